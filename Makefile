@@ -1,0 +1,34 @@
+# `make demo` and `make test` do everything on a fresh machine with Python >= 3.11; each builds what it needs.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: demo test slow benchmarks lock clean
+
+demo: .venv/ready
+	$(BIN)/sensorium demo
+
+test: .venv/ready
+	$(BIN)/ruff check sensorium tests benchmarks
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+slow: .venv/ready
+	$(BIN)/pytest -m slow
+
+benchmarks: .venv/ready
+	$(BIN)/python -m benchmarks
+
+# The environment holds exactly what requirements.txt locks by hash; uv itself is only the installer.
+.venv/ready: requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found. Install it, or say where it is: make PYTHON=/path/to/python"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --require-hashes --python $(BIN)/python -r requirements.txt
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	@touch $@
+
+lock:
+	uv pip compile --universal --generate-hashes --python-version 3.11 --extra demo --extra examples --extra test --no-header --no-emit-index-url --no-annotate pyproject.toml -o requirements.txt
+
+clean:
+	rm -rf .venv build dist *.egg-info

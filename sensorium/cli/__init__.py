@@ -1,0 +1,265 @@
+"""The command ``sensorium``: a verb a command. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sensorium.core.errors import UserError
+
+app = typer.Typer(
+    name="sensorium", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="One multimodal model for a table: any column finds, predicts or generates any other.",
+)
+build = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Build a table from packages.")
+app.add_typer(build, name="table")
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that fit or save wrote.")]
+Source = Annotated[str, typer.Argument(metavar="TABLE", help="Parquet, CSV, TSV, JSON lines, Arrow, tar shards, a folder, or a glob.")]
+Seen = Annotated[str | None, typer.Option("--seen", help="Columns that may be seen, joined by commas. Default: all others.")]
+MaxBad = Annotated[str | None, typer.Option("--max-bad", help="How many rows may hold a bad cell: 10% or a number.")]
+
+
+@app.callback(invoke_without_command=True)
+def options(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from sensorium import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def columns(table: Source, check: Annotated[bool, typer.Option(help="Read every cell and count those that can't be.")] = True) -> None:
+    """What each column of a table is, and why; bad cells counted."""
+    from sensorium.cli.show import print_columns
+
+    print_columns(table, check)
+
+
+@app.command()
+def fit(
+    table: Source,
+    settings: Annotated[list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings, as train.batch=64.")] = None,
+    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/model"),
+    target: Annotated[list[str] | None, typer.Option(help="A column to predict first of all; may be given several times.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="How long to train (5 by default).")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Or how many passes over the table.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    settings_file: Annotated[Path | None, typer.Option("--settings", help="A YAML, TOML or JSON file of settings.")] = None,
+    max_bad: MaxBad = None,
+    tracker: Annotated[list[str] | None, typer.Option(help="tensorboard (default), wandb, mlflow or none.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")] = None,
+) -> None:
+    """Train one model on a table."""
+    from sensorium.core.settings import merge, parse, read_file
+    from sensorium.model import Model
+
+    given = merge(read_file(settings_file) if settings_file else {}, parse(settings or []))
+    if max_bad is not None:
+        given = merge(given, {"data": {"max_bad": max_bad}})
+    if tracker:
+        given = merge(given, {"trackers": {"": ",".join(tracker)}})
+    model = Model.fit(table, out=out, target=target or [], minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=given,
+                      device=device, quiet=False)
+    facts = model.facts
+    typer.echo(f"{facts['steps']:,} steps, {facts['rows_per_second']:,} rows/s, {facts['parameters']:,} parameters, "
+               f"{facts['bad_rows']:,} rows in quarantine. Model: {out}")
+
+
+@app.command()
+def evaluate(
+    run: Run, table: Source,
+    split: Annotated[str | None, typer.Option(help="Only the rows whose split column says so.")] = None,
+    seen: Seen = None,
+    same: Annotated[str | None, typer.Option(help="Key column: rows that share its value are one thing when searching.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the results as JSON.")] = None,
+) -> None:
+    """Every column and direction, beside chance and plain models."""
+    from sensorium.cli.files import check_folder, write_json
+    from sensorium.cli.show import note, print_results
+    from sensorium.core.errors import unknown
+    from sensorium.model import Model, open_table
+
+    if json:
+        check_folder(json, "--json")
+    model, opened = Model.load(run), open_table(table)
+    if same is not None and same not in opened.columns:
+        raise unknown("column for --same:", same, opened.columns)
+    results = model.evaluation(opened, split=split, seen=names(seen), same=same, note=note).results
+    if json:
+        write_json(json, results)
+    print_results(results)
+
+
+@app.command()
+def predict(
+    run: Run, table: Source,
+    column: Annotated[str, typer.Option(help="The column to predict.")],
+    out: Annotated[Path, typer.Option(help="A .parquet, .csv or .jsonl file.")],
+    seen: Seen = None,
+) -> None:
+    """Predict a column of every row; works with any columns missing."""
+    from sensorium.cli.files import check_ending, write_table
+    from sensorium.cli.show import note
+    from sensorium.model import Model
+
+    check_ending(out)
+    model = Model.load(run)
+    model.check([column, *(names(seen) or ())])
+    write_table(model.predict(table, column, names(seen), note=note), out)
+    typer.echo(f"Wrote {out}")
+
+
+@app.command()
+def embed(
+    run: Run, table: Source,
+    out: Annotated[Path, typer.Option(help="A .npy, .parquet, .csv or .jsonl file.")],
+    columns: Annotated[str | None, typer.Option(help="Columns to embed, joined by commas. Default: all.")] = None,
+) -> None:
+    """One unit vector a row, from whichever columns are given."""
+    from sensorium.cli.files import check_ending, write_vectors
+    from sensorium.cli.show import note
+    from sensorium.model import Model
+
+    check_ending(out, ".npy")
+    model = Model.load(run)
+    chosen = names(columns)
+    model.check(chosen or ())
+    write_vectors(model.embed(table, chosen, note), out)
+    typer.echo(f"Wrote {out}")
+
+
+@app.command()
+def search(
+    run: Run, table: Source,
+    by: Annotated[list[str], typer.Option(help="What to look for: name=\"a crying cat\", photo=@cat.png; may be given several times.")],
+    among: Annotated[str | None, typer.Option(help="The column to search. Default: all that a row has.")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many rows.")] = 10,
+) -> None:
+    """The rows of a table nearest to a query of any columns."""
+    from sensorium.cli.files import query_of
+    from sensorium.cli.show import note, print_found
+    from sensorium.model import Model, open_table
+
+    model, opened = Model.load(run), open_table(table)
+    query = query_of(by)
+    model.check(query)
+    model.check([among] if among else [])
+    for name, value in query.items():
+        if isinstance(value, str) and model.network.modalities[name].media:
+            raise UserError(f"--by {name}={value}: column '{name}' holds files. To search by a file, write {name}=@FILE.")
+    print_found(opened, model.search(query, among=opened, column=among, k=k, note=note))
+
+
+@app.command()
+def generate(
+    run: Run, table: Source,
+    column: Annotated[str, typer.Option(help="The column to say.")],
+    out: Annotated[Path, typer.Option(help="A .parquet, .csv or .jsonl file.")],
+    seen: Seen = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    temperature: Annotated[float, typer.Option(help="0 says the most likely.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw among the most likely tokens of this share.")] = 1.0,
+    beam: Annotated[int, typer.Option(help="Sequences kept while searching for the most likely one.")] = 1,
+) -> None:
+    """Say a text column of every row from its other columns."""
+    from sensorium.cli.files import check_ending, write_table
+    from sensorium.cli.show import note
+    from sensorium.model import Model
+
+    check_ending(out)
+    model = Model.load(run)
+    model.check([column, *(names(seen) or ())])
+    options = {key: value for key, value, plain in (("temperature", temperature, 0.0), ("top_p", top_p, 1.0), ("beam", beam, 1))
+               if value != plain}
+    if options and column in model.network.asked_columns and not model.network.generator(column).causal:
+        raise UserError(f"--temperature, --top-p and --beam are for text; '{column}' is a {model.schema.columns[column].kind}. "
+                        "Leave them out: its likeliest value is said.")
+    write_table(model.predict(table, column, names(seen), seed, note, **options), out)
+    typer.echo(f"Wrote {out}")
+
+
+@app.command()
+def demo(
+    settings: Annotated[list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings, as train.batch=64.")] = None,
+    minutes: Annotated[float, typer.Option(help="How long to train.")] = 5.0,
+    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """Build the emoji table, train on it, print and report results."""
+    from sensorium.cli.demo import run_demo
+
+    run_demo(minutes, out, seed, settings or [])
+
+
+def add_tables() -> None:
+    """One command for each builder in ``sensorium/tables``: its options are the builder's settings."""
+    from sensorium.core.parts import names as parts
+    from sensorium.tables import Builder
+
+    for name in parts(Builder):
+        build.command(name, help=f"Build the table '{name}'.")(table_command(name))
+
+
+def table_command(name: str) -> Any:
+    """The command that builds one table."""
+
+    def command(
+        out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
+        settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="The builder's settings, as rows=200.")] = None,
+    ) -> None:
+        from sensorium.cli.demo import build_table
+
+        build_table(name, out, settings or [])
+
+    return command
+
+
+def names(joined: str | None) -> list[str] | None:
+    """``a,b`` as a list; None stays."""
+    return None if joined is None else [name.strip() for name in joined.split(",") if name.strip()]
+
+
+def main() -> None:
+    """Run the command: status 2 for what the user can mend, 1 for our own faults, 130 when interrupted."""
+    try:
+        add_tables()
+        app(standalone_mode=True)
+    except UserError as error:
+        fail(str(error), 2)
+    except KeyboardInterrupt:
+        fail("Interrupted.", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except MemoryError:
+        fail("Out of memory. Use a smaller train.batch, or fewer columns.", 2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM) or os.environ.get("SENSORIUM_DEBUG"):
+            unexpected(error)
+        fail(f"The system refused: {error}. Free some space, or write elsewhere.", 2)
+    except Exception as error:
+        unexpected(error)
+
+
+def unexpected(error: Exception) -> None:
+    """Own up to a fault of ours."""
+    if os.environ.get("SENSORIUM_DEBUG"):
+        raise error
+    fail(f"This is a fault of Sensorium, not yours: {type(error).__name__}: {error}\n"
+         "Set SENSORIUM_DEBUG=1 to see where, and please report it.", 1)
+
+
+def fail(words: str, status: int) -> None:
+    """Say why on stderr and leave."""
+    print(words, file=sys.stderr)
+    sys.exit(status)

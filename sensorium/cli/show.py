@@ -1,0 +1,96 @@
+"""What commands print: tables on stdout, notes on stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table as Grid
+
+from sensorium.data.schema import columns_report, example, infer
+from sensorium.data.table import Table
+
+
+def note(words: str) -> None:
+    """A line on stderr."""
+    print(words, file=sys.stderr)
+
+
+def console() -> Console:
+    """Stdout, as wide as it needs where it is no terminal."""
+    out = Console()
+    return out if out.is_terminal else Console(width=160)
+
+
+def print_columns(source: str, check: bool) -> None:
+    """The command ``columns``."""
+    from sensorium.data.prepare import read_rows
+    from sensorium.train.build import make_modalities
+
+    table = Table.open(source)
+    schema = infer(table)
+    bad: dict[str, int] = {}
+    first: dict[str, str] = {}
+    if check:
+        modalities = make_modalities(schema, {})
+
+        def heard(row: int, column: str, why: str) -> None:
+            bad[column] = bad.get(column, 0) + 1
+            first.setdefault(column, f"row {row}: {why}")
+
+        for _ in read_rows(table, modalities, np.ones(table.rows, dtype=bool), bad=heard):
+            pass
+    report = columns_report(table, schema, bad if check else None)
+    grid = Grid(title=f"{table.name}: {table.rows:,} rows", title_justify="left")
+    for name in report[0] if report else ():
+        grid.add_column(name, overflow="fold")
+    for entry in report:
+        grid.add_row(*(f"{value:.1%}" if isinstance(value, float) else "" if value is None else str(value) for value in entry.values()))
+    console().print(grid, markup=False)
+    for column, why in first.items():
+        note(f"column '{column}': {bad[column]} bad cell(s); the first is {why}")
+
+
+def print_results(results: dict[str, Any]) -> None:
+    """Results of an evaluation as two tables."""
+    grid = Grid(title=f"{results['rows']:,} rows", title_justify="left")
+    for name in ("column", "kind", "measure", "Sensorium", "chance", "one column", "trees"):
+        grid.add_column(name)
+    for column, entry in results["columns"].items():
+        base = entry.get("baseline", {})
+        for measure in ("accuracy", "r2", "mae", "exact", "chrf"):
+            if measure in entry:
+                plain = measure in ("accuracy", "r2")
+                beside = (entry.get("chance"), base.get("one_column"), base.get("trees")) if plain else (None,) * 3
+                grid.add_row(column, entry["kind"], measure, *(number(value) for value in (entry[measure], *beside)))
+    out = console()
+    out.print(grid, markup=False)
+    if results["retrieval"]:
+        grid = Grid(title="Search: share of queries whose row is found", title_justify="left")
+        for name in ("query > found", "recall@1", "recall@10", "gallery"):
+            grid.add_column(name)
+        for direction, entry in results["retrieval"].items():
+            grid.add_row(direction, number(entry["recall@1"]), number(entry["recall@10"]), f"{entry['gallery']:,}")
+        out.print(grid, markup=False)
+    if results.get("trained_on"):
+        out.print(f"Note: {results['trained_on']:,} of these rows were trained on.", markup=False)
+
+
+def print_found(table: Table, found: pa.Table) -> None:
+    """Rows found by a search, with their cells."""
+    grid = Grid()
+    for name in ("row", "score", *table.columns):
+        grid.add_column(name, overflow="fold")
+    rows = found.column("row").to_pylist()
+    taken = table.take(rows).to_pylist()
+    for row, score, cells in zip(rows, found.column("score").to_pylist(), taken, strict=True):
+        grid.add_row(str(row), f"{score:.3f}", *("" if cells[name] is None else example([cells[name]], 40) for name in table.columns))
+    console().print(grid, markup=False)
+
+
+def number(value: Any) -> str:
+    """A measure in three digits."""
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)

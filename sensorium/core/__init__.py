@@ -1,0 +1,1 @@
+"""What every other folder may import: errors, parts, settings and shared types. It imports no other folder."""

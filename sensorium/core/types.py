@@ -1,0 +1,63 @@
+"""Small shared types: what a modality tells a generator about its tokens, and what a column looks like."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """What the tokens of an asked segment are.
+
+    A modality gives one of these; a generator is built from it. Either ``vocabulary`` (ids) or ``width`` (vectors)
+    is set, never both.
+
+    Attributes:
+        length: how many tokens a segment has (the longest, for ragged ones).
+        vocabulary: number of ids, 0 for vectors. Id 0 is padding for sequences, "unseen" for categories.
+        width: size of a vector token, 0 for ids.
+        ordered: True where each token follows from those before (text), False where all stand side by side.
+        end: id that ends a sequence, -1 where there is none.
+    """
+
+    length: int
+    vocabulary: int = 0
+    width: int = 0
+    ordered: bool = False
+    end: int = -1
+
+    def __post_init__(self) -> None:
+        if bool(self.vocabulary) == bool(self.width):
+            raise ValueError("tokens are ids of a vocabulary or vectors of a width: give exactly one")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What is known of a column before its kind: a sample of its cells and counts over all that was looked at.
+
+    Attributes:
+        name: the column's name.
+        type: the Arrow type in words, such as "string", "int64", "list<double>", "binary".
+        sample: up to a few thousand cells that are present, as Python objects; a media path stays a string.
+        present: cells present among ``rows``.
+        rows: rows looked at.
+        distinct: distinct values among the present ones (0 where values can't be hashed).
+        heads: first bytes of media cells in the sample (of the file, where the cell is a path), empty else.
+    """
+
+    name: str
+    type: str
+    sample: list[Any]
+    present: int
+    rows: int
+    distinct: int
+    heads: list[bytes] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A modality's claim on a column: how sure it is (0 to 1) and the reason in words, shown to the user."""
+
+    sure: float
+    why: str

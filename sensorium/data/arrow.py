@@ -1,0 +1,320 @@
+"""Arrow arrays as Sensorium reads them: few types, clean text, and any mix of Python cells turned into one array.
+
+It knows types and values, nothing of files, tables or modalities.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import math
+import re
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from sensorium.core.errors import UserError
+
+MEDIA = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""A media cell in Arrow: its bytes, or the path of a file."""
+
+_LONE = re.compile("[\ud800-\udfff]")
+_TEXT = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID, PurePath)
+
+
+def scrub(text: str) -> str:
+    """``text`` with every lone surrogate (a byte that was no UTF-8, half of a pair) replaced by U+FFFD."""
+    return _LONE.sub("\ufffd", text)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether cells of this type are lists of any flavour."""
+    return (
+        pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
+        or pt.is_list_view(kind) or pt.is_large_list_view(kind)
+    )
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether cells of this type are integers or floats."""
+    return pt.is_integer(kind) or pt.is_floating(kind)
+
+
+def is_media(kind: pa.DataType) -> bool:
+    """Whether cells of this type are ``{bytes, path}``."""
+    return pt.is_struct(kind) and kind.get_field_index("bytes") >= 0 and kind.get_field_index("path") >= 0
+
+
+def normal_type(kind: pa.DataType) -> pa.DataType:
+    """The type a column is read as: one string, one binary, one list type, µs timestamps, floats for decimals."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return normal_type(kind.storage_type)
+    if pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
+        return normal_type(kind.value_type)
+    if pt.is_large_string(kind) or pt.is_string_view(kind):
+        return pa.string()
+    if pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind):
+        return pa.binary()
+    if pt.is_decimal(kind):
+        return pa.float64()
+    if pt.is_float16(kind):
+        return pa.float32()
+    if pt.is_timestamp(kind):
+        return pa.timestamp("us", "UTC" if kind.tz else None)
+    if pt.is_fixed_size_list(kind):
+        return pa.list_(normal_type(kind.value_type), kind.list_size)
+    if is_list(kind):
+        return pa.list_(normal_type(kind.value_type))
+    if pt.is_struct(kind):
+        return pa.struct([(field.name, normal_type(field.type)) for field in kind]) if kind.num_fields else pa.null()
+    return kind
+
+
+def words(kind: pa.DataType) -> str:
+    """A type in words, as a profile says it: "string", "int64", "list<double>", "struct<bytes: binary>"."""
+    if is_list(kind):
+        return f"list<{words(kind.value_type)}>"
+    if pt.is_struct(kind):
+        return f"struct<{', '.join(f'{field.name}: {words(field.type)}' for field in kind)}>"
+    return str(normal_type(kind))
+
+
+def normal(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """``array`` as the type ``kind``, which is its own normal type or one that it can be joined into."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if array.type == kind:
+        return array
+    if pt.is_null(kind) or pt.is_null(array.type):
+        return pa.nulls(len(array), kind)
+    if pt.is_run_end_encoded(array.type):
+        return normal(pc.run_end_decode(array), kind)
+    if pt.is_dictionary(array.type):
+        return normal(array.dictionary_decode(), kind)
+    if is_media(kind) and (pt.is_binary(array.type) or pt.is_string(array.type)):
+        return _media(array)
+    if pt.is_struct(kind) and pt.is_struct(array.type):
+        have = [field.name for field in array.type]
+        parts = array.flatten()
+        fields = [
+            normal(parts[have.index(f.name)], f.type) if f.name in have else pa.nulls(len(array), f.type) for f in kind
+        ]
+        return pa.StructArray.from_arrays(fields, fields=list(kind), mask=array.is_null())
+    if pt.is_string(kind) and not (_castable(array.type)):
+        return pa.array([as_text(value) for value in array.to_pylist()], kind)
+    try:
+        return array.cast(kind, safe=False)
+    except pa.ArrowNotImplementedError:
+        return pa.array(array.to_pylist(), kind)
+    except pa.ArrowInvalid:
+        # A slice of a huge chunk: copied, its offsets start at zero and fit.
+        return pa.concat_arrays([array.take(pa.array(np.arange(len(array))))]).cast(kind, safe=False)
+
+
+def _castable(kind: pa.DataType) -> bool:
+    """Whether Arrow writes this type as text the way we would."""
+    return pt.is_integer(kind) or pt.is_boolean(kind) or pt.is_date(kind) or pt.is_timestamp(kind) or (
+        pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
+    )
+
+
+def _media(array: pa.Array) -> pa.Array:
+    """Bytes or paths as ``{bytes, path}``."""
+    text = pt.is_string(array.type)
+    none = pa.nulls(len(array), pa.binary() if text else pa.string())
+    return pa.StructArray.from_arrays([none, array] if text else [array, none], fields=list(MEDIA), mask=array.is_null())
+
+
+def joined(a: pa.DataType, b: pa.DataType) -> pa.DataType:
+    """The smallest type that holds the cells of both: numbers widen, bytes and paths become media, the rest is text."""
+    if a == b or pt.is_null(b):
+        return a
+    if pt.is_null(a):
+        return b
+    if pt.is_integer(a) and pt.is_integer(b) and pa.uint64() not in (a, b):
+        return pa.int64()
+    if is_number(a) and is_number(b):
+        return pa.float64()
+    if is_list(a) and is_list(b):
+        return pa.list_(joined(a.value_type, b.value_type))
+    pair = {a, b}
+    if all(pt.is_binary(kind) or pt.is_string(kind) or is_media(kind) for kind in pair):
+        return MEDIA
+    if pt.is_struct(a) and pt.is_struct(b):
+        fields = {field.name: field.type for field in a}
+        for field in b:
+            fields[field.name] = joined(fields.get(field.name, pa.null()), field.type)
+        return pa.struct(list(fields.items()))
+    if all(pt.is_date(kind) or pt.is_timestamp(kind) for kind in pair):
+        return pa.timestamp("us", next((kind.tz for kind in pair if pt.is_timestamp(kind) and kind.tz), None))
+    return pa.string()
+
+
+def clean(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """``array`` with text that is valid UTF-8, and the positions of the cells whose bad bytes became U+FFFD.
+
+    Raises:
+        pa.ArrowInvalid: the array itself is broken (offsets beyond its buffers, as in a hostile file).
+    """
+    try:
+        array.validate(full=True)
+        return array, np.empty(0, np.int64)
+    except pa.ArrowInvalid:
+        raw = array.view(_bytes_type(array.type)) if pt.is_string(array.type) else array.cast(_bytes_type(array.type))
+        raw.validate(full=True)
+    bad: list[int] = []
+    cells = []
+    for i, value in enumerate(raw.to_pylist()):
+        cell = _decoded(value, array.type)
+        if "\ufffd" in _strings(cell) and _encoded(cell, array.type) != value:
+            bad.append(i)
+        cells.append(cell)
+    return pa.array(cells, array.type), np.array(bad, np.int64)
+
+
+def _bytes_type(kind: pa.DataType) -> pa.DataType:
+    if pt.is_string(kind):
+        return pa.binary()
+    if pt.is_fixed_size_list(kind):
+        return pa.list_(_bytes_type(kind.value_type), kind.list_size)
+    if is_list(kind):
+        return pa.list_(_bytes_type(kind.value_type))
+    if pt.is_struct(kind):
+        return pa.struct([(field.name, _bytes_type(field.type)) for field in kind])
+    return kind
+
+
+def _walk(value: Any, kind: pa.DataType, leaf: Callable[[Any], Any]) -> Any:
+    if value is None:
+        return None
+    if pt.is_string(kind):
+        return leaf(value)
+    if is_list(kind):
+        return [_walk(item, kind.value_type, leaf) for item in value]
+    if pt.is_struct(kind):
+        return {field.name: _walk(value[field.name], field.type, leaf) for field in kind}
+    return value
+
+
+def _decoded(value: Any, kind: pa.DataType) -> Any:
+    return _walk(value, kind, lambda cell: cell.decode("utf-8", "replace"))
+
+
+def _encoded(value: Any, kind: pa.DataType) -> Any:
+    return _walk(value, kind, lambda cell: cell.encode("utf-8"))
+
+
+def _strings(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        value = value.values()
+    return "".join(map(_strings, value)) if isinstance(value, Iterable) and not isinstance(value, bytes) else ""
+
+
+def as_text(value: Any) -> str | None:
+    """Any plain value as the text a user would write; None stays None."""
+    if value is None or isinstance(value, str):
+        return value if value is None else scrub(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, _TEXT):
+        return str(value)
+    return scrub(json.dumps(value, ensure_ascii=False, default=as_text))
+
+
+def _plain(value: Any) -> Any:
+    """A cell without NumPy containers, paths or lone surrogates, so that Arrow can take it."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {scrub(str(key)): _plain(item) for key, item in value.items()}
+    return value
+
+
+def _readable(value: Any) -> bool:
+    if value is None or isinstance(value, (str, bytes, bool, int, float, np.generic, *_TEXT)):
+        return True
+    if isinstance(value, dict):
+        return all(map(_readable, value.values()))
+    return isinstance(value, (list, tuple)) and all(map(_readable, value))
+
+
+def to_array(values: Sequence[Any], column: str) -> tuple[pa.Array, np.ndarray]:
+    """Python cells of one column to an Arrow array of a normal type, and the positions of the cells scrubbed.
+
+    Cells of several kinds join: whole numbers and fractions to floats, bytes and paths to ``{bytes, path}``, anything
+    else to text. None, NaN and the missing values of pandas become null.
+
+    Raises:
+        UserError: a cell is a Python object that is no data (an open image, a model).
+    """
+    none = np.empty(0, np.int64)
+    kinds = set(map(type, values))
+    if not {str, bytes} <= kinds and not (dict in kinds and kinds & {str, bytes}):
+        try:
+            array = pa.array(values, from_pandas=True)
+            if isinstance(array, pa.ChunkedArray):
+                array = array.combine_chunks()
+            return normal(array, normal_type(array.type)), none
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            pass
+    plain, bad = [], []
+    for i, value in enumerate(values):
+        cell = _plain(value)
+        if not _readable(cell) and not _missing(cell):
+            raise UserError(
+                f"Column '{column}' holds a {type(value).__module__}.{type(value).__name__}, which is no plain data. "
+                "A cell can be a text, a number, a boolean, a date, bytes, a path, {bytes, path} or a list of numbers: "
+                "turn it into one of these first (an image or a sound into the bytes of its file)."
+            )
+        plain.append(None if _missing(cell) else cell)
+        if "\ufffd" in _strings(cell) and cell != value:
+            bad.append(i)
+    kinds = set(map(type, plain)) - {type(None)}
+    if kinds == {bytes, str} or (dict in kinds and kinds <= {bytes, str, dict}
+                                 and all(set(v) <= {"bytes", "path"} for v in plain if isinstance(v, dict))):
+        cells = [_as_media(value) for value in plain]
+        return pa.array(cells, MEDIA), np.array(bad, np.int64)
+    try:
+        array = pa.array(plain, from_pandas=True)
+        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+        return normal(array, normal_type(array.type)), np.array(bad, np.int64)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return pa.array([as_text(value) for value in plain], pa.string()), np.array(bad, np.int64)
+
+
+def _missing(value: Any) -> bool:
+    """Whether a scalar is not there: None, NaN, pandas' NA and NaT."""
+    if value is None:
+        return True
+    if isinstance(value, float):
+        return math.isnan(value)
+    return type(value).__name__ in ("NAType", "NaTType")
+
+
+def _as_media(value: Any) -> dict[str, Any] | None:
+    if isinstance(value, bytes):
+        return {"bytes": value, "path": None}
+    return {"bytes": None, "path": value} if isinstance(value, str) else value

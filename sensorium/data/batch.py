@@ -1,0 +1,79 @@
+"""A batch: the cells of some rows, column by column, each column holding only the rows that have it.
+
+This is the one collator. A missing cell takes no place in any tensor, so it can change nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from sensorium.modalities import Cells, Modality
+
+
+@dataclasses.dataclass
+class Batch:
+    """Collated cells.
+
+    Attributes:
+        rows: how many rows.
+        cells: for each column that any row has, its collated cells (first dimension: the rows that have it).
+        index: for each such column which rows those are, ascending [n].
+        keys: for each matched column a hash of each cell's content [n]: equal cells are the same thing.
+    """
+
+    rows: int
+    cells: dict[str, Cells]
+    index: dict[str, torch.Tensor]
+    keys: dict[str, torch.Tensor]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on another device."""
+        if torch.device(device).type == "cpu":
+            return self
+        return Batch(
+            self.rows,
+            {column: {k: v.to(device, non_blocking=True) for k, v in cells.items()} for column, cells in self.cells.items()},
+            {column: v.to(device, non_blocking=True) for column, v in self.index.items()},
+            {column: v.to(device, non_blocking=True) for column, v in self.keys.items()},
+        )
+
+    def only(self, columns: Sequence[str]) -> Batch:
+        """The same rows with no other columns than these."""
+        keep = [column for column in self.cells if column in set(columns)]
+        return Batch(
+            self.rows,
+            {column: self.cells[column] for column in keep},
+            {column: self.index[column] for column in keep},
+            {column: self.keys[column] for column in keep if column in self.keys},
+        )
+
+
+def collate(modalities: Mapping[str, Modality], cells: Mapping[str, Sequence[np.ndarray | None]], rows: int) -> Batch:
+    """Prepared cells, None or of length 0 where missing, to a batch.
+
+    Args:
+        modalities: the columns' modalities.
+        cells: for each column ``rows`` prepared cells; a column may be left out.
+    """
+    result = Batch(rows, {}, {}, {})
+    for column, values in cells.items():
+        index = [i for i, value in enumerate(values) if value is not None and len(value)]
+        if not index:
+            continue
+        present = [values[i] for i in index]
+        result.cells[column] = modalities[column].collate(present)
+        result.index[column] = torch.tensor(index, dtype=torch.int64)
+        if modalities[column].matched:
+            result.keys[column] = torch.tensor([hash_of(value) for value in present], dtype=torch.int64)
+    return result
+
+
+def hash_of(cell: np.ndarray) -> int:
+    """A 63-bit content hash of one cell, the same in every process."""
+    import hashlib
+
+    return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(cell).data, digest_size=8).digest(), "little") >> 1

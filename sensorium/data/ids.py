@@ -1,0 +1,106 @@
+"""Columns that say nothing a model could use: ids, constants, columns with no cell.
+
+An id tells rows apart and means nothing. It is told by its values (UUIDs, hashes, code points, serial numbers, paths)
+together with how many are distinct, and by its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from sensorium.data.profile import Look
+
+NEAR = 0.95
+"""Share of distinct cells from which a column counts as (nearly) all distinct."""
+FEW = 20
+"""With fewer distinct cells a column may be a category, whatever its name."""
+
+_NAME = re.compile(
+    r"(?:.*[_\-. ])?(?:id|ids|uuid|guid|key|__key__|index|idx|hash|md5|sha\d*|serial|rowid|row|path|url|file_?name|"
+    r"code_?points?|nr|no|number)|unnamed.*|column \d+|.*[a-z](?:Id|ID|Uuid|Key)", re.IGNORECASE
+)
+_STRONG = re.compile(
+    r"(?:.*[_\-. ])?(?:[Ii][Dd]|uuid|UUID|guid|__key__|hash|md5|sha\d*|rowid|code_?points?)|.*[a-z](?:Id|ID|Uuid)"
+)
+_VALUES = {
+    "UUIDs": re.compile(r"\{?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\}?", re.IGNORECASE),
+    "hashes": re.compile(r"(?=.*\d)(?:0x)?[0-9a-f]{16,}", re.IGNORECASE),
+    "code points": re.compile(r"(?:U\+)?(?=[0-9a-f]*\d)[0-9a-f]{4,6}(?:[-_ +](?:U\+)?[0-9a-f]{2,6})*", re.IGNORECASE),
+    "serial numbers": re.compile(r"[A-Za-z]{0,16}[A-Za-z_\-./:#]*\d{2,}(?:[-_./]\d+)*[A-Za-z]?"),
+    "keys": re.compile(r"(?=.*\d)(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9_\-]{12,}={0,2}"),
+    "paths": re.compile(r"(?:[A-Za-z]:)?(?:[^\s/\\]+[/\\])+[^\s/\\]+|https?://\S+|[^\s/\\]+\.[a-z0-9]{2,4}"),
+}
+
+
+def why_out(look: Look, kind: str | None) -> str | None:
+    """Why a column should be left out, in words; None if it should stay.
+
+    Args:
+        look: what was seen of it.
+        kind: the modality that claimed it; None: none did.
+    """
+    profile = look.profile
+    if not profile.present:
+        return "no cell is present" if profile.rows else "the table has no rows"
+    if profile.distinct == 1 and profile.present > 1:
+        return f"always {_brief(profile.sample[0])}" if profile.sample else "always the same"
+    if profile.heads or profile.type not in ("string", *_WHOLE):
+        return None
+    share = profile.distinct / profile.present
+    if profile.type in _WHOLE:
+        return _whole(look, share)
+    if kind not in ("text", "category", None):
+        return None
+    alike = _alike(profile.sample)
+    if alike and profile.present > 1 and share >= NEAR and (profile.present >= FEW or _NAME.fullmatch(profile.name)):
+        return f"an id: {alike}, {_distinct(look)}"
+    single = sum(not re.search(r"\s", str(cell)) and len(str(cell)) <= 128 for cell in profile.sample)
+    if single < NEAR * len(profile.sample) or profile.distinct < min(FEW, profile.present):
+        return None
+    if alike and _STRONG.fullmatch(profile.name) and share >= 0.05:
+        return f"an id by its name and its values ({alike}), {_distinct(look)}"
+    if _STRONG.fullmatch(profile.name) and share >= 0.2:
+        return f"an id by its name, each one word, {_distinct(look)}"
+    return None
+
+
+_WHOLE = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+
+
+def _whole(look: Look, share: float) -> str | None:
+    profile = look.profile
+    named = _NAME.fullmatch(profile.name) is not None
+    if share < NEAR or profile.present < (2 if named else FEW) or look.low is None or look.high is None:
+        return None
+    if look.exact and look.low in (0, 1) and look.high - look.low + 1 == profile.distinct == profile.present:
+        return f"an id: every number from {look.low} to {look.high:,} once"
+    if look.rising and look.low in (0, 1) and profile.present == profile.rows and not look.exact:
+        return f"an id: numbers that rise from row to row, up to {look.high:,}"
+    if named and (look.rising or _STRONG.fullmatch(profile.name)):
+        return f"an id by its name: whole numbers, {_distinct(look)}"
+    return None
+
+
+def _alike(sample: Sequence[Any]) -> str | None:
+    """What nearly all values of a sample look like, if it is something that ids look like."""
+    cells = [str(cell) for cell in sample[:512]]
+    for words, pattern in _VALUES.items():
+        if sum(pattern.fullmatch(cell.strip()) is not None for cell in cells) >= NEAR * len(cells):
+            return words
+    return None
+
+
+def _distinct(look: Look) -> str:
+    profile = look.profile
+    if profile.distinct == profile.present:
+        return "all distinct"
+    return f"{'' if look.exact else 'about '}{profile.distinct:,} distinct among {profile.present:,}"
+
+
+def _brief(cell: Any) -> str:
+    if isinstance(cell, (bytes, dict)):
+        return "the same file"
+    text = repr(cell) if isinstance(cell, str) else str(cell)
+    return text if len(text) <= 40 else text[:39] + "…"

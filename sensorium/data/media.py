@@ -1,0 +1,184 @@
+"""Media cells: from bytes, a path or ``{bytes, path}`` to the bytes of the file, and what kind of file they are.
+
+It opens files below the table's folder only (unless allowed), fetches nothing and decodes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from sensorium.core.errors import BadCell
+
+MAX_BYTES = 256 << 20
+HEAD = 64
+"""Bytes of a file that tell what it is."""
+
+_ADDRESS = re.compile(r"data:|[a-z][a-z0-9+.\-]+://", re.IGNORECASE)
+
+
+def media_bytes(cell: Any, folder: Path | None, allow_outside: bool, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a media cell.
+
+    Args:
+        cell: bytes, a path, or ``{"bytes": .., "path": ..}`` of which the bytes win.
+        folder: the table's folder; paths are relative to it. None: the table has no folder.
+        allow_outside: whether a path may leave the folder.
+        max_bytes: the longest file that is read.
+
+    Raises:
+        BadCell: there are no bytes, too many, the path leaves the folder, or the file can't be read.
+    """
+    if isinstance(cell, Mapping):
+        cell = cell.get("bytes") if cell.get("bytes") is not None else cell.get("path")
+    if isinstance(cell, (bytes, bytearray, memoryview)):
+        if len(cell) > max_bytes:
+            raise BadCell(f"{len(cell):,} bytes, more than the limit of {max_bytes:,}")
+        data = bytes(cell)
+    elif isinstance(cell, (str, PurePath)):
+        data = _read(find(str(cell), folder, allow_outside), str(cell), max_bytes)
+    else:
+        raise BadCell(f"neither bytes nor a path but {type(cell).__name__}")
+    if not data:
+        raise BadCell("the file is empty")
+    return data
+
+
+def media_head(cell: Any, folder: Path | None, allow_outside: bool, size: int = HEAD) -> bytes:
+    """The first ``size`` bytes of a media cell; raises as ``media_bytes`` does."""
+    if isinstance(cell, Mapping):
+        cell = cell.get("bytes") if cell.get("bytes") is not None else cell.get("path")
+    if isinstance(cell, (bytes, bytearray, memoryview)):
+        return bytes(cell[:size])
+    if isinstance(cell, (str, PurePath)):
+        return _read(find(str(cell), folder, allow_outside), str(cell), None, size)
+    raise BadCell(f"neither bytes nor a path but {type(cell).__name__}")
+
+
+def find(path: str, folder: Path | None, allow_outside: bool) -> Path:
+    """The file that a table's path names.
+
+    Raises:
+        BadCell: a web address, or a path that leaves the folder: by "..", as an absolute path or by a link.
+    """
+    if _ADDRESS.match(path):
+        raise BadCell(f"'{_short(path)}' is a web address, which is never fetched: save the file beside the table")
+    if not path or "\0" in path:
+        raise BadCell("the path is empty" if not path else "the path holds a NUL")
+    if folder is None and not allow_outside:
+        raise BadCell(f"'{_short(path)}' is a path, and this table has no folder that it could be in")
+    root = folder if folder is not None else Path.cwd()
+    try:
+        root = root.resolve()
+        full = (root / path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BadCell(f"'{_short(path)}' can't be followed: {_why(error)}") from error
+    if not allow_outside and not full.is_relative_to(root):
+        raise BadCell(f"'{_short(path)}' leaves the table's folder, which isn't allowed")
+    return full
+
+
+ENDINGS = {
+    "image": ("png", "jpg", "jpeg", "gif", "webp", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif", "heic"),
+    "audio": ("wav", "flac", "ogg", "oga", "opus", "mp3", "m4a", "aac", "aif", "aiff"),
+    "video": ("mp4", "webm", "mkv", "mov", "avi", "mpg", "mpeg", "m4v"),
+}
+_NAMED = {ending: kind for kind, endings in ENDINGS.items() for ending in endings}
+
+
+def named(path: str) -> str | None:
+    """What a file is by the ending of its name: "image", "audio", "video" or None."""
+    return _NAMED.get(path.rpartition(".")[2].lower()) if "." in path else None
+
+
+def _read(full: Path, path: str, max_bytes: int | None, size: int | None = None) -> bytes:
+    try:
+        # Non-blocking, so that a named pipe in place of a file can't hold the reader.
+        with open(os.open(full, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+            info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode):
+                raise BadCell(f"'{_short(path)}' is no file")
+            if max_bytes is not None and info.st_size > max_bytes:
+                raise BadCell(f"'{_short(path)}' has {info.st_size:,} bytes, more than the limit of {max_bytes:,}")
+            return file.read(info.st_size if size is None else size)
+    except (OSError, ValueError) as error:
+        raise BadCell(f"'{_short(path)}' can't be read: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _short(path: str) -> str:
+    path = path.encode("utf-8", "replace").decode()
+    return path if len(path) <= 120 else path[:60] + "…" + path[-59:]
+
+
+_STARTS = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+    (b"II+\0", "image/tiff"),
+    (b"MM\0+", "image/tiff"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "image/jxl"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "image/jp2"),
+    (b"fLaC", "audio/flac"),
+    (b"ID3", "audio/mpeg"),
+    (b"%PDF-", "application/pdf"),
+    (b"FLV\x01", "video/flv"),
+    (b"\0\0\x01\xba", "video/mpeg"),
+    (b"\0\0\x01\xb3", "video/mpeg"),
+)
+_BRANDS = (
+    (("avif", "avis"), "image/avif"),
+    (("heic", "heix", "hevc", "heim", "mif1", "msf1"), "image/heic"),
+    (("M4A ", "M4B ", "M4P "), "audio/mp4"),
+    (("qt  ",), "video/quicktime"),
+)
+
+
+def sniff(head: bytes) -> str | None:
+    """The media type of a file by its first bytes (64 are enough), such as "image/png"; None if it is none we know.
+
+    An animated WebP is "video/webp-animated". Source: the formats' own specifications.
+    """
+    for start, kind in _STARTS:
+        if head.startswith(start):
+            return kind
+    if head[:4] in (b"RIFF", b"RF64", b"RIFX"):
+        if head[8:12] == b"WEBP":
+            return "video/webp-animated" if head[12:16] == b"VP8X" and len(head) > 20 and head[20] & 2 else "image/webp"
+        return {b"WAVE": "audio/wav", b"AVI ": "video/avi"}.get(head[8:12])
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "audio/aiff"
+    if head[:4] == b"OggS":
+        return "video/ogg" if b"\x80theora" in head[28:36] else "audio/ogg"
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return "video/webm" if b"webm" in head else "video/matroska"
+    if head[4:8] == b"ftyp":
+        brand = head[8:12].decode("latin-1")
+        return next((kind for brands, kind in _BRANDS if brand in brands), "video/mp4")
+    if head[:2] == b"BM" and len(head) >= 18 and head[6:10] == b"\0\0\0\0" and head[14:18] in _BMP_HEADERS:
+        return "image/bmp"
+    return _mpeg_audio(head)
+
+
+_BMP_HEADERS = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}
+
+
+def _mpeg_audio(head: bytes) -> str | None:
+    """A bare MPEG audio frame: 11 bits of sync, then a version, layer, rate and sample rate that exist."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = head[1] >> 3 & 3, head[1] >> 1 & 3
+    if layer == 0:
+        return "audio/aac" if head[1] & 0xF6 == 0xF0 and head[2] >> 2 & 15 < 13 else None
+    ok = version != 1 and layer != 3 and head[2] >> 4 not in (0, 15) and head[2] >> 2 & 3 != 3
+    return "audio/mpeg" if ok else None

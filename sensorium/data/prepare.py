@@ -1,0 +1,203 @@
+"""Prepare a table once: read every cell, put bad ones into quarantine, learn statistics, store what training consumes.
+
+Memory doesn't grow with rows: the table streams by row group, and cells go to the store as they are read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from sensorium.core.errors import BadCell
+from sensorium.data.quarantine import Quarantine
+from sensorium.data.store import Store, Writer
+from sensorium.data.table import Table
+from sensorium.modalities import Modality
+
+LEARN = 20_000
+"""Statistics come from at most so many training rows, evenly spread."""
+
+
+@dataclasses.dataclass
+class Prepared:
+    """A table ready for training.
+
+    Attributes:
+        read: the store of read cells; ready: the store of prepared cells (the same where nothing is prepared).
+        rows: for each part of the split the store's rows, ascending; source: the table's row of each store row.
+    """
+
+    read: Store
+    ready: Store
+    rows: dict[str, np.ndarray]
+    source: np.ndarray
+
+
+Parts = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+"""``parts(left_out)``: the split of a table's rows without some of them (bool for each row), its parts ascending."""
+
+
+def read_rows(
+    table: Table,
+    modalities: Mapping[str, Modality],
+    wanted: np.ndarray,
+    quarantine: Quarantine | None = None,
+    workers: int = 2,
+    done: Callable[[int], None] = lambda rows: None,
+    bad: Callable[[int, str, str], None] | None = None,
+) -> Iterator[tuple[int, dict[str, np.ndarray | None]]]:
+    """Read the rows where ``wanted`` (bool for each row of the table) is true: (row, read cells).
+
+    A row with a cell that can't be read goes to the quarantine and is left out; without a quarantine the cell is
+    treated as missing, and ``bad(row, column, reason)`` hears of it.
+    """
+    present = [column for column in modalities if column in table.columns]
+    with ThreadPoolExecutor(workers) as pool:
+        for start, batch in table.batches(columns=present):
+            keep = np.flatnonzero(wanted[start : start + batch.num_rows])
+            if len(keep):
+                part = batch.take(keep) if len(keep) < batch.num_rows else batch
+                columns = {}
+                for column in present:
+                    modality = modalities[column]
+                    cells = table.cells(part, column, modality.media)
+                    read = pool.map if modality.media else map
+                    columns[column] = list(read(lambda cell, m=modality: try_read(m, cell), cells))
+                for i, row in enumerate((keep + start).tolist()):
+                    cells = {column: values[i] for column, values in columns.items()}
+                    wrong = {column: value for column, value in cells.items() if isinstance(value, BadCell)}
+                    if quarantine is None:
+                        for column, error in wrong.items():
+                            if bad is not None:
+                                bad(row, column, str(error))
+                        yield row, {column: None if column in wrong else value for column, value in cells.items()}
+                    elif wrong:
+                        for column, error in wrong.items():
+                            cell = next(iter(table.cells(part.slice(i, 1), column, False)), None)
+                            quarantine.add(row, column, str(error), cell)
+                    else:
+                        yield row, cells
+                if quarantine is not None:
+                    quarantine.check(int(wanted[: start + batch.num_rows].sum()), final=False)
+            done(batch.num_rows)
+
+
+def try_read(modality: Modality, cell: object) -> np.ndarray | BadCell | None:
+    """A read cell, None where missing, or the reason why it can't be read."""
+    if cell is None or isinstance(cell, BadCell):
+        return cell
+    try:
+        return modality.read(cell)
+    except BadCell as error:
+        return error
+
+
+def prepare(
+    table: Table,
+    modalities: Mapping[str, Modality],
+    parts: Parts,
+    folder: Path,
+    quarantine: Quarantine,
+    stored: Collection[str] = ("train", "validation"),
+    workers: int = 2,
+    done: Callable[[int], None] = lambda rows: None,
+) -> Prepared:
+    """Read the rows of a split, keep some parts in ``folder``, let the modalities learn from "train", prepare all.
+
+    A row that can't be read is as a row that isn't there: the split and all that is learned are those of the other rows.
+
+    Args:
+        parts: how the rows that can be read are divided.
+        stored: the parts that training looks at; the others are read only to find their bad cells.
+
+    Raises:
+        UserError: more bad rows than allowed, or the disk is full.
+    """
+    code, names = coded(table.rows, parts(np.zeros(table.rows, dtype=bool)))
+    wanted = code >= 0
+    writer, source = Writer(folder / "read", list(modalities)), []
+    with writer:
+        for row, cells in read_rows(table, modalities, wanted, quarantine, workers, done):
+            if names[code[row]] in stored:
+                writer.add(cells)
+                source.append(row)
+        quarantine.check(int(wanted.sum()))
+        read = writer.close()
+    kept = np.array(source, dtype=np.int64)
+    while True:
+        before = len(quarantine)
+        if quarantine.rows:
+            left_out = np.zeros(table.rows, dtype=bool)
+            left_out[list(quarantine.rows)] = True
+            code, names = coded(table.rows, parts(left_out))
+        rows = {name: np.flatnonzero(code[kept] == number) for number, name in enumerate(names) if name in stored}
+        learn_from(read, modalities, rows.get("train", np.zeros(0, np.int64)))
+        ready = prepare_cells(read, modalities, kept, code[kept] >= 0, folder / "ready", quarantine)
+        if len(quarantine) == before:
+            return Prepared(read, ready, rows, kept)
+        quarantine.check(int(wanted.sum()))
+
+
+def coded(rows: int, parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
+    """For each row the number of its part, int8 [rows], -1 where it is in none; and the parts' names."""
+    code = np.full(rows, -1, dtype=np.int8)
+    for number, part in enumerate(parts.values()):
+        code[part] = number
+    return code, list(parts)
+
+
+def prepare_cells(
+    read: Store, modalities: Mapping[str, Modality], source: np.ndarray, wanted: np.ndarray, folder: Path, quarantine: Quarantine
+) -> Store:
+    """The cells of a store, those of wanted rows prepared where their modality does so; what can't be is a bad cell."""
+    changed = [c for c, m in modalities.items() if type(m).prepare is not Modality.prepare and c in read.columns]
+    if not changed:
+        return read
+    with Writer(folder, changed) as writer:
+        for row in range(read.rows):
+            cells = {}
+            for column in changed if wanted[row] else []:
+                cell = read.columns[column][row]
+                try:
+                    cells[column] = None if cell is None else modalities[column].prepare(cell)
+                except BadCell as error:
+                    quarantine.add(int(source[row]), column, str(error), cell)
+            writer.add(cells)
+        ready = writer.close()
+    ready.columns = {column: ready.columns.get(column, read.columns[column]) for column in read.columns}
+    return ready
+
+
+def learn_from(store: Store, modalities: Mapping[str, Modality], rows: np.ndarray) -> None:
+    """Let each modality take its statistics from up to ``LEARN`` evenly spread training rows."""
+    spread = rows[np.linspace(0, len(rows) - 1, min(LEARN, len(rows))).astype(np.int64)] if len(rows) else rows
+    kinds: dict[type[Modality], dict[str, tuple[Modality, Sequence[np.ndarray]]]] = {}
+    for column, modality in modalities.items():
+        kind = type(modality)
+        if kind.learn is Modality.learn and kind.learn_together.__func__ is Modality.learn_together.__func__:
+            continue
+        cells = Sample(store, column, spread)
+        kinds.setdefault(kind, {})[column] = (modality, cells)
+    for kind, columns in kinds.items():
+        kind.learn_together(columns)
+
+
+class Sample(Sequence):
+    """The present cells of some rows, fetched from the store when looked at."""
+
+    def __init__(self, store: Store, column: str, rows: np.ndarray) -> None:
+        self.part = store.columns[column]
+        self.rows = [int(r) for r in rows if self.part.offsets[int(r) + 1] > self.part.offsets[int(r)]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return [self.part[row] for row in itertools.islice(self.rows, *i.indices(len(self.rows)))]
+        return self.part[self.rows[i]]

@@ -1,0 +1,136 @@
+"""Drawing what is seen and what is asked: which question a row is given in a step.
+
+A pure function of the generator it is handed; it knows columns by name and by what can be done with them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sensorium.core.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from sensorium.network import Network
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What some rows of a batch show and are asked: one pass of the trunk.
+
+    Attributes:
+        rows: which rows of the batch, [n].
+        seen: columns shown; asked: columns to be said. A column in neither is simply not there.
+    """
+
+    rows: torch.Tensor
+    seen: tuple[str, ...]
+    asked: tuple[str, ...]
+
+
+class Sampler:
+    """Draws the plans of a step.
+
+    Args:
+        network: asked for which columns exist, which are matched, which can be asked and how long they are.
+        targets: columns the user wants predicted: asked in most plans, hardly ever seen.
+        plans: how many different questions a step asks; its rows are dealt out among them.
+        share: share of the batch's rows that go through the trunk. The rest is matched only.
+        alone: share of plans that see one column alone; everything: share that sees all but what is asked.
+        absent: chance of a column to be in neither set.
+        most: how many matched columns of one modality a step looks at; where there are more, they take turns, so that
+            ten translations of a name cost a step no more than two.
+        weights: how often a column takes its turn, and a long one (text) is asked, relative to others; ``name:3``.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        targets: Sequence[str] = (),
+        *,
+        plans: int = 2,
+        share: float = 0.6,
+        alone: float = 0.6,
+        everything: float = 0.2,
+        absent: float = 0.1,
+        most: int = 3,
+        weights: dict[str, float] | None = None,
+    ) -> None:
+        self.columns = network.columns
+        self.matched = [c for c in network.columns if network.modalities[c].matched]
+        asked = network.asked_columns
+        self.short = [c for c in asked if network.modalities[c].tokens().length == 1]
+        self.long = [c for c in asked if network.modalities[c].tokens().length > 1]
+        self.targets = list(targets)
+        for c in self.targets:
+            if c not in asked:
+                raise UserError(f"The target '{c}' can't be asked by this version. Possible: {', '.join(asked) or 'none'}.")
+        self.plans, self.share, self.alone, self.everything, self.absent = plans, share, alone, everything, absent
+        unknown_weights = set(weights or {}) - set(self.columns)
+        if unknown_weights:
+            raise unknown("column in sample.weights:", sorted(unknown_weights)[0], self.columns)
+        self.weights = {c: float((weights or {}).get(c, 1.0)) for c in self.columns}
+        self.most = most
+        self.kinds: dict[type, list[str]] = {}
+        for c in self.matched:
+            self.kinds.setdefault(type(network.modalities[c]), []).append(c)
+
+    def looked_at(self, seed: Sequence[int]) -> list[str]:
+        """The columns that a step reads; the same for the same seed."""
+        rng, left_out = np.random.default_rng([*seed, 1]), set()
+        for columns in self.kinds.values():
+            if len(columns) > self.most:
+                chance = np.array([self.weights[c] for c in columns])
+                able = np.flatnonzero(chance > 0)
+                size = min(self.most, len(able))
+                kept = rng.choice(able, size, replace=False, p=chance[able] / chance[able].sum()) if size else []
+                left_out |= set(columns) - {columns[i] for i in kept}
+        return [c for c in self.columns if c not in left_out or c in self.targets]
+
+    def draw(self, rows: int, seed: Sequence[int]) -> list[Plan]:
+        """The plans of one step; the same for the same seed."""
+        rng, columns = np.random.default_rng(list(seed)), self.looked_at(seed)
+        told = rng.permutation(rows)[: max(1, round(rows * self.share))]
+        plans = []
+        for part in np.array_split(told, min(self.plans, len(told))):
+            seen, asked = self.question(rng, columns)
+            plans.append(Plan(torch.from_numpy(np.sort(part)), tuple(seen), tuple(asked)))
+        return plans
+
+    def question(self, rng: np.random.Generator, columns: Sequence[str]) -> tuple[list[str], list[str]]:
+        """One draw of (seen, asked) among the columns a step looks at, in their order."""
+        wanted, long = set(), [c for c in self.long if c in columns and self.weights[c] > 0]
+        if long:
+            chance = np.array([self.weights[c] for c in long])
+            wanted.add(str(rng.choice(long, p=chance / chance.sum())))
+        if self.targets:
+            hidden = {c for c in self.targets if rng.random() < 0.95}
+            if rng.random() < 0.5:
+                wanted = {c for c in wanted if c in self.targets}
+            wanted |= hidden
+        may = [c for c in columns if c not in wanted]
+        kind = rng.random()
+        if kind < self.alone:
+            seen = self.one(rng, may, wanted)
+        elif kind < self.alone + self.everything:
+            hidden = {c for c in may if c in self.short and rng.random() < 1 / max(len(self.short), 1)}
+            seen = set(may) - hidden
+        else:
+            chance = rng.random()
+            seen = {c for c in may if rng.random() < chance and rng.random() >= self.absent}
+        asked = {c for c in self.short if c not in seen and (c in self.targets or rng.random() >= self.absent)} | wanted
+        return [c for c in columns if c in seen], [c for c in columns if c in asked - seen]
+
+    def one(self, rng: np.random.Generator, may: Sequence[str], wanted: set[str]) -> set[str]:
+        """One column to be seen alone: of another modality than what is wanted if there is one, each modality as often."""
+        kinds = {c: kind for kind, columns in self.kinds.items() for c in columns}
+        said = {kinds[c] for c in wanted if c in kinds}
+        pool = [c for c in may if c in kinds and kinds[c] not in said] or [c for c in may if c in kinds] or list(may)
+        if not pool:
+            return set()
+        share = np.array([1 / sum(kinds.get(d) is kinds.get(c) for d in pool) for c in pool])
+        return {str(rng.choice(pool, p=share / share.sum()))}

@@ -1,0 +1,234 @@
+"""The schema: which modality each column is, why, which columns are left out, and which one says the split.
+
+Every modality is asked for its claim on what a column looks like; the surest wins. It knows no modality by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sensorium.core.errors import UserError, unknown
+from sensorium.core.parts import find, names
+from sensorium.core.settings import check
+from sensorium.core.types import Claim
+from sensorium.data.ids import why_out
+from sensorium.data.media import sniff
+from sensorium.data.profile import Look, look
+from sensorium.data.table import Table
+from sensorium.modalities import Modality
+
+OUT, SPLIT = "out", "split"
+"""What an override may say besides the name of a modality."""
+SPLIT_NAMES = re.compile(r"split|subset|partition|(?:data_?)?set(?:_?split)?|split_?(?:name|set)", re.IGNORECASE)
+SPLIT_VALUES = re.compile(r"(train(ing)?|val(id(ation)?)?|dev|test(ing)?|eval|holdout)([_\-. ].*)?", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One column of the schema.
+
+    Attributes:
+        name: as in the table.
+        kind: the modality's name.
+        why: how that is known, in words.
+        settings: what the user set for it: the modality's constructor arguments.
+    """
+
+    name: str
+    kind: str
+    why: str
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Schema:
+    """What each column of a table is.
+
+    Attributes:
+        columns: the columns that are used, in the table's order.
+        left_out: the others, each with why.
+        split: the column that says which part of the split a row is in; None if there is none.
+    """
+
+    columns: dict[str, Column] = dataclasses.field(default_factory=dict)
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    split: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {
+            "columns": {
+                name: {"kind": column.kind, "why": column.why, "settings": column.settings}
+                for name, column in self.columns.items()
+            },
+            "left_out": dict(self.left_out),
+            "split": self.split,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Schema:
+        """The inverse of ``to_json``."""
+        columns = {name: Column(name, c["kind"], c["why"], dict(c["settings"])) for name, c in data["columns"].items()}
+        return cls(columns, dict(data["left_out"]), data["split"])
+
+
+def infer(
+    table: Table,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    targets: Collection[str] = (),
+    sample: int = 2048,
+) -> Schema:
+    """What each column of a table is.
+
+    Args:
+        overrides: for some columns what the user says: ``{"year": {"kind": "category"}}``, ``{"x": {"kind": "out"}}``,
+            ``{"fold": {"kind": "split"}}``, or settings of the modality with or without a kind. ``{"year": "category"}``
+            is the same as the first.
+        targets: columns that must stay, even where they look like ids or constants.
+        sample: how many cells of a column are looked at closely; counts are over many more.
+
+    Raises:
+        UserError: an override or target names no column, or no modality; a setting is unknown; a target has no cell.
+    """
+    said = {name: _said(value) for name, value in (overrides or {}).items()}
+    for name in (*said, *targets):
+        if name not in table.columns:
+            raise unknown("column", name, table.columns)
+    kinds = [*names(Modality), OUT, SPLIT]
+    for name, value in said.items():
+        if value.get("kind", OUT) not in kinds:
+            raise unknown(f"kind of the column '{name}':", value["kind"], kinds)
+    schema = Schema()
+    schema.split = next((name for name, value in said.items() if value.get("kind") == SPLIT), None)
+    asked = [name for name in table.columns if said.get(name, {}).get("kind") not in (OUT, SPLIT)]
+    looks = look(table, asked, sample)
+    if schema.split is None:
+        plain = [name for name in looks if name not in targets and "kind" not in said.get(name, {})]
+        schema.split = next((name for name in plain if _is_split(looks[name])), None)
+    for name in table.columns:
+        if name == schema.split:
+            continue
+        if name not in looks:
+            schema.left_out[name] = "you said so" if said[name]["kind"] == OUT else "another column is the split"
+            continue
+        _place(schema, looks[name], said.get(name, {}), name in targets)
+    return schema
+
+
+def _said(value: Any) -> dict[str, Any]:
+    """An override as a mapping with ``kind``; a bare word (also as settings files write it) is the kind."""
+    value = dict(value) if isinstance(value, Mapping) else {"kind": value}
+    return {"kind" if key == "" else key: item for key, item in value.items()}
+
+
+def _place(schema: Schema, seen: Look, said: dict[str, Any], target: bool) -> None:
+    """Put one column among those that are used or those that are left out."""
+    name = seen.profile.name
+    kind, settings = said.get("kind"), {key: value for key, value in said.items() if key != "kind"}
+    if kind is not None:
+        schema.columns[name] = Column(name, kind, "you said so", check(find(Modality, kind), settings, f"column.{name}"))
+        return
+    best = claims(seen)
+    kept = target or bool(settings)
+    reason = why_out(seen, best[0][0] if best else None)
+    if reason and not (kept and best and seen.profile.present):
+        if target:
+            raise UserError(f"The target '{name}' can't be used: {reason}. Give another column as the target.")
+        schema.left_out[name] = reason
+    elif not best:
+        if kept:
+            raise UserError(
+                f"No modality reads the column '{name}' ({seen.profile.type}). Say what it is with "
+                f"column.{name}=KIND; possible: {', '.join(names(Modality))}."
+            )
+        schema.left_out[name] = f"no modality reads {seen.profile.type}"
+    else:
+        kind, claim = best[0]
+        schema.columns[name] = Column(name, kind, claim.why, check(find(Modality, kind), settings, f"column.{name}"))
+
+
+def claims(seen: Look) -> list[tuple[str, Claim]]:
+    """Every modality's claim on a column, the surest first; of equals one of files, then by name."""
+    found = []
+    for name in names(Modality):
+        try:
+            part = find(Modality, name)
+        except UserError:  # a modality whose package isn't installed claims nothing
+            continue
+        claim = part.claim(seen.profile)
+        if claim is not None:
+            found.append((-claim.sure, not part.media, name, claim))
+    return [(name, claim) for _, _, name, claim in sorted(found, key=lambda item: item[:3])]
+
+
+def _is_split(seen: Look) -> bool:
+    """Whether a column's name and all its values say so; it needs no two values, for a table may be all "train"."""
+    profile = seen.profile
+    return (
+        SPLIT_NAMES.fullmatch(profile.name) is not None
+        and profile.type in ("string", "dictionary<string>")
+        and 0 < profile.distinct <= 64
+        and all(SPLIT_VALUES.fullmatch(str(cell).strip()) for cell in profile.sample)
+    )
+
+
+def columns_report(table: Table, schema: Schema, bad_counts: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
+    """One entry a column, in the table's order, as ``sensorium columns`` prints them.
+
+    Args:
+        bad_counts: bad cells of each column, if they were counted.
+
+    Returns:
+        For each column ``name``, ``kind`` ("split", or "–" where it is left out), ``why``, ``type``, ``present`` (share
+        of the looked-at rows, 0 to 1), ``distinct``, ``example`` and, where counted, ``bad``. A column of the schema
+        that the table lacks comes last.
+    """
+    report = []
+    for name, seen in look(table).items():
+        profile = seen.profile
+        column = schema.columns.get(name)
+        if column is not None:
+            kind, why = column.kind, column.why
+        elif name == schema.split:
+            kind, why = SPLIT, "says which part of the split a row is in"
+        else:
+            kind, why = "–", schema.left_out.get(name, "not in the schema")
+        share = profile.present / profile.rows if profile.rows else 0.0
+        report.append({
+            "name": name, "kind": kind, "why": why, "type": profile.type, "present": share,
+            "distinct": profile.distinct, "example": example(profile.sample),
+        })
+    for name in schema.columns:
+        if name not in table.columns:
+            report.append({
+                "name": name, "kind": schema.columns[name].kind, "why": "not in this table", "type": "",
+                "present": 0.0, "distinct": 0, "example": "",
+            })
+    if bad_counts is not None:
+        for entry in report:
+            entry["bad"] = int(bad_counts.get(entry["name"], 0))
+    return report
+
+
+def example(cells: Sequence[Any], width: int = 40) -> str:
+    """The first cell of a sample in a few words: text as it is, a file by what it is, a list by its shape."""
+    if not cells:
+        return ""
+    cell = cells[0]
+    if isinstance(cell, Mapping) and isinstance(cell.get("bytes"), bytes):
+        cell = cell["bytes"]
+    elif isinstance(cell, Mapping) and isinstance(cell.get("path"), str):
+        cell = cell["path"]
+    if isinstance(cell, bytes):
+        return sniff(cell[:64]) or f"bytes {cell[:8].hex()}"
+    shape = getattr(cell, "shape", None)
+    if shape:
+        return " × ".join(map(str, shape)) + " numbers"
+    if isinstance(cell, list):
+        return f"{len(cell)} items"
+    text = re.sub(r"\s+", " ", f"{cell:.6g}" if isinstance(cell, float) else str(cell)).strip()
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,214 @@
+"""Splits: which rows are for training, for validation and for tests, decided by content, never by the order of rows.
+
+A row's part is a pure function of its content (or of its group's cell) and the seed, so equal rows are always on one
+side, and so are the rows of one group. Codes take one byte a row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sensorium.core.errors import UserError, unknown
+from sensorium.data.cells import plain_cells
+from sensorium.data.hashes import cell_hashes, mix, row_hashes
+from sensorium.data.schema import Schema
+from sensorium.data.table import Table
+
+__all__ = ["Splits", "row_hashes", "split_rows"]
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+ALIASES = {
+    "train": TRAIN, "training": TRAIN,
+    "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "dev": VALIDATION, "eval": VALIDATION,
+}
+"""Names by which the first two parts are known; any other part keeps its own."""
+CARVED, MOST = 0.1, 2000
+"""Where a split column has no validation part, so large a share of train becomes one, but at most so many rows."""
+
+
+@dataclasses.dataclass
+class Splits:
+    """Which part each row is in.
+
+    Attributes:
+        names: the parts.
+        codes: int8 [rows], a position in ``names``; -1 where a row is in none.
+    """
+
+    names: tuple[str, ...]
+    codes: np.ndarray
+
+    def rows(self, name: str) -> np.ndarray:
+        """The rows of one part, ascending, int64.
+
+        Raises:
+            UserError: there is no such part.
+        """
+        if name not in self.names:
+            raise unknown("part of the split", name, self.names)
+        return np.flatnonzero(self.codes == self.names.index(name)).astype(np.int64)
+
+    def counts(self) -> dict[str, int]:
+        """How many rows each part has."""
+        return {name: int((self.codes == i).sum()) for i, name in enumerate(self.names)}
+
+    def save(self, path: Path | str) -> None:
+        """Write as Parquet: whole or not at all."""
+        path = Path(path)
+        table = pa.table({"code": pa.array(self.codes, pa.int8())}).replace_schema_metadata(
+            {"names": json.dumps(self.names)}
+        )
+        part = path.with_name(path.name + ".part")
+        pq.write_table(table, part)
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Splits:
+        """The inverse of ``save``.
+
+        Raises:
+            UserError: it can't be read.
+        """
+        try:
+            table = pq.read_table(path)
+            names = tuple(json.loads(table.schema.metadata[b"names"]))
+            return cls(names, table.column("code").to_numpy().astype(np.int8))
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"The splits in '{path}' can't be read: {error}") from error
+
+
+def split_rows(
+    table: Table,
+    schema: Schema,
+    *,
+    by: str = "auto",
+    shares: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+    group: str | None = None,
+    carved: float = CARVED,
+) -> Splits:
+    """Divide the rows of a table.
+
+    Args:
+        by: "auto": by the schema's split column, or by hash where there is none; "hash": by the hash of a row's
+            content; "column:NAME": as that column says; "group:NAME": by the hash of that column's cell, so that no
+            group is on both sides.
+        shares: of train, validation and test, where a hash decides.
+        seed: another one divides otherwise.
+        carved: share of train that becomes validation where the split column has no such part.
+        group: a column whose equal cells stay on one side, also where validation is carved from a column's train.
+
+    Raises:
+        UserError: ``by`` or a column isn't known, the shares don't add up to 1, or no row is for training.
+    """
+    way, _, name = by.partition(":")
+    if way not in ("auto", "hash", "column", "group") or (way in ("column", "group")) != bool(name):
+        raise UserError(f"Can't split by '{by}'. Possible: auto, hash, column:NAME, group:NAME.")
+    if way == "group":
+        group, way = name, "hash"
+    if way == "auto":
+        way, name = ("column", schema.split) if schema.split in table.columns else ("hash", "")
+    for column in filter(None, (name if way == "column" else None, group)):
+        if column not in table.columns:
+            raise unknown("column to split by:", column, table.columns)
+    if way == "hash":
+        return _by_hash(_keys(table, schema, group), shares, seed)
+    splits = _by_column(table, str(name))
+    if TRAIN not in splits.names:
+        found = ", ".join(map(repr, splits.names)) or "nothing"
+        raise UserError(f"The column '{name}' says of no row that it is for training. Found: {found}; needed: 'train'.")
+    if VALIDATION not in splits.names:
+        _carve(splits, _keys(table, schema, group, splits.rows(TRAIN)), seed, carved)
+    return splits
+
+
+def _keys(table: Table, schema: Schema, group: str | None, rows: np.ndarray | None = None) -> np.ndarray:
+    """What decides a row's side, uint64 [rows]: the hash of its group's cell, or of its content if it has no group."""
+    part = table if rows is None else table.select(rows)
+    keys = np.zeros(part.rows, np.uint64)
+    if group is not None:
+        for row, batch in part.batches(4096, [group]):
+            keys[row : row + batch.num_rows] = cell_hashes(batch.column(0))
+    alone = np.flatnonzero(keys == 0)
+    if len(alone):
+        content = [name for name in schema.columns if name in table.columns]
+        content = content or [name for name in table.columns if name != schema.split]
+        rest = part if len(alone) == part.rows else part.select(alone)
+        keys[alone] = mix(row_hashes(rest, content) + np.uint64(1))
+    return keys
+
+
+def _uniform(keys: np.ndarray, seed: int) -> np.ndarray:
+    """A number in [0, 1) for each key and seed, float64."""
+    salt = mix(np.array([(seed * 0x9E3779B97F4A7C15 + 0x2545F4914F6CDD1D) % 2**64], np.uint64))
+    return (mix(keys ^ salt) >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def _by_hash(keys: np.ndarray, shares: Sequence[float], seed: int) -> Splits:
+    parts = tuple(float(share) for share in shares)
+    if len(parts) != 3 or min(parts) < 0 or abs(sum(parts) - 1) > 1e-6:
+        raise UserError(f"Shares {tuple(shares)} aren't three shares (train, validation, test) that add up to 1.")
+    unique, at = np.unique(keys, return_inverse=True)
+    chance = _uniform(unique, seed)
+    ends = np.cumsum(parts)
+    codes = np.minimum(np.searchsorted(ends, chance, side="right"), 2).astype(np.int8)
+    # A small table's part may come out empty: it gets the key nearest to it from the fullest part that can spare one.
+    for part in (code for code in range(3) if parts[code] > 0):
+        counts = np.bincount(codes, minlength=3)
+        if counts[part] == 0 and counts.max() > 1:
+            from_ = np.flatnonzero(codes == counts.argmax())
+            codes[from_[np.abs(chance[from_] - (ends[part] - parts[part] / 2)).argmin()]] = part
+    return Splits((TRAIN, VALIDATION, TEST), codes[at.reshape(-1)].astype(np.int8))
+
+
+def _by_column(table: Table, column: str) -> Splits:
+    """As a column says, whatever its type; a missing cell is in no part."""
+    names: dict[str, int] = {}
+    codes = np.full(table.rows, -1, np.int8)
+    for row, batch in table.batches(8192, [column]):
+        coded = pc.dictionary_encode(batch.column(0))
+        known = []
+        for cell in plain_cells(coded.dictionary):
+            name = "" if cell is None else str(cell).strip()
+            name = ALIASES.get(name.lower(), name)
+            known.append(names.setdefault(name, len(names)) if name else -1)
+            if len(names) > 100:
+                raise UserError(f"The column '{column}' has more than 100 different values, so it is no split.")
+        known = np.array([*known, -1], np.int8)  # the last one is for null
+        indices = coded.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False)
+        codes[row : row + batch.num_rows] = known[indices]
+    # The parts' order must not depend on the rows' order.
+    first = {TRAIN: 0, VALIDATION: 1}
+    order = sorted(names, key=lambda name: (first.get(name, 2), name))
+    renumbered = np.array([*(order.index(name) for name in names), -1], np.int8)
+    return Splits(tuple(order), renumbered[codes])
+
+
+def _carve(splits: Splits, keys: np.ndarray, seed: int, share: float) -> None:
+    """Make a part of train the validation part, in place: whole keys with the smallest chances, up to the bound."""
+    train = splits.rows(TRAIN)
+    unique, at, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    order = np.argsort(_uniform(unique, seed), kind="stable")
+    room = max(1, min(MOST, int(share * len(train))))
+    chosen = np.zeros(len(unique), bool)
+    for i in order.tolist() if len(unique) > 1 else []:
+        if counts[i] <= room:
+            chosen[i] = True
+            room -= int(counts[i])
+        if not room:
+            break
+    if not chosen.any() and len(unique) > 1:
+        chosen[order[counts[order].argmin()]] = True
+    position = splits.names.index(TRAIN) + 1
+    splits.codes[splits.codes >= position] += 1
+    splits.names = (*splits.names[:position], VALIDATION, *splits.names[position:])
+    splits.codes[train[chosen[at.reshape(-1)]]] = position

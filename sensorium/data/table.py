@@ -1,0 +1,208 @@
+"""A table: rows of any source, read as Arrow, streamed, with memory that doesn't grow with the rows.
+
+It knows columns and their types; what they mean is the schema's affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sensorium.core.errors import BadCell, unknown
+from sensorium.data.blocks import bare
+from sensorium.data.cells import media_cells, plain_cells
+from sensorium.data.sources import BadRow, Opened, open_source
+
+
+class Table:
+    """Rows of one source, or a selection of them.
+
+    Attributes:
+        name: a short name.
+        folder: what paths in cells are relative to; None: the table lies in no folder.
+        allow_outside: whether paths in cells may leave the folder.
+        schema: the columns and the types they are read as: one string, binary and list type, µs timestamps.
+        columns: their names.
+        declared: columns that the source itself calls categories.
+        rows: how many rows.
+    """
+
+    def __init__(self, opened: Opened, *, allow_outside: bool = False, index: np.ndarray | None = None) -> None:
+        self._opened, self._blocks, self._index = opened, opened.blocks, index
+        self.name, self.folder, self.allow_outside = opened.name, opened.folder, allow_outside
+        self.schema: pa.Schema = self._blocks.schema
+        self.columns: list[str] = list(self.schema.names)
+        self.declared: set[str] = self._blocks.declared
+        self.rows: int = self._blocks.rows if index is None else len(index)
+
+    @classmethod
+    def open(cls, source: Any, *, allow_outside: bool = False) -> Table:
+        """A table from whatever holds one.
+
+        Args:
+            source: a file, a glob or a list of files (Parquet, CSV, TSV, JSON lines, Arrow, WebDataset tar; compressed
+                text and tar too); a folder; ``hf:NAME``; a pandas or polars DataFrame, Arrow data, a datasets.Dataset,
+                a list of dicts, a dict of lists; or a Table.
+            allow_outside: let paths in cells leave the table's folder.
+
+        Raises:
+            UserError: there is no such thing, it can't be read, or two columns share a name.
+        """
+        if isinstance(source, Table):
+            if allow_outside == source.allow_outside:
+                return source
+            return cls(source._opened, allow_outside=allow_outside, index=source._index)
+        return cls(open_source(source), allow_outside=allow_outside)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __repr__(self) -> str:
+        return f"Table({self.name!r}, {self.rows:,} rows, {len(self.columns)} columns)"
+
+    @property
+    def starts(self) -> np.ndarray:
+        """First row of each block that is cheap to read as a whole, and the number of rows [blocks + 1].
+
+        A selection counts as one block a run of rows that lie in one block of its source.
+        """
+        if self._index is None:
+            return self._blocks.starts
+        block = np.searchsorted(self._blocks.starts, self._index, side="right")
+        cuts = np.flatnonzero(np.diff(block)) + 1
+        return np.concatenate([[0], cuts, [self.rows]]).astype(np.int64) if self.rows else np.zeros(1, np.int64)
+
+    @property
+    def bad_rows(self) -> list[BadRow]:
+        """Rows of the source that could not become rows of the table (a torn line): the first thousand."""
+        return self._opened.bad_rows
+
+    @property
+    def bad_row_count(self) -> int:
+        """How many such rows there were in all."""
+        return self._opened.bad_count
+
+    @property
+    def repaired(self) -> dict[str, int]:
+        """For each column how many cells held text that was no UTF-8 and now has U+FFFD there, as far as was read."""
+        total = dict(self._opened.repaired)
+        for name, cells in self._blocks.repairs().items():
+            total[name] = total.get(name, 0) + cells
+        return total
+
+    def batches(self, size: int = 1024, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """All rows in order: (number of its first row, batch of ``size`` rows), the last one shorter.
+
+        Raises:
+            UserError: a column isn't there, or the source can't be read further.
+        """
+        names = self._named(columns)
+        if not names:
+            yield from ((at, bare(min(size, self.rows - at))) for at in range(0, self.rows, size))
+            return
+        pending: list[pa.RecordBatch] = []
+        held = row = 0
+        for piece in self._pieces(size, names):
+            at = 0
+            while at < piece.num_rows:
+                pending.append(piece.slice(at, size - held))
+                at, held = at + pending[-1].num_rows, held + pending[-1].num_rows
+                if held == size:
+                    yield row, _one(pending)
+                    row, held, pending = row + size, 0, []
+        if held:
+            yield row, _one(pending)
+
+    def take(self, rows: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:
+        """The given rows, in the given order; only the blocks that hold them are read.
+
+        Raises:
+            IndexError: a row isn't there.
+            UserError: a column isn't there, or the source can't be read.
+        """
+        names = self._named(columns)
+        wanted = np.asarray(rows, np.int64).reshape(-1)
+        if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.rows):
+            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a table that has {self.rows}")
+        if self._index is not None:
+            wanted = self._index[wanted]
+        unique, back = np.unique(wanted, return_inverse=True)
+        pieces = list(self._picked(unique, names, 1024))
+        table = pa.Table.from_batches(pieces) if pieces else self._schema(names).empty_table()
+        return table if np.array_equal(back, np.arange(len(table))) else table.combine_chunks().take(pa.array(back))
+
+    def select(self, rows: Sequence[int] | Sequence[bool] | np.ndarray) -> Table:
+        """A view of some rows, given as a mask over all or as row numbers in the wanted order.
+
+        Raises:
+            IndexError: a row isn't there, or the mask is of another length.
+        """
+        chosen = np.asarray(rows)
+        if chosen.dtype == bool:
+            if chosen.shape != (self.rows,):
+                raise IndexError(f"a mask of {len(chosen)} for a table of {self.rows} rows")
+            chosen = np.flatnonzero(chosen)
+        chosen = chosen.astype(np.int64).reshape(-1)
+        if len(chosen) and (chosen.min() < 0 or chosen.max() >= self.rows):
+            raise IndexError(f"rows {chosen.min()} to {chosen.max()} of a table that has {self.rows}")
+        index = chosen if self._index is None else self._index[chosen]
+        return Table(self._opened, allow_outside=self.allow_outside, index=index)
+
+    def cells(self, batch: pa.RecordBatch | pa.Table, column: str, media: bool) -> Iterator[Any | BadCell | None]:
+        """The cells of one column of a batch, None where missing.
+
+        Args:
+            batch: what ``batches`` or ``take`` gave.
+            column: its name; a column the batch doesn't have is missing in every row.
+            media: turn bytes, paths and ``{bytes, path}`` into bytes; one that can't be had comes as a BadCell.
+        """
+        at = batch.schema.get_field_index(column)
+        if at < 0:
+            yield from (None for _ in range(batch.num_rows))
+            return
+        array = batch.column(at)
+        for chunk in array.chunks if isinstance(array, pa.ChunkedArray) else [array]:
+            yield from media_cells(chunk, self.folder, self.allow_outside) if media else plain_cells(chunk)
+
+    def _named(self, columns: Sequence[str] | None) -> list[str]:
+        for name in columns or ():
+            if name not in self.columns:
+                raise unknown("column", name, self.columns)
+        return self.columns if columns is None else list(dict.fromkeys(columns))
+
+    def _schema(self, names: list[str]) -> pa.Schema:
+        return pa.schema([self.schema.field(name) for name in names])
+
+    def _pieces(self, size: int, names: list[str]) -> Iterator[pa.RecordBatch]:
+        if self._index is None:
+            for block in range(len(self._blocks.starts) - 1):
+                yield from self._blocks.read(block, names, size)
+        elif self.rows < 2 or (np.diff(self._index) > 0).all():
+            yield from self._picked(self._index, names, size)
+        else:
+            for at in range(0, self.rows, size):
+                yield from self.take(np.arange(at, min(at + size, self.rows)), names).to_batches()
+
+    def _picked(self, rows: np.ndarray, names: list[str], size: int) -> Iterator[pa.RecordBatch]:
+        """Rows of the source, ascending and each once, block by block."""
+        starts = self._blocks.starts
+        cuts = np.searchsorted(rows, starts)
+        for block in np.flatnonzero(np.diff(cuts)):
+            wanted = rows[cuts[block] : cuts[block + 1]] - starts[block]
+            at = done = 0
+            for batch in self._blocks.read(int(block), names, size):
+                until = int(np.searchsorted(wanted, at + batch.num_rows))
+                if until > done:
+                    inside = wanted[done:until] - at
+                    whole = len(inside) == inside[-1] - inside[0] + 1
+                    yield batch.slice(inside[0], len(inside)) if whole else batch.take(pa.array(inside))
+                at, done = at + batch.num_rows, until
+                if done == len(wanted):
+                    break
+
+
+def _one(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)

@@ -1,0 +1,204 @@
+"""Ids said one after the other, each from those before: cross-entropy in training; greedy, sampled or by beams after.
+
+It knows ids and a trunk that remembers what it has run, nothing of text.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from sensorium.core.errors import UserError
+from sensorium.core.types import Tokens
+from sensorium.generators import Generator, Said, Trunk
+
+PAD = 0
+CHUNK = 1 << 24
+"""Logits held at a time; more are computed in pieces and again in the backward pass."""
+
+
+class Autoregressive(Generator):
+    """p(ids | hidden) as a product over tokens; the same table turns ids to tokens and hidden to logits
+    (Press & Wolf 2017, arXiv 1608.05859).
+
+    Args:
+        smoothing: label smoothing.
+        blur: share of the known tokens that training hides from those after them, so that they listen to what is
+            seen and not only to one another (word dropout: Bowman et al. 2016, arXiv 1511.06349).
+    """
+
+    causal = True
+
+    def __init__(self, tokens: Tokens, width: int, *, smoothing: float = 0.0, blur: float = 0.0) -> None:
+        super().__init__(tokens, width)
+        self.smoothing, self.blur = smoothing, blur
+        self.table = nn.Parameter(torch.randn(tokens.vocabulary, width) * width**-0.5)
+        self.bias = nn.Parameter(torch.zeros(tokens.vocabulary))
+        self.first = nn.Parameter(torch.randn(width))
+        self.positions = nn.Parameter(torch.randn(tokens.length, width) * 0.1)
+
+    @classmethod
+    def fits(cls, tokens: Tokens) -> bool:
+        return tokens.vocabulary > 0 and tokens.ordered and tokens.end > 0
+
+    def embed(self, ids: torch.Tensor, start: int) -> torch.Tensor:
+        """Ids [n, k] at positions ``start``… to tokens [n, k, width]."""
+        x = F.embedding(ids, self.table) * self.width**0.5
+        return x + self.positions[start : start + ids.shape[1]]
+
+    def begin(self, rows: int) -> torch.Tensor:
+        """The token that stands before the first id, [rows, 1, width]."""
+        return (self.first + self.positions[0]).expand(rows, 1, -1)
+
+    def ask(self, target: torch.Tensor) -> torch.Tensor:
+        known = self.embed(target[:, :-1], 1)
+        if self.training and self.blur > 0:
+            hidden = torch.rand(known.shape[:2], device=known.device) < self.blur
+            known = torch.where(hidden.unsqueeze(-1), self.positions[1 : 1 + known.shape[1]], known)
+        return torch.cat([self.begin(len(target)).to(known.dtype), known], 1)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden [..., width] to float logits [..., vocabulary]; padding can't be said."""
+        logits = F.linear(hidden, self.table.to(hidden.dtype), self.bias.to(hidden.dtype)).float()
+        return logits.index_fill(-1, torch.tensor([PAD], device=logits.device), float("-inf"))
+
+    def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        real = target != PAD
+        chosen, wanted = hidden[real], target[real]
+        size = max(1, CHUNK // self.said.vocabulary)
+        if len(wanted) <= size:
+            each = self._cross_entropy(chosen, wanted)
+        else:
+            each = torch.cat([checkpoint(self._cross_entropy, h, t, use_reentrant=False)
+                              for h, t in zip(chosen.split(size), wanted.split(size), strict=True)])
+        row = real.nonzero()[:, 0]
+        return each.new_zeros(len(target)).index_add(0, row, each) / real.sum(1).clamp_min(1)
+
+    def _cross_entropy(self, hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        logits = F.linear(hidden, self.table[1:], self.bias[1:]).float()
+        return F.cross_entropy(logits, wanted - 1, reduction="none", label_smoothing=self.smoothing)
+
+    @torch.no_grad()
+    def sample(
+        self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
+        temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, beam: int = 1, length_penalty: float = 0.0,
+        max_length: int = 0,
+    ) -> Said:
+        """Say the segment of each row; rows that have ended leave the batch where ``trunk`` has a ``reorder``.
+
+        Args:
+            temperature: 0 takes the likeliest id; above, ids are drawn from logits divided by it.
+            top_k: draw among so many likeliest ids only; 0: all.
+            top_p: draw among the likeliest ids that together have this probability (arXiv 1904.09751).
+            beam: keep so many beginnings and give the best ending; never worse than the greedy one.
+            length_penalty: beams are compared by log-probability / length^penalty (0: plain log-probability).
+            max_length: ids said at most, the end included; 0: as many as in training.
+
+        Returns:
+            ids [rows, length] up to and with the end, then 0; score: log-probability under the model itself.
+
+        Raises:
+            UserError: options that are out of range or exclude one another.
+        """
+        if temperature < 0 or not 0 < top_p <= 1 or top_k < 0 or beam < 1 or max_length < 0:
+            raise UserError(
+                f"temperature={temperature}, top_p={top_p}, top_k={top_k}, beam={beam}, max_length={max_length}: needed "
+                "are temperature ≥ 0, 0 < top_p ≤ 1, top_k ≥ 0, beam ≥ 1, max_length ≥ 0."
+            )
+        if beam > 1 and temperature > 0:
+            raise UserError(f"beam={beam} with temperature={temperature}: beams are not drawn. Leave one of them out.")
+        longest = min(max_length or self.said.length, self.said.length)
+        if rows == 0:
+            return Said(torch.zeros(0, 1, dtype=torch.long, device=device), torch.zeros(0, device=device))
+        if beam > 1:
+            return self._beams(trunk, rows, device, longest, beam, length_penalty)
+        return self._one_by_one(trunk, rows, device, longest, generator, temperature, top_k, top_p)
+
+    def _one_by_one(
+        self, trunk: Trunk, rows: int, device: torch.device, longest: int, generator: torch.Generator | None,
+        temperature: float, top_k: int, top_p: float,
+    ) -> Said:
+        said = torch.full((rows, longest), PAD, device=device)
+        score = torch.zeros(rows, device=device)
+        live = torch.arange(rows, device=device)  # the rows that the trunk still runs
+        tokens, ended = self.begin(rows), torch.zeros(rows, dtype=torch.bool, device=device)
+        reorder = getattr(trunk, "reorder", None)
+        for step in range(longest):
+            logits = self.logits(trunk(tokens, step)[:, -1])
+            ids = logits.argmax(-1) if temperature == 0 else draw(logits / temperature, top_k, top_p, generator)
+            gained = logits.log_softmax(-1).gather(1, ids.unsqueeze(1)).squeeze(1)
+            ids, gained = ids.masked_fill(ended, PAD), gained.masked_fill(ended, 0.0)
+            said[live, step] = ids
+            score[live] += gained
+            ended = ended | (ids == self.said.end)
+            if ended.all():
+                break
+            if reorder is not None and 2 * int(ended.sum()) >= len(ended):
+                still = (~ended).nonzero().squeeze(1)
+                reorder(still)
+                live, ids, ended = live[still], ids[still], ended[still]
+            if step + 1 < longest:
+                tokens = self.embed(ids.unsqueeze(1), step + 1)
+        return Said(said[:, : step + 1], score)
+
+    def _beams(
+        self, trunk: Trunk, rows: int, device: torch.device, longest: int, beam: int, penalty: float
+    ) -> Said:
+        reorder, end = getattr(trunk, "reorder", None), self.said.end
+        if reorder is None:
+            raise UserError("This trunk can't reorder its rows, which beams need. Generate with beam=1.")
+        first = torch.arange(rows, device=device)
+        log = self.logits(trunk(self.begin(rows), 0)[:, -1]).log_softmax(-1)
+        beam = min(beam, log.shape[1] - 1)
+        score, ids = log.topk(beam, 1)  # [rows, beam]
+        reorder(first.repeat_interleave(beam))
+        said = ids.unsqueeze(2)
+        best = torch.full((rows,), float("-inf"), device=device)  # of what has ended, by the penalised score
+        best_score, best_said = best.clone(), torch.full((rows, longest), PAD, device=device)
+        greedy = torch.zeros(rows, dtype=torch.long, device=device)  # the beam that holds the greedy beginning
+
+        def close(which: torch.Tensor, length: int) -> None:
+            """Beams [rows, beam] that are whole compete for the best ending."""
+            nonlocal best, best_score
+            value, place = (score / length**penalty).masked_fill(~which, float("-inf")).max(1)
+            better = value > best
+            best, best_score = torch.where(better, value, best), torch.where(better, score[first, place], best_score)
+            best_said[better] = F.pad(said[first, place], (0, longest - length))[better]
+
+        for step in range(1, longest):
+            done = ids == end
+            close(done, step)
+            score = score.masked_fill(done, float("-inf"))
+            reachable = score.amax(1) / (step if penalty <= 0 else longest) ** penalty  # scores only fall
+            if (best >= reachable).all():
+                break
+            hidden = trunk(self.embed(ids.reshape(-1, 1), step), step)[:, -1]
+            log = self.logits(hidden).log_softmax(-1).view(rows, beam, -1)
+            every = score.unsqueeze(2) + log
+            score, flat = every.flatten(1).topk(beam, 1)
+            own = every[first, greedy]
+            own_score, own_id = own.max(1)  # the greedy beginning goes on, whatever the others are worth
+            own_flat = greedy * log.shape[2] + own_id
+            lost = own_score.isfinite() & (flat != own_flat.unsqueeze(1)).all(1)
+            score[lost, -1], flat[lost, -1] = own_score[lost], own_flat[lost]
+            greedy = (flat == own_flat.unsqueeze(1)).to(torch.int8).argmax(1)
+            parent, ids = flat // log.shape[2], flat % log.shape[2]
+            reorder((first.unsqueeze(1) * beam + parent).flatten())
+            said = torch.cat([said[first.unsqueeze(1), parent], ids.unsqueeze(2)], 2)
+        else:
+            close(torch.ones_like(ids, dtype=torch.bool), longest)
+        return Said(best_said, best_score)
+
+
+def draw(logits: torch.Tensor, top_k: int, top_p: float, generator: torch.Generator | None) -> torch.Tensor:
+    """One id a row [n] from logits [n, vocabulary], among the ``top_k`` likeliest and those that make up ``top_p``."""
+    if 0 < top_k < logits.shape[1]:
+        logits = logits.masked_fill(logits < logits.topk(top_k, 1).values[:, -1:], float("-inf"))
+    if top_p < 1:
+        ranked, order = logits.sort(dim=1, descending=True, stable=True)
+        share = ranked.softmax(1)
+        ranked = ranked.masked_fill(share.cumsum(1) - share >= top_p, float("-inf"))
+        logits = torch.full_like(logits, float("-inf")).scatter(1, order, ranked)
+    return torch.multinomial(logits.softmax(1).cpu(), 1, generator=generator).squeeze(1).to(logits.device)

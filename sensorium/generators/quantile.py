@@ -1,0 +1,128 @@
+"""One vector, said as quantiles of each of its numbers: pinball loss, quantiles that can't cross, calibrated intervals."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.core.errors import UserError
+from sensorium.core.types import Tokens
+from sensorium.generators import Generator, Said, Trunk
+
+
+class Quantile(Generator):
+    """Quantile regression (Koenker & Bassett 1978) at evenly spaced levels around the median.
+
+    The head says the median and the distances between neighbouring quantiles, made positive by softplus.
+
+    Args:
+        levels: how many quantiles; odd, so that the median is one. 19 gives 5 %, 10 % … 95 %.
+        cover: share of the truth that the interval should hold.
+    """
+
+    def __init__(self, tokens: Tokens, width: int, *, levels: int = 19, cover: float = 0.9) -> None:
+        super().__init__(tokens, width)
+        if levels < 3 or levels % 2 == 0:
+            raise UserError(f"levels={levels}: an odd number from 3 on is needed, so that one of them is the median.")
+        if not 0 < cover < 1:
+            raise UserError(f"cover={cover}: a share between 0 and 1 is needed, for instance 0.9.")
+        self.half, self.cover = levels // 2, cover
+        self.query = nn.Parameter(torch.randn(1, width) * 0.5)
+        self.head = nn.Linear(width, tokens.width * levels)
+        nn.init.normal_(self.head.weight, std=0.5 * width**-0.5)
+        step = 1 / (levels + 1)
+        self.register_buffer("levels", torch.arange(1, levels + 1) * step, persistent=False)
+        # A new model says the quantiles of a standard normal: what the scores of a column are distributed like.
+        normal = torch.special.ndtri(self.levels.double())
+        gaps = torch.expm1(normal.diff()).log().float()
+        with torch.no_grad():
+            bias = torch.cat([gaps[: self.half], torch.zeros(1), gaps[self.half :]])
+            self.head.bias.copy_(bias.repeat(tokens.width))
+        self.register_buffer("widening", torch.zeros(tokens.width))
+
+    @classmethod
+    def fits(cls, tokens: Tokens) -> bool:
+        return tokens.width > 0 and tokens.length == 1 and not tokens.ordered
+
+    def ask(self, target: torch.Tensor) -> torch.Tensor:
+        return self.query.expand(len(target), 1, -1)
+
+    def quantiles(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden [n, 1, width] to rising quantiles [n, token width, levels]."""
+        x = self.head(hidden[:, 0]).float().view(len(hidden), self.said.width, len(self.levels))
+        middle = x[..., self.half, None]
+        down = F.softplus(x[..., : self.half]).flip(-1).cumsum(-1).flip(-1)
+        up = F.softplus(x[..., self.half + 1 :]).cumsum(-1)
+        return torch.cat([middle - down, middle, middle + up], -1)
+
+    def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        off = target[:, 0].float().unsqueeze(-1) - self.quantiles(hidden)
+        return 2 * torch.maximum(self.levels * off, (self.levels - 1) * off).mean((1, 2))
+
+    def bounds(self, quantiles: torch.Tensor) -> torch.Tensor:
+        """The interval before calibration, [n, 2, token width], from quantiles [n, token width, levels]."""
+        ends = [self._at(quantiles, torch.full_like(quantiles[..., 0], p))
+                for p in ((1 - self.cover) / 2, (1 + self.cover) / 2)]
+        return torch.stack(ends, 1)
+
+    def residual(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """How far the truth lies outside the uncalibrated interval (negative: inside), [n, token width]."""
+        low, high = self.bounds(self.quantiles(hidden)).unbind(1)
+        truth = target[:, 0].float()
+        return torch.maximum(low - truth, truth - high)
+
+    @torch.no_grad()
+    def calibrate(self, residual: torch.Tensor) -> None:
+        """Conformalized quantile regression (Romano et al. 2019, arXiv 1905.03222, eq. 6–8).
+
+        Widens (or narrows) every later interval so that ``cover`` of the rows like these lie inside.
+
+        Args:
+            residual: from ``residual`` on rows that the model wasn't trained on, [n, token width]; none: no widening.
+        """
+        n = len(residual)
+        if n == 0:
+            self.widening.zero_()
+            return
+        rank = min(math.ceil((n + 1) * self.cover), n)
+        self.widening.copy_(residual.float().sort(0).values[rank - 1])
+
+    @torch.no_grad()
+    def sample(
+        self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
+        sample: bool = False,
+    ) -> Said:
+        """The median (or with ``sample`` a draw), its log-density, and the calibrated interval."""
+        quantiles = self.quantiles(trunk(self.query.expand(rows, 1, -1).to(device), 0))
+        level = torch.full((rows, self.said.width), 0.5)
+        if sample:
+            level = torch.rand(rows, self.said.width, generator=generator).clamp(1e-4, 1 - 1e-4)
+        level, middle = level.to(device), quantiles[..., self.half]
+        value = self._at(quantiles, level)
+        low, high = self.bounds(quantiles).unbind(1)
+        interval = torch.stack([torch.minimum(low - self.widening, middle),
+                                torch.maximum(high + self.widening, middle)], 1)
+        return Said(tokens=value.unsqueeze(1), score=self._density(quantiles, level).sum(-1), interval=interval)
+
+    def _at(self, quantiles: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """The quantile function [n, w] at probabilities [n, w]: linear inside, exponential tails outside."""
+        last, step = quantiles.shape[-1] - 1, float(self.levels[0])
+        place = level / step - 1
+        at = place.floor().long().clamp(0, last - 1).unsqueeze(-1)
+        below, above = (quantiles.gather(-1, i).squeeze(-1) for i in (at, at + 1))
+        share = (place - at.squeeze(-1)).clamp(0, 1)
+        inside = below + share * (above - below)
+        first_gap, last_gap = quantiles[..., 1] - quantiles[..., 0], quantiles[..., -1] - quantiles[..., -2]
+        low = first_gap * torch.log((level / step).clamp(1e-6, 1))
+        high = last_gap * torch.log(((1 - level) / step).clamp(1e-6, 1))
+        return inside + low - high
+
+    def _density(self, quantiles: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """Log of dp / dx around those probabilities, [n, w]."""
+        half = float(self.levels[0]) / 2
+        low, high = (level - half).clamp(1e-3, 1 - 2e-3), (level + half).clamp(2e-3, 1 - 1e-3)
+        rise = self._at(quantiles, high) - self._at(quantiles, low)
+        return torch.log((high - low) / rise.clamp_min(1e-5))

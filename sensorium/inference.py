@@ -1,0 +1,186 @@
+"""Asking a trained network about the rows of a table, in batches: gists, predictions, generated cells.
+
+It knows tables, batches and the network, no file format of answers. A column that the table lacks is simply not seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from sensorium.core.errors import BadCell
+from sensorium.data.batch import collate
+from sensorium.data.prepare import read_rows
+from sensorium.data.table import Table
+from sensorium.layers.precision import autocast
+from sensorium.network import Encoded, Network
+
+ROWS = 256
+
+
+@dataclasses.dataclass
+class Answers:
+    """What was said of one column.
+
+    Attributes:
+        cells: the said cells, in the kind of the column; scores: log-probabilities [n].
+        confidence: how sure, 0 to 1: the class's probability, for text exp(score), for numbers 1 minus the relative
+            width of the interval. probabilities: [n, classes] for categories. interval: lower and upper cell values.
+    """
+
+    cells: list[Any]
+    scores: np.ndarray
+    confidence: np.ndarray
+    probabilities: np.ndarray | None = None
+    interval: list[tuple[Any, Any]] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Answers]) -> Answers:
+        """The answers of several windows of rows, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        chances = [part.probabilities for part in parts if part.probabilities is not None]
+        return cls(
+            [cell for part in parts for cell in part.cells], np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.confidence for part in parts]), np.concatenate(chances) if chances else None,
+            [ends for part in parts for ends in part.interval or ()] or None,
+        )
+
+
+class Rows:
+    """Rows of a table, read and prepared for a network once, and asked as often as wanted.
+
+    Args:
+        network: with modalities that have learned.
+        cells: for each column the prepared cells, None where missing or unreadable.
+        read: for each column the cells as read, for what needs the content.
+    """
+
+    def __init__(self, network: Network, cells: dict[str, list[np.ndarray | None]], read: dict[str, list[np.ndarray | None]],
+                 count: int) -> None:
+        self.network, self.cells, self.read, self.count = network, cells, read, count
+        self.device, self.precision = next(network.parameters()).device, "fp32"
+        self.known: dict[str, Encoded] = {}
+
+    @classmethod
+    def of(cls, network: Network, table: Table, columns: Sequence[str] | None = None,
+           bad: Callable[[int, str, str], None] | None = None) -> Rows:
+        """Read the rows of a table; ``bad(row, column, reason)`` hears of cells that can't be read (they count as missing)."""
+        names = [c for c in network.columns if c in table.columns and (columns is None or c in columns)]
+        modalities = {c: network.modalities[c] for c in names}
+        cells: dict[str, list[np.ndarray | None]] = {c: [] for c in names}
+        read: dict[str, list[np.ndarray | None]] = {c: [] for c in names}
+        everything = np.ones(table.rows, dtype=bool)
+        for row, found in read_rows(table, modalities, everything, None, bad=bad):
+            for column in names:
+                cell = found.get(column)
+                read[column].append(cell)
+                if cell is not None and len(cell):
+                    try:
+                        cell = modalities[column].prepare(cell)
+                    except BadCell as error:
+                        cell = None
+                        if bad:
+                            bad(row, column, str(error))
+                cells[column].append(cell)
+        return cls(network, cells, read, table.rows)
+
+    def has(self, column: str) -> np.ndarray:
+        """Which rows have a column, bool [n]."""
+        if column not in self.cells:
+            return np.zeros(self.count, dtype=bool)
+        return np.array([cell is not None and len(cell) > 0 for cell in self.cells[column]], dtype=bool)
+
+    @torch.inference_mode()
+    def encoded(self, column: str) -> Encoded:
+        """A column of all rows behind its stem: computed once, however often the rows are asked."""
+        if column not in self.known:
+            parts = []
+            for start in range(0, self.count, ROWS):
+                cells = self.cells[column][start : start + ROWS]
+                batch = collate(self.network.modalities, {column: cells}, len(cells)).to(self.device)
+                if batch.cells:
+                    with autocast(self.precision, self.device):
+                        part = self.network.encode(column, batch)
+                    parts.append(dataclasses.replace(part, index=part.index + start))
+            self.known[column] = join(parts, self.count)
+        return self.known[column]
+
+    def shown(self, columns: Sequence[str]) -> dict[str, Encoded]:
+        """Those of ``columns`` that any row has."""
+        return {c: self.encoded(c) for c in columns if self.has(c).any()}
+
+    @torch.inference_mode()
+    def gists(self, columns: Sequence[str] | None = None) -> np.ndarray:
+        """Unit vectors [n, gist] of what each row has of ``columns`` (all by default)."""
+        columns = list(columns or self.network.columns)
+        encoded, parts = self.shown(columns), []
+        for rows in torch.arange(self.count, device=self.device).split(ROWS):
+            with autocast(self.precision, self.device):
+                parts.append(self.network.gists(encoded, columns, rows).float().cpu().numpy())
+        return np.concatenate(parts) if self.count else np.zeros((0, self.network.to_gist.out_features), np.float32)
+
+    def lone_gists(self, column: str) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that have a matched column, and its gists [those, gist]."""
+        if not self.has(column).any():
+            return np.zeros(0, np.int64), np.zeros((0, self.network.to_gist.out_features), np.float32)
+        part = self.encoded(column)
+        if part.gist is None:
+            raise ValueError(f"column '{column}' has no gist of its own")
+        return part.index.cpu().numpy(), part.gist.float().cpu().numpy()
+
+    @torch.inference_mode()
+    def say(self, column: str, seen: Sequence[str] | None = None, rows: np.ndarray | None = None, seed: int = 0,
+            hide: Callable[[str], np.ndarray] | None = None, **options: Any) -> Answers:
+        """Ask a column of some rows, from what they have of ``seen`` (all others by default).
+
+        ``hide(column)`` may say which of all rows must not show a column (bool [n]).
+        """
+        seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
+        modality, generator = self.network.modalities[column], torch.Generator(self.device).manual_seed(seed)
+        encoded = self.shown(seen)
+        if hide is not None:
+            encoded = {c: dataclasses.replace(e, place=e.place.masked_fill(torch.from_numpy(hide(c)).to(self.device), -1))
+                       for c, e in encoded.items()}
+        asked = torch.arange(self.count) if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
+        cells: list[Any] = []
+        scores, probabilities, interval = [], [], []
+        for part in asked.to(self.device).split(ROWS):
+            if not len(part):
+                continue
+            with autocast(self.precision, self.device):
+                said = self.network.say(encoded, column, seen, part, generator, **options)
+            cells += [modality.decode(tokens) for tokens in plain(said.tokens)]
+            scores.append(plain(said.score))
+            if said.probabilities is not None:
+                probabilities.append(plain(said.probabilities))
+            if said.interval is not None:
+                interval += [(modality.decode(low[None]), modality.decode(high[None])) for low, high in plain(said.interval)]
+        score = np.concatenate(scores) if scores else np.zeros(0, np.float32)
+        chances = np.concatenate(probabilities) if probabilities else None
+        confidence = chances.max(1) if chances is not None else np.exp(np.minimum(score, 0))
+        return Answers(cells, score, confidence, chances, interval or None)
+
+
+def plain(x: torch.Tensor) -> np.ndarray:
+    """A tensor as NumPy, bf16 as float32."""
+    return (x.float() if x.is_floating_point() else x).cpu().numpy()
+
+
+def join(parts: Sequence[Encoded], rows: int) -> Encoded:
+    """Encoded parts of one column, one after the other, padded to the longest."""
+    longest = max(part.tokens.shape[1] for part in parts)
+    index = torch.cat([part.index for part in parts])
+    place = torch.full((rows,), -1, dtype=torch.int64, device=index.device)
+    place[index] = torch.arange(len(index), device=index.device)
+    return Encoded(
+        index, place,
+        torch.cat([F.pad(part.tokens, (0, 0, 0, longest - part.tokens.shape[1])) for part in parts]),
+        torch.cat([F.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts]),
+        None if parts[0].gist is None else torch.cat([part.gist for part in parts]),
+    )

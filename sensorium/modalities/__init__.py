@@ -1,0 +1,117 @@
+"""The contract of a modality: everything Sensorium knows about one kind of column, in one file.
+
+A cell goes   read → (learn) → prepare → collate → augment → stem → tokens   on its way in, and
+              generator → decode → cell                                       on its way out.
+
+Arrays are NumPy on the reading side, so that cells can be read in workers and stored on disk. One instance serves one
+column; ``state`` and ``load_state`` carry what ``learn`` found (JSON only).
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from sensorium.core.types import Claim, Profile, Tokens
+
+Cells = dict[str, torch.Tensor]
+"""The collated cells of one column: tensors whose first dimension is the rows that have the column."""
+
+
+class Modality(abc.ABC):
+    """One kind of column. Constructor arguments are its settings (``column.NAME.key=value``)."""
+
+    media: ClassVar[bool] = False
+    """Cells are files: bytes, a path, or ``{bytes, path}``; ``read`` is given the bytes."""
+    matched: ClassVar[bool] = False
+    """Rows can be told apart by such a cell, so it gets a gist that is matched with the others of its row."""
+    generator: ClassVar[str | None] = None
+    """Name of the generator that says such a cell; None where it can't be asked yet."""
+
+    @classmethod
+    @abc.abstractmethod
+    def claim(cls, profile: Profile) -> Claim | None:
+        """How sure this modality is that the column is its own; None if it can't be."""
+
+    @abc.abstractmethod
+    def read(self, cell: Any) -> np.ndarray:
+        """One cell, as found in the table, to an array that no statistics touched.
+
+        The first dimension may differ from cell to cell; the others and the dtype don't.
+
+        Raises:
+            BadCell: the cell can't be read; the reason is shown to the user.
+        """
+
+    def learn(self, cells: Sequence[np.ndarray]) -> None:
+        """Take statistics from a sample of read training cells (vocabulary, mean, quantiles)."""
+
+    @classmethod
+    def learn_together(cls, columns: dict[str, tuple[Modality, Sequence[np.ndarray]]]) -> None:
+        """Learn from all columns of this modality at once; a modality that shares a vocabulary overrides this."""
+        for modality, cells in columns.values():
+            modality.learn(cells)
+
+    def prepare(self, read: np.ndarray) -> np.ndarray:
+        """A read cell to what training consumes, once statistics are known (words to ids). Default: as it is."""
+        return read
+
+    @abc.abstractmethod
+    def collate(self, cells: Sequence[np.ndarray]) -> Cells:
+        """Prepared cells of several rows to tensors, padded where ragged."""
+
+    def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
+        """A random variation that leaves the meaning as it is. Training only."""
+        return cells
+
+    @abc.abstractmethod
+    def stem(self, width: int) -> Stem:
+        """The module that turns collated cells into tokens of the trunk's width."""
+
+    def shared(self) -> str | None:
+        """Columns that give the same word share one stem, one gist head and one generator; None: its own."""
+        return None
+
+    def tokens(self) -> Tokens | None:
+        """What the tokens of the asked cell are; None where it can't be asked."""
+        return None
+
+    def target(self, cells: Cells) -> torch.Tensor:
+        """The tokens a generator should say: ids [n, length] or vectors [n, length, width]."""
+        raise NotImplementedError(type(self).__name__)
+
+    def decode(self, tokens: np.ndarray) -> Any:
+        """One said segment (ids [length] or vectors [length, width]) to a cell, as a user would write it."""
+        raise NotImplementedError(type(self).__name__)
+
+    @abc.abstractmethod
+    def show(self, cell: Any) -> str:
+        """A cell of the table as a small piece of HTML (text escaped, media embedded as data URLs)."""
+
+    @abc.abstractmethod
+    def features(self, read: np.ndarray | None) -> np.ndarray:
+        """A read cell as a fixed-length float vector for the plain baselines; NaN where the cell is missing."""
+
+    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+        """What is measured on this column: cells of the table against said ones."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """What ``learn`` found, as JSON."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of ``state``."""
+
+
+class Stem(nn.Module, abc.ABC):
+    """A small encoder of one modality."""
+
+    @abc.abstractmethod
+    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Tokens [rows, length, width] and a mask [rows, length], True where a token is present (None: all are)."""

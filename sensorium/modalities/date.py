@@ -1,0 +1,269 @@
+"""Dates and times: where in the column's history, and where in the year, week and day."""
+
+from __future__ import annotations
+
+import datetime
+import html
+import math
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from sensorium.core.errors import BadCell
+from sensorium.core.quantiles import Quantiles
+from sensorium.core.types import Claim, Profile, Tokens
+from sensorium.modalities import Cells, Modality, Stem
+
+Resolution = Literal["year", "month", "day", "minute", "second", "microsecond"]
+EMPTY = np.zeros(0, np.float64)
+MISSING = {"", "na", "n/a", "nan", "nat", "none", "null", "-", "?"}
+MAYBE_NAN = (float, Decimal, np.datetime64, datetime.datetime)  # pandas' NaT is a datetime
+DAY = 86400.0
+FIRST, LAST = -62135596800.0, 253402300799.9999  # years 1 and 9999, the range of Python's dates
+UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+PARTIAL = re.compile(r"(\d{4})(?:[-/.](\d{1,2}))?", re.ASCII)
+SLASHED = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(.*)", re.ASCII | re.DOTALL)
+
+
+class Date(Modality):
+    """A moment in seconds since 1970, UTC; moments without a zone are taken as UTC. Said as ISO 8601 text.
+
+    Args:
+        format: how texts are written, in the signs of Python's ``strptime``; empty: ISO 8601.
+        numbers: what a number means: years, or seconds (milliseconds …) since 1970; none: a number is no date.
+        noise: standard deviation of what training adds to the normal score that is seen.
+        waves: frequencies of the sines and cosines of the normal score that the stem sees.
+    """
+
+    generator = "quantile"
+
+    def __init__(
+        self, *, format: str = "", numbers: Literal["none", "year", "s", "ms", "us", "ns"] = "none",
+        noise: float = 0.02, waves: int = 6,
+    ) -> None:
+        self.format, self.numbers, self.noise, self.waves = format, numbers, noise, waves
+        self.quantiles, self.resolution = Quantiles(), "second"
+
+    @classmethod
+    def claim(cls, profile: Profile) -> Claim | None:
+        if profile.type.startswith(("date", "timestamp")):
+            return Claim(sure=0.99, why=f"{profile.type} in the table")
+        cells = [cell for cell in profile.sample if cell is not None]
+        if cells and all(isinstance(cell, (datetime.date, np.datetime64)) for cell in cells):
+            return Claim(sure=0.99, why="dates in the table")
+        if not cells or not all(isinstance(cell, str) for cell in cells):
+            return None
+        texts = [cell for cell in cells if cell.strip().lower() not in MISSING]
+        reader = cls()
+        dates = sum(len(text) >= 7 and not text.strip().isdigit() and reader._is_date(text) for text in texts)
+        if not texts or dates < 0.98 * len(texts):
+            return None
+        return Claim(sure=0.95, why=f"texts that are dates, such as '{texts[0][:30]}'")
+
+    def _is_date(self, text: str) -> bool:
+        try:
+            return len(self.read(text)) > 0
+        except BadCell:
+            return False
+
+    def read(self, cell: Any) -> np.ndarray:
+        """A date, datetime, datetime64 or ISO 8601 text to seconds since 1970, float64 [1]; missing ones to [0].
+
+        Raises:
+            BadCell: no date, or one before year 1 or after 9999.
+        """
+        if isinstance(cell, (bytes, bytearray)):
+            cell = bytes(cell[:100]).decode("utf-8", "replace")
+        if isinstance(cell, np.generic) and not isinstance(cell, np.datetime64):
+            cell = cell.item()
+        if cell is None or (isinstance(cell, MAYBE_NAN) and str(cell) in ("nan", "NaN", "NaT")):
+            return EMPTY
+        if isinstance(cell, str):
+            seconds = self._parse(cell)
+        elif isinstance(cell, np.datetime64):
+            seconds = _of_datetime64(cell)
+        elif isinstance(cell, datetime.datetime):
+            seconds = _seconds(cell)
+        elif isinstance(cell, datetime.date):
+            seconds = (cell - EPOCH.date()).days * DAY
+        else:
+            seconds = self._of_number(cell)
+        if math.isnan(seconds):
+            return EMPTY
+        if not FIRST <= seconds <= LAST + 1:
+            raise BadCell("date before year 1 or after year 9999")
+        return np.array([min(seconds, LAST)])
+
+    def _of_number(self, cell: Any) -> float:
+        if not isinstance(cell, (int, float, Decimal)) or isinstance(cell, bool):
+            raise BadCell(f"{type(cell).__name__} is no date")
+        if self.numbers == "none":
+            raise BadCell("a number is no date; the setting numbers=year, s, ms, us or ns says what it means")
+        try:
+            value = float(cell)
+        except OverflowError as error:
+            raise BadCell("number beyond the range of floats") from error
+        if math.isinf(value):
+            raise BadCell("infinite number")
+        if self.numbers != "year":
+            return value * UNITS[self.numbers]
+        if not (1 <= value <= 9999 and value.is_integer()):
+            raise BadCell(f"{value:g} is no year")
+        return _seconds(datetime.datetime(int(value), 1, 1))
+
+    def _parse(self, text: str) -> float:
+        text = text[:100].strip()
+        if text.lower() in MISSING:
+            return math.nan
+        try:
+            if self.format:
+                return _seconds(datetime.datetime.strptime(text, self.format))
+            if partial := PARTIAL.fullmatch(text):
+                return _seconds(datetime.datetime(int(partial[1]), int(partial[2] or 1), 1))
+            if slashed := SLASHED.fullmatch(text):
+                text = f"{slashed[1]}-{int(slashed[2]):02}-{int(slashed[3]):02}{slashed[4]}"
+            return _seconds(datetime.datetime.fromisoformat(text))
+        except (ValueError, OverflowError) as error:
+            wanted = f"in the form '{self.format}'" if self.format else "in ISO 8601 (the setting format may name another)"
+            raise BadCell(f"'{text[:40]}' is no date {wanted}") from error
+
+    def learn(self, cells: Sequence[np.ndarray]) -> None:
+        values = np.concatenate([EMPTY, *cells])
+        self.quantiles, self.resolution = Quantiles.learn(values), resolution(values)
+
+    def collate(self, cells: Sequence[np.ndarray]) -> Cells:
+        seconds = np.concatenate([EMPTY, *cells])
+        score = self.quantiles.encode(seconds)[:, None]
+        return {"score": torch.from_numpy(score).float(), "cycles": torch.from_numpy(cycles(seconds)).float()}
+
+    def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
+        if not self.noise:
+            return cells
+        score = cells["score"]
+        noise = torch.randn(score.shape, generator=generator).to(score.device) * self.noise
+        return {**cells, "score": score + noise, "whole": score}
+
+    def stem(self, width: int) -> Stem:
+        return _DateStem(width, self.waves)
+
+    def tokens(self) -> Tokens:
+        return Tokens(length=1, width=1)
+
+    def target(self, cells: Cells) -> torch.Tensor:
+        return cells.get("whole", cells["score"]).unsqueeze(-1)
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """A normal score [1, 1] to ISO 8601 text as fine as the column: "2024", "2024-05", "2024-05-13", with time."""
+        score = np.asarray(tokens, np.float64).reshape(-1)[:1]
+        return _text(float(np.clip(self.quantiles.decode(score)[0], FIRST, LAST)), self.resolution)
+
+    def show(self, cell: Any) -> str:
+        return html.escape(str(cell)[:40])
+
+    def features(self, read: np.ndarray | None) -> np.ndarray:
+        """Seconds since 1970 and the eleven cyclic numbers."""
+        if read is None or not len(read):
+            return np.full(1 + CYCLES, np.nan)
+        return np.concatenate([read, cycles(read)[0]])
+
+    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+        """``r2`` (0 where the truth is constant) and ``mae`` in days."""
+        pairs = [(self.read(t), self.read(s)) for t, s in zip(truth, said, strict=True)]
+        t, s = (np.array([(t[0], s[0]) for t, s in pairs if len(t) and len(s)]).reshape(-1, 2) / DAY).T
+        if not len(t):
+            return {}
+        variance = float(((t - t.mean()) ** 2).sum())
+        return {"r2": 1 - float(((t - s) ** 2).sum()) / variance if variance else 0.0, "mae": float(np.abs(t - s).mean())}
+
+    def state(self) -> dict[str, Any]:
+        return {"quantiles": self.quantiles.state(), "resolution": self.resolution}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.quantiles, self.resolution = Quantiles.from_state(state["quantiles"]), state["resolution"]
+
+
+def _seconds(moment: datetime.datetime) -> float:
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    passed = moment - EPOCH
+    return passed.days * DAY + passed.seconds + passed.microseconds * 1e-6
+
+
+def _of_datetime64(moment: np.datetime64) -> float:
+    """Seconds by days and the rest, so that no unit overflows."""
+    days = moment.astype("datetime64[D]")
+    if not -(10**7) < days.astype(np.int64) < 10**7:
+        raise BadCell("date before year 1 or after year 9999")
+    unit = np.datetime_data(moment.dtype)[0]
+    if unit in ("Y", "M", "W", "D"):
+        return float(days.astype(np.int64)) * DAY
+    return float(days.astype(np.int64)) * DAY + float((moment - days) / np.timedelta64(1, "s"))
+
+
+def resolution(seconds: np.ndarray) -> Resolution:
+    """The finest part of a date that differs between rows; a single date is as fine as a day."""
+    if not len(seconds):
+        return "day"
+    if np.all(seconds % DAY == 0):
+        days = (seconds / DAY).astype(np.int64).astype("datetime64[D]")
+        if len(np.unique(days)) == 1 or np.any(days != days.astype("datetime64[M]")):
+            return "day"
+        return "month" if np.any(days != days.astype("datetime64[Y]")) else "year"
+    if np.all(seconds % 60 == 0):
+        return "minute"
+    return "second" if np.all(seconds == np.round(seconds)) else "microsecond"
+
+
+def _text(seconds: float, fineness: str) -> str:
+    """Seconds since 1970 as ISO 8601, rounded to the nearest year, month, day, minute …"""
+    step = {"day": DAY, "minute": 60.0, "second": 1.0}.get(fineness)
+    if step:
+        seconds = round(seconds / step) * step
+    days, rest = divmod(min(seconds, LAST), DAY)
+    moment = EPOCH + datetime.timedelta(days=int(days), microseconds=min(round(rest * 1e6), 86_400_000_000 - 1))
+    if fineness == "year":
+        year = moment.year + (moment.timetuple().tm_yday > 183)
+        return f"{min(year, 9999):04}"
+    if fineness == "month":
+        year, month = divmod(moment.year * 12 + moment.month - 1 + (moment.day > 15), 12)
+        return f"{year:04}-{month + 1:02}" if year <= 9999 else "9999-12"
+    if fineness == "day":
+        return moment.date().isoformat()
+    return moment.replace(tzinfo=None).isoformat(timespec={"minute": "minutes", "second": "seconds"}.get(fineness, "auto"))
+
+
+CYCLES = 11
+
+
+def cycles(seconds: np.ndarray) -> np.ndarray:
+    """Sine and cosine of where in the year (twice), month, week and day, and whether it is a weekend: [n, 11]."""
+    whole = np.floor(seconds / DAY)
+    days = whole.astype(np.int64).astype("datetime64[D]")
+    year, month = days.astype("datetime64[Y]"), days.astype("datetime64[M]")
+    time = seconds / DAY - whole
+    of_year = ((days - year.astype("datetime64[D]")).astype(np.float64) + time) / 365.25
+    of_month = ((days - month.astype("datetime64[D]")).astype(np.float64) + time) / 31
+    weekday = (whole + 3) % 7  # 1 January 1970 was a Thursday
+    turns = 2 * math.pi * np.stack([of_year, 2 * of_year, of_month, (weekday + time) / 7, time], 1)
+    return np.concatenate([np.sin(turns), np.cos(turns), (weekday >= 5)[:, None]], 1)
+
+
+class _DateStem(Stem):
+    """One token from the score, its waves, and the cycles."""
+
+    def __init__(self, width: int, waves: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", math.pi / 4 * 2.0 ** torch.arange(waves), persistent=False)
+        self.enter, self.leave = nn.Linear(1 + CYCLES + 2 * waves, width), nn.Linear(width, width)
+
+    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor | None]:
+        score = cells["score"].clamp(-8, 8)
+        angle = score * self.frequencies.to(score.dtype)
+        x = torch.cat([score, cells["cycles"], angle.sin(), angle.cos()], 1)
+        return self.leave(nn.functional.gelu(self.enter(x.to(self.enter.weight.dtype)))).unsqueeze(1), None

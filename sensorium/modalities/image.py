@@ -1,0 +1,366 @@
+"""Pictures: any common format to a small square of pixels, and a convolutional stem that makes tokens of it.
+
+A hostile file is turned away by its header, before a pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.core.errors import BadCell, UserError
+from sensorium.core.types import Claim, Profile
+from sensorium.layers.block import Block
+from sensorium.layers.conv import Conv, Norm, working_dtype
+from sensorium.modalities import Cells, Modality, Stem
+
+FORMATS = {"PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"}
+"""Formats that are opened. Left out on purpose: those that run an interpreter (EPS), nest other files (ICO, ICNS) or
+are decoded in Python (PPM as text)."""
+
+ENDINGS = (".png", ".apng", ".jpg", ".jpeg", ".jfif", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif")
+
+DENSE = 50_000_000
+"""A picture of more bytes than this once decoded, and more than ``SPARSE`` for each of its file, is taken for a
+decompression bomb: photographs have up to 100, drawings some hundreds."""
+SPARSE = 800
+SCANNED = 400_000_000
+"""Pixels times scans of a progressive JPEG, which pays for all its pixels in each; encoders write about ten."""
+SMALL = {"1": 1, "L": 1, "P": 1, "I;16": 2}
+"""Bytes of a decoded pixel in those modes that take fewer than four."""
+
+TURNED: dict[int, Pillow.Transpose] = {
+    2: Pillow.Transpose.FLIP_LEFT_RIGHT, 3: Pillow.Transpose.ROTATE_180, 4: Pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: Pillow.Transpose.TRANSPOSE, 6: Pillow.Transpose.ROTATE_270, 7: Pillow.Transpose.TRANSVERSE,
+    8: Pillow.Transpose.ROTATE_90,
+}  # fmt: skip
+"""What undoes each EXIF orientation."""
+
+
+class Image(Modality):
+    """A picture as RGB, its aspect ratio kept, in the middle of a white square.
+
+    White, because most transparent art is drawn for it, and because one colour for transparency, padding and what
+    augmentation uncovers means that none of the three tells the network anything.
+
+    Args:
+        size: side of the square in pixels, a multiple of 16.
+        max_pixels: a picture with more is a bad cell, by its header.
+        norm: the norm of the convolutions (``layers.conv``).
+        stem: "conv", a small convolutional encoder; "patches", squares of ``patch`` pixels and transformer blocks.
+        patch: side of a patch, where ``stem`` is "patches".
+        flip: also mirror pictures in training. Off, because left and right may be the meaning.
+        turn: largest rotation in training, in radians.
+        zoom: largest change of scale in training, as a share.
+        move: largest shift in training, as a share of the side.
+        colour: strength of changes of brightness, contrast, saturation and hue in training.
+    """
+
+    media: ClassVar[bool] = True
+    matched: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        size: int = 48,
+        max_pixels: int = 64_000_000,
+        norm: Norm = "layer",
+        stem: Literal["conv", "patches"] = "conv",
+        patch: int = 8,
+        flip: bool = False,
+        turn: float = 0.25,
+        zoom: float = 0.2,
+        move: float = 0.15,
+        colour: float = 0.2,
+    ) -> None:
+        if size < 16 or size % 16:
+            raise UserError(f"An image's size is a multiple of 16, not {size}. Try {max(16, round(size / 16) * 16)}.")
+        if stem == "patches" and size % patch:
+            raise UserError(f"patch={patch} doesn't divide size={size}. Choose a patch that does, for instance 8.")
+        self.size, self.max_pixels, self.norm, self.kind, self.patch = size, max_pixels, norm, stem, patch
+        self.flip, self.turn, self.zoom, self.move, self.colour = flip, turn, zoom, move, colour
+
+    @classmethod
+    def claim(cls, profile: Profile) -> Claim | None:
+        """Sure where the files' first bytes are a picture's; less so where only their names say it."""
+        if profile.heads:
+            share = sum(map(is_image, profile.heads)) / len(profile.heads)
+            if share >= 0.5:
+                return Claim(sure=0.9 + 0.09 * share, why=f"{share:.0%} of the files begin as pictures do")
+        texts = [cell.lower() for cell in profile.sample if isinstance(cell, str)]
+        named = sum(text.endswith(ENDINGS) for text in texts)
+        if texts and named >= 0.8 * len(profile.sample):
+            return Claim(sure=0.85, why=f"{named / len(texts):.0%} of the cells are names of picture files")
+        return None
+
+    def read(self, cell: Any) -> np.ndarray:
+        """The bytes of a picture to uint8 [size, size, 3].
+
+        Raises:
+            BadCell: not a picture, cut short, more than ``max_pixels``, or a decompression bomb.
+        """
+        return square(cell, self.size, self.max_pixels)
+
+    def collate(self, cells: Sequence[np.ndarray]) -> Cells:
+        """``pixels`` uint8 [n, 3, size, size], channels last in memory."""
+        return {"pixels": torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2)}
+
+    def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
+        """Each picture turned, scaled, shifted and recoloured, in one pass of bilinear sampling over the batch."""
+        pixels = cells["pixels"]
+        n, _, h, w = pixels.shape
+        draw = (torch.rand(8, n, generator=generator) * 2 - 1).to(pixels.device)
+        angle, zoom = draw[0] * self.turn, torch.exp2(draw[1] * math.log2(1 + self.zoom))
+        side = torch.where(draw[7] < 0, -1.0, 1.0) if self.flip else torch.ones_like(angle)
+        cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+        across = torch.stack([cos * side, sin * side], -1)[:, None, None]
+        down = torch.stack([-sin, cos], -1)[:, None, None]
+        shift = (draw[2:4] * 2 * self.move).T[:, None, None]
+        y, x = (((torch.arange(k, device=pixels.device) + 0.5) * (2 / k) - 1) for k in (h, w))
+        grid = (y[:, None, None] * down + shift) + x[:, None] * across
+        # Outside the picture grid_sample gives 0, so white must be 0.
+        ink = pixels.contiguous().float().sub_(255.0)
+        seen = F.grid_sample(ink, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        mixed = torch.bmm(colour_mix(draw[4:7], self.colour), seen.view(n, 3, -1))
+        result = mixed.add_(255.0).clamp_(0.0, 255.0).to(torch.uint8).view(n, 3, h, w)
+        return {**cells, "pixels": result.contiguous(memory_format=torch.channels_last)}
+
+    def stem(self, width: int) -> Stem:
+        """(size / 16)² tokens from "conv", (size / patch)² from "patches"."""
+        if self.kind == "patches":
+            return Patches(width, self.size, self.patch)
+        return Convolutional(width, self.size, self.norm)
+
+    def show(self, cell: Any) -> str:
+        """A thumbnail, encoded anew, so that nothing of a hostile file reaches the page."""
+        if cell is None:
+            return ""
+        try:
+            pixels = square(cell.get("bytes") if isinstance(cell, dict) else cell, 96, self.max_pixels)
+        except BadCell as error:
+            return f"<em>{html.escape(str(error))}</em>"
+        out = io.BytesIO()
+        Pillow.fromarray(pixels).save(out, "PNG")
+        data = base64.b64encode(out.getvalue()).decode()
+        return f'<img width="96" height="96" alt="" src="data:image/png;base64,{data}">'
+
+    def features(self, read: np.ndarray | None) -> np.ndarray:
+        """Colours on an 8 × 8 grid, a histogram of each colour, and gradient directions in quarters: float32 [248]."""
+        if read is None:
+            return np.full(248, np.nan, np.float32)
+        pixels = read.astype(np.float32) / 255
+        edges = np.linspace(0, len(read), 9).astype(int)[:-1]
+        grid = np.add.reduceat(np.add.reduceat(pixels, edges, 0), edges, 1) / (len(read) / 8) ** 2
+        colours = np.concatenate([np.bincount(read[..., c].ravel() >> 5, minlength=8) for c in range(3)])
+        down, across = np.gradient(pixels.mean(-1))
+        way = ((np.arctan2(down, across) % np.pi) * (8 / np.pi)).astype(int) % 8
+        steep, half = np.hypot(down, across), len(read) // 2
+        turns = [
+            np.bincount(way[a : a + half, b : b + half].ravel(), steep[a : a + half, b : b + half].ravel(), 8)
+            for a in (0, half)
+            for b in (0, half)
+        ]
+        parts = [grid.ravel(), colours / read[..., 0].size, np.concatenate(turns) / half**2]
+        return np.concatenate(parts).astype(np.float32)
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file's first bytes are those of a format that can be read."""
+    return (
+        head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*"))
+        or (head.startswith(b"BM") and head[6:10] == b"\0\0\0\0")
+        or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
+        or (head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"))
+    )
+
+
+def colour_mix(draw: torch.Tensor, strength: float) -> torch.Tensor:
+    """Random colour matrices [n, 3, 3] acting on ink (colour − white), so that white stays white.
+
+    Brightness and contrast scale the ink, saturation goes to or from its mean, hue turns it about the grey axis
+    (Rodrigues' formula). ``draw`` is uniform in −1..1, [3, n].
+    """
+    gain, saturation, hue = 1 + strength * draw[0], 1 + 2 * strength * draw[1], strength * draw[2]
+    device = draw.device
+    eye, mean = torch.eye(3, device=device), torch.full((3, 3), 1 / 3, device=device)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=device) / math.sqrt(3)
+    cos, sin = torch.cos(hue).view(-1, 1, 1), torch.sin(hue).view(-1, 1, 1)
+    chroma = (eye - mean) * cos + cross * sin
+    return gain.view(-1, 1, 1) * (mean + saturation.view(-1, 1, 1) * chroma)
+
+
+# Reading
+
+Pillow.init()  # Loads the formats, once and before there are threads.
+
+
+def square(data: Any, size: int, max_pixels: int) -> np.ndarray:
+    """The bytes of a picture as RGB on white, uint8 [size, size, 3]; see ``Image.read``."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise BadCell(f"expected the bytes of a picture, found {type(data).__name__}")
+    if not len(data):
+        raise BadCell("the picture file is empty")
+    try:
+        with opened(bytes(data), size, max_pixels) as image:
+            return fitted(image, size)
+    except BadCell:
+        raise
+    except MemoryError as error:
+        raise BadCell("the picture needs more memory than there is") from error
+    except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over.
+        raise BadCell(f"the picture can't be decoded: {error or type(error).__name__}") from error
+
+
+def opened(data: bytes, size: int, max_pixels: int) -> Pillow.Image:
+    """The picture, its header read and judged, nothing decoded yet.
+
+    Pillow's own limit warns through a process-wide switch; opening by the format's class leaves that switch alone.
+    """
+    for name in sorted(FORMATS & Pillow.OPEN.keys()):
+        factory, accept = Pillow.OPEN[name]
+        accepted = accept(data[:16]) if accept else True
+        if accepted and not isinstance(accepted, str):
+            image = factory(io.BytesIO(data), "")
+            break
+    else:
+        raise BadCell("not a picture in a format that can be read (PNG, JPEG, GIF, WebP, BMP, TIFF, AVIF)")
+    w, h = image.size
+    if w * h > max_pixels:
+        raise BadCell(f"the picture has {w} × {h} pixels, more than max_pixels={max_pixels}")
+    if (decoded := w * h * SMALL.get(image.mode, 4)) > DENSE and decoded > SPARSE * len(data):
+        raise BadCell(f"the picture claims {w} × {h} pixels in {len(data)} bytes: a decompression bomb")
+    if image.format in ("JPEG", "MPO"):
+        scans = data.count(b"\xff\xda")
+        if scans > 10 and scans * w * h > SCANNED:
+            raise BadCell(f"the JPEG draws {w} × {h} pixels {scans} times: a decompression bomb")
+        # Decoded at 1/2, 1/4 or 1/8 where the shorter side stays at least as long as is needed.
+        image.draft("RGB" if image.mode != "L" else "L", (size, size))
+    return image
+
+
+def fitted(image: Pillow.Image, size: int) -> np.ndarray:
+    """``image`` shrunk into a white square, uint8 [size, size, 3]."""
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # A broken EXIF block is no reason to lose the picture.
+        orientation = 1
+    image.load()
+    scale = size / max(image.size)
+    w, h = (max(1, round(side * scale)) for side in image.size)
+    small = shrunk(image, size, levels(image)).resize((w, h), Pillow.Resampling.BICUBIC, reducing_gap=2.0)
+    if orientation in TURNED:
+        small = small.transpose(TURNED[orientation])
+    pixels = np.asarray(small)
+    if pixels.shape[-1] == 4:  # Colours are premultiplied: what is missing to full opacity is white.
+        pixels = np.minimum(pixels[..., :3].astype(np.uint16) + (255 - pixels[..., 3:].astype(np.uint16)), 255)
+    h, w = pixels.shape[:2]
+    top, left = (size - h) // 2, (size - w) // 2
+    result = np.full((size, size, 3), 255, np.uint8)
+    result[top : top + h, left : left + w] = pixels
+    return result
+
+
+def shrunk(image: Pillow.Image, size: int, span: tuple[float, float]) -> Pillow.Image:
+    """``image`` in RGB or RGBa; a large one at 1/k and by bands, so that no second large picture is ever made."""
+    w, h = image.size
+    factor = max(w, h) // (4 * size)
+    if w * h < 2_000_000 or factor < 2:
+        return inked(image, span)
+    rows = factor * max(1, 1_000_000 // (w * factor))
+    result = None
+    for top in range(0, h, rows):
+        band = inked(image.crop((0, top, w, min(h, top + rows))), span).reduce((min(factor, w), factor))
+        if result is None:
+            result = Pillow.new(band.mode, (band.size[0], -(-h // factor)))
+        result.paste(band, (0, top // factor))
+    return result
+
+
+def levels(image: Pillow.Image) -> tuple[float, float]:
+    """What is black and what is white in a picture of more than 8 bits.
+
+    Raises:
+        BadCell: floating-point pixels that are not finite.
+    """
+    if image.mode.startswith("I;16"):
+        return 0, 65535
+    if image.mode not in ("I", "F"):
+        return 0, 255
+    low, high = image.getextrema()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise BadCell("the picture's pixels are not finite numbers")
+    for white in (1, 255) if image.mode == "F" else (255, 65535):
+        if low >= 0 and high <= white:
+            return 0, white
+    return low, high
+
+
+def inked(image: Pillow.Image, span: tuple[float, float]) -> Pillow.Image:
+    """Any mode as RGB, or as RGBa (premultiplied) where there is transparency."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        level = (np.asarray(image).astype(np.float32) - span[0]) * (255 / max(span[1] - span[0], 1e-30))
+        return Pillow.fromarray(np.nan_to_num(level).clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return image if image.mode == "RGBa" else image.convert("RGBA").convert("RGBa")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+# Stems
+
+
+class Convolutional(Stem):
+    """Six 3 × 3 convolutions to (size / 16)² tokens, with a learned position added to each."""
+
+    def __init__(self, width: int, size: int, norm: Norm) -> None:
+        super().__init__()
+        half = (2, 2)
+        self.body = nn.Sequential(
+            Conv(3, 32, stride=half, norm=norm),
+            Conv(32, 64, stride=half, norm=norm),
+            Conv(64, 64, residual=True, norm=norm),
+            Conv(64, 128, stride=half, norm=norm),
+            Conv(128, 128, residual=True, norm=norm),
+            Conv(128, width, stride=half, norm=norm),
+        )
+        self.position = nn.Parameter(torch.randn((size // 16) ** 2, width) * 0.02)
+
+    def forward(self, cells: Cells) -> tuple[torch.Tensor, None]:
+        """``pixels`` [n, 3, size, size] in 0..255 to tokens [n, (size / 16)², width]."""
+        tokens = self.body(ink(cells["pixels"], self.position)).flatten(2).transpose(1, 2)
+        return tokens + self.position.to(tokens.dtype), None
+
+
+class Patches(Stem):
+    """The plain transformer on patches (ViT, arXiv 2010.11929), for comparison."""
+
+    def __init__(self, width: int, size: int, patch: int, depth: int = 4) -> None:
+        super().__init__()
+        side = (patch, patch)
+        self.embed = Conv(3, width, kernel=side, stride=side, pad=(False, False), norm="none", act=False)
+        self.position = nn.Parameter(torch.randn((size // patch) ** 2, width) * 0.02)
+        heads = next(heads for heads in range(max(1, width // 32), 0, -1) if width % heads == 0)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, bias=False)
+
+    def forward(self, cells: Cells) -> tuple[torch.Tensor, None]:
+        """``pixels`` [n, 3, size, size] in 0..255 to tokens [n, (size / patch)², width]."""
+        x = self.embed(ink(cells["pixels"], self.position)).flatten(2).transpose(1, 2)
+        x = x + self.position.to(x.dtype)
+        for block in self.blocks:
+            x = block(x)[0]
+        return self.norm(x), None
+
+
+def ink(pixels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Pixels in 0..255 as distance from white, about one in size: what a convolution pads with (0) is white too."""
+    return (255.0 - pixels.to(working_dtype(like))) * (1 / 80)

@@ -1,0 +1,181 @@
+"""Numbers in units of any size, with tails of any weight: a quantile map makes each a normal score and back."""
+
+from __future__ import annotations
+
+import decimal as decimals_
+import html
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sensorium.core.errors import BadCell
+from sensorium.core.quantiles import Quantiles
+from sensorium.core.types import Claim, Profile, Tokens
+from sensorium.modalities import Cells, Modality, Stem
+
+PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+MISSING = {"", "na", "n/a", "nan", "none", "null", "-", "?"}
+EMPTY = np.zeros(0, np.float64)
+LONGEST = 400
+"""Characters of a text that may be a number; the largest float takes 309 digits."""
+
+
+class Number(Modality):
+    """One finite number a cell; what is learned and said is its normal score.
+
+    Args:
+        decimal: the decimal sign in cells that are text.
+        thousands: the sign between groups of three digits in cells that are text; empty: there is none.
+        noise: standard deviation of what training adds to a score that is seen.
+        waves: frequencies of the sines and cosines of the score that the stem sees (arXiv 2203.05556).
+    """
+
+    generator = "quantile"
+
+    def __init__(self, *, decimal: str = ".", thousands: str = "", noise: float = 0.02, waves: int = 6) -> None:
+        self.decimal, self.thousands, self.noise, self.waves = decimal, thousands, noise, waves
+        self.quantiles, self.decimals = Quantiles(), -1
+
+    @classmethod
+    def claim(cls, profile: Profile) -> Claim | None:
+        cells = [cell for cell in profile.sample if cell is not None]
+        if profile.type.startswith(("int", "uint", "float", "double", "half", "decimal")):
+            return Claim(sure=0.8, why=f"numbers, {profile.distinct} distinct")
+        if not cells or not all(isinstance(cell, str) for cell in cells):
+            numbers = [cell for cell in cells if isinstance(cell, (int, float)) and not isinstance(cell, bool)]
+            return Claim(sure=0.8, why="numbers") if cells and len(numbers) == len(cells) else None
+        texts = [text for cell in cells if (text := cell.strip()).lower() not in MISSING]
+        plain = [text for text in texts if len(text) <= LONGEST and PLAIN.fullmatch(text)]
+        codes = sum(len(text) > 1 and text[0] == "0" and text.isdigit() for text in plain)
+        if not texts or len(plain) < 0.98 * len(texts) or codes:
+            return None
+        return Claim(sure=0.8, why=f"texts that are numbers, {profile.distinct} distinct")
+
+    def read(self, cell: Any) -> np.ndarray:
+        """A number (or its text) to float64 [1]; NaN, an empty text and "n/a" are missing, float64 [0].
+
+        Raises:
+            BadCell: no number, or an infinite one.
+        """
+        if cell is None:
+            return EMPTY
+        if isinstance(cell, (bytes, bytearray)):
+            cell = bytes(cell[: LONGEST + 1]).decode("utf-8", "replace")
+        if isinstance(cell, str):
+            cell = self._parse(cell)
+        elif isinstance(cell, np.generic):
+            cell = cell.item()
+        if not isinstance(cell, (bool, int, float, decimals_.Decimal)):
+            raise BadCell(f"{type(cell).__name__} is no number")
+        try:
+            value = float(cell)
+        except (OverflowError, ValueError) as error:
+            raise BadCell("number beyond the range of floats") from error
+        if math.isinf(value):
+            raise BadCell("infinite number")
+        return EMPTY if math.isnan(value) else np.array([value])
+
+    def _parse(self, text: str) -> float:
+        text = text.strip() if len(text) <= LONGEST else text
+        if text.lower() in MISSING:
+            return math.nan
+        whole, point, rest = text.partition(self.decimal)
+        if self.thousands and self.thousands in whole:  # only where it parts groups of three: 1,2 isn't 12
+            groups = whole.lstrip("+-").split(self.thousands)
+            if 1 <= len(groups[0]) <= 3 and all(len(group) == 3 and group.isdigit() for group in groups[1:]):
+                whole = whole.replace(self.thousands, "")
+        plain = f"{whole}.{rest}" if point else whole if self.decimal == "." else whole.replace(".", "?")
+        if len(text) > LONGEST or not (PLAIN.fullmatch(plain) or plain.lstrip("+-").lower() in ("inf", "infinity")):
+            raise BadCell(f"'{text[:40]}' is no number")
+        return float(plain)
+
+    def learn(self, cells: Sequence[np.ndarray]) -> None:
+        values = np.concatenate([EMPTY, *cells])
+        self.quantiles, self.decimals = Quantiles.learn(values), decimals(values)
+
+    def collate(self, cells: Sequence[np.ndarray]) -> Cells:
+        values = np.concatenate([EMPTY, *cells])[:, None]
+        score, raw = self.quantiles.encode(values), self.quantiles.scaled(values)
+        return {"score": torch.from_numpy(score).float(), "raw": torch.from_numpy(raw).float()}
+
+    def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
+        if not self.noise:
+            return cells
+        score = cells["score"]
+        noise = torch.randn(score.shape, generator=generator).to(score.device) * self.noise
+        return {**cells, "score": score + noise, "raw": cells["raw"] + noise, "whole": score}
+
+    def stem(self, width: int) -> Stem:
+        return _NumberStem(width, self.waves)
+
+    def tokens(self) -> Tokens:
+        return Tokens(length=1, width=1)
+
+    def target(self, cells: Cells) -> torch.Tensor:
+        return cells.get("whole", cells["score"]).unsqueeze(-1)
+
+    def decode(self, tokens: np.ndarray) -> int | float:
+        value = float(self.quantiles.decode(np.asarray(tokens, np.float64).reshape(-1)[:1])[0])
+        if self.decimals == 0:
+            return round(value)
+        return round(value, self.decimals) if self.decimals > 0 else float(f"{value:.7g}")
+
+    def show(self, cell: Any) -> str:
+        return html.escape(str(cell)[:40])
+
+    def features(self, read: np.ndarray | None) -> np.ndarray:
+        return np.full(1, np.nan) if read is None or not len(read) else read.astype(np.float64)
+
+    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+        """``r2`` (1 − squared error / variance of the truth), ``mae`` and ``median_error`` in the column's units."""
+        pairs = [(self.read(t), self.read(s)) for t, s in zip(truth, said, strict=True)]
+        both = np.array([(t[0], s[0]) for t, s in pairs if len(t) and len(s)]).reshape(-1, 2)
+        return errors(both[:, 0], both[:, 1])
+
+    def state(self) -> dict[str, Any]:
+        return {"quantiles": self.quantiles.state(), "decimals": self.decimals}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.quantiles, self.decimals = Quantiles.from_state(state["quantiles"]), int(state["decimals"])
+
+
+def decimals(values: np.ndarray) -> int:
+    """Digits after the point that all values need: 0 for whole numbers, -1 if more than six."""
+    if not len(values) or np.abs(values).max() > 2.0**53:
+        return -1
+    for digits in range(7):
+        scaled = values * 10.0**digits
+        if np.all(np.abs(scaled - np.round(scaled)) <= 1e-15 * np.abs(scaled)):  # 1.1 · 10 isn't 11 to the last bit
+            return digits
+    return -1
+
+
+def errors(truth: np.ndarray, said: np.ndarray) -> dict[str, float]:
+    """``r2``, ``mae`` and ``median_error`` of float64 [n] against [n]; r2 is 0 where the truth is constant."""
+    if not len(truth):
+        return {}
+    unit = max(float(np.abs(truth).max()), float(np.abs(said).max())) or 1.0
+    truth, said = truth / unit, said / unit  # squares of large numbers overflow
+    off, variance = np.abs(truth - said), float(((truth - truth.mean()) ** 2).sum())
+    r2 = 1 - float((off**2).sum()) / variance if variance else 0.0
+    return {"r2": r2, "mae": float(off.mean()) * unit, "median_error": float(np.median(off)) * unit}
+
+
+class _NumberStem(Stem):
+    """One token from the score, the compressed raw value and waves of the score."""
+
+    def __init__(self, width: int, waves: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", math.pi / 4 * 2.0 ** torch.arange(waves), persistent=False)
+        self.enter, self.leave = nn.Linear(2 + 2 * waves, width), nn.Linear(width, width)
+
+    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor | None]:
+        score, raw = cells["score"].clamp(-8, 8), cells["raw"].clamp(-16, 16)
+        angle = score * self.frequencies.to(score.dtype)
+        x = torch.cat([score, raw, angle.sin(), angle.cos()], 1)
+        return self.leave(nn.functional.gelu(self.enter(x.to(self.enter.weight.dtype)))).unsqueeze(1), None

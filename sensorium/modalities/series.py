@@ -1,0 +1,353 @@
+"""Series: many channels of numbers over time, of any length, with gaps; and a one-dimensional convolutional stem."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.core.errors import BadCell, UserError
+from sensorium.core.types import Claim, Profile
+from sensorium.layers.conv import Conv, Norm, present, sinusoid, working_dtype
+from sensorium.modalities import Cells, Modality, Stem
+
+STRIDE = 16
+"""Steps to a token."""
+LARGEST = 1 << 24
+"""Values in one cell; also what float32 counts exactly."""
+REACH = 20.0
+"""Values are kept within so many deviations of their channel's median."""
+BANDS = (0.03, 0.08, 0.2, 0.5)
+"""Upper edges of the bands of the baselines' spectrum, in cycles a step."""
+LINES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f")
+
+
+class Series(Modality):
+    """Numbers over time: ``[time]``, ``[time][channel]`` or ``[channel][time]``, as lists or arrays.
+
+    None, NaN and infinity are gaps, told apart from zeros by a second set of channels.
+
+    Args:
+        length: the most steps that are kept; a longer series is averaged down to so many.
+        order: which way cells lie. "auto" takes the dimension that stays the same over the column for the channels, the
+            smaller where both do.
+        norm: the norm of the convolutions (``layers.conv``).
+        jitter: deviation of the noise added in training, in deviations of the channel.
+        scaling: largest change of a channel's size in training, as a share.
+        warp: largest change of tempo in training, as a share.
+        crop: largest share cut off in training, together from both ends.
+        drop: chance in training that a channel is a gap altogether.
+        rotate_triples: turn channels 1–3, 4–6, … as vectors in space in training, by up to ``rotate`` radians.
+        rotate: see there.
+    """
+
+    matched: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        length: int = 256,
+        order: Literal["auto", "time_first", "channels_first"] = "auto",
+        norm: Norm = "layer",
+        jitter: float = 0.05,
+        scaling: float = 0.2,
+        warp: float = 0.2,
+        crop: float = 0.2,
+        drop: float = 0.05,
+        rotate_triples: bool = False,
+        rotate: float = 0.4,
+    ) -> None:
+        if length < STRIDE:
+            raise UserError(f"length={length} is too short for a series. At least {STRIDE} steps are needed.")
+        self.length, self.order, self.norm, self.jitter, self.scaling = length, order, norm, jitter, scaling
+        self.warp, self.crop, self.drop, self.rotate_triples, self.rotate = warp, crop, drop, rotate_triples, rotate
+        self.channels, self.time_first = 0, order != "channels_first"
+        self.mean = self.std = np.zeros(0, np.float32)
+
+    @classmethod
+    def claim(cls, profile: Profile) -> Claim | None:
+        """Lists of numbers, alone or nested once."""
+        seen = [shape for shape in map(nesting, profile.sample[:200]) if shape]
+        if not seen or len(seen) < 0.5 * len(profile.sample[:200]):
+            return None
+        if max(seen) == 2:
+            return Claim(sure=0.9, why="cells are lists of lists of numbers")
+        return Claim(sure=0.7, why="cells are lists of numbers")
+
+    def read(self, cell: Any) -> np.ndarray:
+        """A cell to float32 [2 + rows · columns]: both sizes, then the values row by row, NaN for a gap.
+
+        Which way the cell lies is known only once the whole column is, hence the sizes. A flat series has 0 columns.
+        Rows of unequal length are filled up with gaps.
+
+        Raises:
+            BadCell: no numbers, deeper lists, nothing but gaps, or more than 16,777,216 values.
+        """
+        values = numbers(cell)
+        if values.ndim not in (1, 2):
+            raise BadCell(f"a series has one or two dimensions, this cell has {values.ndim}")
+        if values.size > LARGEST:
+            raise BadCell(f"the series has {values.size} values, more than {LARGEST}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            flat = np.where(np.abs(values) < 1e30, values, np.nan).astype(np.float32).ravel()
+        if not np.isfinite(flat).any():
+            raise BadCell("the series is empty" if not flat.size else "the series is nothing but gaps")
+        sizes = (len(values), values.shape[1] if values.ndim == 2 else 0)
+        return np.concatenate([np.asarray(sizes, np.float32), flat])
+
+    def learn(self, cells: Sequence[np.ndarray]) -> None:
+        """The order of dimensions, the number of channels, and each channel's median and spread (IQR / 1.349)."""
+        shapes = [(int(cell[0]), int(cell[1])) for cell in cells]
+        if not shapes:
+            return
+        nested = [shape for shape in shapes if shape[1]]
+        if self.order == "auto" and nested:
+            rows, columns = (Counter(sizes).most_common(1)[0] for sizes in zip(*nested, strict=True))
+            self.time_first = columns[0] <= rows[0] if rows[1] == columns[1] else columns[1] > rows[1]
+        counts = Counter(columns if self.time_first else rows for rows, columns in nested)
+        counts[1] += len(shapes) - len(nested)
+        self.channels = counts.most_common(1)[0][0]
+        kept = [self._oriented(cell) for cell in cells]
+        kept = [values[:: max(1, len(values) // 128)] for values in kept if values.shape[1] == self.channels]
+        pooled = np.concatenate(kept).astype(np.float64)
+        self.mean, self.std = np.zeros(self.channels, np.float32), np.ones(self.channels, np.float32)
+        for channel, values in enumerate(pooled.T):
+            values = values[np.isfinite(values)]
+            if len(values):
+                low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+                spread = (high - low) / 1.349 or values.std()
+                self.mean[channel], self.std[channel] = middle, spread if spread > 1e-6 * abs(middle) else 1.0
+
+    def prepare(self, read: np.ndarray) -> np.ndarray:
+        """A read cell to float32 [steps, 2 · channels]: deviations from the median (0 at gaps), then 1 where present.
+
+        Raises:
+            BadCell: another number of channels than the column has.
+        """
+        values = self._oriented(read)
+        if values.shape[1] != self.channels:
+            raise BadCell(f"the series has {values.shape[1]} channels where its column has {self.channels}")
+        present = np.isfinite(values)
+        values = np.where(present, np.clip((values - self.mean) / self.std, -REACH, REACH), 0)
+        both = np.concatenate([values, present], 1).astype(np.float32)
+        if len(both) > self.length:
+            edges = np.arange(self.length) * len(both) // self.length
+            both = np.add.reduceat(both, edges, 0) / np.diff(edges, append=len(both))[:, None]
+            # The mean is that of what is present.
+            both[:, : self.channels] /= np.maximum(both[:, self.channels :], 1e-6)
+            both = both.astype(np.float32)
+        return both
+
+    def _oriented(self, read: np.ndarray) -> np.ndarray:
+        """A read cell as [time, channels]."""
+        rows, columns = int(read[0]), int(read[1])
+        values = read[2:].reshape(rows, columns or 1)
+        return values if self.time_first or not columns else values.T
+
+    def collate(self, cells: Sequence[np.ndarray]) -> Cells:
+        """``series`` float32 [n, steps, 2 · channels], padded with gaps to a multiple of 16; ``length`` int64 [n]."""
+        lengths = [len(cell) for cell in cells]
+        series = np.zeros((len(cells), whole(max(lengths)), cells[0].shape[1]), np.float32)
+        for row, cell in zip(series, cells, strict=True):
+            row[: len(cell)] = cell
+        return {"series": torch.from_numpy(series), "length": torch.tensor(lengths)}
+
+    def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
+        """Another tempo and another window of time, channels of other sizes, noise, and channels left out."""
+        series, length = cells["series"], cells["length"]
+        n, steps, _ = series.shape
+        c, device = self.channels, series.device
+        draw = torch.rand(3, n, generator=generator).to(device)
+        tempo = torch.exp2((draw[0] * 2 - 1) * math.log2(1 + self.warp))
+        cut = draw[1] * self.crop * length
+        wanted = ((length - cut) / tempo).round().long().clamp(1, max(self.length, steps))
+        wanted = torch.maximum(wanted, length.clamp(max=4))
+        out = whole(int(wanted.max()))
+        at = (cut * draw[2])[:, None] + torch.arange(out, device=device) * tempo[:, None]
+        at = torch.minimum(at, (length - 1)[:, None].to(at.dtype))
+        before = at.floor().long()
+        after = torch.minimum(before + 1, (length - 1)[:, None])
+        rows = torch.arange(n, device=device)[:, None]
+        series = torch.lerp(series[rows, before], series[rows, after], (at - before)[:, :, None])
+        values, present = series[..., :c], series[..., c:]
+        if self.rotate_triples and c >= 3:
+            values = self._rotated(values, generator)
+        size = (1 + self.scaling * (torch.rand(n, 1, c, generator=generator) * 2 - 1)).to(device)
+        values = values * size + torch.randn(values.shape, generator=generator).to(device) * self.jitter
+        keep = torch.rand(n, 1, c, generator=generator) >= self.drop
+        keep |= ~keep.any(2, keepdim=True)
+        keep = keep.to(device) & (torch.arange(out, device=device) < wanted[:, None])[:, :, None]
+        present = present * keep
+        return {**cells, "series": torch.cat([values * (present > 0), present], 2), "length": wanted}
+
+    def _rotated(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Each triple of channels turned about a random axis, in the units of the table (Rodrigues' formula)."""
+        n, steps, c = values.shape
+        triples = c // 3
+        mean, std = (torch.from_numpy(x).to(values.device) for x in (self.mean, self.std))
+        axis = F.normalize(torch.randn(n, 3, generator=generator), dim=-1)
+        angle = (torch.rand(n, 1, 1, generator=generator) * 2 - 1) * self.rotate
+        x, y, z = axis.unbind(-1)
+        zero = torch.zeros_like(x)
+        cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).view(n, 3, 3)
+        turn = torch.eye(3) + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
+        raw = (values * std + mean)[..., : 3 * triples].reshape(n, steps * triples, 3)
+        raw = (raw @ turn.to(values.device)).view(n, steps, 3 * triples)
+        return torch.cat([(raw - mean[: 3 * triples]) / std[: 3 * triples], values[..., 3 * triples :]], -1)
+
+    def stem(self, width: int) -> Stem:
+        """One token for every 16 steps."""
+        if not self.channels:
+            raise UserError("A series column has no channels yet: it has to learn from some cells first.")
+        return Temporal(width, self.channels, self.norm)
+
+    def show(self, cell: Any) -> str:
+        """Each channel as a line."""
+        if cell is None:
+            return ""
+        try:
+            values = self._oriented(self.read(cell))
+        except BadCell as error:
+            return f"<em>{html.escape(str(error))}</em>"
+        values = values[:: max(1, len(values) // 128), : len(LINES)]
+        low, high = np.nanmin(values), np.nanmax(values)
+        y = 46 - 44 * (values - low) / max(high - low, 1e-30)
+        x = np.linspace(1, 159, len(values))
+        lines = []
+        for channel, colour in zip(y.T, LINES, strict=False):
+            points = " ".join(f"{a:.0f},{b:.1f}" for a, b in zip(x, channel, strict=True) if np.isfinite(b))
+            lines.append(f'<polyline fill="none" stroke="{colour}" points="{points}"/>')
+        return f'<svg width="160" height="48" viewBox="0 0 160 48">{"".join(lines)}</svg>'
+
+    def features(self, read: np.ndarray | None) -> np.ndarray:
+        """Of each channel 14 statistics, and the length: float32 [14 · channels + 1], NaN where nothing is known.
+
+        Mean, deviation, least, quartiles, most, slope, crossings of the mean, mean change, and the spectrum's power in
+        four bands (log) and its strongest frequency.
+        """
+        result = np.full((self.channels, 14), np.nan, np.float32)
+        if read is None or (values := self._oriented(read)).shape[1] != self.channels:
+            return np.append(result.ravel(), np.float32(np.nan))
+        steps = np.arange(len(values))
+        for channel, y in enumerate(values.T.astype(np.float64)):
+            known = np.isfinite(y)
+            if not known.any():
+                continue
+            y = np.interp(steps, steps[known], y[known])
+            off = y - y.mean()
+            slope = (off @ (steps - steps.mean())) / max(((steps - steps.mean()) ** 2).sum(), 1e-9)
+            crossings = (off[1:] * off[:-1] < 0).mean() if len(y) > 1 else 0
+            change = np.abs(np.diff(y)).mean() if len(y) > 1 else 0
+            power = np.abs(np.fft.rfft(off)) ** 2 / len(y) ** 2
+            rate = np.fft.rfftfreq(len(y))
+            bands = [power[(rate > a) & (rate <= b)].sum() for a, b in zip((0, *BANDS[:-1]), BANDS, strict=True)]
+            result[channel] = [
+                y.mean(), y.std(), *np.quantile(y, (0, 0.25, 0.5, 0.75, 1)), slope, crossings, change,
+                *np.log(np.array(bands[:3]) + 1e-12), rate[power.argmax()],
+            ]  # fmt: skip
+        return np.append(result.ravel(), np.float32(len(values)))
+
+    def state(self) -> dict[str, Any]:
+        """Channels, order of dimensions, medians and spreads."""
+        spread = {"mean": self.mean.tolist(), "std": self.std.tolist()}
+        return {"channels": self.channels, "time_first": self.time_first, **spread}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of ``state``."""
+        self.channels, self.time_first = int(state["channels"]), bool(state["time_first"])
+        self.mean, self.std = (np.asarray(state[key], np.float32) for key in ("mean", "std"))
+
+
+def whole(steps: int) -> int:
+    """``steps`` rounded up to whole tokens."""
+    return -(-max(steps, 1) // STRIDE) * STRIDE
+
+
+def nesting(cell: Any) -> int:
+    """1 for a list of numbers, 2 for a list of such lists, 0 for anything else; looks at the first few elements."""
+    if isinstance(cell, np.ndarray) and cell.dtype != object:
+        return cell.ndim if cell.ndim in (1, 2) and cell.dtype.kind in "iufb" else 0
+    if isinstance(cell, dict):
+        cell = list(cell.values())
+    if not isinstance(cell, (list, tuple, np.ndarray)) or not cell:
+        return 0
+    inner = [x for x in cell[:20] if x is not None]
+    if inner and all(isinstance(x, (int, float, np.number)) and not isinstance(x, bool) for x in inner):
+        return 1
+    return 2 if inner and all(nesting(x) == 1 for x in inner) else 0
+
+
+def numbers(cell: Any) -> np.ndarray:
+    """A cell as float64 of one or more dimensions, NaN for None; rows of unequal length filled up with NaN."""
+    if isinstance(cell, dict):  # A struct of channels.
+        cell = list(cell.values())
+    if isinstance(cell, (str, bytes)) or not isinstance(cell, (list, tuple, np.ndarray)):
+        raise BadCell(f"expected a list of numbers, found {type(cell).__name__}")
+    if isinstance(cell, np.ndarray) and cell.dtype.kind in "SUMmcV":
+        raise BadCell(f"expected numbers, found {cell.dtype}")
+    try:
+        return np.asarray(cell, np.float64)
+    except (ValueError, TypeError):
+        pass
+    try:
+        rows = [np.asarray([] if row is None else row, np.float64) for row in cell]
+        longest = max(len(row) for row in rows)
+        if any(row.ndim != 1 for row in rows) or len(rows) * longest > LARGEST:
+            raise ValueError
+        result = np.full((len(rows), longest), np.nan)
+        for row, values in zip(result, rows, strict=True):
+            row[: len(values)] = values
+        return result
+    except (ValueError, TypeError) as error:
+        raise BadCell("the series holds something that is no number, or lists of unequal depth") from error
+
+
+class Temporal(Stem):
+    """Short, middle and long kernels side by side, then convolutions that halve time: a token for every 16 steps.
+
+    Kernels of several lengths see fast and slow movements alike (InceptionTime, arXiv 1909.04939).
+    """
+
+    def __init__(self, width: int, channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(
+            Conv(3 * channels, 32, kernel=(1, kernel), stride=(1, 2), norm=norm) for kernel in (3, 9, 27)
+        )
+        self.body = nn.ModuleList(
+            [
+                Conv(96, 96, kernel=(1, 5), stride=(1, 2), norm=norm),
+                Conv(96, 96, kernel=(1, 5), residual=True, norm=norm),
+                Conv(96, 128, kernel=(1, 5), stride=(1, 2), norm=norm),
+                Conv(128, 128, kernel=(1, 5), residual=True, norm=norm),
+                Conv(128, width, kernel=(1, 3), stride=(1, 2), norm=norm),
+                Conv(width, width, kernel=(1, 3), residual=True, norm=norm),
+            ]
+        )
+        self.place = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor]:
+        """``series`` [n, steps, 2 · channels] and ``length`` [n] to tokens [n, steps / 16, width] and their mask.
+
+        Padding is set to zero before each convolution, so a series' tokens don't depend on how far its batch was
+        padded.
+        """
+        series, length = cells["series"], cells["length"]
+        values, there = series.chunk(2, -1)
+        # Change from step to step, 0 at the start and at gaps.
+        change = F.pad((values[:, 1:] - values[:, :-1]) * there[:, 1:] * there[:, :-1], (0, 0, 1, 0))
+        x = torch.cat([values, change, there], -1).to(working_dtype(self.place))[:, None].permute(0, 3, 1, 2)
+        x = torch.cat([scale(x) for scale in self.scales], 1)
+        length = -(-length // 2)
+        for layer in self.body:
+            x = layer(x * present(length, x.shape[3]).to(x.dtype)[:, None, None])
+            length = -(-length // layer.stride[1])
+        tokens = x.flatten(2).transpose(1, 2)
+        place = sinusoid(tokens.shape[1], tokens.shape[2], tokens.device) * self.place
+        return tokens + place.to(tokens.dtype), present(length, tokens.shape[1])

@@ -1,0 +1,308 @@
+"""Text in any language: byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909) learned from the table itself.
+
+All text columns share one vocabulary, one stem and one generator; which column a token belongs to is marked elsewhere.
+No text can become a special token: the tokenizer knows none, its ids are moved up by three.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import os
+import unicodedata
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.core.errors import BadCell, UserError
+from sensorium.core.types import Claim, Profile, Tokens
+from sensorium.modalities import Cells, Modality, Stem
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads don't survive the fork of workers
+
+PAD, END, SPECIAL = 0, 1, 3  # id 2 is kept free
+EMPTY = np.zeros(0, np.uint8)
+LEARNED = 16_000_000
+"""Bytes of text that the vocabulary is learned from, at most."""
+LONGEST_TOKEN = 32
+"""Bytes of a token."""
+HASHED = 128
+"""Places for words, and as many for letter trigrams, in the baselines' features."""
+
+
+class Text(Modality):
+    """Words, sentences, names.
+
+    Args:
+        vocabulary: tokens, of which 256 are bytes and 3 special.
+        length: tokens kept of a cell.
+        max_chars: characters read of a cell.
+        dropout: share of a seen cell's tokens that training leaves out, never all.
+        spelling: add the letters of each token, as hashed trigrams, to its embedding (arXiv 1607.04606): words that
+            are spelled alike begin alike, in capitals or not.
+        buckets: rows of the trigram table.
+    """
+
+    matched = True
+    generator = "autoregressive"
+
+    def __init__(
+        self, *, vocabulary: int = 3000, length: int = 64, max_chars: int = 10_000, dropout: float = 0.1,
+        spelling: bool = True, buckets: int = 4096,
+    ) -> None:
+        if vocabulary < 256 + SPECIAL:
+            raise UserError(f"vocabulary={vocabulary}: bytes alone need {256 + SPECIAL}. Give at least that many.")
+        if length < 1 or max_chars < 1:
+            raise UserError(f"length={length}, max_chars={max_chars}: both must be at least 1.")
+        self.vocabulary, self.length, self.max_chars = vocabulary, length, max_chars
+        self.dropout, self.spelling, self.buckets = dropout, spelling, buckets
+        self._set([])
+
+    @classmethod
+    def claim(cls, profile: Profile) -> Claim | None:
+        cells = [cell for cell in profile.sample if cell is not None]
+        if not cells or not all(isinstance(cell, str) for cell in cells):
+            return None
+        words = sum(len(cell[:2000].split()) for cell in cells) / len(cells)
+        distinct = profile.distinct / max(1, profile.present)
+        sure = 0.6 + 0.15 * (words >= 1.5) + 0.05 * (distinct > 0.5)
+        return Claim(sure=sure, why=f"texts of {words:.1f} words, {profile.distinct} distinct")
+
+    def read(self, cell: Any) -> np.ndarray:
+        """A text as UTF-8 bytes [n], in Unicode form NFC, without NUL, cut at ``max_chars``; blank is missing, [0].
+
+        Numbers and dates are taken as they are written; lone surrogates become U+FFFD.
+
+        Raises:
+            BadCell: bytes that aren't UTF-8, or no text at all (a list, a mapping).
+        """
+        if isinstance(cell, (bytes, bytearray)):
+            raw = bytes(cell[: 4 * self.max_chars])
+            try:
+                cell = raw.decode()
+            except UnicodeDecodeError as error:
+                if len(cell) <= len(raw) or error.start < len(raw) - 3:
+                    raise BadCell("bytes that aren't UTF-8") from error
+                cell = raw[: error.start].decode()
+        if isinstance(cell, np.generic):
+            cell = cell.item()
+        if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+            return EMPTY
+        if not isinstance(cell, str):
+            if not isinstance(cell, (bool, int, float)) and not hasattr(cell, "isoformat"):
+                raise BadCell(f"{type(cell).__name__} is no text")
+            if isinstance(cell, int) and abs(cell) >= 2**63:
+                raise BadCell("whole number beyond 64 bits")
+            cell = str(cell)
+        text = cell[: self.max_chars].replace("\x00", "")
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        text = unicodedata.normalize("NFC", text)
+        return np.frombuffer(text.encode(), np.uint8) if text.strip() else EMPTY
+
+    def learn(self, cells: Sequence[np.ndarray]) -> None:
+        self.learn_together({"": (self, cells)})
+
+    @classmethod
+    def learn_together(cls, columns: dict[str, tuple[Modality, Sequence[np.ndarray]]]) -> None:
+        """One vocabulary from all columns, as large as the largest asked for; the same cells give the same one."""
+        texts = [modality for modality, _ in columns.values() if isinstance(modality, Text)]
+        bpe = Tokenizer(models.BPE())
+        bpe.pre_tokenizer = _split()
+        trainer = trainers.BpeTrainer(
+            vocab_size=max(text.vocabulary for text in texts) - SPECIAL, min_frequency=2, show_progress=False,
+            initial_alphabet=_alphabet(), max_token_length=LONGEST_TOKEN,
+        )
+        bpe.train_from_iterator(_some([cells for _, cells in columns.values()]), trainer)
+        merges = _merges(bpe)
+        for text in texts:
+            text._set(merges)
+
+    def _set(self, merges: list[list[str]]) -> None:
+        """The tokenizer that these merges make: single bytes first, then each merge in order."""
+        words = dict.fromkeys([*_alphabet(), *(left + right for left, right in merges)])
+        self.merges, self.words = merges, list(words)
+        ids = {word: i for i, word in enumerate(words)}
+        self._bpe = Tokenizer(models.BPE(vocab=ids, merges=[(left, right) for left, right in merges]))
+        self._bpe.pre_tokenizer, self._bpe.decoder = _split(), decoders.ByteLevel()
+
+    def prepare(self, read: np.ndarray) -> np.ndarray:
+        """UTF-8 bytes to ids, int32 [1..length]. A space is put before the text: a first word is like any other."""
+        start = read.tobytes()[: self.length * LONGEST_TOKEN].decode("utf-8", "ignore")  # no token lies further
+        ids = self._bpe.encode(f" {start}").ids[: self.length]
+        return np.array(ids, np.int32) + SPECIAL
+
+    def collate(self, cells: Sequence[np.ndarray]) -> Cells:
+        lengths = np.array([len(cell) for cell in cells], np.int64)
+        ids = np.zeros((len(cells), max(1, lengths.max(initial=1))), np.int64)
+        if len(cells):
+            ids[np.arange(ids.shape[1]) < lengths[:, None]] = np.concatenate(cells)
+        return {"ids": torch.from_numpy(ids), "length": torch.from_numpy(lengths)}
+
+    def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
+        ids = cells["ids"]
+        if self.dropout <= 0:
+            return cells
+        chance = torch.rand(ids.shape, generator=generator).to(ids.device)
+        chance = chance.masked_fill(ids == PAD, -1.0)
+        kept = (chance > self.dropout) | (chance == chance.amax(1, keepdim=True)) & (ids != PAD)
+        lengths = kept.sum(1)
+        order = kept.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+        short = ids.masked_fill(~kept, PAD).gather(1, order)[:, : max(1, int(lengths.max()) if len(ids) else 1)]
+        return {**cells, "ids": short, "length": lengths, "whole": ids}
+
+    def stem(self, width: int) -> Stem:
+        return _TextStem(width, self.length, [b""] * SPECIAL + self.spelled(), self.buckets if self.spelling else 0)
+
+    def shared(self) -> str | None:
+        return "text"
+
+    def tokens(self) -> Tokens:
+        """Ids with the end among them, hence one more than ``length``."""
+        return Tokens(length=self.length + 1, vocabulary=len(self.words) + SPECIAL, ordered=True, end=END)
+
+    def target(self, cells: Cells) -> torch.Tensor:
+        ids = F.pad(cells.get("whole", cells["ids"]), (0, 1))
+        return ids.scatter(1, (ids != PAD).sum(1, keepdim=True), END)
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """Ids up to the first end to text; bytes that make no character become U+FFFD."""
+        ids = np.asarray(tokens).reshape(-1)
+        ends = np.flatnonzero(ids == END)
+        ids = ids[: ends[0]] if len(ends) else ids
+        text = self._bpe.decode([int(i) - SPECIAL for i in ids if SPECIAL <= i < len(self.words) + SPECIAL])
+        return text.removeprefix(" ")
+
+    def spelled(self) -> list[bytes]:
+        """The bytes of each token of the vocabulary, without the special ones."""
+        back = dict(zip(_alphabet_of_bytes(), range(256), strict=True))
+        return [bytes(back[letter] for letter in word) for word in self.words]
+
+    def show(self, cell: Any) -> str:
+        text = (bytes(cell[:2000]).decode("utf-8", "replace") if isinstance(cell, (bytes, bytearray)) else str(cell))
+        text = "".join(letter if letter.isprintable() else " " for letter in text[:400])
+        return html.escape(text[:300] + "…" if len(text) > 300 else text)
+
+    def features(self, read: np.ndarray | None) -> np.ndarray:
+        """Hashed words and letter trigrams, each as log(1 + count), then the log of characters and of words: [258]."""
+        if read is None or not len(read):
+            return np.full(2 * HASHED + 2, np.nan)
+        text = " ".join(read.tobytes()[:8000].decode("utf-8", "ignore").lower().split())
+        words = text.split()
+        grams = [f" {text} "[i : i + 3] for i in range(len(text))]
+        places = [zlib.crc32(word.encode()) % HASHED for word in words]
+        places += [HASHED + zlib.crc32(gram.encode()) % HASHED for gram in grams]
+        counts = np.bincount(places, minlength=2 * HASHED + 2).astype(np.float64)
+        counts[-2:] = len(text), len(words)
+        return np.log1p(counts)
+
+    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+        """``exact``: share that agree but for case and spaces; ``chrf``: chrF2 over all (Popović 2015), 0 to 1."""
+        if not len(truth):
+            return {}
+        from sacrebleu.metrics import CHRF
+
+        wanted, found = ([self.read(cell).tobytes().decode() for cell in cells] for cells in (truth, said))
+        exact = sum(_folded(a) == _folded(b) for a, b in zip(wanted, found, strict=True)) / len(wanted)
+        return {"exact": exact, "chrf": CHRF().corpus_score(found, [wanted]).score / 100}
+
+    def state(self) -> dict[str, Any]:
+        """The merges; bytes and order make the rest."""
+        return {"merges": self.merges}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._set([list(pair) for pair in state["merges"]])
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _split() -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+def _alphabet() -> list[str]:
+    """The letters that stand for the 256 bytes, sorted."""
+    return sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def _alphabet_of_bytes() -> list[str]:
+    """The letter for each byte 0…255: printable ones stand for themselves, the others follow from U+0100."""
+    own = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    other = iter(range(0x100, 0x200))
+    return [chr(byte if byte in own else next(other)) for byte in range(256)]
+
+
+def _merges(bpe: Tokenizer) -> list[list[str]]:
+    merges = json.loads(bpe.to_str())["model"]["merges"]
+    return [pair.split(" ") if isinstance(pair, str) else list(pair) for pair in merges]
+
+
+def _some(columns: list[Sequence[np.ndarray]]) -> Iterator[str]:
+    """Texts of all columns in turn, until enough bytes are read."""
+    read = 0
+    for row in range(max(map(len, columns), default=0)):
+        for cells in columns:
+            if row < len(cells) and len(cells[row]):
+                yield " " + cells[row].tobytes().decode()
+                read += len(cells[row])
+        if read > LEARNED:
+            return
+
+
+def _trigrams(spelled: list[bytes], buckets: int) -> np.ndarray:
+    """Hashed trigrams of each token, folded to lower case, int64 [vocabulary, most]; 0 where there are no more."""
+    rows = []
+    for raw in spelled:
+        text = raw.decode("utf-8", "ignore").casefold()  # half a character has no spelling
+        grams = dict.fromkeys([text[i : i + n] for n in (2, 3) for i in range(len(text) - n + 1)] or [text])
+        rows.append([1 + zlib.crc32(gram.encode()) % (buckets - 1) for gram in grams if gram][:24])
+    table = np.zeros((len(rows), max(1, *map(len, rows))), np.int64)
+    for row, grams in zip(table, rows, strict=True):
+        row[: len(grams)] = grams
+    return table
+
+
+class _TextStem(Stem):
+    """Token embeddings with spelling and position, then one look at both neighbours that starts as no change."""
+
+    def __init__(self, width: int, length: int, spelled: list[bytes], buckets: int) -> None:
+        super().__init__()
+        self.words = nn.Embedding(len(spelled), width)
+        self.positions = nn.Parameter(torch.zeros(length, width))
+        nn.init.normal_(self.words.weight, std=0.5)
+        self.letters = None
+        if buckets:
+            table = torch.from_numpy(_trigrams(spelled, buckets))
+            self.register_buffer("grams", table, persistent=False)
+            self.register_buffer("share", 1 / (table > 0).sum(1, keepdim=True).clamp_min(1).sqrt(), persistent=False)
+            self.letters = nn.Embedding(buckets, width, padding_idx=0)
+            nn.init.normal_(self.letters.weight, std=0.5)
+            with torch.no_grad():
+                self.letters.weight[0] = 0
+        self.near, self.out = nn.Linear(3 * width, width), nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor | None]:
+        ids = cells["ids"]
+        mask = ids != PAD
+        if self.letters is None:
+            x = self.words(ids)
+        else:  # each distinct token of the batch is spelled once
+            used, place = ids.unique(return_inverse=True)
+            letters = self.letters(self.grams[used]).sum(1) * self.share[used]
+            x = F.embedding(place, self.words(used) + letters)
+        x = (x + self.positions[: ids.shape[1]]) * mask.unsqueeze(-1)
+        before, after = F.pad(x, (0, 0, 1, 0))[:, :-1], F.pad(x, (0, 0, 0, 1))[:, 1:]
+        real = mask.flatten().nonzero().squeeze(1)  # padding is most of a batch; it costs nothing here
+        near = torch.cat([y.reshape(-1, x.shape[2])[real] for y in (before, x, after)], 1)
+        change = self.out(F.gelu(self.near(near)))
+        return x.reshape(-1, x.shape[2]).index_add(0, real, change.to(x.dtype)).view(x.shape), mask

@@ -1,0 +1,312 @@
+"""Model: what a user holds. Each verb is a few lines that delegate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sensorium.core.errors import UserError, unknown
+from sensorium.core.parts import name_of
+from sensorium.core.settings import check
+from sensorium.data.schema import Schema
+from sensorium.data.table import Table
+from sensorium.inference import Answers, Rows
+from sensorium.layers.precision import usable
+from sensorium.network import Network
+from sensorium.report import Evaluation
+from sensorium.train.baselines import Baselines
+from sensorium.train.build import make_modalities, make_network
+from sensorium.train.checkpoint import digest
+from sensorium.train.loop import mix
+
+FORMAT = 1
+WINDOW = 4096
+"""Rows that are held in memory at once where a large table is asked."""
+
+
+class Model:
+    """One trained network and all that is needed to ask it about tables.
+
+    Attributes:
+        network: the torch module; schema: its columns; settings: what it was made with.
+        facts: what is known of its training (rows, seconds, seed, results on the validation part).
+        folder: where it was loaded from or fitted to; None for a model that lives in memory only.
+    """
+
+    def __init__(self, network: Network, schema: Schema, settings: Mapping[str, Any], facts: Mapping[str, Any],
+                 folder: Path | None = None) -> None:
+        self.network, self.schema, self.settings, self.facts = network.eval(), schema, dict(settings), dict(facts)
+        self.folder = folder
+
+    # --- make, keep ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def fit(
+        cls,
+        table: Any,
+        *,
+        out: str | Path | None = None,
+        target: str | Sequence[str] = (),
+        minutes: float | None = None,
+        epochs: float | None = None,
+        seed: int = 0,
+        resume: bool = False,
+        settings: Mapping[str, Any] | Sequence[str] = (),
+        device: str | None = None,
+        quiet: bool = True,
+    ) -> Model:
+        """Train one model on a table.
+
+        Args:
+            table: path, glob, folder, DataFrame (pandas, polars), Arrow table, ``datasets.Dataset`` or ``Table``.
+            out: the run's folder (checkpoints, metrics, report); a temporary one by default.
+            target: columns to be predicted first of all; every column can be asked in any case.
+            minutes, epochs: how long; 5 minutes if neither is given.
+            settings: ``{"train": {"batch": 64}}`` or ``["train.batch=64"]``.
+
+        Raises:
+            UserError: what was asked can't be done; the message says what to do.
+        """
+        from sensorium.train.fit import fit
+
+        return fit(cls, table, out=out, target=[target] if isinstance(target, str) else list(target), minutes=minutes, epochs=epochs,
+                   seed=seed, resume=resume, settings=settings, device=device, quiet=quiet)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model as safetensors and JSON; a folder that ``load`` reads. Atomic file by file.
+
+        Raises:
+            UserError: the disk is full or can't be written.
+        """
+        folder = Path(folder)
+        try:
+            self._write(folder)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"Can't write the model to '{folder}': {getattr(error, 'strerror', None) or error}.") from error
+        return folder
+
+    def _write(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = folder / "model.safetensors"
+        tensors = {key: value.detach().contiguous().cpu().clone() for key, value in self.network.state_dict().items()}
+        save_file(tensors, weights.with_suffix(".tmp"))
+        weights.with_suffix(".tmp").replace(weights)
+        described = {
+            "format": FORMAT, "schema": self.schema.to_json(), "settings": self.settings, "facts": self.facts,
+            "modalities": {column: m.state() for column, m in self.network.modalities.items()}, "sha256": digest(weights),
+        }
+        path = folder / "model.json"
+        path.with_suffix(".tmp").write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
+        path.with_suffix(".tmp").replace(path)
+        if self.folder is not None and self.folder.resolve() != folder.resolve():
+            copy_if_there(self.folder, folder, ("baselines", "rows.npy", "report.html", "settings.json"))
+
+    save_pretrained = save
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | None = None) -> Model:
+        """Read what ``save`` or a fit wrote.
+
+        Raises:
+            UserError: no model there, one of a newer format, or a file that isn't what was written.
+        """
+        folder = Path(folder)
+        path, weights = folder / "model.json", folder / "model.safetensors"
+        if not path.is_file() or not weights.is_file():
+            raise UserError(f"'{folder}' holds no model (model.json and model.safetensors). Make one with: "
+                            f"sensorium fit TABLE --out {folder}")
+        try:
+            described = json.loads(path.read_text(encoding="utf-8"))
+            if described["format"] > FORMAT:
+                raise UserError(f"'{folder}' was written by a newer Sensorium (format {described['format']}; this one reads "
+                                f"{FORMAT}). Upgrade with: pip install -U sensorium")
+            if digest(weights) != described["sha256"]:
+                raise UserError(f"'{weights}' isn't what was written: its SHA-256 differs. Copy it again or train again.")
+            tensors = load_file(weights)
+            schema = Schema.from_json(described["schema"])
+            modalities = make_modalities(schema, described["settings"])
+            for column, modality in modalities.items():
+                modality.load_state(described["modalities"][column])
+            network = make_network(modalities, described["settings"], 0)
+            network.load_state_dict(tensors)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError, OSError) as error:
+            raise UserError(f"'{folder}' can't be read as a model: {error}") from error
+        return cls(network.to(usable(device)), schema, described["settings"], described["facts"], folder)
+
+    from_pretrained = load
+
+    # --- ask ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns the model knows."""
+        return list(self.network.columns)
+
+    def rows(self, table: Any, columns: Sequence[str] | None = None, note: Callable[[str], None] | None = None) -> Rows:
+        """Rows read and prepared once, to be asked many times. For tables that fit into memory; see ``windows``."""
+        return list(self.windows(table, columns, note, size=None))[0]
+
+    def windows(self, table: Any, columns: Sequence[str] | None = None, note: Callable[[str], None] | None = None,
+                size: int | None = WINDOW) -> Iterator[Rows]:
+        """The rows of a table, a window at a time, so that memory doesn't grow with the table.
+
+        ``note`` hears once for each column of cells that can't be read, which count as missing, and of columns that lack.
+        """
+        if isinstance(table, Rows):
+            yield table
+            return
+        opened = open_table(table)
+        self.check(columns or ())
+        wanted = [c for c in self.network.columns if columns is None or c in columns]
+        lacking = [c for c in wanted if c not in opened.columns]
+        if note and lacking:
+            note(f"'{opened.name}' has no column {', '.join(map(repr, lacking))}: the model answers without.")
+        heard: dict[str, list[Any]] = {}
+
+        def bad(row: int, column: str, why: str) -> None:
+            heard.setdefault(column, [0, start + row, why])[0] += 1
+
+        for start in range(0, max(opened.rows, 1), size or max(opened.rows, 1)):
+            part = opened if size is None or opened.rows <= size else opened.select(np.arange(start, min(start + size, opened.rows)))
+            yield Rows.of(self.network, part, columns, bad)
+        for column, (count, first, why) in heard.items():
+            if note:
+                note(f"column '{column}': {count} cell(s) can't be read and count as missing; the first is row {first}: {why}")
+
+    def check(self, columns: Iterable[str]) -> None:
+        """Refuse columns that the model doesn't know."""
+        for column in columns:
+            if column not in self.network.columns:
+                raise unknown("column of this model:", column, self.network.columns)
+
+    def embed(self, rows: Any, columns: Sequence[str] | None = None, note: Callable[[str], None] | None = None) -> np.ndarray:
+        """One unit vector [rows, gist] for each row, from whichever of ``columns`` it has (all by default)."""
+        self.check(columns or ())
+        return np.concatenate([part.gists(columns) for part in self.windows(rows, columns, note)])
+
+    def predict(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0,
+                note: Callable[[str], None] | None = None, **options: Any) -> pa.Table:
+        """The column's cells as the model sees them from the row's other columns.
+
+        Returns:
+            a table with ``value``, ``probability`` (how sure, 0 to 1) and, for numbers and dates, ``low`` and ``high``: the
+            calibrated 90 % interval.
+        """
+        said = self.answers(rows, column, seen, seed, note, **options)
+        if not said.cells:  # the types that answers have
+            return self.predict(pa.table({"": pa.nulls(1)}), column, seen, **options).slice(0, 0)
+        parts: dict[str, Any] = {"value": said.cells, "probability": pa.array(said.confidence, pa.float32())}
+        if said.interval is not None:
+            parts |= {"low": [low for low, _ in said.interval], "high": [high for _, high in said.interval]}
+        return pa.table(parts)
+
+    def generate(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0, **options: Any) -> list[Any]:
+        """Cells of a column, said from the row's others; ``temperature``, ``top_p``, ``beam`` are options for text."""
+        return self.answers(rows, column, seen, seed, None, **options).cells
+
+    def answers(self, rows: Any, column: str, seen: Sequence[str] | None, seed: int,
+                note: Callable[[str], None] | None = None, **options: Any) -> Answers:
+        """What the model says of a column, with scores."""
+        self.check([column, *(seen or ())])
+        if column not in self.network.asked_columns:
+            kind = name_of(self.network.modalities[column])
+            raise UserError(f"Column '{column}' holds {kind}, which this version can read but not generate. "
+                            f"Possible: {', '.join(self.network.asked_columns) or 'none'}.")
+        wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
+        check(self.network.generator(column).sample, options, f"generate for '{column}'")
+        said = [part.say(column, wanted, seed=mix(seed, i), **options) for i, part in enumerate(self.windows(rows, wanted, note))]
+        return Answers.joined(said)
+
+    def search(self, query: Mapping[str, Any], *, among: Any, column: str | None = None, k: int = 10,
+               note: Callable[[str], None] | None = None) -> pa.Table:
+        """The rows whose ``column`` (all columns by default) is nearest to a query of any columns.
+
+        Returns:
+            a table with ``row`` (number in ``among``) and ``score`` (cosine), best first.
+
+        Raises:
+            UserError: a column that the model doesn't know, a query of which no cell can be read, or k below 1.
+        """
+        self.check([*query, *([column] if column else [])])
+        if k < 1:
+            raise UserError(f"k={k}: a search finds at least one row.")
+        heard: list[str] = []
+        one = self.rows([dict(query)], list(query), heard.append) if query else None
+        if one is None or not any(one.has(c).any() for c in query):
+            why = "; ".join(heard) or f"{', '.join(query) or 'it'} is empty"
+            raise UserError(f"The query says nothing that could be looked for: {why}.")
+        for words in heard if note else []:
+            note(words)
+        asked = one.gists(list(query))
+        numbers, parts, start = [], [], 0
+        for part in self.windows(among, [column] if column else None, note):
+            if column is None:
+                number, gists = np.arange(part.count), part.gists()
+            elif self.network.modalities[column].matched:
+                number, gists = part.lone_gists(column)
+            else:
+                number = np.flatnonzero(part.has(column))
+                gists = part.gists([column])[number]
+            numbers.append(number + start)
+            parts.append(gists)
+            start += part.count
+        number, gists = np.concatenate(numbers), np.concatenate(parts)
+        scores = gists @ asked[0]
+        best = np.argsort(-scores, kind="stable")[:k]
+        return pa.table({"row": pa.array(number[best], pa.int64()), "score": pa.array(scores[best], pa.float32())})
+
+    def evaluate(self, table: Any, *, split: str | None = None, seen: Sequence[str] | None = None, same: str | None = None) -> dict:
+        """Every column, every direction, beside chance and the baselines; see ``evaluation`` for the details behind it."""
+        return self.evaluation(table, split=split, seen=seen, same=same).results
+
+    def evaluation(self, table: Any, *, split: str | None = None, seen: Sequence[str] | None = None, same: str | None = None,
+                   curves: bool = False, note: Callable[[str], None] = lambda words: None) -> Evaluation:
+        """As ``evaluate``, with every prediction and every search."""
+        from sensorium.train.evaluate import evaluate
+        from sensorium.train.fit import known_rows
+
+        opened = keep_split(open_table(table), split, self.schema.split)
+        baselines = Baselines.load(self.folder / "baselines") if self.folder and (self.folder / "baselines").is_dir() else None
+        result = evaluate(self.network, opened, seen=seen, same=same, baselines=baselines, curves=curves, note=note)
+        result.results["trained_on"] = known_rows(self.folder, opened, self.columns)
+        return result
+
+
+def open_table(table: Any) -> Table:
+    """A ``Table`` from whatever a user hands in."""
+    return table if isinstance(table, Table) else Table.open(table)
+
+
+def keep_split(table: Table, split: str | None, column: str | None) -> Table:
+    """The rows whose split column says ``split``."""
+    if split is None:
+        return table
+    column = column or "split"
+    if column not in table.columns:
+        raise UserError(f"--split {split} was asked, but '{table.name}' has no column '{column}'. "
+                        f"Columns: {', '.join(table.columns)}.")
+    values = np.array([str(cell) for _, batch in table.batches(columns=[column]) for cell in batch.column(0).to_pylist()], dtype=object)
+    rows = np.flatnonzero(values == split)
+    if not len(rows):
+        raise unknown(f"value of '{column}' in '{table.name}':", split, set(values.tolist()))
+    return table.select(rows)
+
+
+def copy_if_there(source: Path, target: Path, names: Sequence[str]) -> None:
+    """Copy files and folders that exist."""
+    import shutil
+
+    for name in names:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
+        elif (source / name).exists():
+            shutil.copy2(source / name, target / name)
+
+

@@ -1,0 +1,278 @@
+"""Segments, a trunk, and what each asked segment says: the one module that meets all parts.
+
+A column alone gives its gist straight from its stem. Several columns, and all that is predicted or generated, go
+through the trunk. The network is single-device code; precision, schedules and checkpoints are put on from outside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.data.batch import Batch
+from sensorium.data.sample import Plan
+from sensorium.generators import Generator, Said
+from sensorium.modalities import Cells, Modality
+from sensorium.trunks import Seen, Trunk
+
+
+@dataclasses.dataclass
+class Encoded:
+    """One column of a batch behind its stem.
+
+    Attributes:
+        index: which rows of the batch have it, [n].
+        place: for every row of the batch where it stands in ``index``, -1 where the row lacks the column.
+        tokens: [n, k, width] with the column's mark, ready for the trunk; mask: [n, k].
+        gist: unit vectors [n, gist] of the column alone; None where the column isn't matched.
+    """
+
+    index: torch.Tensor
+    place: torch.Tensor
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    gist: torch.Tensor | None
+
+
+@dataclasses.dataclass
+class Told:
+    """What one plan said of one asked column: the loss of each row that has it."""
+
+    column: str
+    seen: tuple[str, ...]
+    loss: torch.Tensor
+
+
+@dataclasses.dataclass
+class Fused:
+    """The gist [n, gist] of what a plan saw together, and the batch's rows it belongs to."""
+
+    rows: torch.Tensor
+    seen: tuple[str, ...]
+    gist: torch.Tensor
+
+
+@dataclasses.dataclass
+class Step:
+    """All that the objectives look at: one batch, once through the stems and each plan once through the trunk."""
+
+    network: Network
+    batch: Batch
+    encoded: dict[str, Encoded]
+    told: list[Told]
+    fused: list[Fused]
+
+
+class Network(nn.Module):
+    """Stems, gist heads, trunk and generators for a set of columns.
+
+    Args:
+        modalities: the columns, with what they learned.
+        trunk: how columns are fused; its width is ``width``.
+        generators: for each column that can be asked, how it is said. Columns may share one.
+        width: size of a token; gist: size of a gist.
+        summary: give the trunk each matched column's gist as one more token.
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Modality],
+        trunk: Trunk,
+        generators: Mapping[str, Generator],
+        width: int,
+        gist: int,
+        summary: bool = True,
+    ) -> None:
+        super().__init__()
+        self.modalities = dict(modalities)
+        self.columns = list(modalities)
+        self.width, self.summary = width, summary
+        self.stem_of = {column: modality.shared() or slug(column, i) for i, (column, modality) in enumerate(modalities.items())}
+        self.stems, self.heads = nn.ModuleDict(), nn.ModuleDict()
+        for column, key in self.stem_of.items():
+            if key not in self.stems:
+                self.stems[key] = modalities[column].stem(width)
+                if modalities[column].matched:
+                    self.heads[key] = GistHead(width, gist)
+        self.trunk = trunk
+        self.said_by = {column: modalities[column].shared() or slug(column, i) for i, column in enumerate(modalities)}
+        self.generators = nn.ModuleDict({self.said_by[column]: generator for column, generator in generators.items()})
+        self.seen_mark = nn.Embedding(len(self.columns) + 1, width)
+        self.asked_mark = nn.Embedding(len(self.columns) + 1, width)
+        nn.init.normal_(self.seen_mark.weight, std=0.02)
+        nn.init.normal_(self.asked_mark.weight, std=0.02)
+        self.from_gist = nn.Linear(gist, width) if summary else None
+        self.to_gist = nn.Linear(width, gist)
+        # Small beside the gists it is added to; not zero, so that what has none of them gets a unit vector as well.
+        nn.init.normal_(self.to_gist.weight, std=0.05 / width)
+        nn.init.zeros_(self.to_gist.bias)
+
+    @property
+    def asked_columns(self) -> list[str]:
+        """Columns that can be asked."""
+        return [column for column in self.columns if self.said_by[column] in self.generators]
+
+    def generator(self, column: str) -> Generator:
+        """How a column is said."""
+        return self.generators[self.said_by[column]]
+
+    def forward(self, batch: Batch, plans: Sequence[Plan]) -> Step:
+        """Everything one step of training needs, in one pass."""
+        encoded = {column: self.encode(column, batch) for column in batch.cells}
+        told, fused = [], []
+        for plan in plans:
+            asked = [column for column in plan.asked if column in encoded]
+            targets, places, segments = [], [], [self.ask_gist(len(plan.rows))]
+            for column in asked:
+                place = encoded[column].place[plan.rows]
+                target = self.modalities[column].target(rows_of(batch.cells[column], place.clamp(min=0)))
+                targets.append(target)
+                places.append(place >= 0)
+                segments.append(self.ask(column, target))
+            causal = [False, *(self.generator(column).causal for column in asked)]
+            seen = self.seen(encoded, plan.seen, plan.rows)
+            hidden = self.trunk(seen, segments, causal)
+            fused.append(Fused(plan.rows, plan.seen, self.fused_gist(encoded, plan.seen, plan.rows, hidden[0])))
+            for column, said, target, present in zip(asked, hidden[1:], targets, places, strict=True):
+                if present.any():
+                    told.append(Told(column, plan.seen, self.generator(column).loss(said[present], target[present])))
+        return Step(self, batch, encoded, told, fused)
+
+    def encode(self, column: str, batch: Batch) -> Encoded:
+        """One column of a batch through its stem."""
+        key, index = self.stem_of[column], batch.index[column]
+        tokens, mask = self.stems[key](batch.cells[column])
+        if mask is None:
+            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        mark = self.seen_mark.weight[self.columns.index(column)]
+        gist = None
+        if key in self.heads:
+            summed = self.heads[key](tokens, mask)
+            gist = F.normalize(summed.float(), dim=-1)
+            if self.from_gist is not None:
+                tokens = torch.cat([self.from_gist(gist.to(tokens.dtype)).unsqueeze(1).to(tokens.dtype), tokens], 1)
+                mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
+        place = torch.full((batch.rows,), -1, dtype=torch.int64, device=index.device)
+        place[index] = torch.arange(len(index), device=index.device)
+        return Encoded(index, place, tokens + mark.to(tokens.dtype), mask, gist)
+
+    def seen(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> Seen:
+        """The seen tokens of some rows of a batch; column "" is one token that every row has."""
+        mark = self.seen_mark.weight[len(self.columns)]
+        result = {"": (mark.expand(len(rows), 1, -1), torch.ones(len(rows), 1, dtype=torch.bool, device=mark.device))}
+        for column in columns:
+            if column in encoded:
+                part = encoded[column]
+                place = part.place[rows]
+                at = place.clamp(min=0)
+                result[column] = (part.tokens[at], part.mask[at] & (place >= 0).unsqueeze(1))
+        dtype = next((tokens.dtype for column, (tokens, _) in result.items() if column), mark.dtype)
+        result[""] = (result[""][0].to(dtype), result[""][1])
+        return result
+
+    def seen_gist(self, gist: torch.Tensor, column: str) -> Seen:
+        """Gists [n, gist] as all that is seen: one token each, in the place of ``column``."""
+        mark, here = self.seen_mark.weight, torch.ones(len(gist), 1, dtype=torch.bool, device=gist.device)
+        token = self.from_gist(gist).unsqueeze(1)
+        begin = mark[len(self.columns)].to(token.dtype).expand(len(gist), 1, -1)
+        return {"": (begin, here), column: (token + mark[self.columns.index(column)].to(token.dtype), here)}
+
+    def hear(self, gist: torch.Tensor, column: str) -> torch.Tensor:
+        """Gists [n, gist] as what a one-token segment of ``column`` would hear, had it no trunk: [n, 1, width]."""
+        token = self.from_gist(gist).unsqueeze(1)
+        return F.layer_norm(self.mark_asked(column, token), (self.width,))
+
+    def ask(self, column: str, target: torch.Tensor) -> torch.Tensor:
+        """Input tokens of an asked segment, marked with its column."""
+        return self.mark_asked(column, self.generator(column).ask(target))
+
+    def mark_asked(self, column: str, tokens: torch.Tensor) -> torch.Tensor:
+        """Add the column's mark to asked tokens."""
+        return tokens + self.asked_mark.weight[self.columns.index(column)].to(tokens.dtype)
+
+    def ask_gist(self, rows: int) -> torch.Tensor:
+        """The one token that asks for the gist, for each of ``rows`` rows."""
+        return self.asked_mark.weight[len(self.columns)].expand(rows, 1, -1)
+
+    def fused_gist(
+        self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor, hidden: torch.Tensor
+    ) -> torch.Tensor:
+        """The gist [n, gist] of several columns: the mean of their own gists, and what the trunk adds to it.
+
+        Starting from the mean, fusion begins at a strong plain model and can only learn to be better.
+        """
+        total = self.to_gist(hidden[:, 0]).float()
+        for column in columns:
+            part = encoded.get(column)
+            if part is not None and part.gist is not None:
+                place = part.place[rows]
+                total = total + part.gist[place.clamp(min=0)] * (place >= 0).unsqueeze(1)
+        return F.normalize(total, dim=-1)
+
+    def gists(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> torch.Tensor:
+        """Unit vectors [n, gist] of what some rows have of ``columns``.
+
+        A row with one matched column alone takes its stem's gist; the others go through the trunk.
+        """
+        hidden = self.trunk(self.seen(encoded, columns, rows), [self.ask_gist(len(rows))], [False])
+        result = self.fused_gist(encoded, columns, rows, hidden[0])
+        places = {column: encoded[column].place[rows] for column in columns if column in encoded}
+        count = sum(((place >= 0).long() for place in places.values()), torch.zeros_like(rows))
+        for column, place in places.items():
+            gist, alone = encoded[column].gist, (place >= 0) & (count == 1)
+            if gist is not None:
+                result[alone] = gist[place[alone]].to(result.dtype)
+        return result
+
+    def say(self, encoded: Mapping[str, Encoded], column: str, seen: Sequence[str], rows: torch.Tensor,
+            generator: torch.Generator | None = None, **options: object) -> Said:
+        """Ask ``column`` of some rows, from what each has of ``seen``."""
+        listener = Listener(self, column, self.seen(encoded, seen, rows))
+        return self.generator(column).sample(listener, len(rows), rows.device, generator=generator, **options)
+
+
+class Listener:
+    """The trunk as a generator sees it: asked tokens in, hidden out; what was seen is run once and remembered."""
+
+    def __init__(self, network: Network, column: str, seen: Seen) -> None:
+        self.network, self.column = network, column
+        self.state = network.trunk.start(seen)
+
+    def __call__(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
+        hidden, self.state = self.network.trunk.go_on(self.state, self.network.mark_asked(self.column, tokens))
+        return hidden
+
+    def reorder(self, rows: torch.Tensor) -> None:
+        """Take the remembered rows by index (beams, samples)."""
+        self.state = self.network.trunk.reorder(self.state, rows)
+
+
+class GistHead(nn.Module):
+    """Mean of a segment's tokens, then a small residual MLP: the gist of a column alone."""
+
+    def __init__(self, width: int, gist: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, gist)
+        self.skip = nn.Linear(width, gist)
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Tokens [n, k, width] and mask [n, k] to vectors [n, gist]."""
+        weight = mask.unsqueeze(-1).to(tokens.dtype)
+        x = self.norm((tokens * weight).sum(1) / weight.sum(1).clamp(min=1))
+        return self.skip(x) + self.down(F.gelu(self.up(x)))
+
+
+def rows_of(cells: Cells, rows: torch.Tensor) -> Cells:
+    """Some rows of collated cells."""
+    return {key: value[rows] for key, value in cells.items()}
+
+
+def slug(column: str, number: int) -> str:
+    """A module name for a column: readable, unique, without dots."""
+    return f"{number}_" + re.sub(r"\W+", "_", column)[:40]

@@ -1,0 +1,20 @@
+"""The contract of an objective: a loss over one step of the network."""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from sensorium.network import Step
+
+
+class Objective(nn.Module, abc.ABC):
+    """Constructor arguments are its settings. May own learned values (a temperature), hence a module."""
+
+    @abc.abstractmethod
+    def forward(self, step: Step) -> dict[str, torch.Tensor]:
+        """Named, weighted losses (scalars) of this step; the sum of all is minimised."""

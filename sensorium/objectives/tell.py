@@ -1,0 +1,60 @@
+"""Tell: each asked segment says its own loss (cross-entropy, quantile, flow); this weighs and adds them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import torch
+
+from sensorium.objectives import Objective
+
+if TYPE_CHECKING:
+    from sensorium.network import Step
+
+
+class Tell(Objective):
+    """The mean loss of every asked column.
+
+    Args:
+        weight: of all; long: weight of a segment of many tokens (text), short: of one token (category, number, date).
+        direct: weight of short columns told straight from each column's gist, past the trunk. It costs next to nothing
+            and teaches the stems with every row, not with those alone that a plan shows.
+    """
+
+    def __init__(self, *, weight: float = 1.0, long: float = 0.5, short: float = 0.3, direct: float = 0.3) -> None:
+        super().__init__()
+        self.weight, self.long, self.short, self.direct = weight, long, short, direct
+
+    def forward(self, step: Step) -> dict[str, torch.Tensor]:
+        losses = defaultdict(list)
+        for told in step.told:
+            losses[told.column].append(told.loss)
+        result = {}
+        for column, parts in losses.items():
+            ordered = step.network.modalities[column].tokens().ordered
+            weight = self.weight * (self.long if ordered else self.short)
+            result[f"tell {column}"] = weight * torch.cat(parts).float().mean()
+        direct = self.straight(step) if self.direct else []
+        if direct:
+            result["direct"] = self.weight * self.direct * torch.stack(direct).mean()
+        return result
+
+    @staticmethod
+    def straight(step: Step) -> list[torch.Tensor]:
+        """The mean loss of each short column from each matched column's gist."""
+        network, losses = step.network, []
+        if network.from_gist is None:
+            return losses
+        for column in network.asked_columns:
+            if network.modalities[column].tokens().length > 1 or column not in step.encoded:
+                continue
+            target, answers = network.modalities[column].target(step.batch.cells[column]), step.encoded[column]
+            for name, part in step.encoded.items():
+                if part.gist is None or name == column:
+                    continue
+                place = answers.place[part.index]
+                have = place >= 0
+                if have.any():
+                    losses.append(network.generator(column).loss(network.hear(part.gist[have], column), target[place[have]]).float().mean())
+        return losses

@@ -1,0 +1,158 @@
+"""From a schema and settings to modalities, network, objectives and sampler: which parts a run is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from sensorium.core.errors import UserError, unknown
+from sensorium.core.parts import find
+from sensorium.core.settings import at_least, build, check
+from sensorium.data.sample import Sampler
+from sensorium.data.schema import Schema
+from sensorium.generators import Generator
+from sensorium.modalities import Modality
+from sensorium.network import Network
+from sensorium.objectives import Objective
+from sensorium.train.loop import Loop
+from sensorium.trunks import Trunk
+
+OBJECTIVES = ("tell", "match")
+
+
+class Shape:
+    """The network's size (section ``network``).
+
+    Args:
+        width: of a token; gist: of a gist; summary: give the trunk each matched column's gist as a token.
+    """
+
+    def __init__(self, *, width: int = 192, gist: int = 192, summary: bool = True) -> None:
+        at_least("network", 1, width=width, gist=gist)
+        self.width, self.gist, self.summary = width, gist, summary
+
+
+class Data:
+    """How a table is read (section ``data``).
+
+    Args:
+        split: auto, hash, column:NAME or group:NAME. validation: share of training rows kept for calibration and choices.
+        max_bad: share or number of rows that may be bad. outside: media paths may leave the table's folder.
+        workers: threads that read media. same: key column of the run's own evaluation, as in ``evaluate --same``.
+    """
+
+    def __init__(self, *, split: str = "auto", validation: float = 0.1, max_bad: str = "10%", outside: bool = False,
+                 workers: int = 2, same: str | None = None) -> None:
+        at_least("data", 1, workers=workers)
+        if not 0 <= validation < 1:
+            raise UserError(f"data.validation={validation} is no share of the training rows. Give a number from 0 on, below 1.")
+        self.split, self.validation, self.max_bad, self.outside, self.workers = split, validation, max_bad, outside, workers
+        self.same = same
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse unknown sections and keys before any long work.
+
+    Raises:
+        UserError: with the nearest known name.
+    """
+    known = {"network", "trunk", "data", "train", "sample", "objectives", "column", "generator", *OBJECTIVES, "autoencode",
+             "trackers", "baselines"}
+    for section, given in settings.items():
+        if section not in known:
+            raise unknown("section of settings:", section, known)
+        given = given if isinstance(given, Mapping) else {"": given}
+        rest = {key: value for key, value in given.items() if key}
+        match section:
+            case "network":
+                check(Shape, rest, section)
+            case "data":
+                check(Data, rest, section)
+            case "train":
+                check(Loop, rest, section)
+            case "sample":
+                check(Sampler, rest, section)
+            case "trunk":
+                check(find(Trunk, str(given.get("", "segment"))), rest, section)
+            case "tell" | "match" | "autoencode":
+                check(find(Objective, section), rest, section)
+            case "objectives":
+                for name in objectives_of(settings):
+                    find(Objective, name)
+            case "generator":
+                for name, part in rest.items():
+                    check(find(Generator, name), part if isinstance(part, Mapping) else {"": part}, f"generator.{name}")
+
+
+def objectives_of(settings: Mapping[str, Any]) -> list[str]:
+    """Names of the objectives of a run."""
+    given = settings.get("objectives", {}).get("", OBJECTIVES)
+    return [name for name in (given.split(",") if isinstance(given, str) else given) if name]
+
+
+def make_modalities(columns: Schema, settings: Mapping[str, Any]) -> dict[str, Modality]:
+    """One modality for each column of a schema."""
+    given = settings.get("column", {})
+    for column in given:
+        if column not in columns.columns and column not in columns.left_out and column != columns.split:
+            raise unknown("column in settings:", column, columns.columns)
+    result = {}
+    for name, column in columns.columns.items():
+        more = given.get(name, {})  # a bare word is the kind, which the schema has
+        rest = {**column.settings, **(more if isinstance(more, Mapping) else {})}
+        rest = {k: v for k, v in rest.items() if k not in ("", "kind")}
+        result[name] = build(find(Modality, column.kind), rest, f"column.{name}")
+    return result
+
+
+def make_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any], seed: int) -> Network:
+    """A network with fresh weights, from modalities that have learned. The caller's own random numbers stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return fresh_network(modalities, settings)
+
+
+def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -> Network:
+    """A network with weights drawn from torch's own generator."""
+    shape = build(Shape, plain(settings, "network"), "network")
+    section = settings.get("trunk", {})
+    trunk = build(find(Trunk, str(section.get("", "segment"))), plain(settings, "trunk"), "trunk",
+                  width=shape.width, columns=list(modalities))
+    generators: dict[str, Generator] = {}
+    shared: dict[str, Generator] = {}
+    for column, modality in modalities.items():
+        tokens = modality.tokens()
+        if tokens is None or modality.generator is None:
+            continue
+        key = modality.shared()
+        if key is not None and key in shared:
+            generators[column] = shared[key]
+            continue
+        part = find(Generator, modality.generator)
+        if not part.fits(tokens):
+            raise UserError(f"Generator '{modality.generator}' can't say the tokens of column '{column}': {tokens}.")
+        generator = build(part, settings.get("generator", {}).get(modality.generator, {}), f"generator.{modality.generator}",
+                          tokens=tokens, width=shape.width)
+        generators[column] = generator
+        if key is not None:
+            shared[key] = generator
+    return Network(modalities, trunk, generators, shape.width, shape.gist, shape.summary)
+
+
+def make_objectives(settings: Mapping[str, Any]) -> dict[str, Objective]:
+    """The objectives of a run."""
+    return {name: build(find(Objective, name), plain(settings, name), name) for name in objectives_of(settings)}
+
+
+def make_sampler(network: Network, targets: Sequence[str], settings: Mapping[str, Any]) -> Sampler:
+    """How questions are drawn in this run."""
+    return build(Sampler, plain(settings, "sample"), "sample", network=network, targets=targets)
+
+
+def plain(settings: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """A section's keys without the part's own name."""
+    return {key: value for key, value in settings.get(section, {}).items() if key}
+
+

@@ -1,0 +1,435 @@
+"""Fit: from a table to a model in a run folder. The order of things, and what is kept of them.
+
+    RUN/ settings.json schema.json splits.parquet rows.npy environment.json quarantine.jsonl metrics.jsonl
+         checkpoints/ baselines/ model.json model.safetensors results.json report.html tensorboard/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sensorium.core.errors import UserError, unknown
+from sensorium.core.parts import find, name_of
+from sensorium.core.settings import build, merge, parse
+from sensorium.data.batch import collate
+from sensorium.data.hashes import row_hashes
+from sensorium.data.prepare import Prepared, prepare
+from sensorium.data.quarantine import Quarantine
+from sensorium.data.schema import Schema, infer
+from sensorium.data.split import Splits, split_rows
+from sensorium.data.table import Table
+from sensorium.layers.precision import usable
+from sensorium.network import Network
+from sensorium.train.baselines import ROWS as BASELINE_ROWS
+from sensorium.train.baselines import fit_baselines
+from sensorium.train.build import (
+    Data,
+    check_settings,
+    make_modalities,
+    make_network,
+    make_objectives,
+    make_sampler,
+    plain,
+)
+from sensorium.train.loop import Journal, Loop, Progress
+from sensorium.train.trackers import Tracker, make_trackers
+
+if TYPE_CHECKING:
+    from sensorium.model import Model
+
+MINUTES = 5.0
+MOST_EVALUATED = 4000
+"""Rows of each part that a run's own evaluation looks at, evenly spread."""
+SHORT = {"category", "number", "date"}
+
+
+class Extras:
+    """What is done beside training (section ``baselines``).
+
+    Args:
+        share: part of the training time that the plain models get; 0 leaves them out.
+        most: seconds they get at most.
+    """
+
+    def __init__(self, *, share: float = 0.15, most: float = 60.0) -> None:
+        self.share, self.most = share, most
+
+
+def fit(
+    make: type[Model],
+    table: Any,
+    *,
+    out: str | Path | None,
+    target: Sequence[str],
+    minutes: float | None,
+    epochs: float | None,
+    seed: int,
+    resume: bool,
+    settings: Mapping[str, Any] | Sequence[str],
+    device: str | None,
+    quiet: bool,
+) -> Model:
+    """Train a model and make it; see ``Model.fit``."""
+    given = parse(settings) if not isinstance(settings, Mapping) else sections(settings)
+    check_settings(given)
+    build(Extras, plain(given, "baselines"), "baselines")
+    for name in plain_list(given, "trackers"):
+        find(Tracker, name)
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed {seed} is out of range. Give a whole number from 0 on, below 2^63.")
+    if minutes is None and epochs is None:
+        minutes = MINUTES
+    for name, value in (("minutes", minutes), ("epochs", epochs)):
+        if value is not None and not value > 0:
+            raise UserError(f"--{name} {value} leaves no time to learn. Give a number above 0.")
+    data = build(Data, plain(given, "data"), "data")
+    wanted = usable(device)
+    opened = Table.open(table, allow_outside=data.outside)
+    if not opened.rows:
+        raise UserError(f"'{opened.name}' has no rows, so there is nothing to learn from.")
+    folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="sensorium-"))
+    begin(folder, resume, given, seed, target, opened)
+    with Progressed(quiet) as shown:
+        return run(make, opened, folder, list(target), minutes, epochs, seed, resume, given, data, wanted, shown)
+
+
+def run(make: type[Model], opened: Table, folder: Path, target: list[str], minutes: float | None, epochs: float | None, seed: int, resume: bool,
+        given: dict[str, Any], data: Data, device: torch.device, shown: Progressed) -> Model:
+    """The steps of a fit, in order."""
+    shown.say(f"Looking at the columns of '{opened.name}' ({opened.rows:,} rows)")
+    for column in target:
+        if column not in opened.columns:
+            raise unknown("target:", column, opened.columns)
+    overrides = {column: {k: v for k, v in part.items() if k} if isinstance(part, dict) else {"kind": part}
+                 for column, part in given.get("column", {}).items()}
+    schema = infer(opened, overrides=overrides, targets=target)
+    if not schema.columns:
+        raise UserError(f"No column of '{opened.name}' can be used: " +
+                        "; ".join(f"{name}: {why}" for name, why in schema.left_out.items()) + ".")
+    modalities = make_modalities(schema, given)
+    write_json(folder / "schema.json", schema.to_json())
+    quarantine = Quarantine(folder / "quarantine.jsonl", data.max_bad)
+    store, splits = folder / "store", Splits((), np.zeros(0, np.int8))
+
+    def divided(left_out: np.ndarray) -> dict[str, np.ndarray]:
+        nonlocal splits
+        splits = split_without(opened, schema, left_out, by=data.split, seed=seed, carved=data.validation)
+        return {name: splits.rows(name) for name in splits.names}
+
+    with shown.bar("Reading cells", opened.rows) as done:
+        prepared = prepare(opened, modalities, divided, store, quarantine, workers=data.workers, done=done)
+    splits.save(folder / "splits.parquet")
+    if not len(prepared.rows.get("train", ())):
+        raise UserError(f"No row of '{opened.name}' is left for training. Rows by part of the split: {splits.counts()}; "
+                        f"{len(quarantine)} of them can't be read.")
+    train_rows = prepared.source[prepared.rows["train"]]
+    remember(folder, opened, list(schema.columns), train_rows, resume)
+    network = make_network(modalities, given, seed).to(device)
+    loop = Loop(
+        network=network, objectives={k: o.to(device) for k, o in make_objectives(given).items()}, modalities=modalities,
+        store=prepared.ready, rows=prepared.rows["train"], sampler=make_sampler(network, target, given),
+        folder=folder / "checkpoints", seed=seed, minutes=minutes, epochs=None if minutes else epochs,
+        **settings_of(Loop, given, "train"),
+    )
+    if resume and any((folder / "checkpoints").glob("step-*")):
+        for wrong in loop.resume():
+            shown.say(f"Warning: {wrong}")
+        shown.say(f"Going on from step {loop.at.step}")
+    write_json(folder / "environment.json", environment())
+    at = train(loop, folder, given, minutes, shown)
+    facts = {
+        "rows": {name: len(rows) for name, rows in prepared.rows.items()}, "seconds": round(at.seconds, 2), "steps": at.step,
+        "rows_per_second": round(at.rows / max(at.seconds, 1e-9), 1), "waited_share": round(at.waited / max(at.seconds, 1e-9), 4),
+        "skipped_steps": at.skipped, "parameters": sum(p.numel() for p in network.parameters()), "precision": loop.precision,
+        "batch": loop.batch, "seed": seed, "targets": target, "table": opened.name, "stopped": at.stopped,
+        "bad_rows": len(quarantine), "bad_cells": dict(quarantine.columns),
+    }
+    network.eval()
+    calibrate(network, prepared, schema)
+    model = make(network, schema, given, facts, folder)
+    model.save(folder)
+    if at.stopped:
+        shown.say(f"Stopped and saved. Go on with: --resume --out {folder}")
+        return model
+    extras = build(Extras, plain(given, "baselines"), "baselines")
+    seconds = min(extras.most, extras.share * at.seconds)
+    if seconds > 0:
+        shown.say(f"Fitting plain models for comparison (at most {seconds:.0f} s)")
+        plain_models(opened, prepared, modalities, schema, folder, seconds, seed)
+    with contextlib.suppress(OSError):
+        shutil.rmtree(store)
+    report(model, opened, splits, folder, data.same, shown)
+    return model
+
+
+def sections(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as ``parse`` gives them, where ``{"trunk": "concat"}`` may be written for ``{"trunk": {"": "concat"}}``."""
+    return {key: merge({}, value) if isinstance(value, Mapping) else {"": value} for key, value in settings.items()}
+
+
+def split_without(table: Table, schema: Schema, left_out: np.ndarray, **how: Any) -> Splits:
+    """The split of a table's rows without some of them (bool for each row): exactly that of the table that lacks them."""
+    if not left_out.any():
+        return split_rows(table, schema, **how)
+    rest = split_rows(table.select(~left_out), schema, **how)
+    codes = np.full(table.rows, -1, np.int8)
+    codes[~left_out] = rest.codes
+    return Splits(rest.names, codes)
+
+
+def settings_of(part: type, given: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """A section's checked settings, as keyword arguments."""
+    from sensorium.core.settings import check
+
+    return check(part, plain(given, section), section)
+
+
+def begin(folder: Path, resume: bool, given: Mapping[str, Any], seed: int, target: Sequence[str], table: Table) -> None:
+    """Make the run's folder, or see that it is the one to go on with."""
+    described = {"settings": given, "seed": seed, "target": list(target), "table": table.name}
+    path = folder / "settings.json"
+    if resume:
+        if not path.is_file():
+            raise UserError(f"There is no run in '{folder}' to go on with. Start it without --resume.")
+        before = json.loads(path.read_text(encoding="utf-8"))
+        now = json.loads(json.dumps(described))
+        changed = [key for key in ("settings", "seed", "target") if before[key] != now[key]]
+        if changed:
+            raise UserError(f"'{folder}' was begun with other {', '.join(changed)}: {[before[k] for k in changed]}, now "
+                            f"{[now[k] for k in changed]}. Resume with the same, or begin a new run with another --out.")
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            for old in ("checkpoints", "store", "baselines", "tensorboard"):
+                shutil.rmtree(folder / old, ignore_errors=True)
+            for old in ("quarantine.jsonl", "metrics.jsonl", "model.json", "model.safetensors", "report.html", "results.json"):
+                (folder / old).unlink(missing_ok=True)
+        write_json(path, described)
+    except OSError as error:
+        raise UserError(f"The run can't be written to '{folder}': {error.strerror}. Choose another folder with --out.") from error
+
+
+def train(loop: Loop, folder: Path, given: Mapping[str, Any], minutes: float | None, shown: Progressed) -> Progress:
+    """Run the loop with a journal, trackers and a progress bar."""
+    journal = Journal(folder / "metrics.jsonl", loop.at.step)
+    trackers: list[Tracker] = make_trackers(plain_list(given, "trackers"), folder, given)
+    total = loop.steps or round(60 * (minutes or 0))
+    try:
+        with shown.bar("Training", total) as done:
+            before = [loop.at.step if loop.steps else loop.at.seconds]
+            done(before[0])
+
+            def log(at: Progress, values: dict[str, float]) -> None:
+                journal.write(at, values)
+                for tracker in trackers:
+                    tracker.log(at.step, values)
+                now = at.step if loop.steps else at.seconds
+                done(now - before[0], f"loss {values['loss']:.3f}" if values else "skipped")
+                before[0] = now
+
+            return loop.run(log)
+    finally:
+        journal.close()
+        for tracker in trackers:
+            tracker.close()
+
+
+def plain_list(given: Mapping[str, Any], section: str) -> list[str]:
+    """``trackers=tensorboard,wandb`` as a list."""
+    value = given.get(section, {}).get("", "tensorboard")
+    return [item for item in (value.split(",") if isinstance(value, str) else value) if item and item != "none"]
+
+
+@torch.inference_mode()
+def calibrate(network: Network, prepared: Prepared, schema: Schema) -> None:
+    """Widen the intervals of numbers and dates until they hold on the validation rows (conformal quantile regression)."""
+    rows = prepared.rows.get("validation", np.zeros(0, np.int64))[:2000]
+    device = next(network.parameters()).device
+    for column in network.asked_columns:
+        generator = network.generator(column)
+        if not hasattr(generator, "calibrate") or len(rows) < 20:
+            continue
+        residuals = []
+        for start in range(0, len(rows), 256):
+            part = rows[start : start + 256]
+            cells = {c: prepared.ready.cells(c, part) for c in network.columns if c in prepared.ready.columns}
+            have = [i for i, cell in enumerate(cells[column]) if cell is not None]
+            batch = collate(network.modalities, {c: [v[i] for i in have] for c, v in cells.items()}, len(have)).to(device)
+            if have:
+                target = network.modalities[column].target(batch.cells[column])
+                seen = [c for c in network.columns if c != column]
+                encoded = {c: network.encode(c, batch) for c in seen if c in batch.cells}
+                shown = network.seen(encoded, seen, torch.arange(len(have), device=device))
+                hidden = network.trunk(shown, [network.ask(column, target)], [generator.causal])[0]
+                residuals.append(generator.residual(hidden, target))
+        if residuals:
+            generator.calibrate(torch.cat(residuals))
+
+
+def plain_models(table: Table, prepared: Prepared, modalities: Mapping[str, Any], schema: Schema, folder: Path, seconds: float,
+                 seed: int) -> None:
+    """Fit the baselines for every category, number and date on the same split."""
+    kinds = {c: name_of(m) for c, m in modalities.items() if name_of(m) in SHORT}
+    if not kinds:
+        return
+
+    def some(part: str) -> np.ndarray:
+        rows = prepared.rows.get(part, np.zeros(0, np.int64))
+        return rows[np.linspace(0, len(rows) - 1, min(len(rows), BASELINE_ROWS)).astype(np.int64)] if len(rows) else rows
+
+    def features(rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {c: np.stack([modalities[c].features(cell) for cell in prepared.read.cells(c, rows)])
+                for c in modalities if c in prepared.read.columns and len(rows)}
+
+    def truth(rows: np.ndarray) -> dict[str, list[Any]]:
+        taken = table.take(prepared.source[rows], list(kinds))
+        return {c: taken.column(c).to_pylist() for c in kinds}
+
+    train, valid = some("train"), some("validation")
+    fit_baselines(features(train), truth(train), kinds, (features(valid), truth(valid)), folder / "baselines", seconds, seed)
+
+
+def report(model: Model, table: Table, splits: Splits, folder: Path, same: str | None, shown: Progressed) -> None:
+    """Evaluate on rows held out: ``results-PART.json`` for each part, and ``report.html`` for the first."""
+    from sensorium.train.present import report_run
+
+    parts = [name for name in splits.names if name not in ("train", "validation") and len(splits.rows(name))]
+    parts = parts or [name for name in ("validation",) if name in splits.names and len(splits.rows(name))]
+    if not parts:
+        shown.say("No rows were held out, so there is nothing to report on.")
+        return
+    for number, name in enumerate(sorted(parts, key=lambda name: -len(splits.rows(name)) if name == "test" else 0)):
+        shown.say(f"Evaluating on '{name}'")
+        rows = splits.rows(name)
+        notes = [f"Measured on '{name}', {min(len(rows), MOST_EVALUATED):,} of {len(rows):,} rows."]
+        part = table.select(rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_EVALUATED)).astype(np.int64)])
+        evaluation = model.evaluation(part, same=same, curves=number == 0)
+        write_json(folder / f"results-{name}.json", evaluation.results)
+        if number == 0:
+            report_run(folder / "report.html", model, part, evaluation, notes)
+    shown.say(f"Report: {folder / 'report.html'}")
+
+
+# --- which rows a run knows -----------------------------------------------------------------------------------------------
+
+
+def remember(folder: Path, table: Table, columns: list[str], rows: np.ndarray, resume: bool) -> None:
+    """Keep the hashes of the training rows, sorted; a run that goes on must have the same.
+
+    Raises:
+        UserError: it has others.
+    """
+    hashes, path = np.sort(row_hashes(table, columns)[rows]), folder / "rows.npy"
+    if resume and path.is_file() and not np.array_equal(read_hashes(path), hashes):
+        raise UserError(f"The table '{table.name}' has other training rows than the run in '{folder}' was begun with. Resume with "
+                        "the same table, or begin a new run with another --out.")
+    temporary = folder / "rows.tmp.npy"
+    np.save(temporary, hashes, allow_pickle=False)
+    os.replace(temporary, path)
+
+
+def known_rows(folder: Path | None, table: Table, columns: Sequence[str]) -> int | None:
+    """How many rows of a table the run was trained on, by content; None where that isn't known."""
+    if folder is None or not (folder / "rows.npy").is_file() or not set(columns) <= set(table.columns):
+        return None
+    return int(np.isin(row_hashes(table, list(columns)), read_hashes(folder / "rows.npy")).sum())
+
+
+def read_hashes(path: Path) -> np.ndarray:
+    """The hashes that ``remember`` kept.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"'{path}' can't be read: {error}. Remove it to go on without knowing which rows were trained on.") from error
+
+
+# --- small things -----------------------------------------------------------------------------------------------------------
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def environment() -> dict[str, Any]:
+    """What the run ran on: versions and machine, no names of users or hosts."""
+    from importlib.metadata import version
+
+    packages = ("sensorium", "torch", "numpy", "pyarrow", "tokenizers", "scikit-learn", "pillow", "soundfile", "safetensors")
+    return {
+        "python": platform.python_version(), "system": platform.system(), "machine": platform.machine(),
+        "cores": os.cpu_count(), "threads": torch.get_num_threads(), "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability(),
+        "packages": {name: found for name in packages if (found := version_or_none(version, name))},
+    }
+
+
+def version_or_none(version: Callable[[str], str], name: str) -> str | None:
+    """A package's version, None where it isn't installed as a package."""
+    try:
+        return version(name)
+    except Exception:  # importlib.metadata raises its own error, and others for broken metadata
+        return None
+
+
+class Progressed:
+    """Progress on stderr: bars on a terminal, a line now and then elsewhere, nothing when quiet."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+
+    def __enter__(self) -> Progressed:
+        from rich.console import Console
+
+        self.console = Console(stderr=True, quiet=self.quiet)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def say(self, words: str) -> None:
+        """One line."""
+        self.console.print(words, markup=False, highlight=False)
+
+    @contextlib.contextmanager
+    def bar(self, words: str, total: float) -> Iterator[Callable[..., None]]:
+        """A function that is told of each advance (and words to show beside it)."""
+        if self.quiet or not self.console.is_terminal:
+            state = {"done": 0.0, "said": time.monotonic()}
+
+            def advance(amount: float, note: str = "") -> None:
+                state["done"] += amount
+                if time.monotonic() - state["said"] > 30:
+                    state["said"] = time.monotonic()
+                    self.say(f"{words}: {state['done'] / max(total, 1e-9):.0%} {note}")
+
+            yield advance
+            return
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        with Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+                      TextColumn("{task.fields[note]}"), console=self.console, transient=True) as progress:
+            task = progress.add_task(words, total=total, note="")
+            yield lambda amount, note="": progress.update(task, advance=amount, note=note)
+
+

@@ -1,0 +1,87 @@
+"""Optimizers: AdamW, SGD, Adafactor and Muon, torch's own each, with weight decay on matrices only."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+Name = Literal["adamw", "sgd", "adafactor", "muon"]
+
+
+class Optimizer:
+    """One or two of torch's optimizers behind one face.
+
+    Muon (Jordan et al. 2024; torch.optim.Muon) updates hidden matrices; all else is AdamW's, at its usual rate.
+
+    Args:
+        modules: what is trained (network and objectives).
+        name: adamw, sgd, adafactor or muon.
+        lr: peak learning rate; decay: weight decay, on matrices; beta1, beta2: of AdamW.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], *, name: Name = "adamw", lr: float = 3e-3, decay: float = 0.05,
+                 beta1: float = 0.9, beta2: float = 0.98) -> None:
+        named = list(itertools.chain.from_iterable(module.named_parameters(prefix=str(i)) for i, module in enumerate(modules)))
+        named = [(key, p) for key, p in named if p.requires_grad]
+        embedding = {id(m.weight) for module in modules for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+        matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in embedding]
+        rest = [p for _, p in named if p.ndim < 2 or id(p) in embedding]
+        self.parameters = dict(named)
+        groups = [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
+        groups = [group for group in groups if group["params"]]
+        fused = all(p.device.type in ("cpu", "cuda") for p in matrices + rest)
+        match name:
+            case "adamw":
+                self.parts = [torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=fused)]
+            case "sgd":
+                self.parts = [torch.optim.SGD(groups, lr=lr, momentum=beta1, nesterov=True)]
+            case "adafactor":
+                self.parts = [torch.optim.Adafactor(groups, lr=lr)]
+            case "muon":
+                hidden = [p for p in matrices if p.ndim == 2 and min(p.shape) > 1]
+                others = [p for p in matrices if not (p.ndim == 2 and min(p.shape) > 1)]
+                groups = [{"params": others, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
+                self.parts = [torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(beta1, beta2), fused=fused)]
+                if hidden:
+                    # Scaled so that an update is as large as AdamW's, one rate serves both (Liu et al. 2025, arXiv 2502.16982).
+                    self.parts.append(torch.optim.Muon(hidden, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+        self.peak = lr
+
+    def step(self, share: float) -> None:
+        """One update at ``share`` of the peak learning rate."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = self.peak * share
+            part.step()
+
+    def zero(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The optimizer's memory, by parameter: ``name/key``."""
+        names = {id(p): key for key, p in self.parameters.items()}
+        result = {}
+        for part in self.parts:
+            for parameter, state in part.state.items():
+                for key, value in state.items():
+                    result[f"{names[id(parameter)]}/{key}"] = value if torch.is_tensor(value) else torch.tensor(float(value))
+        return result
+
+    def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """The inverse of ``tensors``."""
+        owner = {id(p): part for part in self.parts for group in part.param_groups for p in group["params"]}
+        for name, value in tensors.items():
+            key, _, slot = name.rpartition("/")
+            parameter = self.parameters[key]
+            owner[id(parameter)].state.setdefault(parameter, {})[slot] = value.clone()
+
+
+def clip(parameters: Iterable[nn.Parameter], most: float) -> float:
+    """Scale gradients so that their common norm is at most ``most``; the norm before (may be infinite or NaN)."""
+    return float(nn.utils.clip_grad_norm_(list(parameters), most if most > 0 else float("inf"), foreach=True))

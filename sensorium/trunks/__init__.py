@@ -1,0 +1,39 @@
+"""The contract of a trunk: what fusion is. Every asked segment hears all that is seen, and itself, nothing else."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import torch
+from torch import nn
+
+Seen = dict[str, tuple[torch.Tensor, torch.Tensor]]
+"""For each seen column its tokens [n, k, width] and mask [n, k] (all False where a row lacks the column). There is
+always one column "" of one token that every row has, so that nothing seen is also something."""
+
+
+class Trunk(nn.Module, abc.ABC):
+    """Constructor: ``(width, columns, *, settings)``; ``columns`` are the names that may be seen."""
+
+    @abc.abstractmethod
+    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool]) -> list[torch.Tensor]:
+        """Asked segments [n, k, width], all in one pass, to what is said at each token, [n, k, width] each.
+
+        ``causal`` tells for each segment whether its tokens see only those before them.
+        """
+
+    @abc.abstractmethod
+    def start(self, seen: Seen) -> Any:
+        """Run what is seen once; the state that ``go_on`` continues from."""
+
+    @abc.abstractmethod
+    def go_on(self, state: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """Asked tokens [n, k, width] after those before: (hidden [n, k, width], new state).
+
+        Tokens of one call see one another and those of earlier calls.
+        """
+
+    @abc.abstractmethod
+    def reorder(self, state: Any, rows: torch.Tensor) -> Any:
+        """The state with its rows taken by index (beam search, several samples)."""

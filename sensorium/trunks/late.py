@@ -1,0 +1,58 @@
+"""Late fusion: every seen column answers alone and the answers are averaged, so columns never meet before the end."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from sensorium.layers.segments import Past, Segments
+from sensorium.trunks import Seen, Trunk
+
+
+@dataclasses.dataclass
+class Votes:
+    """One remembered past for each column, and which rows have the column, [columns, n]."""
+
+    pasts: list[Past]
+    present: torch.Tensor
+
+
+class Late(Trunk):
+    """One transformer, shared by all columns, hears one column at a time; hidden states are averaged over those present.
+
+    Where no column is present, the empty column answers.
+    """
+
+    def __init__(self, width: int, columns: list[str], *, depth: int = 2, heads: int = 6, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.body = Segments(width, depth, heads, dropout)
+
+    @staticmethod
+    def present(seen: Seen) -> torch.Tensor:
+        """Which columns vote in which row, [columns, n]: the empty one only where there is no other."""
+        votes = torch.stack([mask.any(1) for mask in (m for _, m in seen.values())])
+        empty = list(seen).index("")
+        votes[empty] = votes.sum(0) == 1
+        return votes
+
+    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool]) -> list[torch.Tensor]:
+        votes = self.present(seen)
+        answers = [self.body(tokens, mask, asked, causal) for tokens, mask in seen.values()]
+        return [average([answer[i] for answer in answers], votes) for i in range(len(asked))]
+
+    def start(self, seen: Seen) -> Votes:
+        return Votes([self.body.start(tokens, mask) for tokens, mask in seen.values()], self.present(seen))
+
+    def go_on(self, state: Votes, tokens: torch.Tensor) -> tuple[torch.Tensor, Votes]:
+        answers = [self.body.go_on(past, tokens) for past in state.pasts]
+        return average([hidden for hidden, _ in answers], state.present), Votes([p for _, p in answers], state.present)
+
+    def reorder(self, state: Votes, rows: torch.Tensor) -> Votes:
+        return Votes([past.rows(rows) for past in state.pasts], state.present[:, rows])
+
+
+def average(answers: list[torch.Tensor], votes: torch.Tensor) -> torch.Tensor:
+    """Mean of hidden states [n, k, width] over the columns that vote, ``votes`` [columns, n]."""
+    weights = (votes / votes.sum(0).clamp(min=1)).to(answers[0].dtype)
+    return torch.einsum("cnkw,cn->nkw", torch.stack(answers), weights)

@@ -1,0 +1,34 @@
+"""The segment transformer: every token of every seen column meets every other, and asked segments listen to all."""
+
+from __future__ import annotations
+
+import torch
+
+from sensorium.layers.segments import Past, Segments, pack
+from sensorium.trunks import Seen, Trunk
+
+
+class Segment(Trunk):
+    """Early fusion of packed tokens. Any set of columns may be missing; nothing stands in for them.
+
+    Args:
+        depth: layers; heads: of attention; expand: hidden size of the feed-forward layers, relative to the width.
+        dropout: of each branch; costly on a CPU.
+    """
+
+    def __init__(self, width: int, columns: list[str], *, depth: int = 3, heads: int = 3, expand: float = 2.0,
+                 dropout: float = 0.0) -> None:
+        super().__init__()
+        self.body = Segments(width, depth, heads, dropout, round(expand * width))
+
+    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool]) -> list[torch.Tensor]:
+        return self.body(*pack(*map(list, zip(*seen.values(), strict=True))), asked, causal)
+
+    def start(self, seen: Seen) -> Past:
+        return self.body.start(*pack(*map(list, zip(*seen.values(), strict=True))))
+
+    def go_on(self, state: Past, tokens: torch.Tensor) -> tuple[torch.Tensor, Past]:
+        return self.body.go_on(state, tokens)
+
+    def reorder(self, state: Past, rows: torch.Tensor) -> Past:
+        return state.rows(rows)

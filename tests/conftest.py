@@ -1,0 +1,130 @@
+"""What several tests share: a tiny table of every kind of column, and settings that train on it within seconds."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # sums in another order are other numbers: the same on every machine
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+import torch
+from PIL import Image, ImageDraw
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 220)}
+SHAPES = ("circle", "square", "bar")
+SIZES = ("tiny", "small", "big", "huge")
+TINY = [
+    "network.width=24", "network.gist=24", "trunk.depth=1", "trunk.heads=2",
+    "column.picture.size=16", "column.name.vocabulary=300", "column.name.length=12",
+    "column.curve.length=32", "column.tone.mels=16", "column.tone.seconds=0.3",
+    "train.batch=16", "train.precision=fp32", "train.warmup=5", "trackers=none", "baselines.share=0",
+]  # fmt: skip
+"""Settings of a model that takes a step on the tiny table in a few milliseconds."""
+
+
+def drawing(colour: str, shape: str, size: int, side: int = 24) -> bytes:
+    """A picture as PNG: the colour and the shape are the class, the size is the number."""
+    image = Image.new("RGB", (side, side), "white")
+    pen, reach = ImageDraw.Draw(image), 3 + 2 * size
+    box = [side // 2 - reach, side // 2 - reach, side // 2 + reach, side // 2 + reach]
+    if shape == "bar":
+        box[0], box[2] = side // 2 - 2, side // 2 + 2
+    (pen.ellipse if shape == "circle" else pen.rectangle)(box, fill=COLOURS[colour])
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def tone(hertz: float, seconds: float = 0.25, rate: int = 8000) -> bytes:
+    """A sine as a WAV file."""
+    out = io.BytesIO()
+    soundfile.write(out, 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate), rate, format="WAV")
+    return out.getvalue()
+
+
+def tiny_cells(rows: int = 80, seed: int = 0, gaps: float = 0.1) -> dict[str, list[Any]]:
+    """The tiny table's columns; the first 9 rows have every cell, of the others some are missing."""
+    rng = np.random.default_rng(seed)
+    cells: dict[str, list[Any]] = {c: [] for c in ("picture", "name", "colour", "width", "day", "curve", "tone")}
+    for row in range(rows):
+        colour, shape = list(COLOURS)[row % 3], SHAPES[row // 3 % 3]
+        size = int(rng.integers(0, 4))
+        steps = int(rng.integers(18, 30))
+        wave = np.sin(np.arange(steps) * (0.3 + 0.4 * (row % 3)))
+        whole = {
+            "picture": drawing(colour, shape, size),
+            "name": f"{SIZES[size]} {colour} {shape} {int(rng.integers(0, 50))}",
+            "colour": colour,
+            "width": round(10.0 * size + float(rng.normal()), 3),
+            "day": datetime.date(2020, 1, 1) + datetime.timedelta(days=int(100 * size + rng.integers(0, 30))),
+            "curve": [[float(a), float(b)] for a, b in zip(wave, rng.normal(size=steps), strict=True)],
+            "tone": tone(300.0 * (1 + SHAPES.index(shape)) + 5 * row),
+        }
+        for column, cell in whole.items():
+            gone = row >= 9 and rng.random() < gaps
+            cells[column].append((float("nan") if column == "width" else None) if gone else cell)
+    return cells
+
+
+def tiny_table(rows: int = 80, seed: int = 0, gaps: float = 0.1) -> pa.Table:
+    """The tiny table as Arrow."""
+    return pa.table(tiny_cells(rows, seed, gaps))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> pa.Table:
+    """80 rows of every kind of column; about a tenth of the cells is missing."""
+    return tiny_table()
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit without the evaluation and the report at its end."""
+    monkeypatch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
+
+
+@pytest.fixture(scope="session")
+def fitted(tiny: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model fitted to the tiny table for a moment: every part works, nothing is known well. Not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
+        from sensorium.model import Model
+
+        return Model.fit(tiny, out=tmp_path_factory.mktemp("fitted"), epochs=4, settings=TINY, seed=1)
+
+
+@pytest.fixture
+def quick_fit(no_report: None, tmp_path: Path) -> Callable[..., Any]:
+    """``quick_fit(table, *settings, **arguments)``: one thread of a fit with the tiny settings, without a report."""
+    from sensorium.model import Model
+
+    def fit(table: Any, *settings: str, **arguments: Any) -> Any:
+        given = {"out": tmp_path / "run", "epochs": 2, "seed": 0} | arguments
+        if given["epochs"] is None or "minutes" in given:
+            given.pop("epochs")
+        return Model.fit(table, settings=[*known_settings(table), *settings], **given)
+
+    return fit
+
+
+def known_settings(table: Any) -> list[str]:
+    """The tiny settings, without those of columns that a table hasn't."""
+    columns = set(getattr(table, "column_names", None) or getattr(table, "columns", None) or tiny_cells(1))
+    return [s for s in TINY if not s.startswith("column.") or s.split(".")[1] in columns]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """Sums in the same order in every test."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

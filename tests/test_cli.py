@@ -1,0 +1,258 @@
+"""The commands: status 0, 2 for what the user can mend, 1 for our own faults; a sentence on stderr; help without torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import TINY, drawing, known_settings, tiny_table
+
+from sensorium.cli import main
+from sensorium.core.errors import UserError
+from sensorium.model import Model
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """``run("fit", …)``: (status, stdout, stderr) of a command, in this process."""
+
+    def call(*arguments: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sensorium", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capsys.readouterr()
+        return left.value.code or 0, out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def folder(fitted: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny table as Parquet and a run that knows it."""
+    path = tmp_path_factory.mktemp("cli")
+    pq.write_table(tiny_table(20).append_column("split", pa.array(["a", "b"] * 10)), path / "tiny.parquet")
+    shutil.copytree(fitted.folder, path / "run")
+    (path / "query.png").write_bytes(drawing("red", "bar", 2))
+    return path
+
+
+def told(result: tuple[int, str, str], *words: str) -> None:
+    """The command left with 2 and one sentence, or a few, that hold these words; no traceback."""
+    status, _, err = result
+    assert status == 2, result
+    assert all(word in err for word in words) and "Traceback" not in err and 0 < len(err.strip().splitlines()) <= 3, err
+
+
+# --- without a run ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [[], ["--help"], ["--version"], ["fit", "--help"], ["table", "--help"], ["table", "emoji", "--help"],
+                                     ["demo", "--help"]], ids=" ".join)  # fmt: skip
+def test_help_comes_without_torch(command: list[str]) -> None:
+    heavy = ("torch", "sklearn", "pyarrow", "transformers", "PIL")
+    code = f"""
+import sys
+from sensorium.cli import main
+sys.argv = ["sensorium", *{command!r}]
+try:
+    main()
+finally:
+    print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0 and done.stdout.strip() and done.stderr.strip().splitlines()[-1] in ("[]", "['PIL']"), done
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import sys, sensorium; sensorium.UserError; print('torch' in sys.modules, sensorium.__version__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.startswith("False ")
+
+
+def test_wrong_usage_is_status_two(run: Run) -> None:
+    for arguments in (["fitt"], ["fit"], ["fit", "x.csv", "--minuts", "3"], ["fit", "x.csv", "--seed", "many"], ["predict", "run", "x.csv"]):
+        status, _, err = run(*arguments)
+        assert status == 2 and err and "Traceback" not in err
+
+
+def test_fit_tells_what_is_wrong(run: Run, folder: Path, tmp_path: Path) -> None:
+    table, out = folder / "tiny.parquet", ["--out", tmp_path / "run"]
+    told(run("fit", tmp_path / "nothing.parquet", *out), "nothing.parquet")
+    told(run("fit", table, "train.bach=3", *out), "Did you mean 'batch'")
+    told(run("fit", table, "trian.batch=3", *out), "Did you mean 'train'")
+    told(run("fit", table, "train.batch", *out), "section.key=value")
+    told(run("fit", table, *out, "--target", "color"), "Did you mean 'colour'")
+    told(run("fit", table, *out, "--minutes", "0"), "--minutes")
+    told(run("fit", table, *out, "--tracker", "tensorbord"), "Did you mean 'tensorboard'")
+    told(run("fit", table, *out, "--max-bad", "lots"), "--max-bad lots")
+    told(run("fit", table, *out, "--settings", tmp_path / "no.yaml"), "no.yaml")
+    told(run("fit", table, *out, "--resume"), "Start it without --resume")
+    told(run("fit", table, *out, "--device", "cuda:9"), "cuda:9", "Possible: cpu")
+    told(run("fit", table, "--out", folder / "query.png" / "x"), "--out")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "- a\n", "train: [\n"])
+def test_a_broken_settings_file_is_told(text: str, run: Run, folder: Path, tmp_path: Path) -> None:
+    for ending in (".yaml", ".json", ".toml", ".ini"):
+        path = tmp_path / f"settings{ending}"
+        path.write_text(text)
+        told(run("fit", folder / "tiny.parquet", "--out", tmp_path / "run", "--settings", path), "settings")
+
+
+@pytest.mark.usefixtures("no_report")
+def test_fit_takes_settings_from_a_file_and_the_command_line(run: Run, tmp_path: Path) -> None:
+    table = tiny_table(40).select(["name", "colour"])
+    pq.write_table(table, tmp_path / "t.parquet")
+    (tmp_path / "s.yaml").write_text("train: {batch: 32, lr: 0.001}\ntrunk: concat\nbaselines: {share: 0}\n")
+    given = [s for s in known_settings(table) if not s.startswith(("baselines", "train.batch", "trackers"))]
+    status, out, err = run("fit", tmp_path / "t.parquet", "train.batch=8", *given, "--settings", tmp_path / "s.yaml", "--epochs", 1,
+                           "--out", tmp_path / "run", "--target", "colour", "--tracker", "none", "--max-bad", "50%")  # fmt: skip
+    assert status == 0 and "steps" in out and str(tmp_path / "run") in out and "Traceback" not in err
+    kept = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert kept["settings"]["train"]["batch"] == "8" and kept["settings"]["train"]["lr"] == 0.001 and kept["target"] == ["colour"]
+    assert kept["settings"]["trunk"][""] == "concat" and kept["settings"]["data"]["max_bad"] == "50%"
+    assert json.loads((tmp_path / "run" / "model.json").read_text())["facts"]["batch"] == 8
+
+
+def test_columns_says_what_each_column_is(run: Run, folder: Path, tmp_path: Path) -> None:
+    status, out, _ = run("columns", folder / "tiny.parquet")
+    assert status == 0
+    for words in ("picture", "image", "curve", "series", "split"):
+        assert words in out
+    told(run("columns", tmp_path / "nothing"), "nothing")
+    spoiled = tiny_table(12, gaps=0.0)
+    spoiled = spoiled.set_column(0, "picture", pa.array([drawing("red", "bar", 1)] * 10 + [b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\nx"]))
+    pq.write_table(spoiled, tmp_path / "spoiled.parquet")
+    status, out, err = run("columns", tmp_path / "spoiled.parquet")
+    assert status == 0 and "column 'picture': 2 bad cell(s); the first is row 10" in err
+
+
+# --- with a run ---------------------------------------------------------------------------------------------------------------
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    match path.suffix:
+        case ".parquet":
+            return pq.read_table(path).to_pylist()
+        case ".csv":
+            with path.open(encoding="utf-8", newline="") as file:
+                return list(csv.DictReader(file))
+        case _:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".jsonl"])
+def test_predictions_are_written(ending: str, run: Run, folder: Path, fitted: Model, tmp_path: Path) -> None:
+    table, out = pq.read_table(folder / "tiny.parquet"), tmp_path / "new" / f"said{ending}"
+    for column in ("colour", "width", "day", "name"):
+        status, words, _ = run("predict", folder / "run", folder / "tiny.parquet", "--column", column, "--out", out, "--seen", "picture,curve")
+        wanted = fitted.predict(table, column, ["picture", "curve"]).to_pylist()
+        rows = rows_of(out)
+        assert status == 0 and str(out) in words and len(rows) == 20 and list(rows[0]) == list(wanted[0])
+        assert [str(row["value"]) for row in rows] == [str(row["value"]) for row in wanted] or column == "width"
+        assert np.allclose([float(row["probability"]) for row in rows], [row["probability"] for row in wanted], atol=1e-5)
+        if column == "width":
+            assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in rows)
+    assert [path.name for path in out.parent.iterdir()] == [out.name], "nothing half written is left"
+
+
+@pytest.mark.parametrize("ending", [".npy", ".parquet", ".csv", ".jsonl"])
+def test_embeddings_are_written(ending: str, run: Run, folder: Path, fitted: Model, tmp_path: Path) -> None:
+    out = tmp_path / f"gists{ending}"
+    assert run("embed", folder / "run", folder / "tiny.parquet", "--columns", "picture", "--out", out)[0] == 0
+    wanted = fitted.embed(pq.read_table(folder / "tiny.parquet"), ["picture"])
+    if ending == ".npy":
+        found = np.load(out, allow_pickle=False)
+    elif ending == ".csv":
+        found = np.array([[float(value) for value in row.values()] for row in rows_of(out)])
+    else:
+        found = np.array([row["gist"] for row in rows_of(out)])
+    assert np.allclose(found, wanted, atol=1e-5)
+
+
+def test_generated_texts_are_written(run: Run, folder: Path, fitted: Model, tmp_path: Path) -> None:
+    out = tmp_path / "said.jsonl"
+    assert run("generate", folder / "run", folder / "tiny.parquet", "--column", "name", "--out", out)[0] == 0
+    assert [row["value"] for row in rows_of(out)] == fitted.generate(pq.read_table(folder / "tiny.parquet"), "name")
+    told(run("generate", folder / "run", folder / "tiny.parquet", "--column", "picture", "--out", out), "image", "Possible: name")
+
+
+def test_search_prints_what_it_found(run: Run, folder: Path, fitted: Model) -> None:
+    status, out, _ = run("search", folder / "run", folder / "tiny.parquet", "--by", "name=a red bar", "--among", "picture", "-k", 3)
+    found = fitted.search({"name": "a red bar"}, among=pq.read_table(folder / "tiny.parquet"), column="picture", k=3)
+    assert status == 0 and all(f"{score:.3f}" in out for score in found["score"].to_pylist())
+    status, out, _ = run("search", folder / "run", folder / "tiny.parquet", "--by", f"picture=@{folder / 'query.png'}", "--by", "colour=red")
+    assert status == 0 and "score" in out
+    for by, words in (("name", "column=words"), ("nme=x", "Did you mean 'name'"), ("picture=@no.png", "no.png"), ("width=ten", "'ten' is no number")):
+        told(run("search", folder / "run", folder / "tiny.parquet", "--by", by), words)
+    told(run("search", folder / "run", folder / "tiny.parquet", "--by", "name=x", "-k", "0"), "k=0")
+    told(run("search", folder / "run", folder / "tiny.parquet", "--by", "name=x", "--among", "photo"), "photo")
+
+
+def test_evaluate_prints_and_writes_results(run: Run, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "r.json"
+    status, out, _ = run("evaluate", folder / "run", folder / "tiny.parquet", "--split", "b", "--seen", "picture, name", "--same", "colour",
+                         "--json", path)  # fmt: skip
+    results = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    assert status == 0 and results["rows"] == 10 and set(results["columns"]["colour"]["alone"]) == {"picture", "name"}
+    assert "name>picture" in out or "name > picture" in out
+    told(run("evaluate", folder / "run", folder / "tiny.parquet", "--split", "c"), "split")
+    told(run("evaluate", folder / "run", folder / "tiny.parquet", "--same", "colr"), "Did you mean 'colour'")
+    told(run("evaluate", folder / "run", folder / "tiny.parquet", "--seen", "colr"), "Did you mean 'colour'")
+    told(run("evaluate", folder / "run", folder / "tiny.parquet", "--json", folder / "query.png" / "r.json"), "--json")
+    told(run("evaluate", folder / "run", folder / "tiny.parquet", "--json", tmp_path), "--json")
+
+
+def test_a_run_or_a_file_that_is_wrong_is_told(run: Run, folder: Path, tmp_path: Path) -> None:
+    table = folder / "tiny.parquet"
+    told(run("predict", folder / "run", table, "--column", "colour", "--out", tmp_path / "said.xlsx"), ".parquet, .csv, .jsonl")
+    told(run("embed", folder / "run", table, "--out", tmp_path / "said.txt"), ".npy")
+    told(run("predict", folder / "run", table, "--column", "color", "--out", tmp_path / "said.csv"), "Did you mean 'colour'")
+    told(run("predict", folder / "run", table, "--column", "colour", "--seen", "nme", "--out", tmp_path / "said.csv"), "Did you mean 'name'")
+    told(run("predict", folder / "run", tmp_path / "no.csv", "--column", "colour", "--out", tmp_path / "said.csv"), "no.csv")
+    told(run("predict", folder, table, "--column", "colour", "--out", tmp_path / "said.csv"), "holds no model", "sensorium fit")
+    told(run("embed", folder / "run", table, "--columns", "nme", "--out", tmp_path / "x.npy"), "Did you mean 'name'")
+    told(run("predict", folder / "run", table, "--column", "colour", "--out", folder / "query.png" / "said.csv"), "query.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_said_once_goes_to_stderr(run: Run, folder: Path, tmp_path: Path) -> None:
+    pq.write_table(tiny_table(5).select(["name"]), tmp_path / "less.parquet")
+    status, out, err = run("predict", folder / "run", tmp_path / "less.parquet", "--column", "colour", "--out", tmp_path / "said.csv")
+    assert status == 0 and err.count("has no column") == 1 and "has no column" not in out and len(rows_of(tmp_path / "said.csv")) == 5
+
+
+# --- our own faults -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("error", "status", "words"), [
+    (ZeroDivisionError("oh"), 1, "fault of Sensorium, not yours: ZeroDivisionError: oh"), (UserError("Mend it."), 2, "Mend it."),
+    (OSError(28, "No space left on device"), 2, "No space left"), (OSError(5, "Input/output error"), 1, "fault of Sensorium"),
+    (MemoryError(), 2, "memory"),
+], ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "")  # fmt: skip
+def test_faults_have_their_status(error: Exception, status: int, words: str, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: Any, **named: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Model, "load", fail)
+    found, _, err = run("evaluate", folder / "run", folder / "tiny.parquet")
+    assert found == status and words in err and "Traceback" not in err
+
+
+def test_module_and_script_are_the_command(folder: Path) -> None:
+    done = subprocess.run([sys.executable, "-W", "error", "-m", "sensorium", "fit", str(folder / "tiny.parquet"), *TINY, "train.x=1"],
+                          capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
+    assert done.returncode == 2 and "train" in done.stderr and len(done.stderr.strip().splitlines()) == 1 and not done.stdout

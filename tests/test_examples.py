@@ -1,0 +1,34 @@
+"""Every example runs as a user would run it, at a small size, and prints ours beside chance."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "examples"
+NEEDS = {"exercises": "seglearn", "basicmotions": "aeon", "vowels": "aeon", "airports": "vega_datasets"}
+SMALL = ["network.width=24", "network.gist=24", "trunk.depth=1", "trunk.heads=2", "train.batch=16", "train.precision=fp32",
+         "baselines.share=20", "baselines.most=1"]  # fmt: skip
+
+
+def test_every_example_is_run():
+    assert {path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_")} == set(NEEDS)
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_an_example_runs(name, tmp_path):
+    pytest.importorskip(NEEDS[name])
+    command = [sys.executable, "-W", "error", str(FOLDER / f"{name}.py"), "--epochs", "2", "--rows", "70", "--out", str(tmp_path)]
+    done = subprocess.run([*command, *SMALL], capture_output=True, text=True, timeout=300, check=False,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    values = {line[:26].strip(): float(line[26:]) for line in done.stdout.splitlines() if re.fullmatch(r"  .{24} [\d.]+|  .{24} nan", line)}
+    assert {"ours", "chance", "random forest"} <= values.keys(), done.stdout
+    assert 0 <= values["ours"] <= 1
+    assert done.stdout.count("rows to learn from") == (2 if name == "exercises" else 1)
+    assert (tmp_path / ("by-person" if name == "exercises" else "run") / "report.html").is_file()
