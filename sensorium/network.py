@@ -140,7 +140,7 @@ class Network(nn.Module):
             fused.append(Fused(plan.rows, plan.seen, self.fused_gist(encoded, plan.seen, plan.rows, hidden[0])))
             for column, said, target, present in zip(asked, hidden[1:], targets, places, strict=True):
                 if present.any():
-                    told.append(Told(column, plan.seen, self.generator(column).loss(said[present], target[present])))
+                    told.append(Told(column, plan.seen, self.generator(column).loss(said, target)[present]))
         return Step(self, batch, encoded, told, fused)
 
     def encode(self, column: str, batch: Batch) -> Encoded:

@@ -94,15 +94,16 @@ class Sampler:
     def draw(self, rows: int, seed: Sequence[int]) -> list[Plan]:
         """The plans of one step; the same for the same seed."""
         rng, columns = np.random.default_rng(list(seed)), self.looked_at(seed)
-        told = rng.permutation(rows)[: max(1, round(rows * self.share))]
-        plans = []
-        for part in np.array_split(told, min(self.plans, len(told))):
-            seen, asked = self.question(rng, columns)
+        each = max(1, round(rows * self.share / self.plans))  # of one size, as a new size is slow (``layers.shapes``)
+        told, plans, kind = rng.permutation(rows), [], rng.random()
+        for number in range(min(self.plans, rows // each)):
+            part = told[number * each : (number + 1) * each]
+            seen, asked = self.question(rng, columns, (kind + number / self.plans) % 1)  # the kinds of a step differ
             plans.append(Plan(torch.from_numpy(np.sort(part)), tuple(seen), tuple(asked)))
         return plans
 
-    def question(self, rng: np.random.Generator, columns: Sequence[str]) -> tuple[list[str], list[str]]:
-        """One draw of (seen, asked) among the columns a step looks at, in their order."""
+    def question(self, rng: np.random.Generator, columns: Sequence[str], kind: float) -> tuple[list[str], list[str]]:
+        """One draw of (seen, asked) among the columns a step looks at, in their order; ``kind`` in 0..1 says how much is seen."""
         wanted, long = set(), [c for c in self.long if c in columns and self.weights[c] > 0]
         if long:
             chance = np.array([self.weights[c] for c in long])
@@ -113,7 +114,6 @@ class Sampler:
                 wanted = {c for c in wanted if c in self.targets}
             wanted |= hidden
         may = [c for c in columns if c not in wanted]
-        kind = rng.random()
         if kind < self.alone:
             seen = self.one(rng, may, wanted)
         elif kind < self.alone + self.everything:

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
+from sensorium.layers.shapes import places
 
 PAD = 0
 CHUNK = 1 << 24
@@ -66,15 +67,16 @@ class Autoregressive(Generator):
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         real = target != PAD
-        chosen, wanted = hidden[real], target[real]
+        at, count = places(real)
+        chosen, wanted = hidden.flatten(0, 1)[at], target.flatten()[at].clamp(min=1)
         size = max(1, CHUNK // self.said.vocabulary)
         if len(wanted) <= size:
             each = self._cross_entropy(chosen, wanted)
         else:
             each = torch.cat([checkpoint(self._cross_entropy, h, t, use_reentrant=False)
                               for h, t in zip(chosen.split(size), wanted.split(size), strict=True)])
-        row = real.nonzero()[:, 0]
-        return each.new_zeros(len(target)).index_add(0, row, each) / real.sum(1).clamp_min(1)
+        row = at[:count] // target.shape[1]
+        return each.new_zeros(len(target)).index_add(0, row, each[:count]) / real.sum(1).clamp_min(1)
 
     def _cross_entropy(self, hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         logits = F.linear(hidden, self.table[1:], self.bias[1:]).float()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-Norm = Literal["layer", "weight", "batch", "none"]
+Norm = Literal["group", "layer", "weight", "batch", "none"]
 
 GAIN = 1.7015
 """Makes GELU keep the variance of a unit Gaussian (Brock et al. 2021, arXiv 2101.08692, section 4)."""
@@ -27,6 +27,8 @@ class Conv(nn.Module):
         kernel: (height, width); (1, k) for a series. Where padded (with zeros, to half of it) odd numbers.
         stride: (height, width); where padded, n positions give ceil(n / stride).
         norm: what keeps activations in range.
+            "group": over all channels and positions of a row (GroupNorm with one group, arXiv 1803.08494): what is faint
+            beside the rest of its picture stays faint. Only for rows without padding.
             "layer": LayerNorm over the channels of each position (arXiv 1607.06450), as ConvNeXt has it.
             "weight": no norm of activations; weights standardised with a learned gain (NF-Nets, arXiv 2102.06171).
             "batch": statistics over the rows of the batch: a row's answer then depends on its neighbours in training.
@@ -54,9 +56,11 @@ class Conv(nn.Module):
         if residual and (inputs != outputs or stride != (1, 1) or pad != (True, True)):
             raise ValueError("a residual convolution keeps its channels and its size")
         self.stride, self.norm, self.residual, self.groups, self.act = stride, norm, residual, groups, act
+        self.shape = (outputs, *kernel, inputs // groups)
         self.padding = (kernel[0] // 2 if pad[0] else 0, kernel[1] // 2 if pad[1] else 0)
         fan = inputs // groups * kernel[0] * kernel[1]
-        self.weight = nn.Parameter(torch.randn(outputs, inputs // groups, *kernel) * (GAIN / math.sqrt(fan)))
+        # A matrix, as optimizers see it; in the order of memory that the kernels want.
+        self.weight = nn.Parameter(torch.randn(outputs, fan) * (GAIN / math.sqrt(fan)))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.gain = nn.Parameter(torch.zeros(outputs) if residual else torch.ones(outputs)) if norm != "none" else None
         if norm == "none" and residual:
@@ -74,7 +78,7 @@ class Conv(nn.Module):
 
     def _convolved(self, x: torch.Tensor) -> torch.Tensor:
         weight, bias = self._weights()
-        kernel = weight.shape[2:]
+        kernel = self.shape[1:3]
         if kernel != self.stride or self.padding != (0, 0) or self.groups > 1 or kernel == (1, 1):
             return F.conv2d(x, weight, bias, self.stride, self.padding, groups=self.groups)
         # Steps as long as the kernel make it one matrix product, whose backward is several times faster on a CPU.
@@ -89,12 +93,14 @@ class Conv(nn.Module):
             # A bias before a norm of its own would be taken out again by "batch" and doubled by "layer".
             weight, bias = self.weight, self.bias if self.norm == "none" else None
         else:
-            var, mean = torch.var_mean(self.weight.float(), (1, 2, 3), correction=0, keepdim=True)
-            scale = self.gain.view(-1, 1, 1, 1) * (GAIN * (var * self.weight[0].numel() + 1e-6).rsqrt())
+            var, mean = torch.var_mean(self.weight.float(), 1, correction=0, keepdim=True)
+            scale = self.gain.view(-1, 1) * (GAIN * (var * self.weight.shape[1] + 1e-6).rsqrt())
             weight, bias = ((self.weight - mean) * scale).to(self.weight.dtype), self.bias
-        return weight.contiguous(memory_format=torch.channels_last), bias
+        return weight.view(self.shape).permute(0, 3, 1, 2), bias
 
     def _normalise(self, x: torch.Tensor) -> torch.Tensor:
+        if self.norm == "group":
+            return F.group_norm(x, 1, self.gain.to(x.dtype), self.bias.to(x.dtype))
         if self.norm == "layer":
             return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.gain, self.bias).permute(0, 3, 1, 2)
         if self.norm == "batch":

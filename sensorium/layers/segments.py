@@ -9,9 +9,11 @@ import dataclasses
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sensorium.layers.attention import forbid
 from sensorium.layers.block import Block
+from sensorium.layers.shapes import recurring
 
 
 @dataclasses.dataclass
@@ -64,15 +66,17 @@ class Segments(nn.Module):
         return self.norm(tokens), Past(layers, mask)
 
 
-def pack(tokens: list[torch.Tensor], masks: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def pack(tokens: list[torch.Tensor], masks: list[torch.Tensor], beside: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Segments [n, k, width] with masks [n, k], side by side without holes: tokens [n, s, width] and mask [n, s].
 
     Missing cells and padded words cost nothing but in the row that has most tokens. Order carries no meaning here.
+    The length s is such that, with ``beside`` more tokens, it is one that recurs.
     """
     x, mask = torch.cat(tokens, 1), torch.cat(masks, 1)
-    longest = int(mask.sum(1).max()) if mask.numel() else 0
-    if longest == x.shape[1]:
-        return x, mask
+    longest = recurring((int(mask.sum(1).max()) if mask.numel() else 0) + beside) - beside
+    more = longest - x.shape[1]
+    if more >= 0:
+        return F.pad(x, (0, 0, 0, more)), F.pad(mask, (0, more))
     order = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :longest]
     return x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.shape[2])), mask.gather(1, order)
 

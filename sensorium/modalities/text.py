@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
+from sensorium.layers.shapes import places, recurring
 from sensorium.modalities import Cells, Modality, Stem
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads don't survive the fork of workers
@@ -140,7 +141,7 @@ class Text(Modality):
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         lengths = np.array([len(cell) for cell in cells], np.int64)
-        ids = np.zeros((len(cells), max(1, lengths.max(initial=1))), np.int64)
+        ids = np.zeros((len(cells), recurring(int(lengths.max(initial=1)))), np.int64)
         if len(cells):
             ids[np.arange(ids.shape[1]) < lengths[:, None]] = np.concatenate(cells)
         return {"ids": torch.from_numpy(ids), "length": torch.from_numpy(lengths)}
@@ -154,7 +155,7 @@ class Text(Modality):
         kept = (chance > self.dropout) | (chance == chance.amax(1, keepdim=True)) & (ids != PAD)
         lengths = kept.sum(1)
         order = kept.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-        short = ids.masked_fill(~kept, PAD).gather(1, order)[:, : max(1, int(lengths.max()) if len(ids) else 1)]
+        short = ids.masked_fill(~kept, PAD).gather(1, order)[:, : recurring(int(lengths.max()) if len(ids) else 1)]
         return {**cells, "ids": short, "length": lengths, "whole": ids}
 
     def stem(self, width: int) -> Stem:
@@ -302,7 +303,7 @@ class _TextStem(Stem):
             x = F.embedding(place, self.words(used) + letters)
         x = (x + self.positions[: ids.shape[1]]) * mask.unsqueeze(-1)
         before, after = F.pad(x, (0, 0, 1, 0))[:, :-1], F.pad(x, (0, 0, 0, 1))[:, 1:]
-        real = mask.flatten().nonzero().squeeze(1)  # padding is most of a batch; it costs nothing here
-        near = torch.cat([y.reshape(-1, x.shape[2])[real] for y in (before, x, after)], 1)
-        change = self.out(F.gelu(self.near(near)))
-        return x.reshape(-1, x.shape[2]).index_add(0, real, change.to(x.dtype)).view(x.shape), mask
+        at, real = places(mask)  # padding is most of a batch; it costs nothing here
+        near = torch.cat([y.reshape(-1, x.shape[2])[at] for y in (before, x, after)], 1)
+        change = self.out(F.gelu(self.near(near)))[:real]
+        return x.reshape(-1, x.shape[2]).index_add(0, at[:real], change.to(x.dtype)).view(x.shape), mask

@@ -56,5 +56,6 @@ class Tell(Objective):
                 place = answers.place[part.index]
                 have = place >= 0
                 if have.any():
-                    losses.append(network.generator(column).loss(network.hear(part.gist[have], column), target[place[have]]).float().mean())
+                    loss = network.generator(column).loss(network.hear(part.gist, column), target[place.clamp(min=0)])
+                    losses.append(loss[have].float().mean())
         return losses

@@ -9,13 +9,16 @@ from typing import Literal
 import torch
 from torch import nn
 
+from sensorium.layers.conv import Conv
+
 Name = Literal["adamw", "sgd", "adafactor", "muon"]
 
 
 class Optimizer:
     """One or two of torch's optimizers behind one face.
 
-    Muon (Jordan et al. 2024; torch.optim.Muon) updates hidden matrices; all else is AdamW's, at its usual rate.
+    Muon (Jordan et al. 2024; torch.optim.Muon) updates the weights of linear and convolutional layers, each a matrix; all
+    else is AdamW's, at its usual rate.
 
     Args:
         modules: what is trained (network and objectives).
@@ -27,7 +30,9 @@ class Optimizer:
                  beta1: float = 0.9, beta2: float = 0.98) -> None:
         named = list(itertools.chain.from_iterable(module.named_parameters(prefix=str(i)) for i, module in enumerate(modules)))
         named = [(key, p) for key, p in named if p.requires_grad]
-        embedding = {id(m.weight) for module in modules for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+        parts = [part for module in modules for part in module.modules()]
+        embedding = {id(part.weight) for part in parts if isinstance(part, nn.Embedding | nn.EmbeddingBag)}
+        layers = {id(part.weight) for part in parts if isinstance(part, nn.Linear | Conv)}
         matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in embedding]
         rest = [p for _, p in named if p.ndim < 2 or id(p) in embedding]
         self.parameters = dict(named)
@@ -42,8 +47,8 @@ class Optimizer:
             case "adafactor":
                 self.parts = [torch.optim.Adafactor(groups, lr=lr)]
             case "muon":
-                hidden = [p for p in matrices if p.ndim == 2 and min(p.shape) > 1]
-                others = [p for p in matrices if not (p.ndim == 2 and min(p.shape) > 1)]
+                hidden = [p for p in matrices if id(p) in layers and min(p.shape) > 1]
+                others = [p for p in matrices if id(p) not in layers or min(p.shape) <= 1]
                 groups = [{"params": others, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
                 self.parts = [torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(beta1, beta2), fused=fused)]
                 if hidden:

@@ -22,7 +22,8 @@ class Segment(Trunk):
         self.body = Segments(width, depth, heads, dropout, round(expand * width))
 
     def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool]) -> list[torch.Tensor]:
-        return self.body(*pack(*map(list, zip(*seen.values(), strict=True))), asked, causal)
+        tokens, masks = map(list, zip(*seen.values(), strict=True))
+        return self.body(*pack(tokens, masks, sum(segment.shape[1] for segment in asked)), asked, causal)
 
     def start(self, seen: Seen) -> Past:
         return self.body.start(*pack(*map(list, zip(*seen.values(), strict=True))))

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from sensorium.layers.conv import Conv, present, sinusoid
 
-NORMS = ["layer", "weight", "batch", "none"]
+NORMS = ["group", "layer", "weight", "batch", "none"]
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -26,7 +26,7 @@ def test_stride_two_halves_upwards(norm, size):
     assert Conv(3, 6, stride=(2, 2), norm=norm)(torch.randn(2, 3, size, size)).shape == (2, 6, -(-size // 2), -(-size // 2))
 
 
-@pytest.mark.parametrize("norm", ["layer", "weight", "none"])
+@pytest.mark.parametrize("norm", ["group", "layer", "weight", "none"])
 def test_rows_do_not_mix(norm):
     layer, x = Conv(3, 6, norm=norm), torch.randn(4, 3, 6, 6)
     torch.testing.assert_close(layer(x)[:1], layer(x[:1]))
@@ -39,7 +39,7 @@ def test_batch_norm_mixes_rows_in_training_only():
     torch.testing.assert_close(layer(x)[:1], layer(x[:1]))
 
 
-@pytest.mark.parametrize("norm", ["layer", "weight", "batch"])
+@pytest.mark.parametrize("norm", ["group", "layer", "weight", "batch"])
 def test_activations_keep_their_size_through_ten_layers(norm):
     torch.manual_seed(0)
     x = torch.randn(8, 32, 16, 16)
