@@ -123,7 +123,7 @@ class Network(nn.Module):
 
     def forward(self, batch: Batch, plans: Sequence[Plan]) -> Step:
         """Everything one step of training needs, in one pass."""
-        encoded = {column: self.encode(column, batch) for column in batch.cells}
+        encoded = self.encode_all(batch)
         told, fused = [], []
         for plan in plans:
             asked = [column for column in plan.asked if column in encoded]
@@ -143,23 +143,40 @@ class Network(nn.Module):
                     told.append(Told(column, plan.seen, self.generator(column).loss(said, target)[present]))
         return Step(self, batch, encoded, told, fused)
 
+    def encode_all(self, batch: Batch) -> dict[str, Encoded]:
+        """Every column of a batch through its stem; columns that share one go through it together."""
+        together: dict[str, list[str]] = {}
+        for column in batch.cells:
+            together.setdefault(self.stem_of[column], []).append(column)
+        found: dict[str, Encoded] = {}
+        for columns in together.values():
+            found |= self.encode_together(columns, batch)
+        return {column: found[column] for column in batch.cells}
+
     def encode(self, column: str, batch: Batch) -> Encoded:
         """One column of a batch through its stem."""
-        key, index = self.stem_of[column], batch.index[column]
-        tokens, mask = self.stems[key](batch.cells[column])
+        return self.encode_together([column], batch)[column]
+
+    def encode_together(self, columns: Sequence[str], batch: Batch) -> dict[str, Encoded]:
+        """Columns of a batch that share a stem, in one pass of it."""
+        key, sizes = self.stem_of[columns[0]], [len(batch.index[column]) for column in columns]
+        tokens, mask = self.stems[key](joined([batch.cells[column] for column in columns]))
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        mark = self.seen_mark.weight[self.columns.index(column)]
-        gist = None
+        gists: Sequence[torch.Tensor | None] = [None] * len(columns)
         if key in self.heads:
-            summed = self.heads[key](tokens, mask)
-            gist = F.normalize(summed.float(), dim=-1)
+            gist = F.normalize(self.heads[key](tokens, mask).float(), dim=-1)
             if self.from_gist is not None:
                 tokens = torch.cat([self.from_gist(gist.to(tokens.dtype)).unsqueeze(1).to(tokens.dtype), tokens], 1)
                 mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
-        place = torch.full((batch.rows,), -1, dtype=torch.int64, device=index.device)
-        place[index] = torch.arange(len(index), device=index.device)
-        return Encoded(index, place, tokens + mark.to(tokens.dtype), mask, gist)
+            gists = gist.split(sizes)
+        found = {}
+        for column, part, here, gist in zip(columns, tokens.split(sizes), mask.split(sizes), gists, strict=True):
+            index, mark = batch.index[column], self.seen_mark.weight[self.columns.index(column)]
+            place = torch.full((batch.rows,), -1, dtype=torch.int64, device=index.device)
+            place[index] = torch.arange(len(index), device=index.device)
+            found[column] = Encoded(index, place, part + mark.to(part.dtype), here, gist)
+        return found
 
     def seen(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> Seen:
         """The seen tokens of some rows of a batch; column "" is one token that every row has."""
@@ -266,6 +283,20 @@ class GistHead(nn.Module):
         weight = mask.unsqueeze(-1).to(tokens.dtype)
         x = self.norm((tokens * weight).sum(1) / weight.sum(1).clamp(min=1))
         return self.skip(x) + self.down(F.gelu(self.up(x)))
+
+
+def joined(parts: Sequence[Cells]) -> Cells:
+    """Cells of columns that share a stem, one column's rows after another's, padded with zeros to the longest."""
+    if len(parts) == 1:
+        return parts[0]
+    result = {}
+    for key in set.intersection(*map(set, parts)):
+        values = [part[key] for part in parts]
+        longest = max(value.shape[1] if value.ndim > 1 else 0 for value in values)
+        if longest:
+            values = [F.pad(v, (0, 0) * (v.ndim - 2) + (0, longest - v.shape[1])) for v in values]
+        result[key] = torch.cat(values)
+    return result
 
 
 def rows_of(cells: Cells, rows: torch.Tensor) -> Cells:

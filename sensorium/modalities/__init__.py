@@ -74,7 +74,10 @@ class Modality(abc.ABC):
         """The module that turns collated cells into tokens of the trunk's width."""
 
     def shared(self) -> str | None:
-        """Columns that give the same word share one stem, one gist head and one generator; None: its own."""
+        """Columns that give the same word share one stem, one gist head and one generator; None: its own.
+
+        They go through the stem together, the shorter ones padded with zeros along the second dimension.
+        """
         return None
 
     def tokens(self) -> Tokens | None:

@@ -47,15 +47,15 @@ class Tell(Objective):
         if network.from_gist is None:
             return losses
         for column in network.asked_columns:
-            if network.modalities[column].tokens().length > 1 or column not in step.encoded:
+            heard = [part for name, part in step.encoded.items() if part.gist is not None and name != column]
+            if network.modalities[column].tokens().length > 1 or column not in step.encoded or not heard:
                 continue
             target, answers = network.modalities[column].target(step.batch.cells[column]), step.encoded[column]
-            for name, part in step.encoded.items():
-                if part.gist is None or name == column:
-                    continue
-                place = answers.place[part.index]
-                have = place >= 0
+            places = [answers.place[part.index] for part in heard]
+            gists, place = torch.cat([part.gist for part in heard]), torch.cat(places).clamp(min=0)
+            loss = network.generator(column).loss(network.hear(gists, column), target[place])
+            for each, own in zip(loss.split([len(p) for p in places]), places, strict=True):
+                have = own >= 0
                 if have.any():
-                    loss = network.generator(column).loss(network.hear(part.gist, column), target[place.clamp(min=0)])
-                    losses.append(loss[have].float().mean())
+                    losses.append(each[have].float().mean())
         return losses

@@ -1,4 +1,4 @@
-"""Optimizers: AdamW, SGD, Adafactor and Muon, torch's own each, with weight decay on matrices only."""
+"""Optimizers: torch's AdamW, SGD and Adafactor, and Muon, with weight decay on matrices only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Literal
 import torch
 from torch import nn
 
+from sensorium.generators import Generator
 from sensorium.layers.conv import Conv
+from sensorium.train.muon import Muon
 
 Name = Literal["adamw", "sgd", "adafactor", "muon"]
 
@@ -17,8 +19,8 @@ Name = Literal["adamw", "sgd", "adafactor", "muon"]
 class Optimizer:
     """One or two of torch's optimizers behind one face.
 
-    Muon (Jordan et al. 2024; torch.optim.Muon) updates the weights of linear and convolutional layers, each a matrix; all
-    else is AdamW's, at its usual rate.
+    Muon updates the weights of linear and convolutional layers, each a matrix, in all but the generators' last layers; all
+    else is AdamW's. Updates are equally large, so one rate serves both.
 
     Args:
         modules: what is trained (network and objectives).
@@ -32,7 +34,8 @@ class Optimizer:
         named = [(key, p) for key, p in named if p.requires_grad]
         parts = [part for module in modules for part in module.modules()]
         embedding = {id(part.weight) for part in parts if isinstance(part, nn.Embedding | nn.EmbeddingBag)}
-        layers = {id(part.weight) for part in parts if isinstance(part, nn.Linear | Conv)}
+        said = {id(p) for part in parts if isinstance(part, Generator) for p in part.parameters()}
+        layers = {id(part.weight) for part in parts if isinstance(part, nn.Linear | Conv)} - said
         matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in embedding]
         rest = [p for _, p in named if p.ndim < 2 or id(p) in embedding]
         self.parameters = dict(named)
@@ -52,8 +55,7 @@ class Optimizer:
                 groups = [{"params": others, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
                 self.parts = [torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(beta1, beta2), fused=fused)]
                 if hidden:
-                    # Scaled so that an update is as large as AdamW's, one rate serves both (Liu et al. 2025, arXiv 2502.16982).
-                    self.parts.append(torch.optim.Muon(hidden, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+                    self.parts.append(Muon(hidden, lr=lr, weight_decay=decay))
         self.peak = lr
 
     def step(self, share: float) -> None:
