@@ -32,7 +32,7 @@ def comparisons(quick: bool) -> list[Comparison]:
             Metric(key="accuracy", unit="", less=False),
             Metric(key="MiB", unit="MiB"),
         ),
-        ours=None,
+        ours=Side(run="ours"),
         peers={
             f"keras, batch {batch}": Side(
                 run="keras", arguments={"batch": batch, "epochs": epochs}, needs=("keras", "tensorflow"),
@@ -96,6 +96,37 @@ def word(token: int) -> str:
         token, syllable = divmod(token, 70)
         syllables.append("bdfgklmnprstvz"[syllable // 5] + "aeiou"[syllable % 5])
     return "".join(syllables)
+
+
+BUDGETS = (5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0)
+"""Seconds that ours is given, each a training of its own, until one is as good."""
+
+
+def ours() -> dict[str, float | None]:
+    """Our defaults, told only what is asked: the time of the shortest training that is right often enough."""
+    import tempfile
+
+    import numpy as np
+
+    import sensorium.train.fit
+    from sensorium import Model, Table
+    from sensorium.model import keep_split
+
+    sensorium.train.fit.report = lambda *_, **__: None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "classic.parquet"
+        table(path)
+        test = keep_split(Table.open(path), "test", "split")
+        truth = np.array(test.take(np.arange(test.rows), ["label"]).column("label").to_pylist())
+        best = 0.0
+        for seconds in BUDGETS:
+            model = Model.fit(path, target="label", minutes=seconds / 60, out=Path(folder) / "run", quiet=True,
+                              settings=["baselines.share=0", "trackers=none"])
+            said = np.array(model.predict(test, "label").column("value").to_pylist())
+            best = max(best, float((said == truth).mean()))
+            if best >= REACHED:
+                return {"seconds": seconds, "accuracy": best}
+    return {"seconds": None, "accuracy": best}
 
 
 def keras(batch: int, epochs: int) -> dict[str, float | None]:

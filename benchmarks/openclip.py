@@ -1,7 +1,9 @@
 """Contrastive training on the emoji table's pictures and names against open_clip's own models and loss.
 
-Rows a second of whole training steps at batch 128, and recall@10 of held-out drawings over time. The peer gets its
-pictures decoded, so that only training is measured; each of its models runs in each precision, and the best counts.
+Rows a second of whole training steps at batch 128, and the seconds until held-out drawings are found as well as the
+peer finds them at the end of its own training. The peer gets its pictures decoded, so that only training is measured;
+each of its models runs in each precision, and the best counts. Ours runs twice: as it is by default, and widened until
+it has as many parameters as the peer has outside its table of words.
 
 The table is made by ``sensorium table emoji --out data/emoji.parquet``, or named by SENSORIUM_BENCH_EMOJI.
 """
@@ -21,6 +23,11 @@ from benchmarks._measure import ROOT
 BATCH, SIDE, WIDTH, LAYERS, PATCH, SEED = 128, 64, 256, 6, 8, 0
 RESNET = {"layers": (2, 2, 2, 2), "width": 32}
 """As many parameters as the ViT, to a few percent."""
+OTHERS = ("style", "tags", "name_de", "name_fr", "name_es", "name_ja", "group", "year", "spoken", "spoken_language", "concept")
+ALIKE = 832
+"""Our width at which a picture's and a name's stems and heads have as many parameters as the peer without its words."""
+BUDGETS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+"""Seconds that ours is given, each a training of its own, until one reaches what the peer reached."""
 
 
 def table() -> Path:
@@ -32,7 +39,8 @@ def comparisons(quick: bool) -> list[Comparison]:
     """The peer's speed with each model and precision."""
     if not table().exists():
         raise RuntimeError(f"no table at {table()}. Make it: sensorium table emoji --out {table()}")
-    arguments = {"path": str(table()), "seconds": 15.0 if quick else 60.0}
+    arguments = {"path": str(table()), "seconds": 10.0 if quick else 40.0}
+    whole = {"path": str(table()), "seconds": 30.0 if quick else 120.0}
     peers = {
         f"open_clip {model}, {precision}": Side(
             run="rate", arguments={**arguments, "model": model, "precision": precision}, needs=("open_clip",)
@@ -40,13 +48,113 @@ def comparisons(quick: bool) -> list[Comparison]:
         for model in ("vit", "resnet")
         for precision in ("fp32", "amp", "bf16")
     }
-    return [Comparison(
-        name=f"images and names, batch {BATCH}",
-        metrics=(Metric(key="rows/s", unit="rows/s", less=False, wanted=2.0),),
-        ours=None,
-        peers=peers,
-        repeats=1 if quick else 3,
-    )]
+    speed = (
+        Metric(key="rows/s", unit="rows/s", less=False, wanted=2.0),
+        Metric(key="share of peak", unit="", less=False),
+        Metric(key="share of time waiting for data", unit="", limit=0.05),
+        Metric(key="parameters", unit=""),
+    )
+    repeats = 1 if quick else 3
+    return [
+        Comparison(name=f"images and names, batch {BATCH}", metrics=speed, ours=Side(run="ours", arguments=arguments),
+                   peers=peers, repeats=repeats),
+        Comparison(name=f"the same, as many parameters, batch {BATCH}", metrics=speed,
+                   ours=Side(run="ours", arguments={**arguments, "width": ALIKE}), peers=peers, repeats=repeats),
+        Comparison(
+            name="images and names, to the peer's last recall@10",
+            metrics=(Metric(key="seconds", unit="s", wanted=2.0), Metric(key="recall@10", unit="", less=False)),
+            ours=Side(run="reach", arguments=whole, needs=("open_clip",)),
+            peers={f"open_clip {model}": Side(run="last", arguments={**whole, "model": model}, needs=("open_clip",))
+                   for model in ("vit", "resnet")},
+            repeats=repeats,
+        ),
+    ]
+
+
+def settings(width: int | None = None) -> list[str]:
+    """Our defaults for a table of pictures and names alone."""
+    return [
+        *(f"column.{column}.kind=out" for column in OTHERS), "objectives=match", f"train.batch={BATCH}", "data.same=id",
+        "baselines.share=0", "trackers=none", *([f"network.width={width}", "trunk.heads=1"] if width else []),
+    ]
+
+
+def fit(path: str, seconds: float, width: int | None = None) -> Any:
+    """A model of ours after so many seconds of training, without a report."""
+    import tempfile
+
+    import sensorium.train.fit
+    from sensorium import Model
+
+    sensorium.train.fit.report = lambda *_, **__: None
+    with tempfile.TemporaryDirectory() as folder:
+        return Model.fit(path, out=folder, minutes=seconds / 60, seed=SEED, settings=settings(width), quiet=True)
+
+
+def ours(path: str, seconds: float, width: int | None = None) -> dict[str, float]:
+    """Rows a second of the median step after a first quarter that isn't counted, and how near it comes to the peak."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from benchmarks.peak import matrix_peak
+    from sensorium.train.loop import Loop
+
+    times, waits, counted, learn, run = [], [], [], Loop.learn, Loop.run
+
+    def timed(loop: Loop, *given: Any) -> Any:
+        start = time.perf_counter()
+        found = learn(loop, *given)
+        times.append(time.perf_counter() - start)
+        waits.append(loop.at.waited)
+        return found
+
+    def running(loop: Loop, *given: Any) -> Any:
+        at = run(loop, *given)
+        loop.network.train()
+        with FlopCounterMode(display=False) as counter:
+            learn(loop, 0, *loop.make(0))
+        learned = {key.rpartition("/")[0] for key in loop.optimizer.tensors()}
+        counted.extend([counter.get_total_flops(), sum(loop.optimizer.parameters[key].numel() for key in learned)])
+        return at
+
+    Loop.learn, Loop.run = timed, running
+    model = fit(path, seconds, width)
+    start, median = len(times) // 4, sorted(times[len(times) // 4 :])[len(times) * 3 // 8]
+    peak = matrix_peak("bfloat16" if model.facts["precision"] == "bf16" else "float32")
+    waited = (waits[-1] - waits[start]) / (sum(times[start:]) + waits[-1] - waits[start])
+    step = median / max(1 - waited, 1e-9)
+    return {"rows/s": BATCH / step, "share of peak": counted[0] / step / peak, "share of time waiting for data": waited,
+            "parameters": counted[1]}
+
+
+def found(path: str, seconds: float) -> float:
+    """Our recall@10, name to drawing, of ``test_new_style``, as ``Training.recall`` counts it."""
+    from sensorium.data.table import Table
+    from sensorium.model import keep_split
+    from sensorium.train.evaluate import search_all
+
+    model = fit(path, seconds)
+    part = keep_split(Table.open(path), "test_new_style", "split")
+    return float(search_all(model.rows(part), part, "name")["name>image"].hit.any(1).mean())
+
+
+def last(path: str, seconds: float, model: str) -> dict[str, float]:
+    """The peer's recall@10 at the end of a training of so many seconds, in the precision that is fastest here."""
+    speeds = {precision: rate(path, model, precision, 5.0)["rows/s"] for precision in ("fp32", "amp", "bf16")}
+    training = Training(path, model, max(speeds, key=lambda p: speeds[p]), seconds)
+    while training.spent < seconds:
+        training.step()
+    return {"seconds": seconds, "recall@10": training.recall(path)}
+
+
+def reach(path: str, seconds: float) -> dict[str, float | None]:
+    """The shortest of our trainings that finds as much as the better of the peer's models in so many seconds."""
+    wanted = max(last(path, seconds, model)["recall@10"] for model in ("vit", "resnet"))
+    recall = 0.0
+    for budget in BUDGETS:
+        recall = found(path, budget)
+        if recall >= wanted:
+            return {"seconds": budget, "recall@10": recall}
+    return {"seconds": None, "recall@10": recall}
 
 
 def build(model: str) -> Any:
@@ -179,13 +287,3 @@ def rate(path: str, model: str, precision: str, seconds: float) -> dict[str, flo
         times.append(training.spent - before)
     times = sorted(times[2:])
     return {"rows/s": BATCH / times[len(times) // 2], "parameters": sum(p.numel() for p in training.model.parameters())}
-
-
-def curve(path: str, model: str, precision: str, seconds: float, points: int = 20) -> dict[str, Any]:
-    """recall@10, name to drawing, of ``test_new_style`` along one training of so many seconds: [(seconds, recall)]."""
-    training, found = Training(path, model, precision, seconds), []
-    for point in range(points):
-        while training.spent < seconds * (point + 1) / points:
-            training.step()
-        found.append((training.spent, training.recall(path)))
-    return {"curve": found, "recall@10": found[-1][1]}

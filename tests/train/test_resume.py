@@ -221,7 +221,7 @@ def wait_for(folder: Path, process: subprocess.Popen[bytes], rng: random.Random)
     end = time.monotonic() + (rng.uniform(0.2, 3.0) if rng.random() < 0.3 else 300)
     while time.monotonic() < end and process.poll() is None:
         done = step() - before
-        if done > wanted or done == wanted and (not writing or any(folder.glob(".writing-*"))):
+        if done > wanted or (done == wanted and (not writing or any(folder.glob(".writing-*")))):
             break
         time.sleep(rng.uniform(0.0, 0.004))
     time.sleep(rng.uniform(0.0, 0.02))

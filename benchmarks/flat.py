@@ -1,0 +1,77 @@
+"""Memory of a fit by the number of rows: reading, splitting and training must not hold the table."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import Comparison, Metric, Side
+from benchmarks._measure import memory_growth
+
+FEW, MANY = 10_000, 1_000_000
+BATCH = 50_000
+
+
+def comparisons(quick: bool) -> list[Comparison]:
+    """A hundred times as many rows may cost 200 MiB more."""
+    return [Comparison(
+        name=f"memory of a fit, {FEW:,} to {MANY // (10 if quick else 1):,} rows",
+        metrics=(Metric(key="MiB more", unit="MiB", limit=200.0), Metric(key="rows/s read", unit="rows/s", less=False)),
+        ours=Side(run="more", arguments={"many": MANY // (10 if quick else 1)}),
+        repeats=1,
+    )]
+
+
+def table(path: Path, rows: int) -> None:
+    """Words, a class, two numbers and a short series, written by the batch."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    words = np.array(["amber", "brook", "cedar", "dune", "ember", "fjord", "grove", "heath", "isle", "jade", "knoll", "lake", "moss", "north", "ocean", "pine"])
+    writer = None
+    for start in range(0, rows, BATCH):
+        rng, n = np.random.default_rng(start), min(BATCH, rows - start)
+        said = words[rng.integers(0, len(words), (n, 4))]
+        batch = pa.table({
+            "text": [" ".join(line) for line in said], "kind": said[:, 0], "size": rng.lognormal(size=n), "heat": rng.normal(size=n),
+            "curve": pa.FixedSizeListArray.from_arrays(rng.normal(size=n * 16).astype(np.float32), 16),
+        })
+        writer = writer or pq.ParquetWriter(path, batch.schema)
+        writer.write_table(batch, row_group_size=10_000)
+    writer.close()
+
+
+def growth(path: Path, folder: Path) -> tuple[float, float]:
+    """MiB by which a fit of thirty steps grows the process, and its seconds."""
+    import time
+
+    import sensorium.train.fit
+    from sensorium import Model
+
+    sensorium.train.fit.report = lambda *_, **__: None
+    rows = {"n": 0}
+
+    def fit() -> None:
+        model = Model.fit(path, out=folder, epochs=30 * 128 / rows["n"], quiet=True,
+                          settings=["baselines.share=0", "trackers=none", "train.batch=128"])
+        assert model.facts["steps"] >= 20
+
+    import pyarrow.parquet as pq
+
+    rows["n"] = pq.read_metadata(path).num_rows
+    start = time.perf_counter()
+    return memory_growth(fit), time.perf_counter() - start
+
+
+def more(many: int) -> dict[str, Any]:
+    """What the larger table takes beyond the smaller, after one fit that isn't counted."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file, rows in (("warm", 2_000), ("few", FEW), ("many", many)):
+            table(folder / f"{file}.parquet", rows)
+        growth(folder / "warm.parquet", folder / "run0")
+        few, _ = growth(folder / "few.parquet", folder / "run1")
+        grown, seconds = growth(folder / "many.parquet", folder / "run2")
+    return {"MiB more": grown - few, "rows/s read": many / seconds}
