@@ -76,7 +76,8 @@ class Network(nn.Module):
         trunk: how columns are fused; its width is ``width``.
         generators: for each column that can be asked, how it is said. Columns may share one.
         width: size of a token; gist: size of a gist.
-        summary: give the trunk each matched column's gist as one more token.
+        summary: give the trunk each matched column's gist as one more token, and let asked tokens begin with what the gists of
+            all that is seen say together.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Network(nn.Module):
         nn.init.normal_(self.seen_mark.weight, std=0.02)
         nn.init.normal_(self.asked_mark.weight, std=0.02)
         self.from_gist = nn.Linear(gist, width) if summary else None
+        self.heard = nn.Linear(gist, width, bias=False) if summary else None
         self.to_gist = nn.Linear(width, gist)
         # Small beside the gists it is added to; not zero, so that what has none of them gets a unit vector as well.
         nn.init.normal_(self.to_gist.weight, std=0.05 / width)
@@ -128,16 +130,17 @@ class Network(nn.Module):
         for plan in plans:
             asked = [column for column in plan.asked if column in encoded]
             targets, places, segments = [], [], [self.ask_gist(len(plan.rows))]
+            total = self.total_gist(encoded, plan.seen, plan.rows)
             for column in asked:
                 place = encoded[column].place[plan.rows]
                 target = self.modalities[column].target(rows_of(batch.cells[column], place.clamp(min=0)))
                 targets.append(target)
                 places.append(place >= 0)
-                segments.append(self.ask(column, target))
+                segments.append(self.ask(column, target, total))
             causal = [False, *(self.generator(column).causal for column in asked)]
             seen = self.seen(encoded, plan.seen, plan.rows)
             hidden = self.trunk(seen, segments, causal)
-            fused.append(Fused(plan.rows, plan.seen, self.fused_gist(encoded, plan.seen, plan.rows, hidden[0])))
+            fused.append(Fused(plan.rows, plan.seen, self.fused_gist(total, hidden[0])))
             for column, said, target, present in zip(asked, hidden[1:], targets, places, strict=True):
                 if present.any():
                     told.append(Told(column, plan.seen, self.generator(column).loss(said, target)[present]))
@@ -187,7 +190,7 @@ class Network(nn.Module):
                 part = encoded[column]
                 place = part.place[rows]
                 at = place.clamp(min=0)
-                result[column] = (part.tokens[at], part.mask[at] & (place >= 0).unsqueeze(1))
+                result[column] = (part.tokens.index_select(0, at), part.mask[at] & (place >= 0).unsqueeze(1))
         dtype = next((tokens.dtype for column, (tokens, _) in result.items() if column), mark.dtype)
         result[""] = (result[""][0].to(dtype), result[""][1])
         return result
@@ -199,37 +202,45 @@ class Network(nn.Module):
         begin = mark[len(self.columns)].to(token.dtype).expand(len(gist), 1, -1)
         return {"": (begin, here), column: (token + mark[self.columns.index(column)].to(token.dtype), here)}
 
-    def hear(self, gist: torch.Tensor, column: str) -> torch.Tensor:
-        """Gists [n, gist] as what a one-token segment of ``column`` would hear, had it no trunk: [n, 1, width]."""
-        token = self.from_gist(gist).unsqueeze(1)
-        return F.layer_norm(self.mark_asked(column, token), (self.width,))
+    def hear(self, gist: torch.Tensor, column: str, target: torch.Tensor) -> torch.Tensor:
+        """What the segment of ``column`` hears from gists [n, gist] where there is no trunk: [n, k, width]."""
+        return F.layer_norm(self.ask(column, target, gist), (self.width,))
 
-    def ask(self, column: str, target: torch.Tensor) -> torch.Tensor:
-        """Input tokens of an asked segment, marked with its column."""
-        return self.mark_asked(column, self.generator(column).ask(target))
+    def ask(self, column: str, target: torch.Tensor, gist: torch.Tensor) -> torch.Tensor:
+        """Input tokens [n, k, width] of an asked segment: see ``begin_asked``."""
+        return self.begin_asked(column, self.generator(column).ask(target), gist)
 
-    def mark_asked(self, column: str, tokens: torch.Tensor) -> torch.Tensor:
-        """Add the column's mark to asked tokens."""
-        return tokens + self.asked_mark.weight[self.columns.index(column)].to(tokens.dtype)
+    def begin_asked(self, column: str, tokens: torch.Tensor, gist: torch.Tensor) -> torch.Tensor:
+        """Asked tokens [n, k, width] with the column's mark and what the gist of all that is seen [n, gist] says.
+
+        That is a way past the trunk from what is seen to what is said: the trunk begins at a linear model of the gist and
+        can only learn to be better.
+        """
+        tokens = tokens + self.asked_mark.weight[self.columns.index(column)].to(tokens.dtype)
+        if self.heard is None:
+            return tokens
+        return tokens + self.heard(F.normalize(gist, dim=-1)).unsqueeze(1).to(tokens.dtype)
 
     def ask_gist(self, rows: int) -> torch.Tensor:
         """The one token that asks for the gist, for each of ``rows`` rows."""
         return self.asked_mark.weight[len(self.columns)].expand(rows, 1, -1)
 
-    def fused_gist(
-        self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor, hidden: torch.Tensor
-    ) -> torch.Tensor:
-        """The gist [n, gist] of several columns: the mean of their own gists, and what the trunk adds to it.
-
-        Starting from the mean, fusion begins at a strong plain model and can only learn to be better.
-        """
-        total = self.to_gist(hidden[:, 0]).float()
+    def total_gist(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> torch.Tensor:
+        """The sum [n, gist] of the gists that some rows have of ``columns``, 0 where they have none."""
+        total = torch.zeros(len(rows), self.to_gist.out_features, device=rows.device)
         for column in columns:
             part = encoded.get(column)
             if part is not None and part.gist is not None:
                 place = part.place[rows]
-                total = total + part.gist[place.clamp(min=0)] * (place >= 0).unsqueeze(1)
-        return F.normalize(total, dim=-1)
+                total = total + part.gist.index_select(0, place.clamp(min=0)) * (place >= 0).unsqueeze(1)
+        return total
+
+    def fused_gist(self, total: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """The gist [n, gist] of several columns: the mean of their own gists, and what the trunk adds to it.
+
+        Starting from the mean, fusion begins at a strong plain model and can only learn to be better.
+        """
+        return F.normalize(total + self.to_gist(hidden[:, 0]).float(), dim=-1)
 
     def gists(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> torch.Tensor:
         """Unit vectors [n, gist] of what some rows have of ``columns``.
@@ -237,7 +248,7 @@ class Network(nn.Module):
         A row with one matched column alone takes its stem's gist; the others go through the trunk.
         """
         hidden = self.trunk(self.seen(encoded, columns, rows), [self.ask_gist(len(rows))], [False])
-        result = self.fused_gist(encoded, columns, rows, hidden[0])
+        result = self.fused_gist(self.total_gist(encoded, columns, rows), hidden[0])
         places = {column: encoded[column].place[rows] for column in columns if column in encoded}
         count = sum(((place >= 0).long() for place in places.values()), torch.zeros_like(rows))
         for column, place in places.items():
@@ -249,24 +260,24 @@ class Network(nn.Module):
     def say(self, encoded: Mapping[str, Encoded], column: str, seen: Sequence[str], rows: torch.Tensor,
             generator: torch.Generator | None = None, **options: object) -> Said:
         """Ask ``column`` of some rows, from what each has of ``seen``."""
-        listener = Listener(self, column, self.seen(encoded, seen, rows))
+        listener = Listener(self, column, self.seen(encoded, seen, rows), self.total_gist(encoded, seen, rows))
         return self.generator(column).sample(listener, len(rows), rows.device, generator=generator, **options)
 
 
 class Listener:
     """The trunk as a generator sees it: asked tokens in, hidden out; what was seen is run once and remembered."""
 
-    def __init__(self, network: Network, column: str, seen: Seen) -> None:
-        self.network, self.column = network, column
+    def __init__(self, network: Network, column: str, seen: Seen, gist: torch.Tensor) -> None:
+        self.network, self.column, self.gist = network, column, gist
         self.state = network.trunk.start(seen)
 
     def __call__(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
-        hidden, self.state = self.network.trunk.go_on(self.state, self.network.mark_asked(self.column, tokens))
+        hidden, self.state = self.network.trunk.go_on(self.state, self.network.begin_asked(self.column, tokens, self.gist))
         return hidden
 
     def reorder(self, rows: torch.Tensor) -> None:
         """Take the remembered rows by index (beams, samples)."""
-        self.state = self.network.trunk.reorder(self.state, rows)
+        self.state, self.gist = self.network.trunk.reorder(self.state, rows), self.gist[rows]
 
 
 class GistHead(nn.Module):

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
+from sensorium.layers.conv import working_dtype
 from sensorium.layers.shapes import places, recurring
 from sensorium.modalities import Cells, Modality, Stem
 
@@ -300,16 +301,15 @@ class _TextStem(Stem):
 
     def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor | None]:
         ids = cells["ids"]
-        mask = ids != PAD
-        if self.letters is None:
-            x = self.words(ids)
-        else:  # each distinct token of the batch is spelled once
-            used, place = ids.unique(return_inverse=True)
-            letters = self.letters(self.grams[used]).sum(1) * self.share[used]
-            x = F.embedding(place, self.words(used) + letters)
-        x = (x + self.positions[: ids.shape[1]]) * mask.unsqueeze(-1)
-        before, after = F.pad(x, (0, 0, 1, 0))[:, :-1], F.pad(x, (0, 0, 0, 1))[:, 1:]
-        at, real = places(mask)  # padding is most of a batch; it costs nothing here
-        near = torch.cat([y.reshape(-1, x.shape[2])[at] for y in (before, x, after)], 1)
-        change = self.out(F.gelu(self.near(near)))[:real]
-        return x.reshape(-1, x.shape[2]).index_add(0, at[:real], change.to(x.dtype)).view(x.shape), mask
+        (n, k), mask = ids.shape, ids != PAD
+        at, real = places(mask)  # padding is most of a batch; it costs nothing until the end
+        used, place = ids.flatten()[at].unique(return_inverse=True)
+        words = self.words(used)
+        if self.letters is not None:  # each distinct token of the batch is spelled once
+            words = words + self.letters(self.grams[used]).sum(1) * self.share[used]
+        order, last = at % k, mask.sum(1)[at // k] - 1
+        x = F.embedding(place, words) + self.positions[order]
+        before, after = F.pad(x, (0, 0, 1, 0))[:-1], F.pad(x, (0, 0, 0, 1))[1:]
+        near = torch.cat([before * (order > 0).unsqueeze(1), x, after * (order < last).unsqueeze(1)], 1)
+        x = (x + self.out(F.gelu(self.near(near)))).to(working_dtype(self.positions))[:real]
+        return x.new_zeros(n * k, x.shape[1]).index_copy(0, at[:real], x).view(n, k, -1), mask

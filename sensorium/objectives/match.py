@@ -56,7 +56,7 @@ class Match(Objective):
             if len(rows) < 2:
                 continue
             at, to = left.place[rows], right.place[rows]
-            lone.append(self.pair(left.gist[at], right.gist[to], scale, step.batch.keys[a][at], step.batch.keys[b][to]))
+            lone.append(self.pair(left.gist.index_select(0, at), right.gist.index_select(0, to), scale, step.batch.keys[a][at], step.batch.keys[b][to]))
             kinds = {type(step.network.modalities[c]) for c in (a, b)}
             weights.append(1.0 if len(kinds) == 2 else self.same_modality)
         result = {}
@@ -73,7 +73,7 @@ class Match(Objective):
                 if column in fused.seen or (place >= 0).sum() < 2:
                     continue
                 have = place >= 0
-                together.append(self.pair(fused.gist[have], part.gist[place[have]], scale, None, step.batch.keys[column][place[have]]))
+                together.append(self.pair(fused.gist[have], part.gist.index_select(0, place[have]), scale, None, step.batch.keys[column][place[have]]))
         if together:
             result["fuse"] = self.weight * self.fused * torch.stack(together).mean()
         return result

@@ -53,7 +53,7 @@ class Tell(Objective):
             target, answers = network.modalities[column].target(step.batch.cells[column]), step.encoded[column]
             places = [answers.place[part.index] for part in heard]
             gists, place = torch.cat([part.gist for part in heard]), torch.cat(places).clamp(min=0)
-            loss = network.generator(column).loss(network.hear(gists, column), target[place])
+            loss = network.generator(column).loss(network.hear(gists, column, target[place]), target[place])
             for each, own in zip(loss.split([len(p) for p in places]), places, strict=True):
                 have = own >= 0
                 if have.any():

@@ -273,8 +273,9 @@ def calibrate(network: Network, prepared: Prepared, schema: Schema) -> None:
                 target = network.modalities[column].target(batch.cells[column])
                 seen = [c for c in network.columns if c != column]
                 encoded = {c: network.encode(c, batch) for c in seen if c in batch.cells}
-                shown = network.seen(encoded, seen, torch.arange(len(have), device=device))
-                hidden = network.trunk(shown, [network.ask(column, target)], [generator.causal])[0]
+                every = torch.arange(len(have), device=device)
+                asked = network.ask(column, target, network.total_gist(encoded, seen, every))
+                hidden = network.trunk(network.seen(encoded, seen, every), [asked], [generator.causal])[0]
                 residuals.append(generator.residual(hidden, target))
         if residuals:
             generator.calibrate(torch.cat(residuals))

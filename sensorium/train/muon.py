@@ -59,5 +59,7 @@ def orthogonal(x: torch.Tensor, steps: int = 5) -> torch.Tensor:
     x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        change = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        change.diagonal(dim1=1, dim2=2).add_(a)  # a x + (b g + c g²) x as one product
+        x = change @ x
     return x
