@@ -18,9 +18,12 @@ from sensorium.core.settings import build
 
 SETTINGS = (
     "column.concept.kind=out",  # the name without man, woman or person: it would give the name away
+    *(f"column.image.{key}" for key in ("trim=true", "grey=0.2", "stroke=0.6")),  # studios differ in margins, colours and outlines
     "data.validation=0.03",
     "data.same=id",
-    "sample.weights=name:4,tags:2",
+    "sample.weights=name:12,tags:2",
+    "sample.alone=0.8",
+    "sample.everything=0.1",
 )
 SPLITS = {"test_new_style": "known concepts, drawn by a studio in a style not seen for them", "test_new_concept": "new concepts"}
 

@@ -52,8 +52,8 @@ class Sampler:
         network: Network,
         targets: Sequence[str] = (),
         *,
-        plans: int = 2,
-        share: float = 0.6,
+        plans: int = 3,
+        share: float = 1.0,
         alone: float = 0.6,
         everything: float = 0.2,
         absent: float = 0.1,
@@ -94,7 +94,7 @@ class Sampler:
     def draw(self, rows: int, seed: Sequence[int]) -> list[Plan]:
         """The plans of one step; the same for the same seed."""
         rng, columns = np.random.default_rng(list(seed)), self.looked_at(seed)
-        each = max(1, round(rows * self.share / self.plans))  # of one size, as a new size is slow (``layers.shapes``)
+        each = max(1, int(rows * self.share / self.plans))  # of one size, as a new size is slow (``layers.shapes``)
         told, plans, kind = rng.permutation(rows), [], rng.random()
         for number in range(min(self.plans, rows // each)):
             part = told[number * each : (number + 1) * each]

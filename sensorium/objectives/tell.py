@@ -22,7 +22,7 @@ class Tell(Objective):
             and teaches the stems with every row, not with those alone that a plan shows.
     """
 
-    def __init__(self, *, weight: float = 1.0, long: float = 0.5, short: float = 0.3, direct: float = 0.3) -> None:
+    def __init__(self, *, weight: float = 1.0, long: float = 1.0, short: float = 0.3, direct: float = 1.5) -> None:
         super().__init__()
         self.weight, self.long, self.short, self.direct = weight, long, short, direct
 

@@ -76,7 +76,7 @@ class Loop:
         batch: int = 128,
         accumulate: int = 1,
         optimizer: Name = "muon",
-        lr: float = 3e-3,
+        lr: float = 5e-3,
         decay: float = 0.05,
         beta1: float = 0.9,
         beta2: float = 0.98,

@@ -28,7 +28,7 @@ class Optimizer:
         lr: peak learning rate; decay: weight decay, on matrices; beta1, beta2: of AdamW.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], *, name: Name = "muon", lr: float = 3e-3, decay: float = 0.05,
+    def __init__(self, modules: Sequence[nn.Module], *, name: Name = "muon", lr: float = 5e-3, decay: float = 0.05,
                  beta1: float = 0.9, beta2: float = 0.98) -> None:
         named = list(itertools.chain.from_iterable(module.named_parameters(prefix=str(i)) for i, module in enumerate(modules)))
         named = [(key, p) for key, p in named if p.requires_grad]

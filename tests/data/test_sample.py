@@ -66,8 +66,9 @@ def test_plans_make_sense(shape: tuple[int, int, int], rows: int, seed: int, ste
     assert [(p.rows.tolist(), p.seen, p.asked) for p in plans] == [(p.rows.tolist(), p.seen, p.asked) for p in again]
     dealt = np.concatenate([p.rows.numpy() for p in plans])
     assert len(set(dealt.tolist())) == len(dealt) and dealt.min() >= 0 and dealt.max() < rows
+    assert len(plans) == min(sampler.plans, rows)
     sizes = {len(plan.rows) for plan in plans}
-    assert sizes == {max(1, round(rows * sampler.share / sampler.plans))} and abs(len(dealt) - rows * sampler.share) <= sampler.plans
+    assert sizes == {max(1, int(rows * sampler.share / sampler.plans))} and abs(len(dealt) - rows * sampler.share) <= sampler.plans
     for plan in plans:
         assert not set(plan.seen) & set(plan.asked) and set(plan.seen) | set(plan.asked) <= set(looked_at)
         assert set(plan.asked) <= set(made.asked_columns) and (np.diff(plan.rows.numpy()) > 0).all() and len(plan.rows)
