@@ -21,7 +21,7 @@ SETTINGS = (
     *(f"column.image.{key}" for key in ("trim=true", "grey=0.2", "stroke=0.6")),  # studios differ in margins, colours and outlines
     "data.validation=0.03",
     "data.same=id",
-    "sample.weights=name:12,tags:2",
+    "sample.weights=name:12,tags:2,image:3",
     "sample.alone=0.8",
     "sample.everything=0.1",
 )

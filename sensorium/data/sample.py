@@ -44,7 +44,7 @@ class Sampler:
         absent: chance of a column to be in neither set.
         most: how many matched columns of one modality a step looks at; where there are more, they take turns, so that
             ten translations of a name cost a step no more than two.
-        weights: how often a column takes its turn, and a long one (text) is asked, relative to others; ``name:3``.
+        weights: how often a column takes its turn, is seen alone, and a long one (text) is asked, relative to others; ``name:3``.
     """
 
     def __init__(
@@ -126,11 +126,13 @@ class Sampler:
         return [c for c in columns if c in seen], [c for c in columns if c in asked - seen]
 
     def one(self, rng: np.random.Generator, may: Sequence[str], wanted: set[str]) -> set[str]:
-        """One column to be seen alone: of another modality than what is wanted if there is one, each modality as often."""
+        """One column to be seen alone: of another modality than what is wanted if there is one, by weight; columns of one
+        modality share theirs."""
         kinds = {c: kind for kind, columns in self.kinds.items() for c in columns}
         said = {kinds[c] for c in wanted if c in kinds}
-        pool = [c for c in may if c in kinds and kinds[c] not in said] or [c for c in may if c in kinds] or list(may)
+        may = [c for c in may if self.weights[c] > 0]
+        pool = [c for c in may if c in kinds and kinds[c] not in said] or [c for c in may if c in kinds] or may
         if not pool:
             return set()
-        share = np.array([1 / sum(kinds.get(d) is kinds.get(c) for d in pool) for c in pool])
+        share = np.array([self.weights[c] / sum(kinds.get(d) is kinds.get(c) for d in pool) for c in pool])
         return {str(rng.choice(pool, p=share / share.sum()))}
