@@ -26,7 +26,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
     (tmp_path / "query.png").write_bytes(drawing("red", "bar", 3))
     said = sensorium(tmp_path, "columns", "train.parquet")
     assert all(kind in said for kind in ("image", "text", "category", "number", "date", "series", "audio"))
-    sensorium(tmp_path, "fit", "train.parquet", "--out", "run", "--epochs", "30", "--seed", "0", "train.lr=0.005",
+    sensorium(tmp_path, "fit", "train.parquet", "--out", "run", "--epochs", "20", "--seed", "0", "train.lr=0.005",
               *[setting for setting in TINY if not setting.startswith("baselines")], "baselines.share=1")
     for name in ("settings.json", "schema.json", "splits.parquet", "environment.json", "metrics.jsonl", "model.safetensors", "report.html"):
         assert (tmp_path / "run" / name).stat().st_size, name
