@@ -12,6 +12,7 @@ import pytest
 
 FOLDER = Path(__file__).parent.parent / "examples"
 NEEDS = {"exercises": "seglearn", "basicmotions": "aeon", "vowels": "aeon", "airports": "vega_datasets"}
+ROWS = {"airports": "300"}  # of 56 states
 SMALL = ["network.width=24", "network.gist=24", "trunk.depth=1", "trunk.heads=2", "train.batch=16", "train.precision=fp32",
          "baselines.share=20", "baselines.most=1"]  # fmt: skip
 
@@ -23,7 +24,7 @@ def test_every_example_is_run():
 @pytest.mark.parametrize("name", NEEDS)
 def test_an_example_runs(name, tmp_path):
     pytest.importorskip(NEEDS[name])
-    command = [sys.executable, "-W", "error", str(FOLDER / f"{name}.py"), "--epochs", "2", "--rows", "70", "--out", str(tmp_path)]
+    command = [sys.executable, "-W", "error", str(FOLDER / f"{name}.py"), "--epochs", "2", "--rows", ROWS.get(name, "70"), "--out", str(tmp_path)]
     done = subprocess.run([*command, *SMALL], capture_output=True, text=True, timeout=300, check=False,
                           env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -37,7 +38,7 @@ def grow_trees(
         started = time.perf_counter()
         model, rounds, best, score = new_trees(sort, FIRST, len(y), seed), FIRST, 0, -math.inf
         while True:
-            model.set_params(max_iter=rounds).fit(x, y)
+            grown(model.set_params(max_iter=rounds), x, y)
             scores = [judge(answers, said, sort) for said in model.staged_predict(held)]
             best, score = int(np.argmax(scores)) + 1, max(scores)
             took = time.perf_counter() - started
@@ -51,7 +52,14 @@ def grow_trees(
 def fit_trees(x: np.ndarray, y: np.ndarray, sort: bool, rounds: int, seed: int) -> Trees:
     """So many rounds of trees."""
     with one_thread():
-        return new_trees(sort, rounds, len(y), seed).fit(x, y)
+        return grown(new_trees(sort, rounds, len(y), seed), x, y)
+
+
+def grown(model: Trees, x: np.ndarray, y: np.ndarray) -> Trees:
+    """``model``, fitted. That nearly every row may be a class of its own is no news here: what is asked was chosen."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        return model.fit(x, y)
 
 
 def last_round(model: Trees, x: np.ndarray, rounds: int) -> np.ndarray:

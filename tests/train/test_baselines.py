@@ -241,3 +241,11 @@ def test_each_column_keeps_a_share_of_the_features() -> None:
     strong, weak = y[:, None] + 0.1 * rng.standard_normal((500, 40)), rng.standard_normal((500, 40))
     picked = trees.pick(np.concatenate([strong, weak], 1), y, False, [40, 40], 20)
     assert len(picked) == 20 and (picked >= 40).sum() == 5
+
+
+@pytest.mark.filterwarnings("error")
+def test_nearly_as_many_classes_as_rows_are_no_warning():
+    from sensorium.train.trees import fit_trees
+
+    x = np.arange(24.0)[:, None]
+    assert len(fit_trees(x, np.arange(24) * 2 // 3, True, 2, 0).classes_) > 12
