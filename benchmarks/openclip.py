@@ -24,8 +24,8 @@ BATCH, SIDE, WIDTH, LAYERS, PATCH, SEED = 128, 64, 256, 6, 8, 0
 RESNET = {"layers": (2, 2, 2, 2), "width": 32}
 """As many parameters as the ViT, to a few percent."""
 OTHERS = ("style", "tags", "name_de", "name_fr", "name_es", "name_ja", "group", "year", "spoken", "spoken_language", "concept")
-ALIKE = 832
-"""Our width at which a picture's and a name's stems and heads have as many parameters as the peer without its words."""
+ALIKE = 480
+"""Our width at which all that is learned but the words has about as many parameters as the peer's towers."""
 BUDGETS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 """Seconds that ours is given, each a training of its own, until one reaches what the peer reached."""
 
