@@ -47,20 +47,19 @@ def growth(path: Path, folder: Path) -> tuple[float, float]:
     """MiB by which a fit of thirty steps grows the process, and its seconds."""
     import time
 
+    import pyarrow.parquet as pq
+
     import sensorium.train.fit
     from sensorium import Model
 
     sensorium.train.fit.report = lambda *_, **__: None
-    rows = {"n": 0}
+    rows = pq.read_metadata(path).num_rows
 
     def fit() -> None:
-        model = Model.fit(path, out=folder, epochs=30 * 128 / rows["n"], quiet=True,
+        model = Model.fit(path, out=folder, epochs=30 * 128 / rows, quiet=True,
                           settings=["baselines.share=0", "trackers=none", "train.batch=128"])
         assert model.facts["steps"] >= 20
 
-    import pyarrow.parquet as pq
-
-    rows["n"] = pq.read_metadata(path).num_rows
     start = time.perf_counter()
     return memory_growth(fit), time.perf_counter() - start
 

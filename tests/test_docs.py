@@ -27,8 +27,6 @@ import shlex, sys
 import sensorium.train.fit
 from sensorium.cli import main
 
-sensorium.train.fit.report = lambda *given, **named: None
-
 def sh(line):
     sys.argv = shlex.split(line, comments=True)
     try:
@@ -51,9 +49,10 @@ def pets(tmp_path_factory):
     return folder
 
 
-def program(folder, code):
-    """Run Python of the docs, in which fits are short."""
+def program(folder, code, report=False):
+    """Run Python of the docs, in which fits are short and, unless said otherwise, without a report."""
     code = code.replace("minutes=5", f"epochs=1, settings={SHORT.split()}")
+    code = code if report else "sensorium.train.fit.report = lambda *given, **named: None\n" + code
     code = re.sub(r"(sensorium fit .*?)(?:--minutes|--epochs) [\d.]+", rf"\1--epochs 1 {SHORT}", code)
     done = subprocess.run([sys.executable, "-c", RUNNER + code], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -62,8 +61,9 @@ def program(folder, code):
 def test_the_readme_runs(pets):
     (_, code), = blocks(ROOT / "README.md", "python")
     assert len([line for line in code.splitlines() if line.strip()]) == 8
-    program(pets, code)
-    assert (pets / "runs/copy/model.safetensors").is_file()
+    assert "minutes=5" in code
+    program(pets, code, report=True)
+    assert (pets / "runs/copy/model.safetensors").is_file() and (pets / "runs/pets/report.html").is_file()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs" and page.name != "add-a-modality.md"],

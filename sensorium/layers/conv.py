@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 Norm = Literal["group", "layer", "weight", "batch", "none"]
+Ragged = Literal["layer", "weight", "batch", "none"]
+"""Norms for rows of different lengths: one over all positions would make a row's tokens depend on its padding."""
 
 GAIN = 1.7015
 """Makes GELU keep the variance of a unit Gaussian (Brock et al. 2021, arXiv 2101.08692, section 4)."""

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile
-from sensorium.layers.conv import Conv, Norm, present, sinusoid, working_dtype
+from sensorium.layers.conv import Conv, Ragged, present, sinusoid, working_dtype
 from sensorium.layers.mel import log_mel, resample
 from sensorium.modalities import Cells, Modality, Stem
 
@@ -59,7 +59,7 @@ class Audio(Modality):
         hop_ms: float = 16.0,
         seconds: float = 4.0,
         max_minutes: float = 10.0,
-        norm: Norm = "layer",
+        norm: Ragged = "layer",
         speed: float = 0.15,
         pitch: float = 2.0,
         gain_db: float = 6.0,
@@ -245,7 +245,7 @@ class Spectral(Stem):
     convolution of one input channel, or of width 1, reaches a tenth to a quarter of the speed on a CPU.
     """
 
-    def __init__(self, width: int, mels: int, norm: Norm) -> None:
+    def __init__(self, width: int, mels: int, norm: Ragged) -> None:
         super().__init__()
         self.bands = -(-mels // STRIDE) * STRIDE
         self.patch = nn.Linear(16, 32)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile
-from sensorium.layers.conv import Conv, Norm, present, sinusoid, working_dtype
+from sensorium.layers.conv import Conv, Ragged, present, sinusoid, working_dtype
 from sensorium.modalities import Cells, Modality, Stem
 
 STRIDE = 16
@@ -55,7 +55,7 @@ class Series(Modality):
         *,
         length: int = 256,
         order: Literal["auto", "time_first", "channels_first"] = "auto",
-        norm: Norm = "layer",
+        norm: Ragged = "layer",
         jitter: float = 0.05,
         scaling: float = 0.2,
         warp: float = 0.2,
@@ -315,7 +315,7 @@ class Temporal(Stem):
     Kernels of several lengths see fast and slow movements alike (InceptionTime, arXiv 1909.04939).
     """
 
-    def __init__(self, width: int, channels: int, norm: Norm) -> None:
+    def __init__(self, width: int, channels: int, norm: Ragged) -> None:
         super().__init__()
         self.scales = nn.ModuleList(
             Conv(3 * channels, 32, kernel=(1, kernel), stride=(1, 2), norm=norm) for kernel in (3, 9, 27)

@@ -435,3 +435,35 @@ def test_state_is_empty_and_loads():
     image = Image()
     image.load_state(image.state())
     assert image.state() == {} and image.tokens() is None and image.shared() is None
+
+
+def test_trimmed_pictures_lose_their_margins_whatever_these_are():
+    def drawn(mode, background):
+        image = Pillow.new(mode, (60, 80), background)
+        image.paste((200, 0, 0, 255)[: len(mode)], (20, 30, 30, 40))
+        out = io.BytesIO()
+        image.save(out, "PNG")
+        return out.getvalue()
+
+    for cell in (drawn("RGB", (255, 255, 255)), drawn("RGBA", (0, 0, 0, 0))):
+        assert (Image(size=16, trim=True).read(cell) == (200, 0, 0)).all()
+        assert (Image(size=16).read(cell) == 255).mean() > 0.5
+    blank = drawn("RGB", (200, 0, 0))  # nothing but one colour, and nothing but white
+    assert (Image(size=16, trim=True).read(blank) == (200, 0, 0)).any()
+
+
+@pytest.mark.parametrize(("setting", "holds"), [
+    ("grey", lambda before, after: (after.max(1).values == after.min(1).values).all() and (before != after).any()),
+    ("stroke", lambda before, after: (after != before).flatten(1).any(1).all()),
+    ("bend", lambda before, after: (after != before).flatten(1).any(1).all()),
+])
+def test_each_variation_does_what_it_says(setting, holds):
+    still = {"turn": 0.0, "zoom": 0.0, "move": 0.0, "colour": 0.0}
+    pixels = torch.full((6, 3, 32, 32), 255, dtype=torch.uint8)
+    pixels[:, 0, 8:20, 12:14] = 40
+    pixels[:, 2, 20:26, 4:24] = 90
+    cells = {"pixels": pixels.contiguous(memory_format=torch.channels_last)}
+    before = Image(size=32, **still).augment(cells, torch.Generator().manual_seed(0))["pixels"].int()
+    assert (before - pixels.int()).abs().max() <= 1
+    after = Image(size=32, **still, **{setting: 1.0 if setting != "bend" else 0.2}).augment(cells, torch.Generator().manual_seed(0))
+    assert holds(before, after["pixels"].int())
