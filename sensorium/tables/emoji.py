@@ -145,6 +145,8 @@ def concept(name: str) -> str:
     name = name.lower().removesuffix(" facing right")
     if name in _SAME:
         return _SAME[name]
+    if name.startswith("family "):  # one parent and two children are no variant of two parents and one child
+        return " ".join({"boy": "child", "girl": "child", "man": "adult", "woman": "adult"}.get(w, w) for w in name.split())
     return " ".join(_PEOPLE.sub(" ", name).split()) or name
 
 
