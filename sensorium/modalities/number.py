@@ -32,13 +32,15 @@ class Number(Modality):
         decimal: the decimal sign in cells that are text.
         thousands: the sign between groups of three digits in cells that are text; empty: there is none.
         noise: standard deviation of what training adds to a score that is seen.
-        waves: frequencies of the sines and cosines of the score that the stem sees (arXiv 2203.05556).
+        waves: frequencies of the sines and cosines of the score that the stem sees; bins: equal shares of the values, each of
+            which it sees filled from 0 to 1 (both Gorishniy et al. 2022, arXiv 2203.05556).
     """
 
     generator = "quantile"
 
-    def __init__(self, *, decimal: str = ".", thousands: str = "", noise: float = 0.02, waves: int = 6) -> None:
-        self.decimal, self.thousands, self.noise, self.waves = decimal, thousands, noise, waves
+    def __init__(self, *, decimal: str = ".", thousands: str = "", noise: float = 0.02, waves: int = 6,
+                 bins: int = 32) -> None:
+        self.decimal, self.thousands, self.noise, self.waves, self.bins = decimal, thousands, noise, waves, bins
         self.quantiles, self.decimals = Quantiles(), -1
 
     @classmethod
@@ -111,7 +113,7 @@ class Number(Modality):
         return {**cells, "score": score + noise, "raw": cells["raw"] + noise, "whole": score}
 
     def stem(self, width: int) -> Stem:
-        return _NumberStem(width, self.waves)
+        return _NumberStem(width, self.waves, self.bins)
 
     def tokens(self) -> Tokens:
         return Tokens(length=1, width=1)
@@ -167,15 +169,17 @@ def errors(truth: np.ndarray, said: np.ndarray) -> dict[str, float]:
 
 
 class _NumberStem(Stem):
-    """One token from the score, the compressed raw value and waves of the score."""
+    """One token from the score, the compressed raw value, waves of the score and the bins below it."""
 
-    def __init__(self, width: int, waves: int) -> None:
+    def __init__(self, width: int, waves: int, bins: int) -> None:
         super().__init__()
+        self.bins = bins
         self.register_buffer("frequencies", math.pi / 4 * 2.0 ** torch.arange(waves), persistent=False)
-        self.enter, self.leave = nn.Linear(2 + 2 * waves, width), nn.Linear(width, width)
+        self.enter, self.leave = nn.Linear(2 + 2 * waves + bins, width), nn.Linear(width, width)
 
     def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor | None]:
-        score, raw = cells["score"].clamp(-8, 8), cells["raw"].clamp(-16, 16)
-        angle = score * self.frequencies.to(score.dtype)
-        x = torch.cat([score, raw, angle.sin(), angle.cos()], 1)
+        score, raw = cells["score"].float().clamp(-8, 8), cells["raw"].clamp(-16, 16)
+        angle = score * self.frequencies
+        filled = (torch.special.ndtr(score) * self.bins - torch.arange(self.bins, device=score.device)).clamp(0, 1)
+        x = torch.cat([score, raw, angle.sin(), angle.cos(), filled], 1)
         return self.leave(nn.functional.gelu(self.enter(x.to(self.enter.weight.dtype)))).unsqueeze(1), None
