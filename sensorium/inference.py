@@ -137,16 +137,21 @@ class Rows:
     @torch.inference_mode()
     def say(self, column: str, seen: Sequence[str] | None = None, rows: np.ndarray | None = None, seed: int = 0,
             hide: Callable[[str], np.ndarray] | None = None, **options: Any) -> Answers:
-        """Ask a column of some rows, from what they have of ``seen`` (all others by default).
+        """Ask a column of some rows, from what they have of ``seen``.
 
+        By default they show all others but those that the network leaves unheeded; a row that has nothing else shows these.
         ``hide(column)`` may say which of all rows must not show a column (bool [n]).
         """
+        unheeded = set(self.network.unheeded.get(column, ())) if seen is None else set()
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
         modality, generator = self.network.modalities[column], torch.Generator(self.device).manual_seed(seed)
         encoded = self.shown(seen)
         if hide is not None:
             encoded = {c: dataclasses.replace(e, place=e.place.masked_fill(torch.from_numpy(hide(c)).to(self.device), -1))
                        for c, e in encoded.items()}
+        if unheeded & set(encoded):
+            served = sum((e.place >= 0 for c, e in encoded.items() if c not in unheeded), torch.zeros(self.count, device=self.device)) > 0
+            encoded = {c: dataclasses.replace(e, place=e.place.masked_fill(served, -1)) if c in unheeded else e for c, e in encoded.items()}
         asked = torch.arange(self.count) if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
         cells: list[Any] = []
         scores, probabilities, interval = [], [], []

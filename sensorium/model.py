@@ -100,7 +100,8 @@ class Model:
         weights.with_suffix(".tmp").replace(weights)
         described = {
             "format": FORMAT, "schema": self.schema.to_json(), "settings": self.settings, "facts": self.facts,
-            "modalities": {column: m.state() for column, m in self.network.modalities.items()}, "sha256": digest(weights),
+            "modalities": {column: m.state() for column, m in self.network.modalities.items()},
+            "unheeded": self.network.unheeded, "sha256": digest(weights),
         }
         path = folder / "model.json"
         path.with_suffix(".tmp").write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
@@ -136,6 +137,7 @@ class Model:
                 modality.load_state(described["modalities"][column])
             network = make_network(modalities, described["settings"], 0)
             network.load_state_dict(tensors)
+            network.unheeded = {column: tuple(names) for column, names in described.get("unheeded", {}).items()}
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError, OSError) as error:
             raise UserError(f"'{folder}' can't be read as a model: {error}") from error
         return cls(network.to(usable(device)), schema, described["settings"], described["facts"], folder)
@@ -221,7 +223,7 @@ class Model:
                             f"Possible: {', '.join(self.network.asked_columns) or 'none'}.")
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
         check(self.network.generator(column).sample, options, f"generate for '{column}'")
-        said = [part.say(column, wanted, seed=mix(seed, i), **options) for i, part in enumerate(self.windows(rows, wanted, note))]
+        said = [part.say(column, seen, seed=mix(seed, i), **options) for i, part in enumerate(self.windows(rows, wanted, note))]
         return Answers.joined(said)
 
     def search(self, query: Mapping[str, Any], *, among: Any, column: str | None = None, k: int = 10,

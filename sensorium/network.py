@@ -76,8 +76,12 @@ class Network(nn.Module):
         trunk: how columns are fused; its width is ``width``.
         generators: for each column that can be asked, how it is said. Columns may share one.
         width: size of a token; gist: size of a gist.
-        summary: give the trunk each matched column's gist as one more token, and let asked tokens begin with what the gists of
-            all that is seen say together.
+        summary: give the trunk each matched column's gist as one more token, and let asked tokens begin with what all that is
+            seen says in sum (``overview``).
+
+    Attributes:
+        unheeded: for each asked column those that an answer leaves out, unless it is told what to see or has nothing else:
+            on rows held out they mislead.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Network(nn.Module):
         super().__init__()
         self.modalities = dict(modalities)
         self.columns = list(modalities)
+        self.unheeded: dict[str, tuple[str, ...]] = {}
         self.width, self.summary = width, summary
         self.stem_of = {column: modality.shared() or slug(column, i) for i, (column, modality) in enumerate(modalities.items())}
         self.stems, self.heads = nn.ModuleDict(), nn.ModuleDict()
@@ -109,6 +114,7 @@ class Network(nn.Module):
         nn.init.normal_(self.asked_mark.weight, std=0.02)
         self.from_gist = nn.Linear(gist, width) if summary else None
         self.heard = nn.Linear(gist, width, bias=False) if summary else None
+        self.felt = nn.Linear(width, width, bias=False) if summary else None
         self.to_gist = nn.Linear(width, gist)
         # Small beside the gists it is added to; not zero, so that what has none of them gets a unit vector as well.
         nn.init.normal_(self.to_gist.weight, std=0.05 / width)
@@ -130,16 +136,17 @@ class Network(nn.Module):
         for plan in plans:
             asked = [column for column in plan.asked if column in encoded]
             targets, places, segments = [], [], [self.ask_gist(len(plan.rows))]
-            total = self.total_gist(encoded, plan.seen, plan.rows)
+            overview = self.overview(encoded, plan.seen, plan.rows)
             for column in asked:
                 place = encoded[column].place[plan.rows]
                 target = self.modalities[column].target(rows_of(batch.cells[column], place.clamp(min=0)))
                 targets.append(target)
                 places.append(place >= 0)
-                segments.append(self.ask(column, target, total))
+                segments.append(self.ask(column, target, overview))
             causal = [False, *(self.generator(column).causal for column in asked)]
-            seen = self.seen(encoded, plan.seen, plan.rows)
+            seen = self.seen(encoded, plan.seen, plan.rows, plan.brief)
             hidden = self.trunk(seen, segments, causal)
+            total = self.total_gist(encoded, plan.seen, plan.rows)
             fused.append(Fused(plan.rows, plan.seen, self.fused_gist(total, hidden[0])))
             for column, said, target, present in zip(asked, hidden[1:], targets, places, strict=True):
                 if present.any():
@@ -181,8 +188,11 @@ class Network(nn.Module):
             found[column] = Encoded(index, place, part + mark.to(part.dtype), here, gist)
         return found
 
-    def seen(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> Seen:
-        """The seen tokens of some rows of a batch; column "" is one token that every row has."""
+    def seen(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor, brief: bool = False) -> Seen:
+        """The seen tokens of some rows of a batch; column "" is one token that every row has.
+
+        ``brief``: of columns with a gist the token of that gist only.
+        """
         mark = self.seen_mark.weight[len(self.columns)]
         result = {"": (mark.expand(len(rows), 1, -1), torch.ones(len(rows), 1, dtype=torch.bool, device=mark.device))}
         for column in columns:
@@ -190,7 +200,8 @@ class Network(nn.Module):
                 part = encoded[column]
                 place = part.place[rows]
                 at = place.clamp(min=0)
-                result[column] = (part.tokens.index_select(0, at), part.mask[at] & (place >= 0).unsqueeze(1))
+                some = slice(0, 1 if brief and self.summary and part.gist is not None else None)
+                result[column] = (part.tokens[:, some].index_select(0, at), part.mask[at, some] & (place >= 0).unsqueeze(1))
         dtype = next((tokens.dtype for column, (tokens, _) in result.items() if column), mark.dtype)
         result[""] = (result[""][0].to(dtype), result[""][1])
         return result
@@ -204,22 +215,36 @@ class Network(nn.Module):
 
     def hear(self, gist: torch.Tensor, column: str, target: torch.Tensor) -> torch.Tensor:
         """What the segment of ``column`` hears from gists [n, gist] where there is no trunk: [n, k, width]."""
-        return F.layer_norm(self.ask(column, target, gist), (self.width,))
+        return F.layer_norm(self.ask(column, target, self.say_of(gist)), (self.width,))
 
-    def ask(self, column: str, target: torch.Tensor, gist: torch.Tensor) -> torch.Tensor:
+    def ask(self, column: str, target: torch.Tensor, overview: torch.Tensor | None) -> torch.Tensor:
         """Input tokens [n, k, width] of an asked segment: see ``begin_asked``."""
-        return self.begin_asked(column, self.generator(column).ask(target), gist)
+        return self.begin_asked(column, self.generator(column).ask(target), overview)
 
-    def begin_asked(self, column: str, tokens: torch.Tensor, gist: torch.Tensor) -> torch.Tensor:
-        """Asked tokens [n, k, width] with the column's mark and what the gist of all that is seen [n, gist] says.
+    def begin_asked(self, column: str, tokens: torch.Tensor, overview: torch.Tensor | None) -> torch.Tensor:
+        """Asked tokens [n, k, width] with the column's mark and the overview of what is seen [n, width].
 
-        That is a way past the trunk from what is seen to what is said: the trunk begins at a linear model of the gist and
-        can only learn to be better.
+        That is a way past the trunk from what is seen to what is said: the trunk begins at a linear model of the sum and
+        can only learn to be better, and its first layer meets all columns in one token.
         """
         tokens = tokens + self.asked_mark.weight[self.columns.index(column)].to(tokens.dtype)
-        if self.heard is None:
-            return tokens
-        return tokens + self.heard(F.normalize(gist, dim=-1)).unsqueeze(1).to(tokens.dtype)
+        return tokens if overview is None else tokens + overview.unsqueeze(1).to(tokens.dtype)
+
+    def say_of(self, gist: torch.Tensor) -> torch.Tensor | None:
+        """The overview [n, width] where gists [n, gist] are all that is seen; None without ``summary``."""
+        return None if self.heard is None else self.heard(F.normalize(gist, dim=-1))
+
+    def overview(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> torch.Tensor | None:
+        """What some rows show of ``columns`` in one vector [n, width]: from the sum of their gists, and the sum of the tokens of
+        what has none. None without ``summary``."""
+        result, tokens = self.say_of(self.total_gist(encoded, columns, rows)), []
+        for column in columns:
+            part = encoded.get(column)
+            if part is not None and part.gist is None:
+                place = part.place[rows]
+                here = (part.mask[place.clamp(min=0)] & (place >= 0).unsqueeze(1)).unsqueeze(-1)
+                tokens.append((part.tokens.index_select(0, place.clamp(min=0)) * here).sum(1))
+        return result if result is None or not tokens else result + self.felt(F.layer_norm(sum(tokens), (self.width,)))
 
     def ask_gist(self, rows: int) -> torch.Tensor:
         """The one token that asks for the gist, for each of ``rows`` rows."""
@@ -260,24 +285,25 @@ class Network(nn.Module):
     def say(self, encoded: Mapping[str, Encoded], column: str, seen: Sequence[str], rows: torch.Tensor,
             generator: torch.Generator | None = None, **options: object) -> Said:
         """Ask ``column`` of some rows, from what each has of ``seen``."""
-        listener = Listener(self, column, self.seen(encoded, seen, rows), self.total_gist(encoded, seen, rows))
+        listener = Listener(self, column, self.seen(encoded, seen, rows), self.overview(encoded, seen, rows))
         return self.generator(column).sample(listener, len(rows), rows.device, generator=generator, **options)
 
 
 class Listener:
     """The trunk as a generator sees it: asked tokens in, hidden out; what was seen is run once and remembered."""
 
-    def __init__(self, network: Network, column: str, seen: Seen, gist: torch.Tensor) -> None:
-        self.network, self.column, self.gist = network, column, gist
+    def __init__(self, network: Network, column: str, seen: Seen, overview: torch.Tensor | None) -> None:
+        self.network, self.column, self.overview = network, column, overview
         self.state = network.trunk.start(seen)
 
     def __call__(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
-        hidden, self.state = self.network.trunk.go_on(self.state, self.network.begin_asked(self.column, tokens, self.gist))
+        hidden, self.state = self.network.trunk.go_on(self.state, self.network.begin_asked(self.column, tokens, self.overview))
         return hidden
 
     def reorder(self, rows: torch.Tensor) -> None:
         """Take the remembered rows by index (beams, samples)."""
-        self.state, self.gist = self.network.trunk.reorder(self.state, rows), self.gist[rows]
+        self.state = self.network.trunk.reorder(self.state, rows)
+        self.overview = None if self.overview is None else self.overview[rows]
 
 
 class GistHead(nn.Module):

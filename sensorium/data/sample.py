@@ -25,11 +25,13 @@ class Plan:
     Attributes:
         rows: which rows of the batch, [n].
         seen: columns shown; asked: columns to be said. A column in neither is simply not there.
+        brief: show only the gists of those columns that have one, not their tokens.
     """
 
     rows: torch.Tensor
     seen: tuple[str, ...]
     asked: tuple[str, ...]
+    brief: bool = False
 
 
 class Sampler:
@@ -40,8 +42,10 @@ class Sampler:
         targets: columns the user wants predicted: asked in most plans, hardly ever seen.
         plans: how many different questions a step asks; its rows are dealt out among them.
         share: share of the batch's rows that go through the trunk. The rest is matched only.
-        alone: share of plans that see one column alone; everything: share that sees all but what is asked.
+        alone: share of plans that see one column alone; by default 0.6, and 0.2 where there are targets.
+        everything: share of plans that see all but what is asked; by default 0.2, and 0.3 where there are targets.
         absent: chance of a column to be in neither set.
+        brief: share of plans that show only the gists of what has one.
         most: how many matched columns of one modality a step looks at; where there are more, they take turns, so that
             ten translations of a name cost a step no more than two.
         weights: how often a column takes its turn, is seen alone, and a long one (text) is asked, relative to others; ``name:3``.
@@ -54,9 +58,10 @@ class Sampler:
         *,
         plans: int = 3,
         share: float = 1.0,
-        alone: float = 0.6,
-        everything: float = 0.2,
+        alone: float | None = None,
+        everything: float | None = None,
         absent: float = 0.1,
+        brief: float = 0.0,
         most: int = 3,
         weights: dict[str, float] | None = None,
     ) -> None:
@@ -69,7 +74,9 @@ class Sampler:
         for c in self.targets:
             if c not in asked:
                 raise UserError(f"The target '{c}' can't be asked by this version. Possible: {', '.join(asked) or 'none'}.")
-        self.plans, self.share, self.alone, self.everything, self.absent = plans, share, alone, everything, absent
+        self.plans, self.share, self.absent, self.brief = plans, share, absent, brief
+        self.alone = alone if alone is not None else 0.2 if self.targets else 0.6
+        self.everything = everything if everything is not None else 0.3 if self.targets else 0.2
         unknown_weights = set(weights or {}) - set(self.columns)
         if unknown_weights:
             raise unknown("column in sample.weights:", sorted(unknown_weights)[0], self.columns)
@@ -99,7 +106,7 @@ class Sampler:
         for number in range(min(self.plans, rows // each)):
             part = told[number * each : (number + 1) * each]
             seen, asked = self.question(rng, columns, (kind + number / self.plans) % 1)  # the kinds of a step differ
-            plans.append(Plan(torch.from_numpy(np.sort(part)), tuple(seen), tuple(asked)))
+            plans.append(Plan(torch.from_numpy(np.sort(part)), tuple(seen), tuple(asked), bool(rng.random() < self.brief)))
         return plans
 
     def question(self, rng: np.random.Generator, columns: Sequence[str], kind: float) -> tuple[list[str], list[str]]:

@@ -53,5 +53,5 @@ class Autoencode(Objective):
         place = step.encoded[column].place[rows]
         target = network.modalities[column].target({k: v[place] for k, v in step.batch.cells[column].items()})
         generator = network.generator(column)
-        hidden = network.trunk(seen, [network.ask(column, target, gist)], [generator.causal])[0]
+        hidden = network.trunk(seen, [network.ask(column, target, network.say_of(gist))], [generator.causal])[0]
         return generator.loss(hidden, target).float().mean()

@@ -69,8 +69,11 @@ def evaluate(
             entry |= beside(column, metric, modality, truth, have, rows, shown, baselines)
             alone = {c: modality.score(truth, rows.say(column, [c], have).cells).get(metric) for c in shown}
             entry["alone"] = {c: value for c, value in alone.items() if value is not None}
+            left = [c for c in network.unheeded.get(column, ()) if seen is None and c in shown]
+            if left:
+                entry["unheeded"] = left
             if curves:
-                missing[column] = curve(rows, column, metric, have, truth, shown)
+                missing[column] = curve(rows, column, metric, have, truth, shown, seen)
         results["columns"][column] = entry
         predictions[column] = Predictions(
             kind=kind, rows=have, truth=truth, said=said.cells, confidence=said.confidence,
@@ -125,14 +128,15 @@ def beside(column: str, metric: str, modality: Any, truth: list[Any], have: np.n
     }
 
 
-def curve(rows: Rows, column: str, metric: str, have: np.ndarray, truth: list[Any], shown: list[str]) -> list[tuple[float, float]]:
+def curve(rows: Rows, column: str, metric: str, have: np.ndarray, truth: list[Any], shown: list[str],
+          seen: Sequence[str] | None) -> list[tuple[float, float]]:
     """The metric as columns are removed at random, each with the same chance, on at most ``CURVE_ROWS`` rows."""
     some = np.linspace(0, len(have) - 1, min(len(have), CURVE_ROWS)).astype(np.int64)
-    part, points = have[some], []
+    part, points, nothing = have[some], [], np.zeros(rows.count, dtype=bool)
     for rate in RATES:
         rng = np.random.default_rng(0)
         gone = {c: rng.random(rows.count) < rate for c in shown}
-        said = rows.say(column, shown, part, hide=lambda c, gone=gone: gone[c])
+        said = rows.say(column, seen, part, hide=lambda c, gone=gone: gone.get(c, nothing))
         value = rows.network.modalities[column].score([truth[i] for i in some], said.cells).get(metric)
         if value is not None:
             points.append((rate, value))

@@ -23,7 +23,6 @@ import torch
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.parts import find, name_of
 from sensorium.core.settings import build, merge, parse
-from sensorium.data.batch import collate
 from sensorium.data.hashes import row_hashes
 from sensorium.data.prepare import Prepared, prepare
 from sensorium.data.quarantine import Quarantine, parse_max_bad
@@ -31,7 +30,6 @@ from sensorium.data.schema import Schema, infer
 from sensorium.data.split import Splits, split_rows
 from sensorium.data.table import Table
 from sensorium.layers.precision import usable
-from sensorium.network import Network
 from sensorium.train.baselines import ROWS as BASELINE_ROWS
 from sensorium.train.baselines import fit_baselines
 from sensorium.train.build import (
@@ -44,6 +42,7 @@ from sensorium.train.build import (
     plain,
 )
 from sensorium.train.loop import Journal, Loop, Progress
+from sensorium.train.settle import settle
 from sensorium.train.trackers import Tracker, make_trackers
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     remember(folder, opened, list(schema.columns), train_rows, resume)
     network = make_network(modalities, given, seed).to(device)
     loop = Loop(
-        network=network, objectives={k: o.to(device) for k, o in make_objectives(given).items()}, modalities=modalities,
+        network=network, objectives={k: o.to(device) for k, o in make_objectives(given, target).items()}, modalities=modalities,
         store=prepared.ready, rows=prepared.rows["train"], sampler=make_sampler(network, target, given),
         folder=folder / "checkpoints", seed=seed, minutes=minutes, epochs=None if minutes else epochs,
         **settings_of(Loop, given, "train"),
@@ -158,7 +157,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         "bad_rows": len(quarantine), "bad_cells": dict(quarantine.columns),
     }
     network.eval()
-    calibrate(network, prepared, schema)
+    settle(network, prepared, target)
     model = make(network, schema, given, facts, folder)
     model.save(folder)
     if at.stopped:
@@ -252,33 +251,6 @@ def plain_list(given: Mapping[str, Any], section: str) -> list[str]:
     """``trackers=tensorboard,wandb`` as a list."""
     value = given.get(section, {}).get("", "tensorboard")
     return [item for item in (value.split(",") if isinstance(value, str) else value) if item and item != "none"]
-
-
-@torch.inference_mode()
-def calibrate(network: Network, prepared: Prepared, schema: Schema) -> None:
-    """Widen the intervals of numbers and dates until they hold on the validation rows (conformal quantile regression)."""
-    rows = prepared.rows.get("validation", np.zeros(0, np.int64))[:2000]
-    device = next(network.parameters()).device
-    for column in network.asked_columns:
-        generator = network.generator(column)
-        if not hasattr(generator, "calibrate") or len(rows) < 20:
-            continue
-        residuals = []
-        for start in range(0, len(rows), 256):
-            part = rows[start : start + 256]
-            cells = {c: prepared.ready.cells(c, part) for c in network.columns if c in prepared.ready.columns}
-            have = [i for i, cell in enumerate(cells[column]) if cell is not None]
-            batch = collate(network.modalities, {c: [v[i] for i in have] for c, v in cells.items()}, len(have)).to(device)
-            if have:
-                target = network.modalities[column].target(batch.cells[column])
-                seen = [c for c in network.columns if c != column]
-                encoded = {c: network.encode(c, batch) for c in seen if c in batch.cells}
-                every = torch.arange(len(have), device=device)
-                asked = network.ask(column, target, network.total_gist(encoded, seen, every))
-                hidden = network.trunk(network.seen(encoded, seen, every), [asked], [generator.causal])[0]
-                residuals.append(generator.residual(hidden, target))
-        if residuals:
-            generator.calibrate(torch.cat(residuals))
 
 
 def plain_models(table: Table, prepared: Prepared, modalities: Mapping[str, Any], schema: Schema, folder: Path, seconds: float,

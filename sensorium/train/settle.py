@@ -1,0 +1,99 @@
+"""What is settled after training, on validation rows: which columns an answer heeds, and how wide intervals are.
+
+Columns differ in how soon they are known by heart: a name tells every training row apart, and a network that has learned
+names has no need of the numbers beside them, which alone would serve it on new rows ("What makes training multi-modal
+classification networks hard?", Wang et al. 2020, arXiv 1905.12681). Rows held out show which columns mislead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from sensorium.data.batch import collate
+from sensorium.data.prepare import Prepared
+from sensorium.network import Encoded, Network
+
+ROWS, FEWEST, JUDGES = 1000, 20, 40
+"""Validation rows looked at, at most and at least; and the fewest that can say that a column misleads."""
+ASKED, SHOWN = 8, 24
+"""Columns asked and columns judged, at most: the work grows with their product."""
+PART = 256
+
+
+@torch.inference_mode()
+def settle(network: Network, prepared: Prepared, targets: Sequence[str] = ()) -> None:
+    """Set ``network.unheeded`` and calibrate its intervals (conformal quantile regression) on the validation rows."""
+    rows = prepared.rows.get("validation", np.zeros(0, np.int64))
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), ROWS)).astype(np.int64)] if len(rows) >= FEWEST else rows[:0]
+    short = [c for c in network.asked_columns if network.modalities[c].tokens().length == 1]
+    judged = [c for c in short if c in targets] if targets else short[:ASKED]
+    for column in short:
+        generator = network.generator(column)
+        if not len(rows) or (column not in judged and not hasattr(generator, "calibrate")):
+            continue
+        held = Held(network, prepared, column, rows)
+        if column in judged and held.count >= JUDGES:
+            network.unheeded[column] = misleading(held)
+        if hasattr(generator, "calibrate") and held.count:
+            generator.calibrate(held.residuals([c for c in held.shown if c not in network.unheeded.get(column, ())]))
+
+
+def misleading(held: Held) -> tuple[str, ...]:
+    """The columns without which the answers on rows held out are better, one after the other, the worst first.
+
+    A column is left out where the mean loss falls by more than its standard error.
+    """
+    seen, out = list(held.shown), []
+    if len(seen) > SHOWN:
+        return ()
+    before = held.losses(seen)
+    while len(seen) > 1:
+        tried = {column: held.losses([c for c in seen if c != column]) for column in seen}
+        worst = max(tried, key=lambda column: sureness(before - tried[column]))
+        if sureness(before - tried[worst]) <= 1:
+            break
+        seen.remove(worst)
+        out.append(worst)
+        before = tried[worst]
+    return tuple(out)
+
+
+def sureness(gain: np.ndarray) -> float:
+    """A mean in units of its standard error."""
+    return float(gain.mean() / max(gain.std() / len(gain) ** 0.5, 1e-9))
+
+
+class Held:
+    """Rows held out that have a column, encoded once, to be asked for it from any others."""
+
+    def __init__(self, network: Network, prepared: Prepared, column: str, rows: np.ndarray) -> None:
+        self.network, self.column, self.generator = network, column, network.generator(column)
+        self.parts: list[tuple[Mapping[str, Encoded], torch.Tensor]] = []
+        shown, device = set(), next(network.parameters()).device
+        for start in range(0, len(rows), PART):
+            part = rows[start : start + PART]
+            cells = {c: prepared.ready.cells(c, part) for c in network.columns if c in prepared.ready.columns}
+            have = [i for i, cell in enumerate(cells[column]) if cell is not None]
+            if have:
+                batch = collate(network.modalities, {c: [v[i] for i in have] for c, v in cells.items()}, len(have)).to(device)
+                encoded = {c: network.encode(c, batch) for c in network.columns if c != column and c in batch.cells}
+                self.parts.append((encoded, network.modalities[column].target(batch.cells[column])))
+                shown |= set(encoded)
+        self.shown = [c for c in network.columns if c in shown]
+        self.count = sum(len(target) for _, target in self.parts)
+
+    def losses(self, seen: Sequence[str]) -> np.ndarray:
+        """The loss of each row [count] from what it has of some columns."""
+        return torch.cat([self.generator.loss(self.hidden(seen, *part), part[1]).float() for part in self.parts]).cpu().numpy()
+
+    def residuals(self, seen: Sequence[str]) -> torch.Tensor:
+        """How far each row's truth lies outside its interval; see ``Quantile.calibrate``."""
+        return torch.cat([self.generator.residual(self.hidden(seen, *part), part[1]) for part in self.parts])
+
+    def hidden(self, seen: Sequence[str], encoded: Mapping[str, Encoded], target: torch.Tensor) -> torch.Tensor:
+        network, every = self.network, torch.arange(len(target), device=target.device)
+        asked = network.ask(self.column, target, network.overview(encoded, seen, every))
+        return network.trunk(network.seen(encoded, seen, every), [asked], [self.generator.causal])[0]

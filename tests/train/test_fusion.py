@@ -1,0 +1,56 @@
+"""Fusion must do no harm: what says nothing beside what says all must not cost the answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sensorium import Model
+
+ROWS = 3000
+WORDS = np.array("amber birch coral delta ember flint grove heron indigo jade kelp linen maple north ochre pearl".split())
+SETTINGS = ("trackers=none", "baselines.share=0", "data.split=column:split")
+
+
+def some_words(rng: np.random.Generator, rows: int, count: int) -> list[str]:
+    return [" ".join(rng.choice(WORDS, count)) for _ in range(rows)]
+
+
+def useless(rng: np.random.Generator) -> pd.DataFrame:
+    """The class is in ``telling``'s first words, with one class in ten drawn anew; all other columns are noise."""
+    truth = rng.integers(0, 6, ROWS)
+    kinds = np.array("red green blue black white grey".split())
+    said = np.where(rng.random(ROWS) < 0.1, rng.integers(0, 6, ROWS), truth)
+    return pd.DataFrame({
+        "telling": [f"{kinds[k]} {words}" for k, words in zip(said, some_words(rng, ROWS, 4), strict=True)],
+        "words": some_words(rng, ROWS, 6),
+        "noise": rng.standard_normal(ROWS).astype(np.float32),
+        "answer": kinds[truth],
+    })
+
+
+def shared(rng: np.random.Generator) -> pd.DataFrame:
+    """The class is a band of ``number``; the text is one of five that hundreds of rows share."""
+    number = rng.random(ROWS).astype(np.float32)
+    band = np.clip(np.floor((number + rng.normal(0, 0.01, ROWS)) * 6), 0, 5).astype(int)
+    return pd.DataFrame({
+        "number": number,
+        "notice": np.array(some_words(rng, 5, 8))[rng.integers(0, 5, ROWS)],
+        "answer": np.array(list("abcdef"))[band],
+    })
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [useless, shared])
+def test_fused_answers_are_within_a_point_of_the_best_column(make, tmp_path: Path) -> None:
+    table = make(np.random.default_rng(0))
+    table["split"] = np.where(np.arange(ROWS) % 3 == 0, "test", "train")
+    Model.fit(table, out=tmp_path / "run", target="answer", epochs=20, seed=0, settings=SETTINGS)
+    entry = json.loads((tmp_path / "run" / "results-test.json").read_text(encoding="utf-8"))["columns"]["answer"]
+    best = max(entry["alone"].values())
+    assert best > 0.8, entry  # it has learned what there is to learn
+    assert entry["accuracy"] >= best - 0.01, entry
