@@ -22,6 +22,11 @@ from sensorium.network import Encoded, Network
 
 ROWS = 256
 
+MOST, DRAWN = 8, 64
+"""Texts that are drawn for a row to choose from: at most so many, and of so many tokens together."""
+SURENESS = 0.02
+"""What a nat of log-probability counts beside a cosine when a text is chosen."""
+
 
 @dataclasses.dataclass
 class Answers:
@@ -136,11 +141,15 @@ class Rows:
 
     @torch.inference_mode()
     def say(self, column: str, seen: Sequence[str] | None = None, rows: np.ndarray | None = None, seed: int = 0,
-            hide: Callable[[str], np.ndarray] | None = None, **options: Any) -> Answers:
+            hide: Callable[[str], np.ndarray] | None = None, candidates: int = 0, **options: Any) -> Answers:
         """Ask a column of some rows, from what they have of ``seen``.
 
         By default they show all others but those that the network leaves unheeded; a row that has nothing else shows these.
         ``hide(column)`` may say which of all rows must not show a column (bool [n]).
+
+        Of a text that has a gist several are drawn, and the one that recognises best what is seen is said, as an image is
+        chosen by CLIP in arXiv 2102.12092: ``candidates`` with the likeliest one; 1: only that; 0: as many as are cheap, 1 where
+        other options are given.
         """
         unheeded = set(self.network.unheeded.get(column, ())) if seen is None else set()
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
@@ -155,13 +164,19 @@ class Rows:
         asked = torch.arange(self.count) if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
         cells: list[Any] = []
         scores, probabilities, interval = [], [], []
-        for part in asked.to(self.device).split(ROWS):
+        choice = self.network.generator(column).causal and modality.matched and candidates != 1 and not (options and not candidates)
+        for part in asked.to(self.device).split(ROWS // 8 if choice else ROWS):
             if not len(part):
                 continue
             with autocast(self.precision, self.device):
                 said = self.network.say(encoded, column, seen, part, generator, **options)
-            cells += [modality.decode(tokens) for tokens in plain(said.tokens)]
-            scores.append(plain(said.score))
+            found, score = [modality.decode(tokens) for tokens in plain(said.tokens)], plain(said.score)
+            if choice:
+                length = plain((said.tokens > 0).sum(1)).clip(1)
+                count = np.full(len(part), candidates) if candidates else (DRAWN // length).clip(1, MOST)
+                found, score = self.chosen(column, encoded, seen, part, found, score, count, seed)
+            cells += found
+            scores.append(score)
             if said.probabilities is not None:
                 probabilities.append(plain(said.probabilities))
             if said.interval is not None:
@@ -170,6 +185,39 @@ class Rows:
         chances = np.concatenate(probabilities) if probabilities else None
         confidence = chances.max(1) if chances is not None else np.exp(np.minimum(score, 0))
         return Answers(cells, score, confidence, chances, interval or None)
+
+    def chosen(self, column: str, encoded: dict[str, Encoded], seen: Sequence[str], rows: torch.Tensor, cells: list[Any],
+               score: np.ndarray, count: np.ndarray, seed: int) -> tuple[list[Any], np.ndarray]:
+        """Of the text of each row and ``count`` - 1 drawn ones that whose gist is nearest to the gist of what is seen; its score.
+
+        All rows draw the same lots, so that what a row says doesn't hang on its neighbours.
+        """
+        lot = np.concatenate([np.full((count > k).sum(), k) for k in range(1, count.max())] or [np.zeros(0, np.int64)])
+        if not len(lot):
+            return cells, score
+        network, modality = self.network, self.network.modalities[column]
+        owner = np.concatenate([np.arange(len(count)), *(np.flatnonzero(count > k) for k in range(1, count.max()))])
+        again = rows[torch.from_numpy(owner[len(count) :]).to(self.device)]
+        with autocast(self.precision, self.device):
+            wanted = network.gists(encoded, seen, rows).float()
+            said = network.say(encoded, column, seen, again, torch.Generator().manual_seed(seed), temperature=1.0, top_p=0.95,
+                               lots=torch.from_numpy(lot))
+        cells = cells + [modality.decode(tokens) for tokens in plain(said.tokens)]
+        score = np.concatenate([score, plain(said.score)])
+        read = [modality.read(cell) for cell in cells]
+        batch = collate(network.modalities, {column: [modality.prepare(cell) if len(cell) else None for cell in read]}, len(cells))
+        value = np.full((count.max(), len(count)), -np.inf)
+        lot = np.concatenate([np.zeros(len(count), np.int64), lot])
+        value[lot, owner] = SURENESS * score - 1
+        if batch.cells:
+            with autocast(self.precision, self.device):
+                part = network.encode(column, batch.to(self.device))
+            at = plain(part.index)
+            value[lot[at], owner[at]] += 1 + plain((part.gist.float() * wanted[torch.from_numpy(owner[at]).to(self.device)]).sum(1))
+        place = np.zeros(value.shape, np.int64)
+        place[lot, owner] = np.arange(len(lot))
+        best = place[value.argmax(0), np.arange(len(count))]
+        return [cells[i] for i in best], score[best]
 
 
 def plain(x: torch.Tensor) -> np.ndarray:

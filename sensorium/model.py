@@ -194,14 +194,14 @@ class Model:
         return np.concatenate([part.gists(columns) for part in self.windows(rows, columns, note)])
 
     def predict(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0,
-                note: Callable[[str], None] | None = None, **options: Any) -> pa.Table:
+                note: Callable[[str], None] | None = None, candidates: int = 0, **options: Any) -> pa.Table:
         """The column's cells as the model sees them from the row's other columns.
 
         Returns:
             a table with ``value``, ``probability`` (how sure, 0 to 1) and, for numbers and dates, ``low`` and ``high``: the
             calibrated 90 % interval.
         """
-        said = self.answers(rows, column, seen, seed, note, **options)
+        said = self.answers(rows, column, seen, seed, note, candidates, **options)
         if not said.cells:  # the types that answers have
             return self.predict(pa.table({"": pa.nulls(1)}), column, seen, **options).slice(0, 0)
         parts: dict[str, Any] = {"value": said.cells, "probability": pa.array(said.confidence, pa.float32())}
@@ -209,13 +209,19 @@ class Model:
             parts |= {"low": [low for low, _ in said.interval], "high": [high for _, high in said.interval]}
         return pa.table(parts)
 
-    def generate(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0, **options: Any) -> list[Any]:
-        """Cells of a column, said from the row's others; ``temperature``, ``top_p``, ``beam`` are options for text."""
-        return self.answers(rows, column, seen, seed, None, **options).cells
+    def generate(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0, candidates: int = 0,
+                 **options: Any) -> list[Any]:
+        """Cells of a column, said from the row's others; ``temperature``, ``top_p``, ``beam`` are options for text.
+
+        Of ``candidates`` texts the one that recognises best what is seen is said; 0: up to eight, 1 where other options are given.
+        """
+        return self.answers(rows, column, seen, seed, None, candidates, **options).cells
 
     def answers(self, rows: Any, column: str, seen: Sequence[str] | None, seed: int,
-                note: Callable[[str], None] | None = None, **options: Any) -> Answers:
+                note: Callable[[str], None] | None = None, candidates: int = 0, **options: Any) -> Answers:
         """What the model says of a column, with scores."""
+        if candidates < 0:
+            raise UserError(f"candidates={candidates}: give 1 for the likeliest text, more to choose from, or 0 for as many as are cheap.")
         self.check([column, *(seen or ())])
         if column not in self.network.asked_columns:
             kind = name_of(self.network.modalities[column])
@@ -223,7 +229,7 @@ class Model:
                             f"Possible: {', '.join(self.network.asked_columns) or 'none'}.")
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
         check(self.network.generator(column).sample, options, f"generate for '{column}'")
-        said = [part.say(column, seen, seed=mix(seed, i), **options) for i, part in enumerate(self.windows(rows, wanted, note))]
+        said = [part.say(column, seen, seed=mix(seed, i), candidates=candidates, **options) for i, part in enumerate(self.windows(rows, wanted, note))]
         return Answers.joined(said)
 
     def search(self, query: Mapping[str, Any], *, among: Any, column: str | None = None, k: int = 10,

@@ -78,6 +78,7 @@ class Network(nn.Module):
         width: size of a token; gist: size of a gist.
         summary: give the trunk each matched column's gist as one more token, and let asked tokens begin with what all that is
             seen says in sum (``overview``).
+        drop: share of the tokens of a picture, a sound or a series that training hides, never all of a cell.
 
     Attributes:
         unheeded: for each asked column those that an answer leaves out, unless it is told what to see or has nothing else:
@@ -92,12 +93,13 @@ class Network(nn.Module):
         width: int,
         gist: int,
         summary: bool = True,
+        drop: float = 0.0,
     ) -> None:
         super().__init__()
         self.modalities = dict(modalities)
         self.columns = list(modalities)
         self.unheeded: dict[str, tuple[str, ...]] = {}
-        self.width, self.summary = width, summary
+        self.width, self.summary, self.drop = width, summary, drop
         self.stem_of = {column: modality.shared() or slug(column, i) for i, (column, modality) in enumerate(modalities.items())}
         self.stems, self.heads = nn.ModuleDict(), nn.ModuleDict()
         for column, key in self.stem_of.items():
@@ -173,6 +175,8 @@ class Network(nn.Module):
         tokens, mask = self.stems[key](joined([batch.cells[column] for column in columns]))
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        if self.training and self.drop and key in self.heads and self.modalities[columns[0]].shared() is None:
+            mask = thinned(mask, self.drop)  # texts, which share a stem, leave words out before it
         gists: Sequence[torch.Tensor | None] = [None] * len(columns)
         if key in self.heads:
             gist = F.normalize(self.heads[key](tokens, mask).float(), dim=-1)
@@ -320,6 +324,12 @@ class GistHead(nn.Module):
         weight = mask.unsqueeze(-1).to(tokens.dtype)
         x = self.norm((tokens * weight).sum(1) / weight.sum(1).clamp(min=1))
         return self.skip(x) + self.down(F.gelu(self.up(x)))
+
+
+def thinned(mask: torch.Tensor, share: float) -> torch.Tensor:
+    """A mask [n, k] without a random share of what is there; something is left of each row."""
+    chance = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1.0)
+    return mask & ((chance >= share) | (chance == chance.amax(1, keepdim=True)))
 
 
 def joined(parts: Sequence[Cells]) -> Cells:

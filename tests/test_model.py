@@ -239,6 +239,38 @@ def test_generated_text_follows_the_seed(fitted: Model, tiny: pa.Table) -> None:
     assert (beams.scores >= greedy.scores - 1e-4).all()
 
 
+def test_of_several_texts_the_one_nearest_to_what_is_seen_is_said(fitted: Model, tiny: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sensorium.inference.SURENESS", 0.0)  # a model that knows little finds all that it draws unlikely
+    rows, part = fitted.rows(tiny), np.arange(30)
+    wanted = fitted.embed(tiny.slice(0, 30), ["picture"])
+
+    def near(candidates: int) -> tuple[list[str], np.ndarray]:
+        said = rows.say("name", ["picture"], part, candidates=candidates).cells
+        return said, (fitted.embed(pa.table({"name": said}), ["name"]) * wanted).sum(1)
+
+    (first, one), (_, eight), (again, _), (same_again, _) = near(1), near(8), near(0), near(0)
+    assert eight.mean() > one.mean() and again == same_again
+    assert first == rows.say("name", ["picture"], part, beam=1).cells  # with other options there is no choice
+    with pytest.raises(UserError, match="candidates"):
+        fitted.generate(tiny, "name", candidates=-1)
+
+
+def test_what_is_unheeded_is_left_out_unless_asked_for_or_alone(fitted: Model, tiny: pa.Table, tmp_path: Path) -> None:
+    fitted.save(tmp_path)
+    model = Model.load(tmp_path)
+    others = [c for c in model.columns if c not in ("colour", "name")]
+    without = model.predict(tiny, "colour", others)
+    before = model.predict(tiny, "colour")
+    model.network.unheeded["colour"] = ("name",)
+    after = model.predict(tiny, "colour")
+    assert same(after.slice(0, 9), without.slice(0, 9)) and not same(before, after)
+    assert same(model.predict(tiny.select(["name"]), "colour"), model.predict(tiny, "colour", ["name"]))
+    model.save(tmp_path)
+    assert same(Model.load(tmp_path).predict(tiny, "colour"), after)
+    entry = model.evaluate(tiny.slice(0, 9))["columns"]["colour"]
+    assert entry["unheeded"] == ["name"] and "unheeded" not in model.evaluate(tiny.slice(0, 9), seen=["name"])["columns"]["colour"]
+
+
 # --- search ---------------------------------------------------------------------------------------------------------------------
 
 

@@ -170,6 +170,7 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 says the most likely.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw among the most likely tokens of this share.")] = 1.0,
     beam: Annotated[int, typer.Option(help="Sequences kept while searching for the most likely one.")] = 1,
+    candidates: Annotated[int, typer.Option(help="Texts to choose from by what they say of what is seen; 0: up to 8, 1 with other options.")] = 0,
 ) -> None:
     """Say a text column of every row from its other columns."""
     from sensorium.cli.files import check_ending, write_table
@@ -184,7 +185,7 @@ def generate(
     if options and column in model.network.asked_columns and not model.network.generator(column).causal:
         raise UserError(f"--temperature, --top-p and --beam are for text; '{column}' is a {model.schema.columns[column].kind}. "
                         "Leave them out: its likeliest value is said.")
-    write_table(model.predict(table, column, names(seen), seed, note, **options), out)
+    write_table(model.predict(table, column, names(seen), seed, note, candidates, **options), out)
     typer.echo(f"Wrote {out}")
 
 

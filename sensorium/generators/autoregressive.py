@@ -86,7 +86,7 @@ class Autoregressive(Generator):
     def sample(
         self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
         temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, beam: int = 1, length_penalty: float = 0.0,
-        max_length: int = 0,
+        max_length: int = 0, lots: torch.Tensor | None = None,
     ) -> Said:
         """Say the segment of each row; rows that have ended leave the batch where ``trunk`` has a ``reorder``.
 
@@ -97,6 +97,8 @@ class Autoregressive(Generator):
             beam: keep so many beginnings and give the best ending; never worse than the greedy one.
             length_penalty: beams are compared by log-probability / length^penalty (0: plain log-probability).
             max_length: ids said at most, the end included; 0: as many as in training.
+            lots: which random numbers each row draws by, [rows] from 0 on: rows of one lot draw by the same ones, so that what
+                a row says doesn't hang on how many others there are.
 
         Returns:
             ids [rows, length] up to and with the end, then 0; score: log-probability under the model itself.
@@ -116,11 +118,11 @@ class Autoregressive(Generator):
             return Said(torch.zeros(0, 1, dtype=torch.long, device=device), torch.zeros(0, device=device))
         if beam > 1:
             return self._beams(trunk, rows, device, longest, beam, length_penalty)
-        return self._one_by_one(trunk, rows, device, longest, generator, temperature, top_k, top_p)
+        return self._one_by_one(trunk, rows, device, longest, generator, temperature, top_k, top_p, lots)
 
     def _one_by_one(
         self, trunk: Trunk, rows: int, device: torch.device, longest: int, generator: torch.Generator | None,
-        temperature: float, top_k: int, top_p: float,
+        temperature: float, top_k: int, top_p: float, lots: torch.Tensor | None,
     ) -> Said:
         said = torch.full((rows, longest), PAD, device=device)
         score = torch.zeros(rows, device=device)
@@ -129,7 +131,13 @@ class Autoregressive(Generator):
         reorder = getattr(trunk, "reorder", None)
         for step in range(longest):
             logits = self.logits(trunk(tokens, step)[:, -1])
-            ids = logits.argmax(-1) if temperature == 0 else draw(logits / temperature, top_k, top_p, generator)
+            if temperature == 0:
+                ids = logits.argmax(-1)
+            elif lots is None:
+                ids = draw(logits / temperature, top_k, top_p, generator)
+            else:  # the largest of logits with Gumbel noise is a draw (arXiv 1411.0030)
+                noise = torch.empty(int(lots.max()) + 1, logits.shape[1]).exponential_(generator=generator).log_().neg_()
+                ids = (kept(logits / temperature, top_k, top_p) + noise[lots[live.cpu()]].to(device)).argmax(-1)
             gained = logits.log_softmax(-1).gather(1, ids.unsqueeze(1)).squeeze(1)
             ids, gained = ids.masked_fill(ended, PAD), gained.masked_fill(ended, 0.0)
             said[live, step] = ids
@@ -196,6 +204,11 @@ class Autoregressive(Generator):
 
 def draw(logits: torch.Tensor, top_k: int, top_p: float, generator: torch.Generator | None) -> torch.Tensor:
     """One id a row [n] from logits [n, vocabulary], among the ``top_k`` likeliest and those that make up ``top_p``."""
+    return torch.multinomial(kept(logits, top_k, top_p).softmax(1).cpu(), 1, generator=generator).squeeze(1).to(logits.device)
+
+
+def kept(logits: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
+    """Logits [n, vocabulary], minus infinity but for the ``top_k`` likeliest and those that make up ``top_p``."""
     if 0 < top_k < logits.shape[1]:
         logits = logits.masked_fill(logits < logits.topk(top_k, 1).values[:, -1:], float("-inf"))
     if top_p < 1:
@@ -203,4 +216,4 @@ def draw(logits: torch.Tensor, top_k: int, top_p: float, generator: torch.Genera
         share = ranked.softmax(1)
         ranked = ranked.masked_fill(share.cumsum(1) - share >= top_p, float("-inf"))
         logits = torch.full_like(logits, float("-inf")).scatter(1, order, ranked)
-    return torch.multinomial(logits.softmax(1).cpu(), 1, generator=generator).squeeze(1).to(logits.device)
+    return logits

@@ -39,6 +39,9 @@ SCANNED = 400_000_000
 SMALL = {"1": 1, "L": 1, "P": 1, "I;16": 2}
 """Bytes of a decoded pixel in those modes that take fewer than four."""
 
+EARLY = 3
+"""Layers of the stem whose feature maps are restyled: what they see is how a thing is drawn, rather than what it is."""
+
 MARGIN = 8
 """What differs less from white is margin."""
 
@@ -74,6 +77,8 @@ class Image(Modality):
             is drawn with outlines and without is the same thing.
         outline: share of pictures whose edges are drawn in dark in training, for the same reason.
         reverse: share of pictures that become white on one colour in training, as signs are drawn.
+        restyle: how much training changes mean and spread of each early feature map, relative to its spread: what all
+            pictures of one hand have in common then says little (Li et al. 2022, arXiv 2202.03958).
     """
 
     media: ClassVar[bool] = True
@@ -98,6 +103,7 @@ class Image(Modality):
         stroke: float = 0.0,
         outline: float = 0.0,
         reverse: float = 0.0,
+        restyle: float = 0.0,
     ) -> None:
         if size < 16 or size % 16:
             raise UserError(f"An image's size is a multiple of 16, not {size}. Try {max(16, round(size / 16) * 16)}.")
@@ -106,6 +112,7 @@ class Image(Modality):
         self.size, self.max_pixels, self.trim, self.norm, self.kind, self.patch = size, max_pixels, trim, norm, stem, patch
         self.flip, self.turn, self.zoom, self.move, self.bend = flip, turn, zoom, move, bend
         self.colour, self.grey, self.stroke, self.outline, self.reverse = colour, grey, stroke, outline, reverse
+        self.restyle = restyle
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
@@ -175,7 +182,7 @@ class Image(Modality):
         """(size / 16)² tokens from "conv", (size / patch)² from "patches"."""
         if self.kind == "patches":
             return Patches(width, self.size, self.patch)
-        return Convolutional(width, self.size, self.norm)
+        return Convolutional(width, self.size, self.norm, self.restyle)
 
     def show(self, cell: Any) -> str:
         """A thumbnail, encoded anew, so that nothing of a hostile file reaches the page."""
@@ -393,8 +400,9 @@ def inked(image: Pillow.Image, span: tuple[float, float]) -> Pillow.Image:
 class Convolutional(Stem):
     """Six 3 × 3 convolutions to (size / 16)² tokens, with a learned position added to each."""
 
-    def __init__(self, width: int, size: int, norm: Norm) -> None:
+    def __init__(self, width: int, size: int, norm: Norm, restyle: float = 0.0) -> None:
         super().__init__()
+        self.restyle = restyle
         half = (2, 2)
         self.body = nn.Sequential(
             Conv(3, 32, stride=half, norm=norm),
@@ -408,8 +416,20 @@ class Convolutional(Stem):
 
     def forward(self, cells: Cells) -> tuple[torch.Tensor, None]:
         """``pixels`` [n, 3, size, size] in 0..255 to tokens [n, (size / 16)², width]."""
-        tokens = self.body(ink(cells["pixels"], self.position)).flatten(2).transpose(1, 2)
+        x = ink(cells["pixels"], self.position)
+        for number, layer in enumerate(self.body):
+            x = layer(x)
+            if self.restyle and self.training and number < EARLY:
+                x = restyled(x, self.restyle)
+        tokens = x.flatten(2).transpose(1, 2)
         return tokens + self.position.to(tokens.dtype), None
+
+
+def restyled(x: torch.Tensor, strength: float) -> torch.Tensor:
+    """Feature maps [n, c, h, w], each scaled and shifted at random, the same at all its places."""
+    spread = x.float().std((2, 3), keepdim=True)
+    scale, shift = torch.randn(2, *spread.shape, device=x.device) * strength
+    return x * (1 + scale).to(x.dtype) + (shift * spread).to(x.dtype)
 
 
 class Patches(Stem):

@@ -27,11 +27,15 @@ class Shape:
 
     Args:
         width: of a token; gist: of a gist; summary: give the trunk each matched column's gist as a token.
+        drop: share of the tokens of a picture, a sound or a series that training hides.
     """
 
-    def __init__(self, *, width: int = 192, gist: int = 192, summary: bool = True) -> None:
+    def __init__(self, *, width: int = 192, gist: int = 192, summary: bool = True, drop: float = 0.3) -> None:
         at_least("network", 1, width=width, gist=gist)
-        self.width, self.gist, self.summary = width, gist, summary
+        at_least("network", 0, drop=drop)
+        if not drop < 1:
+            raise UserError(f"network.drop={drop} hides everything. Give a share below 1, for instance 0.3.")
+        self.width, self.gist, self.summary, self.drop = width, gist, summary, drop
 
 
 class Data:
@@ -138,7 +142,7 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
         generators[column] = generator
         if key is not None:
             shared[key] = generator
-    return Network(modalities, trunk, generators, shape.width, shape.gist, shape.summary)
+    return Network(modalities, trunk, generators, shape.width, shape.gist, shape.summary, shape.drop)
 
 
 def make_objectives(settings: Mapping[str, Any], targets: Sequence[str] = ()) -> dict[str, Objective]:

@@ -126,3 +126,14 @@ def test_columns_that_are_not_there_are_told() -> None:
 def test_a_table_with_nothing_to_ask_is_only_matched() -> None:
     plans = drawn(Sampler(network(texts=0, images=2, categories=0)), 20)
     assert all(p.asked == () for p in plans)
+
+
+def test_targets_are_asked_of_many_subsets() -> None:
+    plans = drawn(Sampler(network(), targets=["class0"]))
+    sizes = np.array([len(p.seen) for p in plans])
+    assert 0.15 < np.mean(sizes == 1) < 0.5 and len({p.seen for p in plans}) > 8
+
+
+def test_brief_plans_are_as_many_as_asked_for() -> None:
+    assert not any(p.brief for p in drawn(Sampler(network())))
+    assert 0.4 < np.mean([p.brief for p in drawn(Sampler(network(), brief=0.5))]) < 0.6

@@ -456,6 +456,9 @@ def test_trimmed_pictures_lose_their_margins_whatever_these_are():
     ("grey", lambda before, after: (after.max(1).values == after.min(1).values).all() and (before != after).any()),
     ("stroke", lambda before, after: (after != before).flatten(1).any(1).all()),
     ("bend", lambda before, after: (after != before).flatten(1).any(1).all()),
+    ("outline", lambda before, after: (after <= before).all() and ((after == 0) & (before == 255)).any(1).flatten(1).any(1).all()),
+    ("reverse", lambda before, after: (after[..., 10:18, 13].float().mean((1, 2)) > after[..., 0, 0].float().mean(1)).all()
+     and (after[..., 0, 0] == after[..., 31, 31]).all() and len(after[..., 0, 0].unique(dim=0)) > 1),
 ])
 def test_each_variation_does_what_it_says(setting, holds):
     still = {"turn": 0.0, "zoom": 0.0, "move": 0.0, "colour": 0.0}

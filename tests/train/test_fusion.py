@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from sensorium import Model
+from sensorium.train.settle import misleading
 
 ROWS = 3000
-WORDS = np.array("amber birch coral delta ember flint grove heron indigo jade kelp linen maple north ochre pearl".split())
+WORDS = np.array(["amber", "birch", "coral", "delta", "ember", "flint", "grove", "heron", "indigo", "jade", "kelp", "linen", "maple", "north", "ochre", "pearl"])
 SETTINGS = ("trackers=none", "baselines.share=0", "data.split=column:split")
 
 
@@ -23,7 +24,7 @@ def some_words(rng: np.random.Generator, rows: int, count: int) -> list[str]:
 def useless(rng: np.random.Generator) -> pd.DataFrame:
     """The class is in ``telling``'s first words, with one class in ten drawn anew; all other columns are noise."""
     truth = rng.integers(0, 6, ROWS)
-    kinds = np.array("red green blue black white grey".split())
+    kinds = np.array(["red", "green", "blue", "black", "white", "grey"])
     said = np.where(rng.random(ROWS) < 0.1, rng.integers(0, 6, ROWS), truth)
     return pd.DataFrame({
         "telling": [f"{kinds[k]} {words}" for k, words in zip(said, some_words(rng, ROWS, 4), strict=True)],
@@ -54,3 +55,21 @@ def test_fused_answers_are_within_a_point_of_the_best_column(make, tmp_path: Pat
     best = max(entry["alone"].values())
     assert best > 0.8, entry  # it has learned what there is to learn
     assert entry["accuracy"] >= best - 0.01, entry
+
+
+class Fixed:
+    """Losses of rows held out: ``gain[column]`` is lost where a column is seen, give or take ``spread``."""
+
+    def __init__(self, gain: dict[str, float], spread: float = 1.0, rows: int = 100) -> None:
+        rng = np.random.default_rng(0)
+        self.shown, self.gain = list(gain), {c: value + spread * rng.standard_normal(rows) for c, value in gain.items()}
+
+    def losses(self, seen: list[str]) -> np.ndarray:
+        return 10 + sum((self.gain[c] for c in seen), np.zeros(100))
+
+
+def test_columns_that_mislead_are_left_out_the_worst_first() -> None:
+    assert misleading(Fixed({"good": -1.0, "bad": 0.4, "worse": 0.9})) == ("worse", "bad")  # type: ignore[arg-type]
+    assert misleading(Fixed({"good": -1.0, "better": -2.0})) == ()  # type: ignore[arg-type]
+    assert misleading(Fixed({"only": 3.0})) == ()  # type: ignore[arg-type]
+    assert misleading(Fixed({f"c{i}": 3.0 for i in range(30)})) == ()  # type: ignore[arg-type]
