@@ -81,6 +81,7 @@ class Network(nn.Module):
         drop: share of the tokens of a picture, a sound or a series that training hides, never all of a cell.
 
     Attributes:
+        targets: columns the user wants predicted first of all.
         unheeded: for each asked column those that an answer leaves out, unless it is told what to see or has nothing else:
             on rows held out they mislead.
     """
@@ -98,6 +99,7 @@ class Network(nn.Module):
         super().__init__()
         self.modalities = dict(modalities)
         self.columns = list(modalities)
+        self.targets: tuple[str, ...] = ()
         self.unheeded: dict[str, tuple[str, ...]] = {}
         self.width, self.summary, self.drop = width, summary, drop
         self.stem_of = {column: modality.shared() or slug(column, i) for i, (column, modality) in enumerate(modalities.items())}

@@ -530,3 +530,28 @@ def test_an_objective_bears_empty_and_lonely_batches(name: str, trained: Any) ->
         batch = collate(network.modalities, {c: cells[c][:rows] for c in columns}, rows)
         plans = [Plan(torch.arange(rows), ("picture", "colour"), ("name", "width")), Plan(torch.arange(rows), (), ("colour",))]
         assert all(torch.isfinite(loss) for loss in objective(network(batch, plans)).values())
+
+
+def test_tokens_are_hidden_in_training_alone_and_never_all() -> None:
+    from sensorium.network import thinned
+
+    torch.manual_seed(0)
+    mask = torch.rand(2000, 9) < 0.7
+    kept = thinned(mask, 0.4)
+    assert not (kept & ~mask).any() and torch.equal(kept.any(1), mask.any(1))
+    assert 0.55 < float(kept.sum() / mask.sum()) < 0.68
+
+
+def test_restyled_maps_differ_by_row_and_channel_only() -> None:
+    from sensorium.modalities.image import Image, restyled
+
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 8, 8)
+    y = restyled(x, 0.3)
+    scale = (y - y.mean((2, 3), keepdim=True)) / (x - x.mean((2, 3), keepdim=True))
+    assert torch.allclose(scale, scale[..., :1, :1].expand_as(scale), atol=0.02) and scale[..., 0, 0].std() > 0.1
+    cells = {"pixels": torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)}
+    stem = Image(size=32, restyle=0.5).stem(32)
+    assert not torch.equal(stem(cells)[0], stem(cells)[0])
+    stem.eval()
+    assert torch.equal(stem(cells)[0], stem(cells)[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,17 +17,15 @@ class Tell(Objective):
     """The mean loss of every asked column.
 
     Args:
-        targets: columns the user wants predicted.
         weight: of all; long: weight of a segment of many tokens (text), short: of one token (category, number, date),
             target: of a target.
         direct: weight of short columns told straight from each column's gist, past the trunk. It costs next to nothing
             and teaches the stems with every row, not with those alone that a plan shows.
     """
 
-    def __init__(self, targets: Sequence[str] = (), *, weight: float = 1.0, long: float = 1.0, short: float = 0.3,
-                 target: float = 1.0, direct: float = 1.5) -> None:
+    def __init__(self, *, weight: float = 1.0, long: float = 1.0, short: float = 0.3, target: float = 1.0,
+                 direct: float = 1.5) -> None:
         super().__init__()
-        self.targets = frozenset(targets)
         self.weight, self.long, self.short, self.target, self.direct = weight, long, short, target, direct
 
     def forward(self, step: Step) -> dict[str, torch.Tensor]:
@@ -38,7 +35,7 @@ class Tell(Objective):
         result = {}
         for column, parts in losses.items():
             ordered = step.network.modalities[column].tokens().ordered
-            weight = self.target if column in self.targets else self.long if ordered else self.short
+            weight = self.target if column in step.network.targets else self.long if ordered else self.short
             result[f"tell {column}"] = self.weight * weight * torch.cat(parts).float().mean()
         direct = self.straight(step) if self.direct else []
         if direct:

@@ -145,10 +145,9 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
     return Network(modalities, trunk, generators, shape.width, shape.gist, shape.summary, shape.drop)
 
 
-def make_objectives(settings: Mapping[str, Any], targets: Sequence[str] = ()) -> dict[str, Objective]:
-    """The objectives of a run; ``tell`` knows its targets."""
-    own = {"tell": {"targets": targets}}
-    return {name: build(find(Objective, name), plain(settings, name), name, **own.get(name, {})) for name in objectives_of(settings)}
+def make_objectives(settings: Mapping[str, Any]) -> dict[str, Objective]:
+    """The objectives of a run."""
+    return {name: build(find(Objective, name), plain(settings, name), name) for name in objectives_of(settings)}
 
 
 def make_sampler(network: Network, targets: Sequence[str], settings: Mapping[str, Any]) -> Sampler:

@@ -137,8 +137,9 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     train_rows = prepared.source[prepared.rows["train"]]
     remember(folder, opened, list(schema.columns), train_rows, resume)
     network = make_network(modalities, given, seed).to(device)
+    network.targets = tuple(target)
     loop = Loop(
-        network=network, objectives={k: o.to(device) for k, o in make_objectives(given, target).items()}, modalities=modalities,
+        network=network, objectives={k: o.to(device) for k, o in make_objectives(given).items()}, modalities=modalities,
         store=prepared.ready, rows=prepared.rows["train"], sampler=make_sampler(network, target, given),
         folder=folder / "checkpoints", seed=seed, minutes=minutes, epochs=None if minutes else epochs,
         **settings_of(Loop, given, "train"),
@@ -157,7 +158,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         "bad_rows": len(quarantine), "bad_cells": dict(quarantine.columns),
     }
     network.eval()
-    settle(network, prepared, target)
+    settle(network, prepared)
     model = make(network, schema, given, facts, folder)
     model.save(folder)
     if at.stopped:

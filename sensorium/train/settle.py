@@ -24,12 +24,12 @@ PART = 256
 
 
 @torch.inference_mode()
-def settle(network: Network, prepared: Prepared, targets: Sequence[str] = ()) -> None:
+def settle(network: Network, prepared: Prepared) -> None:
     """Set ``network.unheeded`` and calibrate its intervals (conformal quantile regression) on the validation rows."""
     rows = prepared.rows.get("validation", np.zeros(0, np.int64))
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), ROWS)).astype(np.int64)] if len(rows) >= FEWEST else rows[:0]
     short = [c for c in network.asked_columns if network.modalities[c].tokens().length == 1]
-    judged = [c for c in short if c in targets] if targets else short[:ASKED]
+    judged = [c for c in short if c in network.targets] if network.targets else short[:ASKED]
     for column in short:
         generator = network.generator(column)
         if not len(rows) or (column not in judged and not hasattr(generator, "calibrate")):
