@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,21 @@ import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
 from sensorium import Model, Table
+from sensorium.core.errors import UserError
 from sensorium.core.parts import find
 from sensorium.data.split import Splits
 from sensorium.tables import Builder
 
 TREES = 300
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run an example; what the user can mend is one line, as the command has it."""
+    try:
+        main()
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def arguments(words: str | None, minutes: float) -> argparse.Namespace:

@@ -7,7 +7,7 @@ Where it lies says nearly all, but not at a border; what it is called says a lit
 
 from __future__ import annotations
 
-from _compare import arguments, build, compare, fit, show
+from _compare import arguments, build, compare, fit, run, show
 
 KIND = "column.state.kind=category"
 """In the beginning of the table alone, two letters that are nearly all different look like words."""
@@ -22,4 +22,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -7,7 +7,7 @@ Standing, walking, running or playing badminton; ten seconds of six channels at 
 
 from __future__ import annotations
 
-from _compare import arguments, build, compare, fit, show
+from _compare import arguments, build, compare, fit, run, show
 
 
 def main() -> None:
@@ -19,4 +19,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

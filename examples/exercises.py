@@ -8,7 +8,7 @@ that nobody new would ever see. The split by person tells the truth; both are pr
 
 from __future__ import annotations
 
-from _compare import arguments, build, compare, fit, show
+from _compare import arguments, build, compare, fit, run, show
 
 WHO = "column.subject.kind=out"
 """Who somebody is can't be known of people who weren't there."""
@@ -25,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -33,3 +33,10 @@ def test_an_example_runs(name, tmp_path):
     assert 0 <= values["ours"] <= 1
     assert done.stdout.count("rows to learn from") == (2 if name == "exercises" else 1)
     assert (tmp_path / ("by-person" if name == "exercises" else "run") / "report.html").is_file()
+
+
+def test_what_the_user_can_mend_is_one_line(tmp_path):
+    pytest.importorskip("vega_datasets")
+    done = subprocess.run([sys.executable, str(FOLDER / "airports.py"), "--rows", "60", "--out", str(tmp_path), "train.btach=3"],
+                          capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2 and "btach" in done.stderr and "Traceback" not in done.stderr, done.stderr

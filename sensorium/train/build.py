@@ -30,7 +30,7 @@ class Shape:
         drop: share of the tokens of a picture, a sound or a series that training hides.
     """
 
-    def __init__(self, *, width: int = 192, gist: int = 192, summary: bool = True, drop: float = 0.3) -> None:
+    def __init__(self, *, width: int = 192, gist: int = 192, summary: bool = True, drop: float = 0.1) -> None:
         at_least("network", 1, width=width, gist=gist)
         at_least("network", 0, drop=drop)
         if not drop < 1:

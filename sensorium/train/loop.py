@@ -77,7 +77,7 @@ class Loop:
         accumulate: int = 1,
         optimizer: Name = "muon",
         lr: float = 5e-3,
-        decay: float = 0.05,
+        decay: float = 0.5,
         beta1: float = 0.9,
         beta2: float = 0.98,
         warmup: int = 40,
