@@ -18,7 +18,7 @@ from sensorium.data.batch import collate
 from sensorium.data.prepare import read_rows
 from sensorium.data.table import Table
 from sensorium.layers.precision import autocast
-from sensorium.network import Encoded, Network
+from sensorium.network import Encoded, Network, Unheeded
 
 ROWS = 256
 
@@ -144,23 +144,28 @@ class Rows:
             hide: Callable[[str], np.ndarray] | None = None, candidates: int = 0, **options: Any) -> Answers:
         """Ask a column of some rows, from what they have of ``seen``.
 
-        By default they show all others but those that the network leaves unheeded; a row that has nothing else shows these.
+        By default they show all others but those that the network leaves unheeded.
         ``hide(column)`` may say which of all rows must not show a column (bool [n]).
 
         Of a text that has a gist several are drawn, and the one that recognises best what is seen is said, as an image is
         chosen by CLIP in arXiv 2102.12092: ``candidates`` with the likeliest one; 1: only that; 0: as many as are cheap, 1 where
         other options are given.
         """
-        unheeded = set(self.network.unheeded.get(column, ())) if seen is None else set()
+        unheeded = self.network.unheeded.get(column, Unheeded()) if seen is None else Unheeded()
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
         modality, generator = self.network.modalities[column], torch.Generator(self.device).manual_seed(seed)
         encoded = self.shown(seen)
         if hide is not None:
             encoded = {c: dataclasses.replace(e, place=e.place.masked_fill(torch.from_numpy(hide(c)).to(self.device), -1))
                        for c, e in encoded.items()}
-        if unheeded & set(encoded):
-            served = sum((e.place >= 0 for c, e in encoded.items() if c not in unheeded), torch.zeros(self.count, device=self.device)) > 0
-            encoded = {c: dataclasses.replace(e, place=e.place.masked_fill(served, -1)) if c in unheeded else e for c, e in encoded.items()}
+        if set(unheeded.columns) & set(encoded):
+            others = [e.place >= 0 for c, e in encoded.items() if c not in unheeded.columns]
+            nothing = torch.zeros(self.count, dtype=torch.bool, device=self.device)
+            served = torch.stack([nothing, *others]).any(0)  # a row that has nothing else shows them
+            for needed in unheeded.needed:
+                served &= encoded[needed].place >= 0 if needed in encoded else nothing
+            encoded = {c: dataclasses.replace(e, place=e.place.masked_fill(served, -1)) if c in unheeded.columns else e
+                       for c, e in encoded.items()}
         asked = torch.arange(self.count) if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
         cells: list[Any] = []
         scores, probabilities, interval = [], [], []

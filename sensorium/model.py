@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from sensorium.data.schema import Schema
 from sensorium.data.table import Table
 from sensorium.inference import Answers, Rows
 from sensorium.layers.precision import usable
-from sensorium.network import Network
+from sensorium.network import Network, Unheeded
 from sensorium.report import Evaluation
 from sensorium.train.baselines import Baselines
 from sensorium.train.build import make_modalities, make_network
@@ -101,7 +102,7 @@ class Model:
         described = {
             "format": FORMAT, "schema": self.schema.to_json(), "settings": self.settings, "facts": self.facts,
             "modalities": {column: m.state() for column, m in self.network.modalities.items()},
-            "unheeded": self.network.unheeded, "sha256": digest(weights),
+            "unheeded": {column: dataclasses.asdict(left) for column, left in self.network.unheeded.items()}, "sha256": digest(weights),
         }
         path = folder / "model.json"
         path.with_suffix(".tmp").write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
@@ -137,7 +138,8 @@ class Model:
                 modality.load_state(described["modalities"][column])
             network = make_network(modalities, described["settings"], 0)
             network.load_state_dict(tensors)
-            network.unheeded = {column: tuple(names) for column, names in described.get("unheeded", {}).items()}
+            network.unheeded = {column: Unheeded(tuple(left["columns"]), tuple(left["needed"]))
+                                for column, left in described.get("unheeded", {}).items()}
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError, OSError) as error:
             raise UserError(f"'{folder}' can't be read as a model: {error}") from error
         return cls(network.to(usable(device)), schema, described["settings"], described["facts"], folder)

@@ -57,6 +57,18 @@ class Fused:
     gist: torch.Tensor
 
 
+@dataclasses.dataclass(frozen=True)
+class Unheeded:
+    """Columns that mislead about another one, in rows that have all of those that are needed to do without them.
+
+    Attributes:
+        columns: what is left out; needed: what a row must have for that.
+    """
+
+    columns: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+
+
 @dataclasses.dataclass
 class Step:
     """All that the objectives look at: one batch, once through the stems and each plan once through the trunk."""
@@ -82,8 +94,7 @@ class Network(nn.Module):
 
     Attributes:
         targets: columns the user wants predicted first of all.
-        unheeded: for each asked column those that an answer leaves out, unless it is told what to see or has nothing else:
-            on rows held out they mislead.
+        unheeded: for each asked column what its answer leaves out, as on rows held out it misleads.
     """
 
     def __init__(
@@ -100,7 +111,7 @@ class Network(nn.Module):
         self.modalities = dict(modalities)
         self.columns = list(modalities)
         self.targets: tuple[str, ...] = ()
-        self.unheeded: dict[str, tuple[str, ...]] = {}
+        self.unheeded: dict[str, Unheeded] = {}
         self.width, self.summary, self.drop = width, summary, drop
         self.stem_of = {column: modality.shared() or slug(column, i) for i, (column, modality) in enumerate(modalities.items())}
         self.stems, self.heads = nn.ModuleDict(), nn.ModuleDict()

@@ -12,7 +12,7 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.parts import name_of
 from sensorium.data.table import Table
 from sensorium.inference import Rows
-from sensorium.network import Network
+from sensorium.network import Network, Unheeded
 from sensorium.report import Evaluation, Predictions, Retrieval
 from sensorium.train.baselines import Baselines
 
@@ -69,7 +69,7 @@ def evaluate(
             entry |= beside(column, metric, modality, truth, have, rows, shown, baselines)
             alone = {c: modality.score(truth, rows.say(column, [c], have).cells).get(metric) for c in shown}
             entry["alone"] = {c: value for c, value in alone.items() if value is not None}
-            left = [c for c in network.unheeded.get(column, ()) if seen is None and c in shown]
+            left = [c for c in network.unheeded.get(column, Unheeded()).columns if seen is None and c in shown]
             if left:
                 entry["unheeded"] = left
             if curves:

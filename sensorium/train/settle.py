@@ -14,7 +14,7 @@ import torch
 
 from sensorium.data.batch import collate
 from sensorium.data.prepare import Prepared
-from sensorium.network import Encoded, Network
+from sensorium.network import Encoded, Network, Unheeded
 
 ROWS, FEWEST, JUDGES = 1000, 20, 40
 """Validation rows looked at, at most and at least; and the fewest that can say that a column misleads."""
@@ -38,27 +38,28 @@ def settle(network: Network, prepared: Prepared) -> None:
         if column in judged and held.count >= JUDGES:
             network.unheeded[column] = misleading(held)
         if hasattr(generator, "calibrate") and held.count:
-            generator.calibrate(held.residuals([c for c in held.shown if c not in network.unheeded.get(column, ())]))
+            left = network.unheeded.get(column, Unheeded()).columns
+            generator.calibrate(held.residuals([c for c in held.shown if c not in left]))
 
 
-def misleading(held: Held) -> tuple[str, ...]:
+def misleading(held: Held) -> Unheeded:
     """The columns without which the answers on rows held out are better, one after the other, the worst first.
 
-    A column is left out where the mean loss falls by more than its standard error.
+    A column is left out where the mean loss falls by more than its standard error. Those that are left and without which it would
+    rise by as much are what a row needs to do without the others.
     """
     seen, out = list(held.shown), []
     if len(seen) > SHOWN:
-        return ()
+        return Unheeded()
     before = held.losses(seen)
-    while len(seen) > 1:
+    while True:
         tried = {column: held.losses([c for c in seen if c != column]) for column in seen}
         worst = max(tried, key=lambda column: sureness(before - tried[column]))
-        if sureness(before - tried[worst]) <= 1:
-            break
+        if sureness(before - tried[worst]) <= 1 or len(seen) == 1:
+            return Unheeded(tuple(out), tuple(c for c in seen if sureness(tried[c] - before) > 1) if out else ())
         seen.remove(worst)
         out.append(worst)
         before = tried[worst]
-    return tuple(out)
 
 
 def sureness(gain: np.ndarray) -> float:

@@ -69,7 +69,11 @@ class Fixed:
 
 
 def test_columns_that_mislead_are_left_out_the_worst_first() -> None:
-    assert misleading(Fixed({"good": -1.0, "bad": 0.4, "worse": 0.9})) == ("worse", "bad")  # type: ignore[arg-type]
-    assert misleading(Fixed({"good": -1.0, "better": -2.0})) == ()  # type: ignore[arg-type]
-    assert misleading(Fixed({"only": 3.0})) == ()  # type: ignore[arg-type]
-    assert misleading(Fixed({f"c{i}": 3.0 for i in range(30)})) == ()  # type: ignore[arg-type]
+    def found(**gain: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        left = misleading(Fixed(gain))  # type: ignore[arg-type]
+        return left.columns, left.needed
+
+    assert found(good=-1.0, bad=0.4, worse=0.9) == (("worse", "bad"), ("good",))
+    assert found(good=-1.0, better=-2.0) == ((), ())  # nothing is left out, so nothing is needed for it
+    assert found(only=3.0) == ((), ())
+    assert found(**{f"c{i}": 3.0 for i in range(30)}) == ((), ())
