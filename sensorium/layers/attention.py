@@ -7,6 +7,7 @@ which wins on GPUs and on long sequences; ``attend`` chooses.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -18,25 +19,34 @@ SHORT = 512
 """Up to this many keys, a CPU takes the plain products."""
 
 
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allow: torch.Tensor | None) -> torch.Tensor:
+Keys = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values [n, heads, b, d] of some tokens."""
+
+
+def attend(q: torch.Tensor, parts: Sequence[Keys], allow: torch.Tensor | None) -> torch.Tensor:
     """Scaled dot-product attention.
 
     Args:
-        q: queries [n, heads, a, d]; k, v: keys and values [n, heads, b, d].
+        q: queries [n, heads, a, d]; parts: keys and values [n, heads, b, d] of one or more sets of tokens, one after the other.
+            What many steps look at isn't copied in each.
         allow: what may be looked at, added to the logits: [n or 1, 1, a, b], 0 where allowed, very negative where not.
 
     Returns:
         [n, heads, a, d]
     """
-    if q.device.type != "cpu" or k.shape[2] > SHORT:
+    lengths = [k.shape[2] for k, _ in parts]
+    (n, heads, a, d), b = q.shape, sum(lengths)
+    if q.device.type != "cpu" or b > SHORT:
+        k, v = parts[0] if len(parts) == 1 else (torch.cat(both, 2) for both in zip(*parts, strict=True))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=None if allow is None else allow.to(q.dtype))
-    (n, heads, a, d), b = q.shape, k.shape[2]
-    logits = (q * (1.0 / math.sqrt(d))).reshape(n * heads, a, d) @ k.reshape(n * heads, b, d).transpose(1, 2)
-    logits = logits.view(n, heads, a, b)
+    q = (q * (1.0 / math.sqrt(d))).reshape(n * heads, a, d)
+    products = [q @ k.flatten(0, 1).transpose(1, 2) for k, _ in parts]
+    logits = (products[0] if len(parts) == 1 else torch.cat(products, -1)).view(n, heads, a, b)
     if allow is not None:
         logits = logits + allow.to(logits.dtype)
-    weights = logits.softmax(-1).view(n * heads, a, b)
-    return (weights.to(v.dtype) @ v.reshape(n * heads, b, d)).view(n, heads, a, d)
+    weights = logits.softmax(-1).view(n * heads, a, b).to(q.dtype).split(lengths, -1)
+    first, *others = (w @ v.flatten(0, 1) for w, (_, v) in zip(weights, parts, strict=True))
+    return sum(others, first).view(n, heads, a, d)
 
 
 FORBIDDEN = -1e4
@@ -64,12 +74,10 @@ class Attention(nn.Module):
         self,
         x: torch.Tensor,
         allow: torch.Tensor | None = None,
-        past: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """``x`` [n, s, width] to [n, s, width], and all keys and values so far, each [n, heads, past + s, d]."""
+        past: Sequence[Keys] = (),
+    ) -> tuple[torch.Tensor, Keys]:
+        """``x`` [n, s, width] to [n, s, width], and its own keys and values, each [n, heads, s, d]."""
         n, s, w = x.shape
         q, k, v = self.qkv(x).view(n, s, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
-        if past is not None:
-            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-        y = attend(q, k, v, allow)
+        y = attend(q, (*past, (k, v)), allow)
         return self.out(y.transpose(1, 2).reshape(n, s, w)), (k, v)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.layers.attention import Attention
+from sensorium.layers.attention import Attention, Keys
 
 
 class Block(nn.Module):
@@ -29,9 +31,9 @@ class Block(nn.Module):
         self,
         x: torch.Tensor,
         allow: torch.Tensor | None = None,
-        past: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """Tokens [n, s, width] to [n, s, width], and this layer's keys and values."""
+        past: Sequence[Keys] = (),
+    ) -> tuple[torch.Tensor, Keys]:
+        """Tokens [n, s, width] to [n, s, width], and their keys and values."""
         y, kept = self.attention(self.norm_attention(x), allow, past)
         x = x + F.dropout(y, self.dropout, self.training)
         y = self.down(F.gelu(self.up(self.norm_mlp(x))))

@@ -11,21 +11,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.layers.attention import forbid
+from sensorium.layers.attention import Keys, forbid
 from sensorium.layers.block import Block
 from sensorium.layers.shapes import recurring
 
 
 @dataclasses.dataclass
 class Past:
-    """Keys and values of every layer, each [n, heads, s, d], and which of them may be looked at, [n, s]."""
+    """What every layer remembers: keys and values of what is seen, then of what was asked so far; and what may be looked at, [n, s]."""
 
-    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    layers: list[list[Keys]]
     mask: torch.Tensor
 
     def rows(self, index: torch.Tensor) -> Past:
         """The same for the rows ``index``."""
-        return Past([(k[index], v[index]) for k, v in self.layers], self.mask[index])
+        return Past([[(k[index], v[index]) for k, v in layer] for layer in self.layers], self.mask[index])
 
 
 class Segments(nn.Module):
@@ -52,7 +52,7 @@ class Segments(nn.Module):
         allow, layers = forbid(mask[:, None, :].expand(-1, mask.shape[1], -1)), []
         for block in self.blocks:
             seen, kept = block(seen, allow)
-            layers.append(kept)
+            layers.append([kept])
         return Past(layers, mask)
 
     def go_on(self, past: Past, tokens: torch.Tensor) -> tuple[torch.Tensor, Past]:
@@ -62,7 +62,8 @@ class Segments(nn.Module):
         allow, layers = forbid(mask[:, None, :].expand(-1, k, -1)), []
         for block, layer in zip(self.blocks, past.layers, strict=True):
             tokens, kept = block(tokens, allow, layer)
-            layers.append(kept)
+            asked = [*layer[1:], kept]  # at most two, joined: they are few beside what is seen
+            layers.append([layer[0], tuple(torch.cat(both, 2) for both in zip(*asked, strict=True))])
         return self.norm(tokens), Past(layers, mask)
 
 

@@ -73,8 +73,8 @@ def test_what_is_asked_never_changes_what_is_seen() -> None:
     made, (seen, mask, asked) = body(depth=3), inputs()
     alone = made.start(seen, mask)
     _, past = made.go_on(alone, asked[1])
-    for (before, _), (after, _) in zip(alone.layers, past.layers, strict=True):
-        assert torch.equal(before, after[:, :, : before.shape[2]])
+    for before, after in zip(alone.layers, past.layers, strict=True):
+        assert torch.equal(before[0][0], after[0][0]) and after[1][0].shape[2] == asked[1].shape[1]
     allowed = seen_asked(mask, LENGTHS, CAUSAL)
     assert not allowed[:, :6, 6:].any()
 
@@ -150,9 +150,12 @@ def test_plain_products_are_the_fused_kernel(past: bool, monkeypatch: pytest.Mon
     q, k, v = drawn(2, 3, 4, 8), drawn(2, 3, 7, 8, seed=1), drawn(2, 3, 7, 8, seed=2)
     allowed = torch.rand(2, 4, 7, generator=torch.Generator().manual_seed(3)) < 0.6
     allowed[:, :, 0] = True
-    plain = attend(q, k, v, forbid(allowed) if past else None)
+    plain = attend(q, [(k, v)], forbid(allowed) if past else None)
+    parts = [(k[:, :, :2], v[:, :, :2]), (k[:, :, 2:], v[:, :, 2:])]
+    assert torch.allclose(attend(q, parts, forbid(allowed) if past else None), plain, atol=1e-6)
     monkeypatch.setattr(attention, "SHORT", 0)
-    assert torch.allclose(attend(q, k, v, forbid(allowed) if past else None), plain, atol=1e-6)
+    for split in ([(k, v)], parts):
+        assert torch.allclose(attend(q, split, forbid(allowed) if past else None), plain, atol=1e-6)
     strict = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed.unsqueeze(1) if past else None)
     assert torch.allclose(plain, strict, atol=1e-6)
 
