@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell
+from sensorium.core.settings import schema
 from sensorium.data.batch import collate
 from sensorium.data.prepare import read_rows
 from sensorium.data.table import Table
@@ -153,23 +154,17 @@ class Rows:
         """
         unheeded = self.network.unheeded.get(column, Unheeded()) if seen is None else Unheeded()
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
-        modality, generator = self.network.modalities[column], torch.Generator(self.device).manual_seed(seed)
+        modality, generator = self.network.modalities[column], torch.Generator().manual_seed(seed)
         encoded = self.shown(seen)
         if hide is not None:
             encoded = {c: dataclasses.replace(e, place=e.place.masked_fill(torch.from_numpy(hide(c)).to(self.device), -1))
                        for c, e in encoded.items()}
-        if set(unheeded.columns) & set(encoded):
-            others = [e.place >= 0 for c, e in encoded.items() if c not in unheeded.columns]
-            nothing = torch.zeros(self.count, dtype=torch.bool, device=self.device)
-            served = torch.stack([nothing, *others]).any(0)  # a row that has nothing else shows them
-            for needed in unheeded.needed:
-                served &= encoded[needed].place >= 0 if needed in encoded else nothing
-            encoded = {c: dataclasses.replace(e, place=e.place.masked_fill(served, -1)) if c in unheeded.columns else e
-                       for c, e in encoded.items()}
+        encoded = unheeded.left_out(encoded)
         asked = torch.arange(self.count) if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
         cells: list[Any] = []
         scores, probabilities, interval = [], [], []
-        choice = self.network.generator(column).causal and modality.matched and candidates != 1 and not (options and not candidates)
+        able = modality.matched and self.network.matches and "lots" in schema(self.network.generator(column).sample)
+        choice = able and candidates != 1 and not (options and not candidates)
         for part in asked.to(self.device).split(ROWS // 8 if choice else ROWS):
             if not len(part):
                 continue
@@ -179,7 +174,9 @@ class Rows:
             if choice:
                 length = plain((said.tokens > 0).sum(1)).clip(1)
                 count = np.full(len(part), candidates) if candidates else (DRAWN // length).clip(1, MOST)
-                found, score = self.chosen(column, encoded, seen, part, found, score, count, seed)
+                shown = torch.stack([e.place[part] >= 0 for e in encoded.values()]).any(0) if encoded else torch.zeros(len(part))
+                count[plain(shown) == 0] = 1  # there is nothing to recognise
+                found, score = self.chosen(column, encoded, seen, part, found, score, count, options)
             cells += found
             scores.append(score)
             if said.probabilities is not None:
@@ -192,7 +189,7 @@ class Rows:
         return Answers(cells, score, confidence, chances, interval or None)
 
     def chosen(self, column: str, encoded: dict[str, Encoded], seen: Sequence[str], rows: torch.Tensor, cells: list[Any],
-               score: np.ndarray, count: np.ndarray, seed: int) -> tuple[list[Any], np.ndarray]:
+               score: np.ndarray, count: np.ndarray, options: dict[str, Any]) -> tuple[list[Any], np.ndarray]:
         """Of the text of each row and ``count`` - 1 drawn ones that whose gist is nearest to the gist of what is seen; its score.
 
         All rows draw the same lots, so that what a row says doesn't hang on its neighbours.
@@ -201,12 +198,12 @@ class Rows:
         if not len(lot):
             return cells, score
         network, modality = self.network, self.network.modalities[column]
+        how = {"temperature": 1.0, "top_p": 0.95} | {k: v for k, v in options.items() if k != "beam" and v != 0}
         owner = np.concatenate([np.arange(len(count)), *(np.flatnonzero(count > k) for k in range(1, count.max()))])
         again = rows[torch.from_numpy(owner[len(count) :]).to(self.device)]
         with autocast(self.precision, self.device):
             wanted = network.gists(encoded, seen, rows).float()
-            said = network.say(encoded, column, seen, again, torch.Generator().manual_seed(seed), temperature=1.0, top_p=0.95,
-                               lots=torch.from_numpy(lot))
+            said = network.say(encoded, column, seen, again, **how, lots=torch.from_numpy(lot))
         cells = cells + [modality.decode(tokens) for tokens in plain(said.tokens)]
         score = np.concatenate([score, plain(said.score)])
         read = [modality.read(cell) for cell in cells]

@@ -27,7 +27,7 @@ from sensorium.train.build import make_modalities, make_network
 from sensorium.train.checkpoint import digest
 from sensorium.train.loop import mix
 
-FORMAT = 1
+FORMAT = 2
 WINDOW = 4096
 """Rows that are held in memory at once where a large table is asked."""
 
@@ -129,6 +129,9 @@ class Model:
             if described["format"] > FORMAT:
                 raise UserError(f"'{folder}' was written by a newer Sensorium (format {described['format']}; this one reads "
                                 f"{FORMAT}). Upgrade with: pip install -U sensorium")
+            if described["format"] < FORMAT:
+                raise UserError(f"'{folder}' was written by an older Sensorium (format {described['format']}; this one reads {FORMAT}), "
+                                "whose networks were others. Train it again.")
             if digest(weights) != described["sha256"]:
                 raise UserError(f"'{weights}' isn't what was written: its SHA-256 differs. Copy it again or train again.")
             tensors = load_file(weights)

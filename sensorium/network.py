@@ -68,6 +68,18 @@ class Unheeded:
     columns: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
 
+    def left_out(self, encoded: Mapping[str, Encoded]) -> dict[str, Encoded]:
+        """Encoded columns without what an answer leaves out; a row that has nothing else keeps all."""
+        if not set(self.columns) & set(encoded):
+            return dict(encoded)
+        others = [part.place >= 0 for column, part in encoded.items() if column not in self.columns]
+        nothing = torch.zeros_like(next(iter(encoded.values())).place, dtype=torch.bool)
+        served = torch.stack([nothing, *others]).any(0)
+        for column in self.needed:
+            served = served & (encoded[column].place >= 0 if column in encoded else nothing)
+        return {column: dataclasses.replace(part, place=part.place.masked_fill(served, -1)) if column in self.columns else part
+                for column, part in encoded.items()}
+
 
 @dataclasses.dataclass
 class Step:
@@ -94,6 +106,7 @@ class Network(nn.Module):
 
     Attributes:
         targets: columns the user wants predicted first of all.
+        matches: whether training matches gists, so that they say something of one another.
         unheeded: for each asked column what its answer leaves out, as on rows held out it misleads.
     """
 
@@ -111,6 +124,7 @@ class Network(nn.Module):
         self.modalities = dict(modalities)
         self.columns = list(modalities)
         self.targets: tuple[str, ...] = ()
+        self.matches = True
         self.unheeded: dict[str, Unheeded] = {}
         self.width, self.summary, self.drop = width, summary, drop
         self.stem_of = {column: modality.shared() or slug(column, i) for i, (column, modality) in enumerate(modalities.items())}
@@ -253,7 +267,9 @@ class Network(nn.Module):
 
     def overview(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> torch.Tensor | None:
         """What some rows show of ``columns`` in one vector [n, width]: from the sum of their gists, and the sum of the tokens of
-        what has none. None without ``summary``."""
+        what has none. None without ``summary``, and where columns must not meet before the trunk."""
+        if not self.trunk.early:
+            return None
         result, tokens = self.say_of(self.total_gist(encoded, columns, rows)), []
         for column in columns:
             part = encoded.get(column)

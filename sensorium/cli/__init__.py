@@ -182,8 +182,8 @@ def generate(
     model.check([column, *(names(seen) or ())])
     options = {key: value for key, value, plain in (("temperature", temperature, 0.0), ("top_p", top_p, 1.0), ("beam", beam, 1))
                if value != plain}
-    if options and column in model.network.asked_columns and not model.network.generator(column).causal:
-        raise UserError(f"--temperature, --top-p and --beam are for text; '{column}' is a {model.schema.columns[column].kind}. "
+    if (options or candidates > 1) and column in model.network.asked_columns and not model.network.generator(column).causal:
+        raise UserError(f"--temperature, --top-p, --beam and --candidates are for text; '{column}' is a {model.schema.columns[column].kind}. "
                         "Leave them out: its likeliest value is said.")
     write_table(model.predict(table, column, names(seen), seed, note, candidates, **options), out)
     typer.echo(f"Wrote {out}")

@@ -97,8 +97,8 @@ class Autoregressive(Generator):
             beam: keep so many beginnings and give the best ending; never worse than the greedy one.
             length_penalty: beams are compared by log-probability / length^penalty (0: plain log-probability).
             max_length: ids said at most, the end included; 0: as many as in training.
-            lots: which random numbers each row draws by, [rows] from 0 on: rows of one lot draw by the same ones, so that what
-                a row says doesn't hang on how many others there are.
+            lots: which random numbers each row draws by, [rows] from 0 on: rows of one lot draw by the same ones, whatever the
+                generator, so that what a row says doesn't hang on which others there are.
 
         Returns:
             ids [rows, length] up to and with the end, then 0; score: log-probability under the model itself.
@@ -129,6 +129,7 @@ class Autoregressive(Generator):
         live = torch.arange(rows, device=device)  # the rows that the trunk still runs
         tokens, ended = self.begin(rows), torch.zeros(rows, dtype=torch.bool, device=device)
         reorder = getattr(trunk, "reorder", None)
+        drawers = [torch.Generator().manual_seed(lot) for lot in range(int(lots.max()) + 1)] if lots is not None else []
         for step in range(longest):
             logits = self.logits(trunk(tokens, step)[:, -1])
             if temperature == 0:
@@ -136,7 +137,7 @@ class Autoregressive(Generator):
             elif lots is None:
                 ids = draw(logits / temperature, top_k, top_p, generator)
             else:  # the largest of logits with Gumbel noise is a draw (arXiv 1411.0030)
-                noise = torch.empty(int(lots.max()) + 1, logits.shape[1]).exponential_(generator=generator).log_().neg_()
+                noise = torch.stack([torch.empty(logits.shape[1]).exponential_(generator=lot).log_().neg_() for lot in drawers])
                 ids = (kept(logits / temperature, top_k, top_p) + noise[lots[live.cpu()]].to(device)).argmax(-1)
             gained = logits.log_softmax(-1).gather(1, ids.unsqueeze(1)).squeeze(1)
             ids, gained = ids.masked_fill(ended, PAD), gained.masked_fill(ended, 0.0)

@@ -28,7 +28,7 @@ def attend(q: torch.Tensor, parts: Sequence[Keys], allow: torch.Tensor | None) -
 
     Args:
         q: queries [n, heads, a, d]; parts: keys and values [n, heads, b, d] of one or more sets of tokens, one after the other.
-            What many steps look at isn't copied in each.
+            On a CPU what many steps look at isn't copied in each.
         allow: what may be looked at, added to the logits: [n or 1, 1, a, b], 0 where allowed, very negative where not.
 
     Returns:

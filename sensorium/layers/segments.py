@@ -25,7 +25,7 @@ class Past:
 
     def rows(self, index: torch.Tensor) -> Past:
         """The same for the rows ``index``."""
-        return Past([[(k[index], v[index]) for k, v in layer] for layer in self.layers], self.mask[index])
+        return Past([[contiguous((k[index], v[index])) for k, v in layer] for layer in self.layers], self.mask[index])
 
 
 class Segments(nn.Module):
@@ -52,7 +52,7 @@ class Segments(nn.Module):
         allow, layers = forbid(mask[:, None, :].expand(-1, mask.shape[1], -1)), []
         for block in self.blocks:
             seen, kept = block(seen, allow)
-            layers.append([kept])
+            layers.append([contiguous(kept)])
         return Past(layers, mask)
 
     def go_on(self, past: Past, tokens: torch.Tensor) -> tuple[torch.Tensor, Past]:
@@ -65,6 +65,11 @@ class Segments(nn.Module):
             asked = [*layer[1:], kept]  # at most two, joined: they are few beside what is seen
             layers.append([layer[0], tuple(torch.cat(both, 2) for both in zip(*asked, strict=True))])
         return self.norm(tokens), Past(layers, mask)
+
+
+def contiguous(keys: Keys) -> Keys:
+    """Keys and values in the order of memory that products want, so that they are not copied in each step."""
+    return keys[0].contiguous(), keys[1].contiguous()
 
 
 def pack(tokens: list[torch.Tensor], masks: list[torch.Tensor], beside: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

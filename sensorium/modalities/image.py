@@ -77,7 +77,7 @@ class Image(Modality):
             is drawn with outlines and without is the same thing.
         outline: share of pictures whose edges are drawn in dark in training, for the same reason.
         reverse: share of pictures that become white on one colour in training, as signs are drawn.
-        restyle: how much training changes mean and spread of each early feature map, relative to its spread: what all
+        restyle: how much training changes strength and level of each early feature map of the convolutional stem: what all
             pictures of one hand have in common then says little (Li et al. 2022, arXiv 2202.03958).
     """
 
@@ -169,7 +169,9 @@ class Image(Modality):
             index = some(self.outline)
             seen[index] = outlined(seen[index])
         if self.stroke:
-            for index, sign in zip(some(self.stroke).tensor_split(2), (1.0, -1.0), strict=True):
+            chance = torch.rand(n, generator=generator)
+            for part, sign in ((chance < self.stroke / 2, 1.0), ((chance >= self.stroke / 2) & (chance < self.stroke), -1.0)):
+                index = part.nonzero().squeeze(1).to(pixels.device)
                 seen[index] = sign * largest(sign * seen[index])
         if self.grey:
             index = some(self.grey)

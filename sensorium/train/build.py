@@ -142,7 +142,9 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
         generators[column] = generator
         if key is not None:
             shared[key] = generator
-    return Network(modalities, trunk, generators, shape.width, shape.gist, shape.summary, shape.drop)
+    network = Network(modalities, trunk, generators, shape.width, shape.gist, shape.summary, shape.drop)
+    network.matches = "match" in objectives_of(settings)
+    return network
 
 
 def make_objectives(settings: Mapping[str, Any]) -> dict[str, Objective]:

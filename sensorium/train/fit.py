@@ -158,7 +158,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         "bad_rows": len(quarantine), "bad_cells": dict(quarantine.columns),
     }
     network.eval()
-    settle(network, prepared)
+    settle(network, prepared, judge=not at.stopped)
     model = make(network, schema, given, facts, folder)
     model.save(folder)
     if at.stopped:

@@ -19,17 +19,19 @@ from sensorium.network import Encoded, Network, Unheeded
 ROWS, FEWEST, JUDGES = 1000, 20, 40
 """Validation rows looked at, at most and at least; and the fewest that can say that a column misleads."""
 ASKED, SHOWN = 8, 24
-"""Columns asked and columns judged, at most: the work grows with their product."""
-PART = 256
+"""Columns asked and columns judged, at most."""
+WORK = 20_000
+"""Rows through the trunk for each column asked: the work grows with the square of the columns shown."""
+PART = 64
 
 
 @torch.inference_mode()
-def settle(network: Network, prepared: Prepared) -> None:
-    """Set ``network.unheeded`` and calibrate its intervals (conformal quantile regression) on the validation rows."""
+def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
+    """Set ``network.unheeded`` (if ``judge``) and calibrate intervals (conformal quantile regression) on the validation rows."""
     rows = prepared.rows.get("validation", np.zeros(0, np.int64))
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), ROWS)).astype(np.int64)] if len(rows) >= FEWEST else rows[:0]
     short = [c for c in network.asked_columns if network.modalities[c].tokens().length == 1]
-    judged = [c for c in short if c in network.targets] if network.targets else short[:ASKED]
+    judged = [c for c in short if c in network.targets or not network.targets][:ASKED] if judge else []
     for column in short:
         generator = network.generator(column)
         if not len(rows) or (column not in judged and not hasattr(generator, "calibrate")):
@@ -38,8 +40,7 @@ def settle(network: Network, prepared: Prepared) -> None:
         if column in judged and held.count >= JUDGES:
             network.unheeded[column] = misleading(held)
         if hasattr(generator, "calibrate") and held.count:
-            left = network.unheeded.get(column, Unheeded()).columns
-            generator.calibrate(held.residuals([c for c in held.shown if c not in left]))
+            generator.calibrate(held.residuals(network.unheeded.get(column, Unheeded())))
 
 
 def misleading(held: Held) -> Unheeded:
@@ -49,8 +50,9 @@ def misleading(held: Held) -> Unheeded:
     rise by as much are what a row needs to do without the others.
     """
     seen, out = list(held.shown), []
-    if len(seen) > SHOWN:
+    if not 1 < len(seen) <= SHOWN:
         return Unheeded()
+    held.judges = WORK // len(seen) ** 2
     before = held.losses(seen)
     while True:
         tried = {column: held.losses([c for c in seen if c != column]) for column in seen}
@@ -73,6 +75,7 @@ class Held:
     def __init__(self, network: Network, prepared: Prepared, column: str, rows: np.ndarray) -> None:
         self.network, self.column, self.generator = network, column, network.generator(column)
         self.parts: list[tuple[Mapping[str, Encoded], torch.Tensor]] = []
+        self.judges = ROWS
         shown, device = set(), next(network.parameters()).device
         for start in range(0, len(rows), PART):
             part = rows[start : start + PART]
@@ -87,12 +90,14 @@ class Held:
         self.count = sum(len(target) for _, target in self.parts)
 
     def losses(self, seen: Sequence[str]) -> np.ndarray:
-        """The loss of each row [count] from what it has of some columns."""
-        return torch.cat([self.generator.loss(self.hidden(seen, *part), part[1]).float() for part in self.parts]).cpu().numpy()
+        """The loss of each of the first rows, about ``judges`` many, from what it has of some columns."""
+        parts = self.parts[: max(1, -(-max(self.judges, JUDGES) // PART))]
+        return torch.cat([self.generator.loss(self.hidden(seen, *part), part[1]).float() for part in parts]).cpu().numpy()
 
-    def residuals(self, seen: Sequence[str]) -> torch.Tensor:
-        """How far each row's truth lies outside its interval; see ``Quantile.calibrate``."""
-        return torch.cat([self.generator.residual(self.hidden(seen, *part), part[1]) for part in self.parts])
+    def residuals(self, unheeded: Unheeded) -> torch.Tensor:
+        """How far each row's truth lies outside the interval that it is answered with; see ``Quantile.calibrate``."""
+        return torch.cat([self.generator.residual(self.hidden(self.shown, unheeded.left_out(encoded), target), target)
+                          for encoded, target in self.parts])
 
     def hidden(self, seen: Sequence[str], encoded: Mapping[str, Encoded], target: torch.Tensor) -> torch.Tensor:
         network, every = self.network, torch.arange(len(target), device=target.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ always one column "" of one token that every row has, so that nothing seen is al
 
 class Trunk(nn.Module, abc.ABC):
     """Constructor: ``(width, columns, *, settings)``; ``columns`` are the names that may be seen."""
+
+    early: ClassVar[bool] = False
+    """Asked tokens may begin with what all columns say together; not where fusion comes later by design."""
 
     @abc.abstractmethod
     def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool]) -> list[torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from sensorium.layers.segments import Past, Segments, pack
@@ -15,6 +17,8 @@ class Segment(Trunk):
         depth: layers; heads: of attention; expand: hidden size of the feed-forward layers, relative to the width.
         dropout: of each branch; costly on a CPU.
     """
+
+    early: ClassVar[bool] = True
 
     def __init__(self, width: int, columns: list[str], *, depth: int = 3, heads: int = 3, expand: float = 2.0,
                  dropout: float = 0.0) -> None:

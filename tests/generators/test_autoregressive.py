@@ -229,3 +229,14 @@ def test_options_out_of_range_say_what_is_possible() -> None:
 def test_fits_ordered_ids_with_an_end() -> None:
     assert Autoregressive.fits(Tokens(length=9, vocabulary=3, ordered=True, end=1))
     assert not Autoregressive.fits(Tokens(length=9, vocabulary=3)) and not Autoregressive.fits(Tokens(length=1, width=1))
+
+
+def test_a_lot_draws_the_same_whatever_others_there_are() -> None:
+    generator, _ = made()
+
+    def drawn(lots: list[int]) -> list[list[int]]:
+        said = generator.sample(lambda tokens, start=0: tokens, len(lots), torch.device("cpu"), temperature=1.0, lots=torch.tensor(lots))
+        return [[i for i in row if i] for row in said.tokens.tolist()]
+
+    alone, beside = drawn([1]), drawn([7, 1, 3])
+    assert alone[0] == beside[1] and beside[0] != beside[2]

@@ -75,5 +75,5 @@ def test_columns_that_mislead_are_left_out_the_worst_first() -> None:
 
     assert found(good=-1.0, bad=0.4, worse=0.9) == (("worse", "bad"), ("good",))
     assert found(good=-1.0, better=-2.0) == ((), ())  # nothing is left out, so nothing is needed for it
-    assert found(only=3.0) == ((), ())
+    assert found(only=3.0) == found() == ((), ())
     assert found(**{f"c{i}": 3.0 for i in range(30)}) == ((), ())
