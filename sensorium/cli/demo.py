@@ -25,6 +25,9 @@ SETTINGS = (
     "sample.alone=0.8",
     "sample.everything=0.1",
 )
+DROP = 0.02, 0.3
+"""Share of a picture's or a sound's tokens that training hides: for each minute, and at most. What is seen more often is sooner
+known by heart."""
 SPLITS = {"test_new_style": "known concepts, drawn by a studio in a style not seen for them", "test_new_concept": "new concepts"}
 
 
@@ -58,7 +61,7 @@ def run_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = ())
     path = out / "emoji.parquet"
     if not path.exists():
         build_table("emoji", path, [])
-    Model.fit(path, out=out, minutes=minutes, seed=seed, settings=[*SETTINGS, *settings], quiet=False)
+    Model.fit(path, out=out, minutes=minutes, seed=seed, settings=[*SETTINGS, f"network.drop={min(DROP[0] * minutes, DROP[1]):g}", *settings], quiet=False)
     model = Model.load(out)
     table = Table.open(path)
     results = {split: measure(model, table, split) for split in SPLITS}
