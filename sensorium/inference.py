@@ -165,7 +165,7 @@ class Rows:
         scores, probabilities, interval = [], [], []
         able = modality.matched and self.network.matches and "lots" in schema(self.network.generator(column).sample)
         choice = able and candidates != 1 and not (options and not candidates)
-        for part in asked.to(self.device).split(ROWS // 8 if choice else ROWS):
+        for part in asked.to(self.device).split(ROWS // 4 if choice else ROWS):
             if not len(part):
                 continue
             with autocast(self.precision, self.device):
@@ -200,10 +200,10 @@ class Rows:
         network, modality = self.network, self.network.modalities[column]
         how = {"temperature": 1.0, "top_p": 0.95} | {k: v for k, v in options.items() if k != "beam" and v != 0}
         owner = np.concatenate([np.arange(len(count)), *(np.flatnonzero(count > k) for k in range(1, count.max()))])
-        again = rows[torch.from_numpy(owner[len(count) :]).to(self.device)]
+        again = torch.from_numpy(owner[len(count) :]).to(self.device)
         with autocast(self.precision, self.device):
             wanted = network.gists(encoded, seen, rows).float()
-            said = network.say(encoded, column, seen, again, **how, lots=torch.from_numpy(lot))
+            said = network.say(encoded, column, seen, rows, again=again, lots=torch.from_numpy(lot), **how)
         cells = cells + [modality.decode(tokens) for tokens in plain(said.tokens)]
         score = np.concatenate([score, plain(said.score)])
         read = [modality.read(cell) for cell in cells]

@@ -316,10 +316,13 @@ class Network(nn.Module):
         return result
 
     def say(self, encoded: Mapping[str, Encoded], column: str, seen: Sequence[str], rows: torch.Tensor,
-            generator: torch.Generator | None = None, **options: object) -> Said:
-        """Ask ``column`` of some rows, from what each has of ``seen``."""
+            generator: torch.Generator | None = None, again: torch.Tensor | None = None, **options: object) -> Said:
+        """Ask ``column`` of some rows, from what each has of ``seen``; ``again`` may say which of ``rows`` (by number) to ask, some
+        of them several times: what they show is looked at once."""
         listener = Listener(self, column, self.seen(encoded, seen, rows), self.overview(encoded, seen, rows))
-        return self.generator(column).sample(listener, len(rows), rows.device, generator=generator, **options)
+        if again is not None:
+            listener.reorder(again)
+        return self.generator(column).sample(listener, len(rows if again is None else again), rows.device, generator=generator, **options)
 
 
 class Listener:
