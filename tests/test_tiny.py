@@ -27,7 +27,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
     said = sensorium(tmp_path, "columns", "train.parquet")
     assert all(kind in said for kind in ("image", "text", "category", "number", "date", "series", "audio"))
     sensorium(tmp_path, "fit", "train.parquet", "--out", "run", "--epochs", "20", "--seed", "0", "train.lr=0.005",
-              *[setting for setting in TINY if not setting.startswith("baselines")], "baselines.share=1")
+              *[setting for setting in TINY if not setting.startswith("baselines")], "baselines.share=0.4")
     for name in ("settings.json", "schema.json", "splits.parquet", "environment.json", "metrics.jsonl", "model.safetensors", "report.html"):
         assert (tmp_path / "run" / name).stat().st_size, name
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
