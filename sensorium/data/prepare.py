@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,9 @@ from sensorium.data.quarantine import Quarantine
 from sensorium.data.store import Store, Writer
 from sensorium.data.table import Table
 from sensorium.modalities import Modality
+
+RELEASE = 65_536
+"""Rows after which pages that were mapped are let go."""
 
 LEARN = 20_000
 """Statistics come from at most so many training rows, evenly spread."""
@@ -120,7 +124,7 @@ def prepare(
     """
     code, names = coded(table.rows, parts(np.zeros(table.rows, dtype=bool)))
     wanted = code >= 0
-    writer, source = Writer(folder / "read", list(modalities)), []
+    writer, source = Writer(folder / "read", list(modalities)), array("q")
     with writer:
         for row, cells in read_rows(table, modalities, wanted, quarantine, workers, done):
             if names[code[row]] in stored:
@@ -139,6 +143,8 @@ def prepare(
         learn_from(read, modalities, rows.get("train", np.zeros(0, np.int64)))
         ready = prepare_cells(read, modalities, kept, code[kept] >= 0, folder / "ready", quarantine)
         if len(quarantine) == before:
+            read.release()
+            ready.release()
             return Prepared(read, ready, rows, kept)
         quarantine.check(int(wanted.sum()))
 
@@ -160,6 +166,8 @@ def prepare_cells(
         return read
     with Writer(folder, changed) as writer:
         for row in range(read.rows):
+            if row % RELEASE == 0:
+                read.release()
             cells = {}
             for column in changed if wanted[row] else []:
                 cell = read.columns[column][row]
@@ -185,6 +193,7 @@ def learn_from(store: Store, modalities: Mapping[str, Modality], rows: np.ndarra
         kinds.setdefault(kind, {})[column] = (modality, cells)
     for kind, columns in kinds.items():
         kind.learn_together(columns)
+    store.release()
 
 
 class Sample(Sequence):

@@ -81,6 +81,7 @@ class Held:
             part = rows[start : start + PART]
             cells = {c: prepared.ready.cells(c, part) for c in network.columns if c in prepared.ready.columns}
             have = [i for i, cell in enumerate(cells[column]) if cell is not None]
+            prepared.ready.release()  # rows far apart map many pages
             if have:
                 batch = collate(network.modalities, {c: [v[i] for i in have] for c, v in cells.items()}, len(have)).to(device)
                 encoded = {c: network.encode(c, batch) for c in network.columns if c != column and c in batch.cells}
