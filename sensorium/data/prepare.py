@@ -193,7 +193,6 @@ def learn_from(store: Store, modalities: Mapping[str, Modality], rows: np.ndarra
         kinds.setdefault(kind, {})[column] = (modality, cells)
     for kind, columns in kinds.items():
         kind.learn_together(columns)
-    store.release()
 
 
 class Sample(Sequence):
