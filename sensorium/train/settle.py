@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from sensorium.data.batch import collate
+from sensorium.data.batch import Batch, collate
 from sensorium.data.prepare import Prepared
 from sensorium.network import Encoded, Network, Unheeded
 
@@ -32,11 +32,12 @@ def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), ROWS)).astype(np.int64)] if len(rows) >= FEWEST else rows[:0]
     short = [c for c in network.asked_columns if network.modalities[c].tokens().length == 1]
     judged = [c for c in short if c in network.targets or not network.targets][:ASKED] if judge else []
+    parts = encode(network, prepared, rows) if short else []
     for column in short:
         generator = network.generator(column)
         if not len(rows) or (column not in judged and not hasattr(generator, "calibrate")):
             continue
-        held = Held(network, prepared, column, rows)
+        held = Held(network, column, parts)
         if column in judged and held.count >= JUDGES:
             network.unheeded[column] = misleading(held)
         if hasattr(generator, "calibrate") and held.count:
@@ -69,38 +70,45 @@ def sureness(gain: np.ndarray) -> float:
     return float(gain.mean() / max(gain.std() / len(gain) ** 0.5, 1e-9))
 
 
-class Held:
-    """Rows held out that have a column, encoded once, to be asked for it from any others."""
+def encode(network: Network, prepared: Prepared, rows: np.ndarray) -> list[tuple[Batch, dict[str, Encoded]]]:
+    """Some rows behind their stems, by parts."""
+    parts, device = [], next(network.parameters()).device
+    for start in range(0, len(rows), PART):
+        part = rows[start : start + PART]
+        cells = {c: prepared.ready.cells(c, part) for c in network.columns if c in prepared.ready.columns}
+        batch = collate(network.modalities, cells, len(part)).to(device)
+        prepared.ready.release()  # rows far apart map many pages
+        parts.append((batch, network.encode_all(batch)))
+    return parts
 
-    def __init__(self, network: Network, prepared: Prepared, column: str, rows: np.ndarray) -> None:
-        self.network, self.column, self.generator = network, column, network.generator(column)
-        self.parts: list[tuple[Mapping[str, Encoded], torch.Tensor]] = []
-        self.judges = ROWS
-        shown, device = set(), next(network.parameters()).device
-        for start in range(0, len(rows), PART):
-            part = rows[start : start + PART]
-            cells = {c: prepared.ready.cells(c, part) for c in network.columns if c in prepared.ready.columns}
-            have = [i for i, cell in enumerate(cells[column]) if cell is not None]
-            prepared.ready.release()  # rows far apart map many pages
-            if have:
-                batch = collate(network.modalities, {c: [v[i] for i in have] for c, v in cells.items()}, len(have)).to(device)
-                encoded = {c: network.encode(c, batch) for c in network.columns if c != column and c in batch.cells}
-                self.parts.append((encoded, network.modalities[column].target(batch.cells[column])))
-                shown |= set(encoded)
+
+class Held:
+    """Rows held out that have a column, to be asked for it from any others."""
+
+    def __init__(self, network: Network, column: str, parts: Sequence[tuple[Batch, dict[str, Encoded]]]) -> None:
+        self.network, self.column, self.generator, self.judges = network, column, network.generator(column), ROWS
+        self.parts: list[tuple[dict[str, Encoded], torch.Tensor, torch.Tensor]] = []
+        shown = set()
+        for batch, encoded in parts:
+            if column in encoded:
+                others, rows = {c: e for c, e in encoded.items() if c != column}, encoded[column].index
+                self.parts.append((others, rows, network.modalities[column].target(batch.cells[column])))
+                shown |= {c for c, e in others.items() if (e.place[rows] >= 0).any()}
         self.shown = [c for c in network.columns if c in shown]
-        self.count = sum(len(target) for _, target in self.parts)
+        self.count = sum(len(rows) for _, rows, _ in self.parts)
 
     def losses(self, seen: Sequence[str]) -> np.ndarray:
         """The loss of each of the first rows, about ``judges`` many, from what it has of some columns."""
         parts = self.parts[: max(1, -(-max(self.judges, JUDGES) // PART))]
-        return torch.cat([self.generator.loss(self.hidden(seen, *part), part[1]).float() for part in parts]).cpu().numpy()
+        return torch.cat([self.generator.loss(self.hidden(seen, *part), part[2]).float() for part in parts]).cpu().numpy()
 
     def residuals(self, unheeded: Unheeded) -> torch.Tensor:
         """How far each row's truth lies outside the interval that it is answered with; see ``Quantile.calibrate``."""
-        return torch.cat([self.generator.residual(self.hidden(self.shown, unheeded.left_out(encoded), target), target)
-                          for encoded, target in self.parts])
+        return torch.cat([self.generator.residual(self.hidden(self.shown, unheeded.left_out(encoded), rows, target), target)
+                          for encoded, rows, target in self.parts])
 
-    def hidden(self, seen: Sequence[str], encoded: Mapping[str, Encoded], target: torch.Tensor) -> torch.Tensor:
-        network, every = self.network, torch.arange(len(target), device=target.device)
-        asked = network.ask(self.column, target, network.overview(encoded, seen, every))
-        return network.trunk(network.seen(encoded, seen, every), [asked], [self.generator.causal])[0]
+    def hidden(self, seen: Sequence[str], encoded: Mapping[str, Encoded], rows: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """What the trunk says at the asked tokens of some rows of a part."""
+        network = self.network
+        asked = network.ask(self.column, target, network.overview(encoded, seen, rows))
+        return network.trunk(network.seen(encoded, seen, rows), [asked], [self.generator.causal])[0]
