@@ -72,6 +72,7 @@ class Rows:
         self.network, self.cells, self.read, self.count = network, cells, read, count
         self.device, self.precision = next(network.parameters()).device, "fp32"
         self.known: dict[str, Encoded] = {}
+        self.remembered: dict[str, Encoded] = {}
 
     @classmethod
     def of(cls, network: Network, table: Table, columns: Sequence[str] | None = None,
@@ -122,10 +123,17 @@ class Rows:
         return {c: self.encoded(c) for c in columns if self.has(c).any()}
 
     @torch.inference_mode()
+    def recalled(self, column: str) -> Encoded:
+        """The same, its gists refined by what the network remembers."""
+        if column not in self.remembered:
+            self.remembered[column] = self.network.recall(column, self.encoded(column))
+        return self.remembered[column]
+
+    @torch.inference_mode()
     def gists(self, columns: Sequence[str] | None = None) -> np.ndarray:
         """Unit vectors [n, gist] of what each row has of ``columns`` (all by default)."""
         columns = list(columns or self.network.columns)
-        encoded, parts = self.shown(columns), []
+        encoded, parts = {c: self.recalled(c) for c in self.shown(columns)}, []
         for rows in torch.arange(self.count, device=self.device).split(ROWS):
             with autocast(self.precision, self.device):
                 parts.append(self.network.gists(encoded, columns, rows).float().cpu().numpy())
@@ -135,7 +143,7 @@ class Rows:
         """The rows that have a matched column, and its gists [those, gist]."""
         if not self.has(column).any():
             return np.zeros(0, np.int64), np.zeros((0, self.network.to_gist.out_features), np.float32)
-        part = self.encoded(column)
+        part = self.recalled(column)
         if part.gist is None:
             raise ValueError(f"column '{column}' has no gist of its own")
         return part.index.cpu().numpy(), part.gist.float().cpu().numpy()
@@ -202,7 +210,8 @@ class Rows:
         owner = np.concatenate([np.arange(len(count)), *(np.flatnonzero(count > k) for k in range(1, count.max()))])
         again = torch.from_numpy(owner[len(count) :]).to(self.device)
         with autocast(self.precision, self.device):
-            wanted = network.gists(encoded, seen, rows).float()
+            recalled = {c: dataclasses.replace(e, gist=self.recalled(c).gist) for c, e in encoded.items()}
+            wanted = network.gists(recalled, seen, rows).float()
             said = network.say(encoded, column, seen, rows, again=again, lots=torch.from_numpy(lot), **how)
         cells = cells + [modality.decode(tokens) for tokens in plain(said.tokens)]
         score = np.concatenate([score, plain(said.score)])
@@ -213,7 +222,7 @@ class Rows:
         value[lot, owner] = SURENESS * score - 1
         if batch.cells:
             with autocast(self.precision, self.device):
-                part = network.encode(column, batch.to(self.device))
+                part = network.recall(column, network.encode(column, batch.to(self.device)))
             at = plain(part.index)
             value[lot[at], owner[at]] += 1 + plain((part.gist.float() * wanted[torch.from_numpy(owner[at]).to(self.device)]).sum(1))
         place = np.zeros(value.shape, np.int64)

@@ -19,6 +19,7 @@ from sensorium.core.settings import check
 from sensorium.data.schema import Schema
 from sensorium.data.table import Table
 from sensorium.inference import Answers, Rows
+from sensorium.layers.memory import Memory
 from sensorium.layers.precision import usable
 from sensorium.network import Network, Unheeded
 from sensorium.report import Evaluation
@@ -28,6 +29,7 @@ from sensorium.train.checkpoint import digest
 from sensorium.train.loop import mix
 
 FORMAT = 2
+MEMORY = "memory.safetensors"
 WINDOW = 4096
 """Rows that are held in memory at once where a large table is asked."""
 
@@ -99,10 +101,18 @@ class Model:
         tensors = {key: value.detach().contiguous().cpu().clone() for key, value in self.network.state_dict().items()}
         save_file(tensors, weights.with_suffix(".tmp"))
         weights.with_suffix(".tmp").replace(weights)
+        memory, path = self.network.memory, folder / MEMORY
+        if memory is None:
+            path.unlink(missing_ok=True)
+        else:
+            save_file({"known": memory.known.cpu().clone()}, path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)
         described = {
             "format": FORMAT, "schema": self.schema.to_json(), "settings": self.settings, "facts": self.facts,
             "modalities": {column: m.state() for column, m in self.network.modalities.items()},
             "unheeded": {column: dataclasses.asdict(left) for column, left in self.network.unheeded.items()}, "sha256": digest(weights),
+            "memory": None if memory is None else {"columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength,
+                                                   "sha256": digest(path)},
         }
         path = folder / "model.json"
         path.with_suffix(".tmp").write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
@@ -143,6 +153,7 @@ class Model:
             network.load_state_dict(tensors)
             network.unheeded = {column: Unheeded(tuple(left["columns"]), tuple(left["needed"]))
                                 for column, left in described.get("unheeded", {}).items()}
+            network.memory = remembered(folder / MEMORY, described.get("memory"), network.to_gist.out_features)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError, OSError) as error:
             raise UserError(f"'{folder}' can't be read as a model: {error}") from error
         return cls(network.to(usable(device)), schema, described["settings"], described["facts"], folder)
@@ -290,6 +301,18 @@ class Model:
         result = evaluate(self.network, opened, seen=seen, same=same, baselines=baselines, curves=curves, note=note)
         result.results["trained_on"] = known_rows(self.folder, opened, self.columns)
         return result
+
+
+def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> Memory | None:
+    """The memory that was written to a file, its gists of ``size``; a model whose file of it was removed does without."""
+    if how is None or not path.is_file():
+        return None
+    if digest(path) != how["sha256"]:
+        raise UserError(f"'{path}' isn't what was written: its SHA-256 differs. Copy it again, or remove it to do without memory.")
+    known = load_file(path)["known"]
+    if known.ndim != 3 or known.shape[2] != size:
+        raise ValueError(f"{path.name} holds gists of shape {list(known.shape)}, not of size {size}")
+    return Memory(dict(zip(how["columns"], known, strict=True)), how["sharpness"], how["strength"])
 
 
 def open_table(table: Any) -> Table:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from sensorium.data.batch import Batch
 from sensorium.data.sample import Plan
 from sensorium.generators import Generator, Said
+from sensorium.layers.memory import Memory
 from sensorium.modalities import Cells, Modality
 from sensorium.trunks import Seen, Trunk
 
@@ -108,6 +109,7 @@ class Network(nn.Module):
         targets: columns the user wants predicted first of all.
         matches: whether training matches gists, so that they say something of one another.
         unheeded: for each asked column what its answer leaves out, as on rows held out it misleads.
+        memory: gists of training rows, by which gists that are compared are refined; None before training has ended.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Network(nn.Module):
         self.targets: tuple[str, ...] = ()
         self.matches = True
         self.unheeded: dict[str, Unheeded] = {}
+        self.memory: Memory | None = None
         self.width, self.summary, self.drop = width, summary, drop
         self.stem_of = {column: modality.shared() or slug(column, i) for i, (column, modality) in enumerate(modalities.items())}
         self.stems, self.heads = nn.ModuleDict(), nn.ModuleDict()
@@ -300,10 +303,16 @@ class Network(nn.Module):
         """
         return F.normalize(total + self.to_gist(hidden[:, 0]).float(), dim=-1)
 
-    def gists(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> torch.Tensor:
-        """Unit vectors [n, gist] of what some rows have of ``columns``.
+    def recall(self, column: str, part: Encoded) -> Encoded:
+        """A column whose gists are refined by what is remembered; tokens, which the trunk learned from, stay as they are."""
+        if self.memory is None or part.gist is None:
+            return part
+        return dataclasses.replace(part, gist=self.memory(column, part.gist))
 
-        A row with one matched column alone takes its stem's gist; the others go through the trunk.
+    def gists(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> torch.Tensor:
+        """Unit vectors [n, gist] of what some rows have of ``columns``, which may have been recalled.
+
+        A row with one matched column alone takes that column's gist; the others go through the trunk.
         """
         hidden = self.trunk(self.seen(encoded, columns, rows), [self.ask_gist(len(rows))], [False])
         result = self.fused_gist(self.total_gist(encoded, columns, rows), hidden[0])

@@ -48,7 +48,7 @@ class Match(Objective):
         self.bias = nn.Parameter(torch.tensor(-10.0)) if kind == "siglip" else None
 
     def forward(self, step: Step) -> dict[str, torch.Tensor]:
-        scale = self.log_scale.clamp(max=math.log(100.0)).exp()
+        scale = self.scale()
         lone, weights = [], []
         gists = {c: e for c, e in step.encoded.items() if e.gist is not None}
         for (a, left), (b, right) in itertools.combinations(gists.items(), 2):
@@ -77,6 +77,10 @@ class Match(Objective):
         if together:
             result["fuse"] = self.weight * self.fused * torch.stack(together).mean()
         return result
+
+    def scale(self) -> torch.Tensor:
+        """What cosines are multiplied by: the inverse of the learned temperature, at most 100."""
+        return self.log_scale.clamp(max=math.log(100.0)).exp()
 
     def pair(self, a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor, key_a: torch.Tensor | None,
              key_b: torch.Tensor) -> torch.Tensor:

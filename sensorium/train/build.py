@@ -63,7 +63,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         UserError: with the nearest known name.
     """
     known = {"network", "trunk", "data", "train", "sample", "objectives", "column", "generator", *OBJECTIVES, "autoencode",
-             "trackers", "baselines"}
+             "trackers", "baselines", "memory"}
     for section, given in settings.items():
         if section not in known:
             raise unknown("section of settings:", section, known)

@@ -1,7 +1,7 @@
 """Fit: from a table to a model in a run folder. The order of things, and what is kept of them.
 
     RUN/ settings.json schema.json splits.parquet rows.npy environment.json quarantine.jsonl metrics.jsonl
-         checkpoints/ baselines/ model.json model.safetensors results.json report.html tensorboard/
+         checkpoints/ baselines/ model.json model.safetensors memory.safetensors results.json report.html tensorboard/
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from sensorium.train.build import (
     plain,
 )
 from sensorium.train.loop import Journal, Loop, Progress
+from sensorium.train.memorise import Remember, memorise
 from sensorium.train.settle import settle
 from sensorium.train.trackers import Tracker, make_trackers
 
@@ -84,6 +85,7 @@ def fit(
     given = parse(settings) if not isinstance(settings, Mapping) else sections(settings)
     check_settings(given)
     build(Extras, plain(given, "baselines"), "baselines")
+    build(Remember, plain(given, "memory"), "memory")
     for name in plain_list(given, "trackers"):
         find(Tracker, name)
     if not 0 <= seed < 2**63:
@@ -138,8 +140,9 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     remember(folder, opened, list(schema.columns), train_rows, resume)
     network = make_network(modalities, given, seed).to(device)
     network.targets = tuple(target)
+    objectives = {k: o.to(device) for k, o in make_objectives(given).items()}
     loop = Loop(
-        network=network, objectives={k: o.to(device) for k, o in make_objectives(given).items()}, modalities=modalities,
+        network=network, objectives=objectives, modalities=modalities,
         store=prepared.ready, rows=prepared.rows["train"], sampler=make_sampler(network, target, given),
         folder=folder / "checkpoints", seed=seed, minutes=minutes, epochs=None if minutes else epochs,
         **settings_of(Loop, given, "train"),
@@ -158,6 +161,8 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         "bad_rows": len(quarantine), "bad_cells": dict(quarantine.columns),
     }
     network.eval()
+    if "match" in objectives:
+        memorise(network, prepared, build(Remember, plain(given, "memory"), "memory"), float(objectives["match"].scale()), seed)
     settle(network, prepared, judge=not at.stopped)
     model = make(network, schema, given, facts, folder)
     model.save(folder)
@@ -216,7 +221,7 @@ def begin(folder: Path, resume: bool, given: Mapping[str, Any], seed: int, targe
         if path.exists():
             for old in ("checkpoints", "store", "baselines", "tensorboard"):
                 shutil.rmtree(folder / old, ignore_errors=True)
-            for old in ("quarantine.jsonl", "metrics.jsonl", "model.json", "model.safetensors", "report.html", "results.json"):
+            for old in ("quarantine.jsonl", "metrics.jsonl", "model.json", "model.safetensors", "memory.safetensors", "report.html", "results.json"):
                 (folder / old).unlink(missing_ok=True)
         write_json(path, described)
     except OSError as error:

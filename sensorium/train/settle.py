@@ -70,12 +70,12 @@ def sureness(gain: np.ndarray) -> float:
     return float(gain.mean() / max(gain.std() / len(gain) ** 0.5, 1e-9))
 
 
-def encode(network: Network, prepared: Prepared, rows: np.ndarray) -> list[tuple[Batch, dict[str, Encoded]]]:
-    """Some rows behind their stems, by parts."""
+def encode(network: Network, prepared: Prepared, rows: np.ndarray, columns: Sequence[str] = ()) -> list[tuple[Batch, dict[str, Encoded]]]:
+    """Some rows behind their stems, by parts; all columns by default."""
     parts, device = [], next(network.parameters()).device
     for start in range(0, len(rows), PART):
         part = rows[start : start + PART]
-        cells = {c: prepared.ready.cells(c, part) for c in network.columns if c in prepared.ready.columns}
+        cells = {c: prepared.ready.cells(c, part) for c in columns or network.columns if c in prepared.ready.columns}
         batch = collate(network.modalities, cells, len(part)).to(device)
         prepared.ready.release()  # rows far apart map many pages
         parts.append((batch, network.encode_all(batch)))

@@ -1,0 +1,85 @@
+"""After training: the gists of training rows that the network keeps, and how much they count.
+
+How much is judged on validation rows by how well each of their cells finds its row's other cells; 0 where that is not better
+than without.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+
+from sensorium.core.settings import at_least
+from sensorium.data.prepare import Prepared
+from sensorium.layers.memory import Memory
+from sensorium.network import Network
+from sensorium.train.settle import encode
+
+STRENGTHS = (0.0, 0.25, 0.5, 1.0)
+JUDGES, FEWEST = 1000, 20
+"""Validation rows that judge, at most and at least."""
+PART = 1024
+"""Rows that are encoded at once."""
+
+
+class Remember:
+    """What a model remembers of its training rows (section ``memory``).
+
+    Args:
+        rows: gists are kept of so many training rows, drawn at random; 0: of none.
+    """
+
+    def __init__(self, *, rows: int = 4096) -> None:
+        at_least("memory", 0, rows=rows)
+        self.rows = rows
+
+
+@torch.inference_mode()
+def memorise(network: Network, prepared: Prepared, remember: Remember, sharpness: float, seed: int) -> None:
+    """Set ``network.memory``, where a row has several columns that are matched and validation rows find more with it.
+
+    Args:
+        sharpness: the scale of cosines that training has learned.
+    """
+    network.memory = None
+    matched = [c for c in network.columns if network.modalities[c].matched and c in prepared.ready.columns]
+    rows, judges = prepared.rows["train"], prepared.rows.get("validation", np.zeros(0, np.int64))
+    if not remember.rows or len(matched) < 2 or len(judges) < FEWEST:
+        return
+    if len(rows) > remember.rows:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, remember.rows, replace=False))
+    held = gists(network, prepared, matched, judges[np.linspace(0, len(judges) - 1, min(len(judges), JUDGES)).astype(np.int64)])
+    memory = Memory(gists(network, prepared, matched, rows), sharpness, 0.0)
+    kinds = {c: type(network.modalities[c]) for c in matched}
+    pairs = [(a, b) for a, b in itertools.permutations(matched, 2) if kinds[a] is not kinds[b]] or list(itertools.permutations(matched, 2))
+
+    def found(strength: float) -> float:
+        memory.strength = strength
+        return float(np.mean([nearness(memory(a, held[a]), memory(b, held[b])) for a, b in pairs]))
+
+    memory.strength = max(STRENGTHS, key=found)
+    network.memory = memory if memory.strength else None
+
+
+def gists(network: Network, prepared: Prepared, columns: list[str], rows: np.ndarray) -> dict[str, torch.Tensor]:
+    """Each column's gists of some rows [rows, gist], zeros where a row lacks it."""
+    result = {c: torch.zeros(len(rows), network.to_gist.out_features, device=network.to_gist.weight.device) for c in columns}
+    done = 0
+    for start in range(0, len(rows), PART):
+        for batch, encoded in encode(network, prepared, rows[start : start + PART], columns):
+            for column, part in encoded.items():
+                result[column][done + part.index] = part.gist.float()
+            done += batch.rows
+    return result
+
+
+def nearness(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Mean reciprocal rank of each row's own cell of ``b`` among all, by those of ``a``; 0 where no row has both."""
+    both = (a.abs().sum(1) > 0) & (b.abs().sum(1) > 0)
+    if not both.any():
+        return 0.0
+    a, b = a[both], b[both]
+    scores = a @ b.T
+    return float((1 / (scores >= scores.diagonal()[:, None]).sum(1).float()).mean())
