@@ -20,6 +20,7 @@ from sensorium.tables import Builder
 from sensorium.train.build import OBJECTIVES, Data, Shape
 from sensorium.train.fit import Extras
 from sensorium.train.loop import Loop
+from sensorium.train.memorise import Remember
 from sensorium.train.optimizer import Optimizer
 from sensorium.train.trackers import Tracker
 from sensorium.trunks import Trunk
@@ -108,6 +109,7 @@ def page() -> str:
     parts.append("## `generator.NAME`: how cells are said\n\nThe modality chooses the generator; `generator.quantile.levels=9` sets it up.\n")
     several(Generator, "generator.NAME")
     section("`baselines`: the plain models beside ours", Extras)
+    section("`memory`: what is kept of training rows", Remember)
     chosen = ", ".join(f"`{name}`" for name in names(Tracker))
     parts.append(f"## `trackers`: where numbers go\n\n`trackers=tensorboard,wandb` (or `--tracker`, several times): {chosen}, or `none`. "
                  "`metrics.jsonl` in the run's folder is always written. The default is `tensorboard`.\n")

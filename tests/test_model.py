@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from conftest import TINY, drawing, tiny_cells, tiny_table
+from conftest import TINY, drawing, flip, tiny_cells, tiny_table
 
 from sensorium.core.errors import UserError
 from sensorium.data.table import Table
@@ -95,12 +95,6 @@ def test_a_damaged_model_is_told(spoil: Callable[[Path], Any], fitted: Model, tm
 def edit(folder: Path, **values: Any) -> None:
     path = folder / "model.json"
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}))
-
-
-def flip(path: Path, place: int) -> None:
-    raw = bytearray(path.read_bytes())
-    raw[place] ^= 0x10
-    path.write_bytes(bytes(raw))
 
 
 # --- asking -------------------------------------------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     }
     network.eval()
     if "match" in objectives:
-        memorise(network, prepared, build(Remember, plain(given, "memory"), "memory"), float(objectives["match"].scale()), seed)
+        memorise(network, prepared, build(Remember, plain(given, "memory"), "memory"), objectives["match"].scale().item(), seed)
     settle(network, prepared, judge=not at.stopped)
     model = make(network, schema, given, facts, folder)
     model.save(folder)

@@ -1,0 +1,65 @@
+"""Memory: a gist leans towards what rows like it hold in their other columns, and towards nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sensorium.layers.memory import ROWS, Memory
+
+
+def unit(rows: int, size: int, seed: int) -> torch.Tensor:
+    return F.normalize(torch.randn(rows, size, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+@pytest.fixture
+def known() -> dict[str, torch.Tensor]:
+    gists = {"a": unit(20, 16, 0), "b": unit(20, 16, 1), "c": unit(20, 16, 2)}
+    gists["b"][3] = 0
+    gists["b"][4] = gists["c"][4] = 0
+    return gists
+
+
+def by_hand(known: dict[str, torch.Tensor], column: str, gist: torch.Tensor, sharpness: float, strength: float) -> torch.Tensor:
+    """One row after the other, as the words say."""
+    result = []
+    for g in gist:
+        weights, values = [], []
+        for row in range(20):
+            own, others = known[column][row], sum(known[c][row] for c in known if c != column)
+            if own.any() and others.any():
+                weights.append(sharpness * g @ own)
+                values.append(F.normalize(others, dim=0))
+        found = torch.stack(weights).softmax(0) @ torch.stack(values)
+        result.append(F.normalize(g + strength * F.normalize(found, dim=0), dim=0))
+    return torch.stack(result)
+
+
+@pytest.mark.parametrize("column", ["a", "b", "c"])
+@pytest.mark.parametrize(("sharpness", "strength"), [(1.0, 0.25), (40.0, 1.0)])
+def test_it_is_what_its_words_say(known, column: str, sharpness: float, strength: float) -> None:
+    gist = unit(7, 16, 5)
+    assert torch.allclose(Memory(known, sharpness, strength)(column, gist), by_hand(known, column, gist, sharpness, strength), atol=2e-3)
+
+
+def test_a_row_that_is_remembered_leans_to_its_own_other_columns(known) -> None:
+    row = known["a"][7:8]
+    refined, others = Memory(known, 100.0, 1.0)("a", row), F.normalize(known["b"][7:8] + known["c"][7:8], dim=1)
+    assert (refined @ others.T).item() > 0.7 > 0.3 > (row @ others.T).item()
+    assert torch.allclose(refined.norm(dim=1), torch.ones(1), atol=1e-5)
+
+
+def test_each_gist_is_refined_by_itself_however_many_come(known) -> None:
+    memory, many = Memory(known, 20.0, 0.5), unit(ROWS + 9, 16, 6)
+    refined = memory("a", many)
+    for i in (0, ROWS - 1, ROWS, ROWS + 8):
+        assert torch.allclose(refined[i : i + 1], memory("a", many[i : i + 1]), atol=1e-5)
+
+
+def test_it_leaves_a_gist_as_it_is_where_nothing_is_known(known) -> None:
+    gist = unit(3, 16, 5)
+    assert Memory(known, 20.0, 0.0)("a", gist) is gist
+    assert Memory(known, 20.0, 0.5)("d", gist) is gist
+    assert Memory({"a": known["a"], "b": torch.zeros(20, 16)}, 20.0, 0.5)("a", gist) is gist
+    assert Memory(known, 20.0, 0.5)("a", gist[:0]).shape == (0, 16)

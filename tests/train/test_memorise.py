@@ -1,0 +1,120 @@
+"""After training a model remembers gists of training rows, as much of them as helps rows held out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, flip, tiny_table
+from torch.nn import functional as F
+
+from sensorium import Model
+from sensorium.core.errors import UserError
+from sensorium.layers.memory import Memory
+from sensorium.train import memorise
+from sensorium.train.memorise import nearness
+
+SETTINGS = (*TINY, "data.validation=0.3")
+
+
+@pytest.fixture(scope="module")
+def remembering(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model of a few steps, with a memory put in by hand."""
+    folder = tmp_path_factory.mktemp("memory") / "run"
+    model = Model.fit(tiny_table(60), out=folder, epochs=1, settings=SETTINGS)
+    model.network.memory = made(model)
+    model.save(folder)
+    return model
+
+
+def made(model: Model, strength: float = 0.5) -> Memory:
+    gists, table = {}, tiny_table(60)
+    rows = model.rows(table)
+    for column in ("picture", "name", "tone"):
+        at, found = rows.lone_gists(column)
+        gists[column] = torch.zeros(60, found.shape[1])
+        gists[column][at] = torch.from_numpy(found)
+    return Memory(gists, 20.0, strength)
+
+
+def test_it_is_kept_with_the_model_and_refines_what_is_compared_alone(remembering: Model, tmp_path: Path) -> None:
+    loaded = Model.load(remembering.folder)
+    table = tiny_table(9)
+    assert np.array_equal(loaded.embed(table), remembering.embed(table))
+    assert loaded.network.memory.strength == 0.5
+    with_it, search = loaded.embed(table, ["picture"]), loaded.search({"name": "a red bar"}, among=table, column="picture")
+    said = {column: loaded.predict(table, column, candidates=1) for column in ("colour", "width", "name")}
+    have = [i for i, cell in enumerate(table["picture"].to_pylist()) if cell is not None]
+    assert np.allclose(with_it[have], loaded.rows(table).lone_gists("picture")[1], atol=1e-5)
+    loaded.network.memory = None
+    assert not np.allclose(with_it[have], loaded.embed(table, ["picture"])[have], atol=1e-3)
+    assert search["score"].to_pylist() != loaded.search({"name": "a red bar"}, among=table, column="picture")["score"].to_pylist()
+    for column, before in said.items():  # what the trunk hears is what it learned from
+        assert loaded.predict(table, column, candidates=1).equals(before)
+
+
+def test_its_file_may_be_removed_and_a_damaged_one_is_found(remembering: Model, tmp_path: Path) -> None:
+    for name in ("model.json", "model.safetensors", "memory.safetensors"):
+        shutil.copy2(remembering.folder / name, tmp_path / name)
+    flip(tmp_path / "memory.safetensors", -3)
+    with pytest.raises(UserError, match=r"memory\.safetensors.*SHA-256"):
+        Model.load(tmp_path)
+    (tmp_path / "memory.safetensors").unlink()
+    assert Model.load(tmp_path).network.memory is None
+    model = Model.load(remembering.folder)
+    model.network.memory = None
+    shutil.copy2(remembering.folder / "memory.safetensors", tmp_path / "memory.safetensors")
+    model.save(tmp_path)
+    assert not (tmp_path / "memory.safetensors").exists() and Model.load(tmp_path).network.memory is None
+
+
+def test_none_is_kept_where_none_is_wanted_or_nothing_is_matched(tmp_path: Path) -> None:
+    for number, more in enumerate((["memory.rows=0"], ["objectives=tell"], ["data.validation=0"])):
+        model = Model.fit(tiny_table(60), out=tmp_path / str(number), epochs=1, settings=[*SETTINGS, *more])
+        assert model.network.memory is None and not (tmp_path / str(number) / "memory.safetensors").exists()
+    with pytest.raises(UserError, match=r"memory\.rows"):
+        Model.fit(tiny_table(60), out=tmp_path / "wrong", epochs=1, settings=["memory.rows=-1"])
+
+
+def test_a_fit_with_the_same_seed_remembers_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memorise, "STRENGTHS", (0.25,))
+    kept = []
+    for name in ("one", "two"):
+        Model.fit(tiny_table(240), out=tmp_path / name, epochs=1, settings=[*SETTINGS, "data.validation=0.4", "memory.rows=40"])
+        kept.append(json.loads((tmp_path / name / "model.json").read_text(encoding="utf-8"))["memory"])
+    assert kept[0] == kept[1] and kept[0]["strength"] == 0.25
+    assert Model.load(tmp_path / "one").network.memory.known.shape == (4, 40, 24)
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_rows_held_out_say_whether_anything_is_remembered(helps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Things look alike in either column, but their two gists lie far apart: only a row that has both says which belong
+    together. Where the rows that are remembered are mixed up, nothing is kept of them."""
+    noise = torch.Generator().manual_seed(0)
+    things = {column: F.normalize(torch.randn(30, 24, generator=noise), dim=1) for column in ("name", "picture")}
+
+    def some(rows: int, same: bool) -> dict[str, torch.Tensor]:
+        thing = torch.arange(rows) % 30
+        other = thing if same else thing.roll(7)
+        drawn = {"name": things["name"][thing], "picture": things["picture"][other]}
+        return {c: F.normalize(x + 0.1 * torch.randn(x.shape, generator=noise), dim=1) for c, x in drawn.items()}
+
+    answers = iter([some(30, True), some(90, helps)])
+    monkeypatch.setattr(memorise, "gists", lambda *_: next(answers))
+    network = SimpleNamespace(columns=["name", "picture"], modalities={"name": SimpleNamespace(matched=True), "picture": SimpleNamespace(matched=True)})
+    prepared = SimpleNamespace(ready=SimpleNamespace(columns=network.columns), rows={"train": np.arange(90), "validation": np.arange(30)})
+    memorise.memorise(network, prepared, memorise.Remember(), 20.0, 0)
+    assert (network.memory is not None) == helps
+
+
+def test_nearness_is_the_mean_reciprocal_rank() -> None:
+    a = F.normalize(torch.eye(4) + 0.01, dim=1)
+    assert nearness(a, a) == pytest.approx(1.0)
+    assert nearness(a, a.flip(0)) < 0.5
+    assert nearness(a[:2], a[[1, 0]]) == pytest.approx(0.5)
+    assert nearness(a, torch.zeros(4, 4)) == 0.0
