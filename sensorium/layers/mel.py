@@ -30,12 +30,11 @@ def log_mel(
         [..., 1 + t // hop, mels]
     """
     bands = mel_filters(rate, window, mels, low, rate / 2 if high is None else high).to(wave.device)
-    spectrum = torch.stft(
-        wave.reshape(-1, wave.shape[-1]), window, hop, window=hann(window).to(wave.device), center=True,
-        pad_mode="constant", return_complex=True,
-    ).transpose(1, 2)  # fmt: skip
-    power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
-    return (power @ bands.T).clamp_(min=floor).log10_().view(*wave.shape[:-1], -1, mels)
+    frames = F.pad(wave.reshape(-1, wave.shape[-1]), (window // 2, window // 2)).unfold(1, window, hop)
+    spectrum = torch.view_as_real(torch.fft.rfft(frames * hann(window).to(wave.device)))
+    # Real and imaginary parts stand side by side, and so does each band's weight for them: their sum costs nothing.
+    power = spectrum.square_().flatten(2) @ bands.T.repeat_interleave(2, 0)
+    return power.clamp_(min=floor).log10_().view(*wave.shape[:-1], -1, mels)
 
 
 @functools.lru_cache(maxsize=32)

@@ -273,7 +273,7 @@ def square(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.ndar
     if not len(data):
         raise BadCell("the picture file is empty")
     try:
-        with opened(bytes(data), size, max_pixels) as image:
+        with opened(bytes(data), size, max_pixels, trim) as image:
             return fitted(image, size, trim)
     except BadCell:
         raise
@@ -283,7 +283,7 @@ def square(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.ndar
         raise BadCell(f"the picture can't be decoded: {error or type(error).__name__}") from error
 
 
-def opened(data: bytes, size: int, max_pixels: int) -> Pillow.Image:
+def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillow.Image:
     """The picture, its header read and judged, nothing decoded yet.
 
     Pillow's own limit warns through a process-wide switch; opening by the format's class leaves that switch alone.
@@ -305,8 +305,9 @@ def opened(data: bytes, size: int, max_pixels: int) -> Pillow.Image:
         scans = data.count(b"\xff\xda")
         if scans > 10 and scans * w * h > SCANNED:
             raise BadCell(f"the JPEG draws {w} × {h} pixels {scans} times: a decompression bomb")
-        # Decoded at 1/2, 1/4 or 1/8 where the shorter side stays at least as long as is needed.
-        image.draft("RGB" if image.mode != "L" else "L", (size, size))
+        # Decoded at 1/2, 1/4 or 1/8 where no side becomes shorter than in the square; margins that are cut may leave little.
+        scale = size / (min(w, h) if trim else max(w, h))
+        image.draft("RGB" if image.mode != "L" else "L", (math.ceil(w * scale), math.ceil(h * scale)))
     return image
 
 
