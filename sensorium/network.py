@@ -176,7 +176,7 @@ class Network(nn.Module):
                 places.append(place >= 0)
                 segments.append(self.ask(column, target, overview))
             causal = [False, *(self.generator(column).causal for column in asked)]
-            seen = self.seen(encoded, plan.seen, plan.rows, plan.brief)
+            seen = self.seen(encoded, plan.seen, plan.rows)
             hidden = self.trunk(seen, segments, causal)
             total = self.total_gist(encoded, plan.seen, plan.rows)
             fused.append(Fused(plan.rows, plan.seen, self.fused_gist(total, hidden[0])))
@@ -222,11 +222,8 @@ class Network(nn.Module):
             found[column] = Encoded(index, place, part + mark.to(part.dtype), here, gist)
         return found
 
-    def seen(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor, brief: bool = False) -> Seen:
-        """The seen tokens of some rows of a batch; column "" is one token that every row has.
-
-        ``brief``: of columns with a gist the token of that gist only.
-        """
+    def seen(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> Seen:
+        """The seen tokens of some rows of a batch; column "" is one token that every row has."""
         mark = self.seen_mark.weight[len(self.columns)]
         result = {"": (mark.expand(len(rows), 1, -1), torch.ones(len(rows), 1, dtype=torch.bool, device=mark.device))}
         for column in columns:
@@ -234,8 +231,7 @@ class Network(nn.Module):
                 part = encoded[column]
                 place = part.place[rows]
                 at = place.clamp(min=0)
-                some = slice(0, 1 if brief and self.summary and part.gist is not None else None)
-                result[column] = (part.tokens[:, some].index_select(0, at), part.mask[at, some] & (place >= 0).unsqueeze(1))
+                result[column] = (part.tokens.index_select(0, at), part.mask[at] & (place >= 0).unsqueeze(1))
         dtype = next((tokens.dtype for column, (tokens, _) in result.items() if column), mark.dtype)
         result[""] = (result[""][0].to(dtype), result[""][1])
         return result

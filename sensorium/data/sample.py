@@ -25,13 +25,11 @@ class Plan:
     Attributes:
         rows: which rows of the batch, [n].
         seen: columns shown; asked: columns to be said. A column in neither is simply not there.
-        brief: show only the gists of those columns that have one, not their tokens.
     """
 
     rows: torch.Tensor
     seen: tuple[str, ...]
     asked: tuple[str, ...]
-    brief: bool = False
 
 
 class Sampler:
@@ -45,7 +43,6 @@ class Sampler:
         alone: share of plans that see one column alone; by default 0.6, and 0.2 where there are targets.
         everything: share of plans that see all but what is asked; by default 0.2, and 0.3 where there are targets.
         absent: chance of a column to be in neither set.
-        brief: share of plans that show only the gists of what has one.
         most: how many matched columns of one modality a step looks at; where there are more, they take turns, so that
             ten translations of a name cost a step no more than two.
         weights: how often a column takes its turn, is seen alone, and a long one (text) is asked, relative to others; ``name:3``.
@@ -61,7 +58,6 @@ class Sampler:
         alone: float | None = None,
         everything: float | None = None,
         absent: float = 0.1,
-        brief: float = 0.0,
         most: int = 3,
         weights: dict[str, float] | None = None,
     ) -> None:
@@ -74,7 +70,7 @@ class Sampler:
         for c in self.targets:
             if c not in asked:
                 raise UserError(f"The target '{c}' can't be asked by this version. Possible: {', '.join(asked) or 'none'}.")
-        self.plans, self.share, self.absent, self.brief = plans, share, absent, brief
+        self.plans, self.share, self.absent = plans, share, absent
         self.alone = alone if alone is not None else 0.2 if self.targets else 0.6
         self.everything = everything if everything is not None else 0.3 if self.targets else 0.2
         unknown_weights = set(weights or {}) - set(self.columns)
@@ -106,7 +102,7 @@ class Sampler:
         for number in range(min(self.plans, rows // each)):
             part = told[number * each : (number + 1) * each]
             seen, asked = self.question(rng, columns, (kind + number / self.plans) % 1)  # the kinds of a step differ
-            plans.append(Plan(torch.from_numpy(np.sort(part)), tuple(seen), tuple(asked), bool(rng.random() < self.brief)))
+            plans.append(Plan(torch.from_numpy(np.sort(part)), tuple(seen), tuple(asked)))
         return plans
 
     def question(self, rng: np.random.Generator, columns: Sequence[str], kind: float) -> tuple[list[str], list[str]]:

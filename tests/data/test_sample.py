@@ -132,8 +132,3 @@ def test_targets_are_asked_of_many_subsets() -> None:
     plans = drawn(Sampler(network(), targets=["class0"]))
     sizes = np.array([len(p.seen) for p in plans])
     assert 0.15 < np.mean(sizes == 1) < 0.5 and len({p.seen for p in plans}) > 8
-
-
-def test_brief_plans_are_as_many_as_asked_for() -> None:
-    assert not any(p.brief for p in drawn(Sampler(network())))
-    assert 0.4 < np.mean([p.brief for p in drawn(Sampler(network(), brief=0.5))]) < 0.6
