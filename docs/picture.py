@@ -149,7 +149,7 @@ def answers() -> list[str]:
     for i, kind in enumerate(near):
         parts.append(pet(x - 58 + 39.5 * i, ANSWER + 36, 37, f"near{i}", *kind))
     words = ("embed, search, predict, generate:", "each is a choice of what is seen", "and what is asked.")
-    parts += [text(LEFT + 2, ANSWER + 46 + 22 * i, line, 16, INK if i else INK, 600 if not i else 400, "start") for i, line in enumerate(words)]
+    parts += [text(LEFT + 2, ANSWER + 46 + 22 * i, line, 16, INK, 600 if not i else 400, "start") for i, line in enumerate(words)]
     parts += [text(x, ANSWER + 124, words, 13, SOFT) for x, words in (
         (middle("notes"), "a caption"), (middle("species"), "a class"), (middle("weight_kg"), "a value, an interval"), (middle("gist"), "a vector"))]
     return parts
