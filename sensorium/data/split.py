@@ -95,6 +95,7 @@ def split_rows(
     seed: int = 0,
     group: str | None = None,
     carved: float = CARVED,
+    thing: str | None = None,
 ) -> Splits:
     """Divide the rows of a table.
 
@@ -106,6 +107,8 @@ def split_rows(
         seed: another one divides otherwise.
         carved: share of train that becomes validation where the split column has no such part.
         group: a column whose equal cells stay on one side, also where validation is carved from a column's train.
+        thing: the same, but only where validation is carved: rows of one thing are all held out or none, so that validation
+            says how things are met that training never saw.
 
     Raises:
         UserError: ``by`` or a column isn't known, the shares don't add up to 1, or no row is for training.
@@ -117,7 +120,7 @@ def split_rows(
         group, way = name, "hash"
     if way == "auto":
         way, name = ("column", schema.split) if schema.split in table.columns else ("hash", "")
-    for column in filter(None, (name if way == "column" else None, group)):
+    for column in filter(None, (name if way == "column" else None, group, thing)):
         if column not in table.columns:
             raise unknown("column to split by:", column, table.columns)
     if way == "hash":
@@ -127,7 +130,7 @@ def split_rows(
         found = ", ".join(map(repr, splits.names)) or "nothing"
         raise UserError(f"The column '{name}' says of no row that it is for training. Found: {found}; needed: 'train'.")
     if VALIDATION not in splits.names:
-        _carve(splits, _keys(table, schema, group, splits.rows(TRAIN)), seed, carved)
+        _carve(splits, _keys(table, schema, group or thing, splits.rows(TRAIN)), seed, carved)
     return splits
 
 

@@ -101,9 +101,10 @@ def fit(
     opened = Table.open(table, allow_outside=data.outside)
     if not opened.rows:
         raise UserError(f"'{opened.name}' has no rows, so there is nothing to learn from.")
-    for column in target:
-        if column not in opened.columns:
-            raise unknown("target:", column, opened.columns)
+    for what, columns in (("target:", target), ("column in data.same:", [data.same] if data.same else [])):
+        for column in columns:
+            if column not in opened.columns:
+                raise unknown(what, column, opened.columns)
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="sensorium-"))
     begin(folder, resume, given, seed, target, opened)
     with Progressed(quiet) as shown:
@@ -127,7 +128,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
 
     def divided(left_out: np.ndarray) -> dict[str, np.ndarray]:
         nonlocal splits
-        splits = split_without(opened, schema, left_out, by=data.split, seed=seed, carved=data.validation)
+        splits = split_without(opened, schema, left_out, by=data.split, seed=seed, carved=data.validation, thing=data.same)
         return {name: splits.rows(name) for name in splits.names}
 
     with shown.bar("Reading cells", opened.rows) as done:

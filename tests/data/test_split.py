@@ -78,6 +78,11 @@ def test_a_split_column_is_followed_and_validation_carved_from_train() -> None:
     grouped = split_rows(table, schema("x", split="split"), seed=0, group="g")
     sides = words(table, grouped, "g")
     assert 14 <= len(sides["validation"]) <= 21 and not set(sides["validation"]) & set(sides["train"])
+    assert (split_rows(table, schema("x", split="split"), seed=0, thing="g").codes == grouped.codes).all()
+    by_hash = [split_rows(table, schema("x"), by="hash", seed=0, thing=thing).codes for thing in (None, "g")]
+    assert (by_hash[0] == by_hash[1]).all()
+    with pytest.raises(UserError, match="Unknown column to split by: 'h'"):
+        split_rows(table, schema("x", split="split"), seed=0, thing="h")
     order = np.random.default_rng(0).permutation(245)
     again = split_rows(table.select(order), schema("x", split="split"), seed=0, group="g")
     assert again.names == grouped.names and (again.codes == grouped.codes[order]).all()

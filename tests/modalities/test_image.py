@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.settings import build
 from sensorium.core.types import Profile
-from sensorium.modalities.image import Image
+from sensorium.modalities.image import Image, opened, square
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -129,6 +129,21 @@ def test_sixteen_bits_are_scaled_not_cut():
 def test_cmyk_and_jpeg_keep_their_colours():
     red = Image().read(saved(Pillow.new("RGB", (64, 64), RED).convert("CMYK"), "JPEG")).astype(int)
     assert np.abs(red - np.array(RED)).max() < 30
+
+
+@pytest.mark.parametrize(
+    ("sides", "trim", "decoded"),
+    [((500, 375), False, (250, 188)), ((375, 500), False, (188, 250)), ((500, 375), True, (500, 375)), ((447, 300), False, (447, 300)),
+     ((1800, 900), False, (225, 113)), ((100, 50), False, (100, 50))],
+)  # fmt: skip
+def test_a_jpeg_is_decoded_no_larger_and_no_smaller_than_it_is_shown(sides, trim, decoded):
+    smooth = picture(7, 5).resize(sides, Pillow.Resampling.BICUBIC)
+    data = saved(smooth, "JPEG", quality=95)
+    with opened(data, 224, 10**8, trim) as image:
+        image.load()
+        assert image.size == decoded
+    shown = square(data, 224, 10**8, trim).astype(int)
+    assert np.abs(shown - square(saved(smooth), 224, 10**8, trim)).mean() < 3
 
 
 def test_aspect_ratio_is_kept_in_a_white_square():
