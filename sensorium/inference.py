@@ -210,8 +210,7 @@ class Rows:
         owner = np.concatenate([np.arange(len(count)), *(np.flatnonzero(count > k) for k in range(1, count.max()))])
         again = torch.from_numpy(owner[len(count) :]).to(self.device)
         with autocast(self.precision, self.device):
-            recalled = {c: dataclasses.replace(e, gist=self.recalled(c).gist) for c, e in encoded.items()}
-            wanted = network.gists(recalled, seen, rows).float()
+            wanted = network.gists(encoded, seen, rows).float()
             said = network.say(encoded, column, seen, rows, again=again, lots=torch.from_numpy(lot), **how)
         cells = cells + [modality.decode(tokens) for tokens in plain(said.tokens)]
         score = np.concatenate([score, plain(said.score)])
@@ -222,7 +221,7 @@ class Rows:
         value[lot, owner] = SURENESS * score - 1
         if batch.cells:
             with autocast(self.precision, self.device):
-                part = network.recall(column, network.encode(column, batch.to(self.device)))
+                part = network.encode(column, batch.to(self.device))
             at = plain(part.index)
             value[lot[at], owner[at]] += 1 + plain((part.gist.float() * wanted[torch.from_numpy(owner[at]).to(self.device)]).sum(1))
         place = np.zeros(value.shape, np.int64)
