@@ -124,7 +124,7 @@ class Rows:
 
     @torch.inference_mode()
     def recalled(self, column: str) -> Encoded:
-        """The same, its gists refined by what the network remembers."""
+        """What ``encoded`` gives, its gists refined by what the network remembers."""
         if column not in self.remembered:
             self.remembered[column] = self.network.recall(column, self.encoded(column))
         return self.remembered[column]
