@@ -162,7 +162,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         "bad_rows": len(quarantine), "bad_cells": dict(quarantine.columns),
     }
     network.eval()
-    if "match" in objectives:
+    if "match" in objectives and not at.stopped:
         memorise(network, prepared, build(Remember, plain(given, "memory"), "memory"), objectives["match"].scale().item(), seed)
     settle(network, prepared, judge=not at.stopped)
     model = make(network, schema, given, facts, folder)
