@@ -11,14 +11,19 @@ from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from sensorium.core.errors import BadCell
 from sensorium.data.quarantine import Quarantine
 from sensorium.data.store import Store, Writer
 from sensorium.data.table import Table
 from sensorium.modalities import Modality
+
+FEW, MANY = 128, 1024
+"""Rows that are read at once, with and without media."""
 
 RELEASE = 65_536
 """Rows after which pages that were mapped are let go."""
@@ -62,16 +67,10 @@ def read_rows(
     """
     present = [column for column in modalities if column in table.columns]
     with ThreadPoolExecutor(workers) as pool:
-        for start, batch in table.batches(columns=present):
-            keep = np.flatnonzero(wanted[start : start + batch.num_rows])
+        for start, batch, keep, reading in ahead(begun(table, modalities, present, wanted, pool)):
             if len(keep):
                 part = batch.take(keep) if len(keep) < batch.num_rows else batch
-                columns = {}
-                for column in present:
-                    modality = modalities[column]
-                    cells = table.cells(part, column, modality.media)
-                    read = pool.map if modality.media else map
-                    columns[column] = list(read(lambda cell, m=modality: try_read(m, cell), cells))
+                columns = {column: list(cells) for column, cells in reading.items()}
                 for i, row in enumerate((keep + start).tolist()):
                     cells = {column: values[i] for column, values in columns.items()}
                     wrong = {column: value for column, value in cells.items() if isinstance(value, BadCell)}
@@ -89,6 +88,33 @@ def read_rows(
                 if quarantine is not None:
                     quarantine.check(int(wanted[: start + batch.num_rows].sum()), final=False)
             done(batch.num_rows)
+
+
+Begun = tuple[int, pa.RecordBatch, np.ndarray, dict[str, Iterator[Any]]]
+"""A batch that workers have begun to read: its first row, the batch, which of its rows are wanted, their cells by column."""
+
+
+def begun(table: Table, modalities: Mapping[str, Modality], columns: Sequence[str], wanted: np.ndarray, pool: ThreadPoolExecutor) -> Iterator[Begun]:
+    """The batches of a table; media are read by the workers, all else when it is looked at."""
+    size = FEW if any(modalities[column].media for column in columns) else MANY
+    for start, batch in table.batches(size, columns=columns):
+        keep = np.flatnonzero(wanted[start : start + batch.num_rows])
+        part = batch.take(keep) if len(keep) < batch.num_rows else batch
+        reading = {}
+        for column in columns if len(keep) else ():
+            modality = modalities[column]
+            read = pool.map if modality.media else map
+            reading[column] = read(lambda cell, m=modality: try_read(m, cell), table.cells(part, column, modality.media))
+        yield start, batch, keep, reading
+
+
+def ahead(batches: Iterator[Begun]) -> Iterator[Begun]:
+    """The same batches, each given out when the next one is begun, so that workers always have something to do."""
+    held = next(batches, None)
+    while held is not None:
+        following = next(batches, None)
+        yield held
+        held = following
 
 
 def try_read(modality: Modality, cell: object) -> np.ndarray | BadCell | None:
