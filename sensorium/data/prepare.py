@@ -67,9 +67,8 @@ def read_rows(
     """
     present = [column for column in modalities if column in table.columns]
     with ThreadPoolExecutor(workers) as pool:
-        for start, batch, keep, reading in ahead(begun(table, modalities, present, wanted, pool)):
+        for start, count, keep, part, reading in ahead(begun(table, modalities, present, wanted, pool)):
             if len(keep):
-                part = batch.take(keep) if len(keep) < batch.num_rows else batch
                 columns = {column: list(cells) for column, cells in reading.items()}
                 for i, row in enumerate((keep + start).tolist()):
                     cells = {column: values[i] for column, values in columns.items()}
@@ -86,12 +85,12 @@ def read_rows(
                     else:
                         yield row, cells
                 if quarantine is not None:
-                    quarantine.check(int(wanted[: start + batch.num_rows].sum()), final=False)
-            done(batch.num_rows)
+                    quarantine.check(int(wanted[: start + count].sum()), final=False)
+            done(count)
 
 
-Begun = tuple[int, pa.RecordBatch, np.ndarray, dict[str, Iterator[Any]]]
-"""A batch that workers have begun to read: its first row, the batch, which of its rows are wanted, their cells by column."""
+Begun = tuple[int, int, np.ndarray, pa.RecordBatch, dict[str, Iterator[Any]]]
+"""A batch that workers have begun to read: its first row, its rows, which of them are wanted, these alone, their cells by column."""
 
 
 def begun(table: Table, modalities: Mapping[str, Modality], columns: Sequence[str], wanted: np.ndarray, pool: ThreadPoolExecutor) -> Iterator[Begun]:
@@ -105,7 +104,7 @@ def begun(table: Table, modalities: Mapping[str, Modality], columns: Sequence[st
             modality = modalities[column]
             read = pool.map if modality.media else map
             reading[column] = read(lambda cell, m=modality: try_read(m, cell), table.cells(part, column, modality.media))
-        yield start, batch, keep, reading
+        yield start, batch.num_rows, keep, part, reading
 
 
 def ahead(batches: Iterator[Begun]) -> Iterator[Begun]:

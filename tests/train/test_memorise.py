@@ -73,10 +73,12 @@ def test_its_file_may_be_removed_and_a_damaged_one_is_found(remembering: Model, 
     assert not (tmp_path / "memory.safetensors").exists() and Model.load(tmp_path).network.memory is None
 
 
-def test_none_is_kept_where_none_is_wanted_or_nothing_is_matched(tmp_path: Path) -> None:
-    for number, more in enumerate((["memory.rows=0"], ["objectives=tell"], ["data.validation=0"])):
-        model = Model.fit(tiny_table(60), out=tmp_path / str(number), epochs=1, settings=[*SETTINGS, *more])
+def test_none_is_kept_where_none_is_wanted_or_nothing_is_matched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memorise, "STRENGTHS", (0.25,))  # whatever the rows held out say
+    for number, more in enumerate((["memory.rows=0"], ["objectives=tell"])):
+        model = Model.fit(tiny_table(240), out=tmp_path / str(number), epochs=1, settings=[*SETTINGS, "data.validation=0.4", *more])
         assert model.network.memory is None and not (tmp_path / str(number) / "memory.safetensors").exists()
+    assert Model.fit(tiny_table(60), out=tmp_path / "few", epochs=1, settings=SETTINGS).network.memory is None  # too few judges
     with pytest.raises(UserError, match=r"memory\.rows"):
         Model.fit(tiny_table(60), out=tmp_path / "wrong", epochs=1, settings=["memory.rows=-1"])
 
