@@ -61,3 +61,8 @@ class Order:
         blocks = self.blocks(epoch)[number * WINDOW : (number + 1) * WINDOW]
         places = np.concatenate([np.arange(b * BLOCK, min((b + 1) * BLOCK, len(self.rows))) for b in blocks])
         return places[np.random.default_rng([self.seed, epoch, number]).permutation(len(places))]
+
+
+def spread(rows: np.ndarray, count: int) -> np.ndarray:
+    """``count`` of the rows, evenly spread."""
+    return rows if count >= len(rows) else rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)]

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import BadCell
+from sensorium.data.order import spread
 from sensorium.data.quarantine import Quarantine
 from sensorium.data.store import Store, Writer
 from sensorium.data.table import Table
@@ -208,13 +209,13 @@ def prepare_cells(
 
 def learn_from(store: Store, modalities: Mapping[str, Modality], rows: np.ndarray) -> None:
     """Let each modality take its statistics from up to ``LEARN`` evenly spread training rows."""
-    spread = rows[np.linspace(0, len(rows) - 1, min(LEARN, len(rows))).astype(np.int64)] if len(rows) else rows
+    some = spread(rows, LEARN)
     kinds: dict[type[Modality], dict[str, tuple[Modality, Sequence[np.ndarray]]]] = {}
     for column, modality in modalities.items():
         kind = type(modality)
         if kind.learn is Modality.learn and kind.learn_together.__func__ is Modality.learn_together.__func__:
             continue
-        cells = Sample(store, column, spread)
+        cells = Sample(store, column, some)
         kinds.setdefault(kind, {})[column] = (modality, cells)
     for kind, columns in kinds.items():
         kind.learn_together(columns)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from sensorium.core.errors import UserError
+from sensorium.data.order import spread
 from sensorium.train.targets import Target, code, read_truth
 from sensorium.train.trees import (
     WIDEST,
@@ -28,7 +29,6 @@ from sensorium.train.trees import (
     last_round,
     pick,
     relevance,
-    spread,
     tame,
     widest,
 )

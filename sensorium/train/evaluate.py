@@ -10,6 +10,7 @@ import numpy as np
 
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.parts import name_of
+from sensorium.data.order import spread
 from sensorium.data.table import Table
 from sensorium.inference import Rows
 from sensorium.network import Network, Unheeded
@@ -131,7 +132,7 @@ def beside(column: str, metric: str, modality: Any, truth: list[Any], have: np.n
 def curve(rows: Rows, column: str, metric: str, have: np.ndarray, truth: list[Any], shown: list[str],
           seen: Sequence[str] | None) -> list[tuple[float, float]]:
     """The metric as columns are removed at random, each with the same chance, on at most ``CURVE_ROWS`` rows."""
-    some = np.linspace(0, len(have) - 1, min(len(have), CURVE_ROWS)).astype(np.int64)
+    some = spread(np.arange(len(have)), CURVE_ROWS)
     part, points, nothing = have[some], [], np.zeros(rows.count, dtype=bool)
     for rate in RATES:
         rng = np.random.default_rng(0)

@@ -24,6 +24,7 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.parts import find, name_of
 from sensorium.core.settings import build, merge, parse
 from sensorium.data.hashes import row_hashes
+from sensorium.data.order import spread
 from sensorium.data.prepare import Prepared, prepare
 from sensorium.data.quarantine import Quarantine, parse_max_bad
 from sensorium.data.schema import Schema, infer
@@ -269,7 +270,7 @@ def plain_models(table: Table, prepared: Prepared, modalities: Mapping[str, Any]
 
     def some(part: str) -> np.ndarray:
         rows = prepared.rows.get(part, np.zeros(0, np.int64))
-        return rows[np.linspace(0, len(rows) - 1, min(len(rows), BASELINE_ROWS)).astype(np.int64)] if len(rows) else rows
+        return spread(rows, BASELINE_ROWS)
 
     def features(rows: np.ndarray) -> dict[str, np.ndarray]:
         return {c: np.stack([modalities[c].features(cell) for cell in prepared.read.cells(c, rows)])
@@ -296,7 +297,7 @@ def report(model: Model, table: Table, splits: Splits, folder: Path, same: str |
         shown.say(f"Evaluating on '{name}'")
         rows = splits.rows(name)
         notes = [f"Measured on '{name}', {min(len(rows), MOST_EVALUATED):,} of {len(rows):,} rows."]
-        part = table.select(rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_EVALUATED)).astype(np.int64)])
+        part = table.select(spread(rows, MOST_EVALUATED))
         evaluation = model.evaluation(part, same=same, curves=number == 0)
         write_json(folder / f"results-{name}.json", evaluation.results)
         if number == 0:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from sensorium.core.settings import at_least
+from sensorium.data.order import spread
 from sensorium.data.prepare import Prepared
 from sensorium.layers.memory import Memory
 from sensorium.network import Network
@@ -50,7 +51,7 @@ def memorise(network: Network, prepared: Prepared, remember: Remember, sharpness
         return
     if len(rows) > remember.rows:
         rows = np.sort(np.random.default_rng(seed).choice(rows, remember.rows, replace=False))
-    held = gists(network, prepared, matched, judges[np.linspace(0, len(judges) - 1, min(len(judges), JUDGES)).astype(np.int64)])
+    held = gists(network, prepared, matched, spread(judges, JUDGES))
     memory = Memory(gists(network, prepared, matched, rows), sharpness, 0.0)
     kinds = {c: type(network.modalities[c]) for c in matched}
     pairs = [(a, b) for a, b in itertools.permutations(matched, 2) if kinds[a] is not kinds[b]] or list(itertools.permutations(matched, 2))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from sensorium.data.batch import Batch, collate
+from sensorium.data.order import spread
 from sensorium.data.prepare import Prepared
 from sensorium.network import Encoded, Network, Unheeded
 
@@ -29,7 +30,7 @@ PART = 64
 def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
     """Set ``network.unheeded`` (if ``judge``) and calibrate intervals (conformal quantile regression) on the validation rows."""
     rows = prepared.rows.get("validation", np.zeros(0, np.int64))
-    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), ROWS)).astype(np.int64)] if len(rows) >= FEWEST else rows[:0]
+    rows = spread(rows, ROWS) if len(rows) >= FEWEST else rows[:0]
     short = [c for c in network.asked_columns if network.modalities[c].tokens().length == 1]
     judged = [c for c in short if c in network.targets or not network.targets][:ASKED] if judge else []
     parts = encode(network, prepared, rows) if short else []

@@ -185,8 +185,3 @@ def pick(x: np.ndarray, y: np.ndarray, sort: bool, widths: Sequence[int], width:
     first = rank < width // (2 * len(widths))
     order = np.lexsort((-score, ~first, score <= 0))
     return np.sort(order[:width])
-
-
-def spread(rows: np.ndarray, count: int) -> np.ndarray:
-    """``count`` of the rows, evenly spread."""
-    return rows if count >= len(rows) else rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)]
