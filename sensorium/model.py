@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sensorium.core.errors import UserError, unknown
+from sensorium.core.files import digest, whole, write_json
 from sensorium.core.parts import name_of
 from sensorium.core.settings import check
 from sensorium.data.schema import Schema
@@ -25,7 +27,6 @@ from sensorium.network import Network, Unheeded
 from sensorium.report import Evaluation
 from sensorium.train.baselines import Baselines
 from sensorium.train.build import make_modalities, make_network
-from sensorium.train.checkpoint import digest
 from sensorium.train.loop import mix
 
 FORMAT = 2
@@ -97,26 +98,20 @@ class Model:
 
     def _write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        weights = folder / "model.safetensors"
-        tensors = {key: value.detach().contiguous().cpu().clone() for key, value in self.network.state_dict().items()}
-        save_file(tensors, weights.with_suffix(".tmp"))
-        weights.with_suffix(".tmp").replace(weights)
-        memory, path = self.network.memory, folder / MEMORY
+        weights, memory, known = folder / "model.safetensors", self.network.memory, folder / MEMORY
+        write_tensors(weights, self.network.state_dict())
         if memory is None:
-            path.unlink(missing_ok=True)
+            known.unlink(missing_ok=True)
         else:
-            save_file({"known": memory.known.cpu().clone()}, path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
+            write_tensors(known, {"known": memory.known})
         described = {
             "format": FORMAT, "schema": self.schema.to_json(), "settings": self.settings, "facts": self.facts,
             "modalities": {column: m.state() for column, m in self.network.modalities.items()},
             "unheeded": {column: dataclasses.asdict(left) for column, left in self.network.unheeded.items()}, "sha256": digest(weights),
             "memory": None if memory is None else {"columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength,
-                                                   "sha256": digest(path)},
+                                                   "sha256": digest(known)},
         }
-        path = folder / "model.json"
-        path.with_suffix(".tmp").write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
-        path.with_suffix(".tmp").replace(path)
+        write_json(folder / "model.json", described)
         if self.folder is not None and self.folder.resolve() != folder.resolve():
             copy_if_there(self.folder, folder, ("baselines", "rows.npy", "report.html", "settings.json"))
 
@@ -333,6 +328,12 @@ def keep_split(table: Table, split: str | None, column: str | None) -> Table:
     if not len(rows):
         raise unknown(f"value of '{column}' in '{table.name}':", split, set(values.tolist()))
     return table.select(rows)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Safetensors, whole or not at all."""
+    with whole(path) as part:
+        save_file({key: value.detach().contiguous().cpu().clone() for key, value in tensors.items()}, part)
 
 
 def copy_if_there(source: Path, target: Path, names: Sequence[str]) -> None:

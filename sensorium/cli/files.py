@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
+from sensorium.core.files import json_text, whole
 
 ENDINGS = (".parquet", ".csv", ".jsonl")
 
@@ -33,21 +33,25 @@ def check_folder(path: Path, option: str) -> None:
         raise UserError(f"{option} {path} is a folder. Give the name of a file.")
 
 
+@contextlib.contextmanager
+def asked_for(path: Path) -> Iterator[Path]:
+    """``whole`` for a file that the user named.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as part:
+            yield part
+    except OSError as error:
+        raise UserError(f"Can't write '{path}': {error.strerror or error}") from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """JSON, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise unwritten(path, temporary, error) from error
-
-
-def unwritten(path: Path, temporary: Path, error: OSError) -> UserError:
-    """What to say of a file that could not be written; what was begun of it is removed."""
-    with contextlib.suppress(OSError):  # its folder may be a file
-        temporary.unlink(missing_ok=True)
-    return UserError(f"Can't write '{path}': {error.strerror or error}")
+    with asked_for(path) as part:
+        part.write_text(json_text(value), encoding="utf-8")
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -55,33 +59,23 @@ def write_table(table: pa.Table, path: Path) -> None:
     import pyarrow.csv
     import pyarrow.parquet
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with asked_for(path) as part:
         match path.suffix:
             case ".parquet":
-                pyarrow.parquet.write_table(table, temporary)
+                pyarrow.parquet.write_table(table, part)
             case ".csv":
-                pyarrow.csv.write_csv(table, temporary)
+                pyarrow.csv.write_csv(table, part)
             case _:
-                with temporary.open("w", encoding="utf-8") as file:
+                with part.open("w", encoding="utf-8") as file:
                     for row in table.to_pylist():
                         file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise unwritten(path, temporary, error) from error
 
 
 def write_vectors(vectors: np.ndarray, path: Path) -> None:
     """Vectors as .npy, or as a column ``gist`` of lists (in CSV as one column a number)."""
     if path.suffix == ".npy":
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.npy")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(temporary, vectors, allow_pickle=False)
-            os.replace(temporary, path)
-        except OSError as error:
-            raise unwritten(path, temporary, error) from error
+        with asked_for(path) as part:
+            np.save(part, vectors, allow_pickle=False)
     elif path.suffix == ".csv":
         write_table(pa.table({f"gist_{i}": vectors[:, i] for i in range(vectors.shape[1])}), path)
     else:

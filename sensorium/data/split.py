@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,12 +17,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sensorium.core.errors import UserError, unknown
+from sensorium.core.files import whole
 from sensorium.data.cells import plain_cells
 from sensorium.data.hashes import cell_hashes, mix, row_hashes
 from sensorium.data.schema import Schema
 from sensorium.data.table import Table
 
-__all__ = ["Splits", "row_hashes", "split_rows"]
+__all__ = ["Splits", "row_hashes", "split_rows", "things_of"]
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 ALIASES = {
@@ -63,13 +63,11 @@ class Splits:
 
     def save(self, path: Path | str) -> None:
         """Write as Parquet: whole or not at all."""
-        path = Path(path)
         table = pa.table({"code": pa.array(self.codes, pa.int8())}).replace_schema_metadata(
             {"names": json.dumps(self.names)}
         )
-        part = path.with_name(path.name + ".part")
-        pq.write_table(table, part)
-        os.replace(part, path)
+        with whole(Path(path)) as part:
+            pq.write_table(table, part)
 
     @classmethod
     def load(cls, path: Path | str) -> Splits:
@@ -132,6 +130,11 @@ def split_rows(
     if VALIDATION not in splits.names:
         _carve(splits, _keys(table, schema, group or thing, splits.rows(TRAIN)), seed, carved)
     return splits
+
+
+def things_of(table: Table, schema: Schema, same: str, rows: np.ndarray) -> np.ndarray:
+    """What some rows are of, int64 [rows]: rows whose cells of ``same`` are equal are of one thing."""
+    return _keys(table, schema, same, rows).view(np.int64)
 
 
 def _keys(table: Table, schema: Schema, group: str | None, rows: np.ndarray | None = None) -> np.ndarray:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sensorium.core.errors import UserError
+from sensorium.core.files import write_json
 
 
 class Column:
@@ -122,10 +123,7 @@ class Writer:
                 part.close()
                 if keep(column):
                     shape["columns"][column] = {"number": number, "dtype": part.dtype or "uint8", "tail": part.tail or []}
-            path = self.folder / "store.json"
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(shape), encoding="utf-8")
-            temporary.replace(path)
+            write_json(self.folder / "store.json", shape)
         return Store(self.folder)
 
 

@@ -113,13 +113,13 @@ def write_report(path: Path, run: RunInfo, evaluation: Evaluation, show: Show) -
         UserError: the file can't be written.
     """
     from sensorium.core.errors import UserError
+    from sensorium.core.files import whole
     from sensorium.report.page import render
 
     text = render(run, evaluation, show)
-    temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(text.encode("utf-8", "replace"))
-        temporary.replace(path)
+        with whole(path) as part:
+            part.write_bytes(text.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(f"Can't write the report '{path}': {error.strerror}.") from error

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sensorium.core.errors import UserError
+from sensorium.core.files import digest, whole
 from sensorium.tables import Progress
 
 ROW_GROUP = 256
@@ -37,26 +36,19 @@ def write(out: Path, name: str, rows: Sequence[Mapping[str, Any]], schema: pa.Sc
     if out.is_dir():
         raise UserError(f"{out} is a folder; give the name of a file to write, such as {out / name}.parquet.")
     schema = schema.with_metadata({"credits": "\n".join(credits), "source": f"sensorium table {name}"})
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            with pq.ParquetWriter(file, schema, compression="zstd", compression_level=3, use_dictionary=False) as writer:
+        with whole(out) as part:
+            with pq.ParquetWriter(part, schema, compression="zstd", compression_level=3, use_dictionary=False) as writer:
                 for first in range(0, len(rows), ROW_GROUP):
                     batch = [dict(row) for row in rows[first : first + ROW_GROUP]]
                     writer.write_table(pa.Table.from_pylist(batch, schema=schema), row_group_size=ROW_GROUP)
                     if progress:
                         progress(first + len(batch), len(rows))
-            file.flush()
-            os.fsync(file.fileno())
-        digest = sha256(part)
-        os.replace(part, out)
+            sha256 = digest(part)
     except OSError as error:
         raise UserError(f"The table can't be written to {out}: {error}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
-    return {"rows": len(rows), "sha256": digest, "credits": list(credits)}
+    return {"rows": len(rows), "sha256": sha256, "credits": list(credits)}
 
 
 def package(name: str, table: str) -> tuple[Path, str]:
@@ -99,9 +91,3 @@ def check_rows(rows: int | None) -> None:
 def share(key: str) -> float:
     """A number in [0, 1) that is the key's own on every machine."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
-
-
-def sha256(path: Path) -> str:
-    """A file's SHA-256 in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,10 +12,8 @@ import hashlib
 import importlib
 import json
 import multiprocessing
-import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -25,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sensorium.core.errors import UserError
+from sensorium.core.files import digest, whole
 from sensorium.tables import Builder, Progress
 
 SIDE = 72  # pixels of a drawing's side
@@ -95,21 +94,15 @@ class Emoji(Builder):
             raise UserError(f"{out} is a folder; give the name of a file to write, such as {out / 'emoji.parquet'}.")
         credits = [line.format(**_versions()) for line in CREDITS]
         rows = plan()[: self.rows]
-        part = out.with_name(f".{out.name}.{os.getpid()}.part")
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "wb") as file:
-                _write(file, rows, credits, self.workers, progress)
-                file.flush()
-                os.fsync(file.fileno())
-            digest = _sha256(part)
-            os.replace(part, out)
+            with whole(out) as part:
+                with open(part, "wb") as file:
+                    _write(file, rows, credits, self.workers, progress)
+                sha256 = digest(part)
         except OSError as error:
             raise UserError(f"The table can't be written to {out}: {error}") from error
-        finally:
-            with suppress(OSError):
-                part.unlink()
-        return {"rows": len(rows), "sha256": digest, "credits": credits}
+        return {"rows": len(rows), "sha256": sha256, "credits": credits}
 
 
 def plan() -> list[dict[str, Any]]:
@@ -274,8 +267,3 @@ def _share(salt: str, key: str) -> float:
 
 def _pick(salt: str, key: str, among: Any) -> Any:
     return among[_hash(salt, key) % len(among)]
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -109,7 +109,7 @@ def test_every_refusal_of_the_system_is_told(what: str, tmp_path: Path, monkeypa
 
     targets: dict[str, Callable[[], None]] = {
         "mkdir": lambda: monkeypatch.setattr(Path, "mkdir", refuse), "open": lambda: monkeypatch.setattr(Path, "open", refuse),
-        "rename": lambda: monkeypatch.setattr(Path, "replace", refuse), "fsync": lambda: monkeypatch.setattr(module.os, "fsync", refuse),
+        "rename": lambda: monkeypatch.setattr(module.os, "replace", refuse), "fsync": lambda: monkeypatch.setattr(module.os, "fsync", refuse),
     }  # fmt: skip
     targets[what]()
     with pytest.raises(UserError, match="Free some space"):
