@@ -23,12 +23,14 @@ class Batch:
         cells: for each column that any row has, its collated cells (first dimension: the rows that have it).
         index: for each such column which rows those are, ascending [n].
         keys: for each matched column a hash of each cell's content [n]: equal cells are the same thing.
+        things: int64 [rows], equal for rows of one thing, however it looks or sounds in each; None where nothing says so.
     """
 
     rows: int
     cells: dict[str, Cells]
     index: dict[str, torch.Tensor]
     keys: dict[str, torch.Tensor]
+    things: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
@@ -39,6 +41,7 @@ class Batch:
             {column: {k: v.to(device, non_blocking=True) for k, v in cells.items()} for column, cells in self.cells.items()},
             {column: v.to(device, non_blocking=True) for column, v in self.index.items()},
             {column: v.to(device, non_blocking=True) for column, v in self.keys.items()},
+            None if self.things is None else self.things.to(device, non_blocking=True),
         )
 
     def only(self, columns: Sequence[str]) -> Batch:
@@ -49,6 +52,7 @@ class Batch:
             {column: self.cells[column] for column in keep},
             {column: self.index[column] for column in keep},
             {column: self.keys[column] for column in keep if column in self.keys},
+            self.things,
         )
 
 

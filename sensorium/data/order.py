@@ -20,12 +20,14 @@ class Order:
         rows: the rows to draw from (ascending), int64 [n].
         batch: rows a step. The last, smaller batch of an epoch is filled from the beginning of the same epoch.
         seed: of the shuffle.
+        things: for each row number what it is of, int64. Two rows of one thing then come one after the other wherever they
+            are in one window: they can be compared, and no step is full of one thing.
     """
 
-    def __init__(self, rows: np.ndarray, batch: int, seed: int) -> None:
+    def __init__(self, rows: np.ndarray, batch: int, seed: int, things: np.ndarray | None = None) -> None:
         if not len(rows):
             raise ValueError("no rows to order")
-        self.rows, self.batch, self.seed = rows, batch, seed
+        self.rows, self.batch, self.seed, self.things = rows, batch, seed, things
         self.steps = -(-len(rows) // batch)
         """Steps an epoch."""
 
@@ -60,7 +62,18 @@ class Order:
         """The shuffled positions of one window of blocks."""
         blocks = self.blocks(epoch)[number * WINDOW : (number + 1) * WINDOW]
         places = np.concatenate([np.arange(b * BLOCK, min((b + 1) * BLOCK, len(self.rows))) for b in blocks])
-        return places[np.random.default_rng([self.seed, epoch, number]).permutation(len(places))]
+        rng = np.random.default_rng([self.seed, epoch, number])
+        shuffled = places[rng.permutation(len(places))]
+        return shuffled if self.things is None else shuffled[coupled(self.things[self.rows[shuffled]], rng)]
+
+
+def coupled(things: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An order of shuffled rows [n] in which they come by couples of one thing, couples and single rows shuffled."""
+    together = np.argsort(things, kind="stable")
+    _, first, count = np.unique(things[together], return_index=True, return_counts=True)
+    place = np.arange(len(things)) - np.repeat(first, count)
+    couple = np.cumsum(place % 2 == 0) - 1
+    return together[np.argsort(rng.permutation(couple[-1] + 1)[couple], kind="stable")]
 
 
 def spread(rows: np.ndarray, count: int) -> np.ndarray:

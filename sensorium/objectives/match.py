@@ -1,6 +1,7 @@
 """Match: gists of one row must recognise each other among the rows of the batch (InfoNCE or SigLIP).
 
-All pairs of matched columns alone, and what several columns say together against each column they did not see.
+All pairs of matched columns alone, what several columns say together against each column they did not see, and cells of one
+column in rows that are of one thing.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sensorium.layers.contrastive import contrastive
 from sensorium.objectives import Objective
 
 if TYPE_CHECKING:
     from sensorium.network import Step
+
+MOST = 1024
+"""Cells of one column that are compared with one another, so that memory doesn't grow with the square of the batch."""
 
 
 class Match(Objective):
@@ -29,6 +34,7 @@ class Match(Objective):
         kind: infonce or siglip.
         weight: of the mean over pairs; fused: weight of gists of several columns, relative to those alone.
         same_modality: weight of a pair of columns of one modality, relative to pairs across modalities.
+        same_thing: weight of each column's own cells in rows of one thing (``data.same``): two drawings of it, two voices.
         temperature: where the learned temperature starts.
     """
 
@@ -39,10 +45,12 @@ class Match(Objective):
         weight: float = 1.0,
         fused: float = 0.3,
         same_modality: float = 0.25,
+        same_thing: float = 1.0,
         temperature: float = 0.07,
     ) -> None:
         super().__init__()
-        self.kind, self.weight, self.fused, self.same_modality = kind, weight, fused, same_modality
+        self.kind, self.weight, self.fused = kind, weight, fused
+        self.same_modality, self.same_thing = same_modality, same_thing
         start = math.log(1 / temperature) if kind == "infonce" else math.log(10.0)
         self.log_scale = nn.Parameter(torch.tensor(start))
         self.bias = nn.Parameter(torch.tensor(-10.0)) if kind == "siglip" else None
@@ -76,7 +84,33 @@ class Match(Objective):
                 together.append(self.pair(fused.gist[have], part.gist.index_select(0, place[have]), scale, None, step.batch.keys[column][place[have]]))
         if together:
             result["fuse"] = self.weight * self.fused * torch.stack(together).mean()
+        if step.batch.things is not None and self.same_thing:
+            alike = [self.alike(part.gist, step.batch.things[part.index], step.batch.keys[c], scale) for c, part in gists.items()]
+            result["same"] = self.weight * self.same_thing * torch.stack(alike).sum()
         return result
+
+    def alike(self, gist: torch.Tensor, things: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """How badly a column's gists [n, gist] recognise those of other cells that are of the same thing, among all cells.
+
+        A mean over n, of 0 for a cell that is alone. SupCon (Khosla et al. 2020, arXiv 2004.11362, eq. 2), or SigLIP's loss of the
+        same pairs. Cells of equal content are no pair, neither a right nor a wrong one.
+        """
+        losses = []
+        for part, thing, key in zip(gist.split(MOST), things.split(MOST), keys.split(MOST), strict=True):
+            differ = key[:, None] != key
+            right = (thing[:, None] == thing) & differ
+            with torch.autocast(gist.device.type, enabled=False):
+                logits = part.float() @ part.float().T * scale
+                if self.bias is None:
+                    some = right.sum(1)
+                    each = (logits * right).sum(1) / some.clamp(min=1)
+                    among = logits.masked_fill(~differ, -math.inf).logsumexp(1)
+                    losses.append(torch.where(some > 0, among - each, 0.0))
+                else:
+                    wrong = differ & ~right & right.any(1, keepdim=True)
+                    logits = logits + self.bias
+                    losses.append((F.softplus(-logits) * right + F.softplus(logits) * wrong).sum(1))
+        return torch.cat(losses).mean()
 
     def scale(self) -> torch.Tensor:
         """What cosines are multiplied by: the inverse of the learned temperature, at most 100."""

@@ -44,8 +44,9 @@ class Data:
     Args:
         split: auto, hash, column:NAME or group:NAME. validation: share of training rows kept for calibration and choices.
         max_bad: share or number of rows that may be bad. outside: media paths may leave the table's folder.
-        workers: threads that read media. same: key column of the run's own evaluation, as in ``evaluate --same``; where
-            validation is taken from a split column's training rows, rows of equal key stay together.
+        workers: threads that read media. same: key column; rows that share its value are of one thing, as in ``evaluate --same``:
+            ``match.same_thing`` brings them together, and where validation is taken from a split column's training rows all of
+            them are held out or none.
     """
 
     def __init__(self, *, split: str = "auto", validation: float = 0.1, max_bad: str = "10%", outside: bool = False,

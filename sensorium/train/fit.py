@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from sensorium.core.errors import UserError, unknown
+from sensorium.core.files import whole, write_json
 from sensorium.core.parts import find, name_of
 from sensorium.core.settings import build, merge, parse
 from sensorium.data.hashes import row_hashes
@@ -28,7 +29,7 @@ from sensorium.data.order import spread
 from sensorium.data.prepare import Prepared, prepare
 from sensorium.data.quarantine import Quarantine, parse_max_bad
 from sensorium.data.schema import Schema, infer
-from sensorium.data.split import Splits, split_rows
+from sensorium.data.split import Splits, split_rows, things_of
 from sensorium.data.table import Table
 from sensorium.layers.precision import usable
 from sensorium.train.baselines import ROWS as BASELINE_ROWS
@@ -147,6 +148,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         network=network, objectives=objectives, modalities=modalities,
         store=prepared.ready, rows=prepared.rows["train"], sampler=make_sampler(network, target, given),
         folder=folder / "checkpoints", seed=seed, minutes=minutes, epochs=None if minutes else epochs,
+        things=things_of(opened, schema, data.same, prepared.source) if data.same else None,
         **settings_of(Loop, given, "train"),
     )
     if resume and any((folder / "checkpoints").glob("step-*")):
@@ -318,9 +320,8 @@ def remember(folder: Path, table: Table, columns: list[str], rows: np.ndarray, r
     if resume and path.is_file() and not np.array_equal(read_hashes(path), hashes):
         raise UserError(f"The table '{table.name}' has other training rows than the run in '{folder}' was begun with. Resume with "
                         "the same table, or begin a new run with another --out.")
-    temporary = folder / "rows.tmp.npy"
-    np.save(temporary, hashes, allow_pickle=False)
-    os.replace(temporary, path)
+    with whole(path) as part:
+        np.save(part, hashes, allow_pickle=False)
 
 
 def known_rows(folder: Path | None, table: Table, columns: Sequence[str]) -> int | None:
@@ -344,13 +345,6 @@ def read_hashes(path: Path) -> np.ndarray:
 
 
 # --- small things -----------------------------------------------------------------------------------------------------------
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def environment() -> dict[str, Any]:

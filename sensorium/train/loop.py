@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -53,6 +54,7 @@ class Loop:
     """Trains a network on a prepared table.
 
     Args:
+        things: for each row of the store the number of what it is of (``data.same``), int64; None where nothing says so.
         batch: rows a step; 0 chooses by memory and table. accumulate: steps whose gradients are added to one update.
         optimizer, lr, decay, beta1, beta2: see ``Optimizer``.
         warmup: steps until the learning rate is at its peak; fall: it falls as (1 - share of the run)^fall.
@@ -72,6 +74,7 @@ class Loop:
         seed: int,
         minutes: float | None,
         epochs: float | None,
+        things: np.ndarray | None = None,
         *,
         batch: int = 128,
         accumulate: int = 1,
@@ -99,7 +102,7 @@ class Loop:
         self.folder, self.seed, self.minutes = folder, seed, minutes
         self.device = next(network.parameters()).device
         self.precision = choose(precision, self.device)
-        self.rows, self.epochs, self.automatic = rows, epochs, batch == 0
+        self.rows, self.epochs, self.things, self.automatic = rows, epochs, things, batch == 0
         self.arrange(batch or automatic_batch(self, rows))
         self.optimizer = Optimizer([network, self.objectives], name=optimizer, lr=lr, decay=decay, beta1=beta1, beta2=beta2)
         self.accumulate, self.warmup, self.fall, self.clip = accumulate, warmup, fall, clip
@@ -110,7 +113,7 @@ class Loop:
 
     def arrange(self, batch: int) -> None:
         """Deal the rows out in batches of this size."""
-        self.batch, self.order = batch, Order(self.rows, batch, self.seed)
+        self.batch, self.order = batch, Order(self.rows, batch, self.seed, self.things)
         self.steps = math.ceil(self.epochs * self.order.steps) if self.epochs is not None else None
 
     # --- one step -----------------------------------------------------------------------------------------------------
@@ -124,6 +127,8 @@ class Loop:
             if column in batch.cells:
                 generator = torch.Generator().manual_seed(mix(self.seed, step, number))
                 batch.cells[column] = self.modalities[column].augment(batch.cells[column], generator)
+        if self.things is not None:
+            batch.things = torch.from_numpy(self.things[rows])
         return batch, self.sampler.draw(len(rows), seed)
 
     def losses(self, batch: Batch, plans: Sequence[Plan]) -> dict[str, torch.Tensor]:

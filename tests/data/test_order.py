@@ -45,6 +45,26 @@ def test_a_step_does_not_hang_on_what_was_asked_before(rows: int, batch: int, se
         assert np.array_equal(used.at(step), Order(np.arange(rows), batch, seed).at(step))
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("rows", SIZES)
+@pytest.mark.parametrize("kinds", [1, 5, 1000])
+def test_rows_of_one_thing_come_by_couples(rows: int, kinds: int) -> None:
+    things = np.random.default_rng(3).integers(0, kinds, 2 * rows + 1) - kinds // 2
+    numbers = np.arange(rows) * 2 + 1
+    order = Order(numbers, max(rows, 1), seed=5, things=things)
+    epochs = [order.at(0), order.at(1)]
+    for epoch in epochs:
+        assert np.array_equal(np.sort(epoch), numbers)
+    if rows <= 32:  # one window
+        for kind in np.unique(things[numbers]):
+            at = np.flatnonzero(things[epochs[0]] == kind)
+            assert (np.diff(at) == 1).sum() >= len(at) // 2, "each row but an odd one stands beside another"
+    if rows > 100:
+        assert not np.array_equal(*epochs)
+        run = np.diff(np.flatnonzero(np.diff(things[epochs[0]]) != 0))
+        assert kinds == 1 or run.max() < 20, "no stretch of one thing"
+
+
 def test_epochs_and_seeds_differ() -> None:
     def epoch(seed: int, number: int) -> list[int]:
         return Order(np.arange(500), 500, seed).at(number).tolist()
