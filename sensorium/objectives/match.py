@@ -84,7 +84,7 @@ class Match(Objective):
                 together.append(self.pair(fused.gist[have], part.gist.index_select(0, place[have]), scale, None, step.batch.keys[column][place[have]]))
         if together:
             result["fuse"] = self.weight * self.fused * torch.stack(together).mean()
-        if step.batch.things is not None and self.same_thing:
+        if step.batch.things is not None and self.same_thing and gists:
             alike = [self.alike(part.gist, step.batch.things[part.index], step.batch.keys[c], scale) for c, part in gists.items()]
             result["same"] = self.weight * self.same_thing * torch.stack(alike).sum()
         return result

@@ -12,6 +12,7 @@ import pytest
 from sensorium import Model
 
 THINGS = 40
+TINY_ROWS = ["network.width=24", "network.gist=24", "trunk.depth=1", "trunk.heads=2", "trackers=none", "baselines.share=0"]
 
 
 @pytest.mark.parametrize(("weight", "found"), [(1.0, True), (0.0, False)])
@@ -30,3 +31,9 @@ def test_what_only_a_key_tells_is_learned(weight: float, found: bool, tmp_path: 
     assert (right > 0.9) if found else (right < 0.3), right
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert any("same" in line for line in lines) == found
+
+
+def test_a_key_without_a_column_that_is_matched_changes_nothing(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"thing": [f"t{i % 20}" for i in range(40)], "size": np.arange(40) * 0.5, "kind": list("ab") * 20})
+    model = Model.fit(rows, out=tmp_path, epochs=1, settings=[*TINY_ROWS, "data.same=thing", "column.thing.kind=out"], quiet=True)
+    assert len(model.predict(rows, "kind")) == 40
