@@ -28,6 +28,9 @@ SETTINGS = (
 DROP = 0.02, 0.3
 """Share of a picture's or a sound's tokens that training hides: for each minute, and at most. What is seen more often is sooner
 known by heart."""
+SAME = 0.1, 5.0, 1.0
+"""Weight of matching drawings and voices of one emoji: for each minute, beyond so many, and at most. In a short run all else is
+learned from fewer rows for it."""
 SPLITS = {"test_new_style": "known concepts, drawn by a studio in a style not seen for them", "test_new_concept": "new concepts"}
 
 
@@ -52,6 +55,12 @@ def build_table(name: str, out: Path, settings: Sequence[str]) -> dict[str, Any]
     return built
 
 
+def by_length(minutes: float) -> list[str]:
+    """The settings that hang on how long a run is."""
+    drop, same = min(DROP[0] * minutes, DROP[1]), min(max(SAME[0] * (minutes - SAME[1]), 0.0), SAME[2])
+    return [f"network.drop={drop:g}", f"match.same_thing={same:g}"]
+
+
 def run_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = ()) -> None:
     """The command ``demo``."""
     from sensorium.data.table import Table
@@ -61,7 +70,7 @@ def run_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = ())
     path = out / "emoji.parquet"
     if not path.exists():
         build_table("emoji", path, [])
-    Model.fit(path, out=out, minutes=minutes, seed=seed, settings=[*SETTINGS, f"network.drop={min(DROP[0] * minutes, DROP[1]):g}", *settings], quiet=False)
+    Model.fit(path, out=out, minutes=minutes, seed=seed, settings=[*SETTINGS, *by_length(minutes), *settings], quiet=False)
     model = Model.load(out)
     table = Table.open(path)
     results = {split: measure(model, table, split) for split in SPLITS}

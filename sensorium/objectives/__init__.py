@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 class Objective(nn.Module, abc.ABC):
     """Constructor arguments are its settings. May own learned values (a temperature), hence a module."""
 
+    @property
+    def couples(self) -> bool:
+        """Whether it compares rows of one thing, so that two of them should meet in a step."""
+        return False
+
     @abc.abstractmethod
     def forward(self, step: Step) -> dict[str, torch.Tensor]:
         """Named, weighted losses (scalars) of this step; the sum of all is minimised."""

@@ -55,6 +55,10 @@ class Match(Objective):
         self.log_scale = nn.Parameter(torch.tensor(start))
         self.bias = nn.Parameter(torch.tensor(-10.0)) if kind == "siglip" else None
 
+    @property
+    def couples(self) -> bool:
+        return self.same_thing > 0
+
     def forward(self, step: Step) -> dict[str, torch.Tensor]:
         scale = self.scale()
         lone, weights = [], []

@@ -148,7 +148,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         network=network, objectives=objectives, modalities=modalities,
         store=prepared.ready, rows=prepared.rows["train"], sampler=make_sampler(network, target, given),
         folder=folder / "checkpoints", seed=seed, minutes=minutes, epochs=None if minutes else epochs,
-        things=things_of(opened, schema, data.same, prepared.source) if data.same else None,
+        things=things_of(opened, schema, data.same, prepared.source) if data.same and any(o.couples for o in objectives.values()) else None,
         **settings_of(Loop, given, "train"),
     )
     if resume and any((folder / "checkpoints").glob("step-*")):
