@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sensorium.core.errors import UserError, unknown
-from sensorium.core.files import digest, whole, write_json
+from sensorium.core.files import digest, whole
 from sensorium.core.parts import name_of
 from sensorium.core.settings import check
 from sensorium.data.schema import Schema
@@ -111,7 +111,8 @@ class Model:
             "memory": None if memory is None else {"columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength,
                                                    "sha256": digest(known)},
         }
-        write_json(folder / "model.json", described)
+        with whole(folder / "model.json") as part:
+            part.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
         if self.folder is not None and self.folder.resolve() != folder.resolve():
             copy_if_there(self.folder, folder, ("baselines", "rows.npy", "report.html", "settings.json"))
 

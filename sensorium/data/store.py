@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sensorium.core.errors import UserError
-from sensorium.core.files import write_json
+from sensorium.core.files import whole
 
 
 class Column:
@@ -123,7 +123,8 @@ class Writer:
                 part.close()
                 if keep(column):
                     shape["columns"][column] = {"number": number, "dtype": part.dtype or "uint8", "tail": part.tail or []}
-            write_json(self.folder / "store.json", shape)
+            with whole(self.folder / "store.json") as part:
+                part.write_text(json.dumps(shape), encoding="utf-8")
         return Store(self.folder)
 
 
