@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sensorium.core.settings import at_least
 from sensorium.layers.contrastive import contrastive
 from sensorium.objectives import Objective
 
@@ -49,6 +50,7 @@ class Match(Objective):
         temperature: float = 0.07,
     ) -> None:
         super().__init__()
+        at_least("match", 0, weight=weight, fused=fused, same_modality=same_modality, same_thing=same_thing)
         self.kind, self.weight, self.fused = kind, weight, fused
         self.same_modality, self.same_thing = same_modality, same_thing
         start = math.log(1 / temperature) if kind == "infonce" else math.log(10.0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from sensorium.core.errors import UserError
 from sensorium.objectives import match as module
 from sensorium.objectives.match import Match
 
@@ -50,6 +51,12 @@ def test_nothing_to_recognise_is_no_loss(things: list[int]) -> None:
     loss = match.alike(gist, torch.tensor(things), torch.full((len(things),), 7), match.scale())
     loss.backward()
     assert loss.item() == 0 and not gist.grad.any()
+
+
+@pytest.mark.parametrize("key", ["weight", "fused", "same_modality", "same_thing"])
+def test_a_weight_below_nothing_is_refused(key: str) -> None:
+    with pytest.raises(UserError, match=rf"match\.{key}"):
+        Match(**{key: -0.5})
 
 
 def test_many_cells_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
