@@ -23,9 +23,9 @@ from sensorium.network import Encoded, Network, Unheeded
 
 ROWS = 256
 
-MOST, DRAWN = 8, 64
+MOST, DRAWN = 32, 128
 """Texts that are drawn for a row to choose from: at most so many, and of so many tokens together."""
-SURENESS = 0.02
+SURENESS = 0.01
 """What a nat of log-probability counts beside a cosine when a text is chosen."""
 
 

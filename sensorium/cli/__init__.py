@@ -170,7 +170,7 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 says the most likely.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw among the most likely tokens of this share.")] = 1.0,
     beam: Annotated[int, typer.Option(help="Sequences kept while searching for the most likely one.")] = 1,
-    candidates: Annotated[int, typer.Option(help="Texts to choose from by what they say of what is seen; 0: up to 8, 1 with other options.")] = 0,
+    candidates: Annotated[int, typer.Option(help="Texts to choose from by what they say of what is seen; 0: up to 32, 1 with other options.")] = 0,
 ) -> None:
     """Say a text column of every row from its other columns."""
     from sensorium.cli.files import check_ending, write_table

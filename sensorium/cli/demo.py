@@ -31,6 +31,8 @@ known by heart."""
 SAME = 0.1, 5.0, 1.0
 """Weight of matching drawings and voices of one emoji: for each minute, beyond so many, and at most. In a short run all else is
 learned from fewer rows for it."""
+LONG, FINE = 10.0, ("column.image.size=64", "train.ema=0.998")
+"""From so many minutes on there is time for finer pictures, and for a mean of weights to be better than the last ones."""
 SPLITS = {"test_new_style": "known concepts, drawn by a studio in a style not seen for them", "test_new_concept": "new concepts"}
 
 
@@ -58,7 +60,7 @@ def build_table(name: str, out: Path, settings: Sequence[str]) -> dict[str, Any]
 def by_length(minutes: float) -> list[str]:
     """The settings that hang on how long a run is."""
     drop, same = min(DROP[0] * minutes, DROP[1]), min(max(SAME[0] * (minutes - SAME[1]), 0.0), SAME[2])
-    return [f"network.drop={drop:g}", f"match.same_thing={same:g}"]
+    return [f"network.drop={drop:g}", f"match.same_thing={same:g}", *(FINE if minutes >= LONG else ())]
 
 
 def run_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = ()) -> None:
