@@ -18,6 +18,8 @@ from sensorium.layers.shapes import places
 PAD = 0
 CHUNK = 1 << 24
 """Logits held at a time; more are computed in pieces and again in the backward pass."""
+FEW = 64
+"""Ids among which those are sought first that make up ``top_p``."""
 
 
 class Autoregressive(Generator):
@@ -212,9 +214,16 @@ def kept(logits: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
     """Logits [n, vocabulary], minus infinity but for the ``top_k`` likeliest and those that make up ``top_p``."""
     if 0 < top_k < logits.shape[1]:
         logits = logits.masked_fill(logits < logits.topk(top_k, 1).values[:, -1:], float("-inf"))
-    if top_p < 1:
-        ranked, order = logits.sort(dim=1, descending=True, stable=True)
-        share = ranked.softmax(1)
-        ranked = ranked.masked_fill(share.cumsum(1) - share >= top_p, float("-inf"))
-        logits = torch.full_like(logits, float("-inf")).scatter(1, order, ranked)
-    return logits
+    return nucleus(logits, top_p) if top_p < 1 else logits
+
+
+def nucleus(logits: torch.Tensor, top_p: float, few: int = FEW) -> torch.Tensor:
+    """Logits [n, vocabulary], minus infinity but for the likeliest ids that together have ``top_p``; sought among the ``few``
+    likeliest first, as sorting all takes several times as long."""
+    few = min(few, logits.shape[1])
+    share, order = logits.softmax(1).topk(few, 1)
+    order = torch.where(share.cumsum(1) - share < top_p, order, order[:, :1])
+    result = torch.full_like(logits, float("-inf")).scatter(1, order, logits.gather(1, order))
+    if few < logits.shape[1] and (lacking := share.sum(1) < top_p).any():
+        result[lacking] = nucleus(logits[lacking], top_p, logits.shape[1])
+    return result

@@ -9,7 +9,7 @@ from torch import nn
 from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
 from sensorium.generators import autoregressive
-from sensorium.generators.autoregressive import Autoregressive, draw
+from sensorium.generators.autoregressive import Autoregressive, draw, kept
 
 CPU, WIDTH, VOCABULARY, LENGTH, ROWS, END = torch.device("cpu"), 32, 20, 9, 8, 1
 
@@ -169,6 +169,19 @@ def test_top_k_and_top_p_leave_out_the_unlikely() -> None:
     assert set(draw(logits, 0, 0.6, generator).tolist()) == {0, 1}
     assert set(draw(logits, 0, 0.5, generator).tolist()) == {0}
     assert set(draw(logits, 0, 1.0, generator).tolist()) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 8.0])  # all ids are needed, some hundreds, a few
+@pytest.mark.parametrize("ids", [5, 64, 500])
+def test_top_p_is_that_of_a_whole_sort(spread: float, ids: int) -> None:
+    logits = torch.randn(40, ids, generator=torch.Generator().manual_seed(3)) * spread
+    logits[20:] *= 0.1
+    found = kept(logits, 0, 0.9)
+    for row, said in zip(logits.double(), found, strict=True):
+        ranked, order = row.softmax(0).sort(descending=True)
+        least = int((ranked.cumsum(0) - ranked < 0.9).sum())
+        assert abs(int(said.isfinite().sum()) - least) <= (1 if least > 100 else 0), "rounding may add or take one of many"
+        assert said[order[: least - 1]].equal(row[order[: least - 1]].float()) and not said[order[least + 1 :]].isfinite().any()
 
 
 def test_ended_rows_leave_the_batch(knowing: tuple[Autoregressive, Recurrent]) -> None:
