@@ -18,7 +18,7 @@ from sensorium.layers.shapes import places
 PAD = 0
 CHUNK = 1 << 24
 """Logits held at a time; more are computed in pieces and again in the backward pass."""
-FEW = 64
+FEW = 256
 """Ids among which those are sought first that make up ``top_p``."""
 
 
@@ -138,9 +138,9 @@ class Autoregressive(Generator):
                 ids = logits.argmax(-1)
             elif lots is None:
                 ids = draw(logits / temperature, top_k, top_p, generator)
-            else:  # the largest of logits with Gumbel noise is a draw (arXiv 1411.0030)
+            else:
                 noise = torch.stack([torch.empty(logits.shape[1]).exponential_(generator=lot).log_().neg_() for lot in drawers])
-                ids = (kept(logits / temperature, top_k, top_p) + noise[lots[live.cpu()]].to(device)).argmax(-1)
+                ids = largest(logits / temperature, noise[lots[live.cpu()]].to(device), top_k, top_p)
             gained = logits.log_softmax(-1).gather(1, ids.unsqueeze(1)).squeeze(1)
             ids, gained = ids.masked_fill(ended, PAD), gained.masked_fill(ended, 0.0)
             said[live, step] = ids
@@ -208,6 +208,21 @@ class Autoregressive(Generator):
 def draw(logits: torch.Tensor, top_k: int, top_p: float, generator: torch.Generator | None) -> torch.Tensor:
     """One id a row [n] from logits [n, vocabulary], among the ``top_k`` likeliest and those that make up ``top_p``."""
     return torch.multinomial(kept(logits, top_k, top_p).softmax(1).cpu(), 1, generator=generator).squeeze(1).to(logits.device)
+
+
+def largest(logits: torch.Tensor, noise: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
+    """The largest of each row's ``kept`` logits with its Gumbel noise [n, vocabulary], which is a draw (arXiv 1411.0030).
+
+    Most often the largest of all is among those kept, and then nothing need be ranked.
+    """
+    if top_k:
+        return (kept(logits, top_k, top_p) + noise).argmax(1)
+    ids = (logits + noise).argmax(1)
+    share = logits.softmax(1)
+    likelier = (share * (share > share.gather(1, ids.unsqueeze(1)))).sum(1)
+    if top_p < 1 and (out := likelier >= top_p).any():
+        ids[out] = (kept(logits[out], 0, top_p) + noise[out]).argmax(1)
+    return ids
 
 
 def kept(logits: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:

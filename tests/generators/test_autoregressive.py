@@ -9,7 +9,7 @@ from torch import nn
 from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
 from sensorium.generators import autoregressive
-from sensorium.generators.autoregressive import Autoregressive, draw, kept
+from sensorium.generators.autoregressive import Autoregressive, draw, kept, largest
 
 CPU, WIDTH, VOCABULARY, LENGTH, ROWS, END = torch.device("cpu"), 32, 20, 9, 8, 1
 
@@ -182,6 +182,17 @@ def test_top_p_is_that_of_a_whole_sort(spread: float, ids: int) -> None:
         least = int((ranked.cumsum(0) - ranked < 0.9).sum())
         assert abs(int(said.isfinite().sum()) - least) <= (1 if least > 100 else 0), "rounding may add or take one of many"
         assert said[order[: least - 1]].equal(row[order[: least - 1]].float()) and not said[order[least + 1 :]].isfinite().any()
+
+
+@pytest.mark.parametrize("top_k", [0, 7])
+@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.2])
+def test_the_largest_with_noise_is_that_of_what_is_kept(top_k: int, top_p: float) -> None:
+    random = torch.Generator().manual_seed(5)
+    logits = torch.randn(500, 40, generator=random) * 2
+    noise = torch.empty(500, 40).exponential_(generator=random).log_().neg_()
+    found = largest(logits, noise, top_k, top_p)
+    assert found.equal((kept(logits, top_k, top_p) + noise).argmax(1))
+    assert (top_k, top_p) == (0, 1.0) or not found.equal((logits + noise).argmax(1)), "something is left out"
 
 
 def test_ended_rows_leave_the_batch(knowing: tuple[Autoregressive, Recurrent]) -> None:
