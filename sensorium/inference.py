@@ -126,7 +126,8 @@ class Rows:
     def recalled(self, column: str) -> Encoded:
         """What ``encoded`` gives, its gists refined by what the network remembers."""
         if column not in self.remembered:
-            self.remembered[column] = self.network.recall(column, self.encoded(column))
+            part = self.encoded(column)
+            self.remembered[column] = self.network.recall(column, part, [self.cells[column][i] for i in part.index.tolist()])
         return self.remembered[column]
 
     @torch.inference_mode()

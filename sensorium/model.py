@@ -103,13 +103,13 @@ class Model:
         if memory is None:
             known.unlink(missing_ok=True)
         else:
-            write_tensors(known, {"known": memory.known})
+            write_tensors(known, {"known": memory.known, **{f"sketches.{c}": kept for c, kept in memory.sketches().items()}})
         described = {
             "format": FORMAT, "schema": self.schema.to_json(), "settings": self.settings, "facts": self.facts,
             "modalities": {column: m.state() for column, m in self.network.modalities.items()},
             "unheeded": {column: dataclasses.asdict(left) for column, left in self.network.unheeded.items()}, "sha256": digest(weights),
             "memory": None if memory is None else {"columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength,
-                                                   "sha256": digest(known)},
+                                                   "sketched": memory.sketched, "trust": memory.trust, "sha256": digest(known)},
         }
         with whole(folder / "model.json") as part:
             part.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
@@ -305,10 +305,12 @@ def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> Memory |
         return None
     if digest(path) != how["sha256"]:
         raise UserError(f"'{path}' isn't what was written: its SHA-256 differs. Copy it again, or remove it to do without memory.")
-    known = load_file(path)["known"]
+    kept = load_file(path)
+    known = kept["known"]
     if known.ndim != 3 or known.shape[2] != size:
         raise ValueError(f"{path.name} holds gists of shape {list(known.shape)}, not of size {size}")
-    return Memory(dict(zip(how["columns"], known, strict=True)), how["sharpness"], how["strength"])
+    sketches = {column: kept[f"sketches.{column}"] for column in how.get("sketched", ())}
+    return Memory(dict(zip(how["columns"], known, strict=True)), how["sharpness"], how["strength"], sketches, how.get("trust", 0.0))
 
 
 def open_table(table: Any) -> Table:

@@ -10,6 +10,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -109,7 +110,7 @@ class Network(nn.Module):
         targets: columns the user wants predicted first of all.
         matches: whether training matches gists, so that they say something of one another.
         unheeded: for each asked column what its answer leaves out, as on rows held out it misleads.
-        memory: gists of training rows, by which gists that are compared are refined; None before training has ended.
+        memory: gists and sketches of training rows, by which gists that are compared are refined; None before training has ended.
     """
 
     def __init__(
@@ -299,11 +300,16 @@ class Network(nn.Module):
         """
         return F.normalize(total + self.to_gist(hidden[:, 0]).float(), dim=-1)
 
-    def recall(self, column: str, part: Encoded) -> Encoded:
-        """A column whose gists are refined by what is remembered; tokens, which the trunk learned from, stay as they are."""
+    def recall(self, column: str, part: Encoded, cells: Sequence[np.ndarray]) -> Encoded:
+        """A column whose gists are refined by what is remembered; tokens, which the trunk learned from, stay as they are.
+
+        ``cells``: what ``part`` was made of, prepared.
+        """
         if self.memory is None or part.gist is None:
             return part
-        return dataclasses.replace(part, gist=self.memory(column, part.gist))
+        sketch = self.modalities[column].sketch(cells) if column in self.memory.sketched else None
+        drawn = None if sketch is None else torch.from_numpy(sketch).to(part.gist)
+        return dataclasses.replace(part, gist=self.memory(column, part.gist, drawn))
 
     def gists(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> torch.Tensor:
         """Unit vectors [n, gist] of what some rows have of ``columns``, which may have been recalled.

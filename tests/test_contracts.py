@@ -256,6 +256,17 @@ def test_shown_cells_are_safe_html(learned: Learned) -> None:
     assert all(learned.modality.show(cell) for cell in learned.cells)
 
 
+def test_sketches_are_unit_vectors_or_none_at_all(learned: Learned) -> None:
+    drawn = learned.modality.sketch(learned.ready)
+    if drawn is None:
+        assert learned.modality.sketch([]) is None
+        return
+    assert learned.modality.matched, "only gists that are compared are refined by what sketches find"
+    assert drawn.dtype == np.float32 and drawn.shape == (len(learned.ready), learned.modality.sketch([]).shape[1])
+    assert np.allclose(np.linalg.norm(drawn, axis=1), 1, atol=1e-5)
+    assert all(np.array_equal(learned.modality.sketch([cell])[0], row) for cell, row in zip(learned.ready, drawn, strict=True))
+
+
 def test_features_are_of_one_length_and_nan_where_missing(learned: Learned) -> None:
     features = [learned.modality.features(cell) for cell in learned.read]
     missing = learned.modality.features(None)

@@ -3,7 +3,10 @@
 "Retrieval-enhanced contrastive vision-text models" (Iscen et al. 2023, arXiv 2306.07196) looks for neighbours in the query's own
 modality and fuses what they hold in the other one; attention over stored patterns is that of "Hopfield networks is all you
 need" (arXiv 2008.02217). Here it learns nothing: gists of one training share one space, so what the neighbours hold is added.
-This file knows gists by column, nothing of cells.
+
+Neighbours are sought by gist, and where cells have a sketch (what they are alike by before anything is learned, as the words
+of a text) by that as well: of a new thing the gist is a guess, its words are not. Search does best with both, as in "BEIR"
+(Thakur et al. 2021, arXiv 2104.08663). This file knows gists and sketches by column, nothing of cells.
 """
 
 from __future__ import annotations
@@ -23,23 +26,45 @@ class Memory(nn.Module):
 
     Args:
         gists: for each column unit vectors [rows, gist], zeros where a row lacks it.
-        sharpness: of the softmax over cosines; strength: what is found counts beside the gist that looks.
+        sharpness: of the softmax over cosines.
+        strength: what is found by gists counts so much beside the gist that looks.
+        sketches: for some of the columns unit vectors [rows, sketch].
+        trust: the same as ``strength`` for what is found by sketches.
     """
 
-    def __init__(self, gists: Mapping[str, Tensor], sharpness: float, strength: float) -> None:
+    def __init__(self, gists: Mapping[str, Tensor], sharpness: float, strength: float, sketches: Mapping[str, Tensor] | None = None,
+                 trust: float = 0.0) -> None:
         super().__init__()
-        self.columns, self.sharpness, self.strength = list(gists), float(sharpness), float(strength)
+        self.columns, self.sharpness, self.strength, self.trust = list(gists), float(sharpness), float(strength), float(trust)
         self.register_buffer("known", torch.stack([gists[column].half() for column in self.columns]), persistent=False)
+        self.sketched = list(sketches or ())
+        for number, column in enumerate(self.sketched):
+            self.register_buffer(f"sketches_{number}", (sketches or {})[column].half(), persistent=False)
 
-    def forward(self, column: str, gist: Tensor) -> Tensor:
-        """Unit vectors [n, gist] of a column, refined; as they are where no row that is remembered has it and others."""
-        if not self.strength or column not in self.columns or not len(gist):
+    def sketches(self) -> dict[str, Tensor]:
+        """The sketches that are remembered, by column."""
+        return {column: getattr(self, f"sketches_{number}") for number, column in enumerate(self.sketched)}
+
+    def forward(self, column: str, gist: Tensor, sketch: Tensor | None = None) -> Tensor:
+        """Unit vectors [n, gist] of a column, refined; as they are where no row that is remembered has it and others.
+
+        Args:
+            gist: unit vectors [n, gist]; sketch: unit vectors [n, sketch] of the same cells, zeros where a cell has none.
+        """
+        looked = [(self.strength, gist, self.known[self.columns.index(column)])] if self.strength and column in self.columns else []
+        if self.trust and sketch is not None and column in self.sketched:
+            looked.append((self.trust, sketch, self.sketches()[column]))
+        if not looked or not len(gist):
             return gist
         own = self.known[self.columns.index(column)].float()
         others = self.known.sum(0, dtype=torch.float32) - own
         able = (own.abs().sum(1) > 0) & (others.abs().sum(1) > 1e-3)
         if not able.any():
             return gist
-        own, others = own[able], F.normalize(others[able], dim=1)
-        found = torch.cat([(self.sharpness * part.float() @ own.T).softmax(1) @ others for part in gist.split(ROWS)])
-        return F.normalize(gist.float() + self.strength * F.normalize(found, dim=1), dim=1)
+        values, result = F.normalize(others[able], dim=1), gist.float()
+        for strength, query, keys in looked:
+            keys = keys[able].float()
+            found = torch.cat([(self.sharpness * part.float() @ keys.T).softmax(1) @ values for part in query.split(ROWS)])
+            has = query.abs().sum(1, keepdim=True) > 0
+            result = result + strength * has * F.normalize(found, dim=1)
+        return F.normalize(result, dim=1)

@@ -104,6 +104,11 @@ class Modality(abc.ABC):
         """What is measured on this column: cells of the table against said ones."""
         return {}
 
+    def sketch(self, cells: Sequence[np.ndarray]) -> np.ndarray | None:
+        """Prepared cells as unit vectors [n, any], float32, by which they are alike before anything is learned (a text's words); zeros
+        where there is nothing to tell. None: such cells have no sketch, which is the default."""
+        return None
+
     def state(self) -> dict[str, Any]:
         """What ``learn`` found, as JSON."""
         return {}

@@ -37,6 +37,8 @@ LONGEST_TOKEN = 32
 """Bytes of a token."""
 HASHED = 128
 """Places for words, and as many for letter trigrams, in the baselines' features."""
+SKETCHED = 256
+"""Places for words and letter trigrams together in a sketch."""
 
 
 class Text(Modality):
@@ -200,14 +202,24 @@ class Text(Modality):
         """Hashed words and letter trigrams, each as log(1 + count), then the log of characters and of words: [258]."""
         if read is None or not len(read):
             return np.full(2 * HASHED + 2, np.nan)
-        text = " ".join(read.tobytes()[:8000].decode("utf-8", "ignore").lower().split())
-        words = text.split()
-        grams = [f" {text} "[i : i + 3] for i in range(len(text))]
+        words, grams = _words_and_trigrams(read.tobytes()[:8000].decode("utf-8", "ignore").lower())
         places = [zlib.crc32(word.encode()) % HASHED for word in words]
         places += [HASHED + zlib.crc32(gram.encode()) % HASHED for gram in grams]
         counts = np.bincount(places, minlength=2 * HASHED + 2).astype(np.float64)
-        counts[-2:] = len(text), len(words)
+        counts[-2:] = len(grams), len(words)
         return np.log1p(counts)
+
+    def sketch(self, cells: Sequence[np.ndarray]) -> np.ndarray:
+        """Words and letter trigrams, each hashed to a place and a sign ("Feature hashing", Weinberger et al. 2009): [n, 256].
+
+        Letters that are alike but for case, width or form (Unicode NFKC) are the same.
+        """
+        result = np.zeros((len(cells), SKETCHED), np.float32)
+        for row, cell in zip(result, cells, strict=True):
+            words, grams = _words_and_trigrams(unicodedata.normalize("NFKC", self.decode(cell)).casefold())
+            hashed = np.array([zlib.crc32(part.encode()) for part in [f"={word}" for word in words] + grams], np.int64)
+            np.add.at(row, hashed % SKETCHED, 1.0 - 2.0 * (hashed >> 31))
+        return result / np.linalg.norm(result, axis=1, keepdims=True).clip(1e-6)
 
     def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
         """``exact``: share that agree but for case and spaces; ``chrf``: chrF2 over all (Popović 2015), 0 to 1."""
@@ -226,6 +238,13 @@ class Text(Modality):
     def load_state(self, state: dict[str, Any]) -> None:
         self._set([list(pair) for pair in state["merges"]])
         self.span = int(state["span"])
+
+
+def _words_and_trigrams(text: str) -> tuple[list[str], list[str]]:
+    """The words of a text, and its trigrams of letters, those at both ends with a space."""
+    words = text.split()
+    spaced = f" {' '.join(words)} "
+    return words, [spaced[i : i + 3] for i in range(len(spaced) - 2)]
 
 
 def _folded(text: str) -> str:

@@ -1,7 +1,7 @@
-"""After training: the gists of training rows that the network keeps, and how much they count.
+"""After training: the gists and sketches of training rows that the network keeps, and whether they count.
 
-How much is judged on validation rows by how well each of their cells finds its row's other cells; 0 where that is not better
-than without.
+That is judged on validation rows by how well each of their cells finds its row's other cells; neither counts where that is not
+better than without.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from sensorium.layers.memory import Memory
 from sensorium.network import Network
 from sensorium.train.settle import encode
 
-STRENGTHS = (0.0, 0.25, 0.5, 1.0)
+STRENGTHS = 0.0, 0.5
+"""What is found by gists, and by sketches, may count so much. Some hundred validation rows can't tell finer steps apart."""
 JUDGES, FEWEST = 1000, 20
 """Validation rows that judge, at most and at least."""
 PART = 1024
@@ -51,17 +52,19 @@ def memorise(network: Network, prepared: Prepared, remember: Remember, sharpness
         return
     if len(rows) > remember.rows:
         rows = np.sort(np.random.default_rng(seed).choice(rows, remember.rows, replace=False))
-    held = gists(network, prepared, matched, spread(judges, JUDGES))
-    memory = Memory(gists(network, prepared, matched, rows), sharpness, 0.0)
+    judges = spread(judges, JUDGES)
+    held, drawn = gists(network, prepared, matched, judges), sketches(network, prepared, matched, judges)
+    memory = Memory(gists(network, prepared, matched, rows), sharpness, 0.0, sketches(network, prepared, matched, rows))
     kinds = {c: type(network.modalities[c]) for c in matched}
     pairs = [(a, b) for a, b in itertools.permutations(matched, 2) if kinds[a] is not kinds[b]] or list(itertools.permutations(matched, 2))
 
-    def found(strength: float) -> float:
-        memory.strength = strength
-        return float(np.mean([nearness(memory(a, held[a]), memory(b, held[b])) for a, b in pairs]))
+    def found(strengths: tuple[float, float]) -> float:
+        memory.strength, memory.trust = strengths
+        refined = {c: memory(c, held[c], drawn.get(c)) for c in matched}
+        return float(np.mean([nearness(refined[a], refined[b]) for a, b in pairs]))
 
-    memory.strength = max(STRENGTHS, key=found)
-    network.memory = memory if memory.strength else None
+    memory.strength, memory.trust = max(itertools.product(STRENGTHS, STRENGTHS if memory.sketched else (0.0,)), key=found)
+    network.memory = memory if memory.strength or memory.trust else None
 
 
 def gists(network: Network, prepared: Prepared, columns: list[str], rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -73,6 +76,22 @@ def gists(network: Network, prepared: Prepared, columns: list[str], rows: np.nda
             for column, part in encoded.items():
                 result[column][done + part.index] = part.gist.float()
             done += batch.rows
+    return result
+
+
+def sketches(network: Network, prepared: Prepared, columns: list[str], rows: np.ndarray) -> dict[str, torch.Tensor]:
+    """The sketches [rows, any] of the columns that have some, zeros where a row lacks it."""
+    result = {}
+    for column in columns:
+        modality = network.modalities[column]
+        if modality.sketch([]) is None:
+            continue
+        cells = prepared.ready.cells(column, rows)
+        here = [row for row, cell in enumerate(cells) if cell is not None and len(cell)]
+        drawn = modality.sketch([cells[row] for row in here])
+        result[column] = torch.zeros(len(rows), drawn.shape[1], device=network.to_gist.weight.device)
+        result[column][here] = torch.from_numpy(drawn).to(result[column])
+        prepared.ready.release()
     return result
 
 

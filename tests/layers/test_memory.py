@@ -1,4 +1,4 @@
-"""Memory: a gist leans towards what rows like it hold in their other columns, and towards nothing else."""
+"""Memory: a gist leans towards what rows like it, by gist or by sketch, hold in their other columns, and towards nothing else."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def known() -> dict[str, torch.Tensor]:
     return gists
 
 
+def found_by_hand(known: dict[str, torch.Tensor], column: str, query: torch.Tensor, keys: torch.Tensor, sharpness: float) -> torch.Tensor:
+    """What one query finds, one row after the other, as the words say."""
+    weights, values = [], []
+    for row in range(20):
+        own, others = known[column][row], sum(known[c][row] for c in known if c != column)
+        if own.any() and others.any():
+            weights.append(sharpness * query @ keys[row])
+            values.append(F.normalize(others, dim=0))
+    return F.normalize(torch.stack(weights).softmax(0) @ torch.stack(values), dim=0)
+
+
 def by_hand(known: dict[str, torch.Tensor], column: str, gist: torch.Tensor, sharpness: float, strength: float) -> torch.Tensor:
-    """One row after the other, as the words say."""
-    result = []
-    for g in gist:
-        weights, values = [], []
-        for row in range(20):
-            own, others = known[column][row], sum(known[c][row] for c in known if c != column)
-            if own.any() and others.any():
-                weights.append(sharpness * g @ own)
-                values.append(F.normalize(others, dim=0))
-        found = torch.stack(weights).softmax(0) @ torch.stack(values)
-        result.append(F.normalize(g + strength * F.normalize(found, dim=0), dim=0))
-    return torch.stack(result)
+    return torch.stack([F.normalize(g + strength * found_by_hand(known, column, g, known[column], sharpness), dim=0) for g in gist])
 
 
 @pytest.mark.parametrize("column", ["a", "b", "c"])
@@ -64,3 +64,22 @@ def test_it_leaves_a_gist_as_it_is_where_nothing_is_known(known) -> None:
     assert Memory(known, 20.0, 0.5)("d", gist) is gist
     assert Memory({"a": known["a"], "b": torch.zeros(20, 16)}, 20.0, 0.5)("a", gist) is gist
     assert Memory(known, 20.0, 0.5)("a", gist[:0]).shape == (0, 16)
+
+
+def test_sketches_find_rows_beside_gists(known) -> None:
+    gist, sketches, drawn = unit(7, 16, 5), {"b": unit(20, 30, 7)}, unit(7, 30, 8)
+    drawn[2] = 0
+    memory = Memory(known, 20.0, 0.5, sketches, 0.25)
+    wanted = []
+    for g, sketch in zip(gist, drawn, strict=True):
+        total = g + 0.5 * found_by_hand(known, "b", g, known["b"], 20.0)
+        if sketch.any():  # a cell without a sketch is sought by its gist alone
+            total = total + 0.25 * found_by_hand(known, "b", sketch, sketches["b"], 20.0)
+        wanted.append(F.normalize(total, dim=0))
+    assert torch.allclose(memory("b", gist, drawn), torch.stack(wanted), atol=2e-3)
+    assert torch.equal(memory("b", gist), Memory(known, 20.0, 0.5)("b", gist))
+    assert torch.equal(memory("a", gist, drawn), Memory(known, 20.0, 0.5)("a", gist))
+    assert torch.equal(Memory(known, 20.0, 0.5, sketches)("b", gist, drawn), Memory(known, 20.0, 0.5)("b", gist))
+    alone = Memory(known, 20.0, 0.0, sketches, 0.5)
+    assert alone("a", gist) is gist and alone("b", gist) is gist
+    assert not torch.allclose(alone("b", gist, drawn)[0], gist[0], atol=1e-2) and torch.allclose(alone("b", gist, drawn)[2], gist[2])

@@ -158,6 +158,15 @@ def test_words_spelled_alike_begin_alike() -> None:
     assert learned(spelling=False).stem(16).letters is None
 
 
+def test_sketches_are_alike_where_words_are() -> None:
+    texts = ["a red sailboat", "A RED  Sailboat", "red sailing boats", "\uff41 red sailboat", "three green apples", "猫"]
+    drawn = TEXT.sketch([TEXT.prepare(TEXT.read(text)) for text in texts])
+    like = drawn @ drawn.T
+    assert like[0, 1] == pytest.approx(1) and like[0, 3] == pytest.approx(1)
+    assert 0.9 > like[0, 2] > 0.4 and max(like[0, 4], abs(like[0, 5])) < 0.2
+    assert TEXT.sketch([]).shape == (0, 256) and not TEXT.sketch([np.zeros(0, np.int32)]).any()
+
+
 def test_score_folds_case_and_spaces() -> None:
     scores = TEXT.score(["Red  Heart", "blue heart", "cat"], ["red heart", "blue heart", "dog"])
     assert scores["exact"] == pytest.approx(2 / 3) and 0.5 < scores["chrf"] < 1

@@ -33,24 +33,31 @@ def remembering(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 def made(model: Model, strength: float = 0.5) -> Memory:
-    gists, table = {}, tiny_table(60)
+    gists, sketches, table = {}, {}, tiny_table(60)
     rows = model.rows(table)
     for column in ("picture", "name", "tone"):
         at, found = rows.lone_gists(column)
         gists[column] = torch.zeros(60, found.shape[1])
         gists[column][at] = torch.from_numpy(found)
-    return Memory(gists, 20.0, strength)
+        drawn = model.network.modalities[column].sketch([rows.cells[column][i] for i in at])
+        if drawn is not None:
+            sketches[column] = torch.zeros(60, drawn.shape[1])
+            sketches[column][at] = torch.from_numpy(drawn)
+    return Memory(gists, 20.0, strength, sketches, strength)
 
 
 def test_it_is_kept_with_the_model_and_refines_what_is_compared_alone(remembering: Model, tmp_path: Path) -> None:
     loaded = Model.load(remembering.folder)
     table = tiny_table(9)
     assert np.array_equal(loaded.embed(table), remembering.embed(table))
-    assert loaded.network.memory.strength == 0.5
+    assert loaded.network.memory.strength == loaded.network.memory.trust == 0.5 and loaded.network.memory.sketched == ["name"]
     with_it, search = loaded.embed(table, ["picture"]), loaded.search({"name": "a red bar"}, among=table, column="picture")
+    names = loaded.embed(table, ["name"])
     said = {column: loaded.predict(table, column, candidates=1) for column in ("colour", "width", "name")}
     have = [i for i, cell in enumerate(table["picture"].to_pylist()) if cell is not None]
     assert np.allclose(with_it[have], loaded.rows(table).lone_gists("picture")[1], atol=1e-5)
+    loaded.network.memory.trust = 0.0
+    assert not np.allclose(names, loaded.embed(table, ["name"]), atol=1e-3) and np.array_equal(with_it, loaded.embed(table, ["picture"]))
     loaded.network.memory = None
     assert not np.allclose(with_it[have], loaded.embed(table, ["picture"])[have], atol=1e-3)
     assert search["score"].to_pylist() != loaded.search({"name": "a red bar"}, among=table, column="picture")["score"].to_pylist()
@@ -108,10 +115,34 @@ def test_rows_held_out_say_whether_anything_is_remembered(helps: bool, monkeypat
 
     answers = iter([some(30, True), some(90, helps)])
     monkeypatch.setattr(memorise, "gists", lambda *_: next(answers))
-    network = SimpleNamespace(columns=["name", "picture"], modalities={"name": SimpleNamespace(matched=True), "picture": SimpleNamespace(matched=True)})
+    network = SimpleNamespace(columns=["name", "picture"], modalities={c: SimpleNamespace(matched=True, sketch=lambda _: None) for c in things})
     prepared = SimpleNamespace(ready=SimpleNamespace(columns=network.columns), rows={"train": np.arange(90), "validation": np.arange(30)})
     memorise.memorise(network, prepared, memorise.Remember(), 20.0, 0)
     assert (network.memory is not None) == helps
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_rows_held_out_say_whether_sketches_count(helps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name's gist says nothing of a new thing, but names of a kind share their words, and pictures of a kind look alike."""
+    noise = torch.Generator().manual_seed(0)
+    kinds = F.normalize(torch.randn(30, 24, generator=noise), dim=1)
+
+    def some(rows: int) -> dict[str, torch.Tensor]:
+        pictures = kinds[torch.arange(rows) % 30] + 0.1 * torch.randn(rows, 24, generator=noise)
+        return {"name": F.normalize(torch.randn(rows, 24, generator=noise), dim=1), "picture": F.normalize(pictures, dim=1)}
+
+    def words(cells: list[np.ndarray]) -> np.ndarray:
+        kind = np.array([int(cell[0]) % 30 for cell in cells], np.int64)
+        return np.eye(30, dtype=np.float32)[kind if helps or len(cells) == 30 else (kind + 7) % 30]
+
+    answers = iter([some(30), some(90)])
+    monkeypatch.setattr(memorise, "gists", lambda *_: next(answers))
+    drawn = {"name": SimpleNamespace(matched=True, sketch=words),
+             "picture": SimpleNamespace(matched=True, sketch=lambda _: None)}
+    network = SimpleNamespace(columns=["name", "picture"], modalities=drawn, to_gist=SimpleNamespace(weight=torch.zeros(1)))
+    ready = SimpleNamespace(columns=network.columns, release=lambda: None, cells=lambda _, rows: [np.array([row]) for row in rows])
+    memorise.memorise(network, SimpleNamespace(ready=ready, rows={"train": np.arange(90), "validation": np.arange(30)}), memorise.Remember(), 20.0, 0)
+    assert (network.memory is not None and network.memory.trust > 0) == helps
 
 
 def test_nearness_is_the_mean_reciprocal_rank() -> None:
