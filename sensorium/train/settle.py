@@ -46,24 +46,51 @@ def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
 
 
 def misleading(held: Held) -> Unheeded:
-    """The columns without which the answers on rows held out are better, one after the other, the worst first.
+    """The columns without which the answers on rows held out are better, the worst first.
 
-    A column is left out where the mean loss falls by more than its standard error. Those that are left and without which it would
-    rise by as much are what a row needs to do without the others.
+    Sought from both ends: from all, a column is left out where the mean loss falls by more than its standard error; from the
+    best one, a column is added where it falls by as much. The few columns that are found so serve, unless those that are left
+    are better by more than a standard error. Those without which the loss would rise by as much are what a row needs to do
+    without the others.
     """
-    seen, out = list(held.shown), []
-    if not 1 < len(seen) <= SHOWN:
+    if not 1 < len(held.shown) <= SHOWN:
         return Unheeded()
-    held.judges = WORK // len(seen) ** 2
-    before = held.losses(seen)
-    while True:
+    held.judges = WORK // len(held.shown) ** 2
+    left, out = thinned(held)
+    few = grown(held)
+    if len(few) < len(left) and sureness(held.losses(few) - held.losses(left)) <= 1:
+        left, out = few, [c for c in [*out, *left] if c not in few]
+    now = held.losses(left)
+    return Unheeded(tuple(out), tuple(c for c in left if sureness(held.losses([x for x in left if x != c]) - now) > 1) if out else ())
+
+
+def thinned(held: Held) -> tuple[list[str], list[str]]:
+    """All columns without those that mislead, left out one after the other; and those, the worst first."""
+    seen, out, now = list(held.shown), [], held.losses(held.shown)
+    while len(seen) > 1:
         tried = {column: held.losses([c for c in seen if c != column]) for column in seen}
-        worst = max(tried, key=lambda column: sureness(before - tried[column]))
-        if sureness(before - tried[worst]) <= 1 or len(seen) == 1:
-            return Unheeded(tuple(out), tuple(c for c in seen if sureness(tried[c] - before) > 1) if out else ())
+        worst = max(tried, key=lambda column: sureness(now - tried[column]))
+        if sureness(now - tried[worst]) <= 1:
+            break
         seen.remove(worst)
         out.append(worst)
-        before = tried[worst]
+        now = tried[worst]
+    return seen, out
+
+
+def grown(held: Held) -> list[str]:
+    """The best column, and those that make the answers from it better, added one after the other."""
+    tried = {column: held.losses([column]) for column in held.shown}
+    best = min(tried, key=lambda column: float(tried[column].mean()))
+    seen, now = [best], tried[best]
+    while len(seen) < len(held.shown):
+        tried = {column: held.losses([*seen, column]) for column in held.shown if column not in seen}
+        best = max(tried, key=lambda column: sureness(now - tried[column]))
+        if sureness(now - tried[best]) <= 1:
+            break
+        seen.append(best)
+        now = tried[best]
+    return seen
 
 
 def sureness(gain: np.ndarray) -> float:

@@ -62,7 +62,8 @@ class Fixed:
 
     def __init__(self, gain: dict[str, float], spread: float = 1.0, rows: int = 100) -> None:
         rng = np.random.default_rng(0)
-        self.shown, self.gain = list(gain), {c: value + spread * rng.standard_normal(rows) for c, value in gain.items()}
+        noise = {c: spread * rng.standard_normal(rows) for c in gain}
+        self.shown, self.gain = list(gain), {c: value + noise[c] - noise[c].mean() for c, value in gain.items()}
 
     def losses(self, seen: list[str]) -> np.ndarray:
         return 10 + sum((self.gain[c] for c in seen), np.zeros(100))
@@ -77,3 +78,27 @@ def test_columns_that_mislead_are_left_out_the_worst_first() -> None:
     assert found(good=-1.0, better=-2.0) == ((), ())  # nothing is left out, so nothing is needed for it
     assert found(only=3.0) == found() == ((), ())
     assert found(**{f"c{i}": 3.0 for i in range(30)}) == ((), ())
+
+
+def test_one_column_that_says_it_all_is_heeded_alone_where_others_are_no_surer() -> None:
+    class Learned(Fixed):
+        """``all`` says everything; each of the others, seen beside it, says it less surely, or says nothing more."""
+
+        def losses(self, seen: list[str]) -> np.ndarray:
+            if "all" not in seen:
+                return np.full(100, 3.0) - 0.2 * len(seen) + (self.gain["a"] if seen == ["a"] else 0)
+            return np.full(100, 0.1) + sum((self.gain[c] for c in seen if c != "all"), np.zeros(100))
+
+    left = misleading(Learned({"all": 0.0, "a": 0.0, "b": 0.05, "c": -0.01}))  # type: ignore[arg-type]
+    assert set(left.columns) == {"a", "b", "c"} and left.needed == ("all",)
+
+
+def test_columns_that_tell_something_only_together_are_kept() -> None:
+    class Parity(Fixed):
+        """Neither of two columns says anything without the other."""
+
+        def losses(self, seen: list[str]) -> np.ndarray:
+            return (0.1 if {"a", "b"} <= set(seen) else 2.0) + sum((self.gain[c] for c in seen), np.zeros(100))
+
+    left = misleading(Parity({"a": 0.0, "b": 0.0, "c": 0.9}, spread=0.1))  # type: ignore[arg-type]
+    assert left.columns == ("c",) and set(left.needed) == {"a", "b"}
