@@ -24,7 +24,7 @@ from benchmarks._measure import ROOT, cores, run_comparison, spread
 
 RESULTS = Path(__file__).parent / "results.jsonl"
 VERSIONS = (
-    "torch", "numpy", "pillow", "open_clip_torch", "timm", "datasets", "webdataset", "librosa", "keras", "tensorflow_cpu",
+    "torch", "numpy", "pillow", "simplejpeg", "open_clip_torch", "timm", "datasets", "webdataset", "librosa", "keras", "tensorflow_cpu",
 )  # fmt: skip
 
 

@@ -154,7 +154,8 @@ class Rows:
             hide: Callable[[str], np.ndarray] | None = None, candidates: int = 0, **options: Any) -> Answers:
         """Ask a column of some rows, from what they have of ``seen``.
 
-        By default they show all others but those that the network leaves unheeded.
+        By default they show all others but those that the network leaves unheeded. What remembered rows say of a short column is
+        mixed in, by all that is shown.
         ``hide(column)`` may say which of all rows must not show a column (bool [n]).
 
         Of a text that has a gist several are drawn, and the one that recognises best what is seen is said, as an image is
@@ -168,7 +169,7 @@ class Rows:
         if hide is not None:
             encoded = {c: dataclasses.replace(e, place=e.place.masked_fill(torch.from_numpy(hide(c)).to(self.device), -1))
                        for c, e in encoded.items()}
-        encoded = unheeded.left_out(encoded)
+        whole, encoded = encoded, unheeded.left_out(encoded)
         asked = torch.arange(self.count) if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
         cells: list[Any] = []
         scores, probabilities, interval = [], [], []
@@ -177,8 +178,10 @@ class Rows:
         for part in asked.to(self.device).split(ROWS // 4 if choice else ROWS):
             if not len(part):
                 continue
+            recalled = self.network.answer(whole, column, part)
+            remembered = {} if recalled is None else {"recalled": recalled}
             with autocast(self.precision, self.device):
-                said = self.network.say(encoded, column, seen, part, generator, **options)
+                said = self.network.say(encoded, column, seen, part, generator, **remembered, **options)
             found, score = [modality.decode(tokens) for tokens in plain(said.tokens)], plain(said.score)
             if choice:
                 length = plain((said.tokens > 0).sum(1)).clip(1)

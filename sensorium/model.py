@@ -103,13 +103,17 @@ class Model:
         if memory is None:
             known.unlink(missing_ok=True)
         else:
-            write_tensors(known, {"known": memory.known, **{f"sketches.{c}": kept for c, kept in memory.sketches().items()}})
+            told = memory.targets()
+            write_tensors(known, {"known": memory.known, **{f"sketches.{c}": kept for c, kept in memory.sketches().items()},
+                                  **{f"tokens.{c}": tokens for c, (tokens, _) in told.items()},
+                                  **{f"have.{c}": have for c, (_, have) in told.items()}})
         described = {
             "format": FORMAT, "schema": self.schema.to_json(), "settings": self.settings, "facts": self.facts,
             "modalities": {column: m.state() for column, m in self.network.modalities.items()},
             "unheeded": {column: dataclasses.asdict(left) for column, left in self.network.unheeded.items()}, "sha256": digest(weights),
             "memory": None if memory is None else {"columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength,
-                                                   "sketched": memory.sketched, "trust": memory.trust, "sha256": digest(known)},
+                                                   "sketched": memory.sketched, "trust": memory.trust, "told": memory.told, "shares": memory.shares,
+                                                   "sha256": digest(known)},
         }
         with whole(folder / "model.json") as part:
             part.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
@@ -310,7 +314,9 @@ def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> Memory |
     if known.ndim != 3 or known.shape[2] != size:
         raise ValueError(f"{path.name} holds gists of shape {list(known.shape)}, not of size {size}")
     sketches = {column: kept[f"sketches.{column}"] for column in how.get("sketched", ())}
-    return Memory(dict(zip(how["columns"], known, strict=True)), how["sharpness"], how["strength"], sketches, how.get("trust", 0.0))
+    told = {column: (kept[f"tokens.{column}"], kept[f"have.{column}"]) for column in how.get("told", ())}
+    return Memory(dict(zip(how["columns"], known, strict=True)), how["sharpness"], how["strength"], sketches, how.get("trust", 0.0),
+                  told, how.get("shares"))
 
 
 def open_table(table: Any) -> Table:

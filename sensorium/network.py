@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from sensorium.data.batch import Batch
 from sensorium.data.sample import Plan
 from sensorium.generators import Generator, Said
-from sensorium.layers.memory import Memory
+from sensorium.layers.memory import Memory, Recalled
 from sensorium.modalities import Cells, Modality
 from sensorium.trunks import Seen, Trunk
 
@@ -110,7 +110,8 @@ class Network(nn.Module):
         targets: columns the user wants predicted first of all.
         matches: whether training matches gists, so that they say something of one another.
         unheeded: for each asked column what its answer leaves out, as on rows held out it misleads.
-        memory: gists and sketches of training rows, by which gists that are compared are refined; None before training has ended.
+        memory: gists and sketches of training rows, by which gists that are compared are refined, and what the rows say in short
+            columns, which is mixed into answers; None before training has ended.
     """
 
     def __init__(
@@ -310,6 +311,17 @@ class Network(nn.Module):
         sketch = self.modalities[column].sketch(cells) if column in self.memory.sketched else None
         drawn = None if sketch is None else torch.from_numpy(sketch).to(part.gist)
         return dataclasses.replace(part, gist=self.memory(column, part.gist, drawn))
+
+    def answer(self, encoded: Mapping[str, Encoded], column: str, rows: torch.Tensor, share: float | None = None) -> Recalled | None:
+        """What remembered rows say of ``column`` to some rows, by the gists of what these show; None where that doesn't count."""
+        if self.memory is None or not self.generator(column).leans:
+            return None
+        seen = {}
+        for name, part in encoded.items():
+            if part.gist is not None and len(part.gist):
+                place = part.place[rows]
+                seen[name] = part.gist.index_select(0, place.clamp(min=0)), place >= 0
+        return self.memory.answer(column, seen, share)
 
     def gists(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> torch.Tensor:
         """Unit vectors [n, gist] of what some rows have of ``columns``, which may have been recalled.

@@ -29,7 +29,8 @@ from sensorium.data.profile import look
 from sensorium.data.sample import Plan
 from sensorium.data.schema import claims
 from sensorium.data.table import Table
-from sensorium.generators import Generator
+from sensorium.generators import Generator, Said
+from sensorium.layers.memory import Recalled
 from sensorium.modalities import Modality
 from sensorium.objectives import Objective
 from sensorium.trunks import Trunk
@@ -382,6 +383,39 @@ def test_a_generator_says_segments_of_its_kind(name: str, kind: Tokens) -> None:
         low, high = first.interval.unbind(1)
         assert first.interval.shape == (5, 2, kind.width) and (low <= first.tokens[:, 0]).all() and (first.tokens[:, 0] <= high).all()
     assert len(generator.sample(lambda tokens, start: tokens, 0, torch.device("cpu")).score) == 0
+
+
+@pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if find(Generator, pair[0])(pair[1], WIDTH).leans])
+def test_an_answer_leans_on_what_is_remembered_by_its_share(name: str, kind: Tokens) -> None:
+    torch.manual_seed(0)
+    generator, known = live(find(Generator, name)(kind, WIDTH)).eval(), targets(kind, 6)
+    like = torch.eye(6)[[4, 0, 2, 0]]
+    like[3] = 0  # nothing is shown by the last row
+
+    def said(share: float | None) -> tuple[Said, torch.Tensor]:
+        recalled = [] if share is None else [Recalled(known, like, share)]
+        def trunk(tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
+            return torch.tanh(tokens + torch.linspace(-1, 1, 4).view(4, 1, 1))
+        asked = trunk(generator.ask(known[:4]))
+        return generator.sample(trunk, 4, torch.device("cpu"), None, *recalled), generator.loss(asked, known[[4, 0, 2, 0]], *recalled)
+
+    alone, loss = said(None)
+    nothing, same = said(0.0)
+    half, _ = said(0.5)
+    surely, least = said(0.999)
+    for a, b in ((alone, nothing), (alone, surely)):
+        rows = slice(None) if b is nothing else slice(3, 4)
+        assert torch.allclose(a.tokens[rows].float(), b.tokens[rows].float(), atol=1e-4)
+        assert torch.allclose(a.score[rows], b.score[rows], atol=1e-4)
+    assert torch.allclose(loss, same, atol=1e-4) and (least[:3] < 0.3 * loss[:3]).all() and torch.allclose(least[3], loss[3], atol=1e-4)
+    assert torch.allclose(surely.tokens[:3].float(), known[[4, 0, 2]].float(), atol=0.05)
+    if half.probabilities is not None:
+        assert torch.allclose(half.probabilities.sum(1), torch.ones(4), atol=1e-5)
+        mean = (alone.probabilities[0] + torch.nn.functional.one_hot(known[4, 0], kind.vocabulary)) / 2
+        assert torch.allclose(half.probabilities[0], mean, atol=1e-5)
+    else:
+        assert torch.allclose(half.tokens[:3], (alone.tokens[:3] + known[[4, 0, 2]]) / 2, atol=1e-4)
+        assert (half.interval[:, 0] <= half.tokens[:, 0]).all() and (half.tokens[:, 0] <= half.interval[:, 1]).all()
 
 
 # --- trunks -------------------------------------------------------------------------------------------------------------------

@@ -41,6 +41,8 @@ class Generator(nn.Module, abc.ABC):
 
     causal: bool = False
     """True where a token of the segment sees only those before it."""
+    leans: bool = False
+    """True where ``loss`` and ``sample`` take ``recalled``: what remembered rows say, to be mixed into the answer."""
 
     def __init__(self, tokens: Tokens, width: int) -> None:
         super().__init__()

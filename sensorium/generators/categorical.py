@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
+from sensorium.layers.memory import Recalled
 
 
 class Categorical(Generator):
@@ -19,7 +20,7 @@ class Categorical(Generator):
 
     def __init__(self, tokens: Tokens, width: int, *, smoothing: float = 0.0) -> None:
         super().__init__(tokens, width)
-        self.smoothing = smoothing
+        self.smoothing, self.leans = smoothing, tokens.length == 1
         self.query = nn.Parameter(torch.randn(tokens.length, width) * 0.5)
         self.head = nn.Linear(width, max(1, tokens.vocabulary - 1))
         nn.init.normal_(self.head.weight, std=0.5 * width**-0.5)
@@ -32,20 +33,31 @@ class Categorical(Generator):
     def ask(self, target: torch.Tensor) -> torch.Tensor:
         return self.query.expand(len(target), -1, -1)
 
-    def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        logits = self.head(hidden).float().flatten(0, 1)
+    def loss(self, hidden: torch.Tensor, target: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
+        logits = self.mixed(self.head(hidden).float(), recalled).flatten(0, 1)
         each = F.cross_entropy(logits, target.flatten() - 1, ignore_index=-1, reduction="none",
                                label_smoothing=self.smoothing)
         return each.view(target.shape).mean(1)
 
+    @staticmethod
+    def mixed(logits: torch.Tensor, recalled: Recalled | None) -> torch.Tensor:
+        """Logits [n, 1, vocabulary - 1] of the network's answer and what remembered rows say, by its share."""
+        if recalled is None:
+            return logits
+        found = logits.new_zeros(len(logits), logits.shape[-1] + 1).index_add_(1, recalled.targets.flatten(), recalled.weights)[:, 1:]
+        known = found.sum(1, keepdim=True)
+        share = recalled.share * (known > 0)
+        mixture = (1 - share) * logits[:, 0].softmax(-1) + share * found / known.clamp(min=1e-9)
+        return mixture.clamp(min=1e-9).log().unsqueeze(1)
+
     @torch.no_grad()
     def sample(
-        self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
-        sample: bool = False, temperature: float = 1.0,
+        self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None,
+        recalled: Recalled | None = None, *, sample: bool = False, temperature: float = 1.0,
     ) -> Said:
         """The likeliest id, or one drawn at ``temperature`` with ``sample``; probabilities are those of the model."""
         hidden = trunk(self.query.expand(rows, -1, -1).to(device), 0)
-        logits = self.head(hidden).float()
+        logits = self.mixed(self.head(hidden).float(), recalled)
         log = logits.log_softmax(-1)
         if sample and temperature > 0:
             weights = (logits / temperature).softmax(-1).flatten(0, 1).cpu()

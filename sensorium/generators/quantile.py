@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
+from sensorium.layers.memory import Recalled
 
 
 class Quantile(Generator):
@@ -22,6 +23,8 @@ class Quantile(Generator):
         levels: how many quantiles; odd, so that the median is one. 19 gives 5 %, 10 % … 95 %.
         cover: share of the truth that the interval should hold.
     """
+
+    leans = True
 
     def __init__(self, tokens: Tokens, width: int, *, levels: int = 19, cover: float = 0.9) -> None:
         super().__init__(tokens, width)
@@ -50,16 +53,32 @@ class Quantile(Generator):
     def ask(self, target: torch.Tensor) -> torch.Tensor:
         return self.query.expand(len(target), 1, -1)
 
-    def quantiles(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden [n, 1, width] to rising quantiles [n, token width, levels]."""
+    def quantiles(self, hidden: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
+        """Hidden [n, 1, width] to rising quantiles [n, token width, levels].
+
+        Those of what remembered rows say are averaged with them, level by level ("Is it better to average probabilities or
+        quantiles?", Lichtendahl et al. 2013).
+        """
         x = self.head(hidden[:, 0]).float().view(len(hidden), self.said.width, len(self.levels))
         middle = x[..., self.half, None]
         down = F.softplus(x[..., : self.half]).flip(-1).cumsum(-1).flip(-1)
         up = F.softplus(x[..., self.half + 1 :]).cumsum(-1)
-        return torch.cat([middle - down, middle, middle + up], -1)
+        own = torch.cat([middle - down, middle, middle + up], -1)
+        if recalled is None:
+            return own
+        share = recalled.share * recalled.weights.sum(1).view(-1, 1, 1)
+        return (1 - share) * own + share * self.spread(recalled)
 
-    def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        off = target[:, 0].float().unsqueeze(-1) - self.quantiles(hidden)
+    def spread(self, recalled: Recalled) -> torch.Tensor:
+        """The quantiles [n, token width, levels] of remembered vectors, by their weights."""
+        values, order = recalled.targets[:, 0].float().T.sort(1)
+        reached = recalled.weights[:, order].cumsum(-1)
+        levels = self.levels.expand(*reached.shape[:2], -1).contiguous()
+        at = torch.searchsorted(reached, levels).clamp(max=values.shape[1] - 1)
+        return values.expand(len(at), -1, -1).gather(2, at)
+
+    def loss(self, hidden: torch.Tensor, target: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
+        off = target[:, 0].float().unsqueeze(-1) - self.quantiles(hidden, recalled)
         return 2 * torch.maximum(self.levels * off, (self.levels - 1) * off).mean((1, 2))
 
     def bounds(self, quantiles: torch.Tensor) -> torch.Tensor:
@@ -68,9 +87,9 @@ class Quantile(Generator):
                 for p in ((1 - self.cover) / 2, (1 + self.cover) / 2)]
         return torch.stack(ends, 1)
 
-    def residual(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def residual(self, hidden: torch.Tensor, target: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
         """How far the truth lies outside the uncalibrated interval (negative: inside), [n, token width]."""
-        low, high = self.bounds(self.quantiles(hidden)).unbind(1)
+        low, high = self.bounds(self.quantiles(hidden, recalled)).unbind(1)
         truth = target[:, 0].float()
         return torch.maximum(low - truth, truth - high)
 
@@ -92,11 +111,11 @@ class Quantile(Generator):
 
     @torch.no_grad()
     def sample(
-        self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
-        sample: bool = False,
+        self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None,
+        recalled: Recalled | None = None, *, sample: bool = False,
     ) -> Said:
         """The median (or with ``sample`` a draw), its log-density, and the calibrated interval."""
-        quantiles = self.quantiles(trunk(self.query.expand(rows, 1, -1).to(device), 0))
+        quantiles = self.quantiles(trunk(self.query.expand(rows, 1, -1).to(device), 0), recalled)
         level = torch.full((rows, self.said.width), 0.5)
         if sample:
             level = torch.rand(rows, self.said.width, generator=generator).clamp(1e-4, 1 - 1e-4)

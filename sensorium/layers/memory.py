@@ -1,4 +1,4 @@
-"""A memory of rows, by which a gist leans towards what rows like it hold in their other columns.
+"""A memory of rows: a gist leans towards what rows like it hold in their other columns, and an answer towards what they say.
 
 "Retrieval-enhanced contrastive vision-text models" (Iscen et al. 2023, arXiv 2306.07196) looks for neighbours in the query's own
 modality and fuses what they hold in the other one; attention over stored patterns is that of "Hopfield networks is all you
@@ -6,11 +6,13 @@ need" (arXiv 2008.02217). Here it learns nothing: gists of one training share on
 
 Neighbours are sought by gist, and where cells have a sketch (what they are alike by before anything is learned, as the words
 of a text) by that as well: of a new thing the gist is a guess, its words are not. Search does best with both, as in "BEIR"
-(Thakur et al. 2021, arXiv 2104.08663). This file knows gists and sketches by column, nothing of cells.
+(Thakur et al. 2021, arXiv 2104.08663). What the rows say of an asked column is mixed into its answer as in "Generalization through
+memorization" (Khandelwal et al. 2020, arXiv 1911.00172, eq. 3). This file knows gists, sketches and tokens by column, nothing of cells.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import torch
@@ -19,6 +21,21 @@ from torch.nn import functional as F
 
 ROWS = 512
 """Gists that look around at once, so that memory doesn't grow with their number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recalled:
+    """What remembered rows say of one asked column of n rows.
+
+    Attributes:
+        targets: the column's tokens in the rows that have it, [m, ...].
+        weights: how much each of them is like each row, [n, m]; a row's sum is 1, or 0 where it shows nothing to go by.
+        share: what they count in the answer, the network the rest.
+    """
+
+    targets: Tensor
+    weights: Tensor
+    share: float
 
 
 class Memory(nn.Module):
@@ -30,20 +47,58 @@ class Memory(nn.Module):
         strength: what is found by gists counts so much beside the gist that looks.
         sketches: for some of the columns unit vectors [rows, sketch].
         trust: the same as ``strength`` for what is found by sketches.
+        targets: for columns that can be asked their tokens [rows, ...], and which rows have them [rows].
+        shares: for some of these what the rows' tokens count in an answer, 0 to 1.
     """
 
     def __init__(self, gists: Mapping[str, Tensor], sharpness: float, strength: float, sketches: Mapping[str, Tensor] | None = None,
-                 trust: float = 0.0) -> None:
+                 trust: float = 0.0, targets: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+                 shares: Mapping[str, float] | None = None) -> None:
         super().__init__()
         self.columns, self.sharpness, self.strength, self.trust = list(gists), float(sharpness), float(strength), float(trust)
+        self.told, self.shares = list(targets or ()), dict(shares or {})
         self.register_buffer("known", torch.stack([gists[column].half() for column in self.columns]), persistent=False)
         self.sketched = list(sketches or ())
         for number, column in enumerate(self.sketched):
             self.register_buffer(f"sketches_{number}", (sketches or {})[column].half(), persistent=False)
+        for number, column in enumerate(self.told):
+            tokens, have = (targets or {})[column]
+            self.register_buffer(f"tokens_{number}", tokens, persistent=False)
+            self.register_buffer(f"have_{number}", have, persistent=False)
 
     def sketches(self) -> dict[str, Tensor]:
         """The sketches that are remembered, by column."""
         return {column: getattr(self, f"sketches_{number}") for number, column in enumerate(self.sketched)}
+
+    def targets(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The tokens that are remembered and which rows have them, by column."""
+        return {column: (getattr(self, f"tokens_{number}"), getattr(self, f"have_{number}")) for number, column in enumerate(self.told)}
+
+    @property
+    def counts(self) -> bool:
+        """Whether anything is changed by what is remembered."""
+        return bool(self.strength or self.trust or any(self.shares.values()))
+
+    def answer(self, column: str, seen: Mapping[str, tuple[Tensor, Tensor]], share: float | None = None) -> Recalled | None:
+        """What the remembered rows say of an asked column; None where they don't count.
+
+        A row is as like a remembered one as the mean cosine of what it shows says.
+
+        Args:
+            seen: gists [n, gist] by column, and which of the n rows show it [n].
+            share: in place of ``shares``.
+        """
+        share = self.shares.get(column, 0.0) if share is None else share
+        looked = {c: part for c, part in seen.items() if c in self.columns and c != column}
+        if not share or column not in self.told or not looked:
+            return None
+        tokens, have = self.targets()[column]
+        like, count = 0.0, 0
+        for name, (gist, here) in looked.items():
+            like = like + (gist.float() @ self.known[self.columns.index(name)][have].float().T) * here.unsqueeze(1)
+            count = count + here.long()
+        shown = (count > 0).unsqueeze(1)
+        return Recalled(tokens[have], (self.sharpness * like / count.clamp(min=1).unsqueeze(1)).softmax(1) * shown, share)
 
     def forward(self, column: str, gist: Tensor, sketch: Tensor | None = None) -> Tensor:
         """Unit vectors [n, gist] of a column, refined; as they are where no row that is remembered has it and others.

@@ -24,6 +24,11 @@ from sensorium.layers.block import Block
 from sensorium.layers.conv import Conv, Norm, working_dtype
 from sensorium.modalities import Cells, Modality, Stem
 
+try:
+    import simplejpeg
+except ImportError:  # the extra "jpeg": faster, not other
+    simplejpeg = None
+
 FORMATS = {"PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"}
 """Formats that are opened. Left out on purpose: those that run an interpreter (EPS), nest other files (ICO, ICNS) or
 are decoded in Python (PPM as text)."""
@@ -274,7 +279,7 @@ def square(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.ndar
         raise BadCell("the picture file is empty")
     try:
         with opened(bytes(data), size, max_pixels, trim) as image:
-            return fitted(image, size, trim)
+            return fitted(image, bytes(data), size, trim)
     except BadCell:
         raise
     except MemoryError as error:
@@ -311,13 +316,27 @@ def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillo
     return image
 
 
-def fitted(image: Pillow.Image, size: int, trim: bool) -> np.ndarray:
+def decoded(image: Pillow.Image, data: bytes) -> Pillow.Image:
+    """An opened picture with its pixels; simplejpeg, which is faster, makes the same ones of a JPEG."""
+    if simplejpeg is not None and image.format == "JPEG" and image.mode == "RGB":
+        w, h = image.size
+        try:
+            pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=h, min_width=w)
+        except ValueError:  # broken: Pillow says how
+            pixels = None
+        if pixels is not None and pixels.shape == (h, w, 3):
+            return Pillow.fromarray(pixels)
+    image.load()
+    return image
+
+
+def fitted(image: Pillow.Image, data: bytes, size: int, trim: bool) -> np.ndarray:
     """``image``, with or without its margins, shrunk into a white square, uint8 [size, size, 3]."""
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # A broken EXIF block is no reason to lose the picture.
         orientation = 1
-    image.load()
+    image = decoded(image, data)
     small, sides = shrunk(image, size, levels(image)), image.size
     if trim:
         small = small.crop(inside(small))

@@ -73,6 +73,8 @@ def evaluate(
             left = [c for c in network.unheeded.get(column, Unheeded()).columns if seen is None and c in shown]
             if left:
                 entry["unheeded"] = left
+            if network.memory is not None and network.memory.shares.get(column):
+                entry["remembered"] = network.memory.shares[column]
             if curves:
                 missing[column] = curve(rows, column, metric, have, truth, shown, seen)
         results["columns"][column] = entry

@@ -1,7 +1,7 @@
-"""After training: the gists and sketches of training rows that the network keeps, and whether they count.
+"""After training: what the network keeps of training rows, and whether it counts.
 
-That is judged on validation rows by how well each of their cells finds its row's other cells; neither counts where that is not
-better than without.
+Gists and sketches are judged on validation rows by how well each of their cells finds its row's other cells; neither counts where
+that is not better than without. What the rows say in short columns is judged where answers are settled.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from sensorium.core.settings import at_least
+from sensorium.data.batch import collate
 from sensorium.data.order import spread
 from sensorium.data.prepare import Prepared
 from sensorium.layers.memory import Memory
@@ -40,7 +41,7 @@ class Remember:
 
 @torch.inference_mode()
 def memorise(network: Network, prepared: Prepared, remember: Remember, sharpness: float, seed: int) -> None:
-    """Set ``network.memory``, where a row has several columns that are matched and validation rows find more with it.
+    """Set ``network.memory``, where a row has several columns that are matched and there are validation rows to judge it.
 
     Args:
         sharpness: the scale of cosines that training has learned.
@@ -54,7 +55,8 @@ def memorise(network: Network, prepared: Prepared, remember: Remember, sharpness
         rows = np.sort(np.random.default_rng(seed).choice(rows, remember.rows, replace=False))
     judges = spread(judges, JUDGES)
     held, drawn = gists(network, prepared, matched, judges), sketches(network, prepared, matched, judges)
-    memory = Memory(gists(network, prepared, matched, rows), sharpness, 0.0, sketches(network, prepared, matched, rows))
+    memory = Memory(gists(network, prepared, matched, rows), sharpness, 0.0, sketches(network, prepared, matched, rows),
+                    targets=targets(network, prepared, rows))
     kinds = {c: type(network.modalities[c]) for c in matched}
     pairs = [(a, b) for a, b in itertools.permutations(matched, 2) if kinds[a] is not kinds[b]] or list(itertools.permutations(matched, 2))
 
@@ -64,7 +66,7 @@ def memorise(network: Network, prepared: Prepared, remember: Remember, sharpness
         return float(np.mean([nearness(refined[a], refined[b]) for a, b in pairs]))
 
     memory.strength, memory.trust = max(itertools.product(STRENGTHS, STRENGTHS if memory.sketched else (0.0,)), key=found)
-    network.memory = memory if memory.strength or memory.trust else None
+    network.memory = memory
 
 
 def gists(network: Network, prepared: Prepared, columns: list[str], rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -92,6 +94,22 @@ def sketches(network: Network, prepared: Prepared, columns: list[str], rows: np.
         result[column] = torch.zeros(len(rows), drawn.shape[1], device=network.to_gist.weight.device)
         result[column][here] = torch.from_numpy(drawn).to(result[column])
         prepared.ready.release()
+    return result
+
+
+def targets(network: Network, prepared: Prepared, rows: np.ndarray) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The tokens [rows, ...] of the short columns that answers may lean on, and which rows have them [rows]."""
+    result = {}
+    for column in network.asked_columns:
+        if column not in prepared.ready.columns or not network.generator(column).leans:
+            continue
+        batch = collate(network.modalities, {column: prepared.ready.cells(column, rows)}, len(rows))
+        if column in batch.cells:
+            found, index = network.modalities[column].target(batch.cells[column]), batch.index[column]
+            tokens, have = found.new_zeros(len(rows), *found.shape[1:]), torch.zeros(len(rows), dtype=torch.bool)
+            tokens[index], have[index] = found, True
+            result[column] = tokens.to(network.to_gist.weight.device), have.to(network.to_gist.weight.device)
+    prepared.ready.release()
     return result
 
 

@@ -1,4 +1,5 @@
-"""What is settled after training, on validation rows: which columns an answer heeds, and how wide intervals are.
+"""What is settled after training, on validation rows: which columns an answer heeds, how much it leans on remembered rows, and how
+wide intervals are.
 
 Columns differ in how soon they are known by heart: a name tells every training row apart, and a network that has learned
 names has no need of the numbers beside them, which alone would serve it on new rows ("What makes training multi-modal
@@ -7,6 +8,7 @@ classification networks hard?", Wang et al. 2020, arXiv 1905.12681). Rows held o
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,12 +25,15 @@ ASKED, SHOWN = 8, 24
 """Columns asked and columns judged, at most."""
 WORK = 20_000
 """Rows through the trunk for each column asked: the work grows with the square of the columns shown."""
+SHARES = 0.25, 0.5, 0.75
+"""What remembered rows may count in an answer."""
 PART = 64
 
 
 @torch.inference_mode()
 def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
-    """Set ``network.unheeded`` (if ``judge``) and calibrate intervals (conformal quantile regression) on the validation rows."""
+    """Set ``network.unheeded`` and what its memory counts in answers (if ``judge``), and calibrate intervals (conformal quantile
+    regression) on the validation rows; a memory that counts nowhere is let go."""
     rows = prepared.rows.get("validation", np.zeros(0, np.int64))
     rows = spread(rows, ROWS) if len(rows) >= FEWEST else rows[:0]
     short = [c for c in network.asked_columns if network.modalities[c].tokens().length == 1]
@@ -41,8 +46,12 @@ def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
         held = Held(network, column, parts)
         if column in judged and held.count >= JUDGES:
             network.unheeded[column] = misleading(held)
+            if network.memory is not None:
+                network.memory.shares[column] = leaning(held)
         if hasattr(generator, "calibrate") and held.count:
-            generator.calibrate(held.residuals(network.unheeded.get(column, Unheeded())))
+            generator.calibrate(held.residuals())
+    if network.memory is not None and not network.memory.counts:
+        network.memory = None
 
 
 def misleading(held: Held) -> Unheeded:
@@ -93,6 +102,17 @@ def grown(held: Held) -> list[str]:
     return seen
 
 
+def leaning(held: Held) -> float:
+    """The share of remembered rows in an answer with which the mean loss on rows held out is least, 0 unless it falls by more than
+    its standard error: the mean over answers from all columns and from each one that has gists."""
+    lone = [c for c in held.shown if held.network.modalities[c].matched]
+    held.judges = WORK // (1 + len(lone))
+    without, *leaned = held.leaned(lone, (0.0, *SHARES))
+    gains = dict(zip(SHARES, (without - losses for losses in leaned), strict=True))
+    best = max(gains, key=lambda share: float(gains[share].mean()))
+    return best if sureness(gains[best]) > 1 else 0.0
+
+
 def sureness(gain: np.ndarray) -> float:
     """A mean in units of its standard error."""
     return float(gain.mean() / max(gain.std() / len(gain) ** 0.5, 1e-9))
@@ -127,13 +147,37 @@ class Held:
 
     def losses(self, seen: Sequence[str]) -> np.ndarray:
         """The loss of each of the first rows, about ``judges`` many, from what it has of some columns."""
-        parts = self.parts[: max(1, -(-max(self.judges, JUDGES) // PART))]
-        return torch.cat([self.generator.loss(self.hidden(seen, *part), part[2]).float() for part in parts]).cpu().numpy()
+        return torch.cat([self.generator.loss(self.hidden(seen, *part), part[2]).float() for part in self.first()]).cpu().numpy()
 
-    def residuals(self, unheeded: Unheeded) -> torch.Tensor:
+    def first(self) -> list[tuple[dict[str, Encoded], torch.Tensor, torch.Tensor]]:
+        """The parts of about ``judges`` rows."""
+        return self.parts[: max(1, -(-max(self.judges, JUDGES) // PART))]
+
+    def leaned(self, lone: Sequence[str], shares: Sequence[float]) -> list[np.ndarray]:
+        """For each share of remembered rows the loss of each of the first rows: the mean over what is said from all columns and from
+        each of ``lone``."""
+        unheeded, losses = self.network.unheeded.get(self.column, Unheeded()), []
+        for encoded, rows, target in self.first():
+            views = [(unheeded.left_out(encoded), encoded), *(({c: encoded[c]}, {c: encoded[c]}) for c in lone if c in encoded)]
+            each = [self.mixed(heeded, shown, rows, target, shares) for heeded, shown in views]
+            losses.append(torch.stack(each).mean(0))
+        return list(torch.cat(losses, 1).cpu().numpy())
+
+    def mixed(self, heeded: Mapping[str, Encoded], shown: Mapping[str, Encoded], rows: torch.Tensor, target: torch.Tensor,
+              shares: Sequence[float]) -> torch.Tensor:
+        """Losses [shares, rows] from what is heeded, mixed with what remembered rows say by what is shown."""
+        hidden, recalled = self.hidden(list(heeded), heeded, rows, target), self.network.answer(shown, self.column, rows, 1.0)
+        if recalled is None:
+            return self.generator.loss(hidden, target).float().expand(len(shares), -1)
+        return torch.stack([self.generator.loss(hidden, target, dataclasses.replace(recalled, share=share)).float() for share in shares])
+
+    def residuals(self) -> torch.Tensor:
         """How far each row's truth lies outside the interval that it is answered with; see ``Quantile.calibrate``."""
-        return torch.cat([self.generator.residual(self.hidden(self.shown, unheeded.left_out(encoded), rows, target), target)
-                          for encoded, rows, target in self.parts])
+        unheeded, found = self.network.unheeded.get(self.column, Unheeded()), []
+        for encoded, rows, target in self.parts:
+            hidden, recalled = self.hidden(self.shown, unheeded.left_out(encoded), rows, target), self.network.answer(encoded, self.column, rows)
+            found.append(self.generator.residual(hidden, target, recalled))
+        return torch.cat(found)
 
     def hidden(self, seen: Sequence[str], encoded: Mapping[str, Encoded], rows: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """What the trunk says at the asked tokens of some rows of a part."""

@@ -83,3 +83,21 @@ def test_sketches_find_rows_beside_gists(known) -> None:
     alone = Memory(known, 20.0, 0.0, sketches, 0.5)
     assert alone("a", gist) is gist and alone("b", gist) is gist
     assert not torch.allclose(alone("b", gist, drawn)[0], gist[0], atol=1e-2) and torch.allclose(alone("b", gist, drawn)[2], gist[2])
+
+
+def test_what_remembered_rows_say_is_weighed_by_what_is_shown(known) -> None:
+    tokens, have = torch.arange(20).unsqueeze(1), torch.arange(20) != 5
+    memory = Memory(known, 20.0, 0.0, targets={"kind": (tokens, have)}, shares={"kind": 0.5})
+    assert memory.counts and not Memory(known, 20.0, 0.0, targets={"kind": (tokens, have)}, shares={"kind": 0.0}).counts
+    seen = {"a": (known["a"][[3, 7, 5]], torch.tensor([True, True, True])), "b": (known["b"][[9, 7, 5]], torch.tensor([False, True, False])),
+            "unknown": (unit(3, 16, 9), torch.tensor([True, True, True]))}
+    said = memory.answer("kind", seen)
+    assert said.share == 0.5 and said.targets.flatten().tolist() == [row for row in range(20) if row != 5]
+    assert torch.allclose(said.weights.sum(1), torch.ones(3), atol=1e-5)
+    assert said.targets.flatten()[said.weights.argmax(1)][:2].tolist() == [3, 7]  # row 5 doesn't have it
+    lone = memory.answer("kind", {"a": (known["a"][[3]], torch.tensor([True]))})
+    assert torch.allclose(lone.weights[0], said.weights[0], atol=1e-5), "what a row doesn't show says nothing"
+    assert torch.allclose(said.weights[1], (10.0 * ((known["a"][7] @ known["a"].T) + (known["b"][7] @ known["b"].T)))[have].softmax(0), atol=2e-3)
+    assert not memory.answer("kind", {"a": (known["a"][[3]], torch.tensor([False]))}).weights.any()
+    assert memory.answer("kind", {}) is memory.answer("other", seen) is memory.answer("kind", seen, 0.0) is None
+    assert memory.answer("kind", seen, 0.25).share == 0.25

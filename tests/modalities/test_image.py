@@ -146,6 +146,29 @@ def test_a_jpeg_is_decoded_no_larger_and_no_smaller_than_it_is_shown(sides, trim
     assert np.abs(shown - square(saved(smooth), 224, 10**8, trim)).mean() < 3
 
 
+@pytest.mark.parametrize("how", [
+    {"quality": 90}, {"quality": 40, "subsampling": 2}, {"quality": 95, "subsampling": 0}, {"quality": 85, "subsampling": 1},
+    {"quality": 90, "progressive": True}, {"quality": 90, "keep_rgb": True}, {"quality": 90, "restart_marker_rows": 1},
+])
+@pytest.mark.parametrize("sides", [(500, 375), (97, 301), (1801, 905), (8, 3), (1, 1)])
+def test_both_decoders_of_jpeg_make_the_same_pixels(how, sides, monkeypatch):
+    assert sys.modules["sensorium.modalities.image"].simplejpeg is not None, "pip install 'sensorium[jpeg]'"
+    noise = np.random.default_rng(0).integers(-60, 60, (sides[1], sides[0], 3))
+    data = saved(Pillow.fromarray((np.asarray(picture(*sides)).astype(int) + noise).clip(0, 255).astype(np.uint8)), "JPEG", **how)
+    damaged = data[: len(data) * 2 // 3]
+
+    def read(cell: bytes) -> np.ndarray | str:
+        try:
+            return square(cell, 64, 10**8)
+        except BadCell as error:
+            return str(error)
+
+    fast = [read(data), read(damaged), read(saved(Pillow.new("CMYK", sides, (0, 90, 180, 10)), "JPEG"))]
+    monkeypatch.setattr("sensorium.modalities.image.simplejpeg", None)
+    slow = [read(data), read(damaged), read(saved(Pillow.new("CMYK", sides, (0, 90, 180, 10)), "JPEG"))]
+    assert all(np.array_equal(a, b) for a, b in zip(fast, slow, strict=True))
+
+
 def test_aspect_ratio_is_kept_in_a_white_square():
     pixels = Image().read(saved(Pillow.new("RGB", (96, 48), RED)))
     assert (pixels[12:36] == RED).all() and (pixels[:12] == WHITE).all() and (pixels[36:] == WHITE).all()

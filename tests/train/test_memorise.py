@@ -18,6 +18,7 @@ from sensorium.core.errors import UserError
 from sensorium.layers.memory import Memory
 from sensorium.train import memorise
 from sensorium.train.memorise import nearness
+from sensorium.train.settle import leaning
 
 SETTINGS = (*TINY, "data.validation=0.3")
 
@@ -43,7 +44,11 @@ def made(model: Model, strength: float = 0.5) -> Memory:
         if drawn is not None:
             sketches[column] = torch.zeros(60, drawn.shape[1])
             sketches[column][at] = torch.from_numpy(drawn)
-    return Memory(gists, 20.0, strength, sketches, strength)
+    colours = model.network.modalities["colour"]
+    have = torch.from_numpy(rows.has("colour"))
+    told = torch.zeros(60, 1, dtype=torch.int64)
+    told[have] = colours.target(colours.collate([cell for cell in rows.cells["colour"] if cell is not None and len(cell)]))
+    return Memory(gists, 20.0, strength, sketches, strength, {"colour": (told, have)}, {"colour": 0.0})
 
 
 def test_it_is_kept_with_the_model_and_refines_what_is_compared_alone(remembering: Model, tmp_path: Path) -> None:
@@ -63,6 +68,21 @@ def test_it_is_kept_with_the_model_and_refines_what_is_compared_alone(rememberin
     assert search["score"].to_pylist() != loaded.search({"name": "a red bar"}, among=table, column="picture")["score"].to_pylist()
     for column, before in said.items():  # what the trunk hears is what it learned from
         assert loaded.predict(table, column, candidates=1).equals(before)
+
+
+def test_answers_lean_on_what_rows_like_it_say(remembering: Model, tmp_path: Path) -> None:
+    model, table = Model.load(remembering.folder), tiny_table(60)
+    before = model.predict(table, "colour")
+    assert "remembered" not in model.evaluate(table)["columns"]["colour"]
+    model.network.memory.sharpness, model.network.memory.shares["colour"] = 2000.0, 0.75
+    after, truth = model.predict(table, "colour"), table["colour"].to_pylist()
+    met = [i for i in range(60) if truth[i] is not None and any(table[c][i].as_py() is not None for c in ("picture", "name", "tone"))]
+    assert met and all(after["value"][i].as_py() == truth[i] and after["probability"][i].as_py() > 0.7 for i in met)
+    assert after["value"].to_pylist() != before["value"].to_pylist()
+    assert model.evaluate(table)["columns"]["colour"]["remembered"] == 0.75
+    assert model.predict([{}], "colour").equals(Model.load(remembering.folder).predict([{}], "colour"))  # shows nothing to go by
+    model.save(tmp_path)
+    assert Model.load(tmp_path).predict(table, "colour").equals(model.predict(table, "colour"))
 
 
 def test_its_file_may_be_removed_and_a_damaged_one_is_found(remembering: Model, tmp_path: Path) -> None:
@@ -115,10 +135,11 @@ def test_rows_held_out_say_whether_anything_is_remembered(helps: bool, monkeypat
 
     answers = iter([some(30, True), some(90, helps)])
     monkeypatch.setattr(memorise, "gists", lambda *_: next(answers))
-    network = SimpleNamespace(columns=["name", "picture"], modalities={c: SimpleNamespace(matched=True, sketch=lambda _: None) for c in things})
-    prepared = SimpleNamespace(ready=SimpleNamespace(columns=network.columns), rows={"train": np.arange(90), "validation": np.arange(30)})
+    modalities = {c: SimpleNamespace(matched=True, sketch=lambda _: None) for c in things}
+    network = SimpleNamespace(columns=["name", "picture"], modalities=modalities, asked_columns=[])
+    prepared = SimpleNamespace(ready=SimpleNamespace(columns=network.columns, release=lambda: None), rows={"train": np.arange(90), "validation": np.arange(30)})
     memorise.memorise(network, prepared, memorise.Remember(), 20.0, 0)
-    assert (network.memory is not None) == helps
+    assert network.memory.counts == helps
 
 
 @pytest.mark.parametrize("helps", [True, False])
@@ -139,10 +160,26 @@ def test_rows_held_out_say_whether_sketches_count(helps: bool, monkeypatch: pyte
     monkeypatch.setattr(memorise, "gists", lambda *_: next(answers))
     drawn = {"name": SimpleNamespace(matched=True, sketch=words),
              "picture": SimpleNamespace(matched=True, sketch=lambda _: None)}
-    network = SimpleNamespace(columns=["name", "picture"], modalities=drawn, to_gist=SimpleNamespace(weight=torch.zeros(1)))
+    network = SimpleNamespace(columns=["name", "picture"], modalities=drawn, asked_columns=[], to_gist=SimpleNamespace(weight=torch.zeros(1)))
     ready = SimpleNamespace(columns=network.columns, release=lambda: None, cells=lambda _, rows: [np.array([row]) for row in rows])
     memorise.memorise(network, SimpleNamespace(ready=ready, rows={"train": np.arange(90), "validation": np.arange(30)}), memorise.Remember(), 20.0, 0)
-    assert (network.memory is not None and network.memory.trust > 0) == helps
+    assert (network.memory.trust > 0) == helps
+
+
+@pytest.mark.parametrize(("worth", "share"), [(0.0, 0.0), (1.0, 0.75), (-1.0, 0.0)])
+def test_rows_held_out_say_how_much_an_answer_leans(worth: float, share: float) -> None:
+    noise, asked = np.random.default_rng(0).standard_normal(200), []
+
+    class Held:
+        shown, judges = ["name", "width"], 0
+        network = SimpleNamespace(modalities={"name": SimpleNamespace(matched=True), "width": SimpleNamespace(matched=False)})
+
+        def leaned(self, lone: list[str], shares: tuple[float, ...]) -> list[np.ndarray]:
+            asked.append(lone)
+            return [2.0 - share * (worth + noise - noise.mean()) for share in shares]
+
+    assert leaning(Held()) == share  # type: ignore[arg-type]
+    assert asked[0] == ["name"]
 
 
 def test_nearness_is_the_mean_reciprocal_rank() -> None:
