@@ -13,7 +13,7 @@ memorization" (Khandelwal et al. 2020, arXiv 1911.00172, eq. 3). This file knows
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -48,15 +48,15 @@ class Memory(nn.Module):
         sketches: for some of the columns unit vectors [rows, sketch].
         trust: the same as ``strength`` for what is found by sketches.
         targets: for columns that can be asked their tokens [rows, ...], and which rows have them [rows].
-        shares: for some of these what the rows' tokens count in an answer, 0 to 1.
+        shares: for some of these what the rows' tokens count in an answer, 0 to 1; by: the columns by which a row is like them then.
     """
 
     def __init__(self, gists: Mapping[str, Tensor], sharpness: float, strength: float, sketches: Mapping[str, Tensor] | None = None,
                  trust: float = 0.0, targets: Mapping[str, tuple[Tensor, Tensor]] | None = None,
-                 shares: Mapping[str, float] | None = None) -> None:
+                 shares: Mapping[str, float] | None = None, by: Mapping[str, Sequence[str]] | None = None) -> None:
         super().__init__()
         self.columns, self.sharpness, self.strength, self.trust = list(gists), float(sharpness), float(strength), float(trust)
-        self.told, self.shares = list(targets or ()), dict(shares or {})
+        self.told, self.shares, self.by = list(targets or ()), dict(shares or {}), {c: list(names) for c, names in (by or {}).items()}
         self.register_buffer("known", torch.stack([gists[column].half() for column in self.columns]), persistent=False)
         self.sketched = list(sketches or ())
         for number, column in enumerate(self.sketched):
@@ -82,14 +82,14 @@ class Memory(nn.Module):
     def answer(self, column: str, seen: Mapping[str, tuple[Tensor, Tensor]], share: float | None = None) -> Recalled | None:
         """What the remembered rows say of an asked column; None where they don't count.
 
-        A row is as like a remembered one as the mean cosine of what it shows says.
+        A row is as like a remembered one as the mean cosine of what it shows of the columns in ``by`` says.
 
         Args:
             seen: gists [n, gist] by column, and which of the n rows show it [n].
             share: in place of ``shares``.
         """
         share = self.shares.get(column, 0.0) if share is None else share
-        looked = {c: part for c, part in seen.items() if c in self.columns and c != column}
+        looked = {c: part for c, part in seen.items() if c in self.by.get(column, ())}
         if not share or column not in self.told or not looked:
             return None
         tokens, have = self.targets()[column]
@@ -99,6 +99,15 @@ class Memory(nn.Module):
             count = count + here.long()
         shown = (count > 0).unsqueeze(1)
         return Recalled(tokens[have], (self.sharpness * like / count.clamp(min=1).unsqueeze(1)).softmax(1) * shown, share)
+
+    def among_themselves(self, column: str, by: str) -> Iterator[tuple[Tensor, Recalled]]:
+        """What the other remembered rows, likened by one column, say of an asked one to each that has both, by parts: which rows of
+        ``Recalled.targets`` are spoken to, and what they are told."""
+        tokens, have = self.targets()[column]
+        keys = self.known[self.columns.index(by)][have].float()
+        for rows in (keys.abs().sum(1) > 0).nonzero().squeeze(1).split(ROWS):
+            like = (self.sharpness * keys[rows] @ keys.T).index_put_((torch.arange(len(rows), device=rows.device), rows), keys.new_tensor(-1e9))
+            yield rows, Recalled(tokens[have], like.softmax(1), 1.0)
 
     def forward(self, column: str, gist: Tensor, sketch: Tensor | None = None) -> Tensor:
         """Unit vectors [n, gist] of a column, refined; as they are where no row that is remembered has it and others.

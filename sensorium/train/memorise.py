@@ -6,6 +6,7 @@ that is not better than without. What the rows say in short columns is judged wh
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -15,9 +16,10 @@ from sensorium.core.settings import at_least
 from sensorium.data.batch import collate
 from sensorium.data.order import spread
 from sensorium.data.prepare import Prepared
+from sensorium.generators import Generator
 from sensorium.layers.memory import Memory
 from sensorium.network import Network
-from sensorium.train.settle import encode
+from sensorium.train.settle import encode, sureness
 
 STRENGTHS = 0.0, 0.5
 """What is found by gists, and by sketches, may count so much. Some hundred validation rows can't tell finer steps apart."""
@@ -66,7 +68,24 @@ def memorise(network: Network, prepared: Prepared, remember: Remember, sharpness
         return float(np.mean([nearness(refined[a], refined[b]) for a, b in pairs]))
 
     memory.strength, memory.trust = max(itertools.product(STRENGTHS, STRENGTHS if memory.sketched else (0.0,)), key=found)
+    memory.by = {column: [c for c in matched if telling(memory, network.generator(column), column, c)] for column in memory.told}
     network.memory = memory
+
+
+@torch.inference_mode()
+def telling(memory: Memory, generator: Generator, column: str, by: str) -> bool:
+    """Whether rows that are alike in one column say of another what is so, surely more often than any rows do.
+
+    Two drawings of a thing by different makers are alike, and each says of the other's maker what isn't so. Rows held out can't show
+    that where all rows of a thing are held out together.
+    """
+    gains = []
+    for rows, told in memory.among_themselves(column, by):
+        any_row = torch.full_like(told.weights, 1 / max(1, told.weights.shape[1]))
+        hidden, truth = told.weights.new_zeros(len(rows), 1, generator.width), told.targets[rows]
+        plain = generator.loss(hidden, truth, dataclasses.replace(told, weights=any_row))
+        gains.append(plain - generator.loss(hidden, truth, dataclasses.replace(told, weights=(told.weights + any_row) / 2)))
+    return bool(gains) and sureness(torch.cat(gains).float().cpu().numpy()) > 1
 
 
 def gists(network: Network, prepared: Prepared, columns: list[str], rows: np.ndarray) -> dict[str, torch.Tensor]:

@@ -87,7 +87,7 @@ def test_sketches_find_rows_beside_gists(known) -> None:
 
 def test_what_remembered_rows_say_is_weighed_by_what_is_shown(known) -> None:
     tokens, have = torch.arange(20).unsqueeze(1), torch.arange(20) != 5
-    memory = Memory(known, 20.0, 0.0, targets={"kind": (tokens, have)}, shares={"kind": 0.5})
+    memory = Memory(known, 20.0, 0.0, targets={"kind": (tokens, have)}, shares={"kind": 0.5}, by={"kind": ["a", "b"]})
     assert memory.counts and not Memory(known, 20.0, 0.0, targets={"kind": (tokens, have)}, shares={"kind": 0.0}).counts
     seen = {"a": (known["a"][[3, 7, 5]], torch.tensor([True, True, True])), "b": (known["b"][[9, 7, 5]], torch.tensor([False, True, False])),
             "unknown": (unit(3, 16, 9), torch.tensor([True, True, True]))}
@@ -99,5 +99,20 @@ def test_what_remembered_rows_say_is_weighed_by_what_is_shown(known) -> None:
     assert torch.allclose(lone.weights[0], said.weights[0], atol=1e-5), "what a row doesn't show says nothing"
     assert torch.allclose(said.weights[1], (10.0 * ((known["a"][7] @ known["a"].T) + (known["b"][7] @ known["b"].T)))[have].softmax(0), atol=2e-3)
     assert not memory.answer("kind", {"a": (known["a"][[3]], torch.tensor([False]))}).weights.any()
+    memory.by = {"kind": ["b"]}
+    assert torch.allclose(memory.answer("kind", seen).weights[1], (20.0 * (known["b"][7] @ known["b"].T))[have].softmax(0), atol=2e-3)
+    assert not memory.answer("kind", seen).weights[0].any()
     assert memory.answer("kind", {}) is memory.answer("other", seen) is memory.answer("kind", seen, 0.0) is None
     assert memory.answer("kind", seen, 0.25).share == 0.25
+
+
+def test_remembered_rows_speak_to_one_another_but_not_to_themselves(known) -> None:
+    tokens, have = torch.arange(20).unsqueeze(1), torch.arange(20) != 5
+    memory = Memory(known, 20.0, 0.0, targets={"kind": (tokens, have)})
+    ((rows, said),) = memory.among_themselves("kind", "b")
+    whose = said.targets.flatten()[rows].tolist()
+    assert whose == [row for row in range(20) if row not in (3, 4, 5)] and said.share == 1.0  # 3 and 4 lack "b"
+    assert torch.allclose(said.weights.sum(1), torch.ones(len(rows)), atol=1e-5) and not said.weights[torch.arange(len(rows)), rows].any()
+    like = 20.0 * known["b"][9] @ known["b"].T
+    like[9] = -1e9
+    assert torch.allclose(said.weights[whose.index(9)], like[have].softmax(0), atol=2e-3)

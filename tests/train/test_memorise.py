@@ -15,6 +15,9 @@ from torch.nn import functional as F
 
 from sensorium import Model
 from sensorium.core.errors import UserError
+from sensorium.core.types import Tokens
+from sensorium.generators.categorical import Categorical
+from sensorium.generators.quantile import Quantile
 from sensorium.layers.memory import Memory
 from sensorium.train import memorise
 from sensorium.train.memorise import nearness
@@ -48,7 +51,8 @@ def made(model: Model, strength: float = 0.5) -> Memory:
     have = torch.from_numpy(rows.has("colour"))
     told = torch.zeros(60, 1, dtype=torch.int64)
     told[have] = colours.target(colours.collate([cell for cell in rows.cells["colour"] if cell is not None and len(cell)]))
-    return Memory(gists, 20.0, strength, sketches, strength, {"colour": (told, have)}, {"colour": 0.0})
+    return Memory(gists, 20.0, strength, sketches, strength, {"colour": (told, have)}, {"colour": 0.0},
+                  {"colour": list(gists)})
 
 
 def test_it_is_kept_with_the_model_and_refines_what_is_compared_alone(remembering: Model, tmp_path: Path) -> None:
@@ -164,6 +168,24 @@ def test_rows_held_out_say_whether_sketches_count(helps: bool, monkeypatch: pyte
     ready = SimpleNamespace(columns=network.columns, release=lambda: None, cells=lambda _, rows: [np.array([row]) for row in rows])
     memorise.memorise(network, SimpleNamespace(ready=ready, rows={"train": np.arange(90), "validation": np.arange(30)}), memorise.Remember(), 20.0, 0)
     assert (network.memory.trust > 0) == helps
+
+
+def test_answers_go_by_columns_in_which_like_rows_agree() -> None:
+    """Things in pairs: both are of one kind, but by different makers."""
+    noise = torch.Generator().manual_seed(0)
+    thing, gists = torch.arange(60) // 2, torch.randn(30, 24, generator=noise)
+    drawn = {c: F.normalize(gists[thing] + 0.1 * torch.randn(60, 24, generator=noise), dim=1) for c in ("picture", "name")}
+    drawn["noise"] = F.normalize(torch.randn(60, 24, generator=noise), dim=1)
+    have = torch.ones(60, dtype=torch.bool)
+    told = {"kind": (1 + thing % 5, have), "maker": (1 + torch.arange(60) % 2, have)}
+    memory = Memory(drawn, 30.0, 0.0, targets={c: (tokens.unsqueeze(1), have) for c, (tokens, have) in told.items()})
+    says = {"kind": Categorical(Tokens(length=1, vocabulary=6), 8), "maker": Categorical(Tokens(length=1, vocabulary=3), 8)}
+    found = {c: [by for by in drawn if memorise.telling(memory, says[c], c, by)] for c in says}
+    assert found == {"kind": ["picture", "name"], "maker": []}
+    size = (1.0 + 0.1 * thing + 0.02 * torch.randn(60, generator=noise)).view(60, 1, 1)
+    memory = Memory(drawn, 30.0, 0.0, targets={"size": (size, have)})
+    quantile = Quantile(Tokens(length=1, width=1), 8)
+    assert [by for by in drawn if memorise.telling(memory, quantile, "size", by)] == ["picture", "name"]
 
 
 @pytest.mark.parametrize(("worth", "share"), [(0.0, 0.0), (1.0, 0.75), (-1.0, 0.0)])
