@@ -112,7 +112,7 @@ class Model:
             "modalities": {column: m.state() for column, m in self.network.modalities.items()},
             "unheeded": {column: dataclasses.asdict(left) for column, left in self.network.unheeded.items()}, "sha256": digest(weights),
             "memory": None if memory is None else {"columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength,
-                                                   "sketched": memory.sketched, "trust": memory.trust, "told": memory.told, "shares": memory.shares, "by": memory.by,
+                                                   "sketched": memory.sketched, "trust": memory.trust, "told": memory.told, "shares": memory.shares, "by": memory.by, "margins": memory.margins,
                                                    "sha256": digest(known)},
         }
         with whole(folder / "model.json") as part:
@@ -316,7 +316,7 @@ def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> Memory |
     sketches = {column: kept[f"sketches.{column}"] for column in how.get("sketched", ())}
     told = {column: (kept[f"tokens.{column}"], kept[f"have.{column}"]) for column in how.get("told", ())}
     return Memory(dict(zip(how["columns"], known, strict=True)), how["sharpness"], how["strength"], sketches, how.get("trust", 0.0),
-                  told, how.get("shares"), how.get("by"))
+                  told, how.get("shares"), how.get("by"), how.get("margins"))
 
 
 def open_table(table: Any) -> Table:

@@ -61,7 +61,8 @@ class Fused:
 
 @dataclasses.dataclass(frozen=True)
 class Unheeded:
-    """Columns that mislead about another one, in rows that have all of those that are needed to do without them.
+    """Columns that mislead about another one, or add nothing to what others say, in rows that have all of those that are needed to do
+    without them.
 
     Attributes:
         columns: what is left out; needed: what a row must have for that.
@@ -109,7 +110,7 @@ class Network(nn.Module):
     Attributes:
         targets: columns the user wants predicted first of all.
         matches: whether training matches gists, so that they say something of one another.
-        unheeded: for each asked column what its answer leaves out, as on rows held out it misleads.
+        unheeded: for each asked column what its answer leaves out, as rows held out are answered no worse without it.
         memory: gists and sketches of training rows, by which gists that are compared are refined, and what the rows say in short
             columns, which is mixed into answers; None before training has ended.
     """
@@ -308,7 +309,7 @@ class Network(nn.Module):
         """
         if self.memory is None or part.gist is None:
             return part
-        sketch = self.modalities[column].sketch(cells) if column in self.memory.sketched else None
+        sketch = self.modalities[column].sketch(cells) if self.memory.trust and column in self.memory.sketched else None
         drawn = None if sketch is None else torch.from_numpy(sketch).to(part.gist)
         return dataclasses.replace(part, gist=self.memory(column, part.gist, drawn))
 

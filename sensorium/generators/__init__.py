@@ -42,7 +42,8 @@ class Generator(nn.Module, abc.ABC):
     causal: bool = False
     """True where a token of the segment sees only those before it."""
     leans: bool = False
-    """True where ``loss`` and ``sample`` take ``recalled``: what remembered rows say, to be mixed into the answer."""
+    """True where a segment is one token and ``loss`` and ``sample`` (and ``residual``, where there is one) take ``recalled``: what
+    remembered rows say, to be mixed into the answer."""
 
     def __init__(self, tokens: Tokens, width: int) -> None:
         super().__init__()

@@ -44,7 +44,7 @@ class Categorical(Generator):
         """Logits [n, 1, vocabulary - 1] of the network's answer and what remembered rows say, by its share."""
         if recalled is None:
             return logits
-        found = logits.new_zeros(len(logits), logits.shape[-1] + 1).index_add_(1, recalled.targets.flatten(), recalled.weights)[:, 1:]
+        found = logits.new_zeros(logits.shape[-1] + 1, len(logits)).index_add_(0, recalled.targets.flatten(), recalled.weights.T)[1:].T
         known = found.sum(1, keepdim=True)
         share = recalled.share * (known > 0)
         mixture = (1 - share) * logits[:, 0].softmax(-1) + share * found / known.clamp(min=1e-9)

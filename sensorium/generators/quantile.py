@@ -93,21 +93,23 @@ class Quantile(Generator):
         truth = target[:, 0].float()
         return torch.maximum(low - truth, truth - high)
 
-    @torch.no_grad()
-    def calibrate(self, residual: torch.Tensor) -> None:
-        """Conformalized quantile regression (Romano et al. 2019, arXiv 1905.03222, eq. 6–8).
+    def margin(self, residual: torch.Tensor) -> torch.Tensor:
+        """By how much an interval is to be widened (or narrowed) so that ``cover`` of the rows like these lie inside, [token width].
 
-        Widens (or narrows) every later interval so that ``cover`` of the rows like these lie inside.
+        Conformalized quantile regression (Romano et al. 2019, arXiv 1905.03222, eq. 6–8).
 
         Args:
             residual: from ``residual`` on rows that the model wasn't trained on, [n, token width]; none: no widening.
         """
-        n = len(residual)
-        if n == 0:
-            self.widening.zero_()
-            return
-        rank = min(math.ceil((n + 1) * self.cover), n)
-        self.widening.copy_(residual.float().sort(0).values[rank - 1])
+        if not len(residual):
+            return torch.zeros_like(self.widening)
+        rank = min(math.ceil((len(residual) + 1) * self.cover), len(residual))
+        return residual.float().sort(0).values[rank - 1]
+
+    @torch.no_grad()
+    def calibrate(self, residual: torch.Tensor) -> None:
+        """Widens every later interval that the network alone says by its ``margin``."""
+        self.widening.copy_(self.margin(residual))
 
     @torch.no_grad()
     def sample(
@@ -122,8 +124,8 @@ class Quantile(Generator):
         level, middle = level.to(device), quantiles[..., self.half]
         value = self._at(quantiles, level)
         low, high = self.bounds(quantiles).unbind(1)
-        interval = torch.stack([torch.minimum(low - self.widening, middle),
-                                torch.maximum(high + self.widening, middle)], 1)
+        wider = self.widening if recalled is None or recalled.margin is None else recalled.margin
+        interval = torch.stack([torch.minimum(low - wider, middle), torch.maximum(high + wider, middle)], 1)
         return Said(tokens=value.unsqueeze(1), score=self._density(quantiles, level).sum(-1), interval=interval)
 
     def _at(self, quantiles: torch.Tensor, level: torch.Tensor) -> torch.Tensor:

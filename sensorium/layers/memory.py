@@ -28,14 +28,17 @@ class Recalled:
     """What remembered rows say of one asked column of n rows.
 
     Attributes:
-        targets: the column's tokens in the rows that have it, [m, ...].
-        weights: how much each of them is like each row, [n, m]; a row's sum is 1, or 0 where it shows nothing to go by.
+        targets: the column's tokens in the remembered rows, [m, ...].
+        weights: how much each of these is like each row, [n, m]: 0 where it lacks the column; a row's sum is 1, or 0 where it shows
+            nothing to go by.
         share: what they count in the answer, the network the rest.
+        margin: by how much intervals of such answers are widened, in place of what the generator does without; None: as that.
     """
 
     targets: Tensor
     weights: Tensor
     share: float
+    margin: Tensor | None = None
 
 
 class Memory(nn.Module):
@@ -48,15 +51,18 @@ class Memory(nn.Module):
         sketches: for some of the columns unit vectors [rows, sketch].
         trust: the same as ``strength`` for what is found by sketches.
         targets: for columns that can be asked their tokens [rows, ...], and which rows have them [rows].
-        shares: for some of these what the rows' tokens count in an answer, 0 to 1; by: the columns by which a row is like them then.
+        shares: for some of these what the rows' tokens count in an answer, 0 to 1; by: the columns by which a row is like them then;
+            margins: see ``Recalled``.
     """
 
     def __init__(self, gists: Mapping[str, Tensor], sharpness: float, strength: float, sketches: Mapping[str, Tensor] | None = None,
                  trust: float = 0.0, targets: Mapping[str, tuple[Tensor, Tensor]] | None = None,
-                 shares: Mapping[str, float] | None = None, by: Mapping[str, Sequence[str]] | None = None) -> None:
+                 shares: Mapping[str, float] | None = None, by: Mapping[str, Sequence[str]] | None = None,
+                 margins: Mapping[str, Sequence[float]] | None = None) -> None:
         super().__init__()
         self.columns, self.sharpness, self.strength, self.trust = list(gists), float(sharpness), float(strength), float(trust)
         self.told, self.shares, self.by = list(targets or ()), dict(shares or {}), {c: list(names) for c, names in (by or {}).items()}
+        self.margins = {column: list(margin) for column, margin in (margins or {}).items()}
         self.register_buffer("known", torch.stack([gists[column].half() for column in self.columns]), persistent=False)
         self.sketched = list(sketches or ())
         for number, column in enumerate(self.sketched):
@@ -74,15 +80,20 @@ class Memory(nn.Module):
         """The tokens that are remembered and which rows have them, by column."""
         return {column: (getattr(self, f"tokens_{number}"), getattr(self, f"have_{number}")) for number, column in enumerate(self.told)}
 
-    @property
-    def counts(self) -> bool:
-        """Whether anything is changed by what is remembered."""
-        return bool(self.strength or self.trust or any(self.shares.values()))
+    def needed(self) -> Memory | None:
+        """A memory of no more than what changes anything; None where nothing does."""
+        told = {c: kept for c, kept in self.targets().items() if self.shares.get(c) and self.by.get(c)}
+        if not (self.strength or self.trust or told):
+            return None
+        mine = [{c: value for c, value in all_.items() if c in told} for all_ in (self.shares, self.by, self.margins)]
+        return Memory(dict(zip(self.columns, self.known, strict=True)), self.sharpness, self.strength,
+                      self.sketches() if self.trust else None, self.trust, told, *mine)
 
     def answer(self, column: str, seen: Mapping[str, tuple[Tensor, Tensor]], share: float | None = None) -> Recalled | None:
         """What the remembered rows say of an asked column; None where they don't count.
 
-        A row is as like a remembered one as the mean cosine of what it shows of the columns in ``by`` says.
+        A row is as like a remembered one as the mean cosine of those columns in ``by`` that it shows says; what the remembered one
+        lacks is taken to be as like as such cells are on average, and one that lacks them all says nothing.
 
         Args:
             seen: gists [n, gist] by column, and which of the n rows show it [n].
@@ -93,21 +104,35 @@ class Memory(nn.Module):
         if not share or column not in self.told or not looked:
             return None
         tokens, have = self.targets()[column]
-        like, count = 0.0, 0
+        like, shown, both = 0.0, 0, torch.zeros_like(have).unsqueeze(0)
         for name, (gist, here) in looked.items():
-            like = like + (gist.float() @ self.known[self.columns.index(name)][have].float().T) * here.unsqueeze(1)
-            count = count + here.long()
-        shown = (count > 0).unsqueeze(1)
-        return Recalled(tokens[have], (self.sharpness * like / count.clamp(min=1).unsqueeze(1)).softmax(1) * shown, share)
+            known, has = self.known[self.columns.index(name)].float(), self.known_in(name)
+            cosine = gist.float() @ known.T
+            mean = cosine.sum(1, keepdim=True) / has.sum().clamp(min=1)
+            like = like + torch.where(has, cosine, mean) * here.unsqueeze(1)
+            shown = shown + here.unsqueeze(1)
+            both = both | (here.unsqueeze(1) & has & have)
+        margin = self.margins.get(column)
+        return Recalled(tokens, self.weighed(like / shown.clamp(min=1), both), share,
+                        None if margin is None else tokens.new_tensor(margin, dtype=torch.float32))
 
-    def among_themselves(self, column: str, by: str) -> Iterator[tuple[Tensor, Recalled]]:
-        """What the other remembered rows, likened by one column, say of an asked one to each that has both, by parts: which rows of
-        ``Recalled.targets`` are spoken to, and what they are told."""
+    def weighed(self, like: Tensor, both: Tensor) -> Tensor:
+        """Cosines [n, rows] to weights: 0 where not ``both`` have anything to compare, else a softmax."""
+        return (self.sharpness * like).masked_fill(~both, -1e9).softmax(1) * both
+
+    def known_in(self, column: str) -> Tensor:
+        """Which remembered rows have a column, [rows]."""
+        return self.known[self.columns.index(column)].abs().sum(1) > 0
+
+    def among_themselves(self, column: str, by: str, most: int) -> Iterator[tuple[Tensor, Recalled, Tensor]]:
+        """What the other remembered rows, likened by one column, say of an asked one to each that has both, by parts: which rows are
+        spoken to, evenly spread over all and about ``most`` of them, what they are told, and by whom [rows, m]."""
         tokens, have = self.targets()[column]
-        keys = self.known[self.columns.index(by)][have].float()
-        for rows in (keys.abs().sum(1) > 0).nonzero().squeeze(1).split(ROWS):
-            like = (self.sharpness * keys[rows] @ keys.T).index_put_((torch.arange(len(rows), device=rows.device), rows), keys.new_tensor(-1e9))
-            yield rows, Recalled(tokens[have], like.softmax(1), 1.0)
+        both, keys = self.known_in(by) & have, self.known[self.columns.index(by)].float()
+        asked = both.nonzero().squeeze(1)
+        for rows in asked[:: max(1, len(asked) // most)].split(ROWS):
+            others = both.expand(len(rows), -1).scatter(1, rows.unsqueeze(1), False)
+            yield rows, Recalled(tokens, self.weighed(keys[rows] @ keys.T, others), 1.0), others
 
     def forward(self, column: str, gist: Tensor, sketch: Tensor | None = None) -> Tensor:
         """Unit vectors [n, gist] of a column, refined; as they are where no row that is remembered has it and others.

@@ -73,8 +73,9 @@ def evaluate(
             left = [c for c in network.unheeded.get(column, Unheeded()).columns if seen is None and c in shown]
             if left:
                 entry["unheeded"] = left
-            if network.memory is not None and network.memory.shares.get(column):
-                entry["remembered"] = network.memory.shares[column]
+            memory = network.memory
+            if memory is not None and memory.shares.get(column) and set(memory.by.get(column, ())) & set(shown):
+                entry["remembered"] = memory.shares[column]
             if curves:
                 missing[column] = curve(rows, column, metric, have, truth, shown, seen)
         results["columns"][column] = entry

@@ -19,7 +19,7 @@ from sensorium.data.prepare import Prepared
 from sensorium.generators import Generator
 from sensorium.layers.memory import Memory
 from sensorium.network import Network
-from sensorium.train.settle import encode, sureness
+from sensorium.train.settle import encode, judged_columns, sureness
 
 STRENGTHS = 0.0, 0.5
 """What is found by gists, and by sketches, may count so much. Some hundred validation rows can't tell finer steps apart."""
@@ -33,7 +33,8 @@ class Remember:
     """What a model remembers of its training rows (section ``memory``).
 
     Args:
-        rows: gists are kept of so many training rows, drawn at random; 0: of none.
+        rows: gists, hashed words and the categories, numbers and dates that answers lean on are kept of so many training rows, drawn
+            at random; 0: of none.
     """
 
     def __init__(self, *, rows: int = 4096) -> None:
@@ -80,12 +81,12 @@ def telling(memory: Memory, generator: Generator, column: str, by: str) -> bool:
     that where all rows of a thing are held out together.
     """
     gains = []
-    for rows, told in memory.among_themselves(column, by):
-        any_row = torch.full_like(told.weights, 1 / max(1, told.weights.shape[1]))
+    for rows, told, others in memory.among_themselves(column, by, JUDGES):
+        any_row = others / others.sum(1, keepdim=True).clamp(min=1)
         hidden, truth = told.weights.new_zeros(len(rows), 1, generator.width), told.targets[rows]
         plain = generator.loss(hidden, truth, dataclasses.replace(told, weights=any_row))
         gains.append(plain - generator.loss(hidden, truth, dataclasses.replace(told, weights=(told.weights + any_row) / 2)))
-    return bool(gains) and sureness(torch.cat(gains).float().cpu().numpy()) > 1
+    return sum(map(len, gains)) > 1 and sureness(torch.cat(gains).float().cpu().numpy()) > 1
 
 
 def gists(network: Network, prepared: Prepared, columns: list[str], rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -117,9 +118,9 @@ def sketches(network: Network, prepared: Prepared, columns: list[str], rows: np.
 
 
 def targets(network: Network, prepared: Prepared, rows: np.ndarray) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """The tokens [rows, ...] of the short columns that answers may lean on, and which rows have them [rows]."""
+    """The tokens [rows, ...] of the columns whose answers may lean on them, and which rows have them [rows]."""
     result = {}
-    for column in network.asked_columns:
+    for column in judged_columns(network):
         if column not in prepared.ready.columns or not network.generator(column).leans:
             continue
         batch = collate(network.modalities, {column: prepared.ready.cells(column, rows)}, len(rows))

@@ -33,29 +33,40 @@ PART = 64
 @torch.inference_mode()
 def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
     """Set ``network.unheeded`` and what its memory counts in answers (if ``judge``), and calibrate intervals (conformal quantile
-    regression) on the validation rows; a memory that counts nowhere is let go."""
+    regression) on the validation rows. Of the memory no more is kept than what counts."""
     rows = prepared.rows.get("validation", np.zeros(0, np.int64))
     rows = spread(rows, ROWS) if len(rows) >= FEWEST else rows[:0]
-    short = [c for c in network.asked_columns if network.modalities[c].tokens().length == 1]
-    judged = [c for c in short if c in network.targets or not network.targets][:ASKED] if judge else []
+    short, judged = short_columns(network), judged_columns(network) if judge else []
     parts = encode(network, prepared, rows) if short else []
     for column in short:
-        generator = network.generator(column)
+        generator, memory = network.generator(column), network.memory
         if not len(rows) or (column not in judged and not hasattr(generator, "calibrate")):
             continue
         held = Held(network, column, parts)
         if column in judged and held.count >= JUDGES:
             network.unheeded[column] = misleading(held)
-            if network.memory is not None:
-                network.memory.shares[column] = leaning(held)
+            if memory is not None and memory.by.get(column):
+                memory.shares[column] = leaning(held)
         if hasattr(generator, "calibrate") and held.count:
-            generator.calibrate(held.residuals())
-    if network.memory is not None and not network.memory.counts:
-        network.memory = None
+            generator.calibrate(held.residuals(leaned=False))
+            if memory is not None and memory.shares.get(column):
+                memory.margins[column] = generator.margin(held.residuals(leaned=True)).tolist()
+    if network.memory is not None:
+        network.memory = network.memory.needed()
+
+
+def short_columns(network: Network) -> list[str]:
+    """Columns that are asked by one token."""
+    return [c for c in network.asked_columns if network.modalities[c].tokens().length == 1]
+
+
+def judged_columns(network: Network) -> list[str]:
+    """Those of them whose answers are judged on rows held out."""
+    return [c for c in short_columns(network) if c in network.targets or not network.targets][:ASKED]
 
 
 def misleading(held: Held) -> Unheeded:
-    """The columns without which the answers on rows held out are better, the worst first.
+    """The columns without which the answers on rows held out are better, or at least not surely worse; the worst first.
 
     Sought from both ends: from all, a column is left out where the mean loss falls by more than its standard error; from the
     best one, a column is added where it falls by as much. The few columns that are found so serve, unless those that are left
@@ -150,8 +161,9 @@ class Held:
         return torch.cat([self.generator.loss(self.hidden(seen, *part), part[2]).float() for part in self.first()]).cpu().numpy()
 
     def first(self) -> list[tuple[dict[str, Encoded], torch.Tensor, torch.Tensor]]:
-        """The parts of about ``judges`` rows."""
-        return self.parts[: max(1, -(-max(self.judges, JUDGES) // PART))]
+        """The first parts, until they have ``judges`` rows, and no fewer than ``JUDGES`` where there are as many."""
+        reached = np.cumsum([len(rows) for _, rows, _ in self.parts])
+        return self.parts[: 1 + int(np.searchsorted(reached, max(self.judges, JUDGES)))]
 
     def leaned(self, lone: Sequence[str], shares: Sequence[float]) -> list[np.ndarray]:
         """For each share of remembered rows the loss of each of the first rows: the mean over what is said from all columns and from
@@ -171,12 +183,14 @@ class Held:
             return self.generator.loss(hidden, target).float().expand(len(shares), -1)
         return torch.stack([self.generator.loss(hidden, target, dataclasses.replace(recalled, share=share)).float() for share in shares])
 
-    def residuals(self) -> torch.Tensor:
-        """How far each row's truth lies outside the interval that it is answered with; see ``Quantile.calibrate``."""
+    def residuals(self, leaned: bool) -> torch.Tensor:
+        """How far each row's truth lies outside the interval that it is answered with, by the network alone or leaning on its memory;
+        see ``Quantile.margin``."""
         unheeded, found = self.network.unheeded.get(self.column, Unheeded()), []
         for encoded, rows, target in self.parts:
-            hidden, recalled = self.hidden(self.shown, unheeded.left_out(encoded), rows, target), self.network.answer(encoded, self.column, rows)
-            found.append(self.generator.residual(hidden, target, recalled))
+            recalled = self.network.answer(encoded, self.column, rows) if leaned else None
+            hidden = self.hidden(self.shown, unheeded.left_out(encoded), rows, target)
+            found.append(self.generator.residual(hidden, target, *([] if recalled is None else [recalled])))
         return torch.cat(found)
 
     def hidden(self, seen: Sequence[str], encoded: Mapping[str, Encoded], rows: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -85,34 +87,66 @@ def test_sketches_find_rows_beside_gists(known) -> None:
     assert not torch.allclose(alone("b", gist, drawn)[0], gist[0], atol=1e-2) and torch.allclose(alone("b", gist, drawn)[2], gist[2])
 
 
-def test_what_remembered_rows_say_is_weighed_by_what_is_shown(known) -> None:
-    tokens, have = torch.arange(20).unsqueeze(1), torch.arange(20) != 5
-    memory = Memory(known, 20.0, 0.0, targets={"kind": (tokens, have)}, shares={"kind": 0.5}, by={"kind": ["a", "b"]})
-    assert memory.counts and not Memory(known, 20.0, 0.0, targets={"kind": (tokens, have)}, shares={"kind": 0.0}).counts
-    seen = {"a": (known["a"][[3, 7, 5]], torch.tensor([True, True, True])), "b": (known["b"][[9, 7, 5]], torch.tensor([False, True, False])),
-            "unknown": (unit(3, 16, 9), torch.tensor([True, True, True]))}
+def told(column: str = "kind") -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """What the rows say: their numbers; row 5 says nothing."""
+    return {column: (torch.arange(20).unsqueeze(1), torch.arange(20) != 5)}
+
+
+def test_what_remembered_rows_say_is_weighed_by_what_both_show(known) -> None:
+    memory = Memory(known, 20.0, 0.0, targets=told(), shares={"kind": 0.5}, by={"kind": ["a", "b"]})
+    yes = torch.tensor([True, True, True])
+    seen = {"a": (known["a"][[3, 7, 5]], yes), "b": (known["b"][[9, 7, 5]], torch.tensor([False, True, False])),
+            "c": (known["c"][[11, 11, 11]], yes), "unknown": (unit(3, 16, 9), yes)}
     said = memory.answer("kind", seen)
-    assert said.share == 0.5 and said.targets.flatten().tolist() == [row for row in range(20) if row != 5]
+    assert said.share == 0.5 and said.targets.flatten().tolist() == list(range(20)) and said.margin is None
     assert torch.allclose(said.weights.sum(1), torch.ones(3), atol=1e-5)
-    assert said.targets.flatten()[said.weights.argmax(1)][:2].tolist() == [3, 7]  # row 5 doesn't have it
-    lone = memory.answer("kind", {"a": (known["a"][[3]], torch.tensor([True]))})
-    assert torch.allclose(lone.weights[0], said.weights[0], atol=1e-5), "what a row doesn't show says nothing"
-    assert torch.allclose(said.weights[1], (10.0 * ((known["a"][7] @ known["a"].T) + (known["b"][7] @ known["b"].T)))[have].softmax(0), atol=2e-3)
-    assert not memory.answer("kind", {"a": (known["a"][[3]], torch.tensor([False]))}).weights.any()
+    assert said.weights.argmax(1)[:2].tolist() == [3, 7] and not said.weights[:, 5].any()  # row 5 doesn't have it
+    alone = memory.answer("kind", {"a": (known["a"][[3]], yes[:1])}).weights[0]
+    assert torch.allclose(alone, said.weights[0], atol=1e-6), "what isn't shown says nothing"
+    for i, shows in ((0, "a"), (1, "ab")):
+        like = torch.full((20,), -math.inf)
+        for row in range(20):
+            if row != 5 and any(known[c][row].any() for c in shows):
+                cosines = {c: [float(seen[c][0][i] @ other) for other in known[c] if other.any()] for c in shows}
+                each = [float(seen[c][0][i] @ known[c][row]) if known[c][row].any() else sum(cosines[c]) / len(cosines[c]) for c in shows]
+                like[row] = 20.0 * sum(each) / len(each)
+        assert torch.allclose(said.weights[i], like.softmax(0), atol=3e-3)
     memory.by = {"kind": ["b"]}
-    assert torch.allclose(memory.answer("kind", seen).weights[1], (20.0 * (known["b"][7] @ known["b"].T))[have].softmax(0), atol=2e-3)
-    assert not memory.answer("kind", seen).weights[0].any()
+    alone = memory.answer("kind", seen).weights
+    assert not alone[0].any() and not alone[1][[3, 4, 5]].any() and alone[1].argmax() == 7  # 3 and 4 lack "b"
     assert memory.answer("kind", {}) is memory.answer("other", seen) is memory.answer("kind", seen, 0.0) is None
     assert memory.answer("kind", seen, 0.25).share == 0.25
+    memory.margins = {"kind": [0.5]}
+    assert memory.answer("kind", seen).margin.tolist() == [0.5]
+    nobody = Memory({"a": known["a"], "b": torch.zeros(20, 16)}, 20.0, 0.0, targets=told(), shares={"kind": 0.5}, by={"kind": ["b"]})
+    assert not nobody.answer("kind", {"b": (unit(2, 16, 8), yes[:2])}).weights.any()
 
 
 def test_remembered_rows_speak_to_one_another_but_not_to_themselves(known) -> None:
-    tokens, have = torch.arange(20).unsqueeze(1), torch.arange(20) != 5
-    memory = Memory(known, 20.0, 0.0, targets={"kind": (tokens, have)})
-    ((rows, said),) = memory.among_themselves("kind", "b")
-    whose = said.targets.flatten()[rows].tolist()
-    assert whose == [row for row in range(20) if row not in (3, 4, 5)] and said.share == 1.0  # 3 and 4 lack "b"
-    assert torch.allclose(said.weights.sum(1), torch.ones(len(rows)), atol=1e-5) and not said.weights[torch.arange(len(rows)), rows].any()
-    like = 20.0 * known["b"][9] @ known["b"].T
-    like[9] = -1e9
-    assert torch.allclose(said.weights[whose.index(9)], like[have].softmax(0), atol=2e-3)
+    memory = Memory(known, 20.0, 0.0, targets=told())
+    ((rows, said, others),) = memory.among_themselves("kind", "b", 100)
+    assert rows.tolist() == [row for row in range(20) if row not in (3, 4, 5)] and said.share == 1.0  # 3 and 4 lack "b"
+    assert torch.allclose(said.weights.sum(1), torch.ones(17), atol=1e-5) and not said.weights[torch.arange(17), rows].any()
+    assert torch.equal(others, said.weights > 0) and not others[:, [3, 4, 5]].any()
+    like = (20.0 * known["b"][9] @ known["b"].T).index_fill(0, torch.tensor([3, 4, 5, 9]), -math.inf)
+    assert torch.allclose(said.weights[rows.tolist().index(9)], like.softmax(0), atol=2e-3)
+    assert [len(part) for part, _, _ in memory.among_themselves("kind", "b", 8)] == [9]
+    assert sum(len(part) for part, _, _ in Memory({"a": known["a"], "b": torch.zeros(20, 16)}, 20.0, 0.0, targets=told())
+               .among_themselves("kind", "b", 100)) == 0
+
+
+def test_no_more_is_kept_than_what_counts(known) -> None:
+    sketches, targets = {"b": unit(20, 30, 7)}, told("kind") | told("size")
+    by, margins = {"kind": ["a"], "size": ["b"]}, {"size": [0.1]}
+
+    def kept(strength: float, trust: float, **shares: float) -> Memory | None:
+        return Memory(known, 20.0, strength, sketches, trust, targets, shares, by, margins).needed()
+
+    assert kept(0.0, 0.0, kind=0.0, size=0.0) is None
+    memory = kept(0.5, 0.0, kind=0.25, size=0.0)
+    assert (memory.strength, memory.trust, memory.sketched, memory.told) == (0.5, 0.0, [], ["kind"])
+    assert (memory.shares, memory.by, memory.margins) == ({"kind": 0.25}, {"kind": ["a"]}, {})
+    gist = unit(2, 16, 5)
+    assert torch.equal(memory("a", gist), Memory(known, 20.0, 0.5)("a", gist))
+    assert kept(0.0, 0.5).sketched == ["b"] and not kept(0.0, 0.5).told
+    assert kept(0.0, 0.0, size=0.5).margins == margins and list(kept(0.0, 0.0, size=0.5).told) == ["size"]

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from sensorium import Model
-from sensorium.train.settle import misleading
+from sensorium.train.settle import Held, grown, misleading
 
 ROWS = 3000
 WORDS = np.array(["amber", "birch", "coral", "delta", "ember", "flint", "grove", "heron", "indigo", "jade", "kelp", "linen", "maple", "north", "ochre", "pearl"])
@@ -95,10 +96,20 @@ def test_one_column_that_says_it_all_is_heeded_alone_where_others_are_no_surer()
 
 def test_columns_that_tell_something_only_together_are_kept() -> None:
     class Parity(Fixed):
-        """Neither of two columns says anything without the other."""
+        """None of three columns says anything without both others."""
 
         def losses(self, seen: list[str]) -> np.ndarray:
-            return (0.1 if {"a", "b"} <= set(seen) else 2.0) + sum((self.gain[c] for c in seen), np.zeros(100))
+            return (0.1 if {"a", "b", "c"} <= set(seen) else 2.0) + sum((self.gain[c] for c in seen), np.zeros(100))
 
-    left = misleading(Parity({"a": 0.0, "b": 0.0, "c": 0.9}, spread=0.1))  # type: ignore[arg-type]
-    assert left.columns == ("c",) and set(left.needed) == {"a", "b"}
+    held = Parity({"a": 0.0, "b": 0.0, "c": 0.0, "d": 0.9}, spread=0.1)
+    assert len(grown(held)) == 1  # type: ignore[arg-type]
+    left = misleading(held)  # type: ignore[arg-type]
+    assert left.columns == ("d",) and set(left.needed) == {"a", "b", "c"}
+
+
+def test_as_many_rows_judge_as_are_wanted() -> None:
+    held = Held.__new__(Held)
+    held.parts = [({}, torch.arange(n), torch.zeros(n)) for n in (3, 30, 0, 20, 64, 64)]
+    for judges, parts in ((1, 4), (53, 4), (54, 5), (118, 6), (10**6, 6)):  # 40 rows at least
+        held.judges = judges
+        assert len(held.first()) == parts, judges

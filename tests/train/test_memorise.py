@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import TINY, flip, tiny_table
@@ -19,7 +20,7 @@ from sensorium.core.types import Tokens
 from sensorium.generators.categorical import Categorical
 from sensorium.generators.quantile import Quantile
 from sensorium.layers.memory import Memory
-from sensorium.train import memorise
+from sensorium.train import memorise, settle
 from sensorium.train.memorise import nearness
 from sensorium.train.settle import leaning
 
@@ -89,6 +90,32 @@ def test_answers_lean_on_what_rows_like_it_say(remembering: Model, tmp_path: Pat
     assert Model.load(tmp_path).predict(table, "colour").equals(model.predict(table, "colour"))
 
 
+def test_intervals_hold_with_a_memory_and_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "leaning", lambda held: 0.5)
+    monkeypatch.setattr(memorise, "telling", lambda *_: True)
+    table, settings = tiny_table(600), SETTINGS
+    with_it, without = (Model.fit(table, out=tmp_path / str(rows), epochs=1, settings=[*settings, f"memory.rows={rows}"]) for rows in (4096, 0))
+    memory = with_it.network.memory
+    assert {"colour", "width"} <= set(memory.told) == set(memory.shares) and "width" in memory.margins and "colour" not in memory.margins
+    held = np.flatnonzero(pq.read_table(tmp_path / "4096" / "splits.parquet").column("code").to_numpy() == 1)
+    held = held[np.isfinite(table["width"].to_numpy()[held])]
+    for model in (with_it, without):
+        said, truth = model.predict(table.take(held), "width"), table["width"].take(held).to_numpy()
+        inside = (said["low"].to_numpy() <= truth + 1e-6) & (truth <= said["high"].to_numpy() + 1e-6)
+        assert 0.9 <= inside.mean() <= 0.99
+    (tmp_path / "4096" / "memory.safetensors").unlink()
+    for column in ("colour", "width"):
+        assert Model.load(tmp_path / "4096").predict(table, column).equals(without.predict(table, column))
+        assert not with_it.predict(table, column).equals(without.predict(table, column))
+
+
+def test_a_memory_that_counts_nowhere_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "leaning", lambda held: 0.0)
+    monkeypatch.setattr(memorise, "STRENGTHS", (0.0,))
+    model = Model.fit(tiny_table(240), out=tmp_path / "run", epochs=1, settings=[*SETTINGS, "data.validation=0.4"])
+    assert model.network.memory is None and not (tmp_path / "run" / "memory.safetensors").exists()
+
+
 def test_its_file_may_be_removed_and_a_damaged_one_is_found(remembering: Model, tmp_path: Path) -> None:
     for name in ("model.json", "model.safetensors", "memory.safetensors"):
         shutil.copy2(remembering.folder / name, tmp_path / name)
@@ -143,7 +170,7 @@ def test_rows_held_out_say_whether_anything_is_remembered(helps: bool, monkeypat
     network = SimpleNamespace(columns=["name", "picture"], modalities=modalities, asked_columns=[])
     prepared = SimpleNamespace(ready=SimpleNamespace(columns=network.columns, release=lambda: None), rows={"train": np.arange(90), "validation": np.arange(30)})
     memorise.memorise(network, prepared, memorise.Remember(), 20.0, 0)
-    assert network.memory.counts == helps
+    assert (network.memory.strength > 0) == helps
 
 
 @pytest.mark.parametrize("helps", [True, False])
