@@ -111,9 +111,11 @@ class Model:
             "format": FORMAT, "schema": self.schema.to_json(), "settings": self.settings, "facts": self.facts,
             "modalities": {column: m.state() for column, m in self.network.modalities.items()},
             "unheeded": {column: dataclasses.asdict(left) for column, left in self.network.unheeded.items()}, "sha256": digest(weights),
-            "memory": None if memory is None else {"columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength,
-                                                   "sketched": memory.sketched, "trust": memory.trust, "told": memory.told, "shares": memory.shares, "by": memory.by, "margins": memory.margins,
-                                                   "sha256": digest(known)},
+            "memory": None if memory is None else {
+                "columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength, "sketched": memory.sketched,
+                "trust": memory.trust, "told": memory.told, "shares": memory.shares, "by": memory.by, "margins": memory.margins,
+                "sha256": digest(known),
+            },
         }
         with whole(folder / "model.json") as part:
             part.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
