@@ -114,14 +114,14 @@ def grown(held: Held) -> list[str]:
 
 
 def leaning(held: Held) -> float:
-    """The share of remembered rows in an answer with which the mean loss on rows held out is least, 0 unless it falls by more than
-    its standard error: the mean over answers from all columns and from each one that has gists."""
+    """The share of remembered rows in an answer with which the mean loss on rows held out is least, over answers from all columns and
+    from each one that has gists; 0 unless it falls by more than its standard error, and from all columns doesn't rise."""
     lone = [c for c in held.shown if held.network.modalities[c].matched]
     held.judges = WORK // (1 + len(lone))
     without, *leaned = held.leaned(lone, (0.0, *SHARES))
-    gains = dict(zip(SHARES, (without - losses for losses in leaned), strict=True))
-    best = max(gains, key=lambda share: float(gains[share].mean()))
-    return best if sureness(gains[best]) > 1 else 0.0
+    gains = {share: without - losses for share, losses in zip(SHARES, leaned, strict=True) if (without - losses)[0].mean() >= 0}
+    best = max(gains, key=lambda share: float(gains[share].mean()), default=0.0)
+    return best if best and sureness(gains[best].mean(0)) > 1 else 0.0
 
 
 def sureness(gain: np.ndarray) -> float:
@@ -165,15 +165,15 @@ class Held:
         reached = np.cumsum([len(rows) for _, rows, _ in self.parts])
         return self.parts[: 1 + int(np.searchsorted(reached, max(self.judges, JUDGES)))]
 
-    def leaned(self, lone: Sequence[str], shares: Sequence[float]) -> list[np.ndarray]:
-        """For each share of remembered rows the loss of each of the first rows: the mean over what is said from all columns and from
-        each of ``lone``."""
+    def leaned(self, lone: Sequence[str], shares: Sequence[float]) -> np.ndarray:
+        """For each share of remembered rows the losses [shares, 1 + lone, rows] of the first rows: from all columns, then from each of
+        ``lone`` (what a row lacks is as if nothing were shown)."""
         unheeded, losses = self.network.unheeded.get(self.column, Unheeded()), []
         for encoded, rows, target in self.first():
-            views = [(unheeded.left_out(encoded), encoded), *(({c: encoded[c]}, {c: encoded[c]}) for c in lone if c in encoded)]
-            each = [self.mixed(heeded, shown, rows, target, shares) for heeded, shown in views]
-            losses.append(torch.stack(each).mean(0))
-        return list(torch.cat(losses, 1).cpu().numpy())
+            views = [(unheeded.left_out(encoded), encoded)]
+            views += [({c: encoded[c]} if c in encoded else {},) * 2 for c in lone]
+            losses.append(torch.stack([self.mixed(heeded, shown, rows, target, shares) for heeded, shown in views], 1))
+        return torch.cat(losses, 2).cpu().numpy()
 
     def mixed(self, heeded: Mapping[str, Encoded], shown: Mapping[str, Encoded], rows: torch.Tensor, target: torch.Tensor,
               shares: Sequence[float]) -> torch.Tensor:

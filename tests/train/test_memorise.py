@@ -215,17 +215,19 @@ def test_answers_go_by_columns_in_which_like_rows_agree() -> None:
     assert [by for by in drawn if memorise.telling(memory, quantile, "size", by)] == ["picture", "name"]
 
 
-@pytest.mark.parametrize(("worth", "share"), [(0.0, 0.0), (1.0, 0.75), (-1.0, 0.0)])
-def test_rows_held_out_say_how_much_an_answer_leans(worth: float, share: float) -> None:
+@pytest.mark.parametrize(("worth", "alone", "share"), [(0.0, 0.0, 0.0), (1.0, 1.0, 0.75), (-1.0, -1.0, 0.0), (-0.5, 9.0, 0.0), (0.5, 9.0, 0.75)])
+def test_rows_held_out_say_how_much_an_answer_leans(worth: float, alone: float, share: float) -> None:
+    """Never where it is worth something from one column alone, but from all columns less than nothing."""
     noise, asked = np.random.default_rng(0).standard_normal(200), []
 
     class Held:
         shown, judges = ["name", "width"], 0
         network = SimpleNamespace(modalities={"name": SimpleNamespace(matched=True), "width": SimpleNamespace(matched=False)})
 
-        def leaned(self, lone: list[str], shares: tuple[float, ...]) -> list[np.ndarray]:
+        def leaned(self, lone: list[str], shares: tuple[float, ...]) -> np.ndarray:
             asked.append(lone)
-            return [2.0 - share * (worth + noise - noise.mean()) for share in shares]
+            gain = np.stack([worth + noise - noise.mean(), alone + noise - noise.mean()])
+            return np.stack([2.0 - share * gain for share in shares])
 
     assert leaning(Held()) == share  # type: ignore[arg-type]
     assert asked[0] == ["name"]
