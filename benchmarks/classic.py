@@ -40,7 +40,7 @@ def comparisons(quick: bool) -> list[Comparison]:
             )
             for batch in (32, 128)
         },
-        repeats=1,  # a quarter of an hour
+        repeats=1,  # up to 30 epochs of each peer take minutes
     )]
 
 
