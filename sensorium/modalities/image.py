@@ -281,8 +281,9 @@ def square(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.ndar
     if not len(data):
         raise BadCell("the picture file is empty")
     try:
-        with opened(bytes(data), size, max_pixels, trim) as image:
-            return fitted(image, bytes(data), size, trim)
+        data = bytes(data)
+        with opened(data, size, max_pixels, trim) as image:
+            return fitted(image, data, size, trim)
     except BadCell:
         raise
     except MemoryError as error:

@@ -76,16 +76,16 @@ def misleading(held: Held) -> Unheeded:
     if not 1 < len(held.shown) <= SHOWN:
         return Unheeded()
     held.judges = WORK // len(held.shown) ** 2
-    left, out = thinned(held)
-    few = grown(held)
-    if len(few) < len(left) and sureness(held.losses(few) - held.losses(left)) <= 1:
-        left, out = few, [c for c in [*out, *left] if c not in few]
-    now = held.losses(left)
-    return Unheeded(tuple(out), tuple(c for c in left if sureness(held.losses([x for x in left if x != c]) - now) > 1) if out else ())
+    left, out, now = backward_elimination(held)
+    few, losses = forward_selection(held)
+    if len(few) < len(left) and sureness(losses - now) <= 1:
+        left, out, now = few, [c for c in [*out, *left] if c not in few], losses
+    needed = [c for c in left if sureness(held.losses([x for x in left if x != c]) - now) > 1] if out else []
+    return Unheeded(tuple(out), tuple(needed))
 
 
-def thinned(held: Held) -> tuple[list[str], list[str]]:
-    """All columns without those that mislead, left out one after the other; and those, the worst first."""
+def backward_elimination(held: Held) -> tuple[list[str], list[str], np.ndarray]:
+    """All columns without those that mislead, left out one after the other; those, the worst first; the losses without them."""
     seen, out, now = list(held.shown), [], held.losses(held.shown)
     while len(seen) > 1:
         tried = {column: held.losses([c for c in seen if c != column]) for column in seen}
@@ -95,11 +95,11 @@ def thinned(held: Held) -> tuple[list[str], list[str]]:
         seen.remove(worst)
         out.append(worst)
         now = tried[worst]
-    return seen, out
+    return seen, out, now
 
 
-def grown(held: Held) -> list[str]:
-    """The best column, and those that make the answers from it better, added one after the other."""
+def forward_selection(held: Held) -> tuple[list[str], np.ndarray]:
+    """The best column, and those that make the answers from it better, added one after the other; the losses with them."""
     tried = {column: held.losses([column]) for column in held.shown}
     best = min(tried, key=lambda column: float(tried[column].mean()))
     seen, now = [best], tried[best]
@@ -110,7 +110,7 @@ def grown(held: Held) -> list[str]:
             break
         seen.append(best)
         now = tried[best]
-    return seen
+    return seen, now
 
 
 def leaning(held: Held) -> float:

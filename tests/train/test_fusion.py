@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sensorium import Model
-from sensorium.train.settle import Held, grown, misleading
+from sensorium.train.settle import Held, forward_selection, misleading
 
 ROWS = 3000
 WORDS = np.array(["amber", "birch", "coral", "delta", "ember", "flint", "grove", "heron", "indigo", "jade", "kelp", "linen", "maple", "north", "ochre", "pearl"])
@@ -102,7 +102,7 @@ def test_columns_that_tell_something_only_together_are_kept() -> None:
             return (0.1 if {"a", "b", "c"} <= set(seen) else 2.0) + sum((self.gain[c] for c in seen), np.zeros(100))
 
     held = Parity({"a": 0.0, "b": 0.0, "c": 0.0, "d": 0.9}, spread=0.1)
-    assert len(grown(held)) == 1  # type: ignore[arg-type]
+    assert len(forward_selection(held)[0]) == 1  # type: ignore[arg-type]
     left = misleading(held)  # type: ignore[arg-type]
     assert left.columns == ("d",) and set(left.needed) == {"a", "b", "c"}
 
