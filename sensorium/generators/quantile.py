@@ -67,9 +67,9 @@ class Quantile(Generator):
         if recalled is None:
             return own
         share = recalled.share * recalled.weights.sum(1).view(-1, 1, 1)
-        return (1 - share) * own + share * self.spread(recalled)
+        return (1 - share) * own + share * self.weighted_quantiles(recalled)
 
-    def spread(self, recalled: Recalled) -> torch.Tensor:
+    def weighted_quantiles(self, recalled: Recalled) -> torch.Tensor:
         """The quantiles [n, token width, levels] of remembered vectors, by their weights."""
         values, order = recalled.targets[:, 0].float().T.sort(1)
         reached = recalled.weights[:, order].cumsum(-1)

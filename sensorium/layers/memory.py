@@ -64,6 +64,7 @@ class Memory(nn.Module):
         self.told, self.shares, self.by = list(targets or ()), dict(shares or {}), {c: list(names) for c, names in (by or {}).items()}
         self.margins = {column: list(margin) for column, margin in (margins or {}).items()}
         self.register_buffer("known", torch.stack([gists[column].half() for column in self.columns]), persistent=False)
+        self.register_buffer("present", self.known.abs().sum(2) > 0, persistent=False)
         self.sketched = list(sketches or ())
         for number, column in enumerate(self.sketched):
             self.register_buffer(f"sketches_{number}", (sketches or {})[column].half(), persistent=False)
@@ -106,7 +107,7 @@ class Memory(nn.Module):
         tokens, have = self.targets()[column]
         like, shown, both = 0.0, 0, torch.zeros_like(have).unsqueeze(0)
         for name, (gist, here) in looked.items():
-            known, has = self.known[self.columns.index(name)].float(), self.known_in(name)
+            known, has = self.known[self.columns.index(name)].float(), self.present[self.columns.index(name)]
             cosine = gist.float() @ known.T
             mean = cosine.sum(1, keepdim=True) / has.sum().clamp(min=1)
             like = like + torch.where(has, cosine, mean) * here.unsqueeze(1)
@@ -120,15 +121,11 @@ class Memory(nn.Module):
         """Cosines [n, rows] to weights: 0 where not ``both`` have anything to compare, else a softmax."""
         return (self.sharpness * like).masked_fill(~both, -1e9).softmax(1) * both
 
-    def known_in(self, column: str) -> Tensor:
-        """Which remembered rows have a column, [rows]."""
-        return self.known[self.columns.index(column)].abs().sum(1) > 0
-
     def among_themselves(self, column: str, by: str, most: int) -> Iterator[tuple[Tensor, Recalled, Tensor]]:
         """What the other remembered rows, likened by one column, say of an asked one to each that has both, by parts: which rows are
         spoken to, evenly spread over all and about ``most`` of them, what they are told, and by whom [rows, m]."""
         tokens, have = self.targets()[column]
-        both, keys = self.known_in(by) & have, self.known[self.columns.index(by)].float()
+        both, keys = self.present[self.columns.index(by)] & have, self.known[self.columns.index(by)].float()
         asked = both.nonzero().squeeze(1)
         for rows in asked[:: max(1, len(asked) // most)].split(ROWS):
             others = both.expand(len(rows), -1).scatter(1, rows.unsqueeze(1), False)
@@ -147,7 +144,7 @@ class Memory(nn.Module):
             return gist
         own = self.known[self.columns.index(column)].float()
         others = self.known.sum(0, dtype=torch.float32) - own
-        able = (own.abs().sum(1) > 0) & (others.abs().sum(1) > 1e-3)
+        able = self.present[self.columns.index(column)] & (others.abs().sum(1) > 1e-3)
         if not able.any():
             return gist
         values, result = F.normalize(others[able], dim=1), gist.float()
