@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Literal
 
 import torch
@@ -21,6 +22,7 @@ def choose(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
     return "bf16" if device.type == "cpu" and multiplies_bf16() else "fp32"
 
 
+@functools.cache
 def multiplies_bf16() -> bool:
     """Whether this CPU multiplies matrices in bf16 by itself (AVX-512 BF16, AMX); emulated, bf16 is slower than fp32."""
     if hasattr(torch.cpu, "get_capabilities"):
