@@ -26,11 +26,13 @@ from sensorium.layers.precision import usable
 from sensorium.network import Network, Unheeded
 from sensorium.report import Evaluation
 from sensorium.train.baselines import Baselines
-from sensorium.train.build import make_modalities, make_network
+from sensorium.train.build import able_to_generate, make_modalities, make_network
 from sensorium.train.loop import mix
 
-FORMAT = 2
+FORMAT = 3
 MEMORY = "memory.safetensors"
+DRAWN = 64
+"""Rows that are read at once where cells are drawn, which takes long: what is finished is handed out."""
 WINDOW = 4096
 """Rows that are held in memory at once where a large table is asked."""
 
@@ -227,28 +229,55 @@ class Model:
             parts |= {"low": [low for low, _ in said.interval], "high": [high for _, high in said.interval]}
         return pa.table(parts)
 
-    def generate(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0, candidates: int = 0,
+    def generate(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0, candidates: int = 0, samples: int = 1,
                  **options: Any) -> list[Any]:
-        """Cells of a column, said from the row's others; ``temperature``, ``top_p``, ``beam`` are options for text.
+        """Cells of a column, said from the row's others, in the kind of the column: text, the bytes of a PNG, lists of numbers.
 
-        Of ``candidates`` texts the one that recognises best what is seen is said; 0: up to eight, 1 where other options are given.
+        ``temperature``, ``top_p`` and ``beam`` are options for text; ``steps``, ``guidance`` and ``solver`` for pictures and series
+        (``Flow.sample``), of which ``samples`` are drawn for each row: with more than one, each row's are a list.
+        Of ``candidates`` texts the one that recognises best what is seen is said; 0: up to 32, 1 where other options are given.
         """
-        return self.answers(rows, column, seen, seed, None, candidates, **options).cells
+        if samples < 1:
+            raise UserError(f"samples={samples}: give at least 1.")
+        if column not in self.network.drawn_columns:
+            if samples > 1:
+                raise UserError(f"samples={samples}: of '{column}' one cell is said. Possible for: {', '.join(self.network.drawn_columns) or 'none'}.")
+            return self.answers(rows, column, seen, seed, None, candidates, **options).cells
+        if candidates:
+            raise UserError(f"candidates={candidates} is for text; of '{column}' draw several with samples={candidates}.")
+        drawn = list(self.draw(rows, column, seen, seed, samples, **options))
+        return drawn if samples > 1 else [cells[0] for cells in drawn]
+
+    def draw(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0, samples: int = 1,
+             note: Callable[[str], None] | None = None, **options: Any) -> Iterator[list[Any]]:
+        """The cells that are drawn for one row after the other; see ``generate``. None for one that failed."""
+        self.check_asked(column, seen)
+        check(self.network.generator(column).sample, options, f"generate for '{column}'")
+        wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
+        for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN)):
+            yield from part.draw(column, seen, samples, mix(seed, number), **options)
 
     def answers(self, rows: Any, column: str, seen: Sequence[str] | None, seed: int,
                 note: Callable[[str], None] | None = None, candidates: int = 0, **options: Any) -> Answers:
         """What the model says of a column, with scores."""
         if candidates < 0:
             raise UserError(f"candidates={candidates}: give 1 for the likeliest text, more to choose from, or 0 for as many as are cheap.")
-        self.check([column, *(seen or ())])
-        if column not in self.network.asked_columns:
-            kind = name_of(self.network.modalities[column])
-            raise UserError(f"Column '{column}' holds {kind}, which this version can read but not generate. "
-                            f"Possible: {', '.join(self.network.asked_columns) or 'none'}.")
+        self.check_asked(column, seen)
+        if column in self.network.drawn_columns:
+            raise UserError(f"A cell of '{column}' is drawn, not predicted. Ask for it with: generate.")
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
         check(self.network.generator(column).sample, options, f"generate for '{column}'")
         said = [part.say(column, seen, seed=mix(seed, i), candidates=candidates, **options) for i, part in enumerate(self.windows(rows, wanted, note))]
         return Answers.joined(said)
+
+    def check_asked(self, column: str, seen: Sequence[str] | None) -> None:
+        """Refuse columns that the model doesn't know or can't be asked for."""
+        self.check([column, *(seen or ())])
+        if column not in self.network.asked_columns:
+            kind = name_of(self.network.modalities[column])
+            able = column in able_to_generate(self.network.modalities)
+            why = f"which this run did not learn to generate. Fit with --generate {column}." if able else "which can be read but not generated."
+            raise UserError(f"Column '{column}' holds {kind}, {why} Possible: {', '.join(self.network.asked_columns) or 'none'}.")
 
     def search(self, query: Mapping[str, Any], *, among: Any, column: str | None = None, k: int = 10,
                note: Callable[[str], None] | None = None) -> pa.Table:

@@ -160,6 +160,11 @@ class Network(nn.Module):
         """Columns that can be asked."""
         return [column for column in self.columns if self.said_by[column] in self.generators]
 
+    @property
+    def drawn_columns(self) -> list[str]:
+        """Columns that are drawn and not predicted: pictures, sounds, series."""
+        return [c for c in self.asked_columns if self.generator(c).draws]
+
     def generator(self, column: str) -> Generator:
         """How a column is said."""
         return self.generators[self.said_by[column]]
@@ -175,6 +180,7 @@ class Network(nn.Module):
             for column in asked:
                 place = encoded[column].place[plan.rows]
                 target = self.modalities[column].target(rows_of(batch.cells[column], place.clamp(min=0)))
+                target = self.generator(column).drawn(target)
                 targets.append(target)
                 places.append(place >= 0)
                 segments.append(self.ask(column, target, overview))
@@ -343,26 +349,36 @@ class Network(nn.Module):
             generator: torch.Generator | None = None, again: torch.Tensor | None = None, **options: object) -> Said:
         """Ask ``column`` of some rows, from what each has of ``seen``; ``again`` may say which of ``rows`` (by number) to ask, some
         of them several times: what they show is looked at once."""
-        listener = Listener(self, column, self.seen(encoded, seen, rows), self.overview(encoded, seen, rows))
-        if again is not None:
+        how, listeners = self.generator(column), [Listener(self, column, self.seen(encoded, seen, rows), self.overview(encoded, seen, rows))]
+        if how.draws:
+            listeners.append(Listener(self, column, self.seen(encoded, (), rows), self.overview(encoded, (), rows)))
+            options["blank"] = listeners[1]
+        for listener in listeners if again is not None else ():
             listener.reorder(again)
-        return self.generator(column).sample(listener, len(rows if again is None else again), rows.device, generator=generator, **options)
+        return how.sample(listeners[0], len(rows if again is None else again), rows.device, generator=generator, **options)
 
 
 class Listener:
-    """The trunk as a generator sees it: asked tokens in, hidden out; what was seen is run once and remembered."""
+    """The trunk as a generator sees it: asked tokens in, hidden out; what was seen is run once and remembered.
+
+    At ``start`` 0 the segment begins anew; whoever has gone on from there doesn't come back.
+    """
 
     def __init__(self, network: Network, column: str, seen: Seen, overview: torch.Tensor | None) -> None:
         self.network, self.column, self.overview = network, column, overview
-        self.state = network.trunk.start(seen)
+        self.state = self.begun = network.trunk.start(seen)
 
     def __call__(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
-        hidden, self.state = self.network.trunk.go_on(self.state, self.network.begin_asked(self.column, tokens, self.overview))
+        if start:
+            self.begun = None  # else beams would copy it in each step
+        state = self.state if start else self.begun
+        hidden, self.state = self.network.trunk.go_on(state, self.network.begin_asked(self.column, tokens, self.overview))
         return hidden
 
     def reorder(self, rows: torch.Tensor) -> None:
         """Take the remembered rows by index (beams, samples)."""
-        self.state = self.network.trunk.reorder(self.state, rows)
+        self.state, first = self.network.trunk.reorder(self.state, rows), self.state is self.begun
+        self.begun = self.state if first else None
         self.overview = None if self.overview is None else self.overview[rows]
 
 

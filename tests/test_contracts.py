@@ -227,6 +227,11 @@ def test_a_stem_gives_tokens_that_do_not_depend_on_the_neighbours(learned: Learn
     assert not missing, f"no gradient reaches {missing}"
 
 
+NEAR = {key: lambda value: value > 0.999 for key in ("accuracy", "exact", "r2")}
+NEAR |= {"psnr": lambda value: value > 60, "mel_db": lambda value: value < 4}
+"""How near a cell is to itself, once read and said, by each measure."""
+
+
 def test_what_is_asked_comes_back_as_the_cell(learned: Learned) -> None:
     modality = learned.modality
     kind = modality.tokens()
@@ -241,11 +246,13 @@ def test_what_is_asked_comes_back_as_the_cell(learned: Learned) -> None:
     else:
         assert target.ndim == 3 and target.shape[2] == kind.width and torch.isfinite(target).all()
     said = [modality.decode(tokens) for tokens in target.numpy()]
-    json.dumps(said, allow_nan=False)
+    if modality.ending:
+        assert all(isinstance(cell, bytes) for cell in said), "what is no file has no ending"
+    else:
+        json.dumps(said, allow_nan=False)
     measured = modality.score(learned.cells, said)
-    assert any(key in measured for key in ("accuracy", "exact", "r2"))
-    assert all(measured[key] > 0.999 for key in ("accuracy", "exact", "r2") if key in measured)
-    for cell, again in zip(learned.ready, said, strict=True):
+    assert set(measured) & set(NEAR) and all(NEAR[key](value) for key, value in measured.items() if key in NEAR), measured
+    for cell, again in zip(learned.ready, said, strict=True) if "mel_db" not in measured else ():  # a sound's phases are made up
         assert np.allclose(modality.prepare(modality.read(again)), cell, rtol=1e-5, atol=1e-5)
 
 
@@ -338,7 +345,7 @@ def targets(kind: Tokens, rows: int, seed: int = 0) -> torch.Tensor:
 def test_a_generator_learns_rows_one_by_one(name: str, kind: Tokens) -> None:
     torch.manual_seed(0)
     generator = live(find(Generator, name)(kind, WIDTH))
-    target = targets(kind, 8)
+    target = generator.drawn(targets(kind, 8))
     asked = generator.ask(target)
     assert asked.shape[0] == 8 and asked.shape[2] == WIDTH and asked.ndim == 3
     hidden = torch.tanh(asked.detach() + torch.randn(8, 1, WIDTH)).requires_grad_()

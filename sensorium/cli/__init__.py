@@ -55,6 +55,8 @@ def fit(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     settings_file: Annotated[Path | None, typer.Option("--settings", help="A YAML, TOML or JSON file of settings.")] = None,
+    generate: Annotated[str | None, typer.Option(help="Pictures, sounds and series to learn to generate, joined by commas; none. Default: all "
+                                                      "where there is time (30 minutes on a CPU, 5 on a GPU).")] = None,
     max_bad: MaxBad = None,
     tracker: Annotated[list[str] | None, typer.Option(help="tensorboard (default), wandb, mlflow or none.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")] = None,
@@ -66,6 +68,8 @@ def fit(
     given = merge(read_file(settings_file) if settings_file else {}, parse(settings or []))
     if max_bad is not None:
         given = merge(given, {"data": {"max_bad": max_bad}})
+    if generate is not None:
+        given = merge(given, {"sample": {"generate": "" if generate == "none" else generate}})
     if tracker:
         given = merge(given, {"trackers": {"": ",".join(tracker)}})
     model = Model.fit(table, out=out, target=target or [], minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=given,
@@ -164,22 +168,38 @@ def search(
 def generate(
     run: Run, table: Source,
     column: Annotated[str, typer.Option(help="The column to say.")],
-    out: Annotated[Path, typer.Option(help="A .parquet, .csv or .jsonl file.")],
+    out: Annotated[Path, typer.Option(help="A .parquet, .csv or .jsonl file; for pictures and sounds a .parquet file or a folder.")],
     seen: Seen = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    samples: Annotated[int, typer.Option(help="Pictures, sounds or series to draw for each row.")] = 1,
+    steps: Annotated[int, typer.Option(help="Steps from noise to a picture, a sound or a series.")] = 20,
+    guidance: Annotated[float, typer.Option(help="How far what is seen pulls them; 1: as in training.")] = 2.0,
+    solver: Annotated[str, typer.Option(help="heun, or euler: twice as fast, less exact.")] = "heun",
     temperature: Annotated[float, typer.Option(help="0 says the most likely.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw among the most likely tokens of this share.")] = 1.0,
     beam: Annotated[int, typer.Option(help="Sequences kept while searching for the most likely one.")] = 1,
     candidates: Annotated[int, typer.Option(help="Texts to choose from by what they say of what is seen; 0: up to 32, 1 with other options.")] = 0,
 ) -> None:
-    """Say a text column of every row from its other columns."""
+    """Say or draw a column of every row from its other columns."""
     from sensorium.cli.files import check_ending, write_table
     from sensorium.cli.show import note
     from sensorium.model import Model
 
-    check_ending(out)
     model = Model.load(run)
-    model.check([column, *(names(seen) or ())])
+    model.check_asked(column, names(seen))
+    media = {key: value for key, value, plain in (("steps", steps, 20), ("guidance", guidance, 2.0), ("solver", solver, "heun")) if value != plain}
+    if column in model.network.drawn_columns:
+        from sensorium.cli.draw import write_drawn
+
+        if temperature or top_p != 1 or beam != 1 or candidates:
+            raise UserError(f"--temperature, --top-p, --beam and --candidates are for text; '{column}' is drawn. Possible: --samples, --steps, "
+                            "--guidance, --solver.")
+        write_drawn(model, table, column, out, names(seen), seed, samples, media)
+        return
+    check_ending(out)
+    if media or samples != 1:
+        raise UserError(f"--samples, --steps, --guidance and --solver are for pictures, sounds and series; '{column}' is a "
+                        f"{model.schema.columns[column].kind}. Leave them out.")
     options = {key: value for key, value, plain in (("temperature", temperature, 0.0), ("top_p", top_p, 1.0), ("beam", beam, 1))
                if value != plain}
     if (options or candidates > 1) and column in model.network.asked_columns and not model.network.generator(column).causal:

@@ -17,6 +17,9 @@ from sensorium.core.errors import UserError, unknown
 if TYPE_CHECKING:
     from sensorium.network import Network
 
+BESIDE = 0.05
+"""Share of plans that ask for a text or a picture although the user has other targets: many tokens, most of a step's time."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -39,12 +42,17 @@ class Sampler:
         network: asked for which columns exist, which are matched, which can be asked and how long they are.
         targets: columns the user wants predicted: asked in most plans, hardly ever seen.
         plans: how many different questions a step asks; its rows are dealt out among them.
-        share: share of the batch's rows that go through the trunk. The rest is matched only.
+        share: share of the batch's rows that go through the trunk; by default 1, and 0.5 where there are targets, which all rows
+            are asked past the trunk. The rest is matched only.
         alone: share of plans that see one column alone; by default 0.6, and 0.2 where there are targets.
         everything: share of plans that see all but what is asked; by default 0.2, and 0.3 where there are targets.
         absent: chance of a column to be in neither set.
         most: how many matched columns of one modality a step looks at; where there are more, they take turns, so that
             ten translations of a name cost a step no more than two.
+        generate: columns whose pictures, sounds or series are learned to be generated, as ``image,voice``; "auto": all of them where
+            there is time for it, "": none. They take turns, in a question of their own in each step.
+        drawn: share of the batch's rows that are asked for such a column; blank: share of these questions that show nothing, as
+            guidance needs.
         weights: how often a column takes its turn, is seen alone, and a long one (text) is asked, relative to others; ``name:3``.
     """
 
@@ -54,23 +62,29 @@ class Sampler:
         targets: Sequence[str] = (),
         *,
         plans: int = 3,
-        share: float = 1.0,
+        share: float | None = None,
         alone: float | None = None,
         everything: float | None = None,
         absent: float = 0.1,
         most: int = 3,
+        generate: str = "auto",
+        drawn: float = 0.25,
+        blank: float = 0.1,
         weights: dict[str, float] | None = None,
     ) -> None:
         self.columns = network.columns
         self.matched = [c for c in network.columns if network.modalities[c].matched]
         asked = network.asked_columns
-        self.short = [c for c in asked if network.modalities[c].tokens().length == 1]
-        self.long = [c for c in asked if network.modalities[c].tokens().length > 1]
+        predicted = [c for c in asked if c not in network.drawn_columns]
+        self.short = [c for c in predicted if network.modalities[c].tokens().length == 1]
+        self.long = [c for c in predicted if c not in self.short]
+        self.generated, self.drawn, self.blank = network.drawn_columns, drawn, blank
         self.targets = list(targets)
         for c in self.targets:
             if c not in asked:
                 raise UserError(f"The target '{c}' can't be asked by this version. Possible: {', '.join(asked) or 'none'}.")
-        self.plans, self.share, self.absent = plans, share, absent
+        self.plans, self.absent = plans, absent
+        self.share = share if share is not None else 0.5 if self.targets else 1.0
         self.alone = alone if alone is not None else 0.2 if self.targets else 0.6
         self.everything = everything if everything is not None else 0.3 if self.targets else 0.2
         unknown_weights = set(weights or {}) - set(self.columns)
@@ -103,7 +117,24 @@ class Sampler:
             part = told[number * each : (number + 1) * each]
             seen, asked = self.question(rng, columns, (kind + number / self.plans) % 1)  # the kinds of a step differ
             plans.append(Plan(torch.from_numpy(np.sort(part)), tuple(seen), tuple(asked)))
+        generated = [c for c in self.generated if c in columns]
+        if generated and self.drawn > 0:
+            column, part = str(rng.choice(generated)), rng.permutation(rows)[: max(1, int(rows * self.drawn))]
+            plans.append(Plan(torch.from_numpy(np.sort(part)), self.shown(rng, columns, column), (column,)))
         return plans
+
+    def shown(self, rng: np.random.Generator, columns: Sequence[str], column: str) -> tuple[str, ...]:
+        """What is seen where a column is to be drawn: nothing, one other column, all others, or any of them."""
+        others, kind, chance = [c for c in columns if c != column], rng.random(), rng.random()
+        if kind < self.blank:
+            return ()
+        if kind < 0.5:
+            seen = self.one(rng, others, {column})
+        elif kind < 0.75:
+            seen = set(others)
+        else:
+            seen = {c for c in others if rng.random() < chance}
+        return tuple(c for c in columns if c in seen)
 
     def question(self, rng: np.random.Generator, columns: Sequence[str], kind: float) -> tuple[list[str], list[str]]:
         """One draw of (seen, asked) among the columns a step looks at, in their order; ``kind`` in 0..1 says how much is seen."""
@@ -113,7 +144,7 @@ class Sampler:
             wanted.add(str(rng.choice(long, p=chance / chance.sum())))
         if self.targets:
             hidden = {c for c in self.targets if rng.random() < 0.95}
-            if rng.random() < 0.5:
+            if rng.random() >= BESIDE:
                 wanted = {c for c in wanted if c in self.targets}
             wanted |= hidden
         may = [c for c in columns if c not in wanted]

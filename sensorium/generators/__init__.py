@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from sensorium.core.types import Tokens
 
 Trunk = Callable[[torch.Tensor, int], torch.Tensor]
 """``trunk(tokens [n, k, width], start) -> hidden [n, k, width]``: runs asked tokens at positions start..start+k after
-what was seen; what was run before is remembered (cached keys and values)."""
+what was seen; what was run before is remembered (cached keys and values). At ``start`` 0 the segment begins anew."""
 
 
 @dataclasses.dataclass
@@ -45,6 +45,10 @@ class Generator(nn.Module, abc.ABC):
     """True where a segment is one token and ``loss`` and ``sample`` (and ``residual``, where there is one) take ``recalled``: what
     remembered rows say, to be mixed into the answer."""
 
+    draws: bool = False
+    """True where a segment is drawn rather than predicted, as many are right (a picture): a run learns it where that is asked for, and
+    ``sample`` takes ``blank``: a trunk that is shown nothing, beside the one that is shown what is seen."""
+
     def __init__(self, tokens: Tokens, width: int) -> None:
         super().__init__()
         self.said, self.width = tokens, width
@@ -54,9 +58,18 @@ class Generator(nn.Module, abc.ABC):
     def fits(cls, tokens: Tokens) -> bool:
         """True where this generator can say such tokens."""
 
+    def drawn(self, target: torch.Tensor) -> torch.Tensor:
+        """A target with what training draws at random for it (noise, a moment), which ``ask`` and ``loss`` then share. Default: as it is."""
+        return target
+
     @abc.abstractmethod
     def ask(self, target: torch.Tensor) -> torch.Tensor:
-        """The asked segment's input tokens [n, k, width] in training, where the target is known."""
+        """The asked segment's input tokens [n, k, width] in training, where the target, as ``drawn`` gave it, is known."""
+
+    def last(self) -> Iterable[nn.Parameter]:
+        """Parameters that turn ids or vectors to tokens or hidden to ids or vectors, which optimizers for hidden layers leave to others.
+        Default: all."""
+        return self.parameters()
 
     @abc.abstractmethod
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -112,9 +112,14 @@ class Conv(nn.Module):
 
 def sinusoid(length: int, width: int, device: torch.device | None = None) -> torch.Tensor:
     """Sines and cosines of positions, [length, width], for stems of any length (Vaswani et al. 2017, section 3.5)."""
+    return waves(torch.arange(length, device=device), width)
+
+
+def waves(at: torch.Tensor, width: int) -> torch.Tensor:
+    """Sines and cosines of any numbers [n], [n, width]."""
     half = -(-width // 2)
-    speed = torch.exp(torch.arange(half, device=device) * (-math.log(10_000.0) / half))
-    angle = torch.arange(length, device=device)[:, None] * speed
+    speed = torch.exp(torch.arange(half, device=at.device) * (-math.log(10_000.0) / half))
+    angle = at[:, None] * speed
     return torch.cat([angle.sin(), angle.cos()], -1)[:, :width]
 
 

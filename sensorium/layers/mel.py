@@ -1,4 +1,4 @@
-"""Log-mel spectrograms and resampling, in torch."""
+"""Log-mel spectrograms, sound from them, and resampling, in torch."""
 
 from __future__ import annotations
 
@@ -35,6 +35,49 @@ def log_mel(
     # Real and imaginary parts stand side by side, and so does each band's weight for them: their sum costs nothing.
     power = spectrum.square_().flatten(2) @ bands.T.repeat_interleave(2, 0)
     return power.clamp_(min=floor).log10_().view(*wave.shape[:-1], -1, mels)
+
+
+def from_log_mel(mel: torch.Tensor, *, rate: int, hop: int, window: int, steps: int = 60, pursuit: int = 100) -> torch.Tensor:
+    """Samples [(frames - 1) · hop] of a sound whose ``log_mel`` is about ``mel`` [frames, mels]; the same for the same input.
+
+    The spectrum is the non-negative one with these bands (multiplicative updates, Lee & Seung 2001); its phases come from the fast
+    Griffin–Lim algorithm (Perraudin et al. 2013).
+
+    Args:
+        steps: of Griffin–Lim; pursuit: updates of the spectrum.
+    """
+    bands = mel_filters(rate, window, mel.shape[1], 0.0, rate / 2).to(mel.device)
+    known, gram = torch.pow(10.0, mel.float()) @ bands, bands.T @ bands
+    spectrum = known / gram.sum(1).clamp(min=1e-30)
+    for _ in range(pursuit):
+        spectrum = spectrum * known / (spectrum @ gram).clamp(min=1e-30)  # bins that no band covers stay at zero
+    return griffin_lim(spectrum.sqrt(), hop, window, steps)
+
+
+def griffin_lim(size: torch.Tensor, hop: int, window: int, steps: int, momentum: float = 0.99) -> torch.Tensor:
+    """Samples [(frames - 1) · hop] whose spectrogram has about the magnitudes ``size`` [frames, window // 2 + 1]."""
+    shape = hann(window).to(size.device)
+    padded = max(1, (len(size) - 1) * hop)
+
+    def wave(spectrum: torch.Tensor) -> torch.Tensor:
+        """By overlap and add, each sample divided by the windows' squares that fell on it."""
+        pieces = torch.fft.irfft(spectrum, window) * shape
+        length = (len(size) - 1) * hop + window
+        added, weight = (F.fold(x.T.unsqueeze(0), (1, length), (1, window), stride=(1, hop)).flatten()
+                         for x in (pieces, shape.square().expand_as(pieces)))
+        return (added / weight.clamp(min=1e-6))[window // 2 : window // 2 + padded]
+
+    def spectrum_of(samples: torch.Tensor) -> torch.Tensor:
+        frames = F.pad(samples, (window // 2, window // 2 + window)).unfold(0, window, hop)[: len(size)]
+        return torch.fft.rfft(frames * shape)
+
+    turn = torch.rand(size.shape, generator=torch.Generator().manual_seed(0)).to(size.device) * (2 * math.pi)
+    phase, before = torch.polar(torch.ones_like(size), turn), torch.zeros((), dtype=torch.complex64, device=size.device)
+    for _ in range(steps):
+        now = spectrum_of(wave(size * phase))
+        ahead = now + momentum * (now - before)
+        phase, before = ahead / ahead.abs().clamp(min=1e-12), now
+    return wave(size * phase)
 
 
 @functools.lru_cache(maxsize=32)

@@ -30,6 +30,8 @@ class Modality(abc.ABC):
     """Cells are files: bytes, a path, or ``{bytes, path}``; ``read`` is given the bytes."""
     matched: ClassVar[bool] = False
     """Rows can be told apart by such a cell, so it gets a gist that is matched with the others of its row."""
+    ending: ClassVar[str] = ""
+    """How the name of a file ends that holds what ``decode`` makes; empty where that is no file."""
     generator: ClassVar[str | None] = None
     """Name of the generator that says such a cell; None where it can't be asked yet."""
 

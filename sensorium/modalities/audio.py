@@ -16,17 +16,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
-from sensorium.core.types import Claim, Profile
+from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.conv import Conv, Ragged, present, sinusoid, working_dtype
-from sensorium.layers.mel import log_mel, resample
+from sensorium.layers.mel import from_log_mel, log_mel, resample
 from sensorium.modalities import Cells, Modality, Stem
 
 ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
 
 SILENCE = -1.5
 """A band without power: what cells are padded with. A stored value is log10(power) / 4 + 1, 0.25 for each 10 dB."""
-STRIDE = 16
-"""Frames to a token."""
+STRIDE, FRAMES = 16, 4
+"""Frames to a token that is read, and to one that is generated."""
+MIDDLE, REACH, ENDED, LOUDEST = -0.2, 1.3, -1.25, 1.5
+"""Stored values are generated as (value - middle) / reach; a frame whose mean is below the third is after a sound's end."""
 CHANNELS, SLOWEST, FASTEST = 32, 1_000, 400_000
 """Channels and samples a second beyond which a header is not believed."""
 
@@ -50,6 +52,8 @@ class Audio(Modality):
 
     media: ClassVar[bool] = True
     matched: ClassVar[bool] = True
+    ending: ClassVar[str] = ".wav"
+    generator: ClassVar[str | None] = "flow"
 
     def __init__(
         self,
@@ -75,6 +79,7 @@ class Audio(Modality):
         self.rate, self.mels, self.hop = rate, mels, max(1, round(rate * hop_ms / 1000))
         self.seconds, self.max_minutes, self.norm, self.masks = seconds, max_minutes, norm, masks
         self.speed, self.pitch, self.gain_db, self.noise = speed, pitch, gain_db, noise
+        self.span = whole(round(seconds * rate / self.hop) + 1)
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
@@ -101,6 +106,11 @@ class Audio(Modality):
         if not torch.isfinite(mel).all():
             raise BadCell("the sound's samples are out of range")
         return (torch.maximum(mel, mel.max() - 8) / 4 + 1).to(torch.float16).numpy()
+
+    def learn(self, cells: Sequence[np.ndarray]) -> None:
+        """The longest sound, which is how many frames one has that is generated."""
+        if cells:
+            self.span = whole(max(map(len, cells)))
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``mel`` float32 [n, frames, mels], padded with silence to a multiple of 16 frames; ``length`` int64 [n]."""
@@ -134,7 +144,7 @@ class Audio(Modality):
         sound = torch.bmm(sound, self._shift(draw[2]).to(rows.dtype))
         sound += (draw[3] * (self.gain_db / 40)).to(rows.dtype)[:, None, None]
         self._add_noise(sound, draw[4:], generator)
-        return {**cells, "mel": self._blank(sound, wanted, generator).to(mel.dtype), "length": wanted}
+        return {**cells, "mel": self._blank(sound, wanted, generator).to(mel.dtype), "length": wanted, "whole": mel}
 
     def _shift(self, draw: torch.Tensor) -> torch.Tensor:
         """For each sound the matrix [mels, mels] that moves its bands by up to ``pitch``, by linear interpolation."""
@@ -168,6 +178,42 @@ class Audio(Modality):
     def stem(self, width: int) -> Stem:
         """One token for every 16 frames."""
         return Spectral(width, self.mels, self.norm)
+
+    def tokens(self) -> Tokens:
+        """Stretches of four frames, up to the longest sound, each a vector of their bands in about -1..1."""
+        return Tokens(length=self.span // FRAMES, width=FRAMES * self.mels)
+
+    def target(self, cells: Cells) -> torch.Tensor:
+        """Bands before augmentation, [n, span / 4, 4 · mels]; silence after a sound's end."""
+        mel = cells.get("whole", cells["mel"])[:, : self.span]
+        mel = F.pad(mel, (0, 0, 0, self.span - mel.shape[1]), value=SILENCE)
+        return ((mel - MIDDLE) / REACH).reshape(len(mel), self.span // FRAMES, -1)
+
+    def decode(self, tokens: np.ndarray) -> bytes:
+        """Stretches [span / 4, 4 · mels] to a WAV of ``rate``, up to where nothing but silence follows."""
+        mel = torch.from_numpy(np.asarray(tokens, np.float32).reshape(self.span, self.mels)) * REACH + MIDDLE
+        sounding = (mel.mean(1) > ENDED).nonzero().flatten().tolist()
+        mel = mel[: sounding[-1] + 1 if sounding else 1].clamp(SILENCE, LOUDEST)
+        wave = from_log_mel((mel - 1) * 4, rate=self.rate, hop=self.hop, window=2 * self.hop)
+        out = io.BytesIO()
+        soundfile.write(out, wave.clamp(-1, 1).numpy(), self.rate, format="WAV", subtype="PCM_16")
+        return out.getvalue()
+
+    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+        """``mel_db``: the mean distance of bands in dB, over the frames that both sounds have; what is 50 dB below the loudest is silent."""
+        gaps = []
+        for pair in zip(truth, said, strict=True):
+            a, b = (self.read(cell).astype(np.float32) for cell in pair)
+            a, b = (x.clip(x.max() - 1.25) for x in (a, b))
+            gaps.append(np.abs(a[: len(b)] - b[: len(a)]).mean() * 40)
+        return {"mel_db": float(np.mean(gaps))} if gaps else {}
+
+    def state(self) -> dict[str, Any]:
+        """The longest sound in frames."""
+        return {"span": self.span}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.span = int(state["span"])
 
     def show(self, cell: Any) -> str:
         """A player; the sound is decoded and written anew, so that nothing of a hostile file reaches the page."""

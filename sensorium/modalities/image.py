@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
-from sensorium.core.types import Claim, Profile
+from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.block import Block
 from sensorium.layers.conv import Conv, Norm, working_dtype
 from sensorium.modalities import Cells, Modality, Stem
@@ -73,7 +73,7 @@ class Image(Modality):
         trim: cut white and transparent margins off, so that a drawing's size on its sheet says nothing.
         norm: the norm of the convolutions (``layers.conv``).
         stem: "conv", a small convolutional encoder; "patches", squares of ``patch`` pixels and transformer blocks.
-        patch: side of a patch, where ``stem`` is "patches".
+        patch: side of a patch, where ``stem`` is "patches", and of what is one token where pictures are generated.
         flip: also mirror pictures in training. Off, because left and right may be the meaning.
         turn: largest rotation in training, in radians.
         zoom: largest change of scale in training, as a share.
@@ -91,6 +91,8 @@ class Image(Modality):
 
     media: ClassVar[bool] = True
     matched: ClassVar[bool] = True
+    ending: ClassVar[str] = ".png"
+    generator: ClassVar[str | None] = "flow"
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class Image(Modality):
     ) -> None:
         if size < 16 or size % 16:
             raise UserError(f"An image's size is a multiple of 16, not {size}. Try {max(16, round(size / 16) * 16)}.")
-        if stem == "patches" and size % patch:
+        if patch < 1 or size % patch:
             raise UserError(f"patch={patch} doesn't divide size={size}. Choose a patch that does, for instance 8.")
         self.size, self.max_pixels, self.trim, self.norm, self.kind, self.patch = size, max_pixels, trim, norm, stem, patch
         self.flip, self.turn, self.zoom, self.move, self.bend = flip, turn, zoom, move, bend
@@ -186,13 +188,36 @@ class Image(Modality):
             seen[index] = seen[index].mean(1, keepdim=True).expand(-1, 3, -1, -1)
         mixed = torch.bmm(colour_mix(draw[4:7], self.colour), seen.view(n, 3, -1))
         result = mixed.add_(255.0).clamp_(0.0, 255.0).to(torch.uint8).view(n, 3, h, w)
-        return {**cells, "pixels": result.contiguous(memory_format=torch.channels_last)}
+        return {**cells, "pixels": result.contiguous(memory_format=torch.channels_last), "whole": cells["pixels"]}
 
     def stem(self, width: int) -> Stem:
         """(size / 16)² tokens from "conv", (size / patch)² from "patches"."""
         if self.kind == "patches":
             return Patches(width, self.size, self.patch)
         return Convolutional(width, self.size, self.norm, self.restyle)
+
+    def tokens(self) -> Tokens:
+        """Patches, row by row, each a vector of its colours in -1..1."""
+        return Tokens(length=(self.size // self.patch) ** 2, width=3 * self.patch**2)
+
+    def target(self, cells: Cells) -> torch.Tensor:
+        """Pixels before augmentation, [n, (size / patch)², 3 · patch²], in -1..1."""
+        pixels, side = cells.get("whole", cells["pixels"]), self.size // self.patch
+        patches = pixels.permute(0, 2, 3, 1).reshape(-1, side, self.patch, side, self.patch, 3).transpose(2, 3)
+        return patches.reshape(len(pixels), side**2, 3 * self.patch**2).float() / 127.5 - 1
+
+    def decode(self, tokens: np.ndarray) -> bytes:
+        """Patches [(size / patch)², 3 · patch²] to a PNG."""
+        side = self.size // self.patch
+        pixels = np.asarray(tokens).reshape(side, side, self.patch, self.patch, 3).swapaxes(1, 2).reshape(self.size, self.size, 3)
+        return png(((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8))
+
+    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+        """``psnr``: how near the pixels are, in dB, at most 99."""
+        if not len(truth):
+            return {}
+        gaps = [self.read(a).astype(np.float32) - self.read(b) for a, b in zip(truth, said, strict=True)]
+        return {"psnr": float(min(20 * np.log10(255 / max(np.sqrt(np.mean(np.square(gaps))), 1e-9)), 99.0))}
 
     def show(self, cell: Any) -> str:
         """A thumbnail, encoded anew, so that nothing of a hostile file reaches the page."""
@@ -202,9 +227,7 @@ class Image(Modality):
             pixels = square(cell.get("bytes") if isinstance(cell, dict) else cell, 96, self.max_pixels)
         except BadCell as error:
             return f"<em>{html.escape(str(error))}</em>"
-        out = io.BytesIO()
-        Pillow.fromarray(pixels).save(out, "PNG")
-        data = base64.b64encode(out.getvalue()).decode()
+        data = base64.b64encode(png(pixels)).decode()
         return f'<img width="96" height="96" alt="" src="data:image/png;base64,{data}">'
 
     def features(self, read: np.ndarray | None) -> np.ndarray:
@@ -267,6 +290,13 @@ def colour_mix(draw: torch.Tensor, strength: float) -> torch.Tensor:
     cos, sin = torch.cos(hue).view(-1, 1, 1), torch.sin(hue).view(-1, 1, 1)
     chroma = (eye - mean) * cos + cross * sin
     return gain.view(-1, 1, 1) * (mean + saturation.view(-1, 1, 1) * chroma)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Pixels uint8 [h, w, 3] as a file."""
+    out = io.BytesIO()
+    Pillow.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
 
 
 # Reading

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
-from sensorium.core.types import Claim, Profile
+from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.conv import Conv, Ragged, present, sinusoid, working_dtype
 from sensorium.modalities import Cells, Modality, Stem
 
@@ -49,6 +49,7 @@ class Series(Modality):
     """
 
     matched: ClassVar[bool] = True
+    generator: ClassVar[str | None] = "flow"
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class Series(Modality):
             raise UserError(f"length={length} is too short for a series. At least {STRIDE} steps are needed.")
         self.length, self.order, self.norm, self.jitter, self.scaling = length, order, norm, jitter, scaling
         self.warp, self.crop, self.drop, self.rotate_triples, self.rotate = warp, crop, drop, rotate_triples, rotate
-        self.channels, self.time_first = 0, order != "channels_first"
+        self.channels, self.time_first, self.flat, self.span = 0, order != "channels_first", False, whole(length)
         self.mean = self.std = np.zeros(0, np.float32)
 
     @classmethod
@@ -103,7 +104,7 @@ class Series(Modality):
         return np.concatenate([np.asarray(sizes, np.float32), flat])
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
-        """The order of dimensions, the number of channels, and each channel's median and spread (IQR / 1.349)."""
+        """The order of dimensions, the longest length, the number of channels, and each channel's median and spread (IQR / 1.349)."""
         shapes = [(int(cell[0]), int(cell[1])) for cell in cells]
         if not shapes:
             return
@@ -114,7 +115,9 @@ class Series(Modality):
         counts = Counter(columns if self.time_first else rows for rows, columns in nested)
         counts[1] += len(shapes) - len(nested)
         self.channels = counts.most_common(1)[0][0]
+        self.flat = 2 * len(nested) < len(shapes)
         kept = [self._oriented(cell) for cell in cells]
+        self.span = whole(min(self.length, max(map(len, kept))))
         kept = [values[:: max(1, len(values) // 128)] for values in kept if values.shape[1] == self.channels]
         pooled = np.concatenate(kept).astype(np.float64)
         self.mean, self.std = np.zeros(self.channels, np.float32), np.ones(self.channels, np.float32)
@@ -185,7 +188,7 @@ class Series(Modality):
         keep |= ~keep.any(2, keepdim=True)
         keep = keep.to(device) & (torch.arange(out, device=device) < wanted[:, None])[:, :, None]
         present = present * keep
-        return {**cells, "series": torch.cat([values * (present > 0), present], 2), "length": wanted}
+        return {**cells, "series": torch.cat([values * (present > 0), present], 2), "length": wanted, "whole": cells["series"]}
 
     def _rotated(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Each triple of channels turned about a random axis, in the units of the table (Rodrigues' formula)."""
@@ -207,6 +210,41 @@ class Series(Modality):
         if not self.channels:
             raise UserError("A series column has no channels yet: it has to learn from some cells first.")
         return Temporal(width, self.channels, self.norm)
+
+    def tokens(self) -> Tokens:
+        """Stretches of 16 steps, up to the longest series: each step's values and, in -1..1, whether they are there."""
+        return Tokens(length=self.span // STRIDE, width=STRIDE * 2 * max(self.channels, 1))
+
+    def target(self, cells: Cells) -> torch.Tensor:
+        """Values before augmentation, in spreads of their channel, [n, span / 16, 16 · 2 · channels]."""
+        series = cells.get("whole", cells["series"])[:, : self.span]
+        series = F.pad(series, (0, 0, 0, self.span - series.shape[1]))
+        values, there = series.chunk(2, -1)
+        return torch.cat([values, 2 * there - 1], -1).reshape(len(series), self.span // STRIDE, -1)
+
+    def decode(self, tokens: np.ndarray) -> list[Any]:
+        """Stretches [span / 16, 16 · 2 · channels] to a series as the column has them, None at gaps; it ends where nothing more is."""
+        values, there = np.split(np.asarray(tokens, np.float64).reshape(self.span, -1), 2, -1)
+        there = there > min(0.0, there.max() - 1e-9)
+        steps = int(np.flatnonzero(there.any(1)).max(initial=0)) + 1
+        values = (values * (self.std if self.channels else 1) + (self.mean if self.channels else 0))[:steps]
+        cells = np.where(there[:steps], values, None)
+        cells = cells[:, 0] if self.flat else cells if self.time_first else cells.T
+        return cells.tolist()
+
+    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+        """``r2``: the share of the values' variance that is said, over all steps that both series have."""
+        both = []
+        for pair in zip(truth, said, strict=True):
+            a, b = (self._oriented(self.read(cell)) for cell in pair)
+            steps = min(len(a), len(b))
+            a, b = ((x[:steps] - self.mean) / self.std for x in (a, b))
+            known = np.isfinite(a) & np.isfinite(b)
+            both.append(np.stack([a[known], b[known]]))
+        values = np.concatenate(both, 1) if both else np.zeros((2, 0))
+        if not values.shape[1]:
+            return {}
+        return {"r2": float(1 - np.square(values[0] - values[1]).mean() / max(values[0].var(), 1e-12))}
 
     def show(self, cell: Any) -> str:
         """Each channel as a line."""
@@ -255,13 +293,14 @@ class Series(Modality):
         return np.append(result.ravel(), np.float32(len(values)))
 
     def state(self) -> dict[str, Any]:
-        """Channels, order of dimensions, medians and spreads."""
+        """Channels, order and number of dimensions, the longest length, medians and spreads."""
         spread = {"mean": self.mean.tolist(), "std": self.std.tolist()}
-        return {"channels": self.channels, "time_first": self.time_first, **spread}
+        return {"channels": self.channels, "time_first": self.time_first, "flat": self.flat, "span": self.span, **spread}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse of ``state``."""
-        self.channels, self.time_first = int(state["channels"]), bool(state["time_first"])
+        self.channels, self.span = int(state["channels"]), int(state["span"])
+        self.time_first, self.flat = bool(state["time_first"]), bool(state["flat"])
         self.mean, self.std = (np.asarray(state[key], np.float32) for key in ("mean", "std"))
 
 

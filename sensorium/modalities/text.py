@@ -37,6 +37,8 @@ LONGEST_TOKEN = 32
 """Bytes of a token."""
 HASHED = 128
 """Places for words, and as many for letter trigrams, in the baselines' features."""
+START = 0.1
+"""Deviation of a new word's and a new trigram's vector: small, so that what is learned of a rare word soon outweighs it."""
 SKETCHED = 256
 """Places for words and letter trigrams together in a sketch."""
 
@@ -304,14 +306,14 @@ class _TextStem(Stem):
         super().__init__()
         self.words = nn.Embedding(len(spelled), width)
         self.positions = nn.Parameter(torch.zeros(length, width))
-        nn.init.normal_(self.words.weight, std=0.5)
+        nn.init.normal_(self.words.weight, std=START)
         self.letters = None
         if buckets:
             table = torch.from_numpy(_trigrams(spelled, buckets))
             self.register_buffer("grams", table, persistent=False)
             self.register_buffer("share", 1 / (table > 0).sum(1, keepdim=True).clamp_min(1).sqrt(), persistent=False)
             self.letters = nn.Embedding(buckets, width, padding_idx=0)
-            nn.init.normal_(self.letters.weight, std=0.5)
+            nn.init.normal_(self.letters.weight, std=START)
             with torch.no_grad():
                 self.letters.weight[0] = 0
         self.near, self.out = nn.Linear(3 * width, width), nn.Linear(width, width)

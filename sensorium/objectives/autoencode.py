@@ -51,7 +51,7 @@ class Autoencode(Objective):
         network = step.network
         seen = network.seen_gist(gist, shown)
         place = step.encoded[column].place[rows]
-        target = network.modalities[column].target({k: v[place] for k, v in step.batch.cells[column].items()})
         generator = network.generator(column)
+        target = generator.drawn(network.modalities[column].target({k: v[place] for k, v in step.batch.cells[column].items()}))
         hidden = network.trunk(seen, [network.ask(column, target, network.say_of(gist))], [generator.causal])[0]
         return generator.loss(hidden, target).float().mean()

@@ -33,7 +33,8 @@ class Match(Objective):
 
     Args:
         kind: infonce or siglip.
-        weight: of the mean over pairs; fused: weight of gists of several columns, relative to those alone.
+        weight: of the mean over pairs; by default 1, and 0.02 where there are targets, so that what the user asks for leads.
+        fused: weight of gists of several columns, relative to those alone.
         same_modality: weight of a pair of columns of one modality, relative to pairs across modalities.
         same_thing: weight of each column's own cells in rows of one thing (``data.same``): two drawings of it, two voices.
         temperature: where the learned temperature starts.
@@ -43,14 +44,14 @@ class Match(Objective):
         self,
         *,
         kind: Literal["infonce", "siglip"] = "infonce",
-        weight: float = 1.0,
+        weight: float | None = None,
         fused: float = 0.3,
         same_modality: float = 0.25,
         same_thing: float = 1.0,
         temperature: float = 0.07,
     ) -> None:
         super().__init__()
-        at_least("match", 0, weight=weight, fused=fused, same_modality=same_modality, same_thing=same_thing)
+        at_least("match", 0, weight=weight or 0.0, fused=fused, same_modality=same_modality, same_thing=same_thing)
         self.kind, self.weight, self.fused = kind, weight, fused
         self.same_modality, self.same_thing = same_modality, same_thing
         start = math.log(1 / temperature) if kind == "infonce" else math.log(10.0)
@@ -73,11 +74,11 @@ class Match(Objective):
             lone.append(self.pair(left.gist.index_select(0, at), right.gist.index_select(0, to), scale, step.batch.keys[a][at], step.batch.keys[b][to]))
             kinds = {type(step.network.modalities[c]) for c in (a, b)}
             weights.append(1.0 if len(kinds) == 2 else self.same_modality)
-        result = {}
+        result, weight = {}, self.weight if self.weight is not None else 0.02 if step.network.targets else 1.0
         if lone:
             # The largest column stands for one: adding translations of a name doesn't make the whole louder.
             total = torch.stack([loss * w for loss, w in zip(lone, weights, strict=True)]).sum()
-            result["match"] = self.weight * total / max(sum(weights), 1e-6) * min(len(gists) - 1, 3)
+            result["match"] = weight * total / max(sum(weights), 1e-6) * min(len(gists) - 1, 3)
         together = []
         for fused in step.fused:
             if not fused.seen:
@@ -89,10 +90,10 @@ class Match(Objective):
                 have = place >= 0
                 together.append(self.pair(fused.gist[have], part.gist.index_select(0, place[have]), scale, None, step.batch.keys[column][place[have]]))
         if together:
-            result["fuse"] = self.weight * self.fused * torch.stack(together).mean()
+            result["fuse"] = weight * self.fused * torch.stack(together).mean()
         if step.batch.things is not None and self.same_thing and gists:
             alike = [self.alike(part.gist, step.batch.things[part.index], step.batch.keys[c], scale) for c, part in gists.items()]
-            result["same"] = self.weight * self.same_thing * torch.stack(alike).sum()
+            result["same"] = weight * self.same_thing * torch.stack(alike).sum()
         return result
 
     def alike(self, gist: torch.Tensor, things: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional as F
 
 from sensorium.objectives import Objective
 
@@ -18,15 +19,17 @@ class Tell(Objective):
 
     Args:
         weight: of all; long: weight of a segment of many tokens (text), short: of one token (category, number, date),
-            target: of a target.
+            target: of a target; beside: of all others where there are targets, relative; drawn: of a picture, a sound or a series
+            that is learned to be generated.
         direct: weight of short columns told straight from each column's gist, past the trunk. It costs next to nothing
             and teaches the stems with every row, not with those alone that a plan shows.
     """
 
-    def __init__(self, *, weight: float = 1.0, long: float = 1.0, short: float = 0.3, target: float = 1.0,
-                 direct: float = 1.5) -> None:
+    def __init__(self, *, weight: float = 1.0, long: float = 1.0, short: float = 0.3, target: float = 1.0, beside: float = 0.1,
+                 drawn: float = 1.0, direct: float = 1.5) -> None:
         super().__init__()
-        self.weight, self.long, self.short, self.target, self.direct = weight, long, short, target, direct
+        self.weight, self.long, self.short = weight, long, short
+        self.target, self.beside, self.drawn, self.direct = target, beside, drawn, direct
 
     def forward(self, step: Step) -> dict[str, torch.Tensor]:
         losses = defaultdict(list)
@@ -34,8 +37,9 @@ class Tell(Objective):
             losses[told.column].append(told.loss)
         result = {}
         for column, parts in losses.items():
-            ordered = step.network.modalities[column].tokens().ordered
-            weight = self.target if column in step.network.targets else self.long if ordered else self.short
+            tokens = step.network.modalities[column].tokens()
+            often = self.long if tokens.ordered else self.drawn if column in step.network.drawn_columns else self.short
+            weight = self.target if column in step.network.targets else often * self.beside if step.network.targets else often
             result[f"tell {column}"] = self.weight * weight * torch.cat(parts).float().mean()
         direct = self.straight(step) if self.direct else []
         if direct:
@@ -44,13 +48,13 @@ class Tell(Objective):
 
     @staticmethod
     def straight(step: Step) -> list[torch.Tensor]:
-        """The mean loss of each short column from each matched column's gist."""
+        """The mean loss of each short column from each matched column's gist, and of a target from all that its row has."""
         network, losses = step.network, []
         if network.from_gist is None:
             return losses
         for column in network.asked_columns:
             heard = [part for name, part in step.encoded.items() if part.gist is not None and name != column]
-            if network.modalities[column].tokens().length > 1 or column not in step.encoded or not heard:
+            if network.modalities[column].tokens().length > 1 or column in network.drawn_columns or column not in step.encoded or not heard:
                 continue
             target, answers = network.modalities[column].target(step.batch.cells[column]), step.encoded[column]
             places = [answers.place[part.index] for part in heard]
@@ -60,4 +64,9 @@ class Tell(Objective):
                 have = own >= 0
                 if have.any():
                     losses.append(each[have].float().mean())
+            if column in network.targets and network.trunk.early:
+                others = [name for name in step.encoded if name not in network.targets]
+                overview = network.overview(step.encoded, others, answers.index)
+                hidden = F.layer_norm(network.ask(column, target, overview), (network.width,))
+                losses.append(network.generator(column).loss(hidden, target).float().mean())
         return losses

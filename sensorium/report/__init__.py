@@ -85,19 +85,32 @@ class Retrieval:
 
 
 @dataclasses.dataclass(kw_only=True)
+class Drawn:
+    """What was drawn of one column.
+
+    Attributes:
+        rows: row numbers in the table [n]. samples: for each row some cells as HTML that is safe as it is (``Modality.show``).
+    """
+
+    rows: Sequence[int]
+    samples: Sequence[Sequence[str]]
+
+
+@dataclasses.dataclass(kw_only=True)
 class Evaluation:
     """What was measured.
 
     Attributes:
         results: what ``evaluate --json`` writes: "rows", "columns" (kind, metrics, "chance", "baseline", "alone"),
             "retrieval", "seconds", and "trained_on", how many of the rows were trained on.
-        predictions: for each column; retrieval: for each direction "a>b".
+        predictions, drawn: for each column; retrieval: for each direction "a>b".
         missing: for each column [(share of the other columns removed, metric)].
         metrics: for each column the metric that decides; by default accuracy, r2 or exact, by its kind.
     """
 
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
     predictions: dict[str, Predictions] = dataclasses.field(default_factory=dict)
+    drawn: dict[str, Drawn] = dataclasses.field(default_factory=dict)
     retrieval: dict[str, Retrieval] = dataclasses.field(default_factory=dict)
     missing: dict[str, list[tuple[float, float]]] = dataclasses.field(default_factory=dict)
     metrics: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from sensorium.report import Evaluation, Predictions, RunInfo, Show, charts, words
+from sensorium.report import Drawn, Evaluation, Predictions, RunInfo, Show, charts, words
 from sensorium.report.cells import Cells, examples, split
 
 LARGEST = 14_500_000
@@ -65,12 +65,13 @@ def fill(run: RunInfo, evaluation: Evaluation, show: Show, room: int) -> str:
         "confusions": [confusion(c, p) for c, p in kind_of(evaluation, "category")],
         "scatters": [scatter(c, p) for c, p in kind_of(evaluation, "number", "date")],
         "captions": [caption(run, c, p, cells) for c, p in kind_of(evaluation, "text")],
+        "drawings": [drawing(run, c, d, cells) for c, d in list(evaluation.drawn.items())[:PANELS]],
         "errors": [errors(run, c, p, cells) for c, p in list(evaluation.predictions.items())[:PANELS]],
         "missing": missing(evaluation, metrics),
         "settings": flat(run.settings),
         "surroundings": flat(run.environment),
     }
-    cells.settle(room)
+    cells.settle(room - sum(len(cell) for drawn in evaluation.drawn.values() for samples in drawn.samples for cell in samples))
     page = environment().get_template("page.html.jinja").render(cells=cells, **parts)
     return page.replace("\0", "\ufffd")
 
@@ -260,6 +261,17 @@ def caption(run: RunInfo, column: str, said: Predictions, cells: Cells) -> dict[
         for turn, i in enumerate(some)
     ]  # fmt: skip
     return {"column": column, "rows": rows, "beside": from_, "n": len(said.truth)}
+
+
+def drawing(run: RunInfo, column: str, drawn: Drawn, cells: Cells) -> dict[str, Any]:
+    """Samples of some rows beside what is true, and the words of the row."""
+    beside = [c["name"] for c in run.columns if c["name"] != column and c.get("kind") in ("text", "category")][:2]
+    rows = [
+        {"row": int(row), "truth": cells.place(row, column, turn), "cells": [cells.place(row, c, turn) for c in beside],
+         "samples": [Markup(cell) for cell in samples]}
+        for turn, (row, samples) in enumerate(zip(drawn.rows, drawn.samples, strict=True))
+    ]  # fmt: skip
+    return {"column": column, "beside": beside, "rows": rows, "each": max(map(len, drawn.samples), default=0)}
 
 
 def errors(run: RunInfo, column: str, said: Predictions, cells: Cells) -> dict[str, Any]:

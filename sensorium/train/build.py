@@ -127,10 +127,10 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
     trunk = build(find(Trunk, str(section.get("", "segment"))), plain(settings, "trunk"), "trunk",
                   width=shape.width, columns=list(modalities))
     generators: dict[str, Generator] = {}
-    shared: dict[str, Generator] = {}
+    shared, written = {}, generated(modalities, settings)
     for column, modality in modalities.items():
         tokens = modality.tokens()
-        if tokens is None or modality.generator is None:
+        if tokens is None or modality.generator is None or (column not in written and find(Generator, modality.generator).draws):
             continue
         key = modality.shared()
         if key is not None and key in shared:
@@ -147,6 +147,30 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
     network = Network(modalities, trunk, generators, shape.width, shape.gist, shape.summary, shape.drop)
     network.matches = "match" in objectives_of(settings)
     return network
+
+
+def able_to_generate(modalities: Mapping[str, Modality]) -> list[str]:
+    """The columns of pictures, sounds and series that could be generated."""
+    return [c for c, m in modalities.items() if m.generator is not None and find(Generator, m.generator).draws]
+
+
+def generated(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -> list[str]:
+    """The columns of pictures, sounds and series that a run learns to generate (``sample.generate``).
+
+    Raises:
+        UserError: a column that isn't there or can't be generated.
+    """
+    able = able_to_generate(modalities)
+    given = settings.get("sample", {}).get("generate", "")
+    given = given.split(",") if isinstance(given, str) else list(given)
+    wanted = [column.strip() for column in given if column.strip() and column.strip() != "auto"]
+    for column in wanted:
+        if column not in modalities:
+            raise unknown("column to generate:", column, able)
+        if column not in able:
+            raise UserError(f"Column '{column}' is asked like any other; --generate is for pictures, sounds and series. "
+                            f"Possible: {', '.join(able) or 'none'}.")
+    return wanted
 
 
 def make_objectives(settings: Mapping[str, Any]) -> dict[str, Objective]:

@@ -36,7 +36,9 @@ from sensorium.train.baselines import ROWS as BASELINE_ROWS
 from sensorium.train.baselines import fit_baselines
 from sensorium.train.build import (
     Data,
+    able_to_generate,
     check_settings,
+    generated,
     make_modalities,
     make_network,
     make_objectives,
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from sensorium.model import Model
 
 MINUTES = 5.0
+GENERATED = 5.0, 30.0
+"""Minutes from which on a run learns to generate pictures, sounds and series unasked: on a GPU, and on a CPU."""
 MOST_EVALUATED = 4000
 """Rows of each part that a run's own evaluation looks at, evenly spread."""
 SHORT = {"category", "number", "date"}
@@ -124,6 +128,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         raise UserError(f"No column of '{opened.name}' can be used: " +
                         "; ".join(f"{name}: {why}" for name, why in schema.left_out.items()) + ".")
     modalities = make_modalities(schema, given)
+    given = with_generated(given, modalities, minutes, device)
     write_json(folder / "schema.json", schema.to_json())
     quarantine = Quarantine(folder / "quarantine.jsonl", data.max_bad)
     store, splits = folder / "store", Splits((), np.zeros(0, np.int8))
@@ -182,6 +187,21 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         shutil.rmtree(store)
     report(model, opened, splits, folder, data.same, shown)
     return model
+
+
+def with_generated(given: dict[str, Any], modalities: Mapping[str, Any], minutes: float | None, device: torch.device) -> dict[str, Any]:
+    """The settings with ``sample.generate`` by names, where "auto" is all columns if there is time to learn it.
+
+    Raises:
+        UserError: a column that can't be generated.
+    """
+    wanted = given.get("sample", {}).get("generate", "auto")
+    if wanted == "auto":
+        enough = minutes is not None and minutes >= (GENERATED[1] if device.type == "cpu" else GENERATED[0])
+        wanted = ",".join(able_to_generate(modalities)) if enough else ""
+    given = {**given, "sample": {**given.get("sample", {}), "generate": wanted}}
+    generated(modalities, given)
+    return given
 
 
 def sections(settings: Mapping[str, Any]) -> dict[str, Any]:

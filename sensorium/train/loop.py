@@ -35,6 +35,8 @@ from sensorium.train import checkpoint
 from sensorium.train.optimizer import Name, Optimizer, clip
 
 MASK = 2**63 - 1
+WARM = 0.1
+"""Share of a run by which the learning rate is at its peak, however few its steps are."""
 
 
 @dataclasses.dataclass
@@ -57,7 +59,7 @@ class Loop:
         things: for each row of the store the number of what it is of (``data.same``), int64; None where nothing says so.
         batch: rows a step; 0 chooses by memory and table. accumulate: steps whose gradients are added to one update.
         optimizer, lr, decay, beta1, beta2: see ``Optimizer``.
-        warmup: steps until the learning rate is at its peak; fall: it falls as (1 - share of the run)^fall.
+        warmup: steps until the learning rate is at its peak, at most a tenth of the run; fall: it falls as (1 - share of the run)^fall.
         clip: the largest norm of a gradient. ema: decay of the running mean of weights that is kept as the result; 0: off.
         precision: auto, fp32 or bf16. checkpoint_minutes: minutes between checkpoints; checkpoint_steps: or steps, if not 0.
     """
@@ -158,7 +160,8 @@ class Loop:
             if not math.isfinite(norm):
                 self.optimizer.zero()
                 return None
-            share = min((step + 1) / max(self.warmup, 1), 1.0) * max(1 - self.at.share, 0.0) ** self.fall
+            warm = max((step + 1) / max(self.warmup, 1), self.at.share / WARM)
+            share = min(warm, 1.0) * max(1 - self.at.share, 0.0) ** self.fall
             self.optimizer.step(share)
             self.optimizer.zero()
             values |= {"gradient": norm, "lr": self.optimizer.peak * share}

@@ -34,7 +34,7 @@ class Optimizer:
         named = [(key, p) for key, p in named if p.requires_grad]
         parts = [part for module in modules for part in module.modules()]
         embedding = {id(part.weight) for part in parts if isinstance(part, nn.Embedding | nn.EmbeddingBag)}
-        said = {id(p) for part in parts if isinstance(part, Generator) for p in part.parameters()}
+        said = {id(p) for part in parts if isinstance(part, Generator) for p in part.last()}
         layers = {id(part.weight) for part in parts if isinstance(part, nn.Linear | Conv)} - said
         matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in embedding]
         rest = [p for _, p in named if p.ndim < 2 or id(p) in embedding]

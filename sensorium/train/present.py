@@ -7,14 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sensorium.core.errors import BadCell
+from sensorium.data.order import spread
 from sensorium.data.table import Table
-from sensorium.report import Evaluation, RunInfo, write_report
+from sensorium.report import Drawn, Evaluation, RunInfo, write_report
 
 if TYPE_CHECKING:
     from sensorium.model import Model
 
 REASONS = 3
+DRAWN, SAMPLES = 12, 3
+"""Rows for which cells are drawn, and how many for each."""
 
 
 def report_run(path: Path, model: Model, table: Table, evaluation: Evaluation, notes: list[str]) -> None:
@@ -36,7 +41,16 @@ def report_run(path: Path, model: Model, table: Table, evaluation: Evaluation, n
         cell = next(iter(table.cells(batch, column, modality.media)), None)
         return "" if cell is None or isinstance(cell, BadCell) else modality.show(cell)
 
+    evaluation.drawn = {column: drawn(model, table, column) for column in model.network.drawn_columns if column in table.columns}
     write_report(path, run, evaluation, show)
+
+
+def drawn(model: Model, table: Table, column: str) -> Drawn:
+    """Samples of a column for some rows, evenly spread, from all that these have beside it."""
+    rows = spread(np.arange(table.rows), DRAWN)
+    show = model.network.modalities[column].show
+    cells = model.draw(table.select(rows), column, samples=SAMPLES)
+    return Drawn(rows=rows.tolist(), samples=[[show(cell) for cell in each if cell is not None] for each in cells])
 
 
 def put_aside(path: Path, counts: Mapping[str, int]) -> dict[str, tuple[int, list[str]]]:

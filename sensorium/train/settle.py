@@ -57,7 +57,7 @@ def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
 
 def short_columns(network: Network) -> list[str]:
     """Columns that are asked by one token."""
-    return [c for c in network.asked_columns if network.modalities[c].tokens().length == 1]
+    return [c for c in network.asked_columns if network.modalities[c].tokens().length == 1 and c not in network.drawn_columns]
 
 
 def judged_columns(network: Network) -> list[str]:

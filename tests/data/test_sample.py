@@ -34,6 +34,13 @@ class Image(Kind):
         super().__init__(0, True)
 
 
+class Picture(Kind):
+    """One that is learned to be generated."""
+
+    def __init__(self) -> None:
+        super().__init__(4, True)
+
+
 class Category(Kind):
     def __init__(self) -> None:
         super().__init__(1, False)
@@ -45,6 +52,7 @@ class Network:
     def __init__(self, **modalities: Kind) -> None:
         self.modalities, self.columns = modalities, list(modalities)
         self.asked_columns = [c for c, m in modalities.items() if m.length]
+        self.drawn_columns = [c for c, m in modalities.items() if isinstance(m, Picture)]
 
 
 def network(texts: int = 2, images: int = 1, categories: int = 2) -> Any:
@@ -132,3 +140,16 @@ def test_targets_are_asked_of_many_subsets() -> None:
     plans = drawn(Sampler(network(), targets=["class0"]))
     sizes = np.array([len(p.seen) for p in plans])
     assert 0.15 < np.mean(sizes == 1) < 0.5 and len({p.seen for p in plans}) > 8
+
+
+def test_what_is_to_be_drawn_has_a_question_of_its_own() -> None:
+    made = Network(text=Text(), image=Picture(), other=Picture(), group=Category())
+    plans = [Sampler(made, drawn=0.5).draw(32, (3, step)) for step in range(400)]
+    own = [part[-1] for part in plans]
+    assert all(len(part) == 4 and len(part[-1].rows) == 16 and len(part[-1].asked) == 1 for part in plans)
+    assert not any({"image", "other"} & set(p.asked) for part in plans for p in part[:-1])
+    share = np.mean([p.asked == ("image",) for p in own])
+    assert 0.4 < share < 0.6 and not any(p.asked[0] in p.seen for p in own)
+    blank, whole = np.mean([not p.seen for p in own]), np.mean([len(p.seen) == 3 for p in own])
+    assert 0.05 < blank < 0.2 and whole > 0.2 and len({p.seen for p in own}) > 6
+    assert all(len(part) == 3 for part in ([Sampler(made, drawn=0).draw(32, (3, step)) for step in range(9)]))

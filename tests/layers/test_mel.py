@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sensorium.layers.mel import log_mel, resample
+from sensorium.layers.mel import from_log_mel, log_mel, resample
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -87,3 +87,16 @@ def test_the_same_rate_is_left_alone_and_batches_work():
     together = resample(wave, 8000, 16000)
     assert together.shape == (2, 3, 200)
     torch.testing.assert_close(together[1, 1], resample(wave[1, 1], 8000, 16000))
+
+
+def test_a_sound_comes_back_from_its_bands() -> None:
+    t = torch.arange(8000) / 16_000
+    wave = 0.4 * torch.sin(2 * torch.pi * (300 + 900 * t) * t) + 0.2 * torch.sin(2 * torch.pi * 2500 * t) * (t > 0.2)
+    how = {"rate": 16_000, "hop": 256, "window": 512}
+    mel = log_mel(wave, mels=48, **how)
+    again = from_log_mel(mel, **how)
+    assert len(again) == (len(mel) - 1) * 256 and torch.equal(again, from_log_mel(mel, **how))
+    found = log_mel(again, mels=48, **how)
+    floor = mel.max() - 5  # 50 dB
+    assert (mel.clamp(min=floor) - found.clamp(min=floor)).abs().mean() * 10 < 1.5
+    assert torch.isfinite(from_log_mel(torch.full((1, 48), -10.0), **how)).all()

@@ -320,7 +320,7 @@ def test_claims_by_name_are_weaker_and_nothing_else_is_claimed():
     assert Audio.claim(profile([], [])) is None
 
 
-def test_state_is_empty_and_loads():
+def test_state_is_the_longest_sound_and_loads():
     audio = Audio()
     audio.load_state(audio.state())
-    assert audio.state() == {} and audio.tokens() is None and audio.shared() is None
+    assert audio.state() == {"span": audio.span} and audio.shared() is None and audio.tokens().width == 4 * audio.mels

@@ -472,7 +472,7 @@ def test_claims_by_name_are_weaker_and_nothing_else_is_claimed():
 def test_state_is_empty_and_loads():
     image = Image()
     image.load_state(image.state())
-    assert image.state() == {} and image.tokens() is None and image.shared() is None
+    assert image.state() == {} and image.shared() is None and image.tokens().length == (image.size // image.patch) ** 2
 
 
 def test_trimmed_pictures_lose_their_margins_whatever_these_are():

@@ -20,7 +20,7 @@ from sensorium.report import Evaluation, Predictions, Retrieval, RunInfo, page, 
 from sensorium.report.cells import Cells, examples, split
 
 SECTIONS = [
-    "summary", "results", "training", "retrieval", "confusion", "numbers", "captions", "errors", "missing", "columns",
+    "summary", "results", "training", "retrieval", "confusion", "numbers", "captions", "drawn", "errors", "missing", "columns",
     "quarantine", "settings", "environment",
 ]  # fmt: skip
 VOID = {"meta", "link", "img", "br", "input", "hr", "source"}

@@ -1,0 +1,155 @@
+"""Vectors drawn by flow matching: from noise along straight paths to the data, the clean vectors predicted at every moment.
+
+Raw patches are said as they are, with no autoencoder before them, as the network predicts what is clean and not what is noise
+(JiT: Li & He 2025, arXiv 2511.13720). It knows vectors and a trunk, nothing of pictures or sounds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import nn
+
+from sensorium.core.errors import UserError
+from sensorium.core.settings import at_least
+from sensorium.core.types import Tokens
+from sensorium.generators import Generator, Said, Trunk
+from sensorium.layers.conv import waves
+from sensorium.layers.modulated import Modulated
+
+MOMENTS = 0.25, 0.5, 0.75
+"""At which the loss of what was drawn is taken, as its score."""
+
+
+class Flow(Generator):
+    """z = t x + (1 - t) noise at the moments t from 0 (noise) to 1 (data); x is predicted, and the error of the velocity
+    (x - z) / (1 - t) is what is learned from (arXiv 2511.13720, algorithm 1).
+
+    The trunk hears the noisy vectors as it hears all tokens; blocks of the generator's own, steered by t, follow it.
+
+    Args:
+        depth: the generator's own blocks; expand: hidden size of their feed-forward layers, relative to the width.
+        mean, spread: training draws t as the sigmoid of a Gaussian (arXiv 2403.03206, section 3.1).
+        least: 1 - t counts at least so much where it is divided by.
+    """
+
+    draws = True
+
+    def __init__(self, tokens: Tokens, width: int, *, depth: int = 4, expand: float = 4.0, mean: float = -0.8, spread: float = 0.8,
+                 least: float = 0.05) -> None:
+        super().__init__(tokens, width)
+        at_least("generator.flow", 0, depth=depth, spread=spread)
+        if not 0 < least < 1:
+            raise UserError(f"generator.flow.least={least} is no share. Give a number between 0 and 1, for instance 0.05.")
+        self.mean, self.spread, self.least = mean, spread, least
+        self.enter = nn.Linear(tokens.width, width)
+        self.positions = nn.Parameter(torch.randn(tokens.length, width) * 0.02)
+        self.clock = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        heads = next(heads for heads in range(max(1, width // 48), 0, -1) if width % heads == 0)
+        self.noisy = nn.Linear(tokens.width, width)
+        self.blocks = nn.ModuleList(Modulated(width, heads, round(expand * width)) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.leave = nn.Linear(width, tokens.width)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    @classmethod
+    def fits(cls, tokens: Tokens) -> bool:
+        return tokens.width > 0 and not tokens.ordered
+
+    def last(self) -> Iterable[nn.Parameter]:
+        return [self.positions, *(p for layer in (self.enter, self.noisy, self.leave) for p in layer.parameters())]
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def drawn(self, target: torch.Tensor) -> torch.Tensor:
+        """Vectors [n, k, width] to [n, k, 2 · width + 1]: beside each its noise and the moment."""
+        t = torch.sigmoid(torch.randn(len(target), 1, 1, device=target.device) * self.spread + self.mean)
+        return torch.cat([target, torch.randn_like(target), t.expand(-1, target.shape[1], -1).to(target.dtype)], -1)
+
+    def ask(self, target: torch.Tensor) -> torch.Tensor:
+        z, t, _ = self.mixed(target)
+        return self.tokens(z, t)
+
+    def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        z, t, x = self.mixed(target)
+        error = (self.clean(hidden, z, t) - x) / (1 - t).clamp(min=self.least)[:, None, None]
+        return error.square().mean((1, 2))
+
+    def mixed(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What ``drawn`` gave as z [n, k, width], t [n] and x [n, k, width], in fp32."""
+        x, noise, t = target.float().split([self.said.width, self.said.width, 1], -1)
+        return t * x + (1 - t) * noise, t[:, 0, 0], x
+
+    def tokens(self, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Noisy vectors at moments [n] as asked tokens [n, k, width]."""
+        return self.enter(z) + self.positions + self.hour(t).unsqueeze(1)
+
+    def hour(self, t: torch.Tensor) -> torch.Tensor:
+        """Moments [n] in 0..1 as vectors [n, width]."""
+        return self.clock(waves(1000 * t, self.width))
+
+    def clean(self, hidden: torch.Tensor, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The vectors [n, k, width of a vector], fp32, that z [n, k, …] at t [n] are thought to come from."""
+        x, by = hidden + self.noisy(z).to(hidden.dtype), self.hour(t) + hidden.mean(1)
+        for block in self.blocks:
+            x = block(x, by)
+        return self.leave(self.norm(x)).float()
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(
+        self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
+        steps: int = 20, guidance: float = 2.0, solver: Literal["euler", "heun"] = "heun", blank: Trunk | None = None,
+    ) -> Said:
+        """Draw the vectors of each row.
+
+        Args:
+            steps: moments at which the way is found anew.
+            guidance: how much further what is seen pulls than in training (classifier-free guidance, arXiv 2207.12598): the
+                velocity with it and ``guidance`` - 1 times its difference to the velocity without. 1: none.
+            solver: "heun" looks at each step's end as well, and takes twice as long.
+            blank: the trunk where nothing is seen; needed where ``guidance`` isn't 1.
+
+        Returns:
+            vectors, not finite where a row's sampling failed; score: minus the loss of what was drawn, with the same noise for all.
+
+        Raises:
+            UserError: options that are out of range.
+        """
+        if steps < 1 or not math.isfinite(guidance) or guidance < 0:
+            raise UserError(f"steps={steps}, guidance={guidance}: needed are steps ≥ 1 and guidance ≥ 0.")
+        if blank is None:
+            guidance = 1.0
+        noise = torch.randn(rows, self.said.length, self.said.width, generator=generator).to(device)
+        if rows == 0:
+            return Said(noise, torch.zeros(0, device=device))
+
+        def guess(listener: Trunk, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return self.clean(listener(self.tokens(z, t), 0), z, t)
+
+        def velocity(z: torch.Tensor, moment: float) -> torch.Tensor:
+            t = torch.full((rows,), moment, device=device)
+            x = guess(trunk, z, t)
+            if guidance != 1:
+                without = guess(blank, z, t)
+                x = without + guidance * (x - without)
+            return (x - z) / max(1 - moment, self.least)
+
+        z, moments = noise, torch.linspace(0, 1, steps + 1).tolist()
+        for now, then in itertools.pairwise(moments):
+            first = velocity(z, now)
+            ahead = z + (then - now) * first
+            z = ahead if solver == "euler" or then == 1 else z + (then - now) / 2 * (first + velocity(ahead, then))
+        judge = torch.Generator().manual_seed(0)
+        same, score = torch.randn(1, *z.shape[1:], generator=judge).to(device), torch.zeros(rows, device=device)
+        for moment in MOMENTS:
+            t = torch.full((rows,), moment, device=device)
+            mixed = moment * z + (1 - moment) * same
+            score -= ((guess(trunk, mixed, t) - z) / (1 - moment)).square().mean((1, 2)) / len(MOMENTS)
+        return Said(z, score)

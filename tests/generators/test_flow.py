@@ -1,0 +1,105 @@
+"""Flow matching: what it is shown it can draw again, and the sampler's invariants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sensorium.core.errors import UserError
+from sensorium.core.types import Tokens
+from sensorium.generators.flow import Flow
+
+CPU, WIDTH = torch.device("cpu"), 32
+KIND = Tokens(length=4, width=6)
+
+
+class Hears(nn.Module):
+    """A trunk that adds to each row's tokens what the row is."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.randn(rows, 1, WIDTH, generator=torch.Generator().manual_seed(1)))
+
+    def forward(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
+        return tokens + self.rows
+
+
+@pytest.fixture(scope="module")
+def learned() -> tuple[Flow, Hears, torch.Tensor]:
+    """A flow that has learned 8 rows by heart."""
+    torch.manual_seed(0)
+    flow, trunk = Flow(KIND, WIDTH, depth=2), Hears(8)
+    target = torch.randn(8, 4, 6, generator=torch.Generator().manual_seed(2)).clamp(-1, 1)
+    optimizer = torch.optim.Adam([*flow.parameters(), *trunk.parameters()], lr=3e-3)
+    for step in range(500):
+        drawn = flow.drawn(target)
+        loss = flow.loss(trunk(flow.ask(drawn)), drawn).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * (1 - step / 500)
+        optimizer.step()
+    return flow.eval(), trunk, target
+
+
+def draw(learned: tuple[Flow, Hears, torch.Tensor], seed: int = 0, **options: Any) -> torch.Tensor:
+    flow, trunk, _ = learned
+    return flow.sample(trunk, 8, CPU, torch.Generator().manual_seed(seed), **options).tokens
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_one_batch_is_learned_by_heart(learned: tuple[Flow, Hears, torch.Tensor], solver: str) -> None:
+    drawn, target = draw(learned, solver=solver), learned[2]
+    assert (drawn - target).square().mean() < 0.01
+    apart = torch.cdist(drawn.flatten(1), target.flatten(1))
+    assert torch.equal(apart.argmin(1), torch.arange(8))
+
+
+def test_a_seed_is_a_sample(learned: tuple[Flow, Hears, torch.Tensor]) -> None:
+    assert torch.equal(draw(learned, 3, steps=4), draw(learned, 3, steps=4))
+    assert not torch.equal(draw(learned, 3, steps=4), draw(learned, 4, steps=4))
+
+
+def test_guidance_of_one_is_none_and_more_goes_further(learned: tuple[Flow, Hears, torch.Tensor]) -> None:
+    def blank(tokens: torch.Tensor, start: int) -> torch.Tensor:
+        return tokens
+
+    plain = draw(learned, steps=4)
+    assert torch.equal(draw(learned, steps=4, guidance=1.0, blank=blank), plain)
+    assert torch.equal(draw(learned, steps=4, guidance=3.0), plain), "without a blank trunk there is nothing to be guided from"
+    assert not torch.allclose(draw(learned, steps=4, guidance=3.0, blank=blank), plain, atol=1e-3)
+
+
+def test_what_was_learned_scores_higher_than_what_was_not(learned: tuple[Flow, Hears, torch.Tensor]) -> None:
+    flow, trunk, _ = learned
+    known = flow.sample(trunk, 8, CPU, torch.Generator().manual_seed(0)).score
+    other = flow.sample(lambda tokens, start: tokens - 2 * trunk.rows, 8, CPU, torch.Generator().manual_seed(0)).score
+    assert (known > other).float().mean() > 0.7
+
+
+def test_a_row_that_fails_leaves_the_others(learned: tuple[Flow, Hears, torch.Tensor]) -> None:
+    flow, trunk, _ = learned
+
+    def broken(tokens: torch.Tensor, start: int) -> torch.Tensor:
+        hidden = trunk(tokens)
+        return torch.cat([hidden[:2], hidden[2:3] * float("nan"), hidden[3:]])
+
+    said = flow.sample(broken, 8, CPU, torch.Generator().manual_seed(0), steps=4).tokens
+    others = [0, 1, 3, 4, 5, 6, 7]
+    assert not torch.isfinite(said[2]).any()
+    assert torch.allclose(said[others], draw(learned, steps=4)[others], atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"guidance": -1.0}, {"guidance": float("nan")}])
+def test_options_out_of_range_are_refused(learned: tuple[Flow, Hears, torch.Tensor], options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="needed are"):
+        draw(learned, **options)
+
+
+@pytest.mark.parametrize("least", [0.0, 1.0])
+def test_settings_out_of_range_are_refused(least: float) -> None:
+    with pytest.raises(UserError, match="least"):
+        Flow(KIND, WIDTH, least=least)

@@ -1,0 +1,133 @@
+"""Pictures, sounds and series asked for: from a fit that learns them to cells of the column's own kind."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from conftest import TINY, tiny_table
+from PIL import Image
+
+from sensorium.core.errors import UserError
+from sensorium.model import Model
+
+DRAWN = ("picture", "curve", "tone")
+SETTINGS = [*TINY, f"sample.generate={','.join(DRAWN)}", "generator.flow.depth=1"]
+
+
+@pytest.fixture(scope="module")
+def drawing_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model that has learned for a moment to generate all it can."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
+        return Model.fit(tiny_table(40), out=tmp_path_factory.mktemp("drawing"), epochs=3, settings=SETTINGS)
+
+
+def test_every_kind_is_drawn_as_the_column_has_it(drawing_model: Model) -> None:
+    rows = tiny_table(5)
+    picture, *_ = drawing_model.generate(rows, "picture", steps=3)
+    assert Image.open(io.BytesIO(picture)).size == (16, 16)
+    tone, *_ = drawing_model.generate(rows, "tone", seen=["name"], steps=3)
+    wave, rate = soundfile.read(io.BytesIO(tone))
+    assert rate == 16_000 and 0 < len(wave) <= 16_000 and np.isfinite(wave).all()
+    curve, *_ = drawing_model.generate(rows, "curve", steps=3)
+    assert 1 <= len(curve) <= 32 and all(len(step) == 2 for step in curve)
+    for column, cell in (("picture", picture), ("tone", tone), ("curve", curve)):
+        assert drawing_model.embed([{column: cell}], columns=[column]).shape == (1, 24), "what is drawn can be read again"
+
+
+def test_samples_differ_and_a_seed_gives_the_same(drawing_model: Model, tmp_path: Path) -> None:
+    rows = tiny_table(3)
+    several = drawing_model.generate(rows, "picture", samples=2, steps=2, seed=5)
+    assert [len(cells) for cells in several] == [2, 2, 2] and several[0][0] != several[0][1]
+    assert several == drawing_model.generate(rows, "picture", samples=2, steps=2, seed=5)
+    assert several != drawing_model.generate(rows, "picture", samples=2, steps=2, seed=6)
+    again = Model.load(drawing_model.save(tmp_path / "kept"))
+    assert several == again.generate(rows, "picture", samples=2, steps=2, seed=5)
+
+
+def test_what_is_seen_and_guidance_matter(drawing_model: Model) -> None:
+    one, other = ([{"colour": colour, "name": f"big {colour} square"}] for colour in ("red", "blue"))
+    def draw(row: Any, guidance: float) -> list[Any]:
+        return drawing_model.generate(row, "picture", steps=2, guidance=guidance)
+
+    assert draw(one, 2.0) != draw(other, 2.0) and draw(one, 1.0) != draw(one, 3.0)
+    assert draw([{"colour": None}], 1.0) == draw([{"colour": None}], 3.0), "where nothing is seen there is nothing to be guided by"
+
+
+def test_a_column_that_was_not_learned_is_refused_with_what_to_do(fitted: Model, drawing_model: Model) -> None:
+    with pytest.raises(UserError, match="--generate picture"):
+        fitted.generate(tiny_table(2), "picture")
+    with pytest.raises(UserError, match="drawn, not predicted"):
+        drawing_model.predict(tiny_table(2), "picture")
+    with pytest.raises(UserError, match="samples=0"):
+        drawing_model.generate(tiny_table(2), "picture", samples=0)
+    with pytest.raises(UserError, match="one cell is said"):
+        drawing_model.generate(tiny_table(2), "name", samples=2)
+    with pytest.raises(UserError, match="temperature"):
+        drawing_model.generate(tiny_table(2), "picture", temperature=1.0)
+
+
+@pytest.mark.parametrize(("wanted", "words"), [("pictur", "picture"), ("colour", "asked like any other")])
+def test_columns_to_generate_are_checked_before_long_work(quick_fit: Callable[..., Any], wanted: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        quick_fit(tiny_table(20), f"sample.generate={wanted}")
+
+
+def test_resuming_gives_the_same_numbers(quick_fit: Callable[..., Any], tmp_path: Path) -> None:
+    settings = ["sample.generate=picture", "generator.flow.depth=1", "train.checkpoint_steps=2"]
+    whole = quick_fit(tiny_table(40), *settings, epochs=3, out=tmp_path / "whole")
+    folder = tmp_path / "part"
+    quick_fit(tiny_table(40), *settings, epochs=3, out=folder)
+    newest = sorted((folder / "checkpoints").glob("step-*"))
+    assert len(newest) > 1
+    shutil.rmtree(newest[-1])
+    again = quick_fit(tiny_table(40), *settings, epochs=3, out=folder, resume=True)
+    lines = [(m.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines() for m in (whole, again)]
+    losses = [[json.loads(line)["loss"] for line in part] for part in lines]
+    assert losses[0] == losses[1] and any("tell picture" in line for line in lines[0])
+
+
+def test_the_command_writes_a_folder_or_a_table(drawing_model: Model, tmp_path: Path) -> None:
+    from sensorium.cli.draw import write_drawn
+
+    table = tmp_path / "t.parquet"
+    pq.write_table(tiny_table(3), table)
+    write_drawn(drawing_model, str(table), "picture", tmp_path / "drawn", ["name"], 0, 2, {"steps": 2})
+    told = [json.loads(line) for line in (tmp_path / "drawn" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(entry["row"], entry["sample"]) for entry in told] == [(r, s) for r in range(3) for s in range(2)]
+    for entry in told:
+        with Image.open(tmp_path / "drawn" / entry["file_name"]) as picture:
+            assert picture.size == (16, 16)
+    write_drawn(drawing_model, str(table), "tone", tmp_path / "tones.parquet", None, 0, 1, {"steps": 2})
+    kept = pq.read_table(tmp_path / "tones.parquet")
+    assert kept.num_rows == 3 and kept.schema.field("value").type == pa.binary()
+    write_drawn(drawing_model, str(table), "curve", tmp_path / "curves.jsonl", None, 0, 1, {"steps": 2})
+    assert len((tmp_path / "curves.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+    with pytest.raises(UserError, match="folder"):
+        write_drawn(drawing_model, str(table), "picture", tmp_path / "drawn.csv", None, 0, 1, {})
+    with pytest.raises(UserError, match="--samples 0"):
+        write_drawn(drawing_model, str(table), "picture", tmp_path / "drawn", None, 0, 0, {})
+
+
+def test_numbers_that_are_not_finite_fail_alone(drawing_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = drawing_model.network.generator("picture")
+    clean = generator.clean
+
+    def broken(*given: Any) -> Any:
+        x = clean(*given)
+        x[1] = float("nan")
+        return x
+
+    monkeypatch.setattr(generator, "clean", broken)
+    drawn = drawing_model.generate(tiny_table(3), "picture", steps=2)
+    assert drawn[1] is None and drawn[0] is not None and drawn[2] is not None
