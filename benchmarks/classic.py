@@ -28,6 +28,7 @@ def comparisons(quick: bool) -> list[Comparison]:
         name=f"classic sample, to {REACHED:.0%} right",
         metrics=(
             Metric(key="seconds", unit="s", wanted=4.0),
+            Metric(key="seconds with reading and settling", unit="s"),
             Metric(key="seconds an epoch", unit="s"),
             Metric(key="accuracy", unit="", less=False),
             Metric(key="MiB", unit="MiB"),
@@ -120,12 +121,14 @@ def ours() -> dict[str, float | None]:
         truth = np.array(test.take(np.arange(test.rows), ["label"]).column("label").to_pylist())
         best = 0.0
         for seconds in BUDGETS:
+            start = time.perf_counter()
             model = Model.fit(path, target="label", minutes=seconds / 60, out=Path(folder) / "run", quiet=True,
                               settings=["baselines.share=0", "trackers=none"])
+            whole = time.perf_counter() - start
             said = np.array(model.predict(test, "label").column("value").to_pylist())
             best = max(best, float((said == truth).mean()))
             if best >= REACHED:
-                return {"seconds": seconds, "accuracy": best}
+                return {"seconds": seconds, "seconds with reading and settling": whole, "accuracy": best}
     return {"seconds": None, "accuracy": best}
 
 

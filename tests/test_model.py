@@ -209,7 +209,7 @@ def test_only_columns_that_the_model_knows_can_be_asked(fitted: Model, tiny: pa.
         fitted.predict(tiny, "color")
     with pytest.raises(UserError, match="Did you mean 'picture'"):
         fitted.embed(tiny, columns=["pictures"])
-    with pytest.raises(UserError, match="image, which this version can read but not generate"):
+    with pytest.raises(UserError, match="image, which this run did not learn to generate. Fit with --generate picture"):
         fitted.generate(tiny, "picture")
     with pytest.raises(UserError, match="temperture"):
         fitted.generate(tiny, "name", temperture=1.0)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sensorium.network import Network
 
 BESIDE = 0.05
-"""Share of plans that ask for a text or a picture although the user has other targets: many tokens, most of a step's time."""
+"""Share of plans that ask for a text although the user has other targets: many tokens, most of a step's time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,8 @@ class Sampler:
         self.targets = list(targets)
         for c in self.targets:
             if c not in asked:
-                raise UserError(f"The target '{c}' can't be asked by this version. Possible: {', '.join(asked) or 'none'}.")
+                raise UserError(f"The target '{c}' can't be asked. Possible: {', '.join(asked) or 'none'}; a picture, a sound or a series "
+                                "where it is learned with --generate.")
         self.plans, self.absent = plans, absent
         self.share = share if share is not None else 0.5 if self.targets else 1.0
         self.alone = alone if alone is not None else 0.2 if self.targets else 0.6
