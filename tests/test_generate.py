@@ -115,6 +115,8 @@ def test_the_command_writes_a_folder_or_a_table(drawing_model: Model, tmp_path: 
     assert len((tmp_path / "curves.jsonl").read_text(encoding="utf-8").splitlines()) == 3
     with pytest.raises(UserError, match="folder"):
         write_drawn(drawing_model, str(table), "picture", tmp_path / "drawn.csv", None, 0, 1, {})
+    with pytest.raises(UserError, match="a series can't stand"):
+        write_drawn(drawing_model, str(table), "curve", tmp_path / "curves.csv", None, 0, 1, {})
     with pytest.raises(UserError, match="--samples 0"):
         write_drawn(drawing_model, str(table), "picture", tmp_path / "drawn", None, 0, 0, {})
 

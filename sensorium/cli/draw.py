@@ -40,6 +40,8 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
         raise UserError(f"--out {out}: {ending} files can't stand in {out.suffix}. Give a folder, or the name of a .parquet file.")
     else:
         check_ending(out)
+        if out.suffix == ".csv":
+            raise UserError(f"--out {out}: a series can't stand in a cell of .csv. Give a .parquet or a .jsonl file.")
     table, records, failed = open_table(source), [], 0
     drawn = model.draw(table, column, seen, seed, samples, note, **options)
     try:
