@@ -150,16 +150,17 @@ class Rows:
         return part.index.cpu().numpy(), part.gist.float().cpu().numpy()
 
     @torch.inference_mode()
-    def draw(self, column: str, seen: Sequence[str] | None = None, samples: int = 1, seed: int = 0, **options: Any) -> list[list[Any]]:
-        """Cells of a column whose cells are drawn (a picture, a sound, a series), ``samples`` for each row; None where one failed, as
-        its numbers aren't finite."""
+    def draw(self, column: str, seen: Sequence[str] | None = None, samples: int = 1, seed: int = 0, way: str | None = None,
+             **options: Any) -> list[list[Any]]:
+        """Cells of a column whose cells are drawn (a picture, a sound, a series), ``samples`` for each row, by its generator ``way``; None
+        where one failed, as its numbers aren't finite."""
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
         modality, encoded, generator = self.network.modalities[column], self.shown(seen), torch.Generator().manual_seed(seed)
         cells: list[Any] = []
         for rows in torch.arange(self.count, device=self.device).split(max(1, ROWS // samples)):
             again = torch.arange(len(rows), device=self.device).repeat_interleave(samples)
             with autocast(self.precision, self.device):
-                said = self.network.say(encoded, column, seen, rows, generator, again if samples > 1 else None, **options)
+                said = self.network.say(encoded, column, seen, rows, generator, again if samples > 1 else None, way, **options)
             cells += [modality.decode(tokens) if np.isfinite(tokens).all() else None for tokens in plain(said.tokens)]
         return [cells[row * samples : (row + 1) * samples] for row in range(self.count)]
 

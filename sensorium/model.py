@@ -230,11 +230,12 @@ class Model:
         return pa.table(parts)
 
     def generate(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0, candidates: int = 0, samples: int = 1,
-                 **options: Any) -> list[Any]:
+                 generator: str | None = None, **options: Any) -> list[Any]:
         """Cells of a column, said from the row's others, in the kind of the column: text, the bytes of a PNG, lists of numbers.
 
-        ``temperature``, ``top_p`` and ``beam`` are options for text; ``steps``, ``guidance`` and ``solver`` for pictures and series
-        (``Flow.sample``), of which ``samples`` are drawn for each row: with more than one, each row's are a list.
+        ``temperature``, ``top_p`` and ``beam`` are options for text. Of pictures, sounds and series ``samples`` are drawn for each row, with more
+        than one each row's are a list; ``generator`` is one of those that the run learned; ``steps``, ``guidance`` and ``solver`` are
+        options for the generator "flow", ``temperature`` for the others.
         Of ``candidates`` texts the one that recognises best what is seen is said; 0: up to 32, 1 where other options are given.
         """
         if samples < 1:
@@ -242,20 +243,22 @@ class Model:
         if column not in self.network.drawn_columns:
             if samples > 1:
                 raise UserError(f"samples={samples}: of '{column}' one cell is said. Possible for: {', '.join(self.network.drawn_columns) or 'none'}.")
+            if generator is not None and column in self.network.asked_columns:
+                self.network.generator(column, generator)
             return self.answers(rows, column, seen, seed, None, candidates, **options).cells
         if candidates:
             raise UserError(f"candidates={candidates} is for text; of '{column}' draw several with samples={candidates}.")
-        drawn = list(self.draw(rows, column, seen, seed, samples, **options))
+        drawn = list(self.draw(rows, column, seen, seed, samples, None, generator, **options))
         return drawn if samples > 1 else [cells[0] for cells in drawn]
 
     def draw(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0, samples: int = 1,
-             note: Callable[[str], None] | None = None, **options: Any) -> Iterator[list[Any]]:
+             note: Callable[[str], None] | None = None, generator: str | None = None, **options: Any) -> Iterator[list[Any]]:
         """The cells that are drawn for one row after the other; see ``generate``. None for one that failed."""
         self.check_asked(column, seen)
-        check(self.network.generator(column).sample, options, f"generate for '{column}'")
+        check(self.network.generator(column, generator).sample, options, f"generate for '{column}'")
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
         for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN)):
-            yield from part.draw(column, seen, samples, mix(seed, number), **options)
+            yield from part.draw(column, seen, samples, mix(seed, number), generator, **options)
 
     def answers(self, rows: Any, column: str, seen: Sequence[str] | None, seed: int,
                 note: Callable[[str], None] | None = None, candidates: int = 0, **options: Any) -> Answers:

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sensorium.core.errors import unknown
+from sensorium.core.parts import name_of
 from sensorium.data.batch import Batch
 from sensorium.data.sample import Plan
 from sensorium.generators import Generator, Said
@@ -43,11 +45,12 @@ class Encoded:
 
 @dataclasses.dataclass
 class Told:
-    """What one plan said of one asked column: the loss of each row that has it."""
+    """What one plan said of one asked column: the loss of each row that has it, and the generator where it isn't the column's first."""
 
     column: str
     seen: tuple[str, ...]
     loss: torch.Tensor
+    way: str | None = None
 
 
 @dataclasses.dataclass
@@ -101,7 +104,8 @@ class Network(nn.Module):
     Args:
         modalities: the columns, with what they learned.
         trunk: how columns are fused; its width is ``width``.
-        generators: for each column that can be asked, how it is said. Columns may share one.
+        generators: for each column that can be asked, how it is said. Columns may share one. more: other ways of saying a column, which
+            are learned beside it.
         width: size of a token; gist: size of a gist.
         summary: give the trunk each matched column's gist as one more token, and let asked tokens begin with what all that is
             seen says in sum (``overview``).
@@ -124,6 +128,7 @@ class Network(nn.Module):
         gist: int,
         summary: bool = True,
         drop: float = 0.0,
+        more: Mapping[str, Sequence[Generator]] | None = None,
     ) -> None:
         super().__init__()
         self.modalities = dict(modalities)
@@ -143,6 +148,11 @@ class Network(nn.Module):
         self.trunk = trunk
         self.said_by = {column: modalities[column].shared() or slug(column, i) for i, column in enumerate(modalities)}
         self.generators = nn.ModuleDict({self.said_by[column]: generator for column, generator in generators.items()})
+        self.ways = {column: {name_of(generator): self.said_by[column]} for column, generator in generators.items()}
+        for column, others in (more or {}).items():
+            for generator in others:
+                key = f"{self.said_by[column]}_{name_of(generator)}"
+                self.ways[column][name_of(generator)], self.generators[key] = key, generator
         self.seen_mark = nn.Embedding(len(self.columns) + 1, width)
         self.asked_mark = nn.Embedding(len(self.columns) + 1, width)
         nn.init.normal_(self.seen_mark.weight, std=0.02)
@@ -165,9 +175,15 @@ class Network(nn.Module):
         """Columns that are drawn and not predicted: pictures, sounds, series."""
         return [c for c in self.asked_columns if self.generator(c).draws]
 
-    def generator(self, column: str) -> Generator:
-        """How a column is said."""
-        return self.generators[self.said_by[column]]
+    def generator(self, column: str, way: str | None = None) -> Generator:
+        """How a column is said: by its first generator, or by the one of that name.
+
+        Raises:
+            UserError: this network has not learned to say it so.
+        """
+        if way is not None and way not in self.ways[column]:
+            raise unknown(f"generator of '{column}' in this model:", way, self.ways[column])
+        return self.generators[self.said_by[column] if way is None else self.ways[column][way]]
 
     def forward(self, batch: Batch, plans: Sequence[Plan]) -> Step:
         """Everything one step of training needs, in one pass."""
@@ -180,18 +196,18 @@ class Network(nn.Module):
             for column in asked:
                 place = encoded[column].place[plan.rows]
                 target = self.modalities[column].target(rows_of(batch.cells[column], place.clamp(min=0)))
-                target = self.generator(column).drawn(target)
+                target = self.generator(column, plan.way).drawn(target)
                 targets.append(target)
                 places.append(place >= 0)
-                segments.append(self.ask(column, target, overview))
-            causal = [False, *(self.generator(column).causal for column in asked)]
+                segments.append(self.ask(column, target, overview, plan.way))
+            causal = [False, *(self.generator(column, plan.way).causal for column in asked)]
             seen = self.seen(encoded, plan.seen, plan.rows)
             hidden = self.trunk(seen, segments, causal)
             total = self.total_gist(encoded, plan.seen, plan.rows)
             fused.append(Fused(plan.rows, plan.seen, self.fused_gist(total, hidden[0])))
             for column, said, target, present in zip(asked, hidden[1:], targets, places, strict=True):
                 if present.any():
-                    told.append(Told(column, plan.seen, self.generator(column).loss(said, target)[present]))
+                    told.append(Told(column, plan.seen, self.generator(column, plan.way).loss(said, target)[present], plan.way))
         return Step(self, batch, encoded, told, fused)
 
     def encode_all(self, batch: Batch) -> dict[str, Encoded]:
@@ -256,9 +272,9 @@ class Network(nn.Module):
         """What the segment of ``column`` hears from gists [n, gist] where there is no trunk: [n, k, width]."""
         return F.layer_norm(self.ask(column, target, self.say_of(gist)), (self.width,))
 
-    def ask(self, column: str, target: torch.Tensor, overview: torch.Tensor | None) -> torch.Tensor:
+    def ask(self, column: str, target: torch.Tensor, overview: torch.Tensor | None, way: str | None = None) -> torch.Tensor:
         """Input tokens [n, k, width] of an asked segment: see ``begin_asked``."""
-        return self.begin_asked(column, self.generator(column).ask(target), overview)
+        return self.begin_asked(column, self.generator(column, way).ask(target), overview)
 
     def begin_asked(self, column: str, tokens: torch.Tensor, overview: torch.Tensor | None) -> torch.Tensor:
         """Asked tokens [n, k, width] with the column's mark and the overview of what is seen [n, width].
@@ -346,10 +362,10 @@ class Network(nn.Module):
         return result
 
     def say(self, encoded: Mapping[str, Encoded], column: str, seen: Sequence[str], rows: torch.Tensor,
-            generator: torch.Generator | None = None, again: torch.Tensor | None = None, **options: object) -> Said:
+            generator: torch.Generator | None = None, again: torch.Tensor | None = None, way: str | None = None, **options: object) -> Said:
         """Ask ``column`` of some rows, from what each has of ``seen``; ``again`` may say which of ``rows`` (by number) to ask, some
-        of them several times: what they show is looked at once."""
-        how, listeners = self.generator(column), [Listener(self, column, self.seen(encoded, seen, rows), self.overview(encoded, seen, rows))]
+        of them several times: what they show is looked at once. ``way``: by which of its generators."""
+        how, listeners = self.generator(column, way), [Listener(self, column, self.seen(encoded, seen, rows), self.overview(encoded, seen, rows))]
         if how.draws:
             listeners.append(Listener(self, column, self.seen(encoded, (), rows), self.overview(encoded, (), rows)))
             options["blank"] = listeners[1]

@@ -64,6 +64,29 @@ def test_what_is_seen_and_guidance_matter(drawing_model: Model) -> None:
     assert draw([{"colour": None}], 1.0) == draw([{"colour": None}], 3.0), "where nothing is seen there is nothing to be guided by"
 
 
+def test_one_run_learns_several_generators_and_any_of_them_can_be_asked(quick_fit: Callable[..., Any], tmp_path: Path) -> None:
+    ways = ["gan", "flow", "vae", "codes"]
+    model = quick_fit(tiny_table(40), "sample.generate=picture", f"sample.generator={','.join(ways)}", *(f"generator.{w}.depth=1" for w in ways),
+                      epochs=6)
+    told = (model.folder / "metrics.jsonl").read_text(encoding="utf-8")
+    assert all(f"tell picture by {way}" in told for way in ways)
+    model = Model.load(model.save(tmp_path / "kept"))
+    row = tiny_table(1)
+    drawn = {way: model.generate(row, "picture", generator=way, seed=1)[0] for way in ways}
+    assert len(set(drawn.values())) == len(ways) and all(Image.open(io.BytesIO(cell)).size == (16, 16) for cell in drawn.values())
+    assert model.generate(row, "picture", seed=1)[0] == drawn["gan"], "the first is asked where none is named"
+    assert model.generate(row, "picture", generator="vae", temperature=0.0, seed=1) == model.generate(row, "picture", generator="vae", temperature=0.0, seed=2)
+    with pytest.raises(UserError, match="vea.*vae"):
+        model.generate(row, "picture", generator="vea")
+    with pytest.raises(UserError, match="steps"):
+        model.generate(row, "picture", generator="vae", steps=3)
+
+
+def test_a_generator_that_does_not_draw_is_refused_before_long_work(quick_fit: Callable[..., Any]) -> None:
+    with pytest.raises(UserError, match="categorical.*codes, flow, gan, vae"):
+        quick_fit(tiny_table(20), "sample.generate=picture", "sample.generator=categorical")
+
+
 def test_a_column_that_was_not_learned_is_refused_with_what_to_do(fitted: Model, drawing_model: Model) -> None:
     with pytest.raises(UserError, match="--generate picture"):
         fitted.generate(tiny_table(2), "picture")

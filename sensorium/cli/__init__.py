@@ -57,6 +57,8 @@ def fit(
     settings_file: Annotated[Path | None, typer.Option("--settings", help="A YAML, TOML or JSON file of settings.")] = None,
     generate: Annotated[str | None, typer.Option(help="Pictures, sounds and series to learn to generate, joined by commas; none. Default: all "
                                                       "where there is time (30 minutes on a CPU, 5 on a GPU).")] = None,
+    generator: Annotated[str | None, typer.Option(help="How: flow (default), vae, gan or codes; several joined by commas are learned beside one "
+                                                       "another.")] = None,
     max_bad: MaxBad = None,
     tracker: Annotated[list[str] | None, typer.Option(help="tensorboard (default), wandb, mlflow or none.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")] = None,
@@ -70,6 +72,8 @@ def fit(
         given = merge(given, {"data": {"max_bad": max_bad}})
     if generate is not None:
         given = merge(given, {"sample": {"generate": "" if generate == "none" else generate}})
+    if generator is not None:
+        given = merge(given, {"sample": {"generator": generator}})
     if tracker:
         given = merge(given, {"trackers": {"": ",".join(tracker)}})
     model = Model.fit(table, out=out, target=target or [], minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=given,
@@ -175,7 +179,8 @@ def generate(
     steps: Annotated[int, typer.Option(help="Steps from noise to a picture, a sound or a series.")] = 20,
     guidance: Annotated[float, typer.Option(help="How far what is seen pulls them; 1: as in training.")] = 2.0,
     solver: Annotated[str, typer.Option(help="heun, or euler: twice as fast, less exact.")] = "heun",
-    temperature: Annotated[float, typer.Option(help="0 says the most likely.")] = 0.0,
+    generator: Annotated[str | None, typer.Option(help="One of those that fit learned; the first of them by default.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 says the most likely; default: 0 for text, 1 where vae, gan or codes draw.")] = None,
     top_p: Annotated[float, typer.Option(help="Draw among the most likely tokens of this share.")] = 1.0,
     beam: Annotated[int, typer.Option(help="Sequences kept while searching for the most likely one.")] = 1,
     candidates: Annotated[int, typer.Option(help="Texts to choose from by what they say of what is seen; 0: up to 32, 1 with other options.")] = 0,
@@ -191,16 +196,18 @@ def generate(
     if column in model.network.drawn_columns:
         from sensorium.cli.draw import write_drawn
 
-        if temperature or top_p != 1 or beam != 1 or candidates:
-            raise UserError(f"--temperature, --top-p, --beam and --candidates are for text; '{column}' is drawn. Possible: --samples, --steps, "
-                            "--guidance, --solver.")
-        write_drawn(model, table, column, out, names(seen), seed, samples, media)
+        if top_p != 1 or beam != 1 or candidates:
+            raise UserError(f"--top-p, --beam and --candidates are for text; '{column}' is drawn. Possible: --samples, --generator, and --steps, "
+                            "--guidance, --solver for flow, --temperature for the others.")
+        if temperature is not None:
+            media["temperature"] = temperature
+        write_drawn(model, table, column, out, names(seen), seed, samples, media, generator)
         return
     check_ending(out)
-    if media or samples != 1:
-        raise UserError(f"--samples, --steps, --guidance and --solver are for pictures, sounds and series; '{column}' is a "
+    if media or samples != 1 or generator is not None:
+        raise UserError(f"--samples, --generator, --steps, --guidance and --solver are for pictures, sounds and series; '{column}' is a "
                         f"{model.schema.columns[column].kind}. Leave them out.")
-    options = {key: value for key, value, plain in (("temperature", temperature, 0.0), ("top_p", top_p, 1.0), ("beam", beam, 1))
+    options = {key: value for key, value, plain in (("temperature", temperature or 0.0, 0.0), ("top_p", top_p, 1.0), ("beam", beam, 1))
                if value != plain}
     if (options or candidates > 1) and column in model.network.asked_columns and not model.network.generator(column).causal:
         raise UserError(f"--temperature, --top-p, --beam and --candidates are for text; '{column}' is a {model.schema.columns[column].kind}. "

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequence[str] | None, seed: int, samples: int,
-                options: dict[str, Any]) -> None:
+                options: dict[str, Any], generator: str | None = None) -> None:
     """Draw a column of every row of a table and write it; what is finished is kept when interrupted.
 
     Raises:
@@ -43,7 +43,7 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
         if out.suffix == ".csv":
             raise UserError(f"--out {out}: a series can't stand in a cell of .csv. Give a .parquet or a .jsonl file.")
     table, records, failed = open_table(source), [], 0
-    drawn = model.draw(table, column, seen, seed, samples, note, **options)
+    drawn = model.draw(table, column, seen, seed, samples, note, generator, **options)
     try:
         with Progress(console=Console(stderr=True), transient=True) as shown:
             for row, cells in enumerate(shown.track(drawn, total=table.rows, description=f"Drawing {column}")):

@@ -28,11 +28,13 @@ class Plan:
     Attributes:
         rows: which rows of the batch, [n].
         seen: columns shown; asked: columns to be said. A column in neither is simply not there.
+        way: by which generator, where a column has several; None: its first.
     """
 
     rows: torch.Tensor
     seen: tuple[str, ...]
     asked: tuple[str, ...]
+    way: str | None = None
 
 
 class Sampler:
@@ -51,6 +53,8 @@ class Sampler:
             ten translations of a name cost a step no more than two.
         generate: columns whose pictures, sounds or series are learned to be generated, as ``image,voice``; "auto": all of them where
             there is time for it, "": none. They take turns, in a question of their own in each step.
+        generator: how they are generated: flow, vae, gan, codes; with several, as ``flow,vae``, these take turns as well, and the first is
+            asked unless another is named.
         drawn: share of the batch's rows that are asked for such a column; blank: share of these questions that show nothing, as
             guidance needs.
         weights: how often a column takes its turn, is seen alone, and a long one (text) is asked, relative to others; ``name:3``.
@@ -68,6 +72,7 @@ class Sampler:
         absent: float = 0.1,
         most: int = 3,
         generate: str = "auto",
+        generator: str = "flow",
         drawn: float = 0.25,
         blank: float = 0.1,
         weights: dict[str, float] | None = None,
@@ -79,6 +84,7 @@ class Sampler:
         self.short = [c for c in predicted if network.modalities[c].tokens().length == 1]
         self.long = [c for c in predicted if c not in self.short]
         self.generated, self.drawn, self.blank = network.drawn_columns, drawn, blank
+        self.ways = {c: list(network.ways[c]) for c in self.generated}
         self.targets = list(targets)
         for c in self.targets:
             if c not in asked:
@@ -121,7 +127,9 @@ class Sampler:
         generated = [c for c in self.generated if c in columns]
         if generated and self.drawn > 0:
             column, part = str(rng.choice(generated)), rng.permutation(rows)[: max(1, int(rows * self.drawn))]
-            plans.append(Plan(torch.from_numpy(np.sort(part)), self.shown(rng, columns, column), (column,)))
+            seen, ways = self.shown(rng, columns, column), self.ways[column]
+            way = str(rng.choice(ways)) if len(ways) > 1 else None
+            plans.append(Plan(torch.from_numpy(np.sort(part)), seen, (column,), way))
         return plans
 
     def shown(self, rng: np.random.Generator, columns: Sequence[str], column: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from sensorium.core.errors import UserError
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
+from sensorium.layers.attention import heads_of
 from sensorium.layers.conv import waves
 from sensorium.layers.modulated import Modulated
 
@@ -49,9 +50,8 @@ class Flow(Generator):
         self.enter = nn.Linear(tokens.width, width)
         self.positions = nn.Parameter(torch.randn(tokens.length, width) * 0.02)
         self.clock = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        heads = next(heads for heads in range(max(1, width // 48), 0, -1) if width % heads == 0)
         self.noisy = nn.Linear(tokens.width, width)
-        self.blocks = nn.ModuleList(Modulated(width, heads, round(expand * width)) for _ in range(depth))
+        self.blocks = nn.ModuleList(Modulated(width, heads_of(width, 48), round(expand * width)) for _ in range(depth))
         self.norm = nn.LayerNorm(width, bias=False)
         self.leave = nn.Linear(width, tokens.width)
         nn.init.zeros_(self.leave.weight)

@@ -58,6 +58,11 @@ def forbid(allowed: torch.Tensor) -> torch.Tensor:
     return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, FORBIDDEN).unsqueeze(1)
 
 
+def heads_of(width: int, size: int) -> int:
+    """How many heads of about ``size`` a width is divided into evenly."""
+    return next(heads for heads in range(max(1, width // size), 0, -1) if width % heads == 0)
+
+
 class Attention(nn.Module):
     """Self-attention with optional remembered keys and values."""
 

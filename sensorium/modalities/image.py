@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
+from sensorium.layers.attention import heads_of
 from sensorium.layers.block import Block
 from sensorium.layers.conv import Conv, Norm, working_dtype
 from sensorium.modalities import Cells, Modality, Stem
@@ -506,8 +507,7 @@ class Patches(Stem):
         side = (patch, patch)
         self.embed = Conv(3, width, kernel=side, stride=side, pad=(False, False), norm="none", act=False)
         self.position = nn.Parameter(torch.randn((size // patch) ** 2, width) * 0.02)
-        heads = next(heads for heads in range(max(1, width // 32), 0, -1) if width % heads == 0)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads_of(width, 32)) for _ in range(depth))
         self.norm = nn.LayerNorm(width, bias=False)
 
     def forward(self, cells: Cells) -> tuple[torch.Tensor, None]:

@@ -34,13 +34,13 @@ class Tell(Objective):
     def forward(self, step: Step) -> dict[str, torch.Tensor]:
         losses = defaultdict(list)
         for told in step.told:
-            losses[told.column].append(told.loss)
+            losses[told.column, told.way].append(told.loss)
         result = {}
-        for column, parts in losses.items():
+        for (column, way), parts in losses.items():
             tokens = step.network.modalities[column].tokens()
             often = self.long if tokens.ordered else self.drawn if column in step.network.drawn_columns else self.short
             weight = self.target if column in step.network.targets else often * self.beside if step.network.targets else often
-            result[f"tell {column}"] = self.weight * weight * torch.cat(parts).float().mean()
+            result[f"tell {column}" + (f" by {way}" if way else "")] = self.weight * weight * torch.cat(parts).float().mean()
         direct = self.straight(step) if self.direct else []
         if direct:
             result["direct"] = self.weight * self.direct * torch.stack(direct).mean()

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from sensorium.core.errors import UserError, unknown
-from sensorium.core.parts import find
+from sensorium.core.parts import find, names
 from sensorium.core.settings import at_least, build, check
+from sensorium.core.types import Tokens
 from sensorium.data.sample import Sampler
 from sensorium.data.schema import Schema
 from sensorium.generators import Generator
@@ -80,6 +81,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
                 check(Loop, rest, section)
             case "sample":
                 check(Sampler, rest, section)
+                drawn_by(settings)
             case "trunk":
                 check(find(Trunk, str(given.get("", "segment"))), rest, section)
             case "tell" | "match" | "autoencode":
@@ -127,7 +129,8 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
     trunk = build(find(Trunk, str(section.get("", "segment"))), plain(settings, "trunk"), "trunk",
                   width=shape.width, columns=list(modalities))
     generators: dict[str, Generator] = {}
-    shared, written = {}, generated(modalities, settings)
+    shared, written, more = {}, generated(modalities, settings), {}
+    ways = drawn_by(settings)
     for column, modality in modalities.items():
         tokens = modality.tokens()
         if tokens is None or modality.generator is None or (column not in written and find(Generator, modality.generator).draws):
@@ -136,17 +139,38 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
         if key is not None and key in shared:
             generators[column] = shared[key]
             continue
-        part = find(Generator, modality.generator)
-        if not part.fits(tokens):
-            raise UserError(f"Generator '{modality.generator}' can't say the tokens of column '{column}': {tokens}.")
-        generator = build(part, settings.get("generator", {}).get(modality.generator, {}), f"generator.{modality.generator}",
-                          tokens=tokens, width=shape.width)
-        generators[column] = generator
+        chosen = ways if column in written else [modality.generator]
+        generators[column], *others = (make_generator(name, tokens, settings, shape.width, column) for name in chosen)
+        if others:
+            more[column] = others
         if key is not None:
-            shared[key] = generator
-    network = Network(modalities, trunk, generators, shape.width, shape.gist, shape.summary, shape.drop)
+            shared[key] = generators[column]
+    network = Network(modalities, trunk, generators, shape.width, shape.gist, shape.summary, shape.drop, more)
     network.matches = "match" in objectives_of(settings)
     return network
+
+
+def make_generator(name: str, tokens: Tokens, settings: Mapping[str, Any], width: int, column: str) -> Generator:
+    """A generator with fresh weights for a column's tokens."""
+    part = find(Generator, name)
+    if not part.fits(tokens):
+        raise UserError(f"Generator '{name}' can't say the tokens of column '{column}': {tokens}.")
+    return build(part, settings.get("generator", {}).get(name, {}), f"generator.{name}", tokens=tokens, width=width)
+
+
+def drawn_by(settings: Mapping[str, Any]) -> list[str]:
+    """Names of the generators of pictures, sounds and series (``sample.generator``), the first one asked unless another is named.
+
+    Raises:
+        UserError: one that isn't there or doesn't draw.
+    """
+    given = settings.get("sample", {}).get("generator", "flow")
+    chosen = [name.strip() for name in (given.split(",") if isinstance(given, str) else given) if name.strip()]
+    able = [name for name in names(Generator) if find(Generator, name).draws]
+    for name in chosen:
+        if name not in able:
+            raise unknown("generator of pictures, sounds and series:", name, able)
+    return list(dict.fromkeys(chosen)) or ["flow"]
 
 
 def able_to_generate(modalities: Mapping[str, Modality]) -> list[str]:

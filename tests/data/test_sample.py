@@ -53,6 +53,7 @@ class Network:
         self.modalities, self.columns = modalities, list(modalities)
         self.asked_columns = [c for c, m in modalities.items() if m.length]
         self.drawn_columns = [c for c, m in modalities.items() if isinstance(m, Picture)]
+        self.ways = {c: ["flow"] for c in self.drawn_columns}
 
 
 def network(texts: int = 2, images: int = 1, categories: int = 2) -> Any:

@@ -1,0 +1,124 @@
+"""Vectors drawn in one pass by a decoder that learns from an adversary as well: what a likelihood blurs, an adversary sharpens.
+
+It is the conditional autoencoder of ``layers.latents`` and a judge of its own, which the same step of training teaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from sensorium.core.settings import at_least
+from sensorium.core.types import Tokens
+from sensorium.generators import Generator, Said, Trunk
+from sensorium.layers.attention import heads_of
+from sensorium.layers.block import Block
+from sensorium.layers.latents import Latents
+
+NEAR = 0.1
+"""Deviation of the noise by which the judge's slope is felt."""
+
+
+class Gan(Generator):
+    """A judge hears what is seen, looks at a segment and says of each token how real it is; it is asked for pairs of a real and a drawn
+    segment of one row (relativistic loss, arXiv 1807.00734), and must not be steep at either (R1 and R2 as in R3GAN, arXiv 2501.05441,
+    by the difference that a little noise makes, arXiv 2501.08316, section 3.3).
+
+    One step teaches both sides: the decoder through a judge that is held still, the judge by segments that are held still.
+
+    Args:
+        depth: blocks of the decoder; the encoder and the prior have half as many. judge: blocks of the judge.
+        expand: hidden size of their feed-forward layers, relative to the width.
+        whole: latents of the segment; each: latents of every token.
+        beta: what the distance to the prior counts beside the likelihood (1: the evidence bound itself).
+        adversary: what the judge's word counts beside that bound; steep: weight of the judge's slope.
+    """
+
+    draws = True
+
+    def __init__(self, tokens: Tokens, width: int, *, depth: int = 4, judge: int = 2, expand: float = 4.0, whole: int = 64, each: int = 8,
+                 beta: float = 1.0, adversary: float = 0.2, steep: float = 10.0) -> None:
+        super().__init__(tokens, width)
+        at_least("generator.gan", 1, depth=depth, whole=whole, each=each)
+        at_least("generator.gan", 0, beta=beta, adversary=adversary, steep=steep, judge=judge)
+        self.beta, self.adversary, self.steep = beta, adversary, steep
+        self.latents = Latents(tokens.length, tokens.width, width, depth=depth, hidden=round(expand * width), whole=whole, each=each)
+        self.judge = Judge(tokens, width, judge, round(expand * width))
+
+    @classmethod
+    def fits(cls, tokens: Tokens) -> bool:
+        return tokens.width > 0 and not tokens.ordered
+
+    def last(self) -> Iterable[nn.Parameter]:
+        return [*self.latents.last(), *self.judge.last()]
+
+    def drawn(self, target: torch.Tensor) -> torch.Tensor:
+        """Vectors [n, k, width] with what is drawn for them beside: noise for the latents of two segments, and for the judge."""
+        n, k, width = target.shape
+        whole, each = self.latents.noise(n, target.device, None)
+        near, other = (torch.randn(n, k, size, device=target.device) for size in (width, self.latents.each))
+        noise = near, each, other, whole.unsqueeze(1).expand(-1, k, -1)
+        return torch.cat([target, *(part.to(target.dtype) for part in noise)], -1)
+
+    def ask(self, target: torch.Tensor) -> torch.Tensor:
+        return self.latents.positions.expand(len(target), -1, -1)
+
+    def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        sizes = self.said.width, self.said.width, self.latents.each, self.latents.each, self.latents.whole
+        x, near, each, other, whole = target.float().split(sizes, -1)
+        bound = self.latents.bound(hidden, x, whole[:, 0], each, self.beta)
+        drawn, heard = self.latents.imagined(hidden, -whole[:, 0], other)[0], hidden.detach()
+        still = {name: value.detach() for name, value in self.judge.named_parameters()}
+        fooled = functional_call(self.judge, still, (drawn, heard)) - functional_call(self.judge, still, (x, heard))
+        drawn = drawn.detach()
+        real, made = self.judge(x, heard), self.judge(drawn, heard)
+        slope = (self.judge(x + NEAR * near, heard) - real).square() + (self.judge(drawn + NEAR * near, heard) - made).square()
+        return bound + (self.adversary * (F.softplus(-fooled) + F.softplus(made - real)) + self.steep * slope).mean(1)
+
+    @torch.no_grad()
+    def sample(self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
+               temperature: float = 1.0, blank: Trunk | None = None) -> Said:
+        """Draw the vectors of each row in one pass.
+
+        Args:
+            temperature: what the latents' deviation is multiplied by; 0 says the middle of what is believed.
+            blank: the trunk where nothing is seen, which isn't asked.
+
+        Returns:
+            vectors; score: the mean log-probability of their latents.
+
+        Raises:
+            UserError: a temperature below 0.
+        """
+        at_least("generate", 0, temperature=temperature)
+        whole, each = (temperature * noise for noise in self.latents.noise(rows, device, generator))
+        if rows == 0:
+            return Said(torch.zeros(0, self.said.length, self.said.width, device=device), torch.zeros(0, device=device))
+        return Said(*self.latents.imagined(trunk(self.ask(each), 0), whole, each))
+
+
+class Judge(nn.Module):
+    """How real each token of a segment is, for what is heard: vectors [n, k, …] and hidden [n, k, width] to [n, k]."""
+
+    def __init__(self, tokens: Tokens, width: int, depth: int, hidden: int) -> None:
+        super().__init__()
+        self.enter, self.hears = nn.Linear(tokens.width, width), nn.Linear(width, width)
+        self.positions = nn.Parameter(torch.randn(tokens.length, width) * 0.02)
+        self.blocks = nn.ModuleList(Block(width, heads_of(width, 48), hidden) for _ in range(depth))
+        self.heard, self.norm = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
+        self.verdict = nn.Linear(width, 1, bias=False)
+        nn.init.normal_(self.verdict.weight, std=0.02)
+
+    def last(self) -> Iterable[nn.Parameter]:
+        """See ``Generator.last``."""
+        return [self.positions, *(p for layer in (self.enter, self.verdict) for p in layer.parameters())]
+
+    def forward(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        y = self.enter(x) + self.positions + self.hears(self.heard(hidden))
+        for block in self.blocks:
+            y = block(y)[0]
+        return self.verdict(self.norm(y)).squeeze(-1).float()

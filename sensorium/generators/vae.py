@@ -1,0 +1,77 @@
+"""Vectors drawn in one pass by a conditional variational autoencoder: latents from a prior that hears what is seen, then a decoder.
+
+It knows vectors and a trunk, nothing of pictures or sounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from sensorium.core.settings import at_least
+from sensorium.core.types import Tokens
+from sensorium.generators import Generator, Said, Trunk
+from sensorium.layers.latents import Latents
+
+
+class Vae(Generator):
+    """See ``layers.latents`` for the model and its sources.
+
+    Args:
+        depth: blocks of the decoder; the encoder and the prior have half as many.
+        expand: hidden size of their feed-forward layers, relative to the width.
+        whole: latents of the segment; each: latents of every token.
+        beta: what the distance to the prior counts beside the likelihood (1: the evidence bound itself).
+    """
+
+    draws = True
+
+    def __init__(self, tokens: Tokens, width: int, *, depth: int = 4, expand: float = 4.0, whole: int = 64, each: int = 8,
+                 beta: float = 1.0) -> None:
+        super().__init__(tokens, width)
+        at_least("generator.vae", 1, depth=depth, whole=whole, each=each)
+        at_least("generator.vae", 0, beta=beta)
+        self.beta = beta
+        self.latents = Latents(tokens.length, tokens.width, width, depth=depth, hidden=round(expand * width), whole=whole, each=each)
+
+    @classmethod
+    def fits(cls, tokens: Tokens) -> bool:
+        return tokens.width > 0 and not tokens.ordered
+
+    def last(self) -> Iterable[nn.Parameter]:
+        return self.latents.last()
+
+    def drawn(self, target: torch.Tensor) -> torch.Tensor:
+        """Vectors [n, k, width] with the noise of their latents beside them."""
+        whole, each = self.latents.noise(len(target), target.device, None)
+        return torch.cat([target, each.to(target.dtype), whole.unsqueeze(1).expand(-1, target.shape[1], -1).to(target.dtype)], -1)
+
+    def ask(self, target: torch.Tensor) -> torch.Tensor:
+        return self.latents.positions.expand(len(target), -1, -1)
+
+    def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        x, each, whole = target.float().split([self.said.width, self.latents.each, self.latents.whole], -1)
+        return self.latents.bound(hidden, x, whole[:, 0], each, self.beta)
+
+    @torch.no_grad()
+    def sample(self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
+               temperature: float = 1.0, blank: Trunk | None = None) -> Said:
+        """Draw the vectors of each row in one pass.
+
+        Args:
+            temperature: what the latents' deviation is multiplied by; 0 says the middle of what is believed.
+            blank: the trunk where nothing is seen, which isn't asked.
+
+        Returns:
+            vectors; score: the mean log-probability of their latents.
+
+        Raises:
+            UserError: a temperature below 0.
+        """
+        at_least("generate", 0, temperature=temperature)
+        whole, each = (temperature * noise for noise in self.latents.noise(rows, device, generator))
+        if rows == 0:
+            return Said(torch.zeros(0, self.said.length, self.said.width, device=device), torch.zeros(0, device=device))
+        return Said(*self.latents.imagined(trunk(self.ask(each), 0), whole, each))
