@@ -97,6 +97,23 @@ class Rows:
                 cells[column].append(cell)
         return cls(network, cells, read, table.rows)
 
+    def having(self, column: str, rows: np.ndarray, cells: Sequence[Any]) -> Rows:
+        """These rows where some of them have other cells of a column: what was said there, or None. What can't be read counts as missing."""
+        modality = self.network.modalities[column]
+        other = Rows(self.network, dict(self.cells), dict(self.read), self.count)
+        other.precision = self.precision
+        for kept, mine in ((other.known, self.known), (other.remembered, self.remembered)):
+            kept.update({name: part for name, part in mine.items() if name != column})
+        other.read[column] = list(self.read.get(column, [None] * self.count))
+        other.cells[column] = list(self.cells.get(column, [None] * self.count))
+        for row, cell in zip(np.asarray(rows).tolist(), cells, strict=True):
+            try:
+                read = None if cell is None else modality.read(cell)
+                other.read[column][row], other.cells[column][row] = read, None if read is None or not len(read) else modality.prepare(read)
+            except BadCell:
+                other.read[column][row] = other.cells[column][row] = None
+        return other
+
     def has(self, column: str) -> np.ndarray:
         """Which rows have a column, bool [n]."""
         if column not in self.cells:
@@ -151,18 +168,18 @@ class Rows:
 
     @torch.inference_mode()
     def draw(self, column: str, seen: Sequence[str] | None = None, samples: int = 1, seed: int = 0, way: str | None = None,
-             **options: Any) -> list[list[Any]]:
-        """Cells of a column whose cells are drawn (a picture, a sound, a series), ``samples`` for each row, by its generator ``way``; None
-        where one failed, as its numbers aren't finite."""
+             rows: np.ndarray | None = None, **options: Any) -> list[list[Any]]:
+        """Cells of a column whose cells are drawn (a picture, a sound, a series), ``samples`` for each of ``rows`` (all by default), by its
+        generator ``way``; None where one failed, as its numbers aren't finite."""
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
         modality, encoded, generator = self.network.modalities[column], self.shown(seen), torch.Generator().manual_seed(seed)
-        cells: list[Any] = []
-        for rows in torch.arange(self.count, device=self.device).split(max(1, ROWS // samples)):
-            again = torch.arange(len(rows), device=self.device).repeat_interleave(samples)
+        asked, cells = torch.arange(self.count) if rows is None else torch.from_numpy(np.asarray(rows, np.int64)), []
+        for part in asked.to(self.device).split(max(1, ROWS // samples)):
+            again = torch.arange(len(part), device=self.device).repeat_interleave(samples)
             with autocast(self.precision, self.device):
-                said = self.network.say(encoded, column, seen, rows, generator, again if samples > 1 else None, way, **options)
+                said = self.network.say(encoded, column, seen, part, generator, again if samples > 1 else None, way, **options)
             cells += [modality.decode(tokens) if np.isfinite(tokens).all() else None for tokens in plain(said.tokens)]
-        return [cells[row * samples : (row + 1) * samples] for row in range(self.count)]
+        return [cells[row * samples : (row + 1) * samples] for row in range(len(asked))]
 
     @torch.inference_mode()
     def say(self, column: str, seen: Sequence[str] | None = None, rows: np.ndarray | None = None, seed: int = 0,

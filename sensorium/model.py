@@ -20,6 +20,7 @@ from sensorium.core.parts import name_of
 from sensorium.core.settings import check
 from sensorium.data.schema import Schema
 from sensorium.data.table import Table
+from sensorium.fill import fill, together
 from sensorium.inference import Answers, Rows
 from sensorium.layers.memory import Memory
 from sensorium.layers.precision import usable
@@ -198,9 +199,8 @@ class Model:
         for start in range(0, max(opened.rows, 1), size or max(opened.rows, 1)):
             part = opened if size is None or opened.rows <= size else opened.select(np.arange(start, min(start + size, opened.rows)))
             yield Rows.of(self.network, part, columns, bad)
-        for column, (count, first, why) in heard.items():
-            if note:
-                note(f"column '{column}': {count} cell(s) can't be read and count as missing; the first is row {first}: {why}")
+        for words in misread(heard) if note else ():
+            note(words)
 
     def check(self, columns: Iterable[str]) -> None:
         """Refuse columns that the model doesn't know."""
@@ -259,6 +259,43 @@ class Model:
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
         for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN)):
             yield from part.draw(column, seen, samples, mix(seed, number), generator, **options)
+
+    def generate_together(self, rows: Any, columns: Sequence[str], seen: Sequence[str] | None = None, seed: int = 0, jointly: bool = False,
+                          note: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+        """Several columns of each row, from ``seen`` (by default all but these); ``jointly``: each from those said before it as well.
+
+        Raises:
+            UserError: a column that the model doesn't know or can't be asked for, or one that is both asked and seen.
+        """
+        for column in columns:
+            self.check_asked(column, seen)
+        if not columns or set(columns) & set(seen or ()):
+            raise UserError(f"Asked: {', '.join(columns) or 'nothing'}; seen: {', '.join(seen or ()) or 'nothing'}. A column is either asked or seen.")
+        wanted = [c for c in (self.network.columns if seen is None else seen) if c not in columns]
+        return [row for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN))
+                for row in together(self.network, part, columns, wanted, jointly=jointly, seed=mix(seed, number))]
+
+    def fill(self, table: Any, columns: Sequence[str] | None = None, jointly: bool = False, seed: int = 0,
+             note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None) -> pa.Table:
+        """The table with its empty cells said from the present ones; see ``fill.fill``.
+
+        Args:
+            columns: those to fill, which are added where the table lacks them; by default those of its columns that can be asked.
+            jointly: what is filled is seen where the row's next column is filled.
+        """
+        opened = open_table(table)
+        for column in columns or ():
+            self.check_asked(column, None)
+        heard: dict[str, list[Any]] = {}
+
+        def bad(row: int, column: str, why: str) -> None:
+            heard.setdefault(column, [0, row, why])[0] += 1
+
+        wanted = [c for c in self.network.asked_columns if (c in opened.columns if columns is None else c in columns)]
+        filled = fill(self.network, opened, wanted, jointly=jointly, seed=seed, bad=bad, done=done)
+        for words in misread(heard) if note else ():
+            note(words)
+        return filled
 
     def answers(self, rows: Any, column: str, seen: Sequence[str] | None, seed: int,
                 note: Callable[[str], None] | None = None, candidates: int = 0, **options: Any) -> Answers:
@@ -351,6 +388,12 @@ def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> Memory |
     told = {column: (kept[f"tokens.{column}"], kept[f"have.{column}"]) for column in how.get("told", ())}
     return Memory(dict(zip(how["columns"], known, strict=True)), how["sharpness"], how["strength"], sketches, how.get("trust", 0.0),
                   told, how.get("shares"), how.get("by"), how.get("margins"))
+
+
+def misread(heard: Mapping[str, Sequence[Any]]) -> list[str]:
+    """What to tell of cells that can't be read: for each column how many, the first row and why."""
+    return [f"column '{column}': {count} cell(s) can't be read and count as missing; the first is row {first}: {why}"
+            for column, (count, first, why) in heard.items()]
 
 
 def open_table(table: Any) -> Table:

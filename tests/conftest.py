@@ -101,6 +101,17 @@ def fitted(tiny: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Any:
         return Model.fit(tiny, out=tmp_path_factory.mktemp("fitted"), epochs=4, settings=TINY, seed=1)
 
 
+@pytest.fixture(scope="session")
+def drawing_model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model that has learned for a moment to generate all it can."""
+    from sensorium.model import Model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
+        return Model.fit(tiny_table(40), out=tmp_path_factory.mktemp("drawing"), epochs=3,
+                         settings=[*TINY, "sample.generate=picture,curve,tone", "generator.flow.depth=1"])
+
+
 @pytest.fixture
 def quick_fit(no_report: None, tmp_path: Path) -> Callable[..., Any]:
     """``quick_fit(table, *settings, **arguments)``: one thread of a fit with the tiny settings, without a report."""

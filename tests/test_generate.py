@@ -14,23 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from conftest import TINY, tiny_table
+from conftest import tiny_table
 from PIL import Image
 
 from sensorium.core.errors import UserError
 from sensorium.model import Model
-
-DRAWN = ("picture", "curve", "tone")
-SETTINGS = [*TINY, f"sample.generate={','.join(DRAWN)}", "generator.flow.depth=1"]
-
-
-@pytest.fixture(scope="module")
-def drawing_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A model that has learned for a moment to generate all it can."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
-        return Model.fit(tiny_table(40), out=tmp_path_factory.mktemp("drawing"), epochs=3, settings=SETTINGS)
-
 
 def test_every_kind_is_drawn_as_the_column_has_it(drawing_model: Model) -> None:
     rows = tiny_table(5)

@@ -171,9 +171,10 @@ def search(
 @app.command()
 def generate(
     run: Run, table: Source,
-    column: Annotated[str, typer.Option(help="The column to say.")],
+    column: Annotated[str, typer.Option(help="The column to say, or several joined by commas.")],
     out: Annotated[Path, typer.Option(help="A .parquet, .csv or .jsonl file; for pictures and sounds a .parquet file or a folder.")],
     seen: Seen = None,
+    jointly: Annotated[bool, typer.Option("--jointly", help="Of several columns each sees those said before it.")] = False,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     samples: Annotated[int, typer.Option(help="Pictures, sounds or series to draw for each row.")] = 1,
     steps: Annotated[int, typer.Option(help="Steps from noise to a picture, a sound or a series.")] = 20,
@@ -191,8 +192,19 @@ def generate(
     from sensorium.model import Model
 
     model = Model.load(run)
-    model.check_asked(column, names(seen))
     media = {key: value for key, value, plain in (("steps", steps, 20), ("guidance", guidance, 2.0), ("solver", solver, "heun")) if value != plain}
+    several = names(column) or []
+    if len(several) != 1:
+        from sensorium.cli.draw import write_together
+
+        if media or generator or samples != 1 or temperature or top_p != 1 or beam != 1 or candidates:
+            raise UserError(f"--column {column}: where several columns are asked, --seen, --jointly and --seed are the options. Ask one at a time for more.")
+        write_together(model, table, several, out, names(seen), jointly, seed)
+        return
+    column = several[0]
+    model.check_asked(column, names(seen))
+    if jointly:
+        raise UserError(f"--jointly with one column, '{column}'. Give several: --column {column},another.")
     if column in model.network.drawn_columns:
         from sensorium.cli.draw import write_drawn
 
@@ -214,6 +226,21 @@ def generate(
                         "Leave them out: its likeliest value is said.")
     write_table(model.predict(table, column, names(seen), seed, note, candidates, **options), out)
     typer.echo(f"Wrote {out}")
+
+
+@app.command()
+def fill(
+    run: Run, table: Source,
+    out: Annotated[Path, typer.Option(help="A .parquet, .csv or .jsonl file.")],
+    columns: Annotated[str | None, typer.Option(help="Columns to fill, joined by commas; added where lacking. Default: all that can be.")] = None,
+    jointly: Annotated[bool, typer.Option("--jointly", help="What was filled is seen where the row's next column is filled.")] = False,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+) -> None:
+    """Fill the empty cells of a table from the present ones, and say which were filled and how sure."""
+    from sensorium.cli.draw import write_filled
+    from sensorium.model import Model
+
+    write_filled(Model.load(run), table, out, names(columns), jointly, seed)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What ``generate`` draws: a file for each picture or sound in a folder with its metadata, or all in one table."""
+"""What ``generate`` draws and ``fill`` fills: a file for each picture or sound in a folder with its metadata, or all in one table."""
 
 from __future__ import annotations
 
@@ -69,3 +69,53 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
         elif records:
             write_table(pa.Table.from_pylist(records), out)
     typer.echo(f"Wrote {len(records):,} to {out}" + (f"; {failed:,} failed" if failed else ""))
+
+
+def write_together(model: Model, source: str, columns: Sequence[str], out: Path, seen: Sequence[str] | None, jointly: bool, seed: int) -> None:
+    """Say several columns of every row of a table and write them.
+
+    Raises:
+        UserError: what was asked can't be done.
+    """
+    check_ending(out)
+    check_folder(out, "--out")
+    check_cells(out, model, columns)
+    rows = model.generate_together(source, columns, seen, seed, jointly, note)
+    write_table(pa.table({column: [row[column] for row in rows] for column in columns}), out)
+    typer.echo(f"Wrote {len(rows):,} rows to {out}")
+
+
+def write_filled(model: Model, source: str, out: Path, columns: Sequence[str] | None, jointly: bool, seed: int) -> None:
+    """Fill a table's empty cells and write it.
+
+    Raises:
+        UserError: what was asked can't be done.
+    """
+    from sensorium.model import open_table
+
+    check_ending(out)
+    check_folder(out, "--out")
+    table = open_table(source)
+    if out.suffix != ".parquet":
+        check_cells(out, model, [c for c in model.network.columns if c in table.columns or c in (columns or ())])
+    with Progress(console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("Filling", total=table.rows)
+        filled = model.fill(table, columns, jointly, seed, note, lambda rows: shown.advance(task, rows))
+    cells = filled.column("filled").to_pylist() if filled.num_columns and "filled" in filled.column_names else []
+    if out.suffix == ".csv":
+        filled = filled.set_column(filled.column_names.index("filled"), "filled", pa.array([json.dumps(cell) for cell in cells], pa.string()))
+    write_table(filled, out)
+    counts: dict[str, int] = {}
+    for entry in (entry for cell in cells for entry in cell):
+        counts[entry["column"]] = counts.get(entry["column"], 0) + 1
+    typer.echo(f"Wrote {filled.num_rows:,} rows to {out}; filled: {', '.join(f'{c} {n:,}' for c, n in counts.items()) or 'nothing, as nothing is empty'}")
+
+
+def check_cells(out: Path, model: Model, columns: Sequence[str]) -> None:
+    """Refuse a text file for cells that are files, and a .csv for series."""
+    for column in columns:
+        modality = model.network.modalities[column]
+        if modality.media and out.suffix != ".parquet":
+            raise UserError(f"--out {out}: the cells of '{column}' are files, which can't stand in {out.suffix}. Give a .parquet file.")
+        if out.suffix == ".csv" and model.schema.columns[column].kind == "series":
+            raise UserError(f"--out {out}: a series ('{column}') can't stand in a cell of .csv. Give a .parquet or a .jsonl file.")

@@ -1,0 +1,110 @@
+"""Empty cells filled from the row's present ones, and columns said together."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import tiny_table
+from PIL import Image
+
+from sensorium.cli.draw import write_filled, write_together
+from sensorium.core.errors import UserError
+from sensorium.model import Model
+
+
+def gapped(rows: int = 6) -> pa.Table:
+    """The tiny table with some cells taken out, each column's type kept."""
+    table = tiny_table(rows, gaps=0.0)
+    for column, empty in {"picture": [1], "name": [0, 2], "colour": [2], "width": [3, 4], "curve": [5], "day": [1]}.items():
+        cells = table.column(column).to_pylist()
+        for row in empty:
+            cells[row] = None
+        table = table.set_column(table.column_names.index(column), column, pa.array(cells, table.schema.field(column).type))
+    return table
+
+
+def test_empty_cells_are_filled_and_named_and_the_others_stay(drawing_model: Model) -> None:
+    before = gapped()
+    after = drawing_model.fill(before)
+    assert after.column_names == [*before.column_names, "filled"] and after.num_rows == 6
+    named = {(row, entry["column"]): entry["sure"] for row, cell in enumerate(after.column("filled").to_pylist()) for entry in cell}
+    for column in before.column_names:
+        old, new = before.column(column), after.column(column)
+        assert new.type == old.type and new.null_count == 0
+        for row in range(6):
+            assert ((row, column) in named) == (not old[row].is_valid)
+            if old[row].is_valid:
+                assert new[row].as_py() == old[row].as_py()
+    assert named[1, "picture"] is None and 0 <= named[2, "colour"] <= 1
+    assert Image.open(io.BytesIO(after.column("picture")[1].as_py())).size == (16, 16)
+    assert after.equals(drawing_model.fill(before)), "a seed gives the same"
+
+
+def test_jointly_what_was_filled_is_seen_next(drawing_model: Model) -> None:
+    table = pa.table({"picture": pa.nulls(3, pa.binary()), "name": ["big red square", None, "tiny blue bar"], "colour": pa.nulls(3, pa.string())})
+    alone, joint = drawing_model.fill(table), drawing_model.fill(table, jointly=True)
+    asked = [c for c in drawing_model.network.asked_columns if c in table.column_names]
+    assert alone.column(asked[0]).equals(joint.column(asked[0])), "the first sees the same"
+    sure = [[entry["sure"] for entry in row if entry["column"] == asked[-1]] for row in alone.column("filled").to_pylist()]
+    sure_jointly = [[entry["sure"] for entry in row if entry["column"] == asked[-1]] for row in joint.column("filled").to_pylist()]
+    assert sure != sure_jointly
+
+
+def test_a_column_that_lacks_is_added_and_what_can_not_be_read_stays(drawing_model: Model) -> None:
+    heard: list[str] = []
+    table = pa.table({"picture": [b"no picture", None], "name": ["big red square", "tiny blue bar"]})
+    filled = drawing_model.fill(table, columns=["picture", "colour"], note=heard.append)
+    assert filled.column("picture")[0].as_py() == b"no picture" and filled.column("picture")[1].as_py().startswith(b"\x89PNG")
+    assert filled.column("colour").null_count == 0 and any("picture" in words and "row 0" in words for words in heard)
+    assert drawing_model.fill(table.slice(0, 0)).num_rows == 0
+    with pytest.raises(UserError, match="Rename"):
+        drawing_model.fill(filled)
+    with pytest.raises(UserError, match="colou"):
+        drawing_model.fill(table, columns=["colou"])
+
+
+def test_columns_said_together_see_one_another_only_jointly(drawing_model: Model) -> None:
+    rows = tiny_table(4)
+    apart = drawing_model.generate_together(rows, ["name", "picture"], ["tone"], seed=1)
+    joint = drawing_model.generate_together(rows, ["name", "picture"], ["tone"], seed=1, jointly=True)
+    assert [row["name"] for row in apart] == [row["name"] for row in joint]
+    assert all(a["picture"] != b["picture"] for a, b in zip(apart, joint, strict=True) if a["name"])
+    with pytest.raises(UserError, match="either asked or seen"):
+        drawing_model.generate_together(rows, ["name"], ["name"])
+
+
+def test_the_commands_write_tables(drawing_model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "t.parquet"
+    pq.write_table(gapped(), source)
+    write_filled(drawing_model, str(source), tmp_path / "filled.parquet", None, False, 0)
+    assert pq.read_table(tmp_path / "filled.parquet").column("name").null_count == 0 and "name 2" in capsys.readouterr().out
+    with pytest.raises(UserError, match="are files"):
+        write_filled(drawing_model, str(source), tmp_path / "filled.csv", None, False, 0)
+    pq.write_table(gapped().select(["name", "colour", "width"]), source)
+    write_filled(drawing_model, str(source), tmp_path / "filled.csv", None, False, 0)
+    text = (tmp_path / "filled.csv").read_text(encoding="utf-8").splitlines()
+    assert len(text) == 7 and '""column"": ""name""' in text[1]
+    write_filled(drawing_model, str(source), tmp_path / "filled.jsonl", None, False, 0)
+    row = json.loads((tmp_path / "filled.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert row["filled"][0]["column"] == "name"
+    write_together(drawing_model, str(source), ["picture", "name"], tmp_path / "both.parquet", ["colour"], True, 0)
+    both = pq.read_table(tmp_path / "both.parquet")
+    assert both.column_names == ["picture", "name"] and both.num_rows == 6
+    with pytest.raises(UserError, match="series"):
+        write_together(drawing_model, str(source), ["curve", "name"], tmp_path / "both.csv", ["colour"], True, 0)
+
+
+def test_cells_that_do_not_fit_the_type_find_another() -> None:
+    from sensorium.fill import typed
+
+    assert typed([1, 2.5], pa.int64()).type == pa.float64()
+    assert typed(["2024-05", None], pa.timestamp("us"))[0].as_py().month == 5
+    assert typed(["2024", None], pa.date32())[0].as_py().year == 2024
+    assert typed([b"x", {"bytes": b"y", "path": "p"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))[0].as_py()["bytes"] == b"x"
+    assert typed([1, "a", np.float64(2)], None).type == pa.string()
