@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,16 @@ def run(main: Callable[[], None]) -> None:
         raise SystemExit(2) from None
 
 
-def arguments(words: str | None, minutes: float) -> argparse.Namespace:
-    """What every example can be told on its command line."""
+def arguments(words: str | None, minutes: float, choices: Mapping[str, Sequence[str]] = MappingProxyType({})) -> argparse.Namespace:
+    """What every example can be told on its command line, and its own ``choices``, the first one by default."""
     parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=minutes, help="how long a model is trained")
     parser.add_argument("--epochs", type=float, help="or how many passes over the rows, which no load of the machine changes")
     parser.add_argument("--rows", type=int, help="only the beginning of the table")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for the table and the runs; a temporary one by default")
+    for name, possible in choices.items():
+        parser.add_argument(f"--{name}", choices=possible, default=possible[0])
     parser.add_argument("settings", nargs="*", help="settings, as train.lr=0.001")
     return parser.parse_args()
 
@@ -53,9 +56,9 @@ def build(name: str, given: argparse.Namespace) -> Table:
 
 
 def fit(table: Table, target: str, given: argparse.Namespace, run: str, settings: Sequence[str] = ()) -> Model:
-    """A model of the table, in a folder of its own."""
+    """A model of the table, in a folder of its own; ``target`` may be empty."""
     length = {"epochs": given.epochs} if given.epochs else {"minutes": given.minutes}
-    return Model.fit(table, target=target, out=given.out / run, seed=given.seed,
+    return Model.fit(table, target=target or (), out=given.out / run, seed=given.seed,
                      settings=["trackers=none", *settings, *given.settings], **length)
 
 

@@ -6,6 +6,7 @@ It knows tables, batches and the network, no file format of answers. A column th
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -180,6 +181,25 @@ class Rows:
                 said = self.network.say(encoded, column, seen, part, generator, again if samples > 1 else None, way, **options)
             cells += [modality.decode(tokens) if np.isfinite(tokens).all() else None for tokens in plain(said.tokens)]
         return [cells[row * samples : (row + 1) * samples] for row in range(len(asked))]
+
+    @torch.inference_mode()
+    def go_on(self, column: str, horizon: int, seen: Sequence[str] | None = None, samples: int = 1, seed: int = 0, **options: Any) -> list[list[Any]]:
+        """The next ``horizon`` steps of each row's own cell of a column, ``samples`` times; none where a row has no such cell."""
+        seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
+        modality, encoded, generator = self.network.modalities[column], self.shown(seen), torch.Generator().manual_seed(seed)
+        result: list[list[Any]] = [[] for _ in range(self.count)]
+        for part in np.array_split(have := np.flatnonzero(self.has(column)), max(1, math.ceil(len(have) * samples / ROWS))):
+            if not len(part):
+                continue
+            cells = [self.cells[column][row] for row in part]
+            given = [x.to(self.device).repeat_interleave(samples, 0) for x in modality.begun(cells, horizon)]
+            again = torch.arange(len(part), device=self.device).repeat_interleave(samples)
+            with autocast(self.precision, self.device):
+                said = self.network.say(encoded, column, seen, torch.from_numpy(part).to(self.device), generator, again, given=tuple(given), **options)
+            for number, tokens in enumerate(plain(said.tokens)):
+                row = number // samples
+                result[part[row]].append(modality.rest(tokens, cells[row], horizon) if np.isfinite(tokens).all() else None)
+        return result
 
     @torch.inference_mode()
     def say(self, column: str, seen: Sequence[str] | None = None, rows: np.ndarray | None = None, seed: int = 0,

@@ -18,19 +18,21 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import digest, whole
 from sensorium.core.parts import name_of
 from sensorium.core.settings import check
+from sensorium.core.settings import schema as settings_of
 from sensorium.data.schema import Schema
 from sensorium.data.table import Table
 from sensorium.fill import fill, together
 from sensorium.inference import Answers, Rows
 from sensorium.layers.memory import Memory
 from sensorium.layers.precision import usable
+from sensorium.modalities import Modality
 from sensorium.network import Network, Unheeded
 from sensorium.report import Evaluation
 from sensorium.train.baselines import Baselines
 from sensorium.train.build import able_to_generate, make_modalities, make_network
 from sensorium.train.loop import mix
 
-FORMAT = 3
+FORMAT = 4
 MEMORY = "memory.safetensors"
 DRAWN = 64
 """Rows that are read at once where cells are drawn, which takes long: what is finished is handed out."""
@@ -259,6 +261,33 @@ class Model:
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
         for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN)):
             yield from part.draw(column, seen, samples, mix(seed, number), generator, **options)
+
+    def forecast(self, rows: Any, column: str, horizon: int, seen: Sequence[str] | None = None, seed: int = 0, samples: int = 1,
+                 note: Callable[[str], None] | None = None, **options: Any) -> list[list[Any]]:
+        """The next ``horizon`` steps of each row's series, from the series so far and the columns ``seen``.
+
+        Returns:
+            for each row ``samples`` continuations, as the column's cells are; none for a row without a series.
+
+        Raises:
+            UserError: a column that can't be continued, or a horizon that is out of range.
+        """
+        self.check_asked(column, seen)
+        generator, modality = self.network.generator(column), self.network.modalities[column]
+        if "given" not in settings_of(generator.sample) or type(modality).begun is Modality.begun:
+            able = [c for c in self.network.drawn_columns if type(self.network.modalities[c]).begun is not Modality.begun]
+            raise UserError(f"'{column}' can't be continued: that takes a series, drawn by flow. Possible: {', '.join(able) or 'none'}.")
+        check(generator.sample, options, f"generate for '{column}'")
+        if samples < 1 or not 0 < horizon < modality.span:
+            raise UserError(f"horizon={horizon}, samples={samples}: needed are at least 1 sample and a horizon of 1 to {modality.span - 1} steps, as "
+                            f"the longest series of '{column}' in training had {modality.span}.")
+        result: list[list[Any]] = []
+        for number, part in enumerate(self.windows(rows, self.network.columns if seen is None else [*seen, column], note, size=DRAWN)):
+            long = sum(len(cell) + horizon > modality.span for cell in part.cells.get(column, []) if cell is not None)
+            if long and note:
+                note(f"column '{column}': of {long} series only the last {modality.span - horizon} steps are looked at, as training saw {modality.span} in all.")
+            result += part.go_on(column, horizon, seen, samples, mix(seed, number), **options)
+        return result
 
     def generate_together(self, rows: Any, columns: Sequence[str], seen: Sequence[str] | None = None, seed: int = 0, jointly: bool = False,
                           note: Callable[[str], None] | None = None) -> list[dict[str, Any]]:

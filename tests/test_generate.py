@@ -20,6 +20,7 @@ from PIL import Image
 from sensorium.core.errors import UserError
 from sensorium.model import Model
 
+
 def test_every_kind_is_drawn_as_the_column_has_it(drawing_model: Model) -> None:
     rows = tiny_table(5)
     picture, *_ = drawing_model.generate(rows, "picture", steps=3)
@@ -144,3 +145,26 @@ def test_numbers_that_are_not_finite_fail_alone(drawing_model: Model, monkeypatc
     monkeypatch.setattr(generator, "clean", broken)
     drawn = drawing_model.generate(tiny_table(3), "picture", steps=2)
     assert drawn[1] is None and drawn[0] is not None and drawn[2] is not None
+
+
+def test_a_series_is_continued(drawing_model: Model, tmp_path: Path) -> None:
+    from sensorium.cli.draw import write_forecast
+
+    rows = pa.table({"curve": [tiny_table(3).column("curve")[0].as_py()[:20], None, tiny_table(3).column("curve")[2].as_py()[:9]], "name": ["a", "b", "c"]})
+    told = drawing_model.forecast(rows, "curve", 5, samples=2, steps=3, seed=1)
+    assert [len(cells) for cells in told] == [2, 0, 2] and all(len(cell) == 5 and len(cell[0]) == 2 for cells in told for cell in cells)
+    assert told[0][0] != told[0][1] and told == drawing_model.forecast(rows, "curve", 5, samples=2, steps=3, seed=1)
+    other = pa.table({"curve": [[[-x for x in step] for step in rows.column("curve")[0].as_py()]], "name": ["a"]})
+    assert drawing_model.forecast(other, "curve", 5, samples=2, steps=3, seed=1)[0] != told[0], "the beginning matters"
+    heard: list[str] = []
+    assert len(drawing_model.forecast(rows, "curve", 30, steps=1, note=heard.append)[0][0]) == 30
+    assert any("last 2 steps" in words for words in heard)
+    for horizon in (0, 32):
+        with pytest.raises(UserError, match="1 to 31"):
+            drawing_model.forecast(rows, "curve", horizon)
+    with pytest.raises(UserError, match="Possible: curve"):
+        drawing_model.forecast(rows, "picture", 3)
+    table = tmp_path / "t.parquet"
+    pq.write_table(rows, table)
+    write_forecast(drawing_model, str(table), "curve", 4, tmp_path / "rest.parquet", None, 0, 1, {"steps": 2})
+    assert pq.read_table(tmp_path / "rest.parquet").column("row").to_pylist() == [0, 2]

@@ -175,6 +175,7 @@ def generate(
     out: Annotated[Path, typer.Option(help="A .parquet, .csv or .jsonl file; for pictures and sounds a .parquet file or a folder.")],
     seen: Seen = None,
     jointly: Annotated[bool, typer.Option("--jointly", help="Of several columns each sees those said before it.")] = False,
+    horizon: Annotated[int, typer.Option(help="Of a series: so many steps that follow on what the row has of it.")] = 0,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     samples: Annotated[int, typer.Option(help="Pictures, sounds or series to draw for each row.")] = 1,
     steps: Annotated[int, typer.Option(help="Steps from noise to a picture, a sound or a series.")] = 20,
@@ -197,7 +198,7 @@ def generate(
     if len(several) != 1:
         from sensorium.cli.draw import write_together
 
-        if media or generator or samples != 1 or temperature or top_p != 1 or beam != 1 or candidates:
+        if media or horizon or generator or samples != 1 or temperature or top_p != 1 or beam != 1 or candidates:
             raise UserError(f"--column {column}: where several columns are asked, --seen, --jointly and --seed are the options. Ask one at a time for more.")
         write_together(model, table, several, out, names(seen), jointly, seed)
         return
@@ -206,18 +207,23 @@ def generate(
     if jointly:
         raise UserError(f"--jointly with one column, '{column}'. Give several: --column {column},another.")
     if column in model.network.drawn_columns:
-        from sensorium.cli.draw import write_drawn
+        from sensorium.cli.draw import write_drawn, write_forecast
 
         if top_p != 1 or beam != 1 or candidates:
             raise UserError(f"--top-p, --beam and --candidates are for text; '{column}' is drawn. Possible: --samples, --generator, and --steps, "
                             "--guidance, --solver for flow, --temperature for the others.")
         if temperature is not None:
             media["temperature"] = temperature
-        write_drawn(model, table, column, out, names(seen), seed, samples, media, generator)
+        if horizon:
+            if generator:
+                raise UserError(f"--horizon with --generator {generator}: a series is continued by the column's first generator. Leave one of them out.")
+            write_forecast(model, table, column, horizon, out, names(seen), seed, samples, media)
+        else:
+            write_drawn(model, table, column, out, names(seen), seed, samples, media, generator)
         return
     check_ending(out)
-    if media or samples != 1 or generator is not None:
-        raise UserError(f"--samples, --generator, --steps, --guidance and --solver are for pictures, sounds and series; '{column}' is a "
+    if media or samples != 1 or generator is not None or horizon:
+        raise UserError(f"--samples, --generator, --horizon, --steps, --guidance and --solver are for pictures, sounds and series; '{column}' is a "
                         f"{model.schema.columns[column].kind}. Leave them out.")
     options = {key: value for key, value, plain in (("temperature", temperature or 0.0, 0.0), ("top_p", top_p, 1.0), ("beam", beam, 1))
                if value != plain}

@@ -71,6 +71,23 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
     typer.echo(f"Wrote {len(records):,} to {out}" + (f"; {failed:,} failed" if failed else ""))
 
 
+def write_forecast(model: Model, source: str, column: str, horizon: int, out: Path, seen: Sequence[str] | None, seed: int, samples: int,
+                   options: dict[str, Any]) -> None:
+    """Continue the series of every row of a table and write what follows.
+
+    Raises:
+        UserError: what was asked can't be done.
+    """
+    check_ending(out)
+    check_folder(out, "--out")
+    check_cells(out, model, [column])
+    told = model.forecast(source, column, horizon, seen, seed, samples, note, **options)
+    records = [{"row": row, "sample": number, "value": cell} for row, cells in enumerate(told) for number, cell in enumerate(cells)]
+    write_table(pa.Table.from_pylist(records), out)
+    lacking = sum(not cells for cells in told)
+    typer.echo(f"Wrote {len(records):,} to {out}" + (f"; {lacking:,} rows have no '{column}' to go on from" if lacking else ""))
+
+
 def write_together(model: Model, source: str, columns: Sequence[str], out: Path, seen: Sequence[str] | None, jointly: bool, seed: int) -> None:
     """Say several columns of every row of a table and write them.
 

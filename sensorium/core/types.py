@@ -18,6 +18,7 @@ class Tokens:
         vocabulary: number of ids, 0 for vectors. Id 0 is padding for sequences, "unseen" for categories.
         width: size of a vector token, 0 for ids.
         ordered: True where each token follows from those before (text), False where all stand side by side.
+        timed: True where they follow one another in time, so that the rest may be asked from a beginning (vectors only).
         end: id that ends a sequence, -1 where there is none.
     """
 
@@ -25,6 +26,7 @@ class Tokens:
     vocabulary: int = 0
     width: int = 0
     ordered: bool = False
+    timed: bool = False
     end: int = -1
 
     def __post_init__(self) -> None:

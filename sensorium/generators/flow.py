@@ -36,17 +36,20 @@ class Flow(Generator):
         depth: the generator's own blocks; expand: hidden size of their feed-forward layers, relative to the width.
         mean, spread: training draws t as the sigmoid of a Gaussian (arXiv 2403.03206, section 3.1).
         least: 1 - t counts at least so much where it is divided by.
+        begun: share of the rows whose beginning training gives, where tokens follow one another in time: what is given is told, and
+            the error of the rest alone is learned from.
     """
 
     draws = True
 
     def __init__(self, tokens: Tokens, width: int, *, depth: int = 4, expand: float = 4.0, mean: float = -0.8, spread: float = 0.8,
-                 least: float = 0.05) -> None:
+                 least: float = 0.05, begun: float = 0.3) -> None:
         super().__init__(tokens, width)
-        at_least("generator.flow", 0, depth=depth, spread=spread)
+        at_least("generator.flow", 0, depth=depth, spread=spread, begun=begun)
         if not 0 < least < 1:
             raise UserError(f"generator.flow.least={least} is no share. Give a number between 0 and 1, for instance 0.05.")
         self.mean, self.spread, self.least = mean, spread, least
+        self.begun = begun if tokens.timed and tokens.length > 1 else 0.0
         self.enter = nn.Linear(tokens.width, width)
         self.positions = nn.Parameter(torch.randn(tokens.length, width) * 0.02)
         self.clock = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
@@ -56,38 +59,45 @@ class Flow(Generator):
         self.leave = nn.Linear(width, tokens.width)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
+        self.told = nn.Parameter(torch.randn(width) * 0.02) if self.begun else None
 
     @classmethod
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.width > 0 and not tokens.ordered
 
     def last(self) -> Iterable[nn.Parameter]:
-        return [self.positions, *(p for layer in (self.enter, self.noisy, self.leave) for p in layer.parameters())]
+        told = [] if self.told is None else [self.told]
+        return [self.positions, *told, *(p for layer in (self.enter, self.noisy, self.leave) for p in layer.parameters())]
 
     # --- training -----------------------------------------------------------------------------------------------------
 
     def drawn(self, target: torch.Tensor) -> torch.Tensor:
-        """Vectors [n, k, width] to [n, k, 2 · width + 1]: beside each its noise and the moment."""
-        t = torch.sigmoid(torch.randn(len(target), 1, 1, device=target.device) * self.spread + self.mean)
-        return torch.cat([target, torch.randn_like(target), t.expand(-1, target.shape[1], -1).to(target.dtype)], -1)
+        """Vectors [n, k, width] to [n, k, 2 · width + 1]: beside each its noise and the moment, 1 where it is given."""
+        n, k, _ = target.shape
+        t = torch.sigmoid(torch.randn(n, 1, 1, device=target.device) * self.spread + self.mean).expand(-1, k, -1)
+        if self.begun:
+            known = torch.randint(1, k, (n, 1), device=target.device) * (torch.rand(n, 1, device=target.device) < self.begun)
+            t = t.masked_fill((torch.arange(k, device=target.device) < known).unsqueeze(-1), 1.0)
+        return torch.cat([target, torch.randn_like(target), t.to(target.dtype)], -1)
 
     def ask(self, target: torch.Tensor) -> torch.Tensor:
-        z, t, _ = self.mixed(target)
-        return self.tokens(z, t)
+        z, t, _, given = self.mixed(target)
+        return self.tokens(z, t, given)
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        z, t, x = self.mixed(target)
-        error = (self.clean(hidden, z, t) - x) / (1 - t).clamp(min=self.least)[:, None, None]
-        return error.square().mean((1, 2))
+        z, t, x, given = self.mixed(target)
+        error = ((self.clean(hidden, z, t) - x) / (1 - t).clamp(min=self.least)[:, None, None]).square().mean(-1)
+        return error.mean(1) if given is None else (error * ~given).sum(1) / (~given).sum(1)
 
-    def mixed(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What ``drawn`` gave as z [n, k, width], t [n] and x [n, k, width], in fp32."""
+    def mixed(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """What ``drawn`` gave as z [n, k, width], t [n], x [n, k, width], in fp32, and which tokens are given [n, k], if any may be."""
         x, noise, t = target.float().split([self.said.width, self.said.width, 1], -1)
-        return t * x + (1 - t) * noise, t[:, 0, 0], x
+        return t * x + (1 - t) * noise, t[:, -1, 0], x, (t == 1).squeeze(-1) if self.begun else None
 
-    def tokens(self, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Noisy vectors at moments [n] as asked tokens [n, k, width]."""
-        return self.enter(z) + self.positions + self.hour(t).unsqueeze(1)
+    def tokens(self, z: torch.Tensor, t: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
+        """Noisy vectors at moments [n] as asked tokens [n, k, width]; ``given``: which of them are as they are, [n, k]."""
+        tokens = self.enter(z) + self.positions + self.hour(t).unsqueeze(1)
+        return tokens if given is None or self.told is None else tokens + given.unsqueeze(-1) * self.told
 
     def hour(self, t: torch.Tensor) -> torch.Tensor:
         """Moments [n] in 0..1 as vectors [n, width]."""
@@ -106,6 +116,7 @@ class Flow(Generator):
     def sample(
         self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
         steps: int = 20, guidance: float = 2.0, solver: Literal["euler", "heun"] = "heun", blank: Trunk | None = None,
+        given: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> Said:
         """Draw the vectors of each row.
 
@@ -115,6 +126,7 @@ class Flow(Generator):
                 velocity with it and ``guidance`` - 1 times its difference to the velocity without. 1: none.
             solver: "heun" looks at each step's end as well, and takes twice as long.
             blank: the trunk where nothing is seen; needed where ``guidance`` isn't 1.
+            given: vectors of which a part is known, [rows, k, width], and which, bool: they stay, and the rest is drawn to go with them.
 
         Returns:
             vectors, not finite where a row's sampling failed; score: minus the loss of what was drawn, with the same noise for all.
@@ -130,11 +142,20 @@ class Flow(Generator):
         if rows == 0:
             return Said(noise, torch.zeros(0, device=device))
 
+        told = None if given is None else given[1].all(-1)
+
         def guess(listener: Trunk, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            return self.clean(listener(self.tokens(z, t), 0), z, t)
+            return self.clean(listener(self.tokens(z, t, told), 0), z, t)
+
+        def kept(z: torch.Tensor, moment: float) -> torch.Tensor:
+            """What is known put in its place: as it is where all of a token is known, as noisy as the rest elsewhere."""
+            if given is None:
+                return z
+            known = torch.where(told.unsqueeze(-1), given[0], moment * given[0] + (1 - moment) * noise)
+            return torch.where(given[1], known, z)
 
         def velocity(z: torch.Tensor, moment: float) -> torch.Tensor:
-            t = torch.full((rows,), moment, device=device)
+            t, z = torch.full((rows,), moment, device=device), kept(z, moment)
             x = guess(trunk, z, t)
             if guidance != 1:
                 without = guess(blank, z, t)
@@ -146,6 +167,7 @@ class Flow(Generator):
             first = velocity(z, now)
             ahead = z + (then - now) * first
             z = ahead if solver == "euler" or then == 1 else z + (then - now) / 2 * (first + velocity(ahead, then))
+        z = kept(z, 1.0)
         judge = torch.Generator().manual_seed(0)
         same, score = torch.randn(1, *z.shape[1:], generator=judge).to(device), torch.zeros(rows, device=device)
         for moment in MOMENTS:

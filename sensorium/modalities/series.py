@@ -213,7 +213,7 @@ class Series(Modality):
 
     def tokens(self) -> Tokens:
         """Stretches of 16 steps, up to the longest series: each step's values and, in -1..1, whether they are there."""
-        return Tokens(length=self.span // STRIDE, width=STRIDE * 2 * max(self.channels, 1))
+        return Tokens(length=self.span // STRIDE, width=STRIDE * 2 * max(self.channels, 1), timed=True)
 
     def target(self, cells: Cells) -> torch.Tensor:
         """Values before augmentation, in spreads of their channel, [n, span / 16, 16 · 2 · channels]."""
@@ -226,9 +226,30 @@ class Series(Modality):
         """Stretches [span / 16, 16 · 2 · channels] to a series as the column has them, None at gaps; it ends where nothing more is."""
         values, there = np.split(np.asarray(tokens, np.float64).reshape(self.span, -1), 2, -1)
         there = there > min(0.0, there.max() - 1e-9)
-        steps = int(np.flatnonzero(there.any(1)).max(initial=0)) + 1
-        values = (values * (self.std if self.channels else 1) + (self.mean if self.channels else 0))[:steps]
-        cells = np.where(there[:steps], values, None)
+        return self._written(values, there, 0, int(np.flatnonzero(there.any(1)).max(initial=0)) + 1)
+
+    def begun(self, cells: Sequence[np.ndarray], horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Beginnings and the ``horizon`` steps to come: that these are there is known, and that nothing is after them."""
+        cells = [cell[-(self.span - horizon) :] if horizon < self.span else cell[:0] for cell in cells]
+        known = np.zeros((len(cells), self.span, 2, max(self.channels, 1)), bool)
+        values = np.zeros(known.shape, np.float32)
+        for row, have, cell in zip(values, known, cells, strict=True):
+            row[: len(cell), 0], here = np.split(cell, 2, 1)
+            row[:, 1], row[: len(cell), 1], row[len(cell) : len(cell) + horizon, 1] = -1, 2 * here - 1, 1
+            have[: len(cell), 0], have[:, 1] = True, True
+        shape = (len(cells), self.span // STRIDE, -1)
+        return torch.from_numpy(values).reshape(shape), torch.from_numpy(known).reshape(shape)
+
+    def rest(self, tokens: np.ndarray, cell: np.ndarray, horizon: int) -> list[Any]:
+        """The ``horizon`` steps of a said segment that follow on the prepared ``cell``, as the column has them."""
+        values = np.split(np.asarray(tokens, np.float64).reshape(self.span, -1), 2, -1)[0]
+        start = min(len(cell), self.span - horizon)
+        return self._written(values, np.ones(values.shape, bool), start, start + horizon)
+
+    def _written(self, values: np.ndarray, there: np.ndarray, start: int, end: int) -> list[Any]:
+        """Some steps of values in spreads as the column has them, None at gaps."""
+        values = values * (self.std if self.channels else 1) + (self.mean if self.channels else 0)
+        cells = np.where(there, values, None)[start:end]
         cells = cells[:, 0] if self.flat else cells if self.time_first else cells.T
         return cells.tolist()
 

@@ -103,3 +103,41 @@ def test_options_out_of_range_are_refused(learned: tuple[Flow, Hears, torch.Tens
 def test_settings_out_of_range_are_refused(least: float) -> None:
     with pytest.raises(UserError, match="least"):
         Flow(KIND, WIDTH, least=least)
+
+
+@pytest.fixture(scope="module")
+def continuing() -> Flow:
+    """A flow that has learned segments whose tokens are all alike, the beginning given now and then."""
+    torch.manual_seed(0)
+    flow = Flow(Tokens(length=4, width=6, timed=True), WIDTH, depth=2, begun=0.5)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=3e-3)
+    for _ in range(400):
+        drawn = flow.drawn((torch.rand(32, 1, 1) * 2 - 1).expand(-1, 4, 6))
+        loss = flow.loss(flow.ask(drawn), drawn).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return flow.eval()
+
+
+def test_the_rest_goes_with_the_beginning_that_is_given(continuing: Flow) -> None:
+    level = torch.linspace(-0.8, 0.8, 8)[:, None, None].expand(-1, 4, 6)
+    known = torch.zeros(8, 4, 6, dtype=torch.bool)
+    known[:, 0], known[:, 1, :3] = True, True
+    said = continuing.sample(lambda tokens, start: tokens, 8, CPU, torch.Generator().manual_seed(0), given=(level, known)).tokens
+    assert torch.equal(said[known], level[known]) and torch.isfinite(said).all()
+    assert (said - level)[:, 2:].abs().mean() < 0.15
+    free = continuing.sample(lambda tokens, start: tokens, 8, CPU, torch.Generator().manual_seed(0)).tokens
+    assert (free - level)[:, 2:].abs().mean() > 0.3, "without a beginning the level is anyone's guess"
+
+
+def test_only_what_is_not_given_is_learned_from(continuing: Flow) -> None:
+    torch.manual_seed(0)
+    drawn = continuing.drawn(torch.randn(64, 4, 6))
+    given = drawn[..., -1] == 1
+    assert 0.3 < given.any(1).float().mean() < 0.7 and not given[:, -1].any()
+    assert torch.equal(given, given.cumprod(1).bool()), "what is given is a beginning"
+    hidden = torch.randn(64, 4, WIDTH)
+    other = drawn.clone()
+    other[..., 6:12] = torch.where(given.unsqueeze(-1), torch.randn(64, 4, 6), drawn[..., 6:12])  # the noise of what is given
+    assert torch.allclose(continuing.loss(hidden, drawn), continuing.loss(hidden, other))
