@@ -21,6 +21,7 @@ from sensorium.core.settings import check
 from sensorium.core.settings import schema as settings_of
 from sensorium.data.schema import Schema
 from sensorium.data.table import Table
+from sensorium.explain import Why, explain
 from sensorium.fill import fill, together
 from sensorium.inference import Answers, Rows
 from sensorium.layers.memory import Memory
@@ -287,6 +288,25 @@ class Model:
             if long and note:
                 note(f"column '{column}': of {long} series only the last {modality.span - horizon} steps are looked at, as training saw {modality.span} in all.")
             result += part.go_on(column, horizon, seen, samples, mix(seed, number), **options)
+        return result
+
+    def explain(self, rows: Any, column: str, cells: Sequence[Any], seen: Sequence[str] | None = None, among: Any = None, seed: int = 0,
+                generator: str | None = None, note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None) -> list[Why | None]:
+        """Why each row's cell of ``column`` was said: the share that each seen column had in it, how much worse its parts would be without each
+        part of a seen cell, and the nearest cells of ``among``, which should be the table that the run was trained on.
+
+        ``cells``: one for each of ``rows``, as ``generate`` and ``predict`` gave them, from ``seen`` and by ``generator``.
+        """
+        self.check_asked(column, seen)
+        self.network.generator(column, generator)
+        wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
+        known = None if among is None else self.rows(among, [column])
+        result: list[Why | None] = []
+        for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN)):
+            here = cells[len(result) : len(result) + part.count]
+            if len(here) != part.count:
+                raise UserError(f"{len(cells)} cells to explain, but more rows. Give one cell for each row, None for those to leave out.")
+            result += explain(part, column, here, wanted, generator, mix(seed, number), known, done)
         return result
 
     def generate_together(self, rows: Any, columns: Sequence[str], seen: Sequence[str] | None = None, seed: int = 0, jointly: bool = False,

@@ -374,6 +374,14 @@ class Network(nn.Module):
         return how.sample(listeners[0], len(rows if again is None else again), rows.device, generator=generator, **options)
 
 
+    def weigh(self, encoded: Mapping[str, Encoded], column: str, seen: Sequence[str], rows: torch.Tensor, target: torch.Tensor,
+              way: str | None = None) -> torch.Tensor:
+        """The loss [n, tokens] of a segment of ``column`` that is known, from what some rows have of ``seen``."""
+        generator, overview = self.generator(column, way), self.overview(encoded, seen, rows)
+        hidden, = self.trunk(self.seen(encoded, seen, rows), [self.ask(column, target, overview, way)], [generator.causal])
+        return generator.each(hidden, target)
+
+
 class Listener:
     """The trunk as a generator sees it: asked tokens in, hidden out; what was seen is run once and remembered.
 

@@ -175,6 +175,8 @@ def generate(
     out: Annotated[Path, typer.Option(help="A .parquet, .csv or .jsonl file; for pictures and sounds a .parquet file or a folder.")],
     seen: Seen = None,
     jointly: Annotated[bool, typer.Option("--jointly", help="Of several columns each sees those said before it.")] = False,
+    explain: Annotated[Path | None, typer.Option(help="Also write why each cell is as it is, to this .html or .json file.")] = None,
+    among: Annotated[str | None, typer.Option(help="With --explain: the table the run was trained on, to look for near copies in.")] = None,
     horizon: Annotated[int, typer.Option(help="Of a series: so many steps that follow on what the row has of it.")] = 0,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     samples: Annotated[int, typer.Option(help="Pictures, sounds or series to draw for each row.")] = 1,
@@ -193,6 +195,12 @@ def generate(
     from sensorium.model import Model
 
     model = Model.load(run)
+    if explain is not None:
+        check_ending(explain, ".html", ".json", only=True, option="--explain")
+        if horizon or jointly or len(names(column) or []) != 1:
+            raise UserError("--explain is for one column that is said from others. Leave --horizon and --jointly out.")
+    elif among is not None:
+        raise UserError(f"--among {among} says where to look for near copies: give --explain FILE as well.")
     media = {key: value for key, value, plain in (("steps", steps, 20), ("guidance", guidance, 2.0), ("solver", solver, "heun")) if value != plain}
     several = names(column) or []
     if len(several) != 1:
@@ -207,7 +215,7 @@ def generate(
     if jointly:
         raise UserError(f"--jointly with one column, '{column}'. Give several: --column {column},another.")
     if column in model.network.drawn_columns:
-        from sensorium.cli.draw import write_drawn, write_forecast
+        from sensorium.cli.draw import write_drawn, write_forecast, write_why
 
         if top_p != 1 or beam != 1 or candidates:
             raise UserError(f"--top-p, --beam and --candidates are for text; '{column}' is drawn. Possible: --samples, --generator, and --steps, "
@@ -219,7 +227,9 @@ def generate(
                 raise UserError(f"--horizon with --generator {generator}: a series is continued by the column's first generator. Leave one of them out.")
             write_forecast(model, table, column, horizon, out, names(seen), seed, samples, media)
         else:
-            write_drawn(model, table, column, out, names(seen), seed, samples, media, generator)
+            drawn = write_drawn(model, table, column, out, names(seen), seed, samples, media, generator)
+            if explain is not None:
+                write_why(model, table, column, [cells[0] if cells else None for cells in drawn], explain, names(seen), among, seed, generator)
         return
     check_ending(out)
     if media or samples != 1 or generator is not None or horizon:
@@ -230,8 +240,13 @@ def generate(
     if (options or candidates > 1) and column in model.network.asked_columns and not model.network.generator(column).causal:
         raise UserError(f"--temperature, --top-p, --beam and --candidates are for text; '{column}' is a {model.schema.columns[column].kind}. "
                         "Leave them out: its likeliest value is said.")
-    write_table(model.predict(table, column, names(seen), seed, note, candidates, **options), out)
+    said = model.predict(table, column, names(seen), seed, note, candidates, **options)
+    write_table(said, out)
     typer.echo(f"Wrote {out}")
+    if explain is not None:
+        from sensorium.cli.draw import write_why
+
+        write_why(model, table, column, said.column("value").to_pylist(), explain, names(seen), among, seed)
 
 
 @app.command()

@@ -7,23 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from sensorium.cli.files import check_ending, check_folder, write_table
+from sensorium.cli.files import asked_for, check_ending, check_folder, write_json, write_table
 from sensorium.cli.show import note
-from sensorium.core.errors import UserError
+from sensorium.core.errors import BadCell, UserError
 from sensorium.core.files import whole
 
 if TYPE_CHECKING:
     from sensorium.model import Model
 
+EXPLAINED = 24
+"""Rows of a table that are explained, as each is asked many times."""
+
 
 def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequence[str] | None, seed: int, samples: int,
-                options: dict[str, Any], generator: str | None = None) -> None:
-    """Draw a column of every row of a table and write it; what is finished is kept when interrupted.
+                options: dict[str, Any], generator: str | None = None) -> list[list[Any]]:
+    """Draw a column of every row of a table, write it and give it back; what is finished is kept when interrupted.
 
     Raises:
         UserError: what was asked can't be done.
@@ -42,11 +46,12 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
         check_ending(out)
         if out.suffix == ".csv":
             raise UserError(f"--out {out}: a series can't stand in a cell of .csv. Give a .parquet or a .jsonl file.")
-    table, records, failed = open_table(source), [], 0
+    table, records, failed, kept = open_table(source), [], 0, []
     drawn = model.draw(table, column, seen, seed, samples, note, generator, **options)
     try:
         with Progress(console=Console(stderr=True), transient=True) as shown:
             for row, cells in enumerate(shown.track(drawn, total=table.rows, description=f"Drawing {column}")):
+                kept.append(cells)
                 for number, cell in enumerate(cells):
                     if cell is None:
                         failed += 1
@@ -69,6 +74,44 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
         elif records:
             write_table(pa.Table.from_pylist(records), out)
     typer.echo(f"Wrote {len(records):,} to {out}" + (f"; {failed:,} failed" if failed else ""))
+    return kept
+
+
+def write_why(model: Model, source: str, column: str, cells: Sequence[Any], out: Path, seen: Sequence[str] | None, among: str | None,
+              seed: int, generator: str | None = None) -> None:
+    """Explain said cells, one for each of a table's first rows, as a page or as JSON.
+
+    Raises:
+        UserError: what was asked can't be done.
+    """
+    from sensorium.model import open_table
+    from sensorium.report.why import Explained, write_page
+
+    check_folder(out, "--explain")
+    table, known = open_table(source), None if among is None else open_table(among)
+    some = table.select(np.arange(min(len(cells), EXPLAINED)))
+    cells = cells[: some.rows]
+    if len(cells) < table.rows:
+        note(f"Explained are the first {len(cells)} rows.")
+    with Progress(console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("Explaining", total=len(cells))
+        whys = model.explain(some, column, cells, seen, known, seed, generator, note, lambda rows: shown.advance(task, rows))
+    for row, why in enumerate(whys):
+        if why is not None and why.copied:
+            note(f"row {row}: nearly a copy of row {why.nearest[0][0]} of '{known.name}'.")
+    if out.suffix == ".json":
+        write_json(out, [None if why is None else {"row": row, **why.to_json()} for row, why in enumerate(whys)])
+    else:
+        def show(of: Any, row: int, name: str) -> str:
+            modality = model.network.modalities[name]
+            cell = next(of.cells(of.take([row], [name]), name, modality.media), None)
+            return "" if cell is None or isinstance(cell, BadCell) else modality.show(cell)
+
+        entries = [Explained(row, model.network.modalities[column].show(cells[row]), {c: show(some, row, c) for c in why.shares}, why.to_json(),
+                             [show(known, near, column) for near, _ in why.nearest]) for row, why in enumerate(whys) if why is not None]
+        with asked_for(out) as part:
+            part.write_text(write_page(column, model.schema.columns[column].kind, entries), encoding="utf-8")
+    typer.echo(f"Wrote {out}")
 
 
 def write_forecast(model: Model, source: str, column: str, horizon: int, out: Path, seen: Sequence[str] | None, seed: int, samples: int,

@@ -17,10 +17,11 @@ from sensorium.core.files import json_text, whole
 ENDINGS = (".parquet", ".csv", ".jsonl")
 
 
-def check_ending(path: Path, *more: str) -> None:
-    """Refuse a file ending that can't be written, before any long work."""
-    if path.suffix not in (*ENDINGS, *more):
-        raise UserError(f"--out {path} ends in '{path.suffix}'. Possible: {', '.join((*ENDINGS, *more))}.")
+def check_ending(path: Path, *more: str, only: bool = False, option: str = "--out") -> None:
+    """Refuse a file ending that can't be written, before any long work; ``only``: those of tables can't."""
+    possible = more if only else (*ENDINGS, *more)
+    if path.suffix not in possible:
+        raise UserError(f"{option} {path} ends in '{path.suffix}'. Possible: {', '.join(possible)}.")
 
 
 def check_folder(path: Path, option: str) -> None:

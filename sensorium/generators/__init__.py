@@ -75,6 +75,10 @@ class Generator(nn.Module, abc.ABC):
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss of each row, [n], from what the trunk gave at the asked tokens."""
 
+    def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss of each token of each row, [n, k], whose mean over the tokens that are there is ``loss``; where it has no parts, [n, 1]."""
+        return self.loss(hidden, target).unsqueeze(1)
+
     @abc.abstractmethod
     def sample(self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None,
                **options: object) -> Said:

@@ -67,6 +67,11 @@ class Autoregressive(Generator):
         logits = F.linear(hidden, self.table.to(hidden.dtype), self.bias.to(hidden.dtype)).float()
         return logits.index_fill(-1, torch.tensor([PAD], device=logits.device), float("-inf"))
 
+    def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        real = target != PAD
+        lost = F.cross_entropy(self.logits(hidden).flatten(0, 1), target.flatten().clamp(min=1), reduction="none").view(target.shape) * real
+        return lost * (target.shape[1] / real.sum(1, keepdim=True).clamp_min(1))
+
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         real = target != PAD
         at, count = places(real)

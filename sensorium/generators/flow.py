@@ -85,9 +85,12 @@ class Flow(Generator):
         return self.tokens(z, t, given)
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return self.each(hidden, target).mean(1)
+
+    def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         z, t, x, given = self.mixed(target)
         error = ((self.clean(hidden, z, t) - x) / (1 - t).clamp(min=self.least)[:, None, None]).square().mean(-1)
-        return error.mean(1) if given is None else (error * ~given).sum(1) / (~given).sum(1)
+        return error if given is None else error * ~given * (given.shape[1] / (~given).sum(1, keepdim=True))
 
     def mixed(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """What ``drawn`` gave as z [n, k, width], t [n], x [n, k, width], in fp32, and which tokens are given [n, k], if any may be."""

@@ -115,6 +115,10 @@ class Modality(abc.ABC):
         """What is measured on this column: cells of the table against said ones."""
         return {}
 
+    def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """The parts of a read cell that can be left out: for each its name, and the read cell without it. Default: none."""
+        return []
+
     def sketch(self, cells: Sequence[np.ndarray]) -> np.ndarray | None:
         """Prepared cells as unit vectors [n, any], float32, by which they are alike before anything is learned (a text's words); zeros
         where there is nothing to tell. None: such cells have no sketch, which is the default."""

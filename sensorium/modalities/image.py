@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -50,6 +51,9 @@ LARGE = 2_000_000
 
 EARLY = 3
 """Layers of the stem whose feature maps are restyled: what they see is how a thing is drawn, rather than what it is."""
+
+GRID = 6
+"""Lines and columns of parts that a picture is taken to have."""
 
 MARGIN = 8
 """What differs less from white is margin."""
@@ -145,6 +149,15 @@ class Image(Modality):
             BadCell: not a picture, cut short, more than ``max_pixels``, or a decompression bomb.
         """
         return square(cell, self.size, self.max_pixels, self.trim)
+
+    def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """The squares of a grid of ``GRID`` by ``GRID``, each made white, by line and column from the top left, counted from 1."""
+        edges, result = np.linspace(0, self.size, GRID + 1).round().astype(int), []
+        for line, column in itertools.product(range(GRID), range(GRID)):
+            rest = read.copy()
+            rest[edges[line] : edges[line + 1], edges[column] : edges[column + 1]] = 255
+            result.append((f"{line + 1},{column + 1}", rest))
+        return result
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``pixels`` uint8 [n, 3, size, size], channels last in memory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -102,6 +103,18 @@ class Series(Modality):
             raise BadCell("the series is empty" if not flat.size else "the series is nothing but gaps")
         sizes = (len(values), values.shape[1] if values.ndim == 2 else 0)
         return np.concatenate([np.asarray(sizes, np.float32), flat])
+
+    def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """Channels, each made a gap, and tenths of the time."""
+        values, result = self._oriented(read), []
+        edges = np.unique(np.linspace(0, len(values), 11).round().astype(int))
+        cuts = [(f"channel {channel}", (slice(None), channel)) for channel in range(values.shape[1] if values.shape[1] > 1 else 0)]
+        for name, cut in [*cuts, *((f"step {start}", (slice(start, end), slice(None))) for start, end in itertools.pairwise(edges.tolist()))]:
+            rest = values.copy()
+            rest[cut] = np.nan
+            back = rest if self.time_first or not int(read[1]) else rest.T
+            result.append((name, np.concatenate([read[:2], back.ravel()])))
+        return result
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         """The order of dimensions, the longest length, the number of channels, and each channel's median and spread (IQR / 1.349)."""

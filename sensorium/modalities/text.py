@@ -10,6 +10,7 @@ import html
 import json
 import math
 import os
+import re
 import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,8 @@ HASHED = 128
 """Places for words, and as many for letter trigrams, in the baselines' features."""
 START = 0.1
 """Deviation of a new word's and a new trigram's vector: small, so that what is learned of a rare word soon outweighs it."""
+PARTS = 24
+"""Words that are left out one by one, at most."""
 SKETCHED = 256
 """Places for words and letter trigrams together in a sketch."""
 
@@ -167,6 +170,12 @@ class Text(Modality):
         order = kept.to(torch.int8).argsort(dim=1, descending=True, stable=True)
         short = ids.masked_fill(~kept, PAD).gather(1, order)[:, : recurring(int(lengths.max()) if len(ids) else 1)]
         return {**cells, "ids": short, "length": lengths, "whole": ids}
+
+    def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """The text's words, the first ``PARTS`` of them."""
+        words = list(re.finditer(r"\S+", read.tobytes().decode("utf-8", "replace")))
+        text = words[0].string if words else ""
+        return [(word.group(), self.read((text[: word.start()] + text[word.end() :]).strip())) for word in words[:PARTS]]
 
     def stem(self, width: int) -> Stem:
         return _TextStem(width, self.span, [b""] * SPECIAL + self.spelled(), self.buckets if self.spelling else 0)

@@ -1,0 +1,193 @@
+"""Why this cell? What each seen column, and each part of a seen cell, had in a cell that was said; and the training cells it is nearest to.
+
+A model that answers from any columns needs no surrogate: it is asked again without a column, or with a cell that lacks a word or a patch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensorium.data.batch import collate
+from sensorium.inference import Rows
+from sensorium.layers.precision import autocast
+
+EXACT = 6
+"""Columns up to which all subsets are asked; of more, orders are drawn."""
+ORDERS = 32
+"""Orders that are drawn then, half of them the reverse of the others."""
+DRAWS = 8
+"""Moments and noises at which a drawn cell is looked at, the same for all that is compared."""
+NEAREST, AROUND = 3, 50
+"""Training cells that are shown, and those whose mean distance says what is near."""
+COPY = 0.5
+"""A cell is nearly a copy of a training cell that is so much nearer than those around it (Carlini et al. 2023, arXiv 2301.13188, section 4)."""
+
+
+@dataclasses.dataclass
+class Why:
+    """Of one said cell.
+
+    Attributes:
+        nothing, everything: minus its loss where nothing and where all that the row has is seen. For texts, categories and codes that is a
+            mean log-probability in nats; for what is drawn by flow minus the error of the velocity.
+        shares: for each seen column its Shapley value (arXiv 1705.07874, equation 8): they add up to ``everything`` - ``nothing``.
+        parts: for each seen column whose cell has parts their names, and how much worse each token of the said cell is without each,
+            [parts, tokens].
+        nearest: rows of the table looked among, nearest first, with their distance relative to the mean of those around.
+        copied: the nearest is so near that the cell is nearly a copy of it.
+    """
+
+    nothing: float
+    everything: float
+    shares: dict[str, float]
+    parts: dict[str, tuple[list[str], np.ndarray]]
+    nearest: list[tuple[int, float]]
+    copied: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "nothing": self.nothing, "everything": self.everything, "shares": self.shares,
+            "parts": {column: {"names": names, "worse": np.round(worse, 4).tolist()} for column, (names, worse) in self.parts.items()},
+            "nearest": [{"row": row, "distance": distance} for row, distance in self.nearest], "copied": self.copied,
+        }
+
+
+class Witness:
+    """Said cells of one column, each of one row, and how likely they are under any seen columns.
+
+    Args:
+        rows: what the rows show. column, way: what was said, and by which generator. cells: one for each of ``rows``; those that are None or
+            can't be read have no explanation.
+    """
+
+    def __init__(self, rows: Rows, column: str, cells: Sequence[Any], way: str | None = None, seed: int = 0) -> None:
+        self.rows, self.column, self.way = rows, column, way
+        network, said = rows.network, rows.having(column, np.arange(rows.count), cells)
+        self.index = np.flatnonzero(said.has(column))
+        self.prepared = [said.cells[column][row] for row in self.index]
+        if not len(self.index):
+            return
+        batch = collate(network.modalities, {column: self.prepared}, len(self.index)).to(rows.device)
+        target = network.modalities[column].target(batch.cells[column])
+        self.draws = DRAWS if column in network.drawn_columns else 1
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.targets = [network.generator(column, way).drawn(target) for _ in range(self.draws)]
+
+    @torch.inference_mode()
+    def weigh(self, seen: Sequence[str], rows: Rows | None = None, which: np.ndarray | None = None) -> np.ndarray:
+        """Minus the loss of each token [n, tokens] where the columns ``seen`` are; ``rows`` may show other cells than the witness's own, and
+        ``which`` say of which of the said cells they are."""
+        rows, which = rows or self.rows, np.arange(len(self.index)) if which is None else which
+        encoded, total = rows.shown(seen), None
+        at = torch.from_numpy(self.index[which] if rows is self.rows else np.arange(len(which))).to(rows.device)
+        for target in self.targets:
+            with autocast(rows.precision, rows.device):
+                each = rows.network.weigh(encoded, self.column, seen, at, target[torch.from_numpy(which).to(rows.device)], self.way)
+            total = each if total is None else total + each
+        return -(total / self.draws).float().cpu().numpy()
+
+
+def explain(rows: Rows, column: str, cells: Sequence[Any], seen: Sequence[str] | None = None, way: str | None = None, seed: int = 0,
+            among: Rows | None = None, done: Callable[[int], None] | None = None) -> list[Why | None]:
+    """Why each row's said cell of ``column`` is as it is.
+
+    Args:
+        rows: what was shown. cells: what was said, one for each row; None has no explanation.
+        seen: columns that could be looked at, all others by default. way: the generator that said it.
+        among: rows of the training table, for the nearest; those without the column are left out.
+        done: hears how many rows were explained.
+    """
+    witness = Witness(rows, column, cells, way, seed)
+    result: list[Why | None] = [None] * rows.count
+    if not len(witness.index):
+        return result
+    columns = [c for c in (rows.network.columns if seen is None else seen) if c != column and rows.has(c).any()]
+    shares, nothing, everything = shapley(witness, columns, seed)
+    near = nearest(witness, among) if among is not None else [[] for _ in witness.index]
+    for place, row in enumerate(witness.index.tolist()):
+        here = [c for c in columns if rows.has(c)[row]]
+        parts = {c: worse for c in here if (worse := without_parts(witness, place, c, here)) is not None}
+        result[row] = Why(float(nothing[place]), float(everything[place]), {c: float(shares[c][place]) for c in here}, parts, near[place],
+                          bool(near[place]) and near[place][0][1] < COPY)
+        if done:
+            done(1)
+    return result
+
+
+def shapley(witness: Witness, columns: Sequence[str], seed: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """For each column its share in every said cell [n]; and the worth of nothing and of everything."""
+    known: dict[frozenset[str], np.ndarray] = {}
+
+    def worth(seen: frozenset[str]) -> np.ndarray:
+        if seen not in known:
+            known[seen] = witness.weigh([c for c in columns if c in seen]).mean(1)
+        return known[seen]
+
+    count, shares = len(columns), {c: np.zeros(len(witness.index)) for c in columns}
+    if count <= EXACT:
+        for column in columns:
+            others = [c for c in columns if c != column]
+            for size in range(count):
+                weight = math.factorial(size) * math.factorial(count - size - 1) / math.factorial(count)
+                for some in itertools.combinations(others, size):
+                    shares[column] += weight * (worth(frozenset(some) | {column}) - worth(frozenset(some)))
+    else:
+        rng = np.random.default_rng(seed)
+        orders = [rng.permutation(columns).tolist() for _ in range(ORDERS // 2)]
+        for order in [*orders, *(order[::-1] for order in orders)]:
+            for number, column in enumerate(order):
+                shares[column] += (worth(frozenset(order[: number + 1])) - worth(frozenset(order[:number]))) / ORDERS
+    return shares, worth(frozenset()), worth(frozenset(columns))
+
+
+def without_parts(witness: Witness, place: int, column: str, seen: Sequence[str]) -> tuple[list[str], np.ndarray] | None:
+    """How much worse each token of a said cell is without each part of its row's ``column``; None where that has fewer than two."""
+    rows, row = witness.rows, int(witness.index[place])
+    modality, read = rows.network.modalities[column], rows.read[column][row]
+    parts = modality.parts(read)
+    if len(parts) < 2:
+        return None
+    count = 1 + len(parts)
+    one = Rows(rows.network, {c: [rows.cells[c][row]] * count for c in seen}, {c: [rows.read[c][row]] * count for c in seen}, count)
+    one.precision = rows.precision
+    one.cells[column] = [rows.cells[column][row], *(modality.prepare(rest) if len(rest) else None for _, rest in parts)]
+    worth = witness.weigh(seen, one, np.full(count, place))
+    return [name for name, _ in parts], worth[:1] - worth[1:]
+
+
+def nearest(witness: Witness, among: Rows) -> list[list[tuple[int, float]]]:
+    """For each said cell the nearest cells of ``among``, by the distance of what a generator says or, where that are ids, of gists."""
+    network, column = witness.rows.network, witness.column
+    where = np.flatnonzero(among.has(column))
+    if len(where) < 2:
+        return [[] for _ in witness.index]
+    if network.modalities[column].tokens().width:
+        kept, said = (flat(network, column, cells) for cells in ([among.cells[column][row] for row in where], witness.prepared))
+    elif network.modalities[column].matched:
+        kept = among.lone_gists(column)[1]
+        said = Rows(network, {column: witness.prepared}, {}, len(witness.prepared)).lone_gists(column)[1]
+    else:
+        return [[] for _ in witness.index]
+    result = []
+    for cell in said:
+        distance = np.sqrt(np.square(kept - cell).mean(1))
+        order = np.argsort(distance, kind="stable")
+        usual = max(float(distance[order[1 : 1 + AROUND]].mean()), 1e-9)
+        result.append([(int(where[i]), float(distance[i]) / usual) for i in order[:NEAREST]])
+    return result
+
+
+def flat(network: Any, column: str, cells: Sequence[np.ndarray]) -> np.ndarray:
+    """Prepared cells as one vector each, float32."""
+    parts = [network.modalities[column].target(collate(network.modalities, {column: cells[at : at + 256]}, len(cells[at : at + 256])).cells[column])
+             for at in range(0, len(cells), 256)]
+    return torch.cat(parts).flatten(1).float().numpy()

@@ -1,0 +1,76 @@
+"""The page that says why cells were said: for each its columns' shares, the words and patches that moved it, and the nearest training cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from sensorium.report.page import asset, environment
+
+MAPS = 4
+"""Parts of a cell for which a map of what they moved is drawn, the strongest first."""
+
+
+@dataclasses.dataclass
+class Explained:
+    """One said cell.
+
+    Attributes:
+        row: its number. shown: the cell as HTML that is safe as it is (``Modality.show``), as ``seen`` for each seen column and
+            ``nearest`` for the nearest training cells.
+        why: ``explain.Why`` as JSON.
+    """
+
+    row: int
+    shown: str
+    seen: Mapping[str, str]
+    why: Mapping[str, Any]
+    nearest: Sequence[str]
+
+
+def write_page(column: str, kind: str, entries: Sequence[Explained]) -> str:
+    """The page as HTML."""
+    page = environment().get_template("why.html.jinja")
+    return page.render(column=column, style=Markup(asset("style.css")), entries=[entry(kind, e) for e in entries])
+
+
+def entry(kind: str, e: Explained) -> dict[str, Any]:
+    """What the template shows of one cell."""
+    shares = e.why["shares"]
+    most = max(map(abs, shares.values()), default=0) or 1.0
+    return {
+        "row": e.row, "shown": Markup(e.shown), "nothing": e.why["nothing"], "everything": e.why["everything"], "copied": e.why["copied"],
+        "columns": [{"name": c, "shown": Markup(e.seen[c]), "share": share, "length": 100 * abs(share) / most,
+                     "parts": parts(kind, e.why["parts"].get(c))} for c, share in sorted(shares.items(), key=lambda pair: -pair[1])],
+        "nearest": [{"shown": Markup(shown), **near} for shown, near in zip(e.nearest, e.why["nearest"], strict=True)],
+    }
+
+
+def parts(kind: str, found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A seen cell's parts in their order, and for the strongest the tokens of the said cell that they moved, as a map."""
+    if found is None:
+        return None
+    worse, names = np.array(found["worse"], np.float64), found["names"]
+    mean = worse.mean(1)
+    tint = mean / (np.abs(mean).max() or 1.0)
+    side = math.isqrt(worse.shape[1]) if kind == "image" else 0
+    width = side if side * side == worse.shape[1] and side > 1 else worse.shape[1]
+    most, grid = np.abs(worse).max() or 1.0, all("," in name and name.replace(",", "").isdigit() for name in names)
+    strongest = np.argsort(-np.abs(mean), kind="stable")[:MAPS] if worse.shape[1] > 1 else []
+    return {
+        "names": [{"name": name, "value": value, "tint": colour(t)} for name, value, t in zip(names, mean, tint, strict=True)],
+        "grid": math.isqrt(len(names)) if grid else 0, "width": width,
+        "maps": [{"name": names[i], "cells": [{"tint": colour(value), "value": raw} for value, raw in zip(worse[i] / most, worse[i], strict=True)]}
+                 for i in strongest],
+    }
+
+
+def colour(value: float) -> str:
+    """-1 to 1 as a colour: orange helps, blue hinders."""
+    strength = min(abs(value), 1.0)
+    return f"rgba({'230,120,20' if value > 0 else '40,110,220'},{strength:.2f})"

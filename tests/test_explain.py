@@ -1,0 +1,119 @@
+"""Why a cell was said: shares that add up, exactly, and find what was planted."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import tiny_table
+
+from sensorium.cli.draw import write_why
+from sensorium.core.errors import UserError
+from sensorium.explain import COPY, Witness, explain, shapley
+from sensorium.model import Model
+from sensorium.train.loop import mix
+
+SEEN = ["name", "colour", "width"]
+
+
+def test_shares_add_up_to_what_all_columns_tell_together(drawing_model: Model) -> None:
+    rows = tiny_table(4, gaps=0.0)
+    for column, cells in (("picture", drawing_model.generate(rows, "picture", seen=SEEN, steps=3)), ("name", rows.column("name").to_pylist()),
+                          ("day", rows.column("day").to_pylist()), ("colour", ["red", "blue", "green", "red"])):
+        whys = drawing_model.explain(rows, column, cells, [c for c in SEEN if c != column])
+        for why in whys:
+            assert sum(why.shares.values()) == pytest.approx(why.everything - why.nothing, abs=1e-4)
+            assert set(why.shares) == {c for c in SEEN if c != column}
+
+
+def test_a_share_is_the_mean_over_all_orders(drawing_model: Model) -> None:
+    rows = drawing_model.rows(tiny_table(3, gaps=0.0))
+    witness = Witness(rows, "name", tiny_table(3, gaps=0.0).column("name").to_pylist())
+    columns = ["colour", "width", "tone"]
+    shares, _, _ = shapley(witness, columns, 0)
+    for column in columns:
+        gained = []
+        for order in itertools.permutations(columns):
+            before = list(order[: order.index(column)])
+            gained.append(witness.weigh([*before, column]).mean(1) - witness.weigh(before).mean(1))
+        assert np.allclose(shares[column], np.mean(gained, 0), atol=1e-4)
+
+
+def test_of_many_columns_orders_are_drawn_and_shares_still_add_up(drawing_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sensorium.explain.EXACT", 1)
+    rows = tiny_table(2, gaps=0.0)
+    for why in drawing_model.explain(rows, "name", rows.column("name").to_pylist(), SEEN[1:]):
+        assert sum(why.shares.values()) == pytest.approx(why.everything - why.nothing, abs=1e-4)
+
+
+class Planted:
+    """A witness that knows what each column is worth."""
+
+    index = np.arange(2)
+
+    def weigh(self, seen: Any) -> np.ndarray:
+        worth = 2.0 * ("a" in seen) + 1.0 * ("b" in seen) + 4.0 * ("a" in seen and "c" in seen)
+        return np.full((2, 1), worth)
+
+
+def test_what_two_columns_tell_only_together_is_shared() -> None:
+    shares, nothing, everything = shapley(Planted(), ["a", "b", "c"], 0)  # type: ignore[arg-type]
+    assert nothing[0] == 0 and everything[0] == 7
+    assert (shares["a"][0], shares["b"][0], shares["c"][0]) == pytest.approx((4.0, 1.0, 2.0))
+
+
+def test_a_column_that_a_row_lacks_has_no_share_and_a_failed_cell_no_why(drawing_model: Model) -> None:
+    rows = pa.table({"name": ["big red square", None, "tiny bar"], "colour": ["red", "blue", None]})
+    cells = [*drawing_model.generate(rows, "picture", steps=2)[:2], None]
+    first, second, third = drawing_model.explain(rows, "picture", cells)
+    assert set(first.shares) == {"name", "colour"} and set(second.shares) == {"colour"} and third is None
+    assert drawing_model.explain(rows, "picture", [None, None, b"no picture"]) == [None, None, None]
+    with pytest.raises(UserError, match="one cell for each row"):
+        drawing_model.explain(rows, "picture", cells[:2])
+
+
+def test_parts_are_the_cells_without_them(drawing_model: Model) -> None:
+    rows = tiny_table(2, gaps=0.0)
+    why = drawing_model.explain(rows, "picture", rows.column("picture").to_pylist(), ["name", "tone", "curve"])[0]
+    names, worse = why.parts["name"]
+    assert " ".join(names) == rows.column("name")[0].as_py() and worse.shape == (len(names), 4)
+    assert set(why.parts) == {"name", "tone", "curve"} and np.isfinite(worse).all() and worse.any()
+    other = pa.table({"name": [" ".join(names[1:])], "picture": rows.column("picture")[:1]})
+    there, without = (Witness(drawing_model.rows(table, ["name"]), "picture", other.column("picture").to_pylist(), seed=mix(0, 0)).weigh(["name"])
+                      for table in (rows.slice(0, 1), other))
+    alone = drawing_model.explain(rows.slice(0, 1), "picture", other.column("picture").to_pylist(), ["name"])[0].parts["name"][1]
+    assert np.allclose(alone[0], (there - without)[0], atol=1e-4)
+    image = drawing_model.explain(rows, "name", rows.column("name").to_pylist(), ["picture"])[0]
+    assert len(image.parts["picture"][0]) == 36 and image.parts["picture"][1].shape[1] >= 2
+
+
+def test_a_copy_of_a_training_cell_is_told_from_a_new_one(drawing_model: Model) -> None:
+    table = tiny_table(40, gaps=0.0)
+    known, new = drawing_model.rows(table, ["picture"]), tiny_table(3, seed=9, gaps=0.0)
+    noisy = drawing_model.generate(new, "picture", steps=1)
+    for cells, copied in ((table.column("picture").to_pylist()[5:8], True), (noisy, False)):
+        whys = explain(drawing_model.rows(new, ["name"]), "picture", cells, ["name"], among=known)
+        assert [why.copied for why in whys] == [copied] * 3
+    assert whys[0].nearest[0][1] >= COPY and len(whys[0].nearest) == 3
+
+
+def test_the_page_and_the_json_are_written(drawing_model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tiny_table(30, gaps=0.0)
+    pq.write_table(table, tmp_path / "t.parquet")
+    cells = table.column("picture").to_pylist()[:4]
+    source = str(tmp_path / "t.parquet")
+    write_why(drawing_model, source, "picture", cells, tmp_path / "why.html", ["name", "tone", "curve"], source, 0)
+    page = (tmp_path / "why.html").read_text(encoding="utf-8")
+    assert page.count("<h2>Row") == 4 and "nearly a copy" in page and "data:image/png" in page and "<script" not in page
+    assert "nearly a copy of row 0" in capsys.readouterr().err
+    write_why(drawing_model, source, "name", ["<b>big</b> red"] * 2, tmp_path / "why.html", ["picture"], source, 0)
+    assert "<b>big" not in (tmp_path / "why.html").read_text(encoding="utf-8")
+    write_why(drawing_model, source, "picture", cells, tmp_path / "why.json", ["name"], None, 0)
+    told = json.loads((tmp_path / "why.json").read_text(encoding="utf-8"))
+    assert [entry["row"] for entry in told] == [0, 1, 2, 3] and set(told[0]["shares"]) == {"name"}
