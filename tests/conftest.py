@@ -50,6 +50,19 @@ def tone(hertz: float, seconds: float = 0.25, rate: int = 8000) -> bytes:
     return out.getvalue()
 
 
+def clip(colour: str, way: tuple[int, int], frames: int = 6, side: int = 32, kind: str = "WEBP") -> bytes:
+    """A disc that crosses a white square, as a moving picture."""
+    shown = []
+    for number in range(frames):
+        image = Image.new("RGB", (side, side), "white")
+        x, y = (side // 2 + step * round((number - (frames - 1) / 2) * side / 10) for step in way)
+        ImageDraw.Draw(image).ellipse([x - 5, y - 5, x + 5, y + 5], fill=COLOURS[colour])
+        shown.append(image)
+    out = io.BytesIO()
+    shown[0].save(out, kind, save_all=True, append_images=shown[1:], duration=100, loop=0)
+    return out.getvalue()
+
+
 def tiny_cells(rows: int = 80, seed: int = 0, gaps: float = 0.1) -> dict[str, list[Any]]:
     """The tiny table's columns; the first 9 rows have every cell, of the others some are missing."""
     rng = np.random.default_rng(seed)

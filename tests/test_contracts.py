@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from conftest import tiny_cells
+from conftest import clip, tiny_cells
 from torch import nn
 
 from sensorium.core.errors import BadCell
@@ -52,6 +52,7 @@ def specimens() -> Table:
         "written": [f"2019-{1 + i % 12:02}-{1 + i % 28:02}" for i in range(30)],
         "story": [f"Ein <b>Satz</b> über {i} & «Ωμέγα» 猫🐈 " + "wort " * int(rng.integers(1, 9)) for i in range(30)],
         "beat": [rng.normal(size=int(n)).tolist() for n in rng.integers(5, 40, 30)],
+        "clip": [clip(["red", "green", "blue"][i % 3], [(1, 0), (0, 1), (-1, 0), (0, -1)][i % 4], 4 + i % 5) for i in range(30)],
         "corners": [rng.normal(size=(int(n), 3)).tolist() for n in rng.integers(4, 9, 30)],
     }
     return Table.open(pa.table(cells))

@@ -15,7 +15,7 @@ from typing import Any
 from sensorium.core.errors import BadCell
 
 MAX_BYTES = 256 << 20
-HEAD = 64
+HEAD = 1024
 """Bytes of a file that tell what it is."""
 
 _ADDRESS = re.compile(r"data:|[a-z][a-z0-9+.\-]+://", re.IGNORECASE)

@@ -1,0 +1,251 @@
+"""Pixels: the bytes of a picture to a small square of RGB on white, and back.
+
+A hostile file is turned away by its header, before a pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from torch.nn import functional as F
+
+from sensorium.core.errors import BadCell
+
+try:
+    import simplejpeg
+except ImportError:  # the extra "jpeg": faster, not other
+    simplejpeg = None
+
+FORMATS = {"PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"}
+"""Formats that are opened. Left out on purpose: those that run an interpreter (EPS), nest other files (ICO, ICNS) or
+are decoded in Python (PPM as text)."""
+
+ENDINGS = (".png", ".apng", ".jpg", ".jpeg", ".jfif", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif")
+
+DENSE = 50_000_000
+"""A picture of more bytes than this once decoded, and more than ``SPARSE`` for each of its file, is taken for a
+decompression bomb: photographs have up to 100, drawings some hundreds."""
+SPARSE = 800
+SCANNED = 400_000_000
+"""Pixels times scans of a progressive JPEG, which pays for all its pixels in each; encoders write about ten."""
+SMALL = {"1": 1, "L": 1, "P": 1, "I;16": 2}
+"""Bytes of a decoded pixel in those modes that take fewer than four."""
+
+LARGE = 2_000_000
+"""Pixels from which on a picture is shrunk by bands."""
+
+MARGIN = 8
+"""What differs less from white is margin."""
+
+TURNED: dict[int, Pillow.Transpose] = {
+    2: Pillow.Transpose.FLIP_LEFT_RIGHT, 3: Pillow.Transpose.ROTATE_180, 4: Pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: Pillow.Transpose.TRANSPOSE, 6: Pillow.Transpose.ROTATE_270, 7: Pillow.Transpose.TRANSVERSE,
+    8: Pillow.Transpose.ROTATE_90,
+}  # fmt: skip
+"""What undoes each EXIF orientation."""
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file's first bytes are those of a format that can be read."""
+    return (
+        head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*"))
+        or (head.startswith(b"BM") and head[6:10] == b"\0\0\0\0")
+        or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
+        or (head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"))
+    )
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Pixels uint8 [h, w, 3] as a file."""
+    out = io.BytesIO()
+    Pillow.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def colour_mix(draw: torch.Tensor, strength: float) -> torch.Tensor:
+    """Random colour matrices [n, 3, 3] acting on ink (colour − white), so that white stays white.
+
+    Brightness and contrast scale the ink, saturation goes to or from its mean, hue turns it about the grey axis
+    (Rodrigues' formula). ``draw`` is uniform in −1..1, [3, n].
+    """
+    gain, saturation, hue = 1 + strength * draw[0], 1 + 2 * strength * draw[1], strength * draw[2]
+    device = draw.device
+    eye, mean = torch.eye(3, device=device), torch.full((3, 3), 1 / 3, device=device)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=device) / math.sqrt(3)
+    cos, sin = torch.cos(hue).view(-1, 1, 1), torch.sin(hue).view(-1, 1, 1)
+    chroma = (eye - mean) * cos + cross * sin
+    return gain.view(-1, 1, 1) * (mean + saturation.view(-1, 1, 1) * chroma)
+
+
+# Reading
+
+Pillow.init()  # Loads the formats, once and before there are threads.
+
+
+def square(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.ndarray:
+    """The bytes of a picture as RGB on white, uint8 [size, size, 3]; see ``Image.read``."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise BadCell(f"expected the bytes of a picture, found {type(data).__name__}")
+    if not len(data):
+        raise BadCell("the picture file is empty")
+    try:
+        data = bytes(data)
+        with opened(data, size, max_pixels, trim) as image:
+            return fitted(image, data, size, trim)
+    except BadCell:
+        raise
+    except MemoryError as error:
+        raise BadCell("the picture needs more memory than there is") from error
+    except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over.
+        raise BadCell(f"the picture can't be decoded: {error or type(error).__name__}") from error
+
+
+def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillow.Image:
+    """The picture, its header read and judged, nothing decoded yet.
+
+    Pillow's own limit warns through a process-wide switch; opening by the format's class leaves that switch alone.
+    """
+    for name in sorted(FORMATS & Pillow.OPEN.keys()):
+        factory, accept = Pillow.OPEN[name]
+        accepted = accept(data[:16]) if accept else True
+        if accepted and not isinstance(accepted, str):
+            image = factory(io.BytesIO(data), "")
+            break
+    else:
+        raise BadCell("not a picture in a format that can be read (PNG, JPEG, GIF, WebP, BMP, TIFF, AVIF)")
+    w, h = image.size
+    if w * h > max_pixels:
+        raise BadCell(f"the picture has {w} × {h} pixels, more than max_pixels={max_pixels}")
+    if (decoded := w * h * SMALL.get(image.mode, 4)) > DENSE and decoded > SPARSE * len(data):
+        raise BadCell(f"the picture claims {w} × {h} pixels in {len(data)} bytes: a decompression bomb")
+    if image.format in ("JPEG", "MPO"):
+        scans = data.count(b"\xff\xda")
+        if scans > 10 and scans * w * h > SCANNED:
+            raise BadCell(f"the JPEG draws {w} × {h} pixels {scans} times: a decompression bomb")
+        # Decoded at 1/2, 1/4 or 1/8 where no side becomes shorter than in the square; margins that are cut may leave little.
+        scale = size / (min(w, h) if trim else max(w, h))
+        image.draft("RGB" if image.mode != "L" else "L", (math.ceil(w * scale), math.ceil(h * scale)))
+    return image
+
+
+def fitted(image: Pillow.Image, data: bytes, size: int, trim: bool) -> np.ndarray:
+    """An opened picture, with or without its margins, shrunk into a white square, uint8 [size, size, 3]."""
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # A broken EXIF block is no reason to lose the picture.
+        orientation = 1
+    sides, pixels = image.size, jpeg(image, data)
+    if pixels is None:
+        image.load()
+        pixels = np.array(shrunk(image, size, levels(image)))
+    if trim:
+        left, top, right, bottom = inside(pixels)
+        pixels = pixels[top:bottom, left:right]
+        sides = pixels.shape[1::-1]
+    scale = size / max(sides)
+    w, h = (max(1, round(side * scale)) for side in sides)
+    pixels = on_white(resized(pixels, h, w))
+    if orientation in TURNED:
+        pixels = np.array(Pillow.fromarray(np.ascontiguousarray(pixels)).transpose(TURNED[orientation]))
+    return centred(pixels, size)
+
+
+def centred(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Pixels uint8 [h, w, 3] in the middle of a white square."""
+    h, w = pixels.shape[:2]
+    top, left = (size - h) // 2, (size - w) // 2
+    result = np.full((size, size, 3), 255, np.uint8)
+    torch.from_numpy(result)[top : top + h, left : left + w] = torch.from_numpy(pixels)  # faster than NumPy where planes are turned
+    return result
+
+
+def jpeg(image: Pillow.Image, data: bytes) -> np.ndarray | None:
+    """The pixels [h, w, 3] of an opened JPEG in colours by simplejpeg, which makes the same ones as Pillow, and faster.
+
+    None where it isn't installed, or the picture is none of these, or large, or broken: Pillow says how.
+    """
+    w, h = image.size
+    if simplejpeg is None or image.format != "JPEG" or image.mode != "RGB" or w * h >= LARGE:
+        return None
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=h, min_width=w)
+    except ValueError:
+        return None
+    return pixels if pixels.shape == (h, w, 3) else None
+
+
+def resized(pixels: np.ndarray, h: int, w: int) -> np.ndarray:
+    """Pixels uint8 [rows, columns, 3 or 4] as [h, w, 3 or 4], bicubic: what Pillow makes, to one level, in a third of its time."""
+    if pixels.shape[:2] == (h, w):
+        return pixels
+    planes = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+    return F.interpolate(planes, (h, w), mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
+
+
+def on_white(pixels: np.ndarray) -> np.ndarray:
+    """RGB or RGBa, uint8 [h, w, 3 or 4], as colours [h, w, 3]."""
+    if pixels.shape[-1] == 4:  # Colours are premultiplied: what is missing to full opacity is white.
+        pixels = np.minimum(pixels[..., :3].astype(np.uint16) + (255 - pixels[..., 3:].astype(np.uint16)), 255).astype(np.uint8)
+    return pixels
+
+
+def inside(pixels: np.ndarray) -> tuple[int, int, int, int]:
+    """The box around all that is not white, or the whole of a picture that is nothing but white."""
+    inked = on_white(pixels).min(2) < 255 - MARGIN
+    across, down = np.flatnonzero(inked.any(0)), np.flatnonzero(inked.any(1))
+    if not len(across):
+        return (0, 0, *pixels.shape[1::-1])
+    return int(across[0]), int(down[0]), int(across[-1]) + 1, int(down[-1]) + 1
+
+
+def shrunk(image: Pillow.Image, size: int, span: tuple[float, float]) -> Pillow.Image:
+    """``image`` in RGB or RGBa; a large one at 1/k and by bands, so that no second large picture is ever made."""
+    w, h = image.size
+    factor = max(w, h) // (4 * size)
+    if w * h < LARGE or factor < 2:
+        return inked(image, span)
+    rows = factor * max(1, 1_000_000 // (w * factor))
+    result = None
+    for top in range(0, h, rows):
+        band = inked(image.crop((0, top, w, min(h, top + rows))), span).reduce((min(factor, w), factor))
+        if result is None:
+            result = Pillow.new(band.mode, (band.size[0], -(-h // factor)))
+        result.paste(band, (0, top // factor))
+    return result
+
+
+def levels(image: Pillow.Image) -> tuple[float, float]:
+    """What is black and what is white in a picture of more than 8 bits.
+
+    Raises:
+        BadCell: floating-point pixels that are not finite.
+    """
+    if image.mode.startswith("I;16"):
+        return 0, 65535
+    if image.mode not in ("I", "F"):
+        return 0, 255
+    low, high = image.getextrema()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise BadCell("the picture's pixels are not finite numbers")
+    for white in (1, 255) if image.mode == "F" else (255, 65535):
+        if low >= 0 and high <= white:
+            return 0, white
+    return low, high
+
+
+def inked(image: Pillow.Image, span: tuple[float, float]) -> Pillow.Image:
+    """Any mode as RGB, or as RGBa (premultiplied) where there is transparency."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        level = (np.asarray(image).astype(np.float32) - span[0]) * (255 / max(span[1] - span[0], 1e-30))
+        return Pillow.fromarray(np.nan_to_num(level).clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return image if image.mode == "RGBa" else image.convert("RGBA").convert("RGBa")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+# Stems

@@ -1,0 +1,222 @@
+"""Moving pictures: any clip to a few small frames, evenly spaced, and a stem that sees each and what changed since the one before."""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.core.errors import BadCell, UserError
+from sensorium.core.types import Claim, Profile, Tokens
+from sensorium.layers.conv import Conv, Norm, working_dtype
+from sensorium.layers.frames import animated, frames_of, written
+from sensorium.layers.pixels import colour_mix
+from sensorium.modalities import Cells, Modality, Stem
+
+ENDINGS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
+PAIR = 2
+"""Frames that are one token in time."""
+SPAN = 80.0
+"""Ink is divided by this, as in pictures: about one in size."""
+
+
+class Video(Modality):
+    """A clip as ``frames`` frames of RGB in white squares; its sound is left out.
+
+    Args:
+        size: side of a frame in pixels, a multiple of 16.
+        frames: how many are looked at, an even number, evenly spaced in the clip's time.
+        seconds: only the beginning of a longer clip is looked at.
+        rate: frames a second of a clip that is generated.
+        format: of a clip that is generated: webp, gif or mp4 (the extra ``video``).
+        max_pixels: a clip whose frames have more is a bad cell, by its header.
+        norm: the norm of the convolutions (``layers.conv``).
+        patch: side of the square that, over two frames, is one token where clips are generated.
+        turn, zoom, move: largest rotation in radians, change of scale and shift as shares, in training, the same for all frames of a clip.
+        colour: strength of changes of brightness, contrast, saturation and hue in training.
+        flip: also mirror clips in training. Off, because left and right may be the meaning.
+    """
+
+    media: ClassVar[bool] = True
+    matched: ClassVar[bool] = True
+    generator: ClassVar[str | None] = "flow"
+
+    def __init__(
+        self,
+        *,
+        size: int = 32,
+        frames: int = 8,
+        seconds: float = 10.0,
+        rate: float = 8.0,
+        format: Literal["webp", "gif", "mp4"] = "webp",
+        max_pixels: int = 16_000_000,
+        norm: Norm = "group",
+        patch: int = 8,
+        turn: float = 0.1,
+        zoom: float = 0.15,
+        move: float = 0.1,
+        colour: float = 0.2,
+        flip: bool = False,
+    ) -> None:
+        if size < 16 or size % 16:
+            raise UserError(f"A video's size is a multiple of 16, not {size}. Try {max(16, round(size / 16) * 16)}.")
+        if patch < 1 or size % patch:
+            raise UserError(f"patch={patch} doesn't divide size={size}. Choose a patch that does, for instance 8.")
+        if frames < PAIR or frames % PAIR:
+            raise UserError(f"frames={frames}: an even number of frames is looked at. Try {max(PAIR, frames + frames % PAIR)}.")
+        if not seconds > 0 or not rate > 0:
+            raise UserError(f"seconds={seconds}, rate={rate}: both are above 0.")
+        self.size, self.frames, self.seconds, self.rate, self.patch = size, frames, seconds, rate, patch
+        self.ending, self.max_pixels, self.norm = f".{format}", max_pixels, norm
+        self.turn, self.zoom, self.move, self.colour, self.flip = turn, zoom, move, colour, flip
+
+    @classmethod
+    def claim(cls, profile: Profile) -> Claim | None:
+        """Sure where the files' first bytes are a film's or those of a picture that moves; less so where only their names say it."""
+        if profile.heads:
+            share = sum(map(animated, profile.heads)) / len(profile.heads)
+            if share >= 0.5:
+                return Claim(sure=0.99 + 0.009 * share, why=f"{share:.0%} of the files begin as moving pictures do")
+        texts = [cell.lower() for cell in profile.sample if isinstance(cell, str)]
+        named = sum(text.endswith(ENDINGS) for text in texts)
+        if texts and named >= 0.8 * len(profile.sample):
+            return Claim(sure=0.85, why=f"{named / len(texts):.0%} of the cells are names of video files")
+        return None
+
+    def read(self, cell: Any) -> np.ndarray:
+        """The bytes of a clip to uint8 [frames, size, size, 3].
+
+        Raises:
+            BadCell: not a clip, cut short before its first frame, or larger than allowed.
+        """
+        return frames_of(cell, self.frames, self.size, self.max_pixels, self.seconds)
+
+    def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """Each frame made what the one before it is (the first: the next), so that its change is gone."""
+        result = []
+        for number in range(len(read)):
+            rest = read.copy()
+            rest[number] = read[number - 1 if number else 1]
+            result.append((f"frame {number + 1}", rest))
+        return result
+
+    def collate(self, cells: Sequence[np.ndarray]) -> Cells:
+        """``pixels`` uint8 [n, frames, 3, size, size]."""
+        return {"pixels": torch.from_numpy(np.stack(cells)).permute(0, 1, 4, 2, 3)}
+
+    def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
+        """Each clip turned, scaled, shifted and recoloured, all its frames alike."""
+        pixels = cells["pixels"]
+        n, frames, _, h, w = pixels.shape
+        draw = (torch.rand(8, n, generator=generator) * 2 - 1).to(pixels.device)
+        angle, zoom = draw[0] * self.turn, torch.exp2(draw[1] * math.log2(1 + self.zoom))
+        side = torch.where(draw[7] < 0, -1.0, 1.0) if self.flip else torch.ones_like(angle)
+        cos, sin, shift = torch.cos(angle) * zoom, torch.sin(angle) * zoom, draw[2:4] * 2 * self.move
+        way = torch.stack([torch.stack([cos * side, -sin, shift[0]], -1), torch.stack([sin * side, cos, shift[1]], -1)], 1)
+        seen = pixels.flatten(1, 2).float().sub_(255.0)  # outside the picture grid_sample gives 0, so white must be 0
+        seen = F.grid_sample(seen, F.affine_grid(way, [n, 3 * frames, h, w], align_corners=False), padding_mode="zeros", align_corners=False)
+        seen = seen.view(n, frames, 3, -1).transpose(1, 2).reshape(n, 3, -1)
+        seen = torch.bmm(colour_mix(draw[4:7], self.colour), seen).view(n, 3, frames, h, w).transpose(1, 2)
+        return {**cells, "pixels": (seen + 255.0).clamp_(0.0, 255.0).to(torch.uint8), "whole": pixels}
+
+    def stem(self, width: int) -> Stem:
+        """(size / 16)² tokens for every two frames."""
+        return Moving(width, self.size, self.frames, self.norm)
+
+    def tokens(self) -> Tokens:
+        """Squares of ``patch`` by ``patch`` pixels over two frames, in time and then row by row, each a vector of their colours in -1..1."""
+        return Tokens(length=self.frames // PAIR * (self.size // self.patch) ** 2, width=3 * PAIR * self.patch**2, timed=True)
+
+    def target(self, cells: Cells) -> torch.Tensor:
+        """Pixels before augmentation, [n, frames / 2 · (size / patch)², 6 · patch²]."""
+        pixels, p = cells.get("whole", cells["pixels"]), self.patch
+        n, side = len(pixels), self.size // p
+        x = pixels.reshape(n, self.frames // PAIR, PAIR, 3, side, p, side, p).permute(0, 1, 4, 6, 2, 5, 7, 3)
+        return x.reshape(n, -1, 3 * PAIR * p**2).float() / 127.5 - 1
+
+    def decode(self, tokens: np.ndarray) -> bytes:
+        """Squares [frames / 2 · (size / patch)², 6 · patch²] to a clip."""
+        p, side = self.patch, self.size // self.patch
+        x = np.asarray(tokens).reshape(self.frames // PAIR, side, side, PAIR, p, p, 3).transpose(0, 3, 1, 4, 2, 5, 6)
+        pixels = x.reshape(self.frames, self.size, self.size, 3)
+        return written(((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8), self.rate, self.ending)
+
+    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+        """``psnr``: how near the frames' pixels are, in dB, at most 99."""
+        if not len(truth):
+            return {}
+        gaps = [self.read(a).astype(np.float32) - self.read(b) for a, b in zip(truth, said, strict=True)]
+        return {"psnr": float(min(20 * np.log10(255 / max(np.sqrt(np.mean(np.square(gaps))), 1e-9)), 99.0))}
+
+    def show(self, cell: Any) -> str:
+        """A moving thumbnail, encoded anew, so that nothing of a hostile file reaches the page."""
+        if cell is None:
+            return ""
+        try:
+            frames = frames_of(cell.get("bytes") if isinstance(cell, dict) else cell, 12, 96, self.max_pixels, self.seconds)
+        except (BadCell, UserError) as error:
+            return f"<em>{html.escape(str(error))}</em>"
+        data = base64.b64encode(written(frames, 8.0, ".webp", exact=False)).decode()
+        return f'<img width="96" height="96" alt="" src="data:image/webp;base64,{data}">'
+
+    def features(self, read: np.ndarray | None) -> np.ndarray:
+        """Mean colours on a 4 × 4 grid, change of grey on it, and in each quarter of the time where the ink is and how much of it there is."""
+        if read is None:
+            return np.full(48 + 16 + 16, np.nan, np.float32)
+        pixels = read.astype(np.float32) / 255
+        edges = np.linspace(0, self.size, 5).astype(int)[:-1]
+
+        def grid(x: np.ndarray) -> np.ndarray:
+            return np.add.reduceat(np.add.reduceat(x, edges, 0), edges, 1) / (self.size / 4) ** 2
+
+        ink, at = 1 - pixels.mean(-1), np.linspace(-1, 1, self.size)
+        paths = []
+        for part in np.array_split(ink, 4):
+            total = part.sum() + 1e-6
+            paths += [(part * at).sum() / total, (part * at[:, None]).sum() / total, total / part.size, (part**2).sum() / total]
+        return np.concatenate([grid(pixels.mean(0)).ravel(), grid(np.abs(np.diff(ink, axis=0)).mean(0)).ravel(), paths]).astype(np.float32)
+
+
+class Moving(Stem):
+    """Convolutions over each frame and its change since the frame before, then over time, where two frames become one."""
+
+    def __init__(self, width: int, size: int, frames: int, norm: Norm) -> None:
+        super().__init__()
+        half = (2, 2)
+        self.body = nn.Sequential(
+            Conv(6, 32, stride=half, norm=norm),
+            Conv(32, 64, stride=half, norm=norm),
+            Conv(64, 128, stride=half, norm=norm),
+            Conv(128, 128, residual=True, norm=norm),
+            Conv(128, width, stride=half, norm=norm),
+        )
+        self.norms = nn.ModuleList([nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)])
+        self.mix, self.pair = nn.ModuleList([nn.Linear(3 * width, width), nn.Linear(3 * width, width)]), nn.Linear(PAIR * width, width)
+        for layer in self.mix:
+            nn.init.zeros_(layer.weight)
+        self.place = nn.Parameter(torch.randn(size // 16 * (size // 16), width) * 0.02)
+        self.moment = nn.Parameter(torch.randn(frames // PAIR, 1, width) * 0.02)
+
+    def forward(self, cells: Cells) -> tuple[torch.Tensor, None]:
+        """``pixels`` [n, frames, 3, size, size] in 0..255 to tokens [n, frames / 2 · (size / 16)², width]."""
+        x = (255.0 - cells["pixels"].to(working_dtype(self.place))) * (1 / SPAN)
+        n, frames = x.shape[:2]
+        change = torch.diff(x, dim=1, prepend=x[:, :1])
+        x = torch.cat([x, change], 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        x = self.body(x).flatten(2).transpose(1, 2)
+        places, width = x.shape[1:]
+        x = x.view(n, frames, places, width).transpose(1, 2)  # time next to channels
+        for norm, layer in zip(self.norms, self.mix, strict=True):
+            y = norm(x)
+            around = torch.cat([F.pad(y, (0, 0, 1, 0))[:, :, :-1], y, F.pad(y, (0, 0, 0, 1))[:, :, 1:]], -1)
+            x = x + layer(F.gelu(around))
+        x = self.pair(x.reshape(n, places, frames // PAIR, PAIR * width)).transpose(1, 2)
+        x = x + self.place.to(x.dtype) + self.moment.to(x.dtype)
+        return x.reshape(n, -1, width), None

@@ -1,0 +1,149 @@
+"""Moving pictures: what is read of a clip, what comes back, and what is turned away."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from conftest import clip, drawing
+from PIL import Image
+
+from sensorium.core.errors import BadCell, UserError
+from sensorium.data.schema import infer
+from sensorium.data.table import Table
+from sensorium.layers.frames import animated, film, frames_of, written
+from sensorium.modalities.video import Video
+
+WAYS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
+
+
+def middle(frame: np.ndarray) -> np.ndarray:
+    """Where the ink of a frame is, (x, y)."""
+    ink = 255.0 - frame.mean(-1)
+    at = np.arange(len(frame))
+    return np.array([(ink * at).sum(), (ink * at[:, None]).sum()]) / ink.sum()
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "GIF", "PNG"])
+@pytest.mark.parametrize("way", WAYS)
+def test_frames_move_as_the_clip_does(kind: str, way: str) -> None:
+    frames = Video(size=32, frames=6).read(clip("red", WAYS[way], kind=kind))
+    assert frames.shape == (6, 32, 32, 3) and frames.dtype == np.uint8
+    moved = middle(frames[-1]) - middle(frames[0])
+    assert np.sign(np.round(moved / 4)).tolist() == list(WAYS[way])
+
+
+def test_frames_are_evenly_spaced_in_time_whatever_their_number_and_length() -> None:
+    shown = [Image.new("RGB", (16, 16), (level, 0, 0)) for level in (0, 100, 200)]
+    out = io.BytesIO()
+    shown[0].save(out, "WEBP", save_all=True, append_images=shown[1:], duration=[100, 100, 600], loop=0, lossless=True)
+    levels = Video(size=16, frames=8).read(out.getvalue())[:, 8, 8, 0]
+    assert levels.tolist() == [0, 100, *[200] * 6]
+    assert Video(size=16, frames=8, seconds=0.2).read(out.getvalue())[:, 8, 8, 0].tolist() == [0] * 4 + [100] * 4
+    still = Video(size=16, frames=4).read(drawing("blue", "circle", 2))
+    assert (still == still[0]).all(), "a picture is a clip that stands still"
+
+
+def test_a_wide_transparent_clip_stands_in_the_middle_of_white() -> None:
+    shown = [Image.new("RGBA", (64, 32), (0, 0, 0, 0)) for _ in range(2)]
+    shown[1].paste((255, 0, 0, 255), (0, 0, 64, 32))
+    out = io.BytesIO()
+    shown[0].save(out, "WEBP", save_all=True, append_images=shown[1:], duration=100, lossless=True)
+    first, second = Video(size=32, frames=2).read(out.getvalue())
+    assert (first == 255).all() and (second[:8] == 255).all() and (second[9:23, :, 0] > 250).all() and (second[9:23, :, 1] < 5).all()
+
+
+@pytest.mark.parametrize("format", ["webp", "gif"])
+def test_what_is_written_is_read_again(format: str) -> None:
+    video = Video(size=32, frames=6, format=format)
+    target = video.target(video.collate([video.read(clip("blue", (1, 0)))]))
+    cell = video.decode(target[0].numpy())
+    assert animated(cell[:1024]) and video.score([clip("blue", (1, 0))], [cell])["psnr"] > 28
+    with Image.open(io.BytesIO(cell)) as image:
+        assert image.n_frames >= 5 and image.size == (32, 32)
+    assert video.tokens().length == target.shape[1] == 48 and video.tokens().width == target.shape[2] == 384
+
+
+def test_films_go_in_and_out() -> None:
+    pytest.importorskip("av")
+    frames = frames_of(clip("red", (1, 0), 8), 8, 64, 10**6, 10.0)
+    cell = written(frames, 10.0, ".mp4")
+    assert film(cell[:64]) and animated(cell[:64])
+    again = Video(size=64, frames=8).read(cell)
+    assert np.abs(again.astype(float) - frames).mean() < 6 and middle(again[-1])[0] - middle(again[0])[0] > 10
+    with pytest.raises(BadCell, match="max_pixels"):
+        Video(max_pixels=100).read(cell)
+    with pytest.raises(BadCell):
+        Video().read(cell[:60])
+
+
+def test_without_pyav_films_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(UserError, match=r"sensorium\[video\]"):
+        Video().read(b"\0\0\0\x20ftypisom" + bytes(100))
+    with pytest.raises(UserError, match=r"sensorium\[video\]"):
+        written(np.zeros((2, 16, 16, 3), np.uint8), 8.0, ".mp4")
+
+
+@pytest.mark.parametrize(("cell", "words"), [(b"", "empty"), (b"nothing at all", "not a picture"), (7, "bytes of a video"), (clip("red", (1, 0))[:40], "decoded")])
+def test_what_is_no_clip_is_a_bad_cell(cell: Any, words: str) -> None:
+    with pytest.raises(BadCell, match=words):
+        Video().read(cell)
+
+
+def test_a_clip_that_is_cut_short_keeps_its_beginning() -> None:
+    cell = clip("red", (1, 0), 8, kind="GIF")
+    frames = Video(size=32, frames=4).read(cell[: len(cell) * 2 // 3])
+    assert frames.shape == (4, 32, 32, 3) and (frames < 128).any()
+
+
+def test_too_many_frames_and_pixels_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadCell, match="max_pixels"):
+        Video(max_pixels=100).read(clip("red", (1, 0)))
+    monkeypatch.setattr("sensorium.layers.frames.MOST", 5)
+    with pytest.raises(BadCell, match="more than 5 frames"):
+        Video().read(clip("red", (1, 0), 9))
+    monkeypatch.setattr("sensorium.layers.frames.PIXELS", 2000)
+    with pytest.raises(BadCell, match="2,000 pixels"):
+        Video().read(clip("red", (1, 0), 4))
+
+
+@pytest.mark.parametrize("settings", [{"size": 20}, {"patch": 7}, {"frames": 3}, {"seconds": 0.0}, {"rate": -1.0}])
+def test_settings_that_can_not_be_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        Video(**settings)
+
+
+def test_columns_of_clips_are_told_from_columns_of_pictures() -> None:
+    rows = 12
+    table = Table.open(pa.table({"moves": [clip("red", (1, 0), 4 + i % 3, kind=["GIF", "WEBP"][i % 2]) for i in range(rows)],
+                                 "stands": [drawing("red", "bar", i % 4) for i in range(rows)], "n": list(range(rows))}))
+    kinds = {c.name: c.kind for c in infer(table).columns.values()}
+    assert kinds["moves"] == "video" and kinds["stands"] == "image"
+
+
+def test_all_frames_of_a_clip_are_varied_alike() -> None:
+    video = Video(size=32, frames=6, colour=0.0)
+    cells = video.collate([video.read(drawing("red", "square", 2)), video.read(clip("red", (1, 0)))])
+    varied = video.augment(cells, torch.Generator().manual_seed(0))["pixels"]
+    assert (varied[0] == varied[0, 0]).all() and not torch.equal(varied[0], cells["pixels"][0])
+    still = Video(size=32, frames=6, colour=0.0, turn=0.0, zoom=0.0, move=0.0)
+    assert (still.augment(cells, torch.Generator().manual_seed(0))["pixels"].int() - cells["pixels"].int()).abs().max() <= 1
+
+
+def test_a_model_tells_which_way_a_clip_goes_and_draws_clips(quick_fit: Callable[..., Any]) -> None:
+    """The first frames are the same for all ways but turned: only movement tells."""
+    ways = [list(WAYS)[i % 4] for i in range(64)]
+    table = pa.table({"film": [clip(["red", "green", "blue"][i % 3], WAYS[way], 6) for i, way in enumerate(ways)], "way": ways})
+    model = quick_fit(table, "column.film.size=16", "column.film.frames=4", "column.film.patch=8", "sample.generate=film", "generator.flow.depth=1",
+                      "column.film.turn=0", "train.lr=0.01", "network.width=32", target=["way"], epochs=25)
+    said = model.predict(table, "way", seen=["film"]).column("value").to_pylist()
+    assert np.mean([a == b for a, b in zip(said, ways, strict=True)]) > 0.8
+    cell = model.generate([{"way": "left"}], "film", steps=3)[0]
+    assert animated(cell[:1024]) and Video(size=16, frames=4).read(cell).shape == (4, 16, 16, 3)
