@@ -1,0 +1,250 @@
+"""Sets of points: what a lidar, a radar or a depth camera sees, or any set of places with what was measured there.
+
+A set has no order. Points are read in the order of a curve that fills space (Morton 1966), so that the same set is always the same cell, and
+neighbours are near one another where a set is generated.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.core.errors import BadCell, UserError
+from sensorium.core.types import Claim, Profile, Tokens
+from sensorium.layers.conv import present, working_dtype
+from sensorium.modalities import Cells, Modality, Stem
+
+GROUP = 8
+"""Points of one generated token."""
+LARGEST = 1 << 24
+"""Numbers in a cell."""
+BITS, REACH = 10, 4.0
+"""Of each coordinate on the curve, and how many spreads from the middle it goes."""
+CLOUD = re.compile(r"(?i)(^|[^a-z])(points?|point_?clouds?|clouds?|lidar|radar)($|[^a-z])")
+
+
+class Points(Modality):
+    """A set of points, each of the same few numbers: its place (up to three), then what was measured there.
+
+    Args:
+        most: how many are looked at; of a larger set so many, evenly spread along the curve.
+        tokens: that the network sees a set as.
+        turn: largest rotation in training, in radians, about the third axis (in the plane for points of two numbers).
+        zoom, move: largest change of scale and shift, as a share of the spread. jitter: deviation of each number.
+        drop: share of points that training hides.
+    """
+
+    matched: ClassVar[bool] = True
+    generator: ClassVar[str | None] = "flow"
+
+    def __init__(self, *, most: int = 256, tokens: int = 8, turn: float = 0.1, zoom: float = 0.1, move: float = 0.1, jitter: float = 0.02,
+                 drop: float = 0.1) -> None:
+        if most < GROUP or tokens < 1:
+            raise UserError(f"most={most}, tokens={tokens}: at least {GROUP} points and 1 token are needed.")
+        self.most, self.seen_as, self.turn, self.zoom, self.move, self.jitter, self.drop = most, tokens, turn, zoom, move, jitter, drop
+        self.size, self.span = 0, whole(most)
+        self.mean = self.std = np.zeros(0, np.float32)
+
+    @classmethod
+    def claim(cls, profile: Profile) -> Claim | None:
+        """Lists of points; a series looks the same, so sure only where the column's name says so (points, cloud, lidar, radar)."""
+        some = profile.sample[:200]
+        sizes = [{len(point) for point in cell[:20]} for cell in some if isinstance(cell, (list, np.ndarray)) and len(cell) and
+                 all(isinstance(point, (list, np.ndarray)) for point in cell[:20])]
+        if not sizes or 2 * len(sizes) < len(some) or not all(len(each) == 1 and 2 <= min(each) <= 16 for each in sizes):
+            return None
+        if CLOUD.search(profile.name):
+            return Claim(sure=0.95, why="cells are lists of points, and the column is called so")
+        return Claim(sure=0.3, why="cells could be lists of points; say kind=points if they have no order")
+
+    def read(self, cell: Any) -> np.ndarray:
+        """A cell to float32 [1 + points · size]: the size of a point, then the points; those with a gap in their place are left out.
+
+        Raises:
+            BadCell: no list of points of one size, none left, or more than 16,777,216 numbers.
+        """
+        try:
+            points = np.asarray(list(cell.values()) if isinstance(cell, dict) else cell, np.float64)
+        except (ValueError, TypeError) as error:
+            raise BadCell("expected a list of points of one size, each a list of numbers") from error
+        if points.ndim != 2 or points.shape[1] < 2:
+            raise BadCell(f"expected a list of points, each a list of at least two numbers; found the shape {points.shape}")
+        if points.size > LARGEST:
+            raise BadCell(f"the set has {points.size} numbers, more than {LARGEST}")
+        points = np.where(np.abs(points) < 1e30, points, np.nan)
+        points = points[np.isfinite(points[:, :3]).all(1)]
+        if not points.size:
+            raise BadCell("the set has no points whose place is known")
+        points = np.nan_to_num(points, nan=0.0).astype(np.float32)
+        return np.concatenate([np.float32([points.shape[1]]), points.ravel()])
+
+    def learn(self, cells: Sequence[np.ndarray]) -> None:
+        """The size of a point, the largest set, the middle, and the spread: one for all three coordinates, one for each other number."""
+        kept = [points_of(cell) for cell in cells]
+        if not kept:
+            return
+        self.size = Counter(points.shape[1] for points in kept).most_common(1)[0][0]
+        kept = [points for points in kept if points.shape[1] == self.size]
+        self.span = whole(min(self.most, max(map(len, kept))))
+        pooled = np.concatenate([points[:: max(1, len(points) // 256)] for points in kept]).astype(np.float64)
+        place = min(3, self.size)
+        self.mean, self.std = pooled.mean(0).astype(np.float32), np.maximum(pooled.std(0), 1e-9).astype(np.float32)
+        self.std[:place] = math.sqrt(np.square(self.std[:place].astype(np.float64)).mean())  # else a turned set would be another one
+
+    def prepare(self, read: np.ndarray) -> np.ndarray:
+        """A read cell to float32 [points, size] in spreads from the middle, in the order of the curve.
+
+        Raises:
+            BadCell: points of another size than the column's.
+        """
+        points = points_of(read)
+        if points.shape[1] != self.size:
+            raise BadCell(f"the points have {points.shape[1]} numbers where those of their column have {self.size}")
+        points = ((points - self.mean) / self.std).clip(-100, 100)
+        points = points[np.lexsort((*points.T[::-1], curve(points[:, :3])))]
+        if len(points) > self.most:
+            points = points[np.arange(self.most) * len(points) // self.most]
+        return np.ascontiguousarray(points, np.float32)
+
+    def collate(self, cells: Sequence[np.ndarray]) -> Cells:
+        """``points`` float32 [n, points, size], padded with zeros to a multiple of 8; ``length`` int64 [n]."""
+        lengths = [len(cell) for cell in cells]
+        points = np.zeros((len(cells), whole(max(lengths)), cells[0].shape[1]), np.float32)
+        for row, cell in zip(points, cells, strict=True):
+            row[: len(cell)] = cell
+        return {"points": torch.from_numpy(points), "length": torch.tensor(lengths)}
+
+    def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
+        """Each set turned, scaled, shifted, shaken and thinned."""
+        points, length = cells["points"], cells["length"]
+        n, count, size = points.shape
+        draw = (torch.rand(5, n, generator=generator) * 2 - 1).to(points.device)
+        angle, zoom, place = draw[0] * self.turn, torch.exp2(draw[1] * math.log2(1 + self.zoom)), min(3, size)
+        cos, sin = angle.cos().view(-1, 1), angle.sin().view(-1, 1)
+        x, y, rest = points[..., 0], points[..., 1], points[..., 2:]
+        turned = torch.cat([torch.stack([cos * x - sin * y, sin * x + cos * y], -1), rest], -1)
+        turned = torch.cat([turned[..., :place] * zoom.view(-1, 1, 1) + (draw[2 : 2 + place].T * self.move).unsqueeze(1), turned[..., place:]], -1)
+        turned = turned + torch.randn(turned.shape, generator=generator).to(points.device) * self.jitter
+        chance = torch.rand(n, count, generator=generator).to(points.device).masked_fill(~present(length, count), -1.0)
+        keep = present(length, count) & ((chance >= self.drop) | (chance == chance.amax(1, keepdim=True)))
+        order = keep.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+        turned = (turned * keep.unsqueeze(-1)).gather(1, order.unsqueeze(-1).expand_as(turned))
+        return {**cells, "points": turned, "length": keep.sum(1), "whole": points, "whole_length": length}
+
+    def stem(self, width: int) -> Stem:
+        """``tokens`` tokens of a set, however many points it has."""
+        if not self.size:
+            raise UserError("A column of points has no size of a point yet: it has to learn from some cells first.")
+        return Pooled(width, self.size, self.seen_as)
+
+    def tokens(self) -> Tokens:
+        """Eight points each along the curve, up to the largest set: their numbers and, in -1..1, whether they are there."""
+        return Tokens(length=self.span // GROUP, width=GROUP * (max(self.size, 1) + 1))
+
+    def target(self, cells: Cells) -> torch.Tensor:
+        """Points before augmentation in spreads, and which are there, [n, span / 8, 8 · (size + 1)]."""
+        points, length = cells.get("whole", cells["points"])[:, : self.span], cells.get("whole_length", cells["length"])
+        points = F.pad(points, (0, 0, 0, self.span - points.shape[1]))
+        there = present(length, self.span).unsqueeze(-1).to(points.dtype) * 2 - 1
+        return torch.cat([points, there], -1).reshape(len(points), self.span // GROUP, -1)
+
+    def decode(self, tokens: np.ndarray) -> list[list[float]]:
+        """Groups [span / 8, 8 · (size + 1)] to a list of points; at least one."""
+        points = np.asarray(tokens, np.float64).reshape(self.span, -1)
+        points, there = points[:, :-1], points[:, -1] > min(0.0, points[:, -1].max() - 1e-9)
+        return ((points * (self.std if self.size else 1) + (self.mean if self.size else 0))[there]).tolist()
+
+    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+        """``chamfer``: the mean distance of a point to the nearest of the other set, both ways, in spreads (arXiv 1612.00603, equation 1)."""
+        gaps = []
+        for pair in zip(truth, said, strict=True):
+            a, b = (self.prepare(self.read(cell))[:, :3].astype(np.float64) for cell in pair)
+            apart = np.sqrt(np.square(a[:, None] - b).sum(-1))
+            gaps.append((apart.min(0).mean() + apart.min(1).mean()) / 2)
+        return {"chamfer": float(np.mean(gaps))} if gaps else {}
+
+    def show(self, cell: Any) -> str:
+        """The points from above; their third number is how dark they are."""
+        if cell is None:
+            return ""
+        try:
+            points = points_of(self.read(cell)).astype(np.float64)
+        except BadCell as error:
+            return f"<em>{html.escape(str(error))}</em>"
+        points = points[:: max(1, len(points) // 200)]
+        low, reach = points[:, :2].min(0), max(float(np.ptp(points[:, :2], axis=0).max()), 1e-30)
+        depth = (points[:, 2] - points[:, 2].min()) / max(float(np.ptp(points[:, 2])), 1e-30) if points.shape[1] > 2 else np.zeros(len(points))
+        dots = "".join(f'<circle cx="{2 + 92 * (x - low[0]) / reach:.1f}" cy="{94 - 92 * (y - low[1]) / reach:.1f}" r="1.5" opacity="{1 - 0.7 * d:.2f}"/>'
+                       for (x, y), d in zip(points[:, :2], depth, strict=True))
+        return f'<svg width="96" height="96" viewBox="0 0 96 96" fill="currentColor">{dots}</svg>'
+
+    def features(self, read: np.ndarray | None) -> np.ndarray:
+        """How many there are; of each number mean, deviation and five quantiles; the share of points on a 4 × 4 grid from above."""
+        size = max(self.size, 1)
+        points = None if read is None else points_of(read)
+        if points is None or points.shape[1] != self.size:
+            return np.full(1 + 7 * size + 16, np.nan, np.float32)
+        flat = np.concatenate([points.mean(0), points.std(0), *np.quantile(points, (0, 0.25, 0.5, 0.75, 1), axis=0)])
+        cells = (((points[:, :2] - self.mean[:2]) / self.std[:2] + 2).clip(0, 3.999)).astype(int)
+        grid = np.bincount(cells[:, 0] * 4 + cells[:, 1], minlength=16) / len(points)
+        return np.concatenate([[len(points)], flat, grid]).astype(np.float32)
+
+    def state(self) -> dict[str, Any]:
+        """The size of a point, the largest set, middles and spreads."""
+        return {"size": self.size, "span": self.span, "mean": self.mean.tolist(), "std": self.std.tolist()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of ``state``."""
+        self.size, self.span = int(state["size"]), int(state["span"])
+        self.mean, self.std = (np.asarray(state[key], np.float32) for key in ("mean", "std"))
+
+
+def whole(points: int) -> int:
+    """``points`` rounded up to whole tokens."""
+    return -(-max(points, 1) // GROUP) * GROUP
+
+
+def points_of(read: np.ndarray) -> np.ndarray:
+    """A read cell as [points, size]."""
+    return read[1:].reshape(-1, int(read[0]))
+
+
+def curve(place: np.ndarray) -> np.ndarray:
+    """The number of each place [n, 1 to 3], in spreads, along a curve through space: the bits of its coordinates in turn (Morton 1966)."""
+    steps = ((place / REACH + 1) / 2 * (1 << BITS)).clip(0, (1 << BITS) - 1).astype(np.int64)
+    code = np.zeros(len(place), np.int64)
+    for bit in range(BITS):
+        for axis in range(place.shape[1]):
+            code |= (steps[:, axis] >> bit & 1) << (bit * place.shape[1] + axis)
+    return code
+
+
+class Pooled(Stem):
+    """Each point by itself through a small network, then a few learned questions to all of them: no order, any number
+    (PointNet, arXiv 1612.00593; questions as in the Set Transformer, arXiv 1810.00825)."""
+
+    def __init__(self, width: int, size: int, tokens: int) -> None:
+        super().__init__()
+        self.enter, self.up, self.down = nn.Linear(3 * size, 128), nn.Linear(128, 256), nn.Linear(256, width)
+        self.norm, self.values = nn.LayerNorm(width, bias=False), nn.Linear(width, 2 * width)
+        self.questions = nn.Parameter(torch.randn(tokens, width) * width**-0.5)
+        self.out = nn.Linear(2 * width, width)
+
+    def forward(self, cells: Cells) -> tuple[torch.Tensor, None]:
+        """``points`` [n, points, size] and ``length`` [n] to tokens [n, tokens, width]."""
+        points, here = cells["points"].to(working_dtype(self.questions)), present(cells["length"], cells["points"].shape[1])
+        x = self.enter(torch.cat([points, torch.sin(math.pi * points), torch.cos(math.pi * points)], -1))
+        x = self.norm(self.down(F.gelu(self.up(F.gelu(x)))))
+        keys, values = self.values(x).chunk(2, -1)
+        heard = (self.questions.to(keys.dtype) @ keys.transpose(1, 2)).float().masked_fill(~here.unsqueeze(1), -1e4).softmax(-1)
+        most = values.masked_fill(~here.unsqueeze(-1), -1e4).amax(1, keepdim=True).expand(-1, len(self.questions), -1)
+        return self.out(torch.cat([heard.to(values.dtype) @ values, most], -1)), None
