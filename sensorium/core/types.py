@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 
@@ -20,6 +21,8 @@ class Tokens:
         ordered: True where each token follows from those before (text), False where all stand side by side.
         timed: True where they follow one another in time, so that the rest may be asked from a beginning (vectors only).
         end: id that ends a sequence, -1 where there is none.
+        grid, patch: for vectors that are patches side by side, how many there are along each dimension and how large each is; a vector's
+            numbers are those of its patch, row by row, channels last. Empty where they have no such order.
     """
 
     length: int
@@ -28,8 +31,12 @@ class Tokens:
     ordered: bool = False
     timed: bool = False
     end: int = -1
+    grid: tuple[int, ...] = ()
+    patch: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.grid and (math.prod(self.grid) != self.length or len(self.grid) != len(self.patch) or self.width % math.prod(self.patch)):
+            raise ValueError(f"a grid of {self.grid} patches of {self.patch} has not {self.length} vectors of {self.width}")
         if bool(self.vocabulary) == bool(self.width):
             raise ValueError("tokens are ids of a vocabulary or vectors of a width: give exactly one")
 

@@ -17,6 +17,7 @@ from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
 from sensorium.layers.attention import heads_of
 from sensorium.layers.block import Block
+from sensorium.layers.refine import Refine
 
 
 class Codes(Generator):
@@ -50,6 +51,7 @@ class Codes(Generator):
         self.encoder, self.decoder = blocks(), blocks()
         self.squeeze, self.widen = nn.Linear(width, digits), nn.Linear(digits, width)
         self.norms = nn.ModuleDict({name: nn.LayerNorm(width, bias=False) for name in ("encoder", "decoder", "digits")})
+        self.refine = Refine(tokens) if tokens.grid else None
         self.first = nn.Parameter(torch.randn(width) * 0.02)
         self.before = nn.Linear(digits, width)
         self.table = nn.Parameter(torch.randn(digits, levels, width) * 0.02)
@@ -62,7 +64,8 @@ class Codes(Generator):
         return tokens.width > 0 and not tokens.ordered
 
     def last(self) -> Iterable[nn.Parameter]:
-        return [self.positions, self.first, self.table, self.say, self.bias,
+        refine = [] if self.refine is None else self.refine.parameters()
+        return [self.positions, self.first, self.table, self.say, self.bias, *refine,
                 *(p for layer in (self.enter, self.leave, self.squeeze, self.widen, self.before) for p in layer.parameters())]
 
     # --- the autoencoder ----------------------------------------------------------------------------------------------
@@ -80,7 +83,8 @@ class Codes(Generator):
         x = self.widen(code) + self.positions
         for block in self.decoder:
             x = block(x)[0]
-        return self.leave(self.norms["decoder"](x)).float()
+        said = self.leave(self.norms["decoder"](x)).float()
+        return said if self.refine is None else self.refine(said).float()
 
     def levels_of(self, code: torch.Tensor) -> torch.Tensor:
         """Digits in -1..1 as levels 0, 1, …"""

@@ -21,6 +21,7 @@ from sensorium.generators import Generator, Said, Trunk
 from sensorium.layers.attention import heads_of
 from sensorium.layers.conv import waves
 from sensorium.layers.modulated import Modulated
+from sensorium.layers.refine import Refine
 
 MOMENTS = 0.25, 0.5, 0.75
 """At which the loss of what was drawn is taken, as its score."""
@@ -59,6 +60,7 @@ class Flow(Generator):
         self.leave = nn.Linear(width, tokens.width)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
+        self.refine = Refine(tokens, beside=1) if tokens.grid else None
         self.told = nn.Parameter(torch.randn(width) * 0.02) if self.begun else None
 
     @classmethod
@@ -66,8 +68,8 @@ class Flow(Generator):
         return tokens.width > 0 and not tokens.ordered
 
     def last(self) -> Iterable[nn.Parameter]:
-        told = [] if self.told is None else [self.told]
-        return [self.positions, *told, *(p for layer in (self.enter, self.noisy, self.leave) for p in layer.parameters())]
+        others = [*([] if self.told is None else [self.told]), *([] if self.refine is None else self.refine.parameters())]
+        return [self.positions, *others, *(p for layer in (self.enter, self.noisy, self.leave) for p in layer.parameters())]
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -111,7 +113,8 @@ class Flow(Generator):
         x, by = hidden + self.noisy(z).to(hidden.dtype), self.hour(t) + hidden.mean(1)
         for block in self.blocks:
             x = block(x, by)
-        return self.leave(self.norm(x)).float()
+        said = self.leave(self.norm(x)).float()
+        return said if self.refine is None else self.refine(said, z.to(said.dtype)).float()
 
     # --- asking -------------------------------------------------------------------------------------------------------
 

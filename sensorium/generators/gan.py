@@ -46,7 +46,7 @@ class Gan(Generator):
         at_least("generator.gan", 1, depth=depth, whole=whole, each=each)
         at_least("generator.gan", 0, beta=beta, adversary=adversary, steep=steep, judge=judge)
         self.beta, self.adversary, self.steep = beta, adversary, steep
-        self.latents = Latents(tokens.length, tokens.width, width, depth=depth, hidden=round(expand * width), whole=whole, each=each)
+        self.latents = Latents(tokens, width, depth=depth, hidden=round(expand * width), whole=whole, each=each)
         self.judge = Judge(tokens, width, judge, round(expand * width))
 
     @classmethod

@@ -34,7 +34,7 @@ class Vae(Generator):
         at_least("generator.vae", 1, depth=depth, whole=whole, each=each)
         at_least("generator.vae", 0, beta=beta)
         self.beta = beta
-        self.latents = Latents(tokens.length, tokens.width, width, depth=depth, hidden=round(expand * width), whole=whole, each=each)
+        self.latents = Latents(tokens, width, depth=depth, hidden=round(expand * width), whole=whole, each=each)
 
     @classmethod
     def fits(cls, tokens: Tokens) -> bool:

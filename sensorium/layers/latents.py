@@ -9,8 +9,10 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from sensorium.core.types import Tokens
 from sensorium.layers.attention import heads_of
 from sensorium.layers.block import Block
+from sensorium.layers.refine import Refine
 
 LEAST, MOST = -7.0, 2.0
 """Bounds of the logarithm of a deviation."""
@@ -22,13 +24,14 @@ class Latents(nn.Module):
     is left to balance between the two terms.
 
     Args:
-        length: tokens of a segment; size: of a token's vector; width: of ``hidden``.
+        tokens: what is said; width: of ``hidden``.
         depth: blocks of the decoder; the encoder and the prior have half as many. hidden: size of their feed-forward layers.
         whole: latents of the segment; each: latents of every token.
     """
 
-    def __init__(self, length: int, size: int, width: int, *, depth: int, hidden: int, whole: int, each: int) -> None:
+    def __init__(self, tokens: Tokens, width: int, *, depth: int, hidden: int, whole: int, each: int) -> None:
         super().__init__()
+        length, size = tokens.length, tokens.width
         self.whole, self.each, self.numbers = whole, each, length * size
 
         def blocks(count: int) -> nn.ModuleList:
@@ -44,12 +47,14 @@ class Latents(nn.Module):
         for layer in (*self.believes.values(), *self.finds.values(), self.leave):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
+        self.refine = Refine(tokens) if tokens.grid else None
         self.blur = nn.Parameter(torch.zeros(()))
 
     def last(self) -> Iterable[nn.Parameter]:
         """Parameters that meet vectors or latents: see ``Generator.last``."""
         ends = (self.enter, self.leave, *self.believes.values(), *self.finds.values(), *self.tells.values())
-        return [self.positions, self.blur, *(p for layer in ends for p in layer.parameters())]
+        refine = [] if self.refine is None else self.refine.parameters()
+        return [self.positions, self.blur, *refine, *(p for layer in ends for p in layer.parameters())]
 
     def bound(self, hidden: torch.Tensor, x: torch.Tensor, whole: torch.Tensor, each: torch.Tensor, beta: float) -> torch.Tensor:
         """Minus the evidence bound, in nats for each number of a segment.
@@ -80,7 +85,8 @@ class Latents(nn.Module):
 
     def decode(self, context: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """What is known of a segment [n, k, width] and the latents of its tokens to vectors, fp32."""
-        return self.leave(self.through("decoder", context + self.tells["each"](z))).float()
+        said = self.leave(self.through("decoder", context + self.tells["each"](z))).float()
+        return said if self.refine is None else self.refine(said).float()
 
     def imagined(self, hidden: torch.Tensor, whole: torch.Tensor, each: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors [n, k, size] from the prior, by noise [n, whole] and [n, k, each]; the mean log-probability of their latents, [n]."""

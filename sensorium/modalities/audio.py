@@ -191,7 +191,7 @@ class Audio(Modality):
 
     def tokens(self) -> Tokens:
         """Stretches of four frames, up to the longest sound, each a vector of their bands in about -1..1."""
-        return Tokens(length=self.span // FRAMES, width=FRAMES * self.mels, timed=True)
+        return Tokens(length=self.span // FRAMES, width=FRAMES * self.mels, timed=True, grid=(self.span // FRAMES,), patch=(FRAMES,))
 
     def target(self, cells: Cells) -> torch.Tensor:
         """Bands before augmentation, [n, span / 4, 4 · mels]; silence after a sound's end."""

@@ -178,7 +178,8 @@ class Image(Modality):
 
     def tokens(self) -> Tokens:
         """Patches, row by row, each a vector of its colours in -1..1."""
-        return Tokens(length=(self.size // self.patch) ** 2, width=3 * self.patch**2)
+        side = self.size // self.patch
+        return Tokens(length=side**2, width=3 * self.patch**2, grid=(side, side), patch=(self.patch, self.patch))
 
     def target(self, cells: Cells) -> torch.Tensor:
         """Pixels before augmentation, [n, (size / patch)², 3 · patch²], in -1..1."""

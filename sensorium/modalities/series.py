@@ -226,7 +226,7 @@ class Series(Modality):
 
     def tokens(self) -> Tokens:
         """Stretches of 16 steps, up to the longest series: each step's values and, in -1..1, whether they are there."""
-        return Tokens(length=self.span // STRIDE, width=STRIDE * 2 * max(self.channels, 1), timed=True)
+        return Tokens(length=self.span // STRIDE, width=STRIDE * 2 * max(self.channels, 1), timed=True, grid=(self.span // STRIDE,), patch=(STRIDE,))
 
     def target(self, cells: Cells) -> torch.Tensor:
         """Values before augmentation, in spreads of their channel, [n, span / 16, 16 · 2 · channels]."""

@@ -132,7 +132,8 @@ class Video(Modality):
 
     def tokens(self) -> Tokens:
         """Squares of ``patch`` by ``patch`` pixels over two frames, in time and then row by row, each a vector of their colours in -1..1."""
-        return Tokens(length=self.frames // PAIR * (self.size // self.patch) ** 2, width=3 * PAIR * self.patch**2, timed=True)
+        grid = self.frames // PAIR, self.size // self.patch, self.size // self.patch
+        return Tokens(length=math.prod(grid), width=3 * PAIR * self.patch**2, timed=True, grid=grid, patch=(PAIR, self.patch, self.patch))
 
     def target(self, cells: Cells) -> torch.Tensor:
         """Pixels before augmentation, [n, frames / 2 · (size / patch)², 6 · patch²]."""

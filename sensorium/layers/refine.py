@@ -1,0 +1,53 @@
+"""A small convolution over a whole segment that was said patch by patch, so that patches fit together at their edges."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.core.types import Tokens
+
+HIDDEN = 24
+"""Channels between its two convolutions."""
+
+
+class Refine(nn.Module):
+    """Adds to said vectors what two 3 × 3 convolutions (of three steps, where there is only time) find; at first nothing.
+
+    Args:
+        tokens: vectors that lie on a grid of patches. beside: how many more segments of the same shape it looks at.
+    """
+
+    def __init__(self, tokens: Tokens, beside: int = 0) -> None:
+        super().__init__()
+        self.grid, self.patch = tokens.grid, tokens.patch
+        channels = tokens.width // math.prod(tokens.patch)
+        flat = min(len(self.grid), 2)  # of a film each frame by itself
+        conv = nn.Conv1d if flat == 1 else nn.Conv2d
+        self.channels = channels
+        self.first, self.second = conv((1 + beside) * channels, HIDDEN, 3, padding=1), conv(HIDDEN, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, said: torch.Tensor, *beside: torch.Tensor) -> torch.Tensor:
+        """Vectors [n, k, width], and others beside them, to vectors [n, k, width]."""
+        x = torch.cat([self.unfolded(part) for part in (said, *beside)], 1)
+        return said + self.folded(self.second(F.gelu(self.first(x))), len(said))
+
+    def unfolded(self, x: torch.Tensor) -> torch.Tensor:
+        """Vectors [n, k, width] as a segment [n, channels, …], patches side by side; of a film the frames are rows of their own."""
+        n, dims = len(x), len(self.grid)
+        x = x.reshape(n, *self.grid, *self.patch, self.channels)
+        x = x.permute(0, *(d for axis in range(dims) for d in (1 + axis, 1 + dims + axis)), 1 + 2 * dims)
+        sides = [a * b for a, b in zip(self.grid, self.patch, strict=True)]
+        return x.reshape(n * math.prod(sides[:-2]), *sides[-2:], self.channels).movedim(-1, 1)
+
+    def folded(self, x: torch.Tensor, n: int) -> torch.Tensor:
+        """The inverse of ``unfolded``."""
+        dims = len(self.grid)
+        x = x.movedim(1, -1).reshape(n, *(size for pair in zip(self.grid, self.patch, strict=True) for size in pair), self.channels)
+        x = x.permute(0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2), 1 + 2 * dims)
+        return x.reshape(n, math.prod(self.grid), math.prod(self.patch) * self.channels)
