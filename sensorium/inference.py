@@ -183,6 +183,16 @@ class Rows:
         return [cells[row * samples : (row + 1) * samples] for row in range(len(asked))]
 
     @torch.inference_mode()
+    def steps(self, column: str, seen: Sequence[str] | None = None, seed: int = 0, **options: Any) -> list[list[Any]]:
+        """For each row what its cell of a column was thought to be at each step of drawing it, the drawn cell last."""
+        seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
+        modality, thought, generator = self.network.modalities[column], [], torch.Generator().manual_seed(seed)
+        rows = torch.arange(self.count, device=self.device)
+        with autocast(self.precision, self.device):
+            said = self.network.say(self.shown(seen), column, seen, rows, generator, watch=lambda x: thought.append(plain(x)), **options)
+        return [[modality.decode(x[row]) for x in (*thought, plain(said.tokens)) if np.isfinite(x[row]).all()] for row in range(self.count)]
+
+    @torch.inference_mode()
     def go_on(self, column: str, horizon: int, seen: Sequence[str] | None = None, samples: int = 1, seed: int = 0, **options: Any) -> list[list[Any]]:
         """The next ``horizon`` steps of each row's own cell of a column, ``samples`` times; none where a row has no such cell."""
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]

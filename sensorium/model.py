@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
+from sensorium import kept
 from sensorium.core.errors import UserError, unknown
-from sensorium.core.files import digest, whole
 from sensorium.core.parts import name_of
 from sensorium.core.settings import check
 from sensorium.core.settings import schema as settings_of
@@ -24,17 +20,14 @@ from sensorium.data.table import Table
 from sensorium.explain import Why, explain
 from sensorium.fill import fill, together
 from sensorium.inference import Answers, Rows
-from sensorium.layers.memory import Memory
 from sensorium.layers.precision import usable
 from sensorium.modalities import Modality
-from sensorium.network import Network, Unheeded
+from sensorium.network import Network
 from sensorium.report import Evaluation
 from sensorium.train.baselines import Baselines
-from sensorium.train.build import able_to_generate, make_modalities, make_network
+from sensorium.train.build import able_to_generate
 from sensorium.train.loop import mix
 
-FORMAT = 4
-MEMORY = "memory.safetensors"
 DRAWN = 64
 """Rows that are read at once where cells are drawn, which takes long: what is finished is handed out."""
 WINDOW = 4096
@@ -97,36 +90,12 @@ class Model:
         """
         folder = Path(folder)
         try:
-            self._write(folder)
+            kept.write(folder, self.network, self.schema, self.settings, self.facts)
+            if self.folder is not None and self.folder.resolve() != folder.resolve():
+                kept.copy_if_there(self.folder, folder, ("baselines", "rows.npy", "report.html", "settings.json"))
         except (OSError, SafetensorError) as error:
             raise UserError(f"Can't write the model to '{folder}': {getattr(error, 'strerror', None) or error}.") from error
         return folder
-
-    def _write(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        weights, memory, known = folder / "model.safetensors", self.network.memory, folder / MEMORY
-        write_tensors(weights, self.network.state_dict())
-        if memory is None:
-            known.unlink(missing_ok=True)
-        else:
-            told = memory.targets()
-            write_tensors(known, {"known": memory.known, **{f"sketches.{c}": kept for c, kept in memory.sketches().items()},
-                                  **{f"tokens.{c}": tokens for c, (tokens, _) in told.items()},
-                                  **{f"have.{c}": have for c, (_, have) in told.items()}})
-        described = {
-            "format": FORMAT, "schema": self.schema.to_json(), "settings": self.settings, "facts": self.facts,
-            "modalities": {column: m.state() for column, m in self.network.modalities.items()},
-            "unheeded": {column: dataclasses.asdict(left) for column, left in self.network.unheeded.items()}, "sha256": digest(weights),
-            "memory": None if memory is None else {
-                "columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength, "sketched": memory.sketched,
-                "trust": memory.trust, "told": memory.told, "shares": memory.shares, "by": memory.by, "margins": memory.margins,
-                "sha256": digest(known),
-            },
-        }
-        with whole(folder / "model.json") as part:
-            part.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
-        if self.folder is not None and self.folder.resolve() != folder.resolve():
-            copy_if_there(self.folder, folder, ("baselines", "rows.npy", "report.html", "settings.json"))
 
     save_pretrained = save
 
@@ -138,33 +107,8 @@ class Model:
             UserError: no model there, one of a newer format, or a file that isn't what was written.
         """
         folder = Path(folder)
-        path, weights = folder / "model.json", folder / "model.safetensors"
-        if not path.is_file() or not weights.is_file():
-            raise UserError(f"'{folder}' holds no model (model.json and model.safetensors). Make one with: "
-                            f"sensorium fit TABLE --out {folder}")
-        try:
-            described = json.loads(path.read_text(encoding="utf-8"))
-            if described["format"] > FORMAT:
-                raise UserError(f"'{folder}' was written by a newer Sensorium (format {described['format']}; this one reads "
-                                f"{FORMAT}). Upgrade with: pip install -U sensorium")
-            if described["format"] < FORMAT:
-                raise UserError(f"'{folder}' was written by an older Sensorium (format {described['format']}; this one reads {FORMAT}), "
-                                "whose networks were others. Train it again.")
-            if digest(weights) != described["sha256"]:
-                raise UserError(f"'{weights}' isn't what was written: its SHA-256 differs. Copy it again or train again.")
-            tensors = load_file(weights)
-            schema = Schema.from_json(described["schema"])
-            modalities = make_modalities(schema, described["settings"])
-            for column, modality in modalities.items():
-                modality.load_state(described["modalities"][column])
-            network = make_network(modalities, described["settings"], 0)
-            network.load_state_dict(tensors)
-            network.unheeded = {column: Unheeded(tuple(left["columns"]), tuple(left["needed"]))
-                                for column, left in described.get("unheeded", {}).items()}
-            network.memory = remembered(folder / MEMORY, described.get("memory"), network.to_gist.out_features)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError, OSError) as error:
-            raise UserError(f"'{folder}' can't be read as a model: {error}") from error
-        return cls(network.to(usable(device)), schema, described["settings"], described["facts"], folder)
+        network, schema, settings, facts = kept.read(folder)
+        return cls(network.to(usable(device)), schema, settings, facts, folder)
 
     from_pretrained = load
 
@@ -422,21 +366,26 @@ class Model:
         result.results["trained_on"] = known_rows(self.folder, opened, self.columns)
         return result
 
+    def report(self, table: Any, out: str | Path, *, split: str | None = None, same: str | None = None,
+               note: Callable[[str], None] = lambda words: None) -> Path:
+        """Write the report page (HTML) of this model, measured on at most ``MOST_EVALUATED`` rows of a table, evenly spread.
 
-def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> Memory | None:
-    """The memory that was written to a file, its gists of ``size``; a model whose file of it was removed does without."""
-    if how is None or not path.is_file():
-        return None
-    if digest(path) != how["sha256"]:
-        raise UserError(f"'{path}' isn't what was written: its SHA-256 differs. Copy it again, or remove it to do without memory.")
-    kept = load_file(path)
-    known = kept["known"]
-    if known.ndim != 3 or known.shape[2] != size:
-        raise ValueError(f"{path.name} holds gists of shape {list(known.shape)}, not of size {size}")
-    sketches = {column: kept[f"sketches.{column}"] for column in how.get("sketched", ())}
-    told = {column: (kept[f"tokens.{column}"], kept[f"have.{column}"]) for column in how.get("told", ())}
-    return Memory(dict(zip(how["columns"], known, strict=True)), how["sharpness"], how["strength"], sketches, how.get("trust", 0.0),
-                  told, how.get("shares"), how.get("by"), how.get("margins"))
+        Raises:
+            UserError: the model is in no run's folder, the table has no rows, or the file can't be written.
+        """
+        from sensorium.data.order import spread
+        from sensorium.train.fit import MOST_EVALUATED
+        from sensorium.train.present import report_run
+
+        if self.folder is None:
+            raise UserError("This model is in no folder yet, and the report shows what its run wrote there. Save it first: model.save(FOLDER).")
+        opened = keep_split(open_table(table), split, self.schema.split)
+        if not opened.rows:
+            raise UserError(f"'{opened.name}' has no rows to report on.")
+        part = opened.select(spread(np.arange(opened.rows), MOST_EVALUATED))
+        notes = [f"Measured on {part.rows:,} of {opened.rows:,} rows of '{opened.name}'" + (f", '{split}'." if split else ".")]
+        report_run(Path(out), self, part, self.evaluation(part, same=same, curves=True, note=note), notes, self.folder)
+        return Path(out)
 
 
 def misread(heard: Mapping[str, Sequence[Any]]) -> list[str]:
@@ -463,22 +412,3 @@ def keep_split(table: Table, split: str | None, column: str | None) -> Table:
     if not len(rows):
         raise unknown(f"value of '{column}' in '{table.name}':", split, set(values.tolist()))
     return table.select(rows)
-
-
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Safetensors, whole or not at all."""
-    with whole(path) as part:
-        save_file({key: value.detach().contiguous().cpu().clone() for key, value in tensors.items()}, part)
-
-
-def copy_if_there(source: Path, target: Path, names: Sequence[str]) -> None:
-    """Copy files and folders that exist."""
-    import shutil
-
-    for name in names:
-        if (source / name).is_dir():
-            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
-        elif (source / name).exists():
-            shutil.copy2(source / name, target / name)
-
-

@@ -168,3 +168,31 @@ def test_a_series_is_continued(drawing_model: Model, tmp_path: Path) -> None:
     pq.write_table(rows, table)
     write_forecast(drawing_model, str(table), "curve", 4, tmp_path / "rest.parquet", None, 0, 1, {"steps": 2})
     assert pq.read_table(tmp_path / "rest.parquet").column("row").to_pylist() == [0, 2]
+
+
+def test_a_column_with_too_few_rows_is_refused_with_the_count_needed(quick_fit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tiny_table(40)
+    cells = table.column("picture").to_pylist()[:5] + [None] * 35
+    table = table.set_column(table.column_names.index("picture"), "picture", pa.array(cells, pa.binary()))
+    with pytest.raises(UserError, match=r"--generate picture: .* has [1-5] training rows .* at least 16"):
+        quick_fit(table, "sample.generate=picture")
+    monkeypatch.setattr("sensorium.train.fit.GENERATED", (0.0, 0.0))
+    assert quick_fit(table, minutes=0.05).network.drawn_columns == ["curve", "tone"], "unasked it is left out"
+
+
+def test_the_report_shows_samples_each_step_and_what_generating_took(drawing_model: Model, tmp_path: Path) -> None:
+    assert 0 <= drawing_model.facts["generating_share"] < 1
+    page = drawing_model.report(tiny_table(12), tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count('class="scrub"') == 2 * 4 and "of the time of a step" in page and "Measured on 12 of 12 rows" in page
+    assert page.count("<span hidden>") == 2 * 4 * 20
+    with pytest.raises(UserError, match="no rows"):
+        drawing_model.report(tiny_table(0), tmp_path / "page.html")
+    with pytest.raises(UserError, match="Save it first"):
+        Model(drawing_model.network, drawing_model.schema, drawing_model.settings, drawing_model.facts).report(tiny_table(3), tmp_path / "page.html")
+
+
+def test_steps_lead_to_what_is_drawn(drawing_model: Model) -> None:
+    rows = drawing_model.rows(tiny_table(2))
+    steps = rows.steps("picture", seed=3, steps=4)
+    assert [len(each) for each in steps] == [5, 5] and len(set(steps[0])) > 2
+    assert [each[-1] for each in steps] == [cells[0] for cells in rows.draw("picture", seed=3, steps=4)]

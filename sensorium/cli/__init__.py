@@ -265,6 +265,25 @@ def fill(
 
 
 @app.command()
+def report(
+    run: Run, table: Source,
+    out: Annotated[Path | None, typer.Option(help="The .html file. Default: report.html in the run's folder.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only the rows whose split column says so.")] = None,
+    same: Annotated[str | None, typer.Option(help="Key column: rows that share its value are one thing when searching.")] = None,
+) -> None:
+    """Write the report page anew, measured on a table: results, searches, samples beside the truth and how they came from noise."""
+    from sensorium.cli.files import check_ending, check_folder
+    from sensorium.cli.show import note
+    from sensorium.model import Model
+
+    out = out or run / "report.html"
+    check_ending(out, ".html", only=True)
+    check_folder(out, "--out")
+    Model.load(run).report(table, out, split=split, same=same, note=note)
+    typer.echo(f"Wrote {out}")
+
+
+@app.command()
 def demo(
     settings: Annotated[list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings, as train.batch=64.")] = None,
     minutes: Annotated[float, typer.Option(help="How long to train.")] = 5.0,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
@@ -122,7 +122,7 @@ class Flow(Generator):
     def sample(
         self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
         steps: int = 20, guidance: float = 2.0, solver: Literal["euler", "heun"] = "heun", blank: Trunk | None = None,
-        given: tuple[torch.Tensor, torch.Tensor] | None = None,
+        given: tuple[torch.Tensor, torch.Tensor] | None = None, watch: Callable[[torch.Tensor], None] | None = None,
     ) -> Said:
         """Draw the vectors of each row.
 
@@ -133,6 +133,7 @@ class Flow(Generator):
             solver: "heun" looks at each step's end as well, and takes twice as long.
             blank: the trunk where nothing is seen; needed where ``guidance`` isn't 1.
             given: vectors of which a part is known, [rows, k, width], and which, bool: they stay, and the rest is drawn to go with them.
+            watch: hears at each step what the clean vectors are thought to be, [rows, k, width].
 
         Returns:
             vectors, not finite where a row's sampling failed; score: minus the loss of what was drawn, with the same noise for all.
@@ -160,17 +161,19 @@ class Flow(Generator):
             known = torch.where(told.unsqueeze(-1), given[0], moment * given[0] + (1 - moment) * noise)
             return torch.where(given[1], known, z)
 
-        def velocity(z: torch.Tensor, moment: float) -> torch.Tensor:
+        def velocity(z: torch.Tensor, moment: float, watch: Callable[[torch.Tensor], None] | None = None) -> torch.Tensor:
             t, z = torch.full((rows,), moment, device=device), kept(z, moment)
             x = guess(trunk, z, t)
             if guidance != 1:
                 without = guess(blank, z, t)
                 x = without + guidance * (x - without)
+            if watch is not None:
+                watch(x)
             return (x - z) / max(1 - moment, self.least)
 
         z, moments = noise, torch.linspace(0, 1, steps + 1).tolist()
         for now, then in itertools.pairwise(moments):
-            first = velocity(z, now)
+            first = velocity(z, now, watch)
             ahead = z + (then - now) * first
             z = ahead if solver == "euler" or then == 1 else z + (then - now) / 2 * (first + velocity(ahead, then))
         z = kept(z, 1.0)

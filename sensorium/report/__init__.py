@@ -90,10 +90,12 @@ class Drawn:
 
     Attributes:
         rows: row numbers in the table [n]. samples: for each row some cells as HTML that is safe as it is (``Modality.show``).
+        steps: for the first rows what the cell was thought to be at each step from noise to it, as such HTML.
     """
 
     rows: Sequence[int]
     samples: Sequence[Sequence[str]]
+    steps: Sequence[Sequence[str]] = ()
 
 
 @dataclasses.dataclass(kw_only=True)

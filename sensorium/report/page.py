@@ -6,6 +6,7 @@ import base64
 import datetime
 import hashlib
 import importlib.resources
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -71,7 +72,7 @@ def fill(run: RunInfo, evaluation: Evaluation, show: Show, room: int) -> str:
         "settings": flat(run.settings),
         "surroundings": flat(run.environment),
     }
-    cells.settle(room - sum(len(cell) for drawn in evaluation.drawn.values() for samples in drawn.samples for cell in samples))
+    cells.settle(room - sum(len(cell) for drawn in evaluation.drawn.values() for samples in (*drawn.samples, *drawn.steps) for cell in samples))
     page = environment().get_template("page.html.jinja").render(cells=cells, **parts)
     return page.replace("\0", "\ufffd")
 
@@ -268,8 +269,8 @@ def drawing(run: RunInfo, column: str, drawn: Drawn, cells: Cells) -> dict[str, 
     beside = [c["name"] for c in run.columns if c["name"] != column and c.get("kind") in ("text", "category")][:2]
     rows = [
         {"row": int(row), "truth": cells.place(row, column, turn), "cells": [cells.place(row, c, turn) for c in beside],
-         "samples": [Markup(cell) for cell in samples]}
-        for turn, (row, samples) in enumerate(zip(drawn.rows, drawn.samples, strict=True))
+         "samples": [Markup(cell) for cell in samples], "steps": [Markup(cell) for cell in steps]}
+        for turn, (row, samples, steps) in enumerate(itertools.zip_longest(drawn.rows, drawn.samples, drawn.steps, fillvalue=()))
     ]  # fmt: skip
     return {"column": column, "beside": beside, "rows": rows, "each": max(map(len, drawn.samples), default=0)}
 

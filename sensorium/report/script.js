@@ -47,3 +47,11 @@ if ("IntersectionObserver" in window) {
   }, { rootMargin: "-20% 0px -70% 0px" });
   for (const section of document.querySelectorAll("main > section")) watch.observe(section);
 }
+
+// What a drawn cell was thought to be, step by step.
+for (const scrub of document.querySelectorAll(".scrub")) {
+  const shown = scrub.querySelectorAll("span");
+  scrub.querySelector("input").addEventListener("input", (event) => {
+    shown.forEach((step, number) => { step.hidden = number !== Number(event.target.value); });
+  });
+}

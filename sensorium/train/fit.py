@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 MINUTES = 5.0
 GENERATED = 5.0, 30.0
 """Minutes from which on a run learns to generate pictures, sounds and series unasked: on a GPU, and on a CPU."""
+LEAST_DRAWN = 16
+"""Training rows that a column must have to be learned to be generated."""
 MOST_EVALUATED = 4000
 """Rows of each part that a run's own evaluation looks at, evenly spread."""
 SHORT = {"category", "number", "date"}
@@ -128,6 +130,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         raise UserError(f"No column of '{opened.name}' can be used: " +
                         "; ".join(f"{name}: {why}" for name, why in schema.left_out.items()) + ".")
     modalities = make_modalities(schema, given)
+    asked = given.get("sample", {}).get("generate", "auto") != "auto"
     given = with_generated(given, modalities, minutes, device)
     write_json(folder / "schema.json", schema.to_json())
     quarantine = Quarantine(folder / "quarantine.jsonl", data.max_bad)
@@ -144,6 +147,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     if not len(prepared.rows.get("train", ())):
         raise UserError(f"No row of '{opened.name}' is left for training. Rows by part of the split: {splits.counts()}; "
                         f"{len(quarantine)} of them can't be read.")
+    given = enough_to_generate(given, prepared, table=opened, asked=asked, shown=shown)
     train_rows = prepared.source[prepared.rows["train"]]
     remember(folder, opened, list(schema.columns), train_rows, resume)
     network = make_network(modalities, given, seed).to(device)
@@ -169,6 +173,8 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         "batch": loop.batch, "seed": seed, "targets": target, "table": opened.name, "stopped": at.stopped,
         "bad_rows": len(quarantine), "bad_cells": dict(quarantine.columns),
     }
+    if network.drawn_columns and not at.stopped:
+        facts["generating_share"] = round(loop.share_of_generating(), 3)
     network.eval()
     if "match" in objectives and not at.stopped:
         memorise(network, prepared, build(Remember, plain(given, "memory"), "memory"), objectives["match"].scale().item(), seed)
@@ -202,6 +208,26 @@ def with_generated(given: dict[str, Any], modalities: Mapping[str, Any], minutes
     given = {**given, "sample": {**given.get("sample", {}), "generate": wanted}}
     generated(modalities, given)
     return given
+
+
+def enough_to_generate(given: dict[str, Any], prepared: Prepared, *, table: Table, asked: bool, shown: Progressed) -> dict[str, Any]:
+    """The settings without columns that have too few training rows to be learned to be generated.
+
+    Raises:
+        UserError: the user ``asked`` for one of them.
+    """
+    kept = []
+    for column in filter(None, given["sample"]["generate"].split(",")):
+        cells = prepared.read.columns.get(column)
+        count = 0 if cells is None else int((np.diff(cells.offsets)[prepared.rows["train"]] > 0).sum())
+        if count >= LEAST_DRAWN:
+            kept.append(column)
+        elif asked:
+            raise UserError(f"--generate {column}: '{table.name}' has {count} training rows with it, and to learn to generate it takes at least {LEAST_DRAWN}. "
+                            "Leave it out of --generate, or give a table with more rows.")
+        else:
+            shown.say(f"'{column}' isn't learned to be generated: {count} training rows have it, {LEAST_DRAWN} are needed")
+    return {**given, "sample": {**given["sample"], "generate": ",".join(kept)}}
 
 
 def sections(settings: Mapping[str, Any]) -> dict[str, Any]:

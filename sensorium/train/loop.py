@@ -171,6 +171,20 @@ class Loop:
                         self.ema[key].lerp_(parameter.float(), 1 - self.ema_decay)
         return values
 
+    def share_of_generating(self) -> float:
+        """The share of a step's time that questions take whose answers are drawn: one step measured with them and one without."""
+        batch, plans = self.make(self.at.step)
+        others = [plan for plan in plans if not set(plan.asked) & set(self.network.drawn_columns)]
+        batch, spent = batch.to(self.device), []
+        for some in (plans, plans, others):  # the first is not counted: its kernels are still to be made
+            started = time.perf_counter()
+            sum(self.losses(batch, some).values()).backward()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            spent.append(time.perf_counter() - started)
+            self.optimizer.zero()
+        return max(0.0, 1 - spent[2] / spent[1])
+
     # --- the whole run ------------------------------------------------------------------------------------------------
 
     def run(self, log: Callable[[Progress, dict[str, float]], None] = lambda at, values: None) -> Progress:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sensorium.core.errors import BadCell
+from sensorium.core.settings import schema
 from sensorium.data.order import spread
 from sensorium.data.table import Table
 from sensorium.report import Drawn, Evaluation, RunInfo, write_report
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
     from sensorium.model import Model
 
 REASONS = 3
-DRAWN, SAMPLES = 12, 3
-"""Rows for which cells are drawn, and how many for each."""
+DRAWN, SAMPLES, WATCHED, STEPS = 12, 3, 4, 20
+"""Rows for which cells are drawn, how many for each, for how many of them each step is shown, and how many steps there are."""
 
 
-def report_run(path: Path, model: Model, table: Table, evaluation: Evaluation, notes: list[str]) -> None:
-    """Write the report of a run, from its folder and an evaluation of ``table``."""
-    facts, folder = model.facts, path.parent
+def report_run(path: Path, model: Model, table: Table, evaluation: Evaluation, notes: list[str], folder: Path | None = None) -> None:
+    """Write the report of a run, from its folder (by default that of ``path``) and an evaluation of ``table``."""
+    facts, folder = model.facts, folder or path.parent
+    if "generating_share" in facts:
+        notes = [*notes, f"Learning to generate {', '.join(model.network.drawn_columns)} took {facts['generating_share']:.0%} of the time of a step."]
+
     run = RunInfo(
         name=folder.name, rows=facts["rows"], parameters=facts["parameters"], seconds=facts["seconds"], steps=facts["steps"],
         rows_per_second=facts["rows_per_second"], waited_share=facts["waited_share"], settings=model.settings,
@@ -49,8 +53,11 @@ def drawn(model: Model, table: Table, column: str) -> Drawn:
     """Samples of a column for some rows, evenly spread, from all that these have beside it."""
     rows = spread(np.arange(table.rows), DRAWN)
     show = model.network.modalities[column].show
-    cells = model.draw(table.select(rows), column, samples=SAMPLES)
-    return Drawn(rows=rows.tolist(), samples=[[show(cell) for cell in each if cell is not None] for each in cells])
+    cells, steps = model.draw(table.select(rows), column, samples=SAMPLES), []
+    if "watch" in schema(model.network.generator(column).sample) and model.schema.columns[column].kind != "audio":  # whose phases take long
+        steps = model.rows(table.select(rows[:WATCHED])).steps(column, steps=STEPS)
+    return Drawn(rows=rows.tolist(), samples=[[show(cell) for cell in each if cell is not None] for each in cells],
+                 steps=[[show(cell) for cell in each] for each in steps])
 
 
 def put_aside(path: Path, counts: Mapping[str, int]) -> dict[str, tuple[int, list[str]]]:

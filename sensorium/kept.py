@@ -1,0 +1,119 @@
+"""A model kept as safetensors and JSON, never pickle: written whole, read back with its hashes checked.
+
+    FOLDER/ model.json model.safetensors memory.safetensors
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sensorium.core.errors import UserError
+from sensorium.core.files import digest, whole
+from sensorium.data.schema import Schema
+from sensorium.layers.memory import Memory
+from sensorium.network import Network, Unheeded
+from sensorium.train.build import make_modalities, make_network
+
+FORMAT = 4
+MEMORY = "memory.safetensors"
+
+
+def write(folder: Path, network: Network, schema: Schema, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write a model to a folder, file by file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights, memory, known = folder / "model.safetensors", network.memory, folder / MEMORY
+    write_tensors(weights, network.state_dict())
+    if memory is None:
+        known.unlink(missing_ok=True)
+    else:
+        told = memory.targets()
+        write_tensors(known, {"known": memory.known, **{f"sketches.{c}": kept for c, kept in memory.sketches().items()},
+                              **{f"tokens.{c}": tokens for c, (tokens, _) in told.items()},
+                              **{f"have.{c}": have for c, (_, have) in told.items()}})
+    described = {
+        "format": FORMAT, "schema": schema.to_json(), "settings": settings, "facts": facts,
+        "modalities": {column: m.state() for column, m in network.modalities.items()},
+        "unheeded": {column: dataclasses.asdict(left) for column, left in network.unheeded.items()}, "sha256": digest(weights),
+        "memory": None if memory is None else {
+            "columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength, "sketched": memory.sketched,
+            "trust": memory.trust, "told": memory.told, "shares": memory.shares, "by": memory.by, "margins": memory.margins,
+            "sha256": digest(known),
+        },
+    }
+    with whole(folder / "model.json") as part:
+        part.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
+
+
+def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]:
+    """The network, the schema, the settings and the facts that ``write`` wrote.
+
+    Raises:
+        UserError: no model there, one of another format, or a file that isn't what was written.
+    """
+    path, weights = folder / "model.json", folder / "model.safetensors"
+    if not path.is_file() or not weights.is_file():
+        raise UserError(f"'{folder}' holds no model (model.json and model.safetensors). Make one with: sensorium fit TABLE --out {folder}")
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        if described["format"] > FORMAT:
+            raise UserError(f"'{folder}' was written by a newer Sensorium (format {described['format']}; this one reads "
+                            f"{FORMAT}). Upgrade with: pip install -U sensorium")
+        if described["format"] < FORMAT:
+            raise UserError(f"'{folder}' was written by an older Sensorium (format {described['format']}; this one reads {FORMAT}), "
+                            "whose networks were others. Train it again.")
+        if digest(weights) != described["sha256"]:
+            raise UserError(f"'{weights}' isn't what was written: its SHA-256 differs. Copy it again or train again.")
+        tensors = load_file(weights)
+        schema = Schema.from_json(described["schema"])
+        modalities = make_modalities(schema, described["settings"])
+        for column, modality in modalities.items():
+            modality.load_state(described["modalities"][column])
+        network = make_network(modalities, described["settings"], 0)
+        network.load_state_dict(tensors)
+        network.unheeded = {column: Unheeded(tuple(left["columns"]), tuple(left["needed"]))
+                            for column, left in described.get("unheeded", {}).items()}
+        network.memory = remembered(folder / MEMORY, described.get("memory"), network.to_gist.out_features)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError, OSError) as error:
+        raise UserError(f"'{folder}' can't be read as a model: {error}") from error
+    return network, schema, described["settings"], described["facts"]
+
+
+def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> Memory | None:
+    """The memory that was written to a file, its gists of ``size``; a model whose file of it was removed does without."""
+    if how is None or not path.is_file():
+        return None
+    if digest(path) != how["sha256"]:
+        raise UserError(f"'{path}' isn't what was written: its SHA-256 differs. Copy it again, or remove it to do without memory.")
+    kept = load_file(path)
+    known = kept["known"]
+    if known.ndim != 3 or known.shape[2] != size:
+        raise ValueError(f"{path.name} holds gists of shape {list(known.shape)}, not of size {size}")
+    sketches = {column: kept[f"sketches.{column}"] for column in how.get("sketched", ())}
+    told = {column: (kept[f"tokens.{column}"], kept[f"have.{column}"]) for column in how.get("told", ())}
+    return Memory(dict(zip(how["columns"], known, strict=True)), how["sharpness"], how["strength"], sketches, how.get("trust", 0.0),
+                  told, how.get("shares"), how.get("by"), how.get("margins"))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Safetensors, whole or not at all."""
+    with whole(path) as part:
+        save_file({key: value.detach().contiguous().cpu().clone() for key, value in tensors.items()}, part)
+
+
+def copy_if_there(source: Path, target: Path, names: Sequence[str]) -> None:
+    """Copy files and folders that exist."""
+    import shutil
+
+    for name in names:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
+        elif (source / name).exists():
+            shutil.copy2(source / name, target / name)
