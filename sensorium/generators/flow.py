@@ -123,6 +123,7 @@ class Flow(Generator):
         self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
         steps: int = 20, guidance: float = 2.0, solver: Literal["euler", "heun"] = "heun", blank: Trunk | None = None,
         given: tuple[torch.Tensor, torch.Tensor] | None = None, watch: Callable[[torch.Tensor], None] | None = None,
+        judged: bool = False,
     ) -> Said:
         """Draw the vectors of each row.
 
@@ -133,10 +134,11 @@ class Flow(Generator):
             solver: "heun" looks at each step's end as well, and takes twice as long.
             blank: the trunk where nothing is seen; needed where ``guidance`` isn't 1.
             given: vectors of which a part is known, [rows, k, width], and which, bool: they stay, and the rest is drawn to go with them.
+            judged: also take the loss of what was drawn, in three more passes.
             watch: hears at each step what the clean vectors are thought to be, [rows, k, width].
 
         Returns:
-            vectors, not finite where a row's sampling failed; score: minus the loss of what was drawn, with the same noise for all.
+            vectors, not finite where a row's sampling failed; score: where ``judged``, minus the loss of what was drawn, with the same noise for all; else 0.
 
         Raises:
             UserError: options that are out of range.
@@ -177,10 +179,10 @@ class Flow(Generator):
             ahead = z + (then - now) * first
             z = ahead if solver == "euler" or then == 1 else z + (then - now) / 2 * (first + velocity(ahead, then))
         z = kept(z, 1.0)
-        judge = torch.Generator().manual_seed(0)
-        same, score = torch.randn(1, *z.shape[1:], generator=judge).to(device), torch.zeros(rows, device=device)
-        for moment in MOMENTS:
+        judge, score = torch.Generator().manual_seed(0), torch.zeros(rows, device=device)
+        same = torch.randn(1, *z.shape[1:], generator=judge).to(device) if judged else z
+        for moment in MOMENTS if judged else ():
             t = torch.full((rows,), moment, device=device)
-            mixed = moment * z + (1 - moment) * same
+            mixed = torch.where(torch.zeros_like(z, dtype=torch.bool) if told is None else told.unsqueeze(-1), z, moment * z + (1 - moment) * same)
             score -= ((guess(trunk, mixed, t) - z) / (1 - moment)).square().mean((1, 2)) / len(MOMENTS)
         return Said(z, score)

@@ -75,8 +75,8 @@ def test_guidance_of_one_is_none_and_more_goes_further(learned: tuple[Flow, Hear
 
 def test_what_was_learned_scores_higher_than_what_was_not(learned: tuple[Flow, Hears, torch.Tensor]) -> None:
     flow, trunk, _ = learned
-    known = flow.sample(trunk, 8, CPU, torch.Generator().manual_seed(0)).score
-    other = flow.sample(lambda tokens, start: tokens - 2 * trunk.rows, 8, CPU, torch.Generator().manual_seed(0)).score
+    known = flow.sample(trunk, 8, CPU, torch.Generator().manual_seed(0), judged=True).score
+    other = flow.sample(lambda tokens, start: tokens - 2 * trunk.rows, 8, CPU, torch.Generator().manual_seed(0), judged=True).score
     assert (known > other).float().mean() > 0.7
 
 
