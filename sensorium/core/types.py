@@ -66,7 +66,11 @@ class Profile:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A modality's claim on a column: how sure it is (0 to 1) and the reason in words, shown to the user."""
+    """A modality's claim on a column: how sure it is (0 to 1) and the reason in words, shown to the user.
+
+    ``settings``: what would suit what was seen, where the user sets nothing for the column.
+    """
 
     sure: float
     why: str
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)

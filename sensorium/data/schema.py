@@ -34,7 +34,7 @@ class Column:
         name: as in the table.
         kind: the modality's name.
         why: how that is known, in words.
-        settings: what the user set for it: the modality's constructor arguments.
+        settings: the modality's constructor arguments: what the user set, or where that is nothing what suits the cells seen.
     """
 
     name: str
@@ -148,7 +148,7 @@ def _place(schema: Schema, seen: Look, said: dict[str, Any], target: bool) -> No
         schema.left_out[name] = f"no modality reads {seen.profile.type}"
     else:
         kind, claim = best[0]
-        schema.columns[name] = Column(name, kind, claim.why, check(find(Modality, kind), settings, f"column.{name}"))
+        schema.columns[name] = Column(name, kind, claim.why, check(find(Modality, kind), settings or claim.settings, f"column.{name}"))
 
 
 def claims(seen: Look) -> list[tuple[str, Claim]]:

@@ -22,8 +22,11 @@ from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.attention import heads_of
 from sensorium.layers.block import Block
 from sensorium.layers.conv import Conv, Norm, working_dtype
-from sensorium.layers.pixels import ENDINGS, colour_mix, is_image, png, square
+from sensorium.layers.pixels import ENDINGS, colour_mix, is_image, png, side_of, square
 from sensorium.modalities import Cells, Modality, Stem
+
+SIZE = 48
+"""Side of a picture, unless it is said."""
 
 EARLY = 3
 """Layers of the stem whose feature maps are restyled: what they see is how a thing is drawn, rather than what it is."""
@@ -39,7 +42,8 @@ class Image(Modality):
     augmentation uncovers means that none of the three tells the network anything.
 
     Args:
-        size: side of the square in pixels, a multiple of 16.
+        size: side of the square in pixels, a multiple of 16; for pictures that are all smaller than the default the next multiple, where
+            nothing else is set for the column.
         max_pixels: a picture with more is a bad cell, by its header.
         trim: cut white and transparent margins off, so that a drawing's size on its sheet says nothing.
         norm: the norm of the convolutions (``layers.conv``).
@@ -68,7 +72,7 @@ class Image(Modality):
     def __init__(
         self,
         *,
-        size: int = 48,
+        size: int = SIZE,
         max_pixels: int = 64_000_000,
         trim: bool = False,
         norm: Norm = "group",
@@ -101,7 +105,10 @@ class Image(Modality):
         if profile.heads:
             share = sum(map(is_image, profile.heads)) / len(profile.heads)
             if share >= 0.5:
-                return Claim(sure=0.9 + 0.09 * share, why=f"{share:.0%} of the files begin as pictures do")
+                largest = max((side_of(head) or SIZE for head in profile.heads), default=SIZE)
+                small = -(-largest // 16) * 16  # enlarged they would cost more and show no more
+                return Claim(sure=0.9 + 0.09 * share, why=f"{share:.0%} of the files begin as pictures do",
+                             settings={"size": small} if small < SIZE else {})
         texts = [cell.lower() for cell in profile.sample if isinstance(cell, str)]
         named = sum(text.endswith(ENDINGS) for text in texts)
         if texts and named >= 0.8 * len(profile.sample):

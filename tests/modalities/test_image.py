@@ -509,3 +509,22 @@ def test_each_variation_does_what_it_says(setting, holds):
     assert (before - pixels.int()).abs().max() <= 1
     after = Image(size=32, **still, **{setting: 1.0 if setting != "bend" else 0.2}).augment(cells, torch.Generator().manual_seed(0))
     assert holds(before, after["pixels"].int())
+
+
+def test_pictures_that_are_all_small_are_not_enlarged() -> None:
+    import pyarrow as pa
+
+    from sensorium.data.schema import infer
+    from sensorium.data.table import Table
+
+    def picture(side: int, kind: str) -> bytes:
+        out = io.BytesIO()
+        Pillow.fromarray(np.random.default_rng(side).integers(0, 255, (side, side - 2, 3), np.uint8)).save(out, kind)
+        return out.getvalue()
+
+    table = Table.open(pa.table({"small": [picture(20 + i % 9, ["PNG", "JPEG", "WEBP"][i % 3]) for i in range(12)],
+                                 "mixed": [picture(20 if i else 200, "PNG") for i in range(12)], "n": list(range(12))}))
+    columns = infer(table).columns
+    assert columns["small"].settings == {"size": 32} and columns["mixed"].settings == {}
+    assert infer(table, overrides={"small": {"size": 64}}).columns["small"].settings == {"size": 64}
+    assert infer(table, overrides={"small": {"flip": True}}).columns["small"].settings == {"flip": True}
