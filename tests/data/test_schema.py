@@ -140,7 +140,7 @@ def test_files_by_path_and_by_cell_have_heads(tmp_path: Path) -> None:
     seen = look(table)
     for name in "abcd":
         assert len(seen[name].profile.heads) == 30 and {head[:4] for head in seen[name].profile.heads} == {b"\x89PNG"}
-        assert [len(head) for head in seen[name].profile.heads] == [min(len(png(i)), HEAD) for i in range(30)]
+        assert all(len(head) < HEAD and head[-8:-4] == b"IEND" for head in seen[name].profile.heads), "a small file is its own head"
     assert isinstance(seen["a"].profile.sample[0], str) and seen["e"].profile.heads == [] == seen["f"].profile.heads
     schema = infer(table)
     assert [schema.columns[name].kind for name in "abcd"] == ["image"] * 4
