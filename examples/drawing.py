@@ -9,6 +9,7 @@ known concepts in a style not seen for them, and of new concepts; beside the dra
 
 from __future__ import annotations
 
+import argparse
 import io
 import time
 from pathlib import Path
@@ -25,14 +26,14 @@ GALLERY, SAMPLES, SHEET = 100, 2, 12
 OTHERS = ("spoken", "name_de", "name_fr", "name_es", "name_ja", "year", "spoken_language", "tags", "group", "concept")
 PICTURES = ("column.image.size=32", "column.image.trim=true", *(f"column.{column}.kind=out" for column in OTHERS), "baselines.share=0")
 DRAWING = ("sample.generate=image", "sample.drawn=1", "sample.share=0.1", "sample.plans=1", "train.batch=128", "train.ema=0.998", "train.decay=0.1", "data.same=id")
-JUDGING = ("objectives=match", "network.width=256", "network.gist=256", "column.image.norm=weight", "column.image.grey=0.2", "column.image.stroke=0.6", "column.style.kind=out")
+JUDGING = ("objectives=match", "network.width=240", "network.gist=240", "column.image.norm=weight", "column.image.grey=0.2", "column.image.stroke=0.6", "column.style.kind=out")
 
 
 def main() -> None:
     given = arguments(__doc__, minutes=30.0, choices={"generator": ("flow", "vae", "gan", "codes"), "solver": ("heun", "euler"), "steps": ("20", "10", "50")})
     table = Table.open(given.out / "emoji.parquet") if given.out and (given.out / "emoji.parquet").is_file() else build("emoji", given)
     drawer = known(given.out / "run") or fit(table, "", given, "run", [*PICTURES, *DRAWING, f"sample.generator={given.generator}"])
-    judge = known(given.out / "judge") or fit(table, "", given, "judge", [*PICTURES, *JUDGING, "train.batch=256"])
+    judge = known(given.out / "judge") or fit(table, "", argparse.Namespace(**vars(given) | {"seed": given.seed + 1}), "judge", [*PICTURES, *JUDGING, "train.batch=256"])
     how = {"steps": int(given.steps), "solver": given.solver} if given.generator == "flow" else {}
     for split, words in (("test_new_style", "Known concepts, a style not seen for them"), ("test_new_concept", "New concepts")):
         part = keep_split(table, split, "split")

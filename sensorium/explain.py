@@ -17,6 +17,7 @@ import torch
 from sensorium.data.batch import collate
 from sensorium.inference import Rows
 from sensorium.layers.precision import autocast
+from sensorium.network import Encoded, Unheeded
 
 EXACT = 6
 """Columns up to which all subsets are asked; of more, orders are drawn."""
@@ -65,11 +66,12 @@ class Witness:
 
     Args:
         rows: what the rows show. column, way: what was said, and by which generator. cells: one for each of ``rows``; those that are None or
-            can't be read have no explanation.
+            can't be read have no explanation. heedless: columns that answers leave unheeded are not looked at, as ``Rows.say`` does by default.
     """
 
-    def __init__(self, rows: Rows, column: str, cells: Sequence[Any], way: str | None = None, seed: int = 0) -> None:
+    def __init__(self, rows: Rows, column: str, cells: Sequence[Any], way: str | None = None, seed: int = 0, heedless: bool = False) -> None:
         self.rows, self.column, self.way = rows, column, way
+        self.unheeded = rows.network.unheeded.get(column, Unheeded()) if heedless else Unheeded()
         network, said = rows.network, rows.having(column, np.arange(rows.count), cells)
         self.index = np.flatnonzero(said.has(column))
         self.prepared = [said.cells[column][row] for row in self.index]
@@ -83,11 +85,16 @@ class Witness:
             self.targets = [network.generator(column, way).drawn(target) for _ in range(self.draws)]
 
     @torch.inference_mode()
+    def shown(self, rows: Rows) -> dict[str, Encoded]:
+        """What the rows show of all other columns, without what an answer leaves unheeded."""
+        return self.unheeded.left_out(rows.shown([c for c in rows.network.columns if c != self.column]))
+
+    @torch.inference_mode()
     def weigh(self, seen: Sequence[str], rows: Rows | None = None, which: np.ndarray | None = None) -> np.ndarray:
         """Minus the loss of each token [n, tokens] where the columns ``seen`` are; ``rows`` may show other cells than the witness's own, and
         ``which`` say of which of the said cells they are."""
         rows, which = rows or self.rows, np.arange(len(self.index)) if which is None else which
-        encoded, total = rows.shown(seen), None
+        encoded, total = {c: part for c, part in self.shown(rows).items() if c in seen}, None
         at = torch.from_numpy(self.index[which] if rows is self.rows else np.arange(len(which))).to(rows.device)
         for target in self.targets:
             with autocast(rows.precision, rows.device):
@@ -106,15 +113,16 @@ def explain(rows: Rows, column: str, cells: Sequence[Any], seen: Sequence[str] |
         among: rows of the training table, for the nearest; those without the column are left out.
         done: hears how many rows were explained.
     """
-    witness = Witness(rows, column, cells, way, seed)
+    witness = Witness(rows, column, cells, way, seed, heedless=seen is None)
     result: list[Why | None] = [None] * rows.count
     if not len(witness.index):
         return result
     columns = [c for c in (rows.network.columns if seen is None else seen) if c != column and rows.has(c).any()]
     shares, nothing, everything = shapley(witness, columns, seed)
+    seen_by = witness.shown(rows)
     near = nearest(witness, among) if among is not None else [[] for _ in witness.index]
     for place, row in enumerate(witness.index.tolist()):
-        here = [c for c in columns if rows.has(c)[row]]
+        here = [c for c in columns if c in seen_by and seen_by[c].place[row] >= 0]
         parts = {c: worse for c in here if (worse := without_parts(witness, place, c, here)) is not None}
         result[row] = Why(float(nothing[place]), float(everything[place]), {c: float(shares[c][place]) for c in here}, parts, near[place],
                           bool(near[place]) and near[place][0][1] < COPY)
@@ -168,7 +176,7 @@ def nearest(witness: Witness, among: Rows) -> list[list[tuple[int, float]]]:
     """For each said cell the nearest cells of ``among``, by the distance of what a generator says or, where that are ids, of gists."""
     network, column = witness.rows.network, witness.column
     where = np.flatnonzero(among.has(column))
-    if len(where) < 2:
+    if len(where) < 2 or network.modalities[column].tokens().length == 1:  # a class or a number is no copy
         return [[] for _ in witness.index]
     if network.modalities[column].tokens().width:
         kept, said = (flat(network, column, cells) for cells in ([among.cells[column][row] for row in where], witness.prepared))

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sensorium.core.errors import BadCell, UserError
+from sensorium.core.errors import UserError
 from sensorium.data.table import Table
 from sensorium.inference import Rows
 from sensorium.network import Network
 
 WINDOW = 1024
 """Rows that are held in memory at once."""
+FILE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 FILLED = "filled"
 """The column that says what was filled."""
 
@@ -42,13 +43,13 @@ def fill(network: Network, table: Table, columns: Sequence[str], *, jointly: boo
     if FILLED in table.columns:
         raise UserError(f"'{table.name}' has a column '{FILLED}' already, which would say what was filled. Rename it.")
     parts = []
-    for start in range(0, table.rows, WINDOW):
+    for start in range(0, max(table.rows, 1), WINDOW):
         part = table.select(np.arange(start, min(start + WINDOW, table.rows)))
         parts.append(window(network, part, columns, jointly, seed + start,
                             None if bad is None else lambda row, column, why, start=start: bad(start + row, column, why)))
         if done:
             done(part.rows)
-    return pa.concat_tables(parts, promote_options="permissive") if parts else table.take([])
+    return pa.table({name: alike([part.column(name) for part in parts]) for name in parts[0].column_names})
 
 
 def window(network: Network, table: Table, columns: Sequence[str], jointly: bool, seed: int,
@@ -57,28 +58,33 @@ def window(network: Network, table: Table, columns: Sequence[str], jointly: bool
     found, rows = table.take(np.arange(table.rows)), Rows.of(network, table, None, bad)
     filled: list[list[dict[str, Any]]] = [[] for _ in range(table.rows)]
     for column in columns:
-        here = found.column(column) if column in table.columns else None
-        empty = np.flatnonzero(here.is_null().to_numpy()) if here is not None else np.arange(table.rows)
-        if not len(empty):
+        here, empty = found.column(column) if column in table.columns else None, missing(network, table, found, rows, column)
+        cells, sure = said(network, rows, column, None, empty, seed) if len(empty) else ([], [])
+        if here is not None and not len(empty):
             continue
-        cells, sure = said(network, rows, column, None, empty, seed)
         for row, cell, chance in zip(empty.tolist(), cells, sure, strict=True):
             if cell is not None:
                 filled[row].append({"column": column, "sure": chance})
         if jointly:
             rows = rows.having(column, empty, cells)
         known = [None] * table.rows if here is None else here.to_pylist()
-        if here is not None and network.modalities[column].media and pa.types.is_string(here.type):  # paths, beside which bytes can't stand
-            known = [bytes(cell) if isinstance(cell, (bytes, memoryview)) else None for cell in
-                     (None if isinstance(c, BadCell) else c for c in table.cells(found, column, True))]
-            here = None
+        kind = None if here is None else here.type
+        if kind is not None and network.modalities[column].media and is_text(kind):  # beside paths no bytes can stand
+            known, kind = [None if cell is None else {"path": cell} for cell in known], FILE
         for row, cell in zip(empty.tolist(), cells, strict=True):
             known[row] = cell
-        array = typed(known, None if here is None else here.type)
-        found = found.append_column(column, array) if column not in found.column_names else \
-            found.set_column(found.column_names.index(column), column, array)
-    kind = pa.list_(pa.struct({"column": pa.string(), "sure": pa.float32()}))
-    return found.append_column(FILLED, pa.array(filled, kind))
+        array = typed(known, kind)
+        found = found.append_column(column, array) if here is None else found.set_column(found.column_names.index(column), column, array)
+    return found.append_column(FILLED, pa.array(filled, pa.list_(pa.struct({"column": pa.string(), "sure": pa.float32()}))))
+
+
+def missing(network: Network, table: Table, found: pa.Table, rows: Rows, column: str) -> np.ndarray:
+    """The rows that have no cell of a column, as the model sees it: null, NaN, blank. What can't be read is no empty cell."""
+    if column not in table.columns:
+        return np.arange(table.rows)
+    none = np.array([cell is None for cell in table.cells(found, column, network.modalities[column].media)], bool)
+    blank = np.array([cell is not None and not len(cell) for cell in rows.read.get(column, [None] * table.rows)], bool)
+    return np.flatnonzero(none | blank)
 
 
 def said(network: Network, rows: Rows, column: str, seen: Sequence[str] | None, asked: np.ndarray, seed: int) -> tuple[list[Any], list[float | None]]:
@@ -91,16 +97,34 @@ def said(network: Network, rows: Rows, column: str, seen: Sequence[str] | None, 
 
 
 def together(network: Network, rows: Rows, columns: Sequence[str], seen: Sequence[str] | None, *, jointly: bool, seed: int = 0) -> list[dict[str, Any]]:
-    """Several columns of every row, said from ``seen`` (by default all but these); ``jointly``: and from those said before, in order."""
-    shown = [c for c in (network.columns if seen is None else seen) if c not in columns]
+    """Several columns of every row, said from ``seen`` (by default all that ``rows`` have, which must be none of these); ``jointly``: and from
+    those said before, in order."""
+    shown = None if seen is None else list(seen)
     every, result = np.arange(rows.count), [{} for _ in range(rows.count)]
     for number, column in enumerate(columns):
         cells, _ = said(network, rows, column, shown, every, seed + number)
         for row, cell in zip(result, cells, strict=True):
             row[column] = cell
         if jointly:
-            rows, shown = rows.having(column, every, cells), [*shown, column]
+            rows, shown = rows.having(column, every, cells), None if shown is None else [*shown, column]
     return result
+
+
+def alike(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """The same column of several windows, of one type: where these differ, as what filled it may, of one that holds them all."""
+    kinds = {part.type for part in parts if not pa.types.is_null(part.type)}
+    if len(kinds) <= 1:
+        kind = next(iter(kinds), pa.null())
+        return pa.chunked_array([chunk.cast(kind) for part in parts for chunk in part.chunks], kind)
+    if FILE in kinds:
+        cells = [{"path": cell} if isinstance(cell, str) else cell for part in parts for cell in part.to_pylist()]
+        return pa.chunked_array([pa.array(cells, FILE)])
+    return pa.chunked_array([typed([cell for part in parts for cell in part.to_pylist()], None)])
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is text."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def typed(cells: list[Any], kind: pa.DataType | None) -> pa.Array:

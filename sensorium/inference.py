@@ -193,7 +193,8 @@ class Rows:
         return [[modality.decode(x[row]) for x in (*thought, plain(said.tokens)) if np.isfinite(x[row]).all()] for row in range(self.count)]
 
     @torch.inference_mode()
-    def go_on(self, column: str, horizon: int, seen: Sequence[str] | None = None, samples: int = 1, seed: int = 0, **options: Any) -> list[list[Any]]:
+    def go_on(self, column: str, horizon: int, seen: Sequence[str] | None = None, samples: int = 1, seed: int = 0, way: str | None = None,
+              **options: Any) -> list[list[Any]]:
         """The next ``horizon`` steps of each row's own cell of a column, ``samples`` times; none where a row has no such cell."""
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
         modality, encoded, generator = self.network.modalities[column], self.shown(seen), torch.Generator().manual_seed(seed)
@@ -201,11 +202,11 @@ class Rows:
         for part in np.array_split(have := np.flatnonzero(self.has(column)), max(1, math.ceil(len(have) * samples / ROWS))):
             if not len(part):
                 continue
-            cells = [self.cells[column][row] for row in part]
+            cells = [self.read[column][row] for row in part]
             given = [x.to(self.device).repeat_interleave(samples, 0) for x in modality.begun(cells, horizon)]
             again = torch.arange(len(part), device=self.device).repeat_interleave(samples)
             with autocast(self.precision, self.device):
-                said = self.network.say(encoded, column, seen, torch.from_numpy(part).to(self.device), generator, again, given=tuple(given), **options)
+                said = self.network.say(encoded, column, seen, torch.from_numpy(part).to(self.device), generator, again, way, given=tuple(given), **options)
             for number, tokens in enumerate(plain(said.tokens)):
                 row = number // samples
                 result[part[row]].append(modality.rest(tokens, cells[row], horizon) if np.isfinite(tokens).all() else None)

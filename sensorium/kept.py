@@ -24,6 +24,8 @@ from sensorium.train.build import make_modalities, make_network
 
 FORMAT = 4
 MEMORY = "memory.safetensors"
+BESIDE = "baselines", "rows.npy", "report.html", "settings.json", "environment.json", "metrics.jsonl", "quarantine.jsonl"
+"""What else of a run goes with its model, so that it can be measured and reported elsewhere."""
 
 
 def write(folder: Path, network: Network, schema: Schema, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

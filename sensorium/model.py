@@ -92,9 +92,10 @@ class Model:
         try:
             kept.write(folder, self.network, self.schema, self.settings, self.facts)
             if self.folder is not None and self.folder.resolve() != folder.resolve():
-                kept.copy_if_there(self.folder, folder, ("baselines", "rows.npy", "report.html", "settings.json"))
+                kept.copy_if_there(self.folder, folder, kept.BESIDE)
         except (OSError, SafetensorError) as error:
             raise UserError(f"Can't write the model to '{folder}': {getattr(error, 'strerror', None) or error}.") from error
+        self.folder = self.folder or folder
         return folder
 
     save_pretrained = save
@@ -218,21 +219,31 @@ class Model:
             UserError: a column that can't be continued, or a horizon that is out of range.
         """
         self.check_asked(column, seen)
-        generator, modality = self.network.generator(column), self.network.modalities[column]
-        if "given" not in settings_of(generator.sample) or type(modality).begun is Modality.begun:
-            able = [c for c in self.network.drawn_columns if type(self.network.modalities[c]).begun is not Modality.begun]
-            raise UserError(f"'{column}' can't be continued: that takes a series, drawn by flow. Possible: {', '.join(able) or 'none'}.")
-        check(generator.sample, options, f"generate for '{column}'")
+        modality = self.network.modalities[column]
+        way = self.continues(column)
+        if way is None:
+            able = [c for c in self.network.drawn_columns if self.continues(c)]
+            raise UserError(f"'{column}' can't be continued: that takes a series that the run learned to draw by flow. Possible: {', '.join(able) or 'none'}.")
+        check(self.network.generator(column, way).sample, options, f"generate for '{column}'")
+        if modality.longest > modality.span:
+            raise UserError(f"'{column}' can't be continued: training had series of {modality.longest} steps, and averaged them to {modality.span}. Fit with "
+                            f"column.{column}.length={modality.longest}.")
         if samples < 1 or not 0 < horizon < modality.span:
             raise UserError(f"horizon={horizon}, samples={samples}: needed are at least 1 sample and a horizon of 1 to {modality.span - 1} steps, as "
-                            f"the longest series of '{column}' in training had {modality.span}.")
+                            f"{modality.span} steps of '{column}' are drawn in all.")
         result: list[list[Any]] = []
         for number, part in enumerate(self.windows(rows, self.network.columns if seen is None else [*seen, column], note, size=DRAWN)):
-            long = sum(len(cell) + horizon > modality.span for cell in part.cells.get(column, []) if cell is not None)
+            long = sum(modality.steps(cell) + horizon > modality.span for cell in part.read.get(column, []) if cell is not None)
             if long and note:
                 note(f"column '{column}': of {long} series only the last {modality.span - horizon} steps are looked at, as training saw {modality.span} in all.")
-            result += part.go_on(column, horizon, seen, samples, mix(seed, number), **options)
+            result += part.go_on(column, horizon, seen, samples, mix(seed, number), way, **options)
         return result
+
+    def continues(self, column: str) -> str | None:
+        """The generator of a column that can go on from a beginning; None where there is none."""
+        if type(self.network.modalities[column]).begun is Modality.begun:
+            return None
+        return next((way for way in self.network.ways.get(column, ()) if "given" in settings_of(self.network.generator(column, way).sample)), None)
 
     def explain(self, rows: Any, column: str, cells: Sequence[Any], seen: Sequence[str] | None = None, among: Any = None, seed: int = 0,
                 generator: str | None = None, note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None) -> list[Why | None]:
@@ -244,13 +255,15 @@ class Model:
         self.check_asked(column, seen)
         self.network.generator(column, generator)
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
-        known = None if among is None else self.rows(among, [column])
+        known = None if among is None else self.rows(among, [column], note)
+        if known is not None and not known.has(column).any():
+            raise UserError(f"The table to look for near copies in has no cell of '{column}' that can be read. Give the one that the run was trained on.")
         result: list[Why | None] = []
         for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN)):
             here = cells[len(result) : len(result) + part.count]
             if len(here) != part.count:
                 raise UserError(f"{len(cells)} cells to explain, but more rows. Give one cell for each row, None for those to leave out.")
-            result += explain(part, column, here, wanted, generator, mix(seed, number), known, done)
+            result += explain(part, column, here, seen, generator, mix(seed, number), known, done)
         return result
 
     def generate_together(self, rows: Any, columns: Sequence[str], seen: Sequence[str] | None = None, seed: int = 0, jointly: bool = False,
@@ -266,7 +279,7 @@ class Model:
             raise UserError(f"Asked: {', '.join(columns) or 'nothing'}; seen: {', '.join(seen or ()) or 'nothing'}. A column is either asked or seen.")
         wanted = [c for c in (self.network.columns if seen is None else seen) if c not in columns]
         return [row for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN))
-                for row in together(self.network, part, columns, wanted, jointly=jointly, seed=mix(seed, number))]
+                for row in together(self.network, part, columns, seen, jointly=jointly, seed=mix(seed, number))]
 
     def fill(self, table: Any, columns: Sequence[str] | None = None, jointly: bool = False, seed: int = 0,
              note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None) -> pa.Table:
@@ -284,6 +297,8 @@ class Model:
         def bad(row: int, column: str, why: str) -> None:
             heard.setdefault(column, [0, row, why])[0] += 1
 
+        if columns is not None and not columns:
+            raise UserError(f"No column to fill was named. Possible: {', '.join(self.network.asked_columns)}.")
         wanted = [c for c in self.network.asked_columns if (c in opened.columns if columns is None else c in columns)]
         filled = fill(self.network, opened, wanted, jointly=jointly, seed=seed, bad=bad, done=done)
         for words in misread(heard) if note else ():

@@ -17,6 +17,7 @@ from sensorium.cli.draw import write_why
 from sensorium.core.errors import UserError
 from sensorium.explain import COPY, Witness, explain, shapley
 from sensorium.model import Model
+from sensorium.network import Unheeded
 from sensorium.train.loop import mix
 
 SEEN = ["name", "colour", "width"]
@@ -117,3 +118,22 @@ def test_the_page_and_the_json_are_written(drawing_model: Model, tmp_path: Path,
     write_why(drawing_model, source, "picture", cells, tmp_path / "why.json", ["name"], None, 0)
     told = json.loads((tmp_path / "why.json").read_text(encoding="utf-8"))
     assert [entry["row"] for entry in told] == [0, 1, 2, 3] and set(told[0]["shares"]) == {"name"}
+
+
+def test_a_number_is_no_copy_and_a_table_without_the_column_is_refused(drawing_model: Model) -> None:
+    rows = tiny_table(5, gaps=0.0)
+    for why in drawing_model.explain(rows, "width", rows.column("width").to_pylist(), ["name"], among=tiny_table(40)):
+        assert why.nearest == [] and not why.copied
+    with pytest.raises(UserError, match="near copies"):
+        drawing_model.explain(rows, "picture", rows.column("picture").to_pylist(), ["name"], among=rows.select(["name"]))
+
+
+def test_what_an_answer_leaves_unheeded_has_no_share(drawing_model: Model) -> None:
+    rows, network = tiny_table(3, gaps=0.0).select(["name", "colour", "tone", "width"]), drawing_model.network
+    cells = rows.column("width").to_pylist()
+    try:
+        network.unheeded = {"width": Unheeded(("tone",), ("name",))}
+        assert all(set(why.shares) == {"name", "colour"} for why in drawing_model.explain(rows, "width", cells))
+        assert all(set(why.shares) == {"name", "tone"} for why in drawing_model.explain(rows, "width", cells, ["name", "tone"])), "unless it is named"
+    finally:
+        network.unheeded = {}

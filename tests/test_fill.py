@@ -96,7 +96,7 @@ def test_the_commands_write_tables(drawing_model: Model, tmp_path: Path, capsys:
     write_together(drawing_model, str(source), ["picture", "name"], tmp_path / "both.parquet", ["colour"], True, 0)
     both = pq.read_table(tmp_path / "both.parquet")
     assert both.column_names == ["picture", "name"] and both.num_rows == 6
-    with pytest.raises(UserError, match="series"):
+    with pytest.raises(UserError, match="lists of numbers"):
         write_together(drawing_model, str(source), ["curve", "name"], tmp_path / "both.csv", ["colour"], True, 0)
 
 
@@ -108,3 +108,48 @@ def test_cells_that_do_not_fit_the_type_find_another() -> None:
     assert typed(["2024", None], pa.date32())[0].as_py().year == 2024
     assert typed([b"x", {"bytes": b"y", "path": "p"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))[0].as_py()["bytes"] == b"x"
     assert typed([1, "a", np.float64(2)], None).type == pa.string()
+
+
+def test_paths_stay_where_some_are_filled_whatever_the_window(drawing_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sensorium.fill.WINDOW", 3)
+    (tmp_path / "a.png").write_bytes(tiny_table(1).column("picture")[0].as_py())
+    paths = ["a.png", "a.png", "a.png", None, "gone.png", "a.png", "a.png"]
+    pq.write_table(pa.table({"picture": paths, "name": [f"big red square {i}" for i in range(7)]}), tmp_path / "t.parquet")
+    cells = drawing_model.fill(tmp_path / "t.parquet").column("picture").to_pylist()
+    assert [cell["path"] for cell in cells] == paths, "no path is lost, readable or not"
+    assert [cell["bytes"] is not None for cell in cells] == [path is None for path in paths]
+
+
+def test_what_the_model_takes_for_missing_is_filled(drawing_model: Model) -> None:
+    table = pa.table({"width": [float("nan"), None, 3.0], "name": ["", "   ", "big red square"], "colour": ["red", "blue", "green"]})
+    filled = drawing_model.fill(table)
+    assert np.isfinite(filled.column("width").to_numpy()).all() and filled.column("name")[2].as_py() == "big red square"
+    assert [{entry["column"] for entry in cell} for cell in filled.column("filled").to_pylist()] == [{"width", "name"}] * 2 + [set()]
+
+
+def test_a_table_without_rows_is_filled_to_one_without_rows(drawing_model: Model, tmp_path: Path) -> None:
+    table = drawing_model.fill(tiny_table(0).select(["name", "width"]), columns=["name", "colour"])
+    assert table.column_names == ["name", "width", "colour", "filled"] and table.num_rows == 0
+    (tmp_path / "t.csv").write_text("name,width\n", encoding="utf-8")
+    write_filled(drawing_model, str(tmp_path / "t.csv"), tmp_path / "filled.csv", None, False, 0)
+    assert (tmp_path / "filled.csv").read_text(encoding="utf-8").startswith('"name","width","filled"')
+
+
+def test_cells_that_no_text_file_holds_are_refused_before_any_work(drawing_model: Model, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"name": ["a", None], "vectors": [[1.0], [2.0]]}), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="lists .'vectors'."):
+        write_filled(drawing_model, str(tmp_path / "t.parquet"), tmp_path / "filled.csv", None, False, 0)
+    with pytest.raises(UserError, match="No column to fill"):
+        drawing_model.fill(tmp_path / "t.parquet", columns=[])
+
+
+def test_windows_of_other_types_become_one_column() -> None:
+    from sensorium.fill import FILE, alike
+
+    def parts(*cells: pa.Array) -> list[pa.ChunkedArray]:
+        return [pa.chunked_array([cell]) for cell in cells]
+
+    assert alike(parts(pa.array([1, 2]), pa.array([0.5]))).to_pylist() == [1, 2, 0.5]
+    assert alike(parts(pa.array([1]), pa.array(["x"]))).to_pylist() == ["1", "x"]
+    assert alike(parts(pa.array(["a"]), pa.array([{"path": "b"}], FILE))).to_pylist() == [{"bytes": None, "path": "a"}, {"bytes": None, "path": "b"}]
+    assert alike(parts(pa.array([None]), pa.array([1]))).type == pa.int64()

@@ -125,6 +125,9 @@ def test_the_command_writes_a_folder_or_a_table(drawing_model: Model, tmp_path: 
     assert kept.num_rows == 3 and kept.schema.field("value").type == pa.binary()
     write_drawn(drawing_model, str(table), "curve", tmp_path / "curves.jsonl", None, 0, 1, {"steps": 2})
     assert len((tmp_path / "curves.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+    pq.write_table(tiny_table(0), table)
+    write_drawn(drawing_model, str(table), "tone", tmp_path / "none.parquet", None, 0, 1, {"steps": 2})
+    assert pq.read_table(tmp_path / "none.parquet").column_names == ["row", "sample", "value"]
     with pytest.raises(UserError, match="folder"):
         write_drawn(drawing_model, str(table), "picture", tmp_path / "drawn.csv", None, 0, 1, {})
     with pytest.raises(UserError, match="a series can't stand"):
@@ -196,3 +199,40 @@ def test_steps_lead_to_what_is_drawn(drawing_model: Model) -> None:
     steps = rows.steps("picture", seed=3, steps=4)
     assert [len(each) for each in steps] == [5, 5] and len(set(steps[0])) > 2
     assert [each[-1] for each in steps] == [cells[0] for cells in rows.draw("picture", seed=3, steps=4)]
+
+
+def test_a_long_series_is_continued_at_its_own_pace(quick_fit: Callable[..., Any]) -> None:
+    ramp = [float(i) for i in range(100)]
+    table = pa.table({"pulse": [[x + row for x in ramp[:60]] for row in range(30)], "level": [float(row) for row in range(30)]})
+    model = quick_fit(table, "sample.generate=pulse", "generator.flow.depth=1", epochs=1)
+    read = model.network.modalities["pulse"].read(ramp)
+    values, known = model.network.modalities["pulse"].begun([read], 4)
+    steps = values.reshape(64, 2)[:60, 0].numpy() * model.network.modalities["pulse"].std + model.network.modalities["pulse"].mean
+    assert np.allclose(steps, ramp[-60:], atol=0.05) and known.reshape(64, 2)[:, 0].sum() == 60
+    assert len(model.forecast([{"pulse": ramp}], "pulse", 4, steps=1)[0][0]) == 4
+    short = quick_fit(table, "sample.generate=pulse", "generator.flow.depth=1", "column.pulse.length=32", epochs=1)
+    with pytest.raises(UserError, match="averaged them to 32.*length=60"):
+        short.forecast(table, "pulse", 4)
+
+
+def test_one_column_that_is_drawn_is_enough_for_a_run(quick_fit: Callable[..., Any]) -> None:
+    table = tiny_table(40, gaps=0.0).select(["picture"])
+    model = quick_fit(table, "sample.generate= picture", "generator.flow.depth=1", "objectives=tell")
+    assert model.network.drawn_columns == ["picture"] and len(model.generate([{}], "picture", steps=1)) == 1
+
+
+def test_flow_continues_a_series_also_where_it_is_not_the_first_generator(quick_fit: Callable[..., Any]) -> None:
+    table = tiny_table(40)
+    model = quick_fit(table, "sample.generate=curve", "sample.generator=vae,flow", "generator.flow.depth=1", "generator.vae.depth=1", epochs=1)
+    assert len(model.forecast(table.slice(0, 1), "curve", 3, steps=1)[0][0]) == 3
+    plain = quick_fit(table, "sample.generate=curve", "sample.generator=vae", "generator.vae.depth=1", epochs=1)
+    with pytest.raises(UserError, match="Possible: none"):
+        plain.forecast(table.slice(0, 1), "curve", 3)
+
+
+def test_a_model_that_was_kept_elsewhere_is_reported_as_the_run_is(drawing_model: Model, tmp_path: Path) -> None:
+    drawing_model.save(tmp_path / "kept")
+    assert {"metrics.jsonl", "environment.json", "rows.npy"} <= {path.name for path in (tmp_path / "kept").iterdir()}
+    alone = Model(drawing_model.network, drawing_model.schema, drawing_model.settings, drawing_model.facts)
+    alone.save(tmp_path / "alone")
+    assert alone.folder == tmp_path / "alone" and alone.report(tiny_table(3), tmp_path / "page.html").is_file()

@@ -224,11 +224,13 @@ def generate(
             media["temperature"] = temperature
         if horizon:
             if generator:
-                raise UserError(f"--horizon with --generator {generator}: a series is continued by the column's first generator. Leave one of them out.")
+                raise UserError(f"--horizon with --generator {generator}: a series is continued by flow. Leave one of them out.")
             write_forecast(model, table, column, horizon, out, names(seen), seed, samples, media)
         else:
             drawn = write_drawn(model, table, column, out, names(seen), seed, samples, media, generator)
             if explain is not None:
+                if samples > 1:
+                    note("Explained is the first sample of each row.")
                 write_why(model, table, column, [cells[0] if cells else None for cells in drawn], explain, names(seen), among, seed, generator)
         return
     check_ending(out)

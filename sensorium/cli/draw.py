@@ -71,8 +71,8 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
         if folder:
             with whole(out / "metadata.jsonl") as part:
                 part.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-        elif records:
-            write_table(pa.Table.from_pylist(records), out)
+        else:
+            write_table(as_table(records, bool(ending)), out)
     typer.echo(f"Wrote {len(records):,} to {out}" + (f"; {failed:,} failed" if failed else ""))
     return kept
 
@@ -125,10 +125,20 @@ def write_forecast(model: Model, source: str, column: str, horizon: int, out: Pa
     check_folder(out, "--out")
     check_cells(out, model, [column])
     told = model.forecast(source, column, horizon, seen, seed, samples, note, **options)
-    records = [{"row": row, "sample": number, "value": cell} for row, cells in enumerate(told) for number, cell in enumerate(cells)]
-    write_table(pa.Table.from_pylist(records), out)
+    records = [{"row": row, "sample": number, "value": cell} for row, cells in enumerate(told) for number, cell in enumerate(cells) if cell is not None]
+    failed = sum(cell is None for cells in told for cell in cells)
+    write_table(as_table(records, files=False), out)
     lacking = sum(not cells for cells in told)
-    typer.echo(f"Wrote {len(records):,} to {out}" + (f"; {lacking:,} rows have no '{column}' to go on from" if lacking else ""))
+    typer.echo(f"Wrote {len(records):,} to {out}" + (f"; {lacking:,} rows have no '{column}' to go on from" if lacking else "")
+               + (f"; {failed:,} failed" if failed else ""))
+
+
+def as_table(records: Sequence[dict[str, Any]], files: bool) -> pa.Table:
+    """What was drawn as ``row``, ``sample`` and ``value``, also where that is nothing."""
+    if records:
+        return pa.Table.from_pylist(list(records))
+    return pa.table({"row": pa.array([], pa.int64()), "sample": pa.array([], pa.int64()),
+                     "value": pa.array([], pa.binary() if files else pa.list_(pa.float64()))})
 
 
 def write_together(model: Model, source: str, columns: Sequence[str], out: Path, seen: Sequence[str] | None, jointly: bool, seed: int) -> None:
@@ -156,8 +166,8 @@ def write_filled(model: Model, source: str, out: Path, columns: Sequence[str] | 
     check_ending(out)
     check_folder(out, "--out")
     table = open_table(source)
-    if out.suffix != ".parquet":
-        check_cells(out, model, [c for c in model.network.columns if c in table.columns or c in (columns or ())])
+    check_cells(out, model, columns or ())
+    check_types(out, table.schema)
     with Progress(console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("Filling", total=table.rows)
         filled = model.fill(table, columns, jointly, seed, note, lambda rows: shown.advance(task, rows))
@@ -177,5 +187,15 @@ def check_cells(out: Path, model: Model, columns: Sequence[str]) -> None:
         modality = model.network.modalities[column]
         if modality.media and out.suffix != ".parquet":
             raise UserError(f"--out {out}: the cells of '{column}' are files, which can't stand in {out.suffix}. Give a .parquet file.")
-        if out.suffix == ".csv" and model.schema.columns[column].kind == "series":
-            raise UserError(f"--out {out}: a series ('{column}') can't stand in a cell of .csv. Give a .parquet or a .jsonl file.")
+        if out.suffix == ".csv" and model.schema.columns[column].kind in ("series", "points"):
+            raise UserError(f"--out {out}: lists of numbers ('{column}') can't stand in a cell of .csv. Give a .parquet or a .jsonl file.")
+
+
+def check_types(out: Path, schema: pa.Schema) -> None:
+    """Refuse a text file for a table whose other cells can't stand in it."""
+    for field in schema if out.suffix != ".parquet" else ():
+        kind = field.type
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or (pa.types.is_struct(kind) and "bytes" in {kind.field(i).name for i in range(kind.num_fields)}):
+            raise UserError(f"--out {out}: the cells of '{field.name}' are files, which can't stand in {out.suffix}. Give a .parquet file.")
+        if out.suffix == ".csv" and pa.types.is_nested(kind):
+            raise UserError(f"--out {out}: lists ('{field.name}') can't stand in a cell of .csv. Give a .parquet or a .jsonl file.")

@@ -76,7 +76,8 @@ class Generator(nn.Module, abc.ABC):
         """The loss of each row, [n], from what the trunk gave at the asked tokens."""
 
     def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """The loss of each token of each row, [n, k], whose mean over the tokens that are there is ``loss``; where it has no parts, [n, 1]."""
+        """How unlikely each token of each row is, [n, k], in the mean over the tokens that are there: the loss, but for what it has beside a
+        likelihood. Where that has no parts, [n, 1]."""
         return self.loss(hidden, target).unsqueeze(1)
 
     @abc.abstractmethod

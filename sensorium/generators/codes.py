@@ -106,10 +106,15 @@ class Codes(Generator):
         x = target.float()
         code = self.encode(x)
         error = (self.decode(code) - x).abs().mean((1, 2))
-        level = self.levels_of(code.detach())
+        return error + self.tells * self.entropy(hidden, self.levels_of(code.detach())).mean(1)
+
+    def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return self.entropy(hidden, self.levels_of(self.encode(target.float()).detach()))
+
+    def entropy(self, hidden: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """Minus the mean log-probability of a digit of each token [n, k], for levels [n, k, digits]."""
         logits = self.logits(hidden, level[..., :-1])
-        entropy = F.cross_entropy(logits.flatten(0, 2), level.flatten(), reduction="none").view(len(x), self.said.length * self.digits).mean(1)
-        return error + self.tells * entropy
+        return F.cross_entropy(logits.flatten(0, 2), level.flatten(), reduction="none").view(level.shape).mean(2)
 
     def logits(self, hidden: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """What the trunk says [n, k, width] and a token's first digits as levels [n, k, d] to float logits [n, k, d + 1, levels]."""

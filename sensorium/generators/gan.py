@@ -79,6 +79,11 @@ class Gan(Generator):
         slope = (self.judge(x + NEAR * near, heard) - real).square() + (self.judge(drawn + NEAR * near, heard) - made).square()
         return bound + (self.adversary * (F.softplus(-fooled) + F.softplus(made - real)) + self.steep * slope).mean(1)
 
+    def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        sizes = self.said.width, self.said.width, self.latents.each, self.latents.each, self.latents.whole
+        x, _, each, _, whole = target.float().split(sizes, -1)
+        return self.latents.bound(hidden, x, whole[:, 0], each, self.beta).unsqueeze(1)
+
     @torch.no_grad()
     def sample(self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
                temperature: float = 1.0, blank: Trunk | None = None) -> Said:

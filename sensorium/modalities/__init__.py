@@ -95,12 +95,12 @@ class Modality(abc.ABC):
         raise NotImplementedError(type(self).__name__)
 
     def begun(self, cells: Sequence[np.ndarray], horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Prepared cells as the beginnings of segments whose next ``horizon`` steps are asked: vectors [n, length, width] and which numbers
+        """Read cells as the beginnings of segments whose next ``horizon`` steps are asked: vectors [n, length, width] and which numbers
         of them are known. For modalities whose cells can be continued."""
         raise NotImplementedError(type(self).__name__)
 
     def rest(self, tokens: np.ndarray, cell: np.ndarray, horizon: int) -> Any:
-        """The ``horizon`` steps of a said segment that follow on a prepared cell, as a user would write them."""
+        """The ``horizon`` steps of a said segment that follow on a read cell, as a user would write them."""
         raise NotImplementedError(type(self).__name__)
 
     @abc.abstractmethod

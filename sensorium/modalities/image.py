@@ -42,8 +42,8 @@ class Image(Modality):
     augmentation uncovers means that none of the three tells the network anything.
 
     Args:
-        size: side of the square in pixels, a multiple of 16; for pictures that are all smaller than the default the next multiple, where
-            nothing else is set for the column.
+        size: side of the square in pixels, a multiple of 16; where nothing is set for the column and all pictures that were looked at
+            to tell its kind are smaller than the default, the next multiple.
         max_pixels: a picture with more is a bad cell, by its header.
         trim: cut white and transparent margins off, so that a drawing's size on its sheet says nothing.
         norm: the norm of the convolutions (``layers.conv``).

@@ -71,6 +71,7 @@ class Series(Modality):
         self.length, self.order, self.norm, self.jitter, self.scaling = length, order, norm, jitter, scaling
         self.warp, self.crop, self.drop, self.rotate_triples, self.rotate = warp, crop, drop, rotate_triples, rotate
         self.channels, self.time_first, self.flat, self.span = 0, order != "channels_first", False, whole(length)
+        self.longest = 0
         self.mean = self.std = np.zeros(0, np.float32)
 
     @classmethod
@@ -130,7 +131,8 @@ class Series(Modality):
         self.channels = counts.most_common(1)[0][0]
         self.flat = 2 * len(nested) < len(shapes)
         kept = [self._oriented(cell) for cell in cells]
-        self.span = whole(min(self.length, max(map(len, kept))))
+        self.longest = max(map(len, kept))
+        self.span = whole(min(self.length, self.longest))
         kept = [values[:: max(1, len(values) // 128)] for values in kept if values.shape[1] == self.channels]
         pooled = np.concatenate(kept).astype(np.float64)
         self.mean, self.std = np.zeros(self.channels, np.float32), np.ones(self.channels, np.float32)
@@ -241,22 +243,28 @@ class Series(Modality):
         there = there > min(0.0, there.max() - 1e-9)
         return self._written(values, there, 0, int(np.flatnonzero(there.any(1)).max(initial=0)) + 1)
 
+    def steps(self, read: np.ndarray) -> int:
+        """How many steps a read cell has."""
+        return len(self._oriented(read))
+
     def begun(self, cells: Sequence[np.ndarray], horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Beginnings and the ``horizon`` steps to come: that these are there is known, and that nothing is after them."""
-        cells = [cell[-(self.span - horizon) :] if horizon < self.span else cell[:0] for cell in cells]
+        """Beginnings, of which the last steps count, and the ``horizon`` steps to come: that these are there is known, and that nothing is after
+        them. Steps are as they were read: nothing is averaged."""
         known = np.zeros((len(cells), self.span, 2, max(self.channels, 1)), bool)
         values = np.zeros(known.shape, np.float32)
         for row, have, cell in zip(values, known, cells, strict=True):
-            row[: len(cell), 0], here = np.split(cell, 2, 1)
-            row[:, 1], row[: len(cell), 1], row[len(cell) : len(cell) + horizon, 1] = -1, 2 * here - 1, 1
-            have[: len(cell), 0], have[:, 1] = True, True
+            begun = self._oriented(cell)[-(self.span - horizon) :]
+            here, count = np.isfinite(begun), len(begun)
+            row[:count, 0] = np.where(here, np.clip((begun - self.mean) / self.std, -REACH, REACH), 0)
+            row[:, 1], row[:count, 1], row[count : count + horizon, 1] = -1, 2 * here - 1, 1
+            have[:count, 0], have[:, 1] = True, True
         shape = (len(cells), self.span // STRIDE, -1)
         return torch.from_numpy(values).reshape(shape), torch.from_numpy(known).reshape(shape)
 
     def rest(self, tokens: np.ndarray, cell: np.ndarray, horizon: int) -> list[Any]:
-        """The ``horizon`` steps of a said segment that follow on the prepared ``cell``, as the column has them."""
+        """The ``horizon`` steps of a said segment that follow on the read ``cell``, as the column has them."""
         values = np.split(np.asarray(tokens, np.float64).reshape(self.span, -1), 2, -1)[0]
-        start = min(len(cell), self.span - horizon)
+        start = min(self.steps(cell), self.span - horizon)
         return self._written(values, np.ones(values.shape, bool), start, start + horizon)
 
     def _written(self, values: np.ndarray, there: np.ndarray, start: int, end: int) -> list[Any]:
@@ -329,11 +337,11 @@ class Series(Modality):
     def state(self) -> dict[str, Any]:
         """Channels, order and number of dimensions, the longest length, medians and spreads."""
         spread = {"mean": self.mean.tolist(), "std": self.std.tolist()}
-        return {"channels": self.channels, "time_first": self.time_first, "flat": self.flat, "span": self.span, **spread}
+        return {"channels": self.channels, "time_first": self.time_first, "flat": self.flat, "span": self.span, "longest": self.longest, **spread}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse of ``state``."""
-        self.channels, self.span = int(state["channels"]), int(state["span"])
+        self.channels, self.span, self.longest = int(state["channels"]), int(state["span"]), int(state["longest"])
         self.time_first, self.flat = bool(state["time_first"]), bool(state["flat"])
         self.mean, self.std = (np.asarray(state[key], np.float32) for key in ("mean", "std"))
 

@@ -217,7 +217,7 @@ def enough_to_generate(given: dict[str, Any], prepared: Prepared, *, table: Tabl
         UserError: the user ``asked`` for one of them.
     """
     kept = []
-    for column in filter(None, given["sample"]["generate"].split(",")):
+    for column in filter(None, (name.strip() for name in given["sample"]["generate"].split(","))):
         cells = prepared.read.columns.get(column)
         count = 0 if cells is None else int((np.diff(cells.offsets)[prepared.rows["train"]] > 0).sum())
         if count >= LEAST_DRAWN:

@@ -178,7 +178,9 @@ class Loop:
         batch, spent = batch.to(self.device), []
         for some in (plans, plans, others):  # the first is not counted: its kernels are still to be made
             started = time.perf_counter()
-            sum(self.losses(batch, some).values()).backward()
+            total = sum(self.losses(batch, some).values())
+            if torch.is_tensor(total) and total.requires_grad:  # of drawing alone nothing may be left
+                total.backward()
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             spent.append(time.perf_counter() - started)
