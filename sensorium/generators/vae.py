@@ -71,7 +71,4 @@ class Vae(Generator):
             UserError: a temperature below 0.
         """
         at_least("generate", 0, temperature=temperature)
-        whole, each = (temperature * noise for noise in self.latents.noise(rows, device, generator))
-        if rows == 0:
-            return Said(torch.zeros(0, self.said.length, self.said.width, device=device), torch.zeros(0, device=device))
-        return Said(*self.latents.imagined(trunk(self.ask(each), 0), whole, each))
+        return Said(*self.latents.drawn(trunk, rows, device, generator, temperature))

@@ -4,7 +4,7 @@ are then drawn, so that what is drawn hangs together."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -101,6 +101,14 @@ class Latents(nn.Module):
         sizes = (rows, self.whole), (rows, len(self.positions), self.each)
         whole, each = (torch.randn(size, generator=generator).to(device) for size in sizes)
         return whole, each
+
+    def drawn(self, trunk: Callable[[torch.Tensor, int], torch.Tensor], rows: int, device: torch.device, generator: torch.Generator | None,
+              temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """What ``imagined`` gives for what a trunk says at each row's positions, the noise ``temperature`` times as large."""
+        whole, each = (temperature * noise for noise in self.noise(rows, device, generator))
+        if rows == 0:
+            return torch.zeros(0, len(self.positions), self.leave.out_features, device=device), torch.zeros(0, device=device)
+        return self.imagined(trunk(self.positions.expand(rows, -1, -1), 0), whole, each)
 
 
 def scaled(prior: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -76,6 +76,11 @@ def png(pixels: np.ndarray) -> bytes:
     return out.getvalue()
 
 
+def psnr(gaps: Any) -> float:
+    """The peak signal-to-noise ratio, in dB, at most 99, of differences of pixels in 0..255."""
+    return float(min(20 * np.log10(255 / max(np.sqrt(np.mean(np.square(gaps))), 1e-9)), 99.0))
+
+
 def colour_mix(draw: torch.Tensor, strength: float) -> torch.Tensor:
     """Random colour matrices [n, 3, 3] acting on ink (colour − white), so that white stays white.
 

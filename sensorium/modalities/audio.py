@@ -20,7 +20,7 @@ from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.conv import Conv, Ragged, present, sinusoid, working_dtype
 from sensorium.layers.mel import from_log_mel, log_mel, resample
-from sensorium.modalities import Cells, Modality, Stem
+from sensorium.modalities import Cells, Modality, Stem, claim_files
 
 ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
 
@@ -85,15 +85,7 @@ class Audio(Modality):
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
         """Sure where the files' first bytes are a sound's; less so where only their names say it."""
-        if profile.heads:
-            share = sum(map(is_audio, profile.heads)) / len(profile.heads)
-            if share >= 0.5:
-                return Claim(sure=0.9 + 0.09 * share, why=f"{share:.0%} of the files begin as sounds do")
-        texts = [cell.lower() for cell in profile.sample if isinstance(cell, str)]
-        named = sum(text.endswith(ENDINGS) for text in texts)
-        if texts and named >= 0.8 * len(profile.sample):
-            return Claim(sure=0.85, why=f"{named / len(texts):.0%} of the cells are names of sound files")
-        return None
+        return claim_files(profile, is_audio, ENDINGS, "sound")
 
     def read(self, cell: Any) -> np.ndarray:
         """The bytes of a sound to float16 [frames, mels]: log10(power) / 4 + 1, nothing below 80 dB under its loudest.

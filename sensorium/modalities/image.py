@@ -22,8 +22,8 @@ from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.attention import heads_of
 from sensorium.layers.block import Block
 from sensorium.layers.conv import Conv, Norm, working_dtype
-from sensorium.layers.pixels import ENDINGS, colour_mix, is_image, png, side_of, square
-from sensorium.modalities import Cells, Modality, Stem
+from sensorium.layers.pixels import ENDINGS, colour_mix, is_image, png, psnr, side_of, square
+from sensorium.modalities import Cells, Modality, Stem, claim_files
 
 SIZE = 48
 """Side of a picture, unless it is said."""
@@ -102,18 +102,9 @@ class Image(Modality):
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
         """Sure where the files' first bytes are a picture's; less so where only their names say it."""
-        if profile.heads:
-            share = sum(map(is_image, profile.heads)) / len(profile.heads)
-            if share >= 0.5:
-                largest = max((side_of(head) or SIZE for head in profile.heads), default=SIZE)
-                small = -(-largest // 16) * 16  # enlarged they would cost more and show no more
-                return Claim(sure=0.9 + 0.09 * share, why=f"{share:.0%} of the files begin as pictures do",
-                             settings={"size": small} if small < SIZE else {})
-        texts = [cell.lower() for cell in profile.sample if isinstance(cell, str)]
-        named = sum(text.endswith(ENDINGS) for text in texts)
-        if texts and named >= 0.8 * len(profile.sample):
-            return Claim(sure=0.85, why=f"{named / len(texts):.0%} of the cells are names of picture files")
-        return None
+        largest = max((side_of(head) or SIZE for head in profile.heads), default=SIZE)
+        small = -(-largest // 16) * 16  # enlarged they would cost more and show no more
+        return claim_files(profile, is_image, ENDINGS, "picture", {"size": small} if small < SIZE else {})
 
     def read(self, cell: Any) -> np.ndarray:
         """The bytes of a picture to uint8 [size, size, 3].
@@ -202,10 +193,7 @@ class Image(Modality):
 
     def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
         """``psnr``: how near the pixels are, in dB, at most 99."""
-        if not len(truth):
-            return {}
-        gaps = [self.read(a).astype(np.float32) - self.read(b) for a, b in zip(truth, said, strict=True)]
-        return {"psnr": float(min(20 * np.log10(255 / max(np.sqrt(np.mean(np.square(gaps))), 1e-9)), 99.0))}
+        return {"psnr": psnr([self.read(a).astype(np.float32) - self.read(b) for a, b in zip(truth, said, strict=True)])} if len(truth) else {}
 
     def show(self, cell: Any) -> str:
         """A thumbnail, encoded anew, so that nothing of a hostile file reaches the page."""

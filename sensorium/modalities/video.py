@@ -17,8 +17,8 @@ from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.conv import Conv, Norm, working_dtype
 from sensorium.layers.frames import animated, frames_of, written
-from sensorium.layers.pixels import colour_mix
-from sensorium.modalities import Cells, Modality, Stem
+from sensorium.layers.pixels import colour_mix, psnr
+from sensorium.modalities import Cells, Modality, Stem, claim_files
 
 ENDINGS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
 PAIR = 2
@@ -80,15 +80,7 @@ class Video(Modality):
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
         """Sure where the files' first bytes are a film's or those of a picture that moves; less so where only their names say it."""
-        if profile.heads:
-            share = sum(map(animated, profile.heads)) / len(profile.heads)
-            if share >= 0.5:
-                return Claim(sure=0.99 + 0.009 * share, why=f"{share:.0%} of the files begin as moving pictures do")
-        texts = [cell.lower() for cell in profile.sample if isinstance(cell, str)]
-        named = sum(text.endswith(ENDINGS) for text in texts)
-        if texts and named >= 0.8 * len(profile.sample):
-            return Claim(sure=0.85, why=f"{named / len(texts):.0%} of the cells are names of video files")
-        return None
+        return claim_files(profile, animated, ENDINGS, "video", rank=(0.99, 0.009))
 
     def read(self, cell: Any) -> np.ndarray:
         """The bytes of a clip to uint8 [frames, size, size, 3].
@@ -151,10 +143,7 @@ class Video(Modality):
 
     def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
         """``psnr``: how near the frames' pixels are, in dB, at most 99."""
-        if not len(truth):
-            return {}
-        gaps = [self.read(a).astype(np.float32) - self.read(b) for a, b in zip(truth, said, strict=True)]
-        return {"psnr": float(min(20 * np.log10(255 / max(np.sqrt(np.mean(np.square(gaps))), 1e-9)), 99.0))}
+        return {"psnr": psnr([self.read(a).astype(np.float32) - self.read(b) for a, b in zip(truth, said, strict=True)])} if len(truth) else {}
 
     def show(self, cell: Any) -> str:
         """A moving thumbnail, encoded anew, so that nothing of a hostile file reaches the page."""
