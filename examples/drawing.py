@@ -30,7 +30,7 @@ JUDGING = ("objectives=match", "network.width=240", "network.gist=240", "column.
 
 
 def main() -> None:
-    given = arguments(__doc__, minutes=30.0, choices={"generator": ("flow", "vae", "gan", "codes"), "solver": ("heun", "euler"), "steps": ("20", "10", "50")})
+    given = arguments(__doc__, minutes=30.0, choices={"generator": ("flow", "vae", "gan", "codes"), "solver": ("euler", "heun"), "steps": ("20", "10", "50")})
     table = Table.open(given.out / "emoji.parquet") if given.out and (given.out / "emoji.parquet").is_file() else build("emoji", given)
     drawer = known(given.out / "run") or fit(table, "", given, "run", [*PICTURES, *DRAWING, f"sample.generator={given.generator}"])
     judge = known(given.out / "judge") or fit(table, "", argparse.Namespace(**vars(given) | {"seed": given.seed + 1}), "judge", [*PICTURES, *JUDGING, "train.batch=256"])
@@ -38,7 +38,8 @@ def main() -> None:
     for split, words in (("test_new_style", "Known concepts, a style not seen for them"), ("test_new_concept", "New concepts")):
         part = keep_split(table, split, "split")
         rows = distinct(part)[:GALLERY]
-        show(f"{words}: {len(rows)} names", drawer, judged(drawer, judge, part, rows, given.out / f"{split}.png", given.generator, how))
+        results = judged(drawer, judge, part, rows, given.out / f"{split}.png", given.generator, how)
+        show(f"{words}: {len(rows)} names", drawer, results | {"apart, both real styles": styles_apart(judge, table, part, rows)})
 
 
 def known(folder: Path) -> Model | None:
@@ -76,6 +77,20 @@ def judged(drawer: Model, judge: Model, part: Table, rows: np.ndarray, sheet: Pa
         "apart, real drawings": float(1 - (truth @ truth.T)[~np.eye(len(rows), dtype=bool)].mean()),
         "seconds a picture": seconds,
     }
+
+
+def styles_apart(judge: Model, table: Table, part: Table, rows: np.ndarray) -> float:
+    """How far apart the judge finds the drawings that two studios made of one thing."""
+    ids = part.take(rows, ["id"]).column("id").to_pylist()
+    everything = table.take(np.arange(table.rows), ["id", "style"])
+    places: dict[str, list[int]] = {}
+    for row, id in enumerate(everything.column("id").to_pylist()):
+        places.setdefault(id, []).append(row)
+    pairs = np.array([places[id][:2] for id in ids if len(places[id]) > 1])
+    if not len(pairs):
+        return float("nan")
+    one, other = (judge.embed([{"image": cell} for cell in table.cells(table.take(side, ["image"]), "image", True)], ["image"]) for side in pairs.T)
+    return float(1 - (one * other).sum(1).mean())
 
 
 def frechet(one: np.ndarray, other: np.ndarray) -> float:

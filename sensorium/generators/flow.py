@@ -121,7 +121,7 @@ class Flow(Generator):
     @torch.no_grad()
     def sample(
         self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
-        steps: int = 20, guidance: float = 2.0, solver: Literal["euler", "heun"] = "heun", blank: Trunk | None = None,
+        steps: int = 20, guidance: float = 2.0, solver: Literal["euler", "heun"] = "euler", blank: Trunk | None = None,
         given: tuple[torch.Tensor, torch.Tensor] | None = None, watch: Callable[[torch.Tensor], None] | None = None,
         judged: bool = False,
     ) -> Said:
@@ -131,7 +131,7 @@ class Flow(Generator):
             steps: moments at which the way is found anew.
             guidance: how much further what is seen pulls than in training (classifier-free guidance, arXiv 2207.12598): the
                 velocity with it and ``guidance`` - 1 times its difference to the velocity without. 1: none.
-            solver: "heun" looks at each step's end as well, and takes twice as long.
+            solver: "heun" looks at each step's end as well, and takes twice as long for pictures that a judge finds no better.
             blank: the trunk where nothing is seen; needed where ``guidance`` isn't 1.
             given: vectors of which a part is known, [rows, k, width], and which, bool: they stay, and the rest is drawn to go with them.
             judged: also take the loss of what was drawn, in three more passes.
