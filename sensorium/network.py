@@ -373,7 +373,6 @@ class Network(nn.Module):
             listener.reorder(again)
         return how.sample(listeners[0], len(rows if again is None else again), rows.device, generator=generator, **options)
 
-
     def weigh(self, encoded: Mapping[str, Encoded], column: str, seen: Sequence[str], rows: torch.Tensor, target: torch.Tensor,
               way: str | None = None) -> torch.Tensor:
         """The loss [n, tokens] of a segment of ``column`` that is known, from what some rows have of ``seen``."""

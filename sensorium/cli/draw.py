@@ -27,7 +27,8 @@ EXPLAINED = 24
 
 def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequence[str] | None, seed: int, samples: int,
                 options: dict[str, Any], generator: str | None = None) -> list[list[Any]]:
-    """Draw a column of every row of a table, write it and give it back; what is finished is kept when interrupted.
+    """Draw a column of every row of a table and write it; what is finished is kept when interrupted. Gives back the cells of the first rows, as
+    many as are explained.
 
     Raises:
         UserError: what was asked can't be done.
@@ -51,7 +52,8 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
     try:
         with Progress(console=Console(stderr=True), transient=True) as shown:
             for row, cells in enumerate(shown.track(drawn, total=table.rows, description=f"Drawing {column}")):
-                kept.append(cells)
+                if len(kept) < EXPLAINED:
+                    kept.append(cells)
                 for number, cell in enumerate(cells):
                     if cell is None:
                         failed += 1

@@ -51,7 +51,7 @@ class Codes(Generator):
         self.encoder, self.decoder = blocks(), blocks()
         self.squeeze, self.widen = nn.Linear(width, digits), nn.Linear(digits, width)
         self.norms = nn.ModuleDict({name: nn.LayerNorm(width, bias=False) for name in ("encoder", "decoder", "digits")})
-        self.refine = Refine(tokens) if tokens.grid else None
+        self.refine = Refine(tokens)
         self.first = nn.Parameter(torch.randn(width) * 0.02)
         self.before = nn.Linear(digits, width)
         self.table = nn.Parameter(torch.randn(digits, levels, width) * 0.02)
@@ -64,8 +64,7 @@ class Codes(Generator):
         return tokens.width > 0 and not tokens.ordered
 
     def last(self) -> Iterable[nn.Parameter]:
-        refine = [] if self.refine is None else self.refine.parameters()
-        return [self.positions, self.first, self.table, self.say, self.bias, *refine,
+        return [self.positions, self.first, self.table, self.say, self.bias, *self.refine.parameters(),
                 *(p for layer in (self.enter, self.leave, self.squeeze, self.widen, self.before) for p in layer.parameters())]
 
     # --- the autoencoder ----------------------------------------------------------------------------------------------
@@ -83,8 +82,7 @@ class Codes(Generator):
         x = self.widen(code) + self.positions
         for block in self.decoder:
             x = block(x)[0]
-        said = self.leave(self.norms["decoder"](x)).float()
-        return said if self.refine is None else self.refine(said).float()
+        return self.refine(self.leave(self.norms["decoder"](x)).float()).float()
 
     def levels_of(self, code: torch.Tensor) -> torch.Tensor:
         """Digits in -1..1 as levels 0, 1, …"""

@@ -60,7 +60,7 @@ class Flow(Generator):
         self.leave = nn.Linear(width, tokens.width)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
-        self.refine = Refine(tokens, beside=1) if tokens.grid else None
+        self.refine = Refine(tokens, beside=1)
         self.told = nn.Parameter(torch.randn(width) * 0.02) if self.begun else None
 
     @classmethod
@@ -68,7 +68,7 @@ class Flow(Generator):
         return tokens.width > 0 and not tokens.ordered
 
     def last(self) -> Iterable[nn.Parameter]:
-        others = [*([] if self.told is None else [self.told]), *([] if self.refine is None else self.refine.parameters())]
+        others = [*([] if self.told is None else [self.told]), *self.refine.parameters()]
         return [self.positions, *others, *(p for layer in (self.enter, self.noisy, self.leave) for p in layer.parameters())]
 
     # --- training -----------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class Flow(Generator):
         for block in self.blocks:
             x = block(x, by)
         said = self.leave(self.norm(x)).float()
-        return said if self.refine is None else self.refine(said, z.to(said.dtype)).float()
+        return self.refine(said, z.to(said.dtype)).float()
 
     # --- asking -------------------------------------------------------------------------------------------------------
 

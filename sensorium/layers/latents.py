@@ -47,14 +47,13 @@ class Latents(nn.Module):
         for layer in (*self.believes.values(), *self.finds.values(), self.leave):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
-        self.refine = Refine(tokens) if tokens.grid else None
+        self.refine = Refine(tokens)
         self.blur = nn.Parameter(torch.zeros(()))
 
     def last(self) -> Iterable[nn.Parameter]:
         """Parameters that meet vectors or latents: see ``Generator.last``."""
         ends = (self.enter, self.leave, *self.believes.values(), *self.finds.values(), *self.tells.values())
-        refine = [] if self.refine is None else self.refine.parameters()
-        return [self.positions, self.blur, *refine, *(p for layer in ends for p in layer.parameters())]
+        return [self.positions, self.blur, *self.refine.parameters(), *(p for layer in ends for p in layer.parameters())]
 
     def bound(self, hidden: torch.Tensor, x: torch.Tensor, whole: torch.Tensor, each: torch.Tensor, beta: float) -> torch.Tensor:
         """Minus the evidence bound, in nats for each number of a segment.
@@ -85,8 +84,7 @@ class Latents(nn.Module):
 
     def decode(self, context: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """What is known of a segment [n, k, width] and the latents of its tokens to vectors, fp32."""
-        said = self.leave(self.through("decoder", context + self.tells["each"](z))).float()
-        return said if self.refine is None else self.refine(said).float()
+        return self.refine(self.leave(self.through("decoder", context + self.tells["each"](z))).float()).float()
 
     def imagined(self, hidden: torch.Tensor, whole: torch.Tensor, each: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors [n, k, size] from the prior, by noise [n, whole] and [n, k, each]; the mean log-probability of their latents, [n]."""

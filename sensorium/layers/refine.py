@@ -18,12 +18,15 @@ class Refine(nn.Module):
     """Adds to said vectors what two 3 × 3 convolutions (of three steps, where there is only time) find; at first nothing.
 
     Args:
-        tokens: vectors that lie on a grid of patches. beside: how many more segments of the same shape it looks at.
+        tokens: what is said; vectors that don't lie on a grid of patches stay as they are. beside: how many more segments of the same shape it
+            looks at.
     """
 
     def __init__(self, tokens: Tokens, beside: int = 0) -> None:
         super().__init__()
         self.grid, self.patch = tokens.grid, tokens.patch
+        if not self.grid:
+            return
         channels = tokens.width // math.prod(tokens.patch)
         flat = min(len(self.grid), 2)  # of a film each frame by itself
         conv = nn.Conv1d if flat == 1 else nn.Conv2d
@@ -34,6 +37,8 @@ class Refine(nn.Module):
 
     def forward(self, said: torch.Tensor, *beside: torch.Tensor) -> torch.Tensor:
         """Vectors [n, k, width], and others beside them, to vectors [n, k, width]."""
+        if not self.grid:
+            return said
         x = torch.cat([self.unfolded(part) for part in (said, *beside)], 1)
         return said + self.folded(self.second(F.gelu(self.first(x))), len(said))
 

@@ -147,7 +147,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     if not len(prepared.rows.get("train", ())):
         raise UserError(f"No row of '{opened.name}' is left for training. Rows by part of the split: {splits.counts()}; "
                         f"{len(quarantine)} of them can't be read.")
-    given = enough_to_generate(given, prepared, table=opened, asked=asked, shown=shown)
+    given = enough_to_generate(given, modalities, prepared, table=opened, asked=asked, shown=shown)
     train_rows = prepared.source[prepared.rows["train"]]
     remember(folder, opened, list(schema.columns), train_rows, resume)
     network = make_network(modalities, given, seed).to(device)
@@ -210,14 +210,15 @@ def with_generated(given: dict[str, Any], modalities: Mapping[str, Any], minutes
     return given
 
 
-def enough_to_generate(given: dict[str, Any], prepared: Prepared, *, table: Table, asked: bool, shown: Progressed) -> dict[str, Any]:
+def enough_to_generate(given: dict[str, Any], modalities: Mapping[str, Any], prepared: Prepared, *, table: Table, asked: bool,
+                       shown: Progressed) -> dict[str, Any]:
     """The settings without columns that have too few training rows to be learned to be generated.
 
     Raises:
         UserError: the user ``asked`` for one of them.
     """
     kept = []
-    for column in filter(None, (name.strip() for name in given["sample"]["generate"].split(","))):
+    for column in generated(modalities, given):
         cells = prepared.read.columns.get(column)
         count = 0 if cells is None else int((np.diff(cells.offsets)[prepared.rows["train"]] > 0).sum())
         if count >= LEAST_DRAWN:
