@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 from sensorium.core.parts import find, names
 from sensorium.core.settings import describe, schema
 from sensorium.data.sample import Sampler
+from sensorium.distill import Lesson
 from sensorium.generators import Generator
 from sensorium.modalities import Modality
 from sensorium.objectives import Objective
@@ -108,6 +109,7 @@ def page() -> str:
     several(Modality, "NAME")
     parts.append("## `generator.NAME`: how cells are said\n\nThe modality chooses the generator; `generator.quantile.levels=9` sets it up.\n")
     several(Generator, "generator.NAME")
+    section("`distill`: how a student is taught (`sensorium distill`)", Lesson)
     section("`baselines`: the plain models beside ours", Extras)
     section("`memory`: what is kept of training rows", Remember)
     chosen = ", ".join(f"`{name}`" for name in names(Tracker))

@@ -2,9 +2,11 @@
 
     python examples/drawing.py --minutes 30
     python examples/drawing.py --minutes 30 --generator vae
+    python examples/drawing.py --minutes 30 --generator onestep
 
 The judge is a second model, of other sizes and another seed, trained on the same training rows to match names and pictures alone. Asked are drawings of
-known concepts in a style not seen for them, and of new concepts; beside the drawn ones stand the real ones, which are the ceiling. A run in --out is used again.
+known concepts in a style not seen for them, and of new concepts; beside the drawn ones stand the real ones, which are the ceiling. A run in --out is used
+again. The student of the flow (onestep) is taught for half as long as its teacher learned.
 """
 
 from __future__ import annotations
@@ -30,9 +32,13 @@ JUDGING = ("objectives=match", "network.width=240", "network.gist=240", "column.
 
 
 def main() -> None:
-    given = arguments(__doc__, minutes=30.0, choices={"generator": ("flow", "vae", "gan", "codes"), "solver": ("euler", "heun"), "steps": ("20", "10", "50")})
+    given = arguments(__doc__, minutes=30.0, choices={"generator": ("flow", "vae", "gan", "codes", "onestep"), "solver": ("euler", "heun"), "steps": ("20", "10", "50")})
     table = Table.open(given.out / "emoji.parquet") if given.out and (given.out / "emoji.parquet").is_file() else build("emoji", given)
-    drawer = known(given.out / "run") or fit(table, "", given, "run", [*PICTURES, *DRAWING, f"sample.generator={given.generator}"])
+    learned = "flow" if given.generator == "onestep" else given.generator
+    drawer = known(given.out / "run") or fit(table, "", given, "run", [*PICTURES, *DRAWING, f"sample.generator={learned}"])
+    if given.generator == "onestep":
+        length = {"epochs": given.epochs} if given.epochs else {"minutes": given.minutes / 2}
+        drawer = known(given.out / "student") or drawer.distill(table, "image", out=given.out / "student", seed=given.seed, quiet=False, **length)
     judge = known(given.out / "judge") or fit(table, "", argparse.Namespace(**vars(given) | {"seed": given.seed + 1}), "judge", [*PICTURES, *JUDGING, "train.batch=256"])
     how = {"steps": int(given.steps), "solver": given.solver} if given.generator == "flow" else {}
     for split, words in (("test_new_style", "Known concepts, a style not seen for them"), ("test_new_concept", "New concepts")):

@@ -70,7 +70,8 @@ class Witness:
     """
 
     def __init__(self, rows: Rows, column: str, cells: Sequence[Any], way: str | None = None, seed: int = 0, heedless: bool = False) -> None:
-        self.rows, self.column, self.way = rows, column, way
+        self.rows, self.column = rows, column
+        self.way = way and (rows.network.generator(column, way).taught or way)  # a student tells no likelihood, its teacher does
         self.unheeded = rows.network.unheeded.get(column, Unheeded()) if heedless else Unheeded()
         network, said = rows.network, rows.having(column, np.arange(rows.count), cells)
         self.index = np.flatnonzero(said.has(column))
@@ -82,7 +83,7 @@ class Witness:
         self.draws = DRAWS if column in network.drawn_columns else 1
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.targets = [network.generator(column, way).drawn(target) for _ in range(self.draws)]
+            self.targets = [network.generator(column, self.way).drawn(target) for _ in range(self.draws)]
 
     @torch.inference_mode()
     def shown(self, rows: Rows) -> dict[str, Encoded]:

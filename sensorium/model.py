@@ -22,11 +22,11 @@ from sensorium.fill import fill, together
 from sensorium.inference import Answers, Rows
 from sensorium.layers.precision import usable
 from sensorium.modalities import Modality
-from sensorium.network import Network
+from sensorium.network import Network, slug
 from sensorium.report import Evaluation
 from sensorium.train.baselines import Baselines
 from sensorium.train.build import able_to_generate
-from sensorium.train.loop import mix
+from sensorium.train.course import mix
 
 DRAWN = 64
 """Rows that are read at once where cells are drawn, which takes long: what is finished is handed out."""
@@ -265,6 +265,53 @@ class Model:
                 raise UserError(f"{len(cells)} cells to explain, but more rows. Give one cell for each row, None for those to leave out.")
             result += explain(part, column, here, seen, generator, mix(seed, number), known, done)
         return result
+
+    def distill(self, table: Any, column: str, *, out: str | Path | None = None, minutes: float | None = None, epochs: float | None = None, seed: int = 0,
+                resume: bool = False, settings: Mapping[str, Any] | Sequence[str] = (), quiet: bool = True) -> Model:
+        """Teach this model to draw a column in one step, which its flow takes many for: a generator ``onestep`` more; all else stays as it is.
+
+        Args:
+            table: rows to draw from; of a table that the run was trained on only those rows.
+            out: the folder that the model is then saved to; where it was loaded from by default. What a stopped lesson has is kept there.
+            minutes: of learning, after the flow has drawn what is learned from; epochs: or passes over that. 10 minutes if neither is given.
+            settings: of section ``distill``: ``["distill.pairs=8192"]``.
+
+        Returns:
+            this model; ``facts["distilled"]`` says how near the student comes.
+
+        Raises:
+            UserError: the column has no flow, the table no rows, or a setting isn't there.
+        """
+        from sensorium.core.settings import parse
+        from sensorium.data.order import spread
+        from sensorium.distill import MOST, distill
+        from sensorium.train.fit import sections, trained_on
+
+        given = sections(settings) if isinstance(settings, Mapping) else parse(settings)
+        for section in given:
+            if section != "distill":
+                raise UserError(f"Settings of a lesson are in section 'distill', as distill.pairs=8192; given: '{section}'.")
+        self.check_asked(column, None)
+        if "flow" not in self.network.ways[column]:
+            able = [c for c in self.network.drawn_columns if "flow" in self.network.ways[c]]
+            raise UserError(f"'{column}' is not drawn by flow, which alone can be distilled. Possible: {', '.join(able) or 'none'}.")
+        folder = Path(out) if out is not None else self.folder
+        if folder is None:
+            raise UserError("This model is in no folder yet, and a lesson is kept in one. Say which: out=FOLDER.")
+        opened = open_table(table)
+        if not opened.rows:
+            raise UserError(f"'{opened.name}' has no rows to draw from.")
+        known = trained_on(self.folder, opened, self.columns)
+        every = np.arange(opened.rows) if known is None or not known.any() else np.flatnonzero(known)
+        rows = self.rows(opened.select(spread(every, MOST)), [c for c in self.columns if c != column])
+        student, facts = distill(self.network, rows, column, folder / f"distill-{slug(column, self.columns.index(column))}", minutes=minutes, epochs=epochs,
+                                 seed=seed, resume=resume, settings={**self.settings, **given}, quiet=quiet, described={"table": opened.name, "rows": rows.count})
+        self.network.add(column, student.eval())
+        taught = {**self.settings.get("taught", {}), column: ["onestep"]}
+        self.settings |= {"taught": taught, "generator": {**self.settings.get("generator", {}), "onestep": student.sizes}}
+        self.facts["distilled"] = {**self.facts.get("distilled", {}), column: facts}
+        self.save(folder)
+        return self
 
     def generate_together(self, rows: Any, columns: Sequence[str], seen: Sequence[str] | None = None, seed: int = 0, jointly: bool = False,
                           note: Callable[[str], None] | None = None) -> list[dict[str, Any]]:

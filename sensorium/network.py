@@ -151,8 +151,7 @@ class Network(nn.Module):
         self.ways = {column: {name_of(generator): self.said_by[column]} for column, generator in generators.items()}
         for column, others in (more or {}).items():
             for generator in others:
-                key = f"{self.said_by[column]}_{name_of(generator)}"
-                self.ways[column][name_of(generator)], self.generators[key] = key, generator
+                self.add(column, generator)
         self.seen_mark = nn.Embedding(len(self.columns) + 1, width)
         self.asked_mark = nn.Embedding(len(self.columns) + 1, width)
         nn.init.normal_(self.seen_mark.weight, std=0.02)
@@ -184,6 +183,11 @@ class Network(nn.Module):
         if way is not None and way not in self.ways[column]:
             raise unknown(f"generator of '{column}' in this model:", way, self.ways[column])
         return self.generators[self.said_by[column] if way is None else self.ways[column][way]]
+
+    def add(self, column: str, generator: Generator) -> None:
+        """One more way of saying a column, in place of one of its kind."""
+        key = f"{self.said_by[column]}_{name_of(generator)}"
+        self.ways[column][name_of(generator)], self.generators[key] = key, generator
 
     def forward(self, batch: Batch, plans: Sequence[Plan]) -> Step:
         """Everything one step of training needs, in one pass."""

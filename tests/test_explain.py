@@ -18,7 +18,7 @@ from sensorium.core.errors import UserError
 from sensorium.explain import COPY, Witness, explain, shapley
 from sensorium.model import Model
 from sensorium.network import Unheeded
-from sensorium.train.loop import mix
+from sensorium.train.course import mix
 
 SEEN = ["name", "colour", "width"]
 

@@ -18,10 +18,7 @@ from sensorium.core.errors import UserError
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
-from sensorium.layers.attention import heads_of
-from sensorium.layers.conv import waves
-from sensorium.layers.modulated import Modulated
-from sensorium.layers.refine import Refine
+from sensorium.layers.denoiser import Denoiser
 
 MOMENTS = 0.25, 0.5, 0.75
 """At which the loss of what was drawn is taken, as its score."""
@@ -30,8 +27,6 @@ MOMENTS = 0.25, 0.5, 0.75
 class Flow(Generator):
     """z = t x + (1 - t) noise at the moments t from 0 (noise) to 1 (data); x is predicted, and the error of the velocity
     (x - z) / (1 - t) is what is learned from (arXiv 2511.13720, algorithm 1).
-
-    The trunk hears the noisy vectors as it hears all tokens; blocks of the generator's own, steered by t, follow it.
 
     Args:
         depth: the generator's own blocks; expand: hidden size of their feed-forward layers, relative to the width.
@@ -49,27 +44,16 @@ class Flow(Generator):
         at_least("generator.flow", 0, depth=depth, spread=spread, begun=begun)
         if not 0 < least < 1:
             raise UserError(f"generator.flow.least={least} is no share. Give a number between 0 and 1, for instance 0.05.")
-        self.mean, self.spread, self.least = mean, spread, least
+        self.depth, self.expand, self.mean, self.spread, self.least = depth, expand, mean, spread, least
         self.begun = begun if tokens.timed and tokens.length > 1 else 0.0
-        self.enter = nn.Linear(tokens.width, width)
-        self.positions = nn.Parameter(torch.randn(tokens.length, width) * 0.02)
-        self.clock = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.noisy = nn.Linear(tokens.width, width)
-        self.blocks = nn.ModuleList(Modulated(width, heads_of(width, 48), round(expand * width)) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, bias=False)
-        self.leave = nn.Linear(width, tokens.width)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
-        self.refine = Refine(tokens, beside=1)
-        self.told = nn.Parameter(torch.randn(width) * 0.02) if self.begun else None
+        self.net = Denoiser(tokens, width, depth=depth, hidden=round(expand * width), told=bool(self.begun))
 
     @classmethod
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.width > 0 and not tokens.ordered
 
     def last(self) -> Iterable[nn.Parameter]:
-        others = [*([] if self.told is None else [self.told]), *self.refine.parameters()]
-        return [self.positions, *others, *(p for layer in (self.enter, self.noisy, self.leave) for p in layer.parameters())]
+        return self.net.last()
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -84,37 +68,20 @@ class Flow(Generator):
 
     def ask(self, target: torch.Tensor) -> torch.Tensor:
         z, t, _, given = self.mixed(target)
-        return self.tokens(z, t, given)
+        return self.net.tokens(z, t, given)
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return self.each(hidden, target).mean(1)
 
     def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         z, t, x, given = self.mixed(target)
-        error = ((self.clean(hidden, z, t) - x) / (1 - t).clamp(min=self.least)[:, None, None]).square().mean(-1)
+        error = ((self.net.clean(hidden, z, t) - x) / (1 - t).clamp(min=self.least)[:, None, None]).square().mean(-1)
         return error if given is None else error * ~given * (given.shape[1] / (~given).sum(1, keepdim=True))
 
     def mixed(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """What ``drawn`` gave as z [n, k, width], t [n], x [n, k, width], in fp32, and which tokens are given [n, k], if any may be."""
         x, noise, t = target.float().split([self.said.width, self.said.width, 1], -1)
         return t * x + (1 - t) * noise, t[:, -1, 0], x, (t == 1).squeeze(-1) if self.begun else None
-
-    def tokens(self, z: torch.Tensor, t: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
-        """Noisy vectors at moments [n] as asked tokens [n, k, width]; ``given``: which of them are as they are, [n, k]."""
-        tokens = self.enter(z) + self.positions + self.hour(t).unsqueeze(1)
-        return tokens if given is None or self.told is None else tokens + given.unsqueeze(-1) * self.told
-
-    def hour(self, t: torch.Tensor) -> torch.Tensor:
-        """Moments [n] in 0..1 as vectors [n, width]."""
-        return self.clock(waves(1000 * t, self.width))
-
-    def clean(self, hidden: torch.Tensor, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The vectors [n, k, width of a vector], fp32, that z [n, k, …] at t [n] are thought to come from."""
-        x, by = hidden + self.noisy(z).to(hidden.dtype), self.hour(t) + hidden.mean(1)
-        for block in self.blocks:
-            x = block(x, by)
-        said = self.leave(self.norm(x)).float()
-        return self.refine(said, z.to(said.dtype)).float()
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -154,7 +121,7 @@ class Flow(Generator):
         told = None if given is None else given[1].all(-1)
 
         def guess(listener: Trunk, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            return self.clean(listener(self.tokens(z, t, told), 0), z, t)
+            return self.net.clean(listener(self.net.tokens(z, t, told), 0), z, t)
 
         def kept(z: torch.Tensor, moment: float) -> torch.Tensor:
             """What is known put in its place: as it is where all of a token is known, as noisy as the rest elsewhere."""

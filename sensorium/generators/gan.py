@@ -9,26 +9,16 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
-from torch.func import functional_call
-from torch.nn import functional as F
 
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
-from sensorium.layers.attention import heads_of
-from sensorium.layers.block import Block
+from sensorium.layers.judge import Judge
 from sensorium.layers.latents import Latents
-
-NEAR = 0.1
-"""Deviation of the noise by which the judge's slope is felt."""
 
 
 class Gan(Generator):
-    """A judge hears what is seen, looks at a segment and says of each token how real it is; it is asked for pairs of a real and a drawn
-    segment of one row (relativistic loss, arXiv 1807.00734), and must not be steep at either (R1 and R2 as in R3GAN, arXiv 2501.05441,
-    by the difference that a little noise makes, arXiv 2501.08316, section 3.3).
-
-    One step teaches both sides: the decoder through a judge that is held still, the judge by segments that are held still.
+    """The decoder is told beside the bound what ``layers.judge`` says of segments drawn from the prior; one step teaches both.
 
     Args:
         depth: blocks of the decoder; the encoder and the prior have half as many. judge: blocks of the judge.
@@ -71,13 +61,9 @@ class Gan(Generator):
         sizes = self.said.width, self.said.width, self.latents.each, self.latents.each, self.latents.whole
         x, near, each, other, whole = target.float().split(sizes, -1)
         bound = self.latents.bound(hidden, x, whole[:, 0], each, self.beta)
-        drawn, heard = self.latents.imagined(hidden, -whole[:, 0], other)[0], hidden.detach()
-        still = {name: value.detach() for name, value in self.judge.named_parameters()}
-        fooled = functional_call(self.judge, still, (drawn, heard)) - functional_call(self.judge, still, (x, heard))
-        drawn = drawn.detach()
-        real, made = self.judge(x, heard), self.judge(drawn, heard)
-        slope = (self.judge(x + NEAR * near, heard) - real).square() + (self.judge(drawn + NEAR * near, heard) - made).square()
-        return bound + (self.adversary * (F.softplus(-fooled) + F.softplus(made - real)) + self.steep * slope).mean(1)
+        drawn = self.latents.imagined(hidden, -whole[:, 0], other)[0]
+        fooling, judging, slope = self.judge.losses(x, drawn, hidden, near)
+        return bound + self.adversary * (fooling + judging) + self.steep * slope
 
     def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         sizes = self.said.width, self.said.width, self.latents.each, self.latents.each, self.latents.whole
@@ -101,26 +87,3 @@ class Gan(Generator):
         """
         at_least("generate", 0, temperature=temperature)
         return Said(*self.latents.drawn(trunk, rows, device, generator, temperature))
-
-
-class Judge(nn.Module):
-    """How real each token of a segment is, for what is heard: vectors [n, k, …] and hidden [n, k, width] to [n, k]."""
-
-    def __init__(self, tokens: Tokens, width: int, depth: int, hidden: int) -> None:
-        super().__init__()
-        self.enter, self.hears = nn.Linear(tokens.width, width), nn.Linear(width, width)
-        self.positions = nn.Parameter(torch.randn(tokens.length, width) * 0.02)
-        self.blocks = nn.ModuleList(Block(width, heads_of(width, 48), hidden) for _ in range(depth))
-        self.heard, self.norm = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
-        self.verdict = nn.Linear(width, 1, bias=False)
-        nn.init.normal_(self.verdict.weight, std=0.02)
-
-    def last(self) -> Iterable[nn.Parameter]:
-        """See ``Generator.last``."""
-        return [self.positions, *(p for layer in (self.enter, self.verdict) for p in layer.parameters())]
-
-    def forward(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        y = self.enter(x) + self.positions + self.hears(self.heard(hidden))
-        for block in self.blocks:
-            y = block(y)[0]
-        return self.verdict(self.norm(y)).squeeze(-1).float()

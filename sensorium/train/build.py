@@ -139,7 +139,7 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
         if key is not None and key in shared:
             generators[column] = shared[key]
             continue
-        chosen = ways if column in written else [modality.generator]
+        chosen = [*ways, *settings.get("taught", {}).get(column, ())] if column in written else [modality.generator]
         generators[column], *others = (make_generator(name, tokens, settings, shape.width, column) for name in chosen)
         if others:
             more[column] = others
@@ -166,8 +166,10 @@ def drawn_by(settings: Mapping[str, Any]) -> list[str]:
     """
     given = settings.get("sample", {}).get("generator", "flow")
     chosen = [name.strip() for name in (given.split(",") if isinstance(given, str) else given) if name.strip()]
-    able = [name for name in names(Generator) if find(Generator, name).draws]
+    able = [name for name in names(Generator) if find(Generator, name).draws and not find(Generator, name).taught]
     for name in chosen:
+        if name in names(Generator) and find(Generator, name).taught:
+            raise UserError(f"Generator '{name}' is taught by a run that has ended: sensorium distill RUN TABLE. To fit with: {', '.join(able)}.")
         if name not in able:
             raise unknown("generator of pictures, sounds and series:", name, able)
     return list(dict.fromkeys(chosen)) or ["flow"]

@@ -45,7 +45,8 @@ from sensorium.train.build import (
     make_sampler,
     plain,
 )
-from sensorium.train.loop import Journal, Loop, Progress
+from sensorium.train.course import Journal, Progress
+from sensorium.train.loop import Loop
 from sensorium.train.memorise import Remember, memorise
 from sensorium.train.settle import settle
 from sensorium.train.trackers import Tracker, make_trackers
@@ -371,11 +372,17 @@ def remember(folder: Path, table: Table, columns: list[str], rows: np.ndarray, r
         np.save(part, hashes, allow_pickle=False)
 
 
-def known_rows(folder: Path | None, table: Table, columns: Sequence[str]) -> int | None:
-    """How many rows of a table the run was trained on, by content; None where that isn't known."""
+def trained_on(folder: Path | None, table: Table, columns: Sequence[str]) -> np.ndarray | None:
+    """Which rows of a table the run was trained on, by content, bool [rows]; None where that isn't known."""
     if folder is None or not (folder / "rows.npy").is_file() or not set(columns) <= set(table.columns):
         return None
-    return int(np.isin(row_hashes(table, list(columns)), read_hashes(folder / "rows.npy")).sum())
+    return np.isin(row_hashes(table, list(columns)), read_hashes(folder / "rows.npy"))
+
+
+def known_rows(folder: Path | None, table: Table, columns: Sequence[str]) -> int | None:
+    """How many rows of a table the run was trained on; None where that isn't known."""
+    known = trained_on(folder, table, columns)
+    return None if known is None else int(known.sum())
 
 
 def read_hashes(path: Path) -> np.ndarray:

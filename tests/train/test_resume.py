@@ -21,7 +21,7 @@ from conftest import TINY, known_settings, tiny_table
 
 from sensorium.core.errors import UserError
 from sensorium.model import Model
-from sensorium.train.loop import Journal
+from sensorium.train.course import Journal
 
 PLAIN = ["name", "colour", "width", "day"]
 """Columns whose steps take milliseconds."""

@@ -1,0 +1,76 @@
+"""Vectors drawn in one pass by a student of flow matching: what many steps of a teacher made of a noise, said at once.
+
+It knows vectors and a trunk, nothing of pictures or sounds. ``sensorium.distill`` teaches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from sensorium.core.settings import at_least
+from sensorium.core.types import Tokens
+from sensorium.generators import Generator, Said, Trunk
+from sensorium.layers.denoiser import Denoiser
+
+
+class Onestep(Generator):
+    """The network of ``flow``, asked at the first moment alone, where there is nothing but noise.
+
+    Args:
+        depth: the generator's own blocks; expand: hidden size of their feed-forward layers, relative to the width. A student begins as a copy of
+            its teacher, and has its sizes.
+    """
+
+    draws, taught = True, "flow"
+
+    def __init__(self, tokens: Tokens, width: int, *, depth: int = 4, expand: float = 4.0) -> None:
+        super().__init__(tokens, width)
+        at_least("generator.onestep", 0, depth=depth)
+        self.sizes = {"depth": depth, "expand": expand}
+        self.net = Denoiser(tokens, width, depth=depth, hidden=round(expand * width))
+
+    @classmethod
+    def fits(cls, tokens: Tokens) -> bool:
+        return tokens.width > 0 and not tokens.ordered
+
+    def last(self) -> Iterable[nn.Parameter]:
+        return self.net.last()
+
+    def drawn(self, target: torch.Tensor) -> torch.Tensor:
+        """Vectors [n, k, width] with the noise beside them that they are to be made of."""
+        return torch.cat([target, torch.randn_like(target)], -1)
+
+    def ask(self, target: torch.Tensor) -> torch.Tensor:
+        return self.begin(target[..., self.said.width :].float())
+
+    def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return self.each(hidden, target).mean(1)
+
+    def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        x, noise = target.float().split(self.said.width, -1)
+        return (self.made(hidden, noise) - x).abs().mean(-1)
+
+    def begin(self, noise: torch.Tensor) -> torch.Tensor:
+        """The asked tokens [n, k, width] of noise [n, k, width of a vector]."""
+        return self.net.tokens(noise, noise.new_zeros(len(noise)))
+
+    def made(self, hidden: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """The vectors [n, k, width of a vector], fp32, from what the trunk said at ``begin(noise)``."""
+        return self.net.clean(hidden, noise, noise.new_zeros(len(noise)))
+
+    @torch.no_grad()
+    def sample(self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
+               blank: Trunk | None = None) -> Said:
+        """Draw the vectors of each row in one pass.
+
+        Args:
+            blank: the trunk where nothing is seen, which isn't asked: the teacher's guidance is learned with the rest.
+
+        Returns:
+            vectors, and 0 for their score.
+        """
+        noise = torch.randn(rows, self.said.length, self.said.width, generator=generator).to(device)
+        return Said(self.made(trunk(self.begin(noise), 0), noise) if rows else noise, torch.zeros(rows, device=device))
