@@ -62,6 +62,11 @@ def fit(table: Table, target: str, given: argparse.Namespace, run: str, settings
                      settings=["trackers=none", *settings, *given.settings], **length)
 
 
+def known(folder: Path) -> Model | None:
+    """The model that a folder holds."""
+    return Model.load(folder) if (folder / "model.json").is_file() else None
+
+
 def compare(model: Model, table: Table, target: str) -> dict[str, float]:
     """Accuracies on the run's own test rows: ours, ours from each column alone, trees, a random forest, and chance."""
     assert model.folder is not None

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from _compare import arguments, build, fit, run, show
+from _compare import arguments, build, fit, known, run, show
 from PIL import Image
 
 from sensorium import Model, Table
@@ -46,11 +46,6 @@ def main() -> None:
         rows = distinct(part)[:GALLERY]
         results = judged(drawer, judge, part, rows, given.out / f"{split}.png", given.generator, how)
         show(f"{words}: {len(rows)} names", drawer, results | {"apart, both real styles": styles_apart(judge, table, part, rows)})
-
-
-def known(folder: Path) -> Model | None:
-    """The model that a folder holds."""
-    return Model.load(folder) if (folder / "model.json").is_file() else None
 
 
 def distinct(part: Table) -> np.ndarray:
