@@ -19,6 +19,7 @@ from sensorium.modalities import Modality
 from sensorium.objectives import Objective
 from sensorium.tables import Builder
 from sensorium.train.build import OBJECTIVES, Data, Shape
+from sensorium.train.finish import Finishing
 from sensorium.train.fit import Extras
 from sensorium.train.loop import Loop
 from sensorium.train.memorise import Remember
@@ -112,6 +113,7 @@ def page() -> str:
     section("`distill`: how a student is taught (`sensorium distill`)", Lesson)
     section("`baselines`: the plain models beside ours", Extras)
     section("`memory`: what is kept of training rows", Remember)
+    section("`finish`: what finishes drawn cells, after training", Finishing)
     chosen = ", ".join(f"`{name}`" for name in names(Tracker))
     parts.append(f"## `trackers`: where numbers go\n\n`trackers=tensorboard,wandb` (or `--tracker`, several times): {chosen}, or `none`. "
                  "`metrics.jsonl` in the run's folder is always written. The default is `tensorboard`.\n")

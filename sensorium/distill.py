@@ -28,7 +28,7 @@ from sensorium.data.sample import Sampler
 from sensorium.generators.flow import Flow
 from sensorium.generators.onestep import Onestep
 from sensorium.inference import Rows
-from sensorium.layers.judge import Judge
+from sensorium.layers.judge import NEAR, Judge, adversarial
 from sensorium.layers.precision import Precision, autocast
 from sensorium.network import Listener, Network
 from sensorium.train.build import make_sampler, plain
@@ -143,7 +143,7 @@ class Lesson(Course):
             made, drawn, hidden = made[whole], drawn[whole], hidden[whole]
             result = {"near": (made - drawn).abs().mean()}
             if self.adversary and len(made):
-                fooling, judging, slope = self.objectives["judge"].losses(drawn, made, hidden, torch.randn_like(drawn), SELDOM)
+                fooling, judging, slope = adversarial(self.objectives["judge"], drawn, made, NEAR * torch.randn_like(drawn), hidden, some=SELDOM)
                 result |= {"fooling": self.adversary * fooling.mean(), "judging": self.adversary * judging.mean() + self.steep * slope.mean()}
         return result
 

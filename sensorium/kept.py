@@ -44,6 +44,7 @@ def write(folder: Path, network: Network, schema: Schema, settings: Mapping[str,
         "format": FORMAT, "schema": schema.to_json(), "settings": settings, "facts": facts,
         "modalities": {column: m.state() for column, m in network.modalities.items()},
         "unheeded": {column: dataclasses.asdict(left) for column, left in network.unheeded.items()}, "sha256": digest(weights),
+        "finished": [column for column, m in network.modalities.items() if m.finished_by is not None],
         "memory": None if memory is None else {
             "columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength, "sketched": memory.sketched,
             "trust": memory.trust, "told": memory.told, "shares": memory.shares, "by": memory.by, "margins": memory.margins,
@@ -79,6 +80,8 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
         for column, modality in modalities.items():
             modality.load_state(described["modalities"][column])
         network = make_network(modalities, described["settings"], 0)
+        for column in described.get("finished", ()):
+            network.finish(column)
         network.load_state_dict(tensors)
         network.unheeded = {column: Unheeded(tuple(left["columns"]), tuple(left["needed"]))
                             for column, left in described.get("unheeded", {}).items()}

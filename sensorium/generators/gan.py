@@ -13,7 +13,7 @@ from torch import nn
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
-from sensorium.layers.judge import Judge
+from sensorium.layers.judge import NEAR, Judge, adversarial
 from sensorium.layers.latents import Latents
 
 
@@ -62,7 +62,7 @@ class Gan(Generator):
         x, near, each, other, whole = target.float().split(sizes, -1)
         bound = self.latents.bound(hidden, x, whole[:, 0], each, self.beta)
         drawn = self.latents.imagined(hidden, -whole[:, 0], other)[0]
-        fooling, judging, slope = self.judge.losses(x, drawn, hidden, near)
+        fooling, judging, slope = adversarial(self.judge, x, drawn, NEAR * near, hidden)
         return bound + self.adversary * (fooling + judging) + self.steep * slope
 
     def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

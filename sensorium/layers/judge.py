@@ -14,7 +14,7 @@ from sensorium.layers.attention import heads_of
 from sensorium.layers.block import Block
 
 NEAR = 0.1
-"""Deviation of the noise by which the judge's slope is felt."""
+"""Deviation of the noise by which the slope of a judge of vectors is felt."""
 ALL = slice(None)
 
 
@@ -40,20 +40,22 @@ class Judge(nn.Module):
             y = block(y)[0]
         return self.verdict(self.norm(y)).squeeze(-1).float()
 
-    def losses(self, real: torch.Tensor, made: torch.Tensor, hidden: torch.Tensor, near: torch.Tensor,
-               some: slice = ALL) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What one step teaches both sides: the maker's loss of each row [n] through a judge that is held still; the judge's [n] by segments that
-        are held still; how steep the judge is at ``some`` of them.
 
-        The judge is asked for pairs of a real and a made segment of one row (relativistic loss, arXiv 1807.00734), and must not be steep at
-        either (R1 and R2 as in R3GAN, arXiv 2501.05441, by the difference that a little noise makes, arXiv 2501.08316, section 3.3).
+def adversarial(judge: nn.Module, real: torch.Tensor, made: torch.Tensor, near: torch.Tensor, *heard: torch.Tensor,
+                some: slice = ALL) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What one step teaches both sides: the maker's loss of each row [n] through a judge that is held still; the judge's [n] by segments that are
+    held still; how steep the judge is at ``some`` of them.
 
-        Args:
-            real, made: vectors [n, k, …]; hidden: what is heard, [n, k, width]; near: noise like ``real``.
-        """
-        heard, still = hidden.detach(), {name: value.detach() for name, value in self.named_parameters()}
-        true, false = self(real, heard), self(made.detach(), heard)
-        fooled = functional_call(self, still, (made, heard)) - true.detach()
-        x, y, moved, heard = real[some], made.detach()[some], NEAR * near[some], heard[some]
-        slope = (self(x + moved, heard) - true[some]).square() + (self(y + moved, heard) - false[some]).square()
-        return F.softplus(-fooled).mean(1), F.softplus(false - true).mean(1), slope.mean(1)
+    The judge is asked for pairs of a real and a made segment of one row (relativistic loss, arXiv 1807.00734), and must not be steep at
+    either (R1 and R2 as in R3GAN, arXiv 2501.05441, by the difference that a little noise makes, arXiv 2501.08316, section 3.3).
+
+    Args:
+        judge: segments [n, …], and what is ``heard`` beside, to [n, k].
+        real, made: segments; near: a little noise like ``real``; heard: tensors [n, …] that teach nobody.
+    """
+    heard, still = tuple(part.detach() for part in heard), {name: value.detach() for name, value in judge.named_parameters()}
+    true, false = judge(real, *heard), judge(made.detach(), *heard)
+    fooled = functional_call(judge, still, (made, *heard)) - true.detach()
+    x, y, heard = real[some], made.detach()[some], tuple(part[some] for part in heard)
+    slope = (judge(x + near[some], *heard) - true[some]).square() + (judge(y + near[some], *heard) - false[some]).square()
+    return F.softplus(-fooled).mean(1), F.softplus(false - true).mean(1), slope.mean(1)

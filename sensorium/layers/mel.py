@@ -40,18 +40,26 @@ def log_mel(
 def from_log_mel(mel: torch.Tensor, *, rate: int, hop: int, window: int, steps: int = 60, pursuit: int = 100) -> torch.Tensor:
     """Samples [(frames - 1) · hop] of a sound whose ``log_mel`` is about ``mel`` [frames, mels]; the same for the same input.
 
-    The spectrum is the non-negative one with these bands (multiplicative updates, Lee & Seung 2001); its phases come from the fast
-    Griffin–Lim algorithm (Perraudin et al. 2013).
+    Its phases come from the fast Griffin–Lim algorithm (Perraudin et al. 2013).
 
     Args:
-        steps: of Griffin–Lim; pursuit: updates of the spectrum.
+        steps: of Griffin–Lim; pursuit: see ``magnitudes``.
     """
-    bands = mel_filters(rate, window, mel.shape[1], 0.0, rate / 2).to(mel.device)
+    return griffin_lim(magnitudes(mel, rate=rate, window=window, pursuit=pursuit), hop, window, steps)
+
+
+def magnitudes(mel: torch.Tensor, *, rate: int, window: int, pursuit: int) -> torch.Tensor:
+    """The non-negative spectra [..., window // 2 + 1] whose bands are about ``mel`` [..., mels], log10 of the power in each.
+
+    Args:
+        pursuit: multiplicative updates (Lee & Seung 2001).
+    """
+    bands = mel_filters(rate, window, mel.shape[-1], 0.0, rate / 2).to(mel.device)
     known, gram = torch.pow(10.0, mel.float()) @ bands, bands.T @ bands
     spectrum = known / gram.sum(1).clamp(min=1e-30)
     for _ in range(pursuit):
         spectrum = spectrum * known / (spectrum @ gram).clamp(min=1e-30)  # bins that no band covers stay at zero
-    return griffin_lim(spectrum.sqrt(), hop, window, steps)
+    return spectrum.sqrt()
 
 
 def griffin_lim(size: torch.Tensor, hop: int, window: int, steps: int, momentum: float = 0.99) -> torch.Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from sensorium.core.types import Claim, Profile, Tokens
+from sensorium.layers.finisher import Finisher
 
 Cells = dict[str, torch.Tensor]
 """The collated cells of one column: tensors whose first dimension is the rows that have the column."""
@@ -34,6 +35,8 @@ class Modality(abc.ABC):
     """How the name of a file ends that holds what ``decode`` makes; empty where that is no file."""
     generator: ClassVar[str | None] = None
     """Name of the generator that says such a cell; None where it can't be asked yet."""
+    finished_by: Finisher | None = None
+    """What finishes drawn cells, once that was learned."""
 
     @classmethod
     @abc.abstractmethod
@@ -93,6 +96,11 @@ class Modality(abc.ABC):
     def decode(self, tokens: np.ndarray) -> Any:
         """One said segment (ids [length] or vectors [length, width]) to a cell, as a user would write it."""
         raise NotImplementedError(type(self).__name__)
+
+    def finisher(self) -> Finisher | None:
+        """A module with fresh weights that learns to finish cells that are drawn, and that ``decode`` asks from then on (kept as ``finished_by``);
+        None where nothing is to be finished, which is the default."""
+        return None
 
     def begun(self, cells: Sequence[np.ndarray], horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Read cells as the beginnings of segments whose next ``horizon`` steps are asked: vectors [n, length, width] and which numbers

@@ -20,6 +20,7 @@ from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.conv import Conv, Ragged, present, sinusoid, working_dtype
 from sensorium.layers.mel import from_log_mel, log_mel, resample
+from sensorium.layers.vocoder import Vocoder
 from sensorium.modalities import Cells, Modality, Stem, claim_files
 
 ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
@@ -93,9 +94,7 @@ class Audio(Modality):
         Raises:
             BadCell: not a sound, no samples, longer than ``max_minutes``, or samples that are not finite.
         """
-        wave, rate = decoded(cell, self.seconds, self.max_minutes)
-        wave = resample(torch.from_numpy(wave), rate, self.rate)
-        mel = log_mel(wave, rate=self.rate, mels=self.mels, hop=self.hop, window=2 * self.hop)
+        mel = log_mel(self.wave(cell), rate=self.rate, mels=self.mels, hop=self.hop, window=2 * self.hop)
         if not torch.isfinite(mel).all():
             raise BadCell("the sound's samples are out of range")
         return (torch.maximum(mel, mel.max() - 8) / 4 + 1).to(torch.float16).numpy()
@@ -196,10 +195,23 @@ class Audio(Modality):
         mel = torch.from_numpy(np.asarray(tokens, np.float32).reshape(self.span, self.mels)) * REACH + MIDDLE
         sounding = (mel.mean(1) > ENDED).nonzero().flatten().tolist()
         mel = mel[: sounding[-1] + 1 if sounding else 1].clamp(SILENCE, LOUDEST)
-        wave = from_log_mel((mel - 1) * 4, rate=self.rate, hop=self.hop, window=2 * self.hop)
+        if self.finished_by is None:
+            wave = from_log_mel((mel - 1) * 4, rate=self.rate, hop=self.hop, window=2 * self.hop)
+        else:
+            with torch.no_grad():
+                wave = self.finished_by(mel.to(self.finished_by.trusted.device)[None])[0].cpu()
         out = io.BytesIO()
         soundfile.write(out, wave.clamp(-1, 1).numpy(), self.rate, format="WAV", subtype="PCM_16")
         return out.getvalue()
+
+    def finisher(self) -> Vocoder:
+        """A vocoder; without one phases come from the fast Griffin–Lim algorithm."""
+        return Vocoder(self.wave, self.rate, self.mels, self.hop)
+
+    def wave(self, cell: Any) -> torch.Tensor:
+        """The bytes of a sound as samples [t] of ``rate``; see ``read``."""
+        wave, rate = decoded(cell, self.seconds, self.max_minutes)
+        return resample(torch.from_numpy(wave), rate, self.rate)
 
     def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
         """``mel_db``: the mean distance of bands in dB, over the frames that both sounds have; what is 50 dB below the loudest is silent."""

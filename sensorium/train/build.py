@@ -17,6 +17,7 @@ from sensorium.generators import Generator
 from sensorium.modalities import Modality
 from sensorium.network import Network
 from sensorium.objectives import Objective
+from sensorium.train.finish import Finishing
 from sensorium.train.loop import Loop
 from sensorium.trunks import Trunk
 
@@ -66,7 +67,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         UserError: with the nearest known name.
     """
     known = {"network", "trunk", "data", "train", "sample", "objectives", "column", "generator", *OBJECTIVES, "autoencode",
-             "trackers", "baselines", "memory"}
+             "trackers", "baselines", "memory", "finish"}
     for section, given in settings.items():
         if section not in known:
             raise unknown("section of settings:", section, known)
@@ -79,6 +80,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
                 check(Data, rest, section)
             case "train":
                 check(Loop, rest, section)
+            case "finish":
+                check(Finishing, rest, section)
             case "sample":
                 check(Sampler, rest, section)
                 drawn_by(settings)

@@ -46,6 +46,7 @@ from sensorium.train.build import (
     plain,
 )
 from sensorium.train.course import Journal, Progress
+from sensorium.train.finish import Finishing, finish
 from sensorium.train.loop import Loop
 from sensorium.train.memorise import Remember, memorise
 from sensorium.train.settle import settle
@@ -180,6 +181,12 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     if "match" in objectives and not at.stopped:
         memorise(network, prepared, build(Remember, plain(given, "memory"), "memory"), objectives["match"].scale().item(), seed)
     settle(network, prepared, judge=not at.stopped)
+    if not at.stopped:
+        held = prepared.source[prepared.rows.get("validation", np.zeros(0, np.int64))]
+        finished = finish(network, opened, train_rows, held, folder / "checkpoints", seed, at.step, loop.precision, settings_of(Finishing, given, "finish"),
+                          shown.bar)
+        if finished:
+            facts["finished"] = finished
     model = make(network, schema, given, facts, folder)
     model.save(folder)
     if at.stopped:
