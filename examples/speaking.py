@@ -34,8 +34,8 @@ SOUNDS = ("column.spoken.seconds=2", "column.image.size=32", "column.image.trim=
 SPEAKING = ("sample.generate=spoken", "sample.drawn=1", "sample.share=0.1", "sample.plans=1", "train.batch=96", "train.ema=0.998", "train.decay=0.1",
             "sample.weights=name:3", "data.same=id", "finish.share=1")
 JUDGING = ("objectives=match", "network.width=144", "network.gist=144", "column.image.kind=out", "train.batch=256")
-CEPSTRA = 13
-"""Coefficients of a mel cepstrum that are compared, without the first, which is loudness."""
+BANDS, CEPSTRA = 40, 13
+"""Bands of a mel cepstrum, and how many of its coefficients are compared, without the first, which is loudness."""
 
 
 def main() -> None:
@@ -134,8 +134,7 @@ def words_right(heard: Sequence[str], name: str) -> float:
 
 def cepstral(one: np.ndarray, other: np.ndarray) -> float:
     """The mel-cepstral distance in dB (Kubichek 1993) along the best alignment in time."""
-    a, b = (dct(np.log(10) / 2 * log_mel(torch.from_numpy(wave), rate=16_000, mels=40, hop=256, window=512, floor=1e-6).numpy(), axis=1, norm="ortho")
-            [:, 1 : 1 + CEPSTRA] for wave in (one, other))
+    a, b = (cepstra(wave) for wave in (one, other))
     gap = 10 / np.log(10) * np.sqrt(2) * np.sqrt(np.square(a[:, None] - b[None]).sum(-1))
     total, steps = np.full((len(a) + 1, len(b) + 1), np.inf), np.zeros((len(a) + 1, len(b) + 1))
     total[0, 0] = 0
@@ -144,6 +143,12 @@ def cepstral(one: np.ndarray, other: np.ndarray) -> float:
             from_ = min(((i - 1, j - 1), (i - 1, j), (i, j - 1)), key=lambda at: total[at])
             total[i, j], steps[i, j] = total[from_] + gap[i - 1, j - 1], steps[from_] + 1
     return float(total[-1, -1] / steps[-1, -1])
+
+
+def cepstra(wave: np.ndarray) -> np.ndarray:
+    """Cepstra [frames, 13] of the logarithm of magnitudes in 40 bands, which is their sum, twice each times its cosine."""
+    logs = np.log(10) / 2 * log_mel(torch.from_numpy(wave), rate=16_000, mels=BANDS, hop=256, window=512, floor=1e-6).numpy()
+    return dct(logs, axis=1)[:, 1 : 1 + CEPSTRA] / (2 * BANDS)
 
 
 if __name__ == "__main__":

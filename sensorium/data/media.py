@@ -5,9 +5,11 @@ It opens files below the table's folder only (unless allowed), fetches nothing a
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -25,7 +27,7 @@ def media_bytes(cell: Any, folder: Path | None, allow_outside: bool, max_bytes: 
     """The bytes of a media cell.
 
     Args:
-        cell: bytes, a path, or ``{"bytes": .., "path": ..}`` of which the bytes win.
+        cell: bytes, a path, or ``{"bytes": .., "path": ..}`` of which the bytes win. A folder of pictures is a ZIP archive of them in order.
         folder: the table's folder; paths are relative to it. None: the table has no folder.
         allow_outside: whether a path may leave the folder.
         max_bytes: the longest file that is read.
@@ -95,7 +97,48 @@ def named(path: str) -> str | None:
     return _NAMED.get(path.rpartition(".")[2].lower()) if "." in path else None
 
 
+def frames_in(full: Path, path: str = "") -> list[Path]:
+    """The pictures in a folder in the order of their names, numbers by their value; none where it is no folder.
+
+    Raises:
+        BadCell: it can't be looked into, or a picture is a link that leaves it.
+    """
+    if not os.path.isdir(full):  # unlike the method of a path it takes names that are too long
+        return []
+    try:
+        found = [file for file in full.iterdir() if named(file.name) == "image" and not file.name.startswith(".")]
+    except OSError as error:
+        raise BadCell(f"'{_short(path)}' can't be looked into: {_why(error)}") from error
+    for file in found:
+        if not file.resolve().is_relative_to(full):
+            raise BadCell(f"'{_short(path)}' holds '{_short(file.name)}', a link that leaves the folder")
+    return sorted(found, key=lambda file: [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)])
+
+
+def holds_frames(path: str, folder: Path | None, allow_outside: bool) -> bool:
+    """Whether a table's path is one of a folder of pictures."""
+    try:
+        return bool(frames_in(find(path, folder, allow_outside)))
+    except BadCell:
+        return False
+
+
+def _packed(files: list[Path], path: str, max_bytes: int | None, size: int | None) -> bytes:
+    """A folder's pictures as one file, a ZIP archive that keeps them as they are; of its beginning alone the first is enough."""
+    out, total = io.BytesIO(), 0
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for file in files[:1] if size is not None else files:
+            data = _read(file, path, max_bytes, size)
+            total += len(data)
+            if max_bytes is not None and total > max_bytes:
+                raise BadCell(f"the pictures in '{_short(path)}' have more than {max_bytes:,} bytes together")
+            archive.writestr(zipfile.ZipInfo(file.name), data)
+    return out.getvalue()[:size]
+
+
 def _read(full: Path, path: str, max_bytes: int | None, size: int | None = None) -> bytes:
+    if frames := frames_in(full, path):
+        return _packed(frames, path, max_bytes, size)
     try:
         # Non-blocking, so that a named pipe in place of a file can't hold the reader.
         with open(os.open(full, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:

@@ -20,7 +20,7 @@ from sensorium.core.types import Profile
 from sensorium.data.arrow import is_list, is_media, words
 from sensorium.data.cells import plain_cells
 from sensorium.data.hashes import cell_hashes
-from sensorium.data.media import HEAD, media_head
+from sensorium.data.media import HEAD, holds_frames, media_head
 from sensorium.data.table import Table
 
 LOOK = 1 << 18
@@ -189,7 +189,7 @@ def _cut(cell: Any) -> Any:
 def _heads(cells: list[Any], kind: pa.DataType, table: Table) -> list[bytes]:
     """First bytes of the files in a sample: of bytes, of ``{bytes, path}``, and of text that may well be a path."""
     if pt.is_string(kind):
-        paths = [cell for cell in cells[:HEADS] if _PATH.fullmatch(cell)]
+        paths = [cell for cell in cells[:HEADS] if _PATH.fullmatch(cell) or holds_frames(cell, table.folder, table.allow_outside)]
         if 2 * len(paths) < len(cells[:HEADS]):
             return []
         cells = paths

@@ -1,6 +1,7 @@
 """Frames: the bytes of a moving picture to evenly spaced small squares of RGB on white, and back.
 
-Animated GIF, WebP and PNG are read by Pillow; MP4, WebM and what else FFmpeg knows by PyAV, which is an extra. As with pictures, a hostile
+Animated GIF, WebP and PNG are read by Pillow, and so are frames in files of their own, as a ZIP archive holds them; MP4, WebM and what else FFmpeg
+knows by PyAV, which is an extra. As with pictures, a hostile
 file is turned away before its frames are decoded, and as soon as they turn out to be too many.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,13 +17,15 @@ import numpy as np
 from PIL import Image as Pillow
 
 from sensorium.core.errors import BadCell, UserError
-from sensorium.layers.pixels import centred, on_white, opened, resized
+from sensorium.layers.pixels import ENDINGS, centred, on_white, opened, resized
 
 MOST = 4_000
 """Frames of a clip; and pixels of all of them together:"""
 PIXELS = 2_000_000_000
 STILL = 0.1
 """Seconds that a frame lasts whose file doesn't say."""
+LARGEST, HEAD = 64 << 20, 1024
+"""Bytes of a frame that is a file of its own; and those that tell what a file is."""
 
 
 def animated(head: bytes) -> bool:
@@ -31,7 +35,13 @@ def animated(head: bytes) -> bool:
         or (head.startswith(b"GIF89a") and b"NETSCAPE2.0" in head)
         or (head.startswith(b"\x89PNG\r\n\x1a\n") and b"acTL" in head[:1024])
         or film(head)
+        or archive(head)
     )
+
+
+def archive(head: bytes) -> bool:
+    """Whether a file's first bytes are those of a ZIP archive whose first entry is a picture: frames in files of their own."""
+    return head.startswith(b"PK\x03\x04") and head[30 : 30 + int.from_bytes(head[26:28], "little")].lower().endswith(tuple(ending.encode() for ending in ENDINGS))
 
 
 def film(head: bytes) -> bool:
@@ -54,7 +64,8 @@ def frames_of(data: Any, count: int, size: int, max_pixels: int, seconds: float)
         raise BadCell("the video file is empty")
     data, shown, starts, at = bytes(data), [], [], 0.0
     try:
-        for pixels, lasts in (by_av if film(data[:64]) else by_pillow)(data, size, max_pixels):
+        way = by_av if film(data[:64]) else by_file if archive(data[:HEAD]) else by_pillow
+        for pixels, lasts in way(data, size, max_pixels):
             shown.append(pixels)
             starts.append(at)
             at += lasts
@@ -88,6 +99,24 @@ def by_pillow(data: bytes, size: int, max_pixels: int) -> Iterator[tuple[np.ndar
             except EOFError:
                 return
             yield fitted(np.array(image.convert("RGBA").convert("RGBa")), size), (image.info.get("duration") or 1000 * STILL) / 1000
+
+
+def by_file(data: bytes, size: int, max_pixels: int) -> Iterator[tuple[np.ndarray, float]]:
+    """The same of pictures in an archive, in its order."""
+    total = 0
+    with zipfile.ZipFile(io.BytesIO(data)) as files:
+        for entry in files.infolist():
+            if not entry.filename.lower().endswith(ENDINGS):
+                continue
+            if entry.file_size > LARGEST:
+                raise BadCell(f"'{entry.filename}' in the archive has {entry.file_size:,} bytes, more than the limit of {LARGEST:,}")
+            with files.open(entry) as file:
+                picture = file.read(LARGEST + 1)  # what a header says of a size is only said
+            with opened(picture, size, max_pixels) as image:
+                total += image.size[0] * image.size[1]
+                if total > PIXELS or len(picture) > LARGEST:
+                    raise BadCell(f"the frames in the archive are too large: more than {PIXELS:,} pixels or {LARGEST:,} bytes")
+                yield fitted(np.array(image.convert("RGBA").convert("RGBa")), size), STILL
 
 
 def by_av(data: bytes, size: int, max_pixels: int) -> Iterator[tuple[np.ndarray, float]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from conftest import clip, drawing
 from PIL import Image
 
 from sensorium.core.errors import BadCell, UserError
+from sensorium.data.media import media_bytes
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
 from sensorium.layers.frames import animated, film, frames_of, written
@@ -147,3 +150,51 @@ def test_a_model_tells_which_way_a_clip_goes_and_draws_clips(quick_fit: Callable
     assert np.mean([a == b for a, b in zip(said, ways, strict=True)]) > 0.8
     cell = model.generate([{"way": "left"}], "film", steps=3)[0]
     assert animated(cell[:1024]) and Video(size=16, frames=4).read(cell).shape == (4, 16, 16, 3)
+
+
+def frames_in_files(folder: Path, ending: str = "png") -> None:
+    """Twelve frames whose red rises by ten, in files whose numbers have no leading zeros."""
+    folder.mkdir(parents=True)
+    for number in range(12):
+        Image.new("RGB", (16, 16), (10 * number, 0, 0)).save(folder / f"frame-{number}.{ending}")
+
+
+def test_a_folder_of_frames_is_a_clip_in_the_order_of_its_numbers(tmp_path: Path) -> None:
+    for row in range(3):
+        frames_in_files(tmp_path / "clips" / str(row))
+        (tmp_path / "clips" / str(row) / "notes.txt").write_text("no frame")
+    (tmp_path / "t.csv").write_text("clip,word\n" + "".join(f"clips/{row},word{row}\n" for row in range(3)), encoding="utf-8")
+    table = Table.open(tmp_path / "t.csv")
+    assert infer(table).columns["clip"].kind == "video"
+    cells = list(table.cells(table.take([0, 1, 2], ["clip"]), "clip", True))
+    assert len(cells) == 3 and all(animated(cell[:1024]) for cell in cells)
+    assert Video(size=16, frames=12).read(cells[1])[:, 8, 8, 0].tolist() == [10 * number for number in range(12)]
+    assert Video(size=16, frames=6, seconds=0.6).read(cells[1])[:, 8, 8, 0].tolist() == [10 * number for number in range(6)], "ten a second"
+
+
+def test_frames_that_can_not_be_had_are_bad_cells(tmp_path: Path) -> None:
+    frames_in_files(tmp_path / "a")
+    (tmp_path / "empty").mkdir()
+    frames_in_files(tmp_path / "far" / "b")
+    (tmp_path / "a" / "frame-99.png").symlink_to(tmp_path / "far" / "b" / "frame-1.png")
+    for cell, why in (("a", "a link that leaves the folder"), ("empty", "directory|no file"), ("far/b", None)):
+        if why is None:
+            assert media_bytes(cell, tmp_path, False)
+            with pytest.raises(BadCell, match="together"):
+                media_bytes(cell, tmp_path, False, max_bytes=400)
+        else:
+            with pytest.raises(BadCell, match=why):
+                media_bytes(cell, tmp_path, False)
+    with pytest.raises(BadCell):
+        media_bytes("x" * 5000, tmp_path, False)
+
+
+def test_an_archive_that_unpacks_to_too_much_is_turned_away() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.png", drawing("blue", "circle", 2))
+        archive.writestr("1.png", bytes(80 << 20))
+    with pytest.raises(BadCell, match="more than the limit"):
+        Video(size=16, frames=4).read(out.getvalue())
+    with pytest.raises(BadCell, match="can't be decoded|not a picture"):
+        Video(size=16, frames=4).read(out.getvalue()[:200])
