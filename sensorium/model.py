@@ -436,17 +436,20 @@ class Model:
             UserError: the model is in no run's folder, the table has no rows, or the file can't be written.
         """
         from sensorium.data.order import spread
-        from sensorium.train.fit import MOST_EVALUATED
-        from sensorium.train.present import report_run
+        from sensorium.train.fit import MOST_EVALUATED, trained_on
+        from sensorium.train.present import KNOWN, report_run
 
         if self.folder is None:
             raise UserError("This model is in no folder yet, and the report shows what its run wrote there. Save it first: model.save(FOLDER).")
-        opened = keep_split(open_table(table), split, self.schema.split)
+        whole = open_table(table)
+        opened = keep_split(whole, split, self.schema.split)
         if not opened.rows:
             raise UserError(f"'{opened.name}' has no rows to report on.")
         part = opened.select(spread(np.arange(opened.rows), MOST_EVALUATED))
         notes = [f"Measured on {part.rows:,} of {opened.rows:,} rows of '{opened.name}'" + (f", '{split}'." if split else ".")]
-        report_run(Path(out), self, part, self.evaluation(part, same=same, curves=True, note=note), notes, self.folder)
+        known = trained_on(self.folder, whole, self.columns)
+        kept = None if known is None or not known.any() else whole.select(spread(np.flatnonzero(known), KNOWN))
+        report_run(Path(out), self, part, self.evaluation(part, same=same, curves=True, note=note), notes, self.folder, kept)
         return Path(out)
 
 

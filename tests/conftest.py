@@ -22,6 +22,7 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 220)}
 SHAPES = ("circle", "square", "bar")
 SIZES = ("tiny", "small", "big", "huge")
 TINY = [
+    "finish.share=0",
     "network.width=24", "network.gist=24", "trunk.depth=1", "trunk.heads=2",
     "column.picture.size=16", "column.name.vocabulary=300", "column.name.length=12",
     "column.curve.length=32", "column.tone.mels=16", "column.tone.seconds=0.3",

@@ -138,14 +138,14 @@ def test_the_command_writes_a_folder_or_a_table(drawing_model: Model, tmp_path: 
 
 def test_numbers_that_are_not_finite_fail_alone(drawing_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = drawing_model.network.generator("picture")
-    clean = generator.clean
+    clean = generator.net.clean
 
     def broken(*given: Any) -> Any:
         x = clean(*given)
         x[1] = float("nan")
         return x
 
-    monkeypatch.setattr(generator, "clean", broken)
+    monkeypatch.setattr(generator.net, "clean", broken)
     drawn = drawing_model.generate(tiny_table(3), "picture", steps=2)
     assert drawn[1] is None and drawn[0] is not None and drawn[2] is not None
 
@@ -188,6 +188,9 @@ def test_the_report_shows_samples_each_step_and_what_generating_took(drawing_mod
     page = drawing_model.report(tiny_table(12), tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.count('class="scrub"') == 2 * 4 and "of the time of a step" in page and "Measured on 12 of 12 rows" in page
     assert page.count("<span hidden>") == 2 * 4 * 20
+    assert page.count('<details class="why">') == 3 * 3 and "Nearest in training" in page
+    new = drawing_model.report(tiny_table(3, seed=9), tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Nearest in training" not in new, "no row of that table was trained on"
     with pytest.raises(UserError, match="no rows"):
         drawing_model.report(tiny_table(0), tmp_path / "page.html")
     with pytest.raises(UserError, match="Save it first"):

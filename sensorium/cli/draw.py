@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from sensorium.cli.files import asked_for, check_ending, check_folder, write_json, write_table
 from sensorium.cli.show import note
-from sensorium.core.errors import BadCell, UserError
+from sensorium.core.errors import UserError
 from sensorium.core.files import whole
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def write_why(model: Model, source: str, column: str, cells: Sequence[Any], out:
         UserError: what was asked can't be done.
     """
     from sensorium.model import open_table
-    from sensorium.report.why import Explained, write_page
+    from sensorium.report.why import write_page
+    from sensorium.train.present import explained
 
     check_folder(out, "--explain")
     table, known = open_table(source), None if among is None else open_table(among)
@@ -104,13 +105,7 @@ def write_why(model: Model, source: str, column: str, cells: Sequence[Any], out:
     if out.suffix == ".json":
         write_json(out, [None if why is None else {"row": row, **why.to_json()} for row, why in enumerate(whys)])
     else:
-        def show(of: Any, row: int, name: str) -> str:
-            modality = model.network.modalities[name]
-            cell = next(of.cells(of.take([row], [name]), name, modality.media), None)
-            return "" if cell is None or isinstance(cell, BadCell) else modality.show(cell)
-
-        entries = [Explained(row, model.network.modalities[column].show(cells[row]), {c: show(some, row, c) for c in why.shares}, why.to_json(),
-                             [show(known, near, column) for near, _ in why.nearest]) for row, why in enumerate(whys) if why is not None]
+        entries = explained(model, column, some, known, cells, whys)
         with asked_for(out) as part:
             part.write_text(write_page(column, model.schema.columns[column].kind, entries), encoding="utf-8")
     typer.echo(f"Wrote {out}")

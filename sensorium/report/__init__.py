@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from sensorium.report.why import Explained
+
 Show = Callable[[int, str], str]
 """``show(row, column)``: the table's cell as a small piece of HTML that is safe as it is (``Modality.show``); "" where
 it is missing. Asked for a few thousand cells at most, each once."""
@@ -91,11 +93,13 @@ class Drawn:
     Attributes:
         rows: row numbers in the table [n]. samples: for each row some cells as HTML that is safe as it is (``Modality.show``).
         steps: for the first rows what the cell was thought to be at each step from noise to it, as such HTML.
+        whys: of some cells why they are as they are.
     """
 
     rows: Sequence[int]
     samples: Sequence[Sequence[str]]
     steps: Sequence[Sequence[str]] = ()
+    whys: Sequence[Explained] = ()
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-import importlib.resources
 import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from sensorium.report import Drawn, Evaluation, Predictions, RunInfo, Show, charts, words
+from sensorium.report.assets import asset, environment
 from sensorium.report.cells import Cells, examples, split
+from sensorium.report.why import entry
 
 LARGEST = 14_500_000
 """Bytes of the file."""
@@ -72,25 +72,10 @@ def fill(run: RunInfo, evaluation: Evaluation, show: Show, room: int) -> str:
         "settings": flat(run.settings),
         "surroundings": flat(run.environment),
     }
-    cells.settle(room - sum(len(cell) for drawn in evaluation.drawn.values() for samples in (*drawn.samples, *drawn.steps) for cell in samples))
+    taken = sum(len(cell) for drawn in evaluation.drawn.values() for samples in (*drawn.samples, *drawn.steps) for cell in samples)
+    cells.settle(room - taken - sum(why.size for drawn in evaluation.drawn.values() for why in drawn.whys))
     page = environment().get_template("page.html.jinja").render(cells=cells, **parts)
     return page.replace("\0", "\ufffd")
-
-
-def environment() -> jinja2.Environment:
-    """Templates of this folder; everything is escaped unless it is marked as HTML."""
-    return jinja2.Environment(
-        loader=jinja2.FunctionLoader(asset),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def asset(name: str) -> str:
-    """A file of this folder."""
-    return (importlib.resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
 def kind_of(evaluation: Evaluation, *kinds: str) -> list[tuple[str, Predictions]]:
@@ -272,7 +257,8 @@ def drawing(run: RunInfo, column: str, drawn: Drawn, cells: Cells) -> dict[str, 
          "samples": [Markup(cell) for cell in samples], "steps": [Markup(cell) for cell in steps]}
         for turn, (row, samples, steps) in enumerate(itertools.zip_longest(drawn.rows, drawn.samples, drawn.steps, fillvalue=()))
     ]  # fmt: skip
-    return {"column": column, "beside": beside, "rows": rows, "each": max(map(len, drawn.samples), default=0)}
+    kind = next((c.get("kind", "") for c in run.columns if c["name"] == column), "")
+    return {"column": column, "beside": beside, "rows": rows, "each": max(map(len, drawn.samples), default=0), "whys": [entry(kind, e) for e in drawn.whys]}
 
 
 def errors(run: RunInfo, column: str, said: Predictions, cells: Cells) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from sensorium.report.page import asset, environment
+from sensorium.report.assets import asset, environment
 
 MAPS = 4
 """Parts of a cell for which a map of what they moved is drawn, the strongest first."""
@@ -31,6 +31,11 @@ class Explained:
     seen: Mapping[str, str]
     why: Mapping[str, Any]
     nearest: Sequence[str]
+
+    @property
+    def size(self) -> int:
+        """Characters of what is shown."""
+        return len(self.shown) + sum(map(len, (*self.seen.values(), *self.nearest)))
 
 
 def write_page(column: str, kind: str, entries: Sequence[Explained]) -> str:

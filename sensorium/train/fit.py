@@ -343,7 +343,7 @@ def plain_models(table: Table, prepared: Prepared, modalities: Mapping[str, Any]
 
 def report(model: Model, table: Table, splits: Splits, folder: Path, same: str | None, shown: Progressed) -> None:
     """Evaluate on rows held out: ``results-PART.json`` for each part, and ``report.html`` for the first."""
-    from sensorium.train.present import report_run
+    from sensorium.train.present import KNOWN, report_run
 
     parts = [name for name in splits.names if name not in ("train", "validation") and len(splits.rows(name))]
     parts = parts or [name for name in ("validation",) if name in splits.names and len(splits.rows(name))]
@@ -358,7 +358,7 @@ def report(model: Model, table: Table, splits: Splits, folder: Path, same: str |
         evaluation = model.evaluation(part, same=same, curves=number == 0)
         write_json(folder / f"results-{name}.json", evaluation.results)
         if number == 0:
-            report_run(folder / "report.html", model, part, evaluation, notes)
+            report_run(folder / "report.html", model, part, evaluation, notes, known=table.select(spread(splits.rows("train"), KNOWN)))
     shown.say(f"Report: {folder / 'report.html'}")
 
 

@@ -63,5 +63,5 @@ def test_without_judges_there_is_none(quick_fit: Callable[..., Any], judged: lis
 
 
 def test_settings_are_checked_before_long_work(quick_fit: Callable[..., Any]) -> None:
-    with pytest.raises(UserError, match="finish.shar"):
+    with pytest.raises(UserError, match="shar.*share"):
         quick_fit(tiny_table(20), "finish.shar=1")
