@@ -139,15 +139,11 @@ class Model:
         lacking = [c for c in wanted if c not in opened.columns]
         if note and lacking:
             note(f"'{opened.name}' has no column {', '.join(map(repr, lacking))}: the model answers without.")
-        heard: dict[str, list[Any]] = {}
-
-        def bad(row: int, column: str, why: str) -> None:
-            heard.setdefault(column, [0, start + row, why])[0] += 1
-
+        heard = Misread()
         for start in range(0, max(opened.rows, 1), size or max(opened.rows, 1)):
             part = opened if size is None or opened.rows <= size else opened.select(np.arange(start, min(start + size, opened.rows)))
-            yield Rows.of(self.network, part, columns, bad)
-        for words in misread(heard) if note else ():
+            yield Rows.of(self.network, part, columns, lambda row, column, why, start=start: heard(start + row, column, why))
+        for words in heard.words() if note else ():
             note(words)
 
     def check(self, columns: Iterable[str]) -> None:
@@ -181,7 +177,7 @@ class Model:
                  generator: str | None = None, **options: Any) -> list[Any]:
         """Cells of a column, said from the row's others, in the kind of the column: text, the bytes of a PNG, lists of numbers.
 
-        ``temperature``, ``top_p`` and ``beam`` are options for text. Of pictures, sounds and series ``samples`` are drawn for each row, with more
+        ``temperature``, ``top_p`` and ``beam`` are options for text. Of pictures, videos, sounds, series and points ``samples`` are drawn for each row, with more
         than one each row's are a list; ``generator`` is one of those that the run learned; ``steps``, ``guidance`` and ``solver`` are
         options for the generator "flow", ``temperature`` for the others.
         Of ``candidates`` texts the one that recognises best what is seen is said; 0: up to 32, 1 where other options are given.
@@ -339,16 +335,12 @@ class Model:
         opened = open_table(table)
         for column in columns or ():
             self.check_asked(column, None)
-        heard: dict[str, list[Any]] = {}
-
-        def bad(row: int, column: str, why: str) -> None:
-            heard.setdefault(column, [0, row, why])[0] += 1
-
+        heard = Misread()
         if columns is not None and not columns:
             raise UserError(f"No column to fill was named. Possible: {', '.join(self.network.asked_columns)}.")
         wanted = [c for c in self.network.asked_columns if (c in opened.columns if columns is None else c in columns)]
-        filled = fill(self.network, opened, wanted, jointly=jointly, seed=seed, bad=bad, done=done)
-        for words in misread(heard) if note else ():
+        filled = fill(self.network, opened, wanted, jointly=jointly, seed=seed, bad=heard, done=done)
+        for words in heard.words() if note else ():
             note(words)
         return filled
 
@@ -453,10 +445,19 @@ class Model:
         return Path(out)
 
 
-def misread(heard: Mapping[str, Sequence[Any]]) -> list[str]:
-    """What to tell of cells that can't be read: for each column how many, the first row and why."""
-    return [f"column '{column}': {count} cell(s) can't be read and count as missing; the first is row {first}: {why}"
-            for column, (count, first, why) in heard.items()]
+class Misread:
+    """Hears of cells that can't be read, and tells of each column how many, the first row and why."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[Any]] = {}
+
+    def __call__(self, row: int, column: str, why: str) -> None:
+        self.columns.setdefault(column, [0, row, why])[0] += 1
+
+    def words(self) -> list[str]:
+        """What to tell, a line a column."""
+        return [f"column '{column}': {count} cell(s) can't be read and count as missing; the first is row {first}: {why}"
+                for column, (count, first, why) in self.columns.items()]
 
 
 def open_table(table: Any) -> Table:

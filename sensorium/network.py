@@ -110,7 +110,7 @@ class Network(nn.Module):
         width: size of a token; gist: size of a gist.
         summary: give the trunk each matched column's gist as one more token, and let asked tokens begin with what all that is
             seen says in sum (``overview``).
-        drop: share of the tokens of a picture, a sound or a series that training hides, never all of a cell.
+        drop: share of the tokens of a picture, a video, a sound or a series that training hides, never all of a cell.
 
     Attributes:
         targets: columns the user wants predicted first of all.

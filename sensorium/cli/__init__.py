@@ -55,7 +55,7 @@ def fit(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     settings_file: Annotated[Path | None, typer.Option("--settings", help="A YAML, TOML or JSON file of settings.")] = None,
-    generate: Annotated[str | None, typer.Option(help="Pictures, sounds and series to learn to generate, joined by commas; none. Default: all "
+    generate: Annotated[str | None, typer.Option(help="Pictures, videos, sounds, series and points to learn to generate, joined by commas; none. Default: all "
                                                       "where there is time (30 minutes on a CPU, 5 on a GPU).")] = None,
     generator: Annotated[str | None, typer.Option(help="How: flow (default), vae, gan or codes; several joined by commas are learned beside one "
                                                        "another.")] = None,
@@ -179,8 +179,8 @@ def generate(
     among: Annotated[str | None, typer.Option(help="With --explain: the table the run was trained on, to look for near copies in.")] = None,
     horizon: Annotated[int, typer.Option(help="Of a series: so many steps that follow on what the row has of it.")] = 0,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
-    samples: Annotated[int, typer.Option(help="Pictures, sounds or series to draw for each row.")] = 1,
-    steps: Annotated[int, typer.Option(help="Steps from noise to a picture, a sound or a series.")] = 20,
+    samples: Annotated[int, typer.Option(help="Pictures, videos, sounds, series or points to draw for each row.")] = 1,
+    steps: Annotated[int, typer.Option(help="Steps from noise to a picture, a video, a sound or a series.")] = 20,
     guidance: Annotated[float, typer.Option(help="How far what is seen pulls them; 1: as in training.")] = 2.0,
     solver: Annotated[str, typer.Option(help="euler, or heun: more exact, and takes twice as long.")] = "euler",
     generator: Annotated[str | None, typer.Option(help="One of those that fit learned; the first of them by default.")] = None,
@@ -235,7 +235,7 @@ def generate(
         return
     check_ending(out)
     if media or samples != 1 or generator is not None or horizon:
-        raise UserError(f"--samples, --generator, --horizon, --steps, --guidance and --solver are for pictures, sounds and series; '{column}' is a "
+        raise UserError(f"--samples, --generator, --horizon, --steps, --guidance and --solver are for pictures, videos, sounds, series and points; '{column}' is a "
                         f"{model.schema.columns[column].kind}. Leave them out.")
     options = {key: value for key, value, plain in (("temperature", temperature or 0.0, 0.0), ("top_p", top_p, 1.0), ("beam", beam, 1))
                if value != plain}

@@ -51,7 +51,7 @@ class Sampler:
         absent: chance of a column to be in neither set.
         most: how many matched columns of one modality a step looks at; where there are more, they take turns, so that
             ten translations of a name cost a step no more than two.
-        generate: columns whose pictures, sounds or series are learned to be generated, as ``image,voice``; "auto": all of them where
+        generate: columns whose pictures, videos, sounds, series or points are learned to be generated, as ``image,voice``; "auto": all of them where
             there is time for it, "": none. They take turns, in a question of their own in each step.
         generator: how they are generated: flow, vae, gan, codes; with several, as ``flow,vae``, these take turns as well, and the first is
             asked unless another is named.
@@ -88,7 +88,7 @@ class Sampler:
         self.targets = list(targets)
         for c in self.targets:
             if c not in asked:
-                raise UserError(f"The target '{c}' can't be asked. Possible: {', '.join(asked) or 'none'}; a picture, a sound or a series "
+                raise UserError(f"The target '{c}' can't be asked. Possible: {', '.join(asked) or 'none'}; a picture, a video, a sound or a series "
                                 "where it is learned with --generate.")
         self.plans, self.absent = plans, absent
         self.share = share if share is not None else 0.5 if self.targets else 1.0

@@ -19,7 +19,7 @@ class Tell(Objective):
 
     Args:
         weight: of all; long: weight of a segment of many tokens (text), short: of one token (category, number, date),
-            target: of a target; beside: of all others where there are targets, relative; drawn: of a picture, a sound or a series
+            target: of a target; beside: of all others where there are targets, relative; drawn: of a picture, a video, a sound or a series
             that is learned to be generated.
         direct: weight of short columns told straight from each column's gist, past the trunk. It costs next to nothing
             and teaches the stems with every row, not with those alone that a plan shows.

@@ -29,7 +29,7 @@ class Shape:
 
     Args:
         width: of a token; gist: of a gist; summary: give the trunk each matched column's gist as a token.
-        drop: share of the tokens of a picture, a sound or a series that training hides.
+        drop: share of the tokens of a picture, a video, a sound or a series that training hides.
     """
 
     def __init__(self, *, width: int = 192, gist: int = 192, summary: bool = True, drop: float = 0.1) -> None:
@@ -162,7 +162,7 @@ def make_generator(name: str, tokens: Tokens, settings: Mapping[str, Any], width
 
 
 def drawn_by(settings: Mapping[str, Any]) -> list[str]:
-    """Names of the generators of pictures, sounds and series (``sample.generator``), the first one asked unless another is named.
+    """Names of the generators of pictures, videos, sounds, series and points (``sample.generator``), the first one asked unless another is named.
 
     Raises:
         UserError: one that isn't there or doesn't draw.
@@ -174,17 +174,17 @@ def drawn_by(settings: Mapping[str, Any]) -> list[str]:
         if name in names(Generator) and find(Generator, name).taught:
             raise UserError(f"Generator '{name}' is taught by a run that has ended: sensorium distill RUN TABLE. To fit with: {', '.join(able)}.")
         if name not in able:
-            raise unknown("generator of pictures, sounds and series:", name, able)
+            raise unknown("generator of pictures, videos, sounds, series and points:", name, able)
     return list(dict.fromkeys(chosen)) or ["flow"]
 
 
 def able_to_generate(modalities: Mapping[str, Modality]) -> list[str]:
-    """The columns of pictures, sounds and series that could be generated."""
+    """The columns of pictures, videos, sounds, series and points that could be generated."""
     return [c for c, m in modalities.items() if m.generator is not None and find(Generator, m.generator).draws]
 
 
 def generated(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -> list[str]:
-    """The columns of pictures, sounds and series that a run learns to generate (``sample.generate``).
+    """The columns of pictures, videos, sounds, series and points that a run learns to generate (``sample.generate``).
 
     Raises:
         UserError: a column that isn't there or can't be generated.
@@ -197,7 +197,7 @@ def generated(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -
         if column not in modalities:
             raise unknown("column to generate:", column, able)
         if column not in able:
-            raise UserError(f"Column '{column}' is asked like any other; --generate is for pictures, sounds and series. "
+            raise UserError(f"Column '{column}' is asked like any other; --generate is for pictures, videos, sounds, series and points. "
                             f"Possible: {', '.join(able) or 'none'}.")
     return wanted
 

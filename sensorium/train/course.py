@@ -123,9 +123,11 @@ class Course(abc.ABC):
             self.optimizer.zero()
             values |= {"gradient": norm, "lr": self.optimizer.peak * share}
             if self.ema:
+                done = (step + 1) // self.accumulate  # a mean over more steps than there were would hold on to the first weights
+                kept = min(self.ema_decay, (1 + done) / (10 + done))
                 with torch.no_grad():
                     for key, parameter in self.network.named_parameters():
-                        self.ema[key].lerp_(parameter.float(), 1 - self.ema_decay)
+                        self.ema[key].lerp_(parameter.float(), 1 - kept)
         return values
 
     # --- the whole run ------------------------------------------------------------------------------------------------

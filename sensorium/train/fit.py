@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 MINUTES = 5.0
 GENERATED = 5.0, 30.0
-"""Minutes from which on a run learns to generate pictures, sounds and series unasked: on a GPU, and on a CPU."""
+"""Minutes from which on a run learns to generate pictures, videos, sounds, series and points unasked: on a GPU, and on a CPU."""
 LEAST_DRAWN = 16
 """Training rows that a column must have to be learned to be generated."""
 MOST_EVALUATED = 4000
