@@ -9,6 +9,7 @@ The teacher draws pictures (sounds, clips, series) from what rows show; the stud
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import shutil
@@ -57,6 +58,8 @@ class Lesson(Course):
             rate is at its peak; fall: it falls as (1 - share of the lesson)^fall; clip: the largest norm of a gradient; ema: decay of the running mean
             of weights that is kept as the student.
     """
+
+    section = "distill"
 
     def __init__(
         self, network: Network, rows: Rows, column: str, sampler: Sampler, folder: Path, seed: int, minutes: float | None, epochs: float | None, *,
@@ -174,6 +177,16 @@ def student_of(teacher: Flow) -> Onestep:
     return student
 
 
+def digest_of(network: Network) -> str:
+    """A digest of all that a student learns from: the network without students."""
+    students = tuple(f"generators.{key}." for ways in network.ways.values() for name, key in ways.items() if name == "onestep")
+    found = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        if not name.startswith(students):
+            found.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data if value.ndim else str(value.item()).encode())
+    return found.hexdigest()
+
+
 def begin(folder: Path, described: Mapping[str, Any], resume: bool) -> None:
     """Make the lesson's folder, or see that it is the one to go on with.
 
@@ -242,15 +255,17 @@ def distill(network: Network, rows: Rows, column: str, folder: Path, *, minutes:
     Raises:
         UserError: a setting that isn't there or is out of range, or a lesson that can't be gone on with.
     """
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed {seed} is out of range. Give a whole number from 0 on, below 2^63.")
     if minutes is None and epochs is None:
         minutes = MINUTES
     for name, value in (("minutes", minutes), ("epochs", epochs)):
         if value is not None and not value > 0:
             raise UserError(f"--{name} {value} leaves no time to learn. Give a number above 0.")
     chosen = check(Lesson, plain(settings, "distill"), "distill")
-    lesson = Lesson(network, rows, column, make_sampler(network, (), {"sample": plain(settings, "sample")}), folder, seed, None if epochs else minutes,
-                    epochs, **chosen)
-    begin(folder, {**described, "column": column, "seed": seed, "settings": chosen}, resume)
+    lesson = Lesson(network, rows, column, make_sampler(network, (), {"sample": plain(settings, "sample")}), folder, seed, minutes,
+                    None if minutes else epochs, **chosen)
+    begin(folder, {**described, "column": column, "seed": seed, "settings": chosen, "teacher": digest_of(network)}, resume)
     with Progressed(quiet) as shown:
         with shown.bar(f"Drawing {column} to learn from", lesson.batch * (len(lesson.held) + len(lesson.learned))) as drawing:
             lesson.draw(drawing)

@@ -80,8 +80,9 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
         for column, modality in modalities.items():
             modality.load_state(described["modalities"][column])
         network = make_network(modalities, described["settings"], 0)
-        for column in described.get("finished", ()):
-            network.finish(column)
+        with torch.random.fork_rng(devices=[]):
+            for column in described.get("finished", ()):
+                network.finish(column)
         network.load_state_dict(tensors)
         network.unheeded = {column: Unheeded(tuple(left["columns"]), tuple(left["needed"]))
                             for column, left in described.get("unheeded", {}).items()}

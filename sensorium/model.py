@@ -263,7 +263,8 @@ class Model:
         return result
 
     def distill(self, table: Any, column: str, *, out: str | Path | None = None, minutes: float | None = None, epochs: float | None = None, seed: int = 0,
-                resume: bool = False, settings: Mapping[str, Any] | Sequence[str] = (), quiet: bool = True) -> Model:
+                resume: bool = False, settings: Mapping[str, Any] | Sequence[str] = (), quiet: bool = True,
+                note: Callable[[str], None] | None = None) -> Model:
         """Teach this model to draw a column in one step, which its flow takes many for: a generator ``onestep`` more; all else stays as it is.
 
         Args:
@@ -279,6 +280,7 @@ class Model:
             UserError: the column has no flow, the table no rows, or a setting isn't there.
         """
         from sensorium.core.settings import parse
+        from sensorium.data.hashes import row_hashes
         from sensorium.data.order import spread
         from sensorium.distill import MOST, distill
         from sensorium.train.fit import sections, trained_on
@@ -299,9 +301,11 @@ class Model:
             raise UserError(f"'{opened.name}' has no rows to draw from.")
         known = trained_on(self.folder, opened, self.columns)
         every = np.arange(opened.rows) if known is None or not known.any() else np.flatnonzero(known)
-        rows = self.rows(opened.select(spread(every, MOST)), [c for c in self.columns if c != column])
+        chosen = opened.select(spread(every, MOST))
+        rows = self.rows(chosen, [c for c in self.columns if c != column], note)
+        content = int(row_hashes(chosen, [c for c in self.columns if c != column and c in chosen.columns]).sum(dtype=np.uint64))
         student, facts = distill(self.network, rows, column, folder / f"distill-{slug(column, self.columns.index(column))}", minutes=minutes, epochs=epochs,
-                                 seed=seed, resume=resume, settings={**self.settings, **given}, quiet=quiet, described={"table": opened.name, "rows": rows.count})
+                                 seed=seed, resume=resume, settings={**self.settings, **given}, quiet=quiet, described={"table": opened.name, "rows": rows.count, "content": content})
         self.network.add(column, student.eval())
         taught = {**self.settings.get("taught", {}), column: ["onestep"]}
         self.settings |= {"taught": taught, "generator": {**self.settings.get("generator", {}), "onestep": student.sizes}}
@@ -440,7 +444,7 @@ class Model:
         part = opened.select(spread(np.arange(opened.rows), MOST_EVALUATED))
         notes = [f"Measured on {part.rows:,} of {opened.rows:,} rows of '{opened.name}'" + (f", '{split}'." if split else ".")]
         known = trained_on(self.folder, whole, self.columns)
-        kept = None if known is None or not known.any() else whole.select(spread(np.flatnonzero(known), KNOWN))
+        kept = None if known is None or not known.any() else (whole, spread(np.flatnonzero(known), KNOWN))
         report_run(Path(out), self, part, self.evaluation(part, same=same, curves=True, note=note), notes, self.folder, kept)
         return Path(out)
 

@@ -103,6 +103,10 @@ def test_a_lesson_that_was_stopped_goes_on_to_the_same_numbers(drawing_model: Mo
     assert len(list((kept / "pairs").glob("*.safetensors"))) == 12
     with pytest.raises(UserError, match="other column|other .*seed"):
         Model.load(tmp_path / "teacher").distill(tiny_table(40), "picture", out=tmp_path / "part", epochs=1, settings=FEW, resume=True, seed=1)
+    other = Model.load(tmp_path / "teacher")
+    other.network.to_gist.bias.data += 1
+    with pytest.raises(UserError, match="other teacher"):
+        other.distill(tiny_table(40), "picture", out=tmp_path / "part", epochs=1, settings=FEW, resume=True)
     stopped[0] = -1
     again, whole = lesson("part", resume=True), lesson("whole")
     assert again.facts["distilled"]["picture"]["steps"] == 11 and not again.facts["distilled"]["picture"]["stopped"]
@@ -137,6 +141,8 @@ def test_what_can_not_be_done_is_refused_before_long_work(drawing_model: Model, 
     refused("--minutes", minutes=0)
     refused("no rows", table=tiny_table(0))
     refused("no lesson", resume=True)
+    refused("--seed -1", seed=-1)
+    refused("distill.lr", settings=["distill.lr=-1"])
 
 
 def test_a_fit_does_not_take_a_student_for_a_generator(quick_fit: Any) -> None:

@@ -261,12 +261,14 @@ def distill(
     epochs: Annotated[float | None, typer.Option(help="Or how many passes over that.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a lesson that was stopped.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")] = None,
 ) -> None:
     """Teach a run to draw a column in one step instead of many: generate --generator onestep."""
+    from sensorium.cli.show import note
     from sensorium.model import Model
 
-    model = Model.load(run).distill(table, column, out=out or run, minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=settings or [],
-                                    quiet=False)
+    model = Model.load(run, device).distill(table, column, out=out or run, minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=settings or [],
+                                            quiet=False, note=note)
     facts = model.facts["distilled"][column]
     if facts["stopped"]:
         typer.echo(f"Stopped after {facts['steps']:,} steps; the student is saved as it is. Go on with --resume.")

@@ -105,7 +105,7 @@ def write_why(model: Model, source: str, column: str, cells: Sequence[Any], out:
     if out.suffix == ".json":
         write_json(out, [None if why is None else {"row": row, **why.to_json()} for row, why in enumerate(whys)])
     else:
-        entries = explained(model, column, some, known, cells, whys)
+        entries = explained(model, column, (table, np.arange(table.rows)), None if known is None else (known, np.arange(known.rows)), cells, whys)
         with asked_for(out) as part:
             part.write_text(write_page(column, model.schema.columns[column].kind, entries), encoding="utf-8")
     typer.echo(f"Wrote {out}")

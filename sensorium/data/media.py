@@ -42,7 +42,7 @@ def media_bytes(cell: Any, folder: Path | None, allow_outside: bool, max_bytes: 
             raise BadCell(f"{len(cell):,} bytes, more than the limit of {max_bytes:,}")
         data = bytes(cell)
     elif isinstance(cell, (str, PurePath)):
-        data = _read(find(str(cell), folder, allow_outside), str(cell), max_bytes)
+        data = _open(str(cell), folder, allow_outside, max_bytes)
     else:
         raise BadCell(f"neither bytes nor a path but {type(cell).__name__}")
     if not data:
@@ -57,7 +57,7 @@ def media_head(cell: Any, folder: Path | None, allow_outside: bool, size: int = 
     if isinstance(cell, (bytes, bytearray, memoryview)):
         return bytes(cell[:size])
     if isinstance(cell, (str, PurePath)):
-        return _read(find(str(cell), folder, allow_outside), str(cell), None, size)
+        return _open(str(cell), folder, allow_outside, None, size)
     raise BadCell(f"neither bytes nor a path but {type(cell).__name__}")
 
 
@@ -97,48 +97,57 @@ def named(path: str) -> str | None:
     return _NAMED.get(path.rpartition(".")[2].lower()) if "." in path else None
 
 
-def frames_in(full: Path, path: str = "") -> list[Path]:
-    """The pictures in a folder in the order of their names, numbers by their value; none where it is no folder.
-
-    Raises:
-        BadCell: it can't be looked into, or a picture is a link that leaves it.
-    """
-    if not os.path.isdir(full):  # unlike the method of a path it takes names that are too long
-        return []
+def is_frames(path: str, folder: Path | None, allow_outside: bool) -> bool:
+    """Whether a table's path is one of a folder that holds a picture."""
     try:
-        found = [file for file in full.iterdir() if named(file.name) == "image" and not file.name.startswith(".")]
-    except OSError as error:
-        raise BadCell(f"'{_short(path)}' can't be looked into: {_why(error)}") from error
-    for file in found:
-        if not file.resolve().is_relative_to(full):
-            raise BadCell(f"'{_short(path)}' holds '{_short(file.name)}', a link that leaves the folder")
-    return sorted(found, key=lambda file: [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)])
-
-
-def holds_frames(path: str, folder: Path | None, allow_outside: bool) -> bool:
-    """Whether a table's path is one of a folder of pictures."""
-    try:
-        return bool(frames_in(find(path, folder, allow_outside)))
-    except BadCell:
+        full = find(path, folder, allow_outside)
+        with os.scandir(full) as entries:
+            return any(_is_frame(entry.name) for entry in entries)
+    except (BadCell, OSError, ValueError):
         return False
 
 
-def _packed(files: list[Path], path: str, max_bytes: int | None, size: int | None) -> bytes:
+def frames_in(full: Path) -> list[str]:
+    """The names of the pictures in a folder in order, numbers in them by their value."""
+    with os.scandir(full) as entries:
+        found = [entry.name for entry in entries if _is_frame(entry.name)]
+    return sorted(found, key=lambda name: [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)])
+
+
+def _is_frame(name: str) -> bool:
+    from sensorium.layers.pixels import ENDINGS
+
+    return name.lower().endswith(ENDINGS) and not name.startswith(".")
+
+
+def _packed(full: Path, path: str, folder: Path | None, allow_outside: bool, max_bytes: int | None, size: int | None) -> bytes:
     """A folder's pictures as one file, a ZIP archive that keeps them as they are; of its beginning alone the first is enough."""
     out, total = io.BytesIO(), 0
+    try:
+        names = frames_in(full)
+    except OSError as error:
+        raise BadCell(f"'{_short(path)}' can't be looked into: {_why(error)}") from error
+    if not names:
+        raise BadCell(f"'{_short(path)}' is a folder that holds no picture")
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for file in files[:1] if size is not None else files:
-            data = _read(file, path, max_bytes, size)
+        for number, name in enumerate(names[:1] if size is not None else names):
+            data = _read(find(os.path.join(path, name), folder, allow_outside), f"{path}/{name}", max_bytes, size)
             total += len(data)
             if max_bytes is not None and total > max_bytes:
                 raise BadCell(f"the pictures in '{_short(path)}' have more than {max_bytes:,} bytes together")
-            archive.writestr(zipfile.ZipInfo(file.name), data)
+            archive.writestr(f"{number:06}{os.path.splitext(name)[1].lower()}", data)
     return out.getvalue()[:size]
 
 
+def _open(path: str, folder: Path | None, allow_outside: bool, max_bytes: int | None, size: int | None = None) -> bytes:
+    """The bytes of the file that a table's path names, or of the frames in that folder."""
+    full = find(path, folder, allow_outside)
+    if os.path.isdir(full):  # unlike the method of a path it takes names that are too long
+        return _packed(full, path, folder, allow_outside, max_bytes, size)
+    return _read(full, path, max_bytes, size)
+
+
 def _read(full: Path, path: str, max_bytes: int | None, size: int | None = None) -> bytes:
-    if frames := frames_in(full, path):
-        return _packed(frames, path, max_bytes, size)
     try:
         # Non-blocking, so that a named pipe in place of a file can't hold the reader.
         with open(os.open(full, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:

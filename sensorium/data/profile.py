@@ -20,7 +20,7 @@ from sensorium.core.types import Profile
 from sensorium.data.arrow import is_list, is_media, words
 from sensorium.data.cells import plain_cells
 from sensorium.data.hashes import cell_hashes
-from sensorium.data.media import HEAD, holds_frames, media_head
+from sensorium.data.media import HEAD, is_frames, media_head
 from sensorium.data.table import Table
 
 LOOK = 1 << 18
@@ -32,6 +32,8 @@ HEADS = 64
 CUT = 1 << 16
 """Bytes or characters of a cell that a sample keeps."""
 
+OWN = 0.9
+"""Where so large a share of a column's cells are distinct, a folder that one names may be its row's own frames; else it is more likely a class."""
 _PATH = re.compile(r"[^\n\r\0]{1,1000}\.[A-Za-z0-9]{2,5}")
 
 
@@ -173,7 +175,7 @@ class _Watcher:
             kind = f"dictionary<{kind}>"
         profile = Profile(
             name=self.name, type=kind, sample=cells, present=self.present, rows=self.rows, distinct=distinct,
-            heads=_heads(cells, self.kind, table),
+            heads=_heads(cells, self.kind, table, folders=distinct >= OWN * self.present > 1),
         )
         return Look(profile, self.low, self.high, self.rising and self.present > 1, self.exact)
 
@@ -186,10 +188,11 @@ def _cut(cell: Any) -> Any:
     return cell
 
 
-def _heads(cells: list[Any], kind: pa.DataType, table: Table) -> list[bytes]:
-    """First bytes of the files in a sample: of bytes, of ``{bytes, path}``, and of text that may well be a path."""
+def _heads(cells: list[Any], kind: pa.DataType, table: Table, folders: bool) -> list[bytes]:
+    """First bytes of the files in a sample: of bytes, of ``{bytes, path}``, and of text that may well be a path; ``folders``: also of one of a
+    folder of frames."""
     if pt.is_string(kind):
-        paths = [cell for cell in cells[:HEADS] if _PATH.fullmatch(cell) or holds_frames(cell, table.folder, table.allow_outside)]
+        paths = [cell for cell in cells[:HEADS] if _PATH.fullmatch(cell) or (folders and is_frames(cell, table.folder, table.allow_outside))]
         if 2 * len(paths) < len(cells[:HEADS]):
             return []
         cells = paths

@@ -40,8 +40,20 @@ def animated(head: bytes) -> bool:
 
 
 def archive(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a ZIP archive whose first entry is a picture: frames in files of their own."""
-    return head.startswith(b"PK\x03\x04") and head[30 : 30 + int.from_bytes(head[26:28], "little")].lower().endswith(tuple(ending.encode() for ending in ENDINGS))
+    """Whether a file's first bytes are those of a ZIP archive whose first file is a picture: frames in files of their own."""
+    at = 0
+    while head[at : at + 4] == b"PK\x03\x04":
+        long, more, stored = (int.from_bytes(head[at + a : at + b], "little") for a, b in ((26, 28), (28, 30), (18, 22)))
+        name = head[at + 30 : at + 30 + long].decode("utf-8", "replace")
+        if not name.endswith("/"):
+            return frame_name(name)
+        at += 30 + long + more + stored
+    return False
+
+
+def frame_name(name: str) -> bool:
+    """Whether an entry of an archive is a frame, and no folder or what an archiver put beside."""
+    return name.lower().endswith(ENDINGS) and "__MACOSX/" not in name and not name.rpartition("/")[2].startswith(".")
 
 
 def film(head: bytes) -> bool:
@@ -106,7 +118,7 @@ def by_file(data: bytes, size: int, max_pixels: int) -> Iterator[tuple[np.ndarra
     total = 0
     with zipfile.ZipFile(io.BytesIO(data)) as files:
         for entry in files.infolist():
-            if not entry.filename.lower().endswith(ENDINGS):
+            if not frame_name(entry.filename):
                 continue
             if entry.file_size > LARGEST:
                 raise BadCell(f"'{entry.filename}' in the archive has {entry.file_size:,} bytes, more than the limit of {LARGEST:,}")

@@ -46,18 +46,19 @@ class Vocoder(Finisher):
     Args:
         decoded: a cell of the table to samples [t] of ``rate``.
         rate: samples a second; mels: bands of a frame; hop: samples from one frame to the next.
-        width: channels; depth: blocks; finer: spectra to a frame, of 2 · hop samples each.
+        width: channels; depth: blocks; finer: spectra to a frame, of 2 · hop samples each; one, where ``hop`` is no multiple of it.
     """
 
     def __init__(self, decoded: Callable[[Any], torch.Tensor], rate: int, mels: int, hop: int, *, width: int = 192, depth: int = 4, finer: int = 2) -> None:
         super().__init__()
         self.decoded, self.rate, self.mels, self.hop = decoded, rate, mels, hop
-        self.finer, self.step, self.window = finer, max(1, round(hop / finer)), 2 * hop
+        self.finer = finer if hop % finer == 0 else 1
+        self.step, self.window = hop // self.finer, 2 * hop
         self.bins = self.window // 2 + 1
         self.enter = nn.Linear(REACH * mels, width)
         self.first, self.last = nn.LayerNorm(width), nn.LayerNorm(width)
         self.blocks = nn.ModuleList(Wide(width) for _ in range(depth))
-        self.leave = nn.Linear(width, finer * 2 * self.bins)
+        self.leave = nn.Linear(width, self.finer * 2 * self.bins)
         nn.init.normal_(self.leave.weight, std=0.02)
         nn.init.zeros_(self.leave.bias)
         self.listener = Listener()
@@ -71,10 +72,12 @@ class Vocoder(Finisher):
         louder, phase = self.leave(self.last(x)).float().view(n, frames * self.finer, 2, self.bins).unbind(2)
         size = magnitudes((mel.float() - 1) * 4, rate=self.rate, window=self.window, pursuit=PURSUIT).repeat_interleave(self.finer, 1)
         spectrum = torch.polar((size + SILENT) * louder.clamp(max=LOUDEST).exp(), phase)
-        pieces = torch.fft.irfft(spectrum, self.window) * hann(self.window).to(mel.device)
+        shape = hann(self.window).to(mel.device)
+        pieces = torch.fft.irfft(spectrum, self.window) * shape
         length = (pieces.shape[1] - 1) * self.step + self.window
-        wave = F.fold(pieces.transpose(1, 2), (1, length), (1, self.window), stride=(1, self.step)).view(n, length)
-        wave = wave[:, self.window // 2 :] * (8 * self.step / (3 * self.window))  # over the sum of the windows' squares
+        wave, weight = (F.fold(x.transpose(1, 2), (1, length), (1, self.window), stride=(1, self.step)).flatten(1)[:, self.window // 2 :]
+                        for x in (pieces, shape.square().expand(1, pieces.shape[1], -1)))
+        wave = wave / weight.clamp(min=0.1)
         return F.pad(wave, (0, max(0, (frames - 1) * self.hop - wave.shape[1])))[:, : (frames - 1) * self.hop]
 
     # --- learning -----------------------------------------------------------------------------------------------------

@@ -194,7 +194,7 @@ class Audio(Modality):
         """Stretches [span / 4, 4 · mels] to a WAV of ``rate``, up to where nothing but silence follows."""
         mel = torch.from_numpy(np.asarray(tokens, np.float32).reshape(self.span, self.mels)) * REACH + MIDDLE
         sounding = (mel.mean(1) > ENDED).nonzero().flatten().tolist()
-        mel = mel[: sounding[-1] + 1 if sounding else 1].clamp(SILENCE, LOUDEST)
+        mel = mel[: max(2, sounding[-1] + 1) if sounding else 2].clamp(SILENCE, LOUDEST)  # one frame alone has no samples
         if self.finished_by is None:
             wave = from_log_mel((mel - 1) * 4, rate=self.rate, hop=self.hop, window=2 * self.hop)
         else:

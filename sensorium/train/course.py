@@ -55,18 +55,20 @@ class Course(abc.ABC):
     """
 
     steps: int | None = None
+    section: str = "train"
+    """Of its settings."""
 
     def __init__(
         self, network: nn.Module, objectives: Mapping[str, nn.Module], folder: Path, seed: int, minutes: float | None, *, accumulate: int,
         optimizer: Name, lr: float, decay: float, beta1: float, beta2: float, warmup: int, fall: float, clip: float, ema: float,
         precision: Precision, checkpoint_minutes: float, checkpoint_steps: int,
     ) -> None:
-        at_least("train", 1, accumulate=accumulate)
-        at_least("train", 0, lr=lr, decay=decay, beta1=beta1, beta2=beta2, warmup=warmup, fall=fall, clip=clip, ema=ema,
+        at_least(self.section, 1, accumulate=accumulate)
+        at_least(self.section, 0, lr=lr, decay=decay, beta1=beta1, beta2=beta2, warmup=warmup, fall=fall, clip=clip, ema=ema,
                  checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
         for key, value in (("ema", ema), ("beta1", beta1), ("beta2", beta2)):
             if not value < 1:
-                raise UserError(f"train.{key}={value} never forgets. Give a number below 1, for instance 0.99.")
+                raise UserError(f"{self.section}.{key}={value} never forgets. Give a number below 1, for instance 0.99.")
         self.network, self.objectives = network, nn.ModuleDict(objectives)
         self.folder, self.seed, self.minutes = folder, seed, minutes
         self.device = next(network.parameters()).device
@@ -157,7 +159,7 @@ class Course(abc.ABC):
                     if self.at.skipped > 100 and self.at.skipped > self.at.step / 2:
                         raise UserError(
                             f"{self.at.skipped} of {self.at.step} steps had a loss or gradient that isn't finite. "
-                            "Lower train.lr, or set train.precision=fp32."
+                            f"Lower {self.section}.lr, or set {'train' if self.section == 'finish' else self.section}.precision=fp32."
                         )
                 log(self.at, values or {})
                 if self.at.step % 64 == 0:

@@ -23,6 +23,9 @@ from sensorium.train.course import Course
 CELLS, JUDGES, FEWEST = 1000, 64, 4
 """Training cells that are learned from and validation cells that judge, evenly spread, at most; and the fewest of each."""
 
+BYTES = 512 << 20
+"""Of read cells that are held at once."""
+
 
 class Finishing(Course):
     """Teaches one column's finisher (section ``finish``).
@@ -31,6 +34,8 @@ class Finishing(Course):
         share: of the training's steps, that many are spent on it; 0: none. most: steps at most.
         batch: pieces of cells in a step; lr: peak learning rate; decay: weight decay.
     """
+
+    section = "finish"
 
     def __init__(self, finisher: Finisher, cells: Sequence[np.ndarray], folder: Path, seed: int, steps: int, precision: Precision, *,
                  share: float = 0.5, most: int = 1500, batch: int = 16, lr: float = 3e-3, decay: float = 0.01) -> None:
@@ -65,7 +70,8 @@ def finish(network: Network, table: Table, train: np.ndarray, held: np.ndarray, 
         told: a progress bar for some words and a number of steps, as a context that gives a function.
 
     Returns:
-        for each such column ``steps``, ``away`` (from cells held out), ``plain_away`` (without the finisher), and whether it is ``kept``.
+        for each such column ``steps``, ``away`` (from cells held out), ``plain_away`` (without the finisher), and whether it is ``kept``; ``stopped``
+        where it was interrupted, which a resumed run goes on with.
     """
     found: dict[str, dict[str, Any]] = {}
     for column in network.drawn_columns:
@@ -82,9 +88,12 @@ def finish(network: Network, table: Table, train: np.ndarray, held: np.ndarray, 
                 with told(f"Learning what finishes {column}", course.steps) as done:
                     done(course.at.step)
                     at = course.run(lambda at, values, done=done: done(1))
+                if at.stopped:
+                    network.unfinish(column)
+                    return {**found, column: {"steps": at.step, "stopped": True, "kept": False}}
                 shutil.rmtree(course.folder, ignore_errors=True)
                 pairs = np.array([finisher.compare(cell) for cell in judges])
-                away, plain = np.nanmean(pairs, 0).tolist()
+                away, plain = np.nan_to_num(pairs[np.isfinite(pairs[:, 1])], nan=np.inf).mean(0).tolist()
                 kept = away < plain
                 found[column] = {"steps": at.step, "away": round(away, 4), "plain_away": round(plain, 4), "kept": kept}
         finisher.trusted.fill_(kept)
@@ -94,8 +103,8 @@ def finish(network: Network, table: Table, train: np.ndarray, held: np.ndarray, 
 
 
 def whole_cells(finisher: Finisher, table: Table, column: str, rows: np.ndarray) -> list[np.ndarray]:
-    """A column's cells in some rows that can be read and hold something."""
-    result = []
+    """A column's cells in some rows that can be read and hold something, as many as ``BYTES`` hold."""
+    result, taken = [], 0
     for start in range(0, len(rows), 64):
         for cell in table.cells(table.take(rows[start : start + 64], [column]), column, True):
             if cell is None or isinstance(cell, BadCell):
@@ -106,4 +115,7 @@ def whole_cells(finisher: Finisher, table: Table, column: str, rows: np.ndarray)
                 continue
             if len(read):
                 result.append(read)
+                taken += read.nbytes
+            if taken > BYTES:
+                return result
     return result

@@ -187,6 +187,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
                           shown.bar)
         if finished:
             facts["finished"] = finished
+            at.stopped = facts["stopped"] = any(told.get("stopped") for told in finished.values())
     model = make(network, schema, given, facts, folder)
     model.save(folder)
     if at.stopped:
@@ -278,8 +279,8 @@ def begin(folder: Path, resume: bool, given: Mapping[str, Any], seed: int, targe
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            for old in ("checkpoints", "store", "baselines", "tensorboard"):
-                shutil.rmtree(folder / old, ignore_errors=True)
+            for old in (*(folder / name for name in ("checkpoints", "store", "baselines", "tensorboard")), *folder.glob("distill-*")):
+                shutil.rmtree(old, ignore_errors=True)
             for old in ("quarantine.jsonl", "metrics.jsonl", "model.json", "model.safetensors", "memory.safetensors", "report.html", "results.json"):
                 (folder / old).unlink(missing_ok=True)
         write_json(path, described)
@@ -358,7 +359,7 @@ def report(model: Model, table: Table, splits: Splits, folder: Path, same: str |
         evaluation = model.evaluation(part, same=same, curves=number == 0)
         write_json(folder / f"results-{name}.json", evaluation.results)
         if number == 0:
-            report_run(folder / "report.html", model, part, evaluation, notes, known=table.select(spread(splits.rows("train"), KNOWN)))
+            report_run(folder / "report.html", model, part, evaluation, notes, known=(table, spread(splits.rows("train"), KNOWN)))
     shown.say(f"Report: {folder / 'report.html'}")
 
 

@@ -26,9 +26,12 @@ DRAWN, SAMPLES, WATCHED, STEPS = 12, 3, 4, 20
 EXPLAINED, BESIDE, KNOWN = 3, 4, 1000
 """Rows of which a drawn cell is explained, columns from which it is, and training rows among which near copies of it are looked for."""
 
+Known = tuple[Table, np.ndarray]
+"""A table and the numbers of some of its rows."""
+
 
 def report_run(path: Path, model: Model, table: Table, evaluation: Evaluation, notes: list[str], folder: Path | None = None,
-               known: Table | None = None) -> None:
+               known: Known | None = None) -> None:
     """Write the report of a run, from its folder (by default that of ``path``) and an evaluation of ``table``; ``known``: rows that it was trained
     on, to look for near copies in."""
     facts, folder = model.facts, folder or path.parent
@@ -55,7 +58,7 @@ def report_run(path: Path, model: Model, table: Table, evaluation: Evaluation, n
     write_report(path, run, evaluation, show)
 
 
-def drawn(model: Model, table: Table, column: str, known: Table | None) -> Drawn:
+def drawn(model: Model, table: Table, column: str, known: Known | None) -> Drawn:
     """Samples of a column for some rows, evenly spread, from all that these have beside it."""
     rows = spread(np.arange(table.rows), DRAWN)
     show = model.network.modalities[column].show
@@ -66,26 +69,37 @@ def drawn(model: Model, table: Table, column: str, known: Table | None) -> Drawn
                  steps=[[show(cell) for cell in each] for each in steps], whys=whys(model, table, column, known))
 
 
-def whys(model: Model, table: Table, column: str, known: Table | None) -> list[Explained]:
+def whys(model: Model, table: Table, column: str, known: Known | None) -> list[Explained]:
     """Why cells drawn for a few rows from a few columns are as they are."""
     seen = [c for c in model.columns if c != column and c in table.columns][:BESIDE]
-    some = table.select(spread(np.arange(table.rows), EXPLAINED))
+    rows = spread(np.arange(table.rows), EXPLAINED)
     if not seen:
         return []
+    some, among = table.select(rows), None
+    if known is not None:
+        among = model.rows(known[0].select(known[1]), [column])
+        if not among.has(column).any():  # a column that few rows have
+            known = among = None
     cells = model.generate(some, column, seen=seen)
-    return explained(model, column, some, known, cells, model.explain(some, column, cells, seen, known))
+    return explained(model, column, (table, rows), known, cells, model.explain(some, column, cells, seen, among))
 
 
-def explained(model: Model, column: str, table: Table, known: Table | None, cells: Sequence[Any], found: Sequence[Why | None]) -> list[Explained]:
-    """Why said cells of a table's rows are as they are, with all that is shown beside; ``known``: the table of their nearest ones."""
+def explained(model: Model, column: str, some: Known, known: Known | None, cells: Sequence[Any], found: Sequence[Why | None]) -> list[Explained]:
+    """Why said cells of ``some`` rows are as they are, with all that is shown beside; ``known``: the rows among which their nearest ones are."""
 
     def show(of: Table, row: int, name: str) -> str:
         modality = model.network.modalities[name]
         cell = next(of.cells(of.take([row], [name]), name, modality.media), None)
         return "" if cell is None or isinstance(cell, BadCell) else modality.show(cell)
 
-    return [Explained(row, model.network.modalities[column].show(cells[row]), {c: show(table, row, c) for c in why.shares}, why.to_json(),
-                      [show(known, near, column) for near, _ in why.nearest] if known is not None else []) for row, why in enumerate(found) if why is not None]
+    entries = []
+    for place, why in enumerate(found):
+        if why is not None:
+            near = [(int(known[1][row]), distance) for row, distance in why.nearest] if known is not None else []
+            row, told = int(some[1][place]), {**why.to_json(), "nearest": [{"row": number, "distance": distance} for number, distance in near]}
+            entries.append(Explained(row, model.network.modalities[column].show(cells[place]), {c: show(some[0], row, c) for c in why.shares}, told,
+                                     [show(known[0], number, column) for number, _ in near] if known is not None else []))
+    return entries
 
 
 def put_aside(path: Path, counts: Mapping[str, int]) -> dict[str, tuple[int, list[str]]]:

@@ -84,3 +84,15 @@ def test_an_adversary_teaches_each_side_by_its_own_loss() -> None:
     (judging.sum() + slope.sum()).backward()
     assert made.grad is None and ear.weight.grad is not None
     assert torch.allclose(slope, torch.full((3,), 2 * 0.4**2))
+
+
+def test_what_was_computed_in_asking_serves_learning() -> None:
+    from sensorium.layers.mel import from_log_mel, hann, mel_filters
+
+    for kept in (hann, mel_filters):
+        kept.cache_clear()
+    with torch.inference_mode():
+        from_log_mel(torch.zeros(4, MELS), rate=RATE, hop=HOP, window=2 * HOP, steps=1, pursuit=1)
+    part = vocoder(16, 1)
+    sum(part.losses(torch.from_numpy(np.stack([part.piece(tone, np.random.default_rng(0)) for tone in tones(4)]))).values()).backward()
+    assert part.enter.weight.grad is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import zipfile
 from collections.abc import Callable
@@ -173,20 +174,51 @@ def test_a_folder_of_frames_is_a_clip_in_the_order_of_its_numbers(tmp_path: Path
 
 
 def test_frames_that_can_not_be_had_are_bad_cells(tmp_path: Path) -> None:
-    frames_in_files(tmp_path / "a")
-    (tmp_path / "empty").mkdir()
-    frames_in_files(tmp_path / "far" / "b")
-    (tmp_path / "a" / "frame-99.png").symlink_to(tmp_path / "far" / "b" / "frame-1.png")
-    for cell, why in (("a", "a link that leaves the folder"), ("empty", "directory|no file"), ("far/b", None)):
-        if why is None:
-            assert media_bytes(cell, tmp_path, False)
-            with pytest.raises(BadCell, match="together"):
-                media_bytes(cell, tmp_path, False, max_bytes=400)
-        else:
-            with pytest.raises(BadCell, match=why):
-                media_bytes(cell, tmp_path, False)
-    with pytest.raises(BadCell):
-        media_bytes("x" * 5000, tmp_path, False)
+    table = tmp_path / "table"
+    frames_in_files(table / "a")
+    (table / "empty").mkdir()
+    frames_in_files(tmp_path / "far")
+    (table / "linked").mkdir()
+    (table / "linked" / "frame-1.png").symlink_to(tmp_path / "far" / "frame-1.png")
+    for cell, why in (("linked", "leaves the table's folder"), ("empty", "holds no picture"), ("x" * 5000, "x")):
+        with pytest.raises(BadCell, match=why):
+            media_bytes(cell, table, False)
+    assert media_bytes("linked", table, True)
+    with pytest.raises(BadCell, match="together"):
+        media_bytes("a", table, False, max_bytes=400)
+
+
+def test_odd_names_of_frames_are_read_in_order(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for level, name in enumerate((b"10.png", b"2.PNG", b"fr\xff3.png", "²1.jfif".encode(), b".hidden.png")):
+        out = io.BytesIO()
+        Image.new("RGB", (16, 16), (10 * level, 0, 0)).save(out, "PNG")
+        (Path(os.fsdecode(os.fsencode(tmp_path / "a") + b"/" + name))).write_bytes(out.getvalue())
+    frames = Video(size=16, frames=4).read(media_bytes("a", tmp_path, False))
+    assert sorted(frames[:, 8, 8, 0].tolist()) == [0, 10, 20, 30] and frames[:, 8, 8, 0].tolist().index(10) < frames[:, 8, 8, 0].tolist().index(0)
+
+
+def test_names_of_classes_that_are_folders_too_stay_classes(tmp_path: Path) -> None:
+    lines = []
+    for label in ("cats", "dogs"):
+        frames_in_files(tmp_path / label)
+        lines += [f"{label}/frame-{number}.png,{label}" for number in range(12)]
+    (tmp_path / "t.csv").write_text("image,label\n" + "\n".join(lines), encoding="utf-8")
+    found = infer(Table.open(tmp_path / "t.csv")).columns
+    assert found["image"].kind == "image" and found["label"].kind == "category"
+
+
+def test_an_archive_may_have_folders_and_what_an_archiver_put_beside() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("frames/", b"")
+        for number in range(4):
+            picture = io.BytesIO()
+            Image.new("RGB", (16, 16), (50 * number, 0, 0)).save(picture, "PNG")
+            archive.writestr(f"frames/{number}.png", picture.getvalue())
+            archive.writestr(f"__MACOSX/frames/._{number}.png", b"no picture")
+    assert animated(out.getvalue()[:1024])
+    assert Video(size=16, frames=4).read(out.getvalue())[:, 8, 8, 0].tolist() == [0, 50, 100, 150]
 
 
 def test_an_archive_that_unpacks_to_too_much_is_turned_away() -> None:

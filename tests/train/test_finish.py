@@ -15,6 +15,7 @@ from conftest import tiny_table
 from sensorium.core.errors import UserError
 from sensorium.layers.vocoder import Vocoder
 from sensorium.model import Model
+from sensorium.train.finish import Finishing
 
 SETTINGS = ["sample.generate=tone", "generator.flow.depth=1", "data.validation=0.3", "finish.share=2", "finish.batch=4"]
 
@@ -65,3 +66,31 @@ def test_without_judges_there_is_none(quick_fit: Callable[..., Any], judged: lis
 def test_settings_are_checked_before_long_work(quick_fit: Callable[..., Any]) -> None:
     with pytest.raises(UserError, match="shar.*share"):
         quick_fit(tiny_table(20), "finish.shar=1")
+
+
+def test_one_that_was_interrupted_is_gone_on_with(quick_fit: Callable[..., Any], judged: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Finishing.run
+
+    def ended(self: Any, log: Any) -> Any:
+        at = run(self, log)
+        at.stopped = True
+        return at
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Finishing, "over", lambda self: self.at.step == 3)
+        patch.setattr(Finishing, "run", ended)
+        model = quick_fit(tiny_table(40), *SETTINGS, epochs=2, out=tmp_path / "part")
+    assert model.facts["stopped"] and model.network.modalities["tone"].finished_by is None
+    again = quick_fit(tiny_table(40), *SETTINGS, epochs=2, out=tmp_path / "part", resume=True)
+    straight = quick_fit(tiny_table(40), *SETTINGS, epochs=2, out=tmp_path / "whole")
+    assert again.facts["finished"]["tone"]["kept"] and not again.facts["stopped"]
+    row = tiny_table(1)
+    assert again.generate(row, "tone", steps=2) == straight.generate(row, "tone", steps=2)
+
+
+def test_a_silent_sound_has_samples(quick_fit: Callable[..., Any], judged: list[float]) -> None:
+    model = quick_fit(tiny_table(40), *SETTINGS, epochs=1)
+    modality = model.network.modalities["tone"]
+    tokens = modality.tokens()
+    silent = modality.decode(np.full((tokens.length, tokens.width), -1.0, np.float32))
+    assert len(modality.read(silent))
