@@ -33,7 +33,7 @@ from sensorium.layers.judge import NEAR, Judge, adversarial
 from sensorium.layers.precision import Precision, autocast
 from sensorium.network import Listener, Network
 from sensorium.train.build import make_sampler, plain
-from sensorium.train.course import Course, mix
+from sensorium.train.course import Course, asked_length, mix
 from sensorium.train.fit import Progressed
 from sensorium.train.optimizer import Name
 
@@ -255,16 +255,10 @@ def distill(network: Network, rows: Rows, column: str, folder: Path, *, minutes:
     Raises:
         UserError: a setting that isn't there or is out of range, or a lesson that can't be gone on with.
     """
-    if not 0 <= seed < 2**63:
-        raise UserError(f"--seed {seed} is out of range. Give a whole number from 0 on, below 2^63.")
-    if minutes is None and epochs is None:
-        minutes = MINUTES
-    for name, value in (("minutes", minutes), ("epochs", epochs)):
-        if value is not None and not value > 0:
-            raise UserError(f"--{name} {value} leaves no time to learn. Give a number above 0.")
+    minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
     chosen = check(Lesson, plain(settings, "distill"), "distill")
     lesson = Lesson(network, rows, column, make_sampler(network, (), {"sample": plain(settings, "sample")}), folder, seed, minutes,
-                    None if minutes else epochs, **chosen)
+                    epochs, **chosen)
     begin(folder, {**described, "column": column, "seed": seed, "settings": chosen, "teacher": digest_of(network)}, resume)
     with Progressed(quiet) as shown:
         with shown.bar(f"Drawing {column} to learn from", lesson.batch * (len(lesson.held) + len(lesson.learned))) as drawing:

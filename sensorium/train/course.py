@@ -295,6 +295,22 @@ class Journal:
         self.file.close()
 
 
+def asked_length(seed: int, minutes: float | None, epochs: float | None, usual: float) -> tuple[float | None, float | None]:
+    """Minutes, or else epochs, of a course: ``usual`` minutes if neither is asked.
+
+    Raises:
+        UserError: a seed or a length that is out of range.
+    """
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed {seed} is out of range. Give a whole number from 0 on, below 2^63.")
+    for name, value in (("minutes", minutes), ("epochs", epochs)):
+        if value is not None and not value > 0:
+            raise UserError(f"--{name} {value} leaves no time to learn. Give a number above 0.")
+    if minutes is None and epochs is None:
+        minutes = usual
+    return minutes, None if minutes else epochs
+
+
 def mix(*numbers: int) -> int:
     """Several numbers to one 63-bit seed (splitmix64, Steele et al. 2014)."""
     state = 0x9E3779B97F4A7C15

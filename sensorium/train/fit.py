@@ -45,7 +45,7 @@ from sensorium.train.build import (
     make_sampler,
     plain,
 )
-from sensorium.train.course import Journal, Progress
+from sensorium.train.course import Journal, Progress, asked_length
 from sensorium.train.finish import Finishing, finish
 from sensorium.train.loop import Loop
 from sensorium.train.memorise import Remember, memorise
@@ -98,13 +98,7 @@ def fit(
     build(Remember, plain(given, "memory"), "memory")
     for name in plain_list(given, "trackers"):
         find(Tracker, name)
-    if not 0 <= seed < 2**63:
-        raise UserError(f"--seed {seed} is out of range. Give a whole number from 0 on, below 2^63.")
-    if minutes is None and epochs is None:
-        minutes = MINUTES
-    for name, value in (("minutes", minutes), ("epochs", epochs)):
-        if value is not None and not value > 0:
-            raise UserError(f"--{name} {value} leaves no time to learn. Give a number above 0.")
+    minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
     data = build(Data, plain(given, "data"), "data")
     parse_max_bad(data.max_bad)
     wanted = usable(device)
@@ -158,7 +152,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     loop = Loop(
         network=network, objectives=objectives, modalities=modalities,
         store=prepared.ready, rows=prepared.rows["train"], sampler=make_sampler(network, target, given),
-        folder=folder / "checkpoints", seed=seed, minutes=minutes, epochs=None if minutes else epochs,
+        folder=folder / "checkpoints", seed=seed, minutes=minutes, epochs=epochs,
         things=things_of(opened, schema, data.same, prepared.source) if data.same and any(o.couples for o in objectives.values()) else None,
         **settings_of(Loop, given, "train"),
     )
