@@ -99,7 +99,11 @@ class Lesson(Course):
         return seen, torch.from_numpy(rng.integers(self.rows.count, size=self.batch)).to(self.device)
 
     def draw(self, done: Callable[[int], None]) -> None:
-        """Let the teacher draw all batches of pairs that are not on the disk yet."""
+        """Let the teacher draw all batches of pairs that are not on the disk yet.
+
+        Raises:
+            UserError: the disk is full or can't be written; what was drawn stays.
+        """
         self.drawn.mkdir(parents=True, exist_ok=True)
         for number in (*self.held, *self.learned):
             path = self.drawn / f"{number:06}.safetensors"
@@ -108,8 +112,11 @@ class Lesson(Course):
                 lots = torch.Generator().manual_seed(mix(self.seed, number))
                 with torch.no_grad(), autocast(self.precision, self.device):
                     said = self.asked.say(self.shown, self.column, seen, rows, lots, way="flow", **self.how)
-                with whole(path) as part:
-                    save_file({"drawn": said.tokens.float().contiguous().cpu()}, part)
+                try:
+                    with whole(path) as part:
+                        save_file({"drawn": said.tokens.float().contiguous().cpu()}, part)
+                except (OSError, SafetensorError) as error:
+                    raise UserError(f"Can't write '{path}': {getattr(error, 'strerror', None) or error}. Free some space and go on with --resume.") from error
             done(self.batch)
 
     def pair(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
