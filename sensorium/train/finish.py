@@ -3,6 +3,7 @@ out nearer than by what stands in for it."""
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from sensorium.data.table import Table
 from sensorium.layers.finisher import Finisher
 from sensorium.layers.precision import Precision, autocast
 from sensorium.network import Network
-from sensorium.train.course import Course
+from sensorium.train.course import Course, mix
 
 CELLS, JUDGES, FEWEST = 1000, 64, 4
 """Training cells that are learned from and validation cells that judge, evenly spread, at most; and the fewest of each."""
@@ -61,12 +62,12 @@ class Finishing(Course):
             return self.network.losses(pieces)
 
 
-def finish(network: Network, table: Table, train: np.ndarray, held: np.ndarray, folder: Path, seed: int, steps: int, precision: Precision,
+def finish(network: Network, table: Table, rows: Callable[[str, str], np.ndarray], folder: Path, seed: int, steps: int, precision: Precision,
            settings: dict[str, Any], told: Callable[[str, int], Any]) -> dict[str, dict[str, Any]]:
     """Teach every drawn column's finisher, if it has one.
 
     Args:
-        train, held: rows of the table. steps: that training took.
+        rows: of the table that have a column, in a part of the split. steps: that training took.
         told: a progress bar for some words and a number of steps, as a context that gives a function.
 
     Returns:
@@ -74,12 +75,15 @@ def finish(network: Network, table: Table, train: np.ndarray, held: np.ndarray, 
         where it was interrupted, which a resumed run goes on with.
     """
     found: dict[str, dict[str, Any]] = {}
-    for column in network.drawn_columns:
-        finisher = network.finish(column)
+    for number, column in enumerate(network.drawn_columns):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(seed, number))
+            finisher = network.finish(column)
         if finisher is None:
             continue
         kept = False
-        cells, judges = (whole_cells(finisher, table, column, spread(rows, most)) for rows, most in ((train, CELLS), (held, JUDGES)))
+        cells, judges = (whole_cells(finisher, table, column, spread(rows(column, part), most))
+                         for part, most in (("train", CELLS), ("validation", JUDGES)))
         if min(len(cells), len(judges)) >= FEWEST:
             course = Finishing(finisher, cells, folder / f"finish-{network.said_by[column]}", seed, steps, precision, **settings)
             if course.steps:
@@ -93,7 +97,8 @@ def finish(network: Network, table: Table, train: np.ndarray, held: np.ndarray, 
                     return {**found, column: {"steps": at.step, "stopped": True, "kept": False}}
                 shutil.rmtree(course.folder, ignore_errors=True)
                 pairs = np.array([finisher.compare(cell) for cell in judges])
-                away, plain = np.nan_to_num(pairs[np.isfinite(pairs[:, 1])], nan=np.inf).mean(0).tolist()
+                pairs = np.nan_to_num(pairs[np.isfinite(pairs[:, 1])], nan=np.inf)
+                away, plain = pairs.mean(0).tolist() if len(pairs) else (math.inf, math.inf)
                 kept = away < plain
                 found[column] = {"steps": at.step, "away": round(away, 4), "plain_away": round(plain, 4), "kept": kept}
         finisher.trusted.fill_(kept)

@@ -176,8 +176,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         memorise(network, prepared, build(Remember, plain(given, "memory"), "memory"), objectives["match"].scale().item(), seed)
     settle(network, prepared, judge=not at.stopped)
     if not at.stopped:
-        held = prepared.source[prepared.rows.get("validation", np.zeros(0, np.int64))]
-        finished = finish(network, opened, train_rows, held, folder / "checkpoints", seed, at.step, loop.precision, settings_of(Finishing, given, "finish"),
+        finished = finish(network, opened, lambda column, part: rows_with(prepared, column, part), folder / "checkpoints", seed, at.step, loop.precision, settings_of(Finishing, given, "finish"),
                           shown.bar)
         if finished:
             facts["finished"] = finished
@@ -222,8 +221,7 @@ def enough_to_generate(given: dict[str, Any], modalities: Mapping[str, Any], pre
     """
     kept = []
     for column in generated(modalities, given):
-        cells = prepared.read.columns.get(column)
-        count = 0 if cells is None else int((np.diff(cells.offsets)[prepared.rows["train"]] > 0).sum())
+        count = len(rows_with(prepared, column, "train"))
         if count >= LEAST_DRAWN:
             kept.append(column)
         elif asked:
@@ -232,6 +230,12 @@ def enough_to_generate(given: dict[str, Any], modalities: Mapping[str, Any], pre
         else:
             shown.say(f"'{column}' isn't learned to be generated: {count} training rows have it, {LEAST_DRAWN} are needed")
     return {**given, "sample": {**given["sample"], "generate": ",".join(kept)}}
+
+
+def rows_with(prepared: Prepared, column: str, part: str) -> np.ndarray:
+    """The table's rows of a part of the split that have a column."""
+    rows, cells = prepared.rows.get(part, np.zeros(0, np.int64)), prepared.read.columns.get(column)
+    return prepared.source[rows[np.diff(cells.offsets)[rows] > 0]] if cells is not None else np.zeros(0, np.int64)
 
 
 def sections(settings: Mapping[str, Any]) -> dict[str, Any]:
