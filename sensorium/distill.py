@@ -186,7 +186,7 @@ def student_of(teacher: Flow) -> Onestep:
 
 def digest_of(network: Network) -> str:
     """A digest of all that a student learns from: the network without students."""
-    students = tuple(f"generators.{key}." for ways in network.ways.values() for name, key in ways.items() if name == "onestep")
+    students = tuple(f"generators.{key}." for ways in network.ways.values() for key in ways.values() if network.generators[key].taught)
     found = hashlib.sha256()
     for name, value in network.state_dict().items():
         if not name.startswith(students):

@@ -11,17 +11,12 @@ from torch import nn
 
 
 class Finisher(nn.Module, abc.ABC):
-    """One column's. Whoever decodes asks it where ``trusted``, and does without it elsewhere.
+    """One column's, kept where it is nearer to cells that were held out than what stands in for it."""
 
-    Attributes:
-        trusted: bool [], True once it is nearer to cells that were held out than what stands in for it.
-    """
-
-    trusted: torch.Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("trusted", torch.zeros((), dtype=torch.bool))
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
 
     @abc.abstractmethod
     def read(self, cell: Any) -> np.ndarray:

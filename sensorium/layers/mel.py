@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch.nn import functional as F
+
+
+def kept(make: Callable[..., Any]) -> Callable[..., Any]:
+    """A function whose last results are kept, made so that they serve learning as well where asking wanted them first."""
+    return functools.lru_cache(maxsize=32)(torch.inference_mode(False)(make))
 
 
 def log_mel(
@@ -88,23 +95,21 @@ def griffin_lim(size: torch.Tensor, hop: int, window: int, steps: int, momentum:
     return wave(size * phase)
 
 
-@functools.lru_cache(maxsize=32)
+@kept
 def hann(window: int) -> torch.Tensor:
     """The periodic Hann window, [window]."""
-    with torch.inference_mode(False):  # what is kept must serve those who learn as well
-        return torch.hann_window(window, periodic=True)
+    return torch.hann_window(window, periodic=True)
 
 
-@functools.lru_cache(maxsize=32)
+@kept
 def mel_filters(rate: int, window: int, mels: int, low: float, high: float) -> torch.Tensor:
     """Triangles of equal area on the mel scale, [mels, window // 2 + 1] (Slaney's Auditory Toolbox, 1998)."""
-    with torch.inference_mode(False):
-        pitch = torch.linspace(mel_of(low), mel_of(high), mels + 2, dtype=torch.float64)
-        edges = torch.where(pitch < 15, pitch * (200 / 3), 1000 * torch.exp((pitch - 15) * (math.log(6.4) / 27)))
-        bins = torch.linspace(0, rate / 2, window // 2 + 1, dtype=torch.float64)
-        left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-        rise, fall = (bins - left) / (centre - left), (right - bins) / (right - centre)
-        return (torch.minimum(rise, fall).clamp(min=0) * (2 / (right - left))).float()
+    pitch = torch.linspace(mel_of(low), mel_of(high), mels + 2, dtype=torch.float64)
+    edges = torch.where(pitch < 15, pitch * (200 / 3), 1000 * torch.exp((pitch - 15) * (math.log(6.4) / 27)))
+    bins = torch.linspace(0, rate / 2, window // 2 + 1, dtype=torch.float64)
+    left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rise, fall = (bins - left) / (centre - left), (right - bins) / (right - centre)
+    return (torch.minimum(rise, fall).clamp(min=0) * (2 / (right - left))).float()
 
 
 def mel_of(hertz: float) -> float:
@@ -131,7 +136,7 @@ def resample(wave: torch.Tensor, old: int, new: int) -> torch.Tensor:
     return phases.transpose(1, 2).reshape(*shape, -1)[..., :length]
 
 
-@functools.lru_cache(maxsize=32)
+@kept
 def sinc_phases(up: int, down: int, zeros: int = 24, beta: float = 9.0) -> tuple[torch.Tensor, int]:
     """The low-pass at each of ``up`` phases, [up, 1, taps], and how many samples it reaches back.
 
@@ -139,12 +144,11 @@ def sinc_phases(up: int, down: int, zeros: int = 24, beta: float = 9.0) -> tuple
         zeros: zero crossings of the sinc on each side: a longer filter is steeper.
         beta: of the Kaiser window: larger keeps aliases further down (9 gives about −90 dB).
     """
-    with torch.inference_mode(False):
-        cutoff = min(1.0, up / down) * 0.95
-        reach = math.ceil(zeros / cutoff)
-        taps = torch.arange(-reach, reach + down + 1, dtype=torch.float64)
-        centre = torch.arange(up, dtype=torch.float64)[:, None] * (down / up)
-        x = (taps - centre) * cutoff
-        inside = (1 - (x / zeros).square()).clamp(min=0)
-        kaiser = torch.special.i0(beta * inside.sqrt()) / torch.special.i0(torch.tensor(beta, dtype=torch.float64))
-        return (torch.sinc(x) * kaiser * (x.abs() < zeros) * cutoff).float()[:, None], reach
+    cutoff = min(1.0, up / down) * 0.95
+    reach = math.ceil(zeros / cutoff)
+    taps = torch.arange(-reach, reach + down + 1, dtype=torch.float64)
+    centre = torch.arange(up, dtype=torch.float64)[:, None] * (down / up)
+    x = (taps - centre) * cutoff
+    inside = (1 - (x / zeros).square()).clamp(min=0)
+    kaiser = torch.special.i0(beta * inside.sqrt()) / torch.special.i0(torch.tensor(beta, dtype=torch.float64))
+    return (torch.sinc(x) * kaiser * (x.abs() < zeros) * cutoff).float()[:, None], reach

@@ -105,7 +105,7 @@ class Vocoder(Finisher):
 
     @torch.no_grad()
     def compare(self, read: np.ndarray) -> tuple[float, float]:
-        wave = torch.from_numpy(read).to(self.trusted.device)[None]
+        wave = torch.from_numpy(read).to(self.device)[None]
         wave = wave[:, : wave.shape[1] // self.hop * self.hop]
         if not wave.shape[1]:
             return math.nan, math.nan

@@ -199,7 +199,7 @@ class Audio(Modality):
             wave = from_log_mel((mel - 1) * 4, rate=self.rate, hop=self.hop, window=2 * self.hop)
         else:
             with torch.no_grad():
-                wave = self.finished_by(mel.to(self.finished_by.trusted.device)[None])[0].cpu()
+                wave = self.finished_by(mel.to(self.finished_by.device)[None])[0].cpu()
         out = io.BytesIO()
         soundfile.write(out, wave.clamp(-1, 1).numpy(), self.rate, format="WAV", subtype="PCM_16")
         return out.getvalue()

@@ -81,30 +81,34 @@ def finish(network: Network, table: Table, rows: Callable[[str, str], np.ndarray
             finisher = network.finish(column)
         if finisher is None:
             continue
-        kept = False
         cells, judges = (whole_cells(finisher, table, column, spread(rows(column, part), most))
                          for part, most in (("train", CELLS), ("validation", JUDGES)))
+        course = None
         if min(len(cells), len(judges)) >= FEWEST:
             course = Finishing(finisher, cells, folder / f"finish-{network.said_by[column]}", seed, steps, precision, **settings)
-            if course.steps:
-                if any(course.folder.glob("step-*")):
-                    course.resume()
-                with told(f"Learning what finishes {column}", course.steps) as done:
-                    done(course.at.step)
-                    at = course.run(lambda at, values, done=done: done(1))
-                if at.stopped:
-                    network.unfinish(column)
-                    return {**found, column: {"steps": at.step, "stopped": True, "kept": False}}
-                shutil.rmtree(course.folder, ignore_errors=True)
-                pairs = np.array([finisher.compare(cell) for cell in judges])
-                pairs = np.nan_to_num(pairs[np.isfinite(pairs[:, 1])], nan=np.inf)
-                away, plain = pairs.mean(0).tolist() if len(pairs) else (math.inf, math.inf)
-                kept = away < plain
-                found[column] = {"steps": at.step, "away": round(away, 4), "plain_away": round(plain, 4), "kept": kept}
-        finisher.trusted.fill_(kept)
-        if not kept:
+        if course is not None and course.steps:
+            with told(f"Learning what finishes {column}", course.steps) as done:
+                found[column] = taught(course, judges, done)
+        if not found.get(column, {}).get("kept"):
             network.unfinish(column)
+        if found.get(column, {}).get("stopped"):
+            break
     return found
+
+
+def taught(course: Finishing, judges: Sequence[np.ndarray], done: Callable[[int], None]) -> dict[str, Any]:
+    """One column's finisher taught and judged: see ``finish``."""
+    if any(course.folder.glob("step-*")):
+        course.resume()
+    done(course.at.step)
+    at = course.run(lambda at, values: done(1))
+    if at.stopped:
+        return {"steps": at.step, "stopped": True, "kept": False}
+    shutil.rmtree(course.folder, ignore_errors=True)
+    pairs = np.array([course.network.compare(cell) for cell in judges])
+    pairs = np.nan_to_num(pairs[np.isfinite(pairs[:, 1])], nan=np.inf)
+    away, plain = pairs.mean(0).tolist() if len(pairs) else (math.inf, math.inf)
+    return {"steps": at.step, "away": round(away, 4), "plain_away": round(plain, 4), "kept": away < plain}
 
 
 def whole_cells(finisher: Finisher, table: Table, column: str, rows: np.ndarray) -> list[np.ndarray]:

@@ -47,15 +47,17 @@ def report_run(path: Path, model: Model, table: Table, evaluation: Evaluation, n
     )
 
     def show(row: int, column: str) -> str:
-        if column not in model.network.modalities:
-            return ""
-        modality = model.network.modalities[column]
-        batch = table.take([row], [column])
-        cell = next(iter(table.cells(batch, column, modality.media)), None)
-        return "" if cell is None or isinstance(cell, BadCell) else modality.show(cell)
+        return shown(model, table, row, column) if column in model.network.modalities else ""
 
     evaluation.drawn = {column: drawn(model, table, column, known) for column in model.network.drawn_columns if column in table.columns}
     write_report(path, run, evaluation, show)
+
+
+def shown(model: Model, table: Table, row: int, column: str) -> str:
+    """A cell of a table as HTML that is safe as it is; empty where it is missing or can't be had."""
+    modality = model.network.modalities[column]
+    cell = next(table.cells(table.take([row], [column]), column, modality.media), None)
+    return "" if cell is None or isinstance(cell, BadCell) else modality.show(cell)
 
 
 def drawn(model: Model, table: Table, column: str, known: Known | None) -> Drawn:
@@ -86,19 +88,13 @@ def whys(model: Model, table: Table, column: str, known: Known | None) -> list[E
 
 def explained(model: Model, column: str, some: Known, known: Known | None, cells: Sequence[Any], found: Sequence[Why | None]) -> list[Explained]:
     """Why said cells of ``some`` rows are as they are, with all that is shown beside; ``known``: the rows among which their nearest ones are."""
-
-    def show(of: Table, row: int, name: str) -> str:
-        modality = model.network.modalities[name]
-        cell = next(of.cells(of.take([row], [name]), name, modality.media), None)
-        return "" if cell is None or isinstance(cell, BadCell) else modality.show(cell)
-
     entries = []
     for place, why in enumerate(found):
         if why is not None:
             near = [(int(known[1][row]), distance) for row, distance in why.nearest] if known is not None else []
             row, told = int(some[1][place]), {**why.to_json(), "nearest": [{"row": number, "distance": distance} for number, distance in near]}
-            entries.append(Explained(row, model.network.modalities[column].show(cells[place]), {c: show(some[0], row, c) for c in why.shares}, told,
-                                     [show(known[0], number, column) for number, _ in near] if known is not None else []))
+            entries.append(Explained(row, model.network.modalities[column].show(cells[place]), {c: shown(model, some[0], row, c) for c in why.shares}, told,
+                                     [shown(model, known[0], number, column) for number, _ in near] if known is not None else []))
     return entries
 
 
