@@ -22,7 +22,7 @@ from sensorium.layers.memory import Memory
 from sensorium.network import Network, Unheeded
 from sensorium.train.build import make_modalities, make_network
 
-FORMAT = 5
+FORMAT = 6
 MEMORY = "memory.safetensors"
 BESIDE = "baselines", "rows.npy", "report.html", "settings.json", "environment.json", "metrics.jsonl", "quarantine.jsonl"
 """What else of a run goes with its model, so that it can be measured and reported elsewhere."""

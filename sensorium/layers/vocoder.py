@@ -28,6 +28,8 @@ FRAMES = 32
 """Of a piece that is learned from."""
 PURSUIT = 8
 """Updates of the magnitudes that bands alone tell, which the network corrects."""
+QUIET = 6
+"""The logarithm (base 10) of power by which bands are below a sound's loudest at most."""
 SILENT, LOUDEST = 1e-3, 3.0
 """The least of these magnitudes, and the logarithm of the largest correction."""
 NOISE = 0.02
@@ -92,9 +94,9 @@ class Vocoder(Finisher):
         return wave[start : start + wanted]
 
     def bands(self, wave: torch.Tensor) -> torch.Tensor:
-        """Samples [n, t] as bands [n, frames, mels], as an ``Audio`` column stores them."""
+        """Samples [n, t] as bands [n, frames, mels], as an ``Audio`` column draws them."""
         mel = log_mel(wave, rate=self.rate, mels=self.mels, hop=self.hop, window=2 * self.hop)
-        return torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8) / 4 + 1
+        return torch.maximum(mel, mel.amax((1, 2), keepdim=True) - QUIET) / 4 + 1
 
     def losses(self, pieces: torch.Tensor) -> dict[str, torch.Tensor]:
         known = self.bands(pieces)

@@ -29,8 +29,9 @@ SILENCE = -1.5
 """A band without power: what cells are padded with. A stored value is log10(power) / 4 + 1, 0.25 for each 10 dB."""
 STRIDE, FRAMES = 16, 4
 """Frames to a token that is read, and to one that is generated."""
-MIDDLE, REACH, ENDED, LOUDEST = -0.2, 1.3, -1.25, 1.5
-"""Stored values are generated as (value - middle) / reach; a frame whose mean is below the third is after a sound's end."""
+QUIET, ENDED, LOUDEST = 1.5, 1.1, 1.5
+"""What is generated is silent where it lies so far, 60 dB, under a sound's loudest band; after a sound's end no frame comes nearer to that than
+the second; and the most that a stored value is."""
 CHANNELS, SLOWEST, FASTEST = 32, 1_000, 400_000
 """Channels and samples a second beyond which a header is not believed."""
 
@@ -82,6 +83,7 @@ class Audio(Modality):
         self.seconds, self.max_minutes, self.norm, self.masks = seconds, max_minutes, norm, masks
         self.speed, self.pitch, self.gain_db, self.noise = speed, pitch, gain_db, noise
         self.span = whole(round(seconds * rate / self.hop) + 1)
+        self.middle, self.reach = np.full(mels, 0.2, np.float32), 0.4
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
@@ -109,9 +111,11 @@ class Audio(Modality):
         return result
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
-        """The longest sound, which is how many frames one has that is generated."""
+        """What one has that is generated: as many frames as the longest sound, and the mean of each band and the spread of all."""
         if cells:
             self.span = whole(max(map(len, cells)))
+            heard = np.concatenate([np.maximum(cell, cell.max() - QUIET) for cell in cells if len(cell)]).astype(np.float32)
+            self.middle, self.reach = heard.mean(0), max(float((heard - heard.mean(0)).std()), 0.05)
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``mel`` float32 [n, frames, mels], padded with silence to a multiple of 16 frames; ``length`` int64 [n]."""
@@ -181,20 +185,21 @@ class Audio(Modality):
         return Spectral(width, self.mels, self.norm)
 
     def tokens(self) -> Tokens:
-        """Stretches of four frames, up to the longest sound, each a vector of their bands in about -1..1."""
+        """Stretches of four frames, up to the longest sound, each a vector of their bands, about one off zero."""
         return Tokens(length=self.span // FRAMES, width=FRAMES * self.mels, timed=True, grid=(self.span // FRAMES,), patch=(FRAMES,))
 
     def target(self, cells: Cells) -> torch.Tensor:
-        """Bands before augmentation, [n, span / 4, 4 · mels]; silence after a sound's end."""
+        """Bands before augmentation, [n, span / 4, 4 · mels], nothing below 60 dB under a sound's loudest; silence after its end."""
         mel = cells.get("whole", cells["mel"])[:, : self.span]
         mel = F.pad(mel, (0, 0, 0, self.span - mel.shape[1]), value=SILENCE)
-        return ((mel - MIDDLE) / REACH).reshape(len(mel), self.span // FRAMES, -1)
+        mel = torch.maximum(mel, mel.amax((1, 2), keepdim=True) - QUIET)
+        return ((mel - torch.from_numpy(self.middle).to(mel)) / self.reach).reshape(len(mel), self.span // FRAMES, -1)
 
     def decode(self, tokens: np.ndarray) -> bytes:
         """Stretches [span / 4, 4 · mels] to a WAV of ``rate``, up to where nothing but silence follows."""
-        mel = torch.from_numpy(np.asarray(tokens, np.float32).reshape(self.span, self.mels)) * REACH + MIDDLE
-        sounding = (mel.mean(1) > ENDED).nonzero().flatten().tolist()
-        mel = mel[: max(2, sounding[-1] + 1) if sounding else 2].clamp(SILENCE, LOUDEST)  # one frame alone has no samples
+        mel = torch.from_numpy(np.asarray(tokens, np.float32).reshape(self.span, self.mels) * self.reach + self.middle).clamp(SILENCE, LOUDEST)
+        last = int((mel.amax(1) > mel.max() - ENDED).nonzero()[-1])
+        mel = mel[: max(2, last + 1)].clamp(min=float(mel.max()) - QUIET)  # one frame alone has no samples
         if self.finished_by is None:
             wave = from_log_mel((mel - 1) * 4, rate=self.rate, hop=self.hop, window=2 * self.hop)
         else:
@@ -223,11 +228,11 @@ class Audio(Modality):
         return {"mel_db": float(np.mean(gaps))} if gaps else {}
 
     def state(self) -> dict[str, Any]:
-        """The longest sound in frames."""
-        return {"span": self.span}
+        """The longest sound in frames, and how the bands of what is generated are scaled."""
+        return {"span": self.span, "middle": self.middle.tolist(), "reach": self.reach}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.span = int(state["span"])
+        self.span, self.middle, self.reach = int(state["span"]), np.array(state["middle"], np.float32), float(state["reach"])
 
     def show(self, cell: Any) -> str:
         """A player; the sound is decoded and written anew, so that nothing of a hostile file reaches the page."""

@@ -29,6 +29,13 @@ def saved(wave: np.ndarray, rate: int = 16000, format: str = "WAV", subtype: str
     return out.getvalue()
 
 
+def murmur(seconds: float, loud: float) -> np.ndarray:
+    """Noise with less power at high pitches, four times a second louder and softer by 20 dB."""
+    t = np.arange(int(seconds * 16000)) / 16000
+    wave = np.convolve(np.random.default_rng(0).standard_normal(len(t)), np.full(4, 0.25), "same")
+    return (loud * 0.2 * wave * 10 ** (np.sin(8 * np.pi * t) / 2)).astype(np.float32)
+
+
 READABLE = {
     "wav 16": saved(tone()),
     "wav 8": saved(tone(), subtype="PCM_U8"),
@@ -320,7 +327,28 @@ def test_claims_by_name_are_weaker_and_nothing_else_is_claimed():
     assert Audio.claim(profile([], [])) is None
 
 
-def test_state_is_the_longest_sound_and_loads():
+def test_state_is_what_is_learned_of_sounds_that_are_generated_and_loads():
+    audio, other = Audio(), Audio()
+    audio.learn([audio.read(saved(tone(seconds=s))) for s in (0.3, 0.9)])
+    other.load_state(audio.state())
+    assert other.state() == audio.state() and audio.span == 64 and audio.shared() is None and other.tokens().width == 4 * audio.mels
+
+
+def test_what_is_generated_is_about_one_off_zero_and_ends_where_the_sound_does():
     audio = Audio()
-    audio.load_state(audio.state())
-    assert audio.state() == {"span": audio.span} and audio.shared() is None and audio.tokens().width == 4 * audio.mels
+    cells = [saved(murmur(seconds, loud)) for seconds, loud in ((0.4, 0.9), (1.2, 0.05), (0.8, 0.3))]
+    read = [audio.read(cell) for cell in cells]
+    audio.learn(read)
+    target = audio.target(audio.collate(read))
+    assert target.shape == (3, audio.span // 4, 4 * audio.mels) and 0.5 < target.std() < 2 and target.abs().max() < 8
+    noise = 0.1 * torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
+    for _cell, tokens, mel in zip(cells, target + noise, read, strict=True):
+        drawn = audio.read(audio.decode(tokens.numpy()))
+        assert abs(len(drawn) - len(mel)) <= 4 and abs(float(drawn.max()) - float(mel.max())) < 0.1
+
+
+def test_a_sound_without_any_power_is_drawn():
+    audio = Audio()
+    mel = audio.read(saved(np.zeros(4000, np.float32)))
+    audio.learn([mel])
+    assert audio.wave(audio.decode(audio.target(audio.collate([mel]))[0].numpy())).abs().max() < 1e-4
