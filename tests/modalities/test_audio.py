@@ -342,7 +342,7 @@ def test_what_is_generated_is_about_one_off_zero_and_ends_where_the_sound_does()
     target = audio.target(audio.collate(read))
     assert target.shape == (3, audio.span // 4, 4 * audio.mels) and 0.5 < target.std() < 2 and target.abs().max() < 8
     noise = 0.1 * torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
-    for _cell, tokens, mel in zip(cells, target + noise, read, strict=True):
+    for tokens, mel in zip(target + noise, read, strict=True):
         drawn = audio.read(audio.decode(tokens.numpy()))
         assert abs(len(drawn) - len(mel)) <= 4 and abs(float(drawn.max()) - float(mel.max())) < 0.1
 
