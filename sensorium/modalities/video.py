@@ -76,6 +76,7 @@ class Video(Modality):
         self.size, self.frames, self.seconds, self.rate, self.patch = size, frames, seconds, rate, patch
         self.ending, self.max_pixels, self.norm = f".{format}", max_pixels, norm
         self.turn, self.zoom, self.move, self.colour, self.flip = turn, zoom, move, colour, flip
+        self.middle, self.reach = np.zeros(3, np.float32), 1.0
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
@@ -89,6 +90,12 @@ class Video(Modality):
             BadCell: not a clip, cut short before its first frame, or larger than allowed.
         """
         return frames_of(cell, self.frames, self.size, self.max_pixels, self.seconds)
+
+    def learn(self, cells: Sequence[np.ndarray]) -> None:
+        """Of what is generated the mean of each colour and the spread of all, of pixels in -1..1."""
+        if cells:
+            pixels = np.concatenate([cell[::2, ::2, ::2].reshape(-1, 3) for cell in cells]).astype(np.float32) / 127.5 - 1
+            self.middle, self.reach = pixels.mean(0), max(float((pixels - pixels.mean(0)).std()), 0.05)
 
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
         """Each frame made what the one before it is (the first: the next), so that its change is gone."""
@@ -123,7 +130,7 @@ class Video(Modality):
         return Moving(width, self.size, self.frames, self.norm)
 
     def tokens(self) -> Tokens:
-        """Squares of ``patch`` by ``patch`` pixels over two frames, in time and then row by row, each a vector of their colours in -1..1."""
+        """Squares of ``patch`` by ``patch`` pixels over two frames, in time and then row by row, each a vector of their colours, about one off zero."""
         grid = self.frames // PAIR, self.size // self.patch, self.size // self.patch
         return Tokens(length=math.prod(grid), width=3 * PAIR * self.patch**2, timed=True, grid=grid, patch=(PAIR, self.patch, self.patch))
 
@@ -131,19 +138,26 @@ class Video(Modality):
         """Pixels before augmentation, [n, frames / 2 · (size / patch)², 6 · patch²]."""
         pixels, p = cells.get("whole", cells["pixels"]), self.patch
         n, side = len(pixels), self.size // p
-        x = pixels.reshape(n, self.frames // PAIR, PAIR, 3, side, p, side, p).permute(0, 1, 4, 6, 2, 5, 7, 3)
-        return x.reshape(n, -1, 3 * PAIR * p**2).float() / 127.5 - 1
+        x = pixels.reshape(n, self.frames // PAIR, PAIR, 3, side, p, side, p).permute(0, 1, 4, 6, 2, 5, 7, 3).float() / 127.5 - 1
+        return ((x - torch.from_numpy(self.middle).to(x)) / self.reach).reshape(n, -1, 3 * PAIR * p**2)
 
     def decode(self, tokens: np.ndarray) -> bytes:
         """Squares [frames / 2 · (size / patch)², 6 · patch²] to a clip."""
         p, side = self.patch, self.size // self.patch
         x = np.asarray(tokens).reshape(self.frames // PAIR, side, side, PAIR, p, p, 3).transpose(0, 3, 1, 4, 2, 5, 6)
-        pixels = x.reshape(self.frames, self.size, self.size, 3)
+        pixels = x.reshape(self.frames, self.size, self.size, 3) * self.reach + self.middle
         return written(((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8), self.rate, self.ending)
 
     def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
         """``psnr``: how near the frames' pixels are, in dB, at most 99."""
         return {"psnr": psnr([self.read(a).astype(np.float32) - self.read(b) for a, b in zip(truth, said, strict=True)])} if len(truth) else {}
+
+    def state(self) -> dict[str, Any]:
+        """How the colours of what is generated are scaled."""
+        return {"middle": self.middle.tolist(), "reach": self.reach}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.middle, self.reach = np.array(state["middle"], np.float32), float(state["reach"])
 
     def show(self, cell: Any) -> str:
         """A moving thumbnail, encoded anew, so that nothing of a hostile file reaches the page."""

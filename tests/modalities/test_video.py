@@ -65,12 +65,17 @@ def test_a_wide_transparent_clip_stands_in_the_middle_of_white() -> None:
 
 @pytest.mark.parametrize("format", ["webp", "gif"])
 def test_what_is_written_is_read_again(format: str) -> None:
-    video = Video(size=32, frames=6, format=format)
-    target = video.target(video.collate([video.read(clip("blue", (1, 0)))]))
+    video, read = Video(size=32, frames=6, format=format), Video(size=32, frames=6).read(clip("blue", (1, 0)))
+    video.learn([read])
+    target = video.target(video.collate([read]))
+    assert abs(float(target.mean())) < 0.1 and 0.8 < float(target.std()) < 1.2
     cell = video.decode(target[0].numpy())
     assert animated(cell[:1024]) and video.score([clip("blue", (1, 0))], [cell])["psnr"] > 28
     with Image.open(io.BytesIO(cell)) as image:
         assert image.n_frames >= 5 and image.size == (32, 32)
+    other = Video(size=32, frames=6)
+    other.load_state(video.state())
+    assert torch.equal(other.target(other.collate([read])), target)
     assert video.tokens().length == target.shape[1] == 48 and video.tokens().width == target.shape[2] == 384
 
 
