@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -90,6 +91,20 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError, OSError) as error:
         raise UserError(f"'{folder}' can't be read as a model: {error}") from error
     return network, schema, described["settings"], described["facts"]
+
+
+def identity(folder: Path) -> str:
+    """What tells the model of a folder from all others whose vectors differ: of its weights and its memory, hex.
+
+    Raises:
+        UserError: no model there.
+    """
+    try:
+        described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        memory = described["memory"]["sha256"] if described.get("memory") and (folder / MEMORY).is_file() else ""
+        return hashlib.sha256(f"{described['sha256']} {memory}".encode()).hexdigest()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{folder}' holds no model that can be read: {error}.") from error
 
 
 def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> Memory | None:

@@ -24,6 +24,7 @@ from sensorium.layers.precision import usable
 from sensorium.modalities import Modality
 from sensorium.network import Network, slug
 from sensorium.report import Evaluation
+from sensorium.search.index import Index, Windows
 from sensorium.train.baselines import Baselines
 from sensorium.train.build import able_to_generate
 from sensorium.train.course import mix
@@ -407,6 +408,41 @@ class Model:
         scores = gists @ asked[0]
         best = np.argsort(-scores, kind="stable")[:k]
         return pa.table({"row": pa.array(number[best], pa.int64()), "score": pa.array(scores[best], pa.float32())})
+
+    def index(self, table: Any, out: str | Path, *, columns: Sequence[str] | None = None, key: str | None = None, size: int | None = None,
+              note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None) -> Index:
+        """Write an index of a table's rows to a folder, to be searched, added to and removed from; see ``search.index.Index``.
+
+        Args:
+            columns: those that are looked at; all of the model's by default. key: a column whose cells differ, by which rows are replaced and removed.
+            size: dimensions that are kept of each vector, the leading ones of its principal components; all by default.
+            done: hears how many rows were embedded.
+
+        Raises:
+            UserError: the model is in no folder, nothing can be indexed, or the key is not each row's own.
+        """
+        self.check(columns or ())
+        matched = [c for c in self.columns if self.network.modalities[c].matched]
+        about = {"columns": self.columns, "matched": matched, "gist": self.network.to_gist.out_features, **self.identity()}
+        return Index.build(Path(out), open_table(table), self.reader(note), about, columns=columns, key=key, size=size, done=done)
+
+    def open_index(self, folder: str | Path, note: Callable[[str], None] | None = None) -> Index:
+        """An index that ``index`` wrote.
+
+        Raises:
+            UserError: there is none, or its vectors are another model's.
+        """
+        return Index.open(Path(folder), self.reader(note), self.identity()["sha256"])
+
+    def reader(self, note: Callable[[str], None] | None) -> Windows:
+        """Rows of a table for this model, some at a time."""
+        return lambda table, columns: self.windows(table, columns, note)
+
+    def identity(self) -> dict[str, str]:
+        """Where this model is kept, and what tells it from others."""
+        if self.folder is None:
+            raise UserError("This model is in no folder yet, and an index names the one that its vectors are of. Save it first: model.save(FOLDER).")
+        return {"run": str(self.folder.resolve()), "sha256": kept.identity(self.folder)}
 
     def evaluate(self, table: Any, *, split: str | None = None, seen: Sequence[str] | None = None, same: str | None = None) -> dict:
         """Every column, every direction, beside chance and the baselines; see ``evaluation`` for the details behind it."""

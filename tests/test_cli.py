@@ -202,6 +202,30 @@ def test_search_prints_what_it_found(run: Run, folder: Path, fitted: Model) -> N
     told(run("search", folder / "run", folder / "tiny.parquet", "--by", "name=x", "--among", "photo"), "photo")
 
 
+def test_an_index_is_made_searched_and_changed(run: Run, folder: Path, fitted: Model, tmp_path: Path) -> None:
+    made, table = tmp_path / "index", folder / "tiny.parquet"
+    status, out, _ = run("index", folder / "run", table, "--out", made)
+    assert status == 0 and f"Wrote {pq.read_table(table).num_rows:,} rows of 24 dimensions" in out
+    status, out, _ = run("search", made, "--by", "name=a red bar", "--among", "picture", "-k", 3, "--where", 'colour = "red"', "--not", "name=huge", "--weight", "name=2")
+    assert status == 0 and "score" in out and "blue" not in out
+    told(run("search", made, table, "--by", "name=x"), "without a table")
+    told(run("search", folder / "run", "--by", "name=x"), "give the table")
+    told(run("search", folder / "run", table, "--by", "name=x", "--where", "width > 3"), "are for an index")
+    told(run("search", made, "--by", "name=x", "--weight", "name"), "column=number")
+    told(run("search", made, "--by", "name=x", "--weight", "colour=2"), "colour")
+    told(run("search", made), "says nothing")
+    told(run("index", folder / "run", table, "--out", made, "--add", "--remove"), "together")
+    told(run("index", folder / "run", table, "--out", made, "--add", "--key", "name"), "Leave them out")
+    told(run("index", folder / "run", table, "--out", made, "--remove"), "by their key")
+    status, out, _ = run("index", folder / "run", table, "--out", made, "--add")
+    assert status == 0 and "0 in place of others" in out
+    status, out, _ = run("duplicates", made, "--above", "0.9999", "--out", tmp_path / "d.csv")
+    assert status == 0 and "nearly alike" in out and (tmp_path / "d.csv").is_file()
+    (made / "index.json").write_text((made / "index.json").read_text().replace(str((folder / "run").resolve()), "/nowhere"))
+    told(run("search", made, "--by", "name=x"), "--run RUN")
+    assert run("search", made, "--by", "name=x", "--run", folder / "run")[0] == 0
+
+
 def test_evaluate_prints_and_writes_results(run: Run, folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "r.json"
     status, out, _ = run("evaluate", folder / "run", folder / "tiny.parquet", "--split", "b", "--seen", "picture, name", "--same", "colour",

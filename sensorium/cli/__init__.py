@@ -148,24 +148,65 @@ def embed(
 
 @app.command()
 def search(
-    run: Run, table: Source,
-    by: Annotated[list[str], typer.Option(help="What to look for: name=\"a crying cat\", photo=@cat.png; may be given several times.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN|INDEX", help="A folder that fit or save wrote, or one that index wrote.")],
+    table: Annotated[str | None, typer.Argument(metavar="[TABLE]", help="With RUN: the table to search.")] = None,
+    by: Annotated[list[str] | None, typer.Option(help="What to look for: name=\"a crying cat\", photo=@cat.png; may be given several times.")] = None,
+    without: Annotated[list[str] | None, typer.Option("--not", help="What not to look for, written in the same way.")] = None,
+    where: Annotated[str | None, typer.Option(help="Only rows that meet a condition: 'year > 2015 and group = \"food\"'.")] = None,
+    weight: Annotated[list[str] | None, typer.Option(help="How much a column of the query counts, as photo=2; may be given several times.")] = None,
     among: Annotated[str | None, typer.Option(help="The column to search. Default: all that a row has.")] = None,
     k: Annotated[int, typer.Option("-k", help="How many rows.")] = 10,
+    model: Annotated[Path | None, typer.Option("--run", help="With INDEX: the run it was made with, if that was moved.")] = None,
 ) -> None:
-    """The rows of a table nearest to a query of any columns."""
-    from sensorium.cli.files import query_of
-    from sensorium.cli.show import note, print_found
-    from sensorium.model import Model, open_table
+    """The rows of a table or an index nearest to a query of any columns."""
+    from sensorium.cli.search import search_index, search_table
 
-    model, opened = Model.load(run), open_table(table)
-    query = query_of(by)
-    model.check(query)
-    model.check([among] if among else [])
-    for name, value in query.items():
-        if isinstance(value, str) and model.network.modalities[name].media:
-            raise UserError(f"--by {name}={value}: column '{name}' holds files. To search by a file, write {name}=@FILE.")
-    print_found(opened, model.search(query, among=opened, column=among, k=k, note=note))
+    if (run / "index.json").is_file():
+        if table is not None:
+            raise UserError(f"'{run}' is an index, which is searched without a table. Leave '{table}' out.")
+        search_index(run, model, by or [], without or [], where, weight or [], among, k)
+        return
+    if table is None:
+        raise UserError(f"'{run}' is no index: give the table to search, or make an index with: sensorium index {run} TABLE --out INDEX")
+    if without or where or weight or model:
+        raise UserError("--not, --where, --weight and --run are for an index. Make one with: sensorium index RUN TABLE --out INDEX")
+    search_table(run, table, by or [], among, k)
+
+
+@app.command()
+def index(
+    run: Run, table: Source,
+    out: Annotated[Path, typer.Option(help="The index's folder.")],
+    columns: Annotated[str | None, typer.Option(help="Columns that are looked at, joined by commas. Default: all.")] = None,
+    key: Annotated[str | None, typer.Option(help="A column whose cells differ, by which rows are replaced and removed.")] = None,
+    size: Annotated[int | None, typer.Option(help="Dimensions kept of each vector, its leading principal components. Default: all.")] = None,
+    add: Annotated[bool, typer.Option("--add", help="Add the rows to the index that is there, in place of those with the same key.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the rows with these keys from the index that is there.")] = False,
+) -> None:
+    """Write an index of a table, that search looks through without the table."""
+    from sensorium.cli.search import change_index, write_index
+
+    if add and remove:
+        raise UserError("--add and --remove can't be given together. Remove first, then add.")
+    if not (add or remove):
+        write_index(run, table, out, names(columns), key, size)
+        return
+    if columns or key or size:
+        raise UserError("--columns, --key and --size were chosen when the index was made. Leave them out.")
+    change_index(run, table, out, remove)
+
+
+@app.command()
+def duplicates(
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder that index wrote.")],
+    among: Annotated[str | None, typer.Option(help="The column that is compared. Default: all that a row has.")] = None,
+    above: Annotated[float, typer.Option(help="The cosine from which on two rows are nearly alike.")] = 0.98,
+    out: Annotated[Path | None, typer.Option(help="A .parquet, .csv or .jsonl file for all of them.")] = None,
+) -> None:
+    """Rows of an index that are nearly alike, in groups."""
+    from sensorium.cli.search import write_duplicates
+
+    write_duplicates(index, among, above, out)
 
 
 @app.command()

@@ -91,6 +91,16 @@ def print_found(table: Table, found: pa.Table) -> None:
     console().print(grid, markup=False)
 
 
+def print_rows(rows: pa.Table) -> None:
+    """Rows with their own cells."""
+    grid = Grid()
+    for name in rows.column_names:
+        grid.add_column(name, overflow="fold")
+    for row in rows.to_pylist():
+        grid.add_row(*("" if cell is None else f"{cell:.3f}" if name == "score" else example([cell], 40) for name, cell in row.items()))
+    console().print(grid, markup=False)
+
+
 def number(value: Any) -> str:
     """A measure in three digits."""
     return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)

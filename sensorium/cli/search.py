@@ -1,0 +1,136 @@
+"""What ``search``, ``index`` and ``duplicates`` do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from sensorium.cli.files import check_ending, check_folder, query_of, write_table
+from sensorium.cli.show import note, print_found, print_rows
+from sensorium.core.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from sensorium.model import Model
+    from sensorium.search.index import Index
+
+SHOWN = 20
+"""Groups of near duplicates that are printed."""
+
+
+def search_table(run: Path, source: str, by: Sequence[str], among: str | None, k: int) -> None:
+    """Search a table row by row."""
+    from sensorium.model import Model, open_table
+
+    model, opened = Model.load(run), open_table(source)
+    model.check([among] if among else [])
+    print_found(opened, model.search(asked(model, by), among=opened, column=among, k=k, note=note))
+
+
+def search_index(folder: Path, run: Path | None, by: Sequence[str], without: Sequence[str], where: str | None, weight: Sequence[str], among: str | None, k: int) -> None:
+    """Search an index."""
+    index, model = opened(folder, run)
+    weights = {}
+    for part in weight:
+        column, equals, value = part.partition("=")
+        try:
+            weights[column] = float(value)
+        except ValueError:
+            raise UserError(f"--weight '{part}' is no weight. Write column=number, as photo=2.") from None
+        if column not in query_of(by):
+            raise unknown("column in --weight, which is not one of the query:", column, query_of(by))
+    print_rows(index.search(asked(model, by), among=among, k=k, condition=where, without=asked(model, without) if without else None, weights=weights or None))
+
+
+def asked(model: Model, by: Sequence[str]) -> dict[str, Any]:
+    """What is looked for, as a row.
+
+    Raises:
+        UserError: nothing, a column that the model doesn't know, or words where a file is needed.
+    """
+    query = query_of(by)
+    model.check(query)
+    for name, value in query.items():
+        if isinstance(value, str) and model.network.modalities[name].media:
+            raise UserError(f"{name}={value}: column '{name}' holds files. To search by a file, write {name}=@FILE.")
+    return query
+
+
+def opened(folder: Path, run: Path | None) -> tuple[Index, Model]:
+    """An index and the model that it is of."""
+    from sensorium.model import Model
+    from sensorium.search.store import Store
+
+    kept = Path(Store.open(folder).about["run"])
+    if run is None and not (kept / "model.json").is_file():
+        raise UserError(f"'{folder}' was made with the run '{kept}', which is not there. If it was moved, say where to: --run RUN")
+    model = Model.load(run or kept)
+    return model.open_index(folder, note), model
+
+
+@contextmanager
+def shown(words: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(words, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def write_index(run: Path, source: str, out: Path, columns: Sequence[str] | None, key: str | None, size: int | None) -> None:
+    """Make an index."""
+    from sensorium.model import Model, open_table
+
+    check_folder(out / "index.json", "--out")
+    model, table = Model.load(run), open_table(source)
+    with shown("Embedding", table.rows) as done:
+        index = model.index(table, out, columns=columns, key=key, size=size, note=note, done=done)
+    about = index.store.about
+    typer.echo(f"Wrote {len(index):,} rows of {about['size']} dimensions to {out}; to be searched: all columns, {', '.join(about['kinds'][1:]) or 'none'} alone.")
+    for few, found in about["recall"].items():
+        note(f"  {few} dimensions find {found:.1%} of the ten nearest (--size {few})")
+
+
+def change_index(run: Path, source: str, out: Path, remove: bool) -> None:
+    """Add rows to an index, or remove some."""
+    from sensorium.model import open_table
+
+    (index, _), table = opened(out, run), open_table(source)
+    if remove:
+        key = index.store.about["key"]
+        if key is None or key not in table.columns:
+            raise UserError(f"The key of '{out}' is {key!r}; '{table.name}' has the columns {', '.join(table.columns)}. Rows are removed by their key.")
+        count = index.remove(table.take(range(table.rows), [key]).column(key).to_pylist())
+        typer.echo(f"Removed {count:,} rows; {len(index):,} are left in {out}")
+        return
+    with shown("Embedding", table.rows) as done:
+        replaced = index.add(table, done)
+    typer.echo(f"Added {table.rows:,} rows, {replaced:,} in place of others; {len(index):,} are in {out}")
+
+
+def write_duplicates(folder: Path, among: str | None, above: float, out: Path | None) -> None:
+    """Find near duplicates, print the largest groups, and write all."""
+    if out is not None:
+        check_ending(out)
+        check_folder(out, "--out")
+    index, _ = opened(folder, None)
+    with shown("Comparing", len(index)) as done:
+        groups = index.duplicates(above, among, done)
+    cells = index.cells
+    numbers = pa.table({"group": pa.array([n for n, group in enumerate(groups) for _ in group], pa.int64()), "row": pa.array([row for group in groups for row in group], pa.int64())})
+    taken = cells.take(numbers.column("row"))
+    for name in taken.column_names:
+        if name not in numbers.column_names:
+            numbers = numbers.append_column(name, taken.column(name))
+    typer.echo(f"{len(groups):,} groups of {numbers.num_rows:,} rows that are nearly alike")
+    few = sum(map(len, groups[:SHOWN]))
+    if few:
+        print_rows(numbers.slice(0, few))
+    if out is not None:
+        write_table(numbers, out)
+        typer.echo(f"Wrote {out}")

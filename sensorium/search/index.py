@@ -1,0 +1,318 @@
+"""An index of a table's rows: their vectors, and their plain cells to choose by; what is asked of it are cells of any columns.
+
+It knows a network to embed with, and by its hash refuses another's vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from sensorium.core.errors import UserError, unknown
+from sensorium.data.table import Table
+from sensorium.inference import Rows
+from sensorium.search.exact import nearest
+from sensorium.search.store import WHOLE, Store, Writer, keep, locked, save, turned, unused
+from sensorium.search.where import where
+
+ROW = "sensorium.row"
+LEAST = 8
+"""Dimensions that are kept at least."""
+JUDGED, FOUND, JUDGES = 256, 10, 100_000
+"""Queries of each kind, rows found by each, and rows they are sought among at most, by which it is told what fewer dimensions find."""
+AWAY = 0.5
+"""How far a query is moved from what shall not be found."""
+ALIKE, AT_ONCE = 8, 512
+"""Rows that one row is compared with where near duplicates are sought, beside itself, and rows that are compared at once."""
+
+Windows = Callable[[Any, Sequence[str] | None], Iterator[Rows]]
+
+
+class Index:
+    """Rows to be searched.
+
+    Args:
+        store: what is kept of them. windows: reads rows of a table for the network, some at a time.
+    """
+
+    def __init__(self, store: Store, windows: Windows) -> None:
+        self.store, self.windows = store, windows
+
+    @classmethod
+    def build(cls, folder: Path, table: Table, windows: Windows, model: Mapping[str, Any], *, columns: Sequence[str] | None = None, key: str | None = None,
+              size: int | None = None, done: Callable[[int], None] | None = None) -> Index:
+        """Index a table; what the folder held is replaced when all is written.
+
+        Args:
+            model: ``columns``, ``matched`` (those that can be searched alone), ``gist``, ``sha256`` and ``run``.
+            columns: those that are looked at. key: the column by which rows are replaced and removed, whose cells differ.
+            size: dimensions that are kept of each vector; all by default.
+        """
+        gist = int(model["gist"])
+        known = [c for c in model["columns"] if c in table.columns and (columns is None or c in columns)]
+        if not table.rows or not known:
+            raise UserError(f"'{table.name}' has {table.rows} rows and of the model's columns {', '.join(known) or 'none'}: nothing can be indexed.")
+        if size is not None and not LEAST <= size <= gist:
+            raise UserError(f"Of a vector {LEAST} to {gist} dimensions can be kept, not {size}.")
+        if key is not None and key not in table.columns:
+            raise unknown("column for the key:", key, table.columns)
+        kinds = [WHOLE, *(c for c in known if c in model["matched"])]
+        with locked(folder):
+            writer = Writer(folder, unused(folder), kinds, table.rows, gist)
+            try:
+                moment = fed(writer, table, windows, known, done)
+                unique(writer.cells, key, table.name)
+                turn = np.ascontiguousarray(np.linalg.eigh(moment)[1][:, ::-1].astype(np.float32))
+                recall = {str(few): found for few in (64, 128, 256) if few < gist and (found := recalled(writer, turn, few)) is not None}
+                turn = turn[:, : size or gist]
+                name = f"turn-{unused(folder):06}.npy"
+                save(folder / name, np.ascontiguousarray(turn))
+                entry = writer.done(turn)
+            except BaseException:
+                writer.undone()
+                raise
+            store = keep(folder, {"kinds": kinds, "gist": gist, "size": turn.shape[1], "turn": name, "parts": [entry], "columns": known, "key": key, "table": table.name,
+                                  "recall": recall, "sha256": model["sha256"], "run": model["run"]}, np.zeros(table.rows, bool))
+        return cls(store, windows)
+
+    @classmethod
+    def open(cls, folder: Path, windows: Windows, sha256: str) -> Index:
+        """The index in a folder, for the model of that hash.
+
+        Raises:
+            UserError: there is none, it can't be read, or its vectors are another model's.
+        """
+        store = Store.open(folder)
+        if store.about["sha256"] != sha256:
+            raise UserError(f"'{folder}' holds the vectors of another model ({store.about['sha256'][:12]}…, in '{store.about['run']}') than this one ({sha256[:12]}…). "
+                            "Search it with that one, or make it again.")
+        return cls(store, windows)
+
+    def __len__(self) -> int:
+        return int((~self.store.gone).sum())
+
+    @property
+    def cells(self) -> pa.Table:
+        """The plain cells of all rows, also of those that are gone."""
+        return pa.concat_tables([part.cells for part in self.store.parts], promote_options="permissive").drop_columns([ROW])
+
+    # --- ask ----------------------------------------------------------------------------------------------------------
+
+    def search(self, query: Mapping[str, Any], *, among: str | None = None, k: int = 10, condition: str | None = None, without: Mapping[str, Any] | None = None,
+               weights: Mapping[str, float] | None = None) -> pa.Table:
+        """The rows nearest to a query of any columns.
+
+        Args:
+            query: cells by column. among: the column that is compared; all that a row has by default.
+            condition: which rows may be found (``search.where``); they are chosen before the nearest are. without: cells of what shall not be found.
+            weights: how much each of the query's columns counts, relative to the others; by default they are looked at together, as a row's are.
+
+        Returns:
+            ``row`` (its number in the index: that of the table, then of what was added), ``score`` (cosine) and the rows' plain cells, best first.
+
+        Raises:
+            UserError: a column or condition that can't be searched by, or a query that says nothing.
+        """
+        if k < 1:
+            raise UserError(f"k={k}: a search finds at least one row.")
+        asked = self.asked(query, weights)
+        if without:
+            asked = asked - AWAY * self.asked(without, None)
+        return self.nearest(turned(asked, self.store.turn), among, k, condition)[0]
+
+    def nearest(self, vectors: np.ndarray, among: str | None = None, k: int = 10, condition: str | None = None) -> list[pa.Table]:
+        """As ``search``, for each of some vectors [n, size] of length 1."""
+        scores, rows = self.best(vectors, self.kind(among), k, self.allowed(condition))
+        cells, result = self.cells, []
+        for score, row in zip(scores, rows, strict=True):
+            some = row >= 0
+            found = {"row": pa.array(row[some], pa.int64()), "score": pa.array(score[some], pa.float32())}
+            taken = cells.take(pa.array(row[some]))
+            result.append(pa.table({**{name: taken.column(name) for name in taken.column_names if name not in found}, **found}).select(
+                [*found, *(name for name in taken.column_names if name not in found)]))
+        return result
+
+    def best(self, vectors: np.ndarray, kind: str, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and rows [n, k] of the nearest allowed rows; -inf and -1 where there are fewer."""
+        scores, rows, start = [], [], 0
+        for part in self.store.parts:
+            here = allowed[start : start + len(part.cells)] & part.has[kind]
+            score, row = nearest(vectors, part.vectors[kind], k, None if here.all() else here, part.rough[kind])
+            scores.append(score)
+            rows.append(np.where(row >= 0, row + start, -1))
+            start += len(part.cells)
+        score, row = np.concatenate(scores, 1), np.concatenate(rows, 1)
+        order = np.argsort(-score, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(score, order, 1), np.take_along_axis(row, order, 1)
+
+    def duplicates(self, above: float = 0.98, among: str | None = None, done: Callable[[int], None] | None = None) -> list[list[int]]:
+        """Groups of rows that are nearly alike, directly or by way of others: those whose vectors have a cosine above a bound; the largest first.
+
+        Raises:
+            UserError: a bound that isn't one.
+        """
+        import scipy.sparse
+        from scipy.sparse.csgraph import connected_components
+
+        if not 0 < above <= 1:
+            raise UserError(f"above={above}: a cosine of 0 to 1 is the bound of what is nearly alike, for instance 0.98.")
+        kind, allowed, one, other, start = self.kind(among), ~self.store.gone, [], [], 0
+        for part in self.store.parts:
+            rows = np.flatnonzero(allowed[start : start + len(part.cells)] & part.has[kind])
+            for at in range(0, len(rows), AT_ONCE):
+                some = rows[at : at + AT_ONCE]
+                score, row = self.best(np.array(part.vectors[kind][some]), kind, ALIKE + 1, allowed)
+                near = (score > above) & (row != (some + start)[:, None])
+                one.append(np.repeat(some + start, near.sum(1)))
+                other.append(row[near])
+                if done:
+                    done(len(some))
+            start += len(part.cells)
+        pairs = np.concatenate([np.zeros(0, np.int64), *one]), np.concatenate([np.zeros(0, np.int64), *other])
+        _, label = connected_components(scipy.sparse.coo_array((np.ones(len(pairs[0]), bool), pairs), (self.store.rows, self.store.rows)), directed=False)
+        alike = np.unique(np.concatenate(pairs))
+        groups = [alike[label[alike] == number].tolist() for number in np.unique(label[alike])]
+        return sorted(groups, key=lambda group: (-len(group), group[0]))
+
+    def asked(self, query: Mapping[str, Any], weights: Mapping[str, float] | None) -> np.ndarray:
+        """A query as one vector [1, gist] of length 1."""
+        for column in (*query, *(weights or ())):
+            if column not in self.store.about["columns"]:
+                raise unknown("column of this index:", column, self.store.about["columns"])
+        rows = next(self.windows([dict(query)], list(query))) if query else None
+        there = [c for c in query if rows is not None and rows.has(c).any()]
+        if not there:
+            raise UserError(f"The query says nothing that could be looked for: {', '.join(query) or 'it'} is empty or can't be read.")
+        if not weights:
+            return rows.gists(there)
+        total = sum(float(weights.get(c, 1.0)) * rows.gists([c]) for c in there)
+        length = float(np.linalg.norm(total))
+        if length < 1e-6:
+            raise UserError(f"The weights {dict(weights)} leave nothing of the query. Give at least one column a weight above 0.")
+        return total / length
+
+    def kind(self, among: str | None) -> str:
+        """The vectors that are compared."""
+        kind = WHOLE if among is None else among
+        if kind not in self.store.about["kinds"]:
+            raise unknown("column to search among:", kind, self.store.about["kinds"][1:])
+        return kind
+
+    def allowed(self, condition: str | None) -> np.ndarray:
+        """The rows that may be found, bool [rows]."""
+        if condition is None:
+            return ~self.store.gone
+        return where(condition, self.cells).to_numpy() & ~self.store.gone
+
+    # --- change -------------------------------------------------------------------------------------------------------
+
+    def add(self, table: Table, done: Callable[[int], None] | None = None) -> int:
+        """Add a table's rows; those whose key is already there take the place of the rows that have it. How many were replaced.
+
+        Raises:
+            UserError: the table lacks the key, or its cells are of another type.
+        """
+        about, key = self.store.about, self.store.about["key"]
+        if key is not None and key not in table.columns:
+            raise UserError(f"'{table.name}' has no column '{key}', which is the key of '{self.store.folder}'. Columns: {', '.join(table.columns)}.")
+        if not table.rows:
+            return 0
+        with locked(self.store.folder):
+            writer = Writer(self.store.folder, unused(self.store.folder), about["kinds"], table.rows, about["gist"])
+            try:
+                fed(writer, table, self.windows, about["columns"], done)
+                unique(writer.cells, key, table.name)
+                gone = self.store.gone.copy()
+                if key is not None:
+                    gone |= self.having(key, pa.concat_tables(writer.cells, promote_options="permissive").column(key))
+                pa.unify_schemas([self.cells.schema, *(part.drop_columns([ROW]).schema for part in writer.cells)], promote_options="permissive")
+                entry = writer.done(self.store.turn)
+            except pa.ArrowException as error:
+                writer.undone()
+                raise UserError(f"The cells of '{table.name}' are of other types than those of '{self.store.folder}': {error}") from error
+            except BaseException:
+                writer.undone()
+                raise
+            replaced = int(gone.sum() - self.store.gone.sum())
+            self.store = keep(self.store.folder, {**about, "parts": [*about["parts"], entry]}, np.concatenate([gone, np.zeros(table.rows, bool)]))
+        return replaced
+
+    def remove(self, keys: Iterable[Any]) -> int:
+        """Remove the rows that have these keys, or where the index has no key these numbers. How many there were."""
+        wanted, key = list(keys), self.store.about["key"]
+        if key is not None:
+            found = self.having(key, pa.chunked_array([pa.array(wanted)]))
+        else:
+            found, numbers = np.zeros(self.store.rows, bool), np.array(wanted, np.int64)
+            if ((numbers < 0) | (numbers >= self.store.rows)).any():
+                raise UserError(f"'{self.store.folder}' has rows 0 to {self.store.rows - 1}; {wanted} were to be removed.")
+            found[numbers] = True
+        count = int((found & ~self.store.gone).sum())
+        with locked(self.store.folder):
+            self.store = keep(self.store.folder, self.store.about, self.store.gone | found)
+        return count
+
+    def having(self, key: str, values: pa.ChunkedArray) -> np.ndarray:
+        """Which rows have one of these keys, as text where the types differ."""
+        column = self.cells.column(key)
+        if column.type != values.type:
+            column, values = column.cast(pa.string()), values.cast(pa.string())
+        return pc.is_in(column, value_set=values.combine_chunks()).to_numpy() & ~self.store.gone
+
+
+def fed(writer: Writer, table: Table, windows: Windows, columns: Sequence[str], done: Callable[[int], None] | None) -> np.ndarray:
+    """Embed a table's rows into a part; the sum of the outer products of its vectors, [gist, gist]."""
+    simple, start, total = [field.name for field in table.schema if is_plain(field.type) and field.name != ROW], 0, 0.0
+    for rows in windows(table, columns):
+        cells = table.take(np.arange(start, start + rows.count), simple).append_column(ROW, pa.array(np.arange(start, start + rows.count)))
+        vectors = {}
+        for kind in writer.kinds:
+            if kind == WHOLE:
+                there = np.flatnonzero(np.any([rows.has(c) for c in columns], 0))
+                vectors[kind] = there, rows.gists(columns)[there]
+            elif kind in rows.cells:
+                vectors[kind] = rows.lone_gists(kind)
+        writer.add(cells, vectors)
+        total = total + sum(part.T @ part for _, part in vectors.values())
+        start += rows.count
+        if done:
+            done(rows.count)
+    return np.asarray(total, np.float64)
+
+
+def recalled(writer: Writer, turn: np.ndarray, few: int) -> float | None:
+    """The share of the ten rows found by all dimensions that the leading ``few`` find too, by cells of single columns; None where none is there."""
+    shares, several = [], {kind: np.flatnonzero(have) for kind, have in zip(writer.kinds, writer.has, strict=True)}
+    whole = np.array(writer.whole[WHOLE][:: -(-writer.rows // JUDGES)])
+    sides = [turned(whole, turn[:, :some]) for some in (turn.shape[1], few)]
+    for kind in writer.kinds[1:]:
+        rows = several[kind][:: max(1, len(several[kind]) // JUDGED)][:JUDGED]
+        if len(rows):
+            asked = np.array(writer.whole[kind][rows])
+            full, cut = (nearest(turned(asked, turn[:, : side.shape[1]]), side, min(FOUND, len(whole)))[1] for side in sides)
+            shares += [len(set(a) & set(b)) / len(a) for a, b in zip(full.tolist(), cut.tolist(), strict=True)]
+    return round(float(np.mean(shares)), 4) if shares else None
+
+
+def unique(cells: Sequence[pa.Table], key: str | None, name: str) -> None:
+    """Refuse a key that is missing somewhere or not a row's own."""
+    if key is None:
+        return
+    if any(key not in part.column_names for part in cells):
+        raise UserError(f"The column '{key}' of '{name}' holds no plain cells. A key is a text, a number or a date.")
+    column = pa.chunked_array([chunk for part in cells for chunk in part.column(key).chunks])
+    if column.null_count or pc.count_distinct(column).as_py() < len(column):
+        raise UserError(f"The key '{key}' of '{name}' is missing in {column.null_count} rows and has {pc.count_distinct(column).as_py():,} values in {len(column):,} rows; "
+                        "each row needs its own.")
+
+
+def is_plain(kind: pa.DataType) -> bool:
+    """Whether cells of this type can be shown and compared as they are."""
+    return (pt.is_string(kind) or pt.is_large_string(kind) or pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind) or pt.is_temporal(kind)
+            or pt.is_decimal(kind) or pt.is_dictionary(kind))

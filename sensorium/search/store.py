@@ -1,0 +1,228 @@
+"""Vectors and plain cells of rows in a folder, which grows by parts and is always whole: what a file names is there, or the file isn't.
+
+    INDEX/ index.json   part-000001/ cells.arrow has.npy 0.npy 0.bf16.npy 1.npy …   turn-000002.npy   gone-000003.npy
+
+A part is written beside the others and never changed; ``index.json``, which is replaced at once, names those that count and the rows that are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sensorium.core.errors import UserError
+from sensorium.core.files import sync, whole, write_json
+from sensorium.search.exact import as_rough
+
+FORMAT = 1
+INDEX = "index.json"
+WHOLE = ""
+"""The name of the vectors of all that a row has; the others bear the names of columns."""
+BLOCK = 65_536
+"""Vectors that are turned and rounded at once."""
+
+
+@dataclasses.dataclass
+class Part:
+    """Rows that were written together.
+
+    Attributes:
+        cells: their plain cells.
+        has: for each kind of vectors which rows have one, bool [n].
+        vectors, rough: for each kind float32 [n, size], mapped from the file, and the same in bf16 as uint16.
+    """
+
+    cells: pa.Table
+    has: dict[str, np.ndarray]
+    vectors: dict[str, np.ndarray]
+    rough: dict[str, np.ndarray]
+
+
+class Store:
+    """The folder of one index.
+
+    Attributes:
+        about: what ``index.json`` says: ``kinds`` (of vectors), ``size``, ``parts`` (name and rows of each), ``turn`` and ``gone`` (files), and what
+            the index notes of itself.
+        parts: in the order in which rows are numbered. gone: rows that no longer count, bool [rows].
+        turn: what gists are turned by, float32 [gist, size].
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        self.folder, self.about = folder, about
+        self.parts = [self.part(entry) for entry in about["parts"]]
+        self.rows = sum(entry["rows"] for entry in about["parts"])
+        self.gone = np.zeros(self.rows, bool) if about["gone"] is None else mapped(folder / plain(about["gone"]), np.uint8, (self.rows,)).astype(bool)
+        self.turn = mapped(folder / plain(about["turn"]), np.float32, (int(about["gist"]), int(about["size"])))
+
+    @classmethod
+    def open(cls, folder: Path) -> Store:
+        """Read what is there.
+
+        Raises:
+            UserError: no index, one of another format, or a file that is cut short or foreign.
+        """
+        path = folder / INDEX
+        if not path.is_file():
+            raise UserError(f"'{folder}' holds no index ({INDEX}). Make one with: sensorium index RUN TABLE --out {folder}")
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+            if about["format"] != FORMAT:
+                raise UserError(f"'{folder}' is an index of format {about['format']}; this Sensorium reads {FORMAT}. Make it again.")
+            return cls(folder, about)
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
+            raise UserError(f"'{folder}' can't be read as an index: {error}. Make it again.") from error
+
+    def part(self, entry: dict[str, Any]) -> Part:
+        """Map one part's files, after a look at their sizes.
+
+        Raises:
+            ValueError: one is not what was written.
+        """
+        folder, rows, size = self.folder / plain(entry["name"]), int(entry["rows"]), int(self.about["size"])
+        with pa.memory_map(str(folder / "cells.arrow")) as file:
+            cells = pa.ipc.open_file(file).read_all()
+        if cells.num_rows != rows:
+            raise ValueError(f"'{folder / 'cells.arrow'}' holds {cells.num_rows} rows, not {rows}")
+        kinds = list(self.about["kinds"])
+        has = mapped(folder / "has.npy", np.uint8, (len(kinds), rows)).astype(bool)
+        return Part(cells, dict(zip(kinds, has, strict=True)),
+                    {kind: mapped(folder / f"{number}.npy", np.float32, (rows, size)) for number, kind in enumerate(kinds)},
+                    {kind: mapped(folder / f"{number}.bf16.npy", np.uint16, (rows, size)) for number, kind in enumerate(kinds)})
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else writes to the folder meanwhile, which is made where it isn't there.
+
+    Raises:
+        UserError: somebody does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / "lock"
+    try:
+        os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        raise UserError(f"'{folder}' is being written to by another process. If there is none, remove '{lock}'.") from None
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def keep(folder: Path, about: dict[str, Any], gone: np.ndarray) -> Store:
+    """Make ``about`` what a folder says, and remove what it no longer names."""
+    name = None
+    if gone.any():
+        name = f"gone-{unused(folder):06}.npy"
+        save(folder / name, gone.astype(np.uint8))
+    write_json(folder / INDEX, {**about, "format": FORMAT, "gone": name})
+    named = {name, about["turn"], *(entry["name"] for entry in about["parts"])}
+    for left in folder.glob("*-[0-9]*"):
+        if left.name not in named and left.name.split("-")[0] in ("part", "gone", "turn"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return Store.open(folder)
+
+
+def unused(folder: Path) -> int:
+    """A number that no file of the folder bears yet."""
+    taken = (path.name.split(".")[0].rsplit("-", 1)[-1] for path in folder.glob("*-*"))
+    return max((int(name) for name in taken if name.isdigit()), default=0) + 1
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    """An array, whole or not at all."""
+    with whole(path) as part:
+        np.save(part, array, allow_pickle=False)
+
+
+class Writer:
+    """A part while it is written; ``done`` names it, what isn't done is removed.
+
+    Args:
+        folder: of the index; number: see ``unused``. kinds, rows, size: of the vectors as they come.
+    """
+
+    def __init__(self, folder: Path, number: int, kinds: Sequence[str], rows: int, size: int) -> None:
+        self.name, self.kinds, self.rows = f"part-{number:06}", list(kinds), rows
+        self.folder = folder / self.name
+        self.folder.mkdir(parents=True)
+        self.has, self.cells, self.at = np.zeros((len(kinds), rows), np.uint8), [], 0
+        self.whole = {kind: np.lib.format.open_memmap(self.folder / f"{number}.raw.npy", "w+", np.float32, (rows, size)) for number, kind in enumerate(kinds)}
+
+    def add(self, cells: pa.Table, vectors: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+        """The next rows: their cells, and of each kind which of them have a vector and those vectors."""
+        for number, kind in enumerate(self.kinds):
+            if kind in vectors:
+                rows, part = vectors[kind]
+                self.has[number, self.at + rows] = 1
+                self.whole[kind][self.at + rows] = part
+        self.cells.append(cells)
+        self.at += cells.num_rows
+
+    def done(self, turn: np.ndarray) -> dict[str, Any]:
+        """Write all, vectors as the leading dimensions of those that ``turn`` [size, kept] turns them to, of length 1; the part's entry in the index."""
+        kept = turn.shape[1]
+        for number, kind in enumerate(self.kinds):
+            full = np.lib.format.open_memmap(self.folder / f"{number}.npy", "w+", np.float32, (self.rows, kept))
+            rough = np.lib.format.open_memmap(self.folder / f"{number}.bf16.npy", "w+", np.uint16, (self.rows, kept))
+            for start in range(0, self.rows, BLOCK):
+                some = slice(start, start + BLOCK)
+                full[some] = turned(self.whole[kind][some], turn)
+                rough[some] = as_rough(full[some])
+            full.flush()
+            rough.flush()
+            del full, rough
+            self.whole.pop(kind)
+            (self.folder / f"{number}.raw.npy").unlink()
+        np.save(self.folder / "has.npy", self.has, allow_pickle=False)
+        table = pa.concat_tables(self.cells, promote_options="permissive")
+        with pa.OSFile(str(self.folder / "cells.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+        for path in self.folder.iterdir():
+            sync(path)
+        return {"name": self.name, "rows": self.rows}
+
+    def undone(self) -> None:
+        """Leave nothing of it."""
+        self.whole.clear()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def turned(vectors: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """Vectors [n, size] turned and cut to [n, kept], of length 1, zeros where they were."""
+    result = vectors @ turn
+    return result / np.linalg.norm(result, axis=1, keepdims=True).clip(1e-12)
+
+
+def mapped(path: Path, kind: type, shape: tuple[int, ...]) -> np.ndarray:
+    """An array mapped from its file; what is changed in memory stays there.
+
+    Raises:
+        ValueError: the file holds something else, or less.
+    """
+    if not np.prod(shape):  # nothing can be mapped of an empty file
+        return np.zeros(shape, kind)
+    array = np.load(path, mmap_mode="c", allow_pickle=False)
+    if array.dtype != kind or array.shape != shape:
+        raise ValueError(f"'{path}' holds {array.dtype} {list(array.shape)}, not {np.dtype(kind)} {list(shape)}")
+    return array
+
+
+def plain(name: str) -> str:
+    """A file's name, if it is one and no way out of the folder."""
+    if not name or name != Path(name).name or name in (".", ".."):
+        raise ValueError(f"'{name}' is no name of a file")
+    return name
