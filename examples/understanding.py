@@ -18,7 +18,7 @@ WAYS = {"no picture is drawn": "", "pictures are drawn": "image"}
 
 def main() -> None:
     given = arguments(__doc__, minutes=5.0)
-    given.epochs = given.epochs or 6.0
+    given.epochs = given.epochs or 6.0  # minutes would give them different numbers of steps
     table = Table.open(given.out / "emoji.parquet") if given.out and (given.out / "emoji.parquet").is_file() else build("emoji", given)
     for words, drawn in WAYS.items():
         folder = f"{'with' if drawn else 'without'}-{given.seed}"

@@ -15,6 +15,7 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.parts import name_of
 from sensorium.core.settings import check
 from sensorium.core.settings import schema as settings_of
+from sensorium.data.order import spread
 from sensorium.data.schema import Schema
 from sensorium.data.table import Table
 from sensorium.explain import Why, explain
@@ -31,6 +32,8 @@ from sensorium.train.course import mix
 
 DRAWN = 64
 """Rows that are read at once where cells are drawn, which takes long: what is finished is handed out."""
+BESIDE = 2000
+"""Rows of known classes beside which an explained answer is put."""
 WINDOW = 4096
 """Rows that are held in memory at once where a large table is asked."""
 
@@ -242,26 +245,46 @@ class Model:
             return None
         return next((way for way in self.network.ways.get(column, ()) if "given" in settings_of(self.network.generator(column, way).sample)), None)
 
-    def explain(self, rows: Any, column: str, cells: Sequence[Any], seen: Sequence[str] | None = None, among: Any = None, seed: int = 0,
+    def explain(self, rows: Any, column: str, cells: Sequence[Any] | None = None, seen: Sequence[str] | None = None, among: Any = None, seed: int = 0,
                 generator: str | None = None, note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None) -> list[Why | None]:
         """Why each row's cell of ``column`` was said: the share that each seen column had in it, how much worse its parts would be without each
-        part of a seen cell, and the nearest cells of ``among``, which should be the table that the run was trained on.
+        part of a seen cell, and from ``among``, which should be the table that the run was trained on, the nearest rows, for a category also those of other
+        classes and what would turn the answer (of 2,000 rows, evenly spread).
 
-        ``cells``: one for each of ``rows``, as ``generate`` and ``predict`` gave them, from ``seen`` and by ``generator``.
+        ``cells``: one for each of ``rows``, as ``generate`` and ``predict`` gave them, from ``seen`` and by ``generator``; by default what is said now.
         """
         self.check_asked(column, seen)
         self.network.generator(column, generator)
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
-        known = None if among is None else self.rows(among, [column], note)
+        known, which = None, np.zeros(0, np.int64)
+        if among is not None:
+            near = open_table(among) if not isinstance(among, Rows) else None
+            which = np.arange(near.rows if near is not None else among.count)
+            if near is not None and name_of(self.network.modalities[column]) == "category":
+                which = spread(which, BESIDE)
+                known = self.rows(near.select(which), [column, *wanted], note)
+            else:
+                known = self.rows(among, [column], note)
         if known is not None and not known.has(column).any():
             raise UserError(f"The table to look for near copies in has no cell of '{column}' that can be read. Give the one that the run was trained on.")
         result: list[Why | None] = []
         for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN)):
-            here = cells[len(result) : len(result) + part.count]
+            here = self.said(part, column, seen, mix(seed, number), generator) if cells is None else cells[len(result) : len(result) + part.count]
             if len(here) != part.count:
-                raise UserError(f"{len(cells)} cells to explain, but more rows. Give one cell for each row, None for those to leave out.")
+                raise UserError(f"{len(cells or ())} cells to explain, but more rows. Give one cell for each row, None for those to leave out.")
             result += explain(part, column, here, seen, generator, mix(seed, number), known, done)
+        for why in result:
+            if why is not None:
+                why.nearest, why.contrast = ([(int(which[row]), away) for row, away in some] for some in (why.nearest, why.contrast))
+                if why.turned is not None:
+                    why.turned.row = int(which[why.turned.row])
         return result
+
+    def said(self, rows: Rows, column: str, seen: Sequence[str] | None, seed: int, generator: str | None) -> list[Any]:
+        """What is said or drawn of a column for rows that were read."""
+        if column in self.network.drawn_columns:
+            return [cells[0] for cells in rows.draw(column, seen, 1, seed, generator)]
+        return rows.say(column, seen, seed=seed).cells
 
     def distill(self, table: Any, column: str, *, out: str | Path | None = None, minutes: float | None = None, epochs: float | None = None, seed: int = 0,
                 resume: bool = False, settings: Mapping[str, Any] | Sequence[str] = (), quiet: bool = True,
@@ -282,7 +305,6 @@ class Model:
         """
         from sensorium.core.settings import parse
         from sensorium.data.hashes import row_hashes
-        from sensorium.data.order import spread
         from sensorium.distill import MOST, distill
         from sensorium.train.fit import sections, trained_on
 
@@ -467,7 +489,6 @@ class Model:
         Raises:
             UserError: the model is in no run's folder, the table has no rows, or the file can't be written.
         """
-        from sensorium.data.order import spread
         from sensorium.train.fit import MOST_EVALUATED, trained_on
         from sensorium.train.present import KNOWN, report_run
 

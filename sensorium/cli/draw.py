@@ -79,36 +79,71 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
     return kept
 
 
-def write_why(model: Model, source: str, column: str, cells: Sequence[Any], out: Path, seen: Sequence[str] | None, among: str | None,
-              seed: int, generator: str | None = None) -> None:
-    """Explain said cells, one for each of a table's first rows, as a page or as JSON.
+def write_why(model: Model, source: str, column: str, cells: Sequence[Any] | None, out: Path, seen: Sequence[str] | None, among: str | None,
+              seed: int, generator: str | None = None, rows: np.ndarray | None = None) -> None:
+    """Explain said cells as a page or as JSON.
+
+    Args:
+        cells: one for each of ``rows``; None: what is said of them now. rows: their numbers; by default the table's first ones.
 
     Raises:
         UserError: what was asked can't be done.
     """
+    from sensorium.explain import importance
     from sensorium.model import open_table
     from sensorium.report.why import write_page
     from sensorium.train.present import explained
 
     check_folder(out, "--explain")
     table, known = open_table(source), None if among is None else open_table(among)
-    some = table.select(np.arange(min(len(cells), EXPLAINED)))
-    cells = cells[: some.rows]
-    if len(cells) < table.rows:
-        note(f"Explained are the first {len(cells)} rows.")
+    if rows is None:
+        rows = np.arange(min(table.rows if cells is None else len(cells), EXPLAINED))
+        if len(rows) < table.rows:
+            note(f"Explained are the first {len(rows)} rows.")
+    some = table.select(rows)
+    said = model.predict(some, column, seen, seed, note).column("value").to_pylist() if cells is None else list(cells[: len(rows)])
     with Progress(console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("Explaining", total=len(cells))
-        whys = model.explain(some, column, cells, seen, known, seed, generator, note, lambda rows: shown.advance(task, rows))
-    for row, why in enumerate(whys):
+        task = shown.add_task("Explaining", total=len(said))
+        whys = model.explain(some, column, said, seen, known, seed, generator, note, lambda rows: shown.advance(task, rows))
+    for row, why in zip(rows.tolist(), whys, strict=True):
         if why is not None and why.copied:
             note(f"row {row}: nearly a copy of row {why.nearest[0][0]} of '{known.name}'.")
+    overall = importance(whys)
     if out.suffix == ".json":
-        write_json(out, [None if why is None else {"row": row, **why.to_json()} for row, why in enumerate(whys)])
+        entries = [None if why is None else {"row": row, "said": plain_cell(cell), **why.to_json()} for row, cell, why in zip(rows.tolist(), said, whys, strict=True)]
+        write_json(out, entries if cells is not None else {"column": column, "importance": overall, "rows": entries})
     else:
-        entries = explained(model, column, (table, np.arange(table.rows)), None if known is None else (known, np.arange(known.rows)), cells, whys)
+        entries = explained(model, column, (table, rows), None if known is None else (known, np.arange(known.rows)), said, whys)
         with asked_for(out) as part:
-            part.write_text(write_page(column, model.schema.columns[column].kind, entries), encoding="utf-8")
+            part.write_text(write_page(column, model.schema.columns[column].kind, entries, overall), encoding="utf-8")
+    for name, (mean, low, high) in overall.items():
+        note(f"  {name}: {mean:+.3f} ({low:+.3f} to {high:+.3f})")
     typer.echo(f"Wrote {out}")
+
+
+def explain_rows(model: Model, source: str, column: str, out: Path, numbers: Sequence[int], count: int, seen: Sequence[str] | None, among: str | None, seed: int) -> None:
+    """Explain what the model says of some rows of a table.
+
+    Raises:
+        UserError: a row that isn't there, or a column whose cells are drawn.
+    """
+    from sensorium.data.order import spread
+    from sensorium.model import open_table
+
+    model.check_asked(column, seen)
+    table = open_table(source)
+    if column in model.network.drawn_columns:
+        raise UserError(f"The cells of '{column}' are drawn. To see why one is as it is: generate --column {column} --explain {out}")
+    if not table.rows or any(not 0 <= number < table.rows for number in numbers):
+        raise UserError(f"'{table.name}' has {table.rows} rows, numbered from 0; asked: {', '.join(map(str, numbers)) or 'some of them'}.")
+    if count < 1:
+        raise UserError(f"--rows {count}: give at least 1.")
+    write_why(model, source, column, None, out, seen, among, seed, rows=np.array(numbers, np.int64) if numbers else spread(np.arange(table.rows), count))
+
+
+def plain_cell(cell: Any) -> Any:
+    """A said cell as JSON has it; nothing of files."""
+    return None if isinstance(cell, bytes) else cell
 
 
 def write_forecast(model: Model, source: str, column: str, horizon: int, out: Path, seen: Sequence[str] | None, seed: int, samples: int,

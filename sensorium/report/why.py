@@ -21,8 +21,8 @@ class Explained:
     """One said cell.
 
     Attributes:
-        row: its number. shown: the cell as HTML that is safe as it is (``Modality.show``), as ``seen`` for each seen column and
-            ``nearest`` for the nearest training cells.
+        row: its number. shown: the cell as HTML that is safe as it is (``Modality.show``), as ``seen`` for each seen column,
+            ``nearest`` for the nearest training rows, ``contrast`` for those of other classes and ``shown`` of what turns the answer.
         why: ``explain.Why`` as JSON.
     """
 
@@ -31,17 +31,19 @@ class Explained:
     seen: Mapping[str, str]
     why: Mapping[str, Any]
     nearest: Sequence[str]
+    contrast: Sequence[str] = ()
 
     @property
     def size(self) -> int:
         """Characters of what is shown."""
-        return len(self.shown) + sum(map(len, (*self.seen.values(), *self.nearest)))
+        return len(self.shown) + sum(map(len, (*self.seen.values(), *self.nearest, *self.contrast)))
 
 
-def write_page(column: str, kind: str, entries: Sequence[Explained]) -> str:
-    """The page as HTML."""
-    page = environment().get_template("why.html.jinja")
-    return page.render(column=column, style=Markup(asset("style.css")), entries=[entry(kind, e) for e in entries])
+def write_page(column: str, kind: str, entries: Sequence[Explained], overall: Mapping[str, tuple[float, float, float]] | None = None) -> str:
+    """The page as HTML; ``overall``: of each column its mean share and the ends of its interval."""
+    page, most = environment().get_template("why.html.jinja"), max((abs(mean) for mean, _, _ in (overall or {}).values()), default=0) or 1.0
+    return page.render(column=column, style=Markup(asset("style.css")), entries=[entry(kind, e) for e in entries],
+                       overall=[{"name": c, "mean": mean, "low": low, "high": high, "length": 100 * abs(mean) / most} for c, (mean, low, high) in (overall or {}).items()])
 
 
 def entry(kind: str, e: Explained) -> dict[str, Any]:
@@ -50,9 +52,10 @@ def entry(kind: str, e: Explained) -> dict[str, Any]:
     most = max(map(abs, shares.values()), default=0) or 1.0
     return {
         "row": e.row, "shown": Markup(e.shown), "nothing": e.why["nothing"], "everything": e.why["everything"], "copied": e.why["copied"],
-        "columns": [{"name": c, "shown": Markup(e.seen[c]), "share": share, "length": 100 * abs(share) / most,
+        "columns": [{"name": c, "shown": Markup(e.seen[c]), "share": share, "error": e.why["errors"][c], "length": 100 * abs(share) / most,
                      "parts": parts(kind, e.why["parts"].get(c))} for c, share in sorted(shares.items(), key=lambda pair: -pair[1])],
-        "nearest": [{"shown": Markup(shown), **near} for shown, near in zip(e.nearest, e.why["nearest"], strict=True)],
+        **{side: [{"shown": Markup(shown), **near} for shown, near in zip(cells, e.why[side], strict=True)] for side, cells in (("nearest", e.nearest), ("contrast", e.contrast))},
+        "turned": {**e.why["turned"], "shown": Markup(e.why["turned"]["shown"])} if (e.why["turned"] or {}).get("shown") else None,
     }
 
 

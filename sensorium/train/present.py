@@ -88,13 +88,22 @@ def whys(model: Model, table: Table, column: str, known: Known | None) -> list[E
 
 def explained(model: Model, column: str, some: Known, known: Known | None, cells: Sequence[Any], found: Sequence[Why | None]) -> list[Explained]:
     """Why said cells of ``some`` rows are as they are, with all that is shown beside; ``known``: the rows among which their nearest ones are."""
-    entries = []
+    entries, whole = [], model.schema.columns[column].kind == "category"  # of which one sees no more by its own cell alone
+
+    def beside(number: int, seen: Sequence[str]) -> str:
+        """A row of the table that was looked among."""
+        assert known is not None
+        return " ".join(shown(model, known[0], int(known[1][number]), c) for c in ([column, *seen] if whole else [column]))
+
     for place, why in enumerate(found):
         if why is not None:
-            near = [(int(known[1][row]), distance) for row, distance in why.nearest] if known is not None else []
-            row, told = int(some[1][place]), {**why.to_json(), "nearest": [{"row": number, "distance": distance} for number, distance in near]}
-            entries.append(Explained(row, model.network.modalities[column].show(cells[place]), {c: shown(model, some[0], row, c) for c in why.shares}, told,
-                                     [shown(model, known[0], number, column) for number, _ in near] if known is not None else []))
+            row, told, seen = int(some[1][place]), why.to_json(), [c for c in why.shares if known is not None and c in known[0].columns][:BESIDE]
+            sides = {side: [{**near, "row": int(known[1][near["row"]])} for near in told[side]] if known is not None else [] for side in ("nearest", "contrast")}
+            turned = "" if why.turned is None or known is None else shown(model, known[0], int(known[1][why.turned.row]), why.turned.column)
+            if turned:
+                told["turned"] |= {"row": int(known[1][why.turned.row]), "shown": turned}
+            entries.append(Explained(row, model.network.modalities[column].show(cells[place]), {c: shown(model, some[0], row, c) for c in why.shares}, {**told, **sides},
+                                     *([beside(near["row"], seen) for near in told[side]] if known is not None else [] for side in sides)))
     return entries
 
 
