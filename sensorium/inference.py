@@ -38,6 +38,7 @@ class Answers:
         cells: the said cells, in the kind of the column; scores: log-probabilities [n].
         confidence: how sure, 0 to 1: the class's probability, for text exp(score), for numbers 1 minus the relative
             width of the interval. probabilities: [n, classes] for categories. interval: lower and upper cell values.
+        sets: for categories, where a coverage was asked, the cells that each row's set holds, the likeliest first.
     """
 
     cells: list[Any]
@@ -45,6 +46,7 @@ class Answers:
     confidence: np.ndarray
     probabilities: np.ndarray | None = None
     interval: list[tuple[Any, Any]] | None = None
+    sets: list[list[Any]] | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[Answers]) -> Answers:
@@ -55,7 +57,7 @@ class Answers:
         return cls(
             [cell for part in parts for cell in part.cells], np.concatenate([part.scores for part in parts]),
             np.concatenate([part.confidence for part in parts]), np.concatenate(chances) if chances else None,
-            [ends for part in parts for ends in part.interval or ()] or None,
+            [ends for part in parts for ends in part.interval or ()] or None, [some for part in parts for some in part.sets or ()] or None,
         )
 
 
@@ -235,7 +237,7 @@ class Rows:
         whole, encoded = encoded, unheeded.left_out(encoded)
         asked = torch.arange(self.count) if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
         cells: list[Any] = []
-        scores, probabilities, interval = [], [], []
+        scores, probabilities, interval, sets = [], [], [], []
         able = modality.matched and self.network.matches and "lots" in schema(self.network.generator(column).sample)
         choice = able and candidates != 1 and not (options and not candidates)
         for part in asked.to(self.device).split(ROWS // 4 if choice else ROWS):
@@ -256,12 +258,15 @@ class Rows:
             scores.append(score)
             if said.probabilities is not None:
                 probabilities.append(plain(said.probabilities))
+            if said.sets is not None:
+                order = (said.probabilities * said.sets).argsort(dim=1, descending=True, stable=True)
+                sets += [[modality.decode(number[None]) for number in plain(row[:count])] for row, count in zip(order, said.sets.sum(1).tolist(), strict=True)]
             if said.interval is not None:
                 interval += [(modality.decode(low[None]), modality.decode(high[None])) for low, high in plain(said.interval)]
         score = np.concatenate(scores) if scores else np.zeros(0, np.float32)
         chances = np.concatenate(probabilities) if probabilities else None
         confidence = chances.max(1) if chances is not None else np.exp(np.minimum(score, 0))
-        return Answers(cells, score, confidence, chances, interval or None)
+        return Answers(cells, score, confidence, chances, interval or None, sets or None)
 
     def chosen(self, column: str, encoded: dict[str, Encoded], seen: Sequence[str], rows: torch.Tensor, cells: list[Any],
                score: np.ndarray, count: np.ndarray, options: dict[str, Any]) -> tuple[list[Any], np.ndarray]:

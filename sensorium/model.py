@@ -167,12 +167,15 @@ class Model:
 
         Returns:
             a table with ``value``, ``probability`` (how sure, 0 to 1) and, for numbers and dates, ``low`` and ``high``: the
-            calibrated 90 % interval.
+            calibrated 90 % interval, or one of the ``coverage`` that is asked; for categories with a ``coverage`` also ``set``: the classes that hold the
+            truth in so many of all rows like those held out in training, the likeliest first.
         """
         said = self.answers(rows, column, seen, seed, note, candidates, **options)
         if not said.cells:  # the types that answers have
             return self.predict(pa.table({"": pa.nulls(1)}), column, seen, **options).slice(0, 0)
         parts: dict[str, Any] = {"value": said.cells, "probability": pa.array(said.confidence, pa.float32())}
+        if said.sets is not None:
+            parts["set"] = said.sets
         if said.interval is not None:
             parts |= {"low": [low for low, _ in said.interval], "high": [high for _, high in said.interval]}
         return pa.table(parts)

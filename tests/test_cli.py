@@ -202,6 +202,12 @@ def test_search_prints_what_it_found(run: Run, folder: Path, fitted: Model) -> N
     told(run("search", folder / "run", folder / "tiny.parquet", "--by", "name=x", "--among", "photo"), "photo")
 
 
+def test_a_coverage_may_be_asked(run: Run, folder: Path, tmp_path: Path) -> None:
+    asked = ("predict", folder / "run", folder / "tiny.parquet", "--column", "colour", "--out", tmp_path / "said.csv")
+    assert run(*asked, "--coverage", "0.8")[0] == 0 and json.loads(rows_of(tmp_path / "said.csv")[0]["set"])[0] in ("red", "green", "blue")
+    told(run(*asked, "--coverage", "1.5"), "between 0 and 1")
+
+
 def test_an_index_is_made_searched_and_changed(run: Run, folder: Path, fitted: Model, tmp_path: Path) -> None:
     made, table = tmp_path / "index", folder / "tiny.parquet"
     status, out, _ = run("index", folder / "run", table, "--out", made)

@@ -335,7 +335,7 @@ def test_an_evaluation_has_the_promised_keys(quick_fit: Callable[..., Model], ti
         kinds = {"colour": "category", "width": "number", "day": "date", "name": "text"}
         assert entry["kind"] == kinds[column] and all(isinstance(entry[m], float) for m in measures)
         if column != "name":
-            assert isinstance(entry["chance"], float)
+            assert isinstance(entry["chance"], float) and 0 <= entry["covered"] <= 1
             assert isinstance(entry["baseline"]["one_column"], float) and isinstance(entry["baseline"]["trees"], float)
     assert set(results["retrieval"]) == {f"{a}>{b}" for a in MATCHED for b in MATCHED if a != b}
     for direction, entry in results["retrieval"].items():
@@ -343,6 +343,18 @@ def test_an_evaluation_has_the_promised_keys(quick_fit: Callable[..., Model], ti
         assert entry["gallery"] == 80 - tiny[direction.split(">")[1]].null_count
     assert results["trained_on"] == 0 and model.evaluate(tiny_table(90, seed=2))["trained_on"] == model.facts["rows"]["train"]
     assert model.evaluate(tiny.drop_columns(["tone"]))["trained_on"] is None
+
+
+def test_intervals_and_sets_are_of_the_coverage_that_is_asked(fitted: Model, tiny: pa.Table) -> None:
+    narrow, wide = (fitted.predict(tiny, "width", coverage=coverage) for coverage in (0.5, 0.95))
+    spans = [np.mean(said["high"].to_numpy() - said["low"].to_numpy()) for said in (narrow, wide)]
+    assert spans[0] < spans[1] and narrow["value"].equals(wide["value"])
+    few, many = (fitted.predict(tiny, "colour", coverage=coverage)["set"].to_pylist() for coverage in (0.3, 0.9))
+    values = fitted.predict(tiny, "colour")
+    assert "set" not in values.column_names and [some[0] for some in few] == [some[0] for some in many] == values["value"].to_pylist()
+    assert all(set(a) <= set(b) <= {"red", "green", "blue"} for a, b in zip(few, many, strict=True))
+    with pytest.raises(UserError, match="coverage"):
+        fitted.predict(tiny, "name", coverage=0.5)
 
 
 def test_an_evaluation_sees_only_what_it_may(fitted: Model, tiny: pa.Table) -> None:

@@ -114,6 +114,7 @@ def predict(
     column: Annotated[str, typer.Option(help="The column to predict.")],
     out: Annotated[Path, typer.Option(help="A .parquet, .csv or .jsonl file.")],
     seen: Seen = None,
+    coverage: Annotated[float | None, typer.Option(help="Share of the truth that intervals (0.9 by default) and sets of classes should hold.")] = None,
 ) -> None:
     """Predict a column of every row; works with any columns missing."""
     from sensorium.cli.files import check_ending, write_table
@@ -123,7 +124,16 @@ def predict(
     check_ending(out)
     model = Model.load(run)
     model.check([column, *(names(seen) or ())])
-    write_table(model.predict(table, column, names(seen), note=note), out)
+    if coverage is not None and not 0 < coverage < 1:
+        raise UserError(f"--coverage {coverage}: a share between 0 and 1 is needed, for instance 0.9.")
+    said = model.predict(table, column, names(seen), note=note, **({} if coverage is None else {"coverage": coverage}))
+    if out.suffix == ".csv" and "set" in said.column_names:
+        import json as as_json
+
+        import pyarrow as pa
+
+        said = said.set_column(said.column_names.index("set"), "set", pa.array([as_json.dumps(some, ensure_ascii=False) for some in said.column("set").to_pylist()]))
+    write_table(said, out)
     typer.echo(f"Wrote {out}")
 
 

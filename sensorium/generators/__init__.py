@@ -28,12 +28,14 @@ class Said:
         score: log-probability of what was said, [n].
         probabilities: [n, vocabulary] for categories, else None.
         interval: lower and upper vectors [n, 2, width] for numbers, else None.
+        sets: which ids a set of the asked coverage holds, bool [n, vocabulary], for categories where one was asked.
     """
 
     tokens: torch.Tensor
     score: torch.Tensor
     probabilities: torch.Tensor | None = None
     interval: torch.Tensor | None = None
+    sets: torch.Tensor | None = None
 
 
 class Generator(nn.Module, abc.ABC):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
 from sensorium.layers.memory import Recalled
+
+PERCENT = 100
+WARMTHS = 61
+"""Temperatures that are tried, from 1/5 to 5."""
 
 
 class Categorical(Generator):
@@ -25,6 +32,8 @@ class Categorical(Generator):
         self.head = nn.Linear(width, max(1, tokens.vocabulary - 1))
         nn.init.normal_(self.head.weight, std=0.5 * width**-0.5)
         nn.init.zeros_(self.head.bias)
+        # The temperature that answers are said at, and for 0 to 100 % of coverage how doubtful a class of a set may be: all, until rows held out tell.
+        self.register_buffer("trust", torch.ones(1 + PERCENT + 1))
 
     @classmethod
     def fits(cls, tokens: Tokens) -> bool:
@@ -34,10 +43,18 @@ class Categorical(Generator):
         return self.query.expand(len(target), -1, -1)
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
-        logits = self.mixed(self.head(hidden).float(), recalled).flatten(0, 1)
+        logits = self.logits(hidden, recalled).flatten(0, 1)
         each = F.cross_entropy(logits, target.flatten() - 1, ignore_index=-1, reduction="none",
                                label_smoothing=self.smoothing)
         return each.view(target.shape).mean(1)
+
+    def logits(self, hidden: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
+        """What is answered, [n, tokens, vocabulary - 1], at the calibrated temperature."""
+        return self.mixed(self.head(hidden).float(), recalled) / self.known(recalled)[0]
+
+    def known(self, recalled: Recalled | None) -> torch.Tensor:
+        """What rows held out told of such answers: see ``margin``."""
+        return self.trust if recalled is None or recalled.margin is None else recalled.margin
 
     @staticmethod
     def mixed(logits: torch.Tensor, recalled: Recalled | None) -> torch.Tensor:
@@ -50,14 +67,53 @@ class Categorical(Generator):
         mixture = (1 - share) * logits[:, 0].softmax(-1) + share * found / known.clamp(min=1e-9)
         return mixture.clamp(min=1e-9).log().unsqueeze(1)
 
+    def residual(self, hidden: torch.Tensor, target: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
+        """Of each row the logits before calibration and the true id, [n, vocabulary]."""
+        return torch.cat([self.mixed(self.head(hidden).float(), recalled)[:, 0], target.float()], 1)
+
+    def margin(self, residual: torch.Tensor) -> torch.Tensor:
+        """The temperature that makes rows like these likeliest (Guo et al. 2017, arXiv 1706.04599), and for each percent of coverage the largest
+        1 - probability of a class that belongs to the set, so that as many sets hold the truth (Sadinle et al. 2019, arXiv 1609.00451).
+
+        Args:
+            residual: from ``residual`` on rows that the model wasn't trained on; none: temperature 1, and all classes in every set.
+        """
+        residual, found = residual[residual[:, -1] > 0].float(), torch.ones_like(self.trust)
+        if not len(residual):
+            return found
+        logits, true = residual[:, :-1], residual[:, -1].long() - 1
+        tried = torch.logspace(-math.log10(5), math.log10(5), WARMTHS).tolist()
+        found[0] = min(tried, key=lambda warmth: float(F.cross_entropy(logits / warmth, true)))
+        doubt = 1 - (logits / found[0]).softmax(1).gather(1, true[:, None])[:, 0]
+        doubt, n = doubt.sort().values, len(doubt)
+        for percent in range(PERCENT + 1):
+            rank = math.ceil((n + 1) * percent / PERCENT)
+            if rank <= n:  # of too few rows nothing is known so surely
+                found[1 + percent] = doubt[max(rank, 1) - 1]
+        return found
+
+    @torch.no_grad()
+    def calibrate(self, residual: torch.Tensor) -> None:
+        """Lets later answers of the network alone go by ``margin``."""
+        self.trust.copy_(self.margin(residual))
+
     @torch.no_grad()
     def sample(
         self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None,
-        recalled: Recalled | None = None, *, sample: bool = False, temperature: float = 1.0,
+        recalled: Recalled | None = None, *, sample: bool = False, temperature: float = 1.0, coverage: float = 0.0,
     ) -> Said:
-        """The likeliest id, or one drawn at ``temperature`` with ``sample``; probabilities are those of the model."""
+        """The likeliest id, or one drawn at ``temperature`` with ``sample``; probabilities are those of the model.
+
+        Args:
+            coverage: also the set of the ids that hold the truth in so many of all rows, rounded up to a percent.
+
+        Raises:
+            UserError: a coverage that is no share.
+        """
+        if not 0 <= coverage < 1:
+            raise UserError(f"coverage={coverage}: a share from 0 to below 1 is needed, for instance 0.9.")
         hidden = trunk(self.query.expand(rows, -1, -1).to(device), 0)
-        logits = self.mixed(self.head(hidden).float(), recalled)
+        logits = self.logits(hidden, recalled)
         log = logits.log_softmax(-1)
         if sample and temperature > 0:
             weights = (logits / temperature).softmax(-1).flatten(0, 1).cpu()
@@ -65,5 +121,11 @@ class Categorical(Generator):
         else:
             chosen = logits.argmax(-1)
         score = log.gather(-1, chosen.unsqueeze(-1)).squeeze(-1).sum(1)
-        whole = F.pad(log.exp(), (1, 0))
-        return Said(tokens=chosen + 1, score=score, probabilities=whole[:, 0] if self.said.length == 1 else None)
+        if self.said.length > 1:
+            return Said(tokens=chosen + 1, score=score)
+        whole, sets = F.pad(log.exp(), (1, 0))[:, 0], None
+        if coverage:
+            sets = whole >= 1 - self.known(recalled)[1 + math.ceil(coverage * PERCENT - 1e-9)]
+            sets[:, 0] = False
+            sets |= F.one_hot(logits[:, 0].argmax(-1) + 1, whole.shape[1]).bool()  # which is never empty
+        return Said(tokens=chosen + 1, score=score, probabilities=whole, sets=sets)

@@ -13,6 +13,9 @@ from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
 from sensorium.layers.memory import Recalled
 
+COVERS = 0.5, 0.8, 0.9, 0.95, 0.98
+"""Shares of the truth for which intervals are calibrated."""
+
 
 class Quantile(Generator):
     """Quantile regression (Koenker & Bassett 1978) at evenly spaced levels around the median.
@@ -21,7 +24,7 @@ class Quantile(Generator):
 
     Args:
         levels: how many quantiles; odd, so that the median is one. 19 gives 5 %, 10 % … 95 %.
-        cover: share of the truth that the interval should hold.
+        cover: share of the truth that the interval should hold, unless another is asked.
     """
 
     leans = True
@@ -32,7 +35,7 @@ class Quantile(Generator):
             raise UserError(f"levels={levels}: an odd number from 3 on is needed, so that one of them is the median.")
         if not 0 < cover < 1:
             raise UserError(f"cover={cover}: a share between 0 and 1 is needed, for instance 0.9.")
-        self.half, self.cover = levels // 2, cover
+        self.half, self.cover, self.covers = levels // 2, cover, sorted({*COVERS, cover})
         self.query = nn.Parameter(torch.randn(1, width) * 0.5)
         self.head = nn.Linear(width, tokens.width * levels)
         nn.init.normal_(self.head.weight, std=0.5 * width**-0.5)
@@ -44,7 +47,7 @@ class Quantile(Generator):
         with torch.no_grad():
             bias = torch.cat([gaps[: self.half], torch.zeros(1), gaps[self.half :]])
             self.head.bias.copy_(bias.repeat(tokens.width))
-        self.register_buffer("widening", torch.zeros(tokens.width))
+        self.register_buffer("widening", torch.zeros(len(self.covers), tokens.width))
 
     @classmethod
     def fits(cls, tokens: Tokens) -> bool:
@@ -81,30 +84,33 @@ class Quantile(Generator):
         off = target[:, 0].float().unsqueeze(-1) - self.quantiles(hidden, recalled)
         return 2 * torch.maximum(self.levels * off, (self.levels - 1) * off).mean((1, 2))
 
-    def bounds(self, quantiles: torch.Tensor) -> torch.Tensor:
+    def bounds(self, quantiles: torch.Tensor, cover: float) -> torch.Tensor:
         """The interval before calibration, [n, 2, token width], from quantiles [n, token width, levels]."""
-        ends = [self._at(quantiles, torch.full_like(quantiles[..., 0], p))
-                for p in ((1 - self.cover) / 2, (1 + self.cover) / 2)]
+        ends = [self._at(quantiles, torch.full_like(quantiles[..., 0], p)) for p in ((1 - cover) / 2, (1 + cover) / 2)]
         return torch.stack(ends, 1)
 
     def residual(self, hidden: torch.Tensor, target: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
-        """How far the truth lies outside the uncalibrated interval (negative: inside), [n, token width]."""
-        low, high = self.bounds(self.quantiles(hidden, recalled)).unbind(1)
-        truth = target[:, 0].float()
-        return torch.maximum(low - truth, truth - high)
+        """How far the truth lies outside the uncalibrated interval of each coverage (negative: inside), [n, coverages, token width]."""
+        quantiles, truth, found = self.quantiles(hidden, recalled), target[:, 0].float(), []
+        for cover in self.covers:
+            low, high = self.bounds(quantiles, cover).unbind(1)
+            found.append(torch.maximum(low - truth, truth - high))
+        return torch.stack(found, 1)
 
     def margin(self, residual: torch.Tensor) -> torch.Tensor:
-        """By how much an interval is to be widened (or narrowed) so that ``cover`` of the rows like these lie inside, [token width].
+        """By how much an interval of each coverage is to be widened (or narrowed) so that as many of the rows like these lie inside,
+        [coverages, token width].
 
         Conformalized quantile regression (Romano et al. 2019, arXiv 1905.03222, eq. 6–8).
 
         Args:
-            residual: from ``residual`` on rows that the model wasn't trained on, [n, token width]; none: no widening.
+            residual: from ``residual`` on rows that the model wasn't trained on; none: no widening.
         """
         if not len(residual):
             return torch.zeros_like(self.widening)
-        rank = min(math.ceil((len(residual) + 1) * self.cover), len(residual))
-        return residual.float().sort(0).values[rank - 1]
+        ranks = [min(math.ceil((len(residual) + 1) * cover), len(residual)) - 1 for cover in self.covers]
+        ordered = residual.float().sort(0).values
+        return torch.stack([ordered[rank, number] for number, rank in enumerate(ranks)])
 
     @torch.no_grad()
     def calibrate(self, residual: torch.Tensor) -> None:
@@ -114,17 +120,27 @@ class Quantile(Generator):
     @torch.no_grad()
     def sample(
         self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None,
-        recalled: Recalled | None = None, *, sample: bool = False,
+        recalled: Recalled | None = None, *, sample: bool = False, coverage: float = 0.0,
     ) -> Said:
-        """The median (or with ``sample`` a draw), its log-density, and the calibrated interval."""
+        """The median (or with ``sample`` a draw), its log-density, and the calibrated interval.
+
+        Args:
+            coverage: share of the truth that the interval should hold, rounded up to one of ``covers``; 0: ``cover``.
+
+        Raises:
+            UserError: a coverage for which intervals are not calibrated.
+        """
+        if not 0 <= coverage <= self.covers[-1]:
+            raise UserError(f"coverage={coverage}: intervals are calibrated for shares of up to {self.covers[-1]}: {', '.join(map(str, self.covers))}.")
+        number = next(n for n, cover in enumerate(self.covers) if cover >= (coverage or self.cover))
         quantiles = self.quantiles(trunk(self.query.expand(rows, 1, -1).to(device), 0), recalled)
         level = torch.full((rows, self.said.width), 0.5)
         if sample:
             level = torch.rand(rows, self.said.width, generator=generator).clamp(1e-4, 1 - 1e-4)
         level, middle = level.to(device), quantiles[..., self.half]
         value = self._at(quantiles, level)
-        low, high = self.bounds(quantiles).unbind(1)
-        wider = self.widening if recalled is None or recalled.margin is None else recalled.margin
+        low, high = self.bounds(quantiles, self.covers[number]).unbind(1)
+        wider = (self.widening if recalled is None or recalled.margin is None else recalled.margin)[number]
         interval = torch.stack([torch.minimum(low - wider, middle), torch.maximum(high + wider, middle)], 1)
         return Said(tokens=value.unsqueeze(1), score=self._density(quantiles, level).sum(-1), interval=interval)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class Recalled:
         weights: how much each of these is like each row, [n, m]: 0 where it lacks the column; a row's sum is 1, or 0 where it shows
             nothing to go by.
         share: what they count in the answer, the network the rest.
-        margin: by how much intervals of such answers are widened, in place of what the generator does without; None: as that.
+        margin: how such answers are calibrated, in place of how the generator does it without; None: as that.
     """
 
     targets: Tensor
@@ -58,7 +59,7 @@ class Memory(nn.Module):
     def __init__(self, gists: Mapping[str, Tensor], sharpness: float, strength: float, sketches: Mapping[str, Tensor] | None = None,
                  trust: float = 0.0, targets: Mapping[str, tuple[Tensor, Tensor]] | None = None,
                  shares: Mapping[str, float] | None = None, by: Mapping[str, Sequence[str]] | None = None,
-                 margins: Mapping[str, Sequence[float]] | None = None) -> None:
+                 margins: Mapping[str, Sequence[Any]] | None = None) -> None:
         super().__init__()
         self.columns, self.sharpness, self.strength, self.trust = list(gists), float(sharpness), float(strength), float(trust)
         self.told, self.shares, self.by = list(targets or ()), dict(shares or {}), {c: list(names) for c, names in (by or {}).items()}

@@ -12,13 +12,16 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.parts import name_of
 from sensorium.data.order import spread
 from sensorium.data.table import Table
-from sensorium.inference import Rows
+from sensorium.inference import Answers, Rows
+from sensorium.modalities import Modality
 from sensorium.network import Network, Unheeded
 from sensorium.report import Evaluation, Predictions, Retrieval
 from sensorium.train.baselines import Baselines
 
 RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
 CURVE_ROWS = 512
+COVERAGE, BINS, CLOSE = 0.9, 10, 1e-4
+"""Of the sets and intervals whose hold on the truth is measured; bins of sureness; and by how much, in spreads, a rounded end may be off."""
 METRIC = {"category": "accuracy", "number": "r2", "date": "r2"}
 
 
@@ -62,10 +65,10 @@ def evaluate(
             continue
         note(f"asking {column}")
         truth = cells_of(table, column, have)
-        said = rows.say(column, seen, have)
         modality = network.modalities[column]
         kind = name_of(modality)
-        entry = {"kind": kind, "n": len(have), **modality.score(truth, said.cells)}
+        said = rows.say(column, seen, have, **({"coverage": COVERAGE} if kind in METRIC else {}))
+        entry = {"kind": kind, "n": len(have), **modality.score(truth, said.cells), **trusted(modality, truth, said)}
         shown = [c for c in (network.columns if seen is None else seen) if c != column and rows.has(c).any()]
         if kind in METRIC:
             metric = METRIC[kind]
@@ -99,6 +102,30 @@ def evaluate(
         results["bad_cells"] = bad
     results["seconds"] = round(time.monotonic() - started, 2)
     return Evaluation(results=results, predictions=predictions, retrieval=retrieval, missing=missing)
+
+
+def trusted(modality: Modality, truth: Sequence[Any], said: Answers) -> dict[str, float]:
+    """How far what is said of sureness holds: ``covered`` (the share of the truth that the 90 % intervals or sets hold), and for categories ``set_size``
+    (classes in a set, on average) and ``calibration_error``: the mean gap between how sure and how often right answers are, over ten bins (Naeini et al. 2015)."""
+    if said.interval is not None:
+        scores = [scores_of(modality, cells) for cells in (truth, *zip(*said.interval, strict=True))]
+        return {"covered": float(((scores[1] <= scores[0] + CLOSE) & (scores[0] <= scores[2] + CLOSE)).all(1).mean())}
+    if said.sets is None:
+        return {}
+    ids, known = [int(modality.prepare(modality.read(cell))[0]) for cell in truth], {}
+    for cell in (cell for some in said.sets for cell in some):
+        known.setdefault((type(cell), cell), int(modality.prepare(modality.read(cell))[0]))
+    held = [id in {known[type(cell), cell] for cell in some} for id, some in zip(ids, said.sets, strict=True)]
+    right = np.array([id == known[type(cell), cell] for id, cell in zip(ids, said.cells, strict=True)])
+    bins = np.minimum((said.confidence * BINS).astype(int), BINS - 1)
+    gaps = [abs(float((right - said.confidence)[bins == number].sum())) for number in range(BINS)]
+    return {"covered": float(np.mean(held)), "set_size": float(np.mean([len(some) for some in said.sets])), "calibration_error": sum(gaps) / len(right)}
+
+
+def scores_of(modality: Modality, cells: Sequence[Any]) -> np.ndarray:
+    """Cells of numbers or dates as what a generator says of them, [n, width]."""
+    read = [modality.prepare(modality.read(cell)) for cell in cells]
+    return modality.target(modality.collate(read))[:, 0].float().numpy()
 
 
 def pairs(interval: list[tuple[Any, Any]] | None) -> np.ndarray | None:

@@ -32,8 +32,8 @@ PART = 64
 
 @torch.inference_mode()
 def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
-    """Set ``network.unheeded`` and what its memory counts in answers (if ``judge``), and calibrate intervals (conformal quantile
-    regression) on the validation rows. Of the memory no more is kept than what counts."""
+    """Set ``network.unheeded`` and what its memory counts in answers (if ``judge``), and calibrate probabilities, sets and intervals on the validation
+    rows. Of the memory no more is kept than what counts."""
     rows = prepared.rows.get("validation", np.zeros(0, np.int64))
     rows = spread(rows, ROWS) if len(rows) >= FEWEST else rows[:0]
     short, judged = short_columns(network), judged_columns(network) if judge else []
@@ -184,8 +184,7 @@ class Held:
         return torch.stack([self.generator.loss(hidden, target, dataclasses.replace(recalled, share=share)).float() for share in shares])
 
     def residuals(self, leaned: bool) -> torch.Tensor:
-        """How far each row's truth lies outside the interval that it is answered with, by the network alone or leaning on its memory;
-        see ``Quantile.margin``."""
+        """What a generator is calibrated by, of each row, answered by the network alone or leaning on its memory: its ``residual``."""
         unheeded, found = self.network.unheeded.get(self.column, Unheeded()), []
         for encoded, rows, target in self.parts:
             recalled = self.network.answer(encoded, self.column, rows) if leaned else None

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
 from sensorium.generators.categorical import Categorical
 
@@ -83,3 +84,59 @@ def test_one_class_and_none_are_harmless() -> None:
 def test_fits_ids_side_by_side_only() -> None:
     assert Categorical.fits(Tokens(length=1, vocabulary=3))
     assert not Categorical.fits(Tokens(length=1, width=1)) and not Categorical.fits(Tokens(length=9, vocabulary=3, ordered=True, end=1))
+
+
+def doubtful(rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden rows and ids drawn by half as sure probabilities as the head below says."""
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(rows, 1, 16, generator=generator)
+    logits = hidden[:, 0, :4] * 2
+    return hidden, 1 + torch.multinomial((logits / 2).softmax(1), 1, generator=generator)
+
+
+def too_sure() -> Categorical:
+    said = made()
+    with torch.no_grad():
+        said.head.weight.zero_()
+        said.head.weight[range(4), range(4)] = 2.0
+    return said
+
+
+def test_calibrated_probabilities_are_as_sure_as_they_are_right() -> None:
+    said, (hidden, target) = too_sure(), doubtful(4000, 1)
+    before = said.loss(hidden, target).mean()
+    said.calibrate(said.residual(hidden, target))
+    assert said.trust[0] == pytest.approx(2.0, rel=0.1) and said.loss(hidden, target).mean() < before
+    hidden, target = doubtful(20_000, 2)
+    found = said.sample(lambda tokens, start: hidden, len(hidden), CPU)
+    likely, chosen = found.probabilities.max(1)
+    for low in (0.3, 0.5, 0.7):
+        some = (likely >= low) & (likely < low + 0.2)
+        assert abs(float(likely[some].mean()) - float((chosen == target[:, 0])[some].float().mean())) < 0.03
+
+
+def test_sets_hold_the_truth_as_often_as_asked_and_are_never_empty() -> None:
+    said, (hidden, target), sizes = too_sure(), doubtful(4000, 1), []
+    assert said.sample(lambda tokens, start: hidden, len(hidden), CPU, coverage=0.5).sets.sum(1).min() == 4, "before calibration nothing is left out"
+    said.calibrate(said.residual(hidden, target))
+    hidden, target = doubtful(20_000, 2)
+    for coverage in (0.5, 0.8, 0.95):
+        sets = said.sample(lambda tokens, start: hidden, len(hidden), CPU, coverage=coverage).sets
+        assert not sets[:, 0].any() and sets.any(1).all()
+        assert float(sets.gather(1, target).float().mean()) >= coverage - 0.015
+        sizes.append(float(sets.sum(1).float().mean()))
+    assert sizes == sorted(sizes) and sizes[0] < 1.7
+    assert said.sample(lambda tokens, start: hidden, len(hidden), CPU).sets is None
+    for coverage in (-0.1, 1.0):
+        with pytest.raises(UserError, match="0.9"):
+            said.sample(lambda tokens, start: hidden, len(hidden), CPU, coverage=coverage)
+
+
+def test_few_rows_leave_a_set_of_high_coverage_whole() -> None:
+    said, (hidden, target) = too_sure(), doubtful(10, 1)
+    said.calibrate(said.residual(hidden, target))
+    assert said.trust[1 + 95] == 1 and said.trust[1 + 50] < 1
+    said.calibrate(torch.zeros(0, 5))
+    assert (said.trust == 1).all()
+    said.calibrate(torch.cat([torch.randn(5, 4), torch.zeros(5, 1)], 1))
+    assert (said.trust == 1).all(), "rows of unseen classes tell nothing"

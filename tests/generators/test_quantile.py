@@ -99,17 +99,31 @@ def test_calibration_covers_ninety_percent_however_wrong_the_head_is(trained: Qu
     assert not trained.widening.any()
 
 
+def test_any_coverage_may_be_asked_up_to_the_largest(trained: Quantile) -> None:
+    trained.calibrate(trained.residual(*uneven(4000, 2)))
+    hidden, target = uneven(20_000, 3)
+    truth, widths = target[:, 0], []
+    for asked, given in ((0.5, 0.5), (0.6, 0.8), (0.9, 0.9), (0.95, 0.95), (0.97, 0.98)):
+        low, high = trained.sample(lambda tokens, start: hidden, len(hidden), CPU, coverage=asked).interval.unbind(1)
+        assert abs(float(((low <= truth) & (truth <= high)).float().mean()) - given) < 0.02
+        widths.append(float((high - low).mean()))
+    assert widths == sorted(widths)
+    with pytest.raises(UserError, match="0.98"):
+        trained.sample(lambda tokens, start: hidden, len(hidden), CPU, coverage=0.99)
+    trained.calibrate(torch.zeros(0, 1))
+
+
 def test_widening_is_kept_with_the_weights(trained: Quantile) -> None:
-    trained.calibrate(torch.linspace(-1, 1, 99).unsqueeze(1))
+    trained.calibrate(torch.linspace(-1, 1, 99).view(99, 1, 1).expand(-1, len(trained.covers), -1))
     copy = made()
     copy.load_state_dict(trained.state_dict())
     trained.calibrate(torch.zeros(0, 1))
-    assert copy.widening.item() == pytest.approx(-1 + 2 * 89 / 98)  # the ⌈100 · 0.9⌉th of 99
+    assert copy.widening[copy.covers.index(0.9)].item() == pytest.approx(-1 + 2 * 89 / 98)  # the ⌈100 · 0.9⌉th of 99
 
 
 def test_the_interval_holds_the_median_even_when_narrowed() -> None:
     said = made()
-    said.calibrate(torch.full((50, 1), -100.0))
+    said.calibrate(torch.full((50, len(said.covers), 1), -100.0))
     found = said.sample(lambda tokens, start: torch.randn(9, 1, 32), 9, CPU)
     assert found.interval is not None
     assert (found.interval[:, 0] <= found.tokens[:, 0]).all() and (found.interval[:, 1] >= found.tokens[:, 0]).all()

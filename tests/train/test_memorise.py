@@ -96,7 +96,7 @@ def test_intervals_hold_with_a_memory_and_without_it(tmp_path: Path, monkeypatch
     table, settings = tiny_table(600), SETTINGS
     with_it, without = (Model.fit(table, out=tmp_path / str(rows), epochs=1, settings=[*settings, f"memory.rows={rows}"]) for rows in (4096, 0))
     memory = with_it.network.memory
-    assert {"colour", "width"} <= set(memory.told) == set(memory.shares) and "width" in memory.margins and "colour" not in memory.margins
+    assert {"colour", "width"} <= set(memory.told) == set(memory.shares) and {"colour", "width"} <= set(memory.margins)
     held = np.flatnonzero(pq.read_table(tmp_path / "4096" / "splits.parquet").column("code").to_numpy() == 1)
     held = held[np.isfinite(table["width"].to_numpy()[held])]
     for model in (with_it, without):
