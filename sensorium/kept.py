@@ -44,7 +44,8 @@ def write(folder: Path, network: Network, schema: Schema, settings: Mapping[str,
     described = {
         "format": FORMAT, "schema": schema.to_json(), "settings": settings, "facts": facts,
         "modalities": {column: m.state() for column, m in network.modalities.items()},
-        "unheeded": {column: dataclasses.asdict(left) for column, left in network.unheeded.items()}, "sha256": digest(weights),
+        "unheeded": {column: dataclasses.asdict(left) for column, left in network.unheeded.items()}, "usual": network.usual,
+        "sha256": digest(weights),
         "finished": [column for column, m in network.modalities.items() if m.finished_by is not None],
         "memory": None if memory is None else {
             "columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength, "sketched": memory.sketched,
@@ -87,6 +88,7 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
         network.load_state_dict(tensors)
         network.unheeded = {column: Unheeded(tuple(left["columns"]), tuple(left["needed"]))
                             for column, left in described.get("unheeded", {}).items()}
+        network.usual = {column: [float(level) for level in levels] for column, levels in described.get("usual", {}).items()}
         network.memory = remembered(folder / MEMORY, described.get("memory"), network.to_gist.out_features)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError, OSError) as error:
         raise UserError(f"'{folder}' can't be read as a model: {error}") from error

@@ -116,6 +116,7 @@ class Network(nn.Module):
         targets: columns the user wants predicted first of all.
         matches: whether training matches gists, so that they say something of one another.
         unheeded: for each asked column what its answer leaves out, as rows held out are answered no worse without it.
+        usual: how little cells go with their rows' others in rows held out, quantiles by column: see ``misfit``.
         finishers: for drawn columns whose cells have more than their tokens say, what gives it back; none before training has ended.
         memory: gists and sketches of training rows, by which gists that are compared are refined, and what the rows say in short
             columns, which is mixed into answers; None before training has ended.
@@ -138,6 +139,7 @@ class Network(nn.Module):
         self.targets: tuple[str, ...] = ()
         self.matches = True
         self.unheeded: dict[str, Unheeded] = {}
+        self.usual: dict[str, list[float]] = {}
         self.memory: Memory | None = None
         self.width, self.summary, self.drop = width, summary, drop
         self.stem_of = {column: modality.shared() or slug(column, i) for i, (column, modality) in enumerate(modalities.items())}

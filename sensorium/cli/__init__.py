@@ -323,6 +323,33 @@ def explain(
 
 
 @app.command()
+def surprise(
+    run: Run, table: Source,
+    out: Annotated[Path, typer.Option(help="A .parquet, .csv or .jsonl file: a line a row.")],
+    k: Annotated[int, typer.Option("-k", help="How many of the most surprising rows are printed.")] = 10,
+) -> None:
+    """How little the cells of each row go together: wrong labels, swapped files and odd rows."""
+    import pyarrow as pa
+
+    from sensorium.cli.files import check_ending, check_folder, write_table
+    from sensorium.cli.show import note, print_rows
+    from sensorium.model import Model, open_table
+
+    check_ending(out)
+    check_folder(out, "--out")
+    model, opened = Model.load(run), open_table(table)
+    found = model.surprise(opened, note)
+    write_table(found, out)
+    first = [row for row in found.column("surprise").to_numpy().argsort()[::-1].tolist() if found.column("column")[row].as_py() is not None][: max(0, k)]
+    shown = found.take(first).select(["surprise", "column"]).add_column(0, "row", pa.array(first, pa.int64()))
+    cells = opened.take(first)
+    for name in opened.columns:
+        shown = shown.append_column(name if name not in shown.column_names else f"{name} ", cells.column(name))
+    print_rows(shown)
+    typer.echo(f"Wrote {out}")
+
+
+@app.command()
 def distill(
     run: Run, table: Source,
     column: Annotated[str, typer.Option(help="The column of pictures, sounds, clips or series that the run draws by flow.")],

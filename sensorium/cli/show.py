@@ -97,7 +97,7 @@ def print_rows(rows: pa.Table) -> None:
     for name in rows.column_names:
         grid.add_column(name, overflow="fold")
     for row in rows.to_pylist():
-        grid.add_row(*("" if cell is None else f"{cell:.3f}" if name == "score" else example([cell], 40) for name, cell in row.items()))
+        grid.add_row(*("" if cell is None else f"{cell:.3f}" if name in ("score", "surprise") and isinstance(cell, float) else example([cell], 40) for name, cell in row.items()))
     console().print(grid, markup=False)
 
 

@@ -6,12 +6,16 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sensorium.core.types import Tokens
 from sensorium.layers.attention import heads_of
 from sensorium.layers.conv import waves
 from sensorium.layers.modulated import Modulated
 from sensorium.layers.refine import Refine
+
+PLACED = 0.5
+"""How large positions are at first beside noisy vectors, which enter with a deviation of about 0.6: fainter ones are lost in the noise."""
 
 
 class Denoiser(nn.Module):
@@ -27,7 +31,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.width = width
         self.enter = nn.Linear(tokens.width, width)
-        self.positions = nn.Parameter(torch.randn(tokens.length, width) * 0.02)
+        self.positions = nn.Parameter(PLACED * places(tokens, width))
         self.clock = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.noisy = nn.Linear(tokens.width, width)
         self.blocks = nn.ModuleList(Modulated(width, heads_of(width, 48), hidden) for _ in range(depth))
@@ -62,3 +66,10 @@ class Denoiser(nn.Module):
             x = block(x, by)
         said = self.leave(self.norm(x)).float()
         return self.refine(said, z.to(said.dtype)).float()
+
+
+def places(tokens: Tokens, width: int) -> torch.Tensor:
+    """Sines and cosines of where each token lies, [length, width]; along each axis of a grid with its share of the width."""
+    axes = torch.meshgrid(*(torch.arange(size) for size in tokens.grid or (tokens.length,)), indexing="ij")
+    parts = [waves(axis.flatten(), width // len(axes)) for axis in axes]
+    return F.pad(torch.cat(parts, 1), (0, width - len(axes) * (width // len(axes))))

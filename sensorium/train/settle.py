@@ -1,5 +1,5 @@
-"""What is settled after training, on validation rows: which columns an answer heeds, how much it leans on remembered rows, and how
-wide intervals are.
+"""What is settled after training, on validation rows: which columns an answer heeds, how much it leans on remembered rows, how sure it is, and how well
+cells of a row usually go together.
 
 Columns differ in how soon they are known by heart: a name tells every training row apart, and a network that has learned
 names has no need of the numbers beside them, which alone would serve it on new rows ("What makes training multi-modal
@@ -17,6 +17,7 @@ import torch
 from sensorium.data.batch import Batch, collate
 from sensorium.data.order import spread
 from sensorium.data.prepare import Prepared
+from sensorium.misfit import misfits, told, usual
 from sensorium.network import Encoded, Network, Unheeded
 
 ROWS, FEWEST, JUDGES = 1000, 20, 40
@@ -28,6 +29,8 @@ WORK = 20_000
 SHARES = 0.25, 0.5, 0.75
 """What remembered rows may count in an answer."""
 PART = 64
+FITTED = 256
+"""Rows that say how well cells usually go together."""
 
 
 @torch.inference_mode()
@@ -37,7 +40,7 @@ def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
     rows = prepared.rows.get("validation", np.zeros(0, np.int64))
     rows = spread(rows, ROWS) if len(rows) >= FEWEST else rows[:0]
     short, judged = short_columns(network), judged_columns(network) if judge else []
-    parts = encode(network, prepared, rows) if short else []
+    parts = encode(network, prepared, rows)
     for column in short:
         generator, memory = network.generator(column), network.memory
         if not len(rows) or (column not in judged and not hasattr(generator, "calibrate")):
@@ -51,8 +54,19 @@ def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
             generator.calibrate(held.residuals(leaned=False))
             if memory is not None and memory.shares.get(column):
                 memory.margins[column] = generator.margin(held.residuals(leaned=True)).tolist()
+    network.usual = usual(together(network, parts))
     if network.memory is not None:
         network.memory = network.memory.needed()
+
+
+def together(network: Network, parts: Sequence[tuple[Batch, dict[str, Encoded]]]) -> dict[str, np.ndarray]:
+    """How little the cells of the first rows go together, by column."""
+    found: dict[str, list[np.ndarray]] = {}
+    for batch, encoded in parts[: FITTED // PART]:
+        targets = {c: network.modalities[c].target(batch.cells[c]) for c in told(network) if c in encoded}
+        for column, values in misfits(network, encoded, torch.arange(batch.rows, device=next(network.parameters()).device), targets).items():
+            found.setdefault(column, []).append(values.cpu().numpy())
+    return {column: np.concatenate(values) for column, values in found.items()}
 
 
 def short_columns(network: Network) -> list[str]:

@@ -1,0 +1,79 @@
+"""How little a cell goes with the others of its row: what the network believes of each column, held against what is there.
+
+A picture's, sound's or text's gist is compared with the gist of the row's other columns; of a category, a number or a date the loss is taken. Rows held out
+in training say what is usual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from sensorium.data.batch import collate
+from sensorium.inference import ROWS, Rows
+from sensorium.layers.precision import autocast
+from sensorium.network import Encoded, Network, Unheeded
+
+LEVELS = 101
+"""Quantiles that say what is usual."""
+FEWEST = 20
+"""Rows that can say it."""
+MIDDLE, HIGH = 50, 90
+"""A cell that is as unusual as one in ten has the misfit 1, one that is as usual as any 0."""
+
+
+@torch.inference_mode()
+def misfits(network: Network, encoded: Mapping[str, Encoded], rows: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """For each column how far some rows' cells are from what their other columns say, [n]; NaN where a row lacks it, or has nothing else.
+
+    Args:
+        encoded: the columns behind their stems. rows: which of their rows. targets: of columns without gists what is to be said, in the order of
+            ``Encoded.index``.
+    """
+    found = {}
+    for column, part in encoded.items():
+        others, place = {c: e for c, e in encoded.items() if c != column}, part.place[rows]
+        if not others or (part.gist is None and column not in targets):
+            continue
+        there = (place >= 0) & torch.stack([e.place[rows] >= 0 for e in others.values()]).any(0)
+        value, some, at = torch.full((len(rows),), torch.nan, device=rows.device), rows[there], place[there]
+        if len(some) and part.gist is not None:
+            value[there] = 1 - (network.gists(others, list(others), some).float() * part.gist[at].float()).sum(1)
+        elif len(some):
+            heeded = network.unheeded.get(column, Unheeded()).left_out(others)
+            value[there] = network.weigh(heeded, column, list(others), some, targets[column][at]).mean(1).float()
+        found[column] = value
+    return found
+
+
+def usual(found: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+    """The quantiles of what ``misfits`` found for rows held out, by column; none where too few rows have it."""
+    held = {column: values[np.isfinite(values)] for column, values in found.items()}
+    return {column: np.quantile(values, np.linspace(0, 1, LEVELS)).round(5).tolist() for column, values in held.items() if len(values) >= FEWEST}
+
+
+def told(network: Network) -> list[str]:
+    """Columns whose misfit is a loss: those without gists that are asked by one token."""
+    return [c for c in network.asked_columns if not network.modalities[c].matched and c not in network.drawn_columns]
+
+
+def of_rows(rows: Rows) -> dict[str, np.ndarray]:
+    """The misfits of all rows, in units of what is usual: 0 is the middle of rows held out, 1 as unusual as one of ten; NaN where nothing can be said."""
+    network = rows.network
+    encoded = rows.shown([c for c in network.columns if c in network.usual or rows.has(c).any()])
+    targets = {}
+    for column in told(network):
+        if column in encoded:
+            cells = [rows.cells[column][row] for row in encoded[column].index.tolist()]
+            targets[column] = network.modalities[column].target(collate(network.modalities, {column: cells}, len(cells)).cells[column]).to(rows.device)
+    result = {column: np.full(rows.count, np.nan) for column in network.usual}
+    for some in torch.arange(rows.count, device=rows.device).split(ROWS):
+        with autocast(rows.precision, rows.device):
+            found = misfits(network, encoded, some, targets)
+        for column, values in result.items():
+            if column in found:
+                levels = network.usual[column]
+                values[some.cpu().numpy()] = (found[column].cpu().numpy() - levels[MIDDLE]) / max(levels[HIGH] - levels[MIDDLE], 1e-6)
+    return result
