@@ -18,8 +18,8 @@ from sensorium.network import Encoded, Network, Unheeded
 
 LEVELS = 101
 """Quantiles that say what is usual."""
-FEWEST = 20
-"""Rows that can say it."""
+FEWEST = 10
+"""Rows that can say it of a column."""
 MIDDLE, HIGH = 50, 90
 """A cell that is as unusual as one in ten has the misfit 1, one that is as usual as any 0."""
 

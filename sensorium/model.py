@@ -301,7 +301,7 @@ class Model:
             UserError: the run held out no rows that could say what is usual.
         """
         if not self.network.usual:
-            raise UserError("This run has held out too few rows to say what is usual. Fit with data.validation=0.1.")
+            raise UserError("This run has held out too few rows to say what is usual: 20 are needed for validation. Fit it on more rows.")
         parts = [of_rows(part) for part in self.windows(rows, None, note)]
         each = {column: np.concatenate([part[column] for part in parts]) for column in parts[0]}
         known = np.stack(list(each.values()), 1)
