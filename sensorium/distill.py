@@ -31,7 +31,7 @@ from sensorium.generators.onestep import Onestep
 from sensorium.inference import Rows
 from sensorium.layers.judge import NEAR, Judge, adversarial
 from sensorium.layers.precision import Precision, autocast
-from sensorium.network import Listener, Network
+from sensorium.network import Network
 from sensorium.train.build import make_sampler, plain
 from sensorium.train.course import Course, asked_length, mix
 from sensorium.train.fit import Progressed
@@ -161,7 +161,7 @@ class Lesson(Course):
         """What the trunk says to a student [batch, k, width], and what this makes of it, [batch, k, width of a vector]."""
         seen, rows = self.question(number)
         with torch.no_grad():
-            listener = Listener(self.asked, self.column, self.asked.seen(self.shown, seen, rows), self.asked.overview(self.shown, seen, rows))
+            listener = self.asked.listener(self.shown, self.column, seen, rows, "flow")
         hidden = listener(student.begin(noise))
         return hidden, student.made(hidden, noise)
 

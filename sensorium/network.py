@@ -164,10 +164,22 @@ class Network(nn.Module):
         self.from_gist = nn.Linear(gist, width) if summary else None
         self.heard = nn.Linear(gist, width, bias=False) if summary else None
         self.felt = nn.Linear(width, width, bias=False) if summary else None
+        spoken = any(part.placed and self.timed(c) for c, part in generators.items()) and any(map(self.ordered, self.columns))
+        self.along = nn.Linear(width, width, bias=False) if summary and spoken else None
         self.to_gist = nn.Linear(width, gist)
         # Small beside the gists it is added to; not zero, so that what has none of them gets a unit vector as well.
         nn.init.normal_(self.to_gist.weight, std=0.05 / width)
         nn.init.zeros_(self.to_gist.bias)
+
+    def timed(self, column: str) -> bool:
+        """Whether a column's vectors follow one another in time, as a sound's do."""
+        tokens = self.modalities[column].tokens()
+        return tokens is not None and tokens.timed and tokens.width > 0
+
+    def ordered(self, column: str) -> bool:
+        """Whether a column's ids follow one another, as a text's do."""
+        tokens = self.modalities[column].tokens()
+        return tokens is not None and tokens.ordered and tokens.vocabulary > 0
 
     @property
     def asked_columns(self) -> list[str]:
@@ -220,7 +232,7 @@ class Network(nn.Module):
                 target = self.generator(column, plan.way).drawn(target)
                 targets.append(target)
                 places.append(place >= 0)
-                segments.append(self.ask(column, target, overview, plan.way))
+                segments.append(self.ask(column, target, self.lead(overview, encoded, plan.seen, plan.rows, column, plan.way), plan.way))
             causal = [False, *(self.generator(column, plan.way).causal for column in asked)]
             seen = self.seen(encoded, plan.seen, plan.rows)
             hidden = self.trunk(seen, segments, causal)
@@ -298,13 +310,15 @@ class Network(nn.Module):
         return self.begin_asked(column, self.generator(column, way).ask(target), overview)
 
     def begin_asked(self, column: str, tokens: torch.Tensor, overview: torch.Tensor | None) -> torch.Tensor:
-        """Asked tokens [n, k, width] with the column's mark and the overview of what is seen [n, width].
+        """Asked tokens [n, k, width] with the column's mark and the overview of what is seen, [n, width] or [n, k, width].
 
         That is a way past the trunk from what is seen to what is said: the trunk begins at a linear model of the sum and
         can only learn to be better, and its first layer meets all columns in one token.
         """
         tokens = tokens + self.asked_mark.weight[self.columns.index(column)].to(tokens.dtype)
-        return tokens if overview is None else tokens + overview.unsqueeze(1).to(tokens.dtype)
+        if overview is None:
+            return tokens
+        return tokens + (overview if overview.ndim == 3 else overview.unsqueeze(1)).to(tokens.dtype)
 
     def say_of(self, gist: torch.Tensor) -> torch.Tensor | None:
         """The overview [n, width] where gists [n, gist] are all that is seen; None without ``summary``."""
@@ -323,6 +337,27 @@ class Network(nn.Module):
                 here = (part.mask[place.clamp(min=0)] & (place >= 0).unsqueeze(1)).unsqueeze(-1)
                 tokens.append((part.tokens.index_select(0, place.clamp(min=0)) * here).sum(1))
         return result if result is None or not tokens else result + self.felt(F.layer_norm(sum(tokens), (self.width,)))
+
+    def lead(self, overview: torch.Tensor | None, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor, asked: str,
+             way: str | None = None) -> torch.Tensor | None:
+        """The overview as ``asked`` hears it. Where that is placed in time it is a vector for each of its tokens, [n, k, width], with the texts'
+        tokens at the same places: a voice goes through the letters in their order (arXiv 2406.18009), which attention would have to find out."""
+        if overview is None or self.along is None or not self.timed(asked) or not self.generator(asked, way).placed:
+            return overview
+        length = self.modalities[asked].tokens().length
+        texts = [self.beside(encoded[c], rows, length) for c in columns if c in encoded and self.ordered(c)]
+        return sum(texts, overview.unsqueeze(1).expand(-1, length, -1))
+
+    def listener(self, encoded: Mapping[str, Encoded], column: str, seen: Sequence[str], rows: torch.Tensor, way: str | None = None) -> Listener:
+        """The trunk as who says ``column`` to some rows hears it."""
+        return Listener(self, column, self.seen(encoded, seen, rows), self.lead(self.overview(encoded, seen, rows), encoded, seen, rows, column, way))
+
+    def beside(self, part: Encoded, rows: torch.Tensor, length: int) -> torch.Tensor:
+        """What a text's tokens say to the asked tokens at their places, [n, length, width]; nothing beyond its end."""
+        place, first = part.place[rows], int(part.gist is not None and self.from_gist is not None)  # a gist comes before the tokens
+        here = (part.mask[place.clamp(min=0)] & (place >= 0).unsqueeze(1))[:, first : first + length]
+        tokens = part.tokens.index_select(0, place.clamp(min=0))[:, first : first + length]
+        return F.pad(self.along(F.layer_norm(tokens, (self.width,))) * here.unsqueeze(-1), (0, 0, 0, length - tokens.shape[1]))
 
     def ask_gist(self, rows: int) -> torch.Tensor:
         """The one token that asks for the gist, for each of ``rows`` rows."""
@@ -386,9 +421,9 @@ class Network(nn.Module):
             generator: torch.Generator | None = None, again: torch.Tensor | None = None, way: str | None = None, **options: object) -> Said:
         """Ask ``column`` of some rows, from what each has of ``seen``; ``again`` may say which of ``rows`` (by number) to ask, some
         of them several times: what they show is looked at once. ``way``: by which of its generators."""
-        how, listeners = self.generator(column, way), [Listener(self, column, self.seen(encoded, seen, rows), self.overview(encoded, seen, rows))]
+        how, listeners = self.generator(column, way), [self.listener(encoded, column, seen, rows, way)]
         if how.draws:
-            listeners.append(Listener(self, column, self.seen(encoded, (), rows), self.overview(encoded, (), rows)))
+            listeners.append(self.listener(encoded, column, (), rows, way))
             options["blank"] = listeners[1]
         for listener in listeners if again is not None else ():
             listener.reorder(again)
@@ -397,7 +432,7 @@ class Network(nn.Module):
     def weigh(self, encoded: Mapping[str, Encoded], column: str, seen: Sequence[str], rows: torch.Tensor, target: torch.Tensor,
               way: str | None = None) -> torch.Tensor:
         """The loss [n, tokens] of a segment of ``column`` that is known, from what some rows have of ``seen``."""
-        generator, overview = self.generator(column, way), self.overview(encoded, seen, rows)
+        generator, overview = self.generator(column, way), self.lead(self.overview(encoded, seen, rows), encoded, seen, rows, column, way)
         hidden, = self.trunk(self.seen(encoded, seen, rows), [self.ask(column, target, overview, way)], [generator.causal])
         return generator.each(hidden, target)
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+import torch
 from conftest import tiny_table
 from PIL import Image
 
@@ -239,3 +240,21 @@ def test_a_model_that_was_kept_elsewhere_is_reported_as_the_run_is(drawing_model
     alone = Model(drawing_model.network, drawing_model.schema, drawing_model.settings, drawing_model.facts)
     alone.save(tmp_path / "alone")
     assert alone.folder == tmp_path / "alone" and alone.report(tiny_table(3), tmp_path / "page.html").is_file()
+
+
+def test_what_is_drawn_in_time_hears_a_texts_tokens_at_their_places(drawing_model: Model) -> None:
+    network = drawing_model.network
+    rows = drawing_model.rows(pa.table({"name": ["big red square 7", "big red square 9", None, "tiny"], "colour": ["red"] * 4}))
+    encoded, every = rows.shown(["name", "colour"]), torch.arange(4)
+    overview = network.overview(encoded, ["name", "colour"], every)
+    tone, picture = (network.lead(overview, encoded, ["name", "colour"], every, column) for column in ("tone", "picture"))
+    assert picture is overview and tone.shape == (4, network.modalities["tone"].tokens().length, network.width)
+    added = (tone - overview.unsqueeze(1)).abs().sum(-1) > 1e-6
+    lengths = [0 if cell is None else len(cell) for cell in rows.cells["name"]]
+    for row, length in enumerate(lengths):
+        assert added[row].tolist() == [place < length for place in range(added.shape[1])]
+    assert torch.equal(network.lead(overview, encoded, ["colour"], every, "tone"), overview.unsqueeze(1).expand_as(tone))
+    alone = drawing_model.rows(pa.table({"name": ["tiny"], "colour": ["red"]}))
+    shown = alone.shown(["name", "colour"])
+    one = network.lead(network.overview(shown, ["name", "colour"], every[:1]), shown, ["name", "colour"], every[:1], "tone")
+    assert torch.allclose(one[0], tone[3], atol=1e-5), "whatever its neighbours are"

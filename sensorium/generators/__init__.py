@@ -50,6 +50,8 @@ class Generator(nn.Module, abc.ABC):
     draws: bool = False
     """True where a segment is drawn rather than predicted, as many are right (a picture): a run learns it where that is asked for, and
     ``sample`` takes ``blank``: a trunk that is shown nothing, beside the one that is shown what is seen."""
+    placed: bool = False
+    """True where the segment is asked all at once, by a token for each of its vectors, in their order."""
     taught: str = ""
     """Name of the generator that it learns from when a run has ended, as its student; empty where it learns with the run."""
 

@@ -36,7 +36,7 @@ class Flow(Generator):
             the error of the rest alone is learned from.
     """
 
-    draws = True
+    draws = placed = True
 
     def __init__(self, tokens: Tokens, width: int, *, depth: int = 4, expand: float = 4.0, mean: float = -0.8, spread: float = 0.8,
                  least: float = 0.05, begun: float = 0.3) -> None:

@@ -24,7 +24,7 @@ class Onestep(Generator):
             its teacher, and has its sizes.
     """
 
-    draws, taught = True, "flow"
+    draws, placed, taught = True, True, "flow"
 
     def __init__(self, tokens: Tokens, width: int, *, depth: int = 4, expand: float = 4.0) -> None:
         super().__init__(tokens, width)
