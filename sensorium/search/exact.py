@@ -12,12 +12,14 @@ from sensorium.layers.precision import multiplies_bf16
 
 GROUP = 32
 """Rows of which only the best score is kept: the k nearest of all lie in the k groups whose best are highest."""
-TILE = 16_384
+TILE = 4096
 """Rows that are multiplied at once, so that their scores stay in the cache."""
 SPARE = 2, 16
 """Groups that are weighed in full where the products are rough: so many times k, and so many more."""
 FEW = 0.05
 """Share of the rows that may be found below which these are taken out and searched alone."""
+ALONE = 4
+"""So many queries are multiplied one by one in bf16 where a processor doesn't multiply it: what counts then is how much is read."""
 AT_ONCE = 64
 """Queries whose rows are weighed in full together."""
 
@@ -28,7 +30,7 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int, allowed: np.ndarra
     Args:
         queries: float32 [q, d]; vectors: float32 [n, d].
         allowed: bool [n]: rows that may be found; all by default.
-        rough: the vectors in bf16, as uint16 [n, d], by which rows are chosen where the processor multiplies these faster.
+        rough: the vectors in bf16, as uint16 [n, d], by which rows are chosen where that is faster.
 
     Returns:
         scores float32 [q, k] and rows int64 [q, k], best first; where fewer than k may be found, -inf and -1 at the end.
@@ -43,7 +45,7 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int, allowed: np.ndarra
     if not count or not len(vectors):
         return scores, rows
     asked, whole = torch.from_numpy(np.ascontiguousarray(queries, np.float32)), torch.from_numpy(vectors)
-    exact = rough is None or not multiplies_bf16()
+    exact = rough is None or not (multiplies_bf16() or count <= ALONE)
     best = groups(asked, whole if exact else torch.from_numpy(rough).view(torch.bfloat16), allowed)
     wanted = min(best.shape[1], k if exact else SPARE[0] * k + SPARE[1])
     chosen = best.topk(wanted, dim=1, sorted=False).indices
@@ -64,9 +66,11 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int, allowed: np.ndarra
 def groups(queries: torch.Tensor, vectors: torch.Tensor, allowed: np.ndarray | None) -> torch.Tensor:
     """The best score of each ``GROUP`` rows, [q, n / 32], in the precision of ``vectors``."""
     turned, n = queries.to(vectors.dtype).T.contiguous(), len(vectors)
+    apart = vectors.dtype == torch.bfloat16 and not multiplies_bf16()
     result = torch.empty((-(-n // GROUP), len(queries)), dtype=vectors.dtype)
     for start in range(0, n, TILE):
-        score = vectors[start : start + TILE] @ turned
+        part = vectors[start : start + TILE]
+        score = torch.stack([part @ one for one in turned.T.contiguous()], 1) if apart else part @ turned
         if allowed is not None:
             score.masked_fill_(~torch.from_numpy(allowed[start : start + TILE])[:, None], -torch.inf)
         if short := -len(score) % GROUP:

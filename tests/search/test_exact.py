@@ -23,7 +23,7 @@ def plain(queries: np.ndarray, kept: np.ndarray, k: int, allowed: np.ndarray | N
 
 @pytest.mark.parametrize("rough", [False, True])
 @pytest.mark.parametrize("share", [None, 0.5, 0.01])
-@pytest.mark.parametrize("n", [1, 31, 32, 5000, 16_384 + 5])
+@pytest.mark.parametrize("n", [1, 31, 32, 5000, 4096 * 4 + 5])
 def test_they_are_those_of_a_full_product(n: int, share: float | None, rough: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "multiplies_bf16", lambda: rough)
     kept, queries = vectors(n), vectors(70, seed=1)
@@ -37,6 +37,13 @@ def test_they_are_those_of_a_full_product(n: int, share: float | None, rough: bo
     assert sum(same) >= 0.999 * able * 70
     if allowed is not None:
         assert allowed[rows[:, :able]].all()
+
+
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_a_few_queries_are_rough_everywhere(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "multiplies_bf16", lambda: False)
+    kept, queries = vectors(9000), vectors(count, seed=1)
+    assert (exact.nearest(queries, kept, 10, None, exact.as_rough(kept))[1] == plain(queries, kept, 10, None)[1]).mean() > 0.99
 
 
 def test_many_that_are_alike_crowd_nobody_out() -> None:
