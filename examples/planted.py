@@ -80,7 +80,7 @@ def planted(rows: int, seed: int) -> pa.Table:
 
 
 def drawing(rng: np.random.Generator, place: int | None, answer: str) -> bytes:
-    """Grey discs, and the mark in one square of a grid: a red or a blue cross."""
+    """Grey discs, and the mark in one square of a grid: red or blue."""
     image = Image.new("RGB", (SIDE, SIDE), "white")
     pen, square = ImageDraw.Draw(image), SIDE // GRID
     for _ in range(5):

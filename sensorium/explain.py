@@ -230,6 +230,7 @@ class Known:
     def __init__(self, rows: Rows, column: str, among: Rows, seen: Sequence[str]) -> None:
         self.rows, self.column, self.among, self.seen = rows, column, among, [c for c in seen if among.has(c).any()]
         self.which = np.flatnonzero(among.has(column))
+        self.plain: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # of columns without gists, which known rows have it and their features
         modality, cells = rows.network.modalities[column], [among.cells[column][i] for i in self.which]
         self.classes = [modality.decode(tokens) for tokens in modality.target(collate(rows.network.modalities, {column: cells}, len(cells)).cells[column]).numpy()]
         self.gaps = 1 - rows.gists(self.seen) @ among.gists(self.seen)[self.which].T if self.seen and len(self.which) else np.zeros((rows.count, 0))
@@ -250,9 +251,7 @@ class Known:
             where, distance = self.away(row, column)
             if not len(where):
                 continue
-            count = len(where)
-            one = Rows(self.rows.network, {c: [self.rows.cells[c][row]] * count for c in seen}, {c: [self.rows.read[c][row]] * count for c in seen}, count)
-            one.precision = self.rows.precision
+            one = repeated(self.rows, row, seen, len(where))
             one.cells[column], one.read[column] = ([kept[column][i] for i in where] for kept in (self.among.cells, self.among.read))
             said = one.say(self.column, seen).cells
             other = next((i for i, cell in enumerate(said) if cell != answer), None)
@@ -270,13 +269,22 @@ class Known:
             gap = 1 - others @ gists[mine == row][0]
         else:
             features = self.rows.network.modalities[column].features
-            where = np.flatnonzero(self.among.has(column))
-            others = np.nan_to_num(np.stack([features(self.among.read[column][i]) for i in where]))
+            if column not in self.plain:
+                here = np.flatnonzero(self.among.has(column))
+                self.plain[column] = here, np.nan_to_num(np.stack([features(self.among.read[column][i]) for i in here]))
+            where, others = self.plain[column]
             gap = np.abs(others - np.nan_to_num(features(self.rows.read[column][row]))).mean(1)
         _, first = np.unique(gap.round(6), return_index=True)  # one of those that are alike
         order = first[np.argsort(gap[first], kind="stable")]
         order = order[gap[order] > 1e-6][:AROUND]
         return where[order[:CLOSE]], gap[order[:CLOSE]] / max(float(gap[order].mean()), 1e-9) if len(order) else np.zeros(0)
+
+
+def repeated(rows: Rows, row: int, columns: Sequence[str], count: int) -> Rows:
+    """One row's cells of some columns, ``count`` times, of which single ones may then be changed."""
+    one = Rows(rows.network, {c: [rows.cells[c][row]] * count for c in columns}, {c: [rows.read[c][row]] * count for c in columns}, count)
+    one.precision = rows.precision
+    return one
 
 
 def without_parts(witness: Witness, place: int, column: str, seen: Sequence[str]) -> tuple[list[str], np.ndarray] | None:
@@ -287,8 +295,7 @@ def without_parts(witness: Witness, place: int, column: str, seen: Sequence[str]
     if len(parts) < 2:
         return None
     count = 1 + len(parts)
-    one = Rows(rows.network, {c: [rows.cells[c][row]] * count for c in seen}, {c: [rows.read[c][row]] * count for c in seen}, count)
-    one.precision = rows.precision
+    one = repeated(rows, row, seen, count)
     one.cells[column] = [rows.cells[column][row], *(modality.prepare(rest) if len(rest) else None for _, rest in parts)]
     worth = witness.weigh(seen, one, np.full(count, place))
     return [name for name, _ in parts], worth[:1] - worth[1:]

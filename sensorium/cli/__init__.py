@@ -117,7 +117,7 @@ def predict(
     coverage: Annotated[float | None, typer.Option(help="Share of the truth that intervals (0.9 by default) and sets of classes should hold.")] = None,
 ) -> None:
     """Predict a column of every row; works with any columns missing."""
-    from sensorium.cli.files import check_ending, write_table
+    from sensorium.cli.files import as_json, check_ending, write_table
     from sensorium.cli.show import note
     from sensorium.model import Model
 
@@ -128,11 +128,7 @@ def predict(
         raise UserError(f"--coverage {coverage}: a share between 0 and 1 is needed, for instance 0.9.")
     said = model.predict(table, column, names(seen), note=note, **({} if coverage is None else {"coverage": coverage}))
     if out.suffix == ".csv" and "set" in said.column_names:
-        import json as as_json
-
-        import pyarrow as pa
-
-        said = said.set_column(said.column_names.index("set"), "set", pa.array([as_json.dumps(some, ensure_ascii=False) for some in said.column("set").to_pylist()]))
+        said = as_json(said, "set")
     write_table(said, out)
     typer.echo(f"Wrote {out}")
 

@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from sensorium.cli.files import asked_for, check_ending, check_folder, write_json, write_table
-from sensorium.cli.show import note
+from sensorium.cli.files import as_json, asked_for, check_ending, check_folder, write_json, write_table
+from sensorium.cli.show import note, progress
 from sensorium.core.errors import UserError
 from sensorium.core.files import whole
 
@@ -102,9 +102,8 @@ def write_why(model: Model, source: str, column: str, cells: Sequence[Any] | Non
             note(f"Explained are the first {len(rows)} rows.")
     some = table.select(rows)
     said = model.predict(some, column, seen, seed, note).column("value").to_pylist() if cells is None else list(cells[: len(rows)])
-    with Progress(console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("Explaining", total=len(said))
-        whys = model.explain(some, column, said, seen, known, seed, generator, note, lambda rows: shown.advance(task, rows))
+    with progress("Explaining", len(said)) as done:
+        whys = model.explain(some, column, said, seen, known, seed, generator, note, done)
     for row, why in zip(rows.tolist(), whys, strict=True):
         if why is not None and why.copied:
             note(f"row {row}: nearly a copy of row {why.nearest[0][0]} of '{known.name}'.")
@@ -200,12 +199,11 @@ def write_filled(model: Model, source: str, out: Path, columns: Sequence[str] | 
     table = open_table(source)
     check_cells(out, model, columns or ())
     check_types(out, table.schema)
-    with Progress(console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("Filling", total=table.rows)
-        filled = model.fill(table, columns, jointly, seed, note, lambda rows: shown.advance(task, rows))
+    with progress("Filling", table.rows) as done:
+        filled = model.fill(table, columns, jointly, seed, note, done)
     cells = filled.column("filled").to_pylist() if filled.num_columns and "filled" in filled.column_names else []
     if out.suffix == ".csv":
-        filled = filled.set_column(filled.column_names.index("filled"), "filled", pa.array([json.dumps(cell) for cell in cells], pa.string()))
+        filled = as_json(filled, "filled")
     write_table(filled, out)
     counts: dict[str, int] = {}
     for entry in (entry for cell in cells for entry in cell):

@@ -72,6 +72,12 @@ def write_table(table: pa.Table, path: Path) -> None:
                         file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
 
 
+def as_json(table: pa.Table, column: str) -> pa.Table:
+    """A table whose lists in one column are JSON, so that they can stand in a CSV file."""
+    cells = [json.dumps(cell, ensure_ascii=False) for cell in table.column(column).to_pylist()]
+    return table.set_column(table.column_names.index(column), column, pa.array(cells, pa.string()))
+
+
 def write_vectors(vectors: np.ndarray, path: Path) -> None:
     """Vectors as .npy, or as a column ``gist`` of lists (in CSV as one column a number)."""
     if path.suffix == ".npy":

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from sensorium.cli.files import check_ending, check_folder, query_of, write_table
-from sensorium.cli.show import note, print_found, print_rows
+from sensorium.cli.show import note, print_found, print_rows, progress
 from sensorium.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -74,21 +71,13 @@ def opened(folder: Path, run: Path | None) -> tuple[Index, Model]:
     return model.open_index(folder, note), model
 
 
-@contextmanager
-def shown(words: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr."""
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(words, total=total)
-        yield lambda done: bar.advance(task, done)
-
-
 def write_index(run: Path, source: str, out: Path, columns: Sequence[str] | None, key: str | None, size: int | None) -> None:
     """Make an index."""
     from sensorium.model import Model, open_table
 
     check_folder(out / "index.json", "--out")
     model, table = Model.load(run), open_table(source)
-    with shown("Embedding", table.rows) as done:
+    with progress("Embedding", table.rows) as done:
         index = model.index(table, out, columns=columns, key=key, size=size, note=note, done=done)
     about = index.store.about
     typer.echo(f"Wrote {len(index):,} rows of {about['size']} dimensions to {out}; to be searched: all columns, {', '.join(about['kinds'][1:]) or 'none'} alone.")
@@ -108,7 +97,7 @@ def change_index(run: Path, source: str, out: Path, remove: bool) -> None:
         count = index.remove(table.take(range(table.rows), [key]).column(key).to_pylist())
         typer.echo(f"Removed {count:,} rows; {len(index):,} are left in {out}")
         return
-    with shown("Embedding", table.rows) as done:
+    with progress("Embedding", table.rows) as done:
         replaced = index.add(table, done)
     typer.echo(f"Added {table.rows:,} rows, {replaced:,} in place of others; {len(index):,} are in {out}")
 
@@ -119,7 +108,7 @@ def write_duplicates(folder: Path, among: str | None, above: float, out: Path | 
         check_ending(out)
         check_folder(out, "--out")
     index, _ = opened(folder, None)
-    with shown("Comparing", len(index)) as done:
+    with progress("Comparing", len(index)) as done:
         groups = index.duplicates(above, among, done)
     cells = index.cells
     numbers = pa.table({"group": pa.array([n for n, group in enumerate(groups) for _ in group], pa.int64()), "row": pa.array([row for group in groups for row in group], pa.int64())})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table as Grid
 
 from sensorium.data.schema import columns_report, example, infer
@@ -23,6 +26,14 @@ def console() -> Console:
     """Stdout, as wide as it needs where it is no terminal."""
     out = Console()
     return out if out.is_terminal else Console(width=160)
+
+
+@contextlib.contextmanager
+def progress(words: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr, as a function that hears how many more are done."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(words, total=total)
+        yield lambda done: bar.advance(task, done)
 
 
 def print_columns(source: str, check: bool) -> None:
