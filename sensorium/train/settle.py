@@ -40,7 +40,7 @@ def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
     rows = prepared.rows.get("validation", np.zeros(0, np.int64))
     rows = spread(rows, ROWS) if len(rows) >= FEWEST else rows[:0]
     short, judged = short_columns(network), judged_columns(network) if judge else []
-    parts = encode(network, prepared, rows)
+    parts = encode(network, prepared, rows if short else spread(rows, FITTED))
     for column in short:
         generator, memory = network.generator(column), network.memory
         if not len(rows) or (column not in judged and not hasattr(generator, "calibrate")):
