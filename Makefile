@@ -28,7 +28,7 @@ benchmarks: .venv/ready
 	@touch $@
 
 lock:
-	uv pip compile --universal --generate-hashes --python-version 3.11 --extra demo --extra examples --extra test --no-header --no-emit-index-url --no-annotate pyproject.toml -o requirements.txt
+	uv pip compile --universal --generate-hashes --python-version 3.11 --extra demo --extra examples --extra serve --extra test --no-header --no-emit-index-url --no-annotate pyproject.toml -o requirements.txt
 
 clean:
 	rm -rf .venv build dist *.egg-info

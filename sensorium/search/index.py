@@ -119,12 +119,18 @@ class Index:
         Raises:
             UserError: a column or condition that can't be searched by, or a query that says nothing.
         """
+        rows = [self.read(cells) if cells else None for cells in (query, without)]
+        return self.search_rows(rows[0] or self.read(query), among=among, k=k, condition=condition, without=rows[1], weights=weights)[0]
+
+    def search_rows(self, rows: Rows, *, among: str | None = None, k: int = 10, condition: str | None = None, without: Rows | None = None,
+                    weights: Mapping[str, float] | None = None) -> list[pa.Table]:
+        """As ``search``, for each of some rows that were read; those of ``without`` that are empty keep nothing out."""
         if k < 1:
             raise UserError(f"k={k}: a search finds at least one row.")
-        asked = self.asked(query, weights)
-        if without:
-            asked = asked - AWAY * self.asked(without, None)
-        return self.nearest(turned(asked, self.store.turn), among, k, condition)[0]
+        asked = self.vectors(rows, weights)
+        if without is not None:
+            asked = asked - AWAY * without.gists(self.store.about["columns"]) * there(without, self.store.about["columns"])[:, None]
+        return self.nearest(turned(asked, self.store.turn), among, k, condition)
 
     def nearest(self, vectors: np.ndarray, among: str | None = None, k: int = 10, condition: str | None = None) -> list[pa.Table]:
         """As ``search``, for each of some vectors [n, size] of length 1."""
@@ -180,20 +186,35 @@ class Index:
         groups = [alike[label[alike] == number].tolist() for number in np.unique(label[alike])]
         return sorted(groups, key=lambda group: (-len(group), group[0]))
 
-    def asked(self, query: Mapping[str, Any], weights: Mapping[str, float] | None) -> np.ndarray:
-        """A query as one vector [1, gist] of length 1."""
-        for column in (*query, *(weights or ())):
+    def read(self, query: Mapping[str, Any]) -> Rows:
+        """Cells of any columns as a row.
+
+        Raises:
+            UserError: a column that isn't this index's, or nothing that can be read.
+        """
+        for column in query:
             if column not in self.store.about["columns"]:
                 raise unknown("column of this index:", column, self.store.about["columns"])
         rows = next(self.windows([dict(query)], list(query))) if query else None
-        there = [c for c in query if rows is not None and rows.has(c).any()]
-        if not there:
+        if rows is None or not there(rows, query).all():
             raise UserError(f"The query says nothing that could be looked for: {', '.join(query) or 'it'} is empty or can't be read.")
+        return rows
+
+    def vectors(self, rows: Rows, weights: Mapping[str, float] | None = None) -> np.ndarray:
+        """Rows as vectors [n, gist] of length 1, as they are before they are turned.
+
+        Raises:
+            UserError: weights of columns that aren't there, or that leave nothing of a row.
+        """
+        columns = self.store.about["columns"]
         if not weights:
-            return rows.gists(there)
-        total = sum(float(weights.get(c, 1.0)) * rows.gists([c]) for c in there)
-        length = float(np.linalg.norm(total))
-        if length < 1e-6:
+            return rows.gists(columns)
+        for column in weights:
+            if column not in columns:
+                raise unknown("column of this index:", column, columns)
+        total = sum(float(weights.get(c, 1.0)) * rows.gists([c]) * rows.has(c)[:, None] for c in columns if rows.has(c).any())
+        length = np.linalg.norm(total, axis=1, keepdims=True)
+        if (length < 1e-6).any():
             raise UserError(f"The weights {dict(weights)} leave nothing of the query. Give at least one column a weight above 0.")
         return total / length
 
@@ -266,6 +287,11 @@ class Index:
         return pc.is_in(column, value_set=values.combine_chunks()).to_numpy() & ~self.store.gone
 
 
+def there(rows: Rows, columns: Iterable[str]) -> np.ndarray:
+    """Which rows have any of some columns, bool [n]."""
+    return np.any([rows.has(c) for c in columns], 0)
+
+
 def fed(writer: Writer, table: Table, windows: Windows, columns: Sequence[str], done: Callable[[int], None] | None) -> np.ndarray:
     """Embed a table's rows into a part; the sum of the outer products of its vectors, [gist, gist]."""
     simple, start, total = [field.name for field in table.schema if is_plain(field.type) and field.name != ROW], 0, 0.0
@@ -274,8 +300,8 @@ def fed(writer: Writer, table: Table, windows: Windows, columns: Sequence[str], 
         vectors = {}
         for kind in writer.kinds:
             if kind == WHOLE:
-                there = np.flatnonzero(np.any([rows.has(c) for c in columns], 0))
-                vectors[kind] = there, rows.gists(columns)[there]
+                some = np.flatnonzero(there(rows, columns))
+                vectors[kind] = some, rows.gists(columns)[some]
             elif kind in rows.cells:
                 vectors[kind] = rows.lone_gists(kind)
         writer.add(cells, vectors)

@@ -1,0 +1,104 @@
+"""What a request says of a row, as cells for the model: files come as data URLs or base64, all else as JSON has it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from sensorium.core.errors import did_you_mean
+from sensorium.serve.fetch import Unfetched, fetch
+from sensorium.serve.guard import Refused
+from sensorium.serve.uploads import Unreadable
+
+Read = Callable[[str, bytes], Awaitable[Any]]
+
+_DATA = re.compile(r"data:[\w.+/-]*(?:;[\w.+=-]+)*;base64,", re.IGNORECASE)
+LONGEST_TEXT = 1 << 20
+"""Characters of a text."""
+
+
+class Cells:
+    """Reads cells for the columns of one model.
+
+    Args:
+        columns: what the model's process says of each. read: decodes a file. fetching: whether web addresses are fetched.
+    """
+
+    def __init__(self, columns: Mapping[str, Mapping[str, Any]], read: Read, fetching: bool) -> None:
+        self.columns, self.read, self.fetching = columns, read, fetching
+
+    def check(self, *names: str | None, param: str = "column") -> None:
+        """Refuse columns that the model doesn't know."""
+        for name in names:
+            if name is not None and name not in self.columns:
+                raise Refused(422, f"Unknown column '{name[:80]}'.{did_you_mean(name[:80], self.columns)}", "column", param)
+
+    async def row(self, cells: Mapping[str, Any], number: int = 0, param: str = "rows") -> dict[str, Any]:
+        """One row, its files decoded; empty cells are left out.
+
+        Raises:
+            Refused: a column that isn't there, or a cell that can't be read; says which.
+        """
+        row = {}
+        for column, cell in cells.items():
+            self.check(column, param=param)
+            if cell is None or cell == "":
+                continue
+            if not self.columns[column]["media"]:
+                row[column] = plain(cell, column, number, param)
+                continue
+            try:
+                row[column] = await self.read(column, await self.file(cell))
+            except (Unreadable, Unfetched) as error:
+                raise Refused(422, f"Row {number}, column '{column}': {error}.", "cell", param) from None
+        return row
+
+    async def file(self, cell: Any) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            Unreadable, Unfetched: there are none.
+        """
+        if isinstance(cell, bytes):
+            return cell
+        kind = "a data URL (data:image/png;base64,…) or {\"base64\": \"…\"}"
+        if isinstance(cell, Mapping) and set(cell) == {"base64"} and isinstance(cell["base64"], str):
+            text = cell["base64"]
+        elif isinstance(cell, str) and (begin := _DATA.match(cell[:256])):
+            text = cell[begin.end() :]
+        elif isinstance(cell, str) and cell[:8].lower().startswith(("http://", "https://")):
+            if not self.fetching:
+                raise Unreadable(f"web addresses are not fetched by this server; send the file itself, as {kind}")
+            return await fetch(cell)
+        else:
+            raise Unreadable(f"a file comes as {kind}")
+        try:
+            data = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            raise Unreadable("this is no base64") from None
+        if not data:
+            raise Unreadable("the file is empty")
+        return data
+
+
+def plain(cell: Any, column: str, number: int, param: str) -> Any:
+    """A cell as JSON has it, if it can be sent on."""
+    if isinstance(cell, str) and len(cell) > LONGEST_TEXT:
+        raise Refused(422, f"Row {number}, column '{column}': {len(cell):,} characters, more than the limit of {LONGEST_TEXT:,}.", "cell", param)
+    if isinstance(cell, str):
+        return cell.encode("utf-8", "replace").decode()
+    return whole(cell)
+
+
+def whole(cell: Any) -> Any:
+    """Numbers that have no place in 64 bits as ones that have, or as infinite ones, which no column takes."""
+    if isinstance(cell, int) and not -(2**63) <= cell < 2**63:
+        return float(cell) if cell.bit_length() < 1000 else float("inf")
+    if isinstance(cell, list):
+        return [whole(value) for value in cell]
+    if isinstance(cell, dict):
+        return {str(name): whole(value) for name, value in cell.items()}
+    return cell

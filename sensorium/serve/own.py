@@ -1,0 +1,218 @@
+"""Our endpoints: the model's verbs on rows of any columns, and the state of the server."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from sensorium.core.errors import UserError
+from sensorium.serve.guard import Refused
+from sensorium.serve.metrics import TYPE
+from sensorium.serve.server import Server, shown
+
+ROWS, DRAWN = 256, 64
+"""Rows of one request, and cells that are drawn for one."""
+
+Row = dict[str, Any]
+
+
+class Asked(BaseModel):
+    """Rows to be asked about: given as cells, or by their numbers in the table that the server shows."""
+
+    model_config = ConfigDict(extra="forbid")
+    rows: Annotated[list[Row], Field(max_length=ROWS, description="Cells by column; files as data URLs or {\"base64\": …}.")] = []
+    table_rows: Annotated[list[int], Field(max_length=ROWS, description="Rows of the table that the server shows.")] = []
+    seen: Annotated[list[str] | None, Field(description="The columns that are looked at; all but the asked one by default.")] = None
+
+
+class Embed(Asked):
+    """Vectors of rows."""
+
+    size: Annotated[int | None, Field(ge=8, description="Dimensions; fewer than all only where the server has an index.")] = None
+
+
+class Predict(Asked):
+    """A column of rows: text, a category, a number, a date."""
+
+    column: str
+    coverage: Annotated[float | None, Field(gt=0, lt=1, description="The share of rows whose truth the interval or the set holds.")] = None
+
+
+class Generate(Asked):
+    """A column of rows, drawn or said."""
+
+    column: str
+    samples: Annotated[int, Field(ge=1, le=DRAWN)] = 1
+    seed: Annotated[int | None, Field(ge=0, lt=2**53, description="The same seed gives the same cells; such requests are asked alone.")] = None
+    generator: str | None = None
+    steps: Annotated[int | None, Field(ge=1, le=200)] = None
+    guidance: Annotated[float | None, Field(ge=0, le=20)] = None
+    solver: str | None = None
+    temperature: Annotated[float | None, Field(ge=0, le=5)] = None
+    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
+
+
+class Explain(Asked):
+    """Why a column is said so."""
+
+    column: str
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+
+
+class Search(BaseModel):
+    """Rows of the index near to a query of any columns."""
+
+    model_config = ConfigDict(extra="forbid")
+    query: Row = {}
+    table_row: Annotated[int | None, Field(description="Or a row of the table that the server shows.")] = None
+    seen: Annotated[list[str] | None, Field(description="The columns of that row which are looked at.")] = None
+    without: Annotated[Row, Field(description="Cells of what shall not be found.")] = {}
+    where: Annotated[str | None, Field(max_length=4000, description="A condition on the rows' plain cells, as year > 2015 and group = \"food\".")] = None
+    weights: Annotated[dict[str, float] | None, Field(description="How much each column of the query counts.")] = None
+    among: Annotated[str | None, Field(description="The column that is compared; all that a row has by default.")] = None
+    k: Annotated[int, Field(ge=1, le=1000)] = 20
+
+
+class Vectors(BaseModel):
+    """One vector a row, of length 1."""
+
+    vectors: list[list[float]]
+    tokens: int
+
+
+class Answers(BaseModel):
+    """One answer a row: ``value``, ``probability``, for numbers and dates ``low`` and ``high``, with a coverage for categories ``set``."""
+
+    answers: list[dict[str, Any]]
+    tokens: int
+
+
+class Drawn(BaseModel):
+    """For each row its samples; files as data URLs, null for one that failed."""
+
+    cells: list[list[Any]]
+    tokens: int
+
+
+class Found(BaseModel):
+    """Rows, nearest first: ``row``, ``score`` and their plain cells."""
+
+    rows: list[dict[str, Any]]
+
+
+class Whys(BaseModel):
+    """For each row its explanation: see docs/explain.md."""
+
+    whys: list[dict[str, Any] | None]
+
+
+class Surprises(BaseModel):
+    """For each row how little its cells go together: see docs/surprise.md."""
+
+    rows: list[dict[str, Any]]
+
+
+def routes(server: Server) -> APIRouter:
+    """All of them, for one server."""
+    router = APIRouter()
+
+    async def taken(asked: Asked, hidden: str | None = None) -> list[dict[str, Any]]:
+        """The rows of a request, read."""
+        cells, rows = server.cells, []
+        cells.check(*(asked.seen or ()), param="seen")
+        if hidden is not None:
+            cells.check(hidden)
+        for number, row in enumerate(asked.rows):
+            rows.append(await cells.row({c: cell for c, cell in row.items() if c != hidden}, number))
+        rows += [await cells.row(of_table(number, [c for c in server.columns if c != hidden and (asked.seen is None or c in asked.seen)]), place, "table_rows")
+                 for place, number in enumerate(asked.table_rows)]
+        if not rows:
+            raise Refused(422, "No rows were given: send them as 'rows', each its cells by column.", "rows", "rows")
+        return rows
+
+    def of_table(number: int, columns: list[str] | None) -> dict[str, Any]:
+        if server.sheet is None:
+            raise Refused(422, "This server shows no table: give the cells themselves, as 'rows'.", "table", "table_rows")
+        try:
+            return server.sheet.row(number, columns)
+        except UserError as error:
+            raise Refused(422, str(error), "row", "table_rows") from None
+
+    @router.get("/health", tags=["server"])
+    async def health() -> dict[str, str]:
+        """Whether the server runs."""
+        return {"status": "ok"}
+
+    @router.get("/ready", tags=["server"])
+    async def ready() -> Response:
+        """Whether the model can be asked; 503 where not."""
+        fine = server.batcher.ready
+        return JSONResponse({"status": "ready" if fine else "starting"}, 200 if fine else 503)
+
+    @router.get("/metrics", tags=["server"])
+    async def metrics() -> Response:
+        """Numbers for Prometheus."""
+        return Response(server.metrics.text(), media_type=TYPE)
+
+    @router.get("/columns", tags=["model"])
+    async def columns() -> dict[str, Any]:
+        """The model's columns, what can be asked of each, and what is known of the model and the index."""
+        return {"model": server.name, **server.about, "table": None if server.sheet is None else {"name": server.sheet.table.name, "rows": server.sheet.table.rows,
+                                                                                                 "columns": server.sheet.columns, "plain": server.sheet.plain}}
+
+    @router.post("/embed", tags=["model"])
+    async def embed(asked: Embed) -> Vectors:
+        """One vector for each row, from what it has of the seen columns."""
+        said = await server.ask("embed", await taken(asked), seen=asked.seen, size=asked.size)
+        return Vectors(vectors=said["vectors"].tolist(), tokens=said["tokens"])
+
+    @router.post("/predict", tags=["model"])
+    async def predict(asked: Predict) -> Answers:
+        """A column's cell for each row, how sure it is, and for numbers and dates an interval."""
+        said = await server.ask("predict", await taken(asked, asked.column), column=asked.column, seen=asked.seen, coverage=asked.coverage)
+        return Answers(answers=shown(said["answers"]), tokens=said["tokens"])
+
+    @router.post("/generate", tags=["model"])
+    async def generate(asked: Generate) -> Drawn:
+        """A column's cells for each row, drawn anew each time unless there is a seed."""
+        if asked.samples * max(1, len(asked.rows) + len(asked.table_rows)) > DRAWN:
+            raise Refused(422, f"{asked.samples} samples of {len(asked.rows) + len(asked.table_rows)} rows: at most {DRAWN} cells are drawn for a request.", "samples", "samples")
+        options = asked.model_dump(include={"generator", "steps", "guidance", "solver", "temperature", "top_p"}, exclude_none=True)
+        said = await draw(server, await taken(asked, asked.column), asked.column, asked.seen, asked.samples, asked.seed, **options)
+        return Drawn(cells=shown(said["cells"]), tokens=said["tokens"])
+
+    @router.post("/explain", tags=["model"])
+    async def explain(asked: Explain) -> Whys:
+        """Why a column is said as it is: each seen column's exact share, and what in it counted."""
+        if len(asked.rows) + len(asked.table_rows) > 16:
+            raise Refused(422, "At most 16 rows are explained for a request.", "rows", "rows")
+        return Whys(whys=shown(await server.ask("explain", await taken(asked, asked.column), column=asked.column, seen=asked.seen, seed=asked.seed)))
+
+    @router.post("/surprise", tags=["model"])
+    async def surprise(asked: Asked) -> Surprises:
+        """How little the cells of each row go together."""
+        return Surprises(rows=shown(await server.ask("surprise", await taken(asked))))
+
+    @router.post("/search", tags=["index"])
+    async def search(asked: Search) -> Found:
+        """The rows of the index that are nearest to a query of any columns."""
+        cells = server.cells
+        cells.check(asked.among, param="among")
+        query = await cells.row(asked.query, 0, "query")
+        if asked.table_row is not None:
+            query = {**await cells.row(of_table(asked.table_row, asked.seen), 0, "table_row"), **query}
+        if not query:
+            raise Refused(422, "The query is empty: give at least one cell.", "query", "query")
+        without = [await cells.row(asked.without, 0, "without")] if asked.without else []
+        found = await server.ask("search", [query], without, among=asked.among, k=asked.k, condition=asked.where or None, weights=asked.weights or None)
+        return Found(rows=shown(found[0]))
+
+    return router
+
+
+async def draw(server: Server, rows: list[dict[str, Any]], column: str, seen: list[str] | None, samples: int, seed: int | None, **options: Any) -> dict[str, Any]:
+    """Cells of a column; with a seed the same ones each time, whoever else asks."""
+    return await server.ask("generate", rows, alone=seed is not None, column=column, seen=seen, samples=samples, seed=seed, **options)

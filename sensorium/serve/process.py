@@ -1,0 +1,162 @@
+"""A child process that answers messages, one after the other: it can die or hang, and whoever asks hears of that at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sensorium.core.errors import UserError
+from sensorium.serve.wire import pack, unpack
+
+log = logging.getLogger("sensorium.serve")
+
+PATIENCE = 600.0
+"""Seconds until a process must have begun: a large model takes long to load."""
+PAUSES = 0.1, 5.0
+"""Seconds between attempts to start a process again, at first and at most."""
+
+Answer = Callable[[Any], Any]
+
+
+class Died(Exception):
+    """The process ended, or was ended as it took too long, while it was asked."""
+
+
+class Process:
+    """One child.
+
+    Args:
+        name: for messages. begin: called in the child with ``arguments``; gives what it says of itself, and the function that answers.
+        preload: modules that children share, so that the next one starts fast.
+    """
+
+    def __init__(self, name: str, begin: Callable[..., tuple[Any, Answer]], arguments: tuple[Any, ...], preload: tuple[str, ...] = ()) -> None:
+        self.name, self.begin, self.arguments = name, begin, arguments
+        self.about: Any = None
+        self.starts = 0
+        self.context = children(preload)
+        self.threads = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self.lock = asyncio.Lock()
+        self.child: Any = None
+        self.pipe: Any = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return self.pipe is not None and self.child.is_alive()
+
+    async def start(self) -> Any:
+        """Begin, and hear what it says of itself.
+
+        Raises:
+            UserError: what it began with is wrong. Died: it ended.
+        """
+        self.stop()
+        self.starts += 1
+        self.pipe, theirs = self.context.Pipe()
+        self.child = self.context.Process(target=_run, args=(theirs, self.begin, self.arguments), daemon=True, name=self.name)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self.threads, self.child.start)
+        theirs.close()
+        kind, said = await self._hear(PATIENCE)
+        if kind == "refused":
+            raise UserError(said)
+        self.about = said
+        return said
+
+    async def ask(self, message: Any, seconds: float) -> Any:
+        """One message's answer.
+
+        Raises:
+            Died: the process ended before it had answered, or it took longer than ``seconds`` and was ended.
+        """
+        async with self.lock:
+            if not self.alive:
+                raise Died(self.name)
+            try:
+                await asyncio.get_running_loop().run_in_executor(self.threads, self.pipe.send_bytes, pack(message))
+                kind, said = await self._hear(seconds)
+            except OSError as error:
+                self.stop()
+                raise Died(self.name) from error
+            except asyncio.CancelledError:
+                self.stop()  # its answer would be taken for that of the next message
+                raise
+        if kind != "answer":
+            raise Failed(said)
+        return said
+
+    async def _hear(self, seconds: float) -> Any:
+        hearing = asyncio.get_running_loop().run_in_executor(self.threads, self.pipe.recv_bytes)
+        try:
+            return unpack(await asyncio.wait_for(asyncio.shield(hearing), seconds))
+        except TimeoutError as error:
+            self.stop()
+            with contextlib.suppress(OSError, EOFError):
+                await hearing
+            raise Died(f"{self.name}: no answer in {seconds:g} s") from error
+        except (EOFError, OSError) as error:
+            self.stop()
+            raise Died(self.name) from error
+
+    def stop(self) -> None:
+        """End it now."""
+        if self.child is not None and self.child.pid is not None and self.child.is_alive():
+            self.child.kill()
+        if self.pipe is not None and self.child is not None:
+            self.child.join(5)
+            self.pipe, pipe = None, self.pipe
+            pipe.close()
+
+
+class Failed(Exception):
+    """The process met an error of ours, which it has written to its log; it goes on."""
+
+
+def children(preload: tuple[str, ...]) -> Any:
+    """How children are made: from a server that has imported what they share, where the system has such."""
+    way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(way)
+    if way == "forkserver" and preload:
+        context.set_forkserver_preload(list(preload))
+    return context
+
+
+def _run(pipe: Any, begin: Callable[..., tuple[Any, Answer]], arguments: tuple[Any, ...]) -> None:
+    """The child: begin, then answer until nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us when all is answered
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        about, answer = begin(*arguments)
+    except UserError as error:
+        pipe.send_bytes(pack(["refused", str(error)]))
+        return
+    pipe.send_bytes(pack(["ready", about]))
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            message = unpack(pipe.recv_bytes())
+            try:
+                said = ["answer", answer(message)]
+            except MemoryError:
+                os._exit(9)  # what is left of its memory can't be trusted to answer
+            except Exception as error:
+                log.error(where(error))
+                said = ["failed", type(error).__name__]
+            pipe.send_bytes(pack(said))
+
+
+def where(error: BaseException) -> str:
+    """The kind of an error and the line of ours it came from, without what it says, which may quote what a user sent."""
+    trace, line = error.__traceback__, ""
+    while trace is not None:
+        line = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{type(error).__name__} at {line}"

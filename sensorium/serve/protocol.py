@@ -1,0 +1,70 @@
+"""How long a request may take to arrive, below the application: who sends a byte now and then doesn't hold a connection.
+
+uvicorn waits for a request's head and body as long as they take; here each has its time, and a connection on which nothing was asked yet, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD, BODY = 10.0, 30.0
+"""Seconds for the head of a request, and for its body from there on."""
+LATE = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+LONGEST_HEAD = 65_536
+"""Bytes of a head."""
+
+
+def timed(head: float = HEAD, body: float = BODY) -> type[HttpToolsProtocol]:
+    """A protocol for uvicorn with these deadlines."""
+
+    class Timed(HttpToolsProtocol):
+        timer: asyncio.TimerHandle | None = None
+        heading, seen = True, 0
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.expect(head)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.expect(None)
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self.heading:
+                self.seen += len(data)
+                if self.seen > LONGEST_HEAD + (1 << 20):  # a head and the beginning of its body may come together
+                    self.transport.close()
+                    return
+            super().data_received(data)
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self.heading = True
+            self.expect(head)
+
+        def on_headers_complete(self) -> None:
+            self.heading, self.seen = False, 0
+            self.expect(body)
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self.expect(None)
+            super().on_message_complete()
+
+        def expect(self, seconds: float | None) -> None:
+            """From now on wait so long, or as long as it takes."""
+            if self.timer is not None:
+                self.timer.cancel()
+            self.timer = None if seconds is None else self.loop.call_later(seconds, self.late)
+
+        def late(self) -> None:
+            """Tell it and hang up."""
+            if not self.transport.is_closing():
+                if self.cycle is None or not self.cycle.response_started:
+                    self.transport.write(LATE)
+                self.transport.close()
+
+    return Timed

@@ -1,0 +1,109 @@
+"""What routes hold: the model's process behind a batcher, the decoders, what is known of the columns, and the table that is shown."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sensorium.data.media import sniff
+from sensorium.data.table import Table
+from sensorium.serve.batcher import Batcher, Broken, Full, Gone, Late
+from sensorium.serve.cells import Cells
+from sensorium.serve.guard import Limits, Refused
+from sensorium.serve.metrics import Metrics
+from sensorium.serve.sheet import Sheet
+from sensorium.serve.uploads import Uploads
+
+
+@dataclasses.dataclass
+class Server:
+    """One server.
+
+    Attributes:
+        name: of the model, as clients call it. about: what the model's process says of itself (``worker.Desk.about``). begun: seconds since 1970.
+        table: what the page shows; sheet: its rows. fetching: whether web addresses in requests are fetched.
+    """
+
+    name: str
+    limits: Limits
+    metrics: Metrics
+    batcher: Batcher
+    uploads: Uploads
+    table: Table | None
+    fetching: bool
+    sheet: Sheet | None = None
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    begun: int = dataclasses.field(default_factory=lambda: int(time.time()))
+
+    @property
+    def columns(self) -> dict[str, dict[str, Any]]:
+        """What is known of each column."""
+        return self.about["columns"]
+
+    @property
+    def cells(self) -> Cells:
+        """Reads cells of requests."""
+        return Cells(self.columns, self.uploads.read, self.fetching)
+
+    async def start(self) -> None:
+        """Begin all processes, and hear what the model is.
+
+        Raises:
+            UserError: the model or its index can't be loaded.
+        """
+        for worker in self.batcher.workers:
+            self.about = await worker.start()
+        await self.uploads.start()
+        self.sheet = None if self.table is None else Sheet(self.table, self.columns)
+        self.batcher.start()
+
+    async def stop(self) -> None:
+        """End all."""
+        await self.batcher.stop()
+        self.uploads.stop()
+
+    async def ask(self, verb: str, rows: Sequence[Mapping[str, Any]], without: Sequence[Mapping[str, Any]] = (), alone: bool = False, **options: Any) -> Any:
+        """What the model says; ``alone``: not with other requests.
+
+        Raises:
+            Refused: too much is asked, the request is wrong, or the model's process died.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        try:
+            said = await self.batcher.ask(verb, given, {"rows": list(rows), "without": list(without)}, self.limits.seconds, alone)
+        except Full as full:
+            raise Refused(429, "Too many requests wait. Try again.", "busy", headers={"Retry-After": str(round(full.seconds))}) from None
+        except Late:
+            raise Refused(503, f"It took longer than {self.limits.seconds:g} s.", "deadline", headers={"Retry-After": "5"}) from None
+        except Gone:
+            raise Refused(503, "The model's process ended and is started again. Try again.", "restarting", headers={"Retry-After": "2"}) from None
+        except Broken:
+            raise Refused(500, "This is a fault of the server. Its log says more.", "fault") from None
+        if "wrong" in said:
+            place = [f"Row {said['row']}"] if said.get("row") is not None else []
+            place += [f"column '{said['column']}'"] if said.get("column") else []
+            raise Refused(422, (", ".join(place) + ": " if place else "") + said["wrong"], "cell" if place else "request", said.get("column"))
+        return said["said"]
+
+    def columns_of(self, kind: str, *, asked: bool = False) -> list[str]:
+        """The columns of one kind, perhaps only those that can be asked; those that are searched alone first."""
+        found = [c for c, about in self.columns.items() if about["kind"] == kind and (about["asked"] or not asked)]
+        return sorted(found, key=lambda c: not self.columns[c]["searched"])
+
+
+def shown(value: Any) -> Any:
+    """A value as JSON can have it: files as data URLs, arrays as lists."""
+    if isinstance(value, bytes):
+        return f"data:{sniff(value[:64]) or 'application/octet-stream'};base64,{base64.b64encode(value).decode()}"
+    if hasattr(value, "tolist"):
+        return shown(value.tolist())
+    if isinstance(value, Mapping):
+        return {name: shown(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [shown(one) for one in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value

@@ -1,0 +1,106 @@
+"""The table that a server shows: its rows some at a time, and the files in its cells, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sensorium.core.errors import BadCell, UserError
+from sensorium.data.media import sniff
+from sensorium.data.table import Table
+from sensorium.search.where import where
+
+SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "image/avif", "audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4",
+         "video/mp4", "video/webm", "video/ogg")
+"""Types of files that a browser shows and that hold no script."""
+LONGEST = 2000
+"""Characters of a cell in a list of rows."""
+POINTS = 400
+"""Numbers of a series in a list of rows."""
+
+
+class Sheet:
+    """Rows to look at.
+
+    Args:
+        table: whose. columns: those of the model, and what is known of each; the others are shown as words where they are plain.
+    """
+
+    def __init__(self, table: Table, columns: Mapping[str, Mapping[str, Any]]) -> None:
+        self.table, self.known = table, columns
+        self.columns = [c for c in table.columns if c in columns] + [c for c in table.columns if c not in columns]
+        self.plain = [c for c in table.columns if not columns.get(c, {}).get("media") and not pa.types.is_binary(table.schema.field(c).type)]
+        self.kept: pa.Table | None = None
+
+    def cells(self) -> pa.Table:
+        """The plain cells of all rows, read once."""
+        if self.kept is None:
+            self.kept = self.table.take(np.arange(self.table.rows), self.plain)
+        return self.kept
+
+    def numbers(self, condition: str | None) -> list[int]:
+        """The rows for which a condition holds.
+
+        Raises:
+            UserError: it isn't one.
+        """
+        if not condition:
+            return list(range(self.table.rows))
+        return np.flatnonzero(where(condition, self.cells()).to_numpy()).tolist()
+
+    def lines(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Some rows: plain cells as they are, cut where long; of files whether there is one."""
+        media = [c for c in self.columns if c not in self.plain]
+        plain = self.cells().take(pa.array(rows, pa.int64()))
+        lines = [{"row": row, "cells": {c: brief(cell) for c, cell in line.items()}} for row, line in zip(rows, plain.to_pylist(), strict=True)]
+        if media:
+            for column, there in ((c, self.there(rows, c)) for c in media):
+                for line, one in zip(lines, there, strict=True):
+                    line["cells"][column] = bool(one)
+        return lines
+
+    def there(self, rows: Sequence[int], column: str) -> list[bool]:
+        """Which rows have a file."""
+        return self.table.take(rows, [column]).column(column).is_valid().to_pylist()
+
+    def file(self, row: int, column: str) -> tuple[bytes, str]:
+        """A cell's file and its type, "application/octet-stream" for those that a browser isn't to open.
+
+        Raises:
+            KeyError: there is none.
+        """
+        if column not in self.columns or not 0 <= row < self.table.rows:
+            raise KeyError(column)
+        cell = next(iter(self.table.cells(self.table.take([row], [column]), column, True)))
+        if not isinstance(cell, bytes):
+            raise KeyError(column)
+        kind = (sniff(cell[:64]) or "").replace("video/webp-animated", "image/webp")
+        return cell, kind if kind in SHOWN else "application/octet-stream"
+
+    def row(self, row: int, columns: Sequence[str] | None = None) -> dict[str, Any]:
+        """One row's cells as the model may see them: files as bytes.
+
+        Raises:
+            UserError: there is no such row.
+        """
+        if not 0 <= row < self.table.rows:
+            raise UserError(f"The table has rows 0 to {self.table.rows - 1}, not {row}.")
+        names = [c for c in self.known if c in self.table.columns and (columns is None or c in columns)]
+        taken, cells = self.table.take([row], names), {}
+        for name in names:
+            cell = next(iter(self.table.cells(taken, name, bool(self.known[name]["media"]))))
+            if cell is not None and not isinstance(cell, BadCell):
+                cells[name] = cell
+        return cells
+
+
+def brief(cell: Any) -> Any:
+    """A cell, cut where it is long."""
+    if isinstance(cell, str):
+        return cell if len(cell) <= LONGEST else cell[:LONGEST] + "…"
+    if isinstance(cell, list):
+        return cell[:POINTS]
+    return cell.isoformat() if hasattr(cell, "isoformat") else cell

@@ -1,0 +1,53 @@
+"""Messages between our processes: plain values, bytes and arrays, as MessagePack. What a message says can't run anything where it is read."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from typing import Any
+
+import msgpack
+import numpy as np
+
+ARRAY = 1
+"""The extension type of an array: its dtype, its shape and its bytes."""
+KINDS = "buif"
+"""The kinds of dtype that may be sent."""
+
+
+def pack(message: Any) -> bytes:
+    """A message as bytes; dates and decimals become text, as JSON would write them."""
+    return msgpack.packb(message, default=_plain)
+
+
+def unpack(data: bytes) -> Any:
+    """The message that ``pack`` was given.
+
+    Raises:
+        ValueError: these bytes are none.
+    """
+    return msgpack.unpackb(data, ext_hook=_array, strict_map_key=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in KINDS:
+            raise TypeError(f"an array of {value.dtype} can't be sent")
+        return msgpack.ExtType(ARRAY, msgpack.packb([value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()]))
+    if isinstance(value, datetime.datetime | datetime.date):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return float(value)
+    raise TypeError(f"{type(value).__name__} can't be sent")
+
+
+def _array(code: int, data: bytes) -> Any:
+    if code != ARRAY:
+        raise ValueError(f"unknown extension {code}")
+    kind, shape, values = msgpack.unpackb(data)
+    dtype = np.dtype(kind)
+    if dtype.kind not in KINDS:
+        raise ValueError(f"an array of {dtype} can't be received")
+    return np.frombuffer(values, dtype).reshape(shape)

@@ -1,0 +1,212 @@
+"""In the process that holds the model: what waiting requests ask of it, those of one kind together.
+
+It knows verbs, rows and the model, nothing of HTTP. A request that is wrong is answered with words and doesn't touch its neighbours.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sensorium.core.errors import BadCell, UserError
+from sensorium.core.parts import name_of
+
+if TYPE_CHECKING:
+    from sensorium.inference import Rows
+    from sensorium.model import Model
+    from sensorium.search.index import Index
+
+NEAR, LOOKED = 4, 64
+"""Rows that are shown beside an explained answer, and the nearest ones that they are taken from."""
+
+
+class Wrong(Exception):
+    """What is wrong with one request; ``row`` and ``column`` say where."""
+
+    def __init__(self, words: str, row: int | None = None, column: str | None = None) -> None:
+        super().__init__(words)
+        self.said = {"wrong": words, "row": row, "column": column}
+
+
+class Desk:
+    """A model, perhaps an index of rows for it, and the verbs that requests may ask."""
+
+    def __init__(self, model: Model, index: Index | None) -> None:
+        self.model, self.index = model, index
+        self.verbs: dict[str, Callable[..., list[Any]]] = {
+            "embed": self.embed, "predict": self.predict, "generate": self.generate, "search": self.search, "explain": self.explain, "surprise": self.surprise}
+
+    def about(self) -> dict[str, Any]:
+        """What is known of the model: its columns, and what can be asked of them."""
+        network, columns = self.model.network, {}
+        for column, modality in network.modalities.items():
+            asked = column in network.asked_columns
+            tokens = modality.tokens() if asked else None
+            columns[column] = {
+                "kind": name_of(modality), "media": modality.media, "asked": asked, "drawn": column in network.drawn_columns,
+                "searched": modality.matched, "generators": list(network.ways.get(column, ())), "ending": modality.ending,
+                "classes": [str(value) for value in getattr(modality, "classes", [])][:200], "tokens": tokens.length if tokens else None}
+        index = None
+        if self.index is not None:
+            index = {"rows": len(self.index), "columns": self.index.store.about["columns"], "among": self.index.store.about["kinds"][1:],
+                     "recall": self.index.store.about["recall"], "size": self.index.store.about["size"], "table": self.index.store.about["table"]}
+        facts = {key: value for key, value in self.model.facts.items() if key in ("rows", "seconds", "seed", "steps", "table", "targets", "results", "parameters")}
+        return {"columns": columns, "gist": network.to_gist.out_features, "index": index, "facts": facts, "surprise": list(network.usual)}
+
+    def __call__(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        """One kind of jobs, each ``rows`` and perhaps ``without``; for each ``{"said": ..}`` or ``{"wrong": ..}``."""
+        said: list[dict[str, Any]] = [{} for _ in message["jobs"]]
+        fine: list[int] = []
+        for number, job in enumerate(message["jobs"]):
+            try:
+                job["read"] = [self.read(cells, row) for row, cells in enumerate(job["rows"])]
+                job["barred"] = [self.read(cells, row) for row, cells in enumerate(job.get("without", ()))]
+                fine.append(number)
+            except Wrong as wrong:
+                said[number] = wrong.said
+        jobs = [message["jobs"][number] for number in fine]
+        try:
+            found = self.verbs[message["verb"]](jobs, **message["options"]) if jobs else []
+            for number, answer in zip(fine, found, strict=True):
+                said[number] = {"said": answer}
+        except UserError as error:
+            for number in fine:
+                said[number] = Wrong(str(error)).said
+        return said
+
+    def read(self, cells: dict[str, Any], row: int) -> dict[str, np.ndarray]:
+        """A row's cells as they are read; files were decoded before."""
+        read = {}
+        for column, cell in cells.items():
+            modality = self.model.network.modalities[column]
+            try:
+                if modality.media:
+                    read[column] = cell
+                elif cell is not None:
+                    read[column] = modality.read(cell)
+                if column in read and len(read[column]):
+                    modality.prepare(read[column])
+            except BadCell as error:
+                raise Wrong(str(error), row, column) from None
+        return read
+
+    def rows(self, jobs: Sequence[dict[str, Any]], which: str = "read") -> Rows:
+        """The rows of all jobs, one after the other."""
+        from sensorium.inference import Rows
+
+        every = [read for job in jobs for read in job[which]]
+        columns = [c for c in self.model.columns if any(c in read for read in every)]
+        return Rows.of_read(self.model.network, {c: [read.get(c) for read in every] for c in columns}, len(every))
+
+    # --- verbs --------------------------------------------------------------------------------------------------------
+
+    def embed(self, jobs: Sequence[dict[str, Any]], seen: Sequence[str] | None = None, size: int | None = None) -> list[Any]:
+        """Each job's vectors [rows, size] of length 1, turned as the index's are where there is one, and how many tokens were read."""
+        from sensorium.search.store import turned
+
+        rows = self.rows(jobs)
+        gists = rows.gists(seen)
+        if self.index is not None:
+            gists = turned(gists, self.index.store.turn[:, : size or None])
+        elif size not in (None, gists.shape[1]):
+            raise UserError(f"This model's vectors have {gists.shape[1]} dimensions, and which of them matter most only an index says. Serve one with it to have {size}.")
+        tokens = read_tokens(rows)
+        return [{"vectors": np.ascontiguousarray(part), "tokens": int(count.sum())} for part, count in zip(split(gists, jobs), split(tokens, jobs), strict=True)]
+
+    def predict(self, jobs: Sequence[dict[str, Any]], column: str, seen: Sequence[str] | None = None, coverage: float | None = None) -> list[Any]:
+        """Each job's answers, a mapping a row."""
+        options = {} if coverage is None else {"coverage": coverage}
+        rows = self.rows(jobs)
+        said, tokens = self.model.predict(rows, column, seen, **options).to_pylist(), read_tokens(rows)
+        return [{"answers": part, "tokens": int(count.sum())} for part, count in zip(split(said, jobs), split(tokens, jobs), strict=True)]
+
+    def generate(self, jobs: Sequence[dict[str, Any]], column: str, seen: Sequence[str] | None = None, samples: int = 1, generator: str | None = None,
+                 seed: int | None = None, **options: Any) -> list[Any]:
+        """Each job's cells, a list of samples a row; new ones each time where no seed is given."""
+        rows, seed = self.rows(jobs), secrets.randbelow(2**31) if seed is None else seed
+        if column in self.model.network.drawn_columns:
+            said = list(self.model.draw(rows, column, seen, seed, samples, None, generator, **options))
+        else:
+            cells = self.model.generate(rows, column, seen, seed, samples=samples, generator=generator, **options)
+            said = [[cell] for cell in cells]
+        return [{"cells": part, "tokens": int(count.sum())} for part, count in zip(split(said, jobs), split(read_tokens(rows), jobs), strict=True)]
+
+    def search(self, jobs: Sequence[dict[str, Any]], among: str | None = None, k: int = 10, condition: str | None = None,
+               weights: dict[str, float] | None = None) -> list[Any]:
+        """Each job's rows, nearest first."""
+        if self.index is None:
+            raise UserError("This server has no index to search in. Make one with: sensorium index RUN TABLE --out INDEX, and start: sensorium serve RUN INDEX")
+        query = self.rows(jobs)
+        barred = [{**job, "barred": job["barred"] or [{} for _ in job["rows"]]} for job in jobs]
+        without = self.rows(barred, "barred") if any(job["barred"] for job in jobs) else None
+        found = [table.to_pylist() for table in self.index.search_rows(query, among=among, k=k, condition=condition, without=without, weights=weights)]
+        return split(found, jobs)
+
+    def explain(self, jobs: Sequence[dict[str, Any]], column: str, seen: Sequence[str] | None = None, seed: int = 0, cells: Sequence[Any] | None = None) -> list[Any]:
+        """Each job's explanations, ``Why`` as JSON, with the nearest rows of the index."""
+        rows = self.rows(jobs)
+        given = None if cells is None else list(cells)
+        if given is None and column not in self.model.network.drawn_columns:
+            given = self.model.answers(rows, column, seen, seed).cells
+        whys = [why.to_json() if why is not None else None for why in self.model.explain(rows, column, given, seen, seed=seed)]
+        for number, why in enumerate(whys):
+            if why is not None:
+                why["answer"] = given[number] if given is not None else None
+        if self.index is not None:
+            shown = [c for c in self.index.store.about["columns"] if c != column and (seen is None or c in seen)]
+            for why, near in zip(whys, self.near(rows, column, shown, given), strict=True):
+                if why is not None:
+                    why["index"] = near
+        return split(whys, jobs)
+
+    def near(self, rows: Rows, column: str, shown: Sequence[str], answers: Sequence[Any] | None) -> list[dict[str, Any]]:
+        """For each row the nearest of the index by some columns: of the answer's class and of others where the column is one of its plain cells."""
+        from sensorium.search.store import turned
+
+        found = []
+        for number, table in enumerate(self.index.nearest(turned(rows.gists(shown), self.index.store.turn), None, LOOKED)):
+            lines = table.select([c for c in ("row", "score", column) if c in table.column_names]).to_pylist()
+            if column not in table.column_names or answers is None:
+                found.append({"nearest": lines[:NEAR], "contrast": []})
+                continue
+            same = [line for line in lines if line[column] == answers[number]]
+            other = [line for line in lines if line[column] is not None and line[column] != answers[number]]
+            found.append({"nearest": same[:NEAR], "contrast": other[:NEAR]})
+        return found
+
+    def surprise(self, jobs: Sequence[dict[str, Any]]) -> list[Any]:
+        """How little each row's cells go together, a mapping a row."""
+        return split(self.model.surprise(self.rows(jobs)).to_pylist(), jobs)
+
+
+def split(said: Any, jobs: Sequence[dict[str, Any]]) -> list[Any]:
+    """What was said of all rows, by job."""
+    result, at = [], 0
+    for job in jobs:
+        result.append(said[at : at + len(job["rows"])])
+        at += len(job["rows"])
+    return result
+
+
+def read_tokens(rows: Rows) -> np.ndarray:
+    """How many tokens the trunk reads of each row, [n]."""
+    count = np.zeros(rows.count, np.int64)
+    for part in rows.known.values():
+        count[part.index.cpu().numpy()] += part.mask.sum(1).cpu().numpy()
+    return count
+
+
+def begin(run: str, index: str | None, threads: int, device: str | None) -> tuple[dict[str, Any], Any]:
+    """In the child: load all, and say what it is."""
+    import torch
+
+    from sensorium.model import Model
+
+    torch.set_num_threads(threads)
+    model = Model.load(Path(run), device)
+    desk = Desk(model, None if index is None else model.open_index(Path(index)))
+    return desk.about(), desk
