@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,50 @@ def drawing_model(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
         return Model.fit(tiny_table(40), out=tmp_path_factory.mktemp("drawing"), epochs=3,
                          settings=[*TINY, "sample.generate=picture,curve,tone", "generator.flow.depth=1"])
+
+
+@pytest.fixture(scope="session")
+def shown() -> pa.Table:
+    """The table behind the served model."""
+    return tiny_table(40)
+
+
+@pytest.fixture(scope="session")
+def kept(drawing_model: Any, shown: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Folders of the run and its index, and the file of its table."""
+    import pyarrow.parquet as pq
+
+    from sensorium.model import Model
+
+    folder = tmp_path_factory.mktemp("served")
+    drawing_model.save(folder / "tiny")
+    Model.load(folder / "tiny").index(shown, folder / "index")
+    pq.write_table(shown, folder / "shown.parquet")
+    return folder / "tiny", folder / "index", folder / "shown.parquet"
+
+
+@pytest.fixture(scope="session")
+def started(kept: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """``started("--key-file", file)``: a server of the tiny model with more arguments; all end with the session."""
+    from served import Served
+
+    running: list[Any] = []
+
+    def start(*arguments: str, index: bool = True) -> Any:
+        run, rows, _ = kept
+        running.append(Served(str(run), *([str(rows)] if index else []), *arguments, log=tmp_path_factory.mktemp("log") / "log.jsonl"))
+        return running[-1]
+
+    yield start
+    for server in running:
+        if server.process.poll() is None:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def served(started: Callable[..., Any], kept: tuple[Path, Path, Path]) -> Any:
+    """A server with an index and a table. Not to be broken."""
+    return started("--table", str(kept[2]))
 
 
 @pytest.fixture

@@ -386,7 +386,12 @@ def serve(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")] = None,
 ) -> None:
     """Answer over HTTP: OpenAI's endpoints, Sensorium's own, and a page to look, ask and search."""
-    from sensorium.serve.app import Settings, serve
+    try:
+        from sensorium.serve.app import Settings, serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("sensorium"):
+            raise
+        raise UserError(f"Serving takes more packages ('{error.name}' is not there). Install them: pip install 'sensorium[serve]'") from error
 
     serve(Settings(run, index, table, host, port, allow_host or [], key_file, workers, fetch, deadline, device, batch))
 

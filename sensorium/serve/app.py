@@ -14,16 +14,26 @@ import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
 
 from sensorium import __version__
 from sensorium.core.errors import UserError
 from sensorium.data.table import Table
-from sensorium.serve.batcher import ROWS
-from sensorium.serve.guard import Guard, Limits
-
-if TYPE_CHECKING:
-    from sensorium.serve.server import Server
+from sensorium.serve import openai, own, page
+from sensorium.serve.batcher import ROWS, Batcher
+from sensorium.serve.guard import Guard, Limits, Refused
+from sensorium.serve.metrics import Metrics
+from sensorium.serve.process import Process
+from sensorium.serve.protocol import timed
+from sensorium.serve.server import Server
+from sensorium.serve.uploads import Uploads
+from sensorium.serve.worker import begin
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SHORTEST = 16
@@ -91,22 +101,6 @@ def keys_in(path: Path) -> tuple[bytes, ...]:
 
 def application(settings: Settings, **changed: Any) -> tuple[Any, Server]:
     """The ASGI application, routes behind the guard, and what they hold, which is to be started. ``changed``: limits that differ."""
-    try:
-        from fastapi import FastAPI, Request
-        from fastapi.exceptions import RequestValidationError
-        from fastapi.responses import Response
-        from starlette.exceptions import HTTPException
-    except ImportError as error:
-        raise needed() from error
-    from sensorium.serve import openai, own, page
-    from sensorium.serve.batcher import Batcher
-    from sensorium.serve.guard import Refused
-    from sensorium.serve.metrics import Metrics
-    from sensorium.serve.process import Process
-    from sensorium.serve.server import Server
-    from sensorium.serve.uploads import Uploads
-    from sensorium.serve.worker import begin
-
     limits, metrics = dataclasses.replace(limits_of(settings), **changed), Metrics()
     threads = max(1, (os.cpu_count() or 1) // settings.workers)
     arguments = (str(settings.run), None if settings.index is None else str(settings.index), threads, settings.device)
@@ -159,13 +153,6 @@ def serve(settings: Settings) -> None:
     if settings.workers < 1 or settings.batch < 1 or settings.seconds <= 0:
         raise UserError(f"--workers {settings.workers} --batch {settings.batch} --deadline {settings.seconds:g}: each is at least 1.")
     app, server = application(settings)
-    try:
-        import httptools  # noqa: F401
-        import uvicorn
-    except ImportError as error:
-        raise needed() from error
-    from sensorium.serve.protocol import timed
-
     bound = bind(settings.host, settings.port)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     more_files()
@@ -195,11 +182,6 @@ def fast_loop() -> Any:
     except ImportError:
         return None
     return uvloop.new_event_loop
-
-
-def needed() -> UserError:
-    """What to install."""
-    return UserError("Serving takes more packages. Install them: pip install 'sensorium[serve]'")
 
 
 def bind(host: str, port: int) -> socket.socket:

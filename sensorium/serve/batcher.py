@@ -158,7 +158,8 @@ class Batcher:
                     pause = min(5.0, 2 * pause)
                     continue
             with contextlib.suppress(TimeoutError):  # a process that dies while nobody asks is started again, too
-                await asyncio.wait_for(self.some.wait(), 1)
+                async with asyncio.timeout(1):  # unlike wait_for of Python 3.11 it never swallows that we are ended
+                    await self.some.wait()
             taken = self.take() if worker.alive else None
             if taken is not None:
                 await self._together(worker, *taken)

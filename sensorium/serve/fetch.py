@@ -38,7 +38,8 @@ async def fetch(address: str, seconds: float = SECONDS, most: int = MOST) -> byt
     held: list[socket.socket] = []
     task = asyncio.get_running_loop().run_in_executor(None, follow, address, time.monotonic() + seconds, most, stop, held)
     try:
-        return await asyncio.wait_for(asyncio.shield(task), seconds + 1)
+        async with asyncio.timeout(seconds + 1):
+            return await asyncio.shield(task)
     except TimeoutError as error:
         raise Unfetched(f"fetching it took more than {seconds:g} s") from error
     finally:
@@ -57,13 +58,13 @@ def follow(address: str, until: float, most: int, stop: threading.Event, held: l
         try:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request("GET", path, headers={"User-Agent": "sensorium", "Accept-Encoding": "identity", "Connection": "close"})
-            answer = connection.getresponse()
-            if answer.status in (301, 302, 303, 307, 308):
-                address = urljoin(address, answer.headers.get("Location", ""))
-                continue
-            if answer.status != 200:
-                raise Unfetched(f"the host answers with {answer.status}")
-            return body(answer, until, most, stop)
+            with connection.getresponse() as answer:
+                if answer.status in (301, 302, 303, 307, 308):
+                    address = urljoin(address, answer.headers.get("Location", ""))
+                    continue
+                if answer.status != 200:
+                    raise Unfetched(f"the host answers with {answer.status}")
+                return body(answer, until, most, stop)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unfetched("the host can't be reached" if time.monotonic() < until else "fetching it took too long") from error
         finally:

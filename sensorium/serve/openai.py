@@ -6,6 +6,7 @@ A run without a trunk that talks answers a chat by describing what it is shown: 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -136,8 +137,6 @@ def routes(server: Server) -> APIRouter:
         for number, one in enumerate(inputs):
             cells = text_row(one, asked.column) if isinstance(one, str) else part_row(one, asked.column)
             rows.append(await server.cells.row(cells, number, "input"))
-            if not rows[-1]:
-                raise Refused(400, f"Input {number} is empty.", "input", "input")
         said = await server.ask("embed", rows, size=asked.dimensions)
         vectors = said["vectors"].astype("<f4")
         data = [{"object": "embedding", "index": number, "embedding": vector.tolist() if asked.encoding_format == "float" else base64.b64encode(vector.tobytes()).decode()}
@@ -167,8 +166,6 @@ def routes(server: Server) -> APIRouter:
             raise Refused(400, "Pictures are not kept at an address here: ask for response_format=b64_json.", "response_format", "response_format")
         column = drawn("image", asked.column)
         row = await server.cells.row({place("text", "text"): asked.prompt}, 0, "prompt")
-        if not row:
-            raise Refused(400, "The prompt is empty.", "prompt", "prompt")
         count = min(asked.n or 1, DRAWN)
         options = asked.model_dump(include={"steps", "guidance", "generator"}, exclude_none=True)
         said = await draw(server, [row], column, None, count, asked.seed, **options)
@@ -191,13 +188,11 @@ def routes(server: Server) -> APIRouter:
         column = drawn("audio", asked.column)
         cells: dict[str, Any] = {place("text", "text"): asked.input, **voice_of(asked.voice)}
         row = await server.cells.row(cells, 0, "input")
-        if not row:
-            raise Refused(400, "The input is empty.", "input", "input")
         said = await draw(server, [row], column, list(row), 1, asked.seed)
         sound = said["cells"][0][0]
         if sound is None:
             raise Refused(500, "What was drawn is no sound.", "drawn")
-        return Response(as_sound(sound, asked.response_format), media_type=SOUNDS[asked.response_format])
+        return Response(await asyncio.to_thread(as_sound, sound, asked.response_format), media_type=SOUNDS[asked.response_format])
 
     def voice_of(voice: Any) -> dict[str, str]:
         """A voice is a class of a category column, whatever that is called."""
@@ -254,8 +249,6 @@ def routes(server: Server) -> APIRouter:
         server.cells.check(column)
         if not cells:  # the words are what is shown
             cells = await server.cells.row({place("text", "text"): words}, 0, "messages")
-        if not cells:
-            raise Refused(400, "The message is empty.", "messages", "messages")
         if column is not None and (not server.columns[column]["asked"] or server.columns[column]["drawn"]):
             raise Refused(400, f"'{column}' can't be said in words. Possible: {', '.join(c for c, a in server.columns.items() if a['asked'] and not a['drawn'])}.", "column", "column")
         texts = [c for c in server.columns_of("text", asked=True) if c not in cells]

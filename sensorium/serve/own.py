@@ -204,8 +204,6 @@ def routes(server: Server) -> APIRouter:
         query = await cells.row(asked.query, 0, "query")
         if asked.table_row is not None:
             query = {**await cells.row(of_table(asked.table_row, asked.seen), 0, "table_row"), **query}
-        if not query:
-            raise Refused(422, "The query is empty: give at least one cell.", "query", "query")
         without = [await cells.row(asked.without, 0, "without")] if asked.without else []
         found = await server.ask("search", [query], without, among=asked.among, k=asked.k, condition=asked.where or None, weights=asked.weights or None)
         return Found(rows=shown(found[0]))

@@ -97,7 +97,8 @@ class Process:
     async def _hear(self, seconds: float) -> Any:
         hearing = asyncio.get_running_loop().run_in_executor(self.threads, self.pipe.recv_bytes)
         try:
-            return unpack(await asyncio.wait_for(asyncio.shield(hearing), seconds))
+            async with asyncio.timeout(seconds):
+                return unpack(await asyncio.shield(hearing))
         except TimeoutError as error:
             self.stop()
             with contextlib.suppress(OSError, EOFError):

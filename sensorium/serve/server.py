@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import time
@@ -54,9 +55,7 @@ class Server:
         Raises:
             UserError: the model or its index can't be loaded.
         """
-        for worker in self.batcher.workers:
-            self.about = await worker.start()
-        await self.uploads.start()
+        self.about, *_ = await asyncio.gather(*(worker.start() for worker in self.batcher.workers), self.uploads.start())
         self.sheet = None if self.table is None else Sheet(self.table, self.columns)
         self.batcher.start()
 

@@ -35,8 +35,8 @@ class Uploads:
 
     async def start(self) -> None:
         """Begin all."""
+        await asyncio.gather(*(decoder.start() for decoder in self.decoders))
         for decoder in self.decoders:
-            await decoder.start()
             self.free.put_nowait(decoder)
 
     async def read(self, column: str, data: bytes) -> np.ndarray:

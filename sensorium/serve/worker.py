@@ -64,6 +64,9 @@ class Desk:
         for number, job in enumerate(message["jobs"]):
             try:
                 job["read"] = [self.read(cells, row) for row, cells in enumerate(job["rows"])]
+                empty = [row for row, read in enumerate(job["read"]) if not any(map(len, read.values()))]
+                if empty and message["verb"] in ("embed", "search"):
+                    raise Wrong("it holds nothing that could be looked at", empty[0])
                 job["barred"] = [self.read(cells, row) for row, cells in enumerate(job.get("without", ()))]
                 fine.append(number)
             except Wrong as wrong:
@@ -110,10 +113,13 @@ class Desk:
 
         rows = self.rows(jobs)
         gists = rows.gists(seen)
+        most = gists.shape[1] if self.index is None else self.index.store.turn.shape[1]
+        if size is not None and size > most:
+            raise UserError(f"Vectors of {size} dimensions are asked; they have {most}.")
         if self.index is not None:
             gists = turned(gists, self.index.store.turn[:, : size or None])
-        elif size not in (None, gists.shape[1]):
-            raise UserError(f"This model's vectors have {gists.shape[1]} dimensions, and which of them matter most only an index says. Serve one with it to have {size}.")
+        elif size not in (None, most):
+            raise UserError(f"This model's vectors have {most} dimensions, and which of them matter most only an index says. Serve one with it to have {size}.")
         tokens = read_tokens(rows)
         return [{"vectors": np.ascontiguousarray(part), "tokens": int(count.sum())} for part, count in zip(split(gists, jobs), split(tokens, jobs), strict=True)]
 

@@ -1,0 +1,138 @@
+"""Waiting requests: those of one kind go together, none gets another's answer, and whoever leaves or is late isn't asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sensorium.serve.batcher import Batcher, Broken, Full, Gone, Late
+from sensorium.serve.process import Died, Failed
+
+
+class Fake:
+    """A process that answers each row with itself, slowly; ``spoilt`` rows break it."""
+
+    name = "fake"
+
+    def __init__(self, seconds: float = 0.02) -> None:
+        self.seconds, self.heard, self.starts, self.alive, self.fatal = seconds, [], 1, True, False
+
+    async def start(self) -> None:
+        self.starts += 1
+        self.alive, self.fatal = True, False
+
+    async def ask(self, message: dict[str, Any], seconds: float) -> list[Any]:
+        self.heard.append((message["verb"], [job["rows"] for job in message["jobs"]]))
+        await asyncio.sleep(self.seconds)
+        if self.fatal:
+            self.alive = False
+            raise Died("fake")
+        if any("spoilt" in job["rows"] for job in message["jobs"]):
+            raise Failed("ValueError")
+        return [{"said": list(job["rows"])} for job in message["jobs"]]
+
+    def stop(self) -> None:
+        self.alive = False
+
+
+def run(test: Callable[[Batcher, Fake], Any], **given: Any) -> None:
+    async def inside() -> None:
+        fake = Fake()
+        batcher = Batcher([fake], **given)
+        batcher.start()
+        try:
+            await test(batcher, fake)
+        finally:
+            await batcher.stop()
+
+    asyncio.run(inside())
+
+
+def test_those_of_one_kind_go_together_and_each_gets_its_own() -> None:
+    async def test(batcher: Batcher, fake: Fake) -> None:
+        asked = [batcher.ask("embed" if n % 2 else "predict", {"column": n % 3}, {"rows": [n, -n]}, 5) for n in range(60)]
+        said = await asyncio.gather(*asked)
+        assert [answer["said"] for answer in said] == [[n, -n] for n in range(60)]
+        assert len(fake.heard) <= 7 and max(len(jobs) for _, jobs in fake.heard) >= 9
+
+    run(test)
+
+
+def test_no_more_rows_than_allowed_go_together_and_the_oldest_go_first() -> None:
+    async def test(batcher: Batcher, fake: Fake) -> None:
+        said = await asyncio.gather(*(batcher.ask("embed", {}, {"rows": [n] * 3}, 5) for n in range(20)), batcher.ask("embed", {}, {"rows": [99] * 50}, 5))
+        assert said[-1] == {"said": [99] * 50} and all(sum(map(len, jobs)) <= 8 or len(jobs) == 1 for _, jobs in fake.heard)
+        assert [jobs[0][0] for _, jobs in fake.heard] == sorted(jobs[0][0] for _, jobs in fake.heard)
+
+    run(test, rows=8)
+
+
+def test_one_that_is_to_be_alone_is() -> None:
+    async def test(batcher: Batcher, fake: Fake) -> None:
+        await asyncio.gather(*(batcher.ask("generate", {"seed": 1}, {"rows": [n]}, 5, alone=True) for n in range(5)))
+        assert [len(jobs) for _, jobs in fake.heard] == [1] * 5
+
+    run(test)
+
+
+def test_too_many_are_refused_with_a_time() -> None:
+    async def test(batcher: Batcher, fake: Fake) -> None:
+        said = await asyncio.gather(*(batcher.ask("embed", {}, {"rows": [n]}, 5) for n in range(30)), return_exceptions=True)
+        refused = [answer for answer in said if isinstance(answer, Full)]
+        assert len(refused) == 20 and all(full.seconds >= 1 for full in refused) and batcher.count == 0
+
+    run(test, waiting=10)
+
+
+def test_who_is_late_or_has_left_is_not_asked_for() -> None:
+    async def test(batcher: Batcher, fake: Fake) -> None:
+        fake.seconds = 0.3
+        first = asyncio.create_task(batcher.ask("embed", {}, {"rows": ["first"]}, 5))
+        await asyncio.sleep(0.05)
+        late = asyncio.create_task(batcher.ask("embed", {}, {"rows": ["late"]}, 0.1))
+        gone = asyncio.create_task(batcher.ask("embed", {}, {"rows": ["gone"]}, 5))
+        await asyncio.sleep(0.02)
+        gone.cancel()
+        begun = time.monotonic()
+        with pytest.raises(Late):
+            await late
+        assert time.monotonic() - begun < 0.2 and await first == {"said": ["first"]}
+        await batcher.ask("embed", {}, {"rows": ["last"]}, 5)
+        assert [rows for _, jobs in fake.heard for rows in jobs] == [["first"], ["last"]]
+
+    run(test)
+
+
+def test_one_that_breaks_the_model_breaks_no_other() -> None:
+    async def test(batcher: Batcher, fake: Fake) -> None:
+        said = await asyncio.gather(*(batcher.ask("embed", {}, {"rows": ["spoilt" if n == 3 else n]}, 5) for n in range(8)), return_exceptions=True)
+        assert isinstance(said[3], Broken) and [answer["said"] for n, answer in enumerate(said) if n != 3] == [[n] for n in range(8) if n != 3]
+
+    run(test)
+
+
+def test_who_was_asked_for_hears_that_the_process_died_and_the_next_are_answered() -> None:
+    async def test(batcher: Batcher, fake: Fake) -> None:
+        fake.fatal = True
+        with pytest.raises(Gone):
+            await batcher.ask("embed", {}, {"rows": [1]}, 5)
+        assert await batcher.ask("embed", {}, {"rows": [2]}, 5) == {"said": [2]} and fake.starts == 2
+
+    run(test)
+
+
+def test_what_waits_at_the_end_is_told() -> None:
+    async def inside() -> None:
+        fake = Fake(5)
+        batcher = Batcher([fake])
+        batcher.start()
+        asked = [asyncio.create_task(batcher.ask("embed", {"n": n}, {"rows": [n]}, 30)) for n in range(3)]
+        await asyncio.sleep(0.05)
+        await batcher.stop()
+        assert all(isinstance(answer, Gone) for answer in await asyncio.gather(*asked, return_exceptions=True))
+
+    asyncio.run(inside())

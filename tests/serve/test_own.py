@@ -1,0 +1,153 @@
+"""Our endpoints: they say what the model says in Python, of cells and of rows of the table."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from served import Served
+
+from sensorium.model import Model
+
+ROW = {"name": "a red bar", "width": 12.5}
+
+
+def file_of(cell: bytes) -> str:
+    return "data:application/octet-stream;base64," + base64.b64encode(cell).decode()
+
+
+def plain(found: pa.Table) -> list[dict[str, Any]]:
+    return [{name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in row.items()} for row in found.to_pylist()]
+
+
+def same(said: Any, own: Any) -> bool:
+    """Whether two answers are the same but for rounding."""
+    if isinstance(own, dict):
+        return set(said) == set(own) and all(same(said[name], own[name]) for name in own)
+    if isinstance(own, list):
+        return len(said) == len(own) and all(map(same, said, own))
+    return abs(said - own) < 1e-3 * max(1, abs(own)) if isinstance(own, float) else said == own
+
+
+@pytest.mark.parametrize(("column", "coverage"), [("colour", None), ("colour", 0.8), ("width", None), ("width", 0.5), ("day", None), ("name", None)])
+def test_predictions_are_the_models(served: Served, drawing_model: Model, column: str, coverage: float | None) -> None:
+    rows = [ROW, {"name": "big blue circle"}, {}]
+    own = drawing_model.predict([{**row, column: None} for row in rows], column, **({} if coverage is None else {"coverage": coverage}))
+    assert same(served.post("/predict", rows=rows, column=column, coverage=coverage)["answers"], plain(own))
+
+
+def test_rows_of_the_table_are_asked_by_number(served: Served, drawing_model: Model, shown: pa.Table) -> None:
+    said = served.post("/predict", table_rows=[3, 12], column="colour", seen=["picture", "tone"])
+    assert same(said["answers"], plain(drawing_model.predict(shown.take([3, 12]), "colour", ["picture", "tone"])))
+    assert said["tokens"] > 4
+
+
+def test_files_come_as_data_urls_and_as_base64(served: Served, drawing_model: Model, shown: pa.Table) -> None:
+    cell = shown["picture"][5].as_py()
+    vectors = served.post("/embed", rows=[{"picture": file_of(cell)}, {"picture": {"base64": base64.b64encode(cell).decode()}}, {"tone": file_of(shown["tone"][0].as_py())}])["vectors"]
+    own = drawing_model.embed([{"picture": cell}, {"tone": shown["tone"][0].as_py()}])
+    assert np.allclose(vectors[0], vectors[1], atol=1e-5) and abs(np.dot(vectors[0], vectors[2]) - own[0] @ own[1]) < 1e-3
+
+
+@pytest.mark.parametrize(("column", "begins"), [("picture", "data:image/png;base64,"), ("tone", "data:audio/wav;base64,"), ("curve", None), ("name", None)])
+def test_cells_of_every_kind_are_generated(served: Served, column: str, begins: str | None) -> None:
+    given = {} if column == "name" else {"samples": 2, "seed": 7}
+    said = served.post("/generate", rows=[ROW], column=column, **given)["cells"]
+    assert len(said) == 1 and len(said[0]) == (1 if column == "name" else 2)
+    assert said[0][0].startswith(begins) if begins else isinstance(said[0][0], str if column == "name" else list)
+    assert said == served.post("/generate", rows=[ROW], column=column, **given)["cells"]
+    if column != "name":
+        assert said[0][0] != said[0][1] and said != served.post("/generate", rows=[ROW], column=column, samples=2)["cells"]
+
+
+def test_search_finds_what_the_index_finds(served: Served, kept: tuple) -> None:
+    index = Model.load(kept[0]).open_index(kept[1])
+    said = served.post("/search", query={"name": "a red bar"}, without={"name": "blue"}, where="width > 5", weights={"name": 2}, among="picture", k=4)
+    own = index.search({"name": "a red bar"}, among="picture", k=4, condition="width > 5", without={"name": "blue"}, weights={"name": 2})
+    assert same(said["rows"], plain(own)) and len(said["rows"]) == 4
+    assert served.post("/search", table_row=7, seen=["picture"], among="picture", k=1)["rows"][0]["score"] > 0.999
+
+
+def test_explanations_add_up_and_name_the_nearest_rows(served: Served) -> None:
+    why = served.post("/explain", table_rows=[4], column="colour", seen=["picture", "name"])["whys"][0]
+    assert abs(sum(why["shares"].values()) - (why["everything"] - why["nothing"])) < 1e-4 and set(why["shares"]) <= {"picture", "name"}
+    assert {line["colour"] for line in why["index"]["nearest"]} <= {why["answer"]} and why["answer"] not in {line["colour"] for line in why["index"]["contrast"]}
+
+
+def test_columns_and_their_ways_are_told(served: Served) -> None:
+    status, said, _ = served.ask("GET", "/columns")
+    assert status == 200 and said["columns"]["picture"] | {"tokens": 0} == {
+        "kind": "image", "media": True, "asked": True, "drawn": True, "searched": True, "generators": ["flow"], "ending": ".png", "classes": [], "tokens": 0}
+    assert said["index"]["rows"] == 40 and said["table"]["rows"] == 40 and said["columns"]["colour"]["classes"] == ["red", "blue", "green"]
+
+
+@pytest.mark.parametrize(("path", "body", "words"), [
+    ("/predict", {"rows": [ROW], "column": "color"}, "Did you mean 'colour'"),
+    ("/predict", {"rows": [{"colr": "x"}], "column": "name"}, "Unknown column 'colr'"),
+    ("/predict", {"rows": [], "column": "name"}, "No rows were given"),
+    ("/predict", {"rows": [ROW], "column": "picture"}, "drawn, not predicted"),
+    ("/predict", {"rows": [ROW, {"width": "wide"}], "column": "name"}, "Row 1, column 'width': "),
+    ("/predict", {"rows": [{"width": 10**400}], "column": "name"}, "Row 0, column 'width': infinite number"),
+    ("/predict", {"rows": [ROW], "column": "name", "extra": 1}, "extra"),
+    ("/predict", {"rows": [ROW] * 257, "column": "name"}, "rows"),
+    ("/predict", {"table_rows": [40], "column": "name"}, "rows 0 to 39"),
+    ("/predict", {"rows": [{"picture": "picture.png"}], "column": "name"}, "Row 0, column 'picture': a file comes as a data URL"),
+    ("/predict", {"rows": [{"picture": "/etc/passwd"}], "column": "name"}, "Row 0, column 'picture': a file comes as a data URL"),
+    ("/predict", {"rows": [{"picture": "data:image/png;base64,AAAA"}], "column": "name"}, "Row 0, column 'picture': "),
+    ("/predict", {"rows": [{"picture": "data:image/png;base64,%%%"}], "column": "name"}, "no base64"),
+    ("/embed", {"rows": [{}]}, "Row 0: it holds nothing"),
+    ("/embed", {"rows": [ROW], "size": 4000}, "dimensions"),
+    ("/generate", {"rows": [ROW] * 4, "column": "picture", "samples": 20}, "at most 64 cells"),
+    ("/generate", {"rows": [ROW], "column": "picture", "generator": "gan"}, "gan"),
+    ("/generate", {"rows": [ROW], "column": "colour", "samples": 2}, "one cell is said"),
+    ("/search", {"query": {}}, "holds nothing"),
+    ("/search", {"query": ROW, "where": "width >"}, "width"),
+    ("/search", {"query": ROW, "among": "width"}, "Unknown column to search among"),
+    ("/search", {"query": ROW, "weights": {"name": 0, "width": 0}}, "leave nothing"),
+    ("/surprise", {"rows": [ROW]}, "held out too few rows"),
+])  # fmt: skip
+def test_what_is_wrong_is_said(served: Served, path: str, body: dict, words: str) -> None:
+    status, said, _ = served.ask("POST", path, body)
+    assert status == 422 and words in said["error"]["message"], said
+
+
+def test_json_that_is_none_is_refused(served: Served) -> None:
+    for body in (b"{", b"[" * 100_000, b"\xff\xfe", b'{"rows": [{"name": NaN}], "column": "colour"', b"null"):
+        status, said, _ = served.ask("POST", "/predict", body)
+        assert status in (400, 422) and "Traceback" not in said["error"]["message"], said
+
+
+def test_rows_of_the_table_are_listed_and_chosen(served: Served, shown: pa.Table) -> None:
+    status, said, _ = served.ask("GET", "/table/rows?start=2&count=3")
+    assert status == 200 and said["total"] == 40 and [row["row"] for row in said["rows"]] == [2, 3, 4]
+    assert said["rows"][0]["cells"]["name"] == shown["name"][2].as_py() and said["rows"][0]["cells"]["picture"] is True
+    _, some, _ = served.ask("GET", "/table/rows?where=colour%20%3D%20%22red%22")
+    assert {row["cells"]["colour"] for row in some["rows"]} == {"red"} and some["total"] == shown["colour"].to_pylist().count("red")
+    assert served.ask("GET", "/table/rows?where=nothing")[0] == 422 and served.ask("GET", "/table/rows?count=1000")[0] == 422
+
+
+def test_files_of_cells_are_shown_and_can_run_nothing(served: Served, shown: pa.Table) -> None:
+    status, data, headers = served.ask("GET", "/table/file/3/picture")
+    assert status == 200 and data == shown["picture"][3].as_py() and headers["content-type"] == "image/png"
+    assert "sandbox" in headers["content-security-policy"] and headers["x-content-type-options"] == "nosniff"
+    for path in ("/table/file/40/picture", "/table/file/3/name", "/table/file/3/nothing", "/table/file/-1/picture", "/table/file/x/picture"):
+        assert served.ask("GET", path)[0] in (404, 422)
+
+
+def test_the_state_is_told(served: Served) -> None:
+    assert served.ask("GET", "/health")[:2] == (200, {"status": "ok"}) and served.ask("GET", "/ready")[0] == 200
+    served.post("/embed", rows=[ROW])
+    _, text, headers = served.ask("GET", "/metrics")
+    assert headers["content-type"].startswith("text/plain") and b'sensorium_requests_total{route="/embed",status="200"}' in text
+    assert b"red bar" not in text and b"red bar" not in served.log.read_bytes()
+
+
+def test_the_routes_are_described(served: Served) -> None:
+    _, said, _ = served.ask("GET", "/openapi.json")
+    assert {"/predict", "/embed", "/search", "/generate", "/explain", "/columns", "/v1/embeddings"} <= set(said["paths"])
+    assert served.ask("GET", "/docs")[0] == 200
+
+

@@ -1,0 +1,88 @@
+"""Children that answer messages: what they say arrives as it was, and whoever asks one that dies or hangs hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import decimal
+import os
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sensorium.core.errors import UserError
+from sensorium.serve.process import Died, Failed, Process
+from sensorium.serve.uploads import limit
+from sensorium.serve.wire import pack, unpack
+
+
+def begin(number: int) -> tuple[Any, Any]:
+    if number < 0:
+        raise UserError("a number below 0")
+
+    def answer(message: dict[str, Any]) -> Any:
+        match message["do"]:
+            case "die":
+                os._exit(3)
+            case "hang":
+                time.sleep(60)
+            case "break":
+                raise ValueError("secret words")
+            case "eat":
+                limit(1 << 28)
+                return np.ones(1 << 29, np.uint8).sum()
+        return {"number": number, "got": message}
+
+    return {"born": number}, answer
+
+
+def test_it_answers_dies_and_is_started_again() -> None:
+    async def test() -> None:
+        child = Process("child", begin, (3,))
+        try:
+            assert await child.start() == {"born": 3} and child.alive
+            array = np.arange(6, dtype=np.float32).reshape(2, 3)
+            said = await child.ask({"do": "", "array": array, "bytes": b"\x00\xff", "text": "ä"}, 10)
+            assert said["number"] == 3 and np.array_equal(said["got"]["array"], array) and said["got"]["bytes"] == b"\x00\xff"
+            with pytest.raises(Failed) as failed:
+                await child.ask({"do": "break"}, 10)
+            assert "secret" not in str(failed.value) and child.alive
+            for way, longest in (("die", 10.0), ("eat", 10.0), ("hang", 0.3)):
+                begun = time.monotonic()
+                with pytest.raises(Died):
+                    await child.ask({"do": way}, longest)
+                assert time.monotonic() - begun < 8 and not child.alive
+                with pytest.raises(Died):
+                    await child.ask({"do": ""}, 1)
+                await child.start()
+                assert (await child.ask({"do": ""}, 10))["number"] == 3
+        finally:
+            child.stop()
+        assert not child.alive
+
+    asyncio.run(test())
+
+
+def test_what_it_can_t_begin_with_is_said() -> None:
+    async def test() -> None:
+        child = Process("child", begin, (-1,))
+        with pytest.raises(UserError, match="a number below 0"):
+            await child.start()
+        child.stop()
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("array", [np.zeros((0, 3), np.float16), np.array(2.5, np.float32), np.arange(12).reshape(3, 4)[:, ::2], np.array([True, False]), np.arange(3, dtype=">i4")])
+def test_arrays_arrive_as_they_were(array: np.ndarray) -> None:
+    got = unpack(pack({"x": array}))["x"]
+    assert np.array_equal(got, array) and got.dtype == array.dtype and got.shape == array.shape
+
+
+def test_dates_and_decimals_arrive_as_json_would_write_them_and_objects_don_t() -> None:
+    assert unpack(pack([datetime.date(2020, 1, 2), datetime.datetime(2020, 1, 2, 3), decimal.Decimal("1.5"), np.float32(0.5)])) == ["2020-01-02", "2020-01-02T03:00:00", 1.5, 0.5]
+    for value in (object(), np.array(["x"], object), np.array(["x"])):
+        with pytest.raises(TypeError, match="can't be sent"):
+            pack(value)
