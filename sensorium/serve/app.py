@@ -107,7 +107,7 @@ def application(settings: Settings, **changed: Any) -> tuple[Any, Server]:
     workers = [Process(f"model-{n}", begin, arguments, ("sensorium.serve.preload",)) for n in range(settings.workers)]
     batcher = Batcher(workers, settings.batch, watch=metrics.batch)
     table = None if settings.table is None else Table.open(settings.table)
-    server = Server(re.sub(r"[^\w.-]", "-", settings.run.resolve().name), limits, metrics, batcher, Uploads(settings.run, 1 + settings.workers), table, settings.fetching)
+    server = Server(re.sub(r"[^\w.-]", "-", settings.run.resolve().name), limits, metrics, batcher, Uploads(settings.run, 1 + settings.workers), table, settings.fetching, settings.run)
     metrics.gauge("waiting", "Requests that wait for the model.", lambda: batcher.count)
     metrics.gauge("restarts", "Times that a model's process was started again.", lambda: sum(max(0, worker.starts - 1) for worker in workers))
 

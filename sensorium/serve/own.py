@@ -160,7 +160,7 @@ def routes(server: Server) -> APIRouter:
     @router.get("/columns", tags=["model"])
     async def columns() -> dict[str, Any]:
         """The model's columns, what can be asked of each, and what is known of the model and the index."""
-        return {"model": server.name, **server.about, "table": None if server.sheet is None else {"name": server.sheet.table.name, "rows": server.sheet.table.rows,
+        return {"model": server.name, **server.about, "report": (server.run / "report.html").is_file(), "table": None if server.sheet is None else {"name": server.sheet.table.name, "rows": server.sheet.table.rows,
                                                                                                  "columns": server.sheet.columns, "plain": server.sheet.plain}}
 
     @router.post("/embed", tags=["model"])

@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sensorium.data.media import sniff
@@ -25,7 +26,7 @@ class Server:
 
     Attributes:
         name: of the model, as clients call it. about: what the model's process says of itself (``worker.Desk.about``). begun: seconds since 1970.
-        table: what the page shows; sheet: its rows. fetching: whether web addresses in requests are fetched.
+        table: what the page shows; sheet: its rows. run: the model's folder. drawn_map: where rows lie, once that was asked. fetching: whether web addresses in requests are fetched.
     """
 
     name: str
@@ -35,7 +36,9 @@ class Server:
     uploads: Uploads
     table: Table | None
     fetching: bool
+    run: Path
     sheet: Sheet | None = None
+    drawn_map: list[Any] | None = None
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
     begun: int = dataclasses.field(default_factory=lambda: int(time.time()))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.data.media import sniff
@@ -31,7 +33,7 @@ class Sheet:
 
     def __init__(self, table: Table, columns: Mapping[str, Mapping[str, Any]]) -> None:
         self.table, self.known = table, columns
-        self.columns = [c for c in table.columns if c in columns] + [c for c in table.columns if c not in columns]
+        self.columns = sorted(table.columns, key=lambda c: (c not in columns, not columns.get(c, {}).get("media")))  # what is to be looked at first
         self.plain = [c for c in table.columns if not columns.get(c, {}).get("media") and not pa.types.is_binary(table.schema.field(c).type)]
         self.kept: pa.Table | None = None
 
@@ -79,6 +81,30 @@ class Sheet:
             raise KeyError(column)
         kind = (sniff(cell[:64]) or "").replace("video/webp-animated", "image/webp")
         return cell, kind if kind in SHOWN else "application/octet-stream"
+
+    def values(self, column: str) -> list[Any]:
+        """All rows' cells of a plain column, cut where long.
+
+        Raises:
+            KeyError: it isn't one.
+        """
+        if column not in self.plain or pa.types.is_nested(self.table.schema.field(column).type):
+            raise KeyError(column)
+        return [None if isinstance(cell, float) and cell != cell else brief(cell) for cell in self.cells().column(column).to_pylist()]
+
+    def corrected(self, column: str, cells: Mapping[int, str]) -> bytes:
+        """Rows with other cells of a column, as a Parquet file.
+
+        Raises:
+            KeyError: no such column or row. ValueError: cells that the column can't hold.
+        """
+        if column not in self.plain or not all(0 <= row < self.table.rows for row in cells):
+            raise KeyError(column)
+        taken, out = self.table.take(list(cells)), io.BytesIO()
+        place = taken.column_names.index(column)
+        values = pa.array(list(cells.values()), pa.string()).cast(taken.schema.field(column).type)
+        pq.write_table(taken.set_column(place, taken.schema.field(column), values), out)
+        return out.getvalue()
 
     def row(self, row: int, columns: Sequence[str] | None = None) -> dict[str, Any]:
         """One row's cells as the model may see them: files as bytes.

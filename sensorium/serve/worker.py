@@ -5,6 +5,7 @@ It knows verbs, rows and the model, nothing of HTTP. A request that is wrong is 
 
 from __future__ import annotations
 
+import io
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from sensorium.model import Model
     from sensorium.search.index import Index
 
+MAPPED = 64
+"""Leading dimensions of rows in which the two are sought that a map shows."""
 NEAR, LOOKED = 4, 64
 """Rows that are shown beside an explained answer, and the nearest ones that they are taken from."""
 
@@ -38,7 +41,7 @@ class Desk:
     def __init__(self, model: Model, index: Index | None) -> None:
         self.model, self.index = model, index
         self.verbs: dict[str, Callable[..., list[Any]]] = {
-            "embed": self.embed, "predict": self.predict, "generate": self.generate, "search": self.search, "explain": self.explain, "surprise": self.surprise}
+            "embed": self.embed, "predict": self.predict, "generate": self.generate, "search": self.search, "explain": self.explain, "surprise": self.surprise, "map": self.map}
 
     def about(self) -> dict[str, Any]:
         """What is known of the model: its columns, and what can be asked of them."""
@@ -159,9 +162,11 @@ class Desk:
         if given is None and column not in self.model.network.drawn_columns:
             given = self.model.answers(rows, column, seen, seed).cells
         whys = [why.to_json() if why is not None else None for why in self.model.explain(rows, column, given, seen, seed=seed)]
+        pictures = {c: rows.read[c] for c, modality in self.model.network.modalities.items() if name_of(modality) == "image" and c in rows.read}
         for number, why in enumerate(whys):
             if why is not None:
                 why["answer"] = given[number] if given is not None else None
+                why["pictures"] = {c: as_png(read[number]) for c, read in pictures.items() if c in why["parts"] and read[number] is not None}
         if self.index is not None:
             shown = [c for c in self.index.store.about["columns"] if c != column and (seen is None or c in seen)]
             for why, near in zip(whys, self.near(rows, column, shown, given), strict=True):
@@ -184,9 +189,34 @@ class Desk:
             found.append({"nearest": same[:NEAR], "contrast": other[:NEAR]})
         return found
 
+    def map(self, jobs: Sequence[dict[str, Any]]) -> list[Any]:
+        """Where each row of the index lies in the two directions in which rows differ most: its number, and both of 0 to 1."""
+        if self.index is None:
+            raise UserError("This server has no index, which a map is of.")
+        from sensorium.search.store import WHOLE
+
+        store = self.index.store
+        places = np.concatenate([np.array(part.vectors[WHOLE][:, :MAPPED]) for part in store.parts])
+        some = np.flatnonzero(~store.gone & np.concatenate([part.has[WHOLE] for part in store.parts]))
+        middle = places[some] - places[some].mean(0)
+        turn = np.linalg.eigh(middle.T @ middle)[1][:, :-3:-1]  # what all rows have in common is no direction in which they differ
+        flat = middle @ turn
+        low, high = np.quantile(flat, 0.001, axis=0), np.quantile(flat, 0.999, axis=0)
+        flat = ((flat - low) / (high - low).clip(1e-9)).clip(-0.05, 1.05).round(4)
+        return [[[int(row), float(x), float(y)] for row, (x, y) in zip(some, flat, strict=True)] for _ in jobs]
+
     def surprise(self, jobs: Sequence[dict[str, Any]]) -> list[Any]:
         """How little each row's cells go together, a mapping a row."""
         return split(self.model.surprise(self.rows(jobs)).to_pylist(), jobs)
+
+
+def as_png(pixels: np.ndarray) -> bytes:
+    """A picture as the model reads it, of which its parts are squares."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
 
 
 def split(said: Any, jobs: Sequence[dict[str, Any]]) -> list[Any]:

@@ -8,12 +8,26 @@ from importlib.resources import files
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from sensorium.core.errors import UserError
 from sensorium.serve.guard import Refused
 from sensorium.serve.server import Server
 
 TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "svg": "image/svg+xml"}
+
+REPORTED = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; media-src data:; frame-ancestors 'self'; sandbox allow-scripts"
+"""What a report may do: it is one file that holds all it shows."""
+
+Condition = Annotated[str | None, Query(max_length=4000)]
+
+
+class Corrections(BaseModel):
+    """Cells of one column that shall be others, by the numbers of their rows."""
+
+    model_config = ConfigDict(extra="forbid")
+    column: str
+    rows: Annotated[dict[int, str], Field(min_length=1, max_length=10_000)]
 
 
 def routes(server: Server) -> APIRouter:
@@ -44,15 +58,59 @@ def routes(server: Server) -> APIRouter:
         return static(name, request)
 
     @router.get("/table/rows")
-    async def rows(start: Annotated[int, Query(ge=0)] = 0, count: Annotated[int, Query(ge=1, le=200)] = 50,
-                   where: Annotated[str | None, Query(max_length=4000)] = None) -> dict[str, Any]:
-        """Some of the rows for which a condition holds, and how many there are."""
-        sheet = shown()
+    async def some(start: Annotated[int, Query(ge=0)] = 0, count: Annotated[int, Query(ge=1, le=200)] = 50, where: Condition = None,
+                   rows: Annotated[str | None, Query(max_length=4000, pattern=r"^[0-9]+(,[0-9]+)*$")] = None) -> dict[str, Any]:
+        """Some of the rows for which a condition holds, and how many there are; or those of some numbers."""
+        if rows is not None:
+            wanted = [int(row) for row in rows.split(",")]
+            if len(wanted) > 200 or max(wanted) >= shown().table.rows:
+                raise Refused(422, f"The table has rows 0 to {shown().table.rows - 1}, of which 200 are shown at once; asked: {len(wanted)}, up to {max(wanted)}.", "rows", "rows")
+            return {"total": len(wanted), "start": 0, "rows": await asyncio.to_thread(shown().lines, wanted)}
+        found = await chosen(where)
+        return {"total": len(found), "start": start, "rows": await asyncio.to_thread(shown().lines, found[start : start + count])}
+
+    @router.get("/table/numbers")
+    async def numbers(where: Condition = None) -> dict[str, Any]:
+        """The numbers of all rows for which a condition holds."""
+        return {"rows": await chosen(where)}
+
+    async def chosen(where: str | None) -> list[int]:
         try:
-            found = await asyncio.to_thread(sheet.numbers, where)
-            return {"total": len(found), "start": start, "rows": await asyncio.to_thread(sheet.lines, found[start : start + count])}
+            return await asyncio.to_thread(shown().numbers, where)
         except UserError as error:
             raise Refused(422, str(error), "where", "where") from None
+
+    @router.get("/table/column")
+    async def column(name: Annotated[str, Query(max_length=1000)]) -> dict[str, Any]:
+        """All rows' plain cells of a column."""
+        try:
+            return {"values": await asyncio.to_thread(shown().values, name)}
+        except KeyError:
+            raise Refused(404, "The table has no plain column of that name.", "column", "name") from None
+
+    @router.get("/table/map")
+    async def places() -> dict[str, Any]:
+        """Where each row of the index lies in the two directions in which rows differ most: its number, and both of 0 to 1."""
+        if server.drawn_map is None:
+            server.drawn_map = await server.ask("map", [{}])
+        return {"points": server.drawn_map, "columns": [] if server.sheet is None else server.sheet.plain}
+
+    @router.post("/table/corrections")
+    async def corrections(asked: Corrections) -> Response:
+        """Rows of the table with other cells of a column, as a Parquet file that ``fit`` takes."""
+        try:
+            data = await asyncio.to_thread(shown().corrected, asked.column, asked.rows)
+        except (KeyError, ValueError):
+            raise Refused(422, "The table has no such column or rows, or cells of that kind.", "column", "rows") from None
+        return Response(data, media_type="application/octet-stream", headers={"content-disposition": 'attachment; filename="corrections.parquet"'})
+
+    @router.get("/report")
+    async def report() -> Response:
+        """The report that the run's fit wrote, which may run its own scripts and reach nothing."""
+        path = server.run / "report.html"
+        if not path.is_file():
+            raise Refused(404, "This run has no report. Write one with: sensorium report RUN TABLE", "report")
+        return Response(await asyncio.to_thread(path.read_bytes), media_type=TYPES["html"], headers={"content-security-policy": REPORTED, "x-frame-options": "SAMEORIGIN"})
 
     @router.get("/table/file/{row}/{column:path}")
     async def cell(row: int, column: str) -> Response:
