@@ -36,8 +36,8 @@ class Cells:
             if name is not None and name not in self.columns:
                 raise Refused(422, f"Unknown column '{name[:80]}'.{did_you_mean(name[:80], self.columns)}", "column", param)
 
-    async def row(self, cells: Mapping[str, Any], number: int = 0, param: str = "rows") -> dict[str, Any]:
-        """One row, its files decoded; empty cells are left out.
+    async def row(self, cells: Mapping[str, Any], number: int = 0, param: str = "rows", strict: bool = True) -> dict[str, Any]:
+        """One row, its files decoded; empty cells are left out, and unless it is ``strict`` also those that can't be read.
 
         Raises:
             Refused: a column that isn't there, or a cell that can't be read; says which.
@@ -45,7 +45,7 @@ class Cells:
         row = {}
         for column, cell in cells.items():
             self.check(column, param=param)
-            if cell is None or cell == "":
+            if cell is None or (isinstance(cell, str) and not cell):
                 continue
             if not self.columns[column]["media"]:
                 row[column] = plain(cell, column, number, param)
@@ -53,6 +53,8 @@ class Cells:
             try:
                 row[column] = await self.read(column, await self.file(cell))
             except (Unreadable, Unfetched) as error:
+                if not strict:
+                    continue
                 raise Refused(422, f"Row {number}, column '{column}': {error}.", "cell", param) from None
         return row
 

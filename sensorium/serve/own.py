@@ -127,7 +127,7 @@ def routes(server: Server) -> APIRouter:
             cells.check(hidden)
         for number, row in enumerate(asked.rows):
             rows.append(await cells.row({c: cell for c, cell in row.items() if c != hidden}, number))
-        rows += [await cells.row(of_table(number, [c for c in server.columns if c != hidden and (asked.seen is None or c in asked.seen)]), place, "table_rows")
+        rows += [await cells.row(of_table(number, [c for c in server.columns if c != hidden and (asked.seen is None or c in asked.seen)]), place, "table_rows", strict=False)
                  for place, number in enumerate(asked.table_rows)]
         if not rows:
             raise Refused(422, "No rows were given: send them as 'rows', each its cells by column.", "rows", "rows")
@@ -166,13 +166,13 @@ def routes(server: Server) -> APIRouter:
     @router.post("/embed", tags=["model"])
     async def embed(asked: Embed) -> Vectors:
         """One vector for each row, from what it has of the seen columns."""
-        said = await server.ask("embed", await taken(asked), seen=asked.seen, size=asked.size)
+        said = await server.ask("embed", await taken(asked), strict=len(asked.rows), seen=asked.seen, size=asked.size)
         return Vectors(vectors=said["vectors"].tolist(), tokens=said["tokens"])
 
     @router.post("/predict", tags=["model"])
     async def predict(asked: Predict) -> Answers:
         """A column's cell for each row, how sure it is, and for numbers and dates an interval."""
-        said = await server.ask("predict", await taken(asked, asked.column), column=asked.column, seen=asked.seen, coverage=asked.coverage)
+        said = await server.ask("predict", await taken(asked, asked.column), strict=len(asked.rows), column=asked.column, seen=asked.seen, coverage=asked.coverage)
         return Answers(answers=shown(said["answers"]), tokens=said["tokens"])
 
     @router.post("/generate", tags=["model"])
@@ -181,7 +181,7 @@ def routes(server: Server) -> APIRouter:
         if asked.samples * max(1, len(asked.rows) + len(asked.table_rows)) > DRAWN:
             raise Refused(422, f"{asked.samples} samples of {len(asked.rows) + len(asked.table_rows)} rows: at most {DRAWN} cells are drawn for a request.", "samples", "samples")
         options = asked.model_dump(include={"generator", "steps", "guidance", "solver", "temperature", "top_p"}, exclude_none=True)
-        said = await draw(server, await taken(asked, asked.column), asked.column, asked.seen, asked.samples, asked.seed, **options)
+        said = await draw(server, await taken(asked, asked.column), asked.column, asked.seen, asked.samples, asked.seed, strict=len(asked.rows), **options)
         return Drawn(cells=shown(said["cells"]), tokens=said["tokens"])
 
     @router.post("/explain", tags=["model"])
@@ -189,12 +189,12 @@ def routes(server: Server) -> APIRouter:
         """Why a column is said as it is: each seen column's exact share, and what in it counted."""
         if len(asked.rows) + len(asked.table_rows) > 16:
             raise Refused(422, "At most 16 rows are explained for a request.", "rows", "rows")
-        return Whys(whys=shown(await server.ask("explain", await taken(asked, asked.column), column=asked.column, seen=asked.seen, seed=asked.seed)))
+        return Whys(whys=shown(await server.ask("explain", await taken(asked, asked.column), strict=len(asked.rows), column=asked.column, seen=asked.seen, seed=asked.seed)))
 
     @router.post("/surprise", tags=["model"])
     async def surprise(asked: Asked) -> Surprises:
         """How little the cells of each row go together."""
-        return Surprises(rows=shown(await server.ask("surprise", await taken(asked))))
+        return Surprises(rows=shown(await server.ask("surprise", await taken(asked), strict=len(asked.rows))))
 
     @router.post("/search", tags=["index"])
     async def search(asked: Search) -> Found:
@@ -203,7 +203,7 @@ def routes(server: Server) -> APIRouter:
         cells.check(asked.among, param="among")
         query = await cells.row(asked.query, 0, "query")
         if asked.table_row is not None:
-            query = {**await cells.row(of_table(asked.table_row, asked.seen), 0, "table_row"), **query}
+            query = {**await cells.row(of_table(asked.table_row, asked.seen), 0, "table_row", strict=False), **query}
         without = [await cells.row(asked.without, 0, "without")] if asked.without else []
         found = await server.ask("search", [query], without, among=asked.among, k=asked.k, condition=asked.where or None, weights=asked.weights or None)
         return Found(rows=shown(found[0]))
@@ -211,6 +211,6 @@ def routes(server: Server) -> APIRouter:
     return router
 
 
-async def draw(server: Server, rows: list[dict[str, Any]], column: str, seen: list[str] | None, samples: int, seed: int | None, **options: Any) -> dict[str, Any]:
+async def draw(server: Server, rows: list[dict[str, Any]], column: str, seen: list[str] | None, samples: int, seed: int | None, strict: int | None = None, **options: Any) -> dict[str, Any]:
     """Cells of a column; with a seed the same ones each time, whoever else asks."""
-    return await server.ask("generate", rows, alone=seed is not None, column=column, seen=seen, samples=samples, seed=seed, **options)
+    return await server.ask("generate", rows, alone=seed is not None, strict=strict, column=column, seen=seen, samples=samples, seed=seed, **options)

@@ -67,15 +67,17 @@ class Server:
         await self.batcher.stop()
         self.uploads.stop()
 
-    async def ask(self, verb: str, rows: Sequence[Mapping[str, Any]], without: Sequence[Mapping[str, Any]] = (), alone: bool = False, **options: Any) -> Any:
-        """What the model says; ``alone``: not with other requests.
+    async def ask(self, verb: str, rows: Sequence[Mapping[str, Any]], without: Sequence[Mapping[str, Any]] = (), alone: bool = False, strict: int | None = None,
+                  **options: Any) -> Any:
+        """What the model says; ``alone``: not with other requests. ``strict``: cells that can't be read are refused in so many rows, all by default, and count as
+        missing in those behind them.
 
         Raises:
             Refused: too much is asked, the request is wrong, or the model's process died.
         """
         given = {name: value for name, value in options.items() if value is not None}
         try:
-            said = await self.batcher.ask(verb, given, {"rows": list(rows), "without": list(without)}, self.limits.seconds, alone)
+            said = await self.batcher.ask(verb, given, {"rows": list(rows), "without": list(without), "strict": len(rows) if strict is None else strict}, self.limits.seconds, alone)
         except Full as full:
             raise Refused(429, "Too many requests wait. Try again.", "busy", headers={"Retry-After": str(round(full.seconds))}) from None
         except Late:

@@ -72,13 +72,13 @@ class Sheet:
         """A cell's file and its type, "application/octet-stream" for those that a browser isn't to open.
 
         Raises:
-            KeyError: there is none.
+            KeyError: there is no such cell, or it never holds files.
         """
-        if column not in self.columns or not 0 <= row < self.table.rows:
+        if column not in self.columns or column in self.plain or not 0 <= row < self.table.rows:
             raise KeyError(column)
         cell = next(iter(self.table.cells(self.table.take([row], [column]), column, True)))
         if not isinstance(cell, bytes):
-            raise KeyError(column)
+            return b"", ""
         kind = (sniff(cell[:64]) or "").replace("video/webp-animated", "image/webp")
         return cell, kind if kind in SHOWN else "application/octet-stream"
 

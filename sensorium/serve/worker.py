@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAPPED = 64
 """Leading dimensions of rows in which the two are sought that a map shows."""
 NEAR, LOOKED = 4, 64
-"""Rows that are shown beside an explained answer, and the nearest ones that they are taken from."""
+"""Rows that are shown beside an explained answer, not counting the row itself, and the nearest ones that they are taken from."""
 
 
 class Wrong(Exception):
@@ -61,12 +61,12 @@ class Desk:
         return {"columns": columns, "gist": network.to_gist.out_features, "index": index, "facts": facts, "surprise": list(network.usual)}
 
     def __call__(self, message: dict[str, Any]) -> list[dict[str, Any]]:
-        """One kind of jobs, each ``rows`` and perhaps ``without``; for each ``{"said": ..}`` or ``{"wrong": ..}``."""
+        """One kind of jobs, each ``rows``, of which the first ``strict`` must be readable, and perhaps ``without``; for each ``{"said": ..}`` or ``{"wrong": ..}``."""
         said: list[dict[str, Any]] = [{} for _ in message["jobs"]]
         fine: list[int] = []
         for number, job in enumerate(message["jobs"]):
             try:
-                job["read"] = [self.read(cells, row) for row, cells in enumerate(job["rows"])]
+                job["read"] = [self.read(cells, row, row < job["strict"]) for row, cells in enumerate(job["rows"])]
                 empty = [row for row, read in enumerate(job["read"]) if not any(map(len, read.values()))]
                 if empty and message["verb"] in ("embed", "search"):
                     raise Wrong("it holds nothing that could be looked at", empty[0])
@@ -84,8 +84,8 @@ class Desk:
                 said[number] = Wrong(str(error)).said
         return said
 
-    def read(self, cells: dict[str, Any], row: int) -> dict[str, np.ndarray]:
-        """A row's cells as they are read; files were decoded before."""
+    def read(self, cells: dict[str, Any], row: int, strict: bool = True) -> dict[str, np.ndarray]:
+        """A row's cells as they are read; files were decoded before. Those that can't be read are missing unless it is ``strict``."""
         read = {}
         for column, cell in cells.items():
             modality = self.model.network.modalities[column]
@@ -97,7 +97,9 @@ class Desk:
                 if column in read and len(read[column]):
                     modality.prepare(read[column])
             except BadCell as error:
-                raise Wrong(str(error), row, column) from None
+                if strict:
+                    raise Wrong(str(error), row, column) from None
+                read.pop(column, None)
         return read
 
     def rows(self, jobs: Sequence[dict[str, Any]], which: str = "read") -> Rows:
@@ -182,11 +184,11 @@ class Desk:
         for number, table in enumerate(self.index.nearest(turned(rows.gists(shown), self.index.store.turn), None, LOOKED)):
             lines = table.select([c for c in ("row", "score", column) if c in table.column_names]).to_pylist()
             if column not in table.column_names or answers is None:
-                found.append({"nearest": lines[:NEAR], "contrast": []})
+                found.append({"nearest": lines[: NEAR + 1], "contrast": []})
                 continue
             same = [line for line in lines if line[column] == answers[number]]
             other = [line for line in lines if line[column] is not None and line[column] != answers[number]]
-            found.append({"nearest": same[:NEAR], "contrast": other[:NEAR]})
+            found.append({"nearest": same[: NEAR + 1], "contrast": other[:NEAR]})
         return found
 
     def map(self, jobs: Sequence[dict[str, Any]]) -> list[Any]:

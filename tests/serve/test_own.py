@@ -42,6 +42,8 @@ def test_predictions_are_the_models(served: Served, drawing_model: Model, column
 def test_rows_of_the_table_are_asked_by_number(served: Served, drawing_model: Model, shown: pa.Table) -> None:
     said = served.post("/predict", table_rows=[3, 12], column="colour", seen=["picture", "tone"])
     assert same(said["answers"], plain(drawing_model.predict(shown.take([3, 12]), "colour", ["picture", "tone"])))
+    every = list(range(40))
+    assert same(served.post("/predict", table_rows=every, column="width")["answers"], plain(drawing_model.predict(shown, "width")))
     assert said["tokens"] > 4
 
 
@@ -133,6 +135,8 @@ def test_files_of_cells_are_shown_and_can_run_nothing(served: Served, shown: pa.
     status, data, headers = served.ask("GET", "/table/file/3/picture")
     assert status == 200 and data == shown["picture"][3].as_py() and headers["content-type"] == "image/png"
     assert "sandbox" in headers["content-security-policy"] and headers["x-content-type-options"] == "nosniff"
+    gap = next(row for row in range(40) if shown["picture"][row].as_py() is None)
+    assert served.ask("GET", f"/table/file/{gap}/picture")[0] == 204
     for path in ("/table/file/40/picture", "/table/file/3/name", "/table/file/3/nothing", "/table/file/-1/picture", "/table/file/x/picture"):
         assert served.ask("GET", path)[0] in (404, 422)
 

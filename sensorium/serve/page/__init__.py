@@ -119,6 +119,8 @@ def routes(server: Server) -> APIRouter:
             data, kind = await asyncio.to_thread(shown().file, row, column)
         except KeyError:
             raise Refused(404, "There is no file in this cell.", "cell") from None
+        if not data:
+            return Response(status_code=204)
         return Response(data, media_type=kind, headers={"cache-control": "private, max-age=3600", "content-security-policy": "default-src 'none'; sandbox"})
 
     def shown() -> Any:

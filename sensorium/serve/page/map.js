@@ -22,7 +22,7 @@ export function mapView() {
     const said = await get("/table/map");
     state.points = said.points;
     by.append(...said.columns.map(name => el("option", {}, name)));
-    const first = said.columns.find(name => columns()[name]?.kind === "category");
+    const classes = name => columns()[name]?.kind === "category" ? columns()[name].classes.length : 0, first = said.columns.filter(name => classes(name) > 1 && classes(name) <= PALETTE.length).sort((a, b) => classes(b) - classes(a))[0];
     if (first) { by.value = first; await colour(); }
     draw();
   }
@@ -62,7 +62,7 @@ export function mapView() {
     if (canvas.width !== Math.round(canvas.clientWidth * ratio)) { canvas.width = Math.round(canvas.clientWidth * ratio); canvas.height = Math.round(canvas.clientHeight * ratio); }
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
-    const size = Math.max(1.5, Math.min(5, 60 / Math.sqrt(state.points.length) * Math.sqrt(state.zoom)));
+    const size = Math.max(2, Math.min(8, 200 / Math.sqrt(state.points.length) * Math.sqrt(state.zoom)));
     pen.globalAlpha = state.points.length > 20000 ? 0.5 : 0.8;
     for (const point of state.points) {
       const [x, y] = place(point);

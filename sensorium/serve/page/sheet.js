@@ -53,7 +53,7 @@ export function sheetView() {
       const page = Math.floor(place / PAGE), line = state.pages.get(page)?.[place % PAGE];
       if (!line) tried(load)(page);
       const row = there.get(place);
-      if (row?.isConnected) continue;
+      if (row?.parentNode === body) continue;
       body.append(rowOf(place, line));
     }
   }

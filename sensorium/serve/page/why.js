@@ -10,7 +10,7 @@ export function drawWhy(why, column, row, cells) {
   const bars = el("table", { class: "bars" }, el("caption", {}, `From ${why.nothing.toFixed(2)} (nothing seen) to ${why.everything.toFixed(2)} (all of it): what each column had in that`),
     el("tbody", {}, shares.map(([name, one]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, bar(one / most)), el("td", { class: "number" }, `${one >= 0 ? "+" : ""}${one.toFixed(2)}`)))));
   const inside = shares.filter(([name]) => why.parts[name]?.names.length).map(([name]) => heat(name, why.parts[name], row, cells, why.pictures?.[name]));
-  return el("div", {}, el("h3", {}, "Why"), bars, inside, why.index ? near(why.index, column, why.answer) : null);
+  return el("div", {}, el("h3", {}, "Why"), bars, inside, why.index ? near(why.index, column, why.answer, row) : null);
 }
 
 function bar(length) {
@@ -51,9 +51,9 @@ function over(name, names, strong, row, read) {
   return el("div", { class: "stack" }, el("img", { src: read ?? fileOf(row, name), alt: `${name} of row ${row}, as the model reads it`, class: "large" }), picture);
 }
 
-function near(found, column, answer) {
-  const list = (words, lines) => lines.length ? [el("h4", {}, words), el("div", { class: "chips" }, lines.map(line => example(line, column)))] : [];
-  return el("div", { class: "near" }, list(found.contrast.length ? `Nearest rows, also ${answer}` : "Nearest rows", found.nearest), list("Nearest rows of others", found.contrast));
+function near(found, column, answer, row) {
+  const others = lines => lines.filter(line => line.row !== row).slice(0, 4), list = (words, lines) => lines.length ? [el("h4", {}, words), el("div", { class: "chips" }, lines.map(line => example(line, column)))] : [];
+  return el("div", { class: "near" }, list(found.contrast.length ? `Nearest rows, also ${answer}` : "Nearest rows", others(found.nearest)), list("Nearest rows of others", others(found.contrast)));
 }
 
 function example(line, column) {
