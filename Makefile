@@ -2,7 +2,7 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test slow benchmarks lock clean
+.PHONY: demo test slow browser benchmarks lock clean
 
 demo: .venv/ready
 	$(BIN)/sensorium demo
@@ -14,6 +14,10 @@ test: .venv/ready
 
 slow: .venv/ready
 	$(BIN)/pytest -m slow
+
+browser: .venv/ready
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { echo "Chromium was not found. Install it: apt-get install chromium"; exit 2; }
+	$(BIN)/pytest -m browser
 
 benchmarks: .venv/ready
 	$(BIN)/python -m benchmarks

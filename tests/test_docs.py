@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -66,7 +69,29 @@ def test_the_readme_runs(pets):
     assert (pets / "runs/copy/model.safetensors").is_file() and (pets / "runs/pets/report.html").is_file()
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs" and page.name != "add-a-modality.md"],
+def test_the_page_about_serving_runs(pets, tmp_path):
+    """Its index is made, its server started, its Python asks that."""
+    page = ROOT / "docs" / "serve.md"
+    (_, index), (_, code) = *blocks(page, "sh"), *blocks(page, "python")
+    program(pets, f"sh({index.strip()!r})")
+    command = re.search(r"^    sensorium (serve runs/pets .*)$", page.read_text(encoding="utf-8"), re.M)[1]
+    with open(tmp_path / "log", "w", encoding="utf-8") as log:
+        server = subprocess.Popen([sys.executable, "-m", "sensorium", *command.split(), "--port", "0"], cwd=pets, stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        port = re.search(r":(\d+)/", server.stdout.readline())[1]
+        told = subprocess.run([sys.executable, "-c", code.replace("8000", port)], capture_output=True, text=True, timeout=120, check=False)
+        assert told.returncode == 0 and "['pets']" in told.stdout, told.stderr
+        for path, body in re.findall(r"^    curl localhost:8000(\S+) .*? -d '(.*)'$", page.read_text(encoding="utf-8"), re.M):
+            request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body.encode(), {"content-type": "application/json"})
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                assert answer.status == 200 and json.loads(answer.read())
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+        server.stdout.close()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs" and page.name not in ("add-a-modality.md", "serve.md")],
                          ids=lambda page: page.stem)
 def test_a_page_runs(page, pets):
     """All its commands and its Python, in their order."""

@@ -150,6 +150,8 @@ def serve(settings: Settings) -> None:
     """
     if not (settings.run / "model.json").is_file():
         raise UserError(f"'{settings.run}' holds no model. A run's folder is wanted, as fit wrote it.")
+    if settings.index is not None and not (settings.index / "index.json").is_file():
+        raise UserError(f"'{settings.index}' holds no index. Make one with: sensorium index {settings.run} TABLE --out {settings.index}")
     if settings.workers < 1 or settings.batch < 1 or settings.seconds <= 0:
         raise UserError(f"--workers {settings.workers} --batch {settings.batch} --deadline {settings.seconds:g}: each is at least 1.")
     app, server = application(settings)

@@ -86,6 +86,11 @@ def test_the_sheet_shows_every_kind_of_cell(page: sync_api.Page, shown: pa.Table
     assert page.locator("#about").inner_text() == "tiny · 40 rows of shown"
     assert cell(page, 2, column_of(page, "name")).inner_text() == shown["name"][2].as_py()
     assert cell(page, 0, column_of(page, "curve")).locator("svg path").count() == 2 and cell(page, 0, column_of(page, "tone")).locator("button").count() == 1
+    page.set_viewport_size({"width": 700, "height": 700})
+    cell(page, 2, column_of(page, "curve")).click()  # columns beyond the window are reached, too
+    assert page.locator("#panel h2").inner_text() == "curve of row 2"
+    page.keyboard.press("Escape")
+    page.set_viewport_size({"width": 1300, "height": 800})
     page.locator(".grid").evaluate("grid => { grid.scrollTop = 1e6 }")
     page.wait_for_selector(".rows [data-place='39'] .cell")
     assert page.locator(".rows .row").count() < 30

@@ -41,5 +41,5 @@ export function field(words, input) {
 }
 
 export function share(value) {
-  return `${(100 * value).toFixed(value > 0.995 || value < 0.01 ? 1 : 0)} %`;
+  return value > 0.999 ? "over 99.9 %" : `${(100 * value).toFixed(value > 0.99 || value < 0.01 ? 1 : 0)} %`;
 }

@@ -59,7 +59,7 @@ export function mapView() {
   function draw() {
     const ratio = devicePixelRatio || 1, pen = canvas.getContext("2d");
     if (!canvas.clientWidth) return;
-    if (canvas.width !== Math.round(canvas.clientWidth * ratio)) { canvas.width = Math.round(canvas.clientWidth * ratio); canvas.height = Math.round(canvas.clientHeight * ratio); }
+    for (const [side, long] of [["width", canvas.clientWidth], ["height", canvas.clientHeight]]) if (canvas[side] !== Math.round(long * ratio)) canvas[side] = Math.round(long * ratio);
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
     const size = Math.max(2, Math.min(8, 200 / Math.sqrt(state.points.length) * Math.sqrt(state.zoom)));
