@@ -1,6 +1,6 @@
 """A model kept as safetensors and JSON, never pickle: written whole, read back with its hashes checked.
 
-    FOLDER/ model.json model.safetensors memory.safetensors
+    FOLDER/ model.json model.safetensors memory.safetensors domain.safetensors
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from safetensors.torch import load_file, save_file
 from sensorium.core.errors import UserError
 from sensorium.core.files import digest, whole
 from sensorium.data.schema import Schema
+from sensorium.layers.domain import Domain
 from sensorium.layers.memory import Memory
 from sensorium.network import Network, Unheeded
 from sensorium.train.build import make_modalities, make_network
 
 FORMAT = 6
-MEMORY = "memory.safetensors"
+MEMORY, DOMAIN = "memory.safetensors", "domain.safetensors"
 BESIDE = "baselines", "rows.npy", "report.html", "settings.json", "environment.json", "metrics.jsonl", "quarantine.jsonl"
 """What else of a run goes with its model, so that it can be measured and reported elsewhere."""
 
@@ -41,10 +42,16 @@ def write(folder: Path, network: Network, schema: Schema, settings: Mapping[str,
         write_tensors(known, {"known": memory.known, **{f"sketches.{c}": kept for c, kept in memory.sketches().items()},
                               **{f"tokens.{c}": tokens for c, (tokens, _) in told.items()},
                               **{f"have.{c}": have for c, (_, have) in told.items()}})
+    domain, far = network.domain, folder / DOMAIN
+    if domain is None:
+        far.unlink(missing_ok=True)
+    else:
+        write_tensors(far, {str(number): vectors for number, vectors in enumerate(domain.known.values())})
     described = {
         "format": FORMAT, "schema": schema.to_json(), "settings": settings, "facts": facts,
         "modalities": {column: m.state() for column, m in network.modalities.items()},
         "unheeded": {column: dataclasses.asdict(left) for column, left in network.unheeded.items()}, "usual": network.usual,
+        "domain": None if domain is None else {"levels": [[kind, domain.levels[kind]] for kind in domain.known], "sha256": digest(far)},
         "sha256": digest(weights),
         "finished": [column for column, m in network.modalities.items() if m.finished_by is not None],
         "memory": None if memory is None else {
@@ -89,6 +96,7 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
         network.unheeded = {column: Unheeded(tuple(left["columns"]), tuple(left["needed"]))
                             for column, left in described.get("unheeded", {}).items()}
         network.usual = {column: [float(level) for level in levels] for column, levels in described.get("usual", {}).items()}
+        network.domain = domain_of(folder / DOMAIN, described.get("domain"))
         network.memory = remembered(folder / MEMORY, described.get("memory"), network.to_gist.out_features)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError, OSError) as error:
         raise UserError(f"'{folder}' can't be read as a model: {error}") from error
@@ -107,6 +115,16 @@ def identity(folder: Path) -> str:
         return hashlib.sha256(f"{described['sha256']} {memory}".encode()).hexdigest()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{folder}' holds no model that can be read: {error}.") from error
+
+
+def domain_of(path: Path, how: Mapping[str, Any] | None) -> Domain | None:
+    """The known gists that were written to a file; a model whose file of them was removed does without."""
+    if how is None or not path.is_file():
+        return None
+    if digest(path) != how["sha256"]:
+        raise UserError(f"'{path}' isn't what was written: its SHA-256 differs. Copy it again, or remove it to do without.")
+    kept = load_file(path)
+    return Domain({kind: kept[str(number)] for number, (kind, _) in enumerate(how["levels"])}, dict(how["levels"]))
 
 
 def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> Memory | None:

@@ -1,18 +1,19 @@
 """How little a cell goes with the others of its row: what the network believes of each column, held against what is there.
 
 A picture's, sound's or text's gist is compared with the gist of the row's other columns; of a category, a number or a date the loss is taken. Rows held out
-in training say what is usual.
+in training say what is usual. And how far what a row has lies from all that was learned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 from sensorium.data.batch import collate
 from sensorium.inference import ROWS, Rows
+from sensorium.layers.domain import HIGH, MIDDLE, Domain, distance
 from sensorium.layers.precision import autocast
 from sensorium.network import Encoded, Network, Unheeded
 
@@ -20,8 +21,6 @@ LEVELS = 101
 """Quantiles that say what is usual."""
 FEWEST = 10
 """Rows that can say it of a column."""
-MIDDLE, HIGH = 50, 90
-"""A cell that is as unusual as one in ten has the misfit 1, one that is as usual as any 0."""
 
 
 @torch.inference_mode()
@@ -52,6 +51,47 @@ def usual(found: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
     """The quantiles of what ``misfits`` found for rows held out, by column; none where too few rows have it."""
     held = {column: values[np.isfinite(values)] for column, values in found.items()}
     return {column: np.quantile(values, np.linspace(0, 1, LEVELS)).round(5).tolist() for column, values in held.items() if len(values) >= FEWEST}
+
+
+def gists(network: Network, encoded: Mapping[str, Encoded], rows: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The rows that have them, by place, and their gists [those, gist]: of each column that is matched, and of all that a row has under the name ""."""
+    found = {}
+    if encoded:
+        there = torch.stack([e.place[rows] >= 0 for e in encoded.values()]).any(0).nonzero().squeeze(1)
+        found[""] = there, network.gists(encoded, list(encoded), rows[there]).float()
+    for column, part in encoded.items():
+        if part.gist is not None:
+            there = (part.place[rows] >= 0).nonzero().squeeze(1)
+            found[column] = there, part.gist[part.place[rows[there]]].float()
+    return {kind: (there, vectors) for kind, (there, vectors) in found.items() if len(there)}
+
+
+def domain(known: Sequence[Mapping[str, torch.Tensor]], held: Sequence[Mapping[str, torch.Tensor]]) -> Domain | None:
+    """What is known of training rows' gists, and how far those of rows held out lie from them; None where too few were.
+
+    Args:
+        known, held: parts of both, gists by kind.
+    """
+    whole = [{kind: torch.cat([part[kind] for part in parts if kind in part]) for kind in dict.fromkeys(kind for part in parts for kind in part)} for parts in (known, held)]
+    kinds = [kind for kind, vectors in whole[1].items() if len(vectors) >= FEWEST and kind in whole[0]]
+    levels = {kind: np.quantile(distance(whole[1][kind], whole[0][kind]).cpu().numpy(), np.linspace(0, 1, LEVELS)).round(5).tolist() for kind in kinds}
+    return Domain({kind: whole[0][kind].cpu() for kind in kinds}, levels) if kinds else None
+
+
+@torch.inference_mode()
+def away(rows: Rows) -> dict[str, np.ndarray]:
+    """How far the gists of all rows lie from those of training rows, by kind (see ``gists``): 0 is usual, 1 as far as one of ten; NaN where a row has none."""
+    network = rows.network
+    if network.domain is None:
+        return {}
+    encoded, result = rows.shown(network.columns), {kind: np.full(rows.count, np.nan) for kind in network.domain.known}
+    for some in torch.arange(rows.count, device=rows.device).split(ROWS):
+        with autocast(rows.precision, rows.device):
+            found = gists(network, encoded, some)
+        for kind, (there, vectors) in found.items():
+            if kind in result:
+                result[kind][some[there].cpu().numpy()] = network.domain.away(kind, vectors).cpu().numpy()
+    return result
 
 
 def told(network: Network) -> list[str]:

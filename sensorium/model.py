@@ -22,7 +22,7 @@ from sensorium.explain import Why, explain
 from sensorium.fill import fill, together
 from sensorium.inference import Answers, Rows
 from sensorium.layers.precision import usable
-from sensorium.misfit import of_rows
+from sensorium.misfit import away, of_rows
 from sensorium.modalities import Modality
 from sensorium.network import Network, slug
 from sensorium.report import Evaluation
@@ -295,20 +295,22 @@ class Model:
 
         Returns:
             ``surprise``, the largest of all columns, ``column``, whose that is, and one number for each column: 0 is usual, 1 as unusual as one of ten rows held
-            out in training, larger is odder; null where the row lacks the column or has nothing beside it.
+            out in training, larger is odder; null where the row lacks the column or has nothing beside it. ``away`` says how far what the row has lies from all that
+            was trained on, in the same measure, and ``away of`` the same of its texts, pictures, sounds and series alone: what is far is of another kind.
 
         Raises:
             UserError: the run held out no rows that could say what is usual.
         """
         if not self.network.usual:
             raise UserError("This run has held out too few rows to say what is usual: 20 are needed for validation. Fit it on more rows.")
-        parts = [of_rows(part) for part in self.windows(rows, None, note)]
-        each = {column: np.concatenate([part[column] for part in parts]) for column in parts[0]}
+        parts, far = zip(*((of_rows(part), away(part)) for part in self.windows(rows, None, note)), strict=True)
+        each, far = ({column: np.concatenate([part[column] for part in some]) for column in some[0]} for some in (parts, far))
         known = np.stack(list(each.values()), 1)
         most, some = np.where(np.isfinite(known), known, -np.inf), np.isfinite(known).any(1)
         names = [list(each)[place] if there else None for place, there in zip(most.argmax(1), some, strict=True)]
         return pa.table({"surprise": pa.array(np.where(some, most.max(1), np.nan), pa.float32(), from_pandas=True), "column": pa.array(names, pa.string()),
-                         **{f"of {column}": pa.array(values, pa.float32(), from_pandas=True) for column, values in each.items()}})
+                         **{f"of {column}": pa.array(values, pa.float32(), from_pandas=True) for column, values in each.items()},
+                         **{f"away of {kind}" if kind else "away": pa.array(values, pa.float32(), from_pandas=True) for kind, values in far.items()}})
 
     def distill(self, table: Any, column: str, *, out: str | Path | None = None, minutes: float | None = None, epochs: float | None = None, seed: int = 0,
                 resume: bool = False, settings: Mapping[str, Any] | Sequence[str] = (), quiet: bool = True,

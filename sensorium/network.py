@@ -20,6 +20,7 @@ from sensorium.core.parts import name_of
 from sensorium.data.batch import Batch
 from sensorium.data.sample import Plan
 from sensorium.generators import Generator, Said
+from sensorium.layers.domain import Domain
 from sensorium.layers.finisher import Finisher
 from sensorium.layers.memory import Memory, Recalled
 from sensorium.modalities import Cells, Modality
@@ -116,6 +117,7 @@ class Network(nn.Module):
         targets: columns the user wants predicted first of all.
         matches: whether training matches gists, so that they say something of one another.
         unheeded: for each asked column what its answer leaves out, as rows held out are answered no worse without it.
+        domain: gists of training rows, by which it is told how far others lie from them; None where too few rows were held out.
         usual: how little cells go with their rows' others in rows held out, quantiles by column: see ``misfit``.
         finishers: for drawn columns whose cells have more than their tokens say, what gives it back; none before training has ended.
         memory: gists and sketches of training rows, by which gists that are compared are refined, and what the rows say in short
@@ -140,6 +142,7 @@ class Network(nn.Module):
         self.matches = True
         self.unheeded: dict[str, Unheeded] = {}
         self.usual: dict[str, list[float]] = {}
+        self.domain: Domain | None = None
         self.memory: Memory | None = None
         self.width, self.summary, self.drop = width, summary, drop
         self.stem_of = {column: modality.shared() or slug(column, i) for i, (column, modality) in enumerate(modalities.items())}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 from conftest import TINY, tiny_table
+from PIL import Image
 
 from sensorium.core.errors import UserError
 from sensorium.misfit import LEVELS, usual
@@ -37,10 +40,10 @@ def test_wrong_cells_are_more_surprising_than_right_ones(learned: Model) -> None
     odd = found.column("of colour").to_numpy()
     better = (odd[wrong][:, None] > odd[~wrong]).mean()
     assert better > 0.9 and np.median(odd[wrong]) > 1 > np.median(odd[~wrong])
-    assert found.column_names == ["surprise", "column", *(f"of {c}" for c in learned.network.usual)]
+    assert found.column_names == ["surprise", "column", *(f"of {c}" for c in learned.network.usual), "away", *(f"away of {c}" for c in ("picture", "name", "curve", "tone"))]
     named = found.column("column").to_pylist()
     assert np.mean([name == "colour" for name, bad in zip(named, wrong, strict=True) if bad]) > 0.5
-    whole = np.stack([found.column(name).to_numpy() for name in found.column_names[2:]], 1)
+    whole = np.stack([found.column(name).to_numpy() for name in found.column_names if name.startswith("of ")], 1)
     assert np.allclose(found.column("surprise").to_numpy(), whole.max(1))
 
 
@@ -74,3 +77,42 @@ def test_the_command_prints_the_oddest_rows_and_writes_all(learned: Model, tmp_p
     done = subprocess.run([sys.executable, "-m", "sensorium", "surprise", str(tmp_path / "run"), str(tmp_path / "t.parquet"), "--out", str(tmp_path / "s.csv"), "-k", "3"],
                           capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0 and "colour" in done.stdout and (tmp_path / "s.csv").read_text().count("\n") == 31, done.stderr
+
+
+def foreign(rows: int = 40) -> pa.Table:
+    """Rows of another kind: noise for pictures and tones, words of another alphabet, curves that jump."""
+    rng = np.random.default_rng(3)
+
+    def picture() -> bytes:
+        out = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)).save(out, "PNG")
+        return out.getvalue()
+
+    def noise() -> bytes:
+        out = io.BytesIO()
+        soundfile.write(out, 0.5 * rng.normal(size=2000).clip(-1, 1), 8000, format="WAV")
+        return out.getvalue()
+
+    return pa.table({"picture": [picture() for _ in range(rows)], "tone": [noise() for _ in range(rows)],
+                     "curve": [(50 * rng.standard_cauchy((24, 2))).tolist() for _ in range(rows)]})
+
+
+def test_what_is_of_another_kind_is_far_away(learned: Model) -> None:
+    known, other = learned.surprise(tiny_table(60, seed=9, gaps=0.0)), learned.surprise(foreign())
+    for name in ("away", "away of picture", "away of tone"):
+        far, near = other.column(name).to_numpy(), known.column(name).to_numpy()
+        assert (far[:, None] > near).mean() > 0.9 and np.median(far) > 1 > np.median(near), name
+    gone = learned.surprise(pa.table({"colour": [None, "red"]}))
+    assert gone.column("away").null_count == 1 and gone.column("away of picture").null_count == 2
+
+
+def test_known_gists_are_kept_and_may_be_removed(learned: Model, tmp_path: Path) -> None:
+    learned.save(tmp_path / "run")
+    path, table = tmp_path / "run" / "domain.safetensors", tiny_table(5)
+    assert Model.load(tmp_path / "run").surprise(table).equals(learned.surprise(table))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"\x00" if whole[-1:] != b"\x00" else whole[:-1] + b"\x01")
+    with pytest.raises(UserError, match=r"domain\.safetensors' isn't what was written"):
+        Model.load(tmp_path / "run")
+    path.unlink()
+    assert "away" not in Model.load(tmp_path / "run").surprise(table).column_names

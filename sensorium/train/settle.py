@@ -17,7 +17,7 @@ import torch
 from sensorium.data.batch import Batch, collate
 from sensorium.data.order import spread
 from sensorium.data.prepare import Prepared
-from sensorium.misfit import misfits, told, usual
+from sensorium.misfit import domain, gists, misfits, told, usual
 from sensorium.network import Encoded, Network, Unheeded
 
 ROWS, FEWEST, JUDGES = 1000, 20, 40
@@ -31,6 +31,8 @@ SHARES = 0.25, 0.5, 0.75
 PART = 64
 FITTED = 256
 """Rows that say how well cells usually go together."""
+KNOWN = 512
+"""Training rows from which it is told how far others lie."""
 
 
 @torch.inference_mode()
@@ -55,6 +57,10 @@ def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
             if memory is not None and memory.shares.get(column):
                 memory.margins[column] = generator.margin(held.residuals(leaned=True)).tolist()
     network.usual = usual(together(network, parts))
+    if len(rows):
+        learned = encode(network, prepared, spread(prepared.rows["train"], KNOWN))
+        network.domain = domain(*([{kind: vectors for kind, (_, vectors) in gists(network, encoded, torch.arange(batch.rows, device=next(network.parameters()).device)).items()}
+                                   for batch, encoded in some] for some in (learned, parts)))
     if network.memory is not None:
         network.memory = network.memory.needed()
 
