@@ -167,6 +167,7 @@ def serve(settings: Settings) -> None:
 
     async def answer() -> None:
         try:
+            print(f"Loading '{server.name}' …", file=sys.stderr)
             await server.start()
             await Announced(uvicorn.Config(app, http=timed(), ws="none", lifespan="off", log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30,
                                            timeout_graceful_shutdown=30, proxy_headers=False, backlog=BACKLOG)).serve([bound])

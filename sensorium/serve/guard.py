@@ -101,7 +101,7 @@ class Guard:
             raise Refused(403, "Pages of other sites may not ask this server.", "origin")
         if self.limits.keys and scope["path"] not in OPEN and not self.knows(headers.get(b"authorization", b"")):
             raise Refused(401, "A key is wanted: 'Authorization: Bearer KEY', or as the password of any user.", "key", headers={"WWW-Authenticate": 'Basic realm="Sensorium"'})
-        if self.asking >= self.limits.asking:
+        if self.asking > self.limits.asking:
             raise Refused(429, "Too many requests are being answered. Try again.", "busy", headers={"Retry-After": "1"})
 
     def knows(self, given: bytes) -> bool:
@@ -137,19 +137,12 @@ class Turn:
             headers.setdefault(name, value)
         guard.asking += 1
         try:
-            guard.asking -= 1
             guard.let_in(self.scope, headers)
-            guard.asking += 1
+            await self.answer(headers)
         except Refused as refused:
-            guard.asking += 1
             await self.refuse(refused)
-        else:
-            try:
-                await self.answer(headers)
-            except Refused as refused:
-                await self.refuse(refused)
-            except Left:
-                self.status = self.status or 499
+        except Left:
+            self.status = self.status or 499
         finally:
             guard.asking -= 1
             guard.held -= self.size
