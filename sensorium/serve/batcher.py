@@ -46,14 +46,15 @@ class Broken(Exception):
     """An error of ours."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Waiting:
-    """One request: what it asks, until when, and where its answer is awaited."""
+    """One request: what it asks, until when, where its answer is awaited, since when, and whether a process was asked."""
 
     job: dict[str, Any]
     until: float
     answer: asyncio.Future
     since: float
+    taken: bool = False
 
     @property
     def wanted(self) -> bool:
@@ -126,6 +127,12 @@ class Batcher:
             return await one.answer
         finally:
             late.cancel()
+            queue = self.queues.get(kind)
+            if not one.taken and queue is not None and one in queue:  # who is late or has left keeps no place
+                queue.remove(one)
+                self.count -= 1
+                if not queue:
+                    del self.queues[kind], self.options[kind]
 
     def take(self) -> tuple[Kind, Mapping[str, Any], list[Waiting]] | None:
         """The next requests that are asked together."""
@@ -134,6 +141,7 @@ class Batcher:
             queue, taken, rows, options = self.queues[kind], [], 0, self.options[kind]
             while queue and (not taken or rows + len(queue[0].job["rows"]) <= self.most_rows):
                 one = queue.popleft()
+                one.taken = True
                 self.count -= 1
                 if one.wanted:
                     taken.append(one)
@@ -180,9 +188,12 @@ class Batcher:
                 log.error("%s failed: %s", kind[0], str(error) if isinstance(error, Failed) else type(error).__name__)
                 settle(taken, Broken())
                 return
-            for one in taken:  # which of them it was is found out by asking each alone
-                if one.wanted:
-                    await self._together(worker, kind, options, [one])
+            try:
+                for one in taken:  # which of them it was is found out by asking each alone
+                    if one.wanted:
+                        await self._together(worker, kind, options, [one])
+            finally:
+                settle(taken, Gone())
             return
         seconds = time.monotonic() - begun
         self.took += 0.1 * (seconds / len(taken) - self.took)

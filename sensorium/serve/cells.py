@@ -16,8 +16,8 @@ from sensorium.serve.uploads import Unreadable
 Read = Callable[[str, bytes], Awaitable[Any]]
 
 _DATA = re.compile(r"data:[\w.+/-]*(?:;[\w.+=-]+)*;base64,", re.IGNORECASE)
-LONGEST_TEXT = 1 << 20
-"""Characters of a text."""
+LONGEST_TEXT, DEEPEST = 1 << 20, 8
+"""Characters of a text, and lists in one another."""
 
 
 class Cells:
@@ -34,7 +34,7 @@ class Cells:
         """Refuse columns that the model doesn't know."""
         for name in names:
             if name is not None and name not in self.columns:
-                raise Refused(422, f"Unknown column '{name[:80]}'.{did_you_mean(name[:80], self.columns)}", "column", param)
+                raise Refused(422, f"Unknown column '{whole(name[:80])}'.{did_you_mean(name[:80], self.columns)}", "column", param)
 
     async def row(self, cells: Mapping[str, Any], number: int = 0, param: str = "rows", strict: bool = True) -> dict[str, Any]:
         """One row, its files decoded; empty cells are left out, and unless it is ``strict`` also those that can't be read.
@@ -90,17 +90,26 @@ def plain(cell: Any, column: str, number: int, param: str) -> Any:
     """A cell as JSON has it, if it can be sent on."""
     if isinstance(cell, str) and len(cell) > LONGEST_TEXT:
         raise Refused(422, f"Row {number}, column '{column}': {len(cell):,} characters, more than the limit of {LONGEST_TEXT:,}.", "cell", param)
+    try:
+        return whole(cell)
+    except RecursionError:
+        raise Refused(422, f"Row {number}, column '{column}': lists in lists, {DEEPEST} deep and more.", "cell", param) from None
+
+
+def whole(cell: Any, depth: int = 0) -> Any:
+    """A cell that can be sent on: text that UTF-8 can hold, numbers that have no place in 64 bits as ones that have, or as infinite ones, which no column takes.
+
+    Raises:
+        RecursionError: too many lists in one another.
+    """
+    if depth > DEEPEST:
+        raise RecursionError
     if isinstance(cell, str):
         return cell.encode("utf-8", "replace").decode()
-    return whole(cell)
-
-
-def whole(cell: Any) -> Any:
-    """Numbers that have no place in 64 bits as ones that have, or as infinite ones, which no column takes."""
     if isinstance(cell, int) and not -(2**63) <= cell < 2**63:
         return float(cell) if cell.bit_length() < 1000 else float("inf")
     if isinstance(cell, list):
-        return [whole(value) for value in cell]
+        return [whole(value, depth + 1) for value in cell]
     if isinstance(cell, dict):
-        return {str(name): whole(value) for name, value in cell.items()}
+        return {whole(str(name)): whole(value, depth + 1) for name, value in cell.items()}
     return cell

@@ -27,6 +27,8 @@ Scope, Message = dict[str, Any], dict[str, Any]
 Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+GRACE, UNREAD = 0.5, 30.0
+"""Seconds beyond those in which a request must be answered, for who is nearer to what takes long to say so; and until a client must have read on."""
 OPEN = frozenset({"/health"})
 """Paths that need no key."""
 POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: data:; connect-src 'self'; frame-src 'self'; "
@@ -158,12 +160,14 @@ class Turn:
         leaving = asyncio.create_task(self.leave())
         working = asyncio.create_task(self.work(body))
         try:
-            await asyncio.wait({leaving, working}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
+            await asyncio.wait({leaving, working}, timeout=self.guard.limits.seconds + GRACE, return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done() and not working.done():
                 raise Left
+            if not working.done():
+                raise Refused(503, f"It took longer than {self.guard.limits.seconds:g} s.", "deadline", headers={"Retry-After": "5"})
             try:
                 working.result()
-            except Refused:
+            except (Refused, Left):
                 raise
             except Exception as error:
                 log.error(json.dumps({"request": self.name, "error": where(error)}))
@@ -222,7 +226,11 @@ class Turn:
             message = {**message, "headers": [*message.get("headers", ()), *((name, value) for name, value in HEADERS if name not in own), (b"x-request-id", self.name.encode())]}
         elif message["type"] == "http.response.body":
             self.sent += len(message.get("body", b""))
-        await self.tell(message)
+        try:
+            async with asyncio.timeout(UNREAD):
+                await self.tell(message)
+        except TimeoutError:  # who doesn't read the answer doesn't hold a place
+            raise Left from None
 
     async def refuse(self, refused: Refused) -> None:
         """Answer with an error, if nothing was answered yet."""

@@ -22,7 +22,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from sensorium.serve.guard import Refused
-from sensorium.serve.own import DRAWN, draw
+from sensorium.serve.own import DRAWN, draw, few
 from sensorium.serve.server import Server, shown
 
 INPUTS = 256
@@ -48,7 +48,7 @@ class Embeddings(Body):
 
     input: str | list[Any]
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: Annotated[int | None, Field(ge=8)] = None
+    dimensions: Annotated[int | None, Field(ge=8, le=65_536)] = None
     column: str | None = None
 
 
@@ -81,13 +81,13 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     role: str
-    content: str | list[dict[str, Any]] | None = None
+    content: Annotated[str | list[dict[str, Any]] | None, few(256)] = None
 
 
 class Chat(Body):
     """``/v1/chat/completions``."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
+    messages: Annotated[list[Message], few(1000), Field(min_length=1)]
     stream: bool = False
     stream_options: dict[str, Any] | None = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
@@ -256,7 +256,7 @@ def routes(server: Server) -> APIRouter:
         lines, tokens = [], 0
         for name in wanted:
             if server.columns[name]["kind"] == "text":
-                options = {"temperature": asked.temperature or None, "top_p": asked.top_p if asked.temperature else None}
+                options = {"temperature": asked.temperature if asked.temperature and asked.temperature >= 0.001 else None, "top_p": asked.top_p if asked.temperature and asked.temperature >= 0.001 else None}
                 said = await draw(server, [cells], name, None, 1, None if asked.seed is None else abs(asked.seed), **options)
                 text = str(said["cells"][0][0])
             else:

@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from sensorium.core.errors import UserError
 from sensorium.serve.guard import Refused
 from sensorium.serve.metrics import TYPE
 from sensorium.serve.server import Server, shown
@@ -18,20 +17,47 @@ ROWS, DRAWN = 256, 64
 
 Row = dict[str, Any]
 
+COLUMNS = 4096
+"""Names of columns that a request may list."""
 
-class Asked(BaseModel):
-    """Rows to be asked about: given as cells, or by their numbers in the table that the server shows."""
+
+def few(most: int) -> BeforeValidator:
+    """Refuse what is too long before each of its parts is looked at, of which every wrong one would become an error of its own."""
+
+    def look(value: Any) -> Any:
+        if isinstance(value, list | dict) and len(value) > most:
+            raise ValueError(f"at most {most:,} are taken, not {len(value):,}")
+        return value
+
+    return BeforeValidator(look)
+
+
+class Strict(BaseModel):
+    """A request of which nothing is left aside."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def fields(cls, given: Any) -> Any:
+        """Not so many that each unknown one is told."""
+        if isinstance(given, dict) and len(given) > 64:
+            raise ValueError(f"{len(given):,} fields are more than there are")
+        return given
+
+
+class Asked(Strict):
+    """Rows to be asked about: given as cells, or by their numbers in the table that the server shows."""
+
     rows: Annotated[list[Row], Field(max_length=ROWS, description="Cells by column; files as data URLs or {\"base64\": …}.")] = []
     table_rows: Annotated[list[int], Field(max_length=ROWS, description="Rows of the table that the server shows.")] = []
-    seen: Annotated[list[str] | None, Field(description="The columns that are looked at; all but the asked one by default.")] = None
+    seen: Annotated[list[str] | None, few(COLUMNS), Field(description="The columns that are looked at; all but the asked one by default.")] = None
 
 
 class Embed(Asked):
     """Vectors of rows."""
 
-    size: Annotated[int | None, Field(ge=8, description="Dimensions; fewer than all only where the server has an index.")] = None
+    size: Annotated[int | None, Field(ge=8, le=65_536, description="Dimensions; fewer than all only where the server has an index.")] = None
 
 
 class Predict(Asked):
@@ -51,7 +77,7 @@ class Generate(Asked):
     steps: Annotated[int | None, Field(ge=1, le=200)] = None
     guidance: Annotated[float | None, Field(ge=0, le=20)] = None
     solver: str | None = None
-    temperature: Annotated[float | None, Field(ge=0, le=5)] = None
+    temperature: Annotated[float | None, Field(ge=0, le=5, description="Below 0.001 the likeliest is said.")] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
 
 
@@ -62,16 +88,18 @@ class Explain(Asked):
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
 
 
-class Search(BaseModel):
+Weight = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
+
+
+class Search(Strict):
     """Rows of the index near to a query of any columns."""
 
-    model_config = ConfigDict(extra="forbid")
     query: Row = {}
     table_row: Annotated[int | None, Field(description="Or a row of the table that the server shows.")] = None
-    seen: Annotated[list[str] | None, Field(description="The columns of that row which are looked at.")] = None
+    seen: Annotated[list[str] | None, few(COLUMNS), Field(description="The columns of that row which are looked at.")] = None
     without: Annotated[Row, Field(description="Cells of what shall not be found.")] = {}
     where: Annotated[str | None, Field(max_length=4000, description="A condition on the rows' plain cells, as year > 2015 and group = \"food\".")] = None
-    weights: Annotated[dict[str, float] | None, Field(description="How much each column of the query counts.")] = None
+    weights: Annotated[dict[str, Weight] | None, few(COLUMNS), Field(description="How much each column of the query counts.")] = None
     among: Annotated[str | None, Field(description="The column that is compared; all that a row has by default.")] = None
     k: Annotated[int, Field(ge=1, le=1000)] = 20
 
@@ -125,21 +153,22 @@ def routes(server: Server) -> APIRouter:
         cells.check(*(asked.seen or ()), param="seen")
         if hidden is not None:
             cells.check(hidden)
+        if not asked.rows and not asked.table_rows:
+            raise Refused(422, "No rows were given: send them as 'rows', each its cells by column.", "rows", "rows")
         for number, row in enumerate(asked.rows):
             rows.append(await cells.row({c: cell for c, cell in row.items() if c != hidden}, number))
-        rows += [await cells.row(of_table(number, [c for c in server.columns if c != hidden and (asked.seen is None or c in asked.seen)]), place, "table_rows", strict=False)
-                 for place, number in enumerate(asked.table_rows)]
-        if not rows:
-            raise Refused(422, "No rows were given: send them as 'rows', each its cells by column.", "rows", "rows")
-        return rows
+        found = await of_table(asked.table_rows, [c for c in server.columns if c != hidden and (not asked.seen or c in asked.seen)])
+        return rows + [await cells.row(row, place, "table_rows", strict=False) for place, row in enumerate(found)]
 
-    def of_table(number: int, columns: list[str] | None) -> dict[str, Any]:
+    async def of_table(numbers: list[int], columns: list[str]) -> list[dict[str, Any]]:
+        if not numbers:
+            return []
         if server.sheet is None:
             raise Refused(422, "This server shows no table: give the cells themselves, as 'rows'.", "table", "table_rows")
-        try:
-            return server.sheet.row(number, columns)
-        except UserError as error:
-            raise Refused(422, str(error), "row", "table_rows") from None
+        if not 0 <= min(numbers) <= max(numbers) < server.sheet.table.rows:
+            wrong = next(number for number in numbers if not 0 <= number < server.sheet.table.rows)
+            raise Refused(422, f"The table has rows 0 to {server.sheet.table.rows - 1}, not {wrong}.", "row", "table_rows")
+        return await server.look(server.sheet.rows, numbers, columns)
 
     @router.get("/health", tags=["server"])
     async def health() -> dict[str, str]:
@@ -189,7 +218,8 @@ def routes(server: Server) -> APIRouter:
         """Why a column is said as it is: each seen column's exact share, and what in it counted."""
         if len(asked.rows) + len(asked.table_rows) > 16:
             raise Refused(422, "At most 16 rows are explained for a request.", "rows", "rows")
-        return Whys(whys=shown(await server.ask("explain", await taken(asked, asked.column), strict=len(asked.rows), column=asked.column, seen=asked.seen, seed=asked.seed)))
+        rows = await taken(asked, asked.column)  # what is drawn is looked at with noises that hang on a row's place among all that are asked together
+        return Whys(whys=shown(await server.ask("explain", rows, alone=server.columns[asked.column]["drawn"], strict=len(asked.rows), column=asked.column, seen=asked.seen, seed=asked.seed)))
 
     @router.post("/surprise", tags=["model"])
     async def surprise(asked: Asked) -> Surprises:
@@ -201,9 +231,11 @@ def routes(server: Server) -> APIRouter:
         """The rows of the index that are nearest to a query of any columns."""
         cells = server.cells
         cells.check(asked.among, param="among")
+        cells.check(*(asked.seen or ()), param="seen")
         query = await cells.row(asked.query, 0, "query")
         if asked.table_row is not None:
-            query = {**await cells.row(of_table(asked.table_row, asked.seen), 0, "table_row", strict=False), **query}
+            row, = await of_table([asked.table_row], asked.seen or list(server.columns))
+            query = {**await cells.row(row, 0, "table_row", strict=False), **query}
         without = [await cells.row(asked.without, 0, "without")] if asked.without else []
         found = await server.ask("search", [query], without, among=asked.among, k=asked.k, condition=asked.where or None, weights=asked.weights or None)
         return Found(rows=shown(found[0]))
@@ -213,4 +245,6 @@ def routes(server: Server) -> APIRouter:
 
 async def draw(server: Server, rows: list[dict[str, Any]], column: str, seen: list[str] | None, samples: int, seed: int | None, strict: int | None = None, **options: Any) -> dict[str, Any]:
     """Cells of a column; with a seed the same ones each time, whoever else asks."""
+    if 0 < (options.get("temperature") or 0) < 0.001:
+        options["temperature"] = 0.0
     return await server.ask("generate", rows, alone=seed is not None, strict=strict, column=column, seen=seen, samples=samples, seed=seed, **options)

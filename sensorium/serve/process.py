@@ -63,9 +63,10 @@ class Process:
         self.starts += 1
         self.pipe, theirs = self.context.Pipe()
         self.child = self.context.Process(target=_run, args=(theirs, self.begin, self.arguments), daemon=True, name=self.name)
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self.threads, self.child.start)
-        theirs.close()
+        try:
+            await asyncio.get_running_loop().run_in_executor(self.threads, self.child.start)
+        finally:
+            theirs.close()
         kind, said = await self._hear(PATIENCE)
         if kind == "refused":
             raise UserError(said)
@@ -82,8 +83,7 @@ class Process:
             if not self.alive:
                 raise Died(self.name)
             try:
-                await asyncio.get_running_loop().run_in_executor(self.threads, self.pipe.send_bytes, pack(message))
-                kind, said = await self._hear(seconds)
+                kind, said = await self._hear(seconds, pack(message))
             except OSError as error:
                 self.stop()
                 raise Died(self.name) from error
@@ -94,8 +94,15 @@ class Process:
             raise Failed(said)
         return said
 
-    async def _hear(self, seconds: float) -> Any:
-        hearing = asyncio.get_running_loop().run_in_executor(self.threads, self.pipe.recv_bytes)
+    async def _hear(self, seconds: float, message: bytes | None = None) -> Any:
+        pipe = self.pipe
+
+        def exchange() -> bytes:
+            if message is not None:
+                pipe.send_bytes(message)
+            return pipe.recv_bytes()
+
+        hearing = asyncio.get_running_loop().run_in_executor(self.threads, exchange)
         try:
             async with asyncio.timeout(seconds):
                 return unpack(await asyncio.shield(hearing))
@@ -110,12 +117,13 @@ class Process:
 
     def stop(self) -> None:
         """End it now."""
-        if self.child is not None and self.child.pid is not None and self.child.is_alive():
+        pipe, self.pipe = self.pipe, None
+        if pipe is None:
+            return
+        if self.child.pid is not None:
             self.child.kill()
-        if self.pipe is not None and self.child is not None:
             self.child.join(5)
-            self.pipe, pipe = None, self.pipe
-            pipe.close()
+        pipe.close()
 
 
 class Failed(Exception):

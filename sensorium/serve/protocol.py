@@ -45,6 +45,12 @@ def timed(head: float = HEAD, body: float = BODY) -> type[HttpToolsProtocol]:
             self.heading = True
             self.expect(head)
 
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if self.heading:
+                super().on_header(name, value)
+            else:  # behind a body in pieces may stand more headers, which nobody reads and which have no end
+                self.transport.close()
+
         def on_headers_complete(self) -> None:
             self.heading, self.seen = False, 0
             self.expect(body)

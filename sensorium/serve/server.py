@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sensorium.core.errors import UserError
 from sensorium.data.media import sniff
 from sensorium.data.table import Table
 from sensorium.serve.batcher import Batcher, Broken, Full, Gone, Late
@@ -18,6 +20,9 @@ from sensorium.serve.guard import Limits, Refused
 from sensorium.serve.metrics import Metrics
 from sensorium.serve.sheet import Sheet
 from sensorium.serve.uploads import Uploads
+from sensorium.serve.wire import pack
+
+log = logging.getLogger("sensorium.serve")
 
 
 @dataclasses.dataclass
@@ -77,6 +82,10 @@ class Server:
         """
         given = {name: value for name, value in options.items() if value is not None}
         try:
+            pack(given)
+        except (TypeError, ValueError, OverflowError):
+            raise Refused(422, f"The options can't be read: {', '.join(given)}.", "request") from None
+        try:
             said = await self.batcher.ask(verb, given, {"rows": list(rows), "without": list(without), "strict": len(rows) if strict is None else strict}, self.limits.seconds, alone)
         except Full as full:
             raise Refused(429, "Too many requests wait. Try again.", "busy", headers={"Retry-After": str(round(full.seconds))}) from None
@@ -91,6 +100,18 @@ class Server:
             place += [f"column '{said['column']}'"] if said.get("column") else []
             raise Refused(422, (", ".join(place) + ": " if place else "") + said["wrong"], "cell" if place else "request", said.get("column"))
         return said["said"]
+
+    async def look(self, read: Callable[..., Any], *given: Any) -> Any:
+        """What is read of the table, beside all else.
+
+        Raises:
+            Refused: it can't be read; the log says why.
+        """
+        try:
+            return await asyncio.to_thread(read, *given)
+        except UserError as error:
+            log.error("the table can't be read: %s", error)
+            raise Refused(503, "The table can't be read just now. The server's log says why.", "table") from None
 
     def columns_of(self, kind: str, *, asked: bool = False) -> list[str]:
         """The columns of one kind, perhaps only those that can be asked; those that are searched alone first."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import decimal
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sensorium.core.errors import BadCell, UserError
+from sensorium.core.errors import BadCell
+from sensorium.data.cells import plain_cells
 from sensorium.data.media import sniff
 from sensorium.data.table import Table
 from sensorium.search.where import where
@@ -34,7 +37,7 @@ class Sheet:
     def __init__(self, table: Table, columns: Mapping[str, Mapping[str, Any]]) -> None:
         self.table, self.known = table, columns
         self.columns = sorted(table.columns, key=lambda c: (c not in columns, not columns.get(c, {}).get("media")))  # what is to be looked at first
-        self.plain = [c for c in table.columns if not columns.get(c, {}).get("media") and not pa.types.is_binary(table.schema.field(c).type)]
+        self.plain = [c for c in table.columns if not columns.get(c, {}).get("media") and not holds_bytes(table.schema.field(c).type)]
         self.kept: pa.Table | None = None
 
     def cells(self) -> pa.Table:
@@ -56,8 +59,10 @@ class Sheet:
     def lines(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Some rows: plain cells as they are, cut where long; of files whether there is one."""
         media = [c for c in self.columns if c not in self.plain]
-        plain = self.cells().take(pa.array(rows, pa.int64()))
-        lines = [{"row": row, "cells": {c: brief(cell) for c, cell in line.items()}} for row, line in zip(rows, plain.to_pylist(), strict=True)]
+        plain, lines = self.cells().take(pa.array(rows, pa.int64())), [{"row": row, "cells": {}} for row in rows]
+        for column in self.plain:
+            for line, cell in zip(lines, listed(plain.column(column)), strict=True):
+                line["cells"][column] = cell
         if media:
             for column, there in ((c, self.there(rows, c)) for c in media):
                 for line, one in zip(lines, there, strict=True):
@@ -90,7 +95,7 @@ class Sheet:
         """
         if column not in self.plain or pa.types.is_nested(self.table.schema.field(column).type):
             raise KeyError(column)
-        return [None if isinstance(cell, float) and cell != cell else brief(cell) for cell in self.cells().column(column).to_pylist()]
+        return listed(self.cells().column(column))
 
     def corrected(self, column: str, cells: Mapping[int, str]) -> bytes:
         """Rows with other cells of a column, as a Parquet file.
@@ -106,27 +111,46 @@ class Sheet:
         pq.write_table(taken.set_column(place, taken.schema.field(column), values), out)
         return out.getvalue()
 
-    def row(self, row: int, columns: Sequence[str] | None = None) -> dict[str, Any]:
-        """One row's cells as the model may see them: files as bytes.
+    def rows(self, rows: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Some rows' cells as the model may see them: files as bytes.
 
         Raises:
-            UserError: there is no such row.
+            UserError: the table can't be read.
         """
-        if not 0 <= row < self.table.rows:
-            raise UserError(f"The table has rows 0 to {self.table.rows - 1}, not {row}.")
-        names = [c for c in self.known if c in self.table.columns and (columns is None or c in columns)]
-        taken, cells = self.table.take([row], names), {}
+        names = [c for c in self.known if c in self.table.columns and c in columns]
+        taken, found = self.table.take(rows, names), [{} for _ in rows]
         for name in names:
-            cell = next(iter(self.table.cells(taken, name, bool(self.known[name]["media"]))))
-            if cell is not None and not isinstance(cell, BadCell):
-                cells[name] = cell
-        return cells
+            for row, cell in zip(found, self.table.cells(taken, name, bool(self.known[name]["media"])), strict=True):
+                if cell is not None and not isinstance(cell, BadCell):
+                    row[name] = cell
+        return found
+
+
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether cells of a type have bytes in them, which can't be shown as words."""
+    if pa.types.is_dictionary(kind):
+        return holds_bytes(kind.value_type)
+    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_binary_view(kind)
+    return binary or any(holds_bytes(kind.field(number).type) for number in range(kind.num_fields))
+
+
+def listed(column: pa.ChunkedArray) -> list[Any]:
+    """A column's cells as JSON can have them, cut where they are long; what can't be read is missing."""
+    return [None if isinstance(cell, BadCell) else brief(cell) for chunk in column.chunks for cell in plain_cells(chunk)]
 
 
 def brief(cell: Any) -> Any:
     """A cell, cut where it is long."""
+    if isinstance(cell, np.ndarray):
+        cell = cell.tolist()
     if isinstance(cell, str):
         return cell if len(cell) <= LONGEST else cell[:LONGEST] + "…"
+    if isinstance(cell, float) and not math.isfinite(cell):
+        return None
     if isinstance(cell, list):
-        return cell[:POINTS]
-    return cell.isoformat() if hasattr(cell, "isoformat") else cell
+        return [brief(one) for one in cell[:POINTS]]
+    if isinstance(cell, dict):
+        return {str(name): brief(one) for name, one in cell.items()}
+    if isinstance(cell, decimal.Decimal):
+        return float(cell)
+    return cell.isoformat() if hasattr(cell, "isoformat") else cell if isinstance(cell, bool | int | float | None) else str(cell)

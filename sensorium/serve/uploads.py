@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sensorium.serve.process import Died, Failed, Process
+from sensorium.serve.process import Died, Process
+
+log = logging.getLogger("sensorium.serve")
 
 MEMORY = 1 << 30
 """Bytes that a decoder may take beside what it began with."""
@@ -45,23 +48,26 @@ class Uploads:
         Raises:
             Unreadable: it can't be, or it takes too much.
         """
-        return await asyncio.shield(self._read(column, data))  # who leaves meanwhile doesn't break a decoder
-
-    async def _read(self, column: str, data: bytes) -> np.ndarray:
         decoder = await self.free.get()
-        try:
-            if not decoder.alive:
-                await decoder.start()
-            said = await decoder.ask({"column": column, "data": data}, self.seconds)
-        except Died as error:
-            raise Unreadable(f"to decode it takes more than {self.seconds:g} s, or more memory than a file may") from error
-        except Failed as error:
-            raise Unreadable("it can't be decoded") from error
-        finally:
-            self.free.put_nowait(decoder)
+        task = asyncio.create_task(self.decode(decoder, column, data))
+        said = await asyncio.shield(task)  # who leaves meanwhile doesn't break a decoder
         if "bad" in said:
             raise Unreadable(said["bad"])
         return said["read"]
+
+    async def decode(self, decoder: Process, column: str, data: bytes) -> dict[str, Any]:
+        """What a decoder makes of a file, ``{"read": ..}`` or ``{"bad": why}``; it is free afterwards."""
+        try:
+            if not decoder.alive:
+                await decoder.start()
+            return await decoder.ask({"column": column, "data": data}, self.seconds)
+        except Died:
+            return {"bad": f"to decode it takes more than {self.seconds:g} s, or more memory than a file may"}
+        except Exception as error:
+            log.error("a decoder failed: %s", type(error).__name__)
+            return {"bad": "it can't be decoded"}
+        finally:
+            self.free.put_nowait(decoder)
 
     def stop(self) -> None:
         """End all."""
@@ -74,6 +80,7 @@ def begin(run: str, memory: int) -> tuple[Any, Any]:
     import torch
 
     from sensorium.core.errors import BadCell
+    from sensorium.core.parts import name_of
     from sensorium.kept import read
 
     torch.set_num_threads(1)
@@ -83,8 +90,8 @@ def begin(run: str, memory: int) -> tuple[Any, Any]:
     def answer(message: dict[str, Any]) -> dict[str, Any]:
         try:
             return {"read": modalities[message["column"]].read(message["data"])}
-        except BadCell as error:
-            return {"bad": str(error)}
+        except BadCell as error:  # what a library says may hold addresses
+            return {"bad": str(error) if error.__cause__ is None else f"no {name_of(modalities[message['column']])} can be read from this file"}
 
     return None, answer
 

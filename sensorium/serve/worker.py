@@ -67,22 +67,29 @@ class Desk:
         for number, job in enumerate(message["jobs"]):
             try:
                 job["read"] = [self.read(cells, row, row < job["strict"]) for row, cells in enumerate(job["rows"])]
-                empty = [row for row, read in enumerate(job["read"]) if not any(map(len, read.values()))]
+                seen = message["options"].get("seen") or self.model.columns
+                empty = [row for row, read in enumerate(job["read"]) if not any(len(cell) for column, cell in read.items() if column in seen)]
                 if empty and message["verb"] in ("embed", "search"):
                     raise Wrong("it holds nothing that could be looked at", empty[0])
                 job["barred"] = [self.read(cells, row) for row, cells in enumerate(job.get("without", ()))]
                 fine.append(number)
             except Wrong as wrong:
                 said[number] = wrong.said
-        jobs = [message["jobs"][number] for number in fine]
+        self.answer(message, fine, said)
+        return said
+
+    def answer(self, message: dict[str, Any], which: Sequence[int], said: list[dict[str, Any]]) -> None:
+        """Put what is said of some jobs in its place; what is wrong is told to whom it concerns, which is found out by asking each alone."""
         try:
-            found = self.verbs[message["verb"]](jobs, **message["options"]) if jobs else []
-            for number, answer in zip(fine, found, strict=True):
+            found = self.verbs[message["verb"]]([message["jobs"][number] for number in which], **message["options"]) if which else []
+            for number, answer in zip(which, found, strict=True):
                 said[number] = {"said": answer}
         except UserError as error:
-            for number in fine:
-                said[number] = Wrong(str(error)).said
-        return said
+            if len(which) == 1:
+                said[which[0]] = Wrong(str(error)).said
+                return
+            for number in which:
+                self.answer(message, [number], said)
 
     def read(self, cells: dict[str, Any], row: int, strict: bool = True) -> dict[str, np.ndarray]:
         """A row's cells as they are read; files were decoded before. Those that can't be read are missing unless it is ``strict``."""
@@ -183,7 +190,7 @@ class Desk:
         found = []
         for number, table in enumerate(self.index.nearest(turned(rows.gists(shown), self.index.store.turn), None, LOOKED)):
             lines = table.select([c for c in ("row", "score", column) if c in table.column_names]).to_pylist()
-            if column not in table.column_names or answers is None:
+            if column not in table.column_names or answers is None or name_of(self.model.network.modalities[column]) != "category":
                 found.append({"nearest": lines[: NEAR + 1], "contrast": []})
                 continue
             same = [line for line in lines if line[column] == answers[number]]

@@ -107,6 +107,23 @@ def test_who_is_late_or_has_left_is_not_asked_for() -> None:
     run(test)
 
 
+def test_who_has_left_keeps_no_place() -> None:
+    async def test(batcher: Batcher, fake: Fake) -> None:
+        fake.seconds = 0.3
+        first = asyncio.create_task(batcher.ask("embed", {}, {"rows": ["first"]}, 5))
+        await asyncio.sleep(0.05)
+        left = [asyncio.create_task(batcher.ask("embed", {"n": n}, {"rows": ["left"]}, 5)) for n in range(4)]
+        await asyncio.sleep(0.02)
+        assert batcher.count == 4
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        assert batcher.count == 0 and not batcher.queues and not batcher.options
+        assert await batcher.ask("embed", {}, {"rows": ["next"]}, 5) == {"said": ["next"]} and await first == {"said": ["first"]}
+
+    run(test, waiting=4)
+
+
 def test_one_that_breaks_the_model_breaks_no_other() -> None:
     async def test(batcher: Batcher, fake: Fake) -> None:
         said = await asyncio.gather(*(batcher.ask("embed", {}, {"rows": ["spoilt" if n == 3 else n]}, 5) for n in range(8)), return_exceptions=True)

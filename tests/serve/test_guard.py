@@ -102,6 +102,17 @@ def test_slow_senders_are_hung_up_on_and_hurt_nobody(served: Served) -> None:
             one.close()
 
 
+def test_headers_behind_a_body_are_not_heard_out(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as one:
+        one.sendall(b"POST /predict HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n")
+        sent = 0
+        with pytest.raises(OSError):
+            while sent < 64 << 20:
+                one.sendall(b"".join(b"x%d: y\r\n" % n for n in range(5000)))
+                sent += 50_000
+        assert sent < 16 << 20
+
+
 def hung_up(one: socket.socket) -> bool:
     """Send one more byte, and see whether the server still listens."""
     try:

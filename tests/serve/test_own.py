@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -110,10 +113,47 @@ def test_columns_and_their_ways_are_told(served: Served) -> None:
     ("/search", {"query": ROW, "among": "width"}, "Unknown column to search among"),
     ("/search", {"query": ROW, "weights": {"name": 0, "width": 0}}, "leave nothing"),
     ("/surprise", {"rows": [ROW]}, "held out too few rows"),
+    ("/predict", {"rows": [ROW], "column": "name", "seen": [1] * 100_000}, "at most 4,096"),
+    ("/predict", {"rows": [ROW], "column": "name", **{f"x{n}": n for n in range(1000)}}, "more than there are"),
+    ("/search", {"query": ROW, "weights": {"name": 1e308}}, "weights"),
+    ("/search", {"query": ROW, "seen": ["nothing"]}, "Unknown column 'nothing'"),
+    ("/predict", {"rows": [{"curve": [[[[[[[[[[[1.0]]]]]]]]]]]}], "column": "name"}, "lists in lists"),
+    ("/predict", {"rows": [{"name": ["\ud800"]}], "column": "colour"}, "Row 0, column 'name': list is no text"),
+    ("/predict", {"rows": [{"\ud800": 1}], "column": "colour"}, "Unknown column '?'"),
+    ("/generate", {"rows": [ROW], "column": "picture", "solver": "\ud800"}, "The options can't be read"),
+    ("/embed", {"rows": [ROW], "size": 2**64}, "size"),
+    ("/embed", {"rows": [ROW], "seen": ["picture"]}, "Row 0: it holds nothing"),
+    ("/table/corrections", {"column": "curve", "rows": {"0": "x"}}, "no such column"),
+    ("/table/corrections", {"column": "width", "rows": {"0": "wide"}}, "no such column"),
 ])  # fmt: skip
 def test_what_is_wrong_is_said(served: Served, path: str, body: dict, words: str) -> None:
     status, said, _ = served.ask("POST", path, body)
     assert status == 422 and words in said["error"]["message"], said
+
+
+def test_a_temperature_next_to_nothing_is_none(served: Served) -> None:
+    for temperature in (1e-38, 1e-300):
+        assert served.post("/generate", rows=[ROW | {"name": None}], column="name", temperature=temperature) == served.post("/generate", rows=[ROW | {"name": None}], column="name", temperature=0)
+
+
+def test_one_request_s_fault_is_no_other_s(served: Served) -> None:
+    """While the model is busy a search with and one without anything that counts come together."""
+    busy = threading.Thread(target=served.ask, args=("POST", "/generate", {"rows": [ROW], "column": "picture", "samples": 32, "steps": 60}))
+    busy.start()
+    time.sleep(0.3)
+    asked = [{"query": {"name": "x", "width": 1.0}, "weights": {"name": 0}, "k": 1}, {"query": {"name": "x"}, "weights": {"name": 0}, "k": 1}]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        said = list(pool.map(lambda body: served.ask("POST", "/search", body)[0], asked))
+    busy.join()
+    assert said == [200, 422]
+
+
+def test_explanations_don_t_hang_on_who_else_asks(served: Served) -> None:
+    body = {"rows": [{"name": "a"}], "column": "picture", "seed": 1}
+    alone = served.post("/explain", **body)["whys"][0]["everything"]
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        said = list(pool.map(lambda other: served.post("/explain", **other)["whys"][0]["everything"], [body | {"rows": [{"name": "b"}]}, body, body]))
+    assert said[1] == pytest.approx(alone, abs=1e-6) == said[2]
 
 
 def test_json_that_is_none_is_refused(served: Served) -> None:

@@ -75,6 +75,21 @@ def test_what_it_can_t_begin_with_is_said() -> None:
     asyncio.run(test())
 
 
+def test_a_start_that_fails_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        child = Process("child", begin, (1,))
+        with monkeypatch.context() as patch:
+            patch.setattr(child.context.Process, "start", lambda self: (_ for _ in ()).throw(OSError(11, "no more processes")))
+            with pytest.raises(OSError, match="no more"):
+                await child.start()
+        assert not child.alive
+        assert await child.start() == {"born": 1}
+        child.stop()
+        child.stop()
+
+    asyncio.run(test())
+
+
 @pytest.mark.parametrize("array", [np.zeros((0, 3), np.float16), np.array(2.5, np.float32), np.arange(12).reshape(3, 4)[:, ::2], np.array([True, False]), np.arange(3, dtype=">i4")])
 def test_arrays_arrive_as_they_were(array: np.ndarray) -> None:
     got = unpack(pack({"x": array}))["x"]

@@ -7,11 +7,13 @@ import hashlib
 from importlib.resources import files
 from typing import Annotated, Any
 
+import pyarrow as pa
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sensorium.core.errors import UserError
 from sensorium.serve.guard import Refused
+from sensorium.serve.own import Strict, few
 from sensorium.serve.server import Server
 
 TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "svg": "image/svg+xml"}
@@ -22,12 +24,11 @@ REPORTED = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-in
 Condition = Annotated[str | None, Query(max_length=4000)]
 
 
-class Corrections(BaseModel):
+class Corrections(Strict):
     """Cells of one column that shall be others, by the numbers of their rows."""
 
-    model_config = ConfigDict(extra="forbid")
     column: str
-    rows: Annotated[dict[int, str], Field(min_length=1, max_length=10_000)]
+    rows: Annotated[dict[int, str], few(10_000), Field(min_length=1)]
 
 
 def routes(server: Server) -> APIRouter:
@@ -65,9 +66,9 @@ def routes(server: Server) -> APIRouter:
             wanted = [int(row) for row in rows.split(",")]
             if len(wanted) > 200 or max(wanted) >= shown().table.rows:
                 raise Refused(422, f"The table has rows 0 to {shown().table.rows - 1}, of which 200 are shown at once; asked: {len(wanted)}, up to {max(wanted)}.", "rows", "rows")
-            return {"total": len(wanted), "start": 0, "rows": await asyncio.to_thread(shown().lines, wanted)}
+            return {"total": len(wanted), "start": 0, "rows": await server.look(shown().lines, wanted)}
         found = await chosen(where)
-        return {"total": len(found), "start": start, "rows": await asyncio.to_thread(shown().lines, found[start : start + count])}
+        return {"total": len(found), "start": start, "rows": await server.look(shown().lines, found[start : start + count])}
 
     @router.get("/table/numbers")
     async def numbers(where: Condition = None) -> dict[str, Any]:
@@ -75,6 +76,7 @@ def routes(server: Server) -> APIRouter:
         return {"rows": await chosen(where)}
 
     async def chosen(where: str | None) -> list[int]:
+        await server.look(shown().cells)
         try:
             return await asyncio.to_thread(shown().numbers, where)
         except UserError as error:
@@ -84,7 +86,7 @@ def routes(server: Server) -> APIRouter:
     async def column(name: Annotated[str, Query(max_length=1000)]) -> dict[str, Any]:
         """All rows' plain cells of a column."""
         try:
-            return {"values": await asyncio.to_thread(shown().values, name)}
+            return {"values": await server.look(shown().values, name)}
         except KeyError:
             raise Refused(404, "The table has no plain column of that name.", "column", "name") from None
 
@@ -99,8 +101,8 @@ def routes(server: Server) -> APIRouter:
     async def corrections(asked: Corrections) -> Response:
         """Rows of the table with other cells of a column, as a Parquet file that ``fit`` takes."""
         try:
-            data = await asyncio.to_thread(shown().corrected, asked.column, asked.rows)
-        except (KeyError, ValueError):
+            data = await server.look(shown().corrected, asked.column, asked.rows)
+        except (KeyError, ValueError, TypeError, pa.ArrowException):
             raise Refused(422, "The table has no such column or rows, or cells of that kind.", "column", "rows") from None
         return Response(data, media_type="application/octet-stream", headers={"content-disposition": 'attachment; filename="corrections.parquet"'})
 
@@ -116,7 +118,7 @@ def routes(server: Server) -> APIRouter:
     async def cell(row: int, column: str) -> Response:
         """The file in a cell."""
         try:
-            data, kind = await asyncio.to_thread(shown().file, row, column)
+            data, kind = await server.look(shown().file, row, column)
         except KeyError:
             raise Refused(404, "There is no file in this cell.", "cell") from None
         if not data:

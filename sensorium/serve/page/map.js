@@ -28,10 +28,12 @@ export function mapView() {
   }
 
   async function colour() {
+    const wanted = by.value, { values } = wanted ? await get(`/table/column?name=${encodeURIComponent(wanted)}`) : {};
+    if (wanted !== by.value) return;
     state.colours = null;
     legend.replaceChildren();
-    if (by.value) {
-      const { values } = await get(`/table/column?name=${encodeURIComponent(by.value)}`), numeric = values.every(value => value === null || typeof value === "number");
+    if (wanted) {
+      const numeric = values.every(value => value === null || typeof value === "number");
       if (numeric && new Set(values).size > PALETTE.length) {
         const numbers = values.filter(value => value !== null).sort((a, b) => a - b), [low, high] = [numbers[Math.floor(0.02 * numbers.length)], numbers[Math.floor(0.98 * (numbers.length - 1))]];
         state.colours = values.map(value => value === null ? OTHER : `hsl(${Math.round(260 - 220 * Math.min(1, Math.max(0, (value - low) / (high - low || 1))))} 70% 45%)`);
@@ -119,6 +121,7 @@ export function mapView() {
     state.lasso = null;
     draw();
   });
+  canvas.addEventListener("pointercancel", () => { drag = null; state.lasso = null; draw(); });
   canvas.addEventListener("pointerleave", () => { tip.hidden = true; });
 
   function nearest([x, y]) {

@@ -15,8 +15,11 @@ export function closePanel() {
   if (before?.isConnected) before.focus();
 }
 
+let turn = 0;
+
 export async function openRow(row) {
-  const said = await get(`/table/rows?rows=${row}`), names = known.about.table.columns;
+  const mine = ++turn, said = await get(`/table/rows?rows=${row}`), names = known.about.table.columns;
+  if (mine !== turn) return;
   const first = names.find(name => columns()[name]?.kind === "image" && said.rows[0].cells[name]) ?? names[0];
   openPanel(row, first, said.rows[0].cells);
 }

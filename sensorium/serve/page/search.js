@@ -8,6 +8,7 @@ import { recorded } from "./record.js";
 
 export function searchView() {
   const { index } = known.about, given = {}, weights = {}, parts = {};
+  let turn = 0;
   const names = index.columns.filter(name => columns()[name]), results = el("div", { class: "results", "aria-live": "polite", "aria-label": "Found" });
   const among = el("select", {}, el("option", { value: "" }, "all that a row has"), index.among.map(name => el("option", { value: name }, name)));
   const where = el("input", { type: "search", placeholder: 'year > 2015 and group = "food"', spellcheck: false }), without = el("input", { type: "search", placeholder: "words of what shall not be found" });
@@ -58,8 +59,9 @@ export function searchView() {
     event?.preventDefault();
     const query = Object.fromEntries(Object.entries(given).filter(([, value]) => value)), counted = Object.fromEntries(Object.entries(weights).filter(([name]) => query[name]));
     if (!Object.keys(query).length) throw new Error("Type some words, or choose, drop or record a file.");
-    const text = names.find(name => columns()[name].kind === "text"), begun = performance.now();
+    const text = names.find(name => columns()[name].kind === "text"), begun = performance.now(), mine = ++turn;
     const said = await post("/search", { query, where: where.value.trim() || null, among: among.value || null, k: 48, without: without.value.trim() && text ? { [text]: without.value.trim() } : {}, weights: Object.keys(counted).length ? counted : null });
+    if (mine !== turn) return;
     results.replaceChildren(...said.rows.map(card));
     notice(`${said.rows.length} rows in ${Math.round(performance.now() - begun)} ms`);
   }

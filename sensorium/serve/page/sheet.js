@@ -39,7 +39,9 @@ export function sheetView() {
     state.asked.add(page);
     const turn = state.turn, start = page * PAGE;
     const asked = state.order ? `rows=${state.order.slice(start, start + PAGE).join(",")}` : `start=${start}&count=${PAGE}${state.where ? `&where=${encodeURIComponent(state.where)}` : ""}`;
-    const said = await get(`/table/rows?${asked}`);
+    let said;
+    try { said = await get(`/table/rows?${asked}`); }
+    catch (error) { state.asked.delete(page); throw error; }
     if (turn !== state.turn) return;
     state.pages.set(page, said.rows);
     draw();
@@ -47,8 +49,9 @@ export function sheetView() {
 
   function draw() {
     const first = Math.max(0, Math.floor(grid.scrollTop / HIGH) - BEYOND), last = Math.min(state.total, Math.ceil((grid.scrollTop + grid.clientHeight) / HIGH) + BEYOND);
-    const there = new Map([...body.children].map(row => [Number(row.dataset.place), row]));
+    const held = body.contains(document.activeElement) ? document.activeElement.closest(".row") : null, there = new Map([...body.children].map(row => [Number(row.dataset.place), row]));
     for (const [place, row] of there) if (place < first || place >= last || row.dataset.empty && state.pages.has(Math.floor(place / PAGE))) row.remove();
+    const gone = held && !held.isConnected;
     for (let place = first; place < last; place++) {
       const page = Math.floor(place / PAGE), line = state.pages.get(page)?.[place % PAGE];
       if (!line) tried(load)(page);
@@ -56,6 +59,7 @@ export function sheetView() {
       if (row?.parentNode === body) continue;
       body.append(rowOf(place, line));
     }
+    if (gone) body.querySelector(`[data-place='${state.at[0]}'] [data-column='${state.at[1]}']`)?.focus({ preventScroll: true });
   }
 
   function rowOf(place, line) {
@@ -95,11 +99,12 @@ export function sheetView() {
   }
 
   async function bySurprise() {
-    const rows = (await get(`/table/numbers${state.where ? `?where=${encodeURIComponent(state.where)}` : ""}`)).rows, found = [];
+    const turn = state.turn, rows = (await get(`/table/numbers${state.where ? `?where=${encodeURIComponent(state.where)}` : ""}`)).rows, found = [];
     sort.disabled = true;
     try {
       for (let at = 0; at < rows.length; at += TOGETHER) {
         const some = rows.slice(at, at + TOGETHER), said = await post("/surprise", { table_rows: some });
+        if (turn !== state.turn) return;
         said.rows.forEach((one, number) => found.push([one.surprise ?? -Infinity, some[number]]));
         notice(`Looked at ${found.length.toLocaleString()} of ${rows.length.toLocaleString()} rows`);
       }
