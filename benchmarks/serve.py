@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks import Comparison, Metric, Side
 
-ROWS, NAMES = 256, 400
+ROWS, NAMES, SHOWN = 256, 400, 7000
 CLIENTS, SECONDS = 32, 15.0
 CONNECTIONS, EACH, QUICK = 1000, 20, 100
 WORDS = ("red", "green", "old", "new", "round", "long", "small", "huge", "quiet", "loud", "bar", "disc", "house", "tree", "boat", "bird")
@@ -44,6 +44,10 @@ def comparisons(quick: bool) -> list[Comparison]:
         )
         for verb in ("embed", "predict")
     ]
+    found.append(Comparison(
+        name=f"the page, {SHOWN:,} rows",
+        metrics=(Metric(key="first view", unit="s", limit=1.5), Metric(key="filled", unit="s", limit=0.3)),
+        ours=Side(run="page", needs=("fastapi", "playwright")), repeats=1 if quick else 3))
     return [*found, Comparison(
         name=f"{QUICK if quick else CONNECTIONS} connections, {EACH} mixed requests each",
         metrics=(Metric(key="wrong", unit="", limit=0), Metric(key="resets", unit="", limit=0), Metric(key="other statuses", unit="", limit=0),
@@ -70,16 +74,18 @@ def picture_of(number: int) -> bytes:
     return out.getvalue()
 
 
-def table() -> Any:
+def table(rows: int = ROWS) -> Any:
     """Rows of a picture, a text and a category."""
     import pyarrow as pa
 
-    return pa.table({"photo": [picture_of(n) for n in range(ROWS)], "name": [name_of(n) for n in range(ROWS)], "kind": [WORDS[n % 7] for n in range(ROWS)]})
+    return pa.table({"photo": [picture_of(n) for n in range(rows)], "name": [name_of(n) for n in range(rows)], "kind": [WORDS[n % 7] for n in range(rows)]})
 
 
 @contextlib.contextmanager
-def server(batch: int) -> Iterator[tuple[int, int]]:
-    """A server of a model that has seen the table once, with an index: its port and its process."""
+def server(batch: int, shown: int = 0) -> Iterator[tuple[int, int]]:
+    """A server of a model that has seen the table once, with an index and perhaps a table of so many rows to show: its port and its process."""
+    import pyarrow.parquet as pq
+
     import sensorium.train.fit
     from sensorium.model import Model
 
@@ -87,8 +93,11 @@ def server(batch: int) -> Iterator[tuple[int, int]]:
         sensorium.train.fit.report = lambda *given, **named: None
         model = Model.fit(table(), out=f"{folder}/run", epochs=1, settings=["baselines.share=0", "trackers=none", "sample.generate=photo"])
         model.index(table(), f"{folder}/index")
+        if shown:
+            pq.write_table(table(shown), f"{folder}/shown.parquet")
         with open(f"{folder}/log", "w", encoding="utf-8") as log:
-            started = subprocess.Popen([sys.executable, "-m", "sensorium", "serve", f"{folder}/run", f"{folder}/index", "--port", "0", "--batch", str(batch)],
+            started = subprocess.Popen([sys.executable, "-m", "sensorium", "serve", f"{folder}/run", f"{folder}/index", "--port", "0", "--batch", str(batch),
+                                        *(["--table", f"{folder}/shown.parquet"] if shown else [])],
                                        stdout=subprocess.PIPE, stderr=log, text=True)
             try:
                 line = started.stdout.readline()
@@ -197,6 +206,34 @@ def together(verb: str, batch: int, seconds: float) -> dict[str, float]:
 
     with server(batch) as (port, _):
         return asyncio.run(measure(port))
+
+
+def page() -> dict[str, float]:
+    """Seconds until a browser that knows nothing of the page shows the first rows of a table, and from a click until a hidden category is filled; medians."""
+    import shutil
+
+    from playwright.sync_api import sync_playwright
+
+    with server(64, SHOWN) as (port, _), sync_playwright() as playing:
+        browser = playing.chromium.launch(executable_path=next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))), args=["--no-sandbox"])
+        views, filled = [], []
+        for turn in range(5):
+            shown = browser.new_context().new_page()
+            begun = time.monotonic()
+            shown.goto(f"http://127.0.0.1:{port}/")
+            shown.wait_for_selector(".rows .cell img")
+            while not shown.evaluate("[...document.querySelectorAll('.rows .cell img')].slice(0, 5).every(one => one.naturalWidth > 0)"):
+                pass
+            views.append(time.monotonic() - begun)
+            shown.locator(f".rows [data-place='{turn}'] .cell.category").click()
+            filled.append(shown.evaluate("""() => new Promise(done => {
+                const begun = performance.now(), look = new MutationObserver(() => { if (document.querySelector('.answer')) { look.disconnect(); done((performance.now() - begun) / 1000); } });
+                look.observe(document.getElementById('panel'), { childList: true, subtree: true });
+                document.querySelector('#panel button.main').click();
+            })"""))
+            shown.context.close()
+        browser.close()
+        return {"first view": statistics.median(views), "filled": statistics.median(filled)}
 
 
 def load(connections: int) -> dict[str, float]:
