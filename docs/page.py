@@ -1,8 +1,8 @@
 """The picture of the page in the README: a server of the demo's run in a real browser, with a cell hidden, asked for and explained.
 
     sensorium demo --minutes 15
-    sensorium index runs/demo emoji.parquet --out emoji-index
-    python docs/page.py runs/demo emoji-index emoji.parquet
+    sensorium index runs/demo runs/demo/emoji.parquet --out emoji-index
+    python docs/page.py runs/demo emoji-index runs/demo/emoji.parquet
 
 It takes Playwright (`pip install playwright`) and Chromium.
 """
