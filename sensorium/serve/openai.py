@@ -22,7 +22,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from sensorium.serve.guard import Refused
-from sensorium.serve.own import DRAWN, draw, few
+from sensorium.serve.own import DRAWN, draw, few, numbers, written
 from sensorium.serve.server import Server, shown
 
 INPUTS = 256
@@ -127,7 +127,7 @@ def routes(server: Server) -> APIRouter:
         return {"id": server.name, "object": "model", "created": server.begun, "owned_by": "sensorium"}
 
     @router.post("/embeddings")
-    async def embeddings(asked: Embeddings) -> dict[str, Any]:
+    async def embeddings(asked: Embeddings) -> Response:
         """Vectors of texts, pictures or sounds: one for each text, and for each list of parts, which is one row."""
         check(asked.model)
         inputs = [asked.input] if isinstance(asked.input, str) or (asked.input and isinstance(asked.input[0], dict)) else asked.input
@@ -139,9 +139,9 @@ def routes(server: Server) -> APIRouter:
             rows.append(await server.cells.row(cells, number, "input"))
         said = await server.ask("embed", rows, size=asked.dimensions)
         vectors = said["vectors"].astype("<f4")
-        data = [{"object": "embedding", "index": number, "embedding": vector.tolist() if asked.encoding_format == "float" else base64.b64encode(vector.tobytes()).decode()}
+        data = [{"object": "embedding", "index": number, "embedding": numbers(vector) if asked.encoding_format == "float" else base64.b64encode(vector.tobytes()).decode()}
                 for number, vector in enumerate(vectors)]
-        return {"object": "list", "data": data, "model": server.name, "usage": {"prompt_tokens": said["tokens"], "total_tokens": said["tokens"]}}
+        return written({"object": "list", "data": data, "model": server.name, "usage": {"prompt_tokens": said["tokens"], "total_tokens": said["tokens"]}})
 
     def text_row(text: str, column: str | None) -> dict[str, Any]:
         server.cells.check(column)

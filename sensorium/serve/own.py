@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -192,11 +194,11 @@ def routes(server: Server) -> APIRouter:
         return {"model": server.name, **server.about, "report": (server.run / "report.html").is_file(), "table": None if server.sheet is None else {"name": server.sheet.table.name, "rows": server.sheet.table.rows,
                                                                                                  "columns": server.sheet.columns, "plain": server.sheet.plain}}
 
-    @router.post("/embed", tags=["model"])
-    async def embed(asked: Embed) -> Vectors:
+    @router.post("/embed", tags=["model"], response_model=Vectors)
+    async def embed(asked: Embed) -> Response:
         """One vector for each row, from what it has of the seen columns."""
         said = await server.ask("embed", await taken(asked), strict=len(asked.rows), seen=asked.seen, size=asked.size)
-        return Vectors(vectors=said["vectors"].tolist(), tokens=said["tokens"])
+        return written({"vectors": numbers(said["vectors"]), "tokens": said["tokens"]})
 
     @router.post("/predict", tags=["model"])
     async def predict(asked: Predict) -> Answers:
@@ -241,6 +243,16 @@ def routes(server: Server) -> APIRouter:
         return Found(rows=shown(found[0]))
 
     return router
+
+
+def numbers(vectors: np.ndarray) -> list[Any]:
+    """Vectors as JSON has them, no longer than float32 is exact."""
+    return vectors.astype(np.float64).round(8).tolist()
+
+
+def written(said: dict[str, Any]) -> Response:
+    """An answer of many numbers: looking at each of them once more takes longer than the model does."""
+    return Response(json.dumps(said), media_type="application/json")
 
 
 async def draw(server: Server, rows: list[dict[str, Any]], column: str, seen: list[str] | None, samples: int, seed: int | None, strict: int | None = None, **options: Any) -> dict[str, Any]:
