@@ -82,25 +82,23 @@ class Rows:
            bad: Callable[[int, str, str], None] | None = None) -> Rows:
         """Read the rows of a table; ``bad(row, column, reason)`` hears of cells that can't be read (they count as missing)."""
         names = [c for c in network.columns if c in table.columns and (columns is None or c in columns)]
+        modalities = {c: network.modalities[c] for c in names}
+        cells: dict[str, list[np.ndarray | None]] = {c: [] for c in names}
         read: dict[str, list[np.ndarray | None]] = {c: [] for c in names}
-        for _, found in read_rows(table, {c: network.modalities[c] for c in names}, np.ones(table.rows, dtype=bool), None, bad=bad):
+        everything = np.ones(table.rows, dtype=bool)
+        for row, found in read_rows(table, modalities, everything, None, bad=bad):
             for column in names:
-                read[column].append(found.get(column))
-        return cls.of_read(network, read, table.rows, bad)
-
-    @classmethod
-    def of_read(cls, network: Network, read: dict[str, list[np.ndarray | None]], count: int, bad: Callable[[int, str, str], None] | None = None) -> Rows:
-        """``count`` rows whose cells were read; ``bad`` hears of those that can't be prepared (they count as missing)."""
-        cells: dict[str, list[np.ndarray | None]] = {c: [] for c in read}
-        for column, found in read.items():
-            for row, cell in enumerate(found):
-                try:
-                    cells[column].append(network.modalities[column].prepare(cell) if cell is not None and len(cell) else cell)
-                except BadCell as error:
-                    cells[column].append(None)
-                    if bad:
-                        bad(row, column, str(error))
-        return cls(network, cells, read, count)
+                cell = found.get(column)
+                read[column].append(cell)
+                if cell is not None and len(cell):
+                    try:
+                        cell = modalities[column].prepare(cell)
+                    except BadCell as error:
+                        cell = None
+                        if bad:
+                            bad(row, column, str(error))
+                cells[column].append(cell)
+        return cls(network, cells, read, table.rows)
 
     def having(self, column: str, rows: np.ndarray, cells: Sequence[Any]) -> Rows:
         """These rows where some of them have other cells of a column: what was said there, or None. What can't be read counts as missing."""

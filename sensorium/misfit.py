@@ -13,7 +13,7 @@ import torch
 
 from sensorium.data.batch import collate
 from sensorium.inference import ROWS, Rows
-from sensorium.layers.domain import HIGH, MIDDLE, Domain, distance
+from sensorium.layers.domain import Domain, distance, relative
 from sensorium.layers.precision import autocast
 from sensorium.network import Encoded, Network, Unheeded
 
@@ -50,7 +50,12 @@ def misfits(network: Network, encoded: Mapping[str, Encoded], rows: torch.Tensor
 def usual(found: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
     """The quantiles of what ``misfits`` found for rows held out, by column; none where too few rows have it."""
     held = {column: values[np.isfinite(values)] for column, values in found.items()}
-    return {column: np.quantile(values, np.linspace(0, 1, LEVELS)).round(5).tolist() for column, values in held.items() if len(values) >= FEWEST}
+    return {column: quantiles(values) for column, values in held.items() if len(values) >= FEWEST}
+
+
+def quantiles(values: np.ndarray) -> list[float]:
+    """What ``LEVELS`` says of how usual values are."""
+    return np.quantile(values, np.linspace(0, 1, LEVELS)).round(5).tolist()
 
 
 def gists(network: Network, encoded: Mapping[str, Encoded], rows: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -74,7 +79,7 @@ def domain(known: Sequence[Mapping[str, torch.Tensor]], held: Sequence[Mapping[s
     """
     whole = [{kind: torch.cat([part[kind] for part in parts if kind in part]) for kind in dict.fromkeys(kind for part in parts for kind in part)} for parts in (known, held)]
     kinds = [kind for kind, vectors in whole[1].items() if len(vectors) >= FEWEST and kind in whole[0]]
-    levels = {kind: np.quantile(distance(whole[1][kind], whole[0][kind]).cpu().numpy(), np.linspace(0, 1, LEVELS)).round(5).tolist() for kind in kinds}
+    levels = {kind: quantiles(distance(whole[1][kind], whole[0][kind]).cpu().numpy()) for kind in kinds}
     return Domain({kind: whole[0][kind].cpu() for kind in kinds}, levels) if kinds else None
 
 
@@ -114,6 +119,5 @@ def of_rows(rows: Rows) -> dict[str, np.ndarray]:
             found = misfits(network, encoded, some, targets)
         for column, values in result.items():
             if column in found:
-                levels = network.usual[column]
-                values[some.cpu().numpy()] = (found[column].cpu().numpy() - levels[MIDDLE]) / max(levels[HIGH] - levels[MIDDLE], 1e-6)
+                values[some.cpu().numpy()] = relative(found[column].cpu().numpy(), network.usual[column])
     return result

@@ -7,6 +7,7 @@ what is usual. It knows vectors, nothing of rows and columns.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -28,8 +29,13 @@ class Domain:
 
     def away(self, kind: str, vectors: torch.Tensor) -> torch.Tensor:
         """How far vectors [n, size] lie from the known ones: 0 is usual, 1 as far as one of ten rows held out, [n]."""
-        low, high = (self.levels[kind][level] for level in (MIDDLE, HIGH))
-        return (distance(vectors, self.known[kind].to(vectors)) - low) / max(high - low, 1e-6)
+        return relative(distance(vectors, self.known[kind].to(vectors)), self.levels[kind])
+
+
+def relative(values: Any, levels: Sequence[float]) -> Any:
+    """Values (a tensor or an array) beside the percentiles of usual ones: 0 is the middle, 1 as high as one of ten."""
+    low, high = levels[MIDDLE], levels[HIGH]
+    return (values - low) / max(high - low, 1e-6)
 
 
 def distance(vectors: torch.Tensor, known: torch.Tensor) -> torch.Tensor:

@@ -119,8 +119,8 @@ class Index:
         Raises:
             UserError: a column or condition that can't be searched by, or a query that says nothing.
         """
-        rows = [self.read(cells) if cells else None for cells in (query, without)]
-        return self.search_rows(rows[0] or self.read(query), among=among, k=k, condition=condition, without=rows[1], weights=weights)[0]
+        barred = self.read(without) if without else None
+        return self.search_rows(self.read(query), among=among, k=k, condition=condition, without=barred, weights=weights)[0]
 
     def search_rows(self, rows: Rows, *, among: str | None = None, k: int = 10, condition: str | None = None, without: Rows | None = None,
                     weights: Mapping[str, float] | None = None) -> list[pa.Table]:

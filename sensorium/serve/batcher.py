@@ -25,6 +25,9 @@ WAITING = 512
 LONGEST = 300.0
 """Seconds until a process that doesn't answer is ended."""
 
+PAUSES = 0.1, 5.0
+"""Seconds between attempts to start a process again, at first and at most."""
+
 
 class Full(Exception):
     """Too many requests wait; ``seconds`` until it may be better."""
@@ -154,16 +157,16 @@ class Batcher:
         return None
 
     async def _serve(self, worker: Process) -> None:
-        pause = 0.1
+        pause = PAUSES[0]
         while True:
             if not worker.alive:
                 try:
                     await worker.start()
-                    pause = 0.1
+                    pause = PAUSES[0]
                 except Exception as error:
                     log.error("the process %s can't be started again: %s", worker.name, type(error).__name__)
                     await asyncio.sleep(pause)
-                    pause = min(5.0, 2 * pause)
+                    pause = min(PAUSES[1], 2 * pause)
                     continue
             with contextlib.suppress(TimeoutError):  # a process that dies while nobody asks is started again, too
                 async with asyncio.timeout(1):  # unlike wait_for of Python 3.11 it never swallows that we are ended

@@ -20,8 +20,6 @@ log = logging.getLogger("sensorium.serve")
 
 PATIENCE = 600.0
 """Seconds until a process must have begun: a large model takes long to load."""
-PAUSES = 0.1, 5.0
-"""Seconds between attempts to start a process again, at first and at most."""
 
 Answer = Callable[[Any], Any]
 

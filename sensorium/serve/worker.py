@@ -5,7 +5,6 @@ It knows verbs, rows and the model, nothing of HTTP. A request that is wrong is 
 
 from __future__ import annotations
 
-import io
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,7 +67,7 @@ class Desk:
             try:
                 job["read"] = [self.read(cells, row, row < job["strict"]) for row, cells in enumerate(job["rows"])]
                 seen = message["options"].get("seen") or self.model.columns
-                empty = [row for row, read in enumerate(job["read"]) if not any(len(cell) for column, cell in read.items() if column in seen)]
+                empty = [row for row, read in enumerate(job["read"]) if not any(len(cell) for column, (cell, _) in read.items() if column in seen)]
                 if empty and message["verb"] in ("embed", "search"):
                     raise Wrong("it holds nothing that could be looked at", empty[0])
                 job["barred"] = [self.read(cells, row) for row, cells in enumerate(job.get("without", ()))]
@@ -91,31 +90,27 @@ class Desk:
             for number in which:
                 self.answer(message, [number], said)
 
-    def read(self, cells: dict[str, Any], row: int, strict: bool = True) -> dict[str, np.ndarray]:
-        """A row's cells as they are read; files were decoded before. Those that can't be read are missing unless it is ``strict``."""
-        read = {}
+    def read(self, cells: dict[str, Any], row: int, strict: bool = True) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """A row's cells as they are read and as they are prepared; files were decoded before. Those that can't be read are missing unless it is ``strict``."""
+        found = {}
         for column, cell in cells.items():
             modality = self.model.network.modalities[column]
             try:
-                if modality.media:
-                    read[column] = cell
-                elif cell is not None:
-                    read[column] = modality.read(cell)
-                if column in read and len(read[column]):
-                    modality.prepare(read[column])
+                read = cell if modality.media else modality.read(cell)
+                found[column] = read, modality.prepare(read) if len(read) else read
             except BadCell as error:
                 if strict:
                     raise Wrong(str(error), row, column) from None
-                read.pop(column, None)
-        return read
+        return found
 
     def rows(self, jobs: Sequence[dict[str, Any]], which: str = "read") -> Rows:
         """The rows of all jobs, one after the other."""
         from sensorium.inference import Rows
 
         every = [read for job in jobs for read in job[which]]
-        columns = [c for c in self.model.columns if any(c in read for read in every)]
-        return Rows.of_read(self.model.network, {c: [read.get(c) for read in every] for c in columns}, len(every))
+        columns, none = [c for c in self.model.columns if any(c in read for read in every)], (None, None)
+        read, prepared = ({c: [row.get(c, none)[side] for row in every] for c in columns} for side in (0, 1))
+        return Rows(self.model.network, prepared, read, len(every))
 
     # --- verbs --------------------------------------------------------------------------------------------------------
 
@@ -171,11 +166,13 @@ class Desk:
         if given is None and column not in self.model.network.drawn_columns:
             given = self.model.answers(rows, column, seen, seed).cells
         whys = [why.to_json() if why is not None else None for why in self.model.explain(rows, column, given, seen, seed=seed)]
+        from sensorium.layers.pixels import png
+
         pictures = {c: rows.read[c] for c, modality in self.model.network.modalities.items() if name_of(modality) == "image" and c in rows.read}
         for number, why in enumerate(whys):
             if why is not None:
                 why["answer"] = given[number] if given is not None else None
-                why["pictures"] = {c: as_png(read[number]) for c, read in pictures.items() if c in why["parts"] and read[number] is not None}
+                why["pictures"] = {c: png(read[number]) for c, read in pictures.items() if c in why["parts"] and read[number] is not None}
         if self.index is not None:
             shown = [c for c in self.index.store.about["columns"] if c != column and (seen is None or c in seen)]
             for why, near in zip(whys, self.near(rows, column, shown, given), strict=True):
@@ -217,15 +214,6 @@ class Desk:
     def surprise(self, jobs: Sequence[dict[str, Any]]) -> list[Any]:
         """How little each row's cells go together, a mapping a row."""
         return split(self.model.surprise(self.rows(jobs)).to_pylist(), jobs)
-
-
-def as_png(pixels: np.ndarray) -> bytes:
-    """A picture as the model reads it, of which its parts are squares."""
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
 
 
 def split(said: Any, jobs: Sequence[dict[str, Any]]) -> list[Any]:
