@@ -16,6 +16,7 @@ import torch
 
 from sensorium.data.batch import collate
 from sensorium.inference import Rows
+from sensorium.inside import check_way, inside, repeated
 from sensorium.layers.precision import autocast
 from sensorium.network import Encoded, Unheeded
 
@@ -59,8 +60,9 @@ class Why:
             mean log-probability in nats; for what is drawn by flow minus the error of the velocity.
         shares: for each seen column its Shapley value (arXiv 1705.07874, equation 8): they add up to ``everything`` - ``nothing``.
         errors: their standard errors where orders were drawn; 0 where every subset was asked.
-        parts: for each seen column whose cell has parts their names, and how much worse each token of the said cell is without each,
-            [parts, tokens].
+        parts: for each seen column whose cell has parts their names, and what each did to each token of the said cell, [parts, tokens].
+        inside: how that was found (``inside.WAYS``): how much worse the token is without the part; the part's integrated gradient, of the whole cell,
+            [parts, 1]; or its share of what the token looked at.
         nearest: rows of the table looked among, nearest first, with their distance relative to the mean of those around. Of what is drawn and of
             texts those whose own cells are nearest; of a category those whose seen columns are, and that are of the said class.
         contrast: of a category the nearest rows of other classes. turned: and what turns it.
@@ -72,6 +74,7 @@ class Why:
     shares: dict[str, float]
     errors: dict[str, float]
     parts: dict[str, tuple[list[str], np.ndarray]]
+    inside: str = "occlusion"
     nearest: list[tuple[int, float]] = dataclasses.field(default_factory=list)
     contrast: list[tuple[int, float]] = dataclasses.field(default_factory=list)
     turned: Turn | None = None
@@ -81,7 +84,7 @@ class Why:
         """As plain values."""
         return {
             "nothing": self.nothing, "everything": self.everything, "shares": self.shares, "errors": self.errors,
-            "parts": {column: {"names": names, "worse": np.round(worse, 4).tolist()} for column, (names, worse) in self.parts.items()},
+            "parts": {column: {"names": names, "worse": np.round(worse, 4).tolist()} for column, (names, worse) in self.parts.items()}, "inside": self.inside,
             "nearest": [{"row": row, "distance": distance} for row, distance in self.nearest],
             "contrast": [{"row": row, "distance": distance} for row, distance in self.contrast],
             "turned": None if self.turned is None else dataclasses.asdict(self.turned), "copied": self.copied,
@@ -132,30 +135,31 @@ class Witness:
 
 
 def explain(rows: Rows, column: str, cells: Sequence[Any], seen: Sequence[str] | None = None, way: str | None = None, seed: int = 0,
-            among: Rows | None = None, done: Callable[[int], None] | None = None) -> list[Why | None]:
+            among: Rows | None = None, done: Callable[[int], None] | None = None, how: str = "occlusion") -> list[Why | None]:
     """Why each row's said cell of ``column`` is as it is.
 
     Args:
         rows: what was shown. cells: what was said, one for each row; None has no explanation.
         seen: columns that could be looked at, all others by default. way: the generator that said it.
         among: rows of the training table, for the nearest; those without the column are left out.
-        done: hears how many rows were explained.
+        done: hears how many rows were explained. how: it is looked inside the seen cells, a name of ``inside.WAYS``.
     """
+    check_way(how, rows.network)
     witness = Witness(rows, column, cells, way, seed, heedless=seen is None)
     result: list[Why | None] = [None] * rows.count
     if not len(witness.index):
         return result
     columns = [c for c in (rows.network.columns if seen is None else seen) if c != column and rows.has(c).any()]
-    found = shapley(witness, columns, seed)
+    split = shapley(witness, columns, seed)
     seen_by = witness.shown(rows)
     chosen = among is not None and rows.network.modalities[column].tokens().vocabulary > 0 and rows.network.modalities[column].tokens().length == 1
     near = nearest(witness, among) if among is not None and not chosen else [[] for _ in witness.index]
     known = Known(rows, column, among, [c for c in columns if c in seen_by]) if chosen else None
     for place, row in enumerate(witness.index.tolist()):
         here = [c for c in columns if c in seen_by and seen_by[c].place[row] >= 0]
-        parts = {c: worse for c in here if (worse := without_parts(witness, place, c, here)) is not None}
-        why = Why(float(found.nothing[place]), float(found.everything[place]), {c: float(found.shares[c][place]) for c in here},
-                  {c: float(found.errors[c][place]) for c in here}, parts, near[place], copied=bool(near[place]) and near[place][0][1] < COPY)
+        parts = {c: found for c in here if (found := inside(witness, place, c, here, how)) is not None}
+        why = Why(float(split.nothing[place]), float(split.everything[place]), {c: float(split.shares[c][place]) for c in here},
+                  {c: float(split.errors[c][place]) for c in here}, parts, how, near[place], copied=bool(near[place]) and near[place][0][1] < COPY)
         if known is not None and here:
             why.nearest, why.contrast = known.sides(row, cells[row])
             why.turned = known.turn(row, cells[row], here)
@@ -278,27 +282,6 @@ class Known:
         order = first[np.argsort(gap[first], kind="stable")]
         order = order[gap[order] > 1e-6][:AROUND]
         return where[order[:CLOSE]], gap[order[:CLOSE]] / max(float(gap[order].mean()), 1e-9) if len(order) else np.zeros(0)
-
-
-def repeated(rows: Rows, row: int, columns: Sequence[str], count: int) -> Rows:
-    """One row's cells of some columns, ``count`` times, of which single ones may then be changed."""
-    one = Rows(rows.network, {c: [rows.cells[c][row]] * count for c in columns}, {c: [rows.read[c][row]] * count for c in columns}, count)
-    one.precision = rows.precision
-    return one
-
-
-def without_parts(witness: Witness, place: int, column: str, seen: Sequence[str]) -> tuple[list[str], np.ndarray] | None:
-    """How much worse each token of a said cell is without each part of its row's ``column``; None where that has fewer than two."""
-    rows, row = witness.rows, int(witness.index[place])
-    modality, read = rows.network.modalities[column], rows.read[column][row]
-    parts = modality.parts(read)
-    if len(parts) < 2:
-        return None
-    count = 1 + len(parts)
-    one = repeated(rows, row, seen, count)
-    one.cells[column] = [rows.cells[column][row], *(modality.prepare(rest) if len(rest) else None for _, rest in parts)]
-    worth = witness.weigh(seen, one, np.full(count, place))
-    return [name for name, _ in parts], worth[:1] - worth[1:]
 
 
 def nearest(witness: Witness, among: Rows) -> list[list[tuple[int, float]]]:

@@ -21,6 +21,7 @@ from sensorium.data.table import Table
 from sensorium.explain import Why, explain
 from sensorium.fill import fill, together
 from sensorium.inference import Answers, Rows
+from sensorium.inside import check_way
 from sensorium.layers.precision import usable
 from sensorium.misfit import away, of_rows
 from sensorium.modalities import Modality
@@ -250,14 +251,17 @@ class Model:
         return next((way for way in self.network.ways.get(column, ()) if "given" in settings_of(self.network.generator(column, way).sample)), None)
 
     def explain(self, rows: Any, column: str, cells: Sequence[Any] | None = None, seen: Sequence[str] | None = None, among: Any = None, seed: int = 0,
-                generator: str | None = None, note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None) -> list[Why | None]:
+                generator: str | None = None, note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None,
+                inside: str = "occlusion") -> list[Why | None]:
         """Why each row's cell of ``column`` was said: the share that each seen column had in it, how much worse its parts would be without each
         part of a seen cell, and from ``among``, which should be the table that the run was trained on, the nearest rows, for a category also those of other
         classes and what would turn the answer (of 2,000 rows, evenly spread).
 
-        ``cells``: one for each of ``rows``, as ``generate`` and ``predict`` gave them, from ``seen`` and by ``generator``; by default what is said now.
+        ``cells``: one for each of ``rows``, as ``generate`` and ``predict`` gave them, from ``seen`` and by ``generator``; by default what is said now. ``inside``: how it is looked inside
+        seen cells: ``occlusion``, ``gradients`` or ``attention``.
         """
         self.check_asked(column, seen)
+        check_way(inside, self.network)
         self.network.generator(column, generator)
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
         known, which = None, np.zeros(0, np.int64)
@@ -276,7 +280,7 @@ class Model:
             here = self.said(part, column, seen, mix(seed, number), generator) if cells is None else cells[len(result) : len(result) + part.count]
             if len(here) != part.count:
                 raise UserError(f"{len(cells or ())} cells to explain, but more rows. Give one cell for each row, None for those to leave out.")
-            result += explain(part, column, here, seen, generator, mix(seed, number), known, done)
+            result += explain(part, column, here, seen, generator, mix(seed, number), known, done, inside)
         for why in result:
             if why is not None:
                 why.nearest, why.contrast = ([(int(which[row]), away) for row, away in some] for some in (why.nearest, why.contrast))

@@ -11,11 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import tiny_table
 
 from sensorium.cli.draw import explain_rows, write_why
 from sensorium.core.errors import UserError
 from sensorium.explain import COPY, Why, Witness, explain, importance, shapley
+from sensorium.inside import apart
+from sensorium.modalities.text import Text
+from sensorium.modalities.video import Video
 from sensorium.model import Model
 from sensorium.network import Unheeded
 from sensorium.train.course import mix
@@ -185,3 +189,65 @@ def test_answers_are_explained_by_a_command_of_their_own(drawing_model: Model, t
     for column, numbers, count, words in (("picture", [], 5, "generate --column picture"), ("colour", [30], 5, "numbered from 0"), ("colour", [], 0, "at least 1")):
         with pytest.raises(UserError, match=words):
             explain_rows(drawing_model, source, column, tmp_path / "why.html", numbers, count, None, None, 0)
+
+
+def test_integrated_gradients_of_a_cell_add_up_to_what_it_says(drawing_model: Model) -> None:
+    rows = tiny_table(2, gaps=0.0)
+    seen, network = ["picture", "tone", "curve"], drawing_model.network
+    shown = drawing_model.rows(rows, seen)
+    cells = rows.column("name").to_pylist()
+    witness = Witness(shown, "name", cells)
+    whole = witness.weigh(seen).mean(1)
+    why = explain(shown, "name", cells, seen, how="gradients")[0]
+    for column, (names, worth) in why.parts.items():
+        modality, read = network.modalities[column], shown.read[column][0]
+        parts = modality.parts(read)
+        rest = [modality.prepare(other) for _, other in parts]
+        for group in apart(modality, shown.cells[column][0], rest):
+            blank = shown.having(column, np.array([0]), [None])
+            blank.cells[column][0] = empty(shown.cells[column][0], [rest[i] for i in group])
+            without = Witness(blank, "name", cells).weigh(seen).mean(1)[0]
+            assert worth[group].sum() == pytest.approx(whole[0] - without, abs=0.02), column
+    assert set(why.parts) == set(seen) and why.inside == "gradients" and names
+
+
+def empty(cell: np.ndarray, rest: list[np.ndarray]) -> np.ndarray:
+    """A cell without all of some parts."""
+    result = cell.copy()
+    for other in rest:
+        result[other != cell] = other[other != cell]
+    return result
+
+
+def test_words_fade_where_they_stand_and_a_still_clip_has_no_change() -> None:
+    text = Text(vocabulary=300)
+    text.learn([text.read(cell) for cell in ("the cat and the dog saw the cat", "a dog and a cat")])
+    read = text.read("the cat and the dog saw the cat")
+    parts = text.parts(read)
+    cell, rest = text.prepare(read), [text.prepare(other) for _, other in parts]
+    cells = text.faded(cell, rest, 1 - torch.eye(len(parts)))
+    for row, (word, _) in enumerate(parts):
+        gone = cell[cells["keep"][row, : len(cell)].numpy() == 0]
+        assert text.decode(gone).strip() == word, word
+    assert (cells["keep"] == 0).sum(0).max() == 1  # no token is two words'
+    video = Video(frames=4, size=32)
+    clip = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
+    faded = video.faded(clip, [], torch.tensor([[1.0] * 4, [0.0] * 4]))["pixels"]
+    assert torch.equal(faded[0], video.collate([clip])["pixels"][0].float()) and (faded[1] == faded[1, :1]).all()
+
+
+def test_attention_is_shared_among_what_is_seen(drawing_model: Model) -> None:
+    rows = tiny_table(2, gaps=0.0)
+    whys = drawing_model.explain(rows, "name", rows.column("name").to_pylist(), ["picture", "curve"], inside="attention")
+    for why in whys:
+        total = sum(looked.sum(0) for _, looked in why.parts.values())
+        assert all((looked >= 0).all() for _, looked in why.parts.values()) and (total > 0.01).all() and (total < 1).all()
+        assert why.parts["picture"][1].shape == (36, len(total)) and why.to_json()["inside"] == "attention"
+    with pytest.raises(UserError, match="way to look inside a cell: 'atention'.*attention"):
+        drawing_model.explain(rows, "name", inside="atention")
+
+
+def test_a_trunk_without_attention_says_so(drawing_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sensorium.inside.attentions", lambda network: [])
+    with pytest.raises(UserError, match="has no attention"):
+        drawing_model.explain(tiny_table(2), "name", inside="attention")

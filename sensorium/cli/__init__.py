@@ -22,6 +22,7 @@ app.add_typer(build, name="table")
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that fit or save wrote.")]
 Source = Annotated[str, typer.Argument(metavar="TABLE", help="Parquet, CSV, TSV, JSON lines, Arrow, tar shards, a folder, or a glob.")]
 Seen = Annotated[str | None, typer.Option("--seen", help="Columns that may be seen, joined by commas. Default: all others.")]
+Inside = Annotated[str, typer.Option(help="How it is looked inside seen cells: occlusion (again without each part), gradients (integrated) or attention (rolled out).")]
 MaxBad = Annotated[str | None, typer.Option("--max-bad", help="How many rows may hold a bad cell: 10% or a number.")]
 
 
@@ -307,6 +308,7 @@ def explain(
     rows: Annotated[int, typer.Option(help="Or how many rows, evenly spread over the table.")] = 24,
     seen: Seen = None,
     among: Annotated[str | None, typer.Option(help="The table the run was trained on: the nearest rows of the same class and of others, and what would turn the answer.")] = None,
+    inside: Inside = "occlusion",
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
 ) -> None:
     """Why the model says what it says of a column: each seen column's exact share, what in it counted, and over many rows what matters."""
@@ -315,7 +317,7 @@ def explain(
     from sensorium.model import Model
 
     check_ending(out, ".html", ".json", only=True)
-    explain_rows(Model.load(run), table, column, out, row or [], rows, names(seen), among, seed)
+    explain_rows(Model.load(run), table, column, out, row or [], rows, names(seen), among, seed, inside)
 
 
 @app.command()

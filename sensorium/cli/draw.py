@@ -80,11 +80,12 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
 
 
 def write_why(model: Model, source: str, column: str, cells: Sequence[Any] | None, out: Path, seen: Sequence[str] | None, among: str | None,
-              seed: int, generator: str | None = None, rows: np.ndarray | None = None) -> None:
+              seed: int, generator: str | None = None, rows: np.ndarray | None = None, inside: str = "occlusion") -> None:
     """Explain said cells as a page or as JSON.
 
     Args:
-        cells: one for each of ``rows``; None: what is said of them now. rows: their numbers; by default the table's first ones.
+        cells: one for each of ``rows``; None: what is said of them now. rows: their numbers; by default the table's first ones. inside: how it is looked inside
+            the seen cells.
 
     Raises:
         UserError: what was asked can't be done.
@@ -103,7 +104,7 @@ def write_why(model: Model, source: str, column: str, cells: Sequence[Any] | Non
     some = table.select(rows)
     said = model.predict(some, column, seen, seed, note).column("value").to_pylist() if cells is None else list(cells[: len(rows)])
     with progress("Explaining", len(said)) as done:
-        whys = model.explain(some, column, said, seen, known, seed, generator, note, done)
+        whys = model.explain(some, column, said, seen, known, seed, generator, note, done, inside)
     for row, why in zip(rows.tolist(), whys, strict=True):
         if why is not None and why.copied:
             note(f"row {row}: nearly a copy of row {why.nearest[0][0]} of '{known.name}'.")
@@ -120,7 +121,8 @@ def write_why(model: Model, source: str, column: str, cells: Sequence[Any] | Non
     typer.echo(f"Wrote {out}")
 
 
-def explain_rows(model: Model, source: str, column: str, out: Path, numbers: Sequence[int], count: int, seen: Sequence[str] | None, among: str | None, seed: int) -> None:
+def explain_rows(model: Model, source: str, column: str, out: Path, numbers: Sequence[int], count: int, seen: Sequence[str] | None, among: str | None, seed: int,
+                 inside: str = "occlusion") -> None:
     """Explain what the model says of some rows of a table.
 
     Raises:
@@ -137,7 +139,7 @@ def explain_rows(model: Model, source: str, column: str, out: Path, numbers: Seq
         raise UserError(f"'{table.name}' has {table.rows} rows, numbered from 0; asked: {', '.join(map(str, numbers)) or 'some of them'}.")
     if count < 1:
         raise UserError(f"--rows {count}: give at least 1.")
-    write_why(model, source, column, None, out, seen, among, seed, rows=np.array(numbers, np.int64) if numbers else spread(np.arange(table.rows), count))
+    write_why(model, source, column, None, out, seen, among, seed, rows=np.array(numbers, np.int64) if numbers else spread(np.arange(table.rows), count), inside=inside)
 
 
 def plain_cell(cell: Any) -> Any:

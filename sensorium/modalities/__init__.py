@@ -127,6 +127,21 @@ class Modality(abc.ABC):
         """The parts of a read cell that can be left out: for each its name, and the read cell without it. Default: none."""
         return []
 
+    def faded(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
+        """A prepared cell n times, each of its parts there as far as ``keep`` [n, parts], 0 to 1, says; gradients pass to it.
+
+        ``rest``: the cell without each of its ``parts``, prepared; None where nothing was left. Default: what a part changes is taken away in that measure.
+        """
+        result = {}
+        for key, value in self.collate([cell, *(cell if other is None else other for other in rest)]).items():
+            here = value.to(keep.device)
+            if value.ndim == 1:  # lengths, which no part changes
+                result[key] = here[:1].expand(len(keep))
+            else:
+                gone = (here[1:].float() - here[:1].float()).flatten(1)
+                result[key] = here[:1].float() + ((1 - keep) @ gone).view(len(keep), *value.shape[1:])
+        return result
+
     def sketch(self, cells: Sequence[np.ndarray]) -> np.ndarray | None:
         """Prepared cells as unit vectors [n, any], float32, by which they are alike before anything is learned (a text's words); zeros
         where there is nothing to tell. None: such cells have no sketch, which is the default."""

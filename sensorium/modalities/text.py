@@ -175,7 +175,21 @@ class Text(Modality):
         """The text's words, the first ``PARTS`` of them."""
         words = list(re.finditer(r"\S+", read.tobytes().decode("utf-8", "replace")))
         text = words[0].string if words else ""
-        return [(word.group(), self.read((text[: word.start()] + text[word.end() :]).strip())) for word in words[:PARTS]]
+        return [(word.group(), self.read((text[: word.start()] + text[word.end() :].lstrip()).strip())) for word in words[:PARTS]]
+
+    def faded(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
+        """Each word's tokens weakened in that measure, down to nothing at their places; ``keep`` [n, tokens]."""
+        cells = {key: value.to(keep.device) for key, value in self.collate([cell]).items()}
+        owned, end = torch.zeros(len(rest), cells["ids"].shape[1], device=keep.device), 0
+        for word, other in enumerate(rest):
+            left = np.zeros(0, cell.dtype) if other is None else other
+            count, both = len(cell) - len(left), min(len(cell), len(left))
+            start = next((i for i in range(both) if cell[i] != left[i]), both)
+            while start > end and count and cell[start - 1] == cell[start + count - 1]:  # of words that are alike the one whose turn it is
+                start -= 1
+            owned[word, start : start + max(count, 0)] = 1
+            end = start + max(count, 0)
+        return {**{key: value.expand(len(keep), *value.shape[1:]) for key, value in cells.items()}, "keep": 1 - ((1 - keep) @ owned).clamp(max=1)}
 
     def stem(self, width: int) -> Stem:
         return _TextStem(width, self.span, [b""] * SPECIAL + self.spelled(), self.buckets if self.spelling else 0)
@@ -339,6 +353,8 @@ class _TextStem(Stem):
             words = words + self.letters(self.grams[used]).sum(1) * self.share[used]
         order, last = at % k, mask.sum(1)[at // k] - 1
         x = F.embedding(place, words) + self.positions[order]
+        if "keep" in cells:
+            x = x * cells["keep"].flatten()[at].unsqueeze(1)
         before, after = F.pad(x, (0, 0, 1, 0))[:-1], F.pad(x, (0, 0, 0, 1))[1:]
         near = torch.cat([before * (order > 0).unsqueeze(1), x, after * (order < last).unsqueeze(1)], 1)
         x = (x + self.out(F.gelu(self.near(near)))).to(working_dtype(self.positions))[:real]

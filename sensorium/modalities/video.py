@@ -106,6 +106,12 @@ class Video(Modality):
             result.append((f"frame {number + 1}", rest))
         return result
 
+    def faded(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
+        """Each frame's change since the one before in that measure: from the first frame standing still to the clip."""
+        pixels = self.collate([cell])["pixels"].to(keep.device).float()
+        change = torch.diff(pixels, dim=1) * keep[:, 1:, None, None, None]
+        return {"pixels": torch.cat([pixels[:, :1].expand(len(keep), -1, -1, -1, -1), pixels[:, :1] + change.cumsum(1)], 1)}
+
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``pixels`` uint8 [n, frames, 3, size, size]."""
         return {"pixels": torch.from_numpy(np.stack(cells)).permute(0, 1, 4, 2, 3)}

@@ -12,6 +12,12 @@ from markupsafe import Markup
 
 from sensorium.report.assets import asset, environment
 
+INSIDE = {
+    "occlusion": "Inside a cell: asked again without each word or patch. Orange: what was said would be less likely without it; blue: more likely.",
+    "gradients": "Inside a cell: integrated gradients, what each word or patch did on the way from none of them to all. Orange: for what was said; blue: against it.",
+    "attention": "Inside a cell: the share that each word or patch had in what was looked at while the cell was said (attention rollout), which need not be what counted.",
+}
+"""What the colours of a seen cell's parts mean, by how they were found."""
 MAPS = 4
 """Parts of a cell for which a map of what they moved is drawn, the strongest first."""
 
@@ -41,8 +47,9 @@ class Explained:
 
 def write_page(column: str, kind: str, entries: Sequence[Explained], overall: Mapping[str, tuple[float, float, float]] | None = None) -> str:
     """The page as HTML; ``overall``: of each column its mean share and the ends of its interval."""
+    how = next((e.why["inside"] for e in entries), "occlusion")
     page, most = environment().get_template("why.html.jinja"), max((abs(mean) for mean, _, _ in (overall or {}).values()), default=0) or 1.0
-    return page.render(column=column, style=Markup(asset("style.css")), entries=[entry(kind, e) for e in entries],
+    return page.render(column=column, style=Markup(asset("style.css")), entries=[entry(kind, e) for e in entries], inside=INSIDE[how],
                        overall=[{"name": c, "mean": mean, "low": low, "high": high, "length": 100 * abs(mean) / most} for c, (mean, low, high) in (overall or {}).items()])
 
 
@@ -53,13 +60,13 @@ def entry(kind: str, e: Explained) -> dict[str, Any]:
     return {
         "row": e.row, "shown": Markup(e.shown), "nothing": e.why["nothing"], "everything": e.why["everything"], "copied": e.why["copied"],
         "columns": [{"name": c, "shown": Markup(e.seen[c]), "share": share, "error": e.why["errors"][c], "length": 100 * abs(share) / most,
-                     "parts": parts(kind, e.why["parts"].get(c))} for c, share in sorted(shares.items(), key=lambda pair: -pair[1])],
+                     "parts": parts(kind, e.why["parts"].get(c), e.why["inside"])} for c, share in sorted(shares.items(), key=lambda pair: -pair[1])],
         **{side: [{"shown": Markup(shown), **near} for shown, near in zip(cells, e.why[side], strict=True)] for side, cells in (("nearest", e.nearest), ("contrast", e.contrast))},
         "turned": {**e.why["turned"], "shown": Markup(e.why["turned"]["shown"])} if (e.why["turned"] or {}).get("shown") else None,
     }
 
 
-def parts(kind: str, found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def parts(kind: str, found: Mapping[str, Any] | None, how: str) -> dict[str, Any] | None:
     """A seen cell's parts in their order, and for the strongest the tokens of the said cell that they moved, as a map."""
     if found is None:
         return None
@@ -72,7 +79,7 @@ def parts(kind: str, found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     strongest = np.argsort(-np.abs(mean), kind="stable")[:MAPS] if worse.shape[1] > 1 else []
     return {
         "names": [{"name": name, "value": value, "tint": colour(t)} for name, value, t in zip(names, mean, tint, strict=True)],
-        "grid": math.isqrt(len(names)) if grid else 0, "width": width,
+        "grid": math.isqrt(len(names)) if grid else 0, "width": width, "how": "from" if how == "attention" else "without",
         "maps": [{"name": names[i], "cells": [{"tint": colour(value), "value": raw} for value, raw in zip(worse[i] / most, worse[i], strict=True)]}
                  for i in strongest],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Response
@@ -88,6 +88,7 @@ class Explain(Asked):
 
     column: str
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    inside: Literal["occlusion", "gradients", "attention"] = "occlusion"
 
 
 Weight = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
@@ -221,7 +222,7 @@ def routes(server: Server) -> APIRouter:
         if len(asked.rows) + len(asked.table_rows) > 16:
             raise Refused(422, "At most 16 rows are explained for a request.", "rows", "rows")
         rows = await taken(asked, asked.column)  # what is drawn is looked at with noises that hang on a row's place among all that are asked together
-        return Whys(whys=shown(await server.ask("explain", rows, alone=server.columns[asked.column]["drawn"], strict=len(asked.rows), column=asked.column, seen=asked.seen, seed=asked.seed)))
+        return Whys(whys=shown(await server.ask("explain", rows, alone=server.columns[asked.column]["drawn"], strict=len(asked.rows), column=asked.column, seen=asked.seen, seed=asked.seed, inside=asked.inside)))
 
     @router.post("/surprise", tags=["model"])
     async def surprise(asked: Asked) -> Surprises:

@@ -159,13 +159,14 @@ class Desk:
         found = [table.to_pylist() for table in self.index.search_rows(query, among=among, k=k, condition=condition, without=without, weights=weights)]
         return split(found, jobs)
 
-    def explain(self, jobs: Sequence[dict[str, Any]], column: str, seen: Sequence[str] | None = None, seed: int = 0, cells: Sequence[Any] | None = None) -> list[Any]:
+    def explain(self, jobs: Sequence[dict[str, Any]], column: str, seen: Sequence[str] | None = None, seed: int = 0, cells: Sequence[Any] | None = None,
+                inside: str = "occlusion") -> list[Any]:
         """Each job's explanations, ``Why`` as JSON, with the nearest rows of the index."""
         rows = self.rows(jobs)
         given = None if cells is None else list(cells)
         if given is None and column not in self.model.network.drawn_columns:
             given = self.model.answers(rows, column, seen, seed).cells
-        whys = [why.to_json() if why is not None else None for why in self.model.explain(rows, column, given, seen, seed=seed)]
+        whys = [why.to_json() if why is not None else None for why in self.model.explain(rows, column, given, seen, seed=seed, inside=inside)]
         from sensorium.layers.pixels import png
 
         pictures = {c: rows.read[c] for c, modality in self.model.network.modalities.items() if name_of(modality) == "image" and c in rows.read}

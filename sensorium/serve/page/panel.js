@@ -45,6 +45,7 @@ function asking(row, column, picks, cells) {
   const way = el("select", {}, about.generators.map(name => el("option", {}, name)));
   const seen = () => boxes.filter(box => box.checked).map(box => box.value);
   const ask = el("button", { type: "button", class: "main" }, "Hide it and ask"), reasons = el("button", { type: "button" }, "Why?");
+  const inside = el("select", {}, Object.entries(INSIDE).map(([name, words]) => el("option", { value: name }, words)));
   ask.addEventListener("click", tried(async () => {
     said.replaceChildren(el("p", { class: "quiet" }, "Asking …"));
     ask.disabled = true;
@@ -63,14 +64,17 @@ function asking(row, column, picks, cells) {
     why.replaceChildren(el("p", { class: "quiet" }, "Every set of columns is asked, which takes a moment …"));
     reasons.disabled = true;
     try {
-      const told = await post("/explain", { table_rows: [row], column, seen: seen() });
+      const told = await post("/explain", { table_rows: [row], column, seen: seen(), inside: inside.value });
       why.replaceChildren(told.whys[0] ? drawWhy(told.whys[0], column, row, cells) : el("p", {}, "There is nothing to explain."));
     } catch (error) { why.replaceChildren(); throw error; }
     finally { reasons.disabled = false; }
   }));
   return el("section", { class: "asking", "aria-label": "Ask" }, el("fieldset", {}, el("legend", {}, "The model sees"), picks.map((name, number) => el("label", { class: "pick" }, boxes[number], name)), picks.length ? null : "nothing: the row has no other cell"),
-    el("div", { class: "bar" }, about.drawn ? field("Samples", samples) : null, about.drawn && about.generators.length > 1 ? field("Generator", way) : null, ask, reasons), said, why);
+    el("div", { class: "bar" }, about.drawn ? field("Samples", samples) : null, about.drawn && about.generators.length > 1 ? field("Generator", way) : null, ask, reasons, field("Inside cells by", inside)), said, why);
 }
+
+// How the inside of a seen cell is looked at.
+const INSIDE = { occlusion: "leaving parts out", gradients: "gradients", attention: "attention" };
 
 function figure(column, cell) {
   const about = columns()[column];

@@ -18,7 +18,7 @@ function bar(length) {
   return svg("svg", { viewBox: "0 0 124 12", class: "bar-of", "aria-hidden": "true" }, svg("rect", { x: length < 0 ? 62 - width : 62, y: 1, width: Math.max(1, width), height: 10, class: length < 0 ? "against" : "for" }), svg("path", { d: "M62 0v12", class: "middle" }));
 }
 
-// How much worse the answer is without each part of a cell, as strength 0 to 1.
+// What each part of a cell did to the answer, as strength -1 to 1.
 function strengths(part) {
   const mean = part.worse.map(tokens => Array.isArray(tokens) ? tokens.reduce((a, b) => a + b, 0) / Math.max(1, tokens.length) : tokens);
   const most = Math.max(...mean.map(Math.abs), 1e-9);
