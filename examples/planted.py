@@ -4,7 +4,8 @@
 
 Each row has a picture of discs, a note of six words, a curve and a number. One of the first three, drawn by lot, holds the cue of the class: a mark somewhere in the
 picture, a word somewhere in the note, or a bump somewhere in the curve; the others hold none. Asked is whether the column that caused an answer has the largest
-share, and whether the patch, word or tenth with the cue counts most in it. Beside stand chance, a model whose weights were never trained (Adebayo et al. 2018, arXiv
+share, and whether the patch, word or tenth with the cue counts most in it: left out, by integrated gradients and by attention, with the mean rank correlation of the
+latter two with the first. Beside stand chance, a model whose weights were never trained (Adebayo et al. 2018, arXiv
 1810.03292), and the curves of deletion and insertion: how likely the answer is when columns are taken away, or shown, the most important first.
 """
 
@@ -44,13 +45,18 @@ def main() -> None:
     test = table.select(np.flatnonzero(parts == "test")[:EXPLAINED])
     truth = test.take(np.arange(test.rows), ["class", "cause", "where"]).to_pylist()
     said = model.predict(test, "class").column("value").to_pylist()
-    whys = model.explain(test, "class", said, SEEN)
+    ways = {how: model.explain(test, "class", said, SEEN, inside=how) for how in ("occlusion", "gradients", "attention")}
+    whys = ways["occlusion"]
     right = [n for n, row in enumerate(truth) if said[n] == row["class"]]
     found = {"ours": share(whys, truth, right), "chance": 1 / 4, "answers right": len(right) / len(truth)}
     for cause in CAUSES:
         here = [n for n in right if truth[n]["cause"] == cause]
         found[f"by {cause}: column"] = share(whys, truth, here)
-        found[f"by {cause}: part"] = float(np.mean([part(whys[n], truth[n]) for n in here])) if here else float("nan")
+        for how, each in ways.items():
+            found[f"by {cause}: {how}"] = float(np.mean([part(each[n], truth[n]) for n in here])) if here else float("nan")
+        for how in ("gradients", "attention"):
+            alike = [float(spearmanr(whys[n].parts[cause][1].mean(1), ways[how][n].parts[cause][1].mean(1)).statistic) for n in here]
+            found[f"by {cause}: rank corr., {how}"] = float(np.nanmean(alike)) if here else float("nan")
     raw = untrained(model).explain(test, "class", said, SEEN)
     found["untrained weights"] = share(raw, truth, right)
     found["its shares, rank corr."] = float(spearmanr([why.shares[c] for why in whys for c in why.shares], [why.shares[c] for why in raw for c in why.shares]).statistic)

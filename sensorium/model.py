@@ -462,13 +462,14 @@ class Model:
         return pa.table({"row": pa.array(number[best], pa.int64()), "score": pa.array(scores[best], pa.float32())})
 
     def index(self, table: Any, out: str | Path, *, columns: Sequence[str] | None = None, key: str | None = None, size: int | None = None,
-              note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None) -> Index:
+              finder: str | None = None, plan: str = "pca", note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None) -> Index:
         """Write an index of a table's rows to a folder, to be searched, added to and removed from; see ``search.index.Index``.
 
         Args:
             columns: those that are looked at; all of the model's by default. key: a column whose cells differ, by which rows are replaced and removed.
             size: dimensions that are kept of each vector, the leading ones of its principal components; all by default.
-            done: hears how many rows were embedded.
+            finder: what proposes the rows that are looked at, ``hnsw`` or ``lance``; by default all are.
+            plan: how rows lie on the page's map, ``pca`` or ``umap``. done: hears how many rows were embedded.
 
         Raises:
             UserError: the model is in no folder, nothing can be indexed, or the key is not each row's own.
@@ -476,7 +477,7 @@ class Model:
         self.check(columns or ())
         matched = [c for c in self.columns if self.network.modalities[c].matched]
         about = {"columns": self.columns, "matched": matched, "gist": self.network.to_gist.out_features, **self.identity()}
-        return Index.build(Path(out), open_table(table), self.reader(note), about, columns=columns, key=key, size=size, done=done)
+        return Index.build(Path(out), open_table(table), self.reader(note), about, columns=columns, key=key, size=size, finder=finder, plan=plan, done=done)
 
     def open_index(self, folder: str | Path, note: Callable[[str], None] | None = None) -> Index:
         """An index that ``index`` wrote.

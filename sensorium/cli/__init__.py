@@ -187,6 +187,8 @@ def index(
     columns: Annotated[str | None, typer.Option(help="Columns that are looked at, joined by commas. Default: all.")] = None,
     key: Annotated[str | None, typer.Option(help="A column whose cells differ, by which rows are replaced and removed.")] = None,
     size: Annotated[int | None, typer.Option(help="Dimensions kept of each vector, its leading principal components. Default: all.")] = None,
+    finder: Annotated[str | None, typer.Option(help="What proposes the rows that are looked at, for millions of rows: hnsw or lance. Default: all are looked at.")] = None,
+    plan: Annotated[str, typer.Option("--map", help="How rows lie on the page's map: pca (the two directions in which they differ most) or umap (near their nearest).")] = "pca",
     add: Annotated[bool, typer.Option("--add", help="Add the rows to the index that is there, in place of those with the same key.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Remove the rows with these keys from the index that is there.")] = False,
 ) -> None:
@@ -196,10 +198,10 @@ def index(
     if add and remove:
         raise UserError("--add and --remove can't be given together. Remove first, then add.")
     if not (add or remove):
-        write_index(run, table, out, names(columns), key, size)
+        write_index(run, table, out, names(columns), key, size, finder, plan)
         return
-    if columns or key or size:
-        raise UserError("--columns, --key and --size were chosen when the index was made. Leave them out.")
+    if columns or key or size or finder or plan != "pca":
+        raise UserError("--columns, --key, --size, --finder and --map were chosen when the index was made. Leave them out.")
     change_index(run, table, out, remove)
 
 

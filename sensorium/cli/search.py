@@ -71,18 +71,20 @@ def opened(folder: Path, run: Path | None) -> tuple[Index, Model]:
     return model.open_index(folder, note), model
 
 
-def write_index(run: Path, source: str, out: Path, columns: Sequence[str] | None, key: str | None, size: int | None) -> None:
+def write_index(run: Path, source: str, out: Path, columns: Sequence[str] | None, key: str | None, size: int | None, finder: str | None, plan: str) -> None:
     """Make an index."""
     from sensorium.model import Model, open_table
 
     check_folder(out / "index.json", "--out")
     model, table = Model.load(run), open_table(source)
     with progress("Embedding", table.rows) as done:
-        index = model.index(table, out, columns=columns, key=key, size=size, note=note, done=done)
+        index = model.index(table, out, columns=columns, key=key, size=size, finder=finder, plan=plan, note=note, done=done)
     about = index.store.about
     typer.echo(f"Wrote {len(index):,} rows of {about['size']} dimensions to {out}; to be searched: all columns, {', '.join(about['kinds'][1:]) or 'none'} alone.")
     for few, found in about["recall"].items():
         note(f"  {few} dimensions find {found:.1%} of the ten nearest (--size {few})")
+    if about.get("found") is not None:
+        note(f"  {finder} finds {about['found']:.1%} of the ten nearest")
 
 
 def change_index(run: Path, source: str, out: Path, remove: bool) -> None:

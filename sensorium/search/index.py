@@ -15,10 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from sensorium.core.errors import UserError, unknown
+from sensorium.core.parts import find
 from sensorium.data.table import Table
 from sensorium.inference import Rows
+from sensorium.search import places
 from sensorium.search.exact import nearest
-from sensorium.search.store import WHOLE, Store, Writer, keep, locked, save, turned, unused
+from sensorium.search.finders import Finder
+from sensorium.search.store import WHOLE, Part, Store, Writer, keep, locked, save, turned, unused
 from sensorium.search.where import where
 
 ROW = "sensorium.row"
@@ -28,6 +31,8 @@ JUDGED, FOUND, JUDGES = 256, 10, 100_000
 """Queries of each kind, rows found by each, and rows they are sought among at most, by which it is told what fewer dimensions find."""
 AWAY = 0.5
 """How far a query is moved from what shall not be found."""
+PROPOSED, OPEN = (4, 32), 0.5
+"""Rows that a finder proposes, so many times those that are wanted and so many more; and the share of the rows that may be found below which all are looked at."""
 ALIKE, AT_ONCE = 8, 512
 """Rows that one row is compared with where near duplicates are sought, beside itself, and rows that are compared at once."""
 
@@ -46,14 +51,18 @@ class Index:
 
     @classmethod
     def build(cls, folder: Path, table: Table, windows: Windows, model: Mapping[str, Any], *, columns: Sequence[str] | None = None, key: str | None = None,
-              size: int | None = None, done: Callable[[int], None] | None = None) -> Index:
+              size: int | None = None, finder: str | None = None, plan: str = "pca", done: Callable[[int], None] | None = None) -> Index:
         """Index a table; what the folder held is replaced when all is written.
 
         Args:
             model: ``columns``, ``matched`` (those that can be searched alone), ``gist``, ``sha256`` and ``run``.
             columns: those that are looked at. key: the column by which rows are replaced and removed, whose cells differ.
-            size: dimensions that are kept of each vector; all by default.
+            size: dimensions that are kept of each vector; all by default. finder: what proposes rows (``search.finders``); by default all are looked at.
+            plan: how rows lie on the map, ``pca`` or ``umap``.
         """
+        places.check(plan)
+        if finder is not None:
+            find(Finder, finder)
         gist = int(model["gist"])
         known = [c for c in model["columns"] if c in table.columns and (columns is None or c in columns)]
         if not table.rows or not known:
@@ -73,13 +82,16 @@ class Index:
                 turn = turn[:, : size or gist]
                 name = f"turn-{unused(folder):06}.npy"
                 save(folder / name, np.ascontiguousarray(turn))
-                entry = writer.done(turn)
+                entry = writer.done(turn, finder, places.umap if plan == "umap" else None)
             except BaseException:
                 writer.undone()
                 raise
-            store = keep(folder, {"kinds": kinds, "gist": gist, "size": turn.shape[1], "turn": name, "parts": [entry], "columns": known, "key": key, "table": table.name,
-                                  "recall": recall, "sha256": model["sha256"], "run": model["run"]}, np.zeros(table.rows, bool))
-        return cls(store, windows)
+            about = {"kinds": kinds, "gist": gist, "size": turn.shape[1], "turn": name, "parts": [entry], "columns": known, "key": key, "table": table.name,
+                                  "recall": recall, "sha256": model["sha256"], "run": model["run"], "finder": finder, "map": plan if plan == "umap" else None}
+            index = cls(keep(folder, about, np.zeros(table.rows, bool)), windows)
+            if finder:
+                index.store = keep(folder, {**about, "found": index.found()}, np.zeros(table.rows, bool))
+        return index
 
     @classmethod
     def open(cls, folder: Path, windows: Windows, sha256: str) -> Index:
@@ -149,13 +161,25 @@ class Index:
         scores, rows, start = [], [], 0
         for part in self.store.parts:
             here = allowed[start : start + len(part.cells)] & part.has[kind]
-            score, row = nearest(vectors, part.vectors[kind], k, None if here.all() else here, part.rough[kind])
+            score, row = near(part, kind, vectors, k, here)
             scores.append(score)
             rows.append(np.where(row >= 0, row + start, -1))
             start += len(part.cells)
         score, row = np.concatenate(scores, 1), np.concatenate(rows, 1)
         order = np.argsort(-score, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(score, order, 1), np.take_along_axis(row, order, 1)
+
+    def found(self) -> float | None:
+        """The share of the ten nearest rows that the finder finds as well, by cells of single columns; None where there is none to ask by."""
+        shares, part = [], self.store.parts[0]
+        for kind in self.store.about["kinds"][1:]:
+            rows = np.flatnonzero(part.has[kind])
+            asked = np.array(part.vectors[kind][rows[:: max(1, len(rows) // JUDGED)][:JUDGED]])
+            here = part.has[WHOLE]
+            if len(asked):
+                all_rows, proposed = (each[1] for each in (nearest(asked, part.vectors[WHOLE], FOUND, here, part.rough[WHOLE]), near(part, WHOLE, asked, FOUND, here)))
+                shares += [len(set(a) & set(b)) / len(set(a)) for a, b in zip(all_rows.tolist(), proposed.tolist(), strict=True)]
+        return round(float(np.mean(shares)), 4) if shares else None
 
     def duplicates(self, above: float = 0.98, among: str | None = None, done: Callable[[int], None] | None = None) -> list[list[int]]:
         """Groups of rows that are nearly alike, directly or by way of others: those whose vectors have a cosine above a bound; the largest first.
@@ -185,6 +209,20 @@ class Index:
         alike = np.unique(np.concatenate(pairs))
         groups = [alike[label[alike] == number].tolist() for number in np.unique(label[alike])]
         return sorted(groups, key=lambda group: (-len(group), group[0]))
+
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that are on the map, and where, [n, 2] of about 0 to 1."""
+        parts, some = self.store.parts, np.flatnonzero(~self.store.gone & np.concatenate([part.has[WHOLE] for part in self.store.parts]))
+        if self.store.about.get("map"):
+            return some, places.framed(np.concatenate([part.places for part in parts])[some])
+        return some, places.framed(places.flat(np.concatenate([np.array(part.vectors[WHOLE][:, : places.LEADING]) for part in parts])[some]))
+
+    def among_known(self, vectors: np.ndarray, has: np.ndarray) -> np.ndarray:
+        """New rows among those that are on the map."""
+        result, parts = np.zeros((len(vectors), 2), np.float32), self.store.parts
+        known = np.concatenate([part.has[WHOLE] for part in parts])
+        result[has] = places.between(np.array(vectors[has]), np.concatenate([part.vectors[WHOLE] for part in parts])[known], np.concatenate([part.places for part in parts])[known])
+        return result
 
     def read(self, query: Mapping[str, Any]) -> Rows:
         """Cells of any columns as a row.
@@ -253,7 +291,7 @@ class Index:
                 if key is not None:
                     gone |= self.having(key, pa.concat_tables(writer.cells, promote_options="permissive").column(key))
                 pa.unify_schemas([self.cells.schema, *(part.drop_columns([ROW]).schema for part in writer.cells)], promote_options="permissive")
-                entry = writer.done(self.store.turn)
+                entry = writer.done(self.store.turn, about.get("finder"), self.among_known if about.get("map") else None)
             except pa.ArrowException as error:
                 writer.undone()
                 raise UserError(f"The cells of '{table.name}' are of other types than those of '{self.store.folder}': {error}") from error
@@ -285,6 +323,25 @@ class Index:
         if column.type != values.type:
             column, values = column.cast(pa.string()), values.cast(pa.string())
         return pc.is_in(column, value_set=values.combine_chunks()).to_numpy() & ~self.store.gone
+
+
+def near(part: Part, kind: str, vectors: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and rows [n, k] of a part's allowed rows nearest to some vectors: of those that its finder proposes where it has one and most rows may be found, and
+    that are enough; else of all."""
+    open_to_all, finder = bool(allowed.all()), part.finders.get(kind)
+    if finder is None or allowed.sum() < OPEN * part.has[kind].sum():
+        return nearest(vectors, part.vectors[kind], k, None if open_to_all else allowed, part.rough[kind])
+    row = finder.propose(vectors, min(len(allowed), PROPOSED[0] * k + PROPOSED[1]))
+    at = row.clip(0)
+    score = np.where((row >= 0) & allowed[at], np.einsum("qkd,qd->qk", part.vectors[kind][at], vectors), -np.inf).astype(np.float32)
+    order = np.argsort(-score, axis=1, kind="stable")[:, :k]
+    score, row = np.take_along_axis(score, order, 1), np.take_along_axis(row, order, 1)
+    row = np.where(np.isfinite(score), row, -1)
+    few = (row >= 0).sum(1) < min(k, int(allowed.sum()))
+    score, row = (np.pad(each, ((0, 0), (0, k - each.shape[1])), constant_values=fill) for each, fill in ((score, -np.inf), (row, -1)))
+    if few.any():
+        score[few], row[few] = nearest(vectors[few], part.vectors[kind], k, None if open_to_all else allowed, part.rough[kind])
+    return score, row
 
 
 def there(rows: Rows, columns: Iterable[str]) -> np.ndarray:

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError
 from sensorium.core.files import sync, whole, write_json
+from sensorium.core.parts import find
 from sensorium.search.exact import as_rough
+from sensorium.search.finders import Finder
 
 FORMAT = 1
 INDEX = "index.json"
@@ -39,12 +41,16 @@ class Part:
         cells: their plain cells.
         has: for each kind of vectors which rows have one, bool [n].
         vectors, rough: for each kind float32 [n, size], mapped from the file, and the same in bf16 as uint16.
+        finders: for each kind what proposes rows; empty where all are looked at.
+        places: of each row on the map, float32 [n, 2]; None where the vectors say it.
     """
 
     cells: pa.Table
     has: dict[str, np.ndarray]
     vectors: dict[str, np.ndarray]
     rough: dict[str, np.ndarray]
+    finders: dict[str, Finder]
+    places: np.ndarray | None
 
 
 class Store:
@@ -93,11 +99,13 @@ class Store:
             cells = pa.ipc.open_file(file).read_all()
         if cells.num_rows != rows:
             raise ValueError(f"'{folder / 'cells.arrow'}' holds {cells.num_rows} rows, not {rows}")
-        kinds = list(self.about["kinds"])
+        kinds, finder = list(self.about["kinds"]), self.about.get("finder")
         has = mapped(folder / "has.npy", np.uint8, (len(kinds), rows)).astype(bool)
         return Part(cells, dict(zip(kinds, has, strict=True)),
                     {kind: mapped(folder / f"{number}.npy", np.float32, (rows, size)) for number, kind in enumerate(kinds)},
-                    {kind: mapped(folder / f"{number}.bf16.npy", np.uint16, (rows, size)) for number, kind in enumerate(kinds)})
+                    {kind: mapped(folder / f"{number}.bf16.npy", np.uint16, (rows, size)) for number, kind in enumerate(kinds)},
+                    {kind: find(Finder, finder)(folder / f"{number}.{finder}", rows, size) for number, kind in enumerate(kinds)} if finder else {},
+                    mapped(folder / "places.npy", np.float32, (rows, 2)) if self.about.get("map") else None)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -172,8 +180,9 @@ class Writer:
         self.cells.append(cells)
         self.at += cells.num_rows
 
-    def done(self, turn: np.ndarray) -> dict[str, Any]:
-        """Write all, vectors as the leading dimensions of those that ``turn`` [size, kept] turns them to, of length 1; the part's entry in the index."""
+    def done(self, turn: np.ndarray, finder: str | None = None, placed: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None) -> dict[str, Any]:
+        """Write all, vectors as the leading dimensions of those that ``turn`` [size, kept] turns them to, of length 1, and what finds them; the part's entry
+        in the index. ``placed``: from the vectors of whole rows and which have one to their places on the map."""
         kept = turn.shape[1]
         for number, kind in enumerate(self.kinds):
             full = np.lib.format.open_memmap(self.folder / f"{number}.npy", "w+", np.float32, (self.rows, kept))
@@ -184,6 +193,10 @@ class Writer:
                 rough[some] = as_rough(full[some])
             full.flush()
             rough.flush()
+            if finder:
+                find(Finder, finder).write(self.folder / f"{number}.{finder}", full, np.flatnonzero(self.has[number]))
+            if placed and kind == WHOLE:
+                np.save(self.folder / "places.npy", placed(full, self.has[number].astype(bool)), allow_pickle=False)
             del full, rough
             self.whole.pop(kind)
             (self.folder / f"{number}.raw.npy").unlink()
@@ -191,7 +204,7 @@ class Writer:
         table = pa.concat_tables(self.cells, promote_options="permissive")
         with pa.OSFile(str(self.folder / "cells.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
-        for path in self.folder.iterdir():
+        for path in self.folder.rglob("*"):
             sync(path)
         return {"name": self.name, "rows": self.rows}
 

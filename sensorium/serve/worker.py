@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from sensorium.model import Model
     from sensorium.search.index import Index
 
-MAPPED = 64
-"""Leading dimensions of rows in which the two are sought that a map shows."""
 NEAR, LOOKED = 4, 64
 """Rows that are shown beside an explained answer, not counting the row itself, and the nearest ones that they are taken from."""
 
@@ -197,20 +195,11 @@ class Desk:
         return found
 
     def map(self, jobs: Sequence[dict[str, Any]]) -> list[Any]:
-        """Where each row of the index lies in the two directions in which rows differ most: its number, and both of 0 to 1."""
+        """Where each row of the index lies on its map: its number, and both directions of 0 to 1."""
         if self.index is None:
             raise UserError("This server has no index, which a map is of.")
-        from sensorium.search.store import WHOLE
-
-        store = self.index.store
-        places = np.concatenate([np.array(part.vectors[WHOLE][:, :MAPPED]) for part in store.parts])
-        some = np.flatnonzero(~store.gone & np.concatenate([part.has[WHOLE] for part in store.parts]))
-        middle = places[some] - places[some].mean(0)
-        turn = np.linalg.eigh(middle.T @ middle)[1][:, :-3:-1]  # what all rows have in common is no direction in which they differ
-        flat = middle @ turn
-        low, high = np.quantile(flat, 0.001, axis=0), np.quantile(flat, 0.999, axis=0)
-        flat = ((flat - low) / (high - low).clip(1e-9)).clip(-0.05, 1.05).round(4)
-        return [[[int(row), float(x), float(y)] for row, (x, y) in zip(some, flat, strict=True)] for _ in jobs]
+        some, places = self.index.places()
+        return [[[int(row), float(x), float(y)] for row, (x, y) in zip(some, places, strict=True)] for _ in jobs]
 
     def surprise(self, jobs: Sequence[dict[str, Any]]) -> list[Any]:
         """How little each row's cells go together, a mapping a row."""

@@ -13,7 +13,7 @@ export function mapView() {
   const by = el("select", { onchange: tried(colour) }, el("option", { value: "" }, "nothing")), legend = el("ul", { class: "legend" }), found = el("div", { class: "results small", "aria-live": "polite", "aria-label": "Rows in the lasso" });
   const tip = el("div", { class: "tip", hidden: true }), picture = known.about.table && Object.keys(columns()).find(name => columns()[name].kind === "image");
   const lasso = el("button", { type: "button", "aria-pressed": "false", onclick: () => lasso.setAttribute("aria-pressed", lasso.getAttribute("aria-pressed") !== "true") }, "Lasso");
-  const view = el("section", { class: "mapped", "aria-label": "Map" }, el("div", { class: "bar" }, field("Colour by", by), lasso, el("button", { type: "button", onclick: whole }, "Whole"), el("span", { class: "quiet" }, "The two directions in which rows differ most")), el("div", { class: "stage" }, canvas, tip), legend, found);
+  const view = el("section", { class: "mapped", "aria-label": "Map" }, el("div", { class: "bar" }, field("Colour by", by), lasso, el("button", { type: "button", onclick: whole }, "Whole"), el("span", { class: "quiet" }, "Rows that are alike lie near one another")), el("div", { class: "stage" }, canvas, tip), legend, found);
   let drag = null;
   tried(load)();
   new ResizeObserver(draw).observe(canvas);

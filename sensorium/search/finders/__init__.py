@@ -1,0 +1,36 @@
+"""The contract of a finder: proposes rows that may be near to a query, of more vectors than are worth a look each.
+
+What it proposes is weighed in full afterwards, so a finder may miss rows but not misjudge them.
+"""
+
+from __future__ import annotations
+
+import abc
+from pathlib import Path
+
+import numpy as np
+
+
+class Finder(abc.ABC):
+    """Made once of the vectors of a part, which never change; opened as often as wanted."""
+
+    @classmethod
+    @abc.abstractmethod
+    def write(cls, path: Path, vectors: np.ndarray, rows: np.ndarray) -> None:
+        """Make it, in a file or folder ``path``.
+
+        Args:
+            vectors: float32 [n, size], of length 1 or mapped from a file; rows: int64 [m], ascending, which of them can be found.
+        """
+
+    @abc.abstractmethod
+    def __init__(self, path: Path, rows: int, size: int) -> None:
+        """Open what ``write`` made of ``rows`` vectors of ``size`` numbers.
+
+        Raises:
+            ValueError: it is something else, or cut short.
+        """
+
+    @abc.abstractmethod
+    def propose(self, queries: np.ndarray, count: int) -> np.ndarray:
+        """Rows int64 [q, count] that may be nearest to queries float32 [q, size], -1 where there are fewer."""
