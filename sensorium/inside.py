@@ -6,7 +6,6 @@ parts together do. Attention says where was looked, which need not be what count
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from sensorium.network import Encoded, Network
 if TYPE_CHECKING:
     from sensorium.explain import Witness
 
-MOMENTS, EARLY = 32, 4
+MOMENTS, EARLY = 64, 3
 """Points of the path along which gradients are integrated, by the midpoint rule in the ``EARLY``-th root of the way: a norm makes a faint cell look like a strong
 one, so that most happens right at the beginning."""
 

@@ -187,6 +187,23 @@ def test_collated_rows_are_those_given(learned: Learned) -> None:
     assert all(torch.equal(mixed[key], cells[key][order]) for key in cells)
 
 
+def test_a_cell_whose_parts_are_all_there_is_itself_and_fading_reaches_its_tokens(learned: Learned) -> None:
+    modality, stem = learned.modality, learned.modality.stem(WIDTH).eval()
+    for read, ready in zip(learned.read, learned.ready, strict=True):
+        parts = modality.parts(read)
+        if len(parts) < 2:
+            continue
+        rest = [modality.prepare(other) if len(other) else None for _, other in parts]
+        keep = torch.ones(2, len(parts), requires_grad=True)
+        whole, _ = stem(modality.collate([ready]))
+        tokens, _ = stem(modality.faded(ready, rest, keep))
+        assert torch.allclose(tokens[1], whole[0], atol=1e-4)
+        gradient, = torch.autograd.grad(tokens.square().sum(), keep)
+        assert gradient.shape == keep.shape and torch.isfinite(gradient).all() and gradient.any()
+        nothing, _ = stem(modality.faded(ready, rest, torch.zeros(1, len(parts))))
+        assert torch.isfinite(nothing).all() and not torch.allclose(nothing[0], whole[0], atol=1e-3)
+
+
 def test_augmenting_is_a_function_of_the_generator_and_leaves_what_is_asked(learned: Learned) -> None:
     modality, cells = learned.modality, learned.modality.collate(learned.ready)
     before = {key: value.clone() for key, value in cells.items()}

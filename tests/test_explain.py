@@ -16,8 +16,9 @@ from conftest import tiny_table
 
 from sensorium.cli.draw import explain_rows, write_why
 from sensorium.core.errors import UserError
+from sensorium.data.batch import Batch
 from sensorium.explain import COPY, Why, Witness, explain, importance, shapley
-from sensorium.inside import apart
+from sensorium.inside import apart, single
 from sensorium.modalities.text import Text
 from sensorium.modalities.video import Video
 from sensorium.model import Model
@@ -199,24 +200,18 @@ def test_integrated_gradients_of_a_cell_add_up_to_what_it_says(drawing_model: Mo
     witness = Witness(shown, "name", cells)
     whole = witness.weigh(seen).mean(1)
     why = explain(shown, "name", cells, seen, how="gradients")[0]
-    for column, (names, worth) in why.parts.items():
+    for column, (_, worth) in why.parts.items():
         modality, read = network.modalities[column], shown.read[column][0]
         parts = modality.parts(read)
         rest = [modality.prepare(other) for _, other in parts]
         for group in apart(modality, shown.cells[column][0], rest):
-            blank = shown.having(column, np.array([0]), [None])
-            blank.cells[column][0] = empty(shown.cells[column][0], [rest[i] for i in group])
-            without = Witness(blank, "name", cells).weigh(seen).mean(1)[0]
+            keep = torch.ones(1, len(parts))
+            keep[:, group] = 0
+            faded = Batch(1, {column: modality.faded(shown.cells[column][0], rest, keep)}, {column: torch.zeros(1, dtype=torch.int64)}, {})
+            blank = {**single(witness, 0, [c for c in seen if c != column], 1), column: network.encode(column, faded)}
+            without = -network.weigh(blank, "name", seen, torch.zeros(1, dtype=torch.int64), witness.targets[0][:1]).mean().item()
             assert worth[group].sum() == pytest.approx(whole[0] - without, abs=0.02), column
-    assert set(why.parts) == set(seen) and why.inside == "gradients" and names
-
-
-def empty(cell: np.ndarray, rest: list[np.ndarray]) -> np.ndarray:
-    """A cell without all of some parts."""
-    result = cell.copy()
-    for other in rest:
-        result[other != cell] = other[other != cell]
-    return result
+    assert set(why.parts) == set(seen) and why.inside == "gradients"
 
 
 def test_words_fade_where_they_stand_and_a_still_clip_has_no_change() -> None:

@@ -169,6 +169,13 @@ class Series(Modality):
         values = read[2:].reshape(rows, columns or 1)
         return values if self.time_first or not columns else values.T
 
+    def faded(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
+        """Values fade to the channel's median and don't become gaps: half a gap is nothing that a series can have."""
+        cells = super().faded(cell, rest, keep)
+        there = self.collate([cell])["series"].to(keep.device).chunk(2, -1)[1]
+        values = cells["series"].chunk(2, -1)[0]
+        return {**cells, "series": torch.cat([values, there.expand_as(values)], -1)}
+
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``series`` float32 [n, steps, 2 · channels], padded with gaps to a multiple of 16; ``length`` int64 [n]."""
         lengths = [len(cell) for cell in cells]
