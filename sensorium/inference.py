@@ -86,18 +86,16 @@ class Rows:
         cells: dict[str, list[np.ndarray | None]] = {c: [] for c in names}
         read: dict[str, list[np.ndarray | None]] = {c: [] for c in names}
         everything = np.ones(table.rows, dtype=bool)
-        for row, found in read_rows(table, modalities, everything, None, bad=bad):
+        for _, found in read_rows(table, modalities, everything, None, bad=bad):
             for column in names:
-                cell = found.get(column)
-                read[column].append(cell)
-                if cell is not None and len(cell):
-                    try:
-                        cell = modalities[column].prepare(cell)
-                    except BadCell as error:
-                        cell = None
-                        if bad:
-                            bad(row, column, str(error))
-                cells[column].append(cell)
+                read[column].append(found.get(column))
+        for column in names:
+            cells[column] = list(read[column])
+            rows = [row for row, cell in enumerate(read[column]) if cell is not None and len(cell)]
+            for row, cell in zip(rows, modalities[column].prepare_all([read[column][row] for row in rows]) if modalities[column].prepares else (), strict=False):
+                cells[column][row] = None if isinstance(cell, BadCell) else cell
+                if isinstance(cell, BadCell) and bad:
+                    bad(row, column, str(cell))
         return cls(network, cells, read, table.rows)
 
     def having(self, column: str, rows: np.ndarray, cells: Sequence[Any]) -> Rows:

@@ -197,21 +197,24 @@ def prepare_cells(
     read: Store, modalities: Mapping[str, Modality], source: np.ndarray, wanted: np.ndarray, folder: Path, quarantine: Quarantine
 ) -> Store:
     """The cells of a store, those of wanted rows prepared where their modality does so; what can't be is a bad cell."""
-    changed = [c for c, m in modalities.items() if type(m).prepare is not Modality.prepare and c in read.columns]
+    changed = [c for c, m in modalities.items() if m.prepares and c in read.columns]
     if not changed:
         return read
     with Writer(folder, changed) as writer:
-        for row in range(read.rows):
-            if row % RELEASE == 0:
+        for start in range(0, read.rows, FEW):
+            if start % RELEASE == 0:
                 read.release()
-            cells = {}
-            for column in changed if wanted[row] else []:
-                cell = read.columns[column][row]
-                try:
-                    cells[column] = None if cell is None else modalities[column].prepare(cell)
-                except BadCell as error:
-                    quarantine.add(int(source[row]), column, str(error), cell)
-            writer.add(cells)
+            rows = range(start, min(start + FEW, read.rows))
+            found: dict[str, dict[int, np.ndarray | BadCell]] = {}
+            for column in changed:
+                given = {row: cell for row in rows if wanted[row] and (cell := read.columns[column][row]) is not None}
+                found[column] = dict(zip(given, modalities[column].prepare_all(list(given.values())), strict=True))
+            for row in rows:
+                cells = {column: ready.get(row) for column, ready in found.items()}
+                for column, cell in cells.items():
+                    if isinstance(cell, BadCell):
+                        quarantine.add(int(source[row]), column, str(cell), read.columns[column][row])
+                writer.add({column: None if isinstance(cell, BadCell) else cell for column, cell in cells.items()})
         ready = writer.close()
     ready.columns = {column: ready.columns.get(column, read.columns[column]) for column in read.columns}
     return ready

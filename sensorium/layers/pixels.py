@@ -119,6 +119,30 @@ def square(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.ndar
         raise BadCell(f"the picture can't be decoded: {error or type(error).__name__}") from error
 
 
+def colours(data: Any, size: int, max_pixels: int) -> np.ndarray:
+    """The bytes of a picture as RGB on white, the right way up, uint8 [h, w, 3]; only one much larger than ``size`` is made smaller.
+
+    Raises:
+        BadCell: as of ``square``.
+    """
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise BadCell(f"expected the bytes of a picture, found {type(data).__name__}")
+    if not len(data):
+        raise BadCell("the picture file is empty")
+    try:
+        with opened(bytes(data), 4 * size, max_pixels) as image:
+            orientation = image.getexif().get(0x0112, 1)
+            image.load()
+            pixels = on_white(np.array(shrunk(image, 4 * size, levels(image))))
+        return np.array(Pillow.fromarray(pixels).transpose(TURNED[orientation])) if orientation in TURNED else pixels
+    except BadCell:
+        raise
+    except MemoryError as error:
+        raise BadCell("the picture needs more memory than there is") from error
+    except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over.
+        raise BadCell(f"the picture can't be decoded: {error or type(error).__name__}") from error
+
+
 def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillow.Image:
     """The picture, its header read and judged, nothing decoded yet.
 

@@ -16,9 +16,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from sensorium.backbones import Backbone, features
+from sensorium.core.errors import BadCell
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.finisher import Finisher
+from sensorium.layers.precision import working_dtype
+from sensorium.layers.shapes import recurring
 
 Cells = dict[str, torch.Tensor]
 """The collated cells of one column: tensors whose first dimension is the rows that have the column."""
@@ -35,6 +40,8 @@ class Modality(abc.ABC):
     """How the name of a file ends that holds what ``decode`` makes; empty where that is no file."""
     generator: ClassVar[str | None] = None
     """Name of the generator that says such a cell; None where it can't be asked yet."""
+    encoder: Backbone | None = None
+    """The pretrained encoder whose features stand for the cells (``column.NAME.backbone``)."""
     finished_by: Finisher | None = None
     """What finishes drawn cells, once that was learned."""
 
@@ -63,8 +70,30 @@ class Modality(abc.ABC):
             modality.learn(cells)
 
     def prepare(self, read: np.ndarray) -> np.ndarray:
-        """A read cell to what training consumes, once statistics are known (words to ids). Default: as it is."""
-        return read
+        """A read cell to what training consumes, once statistics are known (words to ids). Default: as it is, or the features that the encoder gives, float16
+        [tokens, width].
+
+        Raises:
+            BadCell: it can't be.
+        """
+        return read if self.encoder is None else features(self.encoder, [read])[0]
+
+    def prepare_all(self, cells: Sequence[np.ndarray]) -> list[np.ndarray | BadCell]:
+        """``prepare`` of several cells, those that can't be prepared as their reason; an encoder sees them together."""
+        if self.encoder is not None and type(self).prepare is Modality.prepare:
+            return list(features(self.encoder, cells))
+        result: list[np.ndarray | BadCell] = []
+        for cell in cells:
+            try:
+                result.append(self.prepare(cell))
+            except BadCell as error:
+                result.append(error)
+        return result
+
+    @property
+    def prepares(self) -> bool:
+        """Whether prepared cells are other than read ones."""
+        return self.encoder is not None or type(self).prepare is not Modality.prepare
 
     @abc.abstractmethod
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
@@ -135,8 +164,8 @@ class Modality(abc.ABC):
         result = {}
         for key, value in self.collate([cell, *(cell if other is None else other for other in rest)]).items():
             here = value.to(keep.device)
-            if value.ndim == 1:  # lengths, which no part changes
-                result[key] = here[:1].expand(len(keep))
+            if value.ndim == 1 or value.dtype == torch.bool:  # lengths and masks, which no part changes
+                result[key] = here[:1].expand(len(keep), *here.shape[1:])
             else:
                 gone = (here[1:].float() - here[:1].float()).flatten(1)
                 result[key] = here[:1].float() + ((1 - keep) @ gone).view(len(keep), *value.shape[1:])
@@ -180,3 +209,31 @@ class Stem(nn.Module, abc.ABC):
     @abc.abstractmethod
     def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Tokens [rows, length, width] and a mask [rows, length], True where a token is present (None: all are)."""
+
+
+def collate_features(cells: Sequence[np.ndarray]) -> Cells:
+    """Features of several cells, float16 [tokens, width], as ``features`` float32 [n, tokens, width], padded with zeros, and which are ``there`` [n, tokens]."""
+    longest = recurring(max(map(len, cells)))
+    whole = np.zeros((len(cells), longest, cells[0].shape[1]), np.float32)
+    for row, cell in zip(whole, cells, strict=True):
+        row[: len(cell)] = cell
+    return {"features": torch.from_numpy(whole), "there": torch.from_numpy(np.arange(longest) < np.array([len(cell) for cell in cells])[:, None])}
+
+
+class Projected(Stem):
+    """Features of a pretrained encoder, normalised, brought to the trunk's width, with a place each and one more look that starts as no change."""
+
+    def __init__(self, width: int, features: int, places: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm, self.enter = nn.LayerNorm(features), nn.Linear(features, width)
+        self.places = nn.Parameter(torch.randn(places, width) * 0.02)
+        self.again, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.dropout = dropout
+        nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
+
+    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor]:
+        """``features`` [n, tokens, features] and ``there`` [n, tokens] to tokens [n, tokens, width] and the same mask."""
+        x = self.norm(cells["features"].to(working_dtype(self.places)))
+        x = self.enter(F.dropout(x, self.dropout, self.training)) + self.places[: x.shape[1]].to(x.dtype)
+        return x + self.down(F.gelu(self.up(self.again(x)))), cells["there"]

@@ -16,12 +16,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sensorium.backbones import MOMENTS, open_backbone
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.conv import Conv, Ragged, present, sinusoid, working_dtype
 from sensorium.layers.mel import from_log_mel, log_mel, resample
 from sensorium.layers.vocoder import Vocoder
-from sensorium.modalities import Cells, Modality, Stem, claim_files
+from sensorium.layers.shapes import recurring
+from sensorium.modalities import Cells, Modality, Projected, Stem, claim_files, collate_features
 
 ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
 
@@ -51,6 +53,8 @@ class Audio(Modality):
         gain_db: largest change of loudness in training.
         noise: share of sounds that get background noise in training.
         masks: stretches of time and of frequency blanked in training, of each kind (SpecAugment, arXiv 1904.08779).
+        backbone: a pretrained encoder of sounds whose features stand for the cells: a folder, or OWNER/NAME@REVISION on the hub. It says the rate; such a
+            column is seen and not drawn. dropout: share of its features that training leaves out.
     """
 
     media: ClassVar[bool] = True
@@ -72,7 +76,12 @@ class Audio(Modality):
         gain_db: float = 6.0,
         noise: float = 0.5,
         masks: int = 2,
+        backbone: str = "",
+        dropout: float = 0.1,
     ) -> None:
+        if backbone:
+            self.encoder = open_backbone(backbone, "audio")
+            rate = self.encoder.rate
         if mels < 8 or mels % 8:
             raise UserError(f"mels is a multiple of 8, not {mels}. Try {max(8, round(mels / 8) * 8)}.")
         if not SLOWEST <= rate <= FASTEST:
@@ -81,7 +90,7 @@ class Audio(Modality):
             raise UserError("hop_ms, seconds and max_minutes are greater than zero.")
         self.rate, self.mels, self.hop = rate, mels, max(1, round(rate * hop_ms / 1000))
         self.seconds, self.max_minutes, self.norm, self.masks = seconds, max_minutes, norm, masks
-        self.speed, self.pitch, self.gain_db, self.noise = speed, pitch, gain_db, noise
+        self.speed, self.pitch, self.gain_db, self.noise, self.dropout = speed, pitch, gain_db, noise, dropout
         self.span = whole(round(seconds * rate / self.hop) + 1)
         self.middle, self.reach = np.full(mels, 0.2, np.float32), 0.4
 
@@ -95,8 +104,15 @@ class Audio(Modality):
 
         Raises:
             BadCell: not a sound, no samples, longer than ``max_minutes``, or samples that are not finite.
+
+        With a backbone samples float32 [n] of its rate.
         """
-        mel = log_mel(self.wave(cell), rate=self.rate, mels=self.mels, hop=self.hop, window=2 * self.hop)
+        wave = self.wave(cell)
+        return self.bands(wave) if self.encoder is None else wave.numpy()
+
+    def bands(self, wave: torch.Tensor) -> np.ndarray:
+        """Samples as float16 [frames, mels]; see ``read``."""
+        mel = log_mel(wave, rate=self.rate, mels=self.mels, hop=self.hop, window=2 * self.hop)
         if not torch.isfinite(mel).all():
             raise BadCell("the sound's samples are out of range")
         return (torch.maximum(mel, mel.max() - 8) / 4 + 1).to(torch.float16).numpy()
@@ -106,19 +122,21 @@ class Audio(Modality):
         edges, result = np.unique(np.linspace(0, len(read), 11).round().astype(int)), []
         for start, end in itertools.pairwise(edges.tolist()):
             rest = read.copy()
-            rest[start:end] = SILENCE
-            result.append((f"{start * self.hop / self.rate:.2f} s", rest))
+            rest[start:end] = SILENCE if self.encoder is None else 0
+            result.append((f"{start * (self.hop if self.encoder is None else 1) / self.rate:.2f} s", rest))
         return result
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         """What one has that is generated: as many frames as the longest sound, and the mean of each band and the spread of all."""
-        if cells:
+        if cells and self.encoder is None:
             self.span = whole(max(map(len, cells)))
             heard = np.concatenate([np.maximum(cell, cell.max() - QUIET) for cell in cells if len(cell)]).astype(np.float32)
             self.middle, self.reach = heard.mean(0), max(float((heard - heard.mean(0)).std()), 0.05)
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
-        """``mel`` float32 [n, frames, mels], padded with silence to a multiple of 16 frames; ``length`` int64 [n]."""
+        """``mel`` float32 [n, frames, mels], padded with silence to a multiple of 16 frames; ``length`` int64 [n]; with a backbone ``features`` and which are ``there``."""
+        if self.encoder is not None:
+            return collate_features(cells)
         lengths = [len(cell) for cell in cells]
         mel = np.full((len(cells), whole(max(lengths)), self.mels), SILENCE, np.float32)
         for row, cell in zip(mel, cells, strict=True):
@@ -129,8 +147,10 @@ class Audio(Modality):
         """Tempo, start, pitch, loudness, noise and blanks, each drawn for each sound.
 
         A change of pitch, or of the length of the speaker's vocal tract, is a shift along the mel axis where that is
-        logarithmic.
+        logarithmic. Features stay as they are.
         """
+        if self.encoder is not None:
+            return cells
         mel, length = cells["mel"], cells["length"]
         n, frames, mels = mel.shape
         device = mel.device
@@ -181,11 +201,15 @@ class Audio(Modality):
         return sound.masked_fill_(~here, SILENCE)
 
     def stem(self, width: int) -> Stem:
-        """One token for every 16 frames."""
+        """One token for every 16 frames; with a backbone one for all of the sound and up to 16 for its moments."""
+        if self.encoder is not None:
+            return Projected(width, self.encoder.width, recurring(1 + MOMENTS), self.dropout)
         return Spectral(width, self.mels, self.norm)
 
-    def tokens(self) -> Tokens:
-        """Stretches of four frames, up to the longest sound, each a vector of their bands, about one off zero."""
+    def tokens(self) -> Tokens | None:
+        """Stretches of four frames, up to the longest sound, each a vector of their bands, about one off zero; None with a backbone."""
+        if self.encoder is not None:
+            return None
         return Tokens(length=self.span // FRAMES, width=FRAMES * self.mels, timed=True, grid=(self.span // FRAMES,), patch=(FRAMES,))
 
     def target(self, cells: Cells) -> torch.Tensor:
@@ -253,7 +277,7 @@ class Audio(Modality):
         """Of each band the mean, deviation, 10, 50 and 90 % quantiles and mean change; then the duration in seconds."""
         if read is None:
             return np.full(6 * self.mels + 1, np.nan, np.float32)
-        mel = read.astype(np.float32)
+        mel = (read if self.encoder is None else self.bands(torch.from_numpy(read))).astype(np.float32)
         change = np.abs(np.diff(mel, axis=0)).mean(0) if len(mel) > 1 else np.zeros(self.mels, np.float32)
         parts = [mel.mean(0), mel.std(0), *np.quantile(mel, (0.1, 0.5, 0.9), axis=0), change]
         return np.concatenate([*parts, [len(mel) * self.hop / self.rate]]).astype(np.float32)

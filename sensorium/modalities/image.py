@@ -17,13 +17,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sensorium.backbones import GRID as GRID_TOKENS
+from sensorium.backbones import open_backbone
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.attention import heads_of
 from sensorium.layers.block import Block
 from sensorium.layers.conv import Conv, Norm, working_dtype
-from sensorium.layers.pixels import ENDINGS, colour_mix, is_image, png, psnr, side_of, square
-from sensorium.modalities import Cells, Modality, Stem, claim_files
+from sensorium.layers.pixels import ENDINGS, colour_mix, colours, is_image, png, psnr, side_of, square
+from sensorium.layers.shapes import recurring
+from sensorium.modalities import Cells, Modality, Projected, Stem, claim_files, collate_features
 
 SIZE = 48
 """Side of a picture, unless it is said."""
@@ -62,6 +65,8 @@ class Image(Modality):
         reverse: share of pictures that become white on one colour in training, as signs are drawn.
         restyle: how much training changes strength and level of each early feature map of the convolutional stem: what all
             pictures of one hand have in common then says little (Li et al. 2022, arXiv 2202.03958).
+        backbone: a pretrained encoder of pictures whose features stand for the cells: a folder, or OWNER/NAME@REVISION on the hub. It says the size
+            and how pictures are cut; such a column is seen and not drawn. dropout: share of its features that training leaves out.
     """
 
     media: ClassVar[bool] = True
@@ -89,15 +94,21 @@ class Image(Modality):
         outline: float = 0.0,
         reverse: float = 0.0,
         restyle: float = 0.0,
+        backbone: str = "",
+        dropout: float = 0.1,
     ) -> None:
-        if size < 16 or size % 16:
+        if backbone:
+            self.encoder = open_backbone(backbone, "image")
+            size = self.encoder.size
+            patch = size if size % patch else patch
+        if size < 16 or (size % 16 and not backbone):
             raise UserError(f"An image's size is a multiple of 16, not {size}. Try {max(16, round(size / 16) * 16)}.")
         if patch < 1 or size % patch:
             raise UserError(f"patch={patch} doesn't divide size={size}. Choose a patch that does, for instance 8.")
         self.size, self.max_pixels, self.trim, self.norm, self.kind, self.patch = size, max_pixels, trim, norm, stem, patch
         self.flip, self.turn, self.zoom, self.move, self.bend = flip, turn, zoom, move, bend
         self.colour, self.grey, self.stroke, self.outline, self.reverse = colour, grey, stroke, outline, reverse
-        self.restyle = restyle
+        self.restyle, self.dropout = restyle, dropout
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
@@ -112,6 +123,8 @@ class Image(Modality):
         Raises:
             BadCell: not a picture, cut short, more than ``max_pixels``, or a decompression bomb.
         """
+        if self.encoder is not None:
+            return self.encoder.picture(colours(cell, self.size, self.max_pixels))
         return square(cell, self.size, self.max_pixels, self.trim)
 
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
@@ -124,11 +137,15 @@ class Image(Modality):
         return result
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
-        """``pixels`` uint8 [n, 3, size, size], channels last in memory."""
+        """``pixels`` uint8 [n, 3, size, size], channels last in memory; with a backbone ``features`` and which are ``there``."""
+        if self.encoder is not None:
+            return collate_features(cells)
         return {"pixels": torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2)}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
-        """Each picture turned, scaled, shifted, bent and recoloured, in one pass of bilinear sampling over the batch."""
+        """Each picture turned, scaled, shifted, bent and recoloured, in one pass of bilinear sampling over the batch; features stay as they are."""
+        if self.encoder is not None:
+            return cells
         pixels = cells["pixels"]
         n, _, h, w = pixels.shape
         draw = (torch.rand(8, n, generator=generator) * 2 - 1).to(pixels.device)
@@ -169,13 +186,17 @@ class Image(Modality):
         return {**cells, "pixels": result.contiguous(memory_format=torch.channels_last), "whole": cells["pixels"]}
 
     def stem(self, width: int) -> Stem:
-        """(size / 16)² tokens from "conv", (size / patch)² from "patches"."""
+        """(size / 16)² tokens from "conv", (size / patch)² from "patches"; with a backbone one for all of the picture and 3² for its parts."""
+        if self.encoder is not None:
+            return Projected(width, self.encoder.width, recurring(1 + GRID_TOKENS**2), self.dropout)
         if self.kind == "patches":
             return Patches(width, self.size, self.patch)
         return Convolutional(width, self.size, self.norm, self.restyle)
 
-    def tokens(self) -> Tokens:
-        """Patches, row by row, each a vector of its colours in -1..1."""
+    def tokens(self) -> Tokens | None:
+        """Patches, row by row, each a vector of its colours in -1..1; None with a backbone."""
+        if self.encoder is not None:
+            return None
         side = self.size // self.patch
         return Tokens(length=side**2, width=3 * self.patch**2, grid=(side, side), patch=(self.patch, self.patch))
 
@@ -213,7 +234,7 @@ class Image(Modality):
         pixels = read.astype(np.float32) / 255
         edges = np.linspace(0, len(read), 9).astype(int)[:-1]
         grid = np.add.reduceat(np.add.reduceat(pixels, edges, 0), edges, 1) / (len(read) / 8) ** 2
-        colours = np.concatenate([np.bincount(read[..., c].ravel() >> 5, minlength=8) for c in range(3)])
+        counts = np.concatenate([np.bincount(read[..., c].ravel() >> 5, minlength=8) for c in range(3)])
         down, across = np.gradient(pixels.mean(-1))
         way = ((np.arctan2(down, across) % np.pi) * (8 / np.pi)).astype(int) % 8
         steep, half = np.hypot(down, across), len(read) // 2
@@ -222,7 +243,7 @@ class Image(Modality):
             for a in (0, half)
             for b in (0, half)
         ]
-        parts = [grid.ravel(), colours / read[..., 0].size, np.concatenate(turns) / half**2]
+        parts = [grid.ravel(), counts / read[..., 0].size, np.concatenate(turns) / half**2]
         return np.concatenate(parts).astype(np.float32)
 
 

@@ -22,11 +22,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from torch.nn import functional as F
 
+from sensorium.backbones import WORDS, features, open_backbone
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.conv import working_dtype
 from sensorium.layers.shapes import places, recurring
-from sensorium.modalities import Cells, Modality, Stem
+from sensorium.modalities import Cells, Modality, Projected, Stem, collate_features
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads don't survive the fork of workers
 
@@ -57,6 +58,8 @@ class Text(Modality):
         spelling: add the letters of each token, as hashed trigrams, to its embedding (arXiv 1607.04606): words that
             are spelled alike begin alike, in capitals or not.
         buckets: rows of the trigram table.
+        backbone: a pretrained encoder of texts, whose features are what is seen of the cells: a folder, or OWNER/NAME@REVISION on the hub. They are still
+            said in words of their own; ``dropout`` is then of features.
     """
 
     matched = True
@@ -64,8 +67,10 @@ class Text(Modality):
 
     def __init__(
         self, *, vocabulary: int = 3000, length: int = 64, max_chars: int = 10_000, dropout: float = 0.1,
-        spelling: bool = True, buckets: int = 4096,
+        spelling: bool = True, buckets: int = 4096, backbone: str = "",
     ) -> None:
+        if backbone:
+            self.encoder = open_backbone(backbone, "text")
         if vocabulary < 256 + SPECIAL:
             raise UserError(f"vocabulary={vocabulary}: bytes alone need {256 + SPECIAL}. Give at least that many.")
         if length < 1 or max_chars < 1:
@@ -150,18 +155,35 @@ class Text(Modality):
         """UTF-8 bytes to ids, int32 [1..length]. A space is put before the text: a first word is like any other."""
         start = read.tobytes()[: self.length * LONGEST_TOKEN].decode("utf-8", "ignore")  # no token lies further
         ids = self._bpe.encode(f" {start}").ids[: self.length]
-        return np.array(ids, np.int32) + SPECIAL
+        own = np.array(ids, np.int32) + SPECIAL
+        return own if self.encoder is None else packed(own, features(self.encoder, [self.spoken(read)])[0])
+
+    def prepare_all(self, cells: Sequence[np.ndarray]) -> list[np.ndarray | BadCell]:
+        if self.encoder is not None:
+            features(self.encoder, [self.spoken(cell) for cell in cells])  # together; each is found again below
+        return super().prepare_all(cells)
+
+    def spoken(self, read: np.ndarray) -> str:
+        """What an encoder is given of a read cell."""
+        return read.tobytes()[: self.length * LONGEST_TOKEN].decode("utf-8", "ignore")
+
+    def own(self, cells: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The ids of prepared cells, int32."""
+        return list(cells) if self.encoder is None else [unpacked(cell, self.encoder.width)[0] for cell in cells]
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
+        """``ids`` int64 [n, tokens], padded with 0, and ``length`` [n]; with a backbone also ``features`` and which of them are ``there``."""
+        seen = {} if self.encoder is None else collate_features([unpacked(cell, self.encoder.width)[1] for cell in cells])
+        cells = self.own(cells)
         lengths = np.array([len(cell) for cell in cells], np.int64)
         ids = np.zeros((len(cells), min(recurring(int(lengths.max(initial=1))), self.length)), np.int64)
         if len(cells):
             ids[np.arange(ids.shape[1]) < lengths[:, None]] = np.concatenate(cells)
-        return {"ids": torch.from_numpy(ids), "length": torch.from_numpy(lengths)}
+        return {"ids": torch.from_numpy(ids), "length": torch.from_numpy(lengths), **seen}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
         ids = cells["ids"]
-        if self.dropout <= 0:
+        if self.dropout <= 0 or self.encoder is not None:
             return cells
         chance = torch.rand(ids.shape, generator=generator).to(ids.device)
         chance = chance.masked_fill(ids == PAD, -1.0)
@@ -178,7 +200,12 @@ class Text(Modality):
         return [(word.group(), self.read((text[: word.start()] + text[word.end() :].lstrip()).strip())) for word in words[:PARTS]]
 
     def faded(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
-        """Each word's tokens weakened in that measure, down to nothing at their places; ``keep`` [n, tokens]."""
+        """Each word's tokens weakened in that measure, down to nothing at their places; ``keep`` [n, tokens]. Of features what they lack without the word."""
+        if self.encoder is not None:
+            cells, every = self.collate([cell]), self.collate([cell, *(cell if other is None else other for other in rest)])["features"].to(keep.device)
+            gone, there = (every[1:] - every[:1]).flatten(1), cells["there"].to(keep.device)
+            here = every[:1] + ((1 - keep) @ gone).view(len(keep), *every.shape[1:])
+            return {"features": here[:, : there.shape[1]], "there": there.expand(len(keep), -1)}
         cells = {key: value.to(keep.device) for key, value in self.collate([cell]).items()}
         owned, end = torch.zeros(len(rest), cells["ids"].shape[1], device=keep.device), 0
         for word, other in enumerate(rest):
@@ -192,10 +219,12 @@ class Text(Modality):
         return {**{key: value.expand(len(keep), *value.shape[1:]) for key, value in cells.items()}, "keep": 1 - ((1 - keep) @ owned).clamp(max=1)}
 
     def stem(self, width: int) -> Stem:
+        if self.encoder is not None:
+            return Projected(width, self.encoder.width, recurring(1 + WORDS), self.dropout)
         return _TextStem(width, self.span, [b""] * SPECIAL + self.spelled(), self.buckets if self.spelling else 0)
 
     def shared(self) -> str | None:
-        return "text"
+        return "text" if self.encoder is None else None
 
     def tokens(self) -> Tokens:
         """Ids with the end among them, hence one more than ``span``."""
@@ -240,7 +269,7 @@ class Text(Modality):
         Letters that are alike but for case, width or form (Unicode NFKC) are the same.
         """
         result = np.zeros((len(cells), SKETCHED), np.float32)
-        for row, cell in zip(result, cells, strict=True):
+        for row, cell in zip(result, self.own(cells), strict=True):
             words, grams = _words_and_trigrams(unicodedata.normalize("NFKC", self.decode(cell)).casefold())
             hashed = np.array([zlib.crc32(part.encode()) for part in [f"={word}" for word in words] + grams], np.int64)
             np.add.at(row, hashed % SKETCHED, 1.0 - 2.0 * (hashed >> 31))
@@ -263,6 +292,18 @@ class Text(Modality):
     def load_state(self, state: dict[str, Any]) -> None:
         self._set([list(pair) for pair in state["merges"]])
         self.span = int(state["span"])
+
+
+def packed(ids: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Ids int32 [k] and features float16 [tokens, width] as one array of bytes, uint8."""
+    return np.concatenate([np.array([len(ids)], np.int32).view(np.uint8), np.ascontiguousarray(ids).view(np.uint8), np.ascontiguousarray(found).view(np.uint8).ravel()])
+
+
+def unpacked(cell: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of ``packed``."""
+    raw = np.ascontiguousarray(cell).tobytes()
+    count = int(np.frombuffer(raw, np.int32, 1)[0])
+    return np.frombuffer(raw, np.int32, count, 4), np.frombuffer(raw, np.float16, offset=4 + 4 * count).reshape(-1, width)
 
 
 def _words_and_trigrams(text: str) -> tuple[list[str], list[str]]:

@@ -180,7 +180,7 @@ def drawn_by(settings: Mapping[str, Any]) -> list[str]:
 
 def able_to_generate(modalities: Mapping[str, Modality]) -> list[str]:
     """The columns of pictures, videos, sounds, series and points that could be generated."""
-    return [c for c, m in modalities.items() if m.generator is not None and find(Generator, m.generator).draws]
+    return [c for c, m in modalities.items() if m.generator is not None and m.tokens() is not None and find(Generator, m.generator).draws]
 
 
 def generated(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,191 @@
+"""The contract of a backbone: a pretrained encoder that stays as it is, whose features are what a column's cells say.
+
+It knows folders, arrays and its own library, nothing of columns. Weights are safetensors and code is the library's own: a folder that brings code is refused.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from sensorium.backbones._kept import Kept
+from sensorium.core.errors import UserError
+from sensorium.core.files import digest
+from sensorium.core.parts import find
+
+Kind = Literal["image", "text", "audio"]
+HUB = re.compile(r"(?:hf:)?(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?")
+FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model"]
+"""Files of a repository on the hub that are fetched: no code and nothing that could run as code."""
+CODE = (".py", ".so", ".pyd", ".dll")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
+GRID, MOMENTS, WORDS = 3, 16, 64
+"""Beside one token for all of a cell: lines and columns of tokens that a picture becomes; tokens that a sound becomes, and those that are kept of a text, at most."""
+
+AT_ONCE = 32
+"""Cells that are encoded at once."""
+HALF = 65_000.0
+"""The largest number that is kept in half precision."""
+
+
+class Backbone(abc.ABC):
+    """A frozen encoder of pictures, texts or sounds.
+
+    Args:
+        folder: with ``config.json`` and safetensors. kind: of the cells.
+
+    Attributes:
+        width: size of a feature vector. size: side of a picture in pixels; rate: samples a second of a sound.
+        sha256: of all that features depend on: weights, configuration, preprocessing.
+    """
+
+    package: ClassVar[str]
+    """What is to be installed."""
+    width: int
+    size: int = 0
+    rate: int = 0
+
+    def __init__(self, folder: Path, kind: Kind) -> None:
+        self.folder, self.kind = folder, kind
+        parts = [f"{path.name} {digest(path)}" for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors", ".txt", ".model")]
+        self.sha256 = hashlib.sha256(" ".join([kind, str(GRID), str(MOMENTS), str(WORDS), *parts]).encode()).hexdigest()
+
+    def picture(self, pixels: np.ndarray) -> np.ndarray:
+        """A picture uint8 [h, w, 3] cut and scaled as the encoder wants it, uint8 [size, size, 3]."""
+        raise NotImplementedError(type(self).__name__)
+
+    @abc.abstractmethod
+    def encode(self, cells: Sequence[Any]) -> list[np.ndarray]:
+        """Features float32 [tokens, width] of each cell, the first one of all of it.
+
+        Args:
+            cells: what ``picture`` made; texts; or samples float32 [n] at ``rate``.
+        """
+
+
+def features(backbone: Backbone, cells: Sequence[Any]) -> list[np.ndarray]:
+    """Features float16 [tokens, width] of each cell (see ``Backbone.encode``); what was ever encoded on this machine isn't encoded again."""
+    keys = [hashlib.blake2b(cell.encode() if isinstance(cell, str) else np.ascontiguousarray(cell).tobytes(), digest_size=16, key=backbone.sha256[:64].encode()).digest() for cell in cells]
+    known = kept().get(list(dict.fromkeys(keys)))
+    new = {key: cell for key, cell in zip(keys, cells, strict=True) if key not in known}
+    order = sorted(new, key=lambda key: len(new[key]))  # texts of one length go together
+    for start in range(0, len(order), AT_ONCE):
+        some = order[start : start + AT_ONCE]
+        made = {key: np.nan_to_num(value).clip(-HALF, HALF).astype(np.float16) for key, value in zip(some, backbone.encode([new[key] for key in some]), strict=True)}
+        kept().put(made)
+        known |= made
+    return [known[key] for key in keys]
+
+
+@functools.lru_cache(maxsize=1)
+def kept() -> Kept:
+    """What all runs on this machine keep."""
+    return Kept()
+
+
+def whole_and_grid(whole: torch.Tensor, maps: torch.Tensor) -> list[np.ndarray]:
+    """Features of all of each picture [n, width] and its maps [n, width, h, w] as tokens [1 + GRID², width]."""
+    side = min(GRID, *maps.shape[2:])
+    grid = F.adaptive_avg_pool2d(maps.float(), side).flatten(2).transpose(1, 2)
+    return list(torch.cat([whole.float().unsqueeze(1), grid], 1).cpu().numpy())
+
+
+def as_maps(tokens: torch.Tensor, prefix: int) -> torch.Tensor:
+    """Tokens [n, prefix + h · h, width] as maps [n, width, h, h]."""
+    places = tokens[:, prefix:]
+    side = math.isqrt(places.shape[1])
+    return places[:, : side * side].transpose(1, 2).unflatten(2, (side, side))
+
+
+def open_backbone(name: str, kind: Kind) -> Backbone:
+    """The backbone of a folder, or of a repository on the hub (``OWNER/NAME@REVISION``), opened once a process.
+
+    Raises:
+        UserError: it isn't there, brings code or pickled weights, is cut short, or is no encoder of such cells.
+    """
+    folder = located(name)
+    return _opened(folder.resolve(), kind, name)
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(folder: Path, kind: Kind, name: str) -> Backbone:
+    config = checked(folder, name)
+    library = "timm" if "architecture" in config and "model_type" not in config else "transformers"
+    if library == "timm" and kind != "image":
+        raise UserError(f"'{name}' is an encoder of pictures (timm: {config['architecture']}); the column holds {kind}. Give another backbone.")
+    part = find(Backbone, library)
+    try:
+        return part(folder, kind)
+    except UserError:
+        raise
+    except Exception as error:  # these libraries raise whatever a file makes them stumble over
+        raise UserError(f"The backbone '{name}' can't be opened as an encoder of {kind} by {library}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}") from error
+
+
+def located(name: str) -> Path:
+    """The folder of a backbone; of one on the hub that of its files in the hub's cache, fetched where they aren't there.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    found = HUB.fullmatch(name)
+    if found is None or (path.parent.is_dir() and "/" not in name.rstrip("/")):
+        raise UserError(f"There is no backbone '{name}': no such folder. Give a folder with config.json and model.safetensors, or a repository on the hub, OWNER/NAME@REVISION.")
+    try:
+        from huggingface_hub import snapshot_download
+    except ModuleNotFoundError as error:
+        raise UserError(f"The backbone '{name}' is no folder here, and fetching it from the hub needs the package 'huggingface_hub'. Install it with: pip install sensorium[backbones]") from error
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        return Path(snapshot_download(found["name"], revision=found["revision"], allow_patterns=FETCHED))
+    except Exception as error:  # of the hub, the network or the disk
+        raise UserError(f"The backbone '{name}' is no folder here and can't be had from the hub: {type(error).__name__}. With a connection it is fetched at first use, or by hand: "
+                        f"hf download {found['name']} --local-dir FOLDER; nothing is fetched where HF_HUB_OFFLINE=1.") from error
+
+
+def checked(folder: Path, name: str) -> dict[str, Any]:
+    """The configuration in a backbone's folder, after a look at what else lies there.
+
+    Raises:
+        UserError: no configuration, code, or weights that are no whole safetensors.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"'{name}' holds no backbone: there is no config.json.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        assert isinstance(config, dict)
+    except (ValueError, AssertionError) as error:
+        raise UserError(f"'{path}' is no configuration of a backbone: {error}") from error
+    files = [file for file in folder.iterdir() if file.is_file()]
+    code = [file.name for file in files if file.suffix in CODE]
+    if code or "auto_map" in config:
+        raise UserError(f"The backbone '{name}' brings code of its own ({', '.join(code) or 'auto_map in config.json'}), which is never run. Give one that transformers or timm knows without.")
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    if not weights:
+        pickled = [file.name for file in files if file.suffix in PICKLED]
+        raise UserError(f"The backbone '{name}' has no model.safetensors" + (f", only {', '.join(pickled)}, which may run code when it is opened. Convert it with its maker's script." if pickled else "."))
+    from safetensors import SafetensorError, safe_open
+
+    for file in weights:
+        try:
+            with safe_open(file, "pt") as opened:
+                opened.keys()
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"'{file}' is cut short or no safetensors: {error}. Fetch it again.") from error
+    return config

@@ -1,0 +1,79 @@
+"""Features that were computed once, in a file that all runs share: found by what was encoded and by whom.
+
+SQLite, so that writers don't meet and a cut leaves it whole. It is bounded: what was written first goes first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+GIB = 10.0
+"""Size of the file at most, where SENSORIUM_CACHE_GIB says no other."""
+FREED = 0.25
+"""Share of what is kept that goes when it is full."""
+ASKED = 500
+"""Keys that are looked up at once."""
+
+
+def folder() -> Path:
+    """Where features are kept: SENSORIUM_CACHE, else the user's folder for such files."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("SENSORIUM_CACHE") or Path(base) / "sensorium")
+
+
+class Kept:
+    """The file. Where it can't be written, nothing is kept and all is computed; a broken one is begun anew."""
+
+    def __init__(self, path: Path | None = None, gib: float | None = None) -> None:
+        self.path = path or folder() / "features.sqlite"
+        self.most = (gib if gib is not None else float(os.environ.get("SENSORIUM_CACHE_GIB", GIB))) * 2**30
+        self.lock, self.file = threading.Lock(), None
+        with contextlib.suppress(OSError, sqlite3.OperationalError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.file = self.opened()
+            except sqlite3.DatabaseError:
+                for path in self.path.parent.glob(f"{self.path.name}*"):
+                    path.unlink()
+                self.file = self.opened()
+
+    def opened(self) -> sqlite3.Connection:
+        """A connection that bears other writers."""
+        file = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
+        file.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        file.execute("PRAGMA journal_mode = WAL")
+        file.execute("CREATE TABLE IF NOT EXISTS features (number INTEGER PRIMARY KEY, key BLOB UNIQUE, tokens INTEGER, data BLOB)")
+        file.commit()
+        return file
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """Features float16 [tokens, width] of those keys that are known."""
+        found: dict[bytes, np.ndarray] = {}
+        if self.file is not None:
+            with self.lock, contextlib.suppress(sqlite3.DatabaseError):
+                for start in range(0, len(keys), ASKED):
+                    some = list(keys[start : start + ASKED])
+                    for key, tokens, data in self.file.execute(f"SELECT key, tokens, data FROM features WHERE key IN ({','.join('?' * len(some))})", some):
+                        found[bytes(key)] = np.frombuffer(data, np.float16).reshape(tokens, -1)
+        return found
+
+    def put(self, features: Mapping[bytes, np.ndarray]) -> None:
+        """Keep some more."""
+        if self.file is None or not features:
+            return
+        with self.lock, contextlib.suppress(sqlite3.DatabaseError):  # a full disk keeps nothing
+            with self.file:
+                self.file.executemany("INSERT OR IGNORE INTO features (key, tokens, data) VALUES (?, ?, ?)",
+                                      [(key, len(value), np.ascontiguousarray(value, np.float16).tobytes()) for key, value in features.items()])
+            used, = self.file.execute("SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size").fetchone()
+            if used > self.most:
+                with self.file:
+                    self.file.execute("DELETE FROM features WHERE number <= (SELECT MIN(number) + (MAX(number) - MIN(number)) * ? FROM features)", (FREED,))
+                self.file.execute("PRAGMA incremental_vacuum").fetchall()

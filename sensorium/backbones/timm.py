@@ -1,0 +1,52 @@
+"""Encoders of pictures from timm, in the layout of the hub: ``config.json`` with ``architecture``, and ``model.safetensors``."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import timm
+import torch
+from PIL import Image as Pillow
+from safetensors.torch import load_file
+from timm.data import create_transform, resolve_model_data_config
+
+from sensorium.backbones import Backbone, as_maps, whole_and_grid
+
+
+class Timm(Backbone):
+    """Any model of timm without its classifier."""
+
+    package: ClassVar[str] = "timm"
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        super().__init__(folder, kind)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        known = {**config.get("model_args", {}), **{key: config[key] for key in ("num_classes",) if key in config}}
+        self.model = timm.create_model(config["architecture"], pretrained=False, **known).eval()
+        self.model.load_state_dict(load_file(folder / "model.safetensors"))
+        self.model.requires_grad_(False)
+        data = resolve_model_data_config(self.model, pretrained_cfg={**self.model.pretrained_cfg, **config.get("pretrained_cfg", {})})
+        self.cut = list(itertools.takewhile(lambda step: "ToTensor" not in type(step).__name__, create_transform(**data, is_training=False).transforms))
+        self.mean, self.std = (torch.tensor(data[key]).view(3, 1, 1) for key in ("mean", "std"))
+        self.size, self.width = data["input_size"][-1], self.model.num_features
+
+    def picture(self, pixels: np.ndarray) -> np.ndarray:
+        image = Pillow.fromarray(pixels)
+        for step in self.cut:
+            image = step(image)
+        return np.array(image)
+
+    @torch.inference_mode()
+    def encode(self, cells: Sequence[Any]) -> list[np.ndarray]:
+        device = next(self.model.parameters()).device
+        x = torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2).float() / 255
+        found = self.model.forward_features(((x - self.mean) / self.std).to(device))
+        if found.ndim == 4 and found.shape[1] != self.width:  # channels last
+            found = found.permute(0, 3, 1, 2)
+        maps = found if found.ndim == 4 else as_maps(found, getattr(self.model, "num_prefix_tokens", 0))
+        return whole_and_grid(maps.mean((2, 3)) if found.ndim == 4 or not getattr(self.model, "num_prefix_tokens", 0) else found[:, 0], maps)
