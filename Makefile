@@ -2,10 +2,13 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test slow browser benchmarks lock clean
+.PHONY: demo demo-pretrained test slow browser benchmarks lock clean
 
 demo: .venv/ready
 	$(BIN)/sensorium demo
+
+demo-pretrained: .venv/ready
+	$(BIN)/sensorium demo --pretrained
 
 test: .venv/ready
 	$(BIN)/ruff check sensorium tests benchmarks
@@ -32,7 +35,7 @@ benchmarks: .venv/ready
 	@touch $@
 
 lock:
-	uv pip compile --universal --generate-hashes --python-version 3.11 --extra demo --extra examples --extra serve --extra test --no-header --no-emit-index-url --no-annotate pyproject.toml -o requirements.txt
+	uv pip compile --universal --generate-hashes --python-version 3.11 --extra backbones --extra demo --extra demo-pretrained --extra examples --extra serve --extra test --no-header --no-emit-index-url --no-annotate pyproject.toml -o requirements.txt
 
 clean:
 	rm -rf .venv build dist *.egg-info

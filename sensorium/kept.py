@@ -53,6 +53,7 @@ def write(folder: Path, network: Network, schema: Schema, settings: Mapping[str,
         "unheeded": {column: dataclasses.asdict(left) for column, left in network.unheeded.items()}, "usual": network.usual,
         "domain": None if domain is None else {"levels": [[kind, domain.levels[kind]] for kind in domain.known], "sha256": digest(far)},
         "sha256": digest(weights),
+        "backbones": {column: {"folder": str(m.encoder.folder), "sha256": m.encoder.sha256} for column, m in network.modalities.items() if m.encoder is not None},
         "finished": [column for column, m in network.modalities.items() if m.finished_by is not None],
         "memory": None if memory is None else {
             "columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength, "sketched": memory.sketched,
@@ -85,7 +86,10 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
             raise UserError(f"'{weights}' isn't what was written: its SHA-256 differs. Copy it again or train again.")
         tensors = load_file(weights)
         schema = Schema.from_json(described["schema"])
-        modalities = make_modalities(schema, described["settings"])
+        modalities = make_modalities(schema, with_backbones(described["settings"], described.get("backbones", {})))
+        for column, kept in described.get("backbones", {}).items():
+            if (encoder := modalities[column].encoder) is None or encoder.sha256 != kept["sha256"]:
+                raise UserError(f"The backbone of column '{column}' in '{kept['folder']}' isn't the one that '{folder}' was trained with: its SHA-256 differs. Put that one back.")
         for column, modality in modalities.items():
             modality.load_state(described["modalities"][column])
         network = make_network(modalities, described["settings"], 0)
@@ -101,6 +105,15 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError, OSError) as error:
         raise UserError(f"'{folder}' can't be read as a model: {error}") from error
     return network, schema, described["settings"], described["facts"]
+
+
+def with_backbones(settings: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings where columns have their backbones from the folders in which they lay, wherever this process runs."""
+    columns = dict(settings.get("column", {}))
+    for column, one in kept.items():
+        given = columns.get(column, {})
+        columns[column] = {**(given if isinstance(given, Mapping) else {"": given}), "backbone": one["folder"]}
+    return {**settings, "column": columns}
 
 
 def identity(folder: Path) -> str:

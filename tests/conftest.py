@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 import io
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # sums in another order are other numbers: the same on every machine
+os.environ["SENSORIUM_CACHE"] = tempfile.mkdtemp(prefix="sensorium-features-")  # nothing of the user's, nor left in their place
 
 import numpy as np
 import pyarrow as pa

@@ -58,7 +58,7 @@ class Backbone(abc.ABC):
     rate: int = 0
 
     def __init__(self, folder: Path, kind: Kind) -> None:
-        self.folder, self.kind = folder, kind
+        self.folder, self.kind = folder.resolve(), kind
         parts = [f"{path.name} {digest(path)}" for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors", ".txt", ".model")]
         self.sha256 = hashlib.sha256(" ".join([kind, str(GRID), str(MOMENTS), str(WORDS), *parts]).encode()).hexdigest()
 

@@ -40,8 +40,8 @@ class Kept:
             try:
                 self.file = self.opened()
             except sqlite3.DatabaseError:
-                for path in self.path.parent.glob(f"{self.path.name}*"):
-                    path.unlink()
+                for broken in self.path.parent.glob(f"{self.path.name}*"):
+                    broken.unlink()
                 self.file = self.opened()
 
     def opened(self) -> sqlite3.Connection:

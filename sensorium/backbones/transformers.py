@@ -28,7 +28,7 @@ class Transformers(Backbone):
         super().__init__(folder, kind)
         own = {"local_files_only": True, "trust_remote_code": False}
         with quiet():
-            model = transformers.AutoModel.from_pretrained(folder, use_safetensors=True, torch_dtype=torch.float32, **own)
+            model = transformers.AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **own)
         side = {"image": "vision_model", "text": "text_model", "audio": "encoder"}[kind]
         self.both = kind != "audio" and (hasattr(model, "vision_model") or hasattr(model, "text_model"))
         if self.both and not hasattr(model, side):
@@ -76,7 +76,7 @@ class Transformers(Backbone):
     def encode_text(self, cells: Sequence[str], device: torch.device) -> list[np.ndarray]:
         full = self.model.config.model_type.startswith("siglip")  # says what a text is at its last place, after padding that it sees
         given = self.tokenizer(list(cells), padding="max_length" if full else True, truncation=True, max_length=self.longest, return_tensors="pt", return_attention_mask=True).to(device)
-        found = self.model(**{key: value for key, value in given.items() if key in ("input_ids", "token_type_ids") or key == "attention_mask" and not full})
+        found = self.model(**{key: value for key, value in given.items() if key in ("input_ids", "token_type_ids") or (key == "attention_mask" and not full)})
         hidden, there = found.last_hidden_state.float(), given["attention_mask"].unsqueeze(-1)
         pooled = found.pooler_output.float() if self.both else (hidden * there).sum(1) / there.sum(1)
         lengths = there.sum((1, 2)).tolist()

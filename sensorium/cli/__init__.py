@@ -438,13 +438,14 @@ def report(
 def demo(
     settings: Annotated[list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings, as train.batch=64.")] = None,
     minutes: Annotated[float, typer.Option(help="How long to train.")] = 5.0,
-    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/demo"),
+    out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/demo, or runs/pretrained.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Let pictures and names stand on pretrained encoders, which come in packages.")] = False,
 ) -> None:
     """Build the emoji table, train on it, print and report results."""
     from sensorium.cli.demo import run_demo
 
-    run_demo(minutes, out, seed, settings or [])
+    run_demo(minutes, out or Path("runs/pretrained" if pretrained else "runs/demo"), seed, settings or [], pretrained)
 
 
 def add_tables() -> None:

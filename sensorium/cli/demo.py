@@ -63,8 +63,13 @@ def by_length(minutes: float) -> list[str]:
     return [f"network.drop={drop:g}", f"match.same_thing={same:g}", *(FINE if minutes >= LONG else ())]
 
 
-def run_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = ()) -> None:
+def run_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = (), pretrained: bool = False) -> None:
     """The command ``demo``."""
+    if pretrained:
+        from sensorium.backbones._packages import from_packages
+
+        folders = from_packages()
+        settings = [f"column.image.backbone={folders['image']}", f"column.name.backbone={folders['text']}", *settings]
     from sensorium.data.table import Table
     from sensorium.model import Model
 

@@ -119,7 +119,7 @@ def square(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.ndar
         raise BadCell(f"the picture can't be decoded: {error or type(error).__name__}") from error
 
 
-def colours(data: Any, size: int, max_pixels: int) -> np.ndarray:
+def colours(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.ndarray:
     """The bytes of a picture as RGB on white, the right way up, uint8 [h, w, 3]; only one much larger than ``size`` is made smaller.
 
     Raises:
@@ -134,6 +134,9 @@ def colours(data: Any, size: int, max_pixels: int) -> np.ndarray:
             orientation = image.getexif().get(0x0112, 1)
             image.load()
             pixels = on_white(np.array(shrunk(image, 4 * size, levels(image))))
+        if trim:
+            left, top, right, bottom = inside(pixels)
+            pixels = np.ascontiguousarray(pixels[top:bottom, left:right])
         return np.array(Pillow.fromarray(pixels).transpose(TURNED[orientation])) if orientation in TURNED else pixels
     except BadCell:
         raise

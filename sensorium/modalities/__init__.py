@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from sensorium.backbones import Backbone, features
 from sensorium.core.errors import BadCell
 from sensorium.core.types import Claim, Profile, Tokens
+from sensorium.layers.conv import working_dtype
 from sensorium.layers.finisher import Finisher
-from sensorium.layers.precision import working_dtype
 from sensorium.layers.shapes import recurring
 
 Cells = dict[str, torch.Tensor]

@@ -21,8 +21,8 @@ from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.conv import Conv, Ragged, present, sinusoid, working_dtype
 from sensorium.layers.mel import from_log_mel, log_mel, resample
-from sensorium.layers.vocoder import Vocoder
 from sensorium.layers.shapes import recurring
+from sensorium.layers.vocoder import Vocoder
 from sensorium.modalities import Cells, Modality, Projected, Stem, claim_files, collate_features
 
 ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")

@@ -124,7 +124,7 @@ class Image(Modality):
             BadCell: not a picture, cut short, more than ``max_pixels``, or a decompression bomb.
         """
         if self.encoder is not None:
-            return self.encoder.picture(colours(cell, self.size, self.max_pixels))
+            return self.encoder.picture(colours(cell, self.size, self.max_pixels, self.trim))
         return square(cell, self.size, self.max_pixels, self.trim)
 
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:

@@ -114,7 +114,12 @@ def make_modalities(columns: Schema, settings: Mapping[str, Any]) -> dict[str, M
         more = given.get(name, {})  # a bare word is the kind, which the schema has
         rest = {**column.settings, **(more if isinstance(more, Mapping) else {})}
         rest = {k: v for k, v in rest.items() if k not in ("", "kind")}
-        result[name] = build(find(Modality, column.kind), rest, f"column.{name}")
+        try:
+            result[name] = build(find(Modality, column.kind), rest, f"column.{name}")
+        except UserError as error:
+            if rest.get("backbone"):
+                raise UserError(f"column.{name}.backbone: {error}") from error
+            raise
     return result
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from twins import TWINS, tokenizer, twin
 
-import sensorium.backbones as backbones
+from sensorium import backbones
 from sensorium.backbones import MOMENTS, features, open_backbone
 from sensorium.backbones._kept import Kept
 from sensorium.core.errors import UserError
@@ -97,7 +97,7 @@ def test_texts_are_read_as_the_model_reads_them(name: str, folder: Path) -> None
         full = {"padding": "max_length", "max_length": 24} if name == "siglip" else {}
         given = tokens([text], return_tensors="pt", **full)
         length = int(given["attention_mask"].sum())
-        given = {key: value for key, value in given.items() if key == "input_ids" or key == "attention_mask" and not full}
+        given = {key: value for key, value in given.items() if key == "input_ids" or (key == "attention_mask" and not full)}
         with torch.inference_mode():
             said = (model if name == "bert" else model.text_model)(**given)
         assert np.allclose(found[1:], said.last_hidden_state[0, :length].numpy(), atol=1e-4)

