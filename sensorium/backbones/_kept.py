@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-GIB = 10.0
-"""Size of the file at most, where SENSORIUM_CACHE_GIB says no other."""
+LIMIT, GIB = "SENSORIUM_CACHE_GIB", 10.0
+"""Size of the file at most, and the variable that may say another; 0 keeps nothing."""
 FREED = 0.25
 """Share of what is kept that goes when it is full."""
 ASKED = 500
@@ -33,9 +33,11 @@ class Kept:
 
     def __init__(self, path: Path | None = None, gib: float | None = None) -> None:
         self.path = path or folder() / "features.sqlite"
-        self.most = (gib if gib is not None else float(os.environ.get("SENSORIUM_CACHE_GIB", GIB))) * 2**30
+        self.most = (gib if gib is not None else float(os.environ.get(LIMIT, GIB))) * 2**30
         self.lock, self.file = threading.Lock(), None
         with contextlib.suppress(OSError, sqlite3.OperationalError):
+            if not self.most:
+                return
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self.file = self.opened()

@@ -5,6 +5,7 @@ It knows verbs, rows and the model, nothing of HTTP. A request that is wrong is 
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -227,9 +228,11 @@ def begin(run: str, index: str | None, threads: int, device: str | None) -> tupl
     """In the child: load all, and say what it is."""
     import torch
 
+    from sensorium.backbones._kept import LIMIT
     from sensorium.model import Model
 
     torch.set_num_threads(threads)
+    os.environ[LIMIT] = "0"  # of what people ask no features stay on the disk
     model = Model.load(Path(run), device)
     desk = Desk(model, None if index is None else model.open_index(Path(index)))
     return desk.about(), desk
