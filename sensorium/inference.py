@@ -24,8 +24,8 @@ from sensorium.network import Encoded, Network, Unheeded
 
 ROWS = 256
 
-MOST, DRAWN = 32, 128
-"""Texts that are drawn for a row to choose from: at most so many, and of so many tokens together."""
+MOST, DRAWN, READ = 32, 128, 4
+"""Texts that are drawn for a row to choose from: at most so many, and of so many tokens together; at most, where a pretrained encoder must read each."""
 SURENESS = 0.01
 """What a nat of log-probability counts beside a cosine when a text is chosen."""
 
@@ -248,7 +248,7 @@ class Rows:
             found, score = [modality.decode(tokens) for tokens in plain(said.tokens)], plain(said.score)
             if choice:
                 length = plain((said.tokens > 0).sum(1)).clip(1)
-                count = np.full(len(part), candidates) if candidates else (DRAWN // length).clip(1, MOST)
+                count = np.full(len(part), candidates) if candidates else (DRAWN // length).clip(1, MOST if modality.encoder is None else READ)
                 shown = torch.stack([e.place[part] >= 0 for e in encoded.values()]).any(0) if encoded else torch.zeros(len(part))
                 count[plain(shown) == 0] = 1  # there is nothing to recognise
                 found, score = self.chosen(column, encoded, seen, part, found, score, count, options)
@@ -285,7 +285,11 @@ class Rows:
         cells = cells + [modality.decode(tokens) for tokens in plain(said.tokens)]
         score = np.concatenate([score, plain(said.score)])
         read = [modality.read(cell) for cell in cells]
-        batch = collate(network.modalities, {column: [modality.prepare(cell) if len(cell) else None for cell in read]}, len(cells))
+        there = [place for place, cell in enumerate(read) if len(cell)]
+        ready: list[np.ndarray | None] = [None] * len(read)
+        for place, cell in zip(there, modality.prepare_all([read[place] for place in there], keep=False), strict=True):
+            ready[place] = cell
+        batch = collate(network.modalities, {column: ready}, len(cells))
         value = np.full((count.max(), len(count)), -np.inf)
         lot = np.concatenate([np.zeros(len(count), np.int64), lot])
         value[lot, owner] = SURENESS * score - 1

@@ -75,8 +75,8 @@ class Backbone(abc.ABC):
         """
 
 
-def features(backbone: Backbone, cells: Sequence[Any]) -> list[np.ndarray]:
-    """Features float16 [tokens, width] of each cell (see ``Backbone.encode``); what was ever encoded on this machine isn't encoded again."""
+def features(backbone: Backbone, cells: Sequence[Any], keep: bool = True) -> list[np.ndarray]:
+    """Features float16 [tokens, width] of each cell (see ``Backbone.encode``); what was ever encoded on this machine isn't encoded again, unless it wasn't to ``keep``."""
     keys = [hashlib.blake2b(cell.encode() if isinstance(cell, str) else np.ascontiguousarray(cell).tobytes(), digest_size=16, key=backbone.sha256[:64].encode()).digest() for cell in cells]
     known = kept().get(list(dict.fromkeys(keys)))
     new = {key: cell for key, cell in zip(keys, cells, strict=True) if key not in known}
@@ -84,7 +84,8 @@ def features(backbone: Backbone, cells: Sequence[Any]) -> list[np.ndarray]:
     for start in range(0, len(order), AT_ONCE):
         some = order[start : start + AT_ONCE]
         made = {key: np.nan_to_num(value).clip(-HALF, HALF).astype(np.float16) for key, value in zip(some, backbone.encode([new[key] for key in some]), strict=True)}
-        kept().put(made)
+        if keep:
+            kept().put(made)
         known |= made
     return [known[key] for key in keys]
 

@@ -78,10 +78,11 @@ class Modality(abc.ABC):
         """
         return read if self.encoder is None else features(self.encoder, [read])[0]
 
-    def prepare_all(self, cells: Sequence[np.ndarray]) -> list[np.ndarray | BadCell]:
-        """``prepare`` of several cells, those that can't be prepared as their reason; an encoder sees them together."""
-        if self.encoder is not None and type(self).prepare is Modality.prepare:
-            return list(features(self.encoder, cells))
+    def prepare_all(self, cells: Sequence[np.ndarray], keep: bool = True) -> list[np.ndarray | BadCell]:
+        """``prepare`` of several cells, those that can't be prepared as their reason; an encoder sees them together, and what it says of cells that won't
+        come again isn't to be kept."""
+        if self.encoder is not None:
+            return list(features(self.encoder, cells, keep))
         result: list[np.ndarray | BadCell] = []
         for cell in cells:
             try:

@@ -152,20 +152,20 @@ class Text(Modality):
         self._bpe.pre_tokenizer, self._bpe.decoder = _split(), decoders.ByteLevel()
 
     def prepare(self, read: np.ndarray) -> np.ndarray:
+        """UTF-8 bytes to ids, int32 [1..length]; with a backbone these and its features, as bytes."""
+        return self.prepare_all([read])[0] if self.encoder is not None else self.ids(read)
+
+    def ids(self, read: np.ndarray) -> np.ndarray:
         """UTF-8 bytes to ids, int32 [1..length]. A space is put before the text: a first word is like any other."""
         start = read.tobytes()[: self.length * LONGEST_TOKEN].decode("utf-8", "ignore")  # no token lies further
         ids = self._bpe.encode(f" {start}").ids[: self.length]
-        own = np.array(ids, np.int32) + SPECIAL
-        return own if self.encoder is None else packed(own, features(self.encoder, [self.spoken(read)])[0])
+        return np.array(ids, np.int32) + SPECIAL
 
-    def prepare_all(self, cells: Sequence[np.ndarray]) -> list[np.ndarray | BadCell]:
-        if self.encoder is not None:
-            features(self.encoder, [self.spoken(cell) for cell in cells])  # together; each is found again below
-        return super().prepare_all(cells)
-
-    def spoken(self, read: np.ndarray) -> str:
-        """What an encoder is given of a read cell."""
-        return read.tobytes()[: self.length * LONGEST_TOKEN].decode("utf-8", "ignore")
+    def prepare_all(self, cells: Sequence[np.ndarray], keep: bool = True) -> list[np.ndarray | BadCell]:
+        if self.encoder is None:
+            return super().prepare_all(cells)
+        texts = [cell.tobytes()[: self.length * LONGEST_TOKEN].decode("utf-8", "ignore") for cell in cells]
+        return [packed(self.ids(cell), found) for cell, found in zip(cells, features(self.encoder, texts, keep), strict=True)]
 
     def own(self, cells: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The ids of prepared cells, int32."""
