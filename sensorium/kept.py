@@ -29,6 +29,11 @@ MEMORY, DOMAIN = "memory.safetensors", "domain.safetensors"
 BESIDE = "baselines", "rows.npy", "report.html", "settings.json", "environment.json", "metrics.jsonl", "quarantine.jsonl"
 """What else of a run goes with its model, so that it can be measured and reported elsewhere."""
 
+BACKBONES = "backbones"
+"""The folder in which a model that was saved for others has its encoders, each under the beginning of its hash."""
+OWN = "rows.npy", "quarantine.jsonl", "environment.json", "baselines/*", "report.html"
+"""What of a saved model says something of single rows or of a machine, and isn't given to a hub."""
+
 
 def write(folder: Path, network: Network, schema: Schema, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Write a model to a folder, file by file."""
@@ -86,7 +91,7 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
             raise UserError(f"'{weights}' isn't what was written: its SHA-256 differs. Copy it again or train again.")
         tensors = load_file(weights)
         schema = Schema.from_json(described["schema"])
-        modalities = make_modalities(schema, with_backbones(described["settings"], described.get("backbones", {})))
+        modalities = make_modalities(schema, with_backbones(folder, described["settings"], described.get("backbones", {})))
         for column, kept in described.get("backbones", {}).items():
             if (encoder := modalities[column].encoder) is None or encoder.sha256 != kept["sha256"]:
                 raise UserError(f"The backbone of column '{column}' in '{kept['folder']}' isn't the one that '{folder}' was trained with: its SHA-256 differs. Put that one back.")
@@ -107,13 +112,28 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
     return network, schema, described["settings"], described["facts"]
 
 
-def with_backbones(settings: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings where columns have their backbones from the folders in which they lay, wherever this process runs."""
+def with_backbones(folder: Path, settings: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings where columns have their backbones from the model's folder, or from those in which they lay."""
     columns = dict(settings.get("column", {}))
     for column, one in kept.items():
         given = columns.get(column, {})
-        columns[column] = {**(given if isinstance(given, Mapping) else {"": given}), "backbone": one["folder"]}
+        columns[column] = {**(given if isinstance(given, Mapping) else {"": given}), "backbone": str(beside if (beside := folder / BACKBONES / one["sha256"][:16]).is_dir() else one["folder"])}
     return {**settings, "column": columns}
+
+
+def copy_backbones(folder: Path, encoders: Mapping[str, Path]) -> None:
+    """Encoders' files, by their hashes, into a model's folder: what they are opened from, and their cards."""
+    import shutil
+
+    for sha256, source in encoders.items():
+        target = folder / BACKBONES / sha256[:16]
+        if source.resolve() == target.resolve():
+            continue
+        target.mkdir(parents=True, exist_ok=True)
+        for path in source.iterdir():
+            if path.is_file() and (path.suffix in (".json", ".safetensors", ".txt", ".model") or path.name.startswith(("README", "LICENSE"))):
+                with whole(target / path.name) as part:
+                    shutil.copyfile(path, part)
 
 
 def identity(folder: Path) -> str:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from sensorium import kept
 from sensorium.core.errors import UserError, unknown
+from sensorium.core.files import whole
 from sensorium.core.parts import name_of
 from sensorium.core.settings import check
 from sensorium.core.settings import schema as settings_of
@@ -104,7 +105,47 @@ class Model:
         self.folder = self.folder or folder
         return folder
 
-    save_pretrained = save
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """As ``save``, with all that another machine needs: the encoders that columns stand on, what was measured, and a card (``README.md``) that says what the model is.
+
+        Raises:
+            UserError: the disk is full or can't be written.
+        """
+        from sensorium.report.card import licence, write_card
+
+        folder, encoders = self.save(folder), {c: m.encoder for c, m in self.network.modalities.items() if m.encoder is not None}
+        try:
+            kept.copy_backbones(folder, {encoder.sha256: encoder.folder for encoder in encoders.values()})
+            if self.folder is not None and self.folder.resolve() != folder.resolve():
+                kept.copy_if_there(self.folder, folder, [path.name for path in self.folder.glob("results*.json")])
+            card = write_card(folder, {name: column.kind for name, column in self.schema.columns.items()}, self.facts,
+                              {c: {"name": e.folder.name, "licence": licence(e.folder), "sha256": e.sha256} for c, e in encoders.items()}, self.schema.left_out)
+            with whole(folder / "README.md") as part:
+                part.write_text(card, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"Can't write the model to '{folder}': {error.strerror or error}.") from error
+        return folder
+
+    def push_to_hub(self, name: str, *, private: bool = True, token: str | None = None) -> str:
+        """Give the model to a repository on the Hugging Face hub, ``OWNER/NAME``, made where it isn't there; the address. Nothing else leaves the machine.
+
+        Raises:
+            UserError: the hub's package isn't installed, or it refuses.
+        """
+        import tempfile
+
+        try:
+            from huggingface_hub import HfApi
+            from huggingface_hub.errors import HfHubHTTPError
+        except ModuleNotFoundError as error:
+            raise UserError("To give a model to the hub the package 'huggingface_hub' is needed. Install it with: pip install sensorium[backbones]") from error
+        with tempfile.TemporaryDirectory() as folder:
+            given, hub = self.save_pretrained(Path(folder) / "model"), HfApi(token=token)
+            try:
+                hub.create_repo(name, private=private, exist_ok=True)
+                return str(hub.upload_folder(repo_id=name, folder_path=given, ignore_patterns=list(kept.OWN)))
+            except (HfHubHTTPError, OSError, ValueError) as error:
+                raise UserError(f"The hub didn't take '{name}': {type(error).__name__}. Is it OWNER/NAME, and is a token with the right to write known (hf auth login)?") from error
 
     @classmethod
     def load(cls, folder: str | Path, device: str | None = None) -> Model:

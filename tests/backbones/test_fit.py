@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -80,6 +81,42 @@ def test_a_cell_whose_parts_are_all_there_is_itself(model: Model, column: str) -
         same, _ = stem(modality.faded(ready, rest, torch.ones(1, len(parts))))
         less, _ = stem(modality.faded(ready, rest, torch.zeros(1, len(parts))))
     assert torch.allclose(whole[there], same[there], atol=1e-4) and not torch.allclose(whole[there], less[there], atol=1e-3)
+
+
+def test_saved_for_others_it_needs_nothing_of_this_machine(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = model.save_pretrained(tmp_path / "given")
+    about = json.loads((given / "model.json").read_text())
+    for one in about["backbones"].values():
+        one["folder"] = "/nowhere"
+    (given / "model.json").write_text(json.dumps(about))
+    rows = tiny_table(8, seed=7)
+    other = Model.from_pretrained(given)
+    assert other.predict(rows, "colour").column("value").to_pylist() == model.predict(rows, "colour").column("value").to_pylist()
+    card = (given / "README.md").read_text()
+    assert all(f"| {column} |" in card for column in model.columns) and card.count("not said: ask its maker") == 3 and "Nothing was measured" in card
+    again = other.save_pretrained(tmp_path / "again")  # from its own copies
+    assert {path.name for path in (again / "backbones").iterdir()} == {path.name for path in (given / "backbones").iterdir()}
+
+    seen: dict[str, Any] = {}
+
+    class Hub:
+        def __init__(self, token: str | None = None) -> None:
+            seen["token"] = token
+
+        def create_repo(self, name: str, **options: Any) -> None:
+            seen[name] = options
+
+        def upload_folder(self, repo_id: str, folder_path: Path, ignore_patterns: list[str]) -> str:
+            seen["files"] = {path.name for path in folder_path.iterdir()}
+            if repo_id == "nobody":
+                raise ValueError("no such name")
+            return f"hub/{repo_id}"
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert model.push_to_hub("me/mine", token="t") == "hub/me/mine" and seen["me/mine"] == {"private": True, "exist_ok": True}
+    assert {"README.md", "model.json", "model.safetensors", "backbones"} <= seen["files"]
+    with pytest.raises(UserError, match="OWNER/NAME"):
+        model.push_to_hub("nobody")
 
 
 def test_another_backbone_in_its_place_and_a_missing_one_are_told(model: Model, folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""The card of a model that is given away: what it learned from, what was measured, what it doesn't know, whose encoders it stands on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sensorium.report.assets import asset, environment
+
+MAIN = {"category": ("accuracy", "right"), "text": ("exact", "said exactly"), "number": ("r2", "R²"), "date": ("r2", "R²")}
+"""What is shown of an answer, by kind of column."""
+
+
+SEARCHES = 24
+"""Pairs of columns whose search is shown, at most."""
+
+
+def write_card(folder: Path, columns: Mapping[str, str], facts: Mapping[str, Any], backbones: Mapping[str, Mapping[str, Any]], left_out: Mapping[str, str]) -> str:
+    """The card as Markdown with the front matter that hubs read.
+
+    Args:
+        folder: of the run, whose ``results-*.json`` are shown. columns: their kinds. backbones: for each column ``name``, ``licence`` and ``sha256``.
+    """
+    results = {path.stem.removeprefix("results-"): json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("results*.json"))}
+    page = environment()
+    page.autoescape = False  # Markdown; what tables say is put into cells that hold neither lines nor bars
+    page.filters["cell"] = plain
+    return page.from_string(asset("card.md.jinja")).render(columns=columns, facts=facts, backbones=backbones, left_out=left_out,
+                                                           results=[(split, found.get("rows"), measured(found)) for split, found in results.items()])
+
+
+def measured(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One line for each answer and each search that was measured, beside chance and the plain models."""
+    lines = []
+    for column, found in results.get("columns", {}).items():
+        key, words = MAIN.get(found.get("kind", ""), ("", ""))
+        if key in found:
+            base = found.get("baseline") or {}
+            lines.append({"what": f"{column}: {words}", "ours": found[key], "chance": found.get("chance"), "one": base.get("one_column"), "trees": base.get("trees")})
+    for pair, found in list(results.get("retrieval", {}).items())[:SEARCHES]:
+        lines.append({"what": f"{pair.replace('>', ' finds ')}: recall@10 of {found['gallery']:,}", "ours": found["recall@10"], "chance": min(1.0, 10 / max(1, found["gallery"])), "one": None, "trees": None})
+    return lines
+
+
+def plain(words: Any) -> str:
+    """Words as a cell of a Markdown table: one line, nothing that begins another cell, a link or HTML."""
+    return re.sub(r"([|\\`*_\[\]<>#])", r"\\\1", re.sub(r"\s+", " ", str(words))).strip()
+
+
+def licence(folder: Path) -> str:
+    """The licence that a backbone's own card names; empty where it names none."""
+    path = folder / "README.md"
+    if not path.is_file():
+        return ""
+    head = path.read_text(encoding="utf-8", errors="replace")[:4000]
+    found = re.search(r"^license:\s*(\S[^\n]*)$", head, re.MULTILINE) if head.startswith("---") else None
+    return found[1].strip() if found else ""
