@@ -96,6 +96,11 @@ def kept() -> Kept:
     return Kept()
 
 
+def device() -> torch.device:
+    """Where encoders work: in single precision, so that features are the same within rounding wherever they were made."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def whole_and_grid(whole: torch.Tensor, maps: torch.Tensor) -> list[np.ndarray]:
     """Features of all of each picture [n, width] and its maps [n, width, h, w] as tokens [1 + GRID², width]."""
     side = min(GRID, *maps.shape[2:])

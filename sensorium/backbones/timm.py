@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from safetensors.torch import load_file
 from timm.data import create_transform, resolve_model_data_config
 
-from sensorium.backbones import Backbone, as_maps, whole_and_grid
+from sensorium.backbones import Backbone, as_maps, device, whole_and_grid
 
 
 class Timm(Backbone):
@@ -29,7 +29,7 @@ class Timm(Backbone):
         known = {**config.get("model_args", {}), **{key: config[key] for key in ("num_classes",) if key in config}}
         self.model = timm.create_model(config["architecture"], pretrained=False, **known).eval()
         self.model.load_state_dict(load_file(folder / "model.safetensors"))
-        self.model.requires_grad_(False)
+        self.model.requires_grad_(False).to(device())
         data = resolve_model_data_config(self.model, pretrained_cfg={**self.model.pretrained_cfg, **config.get("pretrained_cfg", {})})
         self.cut = list(itertools.takewhile(lambda step: "ToTensor" not in type(step).__name__, create_transform(**data, is_training=False).transforms))
         self.mean, self.std = (torch.tensor(data[key]).view(3, 1, 1) for key in ("mean", "std"))
@@ -43,9 +43,9 @@ class Timm(Backbone):
 
     @torch.inference_mode()
     def encode(self, cells: Sequence[Any]) -> list[np.ndarray]:
-        device = next(self.model.parameters()).device
+        where = next(self.model.parameters()).device
         x = torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2).float() / 255
-        found = self.model.forward_features(((x - self.mean) / self.std).to(device))
+        found = self.model.forward_features(((x - self.mean) / self.std).to(where))
         if found.ndim == 4 and found.shape[1] != self.width:  # channels last
             found = found.permute(0, 3, 1, 2)
         maps = found if found.ndim == 4 else as_maps(found, getattr(self.model, "num_prefix_tokens", 0))

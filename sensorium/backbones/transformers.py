@@ -12,7 +12,7 @@ import torch
 import transformers
 from torch.nn import functional as F
 
-from sensorium.backbones import MOMENTS, WORDS, Backbone, as_maps, whole_and_grid
+from sensorium.backbones import MOMENTS, WORDS, Backbone, as_maps, device, whole_and_grid
 from sensorium.core.errors import UserError
 
 LONGEST = 512
@@ -38,7 +38,7 @@ class Transformers(Backbone):
         if reads != kind:
             raise UserError(f"'{folder}' ({model.config.model_type}) is an encoder of {reads}; the column holds {kind}. Give another backbone.")
         self.written = kind == "audio" and model.config.is_encoder_decoder
-        self.model = (getattr(model, side) if self.both else model.get_encoder() if self.written else model).eval().requires_grad_(False)
+        self.model = (getattr(model, side) if self.both else model.get_encoder() if self.written else model).eval().requires_grad_(False).to(device())
         self.width = int(self.model.config.hidden_sizes[-1] if getattr(self.model.config, "hidden_sizes", None) else getattr(self.model.config, "hidden_size", 0) or self.model.config.d_model)
         if kind == "text":
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
@@ -62,10 +62,10 @@ class Transformers(Backbone):
     def encode(self, cells: Sequence[Any]) -> list[np.ndarray]:
         return getattr(self, f"encode_{self.kind}")(cells, next(self.model.parameters()).device)
 
-    def encode_image(self, cells: Sequence[np.ndarray], device: torch.device) -> list[np.ndarray]:
+    def encode_image(self, cells: Sequence[np.ndarray], where: torch.device) -> list[np.ndarray]:
         x = torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2).float() * getattr(self.processor, "rescale_factor", 1 / 255)
         x = (x - self.mean) / self.std if self.processor.do_normalize else x
-        found = self.model(pixel_values=x.to(device))
+        found = self.model(pixel_values=x.to(where))
         hidden = found.last_hidden_state
         if hidden.ndim == 4:
             return whole_and_grid(hidden.mean((2, 3)), hidden)
@@ -73,21 +73,21 @@ class Transformers(Backbone):
         pooled = found.pooler_output if self.both else hidden[:, 0] if prefix else hidden.mean(1)
         return whole_and_grid(pooled, as_maps(hidden, prefix))
 
-    def encode_text(self, cells: Sequence[str], device: torch.device) -> list[np.ndarray]:
+    def encode_text(self, cells: Sequence[str], where: torch.device) -> list[np.ndarray]:
         full = self.model.config.model_type.startswith("siglip")  # says what a text is at its last place, after padding that it sees
-        given = self.tokenizer(list(cells), padding="max_length" if full else True, truncation=True, max_length=self.longest, return_tensors="pt", return_attention_mask=True).to(device)
+        given = self.tokenizer(list(cells), padding="max_length" if full else True, truncation=True, max_length=self.longest, return_tensors="pt", return_attention_mask=True).to(where)
         found = self.model(**{key: value for key, value in given.items() if key in ("input_ids", "token_type_ids") or (key == "attention_mask" and not full)})
         hidden, there = found.last_hidden_state.float(), given["attention_mask"].unsqueeze(-1)
         pooled = found.pooler_output.float() if self.both else (hidden * there).sum(1) / there.sum(1)
         lengths = there.sum((1, 2)).tolist()
         return [torch.cat([pooled[row : row + 1], hidden[row][there[row, :, 0] > 0][: min(WORDS, length)]]).cpu().numpy() for row, length in enumerate(lengths)]
 
-    def encode_audio(self, cells: Sequence[np.ndarray], device: torch.device) -> list[np.ndarray]:
+    def encode_audio(self, cells: Sequence[np.ndarray], where: torch.device) -> list[np.ndarray]:
         result = []
         for wave in cells:  # one by one: some of these encoders hear padding
             given = self.processor(wave, sampling_rate=self.rate, return_tensors="pt")
             key = "input_features" if "input_features" in given else "input_values"
-            hidden = self.model(given[key].to(device)).last_hidden_state[0].float()
+            hidden = self.model(given[key].to(where)).last_hidden_state[0].float()
             if self.written:  # of its thirty seconds those that are sound
                 hidden = hidden[: max(1, round(hidden.shape[0] * min(1.0, len(wave) / self.rate / self.processor.chunk_length)))]
             moments = F.adaptive_avg_pool1d(hidden.T.unsqueeze(0), min(MOMENTS, len(hidden)))[0].T
