@@ -81,6 +81,11 @@ def test_explanations_add_up_and_name_the_nearest_rows(served: Served) -> None:
     assert abs(sum(why["shares"].values()) - (why["everything"] - why["nothing"])) < 1e-4 and set(why["shares"]) <= {"picture", "name"}
     assert {line["colour"] for line in why["index"]["nearest"]} <= {why["answer"]} and why["answer"] not in {line["colour"] for line in why["index"]["contrast"]}
 
+    for way in ("gradients", "attention"):
+        other = served.post("/explain", table_rows=[4], column="colour", seen=["picture", "name"], inside=way)["whys"][0]
+        assert other["inside"] == way and other["shares"] == why["shares"] and other["parts"]["picture"]["names"] == why["parts"]["picture"]["names"] and other["parts"] != why["parts"]
+    assert served.ask("POST", "/explain", {"table_rows": [4], "column": "colour", "inside": "guess"})[0] == 422
+
 
 def test_columns_and_their_ways_are_told(served: Served) -> None:
     status, said, _ = served.ask("GET", "/columns")

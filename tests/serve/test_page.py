@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import time
@@ -148,6 +149,12 @@ def test_it_says_why(page: sync_api.Page, shown: pa.Table) -> None:
     assert page.locator(".bars tr").count() >= 4 and page.locator(".over rect").count() >= 9 and page.locator(".words mark").count() == len(shown["name"][4].as_py().split())
     until(page, "document.querySelector('.stack img').naturalWidth > 0")
     shot(page, "why")
+    for way in ("gradients", "attention"):
+        before = page.locator(".over rect").first.evaluate("one => [...one.parentNode.children].map(rect => rect.style.fill).join()")
+        page.locator("select").filter(has_text="leaving parts out").select_option(way)
+        page.click("text=Why?")
+        until(page, f"document.querySelector('.over') && [...document.querySelector('.over').children].map(rect => rect.style.fill).join() !== {json.dumps(before)}", 60)
+        shot(page, f"why-{way}")
     page.locator(".near .example").first.click()
     until(page, "!document.querySelector('#panel h2').textContent.endsWith('row 4')")
 
