@@ -110,7 +110,8 @@ class Rows:
         for row, cell in zip(np.asarray(rows).tolist(), cells, strict=True):
             try:
                 read = None if cell is None else modality.read(cell)
-                other.read[column][row], other.cells[column][row] = read, None if read is None or not len(read) else modality.prepare(read)
+                ready = None if read is None or not len(read) else modality.prepare_all([read], keep=False)[0]
+                other.read[column][row], other.cells[column][row] = (None, None) if isinstance(ready, BadCell) else (read, ready)
             except BadCell:
                 other.read[column][row] = other.cells[column][row] = None
         return other

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sensorium.core.errors import UserError, unknown
+from sensorium.core.errors import BadCell, UserError, unknown
 from sensorium.data.batch import Batch
 from sensorium.inference import Rows
 from sensorium.layers.attention import Attention
@@ -148,7 +148,11 @@ def attentions(network: Network) -> list[Attention]:
 
 def without(modality: Modality, parts: Sequence[tuple[str, np.ndarray]]) -> list[np.ndarray | None]:
     """Prepared cells that lack one part each; None where nothing is left."""
-    return [modality.prepare(rest) if len(rest) else None for _, rest in parts]
+    there = [number for number, (_, rest) in enumerate(parts) if len(rest)]
+    result: list[np.ndarray | None] = [None] * len(parts)
+    for number, cell in zip(there, modality.prepare_all([parts[number][1] for number in there], keep=False), strict=True):
+        result[number] = None if isinstance(cell, BadCell) else cell
+    return result
 
 
 def apart(modality: Modality, cell: np.ndarray, rest: Sequence[np.ndarray | None]) -> list[list[int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from sensorium.backbones import ORIGIN, Backbone
 from sensorium.core.errors import UserError
 from sensorium.core.files import digest, whole
 from sensorium.data.schema import Schema
@@ -31,7 +33,7 @@ BESIDE = "baselines", "rows.npy", "report.html", "settings.json", "environment.j
 
 BACKBONES = "backbones"
 """The folder in which a model that was saved for others has its encoders, each under the beginning of its hash."""
-OWN = "rows.npy", "quarantine.jsonl", "environment.json", "baselines/*", "report.html"
+OWN = "settings.json", "rows.npy", "quarantine.jsonl", "environment.json", "baselines/*", "report.html"
 """What of a saved model says something of single rows or of a machine, and isn't given to a hub."""
 
 
@@ -91,6 +93,8 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
             raise UserError(f"'{weights}' isn't what was written: its SHA-256 differs. Copy it again or train again.")
         tensors = load_file(weights)
         schema = Schema.from_json(described["schema"])
+        for column in schema.columns.values():
+            column.settings.pop("backbone", None)  # where it lies stands beside
         modalities = make_modalities(schema, with_backbones(folder, described["settings"], described.get("backbones", {})))
         for column, kept in described.get("backbones", {}).items():
             if (encoder := modalities[column].encoder) is None or encoder.sha256 != kept["sha256"]:
@@ -114,19 +118,33 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
 
 def with_backbones(folder: Path, settings: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
     """Settings where columns have their backbones from the model's folder, or from those in which they lay."""
-    columns = dict(settings.get("column", {}))
+    columns = {column: {key: value for key, value in given.items() if key != "backbone"} if isinstance(given, Mapping) else given for column, given in settings.get("column", {}).items()}
     for column, one in kept.items():
+        if not re.fullmatch("[0-9a-f]{64}", str(one["sha256"])):
+            raise ValueError(f"'{one['sha256']}' is no SHA-256")
+        if not (folder / BACKBONES / one["sha256"][:16]).is_dir() and not Path(one["folder"]).is_dir():
+            raise UserError(f"column.{column}.backbone: There is no backbone '{one['folder']}', on which this model stands. Put it back there.")
         given = columns.get(column, {})
         columns[column] = {**(given if isinstance(given, Mapping) else {"": given}), "backbone": str(beside if (beside := folder / BACKBONES / one["sha256"][:16]).is_dir() else one["folder"])}
     return {**settings, "column": columns}
 
 
-def copy_backbones(folder: Path, encoders: Mapping[str, Path]) -> None:
-    """Encoders' files, by their hashes, into a model's folder: what they are opened from, and their cards."""
+def copy_backbones(folder: Path, encoders: Mapping[str, Backbone]) -> None:
+    """Columns' encoders, by their hashes, into a model's folder: what they are opened from, and their cards. The model then names no other folder."""
     import shutil
 
-    for sha256, source in encoders.items():
-        target = folder / BACKBONES / sha256[:16]
+    if not encoders:
+        return
+    described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    for column, encoder in encoders.items():
+        described["backbones"][column]["folder"] = f"{BACKBONES}/{encoder.sha256[:16]}"
+        if isinstance(described["settings"].get("column", {}).get(column), dict):
+            described["settings"]["column"][column].pop("backbone", None)
+        described["schema"]["columns"][column].get("settings", {}).pop("backbone", None)
+    with whole(folder / "model.json") as part:
+        part.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
+    for encoder in encoders.values():
+        source, target = encoder.folder, folder / BACKBONES / encoder.sha256[:16]
         if source.resolve() == target.resolve():
             continue
         target.mkdir(parents=True, exist_ok=True)
@@ -134,6 +152,7 @@ def copy_backbones(folder: Path, encoders: Mapping[str, Path]) -> None:
             if path.is_file() and (path.suffix in (".json", ".safetensors", ".txt", ".model") or path.name.startswith(("README", "LICENSE"))):
                 with whole(target / path.name) as part:
                     shutil.copyfile(path, part)
+        (target / ORIGIN).write_text(encoder.name, encoding="utf-8")
 
 
 def identity(folder: Path) -> str:

@@ -115,11 +115,11 @@ class Model:
 
         folder, encoders = self.save(folder), {c: m.encoder for c, m in self.network.modalities.items() if m.encoder is not None}
         try:
-            kept.copy_backbones(folder, {encoder.sha256: encoder.folder for encoder in encoders.values()})
+            kept.copy_backbones(folder, encoders)
             if self.folder is not None and self.folder.resolve() != folder.resolve():
                 kept.copy_if_there(self.folder, folder, [path.name for path in self.folder.glob("results*.json")])
             card = write_card(folder, {name: column.kind for name, column in self.schema.columns.items()}, self.facts,
-                              {c: {"name": e.folder.name, "licence": licence(e.folder), "sha256": e.sha256} for c, e in encoders.items()}, self.schema.left_out)
+                              {c: {"name": e.name, "licence": licence(e.folder), "sha256": e.sha256} for c, e in encoders.items()}, self.schema.left_out)
             with whole(folder / "README.md") as part:
                 part.write_text(card, encoding="utf-8")
         except OSError as error:
@@ -140,9 +140,13 @@ class Model:
         except ModuleNotFoundError as error:
             raise UserError("To give a model to the hub the package 'huggingface_hub' is needed. Install it with: pip install sensorium[backbones]") from error
         with tempfile.TemporaryDirectory() as folder:
-            given, hub = self.save_pretrained(Path(folder) / "model"), HfApi(token=token)
+            own, hub = self.folder, HfApi(token=token)
+            given = self.save_pretrained(Path(folder) / "model")
+            self.folder = own
             try:
                 hub.create_repo(name, private=private, exist_ok=True)
+                if private and not hub.repo_info(name).private:
+                    raise UserError(f"The repository '{name}' is there and public. To give the model to everybody, with its memory of training rows, say private=False.")
                 return str(hub.upload_folder(repo_id=name, folder_path=given, ignore_patterns=list(kept.OWN)))
             except (HfHubHTTPError, OSError, ValueError) as error:
                 raise UserError(f"The hub didn't take '{name}': {type(error).__name__}. Is it OWNER/NAME, and is a token with the right to write known (hf auth login)?") from error

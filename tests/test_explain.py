@@ -225,6 +225,12 @@ def test_words_fade_where_they_stand_and_a_still_clip_has_no_change() -> None:
         gone = cell[cells["keep"][row, : len(cell)].numpy() == 0]
         assert text.decode(gone).strip() == word, word
     assert (cells["keep"] == 0).sum(0).max() == 1  # no token is two words'
+    short = Text(vocabulary=300, length=6)
+    short._set(text.merges)
+    cells = short.faded(short.prepare(read), [short.prepare(other) for _, other in parts], 1 - torch.eye(len(parts)))
+    cell = short.prepare(read)
+    gone = [short.decode(cell[row[: len(cell)] == 0]).strip() for row in cells["keep"].numpy()]
+    assert [word for word in gone if word] == text.decode(cell).split()[: len([word for word in gone if word])] and gone[0] == "the" and not gone[-1]
     video = Video(frames=4, size=32)
     clip = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
     faded = video.faded(clip, [], torch.tensor([[1.0] * 4, [0.0] * 4]))["pixels"]

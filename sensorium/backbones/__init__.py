@@ -27,8 +27,10 @@ from sensorium.core.parts import find
 
 Kind = Literal["image", "text", "audio"]
 HUB = re.compile(r"(?:hf:)?(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?")
-FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model"]
+FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md", "LICENSE*"]
 """Files of a repository on the hub that are fetched: no code and nothing that could run as code."""
+ORIGIN = "ORIGIN"
+"""The file in a copied backbone that says what it was called."""
 CODE = (".py", ".so", ".pyd", ".dll")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
 GRID, MOMENTS, WORDS = 3, 16, 64
@@ -47,7 +49,7 @@ class Backbone(abc.ABC):
         folder: with ``config.json`` and safetensors. kind: of the cells.
 
     Attributes:
-        width: size of a feature vector. size: side of a picture in pixels; rate: samples a second of a sound.
+        name: what it is called where it comes from. width: size of a feature vector. size: side of a picture in pixels; rate: samples a second of a sound.
         sha256: of all that features depend on: weights, configuration, preprocessing.
     """
 
@@ -59,6 +61,7 @@ class Backbone(abc.ABC):
 
     def __init__(self, folder: Path, kind: Kind) -> None:
         self.folder, self.kind = folder.resolve(), kind
+        self.name = called(self.folder)
         parts = [f"{path.name} {digest(path)}" for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors", ".txt", ".model")]
         self.sha256 = hashlib.sha256(" ".join([kind, str(GRID), str(MOMENTS), str(WORDS), *parts]).encode()).hexdigest()
 
@@ -133,11 +136,25 @@ def _opened(folder: Path, kind: Kind, name: str) -> Backbone:
         raise UserError(f"'{name}' is an encoder of pictures (timm: {config['architecture']}); the column holds {kind}. Give another backbone.")
     part = find(Backbone, library)
     try:
-        return part(folder, kind)
+        backbone = part(folder, kind)
+        trial = {"image": lambda: [backbone.picture(np.zeros((8, 8, 3), np.uint8))] * 2, "text": lambda: ["a", "one more word"], "audio": lambda: [np.zeros(backbone.rate, np.float32)]}
+        if any(found.ndim != 2 or found.shape[1] != backbone.width or not np.isfinite(found).all() for found in backbone.encode(trial[kind]())):
+            raise UserError(f"The backbone '{name}' gives no features of {backbone.width} finite numbers for a cell.")
+        return backbone
     except UserError:
         raise
     except Exception as error:  # these libraries raise whatever a file makes them stumble over
         raise UserError(f"The backbone '{name}' can't be opened as an encoder of {kind} by {library}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}") from error
+
+
+def called(folder: Path) -> str:
+    """What a backbone is called where it comes from: OWNER/NAME@REVISION of one from the hub, else its folder's name."""
+    if (folder / ORIGIN).is_file():
+        return (folder / ORIGIN).read_text(encoding="utf-8", errors="replace")[:200]
+    parts = folder.parts
+    if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
+        return f"{parts[-3].removeprefix('models--').replace('--', '/')}@{parts[-1]}"
+    return folder.name
 
 
 def located(name: str) -> Path:
@@ -150,13 +167,13 @@ def located(name: str) -> Path:
     if path.is_dir():
         return path
     found = HUB.fullmatch(name)
-    if found is None or (path.parent.is_dir() and "/" not in name.rstrip("/")):
+    if found is None or (not name.startswith("hf:") and (name[0] in ".~" or path.parent.is_dir())):
         raise UserError(f"There is no backbone '{name}': no such folder. Give a folder with config.json and model.safetensors, or a repository on the hub, OWNER/NAME@REVISION.")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the package is imported
     try:
         from huggingface_hub import snapshot_download
     except ModuleNotFoundError as error:
         raise UserError(f"The backbone '{name}' is no folder here, and fetching it from the hub needs the package 'huggingface_hub'. Install it with: pip install sensorium[backbones]") from error
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         return Path(snapshot_download(found["name"], revision=found["revision"], allow_patterns=FETCHED))
     except Exception as error:  # of the hub, the network or the disk

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sensorium.core.errors import UserError
+
 LIMIT, GIB = "SENSORIUM_CACHE_GIB", 10.0
 """Size of the file at most, and the variable that may say another; 0 keeps nothing."""
 FREED = 0.25
@@ -33,21 +35,27 @@ class Kept:
 
     def __init__(self, path: Path | None = None, gib: float | None = None) -> None:
         self.path = path or folder() / "features.sqlite"
-        self.most = (gib if gib is not None else float(os.environ.get(LIMIT, GIB))) * 2**30
+        try:
+            self.most = (gib if gib is not None else float(os.environ.get(LIMIT, GIB))) * 2**30
+        except ValueError as error:
+            raise UserError(f"{LIMIT}={os.environ[LIMIT]} is no number of GiB. Give for instance 5, or 0 to keep nothing.") from error
         self.lock, self.file = threading.Lock(), None
         with contextlib.suppress(OSError, sqlite3.OperationalError):
             if not self.most:
                 return
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
                 self.file = self.opened()
+            except sqlite3.OperationalError:  # locked, full, not to be written: another's file is left alone
+                raise
             except sqlite3.DatabaseError:
-                for broken in self.path.parent.glob(f"{self.path.name}*"):
-                    broken.unlink()
+                for ending in ("", "-wal", "-shm"):
+                    self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
                 self.file = self.opened()
 
     def opened(self) -> sqlite3.Connection:
         """A connection that bears other writers."""
+        self.path.touch(mode=0o600)  # features tell of the cells
         file = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
         file.execute("PRAGMA auto_vacuum = INCREMENTAL")
         file.execute("PRAGMA journal_mode = WAL")

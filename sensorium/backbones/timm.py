@@ -16,6 +16,10 @@ from safetensors.torch import load_file
 from timm.data import create_transform, resolve_model_data_config
 
 from sensorium.backbones import Backbone, as_maps, device, whole_and_grid
+from sensorium.core.errors import UserError
+
+SETTINGS = ("num_classes", "img_size", "in_chans", "global_pool", "dynamic_img_size", "reg_tokens", "class_token", "init_values", "qkv_bias", "embed_dim", "depth", "num_heads", "patch_size")
+"""What a configuration may say of a model; never where else files lie."""
 
 
 class Timm(Backbone):
@@ -26,7 +30,9 @@ class Timm(Backbone):
     def __init__(self, folder: Path, kind: str) -> None:
         super().__init__(folder, kind)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        known = {**config.get("model_args", {}), **{key: config[key] for key in ("num_classes",) if key in config}}
+        if config["architecture"] not in timm.list_models():  # else timm would look for it on the hub
+            raise UserError(f"'{folder}' is of the architecture '{config['architecture']}', which this timm doesn't have.")
+        known = {key: value for key, value in {"num_classes": config.get("num_classes"), **config.get("model_args", {})}.items() if key in SETTINGS and value is not None}
         self.model = timm.create_model(config["architecture"], pretrained=False, **known).eval()
         self.model.load_state_dict(load_file(folder / "model.safetensors"))
         self.model.requires_grad_(False).to(device())

@@ -37,11 +37,14 @@ class Transformers(Backbone):
         reads = "image" if self.both and kind == "image" else "text" if self.both else {"pixel_values": "image", "input_ids": "text"}.get(takes, "audio")
         if reads != kind:
             raise UserError(f"'{folder}' ({model.config.model_type}) is an encoder of {reads}; the column holds {kind}. Give another backbone.")
-        self.written = kind == "audio" and model.config.is_encoder_decoder
-        self.model = (getattr(model, side) if self.both else model.get_encoder() if self.written else model).eval().requires_grad_(False).to(device())
+        paired = not self.both and bool(getattr(model.config, "is_encoder_decoder", False))
+        self.written = kind == "audio" and paired
+        self.model = (getattr(model, side) if self.both else model.get_encoder() if paired else model).eval().requires_grad_(False).to(device())
         self.width = int(self.model.config.hidden_sizes[-1] if getattr(self.model.config, "hidden_sizes", None) else getattr(self.model.config, "hidden_size", 0) or self.model.config.d_model)
         if kind == "text":
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
+            if self.tokenizer.pad_token is None:
+                self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
             known = self.model.get_input_embeddings().num_embeddings
             if len(self.tokenizer) > known:
                 raise UserError(f"The tokenizer in '{folder}' has {len(self.tokenizer)} tokens, the model {known}: they don't belong together. Fetch both anew.")

@@ -119,8 +119,12 @@ def square(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.ndar
         raise BadCell(f"the picture can't be decoded: {error or type(error).__name__}") from error
 
 
+STRIP = 16
+"""A picture so many times longer than wide is a strip, which an encoder that scales the short side would make huge."""
+
+
 def colours(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.ndarray:
-    """The bytes of a picture as RGB on white, the right way up, uint8 [h, w, 3]; only one much larger than ``size`` is made smaller.
+    """The bytes of a picture as RGB on white, the right way up, uint8 [h, w, 3]; only one much larger than ``size`` is made smaller, and a strip is laid on a sheet.
 
     Raises:
         BadCell: as of ``square``.
@@ -137,6 +141,8 @@ def colours(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.nda
         if trim:
             left, top, right, bottom = inside(pixels)
             pixels = np.ascontiguousarray(pixels[top:bottom, left:right])
+        if max(pixels.shape[:2]) > STRIP * min(pixels.shape[:2]):
+            pixels = sheet(pixels, 4 * size)
         return np.array(Pillow.fromarray(pixels).transpose(TURNED[orientation])) if orientation in TURNED else pixels
     except BadCell:
         raise
@@ -144,6 +150,17 @@ def colours(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.nda
         raise BadCell("the picture needs more memory than there is") from error
     except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over.
         raise BadCell(f"the picture can't be decoded: {error or type(error).__name__}") from error
+
+
+def sheet(pixels: np.ndarray, size: int) -> np.ndarray:
+    """A strip, no longer than ``size``, in the middle of white that is wide enough for its short side to be scaled up."""
+    scale = min(1.0, size / max(pixels.shape[:2]))
+    pixels = resized(pixels, *(max(1, round(side * scale)) for side in pixels.shape[:2]))
+    h, w = pixels.shape[:2]
+    tall, wide = max(h, -(-w // STRIP)), max(w, -(-h // STRIP))
+    result = np.full((tall, wide, 3), 255, np.uint8)
+    result[(tall - h) // 2 : (tall - h) // 2 + h, (wide - w) // 2 : (wide - w) // 2 + w] = pixels
+    return result
 
 
 def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillow.Image:

@@ -124,7 +124,11 @@ class Image(Modality):
             BadCell: not a picture, cut short, more than ``max_pixels``, or a decompression bomb.
         """
         if self.encoder is not None:
-            return self.encoder.picture(colours(cell, self.size, self.max_pixels, self.trim))
+            pixels = colours(cell, self.size, self.max_pixels, self.trim)
+            try:
+                return self.encoder.picture(pixels)
+            except (MemoryError, RuntimeError, ValueError) as error:
+                raise BadCell(f"the encoder can't take a picture of {pixels.shape[1]} × {pixels.shape[0]} pixels") from error
         return square(cell, self.size, self.max_pixels, self.trim)
 
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:

@@ -210,12 +210,13 @@ class Text(Modality):
         owned, end = torch.zeros(len(rest), cells["ids"].shape[1], device=keep.device), 0
         for word, other in enumerate(rest):
             left = np.zeros(0, cell.dtype) if other is None else other
-            count, both = len(cell) - len(left), min(len(cell), len(left))
+            both = min(len(cell), len(left))
             start = next((i for i in range(both) if cell[i] != left[i]), both)
+            count = next((gone for gone in range(max(0, len(cell) - len(left)), len(cell) - start + 1) if agree(cell[start + gone :], left[start:])), 0)  # both may be cut at ``length``
             while start > end and count and cell[start - 1] == cell[start + count - 1]:  # of words that are alike the one whose turn it is
                 start -= 1
-            owned[word, start : start + max(count, 0)] = 1
-            end = start + max(count, 0)
+            owned[word, start : start + count] = 1
+            end = start + count
         return {**{key: value.expand(len(keep), *value.shape[1:]) for key, value in cells.items()}, "keep": 1 - ((1 - keep) @ owned).clamp(max=1)}
 
     def stem(self, width: int) -> Stem:
@@ -292,6 +293,12 @@ class Text(Modality):
     def load_state(self, state: dict[str, Any]) -> None:
         self._set([list(pair) for pair in state["merges"]])
         self.span = int(state["span"])
+
+
+def agree(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether ids are the same as far as both go."""
+    both = min(len(one), len(other))
+    return bool((one[:both] == other[:both]).all())
 
 
 def packed(ids: np.ndarray, found: np.ndarray) -> np.ndarray:

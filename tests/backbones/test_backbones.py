@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sqlite3
@@ -21,6 +22,7 @@ from sensorium import backbones
 from sensorium.backbones import MOMENTS, features, open_backbone
 from sensorium.backbones._kept import Kept
 from sensorium.core.errors import UserError
+from sensorium.modalities.image import Image as PictureModality
 
 CASES = [(name, kind) for name, (kinds, _) in TWINS.items() for kind in kinds]
 
@@ -132,7 +134,7 @@ def test_what_was_encoded_is_found_again_by_content_and_backbone(folder: Path, t
     assert seen == [2, 1] and backbone.sha256 != other.sha256
 
 
-def test_the_file_of_features_is_bounded_and_bears_being_broken(tmp_path: Path) -> None:
+def test_the_file_of_features_is_bounded_and_bears_being_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept(tmp_path / "f.sqlite", gib=2e-3)
     rng = np.random.default_rng(0)
     for number in range(12):
@@ -144,12 +146,44 @@ def test_the_file_of_features_is_bounded_and_bears_being_broken(tmp_path: Path) 
     broken.put({b"k": np.ones((2, 3), np.float16)})
     assert np.array_equal(broken.get([b"k"])[b"k"], np.ones((2, 3)))
     assert sqlite3.connect(tmp_path / "b.sqlite").execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with monkeypatch.context() as patch:
+        patch.setattr(Kept, "opened", lambda self: (_ for _ in ()).throw(sqlite3.OperationalError("database is locked")))
+        assert Kept(tmp_path / "b.sqlite").get([b"k"]) == {}  # another's file is left alone
+    assert np.array_equal(Kept(tmp_path / "b.sqlite").get([b"k"])[b"k"], np.ones((2, 3))) and (tmp_path / "b.sqlite").stat().st_mode & 0o077 == 0
+    with monkeypatch.context() as patch:
+        patch.setenv("SENSORIUM_CACHE_GIB", "much")
+        with pytest.raises(UserError, match="SENSORIUM_CACHE_GIB=much"):
+            Kept(tmp_path / "b.sqlite")
     nothing = Kept(tmp_path / "n.sqlite", gib=0)
     nothing.put({b"k": np.ones((2, 3), np.float16)})
     assert nothing.get([b"k"]) == {} and not (tmp_path / "n.sqlite").exists()
     nowhere = Kept(Path("/proc/nowhere/f.sqlite"))
     nowhere.put({b"k": np.ones((2, 3), np.float16)})
     assert nowhere.get([b"k"]) == {}
+
+
+@pytest.mark.parametrize("shape", [(1, 1500), (60_000, 1), (3, 3), (1, 1)])
+def test_strips_and_specks_are_no_danger(shape: tuple[int, int], folder: Path) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", shape, "red").save(out, "PNG")
+    modality = PictureModality(backbone=str(twin("clip", folder)))
+    read = modality.read(out.getvalue())
+    assert read.shape == (32, 32, 3) and read.dtype == np.uint8
+
+
+def test_what_a_configuration_says_of_other_places_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    for number, more in enumerate(({"architecture": "hf-hub:evil/repo"}, {"architecture": "test_efficientnet", "model_args": {"checkpoint_path": "/etc/passwd", "pretrained": True}})):
+        path = shutil.copytree(twin("timm-cnn", folder), tmp_path / str(number))
+        (path / "config.json").write_text(json.dumps(more))
+        if number:
+            assert open_backbone(str(path), "image").width
+        else:
+            with pytest.raises(UserError, match="this timm doesn't have"):
+                open_backbone(str(path), "image")
+    (tmp_path / "models").mkdir()
+    for name in (str(tmp_path / "models" / "minilm"), "./nofolder", "~nobody/x"):
+        with pytest.raises(UserError, match="no such folder"):
+            open_backbone(name, "text")
 
 
 def test_what_is_no_backbone_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import types
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,8 @@ def test_a_cell_whose_parts_are_all_there_is_itself(model: Model, column: str) -
 
 def test_saved_for_others_it_needs_nothing_of_this_machine(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = model.save_pretrained(tmp_path / "given")
-    about = json.loads((given / "model.json").read_text())
-    for one in about["backbones"].values():
-        one["folder"] = "/nowhere"
-    (given / "model.json").write_text(json.dumps(about))
+    assert str(tmp_path) not in (given / "model.json").read_text() and "backbone\"" not in json.dumps(json.loads((given / "model.json").read_text())["settings"])
+    monkeypatch.chdir(tmp_path)
     rows = tiny_table(8, seed=7)
     other = Model.from_pretrained(given)
     assert other.predict(rows, "colour").column("value").to_pylist() == model.predict(rows, "colour").column("value").to_pylist()
@@ -106,8 +105,11 @@ def test_saved_for_others_it_needs_nothing_of_this_machine(model: Model, tmp_pat
         def create_repo(self, name: str, **options: Any) -> None:
             seen[name] = options
 
+        def repo_info(self, name: str) -> Any:
+            return types.SimpleNamespace(private=name != "me/public")
+
         def upload_folder(self, repo_id: str, folder_path: Path, ignore_patterns: list[str]) -> str:
-            seen["files"] = {path.name for path in folder_path.iterdir()}
+            seen["files"], seen["left"] = {path.name for path in folder_path.iterdir()}, ignore_patterns
             if repo_id == "nobody":
                 raise ValueError("no such name")
             return f"hub/{repo_id}"
@@ -115,8 +117,13 @@ def test_saved_for_others_it_needs_nothing_of_this_machine(model: Model, tmp_pat
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     assert model.push_to_hub("me/mine", token="t") == "hub/me/mine" and seen["me/mine"] == {"private": True, "exist_ok": True}
     assert {"README.md", "model.json", "model.safetensors", "backbones"} <= seen["files"]
+    assert not {"rows.npy"} & seen["files"] or "rows.npy" in seen["left"]
+    assert str(tmp_path) not in (again / "model.json").read_text()
     with pytest.raises(UserError, match="OWNER/NAME"):
         model.push_to_hub("nobody")
+    with pytest.raises(UserError, match="there and public"):
+        model.push_to_hub("me/public")
+    assert model.folder is not None and model.folder.is_dir()
 
 
 def test_another_backbone_in_its_place_and_a_missing_one_are_told(model: Model, folder: Path, tmp_path: Path) -> None:

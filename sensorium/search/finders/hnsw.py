@@ -33,7 +33,7 @@ class HNSW(Finder):
             raise ValueError(f"'{path}' is no graph: {error}") from error
         if graph is None or graph.ndim != size or len(graph) > rows:
             raise ValueError(f"'{path}' is no graph of up to {rows} vectors of {size} numbers")
-        self.graph = graph
+        self.graph, self.rows = graph, rows
 
     def propose(self, queries: np.ndarray, count: int) -> np.ndarray:
         result = np.full((len(queries), count), -1, np.int64)
@@ -42,5 +42,6 @@ class HNSW(Finder):
             found = self.graph.search(np.ascontiguousarray(queries, np.float32).reshape(len(queries), -1), count)
             keys, counts = np.asarray(found.keys).reshape(len(queries), -1), np.asarray(found.counts if len(queries) > 1 else [len(found)]).reshape(-1)
             for line, (near, many) in enumerate(zip(keys, counts, strict=True)):
-                result[line, :many] = near[:many].astype(np.int64)
+                known = near[:many][near[:many] < self.rows]
+                result[line, : len(known)] = known.astype(np.int64)
         return result
