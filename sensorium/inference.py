@@ -92,7 +92,7 @@ class Rows:
         for column in names:
             cells[column] = list(read[column])
             rows = [row for row, cell in enumerate(read[column]) if cell is not None and len(cell)]
-            for row, cell in zip(rows, modalities[column].prepare_all([read[column][row] for row in rows]) if modalities[column].prepares else (), strict=False):
+            for row, cell in zip(rows, modalities[column].prepare_all([read[column][row] for row in rows]), strict=True):
                 cells[column][row] = None if isinstance(cell, BadCell) else cell
                 if isinstance(cell, BadCell) and bad:
                     bad(row, column, str(cell))

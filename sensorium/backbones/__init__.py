@@ -10,11 +10,10 @@ import functools
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -53,8 +52,6 @@ class Backbone(abc.ABC):
         sha256: of all that features depend on: weights, configuration, preprocessing.
     """
 
-    package: ClassVar[str]
-    """What is to be installed."""
     width: int
     size: int = 0
     rate: int = 0
@@ -169,7 +166,6 @@ def located(name: str) -> Path:
     found = HUB.fullmatch(name)
     if found is None or (not name.startswith("hf:") and (name[0] in ".~" or path.parent.is_dir())):
         raise UserError(f"There is no backbone '{name}': no such folder. Give a folder with config.json and model.safetensors, or a repository on the hub, OWNER/NAME@REVISION.")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the package is imported
     try:
         from huggingface_hub import snapshot_download
     except ModuleNotFoundError as error:

@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import timm
@@ -24,8 +24,6 @@ SETTINGS = ("num_classes", "img_size", "in_chans", "global_pool", "dynamic_img_s
 
 class Timm(Backbone):
     """Any model of timm without its classifier."""
-
-    package: ClassVar[str] = "timm"
 
     def __init__(self, folder: Path, kind: str) -> None:
         super().__init__(folder, kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +21,6 @@ LONGEST = 512
 
 class Transformers(Backbone):
     """One side of a model of two (CLIP, SigLIP), the encoder of one that writes (Whisper), or a model that is an encoder."""
-
-    package: ClassVar[str] = "transformers"
 
     def __init__(self, folder: Path, kind: str) -> None:
         super().__init__(folder, kind)

@@ -5,8 +5,10 @@ A hostile file is turned away by its header, before a pixel is decoded.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -103,20 +105,8 @@ Pillow.init()  # Loads the formats, once and before there are threads.
 
 def square(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.ndarray:
     """The bytes of a picture as RGB on white, uint8 [size, size, 3]; see ``Image.read``."""
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise BadCell(f"expected the bytes of a picture, found {type(data).__name__}")
-    if not len(data):
-        raise BadCell("the picture file is empty")
-    try:
-        data = bytes(data)
-        with opened(data, size, max_pixels, trim) as image:
-            return fitted(image, data, size, trim)
-    except BadCell:
-        raise
-    except MemoryError as error:
-        raise BadCell("the picture needs more memory than there is") from error
-    except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over.
-        raise BadCell(f"the picture can't be decoded: {error or type(error).__name__}") from error
+    with picture(data) as raw, opened(raw, size, max_pixels, trim) as image:
+        return fitted(image, raw, size, trim)
 
 
 STRIP = 16
@@ -129,27 +119,50 @@ def colours(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.nda
     Raises:
         BadCell: as of ``square``.
     """
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise BadCell(f"expected the bytes of a picture, found {type(data).__name__}")
-    if not len(data):
-        raise BadCell("the picture file is empty")
-    try:
-        with opened(bytes(data), 4 * size, max_pixels) as image:
-            orientation = image.getexif().get(0x0112, 1)
-            image.load()
-            pixels = on_white(np.array(shrunk(image, 4 * size, levels(image))))
+    with picture(data) as raw, opened(raw, 4 * size, max_pixels) as image:
+        way = orientation(image)
+        image.load()
+        pixels = on_white(np.array(shrunk(image, 4 * size, levels(image))))
         if trim:
             left, top, right, bottom = inside(pixels)
             pixels = np.ascontiguousarray(pixels[top:bottom, left:right])
         if max(pixels.shape[:2]) > STRIP * min(pixels.shape[:2]):
             pixels = sheet(pixels, 4 * size)
-        return np.array(Pillow.fromarray(pixels).transpose(TURNED[orientation])) if orientation in TURNED else pixels
+        return upright(pixels, way)
+
+
+@contextlib.contextmanager
+def picture(data: Any) -> Iterator[bytes]:
+    """A cell as the bytes of a picture that is decoded meanwhile.
+
+    Raises:
+        BadCell: it holds none, or whatever goes wrong with it.
+    """
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise BadCell(f"expected the bytes of a picture, found {type(data).__name__}")
+    if not len(data):
+        raise BadCell("the picture file is empty")
+    try:
+        yield bytes(data)
     except BadCell:
         raise
     except MemoryError as error:
         raise BadCell("the picture needs more memory than there is") from error
     except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over.
         raise BadCell(f"the picture can't be decoded: {error or type(error).__name__}") from error
+
+
+def orientation(image: Pillow.Image) -> int:
+    """Which way up the picture was taken, as EXIF counts."""
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # A broken EXIF block is no reason to lose the picture.
+        return 1
+
+
+def upright(pixels: np.ndarray, way: int) -> np.ndarray:
+    """Pixels [h, w, 3] turned or mirrored to what was taken."""
+    return np.array(Pillow.fromarray(np.ascontiguousarray(pixels)).transpose(TURNED[way])) if way in TURNED else pixels
 
 
 def sheet(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -193,11 +206,7 @@ def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillo
 
 def fitted(image: Pillow.Image, data: bytes, size: int, trim: bool) -> np.ndarray:
     """An opened picture, with or without its margins, shrunk into a white square, uint8 [size, size, 3]."""
-    try:
-        orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # A broken EXIF block is no reason to lose the picture.
-        orientation = 1
-    sides, pixels = image.size, jpeg(image, data)
+    way, sides, pixels = orientation(image), image.size, jpeg(image, data)
     if pixels is None:
         image.load()
         pixels = np.array(shrunk(image, size, levels(image)))
@@ -207,10 +216,7 @@ def fitted(image: Pillow.Image, data: bytes, size: int, trim: bool) -> np.ndarra
         sides = pixels.shape[1::-1]
     scale = size / max(sides)
     w, h = (max(1, round(side * scale)) for side in sides)
-    pixels = on_white(resized(pixels, h, w))
-    if orientation in TURNED:
-        pixels = np.array(Pillow.fromarray(np.ascontiguousarray(pixels)).transpose(TURNED[orientation]))
-    return centred(pixels, size)
+    return centred(upright(on_white(resized(pixels, h, w)), way), size)
 
 
 def centred(pixels: np.ndarray, size: int) -> np.ndarray:

@@ -178,7 +178,7 @@ class Index:
             here = part.has[WHOLE]
             if len(asked):
                 all_rows, proposed = (each[1] for each in (nearest(asked, part.vectors[WHOLE], FOUND, here, part.rough[WHOLE]), near(part, WHOLE, asked, FOUND, here)))
-                shares += [len(set(a) & set(b)) / len(set(a)) for a, b in zip(all_rows.tolist(), proposed.tolist(), strict=True)]
+                shares += overlap(all_rows, proposed)
         return round(float(np.mean(shares)), 4) if shares else None
 
     def duplicates(self, above: float = 0.98, among: str | None = None, done: Callable[[int], None] | None = None) -> list[list[int]]:
@@ -379,8 +379,13 @@ def recalled(writer: Writer, turn: np.ndarray, few: int) -> float | None:
         if len(rows):
             asked = np.array(writer.whole[kind][rows])
             full, cut = (nearest(turned(asked, turn[:, : side.shape[1]]), side, min(FOUND, len(whole)))[1] for side in sides)
-            shares += [len(set(a) & set(b)) / len(a) for a, b in zip(full.tolist(), cut.tolist(), strict=True)]
+            shares += overlap(full, cut)
     return round(float(np.mean(shares)), 4) if shares else None
+
+
+def overlap(wanted: np.ndarray, found: np.ndarray) -> list[float]:
+    """For each line of rows [n, k] the share of the wanted ones that were found."""
+    return [len(set(a) & set(b)) / len(set(a)) for a, b in zip(wanted.tolist(), found.tolist(), strict=True)]
 
 
 def unique(cells: Sequence[pa.Table], key: str | None, name: str) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from typing import Literal
 
 import numpy as np
 
 from sensorium.core.errors import UserError, unknown
 from sensorium.search.exact import nearest
 
-Kind = Literal["pca", "umap"]
-KINDS: tuple[Kind, ...] = ("pca", "umap")
+KINDS = ("pca", "umap")
 LEADING = 64
 """Dimensions of the vectors that are looked at, the leading ones, which hold most."""
 FITTED = 50_000

@@ -5,7 +5,6 @@ Pictures and sounds are never decoded here: their cells are ``{bytes, path}``. C
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,7 +48,6 @@ class Hub(Source):
 
 
 def _load(name: str) -> Any:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import datasets
     except ModuleNotFoundError as error:
