@@ -61,6 +61,7 @@ def write(folder: Path, network: Network, schema: Schema, settings: Mapping[str,
         "domain": None if domain is None else {"levels": [[kind, domain.levels[kind]] for kind in domain.known], "sha256": digest(far)},
         "sha256": digest(weights),
         "backbones": {column: {"folder": str(m.encoder.folder), "sha256": m.encoder.sha256} for column, m in network.modalities.items() if m.encoder is not None},
+        "language": None if (language := getattr(network.trunk, "language", None)) is None else {"folder": str(language.folder), "sha256": language.sha256},
         "finished": [column for column, m in network.modalities.items() if m.finished_by is not None],
         "memory": None if memory is None else {
             "columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength, "sketched": memory.sketched,
@@ -95,13 +96,16 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
         schema = Schema.from_json(described["schema"])
         for column in schema.columns.values():
             column.settings.pop("backbone", None)  # where it lies stands beside
-        modalities = make_modalities(schema, with_backbones(folder, described["settings"], described.get("backbones", {})))
+        settings = with_language(folder, with_backbones(folder, described["settings"], described.get("backbones", {})), described.get("language"))
+        modalities = make_modalities(schema, settings)
         for column, kept in described.get("backbones", {}).items():
             if (encoder := modalities[column].encoder) is None or encoder.sha256 != kept["sha256"]:
                 raise UserError(f"The backbone of column '{column}' in '{kept['folder']}' isn't the one that '{folder}' was trained with: its SHA-256 differs. Put that one back.")
         for column, modality in modalities.items():
             modality.load_state(described["modalities"][column])
-        network = make_network(modalities, described["settings"], 0)
+        network = make_network(modalities, settings, 0)
+        if (language := described.get("language")) and network.trunk.language.sha256 != language["sha256"]:
+            raise UserError(f"The language model in '{language['folder']}' isn't the one that '{folder}' was trained on: its SHA-256 differs. Put that one back.")
         with torch.random.fork_rng(devices=[]):
             for column in described.get("finished", ()):
                 network.finish(column)
@@ -127,6 +131,18 @@ def with_backbones(folder: Path, settings: Mapping[str, Any], kept: Mapping[str,
         given = columns.get(column, {})
         columns[column] = {**(given if isinstance(given, Mapping) else {"": given}), "backbone": str(beside if (beside := folder / BACKBONES / one["sha256"][:16]).is_dir() else one["folder"])}
     return {**settings, "column": columns}
+
+
+def with_language(folder: Path, settings: Mapping[str, Any], kept: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Settings where the trunk has its language model from the model's folder, or from that in which it lay."""
+    if kept is None:
+        return dict(settings)
+    if not re.fullmatch("[0-9a-f]{64}", str(kept["sha256"])):
+        raise ValueError(f"'{kept['sha256']}' is no SHA-256")
+    beside = folder / BACKBONES / kept["sha256"][:16]
+    if not beside.is_dir() and not Path(kept["folder"]).exists():
+        raise UserError(f"There is no language model '{kept['folder']}', on which this model stands. Put it back there.")
+    return {**settings, "trunk": {**settings["trunk"], "path": str(beside if beside.is_dir() else kept["folder"])}}
 
 
 def copy_backbones(folder: Path, encoders: Mapping[str, Backbone]) -> None:

@@ -8,17 +8,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from safetensors import SafetensorError
 
 from sensorium import kept
-from sensorium.core.errors import UserError, unknown
+from sensorium.chat import Reply, reply, seen_in, talker
+from sensorium.core.errors import BadCell, UserError, unknown
 from sensorium.core.files import whole
 from sensorium.core.parts import name_of
 from sensorium.core.settings import check
 from sensorium.core.settings import schema as settings_of
 from sensorium.data.order import spread
-from sensorium.data.schema import Schema
+from sensorium.data.schema import Schema, infer
 from sensorium.data.table import Table
+from sensorium.examine import examine
 from sensorium.explain import Why, explain
 from sensorium.fill import fill, together
 from sensorium.inference import Answers, Rows
@@ -26,6 +29,7 @@ from sensorium.inside import check_way
 from sensorium.layers.precision import usable
 from sensorium.misfit import away, of_rows
 from sensorium.modalities import Modality
+from sensorium.modalities.conversation import messages_of
 from sensorium.network import Network, slug
 from sensorium.report import Evaluation
 from sensorium.search.index import Index, Windows
@@ -339,6 +343,44 @@ class Model:
             return [cells[0] for cells in rows.draw(column, seen, 1, seed, generator)]
         return rows.say(column, seen, seed=seed).cells
 
+    def chat(self, messages: Sequence[Any], *, cells: Mapping[str, Any] | None = None, max_tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0,
+             heard: Callable[[str], None] | None = None) -> Reply:
+        """Go on with a conversation.
+
+        Args:
+            messages: in OpenAI's form; parts may bring pictures, sounds and clips (see ``chat.seen_in``), or name a cell: ``{"type": "cell", "column": NAME}``.
+            cells: the row that such parts are of. max_tokens: of the answer; temperature, top_p: how it is drawn, 0 takes the likeliest word each time.
+            heard: is told each piece of the answer as it is said.
+
+        Raises:
+            UserError: the model doesn't talk, messages are in no order, or a cell can't be read.
+        """
+        rows, given = self.conversation(messages, cells)
+        generator = torch.Generator().manual_seed(seed)
+        return reply(self.network, rows, [0], [given], longest=max_tokens, temperature=temperature, top_p=top_p, generator=generator, heard=heard and (lambda _, text: heard(text)))[0]
+
+    def conversation(self, messages: Sequence[Any], cells: Mapping[str, Any] | None = None) -> tuple[Rows, list[Any]]:
+        """The row that a conversation is about, read, and its messages as roles with parts; see ``chat``."""
+        talker(self.network)
+        cleaned, brought = seen_in(messages, self.network)
+        try:
+            given = messages_of(cleaned, False)
+        except BadCell as error:
+            raise UserError(f"The conversation can't be gone on with: {error}.") from error
+        if given[-1][0] not in ("user", "tool"):
+            raise UserError(f"The last message is by '{given[-1][0]}', so there is nothing to answer. End with one by the user.")
+        row = {column: cell for column, cell in {**(cells or {}), **brought}.items() if column in self.columns and cell is not None}
+        wanted = [part["column"] for _, parts in given for part in parts if isinstance(part, dict)]
+        for column in wanted:
+            if column not in row and not any(name_of(self.network.modalities[c]) == column for c in row):
+                raise UserError(f"The conversation refers to '{column}', which isn't there. Give it with cells={{'{column}': …}}, or bring it in the message. Columns: {', '.join(self.columns)}.")
+
+        def bad(number: int, column: str, reason: str) -> None:
+            raise UserError(f"The {column} of the conversation can't be read: {reason}.")
+
+        table = Table.open([row or {self.columns[0]: None}])
+        return Rows.of(self.network, table, [c for c in row if not self.network.modalities[c].talks], bad=bad), given
+
     def surprise(self, rows: Any, note: Callable[[str], None] | None = None) -> pa.Table:
         """How little each row's cells go together: wrong labels, swapped files and odd rows stand out.
 
@@ -541,6 +583,16 @@ class Model:
         if self.folder is None:
             raise UserError("This model is in no folder yet, and an index names the one that its vectors are of. Save it first: model.save(FOLDER).")
         return {"run": str(self.folder.resolve()), "sha256": kept.identity(self.folder)}
+
+    def examine(self, table: Any, *, split: str | None = None, about: str | None = None, of: Sequence[str] = (), seed: int = 0, note: Callable[[str], None] = lambda words: None) -> dict[str, Any]:
+        """How well it talks about a table's rows: see ``examine.examine``.
+
+        Raises:
+            UserError: the model doesn't talk, or there is nothing to ask about.
+        """
+        talker(self.network)
+        opened = keep_split(open_table(table), split, self.schema.split)
+        return examine(self.network, opened, infer(opened), about=about, of=of, seed=seed, note=note)
 
     def evaluate(self, table: Any, *, split: str | None = None, seen: Sequence[str] | None = None, same: str | None = None) -> dict:
         """Every column, every direction, beside chance and the baselines; see ``evaluation`` for the details behind it."""

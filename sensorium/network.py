@@ -22,8 +22,11 @@ from sensorium.data.sample import Plan
 from sensorium.generators import Generator, Said
 from sensorium.layers.domain import Domain
 from sensorium.layers.finisher import Finisher
+from sensorium.layers.lines import reference
 from sensorium.layers.memory import Memory, Recalled
 from sensorium.modalities import Cells, Modality
+from sensorium.talk import Script, script, stands_for
+from sensorium.talk import told as converse
 from sensorium.trunks import Seen, Trunk
 
 
@@ -190,6 +193,11 @@ class Network(nn.Module):
         return [column for column in self.columns if self.said_by[column] in self.generators]
 
     @property
+    def talked_columns(self) -> list[str]:
+        """Columns of conversations."""
+        return [column for column in self.columns if self.modalities[column].talks]
+
+    @property
     def drawn_columns(self) -> list[str]:
         """Columns that are drawn and not predicted: pictures, sounds, series."""
         return [c for c in self.asked_columns if self.generator(c).draws]
@@ -227,6 +235,11 @@ class Network(nn.Module):
         told, fused = [], []
         for plan in plans:
             asked = [column for column in plan.asked if column in encoded]
+            for column in [column for column in asked if self.modalities[column].talks]:
+                told += self.talk(column, encoded, batch.cells[column], plan.rows)
+                asked.remove(column)
+            if not asked and plan.asked:
+                continue
             targets, places, segments = [], [], [self.ask_gist(len(plan.rows))]
             overview = self.overview(encoded, plan.seen, plan.rows)
             for column in asked:
@@ -245,6 +258,22 @@ class Network(nn.Module):
                 if present.any():
                     told.append(Told(column, plan.seen, self.generator(column, plan.way).loss(said, target)[present], plan.way))
         return Step(self, batch, encoded, told, fused)
+
+    def talk(self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor) -> list[Told]:
+        """What the assistant says in the conversations of some rows, each word from all before it."""
+        place = encoded[column].place[rows]
+        rows, place = rows[place >= 0], place[place >= 0]
+        if not len(rows):
+            return []
+        losses = converse(self.trunk, self.conversation(column, encoded, rows_of(cells, place), rows))
+        return [Told(column, (), losses)]
+
+    def conversation(self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor) -> Script:
+        """Collated conversations, and the batch's rows that they are of [n], with the cells that they refer to in their midst."""
+        ids, said, lengths = (cells[key].cpu().numpy() for key in ("ids", "said", "length"))
+        referred = {reference(name): name for name in (*self.columns, *{name_of(m) for m in self.modalities.values()})}
+        kinds = {c: name_of(m) for c, m in self.modalities.items()}
+        return script(self.trunk, ids, said, lengths, rows.cpu().numpy(), encoded, stands_for(self.columns, kinds, referred))
 
     def encode_all(self, batch: Batch) -> dict[str, Encoded]:
         """Every column of a batch through its stem; columns that share one go through it together."""

@@ -91,8 +91,10 @@ def evaluate(
     seen: Seen = None,
     same: Annotated[str | None, typer.Option(help="Key column: rows that share its value are one thing when searching.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the results as JSON.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Ask it questions about the rows, and mark its answers; nothing else is measured.")] = False,
+    about: Annotated[str | None, typer.Option(help="With --chat: the column that says what a row is. Default: one of names or classes.")] = None,
 ) -> None:
-    """Every column and direction, beside chance and plain models."""
+    """Every column and direction, beside chance and plain models; or how well it talks."""
     from sensorium.cli.files import check_folder, write_json
     from sensorium.cli.show import note, print_results
     from sensorium.core.errors import unknown
@@ -103,10 +105,14 @@ def evaluate(
     model, opened = Model.load(run), open_table(table)
     if same is not None and same not in opened.columns:
         raise unknown("column for --same:", same, opened.columns)
-    results = model.evaluation(opened, split=split, seen=names(seen), same=same, note=note).results
+    if chat:
+        results = {"chat": model.examine(opened, split=split, about=about, note=note)}
+        typer.echo("  ".join(f"{key} {value:.3f}" if key != "n" else f"of {value:,} rows" for key, value in results["chat"].items()))
+    else:
+        results = model.evaluation(opened, split=split, seen=names(seen), same=same, note=note).results
+        print_results(results)
     if json:
         write_json(json, results)
-    print_results(results)
 
 
 @app.command()
@@ -432,6 +438,38 @@ def report(
     check_folder(out, "--out")
     Model.load(run).report(table, out, split=split, same=same, note=note)
     typer.echo(f"Wrote {out}")
+
+
+@app.command("ask-data")
+def ask_data(
+    table: Source,
+    out: Annotated[Path, typer.Option(help="A .parquet file.")],
+    about: Annotated[str | None, typer.Option(help="The column that says what a row is. Default: one of names or classes.")] = None,
+    of: Annotated[str | None, typer.Option(help="Columns whose cells are shown, joined by commas. Default: pictures, videos, sounds and series, or else all others.")] = None,
+    each: Annotated[int, typer.Option(help="Conversations about each row.")] = 4,
+    kinds: Annotated[str | None, typer.Option(help="Kinds of questions and how often each is asked. Default: name:4,choice:2,yes_no:2,absent:1.5,field:1,describe:0.5,unknown:0.25.")] = None,
+    keep: Annotated[str | None, typer.Option(help="Columns that come along and may be asked for, joined by commas. Default: all.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """Build conversations about a table's training rows, from its columns' names and values."""
+    from sensorium.cli.talk import write_conversations
+
+    write_conversations(table, out, about, names(of) or [], each, kinds, names(keep), seed)
+
+
+@app.command()
+def chat(
+    run: Run,
+    index: Annotated[Path | None, typer.Argument(metavar="[INDEX]", help="An index whose rows can be looked up.")] = None,
+    table: Annotated[str | None, typer.Option(help="A table whose rows can be talked about (/row N).")] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Of an answer.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest word each time.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+) -> None:
+    """Talk with a model that was fitted on conversations; /help says how to show it things."""
+    from sensorium.cli.talk import run_chat
+
+    run_chat(run, index, table, max_tokens, temperature, seed)
 
 
 @app.command()

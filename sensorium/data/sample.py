@@ -57,6 +57,7 @@ class Sampler:
             asked unless another is named.
         drawn: share of the batch's rows that are asked for such a column; blank: share of these questions that show nothing, as
             guidance needs.
+        talk: rows of a step whose conversations are learned.
         weights: how often a column takes its turn, is seen alone, and a long one (text) is asked, relative to others; ``name:3``.
     """
 
@@ -75,6 +76,7 @@ class Sampler:
         generator: str = "flow",
         drawn: float = 0.25,
         blank: float = 0.1,
+        talk: int = 32,
         weights: dict[str, float] | None = None,
     ) -> None:
         self.columns = network.columns
@@ -84,6 +86,7 @@ class Sampler:
         self.short = [c for c in predicted if network.modalities[c].tokens().length == 1]
         self.long = [c for c in predicted if c not in self.short]
         self.generated, self.drawn, self.blank = network.drawn_columns, drawn, blank
+        self.talked, self.talk = network.talked_columns, talk
         self.ways = {c: list(network.ways[c]) for c in self.generated}
         self.targets = list(targets)
         for c in self.targets:
@@ -118,7 +121,7 @@ class Sampler:
     def draw(self, rows: int, seed: Sequence[int]) -> list[Plan]:
         """The plans of one step; the same for the same seed."""
         rng, columns = np.random.default_rng(list(seed)), self.looked_at(seed)
-        each = max(1, int(rows * self.share / self.plans))  # of one size, as a new size is slow (``layers.shapes``)
+        each = max(1, int(rows * self.share / max(self.plans, 1)))  # of one size, as a new size is slow (``layers.shapes``)
         told, plans, kind = rng.permutation(rows), [], rng.random()
         for number in range(min(self.plans, rows // each)):
             part = told[number * each : (number + 1) * each]
@@ -127,9 +130,12 @@ class Sampler:
         generated = [c for c in self.generated if c in columns]
         if generated and self.drawn > 0:
             column, part = str(rng.choice(generated)), rng.permutation(rows)[: max(1, int(rows * self.drawn))]
-            seen, ways = self.shown(rng, columns, column), self.ways[column]
+            seen, ways = self.shown(rng, [c for c in columns if c not in self.talked], column), self.ways[column]
             way = str(rng.choice(ways)) if len(ways) > 1 else None
             plans.append(Plan(torch.from_numpy(np.sort(part)), seen, (column,), way))
+        for column in self.talked:
+            if self.talk and column in columns:
+                plans.append(Plan(torch.from_numpy(np.sort(rng.permutation(rows)[: self.talk])), (), (column,)))
         return plans
 
     def shown(self, rng: np.random.Generator, columns: Sequence[str], column: str) -> tuple[str, ...]:
@@ -156,7 +162,7 @@ class Sampler:
             if rng.random() >= BESIDE:
                 wanted = {c for c in wanted if c in self.targets}
             wanted |= hidden
-        may = [c for c in columns if c not in wanted]
+        may = [c for c in columns if c not in wanted and c not in self.talked]
         if kind < self.alone:
             seen = self.one(rng, may, wanted)
         elif kind < self.alone + self.everything:

@@ -40,6 +40,8 @@ class Modality(abc.ABC):
     """How the name of a file ends that holds what ``decode`` makes; empty where that is no file."""
     generator: ClassVar[str | None] = None
     """Name of the generator that says such a cell; None where it can't be asked yet."""
+    talks: ClassVar[bool] = False
+    """Cells are conversations, which refer to other cells of their rows: they are asked of a trunk that talks, and never seen."""
     encoder: Backbone | None = None
     """The pretrained encoder whose features stand for the cells (``column.NAME.backbone``)."""
     finished_by: Finisher | None = None

@@ -21,15 +21,16 @@ class Tell(Objective):
         weight: of all; long: weight of a segment of many tokens (text), short: of one token (category, number, date),
             target: of a target; beside: of all others where there are targets, relative; drawn: of a picture, a video, a sound or a series
             that is learned to be generated.
+        talked: weight of what an assistant says in conversations.
         direct: weight of short columns told straight from each column's gist, past the trunk. It costs next to nothing
             and teaches the stems with every row, not with those alone that a plan shows.
     """
 
     def __init__(self, *, weight: float = 1.0, long: float = 1.0, short: float = 0.3, target: float = 1.0, beside: float = 0.1,
-                 drawn: float = 1.0, direct: float = 1.5) -> None:
+                 drawn: float = 1.0, talked: float = 1.0, direct: float = 1.5) -> None:
         super().__init__()
         self.weight, self.long, self.short = weight, long, short
-        self.target, self.beside, self.drawn, self.direct = target, beside, drawn, direct
+        self.target, self.beside, self.drawn, self.talked, self.direct = target, beside, drawn, talked, direct
 
     def forward(self, step: Step) -> dict[str, torch.Tensor]:
         losses = defaultdict(list)
@@ -37,6 +38,9 @@ class Tell(Objective):
             losses[told.column, told.way].append(told.loss)
         result = {}
         for (column, way), parts in losses.items():
+            if step.network.modalities[column].talks:
+                result[f"tell {column}"] = self.weight * self.talked * torch.cat(parts).float().mean()
+                continue
             tokens = step.network.modalities[column].tokens()
             often = self.long if tokens.ordered else self.drawn if column in step.network.drawn_columns else self.short
             weight = self.target if column in step.network.targets else often * self.beside if step.network.targets else often

@@ -114,8 +114,11 @@ def make_modalities(columns: Schema, settings: Mapping[str, Any]) -> dict[str, M
         more = given.get(name, {})  # a bare word is the kind, which the schema has
         rest = {**column.settings, **(more if isinstance(more, Mapping) else {})}
         rest = {k: v for k, v in rest.items() if k not in ("", "kind")}
+        part = find(Modality, column.kind)
+        if part.talks and trunk_of(settings).talks:
+            rest.setdefault("language", settings["trunk"].get("path", ""))
         try:
-            result[name] = build(find(Modality, column.kind), rest, f"column.{name}")
+            result[name] = build(part, rest, f"column.{name}")
         except UserError as error:
             if rest.get("backbone"):
                 raise UserError(f"column.{name}.backbone: {error}") from error
@@ -133,9 +136,12 @@ def make_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any]
 def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -> Network:
     """A network with weights drawn from torch's own generator."""
     shape = build(Shape, plain(settings, "network"), "network")
-    section = settings.get("trunk", {})
-    trunk = build(find(Trunk, str(section.get("", "segment"))), plain(settings, "trunk"), "trunk",
-                  width=shape.width, columns=list(modalities))
+    part = trunk_of(settings)
+    for column, modality in modalities.items():
+        if modality.talks and not part.talks:
+            raise UserError(f"Column '{column}' holds conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave the column out: column.{column}=out")
+    trunk = build(part, plain(settings, "trunk"), "trunk", width=shape.width, columns=list(modalities))
+    width = trunk.width or shape.width
     generators: dict[str, Generator] = {}
     shared, written, more = {}, generated(modalities, settings), {}
     ways = drawn_by(settings)
@@ -148,14 +154,19 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
             generators[column] = shared[key]
             continue
         chosen = [*ways, *settings.get("taught", {}).get(column, ())] if column in written else [modality.generator]
-        generators[column], *others = (make_generator(name, tokens, settings, shape.width, column) for name in chosen)
+        generators[column], *others = (make_generator(name, tokens, settings, width, column) for name in chosen)
         if others:
             more[column] = others
         if key is not None:
             shared[key] = generators[column]
-    network = Network(modalities, trunk, generators, shape.width, shape.gist, shape.summary, shape.drop, more)
+    network = Network(modalities, trunk, generators, width, shape.gist, shape.summary, shape.drop, more)
     network.matches = "match" in objectives_of(settings)
     return network
+
+
+def trunk_of(settings: Mapping[str, Any]) -> type[Trunk]:
+    """The kind of trunk of a run."""
+    return find(Trunk, str(settings.get("trunk", {}).get("", "segment")))
 
 
 def make_generator(name: str, tokens: Tokens, settings: Mapping[str, Any], width: int, column: str) -> Generator:

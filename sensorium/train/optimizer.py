@@ -12,6 +12,7 @@ from torch import nn
 from sensorium.generators import Generator
 from sensorium.layers.conv import Conv
 from sensorium.train.muon import Muon
+from sensorium.trunks import Trunk
 
 Name = Literal["adamw", "sgd", "adafactor", "muon"]
 
@@ -36,10 +37,13 @@ class Optimizer:
         embedding = {id(part.weight) for part in parts if isinstance(part, nn.Embedding | nn.EmbeddingBag)}
         said = {id(p) for part in parts if isinstance(part, Generator) for p in part.last()}
         layers = {id(part.weight) for part in parts if isinstance(part, nn.Linear | Conv)} - said
+        rates = {id(p): rate for part in parts if isinstance(part, Trunk) for p, rate in part.tuned()}
+        self.parameters = dict(named)
+        tuned = [{"params": [p for _, p in named if rates.get(id(p)) == rate], "weight_decay": 0.0, "rate": rate} for rate in sorted(set(rates.values()))]
+        named = [(key, p) for key, p in named if id(p) not in rates]
         matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in embedding]
         rest = [p for _, p in named if p.ndim < 2 or id(p) in embedding]
-        self.parameters = dict(named)
-        groups = [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
+        groups = [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}, *tuned]
         groups = [group for group in groups if group["params"]]
         fused = all(p.device.type in ("cpu", "cuda") for p in matrices + rest)
         match name:
@@ -52,7 +56,7 @@ class Optimizer:
             case "muon":
                 hidden = [p for p in matrices if id(p) in layers and min(p.shape) > 1]
                 others = [p for p in matrices if id(p) not in layers or min(p.shape) <= 1]
-                groups = [{"params": others, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
+                groups = [{"params": others, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}, *tuned]
                 self.parts = [torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(beta1, beta2), fused=fused)]
                 if hidden:
                     self.parts.append(Muon(hidden, lr=lr, weight_decay=decay))
@@ -62,7 +66,7 @@ class Optimizer:
         """One update at ``share`` of the peak learning rate."""
         for part in self.parts:
             for group in part.param_groups:
-                group["lr"] = self.peak * share
+                group["lr"] = self.peak * share * group.get("rate", 1.0)
             part.step()
 
     def zero(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +19,18 @@ class Trunk(nn.Module, abc.ABC):
 
     early: ClassVar[bool] = False
     """Asked tokens may begin with what all columns say together; not where fusion comes later by design."""
+    talks: ClassVar[bool] = False
+    """It is a language model, which takes part in conversations."""
+    width: int = 0
+    """Its own width, which all tokens then have; 0: that of the settings."""
+
+    def tuned(self) -> Iterable[tuple[nn.Parameter, float]]:
+        """Parameters that were learned elsewhere, with their learning rates relative to the others'. Default: none."""
+        return ()
+
+    def facts(self) -> dict[str, Any]:
+        """What there is to know of it, for people. Default: nothing."""
+        return {}
 
     @abc.abstractmethod
     def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool]) -> list[torch.Tensor]:

@@ -1,0 +1,234 @@
+"""Conversations from any table: what is it, which of these, is it that, what is its group, what isn't known; from columns' names and values, with no one writing them.
+
+Each conversation refers to cells of its own row. Rows that are held out stay out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sensorium.core.errors import UserError, unknown
+from sensorium.core.parts import find
+from sensorium.data.schema import Schema
+from sensorium.data.split import split_rows
+from sensorium.data.table import Table
+from sensorium.modalities import Modality
+
+KINDS = {"name": 4.0, "choice": 2.0, "yes_no": 2.0, "absent": 1.5, "field": 1.0, "describe": 0.5, "unknown": 0.25}
+"""Kinds of questions and how often each is asked, relative to the others."""
+MEASURED = {"name": "exact", "choice": "choice", "yes_no": "yes_no", "absent": "absent"}
+LONGEST = 60
+"""Letters of a value that a question or an answer repeats, at most."""
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(pa.struct([("type", pa.string()), ("text", pa.string()), ("column", pa.string())])))]))
+UNKNOWN = "I don't know."
+NAMES = ("What is this?", "What is this?", "What do you see?", "What does this show?", "Name this.", "What is it called?")
+CHOICES = ("Which of these is it: {options}?", "Is this {options}?", "Choose one: {options}.")
+YES_NO = ("Is this {value}?", "Is it {value}?", "Does this show {value}?")
+ABSENT = ("Is there {value} in it?", "Do you see {value} here?", "Can you find {value} in this?")
+FIELDS = ("What is its {column}?", "Which {column} does it have?", "{column}?")
+DESCRIBE = ("Describe this.", "Tell me about this.", "What do you know about this?")
+
+
+@dataclasses.dataclass
+class Question:
+    """One question about a row.
+
+    Attributes:
+        kind: see ``KINDS``; text: what the user asks; answer: what is right. reveals: having it told, others need no look any more. options: to choose from.
+    """
+
+    kind: str
+    text: str
+    answer: str
+    reveals: bool = True
+    options: tuple[str, ...] = ()
+
+
+class Asker:
+    """Asks about the rows of a table.
+
+    Args:
+        table, columns: with its schema. about: the column that says what a row is; by default the first of short texts, or categories.
+        of: columns whose cells are shown; by default pictures, videos, sounds and series, or else all others. fields: columns that are asked for; by default all.
+
+    Raises:
+        UserError: columns that aren't there, or nothing to ask about.
+    """
+
+    def __init__(self, table: Table, columns: Schema, about: str | None = None, of: Sequence[str] = (), fields: Sequence[str] | None = None) -> None:
+        for column in (*([about] if about else ()), *of):
+            if column not in table.columns:
+                raise unknown("column to ask about:", column, table.columns)
+        kinds = {name: column.kind for name, column in columns.columns.items()}
+        everything = table.take(np.arange(table.rows), [*(c for c, kind in kinds.items() if kind in ("text", "category", "number", "date"))])
+        self.values = {name: [short(value) for value in everything.column(name).to_pylist()] for name in everything.column_names}
+        self.about = about or named(kinds, self.values)
+        if self.about is None or self.about not in self.values:
+            raise UserError(f"'{table.name}' has no column of short texts or categories that says what a row is. Name one with --about. Its columns: {', '.join(f'{c} ({k})' for c, k in kinds.items())}.")
+        media = [c for c, kind in kinds.items() if find(Modality, kind).media or kind in ("series", "points")]
+        self.of = list(of) or media or [c for c in kinds if c != self.about]
+        self.have = {c: pc.is_valid(table.take(np.arange(table.rows), [c]).column(c)).to_pylist() for c in self.of}
+        self.fields = [c for c in self.values if c != self.about and c not in self.of and (fields is None or c in fields)]
+        self.names = sorted({value for value in self.values[self.about] if value})
+        if len(self.names) < 2:
+            raise UserError(f"Column '{self.about}' of '{table.name}' says the same of all rows, so there is nothing to ask.")
+
+    def shown(self, row: int, rng: np.random.Generator) -> list[str]:
+        """The columns whose cells a conversation about a row refers to: one of the media, or all of what isn't media."""
+        there = [c for c in self.of if self.have[c][row]]
+        return [str(rng.choice(there))] if there and not set(there) & set(self.values) else there
+
+    def other(self, row: int, rng: np.random.Generator, count: int, hard: float = 0.3) -> list[str]:
+        """So many other rows' names, none of them the row's own; a share of them of rows that have a field in common with it."""
+        own, result = self.values[self.about][row], []
+        while len(result) < min(count, len(self.names) - 1):
+            name = self.names[int(rng.integers(len(self.names)))]
+            if rng.random() < hard and self.fields:
+                column = self.fields[int(rng.integers(len(self.fields)))]
+                near = self.alike(column).get(self.values[column][row] or "", [])
+                name = near[int(rng.integers(len(near)))] if near else name
+            if name != own and name not in result:
+                result.append(name)
+        return result
+
+    def alike(self, column: str) -> Mapping[str, list[str]]:
+        """For each value of a column the names of rows that have it."""
+        if not hasattr(self, "_alike"):
+            self._alike: dict[str, dict[str, list[str]]] = {}
+        if column not in self._alike:
+            groups: dict[str, list[str]] = {}
+            for value, name in zip(self.values[column], self.values[self.about], strict=True):
+                if value and name:
+                    groups.setdefault(value, []).append(name)
+            self._alike[column] = groups
+        return self._alike[column]
+
+    def question(self, kind: str, row: int, rng: np.random.Generator, plain: bool = False) -> Question | None:
+        """One question of a kind about a row, with its answer; None where the row lacks what it takes. ``plain``: in the first wording, with other names from all rows."""
+        own, pick = self.values[self.about][row], (lambda words: words[0] if plain else words[int(rng.integers(len(words)))])
+        hard = 0.0 if plain else 0.3
+        if not own and kind != "unknown":
+            return None
+        match kind:
+            case "name":
+                return Question(kind, pick(NAMES), own)
+            case "choice":
+                options = [*self.other(row, rng, 3, hard), own]
+                rng.shuffle(options)
+                return Question(kind, pick(CHOICES).format(options=", ".join(options[:-1]) + " or " + options[-1]), own, options=tuple(options))
+            case "yes_no":
+                right = rng.random() < 0.5
+                value = own if right else self.other(row, rng, 1, hard)[0]
+                return Question(kind, pick(YES_NO).format(value=value), "Yes." if right else "No.", right)
+            case "absent":
+                right = not plain and rng.random() < 0.3
+                value = own if right else self.other(row, rng, 1, 0.0)[0]
+                return Question(kind, pick(ABSENT).format(value=value), "Yes." if right else "No.", right)
+            case "field" | "unknown":
+                there = [c for c in self.fields if bool(self.values[c][row]) == (kind == "field")]
+                if not there:
+                    return None
+                column = there[int(rng.integers(len(there)))]
+                return Question(kind, pick(FIELDS).format(column=column.replace("_", " ")), self.values[column][row] or UNKNOWN)
+            case "describe":
+                told = [f"{c.replace('_', ' ')}: {self.values[c][row]}" for c in self.fields[:4] if self.values[c][row]]
+                return Question(kind, pick(DESCRIBE), "; ".join([own, *told]) + ".")
+        raise unknown("kind of question", kind, KINDS)
+
+    def conversation(self, row: int, rng: np.random.Generator, chances: Mapping[str, float]) -> list[dict[str, Any]] | None:
+        """Messages about a row: one question, or before it one whose answer gives nothing away."""
+        kinds, weights = list(chances), np.array(list(chances.values()))
+        shown = self.shown(row, rng)
+        if not shown or (set(shown) & {self.about}):
+            return None
+        last = self.question(str(rng.choice(kinds, p=weights / weights.sum())), row, rng)
+        questions = [last] if last else []
+        if rng.random() < 0.35:
+            first = self.question(str(rng.choice(["yes_no", "absent"])), row, rng)
+            if first and not first.reveals and last:
+                questions.insert(0, first)
+        return messages(questions, shown) if questions else None
+
+
+def messages(questions: Sequence[Question], shown: Sequence[str]) -> list[dict[str, Any]]:
+    """Questions and answers as messages, the first with what is shown."""
+    result: list[dict[str, Any]] = []
+    for question in questions:
+        result.append({"role": "user", "content": [*([{"type": "cell", "text": None, "column": c} for c in shown] if not result else ()), {"type": "text", "text": question.text, "column": None}]})
+        result.append({"role": "assistant", "content": [{"type": "text", "text": question.answer, "column": None}]})
+    return result
+
+
+def ask_data(table: Table, columns: Schema, *, about: str | None = None, of: Sequence[str] = (), each: int = 4, kinds: Mapping[str, float] | None = None, keep: Sequence[str] | None = None,
+             seed: int = 0, by: str = "auto") -> pa.Table:
+    """The training rows of a table, each as often as it has a conversation, with the column ``conversation``.
+
+    Args:
+        each: conversations of a row. kinds: how often each kind of question is asked; see ``KINDS``. keep: columns that come along; by default all. by: the split, as ``data.split``.
+
+    Raises:
+        UserError: columns or kinds that aren't there, or no row to ask about.
+    """
+    chances = dict(kinds or KINDS)
+    for kind in chances:
+        if kind not in KINDS:
+            raise unknown("kind of question", kind, KINDS)
+    if each < 1:
+        raise UserError(f"--each {each}: give at least 1 conversation for each row.")
+    if "conversation" in table.columns:
+        raise UserError(f"'{table.name}' has a column 'conversation' already.")
+    asker, splits = Asker(table, columns, about, of, keep), split_rows(table, columns, by=by, seed=seed, carved=0.0)
+    rows = np.sort(np.concatenate([splits.rows(name) for name in splits.names if name == "train"]))
+    picked, said = [], []
+    for row, conversation in made(asker, rows, each, chances, seed):
+        picked.append(row)
+        said.append(conversation)
+    if not picked:
+        raise UserError(f"No training row of '{table.name}' has both '{asker.about}' and one of {', '.join(asker.of)}.")
+    kept = [c for c in (keep if keep is not None else table.columns) if c in table.columns]
+    for column in keep or ():
+        if column not in table.columns:
+            raise unknown("column to keep:", column, table.columns)
+    kept = list(dict.fromkeys([*kept, *asker.of]))
+    return table.take(np.array(picked), kept).append_column("conversation", pa.array(said, MESSAGES))
+
+
+def made(asker: Asker, rows: np.ndarray, each: int, chances: Mapping[str, float], seed: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """The conversations of rows, each row's a function of the seed and its number."""
+    for row in rows.tolist():
+        rng, seen = np.random.default_rng([seed, row]), set()
+        for _ in range(each):
+            conversation = asker.conversation(row, rng, chances)
+            if conversation is not None and str(conversation) not in seen:
+                seen.add(str(conversation))
+                yield row, conversation
+
+
+def named(kinds: Mapping[str, str], values: Mapping[str, Sequence[str | None]]) -> str | None:
+    """The column that says what a row is: called so, or else the first of short texts, or else of categories."""
+    short_texts = [c for c, kind in kinds.items() if kind == "text" and 0 < np.mean([len(v.split()) for v in values[c] if v] or [99]) <= 5]
+    categories = [c for c, kind in kinds.items() if kind == "category"]
+    for word in ("name", "title", "label", "caption", "class"):
+        for column in (*short_texts, *categories):
+            if column.lower() == word:
+                return column
+    return next(iter(short_texts or categories), None)
+
+
+def short(value: Any) -> str | None:
+    """A cell as a question says it; None where there is none, or more than a question can hold."""
+    if value is None or value == "" or (isinstance(value, float) and value != value):
+        return None
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = (value.isoformat() if isinstance(value, (datetime.date, datetime.datetime)) else str(value)).strip()
+    return text if 0 < len(text) <= LONGEST else None

@@ -1,0 +1,164 @@
+"""Pretrained language models: any causal one that transformers opens from safetensors or GGUF, with its tokenizer and the way it writes conversations."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from sensorium.backbones import called, checked, located
+from sensorium.core.errors import UserError
+from sensorium.core.files import digest
+
+CONTENT = re.compile("\ue000(\\d+)\ue001")
+"""Stands for a message's content while the template is filled in, so that no content is read as part of it."""
+TEMPLATE = ("{% for message in messages %}{{ message['role'].capitalize() + ': ' + message['content'] + eos_token + '\n' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}")
+"""Of a model that was never taught a conversation."""
+
+
+class Language:
+    """The tokenizer of a causal language model and the place of its weights.
+
+    Attributes:
+        folder: where it lies; sha256: of all its files. end: the id after which an answer is over. vocabulary: how many ids its model knows.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import transformers
+
+        self.folder, self.name = folder.resolve(), called(folder.resolve())
+        self.gguf = folder.name if folder.is_file() else None
+        files = [folder] if self.gguf else [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".jinja", ".safetensors", ".txt", ".model")]
+        self.sha256 = hashlib.sha256(" ".join(f"{path.name} {digest(path)}" for path in files).encode()).hexdigest()
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(self.place, local_files_only=True, trust_remote_code=False, **self.part)
+        if not self.tokenizer.is_fast or self.tokenizer.eos_token_id is None:
+            raise UserError(f"The language model '{folder}' has no fast tokenizer with an end of text, which is needed.")
+        self.words: Tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        self.plain: Tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        self.plain.encode_special_tokens = True  # what a user writes is never a control token
+        for tokenizer in (self.words, self.plain):
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+        self.end = int(self.tokenizer.eos_token_id)
+        self.special = frozenset(int(i) for i in self.tokenizer.all_special_ids)
+        if getattr(self.tokenizer, "chat_template", None) is None:
+            self.tokenizer.chat_template = TEMPLATE
+        self.has_system = self._takes_system()
+
+    @property
+    def place(self) -> Path:
+        """The folder that transformers is given."""
+        return self.folder.parent if self.gguf else self.folder
+
+    @property
+    def part(self) -> dict[str, str]:
+        """And the file in it, where the model is one file."""
+        return {"gguf_file": self.gguf} if self.gguf else {}
+
+    def model(self) -> nn.Module:
+        """The model itself, a ``PreTrainedModel`` in float32 with no gradients, fresh from its files.
+
+        Raises:
+            UserError: it can't be opened, or its tokenizer knows more words than it does.
+        """
+        import transformers
+
+        from sensorium.backbones.transformers import quiet
+
+        how = {} if self.gguf else {"use_safetensors": True}
+        try:
+            with quiet():
+                model = transformers.AutoModelForCausalLM.from_pretrained(self.place, local_files_only=True, trust_remote_code=False, dtype=torch.float32, attn_implementation="sdpa", **self.part, **how)
+        except Exception as error:  # that library raises whatever a file makes it stumble over
+            raise UserError(f"The language model '{self.folder}' can't be opened: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}") from error
+        known = model.get_input_embeddings().num_embeddings
+        if len(self.tokenizer) > known:
+            raise UserError(f"The tokenizer in '{self.folder}' has {len(self.tokenizer)} tokens, the model {known}: they don't belong together. Fetch both anew.")
+        return model.eval().requires_grad_(False)
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of a text in which nothing is a control token."""
+        return self.plain.encode(text, add_special_tokens=False).ids
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Ids to text, without control tokens."""
+        return self.plain.decode([i for i in ids if i not in self.special], skip_special_tokens=False)
+
+    def written(self, messages: Sequence[Mapping[str, Any]], answer: bool = False) -> list[tuple[str | int, bool]]:
+        """A conversation by the model's own template, as pieces in their order: (control text, False), or (number of the message whose content stands here, ...).
+
+        Args:
+            messages: with ``role``; what they say doesn't matter here. answer: end where the assistant is to begin.
+        """
+        given = [{"role": message["role"], "content": f"\ue000{number}\ue001"} for number, message in enumerate(messages)]
+        try:
+            whole = self.tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=answer)
+        except Exception as error:  # templates raise errors of their own
+            raise UserError(f"The template of '{self.name}' doesn't take messages in this order ({', '.join(str(m['role']) for m in messages)}): {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+        pieces = CONTENT.split(whole)  # text, number, text, number, …
+        return [(int(piece), True) if at % 2 else (piece, False) for at, piece in enumerate(pieces) if piece]
+
+    def _takes_system(self) -> bool:
+        try:
+            return "\ue0000\ue001" in self.tokenizer.apply_chat_template([{"role": "system", "content": "\ue0000\ue001"}, {"role": "user", "content": "a"}], tokenize=False)
+        except Exception:  # a template that knows no such role says so in many ways
+            return False
+
+
+def open_language(name: str) -> Language:
+    """The language model of a folder, a GGUF file, or a repository on the hub (``OWNER/NAME@REVISION``), opened once a process.
+
+    Raises:
+        UserError: it isn't there, brings code or pickled weights, or is no causal language model.
+    """
+    path = Path(name).expanduser()
+    return _opened((path if path.is_file() and path.suffix == ".gguf" else located(name)).resolve(), name)
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: Path, name: str) -> Language:
+    if path.is_dir():
+        config = checked(path, name)
+        kinds = config.get("architectures") or []
+        if kinds and not any("CausalLM" in kind or "LMHead" in kind or "ConditionalGeneration" in kind for kind in kinds):
+            raise UserError(f"'{name}' is no language model that writes on from what stands before ({', '.join(kinds)}). Give a causal one, as SmolLM2, Qwen 3, Llama or Gemma are.")
+    try:
+        return Language(path)
+    except UserError:
+        raise
+    except ModuleNotFoundError as error:
+        raise UserError(f"'{name}' needs the package '{error.name}'. Install it with: pip install 'sensorium[backbones]'") from error
+    except Exception as error:  # as above
+        raise UserError(f"The language model '{name}' can't be opened: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}") from error
+
+
+def as_safetensors(gguf: Path, out: Path) -> Path:
+    """A GGUF file's model as a folder that opens without the reader of such files, and fast; written once."""
+    from safetensors.torch import save_file
+
+    from sensorium.core.files import whole
+
+    if (out / "config.json").is_file() and (out / "model.safetensors").is_file():
+        return out
+    language = open_language(str(gguf))
+    model = language.model()
+    out.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    if model.config.tie_word_embeddings:
+        tensors.pop("lm_head.weight", None)
+    with whole(out / "model.safetensors") as part:
+        save_file(tensors, part, metadata={"format": "pt"})
+    language.tokenizer.save_pretrained(out)
+    config = {key: value for key, value in model.config.to_dict().items() if key not in ("quantization_config", "_name_or_path")}
+    with whole(out / "config.json") as part:
+        part.write_text(json.dumps({**config, "architectures": [type(model).__name__]}), encoding="utf-8")
+    return out

@@ -1,0 +1,322 @@
+"""Talking: a conversation goes on, over the cells of rows that it refers to, word by word.
+
+It knows networks whose trunk talks and rows that are read, no terminal and no server.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensorium.core.errors import BadCell, UserError
+from sensorium.core.parts import name_of
+from sensorium.generators.autoregressive import draw
+from sensorium.inference import Rows
+from sensorium.layers.precision import autocast
+from sensorium.network import Network
+from sensorium.talk import told
+
+AT_ONCE = 32
+"""Conversations that are gone on with side by side."""
+LONGEST = 256
+"""Tokens of an answer, at most, where nothing is said."""
+
+
+@dataclasses.dataclass
+class Reply:
+    """What the assistant said.
+
+    Attributes:
+        text: in words. score: log-probability of it, with its end. tokens: how many, the end included. ended: it came to its end, and wasn't cut off.
+        prompt: tokens before it, those of cells included.
+    """
+
+    text: str
+    score: float
+    tokens: int
+    ended: bool
+    prompt: int
+
+    @property
+    def sureness(self) -> float:
+        """The geometric mean of its tokens' probabilities, 0 to 1."""
+        return float(np.exp(self.score / max(self.tokens, 1)))
+
+
+def talker(network: Network) -> str:
+    """The column of conversations that a network learned.
+
+    Raises:
+        UserError: it learned none.
+    """
+    if not network.talked_columns:
+        raise UserError("This model hasn't learned to talk. Build conversations and fit on them: sensorium ask-data TABLE --out conversations.parquet; "
+                        "sensorium fit conversations.parquet trunk=causal_lm trunk.path=FOLDER")
+    return network.talked_columns[0]
+
+
+def seen_in(messages: Sequence[Any], network: Network) -> tuple[list[Any], dict[str, Any]]:
+    """Messages in OpenAI's form whose pictures, sounds and clips have become references, and these by the columns that they are cells of: the first picture is a
+    cell of the first column of pictures, the second of the second, and so on.
+
+    Args:
+        messages: parts may be ``image_url`` (a data URL), ``input_audio``, or ``image``, ``audio``, ``video`` with bytes, a path or a PIL picture.
+
+    Raises:
+        UserError: more of a kind than the model has columns, an address, or what is no media.
+    """
+    free: dict[str, list[str]] = {}
+    for column, modality in network.modalities.items():
+        free.setdefault(name_of(modality), []).append(column)
+    cells: dict[str, Any] = {}
+    result = []
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, Mapping) or not isinstance(message.get("content"), (list, tuple)):
+            result.append(message)
+            continue
+        parts = []
+        for part in message["content"]:
+            found = media(part, number) if isinstance(part, Mapping) and not part.get("column") else None
+            if found is None:
+                parts.append(part)
+                continue
+            kind, cell = found
+            if not free.get(kind):
+                have = sum(name_of(m) == kind for m in network.modalities.values())
+                raise UserError(f"Message {number} brings one more {kind} than this model can look at in a conversation: it has {have} column(s) of them. Leave one out, or begin a new conversation.")
+            column = free[kind].pop(0)
+            cells[column] = cell
+            parts.append({"type": "cell", "column": column})
+        result.append({**message, "content": parts})
+    return result, cells
+
+
+def media(part: Mapping[str, Any], number: int) -> tuple[str, Any] | None:
+    """The kind and the cell that a message's part brings; None where it brings text.
+
+    Raises:
+        UserError: an address, or a data URL that is none.
+    """
+    kind = str(part.get("type", "text"))
+    if kind in ("image_url", "audio_url", "video_url"):
+        given = part.get(kind)
+        address = str(given.get("url", "") if isinstance(given, Mapping) else given)
+        found = re.fullmatch(r"data:[\w.+-]+/[\w.+-]+(?:;[\w=.+-]+)*;base64,(.*)", address, re.S)
+        if found is None:
+            raise UserError(f"Message {number}: '{address[:60]}' is no data URL (data:image/png;base64,…). Nothing is fetched from addresses here.")
+        return kind.removesuffix("_url"), decoded(found[1], number)
+    if kind == "input_audio" and isinstance(part.get("input_audio"), Mapping):
+        return "audio", decoded(str(part["input_audio"].get("data", "")), number)
+    if kind in ("image", "audio", "video") and part.get(kind) is not None:
+        cell = part[kind]
+        if isinstance(cell, (str, Path)):
+            try:
+                cell = Path(cell).read_bytes()
+            except OSError as error:
+                raise UserError(f"Message {number}: '{cell}' can't be read: {error.strerror}.") from error
+        elif hasattr(cell, "save"):  # a PIL picture
+            kept = io.BytesIO()
+            cell.save(kept, "PNG")
+            cell = kept.getvalue()
+        return kind, cell
+    return None
+
+
+def decoded(text: str, number: int) -> bytes:
+    """Base64 to bytes.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise UserError(f"Message {number} brings media that are no base64: {error}.") from error
+
+
+def prompts(network: Network, conversations: Sequence[Sequence[Any]]) -> list[list[int]]:
+    """Ids of conversations, as ``messages_of`` gives them, up to where the assistant is to speak.
+
+    Raises:
+        UserError: one is too long or in no order that the language model takes.
+    """
+    modality, result = network.modalities[talker(network)], []
+    for number, messages in enumerate(conversations, 1):
+        try:
+            result.append(modality.shortened([[role, list(parts)] for role, parts in messages], answer=True)[0])
+        except BadCell as error:
+            raise UserError(f"Conversation {number}: {error}") from error
+    return result
+
+
+@torch.inference_mode()
+def reply(network: Network, rows: Rows, which: Sequence[int], conversations: Sequence[Sequence[Any]], *, longest: int = LONGEST, temperature: float = 0.0, top_k: int = 0,
+          top_p: float = 1.0, generator: torch.Generator | None = None, heard: Callable[[int, str], None] | None = None) -> list[Reply]:
+    """Go on with conversations, each about a row.
+
+    Args:
+        rows: read; which: for each conversation the row whose cells it refers to. longest: tokens of an answer at most.
+        temperature, top_k, top_p: see ``generators.autoregressive``. heard: is told each piece of text as it is said, with the number of its conversation.
+
+    Raises:
+        UserError: the network doesn't talk, or a conversation is too long.
+    """
+    known = prompts(network, conversations)
+    order, result = sorted(range(len(known)), key=lambda number: len(known[number])), {}
+    for start in range(0, len(order), AT_ONCE):
+        some = order[start : start + AT_ONCE]
+        for number, said in zip(some, _together(network, rows, [which[n] for n in some], [known[n] for n in some], longest, temperature, top_k, top_p, generator,
+                                                heard and (lambda at, text, some=some: heard(some[at], text))), strict=True):
+            result[number] = said
+    return [result[number] for number in range(len(known))]
+
+
+def _together(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[list[int]], longest: int, temperature: float, top_k: int, top_p: float, generator: torch.Generator | None,
+              heard: Callable[[int, str], None] | None) -> list[Reply]:
+    column, trunk = talker(network), network.trunk
+    language, device = trunk.language, rows.device
+    cells = network.modalities[column].collate([np.array([*line, *[0] * len(line)], np.int32) for line in ids])
+    encoded = {c: rows.encoded(c) for c in rows.cells if c != column and rows.has(c).any()}
+    made = network.conversation(column, encoded, cells, torch.tensor(list(which)))
+    tokens, there, groups = made.padded()
+    length = there.sum(1)
+    texts = [Spoken(language) for _ in ids]
+    with autocast(rows.precision, device), trunk.as_it_was() if not (trunk.always or made.refers.any()) else contextlib.nullcontext():
+        hidden, state = trunk.hear(tokens, there, groups)
+        last = hidden[torch.arange(len(ids), device=device), length - 1]
+        live, score, said, ended = torch.arange(len(ids), device=device), torch.zeros(len(ids), device=device), torch.zeros(len(ids), dtype=torch.long), torch.zeros(len(ids), dtype=torch.bool)
+        for step in range(longest):
+            logits = trunk.logits(last)
+            new = logits.argmax(-1) if temperature == 0 else draw(logits / temperature, top_k, top_p, generator)
+            score[live] += logits.log_softmax(-1).gather(1, new.unsqueeze(1)).squeeze(1)
+            over = torch.tensor([int(i) in language.special for i in new.tolist()])
+            said[live.cpu()] += 1
+            ended[live.cpu()[over]] = True
+            for number, i, done in zip(live.tolist(), new.tolist(), over.tolist(), strict=True):
+                more = "" if done else texts[number].add(i)
+                if more and heard:
+                    heard(number, more)
+            going = (~over).nonzero().squeeze(1).to(device)
+            if not len(going) or step + 1 == longest:
+                break
+            if len(going) < len(live):
+                state, live, new = trunk.reorder(state, going), live[going], new[going]
+            hidden, state = trunk.continued(state, trunk.words(new.unsqueeze(1)))
+            last = hidden[:, -1]
+    for number, text in enumerate(texts):
+        if (more := text.rest()) and heard:
+            heard(number, more)
+    return [Reply(text.text.strip(), float(s), int(n), bool(e), int(k)) for text, s, n, e, k in zip(texts, score, said, ended, length, strict=True)]
+
+
+@torch.inference_mode()
+def weigh(network: Network, rows: Rows, which: Sequence[int], conversations: Sequence[Sequence[Any]]) -> np.ndarray:
+    """Log-probability [n] of what the assistant says last in each conversation, of which each is about a row.
+
+    Raises:
+        UserError: as ``reply``.
+    """
+    column, trunk, result = talker(network), network.trunk, []
+    modality = network.modalities[column]
+    encoded = {c: rows.encoded(c) for c in rows.cells if c != column and rows.has(c).any()}
+    for start in range(0, len(conversations), AT_ONCE):
+        cells = []
+        for messages in conversations[start : start + AT_ONCE]:
+            try:
+                ids, said = modality.shortened([[role, list(parts)] for role, parts in messages])
+            except BadCell as error:
+                raise UserError(f"A conversation can't be weighed: {error}") from error
+            own = np.array(said, bool)
+            breaks = np.flatnonzero(~own & np.append(own[1:], False))  # before each thing that is said
+            own[: breaks[-1] + 1] = False
+            cells.append(np.array([*ids, *own.astype(int)], np.int32))
+        made = network.conversation(column, encoded, modality.collate(cells), torch.tensor(list(which[start : start + AT_ONCE])))
+        with autocast(rows.precision, rows.device), trunk.as_it_was() if not (trunk.always or made.refers.any()) else contextlib.nullcontext():
+            lost = told(trunk, made)
+        result.append(-lost.float().cpu().numpy() * np.bincount(made.lines.row, made.said >= 0, len(cells)))
+    return np.concatenate(result) if result else np.zeros(0)
+
+
+@dataclasses.dataclass
+class Because:
+    """How much likelier an answer is with a cell, or a part of one, than without it, in nats."""
+
+    column: str
+    part: str
+    nats: float
+
+
+def why(network: Network, rows: Rows, row: int, messages: Sequence[Any], answer: str) -> list[Because]:
+    """What of the cells that a conversation refers to an answer came from: each left out, and then each of its parts, the weightiest first.
+
+    Raises:
+        UserError: as ``reply``.
+    """
+    whole = [*messages, ("assistant", [answer])]
+    columns = [c for c in dict.fromkeys(part["column"] for _, parts in messages for part in parts if isinstance(part, dict)) if rows.has(c)[row]]
+    base, result = float(weigh(network, rows, [row], [whole])[0]), []
+    for column in columns:
+        alone = rows.having(column, np.array([row]), [None])
+        result.append(Because(column, "", base - float(weigh(network, alone, [row], [whole])[0])))
+        parts = network.modalities[column].parts(rows.read[column][row])
+        ready = network.modalities[column].prepare_all([cell for _, cell in parts], keep=False) if parts else []
+        able = [(name, cell) for (name, _), cell in zip(parts, ready, strict=True) if not isinstance(cell, BadCell)]
+        if not able:
+            continue
+        others = Rows(network, {c: [cells[row]] * len(able) for c, cells in rows.cells.items()} | {column: [cell for _, cell in able]}, {}, len(able))
+        others.precision = rows.precision
+        without = weigh(network, others, list(range(len(able))), [whole] * len(able))
+        result += [Because(column, name, base - float(value)) for (name, _), value in zip(able, without, strict=True)]
+    return sorted(result, key=lambda because: (because.part != "", -because.nats))
+
+
+class Spoken:
+    """Ids as they are said, and their text so far; half a character waits for its other half."""
+
+    def __init__(self, language: Any) -> None:
+        self.language, self.ids, self.text = language, [], ""
+
+    def add(self, i: int) -> str:
+        """One more id; what it adds to the text."""
+        self.ids.append(i)
+        whole = self.language.text(self.ids)
+        if whole.endswith("\ufffd"):
+            return ""
+        more, self.text = whole[len(self.text) :], whole
+        return more
+
+    def rest(self) -> str:
+        """What still waited."""
+        whole = self.language.text(self.ids)
+        more, self.text = whole[len(self.text) :], whole
+        return more
+
+
+def streamed(work: Callable[[Callable[[int, str], None]], Any]) -> Iterator[str]:
+    """The pieces of text that ``work(heard)`` says of its first conversation, as they come; an error is raised where it happened."""
+    import queue
+    import threading
+
+    pieces: queue.Queue[Any] = queue.Queue()
+
+    def run() -> None:
+        try:
+            work(lambda number, text: pieces.put(text))
+            pieces.put(None)
+        except BaseException as error:  # handed to the one who listens
+            pieces.put(error)
+
+    threading.Thread(target=run, daemon=True, name="talk").start()
+    while (piece := pieces.get()) is not None:
+        if isinstance(piece, BaseException):
+            raise piece
+        yield piece

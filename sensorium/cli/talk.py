@@ -1,0 +1,209 @@
+"""What ``chat`` and ``ask-data`` do."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from sensorium.cli.files import asked_for
+from sensorium.cli.show import note
+from sensorium.core.errors import UserError, unknown
+from sensorium.core.parts import name_of
+from sensorium.data.table import Table
+
+if TYPE_CHECKING:
+    from sensorium.model import Model
+    from sensorium.search.index import Index
+
+HELP = """/image FILE, /audio FILE, /video FILE: show it with the next question
+/row N: talk about row N of the table (--table); /cell COLUMN=VALUE or COLUMN=@FILE: give a cell of your own
+/why: what the last answer came from; /like: rows of the index that are like what is shown
+/save FILE: keep the conversation as JSON; /new: begin anew; /help; /quit"""
+KINDS = ("image", "audio", "video")
+
+
+class Talk:
+    """One conversation in the terminal.
+
+    Args:
+        say: prints a line; stream: prints a piece of an answer.
+    """
+
+    def __init__(self, model: Model, table: Table | None, index: Index | None, say: Callable[[str], None], stream: Callable[[str], None], **how: Any) -> None:
+        self.model, self.table, self.index, self.say, self.stream, self.how = model, table, index, say, stream, how
+        self.new()
+
+    def new(self) -> None:
+        """Begin anew."""
+        self.messages: list[dict[str, Any]] = []
+        self.cells: dict[str, Any] = {}
+        self.waiting: list[str] = []
+
+    def hear(self, line: str) -> bool:
+        """One line by the user; False where it ends the talk. What is wrong is said, and the talk goes on."""
+        command, _, rest = line.strip().partition(" ")
+        try:
+            if command in ("/quit", "/exit", "/q"):
+                return False
+            if command.startswith("/"):
+                self.command(command[1:], rest.strip())
+            elif line.strip():
+                self.ask(line.strip())
+        except UserError as error:
+            self.say(f"Error: {error}")
+        except OSError as error:
+            self.say(f"Error: {rest}: {error.strerror or error}")
+        return True
+
+    def command(self, name: str, rest: str) -> None:
+        """What isn't said to the model."""
+        if name in KINDS:
+            columns = [c for c, m in self.model.network.modalities.items() if name_of(m) == name]
+            free = next((c for c in columns if c not in self.cells), None)
+            if free is None:
+                raise UserError(f"This model looks at {len(columns)} {name}(s) in a conversation" + (", and these are shown already: /new begins anew." if columns else "."))
+            self.show(free, Path(rest).expanduser().read_bytes())
+        elif name == "cell":
+            column, equals, value = rest.partition("=")
+            self.model.check([column])
+            if not equals:
+                raise UserError("Write /cell COLUMN=VALUE, or COLUMN=@FILE.")
+            self.show(column, Path(value[1:]).expanduser().read_bytes() if value.startswith("@") else value)
+        elif name == "row":
+            if self.table is None:
+                raise UserError("There is no table. Give one with --table.")
+            if not rest.isdigit() or int(rest) >= self.table.rows:
+                raise UserError(f"'{rest}' is no row of '{self.table.name}'. Rows are 0 to {self.table.rows - 1}.")
+            self.new()
+            row = self.table.take(np.array([int(rest)])).to_pylist()[0]
+            media = [c for c, m in self.model.network.modalities.items() if row.get(c) is not None and (m.media or name_of(m) in ("series", "points"))]
+            for column in media[:1] or [c for c in self.model.columns if row.get(c) is not None and not self.model.network.modalities[c].talks]:
+                self.show(column, row[column])
+        elif name == "why":
+            self.why()
+        elif name == "like":
+            self.like()
+        elif name == "save":
+            with asked_for(Path(rest)) as part:
+                part.write_text(json.dumps({"messages": self.messages}, ensure_ascii=False, indent=1), encoding="utf-8")
+            self.say(f"Wrote {rest}")
+        elif name == "new":
+            self.new()
+        elif name == "help":
+            self.say(HELP)
+        else:
+            raise unknown("command", f"/{name}", [f"/{c}" for c in (*KINDS, "row", "cell", "why", "like", "save", "new", "help", "quit")])
+
+    def show(self, column: str, cell: Any) -> None:
+        """A cell that comes with the next question."""
+        self.cells[column] = cell
+        self.waiting.append(column)
+        self.say(f"({column} is shown with your next question)")
+
+    def ask(self, text: str) -> None:
+        """A question, and its answer as it is said."""
+        content = [*({"type": "cell", "column": c} for c in self.waiting), {"type": "text", "text": text}]
+        asked, started, first = [*self.messages, {"role": "user", "content": content}], time.perf_counter(), []
+
+        def heard(piece: str) -> None:
+            if not first:
+                first.append(time.perf_counter() - started)
+            self.stream(piece)
+
+        said = self.model.chat(asked, cells=self.cells, heard=heard, **self.how)
+        self.say("")
+        if not said.ended:
+            self.say(f"(cut off after {said.tokens} tokens: --max-tokens)")
+        self.messages, self.waiting = [*asked, {"role": "assistant", "content": said.text}], []
+        self.spent = first[0] if first else 0.0, said.tokens / max(time.perf_counter() - started, 1e-9)
+
+    def why(self) -> None:
+        """What the last answer came from."""
+        from sensorium.chat import why
+
+        if not self.messages:
+            raise UserError("Nothing was answered yet.")
+        rows, given = self.model.conversation(self.messages[:-1], self.cells)
+        found = why(self.model.network, rows, 0, given, self.messages[-1]["content"])
+        if not found:
+            self.say("From the conversation alone: it refers to no cell.")
+        for because in [b for b in found if not b.part] + [b for b in found if b.part][:5]:
+            self.say(f"  {because.column}{' ' + because.part if because.part else ''}: {because.nats:+.2f} nats likelier with it")
+
+    def like(self) -> None:
+        """Rows of the index that are like what is shown."""
+        if self.index is None:
+            raise UserError("There is no index. Give one: sensorium chat RUN INDEX (made by sensorium index).")
+        cells = {c: cell for c, cell in self.cells.items() if self.model.network.modalities[c].matched}
+        if not cells:
+            raise UserError("Nothing is shown that could be searched by.")
+        from sensorium.cli.show import print_rows
+
+        print_rows(self.index.search(cells, k=5))
+
+
+def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, temperature: float, seed: int) -> None:
+    """The command ``chat``: lines from stdin until it ends."""
+    import sys
+
+    from sensorium.chat import talker
+    from sensorium.model import Model, open_table
+
+    model = Model.load(run)
+    talker(model.network)
+    out = Console(highlight=False)
+    terminal = sys.stdin.isatty()
+    talk = Talk(model, open_table(table) if table else None, model.open_index(index, note) if index else None, lambda line: out.print(line, markup=False),
+                lambda piece: out.print(piece, end="", markup=False), max_tokens=max_tokens, temperature=temperature, seed=seed)
+    if terminal:
+        out.print(HELP, markup=False)
+    while True:
+        try:
+            line = input("> " if terminal else "")
+        except (EOFError, KeyboardInterrupt):
+            break
+        if not talk.hear(line):
+            break
+
+
+def write_conversations(source: str, out: Path, about: str | None, of: Sequence[str], each: int, kinds: str | None, keep: Sequence[str] | None, seed: int) -> None:
+    """The command ``ask-data``."""
+    from sensorium.ask import ask_data
+    from sensorium.data.schema import infer
+    from sensorium.model import open_table
+
+    if out.suffix != ".parquet":
+        raise UserError(f"--out {out}: conversations are written as .parquet.")
+    table = open_table(source)
+    made = ask_data(table, infer(table), about=about, of=of, each=each, kinds=chances(kinds), keep=keep, seed=seed)
+    with asked_for(out) as part:
+        pq.write_table(made, part, compression="zstd")
+    rows = sum(len(messages) for messages in made.column("conversation").to_pylist()) // 2
+    note(f"{out}: {made.num_rows:,} conversations with {rows:,} answers about the training rows of '{table.name}'")
+
+
+def chances(given: str | None) -> dict[str, float] | None:
+    """``name:4,choice`` as numbers.
+
+    Raises:
+        UserError: a number that is none.
+    """
+    if given is None:
+        return None
+    result = {}
+    for part in given.split(","):
+        kind, _, often = part.strip().partition(":")
+        try:
+            result[kind] = float(often or 1)
+        except ValueError:
+            raise UserError(f"--kinds {given}: '{often}' is no number. Write KIND:OFTEN, as name:4,choice:2.") from None
+        if not result[kind] > 0:
+            raise UserError(f"--kinds {given}: {kind} is asked {often} times as often. Give a number above 0, or leave it out.")
+    return result

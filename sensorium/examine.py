@@ -1,0 +1,67 @@
+"""How well a model talks about rows: the questions that ``ask-data`` asks, put to it about rows it never saw, and its answers marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sensorium.ask import MEASURED, Asker, Question, messages
+from sensorium.chat import reply
+from sensorium.data.order import spread
+from sensorium.data.schema import Schema
+from sensorium.data.table import Table
+from sensorium.inference import Rows
+from sensorium.network import Network
+
+ROWS = 512
+"""Rows that are asked about, at most, evenly spread."""
+
+
+def examine(network: Network, table: Table, columns: Schema, *, about: str | None = None, of: Sequence[str] = (), seed: int = 0, note: Callable[[str], None] = lambda words: None) -> dict[str, Any]:
+    """Shares of right answers: ``exact`` names, ``choice`` among four, ``yes_no`` (the mean over both answers), ``absent`` (what isn't there is denied), and of how many rows ``n``."""
+    shown = list(of) or [c for c in network.columns if c in table.columns and network.modalities[c].media]
+    asker = Asker(table, columns, about, [c for c in shown if c in table.columns])
+    rows = spread(np.array([row for row in range(table.rows) if asker.values[asker.about][row] and any(asker.have[c][row] for c in asker.of)], np.int64), ROWS)
+    read = Rows.of(network, table.select(rows), [c for c in network.columns if c not in network.talked_columns])
+    asked: list[tuple[int, Question, list[Any]]] = []
+    for number, row in enumerate(rows.tolist()):
+        rng = np.random.default_rng([seed, row])
+        there = asker.shown(row, rng)
+        for kind in MEASURED:
+            question = asker.question(kind, row, rng, plain=True)
+            if question and there:
+                asked.append((number, question, [("user", [*({"column": c} for c in there), question.text])]))
+    note(f"asking {len(asked):,} questions")
+    said = reply(network, read, [number for number, _, _ in asked], [conversation for _, _, conversation in asked], longest=32)
+    right: dict[str, list[tuple[str, bool]]] = {kind: [] for kind in MEASURED}
+    for (_, question, _), answer in zip(asked, said, strict=True):
+        right[question.kind].append((question.answer, folded(answer.text) == folded(question.answer)))
+    result: dict[str, Any] = {MEASURED[kind]: balanced(marks) if kind == "yes_no" else float(np.mean([mark for _, mark in marks])) for kind, marks in right.items() if marks}
+    return {**result, "n": len(rows)}
+
+
+def examples(network: Network, table: Table, columns: Schema, count: int, seed: int = 0) -> list[tuple[int, Question, str]]:
+    """Some rows with a question about each and what was answered, to look at."""
+    asker = Asker(table, columns, None, [c for c in network.columns if c in table.columns and network.modalities[c].media])
+    rows = spread(np.arange(table.rows), count)
+    read, asked = Rows.of(network, table.select(rows), [c for c in network.columns if c not in network.talked_columns]), []
+    for number, row in enumerate(rows.tolist()):
+        rng = np.random.default_rng([seed, row])
+        question, there = asker.question(list(MEASURED)[number % len(MEASURED)], row, rng, plain=True), asker.shown(row, rng)
+        if question and there:
+            asked.append((number, question, messages([question], there)[:1]))
+    said = reply(network, read, [number for number, _, _ in asked], [[("user", [{"column": p["column"]} if p["column"] else p["text"] for p in m[0]["content"]])] for _, _, m in asked], longest=32)
+    return [(int(rows[number]), question, answer.text) for (number, question, _), answer in zip(asked, said, strict=True)]
+
+
+def balanced(marks: Sequence[tuple[str, bool]]) -> float:
+    """The mean over the right answers of the share that was given where they were right."""
+    shares = [np.mean([mark for answer, mark in marks if answer == which]) for which in sorted({answer for answer, _ in marks})]
+    return float(np.mean(shares))
+
+
+def folded(text: str) -> str:
+    """An answer without what doesn't count: case, spaces, a full stop."""
+    return " ".join(text.casefold().split()).rstrip(".!")

@@ -1,0 +1,124 @@
+"""A conversation as a language model meets it: words, and in their midst the tokens of cells that it refers to.
+
+It knows encoded columns and lines of tokens, no table and no file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from sensorium.layers.lines import ALONE, Lines
+
+CHUNK = 1 << 24
+"""Logits held at a time; more are computed in pieces and again in the backward pass."""
+
+
+class Part(Protocol):
+    """A column behind its stem: see ``network.Encoded``."""
+
+    place: torch.Tensor
+    tokens: torch.Tensor
+    mask: torch.Tensor
+
+
+@dataclasses.dataclass
+class Script:
+    """Conversations of several rows: token i is ``pool[index[i]]``, in ``lines``; ``said``: the id that it is and that is to be learned there, or -1.
+
+    ``refers``: which rows refer to any cell.
+    """
+
+    pool: torch.Tensor
+    index: np.ndarray
+    lines: Lines
+    said: np.ndarray
+    refers: np.ndarray
+
+    def padded(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Tokens [n, k, width], which are there [n, k], and their groups."""
+        n, k = int(self.lines.row.max()) + 1, int(self.lines.place.max()) + 1
+        index, groups, there = np.zeros((n, k), np.int64), np.full((n, k), ALONE), np.zeros((n, k), bool)
+        at = self.lines.row, self.lines.place
+        index[at], groups[at], there[at] = self.index, self.lines.group, True
+        device = self.pool.device
+        tokens = self.pool.index_select(0, torch.from_numpy(index.ravel()).to(device)).view(n, k, -1)
+        return tokens, torch.from_numpy(there).to(device), torch.from_numpy(groups).to(device)
+
+
+def script(trunk: Any, ids: np.ndarray, said: np.ndarray, lengths: np.ndarray, rows: np.ndarray, encoded: Mapping[str, Part], columns: Mapping[int, str]) -> Script:
+    """Ids [n, k], below 0 where a cell stands, with the batch's rows they are of, as one script.
+
+    Args:
+        columns: for each number below 0 the column it stands for. A cell that its row lacks is left out.
+    """
+    used = [column for column in dict.fromkeys(columns.values()) if column in encoded and encoded[column].tokens.shape[1]]
+    pool = [trunk.words(torch.from_numpy(ids.clip(min=0)).to(trunk.loud.device)).flatten(0, 1)]
+    starts, start = {}, ids.size
+    for column in used:
+        starts[column], start = start, start + encoded[column].tokens.shape[0] * encoded[column].tokens.shape[1]
+        pool.append(trunk.enter(encoded[column].tokens).flatten(0, 1).to(pool[0].dtype))
+    places = {column: encoded[column].place.cpu().numpy() for column in used}
+    masks = {column: encoded[column].mask.cpu().numpy() for column in used}
+    index, row_of, place, group, wanted = [], [], [], [], []
+    refers = np.zeros(len(ids), bool)
+    for number, (line, length) in enumerate(zip(ids, lengths, strict=True)):
+        pieces, groups, marks, first = [], [], [], 0
+        for at in [*np.flatnonzero(line[:length] < 0), length]:
+            pieces.append(number * ids.shape[1] + np.arange(first, at))
+            groups.append(np.full(at - first, ALONE))
+            marks.append(np.where(said[number, first:at], line[first:at], -1))
+            first = at + 1
+            column = columns.get(int(line[at])) if at < length else None
+            if column in starts and (cell := int(places[column][rows[number]])) >= 0:
+                there = np.flatnonzero(masks[column][cell])
+                pieces.append(starts[column] + cell * masks[column].shape[1] + there)
+                groups.append(np.full(len(there), at))
+                marks.append(np.full(len(there), -1))
+                refers[number] = True
+        whole = np.concatenate(pieces)
+        index.append(whole)
+        row_of.append(np.full(len(whole), number))
+        place.append(np.arange(len(whole)))
+        group.append(np.concatenate(groups))
+        wanted.append(np.concatenate(marks))
+    row = np.concatenate(row_of)
+    return Script(torch.cat(pool), np.concatenate(index), Lines(row, np.concatenate(place), np.ones(len(row), np.int64), np.concatenate(group)), np.concatenate(wanted), refers)
+
+
+def told(trunk: Any, made: Script) -> torch.Tensor:
+    """The mean loss of each row's said tokens [n], each from all before it; 0 where a row says nothing."""
+    count = int(made.lines.row.max()) + 1
+    at = np.flatnonzero((made.said >= 0) & (made.lines.place > 0))
+    hidden = trunk.run(made.pool, made.index, made.lines).index_select(0, torch.from_numpy(at - 1).to(made.pool.device))  # a line's tokens follow one another
+    wanted, rows = torch.from_numpy(made.said[at]).to(hidden.device), torch.from_numpy(made.lines.row[at]).to(hidden.device)
+    each = cross_entropy(trunk, hidden, wanted)
+    return each.new_zeros(count).index_add(0, rows, each) / each.new_zeros(count).index_add(0, rows, torch.ones_like(each)).clamp_min(1)
+
+
+def cross_entropy(trunk: Any, hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Of each token [n], in pieces, so that memory doesn't grow with tokens times words."""
+    size = max(1, CHUNK // trunk.vocabulary)
+
+    def some(hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(trunk.logits(hidden), wanted, reduction="none")
+
+    if len(wanted) <= size or not torch.is_grad_enabled():
+        return torch.cat([some(h, w) for h, w in zip(hidden.split(size), wanted.split(size), strict=True)]) if len(wanted) else hidden.sum(1)
+    return torch.cat([checkpoint(some, h, w, use_reentrant=False) for h, w in zip(hidden.split(size), wanted.split(size), strict=True)])
+
+
+def stands_for(names: Sequence[str], kinds: Mapping[str, str], referred: Mapping[int, str]) -> dict[int, str]:
+    """For each number below 0 the column it stands for: the one of that name, or the first of that kind."""
+    result = {}
+    for number, name in referred.items():
+        column = name if name in names else next((c for c in names if kinds[c] == name), None)
+        if column is not None:
+            result[number] = column
+    return result

@@ -1,0 +1,265 @@
+"""A pretrained causal language model as the trunk: every segment is brought into its width, after its column's name in its own words.
+
+Its weights stay in their own file; what is learned stands beside them: nothing (``frozen``), low-rank updates, biases, its last layers, or all of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.backbones._language import Language, open_language
+from sensorium.core.errors import UserError
+from sensorium.layers.lines import ALONE, Lines, pack_lines
+from sensorium.trunks import Seen, Trunk
+
+RATES = {"lora": 0.2, "bias": 0.2, "last": 0.02, "full": 0.01}
+"""Learning rates of what is tuned, relative to the other parts', which begin from nothing."""
+
+
+@dataclasses.dataclass
+class Heard:
+    """Keys and values of all before; which of these tokens are there, [n, s]; how many are, [n]."""
+
+    cache: Any
+    mask: torch.Tensor
+    count: torch.Tensor
+
+
+class CausalLM(Trunk):
+    """Early fusion in a language model. Words see those before them; a picture's, a sound's or a series' tokens see one another.
+
+    Args:
+        path: a folder, a GGUF file, or OWNER/NAME@REVISION on the hub.
+        tune: frozen, lora, bias, last:N (layers) or full.
+        rank, alpha: of LoRA (Hu et al. 2021, arXiv 2106.09685); alpha 0: twice the rank. dora: split each update in direction and size (arXiv 2402.09353).
+            rslora: scale by the root of the rank (arXiv 2312.03732). targets: which linear layers, as ``q_proj,v_proj``; empty: all but the head.
+        rate: learning rate of what is tuned, relative to ``train.lr``; 0: as suits ``tune``.
+        both: what is seen sees all of itself, both ways, not only what stands before.
+        always: what is tuned is heard in conversations without any picture, sound or cell too; else these are answered by the language model as it was.
+        checkpointing: compute each layer again in the backward pass, which takes a third longer and much less memory.
+    """
+
+    early: ClassVar[bool] = True
+    talks: ClassVar[bool] = True
+
+    def __init__(self, width: int, columns: list[str], *, path: str = "", tune: str = "lora", rank: int = 16, alpha: int = 0, dora: bool = False, rslora: bool = False,
+                 targets: str = "", rate: float = 0.0, both: bool = True, always: bool = False, checkpointing: bool = False) -> None:
+        super().__init__()
+        if not path:
+            raise UserError("trunk=causal_lm needs a language model: trunk.path=FOLDER, a GGUF file, or OWNER/NAME@REVISION on the hub.")
+        kind = re.fullmatch(r"(frozen|lora|bias|full|last):?(\d*)", tune)
+        if kind is None or (kind[1] == "last") != bool(kind[2]):
+            raise UserError(f"trunk.tune={tune} isn't known. Possible: frozen, lora, bias, last:N, full.")
+        self.language: Language = open_language(path)
+        model = self.language.model()
+        self.both, self.always, self.tune = both, always, tune
+        self.rate = rate or RATES.get(kind[1], 0.0)
+        match kind[1]:
+            case "lora":
+                model = lora(model, rank, alpha or 2 * rank, dora, rslora, targets)
+            case "bias":
+                for name, parameter in model.named_parameters():
+                    parameter.requires_grad_(name.endswith("bias") or parameter.ndim == 1)
+            case "last":
+                layers = model.get_decoder().layers
+                for layer in layers[max(0, len(layers) - int(kind[2])) :]:
+                    layer.requires_grad_(True)
+            case "full":
+                model.requires_grad_(True)
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.held = [model]  # in a list: what isn't learned is no part of what this run keeps
+        self.decoder, self.head = [find_decoder(model)], [find_head(model)]
+        self.table = [self.decoder[0].get_input_embeddings()]
+        self.remembers = "cache" if "cache" in inspect.signature(self.decoder[0].forward).parameters else "past_key_values"
+        self.vocabulary, self.width = map(int, self.table[0].weight.shape)
+        self.learned = nn.ParameterDict({name.replace(".", "/"): parameter for name, parameter in model.named_parameters() if parameter.requires_grad})
+        with torch.no_grad():
+            loud = self.table[0].weight.float().square().mean().sqrt()
+        self.loud = nn.Parameter(loud.clone())  # a token from elsewhere is as loud as a word
+        self.names = {column: self.language.ids(f"\n{column}:") for column in columns}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> CausalLM:
+        super()._apply(fn, recurse)
+        self.held[0]._apply(fn)
+        return self
+
+    def train(self, mode: bool = True) -> CausalLM:
+        super().train(mode)
+        self.held[0].train(mode)
+        return self
+
+    def tuned(self) -> Iterable[tuple[nn.Parameter, float]]:
+        """What is learned of the language model, with its rate."""
+        return [(parameter, self.rate) for parameter in self.learned.values()]
+
+    def facts(self) -> dict[str, Any]:
+        """What of it is learned, in numbers."""
+        all_of_it, some = sum(p.numel() for p in self.held[0].parameters()), sum(p.numel() for p in self.learned.values())
+        return {"language_model": self.language.name, "tune": self.tune, "tuned_parameters": some, "tuned_share": round(some / all_of_it, 5), "language_parameters": all_of_it}
+
+    # --- words ----------------------------------------------------------------------------------------------------------
+
+    def words(self, ids: torch.Tensor) -> torch.Tensor:
+        """Ids of its vocabulary to tokens [..., width]."""
+        return self.table[0](ids)
+
+    def enter(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens from stems and generators [..., width], as loud as words are."""
+        return F.rms_norm(tokens.float(), (self.width,)) * self.loud
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden [..., width] to float logits of its vocabulary."""
+        return self.head[0](hidden).float()
+
+    def as_it_was(self) -> Any:
+        """A context in which the language model is as it was before this run; where that is known (``lora``)."""
+        from contextlib import nullcontext
+
+        layers = [part for part in self.held[0].modules() if hasattr(part, "enable_adapters") and hasattr(part, "lora_A")] if self.tune == "lora" else []
+        return _Without(layers) if layers else nullcontext()
+
+    # --- lines ----------------------------------------------------------------------------------------------------------
+
+    def run(self, pool: torch.Tensor, index: np.ndarray, lines: Lines) -> torch.Tensor:
+        """Tokens ``pool[index]`` [n, width] in their lines, packed, to hidden [n, width]."""
+        packed = pack_lines(lines, pool.device)
+        tokens = packed.fill(pool.index_select(0, torch.from_numpy(index).to(pool.device)))
+        hidden = self.decoder[0](inputs_embeds=tokens, attention_mask=added(packed.allowed, tokens.dtype), position_ids=packed.positions, use_cache=False)
+        return packed.back(hidden.last_hidden_state)
+
+    def seen(self, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
+        """All that is seen, each column after its name: tokens [n, s, width] and mask [n, s]."""
+        tokens, masks = [], []
+        for column, (part, mask) in seen.items():
+            if column:
+                name = self.words(torch.tensor(self.names[column], device=mask.device))
+                tokens.append(name.expand(len(mask), -1, -1))
+                masks.append(mask.any(1, keepdim=True).expand(-1, len(name)))
+            tokens.append(self.enter(part))
+            masks.append(mask)
+        return torch.cat(tokens, 1), torch.cat(masks, 1)
+
+    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool]) -> list[torch.Tensor]:
+        tokens, mask = self.seen(seen)
+        n, s = mask.shape
+        lengths = [part.shape[1] for part in asked]
+        there = torch.cat([mask, mask.new_ones(n, sum(lengths))], 1)
+        known, counts = there.cpu().numpy(), mask.sum(1).cpu().numpy()
+        place = known[:, :s].cumsum(1) - 1
+        group = np.zeros((n, s), np.int64) if self.both else np.full((n, s), ALONE)
+        places, segments, groups = [place], [np.zeros((n, s), np.int64)], [group]
+        for number, (length, one_way) in enumerate(zip(lengths, causal, strict=True), 1):
+            places.append(counts[:, None] + np.arange(length))
+            segments.append(np.full((n, length), number))
+            groups.append(np.full((n, length), ALONE if one_way else number))
+        rows = np.broadcast_to(np.arange(n)[:, None], known.shape)
+        lines = Lines(*(np.ascontiguousarray(x[known]) for x in (rows, *(np.concatenate(x, 1) for x in (places, segments, groups)))))
+        pool = torch.cat([tokens, *map(self.enter, asked)], 1).flatten(0, 1)
+        hidden = self.run(pool, np.flatnonzero(known), lines)
+        whole = hidden.new_zeros(known.size, self.width).index_copy(0, torch.from_numpy(np.flatnonzero(known)).to(hidden.device), hidden)
+        return list(whole.view(n, -1, self.width)[:, s:].split(lengths, 1))
+
+    def start(self, seen: Seen) -> Heard:
+        tokens, mask = self.seen(seen)
+        groups = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device) if self.both else None
+        return self.hear(tokens, mask, groups)[1]
+
+    def hear(self, tokens: torch.Tensor, mask: torch.Tensor, groups: torch.Tensor | None = None) -> tuple[torch.Tensor, Heard]:
+        """Tokens [n, s, width] of which some are there, [n, s], from the beginning: hidden [n, s, width], and what is remembered of them.
+
+        ``groups`` [n, s]: tokens of one number from 0 on see one another; None: each sees those before it.
+        """
+        from transformers import DynamicCache
+
+        place = (mask.cumsum(1) - 1).clamp(min=0)
+        allowed = mask.unsqueeze(1) & (place.unsqueeze(1) <= place.unsqueeze(2))
+        if groups is not None:
+            allowed |= mask.unsqueeze(1) & (groups.unsqueeze(1) == groups.unsqueeze(2)) & (groups.unsqueeze(1) >= 0)
+        allowed = allowed | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)  # what isn't there sees itself, for something must be seen
+        cache = DynamicCache()
+        found = self.decoder[0](inputs_embeds=tokens, attention_mask=added(allowed, tokens.dtype), position_ids=place, use_cache=True, **{self.remembers: cache})
+        return found.last_hidden_state, Heard(cache, mask, mask.sum(1))
+
+    def go_on(self, state: Heard, tokens: torch.Tensor) -> tuple[torch.Tensor, Heard]:
+        return self.continued(state, self.enter(tokens))
+
+    def continued(self, state: Heard, tokens: torch.Tensor) -> tuple[torch.Tensor, Heard]:
+        """As ``go_on``, with tokens that are words already."""
+        n, k, _ = tokens.shape
+        mask = torch.cat([state.mask, state.mask.new_ones(n, k)], 1)
+        cache = copied(state.cache)
+        found = self.decoder[0](inputs_embeds=tokens, attention_mask=added(mask.unsqueeze(1).expand(-1, k, -1), tokens.dtype),
+                                position_ids=state.count.unsqueeze(1) + torch.arange(k, device=tokens.device), use_cache=True, **{self.remembers: cache})
+        return found.last_hidden_state, Heard(cache, mask, state.count + k)
+
+    def reorder(self, state: Heard, rows: torch.Tensor) -> Heard:
+        cache = copied(state.cache)
+        cache.batch_select_indices(rows)
+        return Heard(cache, state.mask[rows], state.count[rows])
+
+
+class _Without:
+    """Layers without their adapters meanwhile."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self.layers = layers
+
+    def __enter__(self) -> None:
+        for layer in self.layers:
+            layer._disable_adapters = True
+
+    def __exit__(self, *_: object) -> None:
+        for layer in self.layers:
+            layer._disable_adapters = False
+
+
+def lora(model: nn.Module, rank: int, alpha: int, dora: bool, rslora: bool, targets: str) -> nn.Module:
+    """A language model with low-rank updates in its linear layers, by PEFT.
+
+    Raises:
+        UserError: PEFT isn't installed, or no such layers.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ModuleNotFoundError as error:
+        raise UserError(f"trunk.tune=lora needs the package '{error.name}'. Install it with: pip install 'sensorium[backbones]'") from error
+    head = model.get_output_embeddings()
+    linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear) and part is not head})
+    wanted = [target.strip() for target in targets.split(",") if target.strip()] or linear
+    lost = [target for target in wanted if target not in linear]
+    if lost:
+        raise UserError(f"trunk.targets={targets}: the language model has no linear layer '{lost[0]}'. Possible: {', '.join(linear)}.")
+    return inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, use_dora=dora, use_rslora=rslora, target_modules=wanted, task_type="CAUSAL_LM"), model)
+
+
+def find_decoder(model: nn.Module) -> nn.Module:
+    """The part of a causal language model that gives hidden states."""
+    return model.get_decoder()
+
+
+def find_head(model: nn.Module) -> nn.Module:
+    """The part that gives logits."""
+    return model.get_output_embeddings()
+
+
+def added(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What may be looked at, bool [n, q, k], as numbers that are added to scores, [n, 1, q, k]."""
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min).unsqueeze(1)
+
+
+def copied(cache: Any) -> Any:
+    """A cache that goes on from another, which stays as it is: layers put new tensors in place of theirs."""
+    result = copy.copy(cache)
+    result.layers = [copy.copy(layer) for layer in cache.layers]
+    return result
