@@ -17,25 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import TINY, drawing, known_settings, tiny_table
 
-from sensorium.cli import main
 from sensorium.core.errors import UserError
 from sensorium.model import Model
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """``run("fit", …)``: (status, stdout, stderr) of a command, in this process."""
-
-    def call(*arguments: Any) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sensorium", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        return left.value.code or 0, out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")

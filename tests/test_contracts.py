@@ -6,11 +6,15 @@ read, so a new file is tested as soon as it exists.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import dataclasses
 import datetime
 import inspect
 import json
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +23,7 @@ import pytest
 import torch
 from conftest import clip, tiny_cells
 from torch import nn
+from twins import twin
 
 from sensorium.core.errors import BadCell
 from sensorium.core.parts import find, name_of, names
@@ -37,6 +42,7 @@ from sensorium.trunks import Trunk
 
 WIDTH = 24
 MODALITIES, GENERATORS, TRUNKS, OBJECTIVES = (names(part) for part in (Modality, Generator, Trunk, Objective))
+MODALITIES = [name for name in MODALITIES if not find(Modality, name).talks]  # conversations need a language model, and are tried with one elsewhere
 
 
 def specimens() -> Table:
@@ -60,6 +66,8 @@ def specimens() -> Table:
 
 
 SPECIMENS = specimens()
+LANGUAGES = Path(tempfile.mkdtemp(prefix="sensorium-twins-"))
+atexit.register(shutil.rmtree, LANGUAGES, ignore_errors=True)
 
 
 @dataclasses.dataclass
@@ -451,7 +459,9 @@ COLUMNS = ["a", "b", "c"]
 
 def trunk_of(name: str) -> Trunk:
     torch.manual_seed(0)
-    return live(find(Trunk, name)(WIDTH, COLUMNS, heads=2, depth=2)).eval()
+    part = find(Trunk, name)
+    shape = {"path": str(twin("llama", LANGUAGES)), "rank": 4} if part.talks else {"heads": 2, "depth": 2}
+    return live(part(WIDTH, COLUMNS, **shape)).eval()
 
 
 def seen_of(columns: list[str], rows: int = 4, seed: int = 0) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

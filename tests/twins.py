@@ -11,7 +11,7 @@ import timm
 import torch
 import transformers as hf
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "big", "small", "bar", "dot", "cat", "dog", "##s", "the", "b", "c", "d", "e", "f", "##a", "##b", "##e"]
 BODY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
@@ -84,6 +84,33 @@ def timm_of(folder: Path, name: str) -> None:
     (folder / "config.json").write_text(json.dumps({"architecture": name, "pretrained_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.3], "crop_pct": 0.9}}), encoding="utf-8")
 
 
+CHATML = ("{% for message in messages %}{% if loop.first and message['role'] != 'system' %}{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}"
+          "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+GEMMA = ("{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}{% for message in messages %}"
+         "{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+         "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}")
+
+
+def speaker(folder: Path, kind: str, template: str | None = CHATML, marks: tuple[str, str] = ("<|im_start|>", "<|im_end|>"), **more: object) -> None:
+    """A causal language model with a tokenizer of bytes and a template."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=made, bos_token=marks[0], eos_token=marks[1], pad_token=marks[1])
+    if template:
+        tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    config = getattr(hf, f"{kind}Config")(vocab_size=len(tokenizer) + 6, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=12, intermediate_size=40,
+                                          bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id, max_position_embeddings=512, **more)
+    getattr(hf, f"{kind}ForCausalLM")(config).save_pretrained(folder)
+
+
+SPEAKERS: dict[str, Callable[[Path], None]] = {
+    "llama": functools.partial(speaker, kind="Llama", tie_word_embeddings=True), "qwen3": functools.partial(speaker, kind="Qwen3"), "mistral": functools.partial(speaker, kind="Mistral", template=None),
+    "gemma2": functools.partial(speaker, kind="Gemma2", template=GEMMA, marks=("<start_of_turn>", "<end_of_turn>"), query_pre_attn_scalar=12, sliding_window=256),
+}
+"""Tiny language models, and how each is made in a folder."""
+
 TWINS: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "bert": (("text",), bert), "clip": (("image", "text"), clip), "siglip": (("image", "text"), siglip), "vit": (("image",), vit), "dinov2": (("image",), dinov2),
     "resnet": (("image",), resnet), "whisper": (("audio",), whisper), "wav2vec2": (("audio",), wav2vec2), "hubert": (("audio",), functools.partial(wav2vec2, part="Hubert")),
@@ -95,8 +122,8 @@ TWINS: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
 def twin(name: str, folder: Path) -> Path:
     """A twin on disk, the same every time."""
     if not (folder / name).is_dir():
-        torch.manual_seed(0)
         (folder / name).mkdir(parents=True)
         with torch.random.fork_rng():
-            TWINS[name][1](folder / name)
+            torch.manual_seed(0)
+            (SPEAKERS.get(name) or TWINS[name][1])(folder / name)
     return folder / name

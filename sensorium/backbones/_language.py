@@ -77,7 +77,7 @@ class Language:
         how = {} if self.gguf else {"use_safetensors": True}
         try:
             with quiet():
-                model = transformers.AutoModelForCausalLM.from_pretrained(self.place, local_files_only=True, trust_remote_code=False, dtype=torch.float32, attn_implementation="sdpa", **self.part, **how)
+                model = transformers.AutoModelForCausalLM.from_pretrained(self.place, local_files_only=True, trust_remote_code=False, dtype=torch.float32, **self.part, **how)
         except Exception as error:  # that library raises whatever a file makes it stumble over
             raise UserError(f"The language model '{self.folder}' can't be opened: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}") from error
         known = model.get_input_embeddings().num_embeddings

@@ -56,7 +56,7 @@ class Conversation(Modality):
             UserError: none was given.
         """
         if not self.path:
-            raise UserError("Conversations need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave the column out: column.NAME=out")
+            raise UserError("Conversations need a language model: column.NAME.language=FOLDER, or as the trunk: trunk=causal_lm trunk.path=FOLDER.")
         return open_language(self.path)
 
     @classmethod

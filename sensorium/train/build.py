@@ -136,11 +136,7 @@ def make_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any]
 def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -> Network:
     """A network with weights drawn from torch's own generator."""
     shape = build(Shape, plain(settings, "network"), "network")
-    part = trunk_of(settings)
-    for column, modality in modalities.items():
-        if modality.talks and not part.talks:
-            raise UserError(f"Column '{column}' holds conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave the column out: column.{column}=out")
-    trunk = build(part, plain(settings, "trunk"), "trunk", width=shape.width, columns=list(modalities))
+    trunk = build(trunk_of(settings), plain(settings, "trunk"), "trunk", width=shape.width, columns=list(modalities))
     width = trunk.width or shape.width
     generators: dict[str, Generator] = {}
     shared, written, more = {}, generated(modalities, settings), {}
@@ -162,6 +158,17 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
     network = Network(modalities, trunk, generators, width, shape.gist, shape.summary, shape.drop, more)
     network.matches = "match" in objectives_of(settings)
     return network
+
+
+def check_conversations(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -> None:
+    """Refuse conversations without a trunk that talks, before any long work.
+
+    Raises:
+        UserError: there are some.
+    """
+    for column, modality in modalities.items():
+        if modality.talks and not trunk_of(settings).talks:
+            raise UserError(f"Column '{column}' holds conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave the column out: column.{column}.kind=out")
 
 
 def trunk_of(settings: Mapping[str, Any]) -> type[Trunk]:

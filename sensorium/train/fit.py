@@ -37,6 +37,7 @@ from sensorium.train.baselines import fit_baselines
 from sensorium.train.build import (
     Data,
     able_to_generate,
+    check_conversations,
     check_settings,
     generated,
     make_modalities,
@@ -126,6 +127,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         raise UserError(f"No column of '{opened.name}' can be used: " +
                         "; ".join(f"{name}: {why}" for name, why in schema.left_out.items()) + ".")
     modalities = make_modalities(schema, given)
+    check_conversations(modalities, given)
     asked = given.get("sample", {}).get("generate", "auto") != "auto"
     given = with_generated(given, modalities, minutes, device)
     write_json(folder / "schema.json", schema.to_json())

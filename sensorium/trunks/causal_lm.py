@@ -77,10 +77,13 @@ class CausalLM(Trunk):
             case "full":
                 model.requires_grad_(True)
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)({"use_reentrant": False})
         self.held = [model]  # in a list: what isn't learned is no part of what this run keeps
         self.decoder, self.head = [find_decoder(model)], [find_head(model)]
         self.table = [self.decoder[0].get_input_embeddings()]
+        config = model.config
+        self.cap = float(getattr(config, "final_logit_softcapping", None) or 0.0)  # Gemma's; the scales are Granite's and Cohere's
+        self.scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
         self.remembers = "cache" if "cache" in inspect.signature(self.decoder[0].forward).parameters else "past_key_values"
         self.vocabulary, self.width = map(int, self.table[0].weight.shape)
         self.learned = nn.ParameterDict({name.replace(".", "/"): parameter for name, parameter in model.named_parameters() if parameter.requires_grad})
@@ -120,7 +123,8 @@ class CausalLM(Trunk):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden [..., width] to float logits of its vocabulary."""
-        return self.head[0](hidden).float()
+        logits = self.head[0](hidden).float() * self.scale
+        return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
 
     def as_it_was(self) -> Any:
         """A context in which the language model is as it was before this run; where that is known (``lora``)."""
@@ -141,7 +145,10 @@ class CausalLM(Trunk):
     def seen(self, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
         """All that is seen, each column after its name: tokens [n, s, width] and mask [n, s]."""
         tokens, masks = [], []
-        for column, (part, mask) in seen.items():
+        for column in ["", *self.names]:  # always in this order, as places count here
+            if column not in seen:
+                continue
+            part, mask = seen[column]
             if column:
                 name = self.words(torch.tensor(self.names[column], device=mask.device))
                 tokens.append(name.expand(len(mask), -1, -1))

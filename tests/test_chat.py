@@ -1,0 +1,233 @@
+"""From a table to a model that talks about it: conversations are built, learned, gone on with, explained, kept and measured."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import drawing, known_settings, tiny_table
+from PIL import Image
+from twins import twin
+
+from sensorium.ask import KINDS, Asker, ask_data
+from sensorium.backbones._language import _opened
+from sensorium.chat import reply, weigh, why
+from sensorium.core.errors import UserError
+from sensorium.data.schema import infer
+from sensorium.data.table import Table
+from sensorium.model import Model
+
+Run = Callable[..., tuple[int, str, str]]
+PARTS = ["train"] * 8 + ["test"] * 2
+
+
+SHAPE = [s for s in known_settings(tiny_table(1).select(["picture", "colour"])) if not s.startswith("trunk.")]
+
+
+def shown_table(rows: int = 80, seed: int = 0) -> pa.Table:
+    """Pictures, their colours, and which rows are held out."""
+    table = tiny_table(rows, seed).select(["picture", "colour"])
+    return table.append_column("split", pa.array([PARTS[row % 10] for row in range(rows)]))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("speakers")
+
+
+@pytest.fixture(scope="module")
+def talks() -> pa.Table:
+    table = Table.open(shown_table())
+    return ask_data(table, infer(table), each=6)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, talks: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    settings = [*SHAPE, "trunk=causal_lm", f"trunk.path={twin('llama', folder)}", "trunk.tune=full", "trunk.rate=1", "sample.plans=0", "sample.talk=16"]
+    return Model.fit(talks, out=tmp_path_factory.mktemp("run"), epochs=20, settings=settings, seed=0)
+
+
+def asks(text: str, cell: bool = True) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [*([{"type": "cell", "column": "picture"}] if cell else []), {"type": "text", "text": text}]}]
+
+
+def picture(colour: str) -> bytes:
+    return drawing(colour, "square", 2)
+
+
+# --- conversations from a table ----------------------------------------------------------------------------------------------
+
+
+def test_questions_are_right_and_held_out_rows_stay_out(talks: pa.Table) -> None:
+    assert set(talks.column("split").to_pylist()) == {"train"} and talks.num_rows > 200
+    for colour, messages in zip(talks.column("colour").to_pylist(), talks.column("conversation").to_pylist(), strict=True):
+        assert [m["role"] for m in messages] == ["user", "assistant"] * (len(messages) // 2) and messages[0]["content"][0]["column"] == "picture"
+        for asked, told in zip(messages[::2], messages[1::2], strict=True):
+            question, answer = asked["content"][-1]["text"], told["content"][0]["text"]
+            if answer in ("Yes.", "No."):
+                assert colour is None or (colour in question) == (answer == "Yes.")
+            elif answer != "I don't know.":
+                assert colour in answer
+
+
+def test_conversations_are_a_function_of_the_seed_and_all_kinds_are_asked() -> None:
+    table = Table.open(tiny_table(60, 0).select(["picture", "colour", "width", "day"]))
+    schema = infer(table)
+    one, two, other = (ask_data(table, schema, about="colour", each=8, seed=seed) for seed in (0, 0, 1))
+    one, two, other = (made.column("conversation").to_pylist() for made in (one, two, other))
+    assert one == two != other
+    asker, rng = Asker(table, schema, "colour"), np.random.default_rng(0)
+    found = Counter(q.kind for row in range(table.rows) for kind in KINDS if (q := asker.question(kind, row, rng)))
+    assert set(found) == set(KINDS)
+    missing = [q for row in range(table.rows) if (q := asker.question("unknown", row, rng))]
+    assert missing and all(q.answer == "I don't know." for q in missing)
+
+
+@pytest.mark.parametrize(("how", "why_not"), [({"about": "hue"}, "hue"), ({"of": ["photo"]}, "photo"), ({"kinds": {"nmae": 1}}, "nmae"), ({"each": 0}, "--each 0"), ({"keep": ["x"]}, "'x'")])
+def test_what_cannot_be_asked_is_said(how: dict[str, Any], why_not: str) -> None:
+    table = Table.open(shown_table())
+    with pytest.raises(UserError, match=why_not):
+        ask_data(table, infer(table), **how)
+
+
+# --- a model that talks ------------------------------------------------------------------------------------------------------
+
+
+def test_it_says_what_it_sees_in_rows_it_never_saw(model: Model) -> None:
+    said = [model.chat(asks("What is this?"), cells={"picture": picture(colour)}).text for colour in ("red", "green", "blue")]
+    assert said == ["red", "green", "blue"]
+    results = model.examine(shown_table(200, seed=7), split="test")
+    assert results["n"] >= 30 and results["exact"] > 0.8
+
+
+def test_pictures_come_in_messages_in_every_form(model: Model, tmp_path: Path) -> None:
+    raw = picture("green")
+    (tmp_path / "a.png").write_bytes(raw)
+    forms = [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + base64.b64encode(raw).decode()}}, {"type": "image", "image": tmp_path / "a.png"},
+             {"type": "image", "image": raw}, {"type": "image", "image": Image.open(io.BytesIO(raw))}]
+    said = {model.chat([{"role": "user", "content": [form, {"type": "text", "text": "What is this?"}]}]).text for form in forms}
+    assert said == {"green"}
+
+
+def test_pieces_are_heard_as_they_are_said(model: Model) -> None:
+    pieces: list[str] = []
+    said = model.chat(asks("Describe this."), cells={"picture": picture("red")}, heard=pieces.append)
+    assert "".join(pieces).strip() == said.text and len(pieces) > 1 and said.ended and 0 < said.sureness <= 1
+
+
+def test_answers_do_not_hang_on_who_is_asked_beside(model: Model) -> None:
+    rows = model.rows(shown_table(12, seed=3))
+    have = np.flatnonzero(rows.has("picture")).tolist()
+    talks = [[("user", [{"column": "picture"}, text])] for text in ("What is this?", "Is this red?", "Describe this.")]
+    together = reply(model.network, rows, [row for row in have for _ in talks], talks * len(have))
+    alone = [reply(model.network, rows, [row], [talk])[0] for row in have for talk in talks]
+    assert [r.text for r in together] == [r.text for r in alone]
+    assert np.allclose([r.score for r in together], [r.score for r in alone], atol=1e-3)
+    whole = [[*talk, ("assistant", [r.text])] for talk, r in zip(talks * len(have), together, strict=True)]
+    ended = [at for at, r in enumerate(together) if r.ended]
+    weighed = weigh(model.network, rows, [row for row in have for _ in talks], whole)
+    assert np.allclose(weighed[ended], np.array([r.score for r in together])[ended], atol=1e-3)
+
+
+def test_why_names_the_cell_that_the_answer_came_from(model: Model) -> None:
+    rows = model.rows([{"picture": picture("blue")}])
+    found = why(model.network, rows, 0, [("user", [{"column": "picture"}, "What is this?"])], "blue")
+    assert found[0].column == "picture" and not found[0].part and found[0].nats > 1
+    assert any(because.part for because in found)
+    assert why(model.network, rows, 0, [("user", ["What is red?"])], "blue") == []
+
+
+def test_what_it_is_asked_wrongly_it_says(model: Model, fitted: Model) -> None:
+    with pytest.raises(UserError, match="refers to 'picture', which isn't there"):
+        model.chat(asks("What is this?"))
+    with pytest.raises(UserError, match="last message is by 'assistant'"):
+        model.chat([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+    with pytest.raises(UserError, match="after 'user'"):
+        model.chat([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}])
+    with pytest.raises(UserError, match="picture of the conversation can't be read"):
+        model.chat(asks("What is this?"), cells={"picture": b"\x89PNG\r\n\x1a\nbroken"})
+    with pytest.raises(UserError, match="one more image"):
+        model.chat([{"role": "user", "content": [{"type": "image", "image": picture("red")}] * 2}])
+    with pytest.raises(UserError, match="no data URL"):
+        model.chat([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}]}])
+    with pytest.raises(UserError, match="hasn't learned to talk"):
+        fitted.chat(asks("What is this?"))
+    with pytest.raises(UserError, match="are kept of a conversation"):
+        model.chat(asks("long " * 500, cell=False))
+
+
+def test_it_is_kept_without_its_language_model_where_that_is_not_tuned(model: Model, folder: Path, talks: pa.Table, tmp_path: Path) -> None:
+    said = model.chat(asks("What is this?"), cells={"picture": picture("red")})
+    other = Model.load(shutil.copytree(model.folder, tmp_path / "copy"))
+    again = other.chat(asks("What is this?"), cells={"picture": picture("red")})
+    assert again.text == said.text and again.score == pytest.approx(said.score, abs=1e-4)
+    settings = [*SHAPE, "trunk=causal_lm", f"trunk.path={shutil.copytree(twin('llama', folder), tmp_path / 'lm')}", "trunk.rank=2", "sample.plans=0"]
+    small = Model.fit(talks.slice(0, 40), out=tmp_path / "small", epochs=1, settings=settings)
+    before = small.chat(asks("Is this red?"), cells={"picture": picture("red")}, max_tokens=4)
+    names = [key for key in small.network.state_dict() if "trunk" in key]
+    assert any("lora_" in key for key in names) and not any("embed_tokens" in key for key in names)
+    assert Model.load(tmp_path / "small").chat(asks("Is this red?"), cells={"picture": picture("red")}, max_tokens=4).score == pytest.approx(before.score, abs=1e-4)
+    config = json.loads((tmp_path / "lm" / "config.json").read_text())
+    (tmp_path / "lm" / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    _opened.cache_clear()  # a process opens each folder once
+    with pytest.raises(UserError, match="isn't the one that"):
+        Model.load(tmp_path / "small")
+    shutil.rmtree(tmp_path / "lm")
+    with pytest.raises(UserError, match="no language model"):
+        Model.load(tmp_path / "small")
+
+
+def test_a_conversation_of_words_alone_is_answered_by_the_language_model_as_it_was(folder: Path, talks: pa.Table, tmp_path: Path) -> None:
+    settings = [*SHAPE, "trunk=causal_lm", f"trunk.path={twin('llama', folder)}", "trunk.rank=4", "trunk.rate=1", "sample.plans=0"]
+    model = Model.fit(talks.slice(0, 60), out=tmp_path / "run", epochs=3, settings=settings)
+    rows, talk = model.rows([{"picture": picture("red")}]), [("user", ["Hello"]), ("assistant", ["Yes."])]
+    before = weigh(model.network, rows, [0], [talk])
+    with torch.no_grad():
+        for parameter in model.network.trunk.learned.values():
+            parameter.zero_()
+    assert weigh(model.network, rows, [0], [talk]) == pytest.approx(before, abs=1e-5)
+
+
+def test_conversations_without_a_language_model_are_refused_before_any_work(talks: pa.Table, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"trunk=causal_lm .*column\.conversation\.kind=out"):
+        Model.fit(talks, out=tmp_path / "run", epochs=1, settings=SHAPE)
+
+
+# --- in the terminal -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_terminal_talks_shows_explains_and_keeps(model: Model, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(picture("red"))
+    table = tmp_path / "t.parquet"
+    pq.write_table(shown_table(20, seed=3), table)
+    lines = [f"/image {tmp_path / 'a.png'}", "What is this?", "/why", f"/save {tmp_path / 'talk.json'}", "/image x.png", "/nonsense", "/row 99", "/row 3", "What is this?", "/like", "/quit"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    status, out, err = run("chat", model.folder, "--table", table)
+    assert status == 0, err
+    assert "red" in out and "nats likelier with it" in out and "already" in out and "/nonsense" in out and "Rows are 0 to 19" in out and "There is no index" in out
+    kept = json.loads((tmp_path / "talk.json").read_text())["messages"]
+    assert [m["role"] for m in kept] == ["user", "assistant"] and kept[1]["content"] == "red"
+
+
+def test_the_commands_build_and_measure(tmp_path: Path, model: Model, run: Run) -> None:
+    pq.write_table(shown_table(40), tmp_path / "t.parquet")
+    assert run("ask-data", tmp_path / "t.parquet", "--out", tmp_path / "c.parquet", "--each", 2, "--kinds", "name:3,choice")[0] == 0
+    assert pq.read_table(tmp_path / "c.parquet").column_names == ["picture", "colour", "split", "conversation"]
+    assert run("evaluate", model.folder, tmp_path / "t.parquet", "--chat", "--split", "test", "--json", tmp_path / "r.json")[0] == 0
+    assert set(json.loads((tmp_path / "r.json").read_text())["chat"]) == {"exact", "choice", "yes_no", "absent", "n"}
+    status, out, _ = run("columns", tmp_path / "c.parquet")
+    assert not status and "lists of messages" in out
+    for given, why_not in ((("--kinds", "name:x"), "no number"), (("--out", str(tmp_path / "c.csv")), ".parquet")):
+        status, _, err = run("ask-data", tmp_path / "t.parquet", *(("--out", tmp_path / "d.parquet") if given[0] != "--out" else ()), *given)
+        assert status and why_not in err

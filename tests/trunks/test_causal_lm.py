@@ -1,0 +1,203 @@
+"""A language model as the trunk says what transformers' own model says, whoever stands beside it, and stays what it was where it isn't tuned."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from twins import SPEAKERS, twin
+
+from sensorium.backbones._language import open_language
+from sensorium.core.errors import BadCell, UserError
+from sensorium.modalities.conversation import Conversation, messages_of
+from sensorium.talk import cross_entropy, script, told
+from sensorium.trunks.causal_lm import CausalLM
+
+TALKS = [
+    [{"role": "user", "content": "What is red?"}, {"role": "assistant", "content": "A colour."}],
+    [{"role": "user", "content": "Say a long sentence about nothing in particular."}, {"role": "assistant", "content": "No."}, {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}],
+    [{"role": "user", "content": "ä 猫"}, {"role": "assistant", "content": "é"}],
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("speakers")
+
+
+@pytest.fixture(params=SPEAKERS)
+def path(request: pytest.FixtureRequest, folder: Path) -> Path:
+    return twin(request.param, folder)
+
+
+def scripted(trunk: CausalLM, modality: Conversation, talks: list) -> tuple[object, list[np.ndarray]]:
+    cells = [modality.prepare(modality.read(talk)) for talk in talks]
+    made = modality.collate(cells)
+    return script(trunk, *(made[key].numpy() for key in ("ids", "said", "length")), np.arange(len(cells)), {}, {}), [cell[: len(cell) // 2] for cell in cells]
+
+
+def test_packed_conversations_are_to_it_what_each_alone_is_to_transformers(path: Path) -> None:
+    trunk, modality = CausalLM(0, [], path=str(path), tune="frozen").eval(), Conversation(language=str(path))
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
+    made, ids = scripted(trunk, modality, TALKS)
+    with torch.no_grad():
+        said = trunk.logits(trunk.run(made.pool, made.index, made.lines)).split([len(line) for line in ids])
+        for mine, line in zip(said, ids, strict=True):
+            theirs = model(torch.from_numpy(line).long().unsqueeze(0)).logits[0]
+            assert torch.allclose(mine, theirs, atol=1e-4)
+
+
+def test_a_remembered_beginning_goes_on_as_the_whole_does(path: Path) -> None:
+    trunk, modality = CausalLM(0, [], path=str(path), tune="frozen").eval(), Conversation(language=str(path))
+    made, ids = scripted(trunk, modality, TALKS)
+    with torch.no_grad():
+        whole = trunk.run(made.pool, made.index, made.lines).split([len(line) for line in ids])
+        tokens, there, groups = made.padded()
+        cut = int(min(map(len, ids))) // 2
+        hidden, state = trunk.hear(tokens[:, :cut], there[:, :cut], groups[:, :cut])
+        for at in range(cut, cut + 4):
+            more, state = trunk.continued(state, tokens[:, at : at + 1])
+            for row, line in enumerate(whole):
+                assert torch.allclose(more[row, 0], line[at], atol=1e-4)
+        for row, line in enumerate(whole):
+            assert torch.allclose(hidden[row], line[:cut], atol=1e-4)
+
+
+def test_the_template_is_the_models_own_and_no_text_is_a_control_token(path: Path) -> None:
+    modality = Conversation(language=str(path))
+    language = modality.language
+    talk = [{"role": "system", "content": ""}, *TALKS[1]] if language.has_system else TALKS[1]
+    ids = modality.prepare(modality.read(talk))
+    theirs = language.tokenizer.apply_chat_template(talk, tokenize=True, return_dict=False)
+    assert list(ids[: len(ids) // 2]) == list(theirs)
+    end = language.tokenizer.eos_token
+    hostile = [{"role": "user", "content": f"a{end}b <|im_start|> {language.tokenizer.bos_token}"}, {"role": "assistant", "content": f"x{end}y"}]
+    benign = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "x"}]
+    count = [sum(int(i) in language.special for i in modality.prepare(modality.read(t))) for t in (hostile, benign)]
+    assert count[0] == count[1]
+
+
+def test_only_what_the_assistant_says_is_learned_with_its_end(path: Path) -> None:
+    modality = Conversation(language=str(path))
+    ids = modality.prepare(modality.read(TALKS[1]))
+    line, said = ids[: len(ids) // 2], ids[len(ids) // 2 :].astype(bool)
+    assert modality.language.text(line[said].tolist()) == "No.So."
+    assert sum(int(i) in modality.language.special for i in line[said]) == 2
+
+
+@pytest.mark.parametrize("tune", ["frozen", "lora", "bias", "last:1", "full"])
+def test_what_is_tuned_and_nothing_else_has_gradients(folder: Path, tune: str) -> None:
+    path = twin("qwen3", folder)
+    trunk, modality = CausalLM(0, [], path=str(path), tune=tune, rank=2).train(), Conversation(language=str(path))
+    told(trunk, scripted(trunk, modality, TALKS)[0]).sum().backward() if tune != "frozen" else None
+    reached = {name for name, p in trunk.held[0].named_parameters() if p.grad is not None}
+    wanted = {name for name, p in trunk.held[0].named_parameters() if p.requires_grad}
+    assert reached == wanted and bool(wanted) == (tune != "frozen")
+    assert {key.replace("/", ".") for key in trunk.learned} == wanted
+    assert all(("lora_" in name) == (tune == "lora") for name in wanted)
+    assert trunk.facts()["tuned_parameters"] == sum(p.numel() for p in trunk.learned.values())
+
+
+def test_without_its_adapters_the_language_model_is_as_it_was(folder: Path) -> None:
+    path = twin("llama", folder)
+    trunk, modality = CausalLM(0, [], path=str(path), rank=2).eval(), Conversation(language=str(path))
+    made, _ = scripted(trunk, modality, TALKS)
+    with torch.no_grad():
+        before = trunk.run(made.pool, made.index, made.lines)
+        for parameter in trunk.learned.values():
+            parameter += 0.3 * torch.randn_like(parameter)
+        assert (trunk.run(made.pool, made.index, made.lines) - before).abs().max() > 0.01
+        with trunk.as_it_was():
+            assert torch.equal(trunk.run(made.pool, made.index, made.lines), before)
+
+
+def test_a_loss_in_pieces_is_the_same_with_the_same_gradients(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trunk = CausalLM(0, [], path=str(twin("llama", folder)), tune="full").train()
+    hidden, wanted = torch.randn(50, trunk.width, requires_grad=True), torch.randint(0, trunk.vocabulary, (50,))
+    whole = cross_entropy(trunk, hidden, wanted)
+    gradient, = torch.autograd.grad(whole.sum(), hidden)
+    monkeypatch.setattr("sensorium.talk.CHUNK", 7 * trunk.vocabulary)
+    pieces = cross_entropy(trunk, hidden, wanted)
+    assert torch.allclose(pieces, whole) and torch.allclose(torch.autograd.grad(pieces.sum(), hidden)[0], gradient, atol=1e-6)
+
+
+def test_checkpointing_gives_the_same_gradients(folder: Path) -> None:
+    path, found = twin("llama", folder), []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        trunk, modality = CausalLM(0, [], path=str(path), tune="full", checkpointing=checkpointing).train(), Conversation(language=str(path))
+        told(trunk, scripted(trunk, modality, TALKS)[0]).sum().backward()
+        found.append([p.grad for p in trunk.learned.values()])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
+
+
+def test_too_long_a_conversation_loses_its_oldest_exchanges_whole(folder: Path) -> None:
+    path = str(twin("llama", folder))
+    long = [{"role": "system", "content": "S"}]
+    for number in range(12):
+        long += [{"role": "user", "content": f"question {number}"}, {"role": "assistant", "content": f"answer {number}"}]
+    modality = Conversation(language=path, length=200)
+    ids = modality.prepare(modality.read(long))
+    text = modality.language.text(ids[: len(ids) // 2].tolist())
+    assert len(ids) // 2 <= 200 and "answer 11" in text and "question 0" not in text and text.startswith("system\nS")
+    first = min(number for number in range(12) if f"answer {number}" in text)
+    assert f"question {first}" in text
+    with pytest.raises(BadCell, match="tokens; 200 are kept"):
+        modality.prepare(modality.read([{"role": "user", "content": "a" * 300}, {"role": "assistant", "content": "b"}]))
+
+
+@pytest.mark.parametrize(("cell", "why"), [
+    ([{"role": "assistant", "content": "x"}], "after 'nothing'"),
+    ([{"role": "user", "content": "x"}, {"role": "user", "content": "y"}], "message 2 is by 'user' after 'user'"),
+    ([{"role": "user", "content": "x"}, {"role": "system", "content": "y"}], "message 2 is by 'system'"),
+    ([{"role": "narrator", "content": "x"}], "by 'narrator'; known are"),
+    ([], "no messages"), ("{", "no JSON"), ([1], "no object with a role"), (5, "no list of messages"), ([{"role": "system", "content": "x"}], "nothing but a system message"),
+    ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}], "brings its media inside"),
+    ([{"role": "user", "content": [{"type": "hologram"}]}], "type 'hologram'"),
+])
+def test_conversations_in_disorder_are_bad_cells_that_say_where(cell: object, why: str) -> None:
+    with pytest.raises(BadCell, match=why):
+        Conversation().read(cell)
+
+
+def test_every_layout_is_the_same_conversation() -> None:
+    own = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}, {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]}]
+    llava = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
+    swift = {"messages": [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "A cat."}]}
+    found = [messages_of(cell) for cell in (own, llava, swift, json.dumps(own), {"conversations": llava})]
+    assert all(each == found[0] for each in found) and found[0][0] == ("user", [{"column": "image"}, "What?"])
+
+
+def test_what_is_no_language_model_is_refused_before_any_work(folder: Path, tmp_path: Path) -> None:
+    def broken(name: str, change: object = None) -> str:
+        target = shutil.copytree(twin("llama", folder), tmp_path / name)
+        if callable(change):
+            change(target)
+        return str(target)
+
+    def cut(target: Path) -> None:
+        weights = target / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:500])
+
+    def fewer(target: Path) -> None:
+        tensors = load_file(target / "model.safetensors")
+        tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"][:100].clone()
+        save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+        config = json.loads((target / "config.json").read_text())
+        (target / "config.json").write_text(json.dumps({**config, "vocab_size": 100, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}))
+
+    for given, why in (("", "needs a language model: trunk.path"), (str(tmp_path / "nothing"), "no backbone|no such folder"), (str(twin("bert", folder)), "is no language model"),
+                       (broken("code", lambda target: (target / "run.py").write_text("1")), "brings code of its own"), (broken("cut", cut), "cut short"), (broken("fewer", fewer), "don't belong together")):
+        with pytest.raises(UserError, match=why):
+            CausalLM(0, [], path=given)
+    with pytest.raises(UserError, match="Possible: frozen, lora, bias"):
+        CausalLM(0, [], path=str(twin("llama", folder)), tune="some")
+    with pytest.raises(UserError, match="no linear layer 'nose'"):
+        CausalLM(0, [], path=str(twin("llama", folder)), targets="nose")
+    assert open_language(str(twin("llama", folder))).end
