@@ -222,3 +222,37 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return left.value.code or 0, out, err
 
     return call
+
+
+TALKING = [s for s in TINY if not s.startswith(("trunk.", "column."))] + ["column.picture.size=16"]
+PARTS = ["train"] * 8 + ["test"] * 2
+
+
+def shown_table(rows: int = 80, seed: int = 0) -> pa.Table:
+    """Pictures, their colours, and which rows are held out."""
+    table = tiny_table(rows, seed).select(["picture", "colour"])
+    return table.append_column("split", pa.array([PARTS[row % 10] for row in range(rows)]))
+
+
+@pytest.fixture(scope="session")
+def talks() -> pa.Table:
+    """Conversations about the colours of pictures."""
+    from sensorium.ask import ask_data
+    from sensorium.data.schema import infer
+    from sensorium.data.table import Table
+
+    table = Table.open(shown_table())
+    return ask_data(table, infer(table), each=6)
+
+
+@pytest.fixture(scope="session")
+def talking(talks: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model that talks about pictures: its language model is a tiny one that knew nothing, and is tuned whole."""
+    from twins import twin
+
+    from sensorium.model import Model
+
+    settings = [*TALKING, "trunk=causal_lm", f"trunk.path={twin('llama', tmp_path_factory.mktemp('speaker'))}", "trunk.tune=full", "trunk.rate=1", "sample.plans=0", "sample.talk=16"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
+        return Model.fit(talks, out=tmp_path_factory.mktemp("talking"), epochs=20, settings=settings, seed=0)

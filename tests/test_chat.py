@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import drawing, known_settings, tiny_table
+from conftest import TALKING, drawing, shown_table, tiny_table
 from PIL import Image
 from twins import twin
 
@@ -29,16 +29,6 @@ from sensorium.data.table import Table
 from sensorium.model import Model
 
 Run = Callable[..., tuple[int, str, str]]
-PARTS = ["train"] * 8 + ["test"] * 2
-
-
-SHAPE = [s for s in known_settings(tiny_table(1).select(["picture", "colour"])) if not s.startswith("trunk.")]
-
-
-def shown_table(rows: int = 80, seed: int = 0) -> pa.Table:
-    """Pictures, their colours, and which rows are held out."""
-    table = tiny_table(rows, seed).select(["picture", "colour"])
-    return table.append_column("split", pa.array([PARTS[row % 10] for row in range(rows)]))
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def talks() -> pa.Table:
-    table = Table.open(shown_table())
-    return ask_data(table, infer(table), each=6)
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path, talks: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    settings = [*SHAPE, "trunk=causal_lm", f"trunk.path={twin('llama', folder)}", "trunk.tune=full", "trunk.rate=1", "sample.plans=0", "sample.talk=16"]
-    return Model.fit(talks, out=tmp_path_factory.mktemp("run"), epochs=20, settings=settings, seed=0)
+def model(talking: Model) -> Model:
+    return talking
 
 
 def asks(text: str, cell: bool = True) -> list[dict[str, Any]]:
@@ -172,7 +155,7 @@ def test_it_is_kept_without_its_language_model_where_that_is_not_tuned(model: Mo
     other = Model.load(shutil.copytree(model.folder, tmp_path / "copy"))
     again = other.chat(asks("What is this?"), cells={"picture": picture("red")})
     assert again.text == said.text and again.score == pytest.approx(said.score, abs=1e-4)
-    settings = [*SHAPE, "trunk=causal_lm", f"trunk.path={shutil.copytree(twin('llama', folder), tmp_path / 'lm')}", "trunk.rank=2", "sample.plans=0"]
+    settings = [*TALKING, "trunk=causal_lm", f"trunk.path={shutil.copytree(twin('llama', folder), tmp_path / 'lm')}", "trunk.rank=2", "sample.plans=0"]
     small = Model.fit(talks.slice(0, 40), out=tmp_path / "small", epochs=1, settings=settings)
     before = small.chat(asks("Is this red?"), cells={"picture": picture("red")}, max_tokens=4)
     names = [key for key in small.network.state_dict() if "trunk" in key]
@@ -189,7 +172,7 @@ def test_it_is_kept_without_its_language_model_where_that_is_not_tuned(model: Mo
 
 
 def test_a_conversation_of_words_alone_is_answered_by_the_language_model_as_it_was(folder: Path, talks: pa.Table, tmp_path: Path) -> None:
-    settings = [*SHAPE, "trunk=causal_lm", f"trunk.path={twin('llama', folder)}", "trunk.rank=4", "trunk.rate=1", "sample.plans=0"]
+    settings = [*TALKING, "trunk=causal_lm", f"trunk.path={twin('llama', folder)}", "trunk.rank=4", "trunk.rate=1", "sample.plans=0"]
     model = Model.fit(talks.slice(0, 60), out=tmp_path / "run", epochs=3, settings=settings)
     rows, talk = model.rows([{"picture": picture("red")}]), [("user", ["Hello"]), ("assistant", ["Yes."])]
     before = weigh(model.network, rows, [0], [talk])
@@ -201,7 +184,7 @@ def test_a_conversation_of_words_alone_is_answered_by_the_language_model_as_it_w
 
 def test_conversations_without_a_language_model_are_refused_before_any_work(talks: pa.Table, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"trunk=causal_lm .*column\.conversation\.kind=out"):
-        Model.fit(talks, out=tmp_path / "run", epochs=1, settings=SHAPE)
+        Model.fit(talks, out=tmp_path / "run", epochs=1, settings=TALKING)
 
 
 # --- in the terminal -----------------------------------------------------------------------------------------------------------

@@ -94,6 +94,8 @@ class Chat(Body):
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     n: Annotated[int | None, Field(ge=1, le=1)] = 1
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
+    max_tokens: Annotated[int | None, Field(ge=1, le=4096)] = None
+    max_completion_tokens: Annotated[int | None, Field(ge=1, le=4096)] = None
     column: str | None = None
 
 
@@ -209,16 +211,42 @@ def routes(server: Server) -> APIRouter:
     async def chat(asked: Chat) -> Any:
         """What the model says of what it is shown."""
         check(asked.model)
-        cells, words = await shown_last(asked.messages)
-        column = asked.column or named(words, cells)
-        said = await describe(cells, words, column, asked)
-        usage = {"prompt_tokens": said["tokens"], "completion_tokens": len(said["text"].split()), "total_tokens": said["tokens"] + len(said["text"].split())}
+        if asked.column is None and any(about["talks"] for about in server.columns.values()):
+            said = await talk(asked)
+        else:
+            cells, words = await shown_last(asked.messages)
+            said = await describe(cells, words, asked.column or named(words, cells), asked)
+        count = said.get("said", len(said["text"].split()))
+        usage = {"prompt_tokens": said["tokens"], "completion_tokens": count, "total_tokens": said["tokens"] + count}
+        ended = "stop" if said.get("ended", True) else "length"
         about = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": server.name}
         if not asked.stream:
             return {**about, "object": "chat.completion", "usage": usage, "choices": [
-                {"index": 0, "message": {"role": "assistant", "content": said["text"], "refusal": None}, "logprobs": None, "finish_reason": "stop"}]}
+                {"index": 0, "message": {"role": "assistant", "content": said["text"], "refusal": None}, "logprobs": None, "finish_reason": ended}]}
         total = usage if (asked.stream_options or {}).get("include_usage") else None
-        return StreamingResponse(stream(about, said["text"], total), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        return StreamingResponse(stream(about, said["text"], total, ended), media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+    async def talk(asked: Chat) -> dict[str, Any]:
+        """What a model that learned to talk says next; each picture, sound or clip is a cell of the next column of its kind."""
+        cells: dict[str, Any] = {}
+        messages = []
+        for message in asked.messages:
+            parts = [{"type": "text", "text": message.content}] if isinstance(message.content, str) else message.content or []
+            content: list[dict[str, Any]] = []
+            for part in parts:
+                kind, cell = cell_of(part)
+                free = [] if kind == "text" else [c for c, about in server.columns.items() if about["kind"] == kind and c not in cells]
+                if kind != "text" and not free:
+                    have = sum(about["kind"] == kind for about in server.columns.values())
+                    raise Refused(400, f"The conversation brings one more {kind} than this model can look at: it has {have} column(s) of them.", "content", "messages")
+                if kind != "text":
+                    cells[free[0]] = cell
+                content.append({"type": "text", "text": cell} if kind == "text" else {"type": "cell", "column": free[0]})
+            messages.append({"role": message.role, "content": content})
+        row = await server.cells.row(cells, 0, "messages")
+        warm = asked.temperature if asked.temperature and asked.temperature >= 0.001 else None
+        return await server.ask("talk", [row], messages=messages, tokens=asked.max_completion_tokens or asked.max_tokens, temperature=warm, top_p=asked.top_p if warm else None,
+                                seed=None if asked.seed is None else abs(asked.seed) % 2**63)
 
     async def shown_last(messages: Sequence[Message]) -> tuple[dict[str, Any], str]:
         """What the last message of a user shows, as cells, and what it says."""
@@ -285,7 +313,7 @@ def cell_of(part: Mapping[str, Any]) -> tuple[str, Any]:
     return kind, cell
 
 
-def stream(about: Mapping[str, Any], text: str, usage: Mapping[str, Any] | None) -> Iterator[str]:
+def stream(about: Mapping[str, Any], text: str, usage: Mapping[str, Any] | None, ended: str = "stop") -> Iterator[str]:
     """An answer word by word, as server-sent events."""
 
     def event(choices: list[dict[str, Any]], **more: Any) -> str:
@@ -297,7 +325,7 @@ def stream(about: Mapping[str, Any], text: str, usage: Mapping[str, Any] | None)
     yield event(choice({"role": "assistant", "content": ""}))
     for word in re.findall(r"\s*\S+|\s+$", text):
         yield event(choice({"content": word}))
-    yield event(choice({}, "stop"))
+    yield event(choice({}, ended))
     if usage is not None:
         yield event([], usage=usage)
     yield "data: [DONE]\n\n"

@@ -39,7 +39,7 @@ class Desk:
     def __init__(self, model: Model, index: Index | None) -> None:
         self.model, self.index = model, index
         self.verbs: dict[str, Callable[..., list[Any]]] = {
-            "embed": self.embed, "predict": self.predict, "generate": self.generate, "search": self.search, "explain": self.explain, "surprise": self.surprise, "map": self.map}
+            "embed": self.embed, "predict": self.predict, "generate": self.generate, "search": self.search, "explain": self.explain, "surprise": self.surprise, "map": self.map, "talk": self.talk}
 
     def about(self) -> dict[str, Any]:
         """What is known of the model: its columns, and what can be asked of them."""
@@ -48,7 +48,7 @@ class Desk:
             asked = column in network.asked_columns
             tokens = modality.tokens() if asked else None
             columns[column] = {
-                "kind": name_of(modality), "media": modality.media, "asked": asked, "drawn": column in network.drawn_columns,
+                "kind": name_of(modality), "media": modality.media, "talks": modality.talks, "asked": asked, "drawn": column in network.drawn_columns,
                 "searched": modality.matched, "generators": list(network.ways.get(column, ())), "ending": modality.ending,
                 "classes": [str(value) for value in getattr(modality, "classes", [])][:200], "tokens": tokens.length if tokens else None}
         index = None
@@ -146,6 +146,23 @@ class Desk:
             cells = self.model.generate(rows, column, seen, seed, samples=samples, generator=generator, **options)
             said = [[cell] for cell in cells]
         return [{"cells": part, "tokens": int(count.sum())} for part, count in zip(split(said, jobs), split(read_tokens(rows), jobs), strict=True)]
+
+    def talk(self, jobs: Sequence[dict[str, Any]], messages: Sequence[Any], tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None) -> list[Any]:
+        """How the assistant goes on with a conversation about each job's one row; ``messages`` as roles with parts."""
+        import torch
+
+        from sensorium.chat import reply
+        from sensorium.modalities.conversation import messages_of
+
+        try:
+            given = messages_of(messages, False)
+        except BadCell as error:
+            raise UserError(f"The conversation can't be gone on with: {error}.") from error
+        if given[-1][0] not in ("user", "tool"):
+            raise UserError(f"The last message is by '{given[-1][0]}', so there is nothing to answer.")
+        rows, drawn = self.rows(jobs), torch.Generator().manual_seed(secrets.randbelow(2**31) if seed is None else seed)
+        said = reply(self.model.network, rows, list(range(len(jobs))), [given] * len(jobs), longest=tokens, temperature=temperature, top_p=top_p, generator=drawn)
+        return [{"text": one.text, "tokens": one.prompt, "said": one.tokens, "ended": one.ended} for one in said]
 
     def search(self, jobs: Sequence[dict[str, Any]], among: str | None = None, k: int = 10, condition: str | None = None,
                weights: dict[str, float] | None = None) -> list[Any]:

@@ -1,0 +1,61 @@
+"""A served model that talks, asked by OpenAI's own client: pictures in the conversation, streams, and what is wrong is said."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from conftest import drawing
+from served import Served
+
+from sensorium.model import Model
+
+
+NAME = "talker"
+
+
+@pytest.fixture(scope="module")
+def served(talking: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = shutil.copytree(talking.folder, tmp_path_factory.mktemp("run") / NAME)
+    server = Served(str(folder), log=tmp_path_factory.mktemp("log") / "log")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{served.port}/v1", api_key="none") as client:
+        yield client
+
+
+def shown(colour: str, text: str) -> list[dict[str, Any]]:
+    url = "data:image/png;base64," + base64.b64encode(drawing(colour, "square", 2)).decode()
+    return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]}]
+
+
+def test_it_says_what_a_picture_shows_and_goes_on(client: openai.OpenAI) -> None:
+    said = [client.chat.completions.create(model=NAME, messages=shown(colour, "What is this?")) for colour in ("red", "green", "blue")]  # type: ignore[arg-type]
+    assert [one.choices[0].message.content for one in said] == ["red", "green", "blue"] and said[0].choices[0].finish_reason == "stop"
+    assert said[0].usage is not None and said[0].usage.completion_tokens == 4 and said[0].usage.prompt_tokens > 20  # three letters and the end
+    more = [*shown("red", "Is this blue?"), {"role": "assistant", "content": "No."}, {"role": "user", "content": "What is this?"}]
+    assert client.chat.completions.create(model=NAME, messages=more).choices[0].message.content == "red"  # type: ignore[arg-type]
+
+
+def test_it_streams_and_is_cut_off_where_asked(client: openai.OpenAI) -> None:
+    chunks = list(client.chat.completions.create(model=NAME, messages=shown("green", "What is this?"), stream=True, max_tokens=2))  # type: ignore[arg-type]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "gr" and chunks[-1].choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize(("messages", "why"), [
+    ([*shown("red", "a"), {"role": "assistant", "content": "b"}], "nothing to answer"), ([*shown("red", "a"), {"role": "user", "content": "b"}], "after 'user'"),
+    ([{"role": "assistant", "content": "b"}], "after 'nothing'"), ([{"role": "user", "content": [*shown("red", "a")[0]["content"], *shown("red", "a")[0]["content"]]}], "one more image"),
+    ([{"role": "user", "content": "long " * 600}], "are kept of a conversation"),
+])
+def test_what_it_cannot_answer_it_says(client: openai.OpenAI, messages: list[dict[str, Any]], why: str) -> None:
+    with pytest.raises(openai.APIStatusError) as refused:
+        client.chat.completions.create(model=NAME, messages=messages)  # type: ignore[arg-type]
+    assert refused.value.status_code in (400, 422) and why in str(refused.value)
