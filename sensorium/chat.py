@@ -37,7 +37,7 @@ class Reply:
 
     Attributes:
         text: in words. score: log-probability of it, with its end. tokens: how many, the end included. ended: it came to its end, and wasn't cut off.
-        prompt: tokens before it, those of cells included.
+        prompt: tokens before it, those of cells included. recalled: what known rows that are like what is shown are called, the likest first.
     """
 
     text: str
@@ -45,6 +45,7 @@ class Reply:
     tokens: int
     ended: bool
     prompt: int
+    recalled: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def sureness(self) -> float:
@@ -215,7 +216,7 @@ def _together(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[
     for number, text in enumerate(texts):
         if (more := text.rest()) and heard:
             heard(number, more)
-    return [Reply(text.text.strip(), float(s), int(n), bool(e), int(k)) for text, s, n, e, k in zip(texts, score, said, ended, length, strict=True)]
+    return [Reply(text.text.strip(), float(s), int(n), bool(e), int(k), r) for text, s, n, e, k, r in zip(texts, score, said, ended, length, made.recalled, strict=True)]
 
 
 @torch.inference_mode()

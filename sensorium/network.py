@@ -24,6 +24,7 @@ from sensorium.layers.domain import Domain
 from sensorium.layers.finisher import Finisher
 from sensorium.layers.lines import reference
 from sensorium.layers.memory import Memory, Recalled
+from sensorium.layers.recall import Recall
 from sensorium.modalities import Cells, Modality
 from sensorium.talk import Script, script, stands_for
 from sensorium.talk import told as converse
@@ -163,6 +164,8 @@ class Network(nn.Module):
             for generator in others:
                 self.add(column, generator)
         self.finishers = nn.ModuleDict()
+        self.recalls = nn.ModuleDict({self.stem_of[shown]: Recall(gist, self.modalities[column].remembered)
+                                      for column in self.talked_columns for shown in self.looked_up(column)})
         self.seen_mark = nn.Embedding(len(self.columns) + 1, width)
         self.asked_mark = nn.Embedding(len(self.columns) + 1, width)
         nn.init.normal_(self.seen_mark.weight, std=0.02)
@@ -232,11 +235,13 @@ class Network(nn.Module):
     def forward(self, batch: Batch, plans: Sequence[Plan]) -> Step:
         """Everything one step of training needs, in one pass."""
         encoded = self.encode_all(batch)
+        for column in self.talked_columns if self.training else ():
+            self.look_up_later(column, batch, encoded)
         told, fused = [], []
         for plan in plans:
             asked = [column for column in plan.asked if column in encoded]
             for column in [column for column in asked if self.modalities[column].talks]:
-                told += self.talk(column, encoded, batch.cells[column], plan.rows)
+                told += self.talk(column, encoded, batch.cells[column], plan.rows, batch.keys)
                 asked.remove(column)
             if not asked and plan.asked:
                 continue
@@ -259,21 +264,67 @@ class Network(nn.Module):
                     told.append(Told(column, plan.seen, self.generator(column, plan.way).loss(said, target)[present], plan.way))
         return Step(self, batch, encoded, told, fused)
 
-    def talk(self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor) -> list[Told]:
+    def looked_up(self, column: str) -> list[str]:
+        """The columns whose cells, where conversations of ``column`` refer to them, bring along what rows that are like them are called."""
+        talk = self.modalities[column]
+        if not talk.recall:
+            return []
+        if talk.recall not in self.columns:
+            raise unknown(f"column in column.{column}.recall:", talk.recall, self.columns)
+        return [c for c in self.columns if c != talk.recall and self.modalities[c].matched and {c, name_of(self.modalities[c])} & talk.referred]
+
+    def look_up_later(self, column: str, batch: Batch, encoded: Mapping[str, Encoded]) -> None:
+        """Keep what the rows of a batch are called, by the gists of their cells."""
+        called = encoded.get(self.modalities[column].recall)
+        for shown in self.looked_up(column) if called is not None else ():
+            part = encoded.get(shown)
+            if part is None:
+                continue
+            rows = ((part.place >= 0) & (called.place >= 0)).nonzero().squeeze(1)
+            here, there = part.place[rows], called.place[rows]
+            modality, cells = self.modalities[self.modalities[column].recall], batch.cells[self.modalities[column].recall]
+            words = [str(modality.decode(tokens)) for tokens in modality.target({key: value[there] for key, value in cells.items()}).cpu().numpy()]
+            self.recalls[self.stem_of[shown]].keep(batch.keys[shown][here], part.gist[here], None if called.gist is None else called.gist[there], words)
+
+    def like(self, column: str, shown: str, encoded: Mapping[str, Encoded], places: torch.Tensor, keys: torch.Tensor | None = None) -> list[list[str]]:
+        """What rows are called that are like some cells of ``shown``, for conversations of ``column``."""
+        own = None if keys is None else keys[places]
+        return self.recalls[self.stem_of[shown]].like(encoded[shown].gist[places], self.modalities[column].recalled, own)
+
+    def talk(self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor, keys: Mapping[str, torch.Tensor]) -> list[Told]:
         """What the assistant says in the conversations of some rows, each word from all before it."""
         place = encoded[column].place[rows]
         rows, place = rows[place >= 0], place[place >= 0]
         if not len(rows):
             return []
-        losses = converse(self.trunk, self.conversation(column, encoded, rows_of(cells, place), rows))
+        losses = converse(self.trunk, self.conversation(column, encoded, rows_of(cells, place), rows, keys))
         return [Told(column, (), losses)]
 
-    def conversation(self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor) -> Script:
-        """Collated conversations, and the batch's rows that they are of [n], with the cells that they refer to in their midst."""
-        ids, said, lengths = (cells[key].cpu().numpy() for key in ("ids", "said", "length"))
+    def conversation(self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor, keys: Mapping[str, torch.Tensor] | None = None) -> Script:
+        """Collated conversations, and the batch's rows that they are of [n], with the cells that they refer to in their midst, and what rows like these are called.
+
+        ``keys``: of the cells of the batch, which training looks nobody up by himself with.
+        """
+        modality, ids = self.modalities[column], cells["ids"].cpu().numpy()
+        lines = [ids[number, :length] for number, length in enumerate(cells["length"].tolist())]
+        said = [own[: len(line)].astype(bool) for own, line in zip(cells["said"].cpu().numpy(), lines, strict=True)]
         referred = {reference(name): name for name in (*self.columns, *{name_of(m) for m in self.modalities.values()})}
-        kinds = {c: name_of(m) for c, m in self.modalities.items()}
-        return script(self.trunk, ids, said, lengths, rows.cpu().numpy(), encoded, stands_for(self.columns, kinds, referred))
+        columns = stands_for(self.columns, {c: name_of(m) for c, m in self.modalities.items()}, referred)
+        recalled: list[list[str]] = [[] for _ in lines]
+        for shown in self.looked_up(column):
+            if shown not in encoded:
+                continue
+            place = encoded[shown].place[rows]
+            about = [number for number, line in enumerate(lines) if place[number] >= 0 and any(columns.get(int(i)) == shown for i in line[line < 0])]
+            found = self.like(column, shown, encoded, place[about], None if keys is None else keys[shown])
+            for number, words in zip(about, found, strict=True):
+                at = next(at for at, i in enumerate(lines[number]) if i < 0 and columns.get(int(i)) == shown)
+                more = modality.language.ids(f" like {', '.join(words)}.\n") if words else []
+                lines[number], said[number] = np.insert(lines[number], at + 1, more), np.insert(said[number], at + 1, [False] * len(more))
+                recalled[number] += words
+        made = script(self.trunk, lines, said, rows.cpu().numpy(), encoded, columns, modality.tokens_of_cells)
+        made.recalled = recalled
+        return made
 
     def encode_all(self, batch: Batch) -> dict[str, Encoded]:
         """Every column of a batch through its stem; columns that share one go through it together."""

@@ -32,7 +32,7 @@ class Part(Protocol):
 class Script:
     """Conversations of several rows: token i is ``pool[index[i]]``, in ``lines``; ``said``: the id that it is and that is to be learned there, or -1.
 
-    ``refers``: which rows refer to any cell.
+    ``refers``: which rows refer to any cell; ``recalled``: for each what rows that are like its cells are called.
     """
 
     pool: torch.Tensor
@@ -40,6 +40,7 @@ class Script:
     lines: Lines
     said: np.ndarray
     refers: np.ndarray
+    recalled: list[list[str]] = dataclasses.field(default_factory=list)
 
     def padded(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Tokens [n, k, width], which are there [n, k], and their groups."""
@@ -52,40 +53,42 @@ class Script:
         return tokens, torch.from_numpy(there).to(device), torch.from_numpy(groups).to(device)
 
 
-def script(trunk: Any, ids: np.ndarray, said: np.ndarray, lengths: np.ndarray, rows: np.ndarray, encoded: Mapping[str, Part], columns: Mapping[int, str]) -> Script:
-    """Ids [n, k], below 0 where a cell stands, with the batch's rows they are of, as one script.
+def script(trunk: Any, lines: Sequence[np.ndarray], said: Sequence[np.ndarray], rows: np.ndarray, encoded: Mapping[str, Part], columns: Mapping[int, str], most: int = 0) -> Script:
+    """Lines of ids, below 0 where a cell stands, with the batch's rows they are of, as one script.
 
     Args:
-        columns: for each number below 0 the column it stands for. A cell that its row lacks is left out.
+        said: for each line which ids are to be learned. columns: for each number below 0 the column it stands for; a cell that its row lacks is left out.
+        most: tokens of a cell that are taken, the first ones; 0: all.
     """
     used = [column for column in dict.fromkeys(columns.values()) if column in encoded and encoded[column].tokens.shape[1]]
-    pool = [trunk.words(torch.from_numpy(ids.clip(min=0)).to(trunk.loud.device)).flatten(0, 1)]
-    starts, start = {}, ids.size
+    whole = np.concatenate(lines) if lines else np.zeros(0, np.int64)
+    pool = [trunk.words(torch.from_numpy(whole.clip(min=0).astype(np.int64)).to(trunk.loud.device))]
+    starts, start, first_of = {}, len(whole), np.cumsum([0, *map(len, lines)])
     for column in used:
         starts[column], start = start, start + encoded[column].tokens.shape[0] * encoded[column].tokens.shape[1]
         pool.append(trunk.enter(encoded[column].tokens).flatten(0, 1).to(pool[0].dtype))
     places = {column: encoded[column].place.cpu().numpy() for column in used}
     masks = {column: encoded[column].mask.cpu().numpy() for column in used}
     index, row_of, place, group, wanted = [], [], [], [], []
-    refers = np.zeros(len(ids), bool)
-    for number, (line, length) in enumerate(zip(ids, lengths, strict=True)):
+    refers = np.zeros(len(lines), bool)
+    for number, line in enumerate(lines):
         pieces, groups, marks, first = [], [], [], 0
-        for at in [*np.flatnonzero(line[:length] < 0), length]:
-            pieces.append(number * ids.shape[1] + np.arange(first, at))
+        for at in [*np.flatnonzero(line < 0), len(line)]:
+            pieces.append(first_of[number] + np.arange(first, at))
             groups.append(np.full(at - first, ALONE))
-            marks.append(np.where(said[number, first:at], line[first:at], -1))
+            marks.append(np.where(said[number][first:at], line[first:at], -1))
             first = at + 1
-            column = columns.get(int(line[at])) if at < length else None
+            column = columns.get(int(line[at])) if at < len(line) else None
             if column in starts and (cell := int(places[column][rows[number]])) >= 0:
-                there = np.flatnonzero(masks[column][cell])
+                there = np.flatnonzero(masks[column][cell])[: most or None]
                 pieces.append(starts[column] + cell * masks[column].shape[1] + there)
                 groups.append(np.full(len(there), at))
                 marks.append(np.full(len(there), -1))
                 refers[number] = True
-        whole = np.concatenate(pieces)
-        index.append(whole)
-        row_of.append(np.full(len(whole), number))
-        place.append(np.arange(len(whole)))
+        together = np.concatenate(pieces)
+        index.append(together)
+        row_of.append(np.full(len(together), number))
+        place.append(np.arange(len(together)))
         group.append(np.concatenate(groups))
         wanted.append(np.concatenate(marks))
     row = np.concatenate(row_of)

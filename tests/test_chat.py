@@ -26,6 +26,7 @@ from sensorium.chat import reply, weigh, why
 from sensorium.core.errors import UserError
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
+from sensorium.layers.recall import Recall
 from sensorium.model import Model
 
 Run = Callable[..., tuple[int, str, str]]
@@ -214,3 +215,34 @@ def test_the_commands_build_and_measure(tmp_path: Path, model: Model, run: Run) 
     for given, why_not in ((("--kinds", "name:x"), "no number"), (("--out", str(tmp_path / "c.csv")), ".parquet")):
         status, _, err = run("ask-data", tmp_path / "t.parquet", *(("--out", tmp_path / "d.parquet") if given[0] != "--out" else ()), *given)
         assert status and why_not in err
+
+
+# --- looking up what is like it ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_like_a_cell_is_told_beside_it_and_nobody_looks_himself_up(talks: pa.Table, folder: Path, tmp_path: Path) -> None:
+    settings = [*TALKING, "trunk=causal_lm", f"trunk.path={twin('llama', folder)}", "trunk.tune=full", "trunk.rate=1", "sample.plans=0", "column.conversation.recall=colour",
+                "column.conversation.recalled=2", "column.conversation.tokens=3"]
+    model = Model.fit(talks, out=tmp_path / "run", epochs=4, settings=settings)
+    bank, = model.network.recalls.values()
+    assert 20 < int(bank.count) <= 64, "each picture is kept once, however often it was seen"
+    said = model.chat(asks("What is this?"), cells={"picture": picture("red")}, max_tokens=4)
+    assert said.recalled and set(said.recalled) <= {"red", "green", "blue"} and said.prompt > model.chat(asks("What is this?", cell=False), max_tokens=2).prompt + 10
+    gist = bank.shown[:1].clone()
+    first = bank.words(0)
+    assert bank.like(gist, 1)[0] == [first]
+    bank.keep(torch.tensor([77]), gist, None, ["alone"])
+    assert bank.like(gist, 4, torch.tensor([5]))[0] and "alone" not in bank.like(gist, 3, torch.tensor([77]))[0]
+    again = Model.load(model.folder)
+    assert again.chat(asks("What is this?"), cells={"picture": picture("red")}, max_tokens=4).recalled == said.recalled
+    with pytest.raises(UserError, match="hue"):
+        Model.fit(talks, out=tmp_path / "other", epochs=1, settings=[*settings, "column.conversation.recall=hue"])
+
+
+def test_a_full_recall_forgets_the_oldest() -> None:
+    bank = Recall(4, 3)
+    for number in range(5):
+        bank.keep(torch.tensor([number]), torch.eye(5, 4)[number : number + 1], None, [str(number)])
+    assert [bank.words(place) for place in range(3)] == ["3", "4", "2"] and int(bank.count) == 5
+    bank.keep(torch.tensor([2]), torch.ones(1, 4), None, ["two"])
+    assert [bank.words(place) for place in range(3)] == ["3", "4", "two"] and bank.like(torch.ones(1, 4), 1) == [["two"]]

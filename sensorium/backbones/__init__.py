@@ -35,6 +35,8 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
 GRID, MOMENTS, WORDS = 3, 16, 64
 """Beside one token for all of a cell: lines and columns of tokens that a picture becomes; tokens that a sound becomes, and those that are kept of a text, at most."""
 
+LAYOUT = "2"
+"""Changes where the features of a cell are made otherwise than before."""
 AT_ONCE = 32
 """Cells that are encoded at once."""
 HALF = 65_000.0
@@ -60,7 +62,7 @@ class Backbone(abc.ABC):
         self.folder, self.kind = folder.resolve(), kind
         self.name = called(self.folder)
         parts = [f"{path.name} {digest(path)}" for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors", ".txt", ".model")]
-        self.sha256 = hashlib.sha256(" ".join([kind, str(GRID), str(MOMENTS), str(WORDS), *parts]).encode()).hexdigest()
+        self.sha256 = hashlib.sha256(" ".join([kind, str(GRID), str(MOMENTS), str(WORDS), LAYOUT, *parts]).encode()).hexdigest()
 
     def picture(self, pixels: np.ndarray) -> np.ndarray:
         """A picture uint8 [h, w, 3] cut and scaled as the encoder wants it, uint8 [size, size, 3]."""
@@ -101,9 +103,9 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def whole_and_grid(whole: torch.Tensor, maps: torch.Tensor) -> list[np.ndarray]:
-    """Features of all of each picture [n, width] and its maps [n, width, h, w] as tokens [1 + GRID², width]."""
-    side = min(GRID, *maps.shape[2:])
+def whole_and_grid(whole: torch.Tensor, maps: torch.Tensor, most: int = GRID) -> list[np.ndarray]:
+    """Features of all of each picture [n, width] and its maps [n, width, h, w] as tokens [1 + side², width]; a side is ``most`` or, where maps are smaller, theirs."""
+    side = min(most, *maps.shape[2:])
     grid = F.adaptive_avg_pool2d(maps.float(), side).flatten(2).transpose(1, 2)
     return list(torch.cat([whole.float().unsqueeze(1), grid], 1).cpu().numpy())
 

@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from safetensors.torch import load_file
 from timm.data import create_transform, resolve_model_data_config
 
-from sensorium.backbones import Backbone, as_maps, device, whole_and_grid
+from sensorium.backbones import GRID, Backbone, as_maps, device, whole_and_grid
 from sensorium.core.errors import UserError
 
 SETTINGS = ("num_classes", "img_size", "in_chans", "global_pool", "dynamic_img_size", "reg_tokens", "class_token", "init_values", "qkv_bias", "embed_dim", "depth", "num_heads", "patch_size")
@@ -37,7 +37,11 @@ class Timm(Backbone):
         data = resolve_model_data_config(self.model, pretrained_cfg={**self.model.pretrained_cfg, **config.get("pretrained_cfg", {})})
         self.cut = list(itertools.takewhile(lambda step: "ToTensor" not in type(step).__name__, create_transform(**data, is_training=False).transforms))
         self.mean, self.std = (torch.tensor(data[key]).view(3, 1, 1) for key in ("mean", "std"))
-        self.size, self.width = data["input_size"][-1], self.model.num_features
+        known = [level["reduction"] for level in getattr(self.model, "feature_info", None) or ()] if hasattr(self.model, "forward_intermediates") else []
+        alike = len(set(known)) == 1  # a transformer: one layer in its midst; else the last two before the end
+        self.levels = [len(known) // 2 - 1] if alike and len(known) > 2 else list(range(len(known)))[-2:] if not alike else []
+        self.size = data["input_size"][-1]
+        self.width = self.model.num_features + sum(self.model.feature_info[level]["num_chs"] for level in self.levels)
 
     def picture(self, pixels: np.ndarray) -> np.ndarray:
         image = Pillow.fromarray(pixels)
@@ -47,10 +51,26 @@ class Timm(Backbone):
 
     @torch.inference_mode()
     def encode(self, cells: Sequence[Any]) -> list[np.ndarray]:
+        """Beside what the model says at its end what it saw before: lines and corners, by which drawings are known that its classes never were.
+
+        Each level is scaled to a mean square of 1 over each cell's own numbers.
+        """
         where = next(self.model.parameters()).device
         x = torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2).float() / 255
-        found = self.model.forward_features(((x - self.mean) / self.std).to(where))
-        if found.ndim == 4 and found.shape[1] != self.width:  # channels last
+        x = ((x - self.mean) / self.std).to(where)
+        if self.levels:
+            found, before = self.model.forward_intermediates(x, indices=self.levels, output_fmt="NCHW", norm=True)
+        else:
+            found, before = self.model.forward_features(x), []
+        if found.ndim == 4 and found.shape[1] != self.model.num_features:  # channels last
             found = found.permute(0, 3, 1, 2)
-        maps = found if found.ndim == 4 else as_maps(found, getattr(self.model, "num_prefix_tokens", 0))
-        return whole_and_grid(maps.mean((2, 3)) if found.ndim == 4 or not getattr(self.model, "num_prefix_tokens", 0) else found[:, 0], maps)
+        prefix = 0 if found.ndim == 4 else getattr(self.model, "num_prefix_tokens", 0)
+        maps = found if found.ndim == 4 else as_maps(found, prefix)
+        whole = found[:, 0] if prefix else maps.mean((2, 3))
+        levels = [whole_and_grid(level.mean((2, 3)), level, min(GRID, *maps.shape[2:])) for level in before]
+        return [np.concatenate([scaled(level) for level in parts], 1) for parts in zip(whole_and_grid(whole, maps), *levels, strict=True)]
+
+
+def scaled(tokens: np.ndarray) -> np.ndarray:
+    """Tokens [n, width] of one cell with a mean square of 1."""
+    return tokens / np.sqrt(np.square(tokens).mean() + 1e-6)

@@ -38,14 +38,20 @@ class Conversation(Modality):
         language: the language model whose words and template are used; by default that of the trunk.
         length: tokens kept of a conversation: where it is longer, its oldest exchanges are left out, each whole.
         system: the system message of conversations that have none; empty: none is said.
+        recall: a column of texts or categories, as a name: beside a cell that it refers to a conversation is told what known rows that are like it have there.
+        recalled: how many of these; remembered: rows that are known, the newest ones.
+        tokens: of a cell that a conversation refers to, the first ones; 0: all.
     """
 
     talks: ClassVar[bool] = True
 
-    def __init__(self, *, language: str = "", length: int = 512, system: str = "") -> None:
+    def __init__(self, *, language: str = "", length: int = 512, system: str = "", recall: str = "", recalled: int = 6, remembered: int = 8192, tokens: int = 0) -> None:
         if length < 8:
             raise UserError(f"length={length} leaves no room for a conversation. Give at least 8.")
+        if recalled < 1 or remembered < 1 or tokens < 0:
+            raise UserError(f"recalled={recalled}, remembered={remembered}, tokens={tokens}: the first two must be at least 1, the last at least 0.")
         self.path, self.length, self.system = language, length, system
+        self.recall, self.recalled, self.remembered, self.tokens_of_cells = recall, recalled, remembered, tokens
         self.referred: set[str] = set()
 
     @property

@@ -14,7 +14,6 @@ from served import Served
 
 from sensorium.model import Model
 
-
 NAME = "talker"
 
 

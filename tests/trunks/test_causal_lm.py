@@ -38,8 +38,8 @@ def path(request: pytest.FixtureRequest, folder: Path) -> Path:
 
 def scripted(trunk: CausalLM, modality: Conversation, talks: list) -> tuple[object, list[np.ndarray]]:
     cells = [modality.prepare(modality.read(talk)) for talk in talks]
-    made = modality.collate(cells)
-    return script(trunk, *(made[key].numpy() for key in ("ids", "said", "length")), np.arange(len(cells)), {}, {}), [cell[: len(cell) // 2] for cell in cells]
+    lines, said = ([half.astype(kind) for half in halves] for halves, kind in zip(zip(*(np.split(cell, 2) for cell in cells), strict=True), (np.int64, bool), strict=True))
+    return script(trunk, lines, said, np.arange(len(cells)), {}, {}), lines
 
 
 def test_packed_conversations_are_to_it_what_each_alone_is_to_transformers(path: Path) -> None:

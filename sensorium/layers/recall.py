@@ -1,0 +1,74 @@
+"""What was learned, row by row, to be looked up while it is still being learned: gists of cells with the words that their rows have.
+
+It knows unit vectors, keys and bytes, nothing of columns. What is kept are buffers, so that a model has them wherever it goes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+LETTERS = 64
+"""Bytes of a text that are kept."""
+
+
+class Recall(nn.Module):
+    """Rows by the gist of one of their cells, each with the gist and the words of another.
+
+    Args:
+        gist: size of a gist; size: rows that are kept, the newest ones where there are more.
+    """
+
+    def __init__(self, gist: int, size: int) -> None:
+        super().__init__()
+        self.register_buffer("shown", torch.zeros(size, gist))
+        self.register_buffer("told", torch.zeros(size, gist))
+        self.register_buffer("letters", torch.zeros(size, LETTERS, dtype=torch.uint8))
+        self.register_buffer("keys", torch.zeros(size, dtype=torch.int64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.where: dict[int, int] | None = None
+
+    def _load_from_state_dict(self, *given: object) -> None:
+        super()._load_from_state_dict(*given)
+        self.where = None
+
+    @torch.no_grad()
+    def keep(self, keys: torch.Tensor, shown: torch.Tensor, told: torch.Tensor | None, words: list[str]) -> None:
+        """Rows by the keys [n] of their cells, which take the place of those of the same key: gists [n, gist] of what is shown and, where it has one, of what is told."""
+        if self.where is None:
+            self.where = {int(key): place for place, key in enumerate(self.keys[: min(int(self.count), len(self.keys))])}
+        places = []
+        for key in keys.tolist():
+            place = self.where.get(key)
+            if place is None:
+                place = int(self.count) % len(self.keys)
+                if int(self.count) >= len(self.keys):
+                    self.where.pop(int(self.keys[place]), None)
+                self.count += 1
+                self.where[key], self.keys[place] = place, key
+            places.append(place)
+        at = torch.tensor(places, device=self.shown.device)
+        self.shown[at] = shown.float()
+        self.told[at] = 0.0 if told is None else told.float()
+        raw = [word.encode()[:LETTERS] for word in words]
+        self.letters[at] = torch.tensor([[*text, *[0] * (LETTERS - len(text))] for text in raw], dtype=torch.uint8, device=at.device)
+
+    @torch.no_grad()
+    def like(self, shown: torch.Tensor, count: int, keys: torch.Tensor | None = None) -> list[list[str]]:
+        """For gists [n, gist] the words of the rows that are most like them, each said once, the likest first; never of the row of the same key."""
+        filled = min(int(self.count), len(self.keys))
+        if not filled or not len(shown):
+            return [[] for _ in shown]
+        near = shown.float() @ (self.shown[:filled] + self.told[:filled]).T
+        if keys is not None:
+            near = near.masked_fill(keys.unsqueeze(1) == self.keys[:filled], float("-inf"))
+        best = near.topk(min(filled, 4 * count), 1)
+        result = []
+        for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+            words = [self.words(place) for place, value in zip(places, values, strict=True) if value > float("-inf")]
+            result.append(list(dict.fromkeys(word for word in words if word))[:count])
+        return result
+
+    def words(self, place: int) -> str:
+        """The words of a kept row."""
+        return bytes(self.letters[place].tolist()).rstrip(b"\0").decode("utf-8", "ignore")
