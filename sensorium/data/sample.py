@@ -43,7 +43,7 @@ class Sampler:
     Args:
         network: asked for which columns exist, which are matched, which can be asked and how long they are.
         targets: columns the user wants predicted: asked in most plans, hardly ever seen.
-        plans: how many different questions a step asks; its rows are dealt out among them.
+        plans: how many different questions a step asks; its rows are dealt out among them. 0: none, and nothing can be asked later.
         share: share of the batch's rows that go through the trunk; by default 1, and 0.5 where there are targets, which all rows
             are asked past the trunk. The rest is matched only.
         alone: share of plans that see one column alone; by default 0.6, and 0.2 where there are targets.

@@ -142,7 +142,7 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
     shared, written, more = {}, generated(modalities, settings), {}
     ways = drawn_by(settings)
     for column, modality in modalities.items():
-        tokens = modality.tokens()
+        tokens = modality.tokens() if asks(settings) else None
         if tokens is None or modality.generator is None or (column not in written and find(Generator, modality.generator).draws):
             continue
         key = modality.shared()
@@ -158,6 +158,11 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
     network = Network(modalities, trunk, generators, width, shape.gist, shape.summary, shape.drop, more)
     network.matches = "match" in objectives_of(settings)
     return network
+
+
+def asks(settings: Mapping[str, Any]) -> bool:
+    """Whether columns are asked in training; else (``sample.plans=0``) a run learns to match, and to talk, and nothing can be asked of it."""
+    return int(settings.get("sample", {}).get("plans", 1)) > 0 or bool(settings.get("sample", {}).get("generate"))
 
 
 def check_conversations(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -> None:

@@ -54,6 +54,7 @@ class Network:
         self.asked_columns = [c for c, m in modalities.items() if m.length]
         self.drawn_columns = [c for c, m in modalities.items() if isinstance(m, Picture)]
         self.ways = {c: ["flow"] for c in self.drawn_columns}
+        self.talked_columns: list[str] = []
 
 
 def network(texts: int = 2, images: int = 1, categories: int = 2) -> Any:
