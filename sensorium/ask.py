@@ -200,6 +200,41 @@ def ask_data(table: Table, columns: Schema, *, about: str | None = None, of: Seq
     return table.take(np.array(picked), kept).append_column("conversation", pa.array(said, MESSAGES))
 
 
+def pair_data(table: Table, columns: Schema, *, about: str | None = None, of: Sequence[str] = (), each: int = 2, kinds: Mapping[str, float] | None = None, keep: Sequence[str] | None = None,
+              seed: int = 0, by: str = "auto") -> pa.Table:
+    """As ``ask_data``, but each conversation ends with a question, and beside it stand the right answer, ``chosen``, and a wrong one, ``rejected``: another row's name, the other of yes and no.
+
+    Raises:
+        UserError: as ``ask_data``.
+    """
+    chances = {kind: often for kind, often in (kinds or KINDS).items() if kind in MEASURED}
+    if not chances:
+        raise UserError(f"Of kinds {', '.join(kinds or ())} there are no wrong answers. Possible: {', '.join(MEASURED)}.")
+    asker, splits = Asker(table, columns, about, of, keep), split_rows(table, columns, by=by, seed=seed, carved=0.0)
+    picked: list[int] = []
+    asked: list[list[dict[str, Any]]] = []
+    answers: dict[str, list[str]] = {"chosen": [], "rejected": []}
+    weights = np.array(list(chances.values()))
+    for row in splits.rows("train").tolist():
+        rng = np.random.default_rng([seed, row, 1])
+        for _ in range(each):
+            question, shown = asker.question(str(rng.choice(list(chances), p=weights / weights.sum())), row, rng), asker.shown(row, rng)
+            if question is None or not shown or asker.about in shown:
+                continue
+            others = [option for option in question.options if option != question.answer] or asker.other(row, rng, 1, 0.5)
+            wrong = {"Yes.": "No.", "No.": "Yes."}.get(question.answer) or str(rng.choice(others))
+            picked.append(row)
+            asked.append(messages([question], shown)[:1])
+            answers["chosen"].append(question.answer)
+            answers["rejected"].append(wrong)
+    if not picked:
+        raise UserError(f"No training row of '{table.name}' has both '{asker.about}' and one of {', '.join(asker.of)}.")
+    result = table.take(np.array(picked), list(dict.fromkeys([*(keep if keep is not None else table.columns), *asker.of]))).append_column("conversation", pa.array(asked, MESSAGES))
+    for name, values in answers.items():
+        result = result.append_column(name, pa.array(values))
+    return result
+
+
 def made(asker: Asker, rows: np.ndarray, each: int, chances: Mapping[str, float], seed: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """The conversations of rows, each row's a function of the seed and its number."""
     for row in rows.tolist():

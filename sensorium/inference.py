@@ -321,4 +321,5 @@ def join(parts: Sequence[Encoded], rows: int) -> Encoded:
         torch.cat([F.pad(part.tokens, (0, 0, 0, longest - part.tokens.shape[1])) for part in parts]),
         torch.cat([F.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts]),
         None if parts[0].gist is None else torch.cat([part.gist for part in parts]),
+        None if parts[0].kin is None else torch.cat([part.kin for part in parts]),
     )

@@ -453,6 +453,38 @@ class Model:
         self.save(folder)
         return self
 
+    def prefer(self, table: Any, *, out: str | Path | None = None, minutes: float | None = None, epochs: float | None = None, seed: int = 0, resume: bool = False,
+               settings: Mapping[str, Any] | Sequence[str] = (), quiet: bool = True) -> Model:
+        """Teach this model which of two answers is better; only what is tuned of its language model changes.
+
+        Args:
+            table: with columns ``conversation``, ``chosen``, ``rejected``, and those that conversations refer to.
+            out: the folder that the model is then saved to; where it was loaded from by default. What a stopped lesson has is kept there.
+            minutes, epochs: how long; 10 minutes if neither is given. settings: of section ``prefer``: ``["prefer.beta=0.3"]``.
+
+        Returns:
+            this model; ``facts["preferred"]`` says what was learned.
+
+        Raises:
+            UserError: the model doesn't talk, nothing of it is tuned, or the table has no pairs.
+        """
+        from sensorium.core.settings import parse
+        from sensorium.distill import begin
+        from sensorium.prefer import prefer
+        from sensorium.train.fit import sections
+
+        given = sections(settings) if isinstance(settings, Mapping) else parse(settings)
+        for section in given:
+            if section != "prefer":
+                raise UserError(f"Settings of preferences are in section 'prefer', as prefer.beta=0.3; given: '{section}'.")
+        folder = Path(out) if out is not None else self.folder
+        if folder is None:
+            raise UserError("This model is in no folder yet, and a lesson is kept in one. Say which: out=FOLDER.")
+        self.facts["preferred"] = prefer(self.network, open_table(table), folder / "prefer", minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=given,
+                                         begin=lambda described: begin(folder / "prefer", described, resume), quiet=quiet)
+        self.save(folder)
+        return self
+
     def generate_together(self, rows: Any, columns: Sequence[str], seen: Sequence[str] | None = None, seed: int = 0, jointly: bool = False,
                           note: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
         """Several columns of each row, from ``seen`` (by default all but these); ``jointly``: each from those said before it as well.

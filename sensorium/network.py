@@ -25,7 +25,7 @@ from sensorium.layers.finisher import Finisher
 from sensorium.layers.lines import reference
 from sensorium.layers.memory import Memory, Recalled
 from sensorium.layers.recall import Recall
-from sensorium.modalities import Cells, Modality
+from sensorium.modalities import ALL, Cells, Modality
 from sensorium.talk import Script, script, stands_for
 from sensorium.talk import told as converse
 from sensorium.trunks import Seen, Trunk
@@ -40,6 +40,7 @@ class Encoded:
         place: for every row of the batch where it stands in ``index``, -1 where the row lacks the column.
         tokens: [n, k, width] with the column's mark, ready for the trunk; mask: [n, k].
         gist: unit vectors [n, gist] of the column alone; None where the column isn't matched.
+        kin: unit vectors [n, any] by which cells that conversations look up are alike (``Stem.kin``); None where there are none.
     """
 
     index: torch.Tensor
@@ -47,6 +48,7 @@ class Encoded:
     tokens: torch.Tensor
     mask: torch.Tensor
     gist: torch.Tensor | None
+    kin: torch.Tensor | None = None
 
 
 @dataclasses.dataclass
@@ -164,7 +166,7 @@ class Network(nn.Module):
             for generator in others:
                 self.add(column, generator)
         self.finishers = nn.ModuleDict()
-        self.recalls = nn.ModuleDict({self.stem_of[shown]: Recall(gist, self.modalities[column].remembered)
+        self.recalls = nn.ModuleDict({self.stem_of[shown]: Recall(gist, self.modalities[column].remembered, ALL if getattr(self.stems[self.stem_of[shown]], "laid", 0) else 0)
                                       for column in self.talked_columns for shown in self.looked_up(column)})
         self.seen_mark = nn.Embedding(len(self.columns) + 1, width)
         self.asked_mark = nn.Embedding(len(self.columns) + 1, width)
@@ -284,12 +286,12 @@ class Network(nn.Module):
             here, there = part.place[rows], called.place[rows]
             modality, cells = self.modalities[self.modalities[column].recall], batch.cells[self.modalities[column].recall]
             words = [str(modality.decode(tokens)) for tokens in modality.target({key: value[there] for key, value in cells.items()}).cpu().numpy()]
-            self.recalls[self.stem_of[shown]].keep(batch.keys[shown][here], part.gist[here], None if called.gist is None else called.gist[there], words)
+            self.recalls[self.stem_of[shown]].keep(batch.keys[shown][here], part.gist[here], None if called.gist is None else called.gist[there], words, None if part.kin is None else part.kin[here])
 
     def like(self, column: str, shown: str, encoded: Mapping[str, Encoded], places: torch.Tensor, keys: torch.Tensor | None = None) -> list[list[str]]:
         """What rows are called that are like some cells of ``shown``, for conversations of ``column``."""
-        own = None if keys is None else keys[places]
-        return self.recalls[self.stem_of[shown]].like(encoded[shown].gist[places], self.modalities[column].recalled, own)
+        own, part = None if keys is None else keys[places], encoded[shown]
+        return self.recalls[self.stem_of[shown]].like(part.gist[places], self.modalities[column].recalled, own, None if part.kin is None else part.kin[places])
 
     def talk(self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor, keys: Mapping[str, torch.Tensor]) -> list[Told]:
         """What the assistant says in the conversations of some rows, each word from all before it."""
@@ -343,7 +345,10 @@ class Network(nn.Module):
     def encode_together(self, columns: Sequence[str], batch: Batch) -> dict[str, Encoded]:
         """Columns of a batch that share a stem, in one pass of it."""
         key, sizes = self.stem_of[columns[0]], [len(batch.index[column]) for column in columns]
-        tokens, mask = self.stems[key](joined([batch.cells[column] for column in columns]))
+        cells = joined([batch.cells[column] for column in columns])
+        tokens, mask = self.stems[key](cells)
+        kin = self.stems[key].kin(cells) if key in self.recalls else None
+        kins = [None] * len(columns) if kin is None else kin.split(sizes)
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         if self.training and self.drop and key in self.heads and self.modalities[columns[0]].shared() is None:
@@ -356,11 +361,11 @@ class Network(nn.Module):
                 mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
             gists = gist.split(sizes)
         found = {}
-        for column, part, here, gist in zip(columns, tokens.split(sizes), mask.split(sizes), gists, strict=True):
+        for column, part, here, gist, own in zip(columns, tokens.split(sizes), mask.split(sizes), gists, kins, strict=True):
             index, mark = batch.index[column], self.seen_mark.weight[self.columns.index(column)]
             place = torch.full((batch.rows,), -1, dtype=torch.int64, device=index.device)
             place[index] = torch.arange(len(index), device=index.device)
-            found[column] = Encoded(index, place, part + mark.to(part.dtype), here, gist)
+            found[column] = Encoded(index, place, part + mark.to(part.dtype), here, gist, own)
         return found
 
     def seen(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> Seen:

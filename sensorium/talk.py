@@ -97,12 +97,18 @@ def script(trunk: Any, lines: Sequence[np.ndarray], said: Sequence[np.ndarray], 
 
 def told(trunk: Any, made: Script) -> torch.Tensor:
     """The mean loss of each row's said tokens [n], each from all before it; 0 where a row says nothing."""
+    sums, counts = lost(trunk, made)
+    return sums / counts.clamp_min(1)
+
+
+def lost(trunk: Any, made: Script) -> tuple[torch.Tensor, torch.Tensor]:
+    """The summed loss of each row's said tokens [n], and how many they are, [n]."""
     count = int(made.lines.row.max()) + 1
     at = np.flatnonzero((made.said >= 0) & (made.lines.place > 0))
     hidden = trunk.run(made.pool, made.index, made.lines).index_select(0, torch.from_numpy(at - 1).to(made.pool.device))  # a line's tokens follow one another
     wanted, rows = torch.from_numpy(made.said[at]).to(hidden.device), torch.from_numpy(made.lines.row[at]).to(hidden.device)
     each = cross_entropy(trunk, hidden, wanted)
-    return each.new_zeros(count).index_add(0, rows, each) / each.new_zeros(count).index_add(0, rows, torch.ones_like(each)).clamp_min(1)
+    return each.new_zeros(count).index_add(0, rows, each), each.new_zeros(count).index_add(0, rows, torch.ones_like(each))
 
 
 def cross_entropy(trunk: Any, hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
 GRID, MOMENTS, WORDS = 3, 16, 64
 """Beside one token for all of a cell: lines and columns of tokens that a picture becomes; tokens that a sound becomes, and those that are kept of a text, at most."""
 
-LAYOUT = "2"
+LAYOUT = "3"
 """Changes where the features of a cell are made otherwise than before."""
 AT_ONCE = 32
 """Cells that are encoded at once."""

@@ -53,7 +53,7 @@ class Timm(Backbone):
     def encode(self, cells: Sequence[Any]) -> list[np.ndarray]:
         """Beside what the model says at its end what it saw before: lines and corners, by which drawings are known that its classes never were.
 
-        Each level is scaled to a mean square of 1 over each cell's own numbers.
+        Each level is as loud as the others, whatever its width: of a mean square of 1 in all, over each cell's own numbers.
         """
         where = next(self.model.parameters()).device
         x = torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2).float() / 255
@@ -68,9 +68,9 @@ class Timm(Backbone):
         maps = found if found.ndim == 4 else as_maps(found, prefix)
         whole = found[:, 0] if prefix else maps.mean((2, 3))
         levels = [whole_and_grid(level.mean((2, 3)), level, min(GRID, *maps.shape[2:])) for level in before]
-        return [np.concatenate([scaled(level) for level in parts], 1) for parts in zip(whole_and_grid(whole, maps), *levels, strict=True)]
+        return [np.concatenate([scaled(level, self.width / len(parts) / level.shape[1]) for level in parts], 1) for parts in zip(whole_and_grid(whole, maps), *levels, strict=True)]
 
 
-def scaled(tokens: np.ndarray) -> np.ndarray:
-    """Tokens [n, width] of one cell with a mean square of 1."""
-    return tokens / np.sqrt(np.square(tokens).mean() + 1e-6)
+def scaled(tokens: np.ndarray, square: float) -> np.ndarray:
+    """Tokens [n, width] of one cell with this mean square."""
+    return tokens * np.sqrt(square / (np.square(tokens).mean() + 1e-6))

@@ -450,11 +450,30 @@ def ask_data(
     kinds: Annotated[str | None, typer.Option(help="Kinds of questions and how often each is asked. Default: name:4,choice:2,yes_no:2,absent:1.5,field:1,describe:0.5,unknown:0.25.")] = None,
     keep: Annotated[str | None, typer.Option(help="Columns that come along and may be asked for, joined by commas. Default: all.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Questions, each with a right and a wrong answer, for the command prefer.")] = False,
 ) -> None:
     """Build conversations about a table's training rows, from its columns' names and values."""
     from sensorium.cli.talk import write_conversations
 
-    write_conversations(table, out, about, names(of) or [], each, kinds, names(keep), seed)
+    write_conversations(table, out, about, names(of) or [], each, kinds, names(keep), seed, pairs)
+
+
+@app.command()
+def prefer(
+    run: Run, table: Annotated[str, typer.Argument(metavar="PAIRS", help="A table with conversation, chosen and rejected: see ask-data --pairs.")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="prefer.KEY=VALUE", help="Settings, as prefer.beta=0.3.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the model is then kept. Default: RUN itself.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="How long to learn (10 by default).")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Or how many passes over the pairs.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a lesson that was stopped.")] = False,
+) -> None:
+    """Teach a run that talks which of two answers is better (DPO)."""
+    from sensorium.model import Model
+
+    model = Model.load(run).prefer(table, out=out or run, minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=settings or [], quiet=False)
+    facts = model.facts["preferred"]
+    typer.echo(f"{facts['steps']:,} steps over {facts['pairs']:,} pairs; of {facts['held_out']} held out the chosen answer is likelier in {facts['after']:.2f}, before in {facts['before']:.2f}. Model: {out or run}")
 
 
 @app.command()

@@ -96,8 +96,8 @@ def run_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = (),
 
 
 TALK = (
-    "trunk=causal_lm", "sample.plans=0", "sample.talk=12", "data.same=id", "data.validation=0.03", "match.same_thing=1", "network.drop=0.3", "column.image.trim=true",
-    "column.group.kind=out", "column.conversation.recall=name", "column.conversation.tokens=2",
+    "trunk=causal_lm", "sample.plans=0", "sample.talk=12", "data.same=id", "data.validation=0.03", "match.same_thing=1", "network.drop=0.2", "column.image.trim=true", "column.image.dropout=0.3",
+    "column.group.kind=out", "column.conversation.recall=name", "column.conversation.recalled=10", "column.conversation.tokens=2",
 )
 """Of the demo that talks. Each step matches 128 pictures and names, and goes through 12 conversations; what is like a picture is told beside it."""
 EACH, ASKED = 8, "name:4,choice:2.5,yes_no:2,absent:1.5,field:0.3,unknown:0.1"

@@ -173,18 +173,21 @@ def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, 
             break
 
 
-def write_conversations(source: str, out: Path, about: str | None, of: Sequence[str], each: int, kinds: str | None, keep: Sequence[str] | None, seed: int) -> None:
+def write_conversations(source: str, out: Path, about: str | None, of: Sequence[str], each: int, kinds: str | None, keep: Sequence[str] | None, seed: int, pairs: bool = False) -> None:
     """The command ``ask-data``."""
-    from sensorium.ask import ask_data
+    from sensorium.ask import ask_data, pair_data
     from sensorium.data.schema import infer
     from sensorium.model import open_table
 
     if out.suffix != ".parquet":
         raise UserError(f"--out {out}: conversations are written as .parquet.")
     table = open_table(source)
-    made = ask_data(table, infer(table), about=about, of=of, each=each, kinds=chances(kinds), keep=keep, seed=seed)
+    made = (pair_data if pairs else ask_data)(table, infer(table), about=about, of=of, each=each, kinds=chances(kinds), keep=keep, seed=seed)
     with asked_for(out) as part:
         pq.write_table(made, part, compression="zstd")
+    if pairs:
+        note(f"{out}: {made.num_rows:,} pairs of a right and a wrong answer about the training rows of '{table.name}'")
+        return
     rows = sum(len(messages) for messages in made.column("conversation").to_pylist()) // 2
     note(f"{out}: {made.num_rows:,} conversations with {rows:,} answers about the training rows of '{table.name}'")
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+KIN = 2.0
+"""What it counts to be alike whatever was learned, beside one gist and another: as much as both."""
 LETTERS = 64
 """Bytes of a text that are kept."""
 
@@ -16,13 +18,14 @@ class Recall(nn.Module):
     """Rows by the gist of one of their cells, each with the gist and the words of another.
 
     Args:
-        gist: size of a gist; size: rows that are kept, the newest ones where there are more.
+        gist: size of a gist; size: rows that are kept, the newest ones where there are more. kin: size of vectors by which cells are alike whatever is learned; 0: there are none.
     """
 
-    def __init__(self, gist: int, size: int) -> None:
+    def __init__(self, gist: int, size: int, kin: int = 0) -> None:
         super().__init__()
         self.register_buffer("shown", torch.zeros(size, gist))
         self.register_buffer("told", torch.zeros(size, gist))
+        self.register_buffer("kin", torch.zeros(size, kin))
         self.register_buffer("letters", torch.zeros(size, LETTERS, dtype=torch.uint8))
         self.register_buffer("keys", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
@@ -33,7 +36,7 @@ class Recall(nn.Module):
         self.where = None
 
     @torch.no_grad()
-    def keep(self, keys: torch.Tensor, shown: torch.Tensor, told: torch.Tensor | None, words: list[str]) -> None:
+    def keep(self, keys: torch.Tensor, shown: torch.Tensor, told: torch.Tensor | None, words: list[str], kin: torch.Tensor | None = None) -> None:
         """Rows by the keys [n] of their cells, which take the place of those of the same key: gists [n, gist] of what is shown and, where it has one, of what is told."""
         if self.where is None:
             self.where = {int(key): place for place, key in enumerate(self.keys[: min(int(self.count), len(self.keys))])}
@@ -50,16 +53,20 @@ class Recall(nn.Module):
         at = torch.tensor(places, device=self.shown.device)
         self.shown[at] = shown.float()
         self.told[at] = 0.0 if told is None else told.float()
+        if kin is not None:
+            self.kin[at] = kin.float()
         raw = [word.encode()[:LETTERS] for word in words]
         self.letters[at] = torch.tensor([[*text, *[0] * (LETTERS - len(text))] for text in raw], dtype=torch.uint8, device=at.device)
 
     @torch.no_grad()
-    def like(self, shown: torch.Tensor, count: int, keys: torch.Tensor | None = None) -> list[list[str]]:
-        """For gists [n, gist] the words of the rows that are most like them, each said once, the likest first; never of the row of the same key."""
+    def like(self, shown: torch.Tensor, count: int, keys: torch.Tensor | None = None, kin: torch.Tensor | None = None) -> list[list[str]]:
+        """For gists [n, gist], and what else cells are alike by, the words of the rows that are most like them, each said once, the likest first; never of the row of the same key."""
         filled = min(int(self.count), len(self.keys))
         if not filled or not len(shown):
             return [[] for _ in shown]
         near = shown.float() @ (self.shown[:filled] + self.told[:filled]).T
+        if kin is not None:
+            near = near + KIN * kin.float() @ self.kin[:filled].T
         if keys is not None:
             near = near.masked_fill(keys.unsqueeze(1) == self.keys[:filled], float("-inf"))
         best = near.topk(min(filled, 4 * count), 1)

@@ -25,6 +25,8 @@ from sensorium.layers.conv import working_dtype
 from sensorium.layers.finisher import Finisher
 from sensorium.layers.shapes import recurring
 
+ALL, LEAST, SHRUNK = 384, 64, 0.1
+"""Numbers that all features of a cell are brought to; cells that this takes at least; and what is added to each direction's spread, as a share of the mean one."""
 Cells = dict[str, torch.Tensor]
 """The collated cells of one column: tensors whose first dimension is the rows that have the column."""
 
@@ -213,6 +215,13 @@ class Stem(nn.Module, abc.ABC):
     def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Tokens [rows, length, width] and a mask [rows, length], True where a token is present (None: all are)."""
 
+    def begin(self, cells: Cells, things: torch.Tensor | None = None) -> None:
+        """Look at collated training cells before the first step, and at which of them are of one thing, [rows], where that is known. Default: nothing is to be seen."""
+
+    def kin(self, cells: Cells) -> torch.Tensor | None:
+        """Unit vectors [rows, any] by which cells are alike as far as ``begin`` has seen, whatever is learned. Default: none."""
+        return None
+
 
 def collate_features(cells: Sequence[np.ndarray]) -> Cells:
     """Features of several cells, float16 [tokens, width], as ``features`` float32 [n, tokens, width], padded with zeros, and which are ``there`` [n, tokens]."""
@@ -224,19 +233,66 @@ def collate_features(cells: Sequence[np.ndarray]) -> Cells:
 
 
 class Projected(Stem):
-    """Features of a pretrained encoder, normalised, brought to the trunk's width, with a place each and one more look that starts as no change."""
+    """Features of a pretrained encoder, normalised, brought to the trunk's width, with a place each and one more look that starts as no change.
 
-    def __init__(self, width: int, features: int, places: int, dropout: float = 0.0) -> None:
+    ``laid``: so many first tokens lie as in each cell (all of a picture, then its parts), so that what a feature means hangs on its place. All of these features together are brought to ``ALL`` numbers that
+    are told before training, from the cells alone: the directions in which cells differ most, whitened. Where it is known which cells are of one thing they are whitened by how those differ from one another
+    (linear discriminants, Fisher 1936). So little is then left to learn that few rows teach it. Each token has them.
+    """
+
+    def __init__(self, width: int, features: int, places: int, dropout: float = 0.0, laid: int = 0) -> None:
         super().__init__()
         self.norm, self.enter = nn.LayerNorm(features), nn.Linear(features, width)
         self.places = nn.Parameter(torch.randn(places, width) * 0.02)
         self.again, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        self.dropout = dropout
+        self.laid, self.dropout = laid, dropout
+        if laid:
+            self.register_buffer("middle", torch.zeros(laid * features))
+            self.register_buffer("basis", torch.zeros(laid * features, ALL))
+            self.all = nn.Linear(ALL, width)
         nn.init.zeros_(self.down.weight)
         nn.init.zeros_(self.down.bias)
 
     def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor]:
         """``features`` [n, tokens, features] and ``there`` [n, tokens] to tokens [n, tokens, width] and the same mask."""
-        x = self.norm(cells["features"].to(working_dtype(self.places)))
-        x = self.enter(F.dropout(x, self.dropout, self.training)) + self.places[: x.shape[1]].to(x.dtype)
+        given = cells["features"].to(working_dtype(self.places))
+        x = self.enter(F.dropout(self.norm(given), self.dropout, self.training)) + self.places[: given.shape[1]].to(given.dtype)
+        if self.laid:
+            known = self.kin(cells) * ALL**0.5
+            x = x + self.all(F.dropout(known.to(given.dtype), self.dropout, self.training)).unsqueeze(1)
         return x + self.down(F.gelu(self.up(self.again(x)))), cells["there"]
+
+    def flat(self, given: torch.Tensor) -> torch.Tensor:
+        """The laid features of each cell side by side, [n, laid · features]; zeros where a cell has fewer."""
+        flat = given[:, : self.laid].float().flatten(1)
+        return F.pad(flat, (0, len(self.middle) - flat.shape[1]))
+
+    @torch.no_grad()
+    def kin(self, cells: Cells) -> torch.Tensor | None:
+        return F.normalize((self.flat(cells["features"]) - self.middle) @ self.basis, dim=-1) if self.laid else None
+
+    @torch.no_grad()
+    def begin(self, cells: Cells, things: torch.Tensor | None = None) -> None:
+        if not self.laid or len(cells["features"]) < LEAST:
+            return
+        flat = self.flat(cells["features"])
+        self.middle.copy_(flat.mean(0))
+        flat = flat - self.middle
+        size = min(ALL, len(flat) // 2)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            _, deviations, directions = torch.svd_lowrank(flat, q=size, niter=2)
+        known, apart = flat @ directions, None
+        if things is not None:
+            order = things.unique(return_inverse=True)[1]
+            count = order.bincount()
+            means = known.new_zeros(len(count), size).index_add(0, order, known) / count.unsqueeze(1)
+            several = count[order] > 1
+            apart = ((known - means[order]) * (count / (count - 1).clamp(min=1)).sqrt()[order].unsqueeze(1))[several]
+        if apart is not None and len(apart) >= LEAST:
+            within = apart.T @ apart / len(apart)
+            within += SHRUNK * within.diagonal().mean() * torch.eye(size)
+            turn = torch.linalg.cholesky(torch.linalg.inv(within))
+        else:
+            turn = torch.diag(1 / deviations.clamp(min=1e-6))
+        self.basis[:, :size] = directions @ turn

@@ -192,7 +192,7 @@ class Image(Modality):
     def stem(self, width: int) -> Stem:
         """(size / 16)² tokens from "conv", (size / patch)² from "patches"; with a backbone one for all of the picture and 3² for its parts."""
         if self.encoder is not None:
-            return Projected(width, self.encoder.width, recurring(1 + GRID_TOKENS**2), self.dropout)
+            return Projected(width, self.encoder.width, recurring(1 + GRID_TOKENS**2), self.dropout, laid=1 + GRID_TOKENS**2)
         if self.kind == "patches":
             return Patches(width, self.size, self.patch)
         return Convolutional(width, self.size, self.norm, self.restyle)

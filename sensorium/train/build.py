@@ -137,7 +137,6 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
     """A network with weights drawn from torch's own generator."""
     shape = build(Shape, plain(settings, "network"), "network")
     trunk = build(trunk_of(settings), plain(settings, "trunk"), "trunk", width=shape.width, columns=list(modalities))
-    width = trunk.width or shape.width
     generators: dict[str, Generator] = {}
     shared, written, more = {}, generated(modalities, settings), {}
     ways = drawn_by(settings)
@@ -150,12 +149,12 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
             generators[column] = shared[key]
             continue
         chosen = [*ways, *settings.get("taught", {}).get(column, ())] if column in written else [modality.generator]
-        generators[column], *others = (make_generator(name, tokens, settings, width, column) for name in chosen)
+        generators[column], *others = (make_generator(name, tokens, settings, shape.width, column) for name in chosen)
         if others:
             more[column] = others
         if key is not None:
             shared[key] = generators[column]
-    network = Network(modalities, trunk, generators, width, shape.gist, shape.summary, shape.drop, more)
+    network = Network(modalities, trunk, generators, shape.width, shape.gist, shape.summary, shape.drop, more)
     network.matches = "match" in objectives_of(settings)
     return network
 

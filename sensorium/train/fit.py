@@ -24,6 +24,7 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole, write_json
 from sensorium.core.parts import find, name_of
 from sensorium.core.settings import build, merge, parse
+from sensorium.data.batch import hash_of
 from sensorium.data.hashes import row_hashes
 from sensorium.data.order import spread
 from sensorium.data.prepare import Prepared, prepare
@@ -32,6 +33,8 @@ from sensorium.data.schema import Schema, infer
 from sensorium.data.split import Splits, split_rows, things_of
 from sensorium.data.table import Table
 from sensorium.layers.precision import usable
+from sensorium.modalities import Stem
+from sensorium.network import Network
 from sensorium.train.baselines import ROWS as BASELINE_ROWS
 from sensorium.train.baselines import fit_baselines
 from sensorium.train.build import (
@@ -59,6 +62,8 @@ if TYPE_CHECKING:
 MINUTES = 5.0
 GENERATED = 5.0, 30.0
 """Minutes from which on a run learns to generate pictures, videos, sounds, series and points unasked: on a GPU, and on a CPU."""
+LOOKED = 4096
+"""Training cells that a stem looks at before the first step."""
 LEAST_DRAWN = 16
 """Training rows that a column must have to be learned to be generated."""
 MOST_EVALUATED = 4000
@@ -150,12 +155,15 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     remember(folder, opened, list(schema.columns), train_rows, resume)
     network = make_network(modalities, given, seed).to(device)
     network.targets = tuple(target)
+    things = things_of(opened, schema, data.same, prepared.source) if data.same else None
+    if not resume:
+        look_first(network, prepared, things)
     objectives = {k: o.to(device) for k, o in make_objectives(given).items()}
     loop = Loop(
         network=network, objectives=objectives, modalities=modalities,
         store=prepared.ready, rows=prepared.rows["train"], sampler=make_sampler(network, target, given),
         folder=folder / "checkpoints", seed=seed, minutes=minutes, epochs=epochs,
-        things=things_of(opened, schema, data.same, prepared.source) if data.same and any(o.couples for o in objectives.values()) else None,
+        things=things if any(o.couples for o in objectives.values()) else None,
         **settings_of(Loop, given, "train"),
     )
     if resume and any((folder / "checkpoints").glob("step-*")):
@@ -197,6 +205,22 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         shutil.rmtree(store)
     report(model, opened, splits, folder, data.same, shown)
     return model
+
+
+def look_first(network: Network, prepared: Prepared, things: np.ndarray | None) -> None:
+    """Let each stem look at training cells, no cell twice, before the first step (``Stem.begin``)."""
+    for column, key in network.stem_of.items():
+        stem = network.stems[key]
+        if type(stem).begin is Stem.begin or column not in prepared.ready.columns:
+            continue
+        rows = prepared.rows["train"]
+        rows = rows[np.diff(prepared.ready.columns[column].offsets)[rows] > 0]
+        cells = prepared.ready.cells(column, spread(rows, LOOKED * 4))
+        first = {hash_of(cell): number for number, cell in reversed(list(enumerate(cells)))}
+        kept = sorted(first.values())[:LOOKED]
+        if kept:
+            own = None if things is None else torch.from_numpy(things[spread(rows, LOOKED * 4)][kept])
+            stem.begin({key: value.to(network.seen_mark.weight.device) for key, value in network.modalities[column].collate([cells[number] for number in kept]).items()}, own)
 
 
 def with_generated(given: dict[str, Any], modalities: Mapping[str, Any], minutes: float | None, device: torch.device) -> dict[str, Any]:

@@ -21,8 +21,6 @@ class Trunk(nn.Module, abc.ABC):
     """Asked tokens may begin with what all columns say together; not where fusion comes later by design."""
     talks: ClassVar[bool] = False
     """It is a language model, which takes part in conversations."""
-    width: int = 0
-    """Its own width, which all tokens then have; 0: that of the settings."""
 
     def tuned(self) -> Iterable[tuple[nn.Parameter, float]]:
         """Parameters that were learned elsewhere, with their learning rates relative to the others'. Default: none."""

@@ -85,7 +85,8 @@ class CausalLM(Trunk):
         self.cap = float(getattr(config, "final_logit_softcapping", None) or 0.0)  # Gemma's; the scales are Granite's and Cohere's
         self.scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
         self.remembers = "cache" if "cache" in inspect.signature(self.decoder[0].forward).parameters else "past_key_values"
-        self.vocabulary, self.width = map(int, self.table[0].weight.shape)
+        self.vocabulary, own = map(int, self.table[0].weight.shape)
+        self.into, self.out = nn.Linear(width, own), nn.Linear(own, width)
         self.learned = nn.ParameterDict({name.replace(".", "/"): parameter for name, parameter in model.named_parameters() if parameter.requires_grad})
         with torch.no_grad():
             loud = self.table[0].weight.float().square().mean().sqrt()
@@ -118,8 +119,9 @@ class CausalLM(Trunk):
         return self.table[0](ids)
 
     def enter(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Tokens from stems and generators [..., width], as loud as words are."""
-        return F.rms_norm(tokens.float(), (self.width,)) * self.loud
+        """Tokens from stems and generators [..., width] in its own width, as loud as words are."""
+        tokens = self.into(tokens)
+        return F.rms_norm(tokens.float(), tokens.shape[-1:]) * self.loud
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden [..., width] to float logits of its vocabulary."""
@@ -174,8 +176,9 @@ class CausalLM(Trunk):
         lines = Lines(*(np.ascontiguousarray(x[known]) for x in (rows, *(np.concatenate(x, 1) for x in (places, segments, groups)))))
         pool = torch.cat([tokens, *map(self.enter, asked)], 1).flatten(0, 1)
         hidden = self.run(pool, np.flatnonzero(known), lines)
-        whole = hidden.new_zeros(known.size, self.width).index_copy(0, torch.from_numpy(np.flatnonzero(known)).to(hidden.device), hidden)
-        return list(whole.view(n, -1, self.width)[:, s:].split(lengths, 1))
+        hidden = self.out(hidden)
+        whole = hidden.new_zeros(known.size, hidden.shape[1]).index_copy(0, torch.from_numpy(np.flatnonzero(known)).to(hidden.device), hidden)
+        return list(whole.view(n, -1, whole.shape[1])[:, s:].split(lengths, 1))
 
     def start(self, seen: Seen) -> Heard:
         tokens, mask = self.seen(seen)
@@ -199,7 +202,8 @@ class CausalLM(Trunk):
         return found.last_hidden_state, Heard(cache, mask, mask.sum(1))
 
     def go_on(self, state: Heard, tokens: torch.Tensor) -> tuple[torch.Tensor, Heard]:
-        return self.continued(state, self.enter(tokens))
+        hidden, state = self.continued(state, self.enter(tokens))
+        return self.out(hidden), state
 
     def continued(self, state: Heard, tokens: torch.Tensor) -> tuple[torch.Tensor, Heard]:
         """As ``go_on``, with tokens that are words already."""

@@ -43,7 +43,7 @@ def scripted(trunk: CausalLM, modality: Conversation, talks: list) -> tuple[obje
 
 
 def test_packed_conversations_are_to_it_what_each_alone_is_to_transformers(path: Path) -> None:
-    trunk, modality = CausalLM(0, [], path=str(path), tune="frozen").eval(), Conversation(language=str(path))
+    trunk, modality = CausalLM(8, [], path=str(path), tune="frozen").eval(), Conversation(language=str(path))
     model = transformers.AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
     made, ids = scripted(trunk, modality, TALKS)
     with torch.no_grad():
@@ -54,7 +54,7 @@ def test_packed_conversations_are_to_it_what_each_alone_is_to_transformers(path:
 
 
 def test_a_remembered_beginning_goes_on_as_the_whole_does(path: Path) -> None:
-    trunk, modality = CausalLM(0, [], path=str(path), tune="frozen").eval(), Conversation(language=str(path))
+    trunk, modality = CausalLM(8, [], path=str(path), tune="frozen").eval(), Conversation(language=str(path))
     made, ids = scripted(trunk, modality, TALKS)
     with torch.no_grad():
         whole = trunk.run(made.pool, made.index, made.lines).split([len(line) for line in ids])
@@ -94,7 +94,7 @@ def test_only_what_the_assistant_says_is_learned_with_its_end(path: Path) -> Non
 @pytest.mark.parametrize("tune", ["frozen", "lora", "bias", "last:1", "full"])
 def test_what_is_tuned_and_nothing_else_has_gradients(folder: Path, tune: str) -> None:
     path = twin("qwen3", folder)
-    trunk, modality = CausalLM(0, [], path=str(path), tune=tune, rank=2).train(), Conversation(language=str(path))
+    trunk, modality = CausalLM(8, [], path=str(path), tune=tune, rank=2).train(), Conversation(language=str(path))
     told(trunk, scripted(trunk, modality, TALKS)[0]).sum().backward() if tune != "frozen" else None
     reached = {name for name, p in trunk.held[0].named_parameters() if p.grad is not None}
     wanted = {name for name, p in trunk.held[0].named_parameters() if p.requires_grad}
@@ -106,7 +106,7 @@ def test_what_is_tuned_and_nothing_else_has_gradients(folder: Path, tune: str) -
 
 def test_without_its_adapters_the_language_model_is_as_it_was(folder: Path) -> None:
     path = twin("llama", folder)
-    trunk, modality = CausalLM(0, [], path=str(path), rank=2).eval(), Conversation(language=str(path))
+    trunk, modality = CausalLM(8, [], path=str(path), rank=2).eval(), Conversation(language=str(path))
     made, _ = scripted(trunk, modality, TALKS)
     with torch.no_grad():
         before = trunk.run(made.pool, made.index, made.lines)
@@ -118,8 +118,8 @@ def test_without_its_adapters_the_language_model_is_as_it_was(folder: Path) -> N
 
 
 def test_a_loss_in_pieces_is_the_same_with_the_same_gradients(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trunk = CausalLM(0, [], path=str(twin("llama", folder)), tune="full").train()
-    hidden, wanted = torch.randn(50, trunk.width, requires_grad=True), torch.randint(0, trunk.vocabulary, (50,))
+    trunk = CausalLM(8, [], path=str(twin("llama", folder)), tune="full").train()
+    hidden, wanted = torch.randn(50, 24, requires_grad=True), torch.randint(0, trunk.vocabulary, (50,))
     whole = cross_entropy(trunk, hidden, wanted)
     gradient, = torch.autograd.grad(whole.sum(), hidden)
     monkeypatch.setattr("sensorium.talk.CHUNK", 7 * trunk.vocabulary)
@@ -131,7 +131,7 @@ def test_checkpointing_gives_the_same_gradients(folder: Path) -> None:
     path, found = twin("llama", folder), []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        trunk, modality = CausalLM(0, [], path=str(path), tune="full", checkpointing=checkpointing).train(), Conversation(language=str(path))
+        trunk, modality = CausalLM(8, [], path=str(path), tune="full", checkpointing=checkpointing).train(), Conversation(language=str(path))
         told(trunk, scripted(trunk, modality, TALKS)[0]).sum().backward()
         found.append([p.grad for p in trunk.learned.values()])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
@@ -195,9 +195,9 @@ def test_what_is_no_language_model_is_refused_before_any_work(folder: Path, tmp_
     for given, why in (("", "needs a language model: trunk.path"), (str(tmp_path / "nothing"), "no backbone|no such folder"), (str(twin("bert", folder)), "is no language model"),
                        (broken("code", lambda target: (target / "run.py").write_text("1")), "brings code of its own"), (broken("cut", cut), "cut short"), (broken("fewer", fewer), "don't belong together")):
         with pytest.raises(UserError, match=why):
-            CausalLM(0, [], path=given)
+            CausalLM(8, [], path=given)
     with pytest.raises(UserError, match="Possible: frozen, lora, bias"):
-        CausalLM(0, [], path=str(twin("llama", folder)), tune="some")
+        CausalLM(8, [], path=str(twin("llama", folder)), tune="some")
     with pytest.raises(UserError, match="no linear layer 'nose'"):
-        CausalLM(0, [], path=str(twin("llama", folder)), targets="nose")
+        CausalLM(8, [], path=str(twin("llama", folder)), targets="nose")
     assert open_language(str(twin("llama", folder))).end

@@ -1,0 +1,29 @@
+"""Losses of a preferred answer beside a rejected one, from log-probabilities of whole answers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch.nn import functional as F
+
+Loss = Literal["dpo", "ipo"]
+
+
+def preferred(chosen: torch.Tensor, rejected: torch.Tensor, before_chosen: torch.Tensor, before_rejected: torch.Tensor, *, beta: float = 0.1, smoothing: float = 0.0, loss: Loss = "dpo") -> torch.Tensor:
+    """The loss of each pair, [n].
+
+    Args:
+        chosen, rejected: log-probabilities [n] of the answers; before_...: by the model that was begun with. Of ``ipo`` these are means over an answer's tokens.
+        beta: how closely what was begun with is kept to. smoothing: the share of pairs that are taken to be the wrong way round.
+        loss: dpo (Rafailov et al. 2023, arXiv 2305.18290, equation 7; conservative where smoothed), or ipo (Azar et al. 2023, arXiv 2310.12036, equation 17).
+    """
+    margin = (chosen - rejected) - (before_chosen - before_rejected)
+    if loss == "ipo":
+        return (margin - 1 / (2 * beta)).square()
+    return -F.logsigmoid(beta * margin) * (1 - smoothing) - F.logsigmoid(-beta * margin) * smoothing
+
+
+def rewarded(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+    """The loss of each pair of scores, [n]: the chosen one is to be higher (Bradley & Terry 1952)."""
+    return -F.logsigmoid(chosen - rejected)
