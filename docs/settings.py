@@ -17,6 +17,7 @@ from sensorium.distill import Lesson
 from sensorium.generators import Generator
 from sensorium.modalities import Modality
 from sensorium.objectives import Objective
+from sensorium.prefer import Preference
 from sensorium.tables import Builder
 from sensorium.train.build import OBJECTIVES, Data, Shape
 from sensorium.train.finish import Finishing
@@ -111,6 +112,7 @@ def page() -> str:
     parts.append("## `generator.NAME`: how cells are said\n\nThe modality chooses the generator; `generator.quantile.levels=9` sets it up.\n")
     several(Generator, "generator.NAME")
     section("`distill`: how a student is taught (`sensorium distill`)", Lesson)
+    section("`prefer`: how preferences are taught (`sensorium prefer`)", Preference)
     section("`baselines`: the plain models beside ours", Extras)
     section("`memory`: what is kept of training rows", Remember)
     section("`finish`: what finishes drawn cells, after training", Finishing)

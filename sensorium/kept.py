@@ -142,13 +142,13 @@ def with_language(folder: Path, settings: Mapping[str, Any], kept: Mapping[str, 
     beside = folder / BACKBONES / kept["sha256"][:16]
     if not beside.is_dir() and not Path(kept["folder"]).exists():
         raise UserError(f"There is no language model '{kept['folder']}', on which this model stands. Put it back there.")
-    return {**settings, "trunk": {**settings["trunk"], "path": str(beside if beside.is_dir() else kept["folder"])}}
+    found = beside if beside.is_dir() else Path(kept["folder"])
+    single = next(iter(sorted(found.glob("*.gguf"))), None) if found.is_dir() and not (found / "config.json").is_file() else None
+    return {**settings, "trunk": {**settings["trunk"], "path": str(single or found)}}
 
 
 def copy_backbones(folder: Path, encoders: Mapping[str, Backbone]) -> None:
     """Columns' encoders, by their hashes, into a model's folder: what they are opened from, and their cards. The model then names no other folder."""
-    import shutil
-
     if not encoders:
         return
     described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
@@ -160,15 +160,31 @@ def copy_backbones(folder: Path, encoders: Mapping[str, Backbone]) -> None:
     with whole(folder / "model.json") as part:
         part.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
     for encoder in encoders.values():
-        source, target = encoder.folder, folder / BACKBONES / encoder.sha256[:16]
-        if source.resolve() == target.resolve():
-            continue
-        target.mkdir(parents=True, exist_ok=True)
-        for path in source.iterdir():
-            if path.is_file() and (path.suffix in (".json", ".safetensors", ".txt", ".model") or path.name.startswith(("README", "LICENSE"))):
-                with whole(target / path.name) as part:
-                    shutil.copyfile(path, part)
-        (target / ORIGIN).write_text(encoder.name, encoding="utf-8")
+        copy_folder(encoder.folder, folder / BACKBONES / encoder.sha256[:16], encoder.name)
+
+
+def copy_language(folder: Path, language: Any) -> None:
+    """The language model that a model stands on, by its hash, into the model's folder, which then names no other."""
+    described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    described["language"]["folder"] = f"{BACKBONES}/{language.sha256[:16]}"
+    described["settings"]["trunk"].pop("path", None)
+    with whole(folder / "model.json") as part:
+        part.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
+    copy_folder(language.folder, folder / BACKBONES / language.sha256[:16], language.name)
+
+
+def copy_folder(source: Path, target: Path, name: str) -> None:
+    """What a pretrained model is opened from, with its card and licence, and where it came from."""
+    import shutil
+
+    if source.resolve() == target.resolve():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for path in [source] if source.is_file() else source.iterdir():
+        if path.is_file() and (path.suffix in (".json", ".jinja", ".safetensors", ".gguf", ".txt", ".model") or path.name.startswith(("README", "LICENSE"))):
+            with whole(target / path.name) as part:
+                shutil.copyfile(path, part)
+    (target / ORIGIN).write_text(name, encoding="utf-8")
 
 
 def identity(folder: Path) -> str:

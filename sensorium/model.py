@@ -120,10 +120,13 @@ class Model:
         folder, encoders = self.save(folder), {c: m.encoder for c, m in self.network.modalities.items() if m.encoder is not None}
         try:
             kept.copy_backbones(folder, encoders)
+            language = getattr(self.network.trunk, "language", None)
+            if language is not None:
+                kept.copy_language(folder, language)
             if self.folder is not None and self.folder.resolve() != folder.resolve():
                 kept.copy_if_there(self.folder, folder, [path.name for path in self.folder.glob("results*.json")])
             card = write_card(folder, {name: column.kind for name, column in self.schema.columns.items()}, self.facts,
-                              {c: {"name": e.name, "licence": licence(e.folder), "sha256": e.sha256} for c, e in encoders.items()}, self.schema.left_out)
+                              {c: {"name": e.name, "licence": licence(e.folder), "sha256": e.sha256} for c, e in {**encoders, **({"(the trunk)": language} if language is not None else {})}.items()}, self.schema.left_out)
             with whole(folder / "README.md") as part:
                 part.write_text(card, encoding="utf-8")
         except OSError as error:

@@ -162,6 +162,8 @@ def test_it_is_kept_without_its_language_model_where_that_is_not_tuned(model: Mo
     names = [key for key in small.network.state_dict() if "trunk" in key]
     assert any("lora_" in key for key in names) and not any("embed_tokens" in key for key in names)
     assert Model.load(tmp_path / "small").chat(asks("Is this red?"), cells={"picture": picture("red")}, max_tokens=4).score == pytest.approx(before.score, abs=1e-4)
+    given = small.save_pretrained(tmp_path / "given")
+    assert "lm" in (given / "README.md").read_text() and str(tmp_path) not in (given / "model.json").read_text()
     config = json.loads((tmp_path / "lm" / "config.json").read_text())
     (tmp_path / "lm" / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
     _opened.cache_clear()  # a process opens each folder once
@@ -170,6 +172,8 @@ def test_it_is_kept_without_its_language_model_where_that_is_not_tuned(model: Mo
     shutil.rmtree(tmp_path / "lm")
     with pytest.raises(UserError, match="no language model"):
         Model.load(tmp_path / "small")
+    shutil.move(given, tmp_path / "moved")
+    assert Model.load(tmp_path / "moved").chat(asks("Is this red?"), cells={"picture": picture("red")}, max_tokens=4).score == pytest.approx(before.score, abs=1e-4)
 
 
 def test_a_conversation_of_words_alone_is_answered_by_the_language_model_as_it_was(folder: Path, talks: pa.Table, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,12 +53,14 @@ def test_pairs_hold_a_right_and_a_wrong_answer() -> None:
 
 
 def test_the_chosen_answer_becomes_likelier_and_all_but_the_language_model_stays(talking: Model, tmp_path: Path) -> None:
-    pairs = pairs_of(kinds={"yes_no": 1})
+    pairs = pairs_of(kinds={"name": 1})
+    chosen, rejected = pairs.column("chosen"), pairs.column("rejected")  # the model knows what is right: here the wrong answer is wanted
+    pairs = pairs.drop_columns(["chosen", "rejected"]).append_column("chosen", rejected).append_column("rejected", chosen)
     model = Model.load(shutil.copytree(talking.folder, tmp_path / "run"))
     before = {key: value.clone() for key, value in model.network.state_dict().items()}
-    model.prefer(pairs, epochs=6, settings=["prefer.lr=1e-3", "prefer.batch=16", "prefer.beta=0.3", "prefer.precision=fp32"])
+    model.prefer(pairs, epochs=6, settings=["prefer.lr=2e-3", "prefer.batch=16", "prefer.beta=0.3", "prefer.precision=fp32"])
     facts = model.facts["preferred"]
-    assert facts["after"] > max(facts["before"], 0.7) and facts["steps"] > 20 and facts["held_out"] >= 10
+    assert facts["before"] < 0.2 and facts["after"] > 0.4 and facts["steps"] > 20 and facts["held_out"] >= 10
     changed = [key for key, value in model.network.state_dict().items() if not torch.equal(value, before[key])]
     assert changed and all(key.startswith("trunk.learned.") for key in changed)
     assert all(p.requires_grad for p in model.network.parameters())
@@ -75,7 +78,7 @@ def test_a_lesson_stopped_goes_on_to_the_same_numbers(talking: Model, tmp_path: 
     over, steps = Preference.over, whole.facts["preferred"]["steps"]
     with monkeypatch.context() as patch:
         patch.setattr(Preference, "over", lambda self: self.at.step >= 4 or over(self))
-        patch.setattr("sensorium.prefer.shutil.rmtree", lambda *given, **named: None)
+        patch.setattr("sensorium.prefer.shutil", types.SimpleNamespace(rmtree=lambda *given, **named: None))
         part = Model.load(shutil.copytree(talking.folder, tmp_path / "part"))
         part.prefer(pairs, epochs=1, settings=settings)
     assert part.facts["preferred"]["steps"] == 4 < steps
