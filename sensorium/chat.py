@@ -22,8 +22,9 @@ from sensorium.core.parts import name_of
 from sensorium.generators.autoregressive import draw
 from sensorium.inference import Rows
 from sensorium.layers.precision import autocast
+from sensorium.modalities.conversation import last_said
 from sensorium.network import Network
-from sensorium.talk import told
+from sensorium.talk import lost
 
 AT_ONCE = 32
 """Conversations that are gone on with side by side."""
@@ -172,13 +173,25 @@ def reply(network: Network, rows: Rows, which: Sequence[int], conversations: Seq
         UserError: the network doesn't talk, or a conversation is too long.
     """
     known = prompts(network, conversations)
-    order, result = sorted(range(len(known)), key=lambda number: len(known[number])), {}
-    for start in range(0, len(order), AT_ONCE):
-        some = order[start : start + AT_ONCE]
+    result: dict[int, Reply] = {}
+    for some in batches(known):
         for number, said in zip(some, _together(network, rows, [which[n] for n in some], [known[n] for n in some], longest, temperature, top_k, top_p, generator,
                                                 heard and (lambda at, text, some=some: heard(some[at], text))), strict=True):
             result[number] = said
     return [result[number] for number in range(len(known))]
+
+
+def batches(known: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Which conversations go side by side: of about one length, and none that refers to a cell beside one that refers to none, which may be answered otherwise."""
+    for refers in (False, True):
+        order = sorted((number for number, ids in enumerate(known) if any(i < 0 for i in ids) == refers), key=lambda number: len(known[number]))
+        yield from (order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE))
+
+
+def as_heard(network: Network, refers: bool) -> contextlib.AbstractContextManager[None]:
+    """A context in which the language model is tuned, or, where a conversation refers to no cell and none such was learned, as it was."""
+    trunk = network.trunk
+    return contextlib.nullcontext() if refers or trunk.always or network.modalities[talker(network)].bare else trunk.as_it_was()
 
 
 def _together(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[list[int]], longest: int, temperature: float, top_k: int, top_p: float, generator: torch.Generator | None,
@@ -191,7 +204,7 @@ def _together(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[
     tokens, there, groups = made.padded()
     length = there.sum(1)
     texts = [Spoken(language) for _ in ids]
-    with autocast(rows.precision, device), trunk.as_it_was() if not (trunk.always or made.refers.any()) else contextlib.nullcontext():
+    with autocast(rows.precision, device), as_heard(network, any(i < 0 for line in ids for i in line)):
         hidden, state = trunk.hear(tokens, there, groups)
         last = hidden[torch.arange(len(ids), device=device), length - 1]
         live, score, said, ended = torch.arange(len(ids), device=device), torch.zeros(len(ids), device=device), torch.zeros(len(ids), dtype=torch.long), torch.zeros(len(ids), dtype=torch.bool)
@@ -226,25 +239,19 @@ def weigh(network: Network, rows: Rows, which: Sequence[int], conversations: Seq
     Raises:
         UserError: as ``reply``.
     """
-    column, trunk, result = talker(network), network.trunk, []
-    modality = network.modalities[column]
-    encoded = {c: rows.encoded(c) for c in rows.cells if c != column and rows.has(c).any()}
-    for start in range(0, len(conversations), AT_ONCE):
-        cells = []
-        for messages in conversations[start : start + AT_ONCE]:
-            try:
-                ids, said = modality.shortened([[role, list(parts)] for role, parts in messages])
-            except BadCell as error:
-                raise UserError(f"A conversation can't be weighed: {error}") from error
-            own = np.array(said, bool)
-            breaks = np.flatnonzero(~own & np.append(own[1:], False))  # before each thing that is said
-            own[: breaks[-1] + 1] = False
-            cells.append(np.array([*ids, *own.astype(int)], np.int32))
-        made = network.conversation(column, encoded, modality.collate(cells), torch.tensor(list(which[start : start + AT_ONCE])))
-        with autocast(rows.precision, rows.device), trunk.as_it_was() if not (trunk.always or made.refers.any()) else contextlib.nullcontext():
-            lost = told(trunk, made)
-        result.append(-lost.float().cpu().numpy() * np.bincount(made.lines.row, made.said >= 0, len(cells)))
-    return np.concatenate(result) if result else np.zeros(0)
+    column = talker(network)
+    modality, encoded, known = network.modalities[column], {c: rows.encoded(c) for c in rows.cells if c != column and rows.has(c).any()}, []
+    for messages in conversations:
+        try:
+            known.append(modality.shortened([[role, list(parts)] for role, parts in messages]))
+        except BadCell as error:
+            raise UserError(f"A conversation can't be weighed: {error}") from error
+    result = np.zeros(len(known))
+    for some in batches([ids for ids, _ in known]):
+        made = network.conversation(column, encoded, modality.collate([last_said(*known[number]) for number in some]), torch.tensor([which[number] for number in some]))
+        with autocast(rows.precision, rows.device), as_heard(network, any(i < 0 for number in some for i in known[number][0])):
+            result[some] = -lost(network.trunk, made)[0].float().cpu().numpy()
+    return result
 
 
 @dataclasses.dataclass

@@ -158,6 +158,16 @@ class Model:
             except (HfHubHTTPError, OSError, ValueError) as error:
                 raise UserError(f"The hub didn't take '{name}': {type(error).__name__}. Is it OWNER/NAME, and is a token with the right to write known (hf auth login)?") from error
 
+    def export_trunk(self, folder: str | Path) -> dict[str, Any]:
+        """Write the language model of this model's trunk as ``transformers`` reads it, merged with what was tuned; see ``export.export_trunk``.
+
+        Raises:
+            UserError: the trunk is no language model, or the disk is full.
+        """
+        from sensorium.export import export_trunk
+
+        return export_trunk(self.network, Path(folder))
+
     @classmethod
     def load(cls, folder: str | Path, device: str | None = None) -> Model:
         """Read what ``save`` or a fit wrote.

@@ -24,7 +24,7 @@ from sensorium.data.table import Table
 from sensorium.inference import Rows
 from sensorium.layers.precision import Precision, autocast
 from sensorium.layers.preference import Loss, preferred
-from sensorium.modalities.conversation import messages_of
+from sensorium.modalities.conversation import last_said, messages_of
 from sensorium.network import Network
 from sensorium.talk import Script, lost
 from sensorium.train.build import plain
@@ -145,11 +145,7 @@ def read_pairs(network: Network, table: Table, note: Any) -> tuple[Rows, list[Pa
             for answer in (cell["chosen"], cell["rejected"]):
                 if not answer:
                     raise BadCell("an answer is missing")
-                ids, said = modality.shortened([*asked, ["assistant", [answer]]])
-                own = np.array(said, bool)
-                starts = np.flatnonzero(own & ~np.concatenate([[False], own[:-1]]))
-                own[: starts[-1]] = False  # what was said before isn't weighed
-                both.append(np.array([*ids, *own.astype(int)], np.int32))
+                both.append(last_said(*modality.shortened([*asked, ["assistant", [answer]]])))
             pairs.append(Pair(row, *both))
         except BadCell as error:
             wrong.setdefault(str(error), []).append(row)

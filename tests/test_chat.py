@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
 from conftest import TALKING, drawing, shown_table, tiny_table
 from PIL import Image
 from twins import twin
@@ -174,6 +176,26 @@ def test_it_is_kept_without_its_language_model_where_that_is_not_tuned(model: Mo
         Model.load(tmp_path / "small")
     shutil.move(given, tmp_path / "moved")
     assert Model.load(tmp_path / "moved").chat(asks("Is this red?"), cells={"picture": picture("red")}, max_tokens=4).score == pytest.approx(before.score, abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # by PEFT, of transformers
+def test_its_language_model_is_one_for_transformers_and_peft(folder: Path, talks: pa.Table, tmp_path: Path, run: Run) -> None:
+    settings = [*TALKING, "trunk=causal_lm", f"trunk.path={twin('llama', folder)}", "trunk.rank=2", "trunk.rate=1", "sample.plans=0"]
+    model = Model.fit(talks.slice(0, 60), out=tmp_path / "run", epochs=2, settings=settings)
+    assert run("export-trunk", tmp_path / "run", "--out", tmp_path / "lm")[0] == 0
+    trunk, ids = model.network.trunk, torch.tensor([model.network.trunk.language.ids("What is this?")])
+    with torch.no_grad():
+        mine = trunk.logits(trunk.hear(trunk.words(ids), torch.ones_like(ids, dtype=torch.bool))[0])
+        alone = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
+        assert torch.allclose(alone(ids).logits, mine, atol=1e-4) and not any("lora" in name for name, _ in alone.named_parameters())
+        base = transformers.AutoModelForCausalLM.from_pretrained(twin("llama", folder))
+        assert not torch.allclose(base(ids).logits, mine, atol=1e-3)
+        tuned = peft.PeftModel.from_pretrained(base, tmp_path / "lm" / "adapter")
+        assert torch.allclose(tuned(ids).logits, mine, atol=1e-4)
+    assert (tmp_path / "lm" / "projector.safetensors").is_file()
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "lm").chat_template
+    with pytest.raises(UserError, match="no language model"):
+        Model.export_trunk(Model.fit(talks.drop_columns(["conversation"]), out=tmp_path / "other", epochs=1, settings=TALKING), tmp_path / "x")
 
 
 def test_a_conversation_of_words_alone_is_answered_by_the_language_model_as_it_was(folder: Path, talks: pa.Table, tmp_path: Path) -> None:

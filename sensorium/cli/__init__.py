@@ -476,6 +476,15 @@ def prefer(
     typer.echo(f"{facts['steps']:,} steps over {facts['pairs']:,} pairs; of {facts['held_out']} held out the chosen answer is likelier in {facts['after']:.2f}, before in {facts['before']:.2f}. Model: {out or run}")
 
 
+@app.command("export-trunk")
+def export_trunk(run: Run, out: Annotated[Path, typer.Option(help="A folder.")]) -> None:
+    """The language model of a run for transformers alone: merged with what was tuned, and that as PEFT's adapter."""
+    from sensorium.model import Model
+
+    told = Model.load(run).export_trunk(out)
+    typer.echo(f"Wrote {out}: {told['parameters']:,} parameters" + (f", and {out / 'adapter'}: {told['adapter_parameters']:,}" if told["adapter_parameters"] else ""))
+
+
 @app.command()
 def chat(
     run: Run,

@@ -34,6 +34,9 @@ Part = str | dict[str, str]
 class Conversation(Modality):
     """Messages between a user and an assistant.
 
+    Attributes:
+        referred: columns, or kinds of columns, that training conversations refer to. bare: whether some refer to none.
+
     Args:
         language: the language model whose words and template are used; by default that of the trunk.
         length: tokens kept of a conversation: where it is longer, its oldest exchanges are left out, each whole.
@@ -53,6 +56,7 @@ class Conversation(Modality):
         self.path, self.length, self.system = language, length, system
         self.recall, self.recalled, self.remembered, self.tokens_of_cells = recall, recalled, remembered, tokens
         self.referred: set[str] = set()
+        self.bare = False
 
     @property
     def language(self) -> Language:
@@ -87,7 +91,8 @@ class Conversation(Modality):
         return np.frombuffer(json.dumps(messages_of(cell), ensure_ascii=False).encode(), np.uint8)
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
-        self.referred = {part["column"] for cell in cells for _, parts in json.loads(cell.tobytes()) for part in parts if isinstance(part, dict)}
+        named = [{part["column"] for _, parts in json.loads(cell.tobytes()) for part in parts if isinstance(part, dict)} for cell in cells]
+        self.referred, self.bare = set().union(*named), any(not columns for columns in named)
 
     def prepare(self, read: np.ndarray) -> np.ndarray:
         """Messages to int32 [2k]: ids, where numbers below 0 stand for referred cells (``reference``), then 1 for each that is the assistant's, else 0.
@@ -164,10 +169,18 @@ class Conversation(Modality):
         return np.zeros(1)
 
     def state(self) -> dict[str, Any]:
-        return {"referred": sorted(self.referred)}
+        return {"referred": sorted(self.referred), "bare": self.bare}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.referred = set(state["referred"])
+        self.referred, self.bare = set(state["referred"]), bool(state["bare"])
+
+
+def last_said(ids: Sequence[int], said: Sequence[int]) -> np.ndarray:
+    """A conversation as ``prepare`` gives it, of which only what the assistant says last is said."""
+    own = np.array(said, bool)
+    starts = np.flatnonzero(own & ~np.concatenate([[False], own[:-1]]))
+    own[: starts[-1]] = False
+    return np.array([*ids, *own.astype(int)], np.int32)
 
 
 def listed(cell: Any) -> Sequence[Any]:

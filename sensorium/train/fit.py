@@ -155,6 +155,9 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     remember(folder, opened, list(schema.columns), train_rows, resume)
     network = make_network(modalities, given, seed).to(device)
     network.targets = tuple(target)
+    tuned = network.trunk.facts()
+    if tuned:
+        shown.say(f"Language model '{tuned['language_model']}': {tuned['tuned_parameters']:,} of {tuned['language_parameters']:,} parameters are tuned ({tuned['tuned_share']:.1%}, {tuned['tune']})")
     things = things_of(opened, schema, data.same, prepared.source) if data.same else None
     if not resume:
         look_first(network, prepared, things)
@@ -177,7 +180,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         "rows_per_second": round(at.rows / max(at.seconds, 1e-9), 1), "waited_share": round(at.waited / max(at.seconds, 1e-9), 4),
         "skipped_steps": at.skipped, "parameters": sum(p.numel() for p in network.parameters()), "precision": loop.precision,
         "batch": loop.batch, "seed": seed, "targets": target, "table": opened.name, "stopped": at.stopped,
-        "bad_rows": len(quarantine), "bad_cells": dict(quarantine.columns),
+        "bad_rows": len(quarantine), "bad_cells": dict(quarantine.columns), **tuned,
     }
     if network.drawn_columns and not at.stopped:
         facts["generating_share"] = round(loop.share_of_generating(), 3)

@@ -45,7 +45,7 @@ class CausalLM(Trunk):
             rslora: scale by the root of the rank (arXiv 2312.03732). targets: which linear layers, as ``q_proj,v_proj``; empty: all but the head.
         rate: learning rate of what is tuned, relative to ``train.lr``; 0: as suits ``tune``.
         both: what is seen sees all of itself, both ways, not only what stands before.
-        always: what is tuned is heard in conversations without any picture, sound or cell too; else these are answered by the language model as it was.
+        always: what ``lora`` has tuned is heard in conversations that refer to no cell, too, even where none such was learned; else these are answered by the language model as it was.
         checkpointing: compute each layer again in the backward pass, which takes a third longer and much less memory.
     """
 
@@ -79,7 +79,7 @@ class CausalLM(Trunk):
         if checkpointing:
             getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)({"use_reentrant": False})
         self.held = [model]  # in a list: what isn't learned is no part of what this run keeps
-        self.decoder, self.head = [find_decoder(model)], [find_head(model)]
+        self.decoder, self.head = [model.get_decoder()], [model.get_output_embeddings()]
         self.table = [self.decoder[0].get_input_embeddings()]
         config = model.config
         self.cap = float(getattr(config, "final_logit_softcapping", None) or 0.0)  # Gemma's; the scales are Granite's and Cohere's
@@ -252,16 +252,6 @@ def lora(model: nn.Module, rank: int, alpha: int, dora: bool, rslora: bool, targ
     if lost:
         raise UserError(f"trunk.targets={targets}: the language model has no linear layer '{lost[0]}'. Possible: {', '.join(linear)}.")
     return inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, use_dora=dora, use_rslora=rslora, target_modules=wanted, task_type="CAUSAL_LM"), model)
-
-
-def find_decoder(model: nn.Module) -> nn.Module:
-    """The part of a causal language model that gives hidden states."""
-    return model.get_decoder()
-
-
-def find_head(model: nn.Module) -> nn.Module:
-    """The part that gives logits."""
-    return model.get_output_embeddings()
 
 
 def added(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
