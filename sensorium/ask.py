@@ -176,6 +176,21 @@ def ask_data(table: Table, columns: Schema, *, about: str | None = None, of: Seq
     Raises:
         UserError: columns or kinds that aren't there, or no row to ask about.
     """
+    asker, rows, chances, kept = begun(table, columns, about, of, each, kinds, keep, seed, by)
+    picked, said = [], []
+    for row, conversation in made(asker, rows, each, chances, seed):
+        picked.append(row)
+        said.append(conversation)
+    return taken(table, asker, picked, kept).append_column("conversation", pa.array(said, MESSAGES))
+
+
+def begun(table: Table, columns: Schema, about: str | None, of: Sequence[str], each: int, kinds: Mapping[str, float] | None, keep: Sequence[str] | None, seed: int,
+          by: str) -> tuple[Asker, np.ndarray, dict[str, float], list[str]]:
+    """Who asks, about which rows, how often each kind of question, and which columns come along; see ``ask_data``.
+
+    Raises:
+        UserError: columns or kinds that aren't there, or a table that was asked about before.
+    """
     chances = dict(kinds or KINDS)
     for kind in chances:
         if kind not in KINDS:
@@ -184,20 +199,23 @@ def ask_data(table: Table, columns: Schema, *, about: str | None = None, of: Seq
         raise UserError(f"--each {each}: give at least 1 conversation for each row.")
     if "conversation" in table.columns:
         raise UserError(f"'{table.name}' has a column 'conversation' already.")
-    asker, splits = Asker(table, columns, about, of, keep), split_rows(table, columns, by=by, seed=seed, carved=0.0)
-    rows = np.sort(np.concatenate([splits.rows(name) for name in splits.names if name == "train"]))
-    picked, said = [], []
-    for row, conversation in made(asker, rows, each, chances, seed):
-        picked.append(row)
-        said.append(conversation)
-    if not picked:
-        raise UserError(f"No training row of '{table.name}' has both '{asker.about}' and one of {', '.join(asker.of)}.")
-    kept = [c for c in (keep if keep is not None else table.columns) if c in table.columns]
     for column in keep or ():
         if column not in table.columns:
             raise unknown("column to keep:", column, table.columns)
-    kept = list(dict.fromkeys([*kept, *asker.of]))
-    return table.take(np.array(picked), kept).append_column("conversation", pa.array(said, MESSAGES))
+    asker, splits = Asker(table, columns, about, of, keep), split_rows(table, columns, by=by, seed=seed, carved=0.0)
+    kept = list(dict.fromkeys([*(keep if keep is not None else table.columns), *asker.of]))
+    return asker, splits.rows("train"), chances, kept
+
+
+def taken(table: Table, asker: Asker, picked: Sequence[int], kept: Sequence[str]) -> pa.Table:
+    """The rows that were asked about, each as often as it was.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not picked:
+        raise UserError(f"No training row of '{table.name}' has both '{asker.about}' and one of {', '.join(asker.of)}.")
+    return table.take(np.array(picked), kept)
 
 
 def pair_data(table: Table, columns: Schema, *, about: str | None = None, of: Sequence[str] = (), each: int = 2, kinds: Mapping[str, float] | None = None, keep: Sequence[str] | None = None,
@@ -207,15 +225,15 @@ def pair_data(table: Table, columns: Schema, *, about: str | None = None, of: Se
     Raises:
         UserError: as ``ask_data``.
     """
-    chances = {kind: often for kind, often in (kinds or KINDS).items() if kind in MEASURED}
+    asker, rows, chances, kept = begun(table, columns, about, of, each, kinds, keep, seed, by)
+    chances = {kind: often for kind, often in chances.items() if kind in MEASURED}
     if not chances:
         raise UserError(f"Of kinds {', '.join(kinds or ())} there are no wrong answers. Possible: {', '.join(MEASURED)}.")
-    asker, splits = Asker(table, columns, about, of, keep), split_rows(table, columns, by=by, seed=seed, carved=0.0)
     picked: list[int] = []
     asked: list[list[dict[str, Any]]] = []
     answers: dict[str, list[str]] = {"chosen": [], "rejected": []}
     weights = np.array(list(chances.values()))
-    for row in splits.rows("train").tolist():
+    for row in rows.tolist():
         rng = np.random.default_rng([seed, row, 1])
         for _ in range(each):
             question, shown = asker.question(str(rng.choice(list(chances), p=weights / weights.sum())), row, rng), asker.shown(row, rng)
@@ -227,9 +245,7 @@ def pair_data(table: Table, columns: Schema, *, about: str | None = None, of: Se
             asked.append(messages([question], shown)[:1])
             answers["chosen"].append(question.answer)
             answers["rejected"].append(wrong)
-    if not picked:
-        raise UserError(f"No training row of '{table.name}' has both '{asker.about}' and one of {', '.join(asker.of)}.")
-    result = table.take(np.array(picked), list(dict.fromkeys([*(keep if keep is not None else table.columns), *asker.of]))).append_column("conversation", pa.array(asked, MESSAGES))
+    result = taken(table, asker, picked, kept).append_column("conversation", pa.array(asked, MESSAGES))
     for name, values in answers.items():
         result = result.append_column(name, pa.array(values))
     return result

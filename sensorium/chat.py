@@ -307,24 +307,3 @@ class Spoken:
         whole = self.language.text(self.ids)
         more, self.text = whole[len(self.text) :], whole
         return more
-
-
-def streamed(work: Callable[[Callable[[int, str], None]], Any]) -> Iterator[str]:
-    """The pieces of text that ``work(heard)`` says of its first conversation, as they come; an error is raised where it happened."""
-    import queue
-    import threading
-
-    pieces: queue.Queue[Any] = queue.Queue()
-
-    def run() -> None:
-        try:
-            work(lambda number, text: pieces.put(text))
-            pieces.put(None)
-        except BaseException as error:  # handed to the one who listens
-            pieces.put(error)
-
-    threading.Thread(target=run, daemon=True, name="talk").start()
-    while (piece := pieces.get()) is not None:
-        if isinstance(piece, BaseException):
-            raise piece
-        yield piece

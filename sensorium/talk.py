@@ -32,14 +32,13 @@ class Part(Protocol):
 class Script:
     """Conversations of several rows: token i is ``pool[index[i]]``, in ``lines``; ``said``: the id that it is and that is to be learned there, or -1.
 
-    ``refers``: which rows refer to any cell; ``recalled``: for each what rows that are like its cells are called.
+    ``recalled``: for each line what rows that are like its cells are called.
     """
 
     pool: torch.Tensor
     index: np.ndarray
     lines: Lines
     said: np.ndarray
-    refers: np.ndarray
     recalled: list[list[str]] = dataclasses.field(default_factory=list)
 
     def padded(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -70,7 +69,6 @@ def script(trunk: Any, lines: Sequence[np.ndarray], said: Sequence[np.ndarray], 
     places = {column: encoded[column].place.cpu().numpy() for column in used}
     masks = {column: encoded[column].mask.cpu().numpy() for column in used}
     index, row_of, place, group, wanted = [], [], [], [], []
-    refers = np.zeros(len(lines), bool)
     for number, line in enumerate(lines):
         pieces, groups, marks, first = [], [], [], 0
         for at in [*np.flatnonzero(line < 0), len(line)]:
@@ -84,7 +82,6 @@ def script(trunk: Any, lines: Sequence[np.ndarray], said: Sequence[np.ndarray], 
                 pieces.append(starts[column] + cell * masks[column].shape[1] + there)
                 groups.append(np.full(len(there), at))
                 marks.append(np.full(len(there), -1))
-                refers[number] = True
         together = np.concatenate(pieces)
         index.append(together)
         row_of.append(np.full(len(together), number))
@@ -92,7 +89,7 @@ def script(trunk: Any, lines: Sequence[np.ndarray], said: Sequence[np.ndarray], 
         group.append(np.concatenate(groups))
         wanted.append(np.concatenate(marks))
     row = np.concatenate(row_of)
-    return Script(torch.cat(pool), np.concatenate(index), Lines(row, np.concatenate(place), np.ones(len(row), np.int64), np.concatenate(group)), np.concatenate(wanted), refers)
+    return Script(torch.cat(pool), np.concatenate(index), Lines(row, np.concatenate(place), np.ones(len(row), np.int64), np.concatenate(group)), np.concatenate(wanted))
 
 
 def told(trunk: Any, made: Script) -> torch.Tensor:

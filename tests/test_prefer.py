@@ -104,6 +104,9 @@ def test_what_is_no_preference_is_told(talking: Model, fitted: Model, tmp_path: 
     with pytest.raises(UserError, match="hasn't learned to talk"):
         Model.load(shutil.copytree(fitted.folder, tmp_path / "other")).prefer(pairs, epochs=1)
     pq.write_table(shown_table(20), tmp_path / "t.parquet")
+    for given, why in (("--keep", "hue"), ("--kinds", "nmae")):
+        status, _, err = run("ask-data", tmp_path / "t.parquet", "--pairs", "--out", tmp_path / "p.parquet", given, why)
+        assert status and why in err
     assert run("ask-data", tmp_path / "t.parquet", "--pairs", "--out", tmp_path / "p.parquet", "--kinds", "yes_no")[0] == 0
     status, out, _ = run("prefer", tmp_path / "run", tmp_path / "p.parquet", "--epochs", 1, "--out", tmp_path / "better")
     assert not status and "held out" in out and (tmp_path / "better" / "model.json").is_file()

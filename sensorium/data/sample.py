@@ -123,6 +123,8 @@ class Sampler:
         rng, columns = np.random.default_rng(list(seed)), self.looked_at(seed)
         each = max(1, int(rows * self.share / max(self.plans, 1)))  # of one size, as a new size is slow (``layers.shapes``)
         told, plans, kind = rng.permutation(rows), [], rng.random()
+        talked = [c for c in self.talked if c in columns]
+        columns = [c for c in columns if c not in talked]  # conversations are never seen
         for number in range(min(self.plans, rows // each)):
             part = told[number * each : (number + 1) * each]
             seen, asked = self.question(rng, columns, (kind + number / self.plans) % 1)  # the kinds of a step differ
@@ -130,11 +132,11 @@ class Sampler:
         generated = [c for c in self.generated if c in columns]
         if generated and self.drawn > 0:
             column, part = str(rng.choice(generated)), rng.permutation(rows)[: max(1, int(rows * self.drawn))]
-            seen, ways = self.shown(rng, [c for c in columns if c not in self.talked], column), self.ways[column]
+            seen, ways = self.shown(rng, columns, column), self.ways[column]
             way = str(rng.choice(ways)) if len(ways) > 1 else None
             plans.append(Plan(torch.from_numpy(np.sort(part)), seen, (column,), way))
-        for column in self.talked:
-            if self.talk and column in columns:
+        for column in talked:
+            if self.talk:
                 plans.append(Plan(torch.from_numpy(np.sort(rng.permutation(rows)[: self.talk])), (), (column,)))
         return plans
 
@@ -162,7 +164,7 @@ class Sampler:
             if rng.random() >= BESIDE:
                 wanted = {c for c in wanted if c in self.targets}
             wanted |= hidden
-        may = [c for c in columns if c not in wanted and c not in self.talked]
+        may = [c for c in columns if c not in wanted]
         if kind < self.alone:
             seen = self.one(rng, may, wanted)
         elif kind < self.alone + self.everything:
