@@ -25,7 +25,7 @@ from sensorium.layers.finisher import Finisher
 from sensorium.layers.lines import reference
 from sensorium.layers.memory import Memory, Recalled
 from sensorium.layers.recall import Recall
-from sensorium.modalities import ALL, Cells, Modality
+from sensorium.modalities import Cells, Modality
 from sensorium.talk import Script, script, stands_for
 from sensorium.talk import told as converse
 from sensorium.trunks import Seen, Trunk
@@ -166,7 +166,7 @@ class Network(nn.Module):
             for generator in others:
                 self.add(column, generator)
         self.finishers = nn.ModuleDict()
-        self.recalls = nn.ModuleDict({self.stem_of[shown]: Recall(gist, self.modalities[column].remembered, ALL if getattr(self.stems[self.stem_of[shown]], "laid", 0) else 0)
+        self.recalls = nn.ModuleDict({self.stem_of[shown]: Recall(gist, self.modalities[column].remembered, self.stems[self.stem_of[shown]].kindred)
                                       for column in self.talked_columns for shown in self.looked_up(column)})
         self.seen_mark = nn.Embedding(len(self.columns) + 1, width)
         self.asked_mark = nn.Embedding(len(self.columns) + 1, width)

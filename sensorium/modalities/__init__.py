@@ -211,6 +211,9 @@ def claim_files(profile: Profile, begins: Callable[[bytes], bool], endings: tupl
 class Stem(nn.Module, abc.ABC):
     """A small encoder of one modality."""
 
+    kindred: int = 0
+    """Size of the vectors that ``kin`` gives; 0: it gives none."""
+
     @abc.abstractmethod
     def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Tokens [rows, length, width] and a mask [rows, length], True where a token is present (None: all are)."""
@@ -245,7 +248,7 @@ class Projected(Stem):
         self.norm, self.enter = nn.LayerNorm(features), nn.Linear(features, width)
         self.places = nn.Parameter(torch.randn(places, width) * 0.02)
         self.again, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        self.laid, self.dropout = laid, dropout
+        self.laid, self.dropout, self.kindred = laid, dropout, ALL if laid else 0
         if laid:
             self.register_buffer("middle", torch.zeros(laid * features))
             self.register_buffer("basis", torch.zeros(laid * features, ALL))
