@@ -22,7 +22,7 @@ from sensorium.core.parts import name_of
 from sensorium.generators.autoregressive import draw
 from sensorium.inference import Rows
 from sensorium.layers.precision import autocast
-from sensorium.modalities.conversation import last_said
+from sensorium.modalities.conversation import last_said, messages_of
 from sensorium.network import Network
 from sensorium.talk import lost
 
@@ -100,6 +100,21 @@ def seen_in(messages: Sequence[Any], network: Network) -> tuple[list[Any], dict[
             parts.append({"type": "cell", "column": column})
         result.append({**message, "content": parts})
     return result, cells
+
+
+def to_answer(messages: Any) -> list[Any]:
+    """Messages in any layout as roles with parts, where the assistant is to speak next.
+
+    Raises:
+        UserError: they are in no order, or there is nothing to answer.
+    """
+    try:
+        given = messages_of(messages, False)
+    except BadCell as error:
+        raise UserError(f"The conversation can't be gone on with: {error}.") from error
+    if given[-1][0] not in ("user", "tool"):
+        raise UserError(f"The last message is by '{given[-1][0]}', so there is nothing to answer. End with one by the user.")
+    return given
 
 
 def media(part: Mapping[str, Any], number: int) -> tuple[str, Any] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sensorium.ask import MEASURED, Asker, Question, messages
+from sensorium.ask import MEASURED, Asker, Question
 from sensorium.chat import reply
 from sensorium.data.order import spread
 from sensorium.data.schema import Schema
@@ -21,8 +21,7 @@ ROWS = 512
 
 def examine(network: Network, table: Table, columns: Schema, *, about: str | None = None, of: Sequence[str] = (), seed: int = 0, note: Callable[[str], None] = lambda words: None) -> dict[str, Any]:
     """Shares of right answers: ``exact`` names, ``choice`` among four, ``yes_no`` (the mean over both answers), ``absent`` (what isn't there is denied), and of how many rows ``n``."""
-    shown = list(of) or [c for c in network.columns if c in table.columns and network.modalities[c].media]
-    asker = Asker(table, columns, about, [c for c in shown if c in table.columns])
+    asker = asker_of(network, table, columns, about, of)
     rows = spread(np.array([row for row in range(table.rows) if asker.values[asker.about][row] and any(asker.have[c][row] for c in asker.of)], np.int64), ROWS)
     read = Rows.of(network, table.select(rows), [c for c in network.columns if c not in network.talked_columns])
     asked: list[tuple[int, Question, list[Any]]] = []
@@ -32,9 +31,9 @@ def examine(network: Network, table: Table, columns: Schema, *, about: str | Non
         for kind in MEASURED:
             question = asker.question(kind, row, rng, plain=True)
             if question and there:
-                asked.append((number, question, [("user", [*({"column": c} for c in there), question.text])]))
+                asked.append((number, question, conversation(question, there)))
     note(f"asking {len(asked):,} questions")
-    said = reply(network, read, [number for number, _, _ in asked], [conversation for _, _, conversation in asked], longest=32)
+    said = reply(network, read, [number for number, _, _ in asked], [talk for _, _, talk in asked], longest=32)
     right: dict[str, list[tuple[str, bool]]] = {kind: [] for kind in MEASURED}
     for (_, question, _), answer in zip(asked, said, strict=True):
         right[question.kind].append((question.answer, folded(answer.text) == folded(question.answer)))
@@ -44,16 +43,27 @@ def examine(network: Network, table: Table, columns: Schema, *, about: str | Non
 
 def examples(network: Network, table: Table, columns: Schema, count: int, seed: int = 0) -> list[tuple[int, Question, str]]:
     """Some rows with a question about each and what was answered, to look at."""
-    asker = Asker(table, columns, None, [c for c in network.columns if c in table.columns and network.modalities[c].media])
+    asker = asker_of(network, table, columns)
     rows = spread(np.arange(table.rows), count)
     read, asked = Rows.of(network, table.select(rows), [c for c in network.columns if c not in network.talked_columns]), []
     for number, row in enumerate(rows.tolist()):
         rng = np.random.default_rng([seed, row])
         question, there = asker.question(list(MEASURED)[number % len(MEASURED)], row, rng, plain=True), asker.shown(row, rng)
         if question and there:
-            asked.append((number, question, messages([question], there)[:1]))
-    said = reply(network, read, [number for number, _, _ in asked], [[("user", [{"column": p["column"]} if p["column"] else p["text"] for p in m[0]["content"]])] for _, _, m in asked], longest=32)
+            asked.append((number, question, conversation(question, there)))
+    said = reply(network, read, [number for number, _, _ in asked], [talk for _, _, talk in asked], longest=32)
     return [(int(rows[number]), question, answer.text) for (number, question, _), answer in zip(asked, said, strict=True)]
+
+
+def asker_of(network: Network, table: Table, columns: Schema, about: str | None = None, of: Sequence[str] = ()) -> Asker:
+    """Who asks a network about a table: by default about the media that both have."""
+    shown = list(of) or [c for c in network.columns if network.modalities[c].media]
+    return Asker(table, columns, about, [c for c in shown if c in table.columns])
+
+
+def conversation(question: Question, shown: Sequence[str]) -> list[Any]:
+    """A question as the whole of a conversation, after the cells that it is about."""
+    return [("user", [*({"column": c} for c in shown), question.text])]
 
 
 def balanced(marks: Sequence[tuple[str, bool]]) -> float:

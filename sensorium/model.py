@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError
 
 from sensorium import kept
-from sensorium.chat import Reply, reply, seen_in, talker
-from sensorium.core.errors import BadCell, UserError, unknown
+from sensorium.chat import Reply, reply, seen_in, talker, to_answer
+from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
 from sensorium.core.parts import name_of
 from sensorium.core.settings import check
@@ -29,7 +29,6 @@ from sensorium.inside import check_way
 from sensorium.layers.precision import usable
 from sensorium.misfit import away, of_rows
 from sensorium.modalities import Modality
-from sensorium.modalities.conversation import messages_of
 from sensorium.network import Network, slug
 from sensorium.report import Evaluation
 from sensorium.search.index import Index, Windows
@@ -376,12 +375,7 @@ class Model:
         """The row that a conversation is about, read, and its messages as roles with parts; see ``chat``."""
         talker(self.network)
         cleaned, brought = seen_in(messages, self.network)
-        try:
-            given = messages_of(cleaned, False)
-        except BadCell as error:
-            raise UserError(f"The conversation can't be gone on with: {error}.") from error
-        if given[-1][0] not in ("user", "tool"):
-            raise UserError(f"The last message is by '{given[-1][0]}', so there is nothing to answer. End with one by the user.")
+        given = to_answer(cleaned)
         row = {column: cell for column, cell in {**(cells or {}), **brought}.items() if column in self.columns and cell is not None}
         wanted = [part["column"] for _, parts in given for part in parts if isinstance(part, dict)]
         for column in wanted:

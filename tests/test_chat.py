@@ -28,6 +28,7 @@ from sensorium.chat import reply, weigh, why
 from sensorium.core.errors import UserError
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
+from sensorium.examine import examples
 from sensorium.layers.recall import Recall
 from sensorium.model import Model
 
@@ -95,6 +96,14 @@ def test_it_says_what_it_sees_in_rows_it_never_saw(model: Model) -> None:
     assert said == ["red", "green", "blue"]
     results = model.examine(shown_table(200, seed=7), split="test")
     assert results["n"] >= 30 and results["exact"] > 0.8
+
+
+def test_some_answers_are_there_to_look_at(model: Model) -> None:
+    part = Table.open(shown_table(40, seed=7))
+    found = examples(model.network, part, infer(part), 8)
+    assert 4 <= len(found) <= 8 and {question.kind for _, question, _ in found} <= {"name", "choice", "yes_no", "absent"}
+    colours = part.take(range(part.rows), ["colour"]).column("colour").to_pylist()
+    assert all(answer == question.answer == colours[row] for row, question, answer in found if question.kind == "name")
 
 
 def test_pictures_come_in_messages_in_every_form(model: Model, tmp_path: Path) -> None:

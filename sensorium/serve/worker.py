@@ -151,15 +151,9 @@ class Desk:
         """How the assistant goes on with a conversation about each job's one row; ``messages`` as roles with parts."""
         import torch
 
-        from sensorium.chat import reply
-        from sensorium.modalities.conversation import messages_of
+        from sensorium.chat import reply, to_answer
 
-        try:
-            given = messages_of(messages, False)
-        except BadCell as error:
-            raise UserError(f"The conversation can't be gone on with: {error}.") from error
-        if given[-1][0] not in ("user", "tool"):
-            raise UserError(f"The last message is by '{given[-1][0]}', so there is nothing to answer.")
+        given = to_answer(messages)
         rows, drawn = self.rows(jobs), torch.Generator().manual_seed(secrets.randbelow(2**31) if seed is None else seed)
         said = reply(self.model.network, rows, list(range(len(jobs))), [given] * len(jobs), longest=tokens, temperature=temperature, top_p=top_p, generator=drawn)
         return [{"text": one.text, "tokens": one.prompt, "said": one.tokens, "ended": one.ended} for one in said]
