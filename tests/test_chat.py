@@ -218,6 +218,12 @@ def test_a_conversation_of_words_alone_is_answered_by_the_language_model_as_it_w
     assert weigh(model.network, rows, [0], [talk]) == pytest.approx(before, abs=1e-5)
 
 
+def test_conversations_about_a_column_that_is_not_there_are_refused_before_training(folder: Path, talks: pa.Table, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="conversations in 'conversation' refer to: 'picture'"):
+        Model.fit(talks.drop_columns(["picture"]), out=tmp_path / "run", epochs=1, settings=[s for s in TALKING if "picture" not in s] + ["trunk=causal_lm", f"trunk.path={twin('llama', folder)}"])
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_conversations_without_a_language_model_are_refused_before_any_work(talks: pa.Table, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"trunk=causal_lm .*column\.conversation\.kind=out"):
         Model.fit(talks, out=tmp_path / "run", epochs=1, settings=TALKING)

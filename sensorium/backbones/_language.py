@@ -29,7 +29,7 @@ class Language:
     """The tokenizer of a causal language model and the place of its weights.
 
     Attributes:
-        folder: where it lies; sha256: of all its files. end: the id after which an answer is over. vocabulary: how many ids its model knows.
+        folder: where it lies; sha256: of all its files. words, plain: its tokenizer, with control tokens and without; end: the id after which an answer is over.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sensorium.core.errors import UserError, unknown
-from sensorium.core.parts import find, names
+from sensorium.core.parts import find, name_of, names
 from sensorium.core.settings import at_least, build, check
 from sensorium.core.types import Tokens
 from sensorium.data.sample import Sampler
@@ -173,6 +173,18 @@ def check_conversations(modalities: Mapping[str, Modality], settings: Mapping[st
     for column, modality in modalities.items():
         if modality.talks and not trunk_of(settings).talks:
             raise UserError(f"Column '{column}' holds conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave the column out: column.{column}.kind=out")
+
+
+def check_referred(modalities: Mapping[str, Modality]) -> None:
+    """Refuse conversations that refer to what the table hasn't.
+
+    Raises:
+        UserError: a column, or a kind of column, that isn't there.
+    """
+    known = {*modalities, *map(name_of, modalities.values())}
+    for column, modality in modalities.items():
+        for name in sorted(modality.referred - known) if modality.talks else ():
+            raise unknown(f"column that conversations in '{column}' refer to:", name, [c for c, m in modalities.items() if not m.talks])
 
 
 def trunk_of(settings: Mapping[str, Any]) -> type[Trunk]:

@@ -41,6 +41,7 @@ from sensorium.train.build import (
     Data,
     able_to_generate,
     check_conversations,
+    check_referred,
     check_settings,
     generated,
     make_modalities,
@@ -146,6 +147,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
 
     with shown.bar("Reading cells", opened.rows) as done:
         prepared = prepare(opened, modalities, divided, store, quarantine, workers=data.workers, done=done)
+    check_referred(modalities)
     splits.save(folder / "splits.parquet")
     if not len(prepared.rows.get("train", ())):
         raise UserError(f"No row of '{opened.name}' is left for training. Rows by part of the split: {splits.counts()}; "
