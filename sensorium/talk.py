@@ -12,12 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from sensorium.layers.lines import ALONE, Lines
-
-CHUNK = 1 << 24
-"""Logits held at a time; more are computed in pieces and again in the backward pass."""
+from sensorium.layers.pieces import CHUNK, in_pieces
 
 
 class Part(Protocol):
@@ -109,15 +106,8 @@ def lost(trunk: Any, made: Script) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def cross_entropy(trunk: Any, hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Of each token [n], in pieces, so that memory doesn't grow with tokens times words."""
-    size = max(1, CHUNK // trunk.vocabulary)
-
-    def some(hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(trunk.logits(hidden), wanted, reduction="none")
-
-    if len(wanted) <= size or not torch.is_grad_enabled():
-        return torch.cat([some(h, w) for h, w in zip(hidden.split(size), wanted.split(size), strict=True)]) if len(wanted) else hidden.sum(1)
-    return torch.cat([checkpoint(some, h, w, use_reentrant=False) for h, w in zip(hidden.split(size), wanted.split(size), strict=True)])
+    """Of each token [n]."""
+    return in_pieces(lambda h, w: F.cross_entropy(trunk.logits(h), w, reduction="none"), hidden, wanted, max(1, CHUNK // trunk.vocabulary))
 
 
 def stands_for(names: Sequence[str], kinds: Mapping[str, str], referred: Mapping[int, str]) -> dict[int, str]:

@@ -8,16 +8,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
+from sensorium.layers.pieces import CHUNK, in_pieces
 from sensorium.layers.shapes import places
 
 PAD = 0
-CHUNK = 1 << 24
-"""Logits held at a time; more are computed in pieces and again in the backward pass."""
 FEW = 256
 """Ids among which those are sought first that make up ``top_p``."""
 
@@ -77,11 +75,7 @@ class Autoregressive(Generator):
         at, count = places(real)
         chosen, wanted = hidden.flatten(0, 1)[at], target.flatten()[at].clamp(min=1)
         size = max(1, CHUNK // self.said.vocabulary)
-        if len(wanted) <= size:
-            each = self._cross_entropy(chosen, wanted)
-        else:
-            each = torch.cat([checkpoint(self._cross_entropy, h, t, use_reentrant=False)
-                              for h, t in zip(chosen.split(size), wanted.split(size), strict=True)])
+        each = in_pieces(self._cross_entropy, chosen, wanted, size)
         row = at[:count] // target.shape[1]
         return each.new_zeros(len(target)).index_add(0, row, each[:count]) / real.sum(1).clamp_min(1)
 

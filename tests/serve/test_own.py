@@ -90,7 +90,7 @@ def test_explanations_add_up_and_name_the_nearest_rows(served: Served) -> None:
 def test_columns_and_their_ways_are_told(served: Served) -> None:
     status, said, _ = served.ask("GET", "/columns")
     assert status == 200 and said["columns"]["picture"] | {"tokens": 0} == {
-        "kind": "image", "media": True, "asked": True, "drawn": True, "searched": True, "generators": ["flow"], "ending": ".png", "classes": [], "tokens": 0}
+        "kind": "image", "media": True, "talks": False, "asked": True, "drawn": True, "searched": True, "generators": ["flow"], "ending": ".png", "classes": [], "tokens": 0}
     assert said["index"]["rows"] == 40 and said["table"]["rows"] == 40 and said["columns"]["colour"]["classes"] == ["red", "blue", "green"]
 
 
