@@ -1,6 +1,8 @@
 # `make demo` and `make test` do everything on a fresh machine with Python >= 3.11; each builds what it needs.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+# A test takes one core; the tests of a file share what they made ready.
+AT_ONCE := -n logical --dist loadfile
 
 .PHONY: demo demo-pretrained demo-chat test slow browser benchmarks lock clean
 
@@ -16,10 +18,10 @@ demo-chat: .venv/chat
 test: .venv/ready
 	$(BIN)/ruff check sensorium tests benchmarks
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest $(AT_ONCE)
 
 slow: .venv/ready
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow $(AT_ONCE)
 
 browser: .venv/ready
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { echo "Chromium was not found. Install it: apt-get install chromium"; exit 2; }

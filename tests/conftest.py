@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # sums in another order are other numbers: the same on every machine
+os.environ["OMP_NUM_THREADS"] = "1"  # sums in another order are other numbers; and as many tests run at once as there are cores
 os.environ["SENSORIUM_CACHE"] = tempfile.mkdtemp(prefix="sensorium-features-")  # nothing of the user's, nor left in their place
 
 import numpy as np
@@ -20,6 +20,8 @@ import pytest
 import soundfile
 import torch
 from PIL import Image, ImageDraw
+
+torch.set_num_threads(1)
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 220)}
 SHAPES = ("circle", "square", "bar")
@@ -191,15 +193,6 @@ def known_settings(table: Any) -> list[str]:
     """The tiny settings, without those of columns that a table hasn't."""
     columns = set(getattr(table, "column_names", None) or getattr(table, "columns", None) or tiny_cells(1))
     return [s for s in TINY if not s.startswith("column.") or s.split(".")[1] in columns]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    """Sums in the same order in every test."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def flip(path: Path, place: int) -> None:
