@@ -1,4 +1,4 @@
-"""The contract of a backbone: a pretrained encoder that stays as it is, whose features are what a column's cells say.
+"""The contract of a backbone: a pretrained encoder, whose features are what a column's cells say.
 
 It knows folders, arrays and its own library, nothing of columns. Weights are safetensors and code is the library's own: a folder that brings code is refused.
 """
@@ -11,12 +11,13 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from sensorium.backbones._kept import Kept
@@ -44,16 +45,17 @@ HALF = 65_000.0
 
 
 class Backbone(abc.ABC):
-    """A frozen encoder of pictures, texts or sounds.
+    """An encoder of pictures, texts or sounds: as it is, or with a model that was begun with its own and is learned further.
 
     Args:
         folder: with ``config.json`` and safetensors. kind: of the cells.
 
     Attributes:
-        name: what it is called where it comes from. width: size of a feature vector. size: side of a picture in pixels; rate: samples a second of a sound.
+        name: what it is called where it comes from. model: as it is, without gradients. width: size of a feature vector. size: side of a picture in pixels; rate: samples a second of a sound.
         sha256: of all that features depend on: weights, configuration, preprocessing.
     """
 
+    model: nn.Module
     width: int
     size: int = 0
     rate: int = 0
@@ -69,12 +71,25 @@ class Backbone(abc.ABC):
         raise NotImplementedError(type(self).__name__)
 
     @abc.abstractmethod
-    def encode(self, cells: Sequence[Any]) -> list[np.ndarray]:
-        """Features float32 [tokens, width] of each cell, the first one of all of it.
+    def batch(self, cells: Sequence[Any]) -> dict[str, torch.Tensor]:
+        """Cells as tensors whose first dimension are the cells.
 
         Args:
-            cells: what ``picture`` made; texts; or samples float32 [n] at ``rate``.
+            cells: what ``picture`` made, which becomes ``pixels`` uint8 [n, 3, size, size]; texts; or samples float32 [n] at ``rate``.
         """
+
+    @abc.abstractmethod
+    def tokens(self, batch: Mapping[str, torch.Tensor], model: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Features [n, tokens, width] of each cell, the first one of all of it, by a model with the encoder's own layers, and which are there [n, tokens]
+        (None: all are). Gradients pass."""
+
+    @torch.inference_mode()
+    def encode(self, cells: Sequence[Any]) -> list[np.ndarray]:
+        """Features float32 [tokens, width] of each cell, by the encoder as it is; see ``batch``."""
+        where = next(self.model.parameters()).device
+        found, there = self.tokens({key: value.to(where) for key, value in self.batch(cells).items()}, self.model)
+        whole = found.float().cpu().numpy()
+        return list(whole) if there is None else [tokens[mask] for tokens, mask in zip(whole, there.cpu().numpy(), strict=True)]
 
 
 def features(backbone: Backbone, cells: Sequence[Any], keep: bool = True) -> list[np.ndarray]:
@@ -103,11 +118,11 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def whole_and_grid(whole: torch.Tensor, maps: torch.Tensor, most: int = GRID) -> list[np.ndarray]:
-    """Features of all of each picture [n, width] and its maps [n, width, h, w] as tokens [1 + side², width]; a side is ``most`` or, where maps are smaller, theirs."""
+def whole_and_grid(whole: torch.Tensor, maps: torch.Tensor, most: int = GRID) -> torch.Tensor:
+    """Features of all of each picture [n, width] and its maps [n, width, h, w] as tokens [n, 1 + side², width]; a side is ``most`` or, where maps are smaller, theirs."""
     side = min(most, *maps.shape[2:])
     grid = F.adaptive_avg_pool2d(maps.float(), side).flatten(2).transpose(1, 2)
-    return list(torch.cat([whole.float().unsqueeze(1), grid], 1).cpu().numpy())
+    return torch.cat([whole.float().unsqueeze(1), grid], 1)
 
 
 def as_maps(tokens: torch.Tensor, prefix: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Timm(Backbone):
         known = {key: value for key, value in {"num_classes": config.get("num_classes"), **config.get("model_args", {})}.items() if key in SETTINGS and value is not None}
         self.model = timm.create_model(config["architecture"], pretrained=False, **known).eval()
         self.model.load_state_dict(load_file(folder / "model.safetensors"))
+        self.model.reset_classifier(0)
         self.model.requires_grad_(False).to(device())
         data = resolve_model_data_config(self.model, pretrained_cfg={**self.model.pretrained_cfg, **config.get("pretrained_cfg", {})})
         self.cut = list(itertools.takewhile(lambda step: "ToTensor" not in type(step).__name__, create_transform(**data, is_training=False).transforms))
@@ -49,28 +50,29 @@ class Timm(Backbone):
             image = step(image)
         return np.array(image)
 
-    @torch.inference_mode()
-    def encode(self, cells: Sequence[Any]) -> list[np.ndarray]:
+    def batch(self, cells: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        return {"pixels": torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2)}
+
+    def tokens(self, batch: Mapping[str, torch.Tensor], model: Any) -> tuple[torch.Tensor, None]:
         """Beside what the model says at its end what it saw before: lines and corners, by which drawings are known that its classes never were.
 
         Each level is as loud as the others, whatever its width: of a mean square of 1 in all, over each cell's own numbers.
         """
-        where = next(self.model.parameters()).device
-        x = torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2).float() / 255
-        x = ((x - self.mean) / self.std).to(where)
+        pixels = batch["pixels"]
+        x = (pixels.float() / 255 - self.mean.to(pixels.device)) / self.std.to(pixels.device)
         if self.levels:
-            found, before = self.model.forward_intermediates(x, indices=self.levels, output_fmt="NCHW", norm=True)
+            found, before = model.forward_intermediates(x, indices=self.levels, output_fmt="NCHW", norm=True)
         else:
-            found, before = self.model.forward_features(x), []
+            found, before = model.forward_features(x), []
         if found.ndim == 4 and found.shape[1] != self.model.num_features:  # channels last
             found = found.permute(0, 3, 1, 2)
         prefix = 0 if found.ndim == 4 else getattr(self.model, "num_prefix_tokens", 0)
         maps = found if found.ndim == 4 else as_maps(found, prefix)
         whole = found[:, 0] if prefix else maps.mean((2, 3))
         levels = [whole_and_grid(level.mean((2, 3)), level, min(GRID, *maps.shape[2:])) for level in before]
-        return [np.concatenate([scaled(level, self.width / len(parts) / level.shape[1]) for level in parts], 1) for parts in zip(whole_and_grid(whole, maps), *levels, strict=True)]
+        return torch.cat([scaled(level, self.width / (1 + len(levels)) / level.shape[2]) for level in (whole_and_grid(whole, maps), *levels)], 2), None
 
 
-def scaled(tokens: np.ndarray, square: float) -> np.ndarray:
-    """Tokens [n, width] of one cell with this mean square."""
-    return tokens * np.sqrt(square / (np.square(tokens).mean() + 1e-6))
+def scaled(tokens: torch.Tensor, square: float) -> torch.Tensor:
+    """Tokens [n, tokens, width], those of each cell with this mean square."""
+    return tokens * torch.sqrt(square / (tokens.square().mean((1, 2), keepdim=True) + 1e-6))

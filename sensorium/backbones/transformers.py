@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from torch import nn
 from torch.nn import functional as F
 
 from sensorium.backbones import MOMENTS, WORDS, Backbone, as_maps, device, whole_and_grid
@@ -46,6 +47,7 @@ class Transformers(Backbone):
             known = self.model.get_input_embeddings().num_embeddings
             if len(self.tokenizer) > known:
                 raise UserError(f"The tokenizer in '{folder}' has {len(self.tokenizer)} tokens, the model {known}: they don't belong together. Fetch both anew.")
+            self.full = self.model.config.model_type.startswith("siglip")  # says what a text is at its last place, after padding that it sees
             self.longest = min(LONGEST, self.tokenizer.model_max_length, int(getattr(self.model.config, "max_position_embeddings", LONGEST)))
         elif kind == "image":
             self.processor = transformers.AutoImageProcessor.from_pretrained(folder, **own)
@@ -54,46 +56,54 @@ class Transformers(Backbone):
         else:
             self.processor = transformers.AutoFeatureExtractor.from_pretrained(folder, **own)
             self.rate = int(self.processor.sampling_rate)
+            self.hears = self.processor.model_input_names[0]
 
     def picture(self, pixels: np.ndarray) -> np.ndarray:
         cut = self.processor(images=[pixels], do_rescale=False, do_normalize=False, return_tensors="pt", input_data_format="channels_last")["pixel_values"][0]
         return cut.permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
 
-    @torch.inference_mode()
-    def encode(self, cells: Sequence[Any]) -> list[np.ndarray]:
-        return getattr(self, f"encode_{self.kind}")(cells, next(self.model.parameters()).device)
+    def batch(self, cells: Sequence[Any]) -> dict[str, torch.Tensor]:
+        if self.kind == "image":
+            return {"pixels": torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2)}
+        if self.kind == "text":
+            given = self.tokenizer(list(cells), padding="max_length" if self.full else True, truncation=True, max_length=self.longest, return_tensors="pt", return_attention_mask=True)
+            return {key: given[key] for key in ("input_ids", "token_type_ids", "attention_mask") if key in given}
+        heard = [torch.from_numpy(np.asarray(self.processor(wave, sampling_rate=self.rate, return_tensors="np")[self.hears][0])) for wave in cells]
+        return {"heard": nn.utils.rnn.pad_sequence(heard, batch_first=True), "heard_length": torch.tensor([len(one) for one in heard]), "samples": torch.tensor([len(wave) for wave in cells])}
 
-    def encode_image(self, cells: Sequence[np.ndarray], where: torch.device) -> list[np.ndarray]:
-        x = torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2).float() * getattr(self.processor, "rescale_factor", 1 / 255)
-        x = (x - self.mean) / self.std if self.processor.do_normalize else x
-        found = self.model(pixel_values=x.to(where))
+    def tokens(self, batch: Mapping[str, torch.Tensor], model: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return getattr(self, f"{self.kind}_tokens")(batch, model)
+
+    def image_tokens(self, batch: Mapping[str, torch.Tensor], model: Any) -> tuple[torch.Tensor, None]:
+        x = batch["pixels"].float() * getattr(self.processor, "rescale_factor", 1 / 255)
+        x = (x - self.mean.to(x.device)) / self.std.to(x.device) if self.processor.do_normalize else x
+        found = model(pixel_values=x)
         hidden = found.last_hidden_state
         if hidden.ndim == 4:
-            return whole_and_grid(hidden.mean((2, 3)), hidden)
+            return whole_and_grid(hidden.mean((2, 3)), hidden), None
         prefix = hidden.shape[1] - int(hidden.shape[1] ** 0.5) ** 2
         pooled = found.pooler_output if self.both else hidden[:, 0] if prefix else hidden.mean(1)
-        return whole_and_grid(pooled, as_maps(hidden, prefix))
+        return whole_and_grid(pooled, as_maps(hidden, prefix)), None
 
-    def encode_text(self, cells: Sequence[str], where: torch.device) -> list[np.ndarray]:
-        full = self.model.config.model_type.startswith("siglip")  # says what a text is at its last place, after padding that it sees
-        given = self.tokenizer(list(cells), padding="max_length" if full else True, truncation=True, max_length=self.longest, return_tensors="pt", return_attention_mask=True).to(where)
-        found = self.model(**{key: value for key, value in given.items() if key in ("input_ids", "token_type_ids") or (key == "attention_mask" and not full)})
-        hidden, there = found.last_hidden_state.float(), given["attention_mask"].unsqueeze(-1)
-        pooled = found.pooler_output.float() if self.both else (hidden * there).sum(1) / there.sum(1)
-        lengths = there.sum((1, 2)).tolist()
-        return [torch.cat([pooled[row : row + 1], hidden[row][there[row, :, 0] > 0][: min(WORDS, length)]]).cpu().numpy() for row, length in enumerate(lengths)]
+    def text_tokens(self, batch: Mapping[str, torch.Tensor], model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        found = model(**{key: value for key, value in batch.items() if key in ("input_ids", "token_type_ids") or (key == "attention_mask" and not self.full)})
+        hidden, there = found.last_hidden_state.float(), batch["attention_mask"] > 0
+        pooled = found.pooler_output.float() if self.both else (hidden * there.unsqueeze(-1)).sum(1) / there.sum(1, keepdim=True)
+        order = (~there).to(torch.int8).argsort(dim=1, stable=True)[:, :WORDS]  # those that are there first
+        hidden = hidden.gather(1, order.unsqueeze(-1).expand(-1, -1, hidden.shape[2]))
+        return torch.cat([pooled.unsqueeze(1), hidden], 1), torch.cat([there.new_ones(len(there), 1), there.gather(1, order)], 1)
 
-    def encode_audio(self, cells: Sequence[np.ndarray], where: torch.device) -> list[np.ndarray]:
+    def audio_tokens(self, batch: Mapping[str, torch.Tensor], model: Any) -> tuple[torch.Tensor, torch.Tensor]:
         result = []
-        for wave in cells:  # one by one: some of these encoders hear padding
-            given = self.processor(wave, sampling_rate=self.rate, return_tensors="pt")
-            key = "input_features" if "input_features" in given else "input_values"
-            hidden = self.model(given[key].to(where)).last_hidden_state[0].float()
+        for heard, length, samples in zip(batch["heard"], batch["heard_length"].tolist(), batch["samples"].tolist(), strict=True):  # one by one: some of these encoders hear padding
+            hidden = model(heard[:length].unsqueeze(0)).last_hidden_state[0].float()
             if self.written:  # of its thirty seconds those that are sound
-                hidden = hidden[: max(1, round(hidden.shape[0] * min(1.0, len(wave) / self.rate / self.processor.chunk_length)))]
+                hidden = hidden[: max(1, round(hidden.shape[0] * min(1.0, samples / self.rate / self.processor.chunk_length)))]
             moments = F.adaptive_avg_pool1d(hidden.T.unsqueeze(0), min(MOMENTS, len(hidden)))[0].T
-            result.append(torch.cat([hidden.mean(0, keepdim=True), moments]).cpu().numpy())
-        return result
+            result.append(torch.cat([hidden.mean(0, keepdim=True), moments]))
+        whole = nn.utils.rnn.pad_sequence(result, batch_first=True)
+        lengths = torch.tensor([len(one) for one in result], device=whole.device)
+        return whole, torch.arange(whole.shape[1], device=whole.device) < lengths.unsqueeze(1)
 
 
 @contextlib.contextmanager

@@ -60,6 +60,7 @@ def fit(
                                                       "where there is time (30 minutes on a CPU, 5 on a GPU).")] = None,
     generator: Annotated[str | None, typer.Option(help="How: flow (default), vae, gan or codes; several joined by commas are learned beside one "
                                                        "another.")] = None,
+    tune: Annotated[str | None, typer.Option(help="What of pretrained models is learned further: frozen, lora, dora, rslora, bias, last:N or full.")] = None,
     max_bad: MaxBad = None,
     tracker: Annotated[list[str] | None, typer.Option(help="tensorboard (default), wandb, mlflow or none.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")] = None,
@@ -75,6 +76,10 @@ def fit(
         given = merge(given, {"sample": {"generate": "" if generate == "none" else generate}})
     if generator is not None:
         given = merge(given, {"sample": {"generator": generator}})
+    if tune is not None:
+        from sensorium.backbones._tuned import everywhere
+
+        given = everywhere(given, tune)
     if tracker:
         given = merge(given, {"trackers": {"": ",".join(tracker)}})
     model = Model.fit(table, out=out, target=target or [], minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=given,

@@ -10,6 +10,7 @@ column; ``state`` and ``load_state`` carry what ``learn`` found (JSON only).
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -18,11 +19,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.backbones import Backbone, features
+from sensorium.backbones import AT_ONCE, Backbone, Kind, features, open_backbone
+from sensorium.backbones._tuned import Tuning
 from sensorium.core.errors import BadCell
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.conv import working_dtype
 from sensorium.layers.finisher import Finisher
+from sensorium.layers.held import Held
 from sensorium.layers.shapes import recurring
 
 ALL, LEAST, SHRUNK = 384, 64, 0.1
@@ -46,6 +49,8 @@ class Modality(abc.ABC):
     """Cells are conversations, which refer to other cells of their rows: they are asked of a trunk that talks, and never seen."""
     encoder: Backbone | None = None
     """The pretrained encoder whose features stand for the cells (``column.NAME.backbone``)."""
+    tuning: Tuning | None = None
+    """How it is learned further (``column.NAME.tune``). None: it stays as it is, so that its features of a cell are computed once, not in each step."""
     finished_by: Finisher | None = None
     """What finishes drawn cells, once that was learned."""
 
@@ -64,6 +69,12 @@ class Modality(abc.ABC):
             BadCell: the cell can't be read; the reason is shown to the user.
         """
 
+    def stand_on(self, backbone: str, kind: Kind, tune: str, rank: int, rate: float) -> Backbone:
+        """Let the features of a pretrained encoder stand for the cells; see ``Tuning`` for how it is learned further."""
+        tuning = Tuning(tune, rank, rate=rate, where="column.NAME")
+        self.encoder, self.tuning = open_backbone(backbone, kind), None if tuning.kind == "frozen" else tuning
+        return self.encoder
+
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         """Take statistics from a sample of read training cells (vocabulary, mean, quantiles)."""
 
@@ -74,18 +85,18 @@ class Modality(abc.ABC):
             modality.learn(cells)
 
     def prepare(self, read: np.ndarray) -> np.ndarray:
-        """A read cell to what training consumes, once statistics are known (words to ids). Default: as it is, or the features that the encoder gives, float16
-        [tokens, width].
+        """A read cell to what training consumes, once statistics are known (words to ids). Default: as it is, or the features that an encoder
+        gives that stays as it is, float16 [tokens, width].
 
         Raises:
             BadCell: it can't be.
         """
-        return read if self.encoder is None else features(self.encoder, [read])[0]
+        return read if self.encoder is None or self.tuning is not None else features(self.encoder, [read])[0]
 
     def prepare_all(self, cells: Sequence[np.ndarray], keep: bool = True) -> list[np.ndarray | BadCell]:
         """``prepare`` of several cells, those that can't be prepared as their reason; an encoder sees them together, and what it says of cells that won't
         come again isn't to be kept."""
-        if self.encoder is not None:
+        if self.encoder is not None and self.tuning is None:
             return list(features(self.encoder, cells, keep))
         result: list[np.ndarray | BadCell] = []
         for cell in cells:
@@ -98,7 +109,7 @@ class Modality(abc.ABC):
     @property
     def prepares(self) -> bool:
         """Whether prepared cells are other than read ones."""
-        return self.encoder is not None or type(self).prepare is not Modality.prepare
+        return (self.encoder is not None and self.tuning is None) or type(self).prepare is not Modality.prepare
 
     @abc.abstractmethod
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
@@ -235,6 +246,16 @@ def collate_features(cells: Sequence[np.ndarray]) -> Cells:
     return {"features": torch.from_numpy(whole), "there": torch.from_numpy(np.arange(longest) < np.array([len(cell) for cell in cells])[:, None])}
 
 
+def encoded(encoder: Backbone, tuning: Tuning | None, cells: Sequence[Any]) -> Cells:
+    """Collated cells of a column that stands on an encoder: what was computed of them, or what the encoder takes."""
+    return collate_features(cells) if tuning is None else encoder.batch(cells)
+
+
+def standing(width: int, encoder: Backbone, tuning: Tuning | None, places: int, dropout: float, laid: int = 0) -> Stem:
+    """The stem of a column that stands on an encoder; see ``Projected``."""
+    return Projected(width, encoder.width, places, dropout, laid) if tuning is None else Tuned(encoder, tuning, width, places, dropout, laid)
+
+
 class Projected(Stem):
     """Features of a pretrained encoder, normalised, brought to the trunk's width, with a place each and one more look that starts as no change.
 
@@ -299,3 +320,34 @@ class Projected(Stem):
         else:
             turn = torch.diag(1 / deviations.clamp(min=1e-6))
         self.basis[:, :size] = directions @ turn
+
+
+class Tuned(Held, Projected):
+    """An encoder that is learned further, and what is made of its features."""
+
+    def __init__(self, encoder: Backbone, tuning: Tuning, width: int, places: int, dropout: float, laid: int = 0) -> None:
+        super().__init__(width, encoder.width, places, dropout, laid)
+        self.encoder = [encoder]
+        self.hold(tuning.of(copy.deepcopy(encoder.model)), tuning.relative, steady=True)
+
+    def features(self, cells: Cells) -> Cells:
+        """What the encoder takes to its features as they are now; features as they are."""
+        if "features" in cells:
+            return cells
+        found, there = self.encoder[0].tokens(cells, self.held[0])
+        there = torch.ones(found.shape[:2], dtype=torch.bool, device=found.device) if there is None else there
+        more = recurring(found.shape[1]) - found.shape[1]
+        return {"features": F.pad(found * there.unsqueeze(2), (0, 0, 0, more)), "there": F.pad(there, (0, more))}
+
+    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().forward(self.features(cells))
+
+    @torch.no_grad()
+    def kin(self, cells: Cells) -> torch.Tensor | None:
+        return super().kin(self.features(cells)) if self.laid else None
+
+    @torch.no_grad()
+    def begin(self, cells: Cells, things: torch.Tensor | None = None) -> None:
+        count = len(next(iter(cells.values())))
+        parts = [self.features({key: value[at : at + AT_ONCE] for key, value in cells.items()}) for at in range(0, count, AT_ONCE)] if self.laid else []
+        super().begin({"features": torch.cat([part["features"].float() for part in parts])} if parts else {"features": self.places[:0]}, things)

@@ -16,14 +16,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.backbones import MOMENTS, open_backbone
+from sensorium.backbones import MOMENTS
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.conv import Conv, Ragged, present, sinusoid, working_dtype
 from sensorium.layers.mel import from_log_mel, log_mel, resample
 from sensorium.layers.shapes import recurring
 from sensorium.layers.vocoder import Vocoder
-from sensorium.modalities import Cells, Modality, Projected, Stem, claim_files, collate_features
+from sensorium.modalities import Cells, Modality, Stem, claim_files, encoded, standing
 
 ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
 
@@ -55,6 +55,8 @@ class Audio(Modality):
         masks: stretches of time and of frequency blanked in training, of each kind (SpecAugment, arXiv 1904.08779).
         backbone: a pretrained encoder of sounds whose features stand for the cells: a folder, or OWNER/NAME@REVISION on the hub. It says the rate; such a
             column is seen and not drawn. dropout: share of its features that training leaves out.
+        tune: frozen, lora, dora, rslora, bias, last:N or full: what of the backbone is learned further, with the model; but for frozen, cells go through it in every
+            step. rank: of low-rank updates. tune_rate: its learning rate, relative to ``train.lr``; 0: as suits ``tune``.
     """
 
     media: ClassVar[bool] = True
@@ -77,11 +79,13 @@ class Audio(Modality):
         noise: float = 0.5,
         masks: int = 2,
         backbone: str = "",
+        tune: str = "frozen",
+        rank: int = 16,
+        tune_rate: float = 0.0,
         dropout: float = 0.1,
     ) -> None:
         if backbone:
-            self.encoder = open_backbone(backbone, "audio")
-            rate = self.encoder.rate
+            rate = self.stand_on(backbone, "audio", tune, rank, tune_rate).rate
         if mels < 8 or mels % 8:
             raise UserError(f"mels is a multiple of 8, not {mels}. Try {max(8, round(mels / 8) * 8)}.")
         if not SLOWEST <= rate <= FASTEST:
@@ -136,7 +140,7 @@ class Audio(Modality):
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``mel`` float32 [n, frames, mels], padded with silence to a multiple of 16 frames; ``length`` int64 [n]; with a backbone ``features`` and which are ``there``."""
         if self.encoder is not None:
-            return collate_features(cells)
+            return encoded(self.encoder, self.tuning, cells)
         lengths = [len(cell) for cell in cells]
         mel = np.full((len(cells), whole(max(lengths)), self.mels), SILENCE, np.float32)
         for row, cell in zip(mel, cells, strict=True):
@@ -149,7 +153,7 @@ class Audio(Modality):
         A change of pitch, or of the length of the speaker's vocal tract, is a shift along the mel axis where that is
         logarithmic. Features stay as they are.
         """
-        if self.encoder is not None:
+        if "mel" not in cells:
             return cells
         mel, length = cells["mel"], cells["length"]
         n, frames, mels = mel.shape
@@ -203,7 +207,7 @@ class Audio(Modality):
     def stem(self, width: int) -> Stem:
         """One token for every 16 frames; with a backbone one for all of the sound and up to 16 for its moments."""
         if self.encoder is not None:
-            return Projected(width, self.encoder.width, recurring(1 + MOMENTS), self.dropout)
+            return standing(width, self.encoder, self.tuning, recurring(1 + MOMENTS), self.dropout)
         return Spectral(width, self.mels, self.norm)
 
     def tokens(self) -> Tokens | None:

@@ -18,7 +18,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.backbones import GRID as GRID_TOKENS
-from sensorium.backbones import open_backbone
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.attention import heads_of
@@ -26,7 +25,7 @@ from sensorium.layers.block import Block
 from sensorium.layers.conv import Conv, Norm, working_dtype
 from sensorium.layers.pixels import ENDINGS, colour_mix, colours, is_image, png, psnr, side_of, square
 from sensorium.layers.shapes import recurring
-from sensorium.modalities import Cells, Modality, Projected, Stem, claim_files, collate_features
+from sensorium.modalities import Cells, Modality, Stem, claim_files, encoded, standing
 
 SIZE = 48
 """Side of a picture, unless it is said."""
@@ -67,6 +66,8 @@ class Image(Modality):
             pictures of one hand have in common then says little (Li et al. 2022, arXiv 2202.03958).
         backbone: a pretrained encoder of pictures whose features stand for the cells: a folder, or OWNER/NAME@REVISION on the hub. It says the size
             and how pictures are cut; such a column is seen and not drawn. dropout: share of its features that training leaves out.
+        tune: frozen, lora, dora, rslora, bias, last:N or full: what of the backbone is learned further, with the model; but for frozen, cells go through it in every
+            step. rank: of low-rank updates. tune_rate: its learning rate, relative to ``train.lr``; 0: as suits ``tune``.
     """
 
     media: ClassVar[bool] = True
@@ -96,10 +97,12 @@ class Image(Modality):
         restyle: float = 0.0,
         backbone: str = "",
         dropout: float = 0.1,
+        tune: str = "frozen",
+        rank: int = 16,
+        tune_rate: float = 0.0,
     ) -> None:
         if backbone:
-            self.encoder = open_backbone(backbone, "image")
-            size = self.encoder.size
+            size = self.stand_on(backbone, "image", tune, rank, tune_rate).size
             patch = size if size % patch else patch
         if size < 16 or (size % 16 and not backbone):
             raise UserError(f"An image's size is a multiple of 16, not {size}. Try {max(16, round(size / 16) * 16)}.")
@@ -141,14 +144,14 @@ class Image(Modality):
         return result
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
-        """``pixels`` uint8 [n, 3, size, size], channels last in memory; with a backbone ``features`` and which are ``there``."""
+        """``pixels`` uint8 [n, 3, size, size], channels last in memory; with a backbone that stays as it is ``features`` and which are ``there``."""
         if self.encoder is not None:
-            return collate_features(cells)
+            return encoded(self.encoder, self.tuning, cells)
         return {"pixels": torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2)}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
         """Each picture turned, scaled, shifted, bent and recoloured, in one pass of bilinear sampling over the batch; features stay as they are."""
-        if self.encoder is not None:
+        if "pixels" not in cells:
             return cells
         pixels = cells["pixels"]
         n, _, h, w = pixels.shape
@@ -192,7 +195,7 @@ class Image(Modality):
     def stem(self, width: int) -> Stem:
         """(size / 16)² tokens from "conv", (size / patch)² from "patches"; with a backbone one for all of the picture and 3² for its parts."""
         if self.encoder is not None:
-            return Projected(width, self.encoder.width, recurring(1 + GRID_TOKENS**2), self.dropout, laid=1 + GRID_TOKENS**2)
+            return standing(width, self.encoder, self.tuning, recurring(1 + GRID_TOKENS**2), self.dropout, laid=1 + GRID_TOKENS**2)
         if self.kind == "patches":
             return Patches(width, self.size, self.patch)
         return Convolutional(width, self.size, self.norm, self.restyle)

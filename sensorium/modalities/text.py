@@ -22,12 +22,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.backbones import WORDS, features, open_backbone
+from sensorium.backbones import WORDS, features
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.conv import working_dtype
 from sensorium.layers.shapes import places, recurring
-from sensorium.modalities import Cells, Modality, Projected, Stem, collate_features
+from sensorium.modalities import Cells, Modality, Stem, collate_features, standing
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads don't survive the fork of workers
 
@@ -60,6 +60,8 @@ class Text(Modality):
         buckets: rows of the trigram table.
         backbone: a pretrained encoder of texts, whose features are what is seen of the cells: a folder, or OWNER/NAME@REVISION on the hub. They are still
             said in words of their own; ``dropout`` is then of features.
+        tune: frozen, lora, dora, rslora, bias, last:N or full: what of the backbone is learned further, with the model; but for frozen, cells go through it in every
+            step. rank: of low-rank updates. tune_rate: its learning rate, relative to ``train.lr``; 0: as suits ``tune``.
     """
 
     matched = True
@@ -67,10 +69,10 @@ class Text(Modality):
 
     def __init__(
         self, *, vocabulary: int = 3000, length: int = 64, max_chars: int = 10_000, dropout: float = 0.1,
-        spelling: bool = True, buckets: int = 4096, backbone: str = "",
+        spelling: bool = True, buckets: int = 4096, backbone: str = "", tune: str = "frozen", rank: int = 16, tune_rate: float = 0.0,
     ) -> None:
         if backbone:
-            self.encoder = open_backbone(backbone, "text")
+            self.stand_on(backbone, "text", tune, rank, tune_rate)
         if vocabulary < 256 + SPECIAL:
             raise UserError(f"vocabulary={vocabulary}: bytes alone need {256 + SPECIAL}. Give at least that many.")
         if length < 1 or max_chars < 1:
@@ -152,7 +154,7 @@ class Text(Modality):
         self._bpe.pre_tokenizer, self._bpe.decoder = _split(), decoders.ByteLevel()
 
     def prepare(self, read: np.ndarray) -> np.ndarray:
-        """UTF-8 bytes to ids, int32 [1..length]; with a backbone these and its features, as bytes."""
+        """UTF-8 bytes to ids, int32 [1..length]; with a backbone these and its features, or the text itself where it is learned further, as bytes."""
         return self.prepare_all([read])[0] if self.encoder is not None else self.ids(read)
 
     def ids(self, read: np.ndarray) -> np.ndarray:
@@ -165,15 +167,23 @@ class Text(Modality):
         if self.encoder is None:
             return super().prepare_all(cells)
         texts = [cell.tobytes()[: self.length * LONGEST_TOKEN].decode("utf-8", "ignore") for cell in cells]
-        return [packed(self.ids(cell), found) for cell, found in zip(cells, features(self.encoder, texts, keep), strict=True)]
+        seen = features(self.encoder, texts, keep) if self.tuning is None else [np.frombuffer(text.encode(), np.uint8) for text in texts]
+        return [packed(self.ids(cell), found) for cell, found in zip(cells, seen, strict=True)]
 
     def own(self, cells: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The ids of prepared cells, int32."""
-        return list(cells) if self.encoder is None else [unpacked(cell, self.encoder.width)[0] for cell in cells]
+        return list(cells) if self.encoder is None else [unpacked(cell)[0] for cell in cells]
+
+    def encoded(self, cells: Sequence[np.ndarray]) -> Cells:
+        """Prepared cells as the encoder's stem takes them."""
+        seen = [unpacked(cell)[1] for cell in cells]
+        if self.tuning is None:
+            return collate_features([cell.view(np.float16).reshape(-1, self.encoder.width) for cell in seen])
+        return self.encoder.batch([cell.tobytes().decode() for cell in seen])
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
-        """``ids`` int64 [n, tokens], padded with 0, and ``length`` [n]; with a backbone also ``features`` and which of them are ``there``."""
-        seen = {} if self.encoder is None else collate_features([unpacked(cell, self.encoder.width)[1] for cell in cells])
+        """``ids`` int64 [n, tokens], padded with 0, and ``length`` [n]; with a backbone also ``features`` and which of them are ``there``, or what the backbone takes."""
+        seen = {} if self.encoder is None else self.encoded(cells)
         cells = self.own(cells)
         lengths = np.array([len(cell) for cell in cells], np.int64)
         ids = np.zeros((len(cells), min(recurring(int(lengths.max(initial=1))), self.length)), np.int64)
@@ -201,6 +211,8 @@ class Text(Modality):
 
     def faded(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
         """Each word's tokens weakened in that measure, down to nothing at their places; ``keep`` [n, tokens]. Of features what they lack without the word."""
+        if self.tuning is not None:
+            raise UserError("Words can't be faded in and out for an encoder that is learned further. Leave them out one by one instead, which is the default.")
         if self.encoder is not None:
             cells, every = self.collate([cell]), self.collate([cell, *(cell if other is None else other for other in rest)])["features"].to(keep.device)
             gone, there = (every[1:] - every[:1]).flatten(1), cells["there"].to(keep.device)
@@ -221,7 +233,7 @@ class Text(Modality):
 
     def stem(self, width: int) -> Stem:
         if self.encoder is not None:
-            return Projected(width, self.encoder.width, recurring(1 + WORDS), self.dropout)
+            return standing(width, self.encoder, self.tuning, recurring(1 + WORDS), self.dropout)
         return _TextStem(width, self.span, [b""] * SPECIAL + self.spelled(), self.buckets if self.spelling else 0)
 
     def shared(self) -> str | None:
@@ -301,16 +313,16 @@ def agree(one: np.ndarray, other: np.ndarray) -> bool:
     return bool((one[:both] == other[:both]).all())
 
 
-def packed(ids: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Ids int32 [k] and features float16 [tokens, width] as one array of bytes, uint8."""
-    return np.concatenate([np.array([len(ids)], np.int32).view(np.uint8), np.ascontiguousarray(ids).view(np.uint8), np.ascontiguousarray(found).view(np.uint8).ravel()])
+def packed(ids: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Ids int32 [k] and another array as one array of bytes, uint8."""
+    return np.concatenate([np.array([len(ids)], np.int32).view(np.uint8), np.ascontiguousarray(ids).view(np.uint8), np.ascontiguousarray(seen).view(np.uint8).ravel()])
 
 
-def unpacked(cell: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of ``packed``."""
+def unpacked(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of ``packed``; the other array as bytes, uint8."""
     raw = np.ascontiguousarray(cell).tobytes()
     count = int(np.frombuffer(raw, np.int32, 1)[0])
-    return np.frombuffer(raw, np.int32, count, 4), np.frombuffer(raw, np.float16, offset=4 + 4 * count).reshape(-1, width)
+    return np.frombuffer(raw, np.int32, count, 4), np.frombuffer(raw, np.uint8, offset=4 + 4 * count)
 
 
 def _words_and_trigrams(text: str) -> tuple[list[str], list[str]]:

@@ -32,6 +32,7 @@ from sensorium.data.quarantine import Quarantine, parse_max_bad
 from sensorium.data.schema import Schema, infer
 from sensorium.data.split import Splits, split_rows, things_of
 from sensorium.data.table import Table
+from sensorium.layers.held import Held
 from sensorium.layers.precision import usable
 from sensorium.modalities import Stem
 from sensorium.network import Network
@@ -157,9 +158,9 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     remember(folder, opened, list(schema.columns), train_rows, resume)
     network = make_network(modalities, given, seed).to(device)
     network.targets = tuple(target)
-    tuned = network.trunk.facts()
-    if tuned:
-        shown.say(f"Language model '{tuned['language_model']}': {tuned['tuned_parameters']:,} of {tuned['language_parameters']:,} parameters are tuned ({tuned['tuned_share']:.1%}, {tuned['tune']})")
+    tuned = tuned_of(network)
+    for what, one in tuned.items():
+        shown.say(f"{what}: {one['tuned_parameters']:,} of {one['all_parameters']:,} parameters are tuned ({one['tuned_share']:.1%}, {one['tune']})")
     things = things_of(opened, schema, data.same, prepared.source) if data.same else None
     if not resume:
         look_first(network, prepared, things)
@@ -182,7 +183,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         "rows_per_second": round(at.rows / max(at.seconds, 1e-9), 1), "waited_share": round(at.waited / max(at.seconds, 1e-9), 4),
         "skipped_steps": at.skipped, "parameters": sum(p.numel() for p in network.parameters()), "precision": loop.precision,
         "batch": loop.batch, "seed": seed, "targets": target, "table": opened.name, "stopped": at.stopped,
-        "bad_rows": len(quarantine), "bad_cells": dict(quarantine.columns), **tuned,
+        "bad_rows": len(quarantine), "bad_cells": dict(quarantine.columns), **network.trunk.facts(), **({"tuned": tuned} if tuned else {}),
     }
     if network.drawn_columns and not at.stopped:
         facts["generating_share"] = round(loop.share_of_generating(), 3)
@@ -210,6 +211,16 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         shutil.rmtree(store)
     report(model, opened, splits, folder, data.same, shown)
     return model
+
+
+def tuned_of(network: Network) -> dict[str, dict[str, Any]]:
+    """What of each pretrained model is learned further, in numbers, by what people call it."""
+    found = {} if not isinstance(network.trunk, Held) else {f"Language model '{network.trunk.language.name}'": network.trunk.facts()}
+    for column, key in network.stem_of.items():
+        modality, stem = network.modalities[column], network.stems[key]
+        if isinstance(stem, Held):
+            found[f"Column '{column}', backbone '{modality.encoder.name}'"] = {"tune": modality.tuning.tune, **stem.share()}
+    return found
 
 
 def look_first(network: Network, prepared: Prepared, things: np.ndarray | None) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from sensorium.generators import Generator
 from sensorium.layers.conv import Conv
+from sensorium.layers.held import Held
 from sensorium.train.muon import Muon
 from sensorium.trunks import Trunk
 
@@ -37,7 +38,7 @@ class Optimizer:
         embedding = {id(part.weight) for part in parts if isinstance(part, nn.Embedding | nn.EmbeddingBag)}
         said = {id(p) for part in parts if isinstance(part, Generator) for p in part.last()}
         layers = {id(part.weight) for part in parts if isinstance(part, nn.Linear | Conv)} - said
-        rates = {id(p): rate for part in parts if isinstance(part, Trunk) for p, rate in part.tuned()}
+        rates = {id(p): rate for part in parts if isinstance(part, Trunk | Held) for p, rate in part.tuned()}
         self.parameters = dict(named)
         tuned = [{"params": [p for _, p in named if rates.get(id(p)) == rate], "weight_decay": 0.0, "rate": rate} for rate in sorted(set(rates.values()))]
         named = [(key, p) for key, p in named if id(p) not in rates]

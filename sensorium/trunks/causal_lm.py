@@ -8,8 +8,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-import re
-from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,12 +16,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.backbones._language import Language, open_language
+from sensorium.backbones._tuned import Tuning
 from sensorium.core.errors import UserError
+from sensorium.layers.held import Held
 from sensorium.layers.lines import ALONE, Lines, pack_lines
 from sensorium.trunks import Seen, Trunk
-
-RATES = {"lora": 0.2, "bias": 0.2, "last": 0.02, "full": 0.01}
-"""Learning rates of what is tuned, relative to the other parts', which begin from nothing."""
 
 
 @dataclasses.dataclass
@@ -35,12 +32,12 @@ class Heard:
     count: torch.Tensor
 
 
-class CausalLM(Trunk):
+class CausalLM(Held, Trunk):
     """Early fusion in a language model. Words see those before them; a picture's, a sound's or a series' tokens see one another.
 
     Args:
         path: a folder, a GGUF file, or OWNER/NAME@REVISION on the hub.
-        tune: frozen, lora, bias, last:N (layers) or full.
+        tune: frozen, lora, dora, rslora, bias, last:N (layers) or full.
         rank, alpha: of LoRA (Hu et al. 2021, arXiv 2106.09685); alpha 0: twice the rank. dora: split each update in direction and size (arXiv 2402.09353).
             rslora: scale by the root of the rank (arXiv 2312.03732). targets: which linear layers, as ``q_proj,v_proj``; empty: all but the head.
         rate: learning rate of what is tuned, relative to ``train.lr``; 0: as suits ``tune``.
@@ -57,28 +54,14 @@ class CausalLM(Trunk):
         super().__init__()
         if not path:
             raise UserError("trunk=causal_lm needs a language model: trunk.path=FOLDER, a GGUF file, or OWNER/NAME@REVISION on the hub.")
-        kind = re.fullmatch(r"(frozen|lora|bias|full|last):?(\d*)", tune)
-        if kind is None or (kind[1] == "last") != bool(kind[2]):
-            raise UserError(f"trunk.tune={tune} isn't known. Possible: frozen, lora, bias, last:N, full.")
+        how = Tuning(tune, rank, alpha, dora, rslora, targets, rate)
         self.language: Language = open_language(path)
         model = self.language.model()
         self.both, self.always, self.tune = both, always, tune
-        self.rate = rate or RATES.get(kind[1], 0.0)
-        match kind[1]:
-            case "lora":
-                model = lora(model, rank, alpha or 2 * rank, dora, rslora, targets)
-            case "bias":
-                for name, parameter in model.named_parameters():
-                    parameter.requires_grad_(name.endswith("bias") or parameter.ndim == 1)
-            case "last":
-                layers = model.get_decoder().layers
-                for layer in layers[max(0, len(layers) - int(kind[2])) :]:
-                    layer.requires_grad_(True)
-            case "full":
-                model.requires_grad_(True)
+        model = how.of(model, model.get_output_embeddings())
         if checkpointing:
             getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)({"use_reentrant": False})
-        self.held = [model]  # in a list: what isn't learned is no part of what this run keeps
+        self.hold(model, how.relative)
         self.decoder, self.head = [model.get_decoder()], [model.get_output_embeddings()]
         self.table = [self.decoder[0].get_input_embeddings()]
         config = model.config
@@ -87,30 +70,14 @@ class CausalLM(Trunk):
         self.remembers = "cache" if "cache" in inspect.signature(self.decoder[0].forward).parameters else "past_key_values"
         self.vocabulary, own = map(int, self.table[0].weight.shape)
         self.into, self.out = nn.Linear(width, own), nn.Linear(own, width)
-        self.learned = nn.ParameterDict({name.replace(".", "/"): parameter for name, parameter in model.named_parameters() if parameter.requires_grad})
         with torch.no_grad():
             loud = self.table[0].weight.float().square().mean().sqrt()
         self.loud = nn.Parameter(loud.clone())  # a token from elsewhere is as loud as a word
         self.names = {column: self.language.ids(f"\n{column}:") for column in columns}
 
-    def _apply(self, fn: Any, recurse: bool = True) -> CausalLM:
-        super()._apply(fn, recurse)
-        self.held[0]._apply(fn)
-        return self
-
-    def train(self, mode: bool = True) -> CausalLM:
-        super().train(mode)
-        self.held[0].train(mode)
-        return self
-
-    def tuned(self) -> Iterable[tuple[nn.Parameter, float]]:
-        """What is learned of the language model, with its rate."""
-        return [(parameter, self.rate) for parameter in self.learned.values()]
-
     def facts(self) -> dict[str, Any]:
         """What of it is learned, in numbers."""
-        all_of_it, some = sum(p.numel() for p in self.held[0].parameters()), sum(p.numel() for p in self.learned.values())
-        return {"language_model": self.language.name, "tune": self.tune, "tuned_parameters": some, "tuned_share": round(some / all_of_it, 5), "language_parameters": all_of_it}
+        return {"language_model": self.language.name, "tune": self.tune, **self.share()}
 
     # --- words ----------------------------------------------------------------------------------------------------------
 
@@ -127,13 +94,6 @@ class CausalLM(Trunk):
         """Hidden [..., width] to float logits of its vocabulary."""
         logits = self.head[0](hidden).float() * self.scale
         return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
-
-    def as_it_was(self) -> Any:
-        """A context in which the language model is as it was before this run; where that is known (``lora``)."""
-        from contextlib import nullcontext
-
-        layers = [part for part in self.held[0].modules() if hasattr(part, "enable_adapters") and hasattr(part, "lora_A")] if self.tune == "lora" else []
-        return _Without(layers) if layers else nullcontext()
 
     # --- lines ----------------------------------------------------------------------------------------------------------
 
@@ -218,40 +178,6 @@ class CausalLM(Trunk):
         cache = copied(state.cache)
         cache.batch_select_indices(rows)
         return Heard(cache, state.mask[rows], state.count[rows])
-
-
-class _Without:
-    """Layers without their adapters meanwhile."""
-
-    def __init__(self, layers: Sequence[Any]) -> None:
-        self.layers = layers
-
-    def __enter__(self) -> None:
-        for layer in self.layers:
-            layer._disable_adapters = True
-
-    def __exit__(self, *_: object) -> None:
-        for layer in self.layers:
-            layer._disable_adapters = False
-
-
-def lora(model: nn.Module, rank: int, alpha: int, dora: bool, rslora: bool, targets: str) -> nn.Module:
-    """A language model with low-rank updates in its linear layers, by PEFT.
-
-    Raises:
-        UserError: PEFT isn't installed, or no such layers.
-    """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ModuleNotFoundError as error:
-        raise UserError(f"trunk.tune=lora needs the package '{error.name}'. Install it with: pip install 'sensorium[backbones]'") from error
-    head = model.get_output_embeddings()
-    linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear) and part is not head})
-    wanted = [target.strip() for target in targets.split(",") if target.strip()] or linear
-    lost = [target for target in wanted if target not in linear]
-    if lost:
-        raise UserError(f"trunk.targets={targets}: the language model has no linear layer '{lost[0]}'. Possible: {', '.join(linear)}.")
-    return inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, use_dora=dora, use_rslora=rslora, target_modules=wanted, task_type="CAUSAL_LM"), model)
 
 
 def added(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
