@@ -22,6 +22,7 @@ from sensorium.core.parts import name_of
 from sensorium.generators.autoregressive import draw
 from sensorium.inference import Rows
 from sensorium.layers.precision import autocast
+from sensorium.layers.sureness import SHORT
 from sensorium.modalities.conversation import last_said, messages_of
 from sensorium.network import Network
 from sensorium.talk import lost
@@ -30,6 +31,8 @@ AT_ONCE = 32
 """Conversations that are gone on with side by side."""
 LONGEST = 256
 """Tokens of an answer, at most, where nothing is said."""
+UNSURE = "I don't know."
+"""What is said where it isn't sure enough."""
 
 
 @dataclasses.dataclass
@@ -39,6 +42,8 @@ class Reply:
     Attributes:
         text: in words. score: log-probability of it, with its end. tokens: how many, the end included. ended: it came to its end, and wasn't cut off.
         prompt: tokens before it, those of cells included. recalled: what known rows that are like what is shown are called, the likest first.
+        right: how often answers as sure as this one were right on conversations held out, 0 to 1 (``layers.sureness``); None where that isn't known: of long answers, and of
+            those about nothing shown. unsure: what it would have said, where that was too seldom right and ``UNSURE`` is said instead.
     """
 
     text: str
@@ -47,6 +52,8 @@ class Reply:
     ended: bool
     prompt: int
     recalled: list[str] = dataclasses.field(default_factory=list)
+    right: float | None = None
+    unsure: str = ""
 
     @property
     def sureness(self) -> float:
@@ -190,7 +197,7 @@ def reply(network: Network, rows: Rows, which: Sequence[int], conversations: Seq
     known = prompts(network, conversations)
     result: dict[int, Reply] = {}
     for some in batches(known):
-        for number, said in zip(some, _together(network, rows, [which[n] for n in some], [known[n] for n in some], longest, temperature, top_k, top_p, generator,
+        for number, said in zip(some, go_on(network, rows, [which[n] for n in some], [known[n] for n in some], longest, temperature, top_k, top_p, generator,
                                                 heard and (lambda at, text, some=some: heard(some[at], text))), strict=True):
             result[number] = said
     return [result[number] for number in range(len(known))]
@@ -209,8 +216,10 @@ def as_heard(network: Network, refers: bool) -> contextlib.AbstractContextManage
     return contextlib.nullcontext() if refers or trunk.always or network.modalities[talker(network)].bare else trunk.as_it_was()
 
 
-def _together(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[list[int]], longest: int, temperature: float, top_k: int, top_p: float, generator: torch.Generator | None,
-              heard: Callable[[int, str], None] | None) -> list[Reply]:
+@torch.inference_mode()
+def go_on(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[list[int]], longest: int, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0,
+          generator: torch.Generator | None = None, heard: Callable[[int, str], None] | None = None) -> list[Reply]:
+    """As ``reply``, of conversations as ids up to where the assistant is to speak, side by side."""
     column, trunk = talker(network), network.trunk
     language, device = trunk.language, rows.device
     cells = network.modalities[column].collate([np.array([*line, *[0] * len(line)], np.int32) for line in ids])
@@ -244,7 +253,17 @@ def _together(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[
     for number, text in enumerate(texts):
         if (more := text.rest()) and heard:
             heard(number, more)
-    return [Reply(text.text.strip(), float(s), int(n), bool(e), int(k), r) for text, s, n, e, k, r in zip(texts, score, said, ended, length, made.recalled, strict=True)]
+    result = [Reply(text.text.strip(), float(s), int(n), bool(e), int(k), r) for text, s, n, e, k, r in zip(texts, score, said, ended, length, made.recalled, strict=True)]
+    known = network.modalities[column].sureness
+    for answer, line in zip(result, ids, strict=True):
+        if known is not None and answer.ended and answer.tokens <= SHORT and any(i < 0 for i in line):
+            answer.right = float(known.right(np.array([answer.score]), np.array([answer.tokens]))[0])
+    return result
+
+
+def unless_unsure(answer: Reply, sure: float) -> Reply:
+    """An answer, or ``UNSURE`` where such answers were right less often than ``sure``."""
+    return dataclasses.replace(answer, text=UNSURE, unsure=answer.text) if answer.right is not None and answer.right < sure else answer
 
 
 @torch.inference_mode()

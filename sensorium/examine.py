@@ -13,6 +13,7 @@ from sensorium.data.order import spread
 from sensorium.data.schema import Schema
 from sensorium.data.table import Table
 from sensorium.inference import Rows
+from sensorium.layers.sureness import expected_error
 from sensorium.network import Network
 
 ROWS = 512
@@ -20,7 +21,10 @@ ROWS = 512
 
 
 def examine(network: Network, table: Table, columns: Schema, *, about: str | None = None, of: Sequence[str] = (), seed: int = 0, note: Callable[[str], None] = lambda words: None) -> dict[str, Any]:
-    """Shares of right answers: ``exact`` names, ``choice`` among four, ``yes_no`` (the mean over both answers), ``absent`` (what isn't there is denied), and of how many rows ``n``."""
+    """Shares of right answers: ``exact`` names, ``choice`` among four, ``yes_no`` (the mean over both answers), ``absent`` (what isn't there is denied), and of how many rows ``n``.
+
+    Where the model knows how often it is right (``Reply.right``): ``calibration``, the expected error of that; ``answered``, the share of questions that it is more sure than not of, and
+    ``answered_right``, of these the share that is answered right."""
     asker = asker_of(network, table, columns, about, of)
     rows = spread(np.array([row for row in range(table.rows) if asker.values[asker.about][row] and any(asker.have[c][row] for c in asker.of)], np.int64), ROWS)
     read = Rows.of(network, table.select(rows), [c for c in network.columns if c not in network.talked_columns])
@@ -38,6 +42,11 @@ def examine(network: Network, table: Table, columns: Schema, *, about: str | Non
     for (_, question, _), answer in zip(asked, said, strict=True):
         right[question.kind].append((question.answer, folded(answer.text) == folded(question.answer)))
     result: dict[str, Any] = {MEASURED[kind]: balanced(marks) if kind == "yes_no" else float(np.mean([mark for _, mark in marks])) for kind, marks in right.items() if marks}
+    known = [(answer.right, mark) for answer, mark in zip(said, (folded(answer.text) == folded(question.answer) for (_, question, _), answer in zip(asked, said, strict=True)), strict=True)
+             if answer.right is not None]
+    if known:
+        chance, mark = np.array([c for c, _ in known]), np.array([m for _, m in known])
+        result |= {"calibration": expected_error(chance, mark), "answered": float((chance >= 0.5).mean()), "answered_right": float(mark[chance >= 0.5].mean()) if (chance >= 0.5).any() else None}
     return {**result, "n": len(rows)}
 
 

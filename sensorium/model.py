@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from sensorium import kept
-from sensorium.chat import Reply, reply, seen_in, talker, to_answer
+from sensorium.chat import Reply, reply, seen_in, talker, to_answer, unless_unsure
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
 from sensorium.core.parts import name_of
@@ -356,20 +356,25 @@ class Model:
         return rows.say(column, seen, seed=seed).cells
 
     def chat(self, messages: Sequence[Any], *, cells: Mapping[str, Any] | None = None, max_tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0,
-             heard: Callable[[str], None] | None = None) -> Reply:
+             sure: float = 0.0, heard: Callable[[str], None] | None = None) -> Reply:
         """Go on with a conversation.
 
         Args:
             messages: in OpenAI's form; parts may bring pictures, sounds and clips (see ``chat.seen_in``), or name a cell: ``{"type": "cell", "column": NAME}``.
             cells: the row that such parts are of. max_tokens: of the answer; temperature, top_p: how it is drawn, 0 takes the likeliest word each time.
-            heard: is told each piece of the answer as it is said.
+            sure: say "I don't know." where answers like this one were right less often, 0 to 1, on conversations held out; see ``Reply.right``.
+            heard: is told each piece of the answer as it is said; all of it at its end, where it must be ``sure``.
 
         Raises:
             UserError: the model doesn't talk, messages are in no order, or a cell can't be read.
         """
         rows, given = self.conversation(messages, cells)
         generator = torch.Generator().manual_seed(seed)
-        return reply(self.network, rows, [0], [given], longest=max_tokens, temperature=temperature, top_p=top_p, generator=generator, heard=heard and (lambda _, text: heard(text)))[0]
+        early = None if heard is None or sure > 0 else lambda _, text: heard(text)
+        answer = unless_unsure(reply(self.network, rows, [0], [given], longest=max_tokens, temperature=temperature, top_p=top_p, generator=generator, heard=early)[0], sure)
+        if heard and sure > 0:
+            heard(answer.text)
+        return answer
 
     def conversation(self, messages: Sequence[Any], cells: Mapping[str, Any] | None = None) -> tuple[Rows, list[Any]]:
         """The row that a conversation is about, read, and its messages as roles with parts; see ``chat``."""

@@ -121,6 +121,20 @@ def test_pieces_are_heard_as_they_are_said(model: Model) -> None:
     assert "".join(pieces).strip() == said.text and len(pieces) > 1 and said.ended and 0 < said.sureness <= 1
 
 
+def test_it_says_how_often_such_answers_are_right_and_that_it_does_not_know(model: Model, tmp_path: Path) -> None:
+    known = model.network.modalities["conversation"].sureness
+    assert known is not None and known == Model.load(model.save(tmp_path / "kept")).network.modalities["conversation"].sureness
+    said = model.chat(asks("What is this?"), cells={"picture": picture("red")})
+    assert said.text == "red" and said.right > 0.7 and not said.unsure
+    pieces: list[str] = []
+    other = model.chat(asks("What is this?"), cells={"picture": picture("red")}, sure=said.right + 1e-6, heard=pieces.append)
+    assert (other.text, other.unsure, pieces) == ("I don't know.", "red", ["I don't know."]) and other.right == said.right
+    assert model.chat(asks("What is this?"), cells={"picture": picture("red")}, sure=said.right - 1e-6).text == "red"
+    assert model.chat(asks("Hello", cell=False), max_tokens=4).right is None  # of what is about nothing shown nobody asked
+    found = model.examine(shown_table(60, seed=9), about="colour", of=["picture"])
+    assert 0 <= found["calibration"] < 0.25 and found["answered_right"] >= found["exact"] - 0.05
+
+
 def test_answers_do_not_hang_on_who_is_asked_beside(model: Model) -> None:
     rows = model.rows(shown_table(12, seed=3))
     have = np.flatnonzero(rows.has("picture")).tolist()
@@ -250,7 +264,7 @@ def test_the_commands_build_and_measure(tmp_path: Path, model: Model, run: Run) 
     assert run("ask-data", tmp_path / "t.parquet", "--out", tmp_path / "c.parquet", "--each", 2, "--kinds", "name:3,choice")[0] == 0
     assert pq.read_table(tmp_path / "c.parquet").column_names == ["picture", "colour", "split", "conversation"]
     assert run("evaluate", model.folder, tmp_path / "t.parquet", "--chat", "--split", "test", "--json", tmp_path / "r.json")[0] == 0
-    assert set(json.loads((tmp_path / "r.json").read_text())["chat"]) == {"exact", "choice", "yes_no", "absent", "n"}
+    assert set(json.loads((tmp_path / "r.json").read_text())["chat"]) == {"exact", "choice", "yes_no", "absent", "n", "calibration", "answered", "answered_right"}
     status, out, _ = run("columns", tmp_path / "c.parquet")
     assert not status and "lists of messages" in out
     for given, why_not in ((("--kinds", "name:x"), "no number"), (("--out", str(tmp_path / "c.csv")), ".parquet")):

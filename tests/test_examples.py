@@ -27,7 +27,11 @@ def test_every_example_is_run():
     assert {path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_")} == set(NEEDS)
 
 
-@pytest.mark.parametrize("name", NEEDS)
+QUICK = ("vowels", "understanding")
+"""Examples that run with every test: one on given data, one on what is built. The others take as long each."""
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NEEDS])
 def test_an_example_runs(name, tmp_path):
     pytest.importorskip(NEEDS[name])
     command = [sys.executable, "-W", "error", str(FOLDER / f"{name}.py"), "--epochs", "2", "--rows", ROWS.get(name, "70"), "--out", str(tmp_path), *MORE.get(name, [])]

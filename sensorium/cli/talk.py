@@ -119,6 +119,8 @@ class Talk:
 
         said = self.model.chat(asked, cells=self.cells, heard=heard, **self.how)
         self.say("")
+        if said.right is not None:
+            self.say(f"(such answers were right in {said.right:.0%} of cases held out{f'; it would have been: {said.unsure}' if said.unsure else ''})")
         if not said.ended:
             self.say(f"(cut off after {said.tokens} tokens: --max-tokens)")
         self.messages, self.waiting = [*asked, {"role": "assistant", "content": said.text}], []
@@ -149,7 +151,7 @@ class Talk:
         print_rows(self.index.search(cells, k=5))
 
 
-def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, temperature: float, seed: int) -> None:
+def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, temperature: float, sure: float, seed: int) -> None:
     """The command ``chat``: lines from stdin until it ends."""
     import sys
 
@@ -161,7 +163,7 @@ def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, 
     out = Console(highlight=False)
     terminal = sys.stdin.isatty()
     talk = Talk(model, open_table(table) if table else None, model.open_index(index, note) if index else None, lambda line: out.print(line, markup=False),
-                lambda piece: out.print(piece, end="", markup=False), max_tokens=max_tokens, temperature=temperature, seed=seed)
+                lambda piece: out.print(piece, end="", markup=False), max_tokens=max_tokens, temperature=temperature, sure=sure, seed=seed)
     if terminal:
         out.print(HELP, markup=False)
     while True:

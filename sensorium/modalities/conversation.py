@@ -6,6 +6,7 @@ assistant says is learned, by the language model's own template. No text of a me
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
@@ -19,6 +20,7 @@ from sensorium.backbones._language import Language, open_language
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile
 from sensorium.layers.lines import reference
+from sensorium.layers.sureness import Sureness
 from sensorium.modalities import Cells, Modality, Stem
 
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "observation": "tool", "function": "tool"}
@@ -35,7 +37,8 @@ class Conversation(Modality):
     """Messages between a user and an assistant.
 
     Attributes:
-        referred: columns, or kinds of columns, that training conversations refer to. bare: whether some refer to none.
+        referred: columns, or kinds of columns, that training conversations refer to. bare: whether some refer to none. sureness: how often short answers are right, once
+            that was asked on conversations held out.
 
     Args:
         language: the language model whose words and template are used; by default that of the trunk.
@@ -57,6 +60,7 @@ class Conversation(Modality):
         self.recall, self.recalled, self.remembered, self.tokens_of_cells = recall, recalled, remembered, tokens
         self.referred: set[str] = set()
         self.bare = False
+        self.sureness: Sureness | None = None
 
     @property
     def language(self) -> Language:
@@ -169,10 +173,11 @@ class Conversation(Modality):
         return np.zeros(1)
 
     def state(self) -> dict[str, Any]:
-        return {"referred": sorted(self.referred), "bare": self.bare}
+        return {"referred": sorted(self.referred), "bare": self.bare, "sureness": None if self.sureness is None else dataclasses.asdict(self.sureness)}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.referred, self.bare = set(state["referred"]), bool(state["bare"])
+        self.sureness = Sureness(**state["sureness"]) if state.get("sureness") else None
 
 
 def last_said(ids: Sequence[int], said: Sequence[int]) -> np.ndarray:
@@ -181,6 +186,13 @@ def last_said(ids: Sequence[int], said: Sequence[int]) -> np.ndarray:
     starts = np.flatnonzero(own & ~np.concatenate([[False], own[:-1]]))
     own[: starts[-1]] = False
     return np.array([*ids, *own.astype(int)], np.int32)
+
+
+def last_exchange(cell: np.ndarray) -> tuple[list[int], list[int]]:
+    """Of a conversation as ``prepare`` gives it the ids up to where the assistant speaks last, and what it says there."""
+    ids, own = cell[: len(cell) // 2], last_said(*np.split(cell, 2))[len(cell) // 2 :].astype(bool)
+    first = int(np.flatnonzero(own)[0])
+    return ids[:first].tolist(), ids[own].tolist()
 
 
 def listed(cell: Any) -> Sequence[Any]:

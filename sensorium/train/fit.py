@@ -56,6 +56,7 @@ from sensorium.train.finish import Finishing, finish
 from sensorium.train.loop import Loop
 from sensorium.train.memorise import Remember, memorise
 from sensorium.train.settle import settle
+from sensorium.train.sure import sure
 from sensorium.train.trackers import Tracker, make_trackers
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         memorise(network, prepared, build(Remember, plain(given, "memory"), "memory"), objectives["match"].scale().item(), seed)
     settle(network, prepared, judge=not at.stopped)
     if not at.stopped:
+        sure(network, prepared, loop.precision)
         finished = finish(network, opened, lambda column, part: rows_with(prepared, column, part), folder / "checkpoints", seed, at.step, loop.precision, settings_of(Finishing, given, "finish"),
                           shown.bar)
         if finished:
