@@ -40,7 +40,7 @@ class Encoded:
         place: for every row of the batch where it stands in ``index``, -1 where the row lacks the column.
         tokens: [n, k, width] with the column's mark, ready for the trunk; mask: [n, k].
         gist: unit vectors [n, gist] of the column alone; None where the column isn't matched.
-        kin: unit vectors [n, any] by which cells that conversations look up are alike (``Stem.kin``); None where there are none.
+        kin: vectors [n, any] by which cells that conversations look up are alike (``Stem.kin``); None where there are none.
     """
 
     index: torch.Tensor
@@ -291,7 +291,7 @@ class Network(nn.Module):
     def like(self, column: str, shown: str, encoded: Mapping[str, Encoded], places: torch.Tensor, keys: torch.Tensor | None = None) -> list[list[str]]:
         """What rows are called that are like some cells of ``shown``, for conversations of ``column``."""
         own, part = None if keys is None else keys[places], encoded[shown]
-        return self.recalls[self.stem_of[shown]].like(part.gist[places], self.modalities[column].recalled, own, None if part.kin is None else part.kin[places])
+        return self.recalls[self.stem_of[shown]].like(part.gist[places], self.modalities[column].recalled, own, None if part.kin is None else part.kin[places], self.stems[self.stem_of[shown]].alike)
 
     def talk(self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor, keys: Mapping[str, torch.Tensor]) -> list[Told]:
         """What the assistant says in the conversations of some rows, each word from all before it."""

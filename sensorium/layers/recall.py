@@ -5,11 +5,13 @@ It knows unit vectors, keys and bytes, nothing of columns. What is kept are buff
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
-KIN = 2.0
-"""What it counts to be alike whatever was learned, beside one gist and another: as much as both."""
+KIN = 3.0
+"""What it counts to be alike whatever was learned, in standard deviations over the known rows, beside what was learned."""
 LETTERS = 64
 """Bytes of a text that are kept."""
 
@@ -59,14 +61,15 @@ class Recall(nn.Module):
         self.letters[at] = torch.tensor([[*text, *[0] * (LETTERS - len(text))] for text in raw], dtype=torch.uint8, device=at.device)
 
     @torch.no_grad()
-    def like(self, shown: torch.Tensor, count: int, keys: torch.Tensor | None = None, kin: torch.Tensor | None = None) -> list[list[str]]:
-        """For gists [n, gist], and what else cells are alike by, the words of the rows that are most like them, each said once, the likest first; never of the row of the same key."""
+    def like(self, shown: torch.Tensor, count: int, keys: torch.Tensor | None = None, kin: torch.Tensor | None = None,
+             alike: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.inner) -> list[list[str]]:
+        """For gists [n, gist], and what else cells are ``alike`` by, the words of the rows that are most like them, each said once, the likest first; never of the row of the same key."""
         filled = min(int(self.count), len(self.keys))
         if not filled or not len(shown):
             return [[] for _ in shown]
         near = shown.float() @ (self.shown[:filled] + self.told[:filled]).T
         if kin is not None:
-            near = near + KIN * kin.float() @ self.kin[:filled].T
+            near = standard(near) + KIN * standard(alike(kin.float(), self.kin[:filled]))
         if keys is not None:
             near = near.masked_fill(keys.unsqueeze(1) == self.keys[:filled], float("-inf"))
         best = near.topk(min(filled, 4 * count), 1)
@@ -79,3 +82,8 @@ class Recall(nn.Module):
     def words(self, place: int) -> str:
         """The words of a kept row."""
         return bytes(self.letters[place].tolist()).rstrip(b"\0").decode("utf-8", "ignore")
+
+
+def standard(near: torch.Tensor) -> torch.Tensor:
+    """Each row [n, known] with a mean of 0 and a deviation of 1."""
+    return (near - near.mean(1, keepdim=True)) / near.std(1, keepdim=True, correction=0).clamp_min(1e-6)
