@@ -31,6 +31,8 @@ AT_ONCE = 32
 """Conversations that are gone on with side by side."""
 LONGEST = 256
 """Tokens of an answer, at most, where nothing is said."""
+CELL = 200
+"""Letters of a cell that are told of a row that was looked up."""
 UNSURE = "I don't know."
 """What is said where it isn't sure enough."""
 
@@ -43,7 +45,8 @@ class Reply:
         text: in words. score: log-probability of it, with its end. tokens: how many, the end included. ended: it came to its end, and wasn't cut off.
         prompt: tokens before it, those of cells included. recalled: what known rows that are like what is shown are called, the likest first.
         right: how often answers as sure as this one were right on conversations held out, 0 to 1 (``layers.sureness``); None where that isn't known: of long answers, and of
-            those about nothing shown. unsure: what it would have said, where that was too seldom right and ``UNSURE`` is said instead.
+            those about nothing shown. unsure: what it would have said, where that was too seldom right and ``UNSURE`` is said instead. cited: rows of an index that are like
+            what was shown, or that were looked up for a question about nothing shown: their numbers (``row``), how near they are (``score``) and their plain cells.
     """
 
     text: str
@@ -54,6 +57,7 @@ class Reply:
     recalled: list[str] = dataclasses.field(default_factory=list)
     right: float | None = None
     unsure: str = ""
+    cited: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @property
     def sureness(self) -> float:
@@ -259,6 +263,14 @@ def go_on(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[list
         if known is not None and answer.ended and answer.tokens <= SHORT and any(i < 0 for i in line):
             answer.right = float(known.right(np.array([answer.score]), np.array([answer.tokens]))[0])
     return result
+
+
+def with_rows(messages: Sequence[Any], found: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """A conversation whose last question comes after the rows that were looked up for it, in words; cells that no words say are left out."""
+    lines = [f"Row {row['row']}: " + "; ".join(f"{column}: {str(cell)[:CELL]}" for column, cell in row.items() if column not in ("row", "score") and isinstance(cell, (str, int, float)) and cell != "")
+             for row in found]
+    role, parts = messages[-1]
+    return [*messages[:-1], (role, ["Known rows:\n" + "\n".join(lines) + "\n\n", *parts])] if lines else list(messages)
 
 
 def unless_unsure(answer: Reply, sure: float) -> Reply:

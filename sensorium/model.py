@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from sensorium import kept
-from sensorium.chat import Reply, reply, seen_in, talker, to_answer, unless_unsure
+from sensorium.chat import Reply, reply, seen_in, talker, to_answer, unless_unsure, with_rows
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
 from sensorium.core.parts import name_of
@@ -356,25 +357,39 @@ class Model:
         return rows.say(column, seen, seed=seed).cells
 
     def chat(self, messages: Sequence[Any], *, cells: Mapping[str, Any] | None = None, max_tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0,
-             sure: float = 0.0, heard: Callable[[str], None] | None = None) -> Reply:
+             sure: float = 0.0, index: Index | None = None, cited: int = 3, heard: Callable[[str], None] | None = None) -> Reply:
         """Go on with a conversation.
 
         Args:
             messages: in OpenAI's form; parts may bring pictures, sounds and clips (see ``chat.seen_in``), or name a cell: ``{"type": "cell", "column": NAME}``.
             cells: the row that such parts are of. max_tokens: of the answer; temperature, top_p: how it is drawn, 0 takes the likeliest word each time.
             sure: say "I don't know." where answers like this one were right less often, 0 to 1, on conversations held out; see ``Reply.right``.
+            index: of this model (``open_index``): ``cited`` of its rows that are like what is shown come with the answer; where nothing is shown, those that are like the question are told before it.
             heard: is told each piece of the answer as it is said; all of it at its end, where it must be ``sure``.
 
         Raises:
             UserError: the model doesn't talk, messages are in no order, or a cell can't be read.
         """
         rows, given = self.conversation(messages, cells)
+        found = [] if index is None else self.looked_up(rows, given, index, cited)
+        if found and not rows.cells:
+            given = with_rows(given, found)
         generator = torch.Generator().manual_seed(seed)
         early = None if heard is None or sure > 0 else lambda _, text: heard(text)
         answer = unless_unsure(reply(self.network, rows, [0], [given], longest=max_tokens, temperature=temperature, top_p=top_p, generator=generator, heard=early)[0], sure)
         if heard and sure > 0:
             heard(answer.text)
-        return answer
+        return dataclasses.replace(answer, cited=found)
+
+    def looked_up(self, rows: Rows, given: Sequence[Any], index: Index, count: int) -> list[dict[str, Any]]:
+        """Rows of an index that are like the row that a conversation is about, or, where it is about none, like its last question; none where neither can be searched by."""
+        able = [c for c in index.store.about["columns"] if c in self.network.modalities]
+        if not any(rows.has(c).any() for c in able if c in rows.cells):
+            words = next((c for c in able if name_of(self.network.modalities[c]) == "text"), None)
+            if words is None or rows.cells:
+                return []
+            rows = Rows.of(self.network, Table.open([{words: " ".join(part for part in given[-1][1] if isinstance(part, str))}]), [words])
+        return index.search_rows(rows, k=count)[0].to_pylist()
 
     def conversation(self, messages: Sequence[Any], cells: Mapping[str, Any] | None = None) -> tuple[Rows, list[Any]]:
         """The row that a conversation is about, read, and its messages as roles with parts; see ``chat``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from twins import twin
 
 from sensorium.ask import KINDS, Asker, ask_data
 from sensorium.backbones._language import _opened
-from sensorium.chat import reply, weigh, why
+from sensorium.chat import reply, weigh, why, with_rows
 from sensorium.core.errors import UserError
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
@@ -257,6 +258,30 @@ def test_the_terminal_talks_shows_explains_and_keeps(model: Model, tmp_path: Pat
     assert "red" in out and "nats likelier with it" in out and "already" in out and "/nonsense" in out and "Rows are 0 to 19" in out and "There is no index" in out
     kept = json.loads((tmp_path / "talk.json").read_text())["messages"]
     assert [m["role"] for m in kept] == ["user", "assistant"] and kept[1]["content"] == "red"
+
+
+def test_rows_of_an_index_come_with_the_answer(model: Model, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = shown_table(40, seed=4)
+    index = model.index(table, tmp_path / "index")
+    said = model.chat(asks("What is this?"), cells={"picture": picture("red")}, index=index, cited=5)
+    colours, scores = table.column("colour").to_pylist(), [row["score"] for row in said.cited]
+    assert said.text == "red" and len(said.cited) == 5 and scores == sorted(scores, reverse=True)
+    assert all(row["colour"] == colours[row["row"]] for row in said.cited) and sum(row["colour"] == "red" for row in said.cited) >= 4
+    bare = model.chat(asks("Hello", cell=False), max_tokens=4, index=index)
+    assert bare.cited == [] and bare.prompt == model.chat(asks("Hello", cell=False), max_tokens=4).prompt  # no column of it could be searched by words
+    (tmp_path / "a.png").write_bytes(picture("blue"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"/image {tmp_path / 'a.png'}\nWhat is this?\n"))
+    status, out, err = run("chat", model.folder, tmp_path / "index")
+    assert status == 0 and re.search(r"\[\d+\] colour: blue; split: \w+ \([\d.]+\)", out), (out, err)
+
+
+def test_a_question_comes_after_the_rows_that_were_looked_up_for_it() -> None:
+    talk = [("system", ["Be kind."]), ("user", ["What is the price of tea?"])]
+    found = [{"row": 7, "score": 0.9, "name": "green tea", "price": 3.5, "photo": None, "gone": ""}, {"row": 2, "score": 0.8, "name": "x" * 500, "price": 1, "photo": None, "gone": ""}]
+    whole = with_rows(talk, found)
+    assert whole[0] == talk[0] and whole[1][1][1:] == talk[1][1]
+    assert whole[1][1][0] == "Known rows:\nRow 7: name: green tea; price: 3.5\nRow 2: name: " + "x" * 200 + "; price: 1\n\n" and talk[1] == ("user", ["What is the price of tea?"])
+    assert with_rows(talk, []) == talk
 
 
 def test_the_commands_build_and_measure(tmp_path: Path, model: Model, run: Run) -> None:
