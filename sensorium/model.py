@@ -168,6 +168,17 @@ class Model:
 
         return export_trunk(self.network, Path(folder))
 
+    def load_adapter(self, folder: str | Path) -> int:
+        """Let the language model go on with other low-rank updates, in PEFT's layout (``export_trunk`` writes them to ``adapter``, ``PeftModel.save_pretrained`` too); how many parameters these are.
+        All else stays as it is, and nothing is written.
+
+        Raises:
+            UserError: see ``export.read_adapter``.
+        """
+        from sensorium.export import read_adapter
+
+        return read_adapter(self.network.trunk, Path(folder))
+
     @classmethod
     def load(cls, folder: str | Path, device: str | None = None) -> Model:
         """Read what ``save`` or a fit wrote.

@@ -30,8 +30,10 @@ from sensorium.core.errors import UserError
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
 from sensorium.examine import examples
+from sensorium.export import read_adapter, write_adapter
 from sensorium.layers.recall import Recall
 from sensorium.model import Model
+from sensorium.trunks.causal_lm import CausalLM
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -203,8 +205,9 @@ def test_it_is_kept_without_its_language_model_where_that_is_not_tuned(model: Mo
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # by PEFT, of transformers
-def test_its_language_model_is_one_for_transformers_and_peft(folder: Path, talks: pa.Table, tmp_path: Path, run: Run) -> None:
-    settings = [*TALKING, "trunk=causal_lm", f"trunk.path={twin('llama', folder)}", "trunk.rank=2", "trunk.rate=1", "sample.plans=0"]
+@pytest.mark.parametrize("tune", ["lora", "dora"])
+def test_its_language_model_is_one_for_transformers_and_peft(tune: str, folder: Path, talks: pa.Table, tmp_path: Path, run: Run) -> None:
+    settings = [*TALKING, "trunk=causal_lm", f"trunk.path={twin('llama', folder)}", f"trunk.tune={tune}", "trunk.rank=2", "trunk.rate=1", "sample.plans=0"]
     model = Model.fit(talks.slice(0, 60), out=tmp_path / "run", epochs=2, settings=settings)
     assert run("export-trunk", tmp_path / "run", "--out", tmp_path / "lm")[0] == 0
     trunk, ids = model.network.trunk, torch.tensor([model.network.trunk.language.ids("What is this?")])
@@ -216,10 +219,30 @@ def test_its_language_model_is_one_for_transformers_and_peft(folder: Path, talks
         assert not torch.allclose(base(ids).logits, mine, atol=1e-3)
         tuned = peft.PeftModel.from_pretrained(base, tmp_path / "lm" / "adapter")
         assert torch.allclose(tuned(ids).logits, mine, atol=1e-4)
+    fresh = CausalLM(8, [], path=str(twin("llama", folder)), tune=tune, rank=2)
+    assert read_adapter(fresh, tmp_path / "lm" / "adapter") == sum(p.numel() for p in fresh.learned.values())
+    with torch.no_grad():
+        assert torch.allclose(fresh.logits(fresh.hear(fresh.words(ids), torch.ones_like(ids, dtype=torch.bool))[0]), mine, atol=1e-4)
     assert (tmp_path / "lm" / "projector.safetensors").is_file()
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "lm").chat_template
     with pytest.raises(UserError, match="no language model"):
         Model.export_trunk(Model.fit(talks.drop_columns(["conversation"]), out=tmp_path / "other", epochs=1, settings=TALKING), tmp_path / "x")
+
+
+def test_an_adapter_of_another_model_is_refused_before_anything_changes(folder: Path, tmp_path: Path, fitted: Model) -> None:
+    def trunk(name: str, **how: Any) -> CausalLM:
+        return CausalLM(8, [], path=str(twin(name, folder)), **how)
+
+    write_adapter(trunk("llama", rank=2), tmp_path / "a")
+    for other, why_not in ((trunk("llama", rank=3), "doesn't fit: .* in this run and .* in the adapter"), (trunk("mistral", rank=2), "learned on another language model"), (trunk("llama", tune="bias"), "no low-rank updates")):
+        before = {key: value.clone() for key, value in other.learned.items()}
+        with pytest.raises(UserError, match=why_not):
+            read_adapter(other, tmp_path / "a")
+        assert all(torch.equal(value, before[key]) for key, value in other.learned.items())
+    with pytest.raises(UserError, match="no adapter in PEFT's layout"):
+        read_adapter(trunk("llama", rank=2), tmp_path / "nothing")
+    with pytest.raises(UserError, match="no low-rank updates"):
+        fitted.load_adapter(tmp_path / "a")
 
 
 def test_a_conversation_of_words_alone_is_answered_by_the_language_model_as_it_was(folder: Path, talks: pa.Table, tmp_path: Path) -> None:

@@ -498,12 +498,13 @@ def chat(
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Of an answer.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest word each time.")] = 0.0,
     sure: Annotated[float, typer.Option(min=0, max=1, help="Say that it doesn't know where answers as sure as this one were right less often, on conversations held out.")] = 0.0,
+    adapter: Annotated[Path | None, typer.Option(help="Talk with other low-rank updates, in PEFT's files, than the run's own.")] = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
 ) -> None:
     """Talk with a model that was fitted on conversations; /help says how to show it things."""
     from sensorium.cli.talk import run_chat
 
-    run_chat(run, index, table, max_tokens, temperature, sure, seed)
+    run_chat(run, index, table, max_tokens, temperature, sure, adapter, seed)
 
 
 @app.command()

@@ -154,7 +154,7 @@ class Talk:
         print_rows(self.index.search(cells, k=5))
 
 
-def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, temperature: float, sure: float, seed: int) -> None:
+def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, temperature: float, sure: float, adapter: Path | None, seed: int) -> None:
     """The command ``chat``: lines from stdin until it ends."""
     import sys
 
@@ -163,6 +163,8 @@ def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, 
 
     model = Model.load(run)
     talker(model.network)
+    if adapter is not None:
+        model.load_adapter(adapter)
     out = Console(highlight=False)
     terminal = sys.stdin.isatty()
     talk = Talk(model, open_table(table) if table else None, model.open_index(index, note) if index else None, lambda line: out.print(line, markup=False),

@@ -47,6 +47,11 @@ class Held(nn.Module):
         every, some = sum(p.numel() for p in self.held[0].parameters()), sum(p.numel() for p in self.learned.values())
         return {"tuned_parameters": some, "tuned_share": round(some / every, 5), "all_parameters": every}
 
+    @property
+    def adapted(self) -> bool:
+        """Whether low-rank updates are what was learned."""
+        return any("lora_" in name for name in self.learned)
+
     def as_it_was(self) -> Any:
         """A context in which the model is as it was before anything was learned, where that is known: where low-rank updates are all that was."""
         return Without([part for part in self.held[0].modules() if hasattr(part, "enable_adapters") and hasattr(part, "lora_A")])
