@@ -300,6 +300,26 @@ def weigh(network: Network, rows: Rows, which: Sequence[int], conversations: Seq
     return result
 
 
+def choose(network: Network, rows: Rows, columns: Sequence[str], question: str, options: Sequence[str]) -> np.ndarray:
+    """Probabilities [n, options] of answers to a question about each row, which need be none that were ever learned: how likely the language model is to say each, beside the others.
+
+    Args:
+        columns: what is shown of a row, where it has it.
+
+    Raises:
+        UserError: as ``reply``, fewer than two options, or two that are alike.
+    """
+    if len(options) < 2 or len(set(options)) < len(options):
+        raise UserError(f"Answers to choose among are at least two, and no two alike; given were: {', '.join(options) or 'none'}.")
+    if not rows.count:
+        return np.zeros((0, len(options)))
+    shown = [[{"column": c} for c in columns if rows.has(c)[row]] for row in range(rows.count)]
+    asked = [[("user", [*cells, question]), ("assistant", [option])] for cells in shown for option in options]
+    said = weigh(network, rows, [row for row in range(rows.count) for _ in options], asked).reshape(rows.count, len(options))
+    chance = np.exp(said - said.max(1, keepdims=True))
+    return chance / chance.sum(1, keepdims=True)
+
+
 @dataclasses.dataclass
 class Because:
     """How much likelier an answer is with a cell, or a part of one, than without it, in nats."""

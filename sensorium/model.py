@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from sensorium import kept
-from sensorium.chat import Reply, reply, seen_in, talker, to_answer, unless_unsure, with_rows
+from sensorium.chat import Reply, choose, reply, seen_in, talker, to_answer, unless_unsure, with_rows
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
 from sensorium.core.parts import name_of
@@ -391,6 +391,25 @@ class Model:
         if heard and sure > 0:
             heard(answer.text)
         return dataclasses.replace(answer, cited=found)
+
+    def choose(self, rows: Any, question: str, options: Sequence[str], of: Sequence[str] | None = None, note: Callable[[str], None] | None = None) -> pa.Table:
+        """The likeliest of some answers to a question about each row; they may be names that were never learned (zero-shot).
+
+        Args:
+            of: columns that are shown; by default those that training conversations referred to.
+
+        Returns:
+            ``value``, ``probability``, and a column of probabilities for each option.
+
+        Raises:
+            UserError: the model doesn't talk, a column isn't there, or the options are no choice.
+        """
+        known = self.network.modalities[talker(self.network)].referred
+        columns = list(of) if of else [c for c in self.columns if c in known or name_of(self.network.modalities[c]) in known]
+        self.check(columns)
+        chance = np.concatenate([choose(self.network, read, columns, question, options) for read in self.windows(rows, columns, note)])
+        best = chance.argmax(1)
+        return pa.table({"value": [options[at] for at in best], "probability": pa.array(chance.max(1), pa.float32()), **{option: pa.array(chance[:, at], pa.float32()) for at, option in enumerate(options)}})
 
     def looked_up(self, rows: Rows, given: Sequence[Any], index: Index, count: int) -> list[dict[str, Any]]:
         """Rows of an index that are like the row that a conversation is about, or, where it is about none, like its last question; none where neither can be searched by."""

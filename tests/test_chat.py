@@ -152,6 +152,24 @@ def test_answers_do_not_hang_on_who_is_asked_beside(model: Model) -> None:
     assert np.allclose(weighed[ended], np.array([r.score for r in together])[ended], atol=1e-3)
 
 
+def test_it_chooses_among_answers_also_such_as_it_never_learned(model: Model, tmp_path: Path, run: Run) -> None:
+    table, names = shown_table(30, seed=6), ["red", "green", "blue", "zzzz"]
+    said = model.choose(table, "What is this?", names)
+    right = [a == b for a, b, there in zip(said.column("value").to_pylist(), table.column("colour").to_pylist(), table.column("picture").is_valid().to_pylist(), strict=True) if there]
+    assert np.mean(right) > 0.9
+    chance = np.stack([said.column(name).to_numpy() for name in names], 1)
+    assert np.allclose(chance.sum(1), 1, atol=1e-5) and np.allclose(chance.max(1), said.column("probability").to_numpy()) and (chance[:, 3] < 0.2).all()
+    turned = model.choose(table, "What is this?", names[::-1])
+    assert np.allclose(turned.column("red").to_numpy(), said.column("red").to_numpy(), atol=1e-4)
+    assert model.choose(table.slice(0, 0), "What is this?", names).num_rows == 0
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert run("choose", model.folder, tmp_path / "t.parquet", "--question", "What is this?", "--among", "red, green,blue,zzzz", "--out", tmp_path / "o.csv")[0] == 0
+    assert (tmp_path / "o.csv").read_text().splitlines()[0].replace('"', "") == "value,probability,red,green,blue,zzzz"
+    for options, why_not in ((["red"], "at least two"), (["red", "red"], "no two alike")):
+        with pytest.raises(UserError, match=why_not):
+            model.choose(table, "What is this?", options)
+
+
 def test_why_names_the_cell_that_the_answer_came_from(model: Model) -> None:
     rows = model.rows([{"picture": picture("blue")}])
     found = why(model.network, rows, 0, [("user", [{"column": "picture"}, "What is this?"])], "blue")

@@ -112,7 +112,7 @@ def evaluate(
         raise unknown("column for --same:", same, opened.columns)
     if chat:
         results = {"chat": model.examine(opened, split=split, about=about, note=note)}
-        typer.echo("  ".join(f"{key} {value:.3f}" if key != "n" else f"of {value:,} rows" for key, value in results["chat"].items()))
+        typer.echo("  ".join(f"of {value:,} rows" if key == "n" else f"{key} –" if value is None else f"{key} {value:.3f}" for key, value in results["chat"].items()))
     else:
         results = model.evaluation(opened, split=split, seen=names(seen), same=same, note=note).results
         print_results(results)
@@ -142,6 +142,24 @@ def predict(
     if out.suffix == ".csv" and "set" in said.column_names:
         said = as_json(said, "set")
     write_table(said, out)
+    typer.echo(f"Wrote {out}")
+
+
+@app.command()
+def choose(
+    run: Run, table: Source,
+    question: Annotated[str, typer.Option(help="Asked about each row, as: What is this?")],
+    among: Annotated[str, typer.Option(help="Answers to choose among, joined by commas; none of them need ever have been learned.")],
+    out: Annotated[Path, typer.Option(help="A .parquet, .csv or .jsonl file.")],
+    of: Annotated[str | None, typer.Option(help="Columns that are shown, joined by commas. Default: those that its conversations were about.")] = None,
+) -> None:
+    """The likeliest of some answers to a question about each row, by a model that talks."""
+    from sensorium.cli.files import check_ending, write_table
+    from sensorium.cli.show import note
+    from sensorium.model import Model
+
+    check_ending(out)
+    write_table(Model.load(run).choose(table, question, [option.strip() for option in among.split(",") if option.strip()], names(of), note), out)
     typer.echo(f"Wrote {out}")
 
 
