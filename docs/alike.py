@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from sensorium.backbones._packages import from_packages
-from sensorium.modalities import Projected, collate_features
+from sensorium.layers.projected import Projected
+from sensorium.modalities import collate_features
 from sensorium.modalities.image import Image
 
 HELD, FOLDS = 300, 2

@@ -23,15 +23,11 @@ from sensorium.backbones import AT_ONCE, Backbone, Kind, features, open_backbone
 from sensorium.backbones._tuned import Tuning
 from sensorium.core.errors import BadCell
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.layers.conv import working_dtype
 from sensorium.layers.finisher import Finisher
 from sensorium.layers.held import Held
+from sensorium.layers.projected import Projected
 from sensorium.layers.shapes import recurring
 
-ALL, LEAST, SHRUNK = 384, 64, 0.1
-"""Numbers that all features of a cell are brought to; cells that this takes at least; and what is added to each direction's spread, as a share of the mean one."""
-TWO, EACH, SURE, MOST = 256, 5, 0.9, 0.97
-"""Of two cells of one thing: directions that tell what they have in common, at most; pairs that each of these takes; how far what these say is believed; and how alike two may be at most in one."""
 Cells = dict[str, torch.Tensor]
 """The collated cells of one column: tensors whose first dimension is the rows that have the column."""
 
@@ -259,110 +255,14 @@ def encoded(encoder: Backbone, tuning: Tuning | None, cells: Sequence[Any]) -> C
 
 def standing(width: int, encoder: Backbone, tuning: Tuning | None, places: int, dropout: float, laid: int = 0) -> Stem:
     """The stem of a column that stands on an encoder; see ``Projected``."""
-    return Projected(width, encoder.width, places, dropout, laid) if tuning is None else Tuned(encoder, tuning, width, places, dropout, laid)
+    return Standing(width, encoder.width, places, dropout, laid) if tuning is None else Tuned(encoder, tuning, width, places, dropout, laid)
 
 
-class Projected(Stem):
-    """Features of a pretrained encoder, normalised, brought to the trunk's width, with a place each and one more look that starts as no change.
-
-    ``laid``: so many first tokens lie as in each cell (all of a picture, then its parts), so that what a feature means hangs on its place. All of these features together are brought to ``ALL`` numbers that
-    are told before training, from the cells alone: the directions in which cells differ most, whitened. Where it is known which cells are of one thing they are whitened by how those differ from one another
-    (linear discriminants, Fisher 1936). So little is then left to learn that few rows teach it. Each token has them.
-
-    Whether two cells are of one thing is told by the likelihood ratio of two Gaussians, in which they belong together and in which they don't (probabilistic linear discriminants, Ioffe 2006), where what two of
-    one thing have in common may also be a difference: where each thing was drawn once by each of two hands, two drawings of one hand are of two things.
-    """
-
-    def __init__(self, width: int, features: int, places: int, dropout: float = 0.0, laid: int = 0) -> None:
-        super().__init__()
-        self.norm, self.enter = nn.LayerNorm(features), nn.Linear(features, width)
-        self.places = nn.Parameter(torch.randn(places, width) * 0.02)
-        self.again, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        self.laid, self.dropout, self.kindred = laid, dropout, TWO if laid else 0
-        if laid:
-            self.register_buffer("middle", torch.zeros(laid * features))
-            self.register_buffer("basis", torch.zeros(laid * features, ALL))
-            self.register_buffer("pair", torch.zeros(ALL, TWO))
-            self.register_buffer("common", torch.zeros(TWO))
-            self.all = nn.Linear(ALL, width)
-        nn.init.zeros_(self.down.weight)
-        nn.init.zeros_(self.down.bias)
-
-    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor]:
-        """``features`` [n, tokens, features] and ``there`` [n, tokens] to tokens [n, tokens, width] and the same mask."""
-        given = cells["features"].to(working_dtype(self.places))
-        x = self.enter(F.dropout(self.norm(given), self.dropout, self.training)) + self.places[: given.shape[1]].to(given.dtype)
-        if self.laid:
-            known = F.normalize(self.spread(cells), dim=-1) * ALL**0.5
-            x = x + self.all(F.dropout(known.to(given.dtype), self.dropout, self.training)).unsqueeze(1)
-        return x + self.down(F.gelu(self.up(self.again(x)))), cells["there"]
-
-    def flat(self, given: torch.Tensor) -> torch.Tensor:
-        """The laid features of each cell side by side, [n, laid · features]; zeros where a cell has fewer."""
-        flat = given[:, : self.laid].float().flatten(1)
-        return F.pad(flat, (0, len(self.middle) - flat.shape[1]))
-
-    @torch.no_grad()
-    def spread(self, cells: Cells) -> torch.Tensor:
-        """All of each cell's features as ``ALL`` numbers, [n, ALL]."""
-        return (self.flat(cells["features"]) - self.middle) @ self.basis
-
-    @torch.no_grad()
-    def kin(self, cells: Cells) -> torch.Tensor | None:
-        """Of a mean square of 1, so that no cell is like all others."""
-        return F.rms_norm(self.spread(cells) @ self.pair, (TWO,)) if self.laid else None
-
-    def alike(self, mine: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """Log-likelihood ratios, but for what hangs on the row alone."""
-        rest = 1 - self.common.square()
-        return (mine * (self.common / rest)) @ known.T - 0.5 * known.square() @ (self.common.square() / rest)
-
-    @torch.no_grad()
-    def begin(self, cells: Cells, things: torch.Tensor | None = None) -> None:
-        if not self.laid or len(cells["features"]) < LEAST:
-            return
-        flat = self.flat(cells["features"])
-        self.middle.copy_(flat.mean(0))
-        flat = flat - self.middle
-        size = min(ALL, len(flat) // 2, flat.shape[1])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            _, deviations, directions = torch.svd_lowrank(flat, q=size, niter=2)
-        even = torch.diag(1 / deviations.clamp(min=1e-6))  # all directions equally wide
-        known, turn = flat @ directions, even
-        pairs, weights = pairs_of(things) if things is not None else (torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0))
-        pairs, weights = pairs.to(flat.device), weights.to(flat.device)
-        few, common = min(size, TWO), torch.full((min(size, TWO),), 0.5, device=flat.device)
-        if len(pairs) >= LEAST:
-            apart = (known[pairs[:, 0]] - known[pairs[:, 1]]) / 2**0.5
-            within = (apart * weights.unsqueeze(1)).T @ apart / weights.sum()
-            within += SHRUNK * within.diagonal().mean() * torch.eye(size, device=flat.device)
-            turn = torch.linalg.cholesky(torch.linalg.inv(within))
-            few = min(size, TWO, len(pairs) // EACH)
-            wide = known[:, :few] @ even[:few, :few] * len(flat) ** 0.5
-            both = (wide[pairs[:, 0]] * weights.unsqueeze(1)).T @ wide[pairs[:, 1]] / weights.sum()
-            common, axes = torch.linalg.eigh((both + both.T) / 2)
-            common, even = (SURE * common).clamp(-MOST, MOST), even[:few, :few] @ axes
-        self.basis.zero_()[:, :size] = directions @ turn
-        self.pair.zero_()[:size, :few] = torch.linalg.inv(turn)[:, :few] @ even[:few, :few] * len(flat) ** 0.5
-        self.common.zero_()[:few] = common[:few]
+class Standing(Projected, Stem):
+    """What is made of the features of an encoder that stays as it is."""
 
 
-def pairs_of(things: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Neighbours among the cells of each thing, all in a ring, as pairs [pairs, 2]; and a weight for each, so that each thing counts by its cells."""
-    order = things.argsort(stable=True)
-    _, counts = things[order].unique_consecutive(return_counts=True)
-    pairs, weights, start = [], [], 0
-    for count in counts.tolist():
-        own = order[start : start + count]
-        start += count
-        if count > 1:
-            pairs.append(torch.stack([own, own.roll(-1)], 1)[: count if count > 2 else 1])
-            weights.append(torch.full((len(pairs[-1]),), count / len(pairs[-1])))
-    return (torch.cat(pairs), torch.cat(weights)) if pairs else (torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0))
-
-
-class Tuned(Held, Projected):
+class Tuned(Held, Projected, Stem):
     """An encoder that is learned further, and what is made of its features."""
 
     def __init__(self, encoder: Backbone, tuning: Tuning, width: int, places: int, dropout: float, laid: int = 0) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sensorium.modalities import ALL, LEAST, Projected, collate_features, pairs_of
+from sensorium.layers.projected import ALL, LEAST, Projected, pairs_of
+from sensorium.modalities import collate_features
 
 LAID, WIDTH = 4, 24
 
