@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from sensorium.backbones import AT_ONCE, Backbone, Kind, features, open_backbone
 from sensorium.backbones._tuned import Tuning
-from sensorium.core.errors import BadCell
+from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.finisher import Finisher
 from sensorium.layers.held import Held
@@ -67,11 +67,18 @@ class Modality(abc.ABC):
             BadCell: the cell can't be read; the reason is shown to the user.
         """
 
-    def stand_on(self, backbone: str, kind: Kind, tune: str, rank: int, rate: float) -> Backbone:
-        """Let the features of a pretrained encoder stand for the cells; see ``Tuning`` for how it is learned further."""
+    def stand_on(self, backbone: str, kind: Kind, tune: str, rank: int, rate: float) -> bool:
+        """Let the features of a pretrained encoder stand for the cells, if one is named; see ``Tuning`` for how it is learned further.
+
+        Raises:
+            UserError: it can't be opened, or there is none to be tuned.
+        """
         tuning = Tuning(tune, rank, rate=rate, where="column.NAME")
-        self.encoder, self.tuning = open_backbone(backbone, kind), None if tuning.kind == "frozen" else tuning
-        return self.encoder
+        if not backbone and tuning.kind != "frozen":
+            raise UserError(f"column.NAME.tune={tune} says how a backbone is learned further, and none is named: column.NAME.backbone=FOLDER.")
+        if backbone:
+            self.encoder, self.tuning = open_backbone(backbone, kind), None if tuning.kind == "frozen" else tuning
+        return bool(backbone)
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         """Take statistics from a sample of read training cells (vocabulary, mean, quantiles)."""

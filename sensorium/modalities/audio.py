@@ -84,8 +84,8 @@ class Audio(Modality):
         tune_rate: float = 0.0,
         dropout: float = 0.1,
     ) -> None:
-        if backbone:
-            rate = self.stand_on(backbone, "audio", tune, rank, tune_rate).rate
+        if self.stand_on(backbone, "audio", tune, rank, tune_rate):
+            rate = self.encoder.rate
         if mels < 8 or mels % 8:
             raise UserError(f"mels is a multiple of 8, not {mels}. Try {max(8, round(mels / 8) * 8)}.")
         if not SLOWEST <= rate <= FASTEST:

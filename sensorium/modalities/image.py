@@ -101,8 +101,8 @@ class Image(Modality):
         rank: int = 16,
         tune_rate: float = 0.0,
     ) -> None:
-        if backbone:
-            size = self.stand_on(backbone, "image", tune, rank, tune_rate).size
+        if self.stand_on(backbone, "image", tune, rank, tune_rate):
+            size = self.encoder.size
             patch = size if size % patch else patch
         if size < 16 or (size % 16 and not backbone):
             raise UserError(f"An image's size is a multiple of 16, not {size}. Try {max(16, round(size / 16) * 16)}.")

@@ -71,8 +71,7 @@ class Text(Modality):
         self, *, vocabulary: int = 3000, length: int = 64, max_chars: int = 10_000, dropout: float = 0.1,
         spelling: bool = True, buckets: int = 4096, backbone: str = "", tune: str = "frozen", rank: int = 16, tune_rate: float = 0.0,
     ) -> None:
-        if backbone:
-            self.stand_on(backbone, "text", tune, rank, tune_rate)
+        self.stand_on(backbone, "text", tune, rank, tune_rate)
         if vocabulary < 256 + SPECIAL:
             raise UserError(f"vocabulary={vocabulary}: bytes alone need {256 + SPECIAL}. Give at least that many.")
         if length < 1 or max_chars < 1:

@@ -152,6 +152,8 @@ def test_ways_that_there_are_not_are_refused(settings: list[str], words: str, fo
     with pytest.raises(UserError, match=words):
         Model.fit(tiny_table(20), out=tmp_path / "run", epochs=1, settings=[*TINY, f"column.picture.backbone={twin('timm-cnn', folder)}", *settings])
     assert not (tmp_path / "run" / "model.json").exists()
+    with pytest.raises(UserError, match="none is named: column.NAME.backbone=FOLDER"):
+        Model.fit(tiny_table(20), out=tmp_path / "run", epochs=1, settings=[*TINY, "column.picture.tune=lora"])
 
 
 def test_one_word_tunes_all_that_is_pretrained() -> None:
