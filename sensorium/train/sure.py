@@ -12,7 +12,7 @@ from sensorium.layers.sureness import SHORT, Sureness
 from sensorium.modalities.conversation import last_exchange
 from sensorium.network import Network
 
-ASKED = 256
+ASKED = 128
 """Conversations that are asked, at most."""
 
 
