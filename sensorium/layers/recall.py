@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-KIN = 3.0
+KIN = 6.0
 """What it counts to be alike whatever was learned, in standard deviations over the known rows, beside what was learned."""
 LETTERS = 64
 """Bytes of a text that are kept."""
