@@ -13,6 +13,8 @@ EDGES, BUILT, SOUGHT = 16, 128, 64
 """Edges of a vector; vectors looked at for them when it is added; and at least looked at by a search."""
 AT_ONCE = 65_536
 """Vectors that are added at once."""
+FEW = 10_000
+"""Vectors that are added one after the other: where many are added together, those that are added first may miss one another, which a large graph gets over and a small one may not."""
 
 
 class HNSW(Finder):
@@ -21,7 +23,9 @@ class HNSW(Finder):
     @classmethod
     def write(cls, path: Path, vectors: np.ndarray, rows: np.ndarray) -> None:
         graph = Index(ndim=vectors.shape[1], metric="ip", dtype="bf16", connectivity=EDGES, expansion_add=BUILT)
-        for start in range(0, len(rows), AT_ONCE):
+        few = rows[:FEW]
+        graph.add(few.astype(np.uint64), np.ascontiguousarray(vectors[few]), threads=1)
+        for start in range(FEW, len(rows), AT_ONCE):
             some = rows[start : start + AT_ONCE]
             graph.add(some.astype(np.uint64), np.ascontiguousarray(vectors[some]))
         graph.save(str(path))
