@@ -301,6 +301,14 @@ def test_the_terminal_talks_shows_explains_and_keeps(model: Model, tmp_path: Pat
     assert [m["role"] for m in kept] == ["user", "assistant"] and kept[1]["content"] == "red"
 
 
+def test_why_tells_of_what_it_would_have_said(model: Model, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(picture("red"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"/image {tmp_path / 'a.png'}\nWhat is this?\n/why\n"))
+    status, out, _ = run("chat", model.folder, "--sure", 1)
+    assert status == 0 and "I don't know." in out and "would have been: red" in out
+    assert float(re.search(r"picture: ([+-][\d.]+) nats", out)[1]) > 1
+
+
 def test_rows_of_an_index_come_with_the_answer(model: Model, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     table = shown_table(40, seed=4)
     index = model.index(table, tmp_path / "index")

@@ -45,6 +45,7 @@ class Talk:
         self.messages: list[dict[str, Any]] = []
         self.cells: dict[str, Any] = {}
         self.waiting: list[str] = []
+        self.meant = ""  # what the last answer was, or would have been
 
     def hear(self, line: str) -> bool:
         """One line by the user; False where it ends the talk. What is wrong is said, and the talk goes on."""
@@ -127,6 +128,7 @@ class Talk:
         if not said.ended:
             self.say(f"(cut off after {said.tokens} tokens: --max-tokens)")
         self.messages, self.waiting = [*asked, {"role": "assistant", "content": said.text}], []
+        self.meant = said.unsure or said.text
         self.spent = first[0] if first else 0.0, said.tokens / max(time.perf_counter() - started, 1e-9)
 
     def why(self) -> None:
@@ -136,7 +138,7 @@ class Talk:
         if not self.messages:
             raise UserError("Nothing was answered yet.")
         rows, given = self.model.conversation(self.messages[:-1], self.cells)
-        found = why(self.model.network, rows, 0, given, self.messages[-1]["content"])
+        found = why(self.model.network, rows, 0, given, self.meant)
         if not found:
             self.say("From the conversation alone: it refers to no cell.")
         for because in [b for b in found if not b.part] + [b for b in found if b.part][:5]:
