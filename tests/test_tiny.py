@@ -1,4 +1,4 @@
-"""The whole way in under a minute, as a user walks it: columns, fit, evaluate, predict, embed, search, generate, report."""
+"""The whole way, as a user walks it: columns, fit, evaluate, predict, embed, search, generate, report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from conftest import TINY, drawing, tiny_table
 
 
@@ -20,6 +21,7 @@ def sensorium(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_whole_way(tmp_path: Path) -> None:
     pq.write_table(tiny_table(160, seed=1, gaps=0.05), tmp_path / "train.parquet")
     pq.write_table(tiny_table(60, seed=2, gaps=0.05), tmp_path / "new.parquet")
