@@ -265,10 +265,14 @@ def go_on(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[list
     return result
 
 
+def in_words(row: Mapping[str, Any]) -> str:
+    """The plain cells of a row that was found."""
+    return "; ".join(f"{column}: {str(cell)[:CELL]}" for column, cell in row.items() if column not in ("row", "score") and isinstance(cell, (str, int, float)) and cell != "")
+
+
 def with_rows(messages: Sequence[Any], found: Sequence[Mapping[str, Any]]) -> list[Any]:
     """A conversation whose last question comes after the rows that were looked up for it, in words; cells that no words say are left out."""
-    lines = [f"Row {row['row']}: " + "; ".join(f"{column}: {str(cell)[:CELL]}" for column, cell in row.items() if column not in ("row", "score") and isinstance(cell, (str, int, float)) and cell != "")
-             for row in found]
+    lines = [f"Row {row['row']}: {in_words(row)}" for row in found]
     role, parts = messages[-1]
     return [*messages[:-1], (role, ["Known rows:\n" + "\n".join(lines) + "\n\n", *parts])] if lines else list(messages)
 

@@ -39,14 +39,17 @@ def examine(network: Network, table: Table, columns: Schema, *, about: str | Non
     note(f"asking {len(asked):,} questions")
     said = reply(network, read, [number for number, _, _ in asked], [talk for _, _, talk in asked], longest=32)
     right: dict[str, list[tuple[str, bool]]] = {kind: [] for kind in MEASURED}
+    known: list[tuple[float, bool]] = []
     for (_, question, _), answer in zip(asked, said, strict=True):
-        right[question.kind].append((question.answer, folded(answer.text) == folded(question.answer)))
+        mark = folded(answer.text) == folded(question.answer)
+        right[question.kind].append((question.answer, mark))
+        if answer.right is not None:
+            known.append((answer.right, mark))
     result: dict[str, Any] = {MEASURED[kind]: balanced(marks) if kind == "yes_no" else float(np.mean([mark for _, mark in marks])) for kind, marks in right.items() if marks}
-    known = [(answer.right, mark) for answer, mark in zip(said, (folded(answer.text) == folded(question.answer) for (_, question, _), answer in zip(asked, said, strict=True)), strict=True)
-             if answer.right is not None]
     if known:
-        chance, mark = np.array([c for c, _ in known]), np.array([m for _, m in known])
-        result |= {"calibration": expected_error(chance, mark), "answered": float((chance >= 0.5).mean()), "answered_right": float(mark[chance >= 0.5].mean()) if (chance >= 0.5).any() else None}
+        chance, marks = np.array([c for c, _ in known]), np.array([m for _, m in known])
+        sure = chance >= 0.5
+        result |= {"calibration": expected_error(chance, marks), "answered": float(sure.mean()), "answered_right": float(marks[sure].mean()) if sure.any() else None}
     return {**result, "n": len(rows)}
 
 

@@ -345,7 +345,7 @@ class Network(nn.Module):
     def encode_together(self, columns: Sequence[str], batch: Batch) -> dict[str, Encoded]:
         """Columns of a batch that share a stem, in one pass of it."""
         key, sizes = self.stem_of[columns[0]], [len(batch.index[column]) for column in columns]
-        cells = joined([batch.cells[column] for column in columns])
+        cells = self.stems[key].features(joined([batch.cells[column] for column in columns]))
         tokens, mask = self.stems[key](cells)
         kin = self.stems[key].kin(cells) if key in self.recalls else None
         kins = [None] * len(columns) if kin is None else kin.split(sizes)

@@ -118,11 +118,12 @@ class Talk:
                 first.append(time.perf_counter() - started)
             self.stream(piece)
 
+        from sensorium.chat import in_words
+
         said = self.model.chat(asked, cells=self.cells, heard=heard, index=self.index, **self.how)
         self.say("")
         for row in said.cited:
-            told = "; ".join(f"{column}: {cell}" for column, cell in row.items() if column not in ("row", "score") and isinstance(cell, (str, int, float)) and cell != "")
-            self.say(f"  [{row['row']}] {told[:100]} ({row['score']:.2f})")
+            self.say(f"  [{row['row']}] {in_words(row)[:100]} ({row['score']:.2f})")
         if said.right is not None:
             self.say(f"(such answers were right in {said.right:.0%} of cases held out{f'; it would have been: {said.unsure}' if said.unsure else ''})")
         if not said.ended:

@@ -234,6 +234,10 @@ class Stem(nn.Module, abc.ABC):
     def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Tokens [rows, length, width] and a mask [rows, length], True where a token is present (None: all are)."""
 
+    def features(self, cells: Cells) -> Cells:
+        """Cells as ``forward`` and ``kin`` begin with them, so that what both need is computed once. Default: as they are."""
+        return cells
+
     def begin(self, cells: Cells, things: torch.Tensor | None = None) -> None:
         """Look at collated training cells before the first step, and at which of them are of one thing, [rows], where that is known. Default: nothing is to be seen."""
 
