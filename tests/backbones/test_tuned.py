@@ -165,3 +165,16 @@ def test_one_word_tunes_all_that_is_pretrained() -> None:
         everywhere({"column": {"age": {"kind": "number"}}}, "lora")
     with pytest.raises(UserError, match="isn't known"):
         everywhere(given, "much")
+
+
+def test_cells_that_are_looked_up_too_go_through_the_encoder_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, key = model.network, model.network.stem_of["picture"]
+    encoder, seen = network.stems[key].encoder[0], []
+    tokens = encoder.tokens
+    monkeypatch.setattr(encoder, "tokens", lambda batch, own: seen.append(len(batch["pixels"])) or tokens(batch, own))
+    network.recalls[key] = torch.nn.Identity()
+    try:
+        found = model.rows(tiny_table(6, gaps=0.0), ["picture"]).encoded("picture")
+    finally:
+        del network.recalls[key]
+    assert seen == [6] and found.kin.shape == (6, network.stems[key].kindred)
