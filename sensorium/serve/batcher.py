@@ -51,13 +51,15 @@ class Broken(Exception):
 
 @dataclasses.dataclass(eq=False)
 class Waiting:
-    """One request: what it asks, until when, where its answer is awaited, since when, and whether a process was asked."""
+    """One request: what it asks, until when, where its answer is awaited, since when, who hears what is told before that, and whether a process was asked and something was told."""
 
     job: dict[str, Any]
     until: float
     answer: asyncio.Future
     since: float
+    heard: Callable[[Any], None] | None = None
     taken: bool = False
+    told: bool = False
 
     @property
     def wanted(self) -> bool:
@@ -108,8 +110,8 @@ class Batcher:
         """Whether a process can be asked."""
         return any(worker.alive for worker in self.workers)
 
-    async def ask(self, verb: str, options: Mapping[str, Any], job: dict[str, Any], seconds: float, alone: bool = False) -> Any:
-        """The answer to one request, with others of its kind unless it is to be asked ``alone``.
+    async def ask(self, verb: str, options: Mapping[str, Any], job: dict[str, Any], seconds: float, alone: bool = False, heard: Callable[[Any], None] | None = None) -> Any:
+        """The answer to one request, with others of its kind unless it is to be asked ``alone``; ``heard`` is told what a process tells of it before that.
 
         Raises:
             Full, Late, Gone, Broken: see there.
@@ -120,7 +122,7 @@ class Batcher:
             raise Gone
         now = time.monotonic()
         kind = verb, repr(sorted(options.items())) + (f" {id(job)}" if alone else "")
-        one = Waiting(job, now + seconds, asyncio.get_running_loop().create_future(), now)
+        one = Waiting(job, now + seconds, asyncio.get_running_loop().create_future(), now, heard)
         self.queues.setdefault(kind, collections.deque()).append(one)
         self.options[kind] = options
         self.count += 1
@@ -177,8 +179,16 @@ class Batcher:
 
     async def _together(self, worker: Process, kind: Kind, options: Mapping[str, Any], taken: list[Waiting]) -> None:
         begun = time.monotonic()
+
+        def hear(told: Any) -> None:
+            number, piece = told
+            one = taken[number]
+            if one.heard is not None and one.wanted:
+                one.told = True
+                one.heard(piece)
+
         try:
-            said = await worker.ask({"verb": kind[0], "options": dict(options), "jobs": [one.job for one in taken]}, self.longest)
+            said = await worker.ask({"verb": kind[0], "options": dict(options), "jobs": [one.job for one in taken]}, self.longest, hear)
         except asyncio.CancelledError:
             settle(taken, Gone())
             raise
@@ -191,6 +201,7 @@ class Batcher:
                 log.error("%s failed: %s", kind[0], str(error) if isinstance(error, Failed) else type(error).__name__)
                 settle(taken, Broken())
                 return
+            settle([one for one in taken if one.told], Broken())  # what was told can't be taken back
             try:
                 for one in taken:  # which of them it was is found out by asking each alone
                     if one.wanted:

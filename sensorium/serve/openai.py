@@ -13,7 +13,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -97,6 +97,8 @@ class Chat(Body):
     max_tokens: Annotated[int | None, Field(ge=1, le=4096)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1, le=4096)] = None
     column: str | None = None
+    sure: Annotated[float, Field(ge=0, le=1, description="Say that it isn't known where such answers were right less often on conversations held out.")] = 0.0
+    cite: Annotated[int, Field(ge=0, le=20, description="Rows of the server's index that come along; where nothing is shown they are told before the question.")] = 3
 
 
 def routes(server: Server) -> APIRouter:
@@ -211,7 +213,21 @@ def routes(server: Server) -> APIRouter:
     async def chat(asked: Chat) -> Any:
         """What the model says of what it is shown."""
         check(asked.model)
-        if asked.column is None and any(about["talks"] for about in server.columns.values()):
+        about = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": server.name}
+        talks = asked.column is None and any(column["talks"] for column in server.columns.values())
+        if talks and asked.stream:
+            pieces: asyncio.Queue[str | None] = asyncio.Queue()
+            task = asyncio.create_task(talk(asked, pieces.put_nowait))
+            task.add_done_callback(lambda _: pieces.put_nowait(None))
+            try:
+                first = await pieces.get()
+            except asyncio.CancelledError:
+                task.cancel()
+                raise
+            if first is None:
+                task.result()  # what is wrong is told as ever where nothing was said yet
+            return StreamingResponse(streamed(about, asked, first, pieces, task), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        if talks:
             said = await talk(asked)
         else:
             cells, words = await shown_last(asked.messages)
@@ -219,15 +235,14 @@ def routes(server: Server) -> APIRouter:
         count = said.get("said", len(said["text"].split()))
         usage = {"prompt_tokens": said["tokens"], "completion_tokens": count, "total_tokens": said["tokens"] + count}
         ended = "stop" if said.get("ended", True) else "length"
-        about = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": server.name}
         if not asked.stream:
-            return {**about, "object": "chat.completion", "usage": usage, "choices": [
+            return {**about, "object": "chat.completion", "usage": usage, **({"sensorium": beside(said)} if talks else {}), "choices": [
                 {"index": 0, "message": {"role": "assistant", "content": said["text"], "refusal": None}, "logprobs": None, "finish_reason": ended}]}
         total = usage if (asked.stream_options or {}).get("include_usage") else None
         return StreamingResponse(stream(about, said["text"], total, ended), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
-    async def talk(asked: Chat) -> dict[str, Any]:
-        """What a model that learned to talk says next; each picture, sound or clip is a cell of the next column of its kind."""
+    async def talk(asked: Chat, heard: Callable[[str], None] | None = None) -> dict[str, Any]:
+        """What a model that learned to talk says next; each picture, sound or clip is a cell of the next column of its kind. ``heard``: is told each piece as it is said."""
         cells: dict[str, Any] = {}
         messages = []
         for message in asked.messages:
@@ -245,8 +260,9 @@ def routes(server: Server) -> APIRouter:
             messages.append({"role": message.role, "content": content})
         row = await server.cells.row(cells, 0, "messages")
         warm = asked.temperature if asked.temperature and asked.temperature >= 0.001 else None
-        return await server.ask("talk", [row], messages=messages, tokens=asked.max_completion_tokens or asked.max_tokens, temperature=warm, top_p=asked.top_p if warm else None,
-                                seed=None if asked.seed is None else abs(asked.seed) % 2**63)
+        seed = None if asked.seed is None or not warm else abs(asked.seed) % 2**63
+        return await server.ask("talk", [row], own={"messages": messages}, heard=heard, alone=seed is not None, tokens=asked.max_completion_tokens or asked.max_tokens, temperature=warm,
+                                top_p=asked.top_p if warm else None, seed=seed, sure=asked.sure or None, cite=asked.cite)
 
     async def shown_last(messages: Sequence[Message]) -> tuple[dict[str, Any], str]:
         """What the last message of a user shows, as cells, and what it says."""
@@ -313,22 +329,49 @@ def cell_of(part: Mapping[str, Any]) -> tuple[str, Any]:
     return kind, cell
 
 
+def beside(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of an answer beside its words: how often such answers are right, what it would have said, what it was reminded of, and the rows that it cites."""
+    return shown({key: said[key] for key in ("right", "unsure", "recalled", "cited")})
+
+
+def event(about: Mapping[str, Any], delta: Mapping[str, Any] | None = None, ended: str | None = None, **more: Any) -> str:
+    """A piece of an answer, as a server-sent event."""
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": ended}]
+    return f"data: {json.dumps({**about, 'object': 'chat.completion.chunk', 'choices': choices, **more}, ensure_ascii=False)}\n\n"
+
+
 def stream(about: Mapping[str, Any], text: str, usage: Mapping[str, Any] | None, ended: str = "stop") -> Iterator[str]:
-    """An answer word by word, as server-sent events."""
-
-    def event(choices: list[dict[str, Any]], **more: Any) -> str:
-        return f"data: {json.dumps({**about, 'object': 'chat.completion.chunk', 'choices': choices, **more}, ensure_ascii=False)}\n\n"
-
-    def choice(delta: Mapping[str, Any], ended: str | None = None) -> list[dict[str, Any]]:
-        return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": ended}]
-
-    yield event(choice({"role": "assistant", "content": ""}))
+    """An answer that is there, word by word."""
+    yield event(about, {"role": "assistant", "content": ""})
     for word in re.findall(r"\s*\S+|\s+$", text):
-        yield event(choice({"content": word}))
-    yield event(choice({}, ended))
+        yield event(about, {"content": word})
+    yield event(about, {}, ended)
     if usage is not None:
-        yield event([], usage=usage)
+        yield event(about, usage=usage)
     yield "data: [DONE]\n\n"
+
+
+async def streamed(about: Mapping[str, Any], asked: Chat, first: str | None, pieces: asyncio.Queue[str | None], task: asyncio.Task[dict[str, Any]]) -> AsyncIterator[str]:
+    """An answer as it is being said: its ``first`` piece, those that come, and what the ``task`` knows when all is said."""
+    try:
+        yield event(about, {"role": "assistant", "content": ""})
+        begun = first is not None
+        while first is not None:
+            yield event(about, {"content": first})
+            first = await pieces.get()
+        try:
+            said = await task
+        except Refused as refused:
+            yield f"data: {refused.body().decode()}\n\n"
+            return
+        if not begun and said["text"]:
+            yield event(about, {"content": said["text"]})
+        yield event(about, {}, "stop" if said["ended"] else "length", sensorium=beside(said))
+        if (asked.stream_options or {}).get("include_usage"):
+            yield event(about, usage={"prompt_tokens": said["tokens"], "completion_tokens": said["said"], "total_tokens": said["tokens"] + said["said"]})
+        yield "data: [DONE]\n\n"
+    finally:
+        task.cancel()
 
 
 def as_sound(wave: bytes, form: str) -> bytes:

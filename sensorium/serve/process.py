@@ -1,4 +1,4 @@
-"""A child process that answers messages, one after the other: it can die or hang, and whoever asks hears of that at once."""
+"""A child process that answers messages, one after the other: it can die or hang, and whoever asks hears of that at once. What it ``tell``s meanwhile is heard before its answer."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Process:
         self.about = said
         return said
 
-    async def ask(self, message: Any, seconds: float) -> Any:
-        """One message's answer.
+    async def ask(self, message: Any, seconds: float, heard: Callable[[Any], None] | None = None) -> Any:
+        """One message's answer; ``heard`` is told what comes before it.
 
         Raises:
             Died: the process ended before it had answered, or it took longer than ``seconds`` and was ended.
@@ -81,7 +81,7 @@ class Process:
             if not self.alive:
                 raise Died(self.name)
             try:
-                kind, said = await self._hear(seconds, pack(message))
+                kind, said = await self._hear(seconds, pack(message), heard)
             except OSError as error:
                 self.stop()
                 raise Died(self.name) from error
@@ -92,18 +92,21 @@ class Process:
             raise Failed(said)
         return said
 
-    async def _hear(self, seconds: float, message: bytes | None = None) -> Any:
-        pipe = self.pipe
+    async def _hear(self, seconds: float, message: bytes | None = None, heard: Callable[[Any], None] | None = None) -> Any:
+        pipe, loop = self.pipe, asyncio.get_running_loop()
 
-        def exchange() -> bytes:
+        def exchange() -> Any:
             if message is not None:
                 pipe.send_bytes(message)
-            return pipe.recv_bytes()
+            while (said := unpack(pipe.recv_bytes()))[0] == "told":
+                if heard is not None:
+                    loop.call_soon_threadsafe(heard, said[1])
+            return said
 
-        hearing = asyncio.get_running_loop().run_in_executor(self.threads, exchange)
+        hearing = loop.run_in_executor(self.threads, exchange)
         try:
             async with asyncio.timeout(seconds):
-                return unpack(await asyncio.shield(hearing))
+                return await asyncio.shield(hearing)
         except TimeoutError as error:
             self.stop()
             with contextlib.suppress(OSError, EOFError):
@@ -137,6 +140,16 @@ def children(preload: tuple[str, ...]) -> Any:
     return context
 
 
+_ours: Any = None
+"""In a child: the pipe to who asks."""
+
+
+def tell(piece: Any) -> None:
+    """In a child: something that is heard before the answer; elsewhere nobody hears it."""
+    if _ours is not None:
+        _ours.send_bytes(pack(["told", piece]))
+
+
 def _run(pipe: Any, begin: Callable[..., tuple[Any, Answer]], arguments: tuple[Any, ...]) -> None:
     """The child: begin, then answer until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us when all is answered
@@ -147,6 +160,8 @@ def _run(pipe: Any, begin: Callable[..., tuple[Any, Answer]], arguments: tuple[A
         pipe.send_bytes(pack(["refused", str(error)]))
         return
     pipe.send_bytes(pack(["ready", about]))
+    global _ours  # noqa: PLW0603
+    _ours = pipe
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             message = unpack(pipe.recv_bytes())

@@ -73,20 +73,21 @@ class Server:
         self.uploads.stop()
 
     async def ask(self, verb: str, rows: Sequence[Mapping[str, Any]], without: Sequence[Mapping[str, Any]] = (), alone: bool = False, strict: int | None = None,
-                  **options: Any) -> Any:
+                  own: Mapping[str, Any] | None = None, heard: Callable[[Any], None] | None = None, **options: Any) -> Any:
         """What the model says; ``alone``: not with other requests. ``strict``: cells that can't be read are refused in so many rows, all by default, and count as
-        missing in those behind them.
+        missing in those behind them. ``own``: what else this request brings that doesn't keep it from being asked with others; ``heard``: is told what is said before all is.
 
         Raises:
             Refused: too much is asked, the request is wrong, or the model's process died.
         """
         given = {name: value for name, value in options.items() if value is not None}
         try:
-            pack(given)
+            pack([given, own])
         except (TypeError, ValueError, OverflowError):
             raise Refused(422, f"The options can't be read: {', '.join(given)}.", "request") from None
         try:
-            said = await self.batcher.ask(verb, given, {"rows": list(rows), "without": list(without), "strict": len(rows) if strict is None else strict}, self.limits.seconds, alone)
+            said = await self.batcher.ask(verb, given, {"rows": list(rows), "without": list(without), "strict": len(rows) if strict is None else strict, "told": heard is not None, **(own or {})},
+                                          self.limits.seconds, alone, heard)
         except Full as full:
             raise Refused(429, "Too many requests wait. Try again.", "busy", headers={"Retry-After": str(round(full.seconds))}) from None
         except Late:

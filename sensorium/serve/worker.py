@@ -15,6 +15,7 @@ import numpy as np
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.parts import name_of
+from sensorium.serve.process import tell
 
 if TYPE_CHECKING:
     from sensorium.inference import Rows
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 NEAR, LOOKED = 4, 64
 """Rows that are shown beside an explained answer, not counting the row itself, and the nearest ones that they are taken from."""
+
+
+CITED = 3
+"""Rows of the index that come with what is said in a conversation."""
 
 
 class Wrong(Exception):
@@ -64,6 +69,7 @@ class Desk:
         fine: list[int] = []
         for number, job in enumerate(message["jobs"]):
             try:
+                job["number"] = number
                 job["read"] = [self.read(cells, row, row < job["strict"]) for row, cells in enumerate(job["rows"])]
                 seen = message["options"].get("seen") or self.model.columns
                 empty = [row for row, read in enumerate(job["read"]) if not any(len(cell) for column, (cell, _) in read.items() if column in seen)]
@@ -147,16 +153,27 @@ class Desk:
             said = [[cell] for cell in cells]
         return [{"cells": part, "tokens": int(count.sum())} for part, count in zip(split(said, jobs), split(read_tokens(rows), jobs), strict=True)]
 
-    def talk(self, jobs: Sequence[dict[str, Any]], messages: Sequence[Any], tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None) -> list[Any]:
-        """How the assistant goes on with a conversation about each job's one row; ``messages`` as roles with parts."""
+    def talk(self, jobs: Sequence[dict[str, Any]], tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None, sure: float = 0.0, cite: int = CITED) -> list[Any]:
+        """How the assistant goes on with each job's ``messages``, as roles with parts, about its one row. With an index ``cite`` of its rows come along (``Model.looked_up``)."""
         import torch
 
-        from sensorium.chat import reply, to_answer
+        from sensorium.chat import reply, to_answer, unless_unsure, with_rows
 
-        given = to_answer(messages)
+        given, cited = [to_answer(job["messages"]) for job in jobs], [[] for _ in jobs]
+        for number, job in enumerate(jobs if self.index is not None and cite else ()):
+            row = self.rows([job])
+            cited[number] = self.model.looked_up(row, given[number], self.index, cite)
+            if not row.cells:
+                given[number] = with_rows(given[number], cited[number])
         rows, drawn = self.rows(jobs), torch.Generator().manual_seed(secrets.randbelow(2**31) if seed is None else seed)
-        said = reply(self.model.network, rows, list(range(len(jobs))), [given] * len(jobs), longest=tokens, temperature=temperature, top_p=top_p, generator=drawn)
-        return [{"text": one.text, "tokens": one.prompt, "said": one.tokens, "ended": one.ended} for one in said]
+
+        def heard(number: int, text: str) -> None:
+            if jobs[number].get("told") and not sure:  # what must be sure is told when all of it is said
+                tell([jobs[number]["number"], text])
+
+        said = [unless_unsure(one, sure) for one in reply(self.model.network, rows, list(range(len(jobs))), given, longest=tokens, temperature=temperature, top_p=top_p, generator=drawn, heard=heard)]
+        return [{"text": one.text, "tokens": one.prompt, "said": one.tokens, "ended": one.ended, "right": one.right, "unsure": one.unsure, "recalled": one.recalled, "cited": found}
+                for one, found in zip(said, cited, strict=True)]
 
     def search(self, jobs: Sequence[dict[str, Any]], among: str | None = None, k: int = 10, condition: str | None = None,
                weights: dict[str, float] | None = None) -> list[Any]:

@@ -25,8 +25,10 @@ class Fake:
         self.starts += 1
         self.alive, self.fatal = True, False
 
-    async def ask(self, message: dict[str, Any], seconds: float) -> list[Any]:
+    async def ask(self, message: dict[str, Any], seconds: float, heard: Callable[[Any], None]) -> list[Any]:
         self.heard.append((message["verb"], [job["rows"] for job in message["jobs"]]))
+        for number, job in enumerate(message["jobs"]):
+            heard([number, f"{job['rows']}"])
         await asyncio.sleep(self.seconds)
         if self.fatal:
             self.alive = False
@@ -138,6 +140,19 @@ def test_who_was_asked_for_hears_that_the_process_died_and_the_next_are_answered
         with pytest.raises(Gone):
             await batcher.ask("embed", {}, {"rows": [1]}, 5)
         assert await batcher.ask("embed", {}, {"rows": [2]}, 5) == {"said": [2]} and fake.starts == 2
+
+    run(test)
+
+
+def test_each_hears_what_is_told_of_his_own_and_nothing_twice() -> None:
+    async def test(batcher: Batcher, fake: Fake) -> None:
+        told: dict[Any, list[Any]] = {n: [] for n in (1, 2, "spoilt", 4)}
+        first = asyncio.create_task(batcher.ask("talk", {}, {"rows": [0]}, 5))
+        await asyncio.sleep(0.005)
+        answers = await asyncio.gather(*(batcher.ask("talk", {}, {"rows": [n]}, 5, heard=None if n == 4 else told[n].append) for n in told), return_exceptions=True)
+        assert await first == {"said": [0]} and len(fake.heard[1][1]) == 4
+        assert told == {1: ["[1]"], 2: ["[2]"], "spoilt": ["['spoilt']"], 4: []}
+        assert all(isinstance(answer, Broken) for answer in answers[:3]) and answers[3] == {"said": [4]}  # what was begun to be told isn't told anew
 
     run(test)
 

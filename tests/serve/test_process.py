@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sensorium.core.errors import UserError
-from sensorium.serve.process import Died, Failed, Process
+from sensorium.serve.process import Died, Failed, Process, tell
 from sensorium.serve.uploads import limit
 from sensorium.serve.wire import pack, unpack
 
@@ -30,6 +30,9 @@ def begin(number: int) -> tuple[Any, Any]:
                 time.sleep(60)
             case "break":
                 raise ValueError("secret words")
+            case "count":
+                for n in range(message["to"]):
+                    tell([n, "ä" * n])
             case "eat":
                 limit(1 << 28)
                 return np.ones(1 << 29, np.uint8).sum()
@@ -46,6 +49,9 @@ def test_it_answers_dies_and_is_started_again() -> None:
             array = np.arange(6, dtype=np.float32).reshape(2, 3)
             said = await child.ask({"do": "", "array": array, "bytes": b"\x00\xff", "text": "ä"}, 10)
             assert said["number"] == 3 and np.array_equal(said["got"]["array"], array) and said["got"]["bytes"] == b"\x00\xff"
+            told: list[Any] = []
+            assert (await child.ask({"do": "count", "to": 50}, 10, told.append))["number"] == 3 and told == [[n, "ä" * n] for n in range(50)]
+            assert (await child.ask({"do": "count", "to": 5}, 10))["number"] == 3  # nobody listens
             with pytest.raises(Failed) as failed:
                 await child.ask({"do": "break"}, 10)
             assert "secret" not in str(failed.value) and child.alive

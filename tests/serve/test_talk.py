@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
 import pytest
-from conftest import drawing
+from conftest import drawing, shown_table
 from served import Served
 
 from sensorium.model import Model
@@ -19,8 +20,9 @@ NAME = "talker"
 
 @pytest.fixture(scope="module")
 def served(talking: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = shutil.copytree(talking.folder, tmp_path_factory.mktemp("run") / NAME)
-    server = Served(str(folder), log=tmp_path_factory.mktemp("log") / "log")
+    folder, table = shutil.copytree(talking.folder, tmp_path_factory.mktemp("run") / NAME), shown_table(24, seed=5)
+    Model.load(folder).index(table, folder / "index")
+    server = Served(str(folder), str(folder / "index"), log=tmp_path_factory.mktemp("log") / "log")
     yield server
     server.stop()
 
@@ -44,9 +46,44 @@ def test_it_says_what_a_picture_shows_and_goes_on(client: openai.OpenAI) -> None
     assert client.chat.completions.create(model=NAME, messages=more).choices[0].message.content == "red"  # type: ignore[arg-type]
 
 
-def test_it_streams_and_is_cut_off_where_asked(client: openai.OpenAI) -> None:
+def test_it_streams_as_it_speaks_and_is_cut_off_where_asked(client: openai.OpenAI) -> None:
     chunks = list(client.chat.completions.create(model=NAME, messages=shown("green", "What is this?"), stream=True, max_tokens=2))  # type: ignore[arg-type]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "gr" and chunks[-1].choices[0].finish_reason == "length"
+    chunks = list(client.chat.completions.create(model=NAME, messages=shown("green", "What is this?"), stream=True, stream_options={"include_usage": True}))  # type: ignore[arg-type]
+    pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
+    assert pieces == list("green") and chunks[-1].usage is not None and chunks[-1].usage.completion_tokens == 6  # a token each, as soon as it is said
+    assert chunks[-2].model_extra["sensorium"]["right"] > 0.5  # type: ignore[index]
+
+
+def test_it_says_how_sure_it_is_and_cites_rows(client: openai.OpenAI) -> None:
+    said = client.chat.completions.create(model=NAME, messages=shown("red", "What is this?"))  # type: ignore[arg-type]
+    beside = said.model_extra["sensorium"]  # type: ignore[index]
+    assert 0.5 < beside["right"] < 1 and not beside["unsure"] and [row["colour"] for row in beside["cited"]] == ["red"] * 3
+    for stream in (False, True):
+        other: Any = client.chat.completions.create(model=NAME, messages=shown("red", "What is this?"), stream=stream, extra_body={"sure": beside["right"] + 1e-4, "cite": 0})  # type: ignore[call-overload]
+        chunks = list(other) if stream else []
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks) if stream else other.choices[0].message.content
+        told = (chunks[-1] if stream else other).model_extra["sensorium"]
+        assert text == "I don't know." and told["unsure"] == "red" and not told["cited"]
+    with pytest.raises(openai.APIStatusError, match="cite"):
+        client.chat.completions.create(model=NAME, messages=shown("red", "a"), extra_body={"cite": -1})  # type: ignore[arg-type]
+
+
+def test_many_talk_at_once_and_each_hears_his_own(client: openai.OpenAI) -> None:
+    colours = ["red", "green", "blue"] * 4
+
+    def asked(number: int) -> str:
+        if number % 2:
+            return "".join(chunk.choices[0].delta.content or "" for chunk in client.chat.completions.create(model=NAME, messages=shown(colours[number], "What is this?"), stream=True))  # type: ignore[arg-type]
+        return client.chat.completions.create(model=NAME, messages=shown(colours[number], "What is this?")).choices[0].message.content or ""  # type: ignore[arg-type]
+
+    with ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(asked, range(12))) == colours
+
+
+def test_a_stream_that_can_not_begin_is_refused_as_ever(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.APIStatusError, match="nothing to answer"):
+        client.chat.completions.create(model=NAME, messages=[*shown("red", "a"), {"role": "assistant", "content": "b"}], stream=True)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize(("messages", "why"), [
