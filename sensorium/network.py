@@ -288,8 +288,8 @@ class Network(nn.Module):
             words = [str(modality.decode(tokens)) for tokens in modality.target({key: value[there] for key, value in cells.items()}).cpu().numpy()]
             self.recalls[self.stem_of[shown]].keep(batch.keys[shown][here], part.gist[here], None if called.gist is None else called.gist[there], words, None if part.kin is None else part.kin[here])
 
-    def like(self, column: str, shown: str, encoded: Mapping[str, Encoded], places: torch.Tensor, keys: torch.Tensor | None = None) -> list[list[str]]:
-        """What rows are called that are like some cells of ``shown``, for conversations of ``column``."""
+    def like(self, column: str, shown: str, encoded: Mapping[str, Encoded], places: torch.Tensor, keys: torch.Tensor | None = None) -> tuple[list[list[str]], torch.Tensor]:
+        """What rows are called that are like some cells of ``shown``, for conversations of ``column``, and how near the nearest is, [n, 2]."""
         own, part = None if keys is None else keys[places], encoded[shown]
         return self.recalls[self.stem_of[shown]].like(part.gist[places], self.modalities[column].recalled, own, None if part.kin is None else part.kin[places], self.stems[self.stem_of[shown]].alike)
 
@@ -313,19 +313,21 @@ class Network(nn.Module):
         referred = {reference(name): name for name in (*self.columns, *{name_of(m) for m in self.modalities.values()})}
         columns = stands_for(self.columns, {c: name_of(m) for c, m in self.modalities.items()}, referred)
         recalled: list[list[str]] = [[] for _ in lines]
+        nearest = np.full((len(lines), 2), np.nan)
         for shown in self.looked_up(column):
             if shown not in encoded:
                 continue
             place = encoded[shown].place[rows]
             about = [number for number, line in enumerate(lines) if place[number] >= 0 and any(columns.get(int(i)) == shown for i in line[line < 0])]
-            found = self.like(column, shown, encoded, place[about], None if keys is None else keys[shown])
+            found, near = self.like(column, shown, encoded, place[about], None if keys is None else keys[shown])
+            nearest[about] = np.fmax(nearest[about], near.numpy())
             for number, words in zip(about, found, strict=True):
                 at = next(at for at, i in enumerate(lines[number]) if i < 0 and columns.get(int(i)) == shown)
                 more = modality.language.ids(f" like {', '.join(words)}.\n") if words else []
                 lines[number], said[number] = np.insert(lines[number], at + 1, more), np.insert(said[number], at + 1, [False] * len(more))
                 recalled[number] += words
         made = script(self.trunk, lines, said, rows.cpu().numpy(), encoded, columns, modality.tokens_of_cells)
-        made.recalled = recalled
+        made.recalled, made.near = recalled, nearest
         return made
 
     def encode_all(self, batch: Batch) -> dict[str, Encoded]:

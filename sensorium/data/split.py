@@ -25,7 +25,7 @@ from sensorium.data.table import Table
 
 __all__ = ["Splits", "row_hashes", "split_rows", "things_of"]
 
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
+TRAIN, VALIDATION, TEST, ALONE = "train", "validation", "test", "alone"
 ALIASES = {
     "train": TRAIN, "training": TRAIN,
     "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "dev": VALIDATION, "eval": VALIDATION,
@@ -94,6 +94,8 @@ def split_rows(
     group: str | None = None,
     carved: float = CARVED,
     thing: str | None = None,
+    alone: float = 0.0,
+    but: Sequence[str] = (),
 ) -> Splits:
     """Divide the rows of a table.
 
@@ -107,6 +109,8 @@ def split_rows(
         group: a column whose equal cells stay on one side, also where validation is carved from a column's train.
         thing: the same, but only where validation is carved: rows of one thing are all held out or none, so that validation
             says how things are met that training never saw.
+        alone: share of train that becomes a part of its own, row by row whatever they are of, so that it says how known things are met;
+            rows that differ in the columns ``but`` alone stay together.
 
     Raises:
         UserError: ``by`` or a column isn't known, the shares don't add up to 1, or no row is for training.
@@ -122,13 +126,16 @@ def split_rows(
         if column not in table.columns:
             raise unknown("column to split by:", column, table.columns)
     if way == "hash":
-        return _by_hash(_keys(table, schema, group), shares, seed)
-    splits = _by_column(table, str(name))
-    if TRAIN not in splits.names:
-        found = ", ".join(map(repr, splits.names)) or "nothing"
-        raise UserError(f"The column '{name}' says of no row that it is for training. Found: {found}; needed: 'train'.")
-    if VALIDATION not in splits.names:
-        _carve(splits, _keys(table, schema, group or thing, splits.rows(TRAIN)), seed, carved)
+        splits = _by_hash(_keys(table, schema, group), shares, seed)
+    else:
+        splits = _by_column(table, str(name))
+        if TRAIN not in splits.names:
+            found = ", ".join(map(repr, splits.names)) or "nothing"
+            raise UserError(f"The column '{name}' says of no row that it is for training. Found: {found}; needed: 'train'.")
+        if VALIDATION not in splits.names:
+            _carve(splits, VALIDATION, _keys(table, schema, group or thing, splits.rows(TRAIN)), seed, carved)
+    if alone and ALONE not in splits.names:
+        _carve(splits, ALONE, _keys(table, schema, group, splits.rows(TRAIN), but), seed + 1, alone)
     return splits
 
 
@@ -137,8 +144,8 @@ def things_of(table: Table, schema: Schema, same: str, rows: np.ndarray) -> np.n
     return _keys(table, schema, same, rows).view(np.int64)
 
 
-def _keys(table: Table, schema: Schema, group: str | None, rows: np.ndarray | None = None) -> np.ndarray:
-    """What decides a row's side, uint64 [rows]: the hash of its group's cell, or of its content if it has no group."""
+def _keys(table: Table, schema: Schema, group: str | None, rows: np.ndarray | None = None, but: Sequence[str] = ()) -> np.ndarray:
+    """What decides a row's side, uint64 [rows]: the hash of its group's cell, or of its content, ``but`` for some columns, if it has no group."""
     part = table if rows is None else table.select(rows)
     keys = np.zeros(part.rows, np.uint64)
     if group is not None:
@@ -146,7 +153,7 @@ def _keys(table: Table, schema: Schema, group: str | None, rows: np.ndarray | No
             keys[row : row + batch.num_rows] = cell_hashes(batch.column(0))
     alone = np.flatnonzero(keys == 0)
     if len(alone):
-        content = [name for name in schema.columns if name in table.columns]
+        content = [name for name in schema.columns if name in table.columns and name not in but]
         content = content or [name for name in table.columns if name != schema.split]
         rest = part if len(alone) == part.rows else part.select(alone)
         keys[alone] = mix(row_hashes(rest, content) + np.uint64(1))
@@ -199,8 +206,8 @@ def _by_column(table: Table, column: str) -> Splits:
     return Splits(tuple(order), renumbered[codes])
 
 
-def _carve(splits: Splits, keys: np.ndarray, seed: int, share: float) -> None:
-    """Make a part of train the validation part, in place: whole keys with the smallest chances, up to the bound."""
+def _carve(splits: Splits, name: str, keys: np.ndarray, seed: int, share: float) -> None:
+    """Make a share of train a part of its own, in place: whole keys with the smallest chances, up to the bound."""
     train = splits.rows(TRAIN)
     unique, at, counts = np.unique(keys, return_inverse=True, return_counts=True)
     order = np.argsort(_uniform(unique, seed), kind="stable")
@@ -216,5 +223,5 @@ def _carve(splits: Splits, keys: np.ndarray, seed: int, share: float) -> None:
         chosen[order[counts[order].argmin()]] = True
     position = splits.names.index(TRAIN) + 1
     splits.codes[splits.codes >= position] += 1
-    splits.names = (*splits.names[:position], VALIDATION, *splits.names[position:])
+    splits.names = (*splits.names[:position], name, *splits.names[position:])
     splits.codes[train[chosen[at.reshape(-1)]]] = position

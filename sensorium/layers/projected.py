@@ -72,9 +72,10 @@ class Projected(nn.Module):
         return F.rms_norm(self.spread(cells) @ self.pair, (TWO,)) if self.laid else None
 
     def alike(self, mine: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """Log-likelihood ratios [n, m] of the cells of such vectors [n, kindred] being of one thing with others' [m, kindred], but for what hangs on the row alone."""
+        """Log-likelihood ratios [n, m] of the cells of such vectors [n, kindred] being of one thing with others' [m, kindred], but for a constant."""
         rest = 1 - self.common.square()
-        return (mine * (self.common / rest)) @ known.T - 0.5 * known.square() @ (self.common.square() / rest)
+        apart = 0.5 * self.common.square() / rest
+        return (mine * (self.common / rest)) @ known.T - known.square() @ apart - (mine.square() @ apart).unsqueeze(1)
 
     @torch.no_grad()
     def begin(self, cells: Cells, things: torch.Tensor | None = None) -> None:

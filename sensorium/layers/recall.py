@@ -62,22 +62,27 @@ class Recall(nn.Module):
 
     @torch.no_grad()
     def like(self, shown: torch.Tensor, count: int, keys: torch.Tensor | None = None, kin: torch.Tensor | None = None,
-             alike: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.inner) -> list[list[str]]:
-        """For gists [n, gist], and what else cells are ``alike`` by, the words of the rows that are most like them, each said once, the likest first; never of the row of the same key."""
+             alike: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.inner) -> tuple[list[list[str]], torch.Tensor]:
+        """For gists [n, gist], and what else cells are ``alike`` by, the words of the rows that are most like them, each said once, the likest first; never of the row of the same key.
+
+        And how near the nearest is, [n, 2], by its gist and by what else cells are alike by; NaN where no row is known.
+        """
         filled = min(int(self.count), len(self.keys))
         if not filled or not len(shown):
-            return [[] for _ in shown]
+            return [[] for _ in shown], torch.full((len(shown), 2), float("nan"))
         near = shown.float() @ (self.shown[:filled] + self.told[:filled]).T
-        if kin is not None:
-            near = standard(near) + KIN * standard(alike(kin.float(), self.kin[:filled]))
-        if keys is not None:
-            near = near.masked_fill(keys.unsqueeze(1) == self.keys[:filled], float("-inf"))
-        best = near.topk(min(filled, 4 * count), 1)
+        akin = None if kin is None else alike(kin.float(), self.kin[:filled])
+        own = torch.zeros_like(near, dtype=torch.bool) if keys is None else keys.unsqueeze(1) == self.keys[:filled]
+        nearest = torch.stack([torch.zeros(len(near), device=near.device) if each is None else each.masked_fill(own, float("-inf")).amax(1) for each in (near, akin)], 1).cpu()
+        nearest = nearest.where(nearest.isfinite(), torch.tensor(float("nan")))
+        if akin is not None:
+            near = standard(near) + KIN * standard(akin)
+        best = near.masked_fill(own, float("-inf")).topk(min(filled, 4 * count), 1)
         result = []
         for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
             words = [self.words(place) for place, value in zip(places, values, strict=True) if value > float("-inf")]
             result.append(list(dict.fromkeys(word for word in words if word))[:count])
-        return result
+        return result, nearest
 
     def words(self, place: int) -> str:
         """The words of a kept row."""

@@ -1,6 +1,6 @@
-"""How often an answer that is as sure as this one is right: log-probabilities of short answers, calibrated on some of which it is known.
+"""How often an answer that is as sure as this one is right: short answers, calibrated on some of which it is known.
 
-It knows numbers only. Platt scaling (1999) by two numbers: the log-probability of all of an answer, and its mean over tokens, for a name of many tokens is less likely than "Yes."
+It knows numbers only. Platt scaling (1999) by several signs, of which it needn't know what they are (``chat.signs``).
 """
 
 from __future__ import annotations
@@ -15,44 +15,45 @@ SHORT = 24
 FEWEST = 20
 """Answers that can say how sure others are, at least."""
 HELD = 1.0
-"""How much the two slopes are held to zero, in answers."""
+"""How much each slope is held to zero, in answers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sureness:
-    """The chance that an answer is right: 1 / (1 + exp(-(level + whole · score + each · score / tokens)))."""
+    """The chance that an answer is right: 1 / (1 + exp(-(level + slopes · x))), x being its signs less their ``middle``, by their ``spread``."""
 
     level: float
-    whole: float
-    each: float
+    slopes: tuple[float, ...]
+    middle: tuple[float, ...]
+    spread: tuple[float, ...]
 
-    def right(self, score: NDArray[np.floating], tokens: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Chances [n] of answers of log-probability ``score`` [n] and length ``tokens`` [n]."""
-        return 1 / (1 + np.exp(-(looked_at(score, tokens) @ [self.level, self.whole, self.each]).clip(-30, 30)))
+    def right(self, signs: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Chances [n] of answers by their signs [n, k]; NaN where one isn't there."""
+        x = np.nan_to_num((np.asarray(signs, np.float64) - self.middle) / self.spread)
+        return 1 / (1 + np.exp(-(self.level + x @ self.slopes).clip(-30, 30)))
 
     @classmethod
-    def of(cls, score: NDArray[np.floating], tokens: NDArray[np.integer], right: NDArray[np.bool_]) -> Sureness | None:
-        """From answers of which it is known whether they were right; None where they are too few. Newton's method on the penalised likelihood; targets as Platt has them, so that
+    def of(cls, signs: NDArray[np.floating], right: NDArray[np.bool_]) -> Sureness | None:
+        """From answers' signs [n, k], of which it is known whether they were right; None where they are too few. Newton's method on the penalised likelihood; targets as Platt has them, so that
         answers that were all right are no promise."""
         if len(right) < FEWEST:
             return None
-        x, count = looked_at(score, tokens), right.sum()
+        given, count = np.asarray(signs, np.float64), right.sum()
+        known = np.isfinite(given)
+        middle = np.where(known, given, 0).sum(0) / known.sum(0).clip(1)
+        spread = np.sqrt((np.where(known, given - middle, 0) ** 2).sum(0) / known.sum(0).clip(1))
+        spread[spread < 1e-9] = 1.0
+        x = np.concatenate([np.ones((len(right), 1)), np.nan_to_num((given - middle) / spread)], 1)
         target = np.where(right, (count + 1) / (count + 2), 1 / (len(right) - count + 2))
-        held, weights = np.diag([1e-6, HELD, HELD]), np.zeros(3)
+        held, weights = np.diag([1e-6, *[HELD] * (x.shape[1] - 1)]), np.zeros(x.shape[1])
         for _ in range(50):
             chance = 1 / (1 + np.exp(-(x @ weights).clip(-30, 30)))
             slope = x.T @ (chance - target) + held @ weights
-            step = np.linalg.solve((x * (chance * (1 - chance))[:, None]).T @ x + held + 1e-9 * np.eye(3), slope)
+            step = np.linalg.solve((x * (chance * (1 - chance))[:, None]).T @ x + held + 1e-9 * np.eye(len(weights)), slope)
             weights = weights - step.clip(-5, 5)
             if np.abs(step).max() < 1e-8:
                 break
-        return cls(*(float(weight) for weight in weights))
-
-
-def looked_at(score: NDArray[np.floating], tokens: NDArray[np.integer]) -> NDArray[np.float64]:
-    """What tells an answer's chance: [n, 3]."""
-    score = np.asarray(score, np.float64)
-    return np.stack([np.ones(len(score)), score, score / np.maximum(tokens, 1)], 1)
+        return cls(float(weights[0]), *(tuple(float(value) for value in values) for values in (weights[1:], middle, spread)))
 
 
 def expected_error(chance: NDArray[np.floating], right: NDArray[np.bool_], bins: int = 10) -> float:

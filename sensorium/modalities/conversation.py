@@ -177,7 +177,8 @@ class Conversation(Modality):
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.referred, self.bare = set(state["referred"]), bool(state["bare"])
-        self.sureness = Sureness(**state["sureness"]) if state.get("sureness") else None
+        told = state.get("sureness")
+        self.sureness = Sureness(told["level"], *(tuple(told[key]) for key in ("slopes", "middle", "spread"))) if told else None
 
 
 def last_said(ids: Sequence[int], said: Sequence[int]) -> np.ndarray:

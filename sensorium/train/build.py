@@ -48,16 +48,18 @@ class Data:
         max_bad: share or number of rows that may be bad. outside: media paths may leave the table's folder.
         workers: threads that read media. same: key column; rows that share its value are of one thing, as in ``evaluate --same``:
             ``match.same_thing`` brings them together, and where validation is taken from a split column's training rows all of
-            them are held out or none.
+            them are held out or none. alone: share of training rows that are then held out whatever they are of, where there are conversations,
+            so that it is known how often answers about known things are right.
     """
 
     def __init__(self, *, split: str = "auto", validation: float = 0.1, max_bad: str = "10%", outside: bool = False,
-                 workers: int = 2, same: str | None = None) -> None:
+                 workers: int = 2, same: str | None = None, alone: float = 0.02) -> None:
         at_least("data", 1, workers=workers)
-        if not 0 <= validation < 1:
-            raise UserError(f"data.validation={validation} is no share of the training rows. Give a number from 0 on, below 1.")
+        for name, share in (("validation", validation), ("alone", alone)):
+            if not 0 <= share < 1:
+                raise UserError(f"data.{name}={share} is no share of the training rows. Give a number from 0 on, below 1.")
         self.split, self.validation, self.max_bad, self.outside, self.workers = split, validation, max_bad, outside, workers
-        self.same = same
+        self.same, self.alone = same, alone
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:

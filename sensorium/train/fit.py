@@ -30,7 +30,7 @@ from sensorium.data.order import spread
 from sensorium.data.prepare import Prepared, prepare
 from sensorium.data.quarantine import Quarantine, parse_max_bad
 from sensorium.data.schema import Schema, infer
-from sensorium.data.split import Splits, split_rows, things_of
+from sensorium.data.split import ALONE, Splits, split_rows, things_of
 from sensorium.data.table import Table
 from sensorium.layers.held import Held
 from sensorium.layers.precision import usable
@@ -142,9 +142,12 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     quarantine = Quarantine(folder / "quarantine.jsonl", data.max_bad)
     store, splits = folder / "store", Splits((), np.zeros(0, np.int8))
 
+    talks = [column for column, modality in modalities.items() if modality.talks]
+    alone = data.alone if talks and data.same else 0.0
+
     def divided(left_out: np.ndarray) -> dict[str, np.ndarray]:
         nonlocal splits
-        splits = split_without(opened, schema, left_out, by=data.split, seed=seed, carved=data.validation, thing=data.same)
+        splits = split_without(opened, schema, left_out, by=data.split, seed=seed, carved=data.validation, thing=data.same, alone=alone, but=talks)
         return {name: splits.rows(name) for name in splits.names}
 
     with shown.bar("Reading cells", opened.rows) as done:
@@ -388,7 +391,7 @@ def report(model: Model, table: Table, splits: Splits, folder: Path, same: str |
     """Evaluate on rows held out: ``results-PART.json`` for each part, and ``report.html`` for the first."""
     from sensorium.train.present import KNOWN, report_run
 
-    parts = [name for name in splits.names if name not in ("train", "validation") and len(splits.rows(name))]
+    parts = [name for name in splits.names if name not in ("train", "validation", ALONE) and len(splits.rows(name))]
     parts = parts or [name for name in ("validation",) if name in splits.names and len(splits.rows(name))]
     if not parts:
         shown.say("No rows were held out, so there is nothing to report on.")

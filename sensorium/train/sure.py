@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from sensorium.chat import batches, go_on
+from sensorium.chat import batches, go_on, signs
 from sensorium.data.order import spread
 from sensorium.data.prepare import Prepared
+from sensorium.data.split import ALONE, VALIDATION
 from sensorium.inference import Rows
 from sensorium.layers.sureness import SHORT, Sureness
 from sensorium.modalities.conversation import last_exchange
 from sensorium.network import Network
 
 ASKED = 128
-"""Conversations that are asked, at most."""
+"""Conversations of a part that are asked, at most."""
 
 
 def sure(network: Network, prepared: Prepared, precision: str) -> None:
-    """Go on with validation conversations where they are about some cell and end with a short answer, and note how often what is said is what stands there."""
+    """Go on with conversations held out where they are about some cell and end with a short answer, and note how often what is said is what stands there."""
     for column in network.talked_columns:
         modality = network.modalities[column]
-        rows = spread(np.asarray(prepared.rows.get("validation", ()), np.int64), 4 * ASKED)
-        if not len(rows):
-            continue
-        asked = []
-        for row, cell in zip(rows.tolist(), prepared.ready.cells(column, rows), strict=True):
-            if len(cell):
-                before, said = last_exchange(np.array(cell))
-                if len(said) <= SHORT and any(i < 0 for i in before):
-                    asked.append((row, before, modality.language.text(said).strip()))
-        asked = [asked[at] for at in spread(np.arange(len(asked)), ASKED).tolist()]
+        asked = [each for part in (VALIDATION, ALONE) for each in short_ones(prepared, column, part, modality.language)]
         source = np.array([row for row, _, _ in asked], np.int64)
+        if not len(source):
+            continue
         read = Rows(network, {c: list(prepared.ready.cells(c, source)) for c in network.columns if c != column and c in prepared.ready.columns}, {}, len(source))
         read.precision = precision
-        score, tokens, right = np.zeros(len(asked)), np.ones(len(asked)), np.zeros(len(asked), bool)
+        told, right = [[0.0]] * len(asked), np.zeros(len(asked), bool)
         for some in batches([before for _, before, _ in asked]):
             for at, answer in zip(some, go_on(network, read, some, [asked[at][1] for at in some], SHORT), strict=True):
-                score[at], tokens[at], right[at] = answer.score, answer.tokens, answer.text == asked[at][2]
-        modality.sureness = Sureness.of(score, tokens, right)
+                told[at], right[at] = signs(answer, asked[at][1], modality.language), answer.text == asked[at][2]
+        modality.sureness = Sureness.of(np.array(told), right)
+
+
+def short_ones(prepared: Prepared, column: str, part: str, language: Any) -> list[tuple[int, list[int], str]]:
+    """Conversations of a part that are about some cell and end with a short answer: their rows, their ids up to it, and the answer."""
+    rows = spread(np.asarray(prepared.rows.get(part, ()), np.int64), 4 * ASKED)
+    found = []
+    for row, cell in zip(rows.tolist(), prepared.ready.cells(column, rows) if len(rows) else [], strict=True):
+        if len(cell):
+            before, said = last_exchange(np.array(cell))
+            if len(said) <= SHORT and any(i < 0 for i in before):
+                found.append((row, before, language.text(said).strip()))
+    return [found[at] for at in spread(np.arange(len(found)), ASKED).tolist()]

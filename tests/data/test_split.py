@@ -99,6 +99,23 @@ def test_carved_validation_is_bounded_and_a_given_one_is_kept() -> None:
     assert split_rows(one, schema("x", split="split"), seed=0).counts() == {"train": 2, "validation": 0}
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 3), st.sampled_from(["column", "hash"]))
+def test_rows_are_held_out_alone_though_others_are_of_the_same_thing(seed: int, way: str) -> None:
+    rows = 600
+    table = Table.open({"x": [i // 2 for i in range(rows)], "said": [f"{i}" for i in range(rows)], "thing": [i // 2 % 20 for i in range(rows)], "split": ["train"] * rows})
+    how = {"by": "column:split" if way == "column" else "group:thing", "thing": "thing", "carved": 0.1, "seed": seed}
+    splits, before = (split_rows(table, schema("x", "said", "thing"), **how, **more) for more in ({"alone": 0.1, "but": ["said"]}, {}))
+    cells = {column: words(table, splits, column) for column in ("x", "thing")}
+    if way == "hash":  # a group's rows are all on one side
+        assert not set(cells["thing"]["alone"]) & set(cells["thing"]["train"])
+    else:
+        assert set(cells["thing"]["alone"]) <= set(cells["thing"]["train"]) and not set(cells["thing"]["alone"]) & set(cells["thing"]["validation"])
+        assert 0.05 * rows < len(splits.rows("alone")) <= 0.1 * rows
+    assert not set(cells["x"]["alone"]) & set(cells["x"]["train"])  # what is said of one picture stays together
+    assert before.counts()["validation"] == splits.counts()["validation"] and before.counts()["train"] == splits.counts()["train"] + splits.counts()["alone"]
+
+
 def test_columns_of_other_types_and_wrong_words() -> None:
     table = Table.open({"x": [1, 2, 3], "fold": [0, 1, 2], "part": ["train", "a", "b"], "split": ["train", "test", "x"]})
     assert split_rows(table, schema("x"), by="column:part", seed=0).names == ("train", "validation", "a", "b")
