@@ -43,7 +43,7 @@ class Reply:
 
     Attributes:
         text: in words. score: log-probability of it, with its end. tokens: how many, the end included. ended: it came to its end, and wasn't cut off.
-        prompt: tokens before it, those of cells included. recalled: what known rows that are like what is shown are called, the likest first.
+        prompt: tokens before it, those of cells included. ids: what was said, with its end. recalled: what known rows that are like what is shown are called, the likest first; near: how near the nearest is (``layers.recall``).
         right: how often answers as sure as this one were right on conversations held out, 0 to 1 (``layers.sureness``); None where that isn't known: of long answers, and of
             those about nothing shown. unsure: what it would have said, where that was too seldom right and ``UNSURE`` is said instead. cited: rows of an index that are like
             what was shown, or that were looked up for a question about nothing shown: their numbers (``row``), how near they are (``score``) and their plain cells.
@@ -55,6 +55,8 @@ class Reply:
     ended: bool
     prompt: int
     recalled: list[str] = dataclasses.field(default_factory=list)
+    near: tuple[float, float] = (float("nan"), float("nan"))
+    ids: list[int] = dataclasses.field(default_factory=list, repr=False)
     right: float | None = None
     unsure: str = ""
     cited: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -222,8 +224,8 @@ def as_heard(network: Network, refers: bool) -> contextlib.AbstractContextManage
 
 @torch.inference_mode()
 def go_on(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[list[int]], longest: int, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0,
-          generator: torch.Generator | None = None, heard: Callable[[int, str], None] | None = None) -> list[Reply]:
-    """As ``reply``, of conversations as ids up to where the assistant is to speak, side by side."""
+          generator: torch.Generator | None = None, heard: Callable[[int, str], None] | None = None, each: int = 1) -> list[Reply]:
+    """As ``reply``, of conversations as ids up to where the assistant is to speak, side by side; ``each``: answers to each of them, drawn one beside the other."""
     column, trunk = talker(network), network.trunk
     language, device = trunk.language, rows.device
     cells = network.modalities[column].collate([np.array([*line, *[0] * len(line)], np.int32) for line in ids])
@@ -231,10 +233,14 @@ def go_on(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[list
     made = network.conversation(column, encoded, cells, torch.tensor(list(which)))
     tokens, there, groups = made.padded()
     length = there.sum(1)
-    texts = [Spoken(language) for _ in ids]
     with autocast(rows.precision, device), as_heard(network, any(i < 0 for line in ids for i in line)):
         hidden, state = trunk.hear(tokens, there, groups)
         last = hidden[torch.arange(len(ids), device=device), length - 1]
+        if each > 1:
+            own = torch.arange(len(ids), device=device).repeat_interleave(each)
+            state, last, length, ids = trunk.reorder(state, own), last[own], length[own], [line for line in ids for _ in range(each)]
+            made.recalled, made.near = [words for words in made.recalled for _ in range(each)], made.near.repeat(each, 0)
+        texts, every = [Spoken(language) for _ in ids], [[] for _ in ids]
         live, score, said, ended = torch.arange(len(ids), device=device), torch.zeros(len(ids), device=device), torch.zeros(len(ids), dtype=torch.long), torch.zeros(len(ids), dtype=torch.bool)
         for step in range(longest):
             logits = trunk.logits(last)
@@ -244,6 +250,7 @@ def go_on(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[list
             said[live.cpu()] += 1
             ended[live.cpu()[over]] = True
             for number, i, done in zip(live.tolist(), new.tolist(), over.tolist(), strict=True):
+                every[number].append(i)
                 more = "" if done else texts[number].add(i)
                 if more and heard:
                     heard(number, more)
@@ -257,12 +264,31 @@ def go_on(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[list
     for number, text in enumerate(texts):
         if (more := text.rest()) and heard:
             heard(number, more)
-    result = [Reply(text.text.strip(), float(s), int(n), bool(e), int(k), r) for text, s, n, e, k, r in zip(texts, score, said, ended, length, made.recalled, strict=True)]
+    result = [Reply(text.text.strip(), float(s), int(n), bool(e), int(k), r, tuple(near), own) for text, s, n, e, k, r, near, own in
+              zip(texts, score, said, ended, length, made.recalled, made.near.tolist(), every, strict=True)]
     known = network.modalities[column].sureness
     for answer, line in zip(result, ids, strict=True):
         if known is not None and answer.ended and answer.tokens <= SHORT and any(i < 0 for i in line):
-            answer.right = float(known.right(np.array([answer.score]), np.array([answer.tokens]))[0])
+            answer.right = float(known.right(np.array([signs(answer, line, language)]))[0])
     return result
+
+
+def signs(answer: Reply, before: Sequence[int], language: Any) -> list[float]:
+    """What tells how often such answers are right: the log-probability of all of it, and its mean over tokens, for a name of many tokens is less likely than "Yes."; how near what was asked about is to
+    what is known, for a model is as sure of things that it never saw; and whether it says what stood in the question (one of those to choose from), or what was looked up, and which of these.
+
+    Args:
+        before: ids up to it.
+    """
+    said, called = folded(answer.text), [folded(words) for words in answer.recalled]
+    asked = folded(language.text([i for i in before if i >= 0]))
+    copied = bool(said) and re.search(rf"(?<!\w){re.escape(said)}(?!\w)", asked) is not None
+    return [answer.score, answer.score / max(answer.tokens, 1), *answer.near, float(copied), 1 / (1 + called.index(said)) if said in called else 0.0]
+
+
+def folded(text: str) -> str:
+    """An answer without what doesn't count: case, spaces, a full stop."""
+    return " ".join(text.casefold().split()).rstrip(".!")
 
 
 def in_words(row: Mapping[str, Any]) -> str:

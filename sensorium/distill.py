@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sensorium.core.errors import UserError
-from sensorium.core.files import whole, write_json
+from sensorium.core.files import whole
 from sensorium.core.settings import at_least, check
 from sensorium.data.sample import Sampler
 from sensorium.generators.flow import Flow
@@ -35,6 +34,7 @@ from sensorium.network import Network
 from sensorium.train.build import make_sampler, plain
 from sensorium.train.course import Course, asked_length, mix
 from sensorium.train.fit import Progressed
+from sensorium.train.lesson import begin
 from sensorium.train.optimizer import Name
 
 SELDOM = slice(None, None, 4)
@@ -192,30 +192,6 @@ def digest_of(network: Network) -> str:
         if not name.startswith(students):
             found.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data if value.ndim else str(value.item()).encode())
     return found.hexdigest()
-
-
-def begin(folder: Path, described: Mapping[str, Any], resume: bool) -> None:
-    """Make the lesson's folder, or see that it is the one to go on with.
-
-    Raises:
-        UserError: there is nothing to go on with, it was begun otherwise, or it can't be written.
-    """
-    path, described = folder / "lesson.json", json.loads(json.dumps(described))
-    try:
-        if resume:
-            if not path.is_file():
-                raise UserError(f"There is no lesson in '{folder}' to go on with. Begin it without --resume.")
-            before = json.loads(path.read_text(encoding="utf-8"))
-            if before != described:
-                changed = [key for key in described if before.get(key) != described[key]]
-                raise UserError(f"'{folder}' was begun with other {', '.join(changed)}: {[before.get(k) for k in changed]}, now "
-                                f"{[described[k] for k in changed]}. Resume with the same, or begin anew without --resume.")
-            return
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_json(path, described)
-    except (OSError, ValueError) as error:
-        raise UserError(f"The lesson can't be kept in '{folder}': {getattr(error, 'strerror', None) or error}.") from error
 
 
 def teach(lesson: Lesson, resume: bool, learning: Callable[[float, str], None], note: Callable[[str], None]) -> tuple[Onestep, dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sensorium.ask import MEASURED, Asker, Question
-from sensorium.chat import reply
+from sensorium.chat import folded, reply
 from sensorium.data.order import spread
 from sensorium.data.schema import Schema
 from sensorium.data.table import Table
@@ -82,8 +82,3 @@ def balanced(marks: Sequence[tuple[str, bool]]) -> float:
     """The mean over the right answers of the share that was given where they were right."""
     shares = [np.mean([mark for answer, mark in marks if answer == which]) for which in sorted({answer for answer, _ in marks})]
     return float(np.mean(shares))
-
-
-def folded(text: str) -> str:
-    """An answer without what doesn't count: case, spaces, a full stop."""
-    return " ".join(text.casefold().split()).rstrip(".!")

@@ -15,20 +15,22 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from sensorium.backbones import ORIGIN, Backbone
 from sensorium.core.errors import UserError
 from sensorium.core.files import digest, whole
 from sensorium.data.schema import Schema
+from sensorium.judge import FILE as JUDGE
 from sensorium.layers.domain import Domain
 from sensorium.layers.memory import Memory
+from sensorium.layers.tensors import write_tensors
 from sensorium.network import Network, Unheeded
 from sensorium.train.build import make_modalities, make_network
 
-FORMAT = 6
+FORMAT = 7
 MEMORY, DOMAIN = "memory.safetensors", "domain.safetensors"
-BESIDE = "baselines", "rows.npy", "report.html", "settings.json", "environment.json", "metrics.jsonl", "quarantine.jsonl"
+BESIDE = JUDGE, "baselines", "rows.npy", "report.html", "settings.json", "environment.json", "metrics.jsonl", "quarantine.jsonl"
 """What else of a run goes with its model, so that it can be measured and reported elsewhere."""
 
 BACKBONES = "backbones"
@@ -225,12 +227,6 @@ def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> Memory |
     told = {column: (kept[f"tokens.{column}"], kept[f"have.{column}"]) for column in how.get("told", ())}
     return Memory(dict(zip(how["columns"], known, strict=True)), how["sharpness"], how["strength"], sketches, how.get("trust", 0.0),
                   told, how.get("shares"), how.get("by"), how.get("margins"))
-
-
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Safetensors, whole or not at all."""
-    with whole(path) as part:
-        save_file({key: value.detach().contiguous().cpu().clone() for key, value in tensors.items()}, part)
 
 
 def copy_if_there(source: Path, target: Path, names: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ from sensorium.inside import check_way
 from sensorium.layers.precision import usable
 from sensorium.misfit import away, of_rows
 from sensorium.modalities import Modality
-from sensorium.network import Network, slug
+from sensorium.network import Network
 from sensorium.report import Evaluation
 from sensorium.search.index import Index, Windows
 from sensorium.train.baselines import Baselines
@@ -477,42 +477,14 @@ class Model:
         Raises:
             UserError: the column has no flow, the table no rows, or a setting isn't there.
         """
-        from sensorium.core.settings import parse
-        from sensorium.data.hashes import row_hashes
-        from sensorium.distill import MOST, distill
-        from sensorium.train.fit import sections, trained_on
+        from sensorium.taught import distilled
 
-        given = sections(settings) if isinstance(settings, Mapping) else parse(settings)
-        for section in given:
-            if section != "distill":
-                raise UserError(f"Settings of a lesson are in section 'distill', as distill.pairs=8192; given: '{section}'.")
-        self.check_asked(column, None)
-        if "flow" not in self.network.ways[column]:
-            able = [c for c in self.network.drawn_columns if "flow" in self.network.ways[c]]
-            raise UserError(f"'{column}' is not drawn by flow, which alone can be distilled. Possible: {', '.join(able) or 'none'}.")
-        folder = Path(out) if out is not None else self.folder
-        if folder is None:
-            raise UserError("This model is in no folder yet, and a lesson is kept in one. Say which: out=FOLDER.")
-        opened = open_table(table)
-        if not opened.rows:
-            raise UserError(f"'{opened.name}' has no rows to draw from.")
-        known = trained_on(self.folder, opened, self.columns)
-        every = np.arange(opened.rows) if known is None or not known.any() else np.flatnonzero(known)
-        chosen = opened.select(spread(every, MOST))
-        rows = self.rows(chosen, [c for c in self.columns if c != column], note)
-        content = int(row_hashes(chosen, [c for c in self.columns if c != column and c in chosen.columns]).sum(dtype=np.uint64))
-        student, facts = distill(self.network, rows, column, folder / f"distill-{slug(column, self.columns.index(column))}", minutes=minutes, epochs=epochs,
-                                 seed=seed, resume=resume, settings={**self.settings, **given}, quiet=quiet, described={"table": opened.name, "rows": rows.count, "content": content})
-        self.network.add(column, student.eval())
-        taught = {**self.settings.get("taught", {}), column: ["onestep"]}
-        self.settings |= {"taught": taught, "generator": {**self.settings.get("generator", {}), "onestep": student.sizes}}
-        self.facts["distilled"] = {**self.facts.get("distilled", {}), column: facts}
-        self.save(folder)
-        return self
+        return distilled(self, table, column, out=out, minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=settings, quiet=quiet, note=note)
 
     def prefer(self, table: Any, *, out: str | Path | None = None, minutes: float | None = None, epochs: float | None = None, seed: int = 0, resume: bool = False,
                settings: Mapping[str, Any] | Sequence[str] = (), quiet: bool = True) -> Model:
-        """Teach this model which of two answers is better; only what is tuned of its language model changes.
+        """Teach this model which of two answers is better; only what is tuned of its language model changes. With ``prefer.loss=reward`` a judge is taught instead, which scores answers
+        (``judged``, ``reinforce``), and the model stays as it is.
 
         Args:
             table: with columns ``conversation``, ``chosen``, ``rejected``, and those that conversations refer to.
@@ -520,27 +492,48 @@ class Model:
             minutes, epochs: how long; 10 minutes if neither is given. settings: of section ``prefer``: ``["prefer.beta=0.3"]``.
 
         Returns:
-            this model; ``facts["preferred"]`` says what was learned.
+            this model; ``facts["preferred"]`` (or ``facts["judge"]``) says what was learned.
 
         Raises:
             UserError: the model doesn't talk, nothing of it is tuned, or the table has no pairs.
         """
-        from sensorium.core.settings import parse
-        from sensorium.distill import begin
-        from sensorium.prefer import prefer
-        from sensorium.train.fit import sections
+        from sensorium.taught import preferred
 
-        given = sections(settings) if isinstance(settings, Mapping) else parse(settings)
-        for section in given:
-            if section != "prefer":
-                raise UserError(f"Settings of preferences are in section 'prefer', as prefer.beta=0.3; given: '{section}'.")
-        folder = Path(out) if out is not None else self.folder
-        if folder is None:
-            raise UserError("This model is in no folder yet, and a lesson is kept in one. Say which: out=FOLDER.")
-        self.facts["preferred"] = prefer(self.network, open_table(table), folder / "prefer", minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=given,
-                                         begin=lambda described: begin(folder / "prefer", described, resume), quiet=quiet)
-        self.save(folder)
-        return self
+        return preferred(self, table, out=out, minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=settings, quiet=quiet)
+
+    def reinforce(self, table: Any, *, score: Callable[[str, str, dict[str, Any]], float] | None = None, out: str | Path | None = None, minutes: float | None = None, epochs: float | None = None,
+                  seed: int = 0, resume: bool = False, settings: Mapping[str, Any] | Sequence[str] = (), quiet: bool = True) -> Model:
+        """Let this model draw several answers to each question and learn from which were good (GRPO); only what is tuned of its language model changes.
+
+        Args:
+            table: with columns ``conversation``, which ends with the user, ``answer`` (or ``chosen``), the right one, where answers are compared with it, and those that conversations refer to.
+            score: of an answer, beside the right one and the row's plain cells: higher is better. By default what ``reinforce.score`` names: exact, contains, words or judge.
+            out, minutes, epochs, seed, resume: as of ``prefer``. settings: of section ``reinforce``: ``["reinforce.group=16"]``.
+
+        Returns:
+            this model; ``facts["reinforced"]`` says what was learned.
+
+        Raises:
+            UserError: the model doesn't talk, nothing of it is tuned, the table has no questions, or there is no judge.
+        """
+        from sensorium.taught import reinforced
+
+        return reinforced(self, table, score=score, out=out, minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=settings, quiet=quiet)
+
+    def judged(self, messages: Sequence[Any], *, cells: Mapping[str, Any] | None = None) -> float:
+        """The score of the last answer of a conversation, by the judge that ``prefer`` taught (``prefer.loss=reward``); higher is better, beside other answers to the same question.
+
+        Raises:
+            UserError: there is no judge, the last message isn't the assistant's, or as of ``chat``.
+        """
+        from sensorium.judge import FILE, Judge
+
+        given = list(messages)
+        if not given or dict(given[-1]).get("role") != "assistant":
+            raise UserError("The last message of what is judged is by the assistant.")
+        rows, before = self.conversation(given[:-1], cells)
+        judge = Judge.load((self.folder or Path()) / FILE, self.network)
+        return float(judge.scores(self.network, rows, [0], [[*before, ("assistant", [str(given[-1]["content"])])]])[0])
 
     def generate_together(self, rows: Any, columns: Sequence[str], seen: Sequence[str] | None = None, seed: int = 0, jointly: bool = False,
                           note: Callable[[str], None] | None = None) -> list[dict[str, Any]]:

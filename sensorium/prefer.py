@@ -1,6 +1,6 @@
-"""Prefer: a model that talks learns which of two answers is the better one, beside what it was (DPO).
+"""Prefer: a model that talks learns which of two answers is the better one, beside what it was (DPO), or a judge learns it, which scores answers and leaves the model as it is.
 
-Only what is tuned of its language model changes. What it was begun with is asked once, before; then it isn't needed any more.
+Only what is tuned of its language model changes. What it was begun with is asked once, before; then it isn't needed any more. A judge is a copy of what is tuned with a head of its own.
 
     FOLDER/ lesson.json checkpoints/
 """
@@ -12,21 +12,24 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from sensorium.chat import talker
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.settings import at_least, check
 from sensorium.data.table import Table
 from sensorium.inference import Rows
+from sensorium.judge import Judge
 from sensorium.layers.precision import Precision, autocast
-from sensorium.layers.preference import Loss, preferred
+from sensorium.layers.preference import Loss, preferred, rewarded
 from sensorium.modalities.conversation import last_said, messages_of
 from sensorium.network import Network
-from sensorium.talk import Script, lost
+from sensorium.talk import Script, heard, lost
+from sensorium.train import lesson as lessons
 from sensorium.train.build import plain
 from sensorium.train.course import Course, asked_length, mix
 from sensorium.train.fit import Progressed
@@ -47,11 +50,15 @@ class Pair:
     rejected: np.ndarray
 
 
+Kind = Literal[Loss, "reward"]
+
+
 class Preference(Course):
     """Teaches which of two answers is better (section ``prefer``).
 
     Args:
-        loss: dpo or ipo. beta: how closely the model keeps to what it was. smoothing: share of pairs that are taken to be the wrong way round. imitate: weight of the chosen answer's own loss.
+        loss: dpo or ipo; reward: a judge learns to score answers (Bradley & Terry), and the model stays as it is. beta: how closely the model keeps to what it was. smoothing: share of pairs that
+            are taken to be the wrong way round. imitate: weight of the chosen answer's own loss.
         batch: pairs a step.
         optimizer, precision, checkpoint_minutes, checkpoint_steps: as in `train`. lr: peak learning rate; decay: weight decay; warmup: steps until the rate is at its peak; fall: it falls as
             (1 - share of the lesson)^fall; clip: the largest norm of a gradient; ema: decay of the running mean of weights that is kept.
@@ -60,37 +67,40 @@ class Preference(Course):
     section = "prefer"
 
     def __init__(
-        self, network: Network, rows: Rows, pairs: Sequence[Pair], folder: Path, seed: int, minutes: float | None, epochs: float | None, *, loss: Loss = "dpo", beta: float = 0.1, smoothing: float = 0.0,
+        self, network: Network, rows: Rows, pairs: Sequence[Pair], folder: Path, seed: int, minutes: float | None, epochs: float | None, *, loss: Kind = "dpo", beta: float = 0.1, smoothing: float = 0.0,
         imitate: float = 0.2, batch: int = 8, optimizer: Name = "adamw", lr: float = 2e-4, decay: float = 0.0, warmup: int = 10, fall: float = 1.0, clip: float = 1.0, ema: float = 0.0,
         precision: Precision = "auto", checkpoint_minutes: float = 2.0, checkpoint_steps: int = 0,
     ) -> None:
         at_least("prefer", 1, batch=batch)
         at_least("prefer", 0, beta=beta, smoothing=smoothing, imitate=imitate)
-        if loss not in ("dpo", "ipo") or not beta > 0 or not smoothing < 0.5:
-            raise UserError(f"prefer.loss={loss}, prefer.beta={beta}, prefer.smoothing={smoothing}: the loss is dpo or ipo, beta above 0, smoothing below 0.5.")
+        if loss not in ("dpo", "ipo", "reward") or not beta > 0 or not smoothing < 0.5:
+            raise UserError(f"prefer.loss={loss}, prefer.beta={beta}, prefer.smoothing={smoothing}: the loss is dpo, ipo or reward, beta above 0, smoothing below 0.5.")
         self.whole, self.rows, self.kind, self.beta, self.smoothing, self.imitate, self.batch = network, rows, loss, beta, smoothing, imitate, min(batch, len(pairs))
         self.pairs = list(pairs)
         self.held = list(range(0, len(pairs), HELD)) if len(pairs) >= HELD else []
         self.learned = [number for number in range(len(pairs)) if number not in set(self.held)]
-        super().__init__(network.trunk.learned, {}, folder / "checkpoints", seed, minutes, accumulate=1, optimizer=optimizer, lr=lr, decay=decay, beta1=0.9, beta2=0.98, warmup=warmup, fall=fall,
+        own = network.trunk.out.in_features
+        self.head = nn.Linear(own, 1).to(network.trunk.loud.device)
+        nn.init.zeros_(self.head.weight)
+        super().__init__(network.trunk.learned, {"head": self.head} if loss == "reward" else {}, folder / "checkpoints", seed, minutes, accumulate=1, optimizer=optimizer, lr=lr, decay=decay, beta1=0.9, beta2=0.98, warmup=warmup, fall=fall,
                          clip=clip, ema=ema, precision=precision, checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
         self.steps = None if epochs is None else math.ceil(epochs * len(self.learned) / self.batch)
-        # What was computed in inference mode can't be learned through.
-        self.shown = {c: dataclasses.replace(part, **{name: value.clone() for name, value in vars(part).items() if torch.is_tensor(value)})
-                      for c, part in rows.shown([c for c in network.columns if c in rows.cells and not network.modalities[c].talks]).items()}
+        self.shown = lessons.shown(network, rows)
         self.before = torch.zeros(len(pairs), 2)
 
     def weighed(self, numbers: Sequence[int]) -> torch.Tensor:
-        """Log-probabilities of the chosen and the rejected answers of some pairs [n, 2], sums over their tokens, and means for ``ipo``."""
+        """Log-probabilities of the chosen and the rejected answers of some pairs [n, 2], sums over their tokens, and means for ``ipo``; scores for ``reward``."""
         column = talker(self.whole)
         cells = [cell for number in numbers for cell in (self.pairs[number].chosen, self.pairs[number].rejected)]
         which = torch.tensor([self.pairs[number].row for number in numbers for _ in range(2)])
         made: Script = self.whole.conversation(column, self.shown, self.whole.modalities[column].collate(cells), which)
+        if self.kind == "reward":
+            return self.head(heard(self.whole.trunk, made).float()).view(-1, 2)
         sums, counts = lost(self.whole.trunk, made)
         return -(sums / counts.clamp_min(1) if self.kind == "ipo" else sums).view(-1, 2)
 
     def remember(self, done: Any) -> None:
-        """Ask the model as it is, once, about all pairs."""
+        """Ask the model as it is, once, about all pairs; of scores nothing need be known before."""
         for start in range(0, len(self.pairs), self.batch):
             numbers = range(start, min(start + self.batch, len(self.pairs)))
             with torch.no_grad(), autocast(self.precision, self.device):
@@ -98,10 +108,7 @@ class Preference(Course):
             done(len(numbers))
 
     def make(self, step: int) -> tuple[list[int]]:
-        each = max(1, len(self.learned) // self.batch)
-        passed, at = divmod(step, each)
-        order = np.random.default_rng([self.seed, passed]).permutation(self.learned)
-        return (order[at * self.batch : (at + 1) * self.batch].tolist(),)
+        return (lessons.drawn(self.seed, self.learned, self.batch, step),)
 
     def size(self, numbers: list[int]) -> int:
         return len(numbers)
@@ -109,6 +116,8 @@ class Preference(Course):
     def losses(self, numbers: list[int]) -> dict[str, torch.Tensor]:
         with autocast(self.precision, self.device):
             now = self.weighed(numbers).float()
+        if self.kind == "reward":
+            return {"prefer": rewarded(now[:, 0], now[:, 1]).mean()}
         before = self.before[numbers].to(now.device)
         result = {"prefer": preferred(now[:, 0], now[:, 1], before[:, 0], before[:, 1], beta=self.beta, smoothing=self.smoothing, loss=self.kind).mean()}
         if self.imitate:
@@ -118,7 +127,7 @@ class Preference(Course):
 
     @torch.no_grad()
     def right(self) -> float:
-        """The share of pairs held out whose chosen answer is the likelier one."""
+        """The share of pairs held out whose chosen answer is the likelier one, or has the higher score."""
         if not self.held:
             return float("nan")
         with autocast(self.precision, self.device):
@@ -156,8 +165,9 @@ def read_pairs(network: Network, table: Table, note: Any) -> tuple[Rows, list[Pa
     return Rows.of(network, table, [c for c in network.columns if not network.modalities[c].talks]), pairs
 
 
-def prefer(network: Network, table: Table, folder: Path, *, minutes: float | None, epochs: float | None, seed: int, resume: bool, settings: Mapping[str, Any], begin: Any, quiet: bool) -> dict[str, Any]:
+def prefer(network: Network, table: Table, folder: Path, *, minutes: float | None, epochs: float | None, seed: int, resume: bool, settings: Mapping[str, Any], begin: Any, quiet: bool) -> tuple[dict[str, Any], Judge | None]:
     """Teach a network a table's preferences; what is known of it: ``seconds``, ``steps``, ``stopped``, ``pairs``, and the share of held out pairs whose chosen answer is likelier, ``before`` and ``after``.
+    And the judge, where one was to learn them.
 
     Args:
         folder: for what a lesson can be gone on with from, removed when it is over. begin: makes it, from what a lesson that goes on must have in common.
@@ -168,35 +178,24 @@ def prefer(network: Network, table: Table, folder: Path, *, minutes: float | Non
     minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
     chosen = check(Preference, plain(settings, "prefer"), "prefer")
     talker(network)
-    if not network.trunk.learned:
-        raise UserError("Nothing of this model's language model is tuned (trunk.tune=frozen), so there is nothing to teach. Fit it with trunk.tune=lora.")
+    lessons.able(network)
     with Progressed(quiet) as shown:
         rows, pairs = read_pairs(network, table, shown.say)
-        frozen = [p for p in network.parameters() if p.requires_grad and not any(p is q for q in network.trunk.learned.values())]
         begin({"table": table.name, "rows": table.rows, "seed": seed, "settings": chosen})
-        lesson = Preference(network, rows, pairs, folder, seed, minutes, epochs, **chosen)
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        network.eval()  # answers are weighed as they are given
-        try:
-            with shown.bar("Weighing answers as they are", len(pairs)) as weighing, torch.random.fork_rng(devices=[]):
-                torch.manual_seed(mix(seed, 1))
-                lesson.remember(weighing)
+        lesson, own = Preference(network, rows, pairs, folder, seed, minutes, epochs, **chosen), lessons.tuned(network)
+        judge = None
+        with lessons.alone(network):
+            if lesson.kind != "reward":
+                with shown.bar("Weighing answers as they are", len(pairs)) as weighing, torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(mix(seed, 1))
+                    lesson.remember(weighing)
             before = lesson.right()
-            if resume and any(lesson.folder.glob("step-*")):
-                for wrong in lesson.resume():
-                    shown.say(f"Warning: {wrong}")
-            told = [lesson.at.share]
-            with shown.bar("Learning to prefer", 1.0) as learning:
-                def log(at: Any, values: dict[str, float]) -> None:
-                    learning(min(at.share, 1.0) - told[0], f"loss {values['loss']:.3f}" if values else "skipped")
-                    told[0] = min(at.share, 1.0)
-
-                at = lesson.run(log)
+            at = lessons.run(lesson, "Learning to prefer", resume, shown, lambda values: f"loss {values['loss']:.3f}")
             facts = {"seconds": round(at.seconds, 2), "steps": at.step, "stopped": at.stopped, "pairs": len(lesson.learned), "held_out": len(lesson.held), "before": round(before, 4), "after": round(lesson.right(), 4)}
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
+        if lesson.kind == "reward":
+            judge = Judge(lessons.tuned(network), lesson.head.weight.detach().clone(), lesson.head.bias.detach().clone())
+            for name, value in own.items():
+                network.trunk.learned[name].data.copy_(value)
     if not facts["stopped"]:
         shutil.rmtree(folder, ignore_errors=True)
-    return facts
+    return facts, judge

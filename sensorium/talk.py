@@ -29,7 +29,7 @@ class Part(Protocol):
 class Script:
     """Conversations of several rows: token i is ``pool[index[i]]``, in ``lines``; ``said``: the id that it is and that is to be learned there, or -1.
 
-    ``recalled``: for each line what rows that are like its cells are called.
+    ``recalled``: for each line what rows that are like its cells are called; ``near``: how near the nearest of them is, [lines, 2] (``layers.recall``), NaN where nothing was looked up.
     """
 
     pool: torch.Tensor
@@ -37,6 +37,7 @@ class Script:
     lines: Lines
     said: np.ndarray
     recalled: list[list[str]] = dataclasses.field(default_factory=list)
+    near: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2)))
 
     def padded(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Tokens [n, k, width], which are there [n, k], and their groups."""
@@ -98,11 +99,23 @@ def told(trunk: Any, made: Script) -> torch.Tensor:
 def lost(trunk: Any, made: Script) -> tuple[torch.Tensor, torch.Tensor]:
     """The summed loss of each row's said tokens [n], and how many they are, [n]."""
     count = int(made.lines.row.max()) + 1
+    each, rows = lost_each(trunk, made)
+    return each.new_zeros(count).index_add(0, rows, each), each.new_zeros(count).index_add(0, rows, torch.ones_like(each))
+
+
+def lost_each(trunk: Any, made: Script) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of each said token [tokens], line by line, and the rows they are of, [tokens]."""
     at = np.flatnonzero((made.said >= 0) & (made.lines.place > 0))
     hidden = trunk.run(made.pool, made.index, made.lines).index_select(0, torch.from_numpy(at - 1).to(made.pool.device))  # a line's tokens follow one another
     wanted, rows = torch.from_numpy(made.said[at]).to(hidden.device), torch.from_numpy(made.lines.row[at]).to(hidden.device)
-    each = cross_entropy(trunk, hidden, wanted)
-    return each.new_zeros(count).index_add(0, rows, each), each.new_zeros(count).index_add(0, rows, torch.ones_like(each))
+    return cross_entropy(trunk, hidden, wanted), rows
+
+
+def heard(trunk: Any, made: Script) -> torch.Tensor:
+    """What the language model makes of each line when all of it is said: its last token's hidden [n, width]."""
+    last = np.zeros(int(made.lines.row.max()) + 1, np.int64)
+    last[made.lines.row] = np.arange(len(made.index))  # a line's tokens follow one another
+    return trunk.run(made.pool, made.index, made.lines).index_select(0, torch.from_numpy(last).to(made.pool.device))
 
 
 def cross_entropy(trunk: Any, hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

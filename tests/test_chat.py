@@ -359,9 +359,9 @@ def test_what_is_like_a_cell_is_told_beside_it_and_nobody_looks_himself_up(talks
     assert said.recalled and set(said.recalled) <= {"red", "green", "blue"} and said.prompt > model.chat(asks("What is this?", cell=False), max_tokens=2).prompt + 10
     gist = bank.shown[:1].clone()
     first = bank.words(0)
-    assert bank.like(gist, 1)[0] == [first]
+    assert bank.like(gist, 1)[0][0] == [first]
     bank.keep(torch.tensor([77]), gist, None, ["alone"])
-    assert bank.like(gist, 4, torch.tensor([5]))[0] and "alone" not in bank.like(gist, 3, torch.tensor([77]))[0]
+    assert bank.like(gist, 4, torch.tensor([5]))[0][0] and "alone" not in bank.like(gist, 3, torch.tensor([77]))[0][0]
     again = Model.load(model.folder)
     assert again.chat(asks("What is this?"), cells={"picture": picture("red")}, max_tokens=4).recalled == said.recalled
     with pytest.raises(UserError, match="hue"):
@@ -374,4 +374,4 @@ def test_a_full_recall_forgets_the_oldest() -> None:
         bank.keep(torch.tensor([number]), torch.eye(5, 4)[number : number + 1], None, [str(number)])
     assert [bank.words(place) for place in range(3)] == ["3", "4", "2"] and int(bank.count) == 5
     bank.keep(torch.tensor([2]), torch.ones(1, 4), None, ["two"])
-    assert [bank.words(place) for place in range(3)] == ["3", "4", "two"] and bank.like(torch.ones(1, 4), 1) == [["two"]]
+    assert [bank.words(place) for place in range(3)] == ["3", "4", "two"] and bank.like(torch.ones(1, 4), 1)[0] == [["two"]]

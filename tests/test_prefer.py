@@ -110,3 +110,31 @@ def test_what_is_no_preference_is_told(talking: Model, fitted: Model, tmp_path: 
     assert run("ask-data", tmp_path / "t.parquet", "--pairs", "--out", tmp_path / "p.parquet", "--kinds", "yes_no")[0] == 0
     status, out, _ = run("prefer", tmp_path / "run", tmp_path / "p.parquet", "--epochs", 1, "--out", tmp_path / "better")
     assert not status and "held out" in out and (tmp_path / "better" / "model.json").is_file()
+
+
+def test_a_judge_learns_which_answer_is_better_and_the_model_stays(talking: Model, tmp_path: Path, run: Run) -> None:
+    pairs, folder = pairs_of(60, {"name": 1, "yes_no": 1}), shutil.copytree(talking.folder, tmp_path / "run")
+    model = Model.load(folder)
+    before = {key: value.clone() for key, value in model.network.state_dict().items()}
+    with pytest.raises(UserError, match=r"prefer\.loss=reward"):
+        model.judged([*asks("What is this?"), {"role": "assistant", "content": "red"}], cells={"picture": drawing("red", "square", 2)})
+    model.prefer(pairs, epochs=12, settings=["prefer.loss=reward", "prefer.lr=2e-3", "prefer.batch=16", "prefer.precision=fp32"])
+    facts = model.facts["judge"]
+    assert facts["after"] > 0.8 and facts["before"] < 0.1 and facts["held_out"] >= 10  # nothing is better before: all scores are the head's level
+    assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
+
+    def scores(of: Model) -> list[float]:
+        return [of.judged([*asks("What is this?"), {"role": "assistant", "content": said}], cells={"picture": drawing("red", "square", 2)}) for said in ("red", "blue", "green")]
+
+    found = scores(model)
+    assert found[0] > max(found[1:]) and scores(Model.load(folder)) == pytest.approx(found, abs=1e-5)
+    assert scores(Model.load(Model.load(folder).save(tmp_path / "elsewhere"))) == pytest.approx(found, abs=1e-5)
+    with pytest.raises(UserError, match="by the assistant"):
+        model.judged(asks("What is this?"), cells={"picture": drawing("red", "square", 2)})
+    pq.write_table(pairs, tmp_path / "p.parquet")
+    status, out, _ = run("prefer", folder, tmp_path / "p.parquet", "prefer.loss=reward", "--epochs", 1, "--out", tmp_path / "judged")
+    assert not status and "higher score" in out and (tmp_path / "judged" / "reward.safetensors").is_file()
+
+
+def asks(text: str) -> list[dict[str, object]]:
+    return [{"role": "user", "content": [{"type": "cell", "column": "picture"}, {"type": "text", "text": text}]}]

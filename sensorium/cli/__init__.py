@@ -491,12 +491,31 @@ def prefer(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a lesson that was stopped.")] = False,
 ) -> None:
-    """Teach a run that talks which of two answers is better (DPO)."""
+    """Teach a run that talks which of two answers is better (DPO), or, with prefer.loss=reward, a judge that scores answers."""
     from sensorium.model import Model
 
     model = Model.load(run).prefer(table, out=out or run, minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=settings or [], quiet=False)
-    facts = model.facts["preferred"]
-    typer.echo(f"{facts['steps']:,} steps over {facts['pairs']:,} pairs; of {facts['held_out']} held out the chosen answer is likelier in {facts['after']:.2f}, before in {facts['before']:.2f}. Model: {out or run}")
+    judge = "prefer.loss=reward" in (settings or [])
+    facts = model.facts["judge" if judge else "preferred"]
+    typer.echo(f"{facts['steps']:,} steps over {facts['pairs']:,} pairs; of {facts['held_out']} held out the chosen answer {'has the higher score' if judge else 'is likelier'} in {facts['after']:.2f}, "
+               f"before in {facts['before']:.2f}. Model: {out or run}")
+
+
+@app.command()
+def reinforce(
+    run: Run, table: Annotated[str, typer.Argument(metavar="QUESTIONS", help="A table with conversation, which ends with the user, and answer (or chosen): see ask-data --pairs.")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="reinforce.KEY=VALUE", help="Settings, as reinforce.score=judge.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the model is then kept. Default: RUN itself.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="How long to practise (10 by default).")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Or how many passes over the questions.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a lesson that was stopped.")] = False,
+) -> None:
+    """Let a run that talks draw answers and learn from which were good (GRPO), by a scoring function or a judge."""
+    from sensorium.model import Model
+
+    facts = Model.load(run).reinforce(table, out=out or run, minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=settings or [], quiet=False).facts["reinforced"]
+    typer.echo(f"{facts['steps']:,} steps over {facts['questions']:,} questions; answers to {facts['held_out']} held out score {facts['after']:.3f}, before {facts['before']:.3f}. Model: {out or run}")
 
 
 @app.command("export-trunk")

@@ -1,4 +1,4 @@
-"""Losses of a preferred answer beside a rejected one, from log-probabilities of whole answers."""
+"""Losses of a preferred answer beside a rejected one, from log-probabilities of whole answers or from scores that are to be learned."""
 
 from __future__ import annotations
 

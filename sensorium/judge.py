@@ -1,0 +1,85 @@
+"""A judge of answers: what is tuned of a language model, learned from preferences (``prefer.loss=reward``), and a head that scores what it makes of a conversation.
+
+    RUN/ reward.safetensors
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from sensorium.chat import batches, talker
+from sensorium.core.errors import BadCell, UserError
+from sensorium.inference import Rows
+from sensorium.layers.precision import autocast
+from sensorium.layers.tensors import write_tensors
+from sensorium.modalities.conversation import last_said
+from sensorium.network import Network
+from sensorium.talk import heard
+from sensorium.train.lesson import other
+
+FILE = "reward.safetensors"
+
+
+@dataclasses.dataclass
+class Judge:
+    """Scores answers; higher is better, and only beside other answers to the same question.
+
+    Attributes:
+        weights: what is tuned of the language model. head: [1, width] and its ``level`` [1].
+    """
+
+    weights: Mapping[str, torch.Tensor]
+    head: torch.Tensor
+    level: torch.Tensor
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors: whole or not at all."""
+        write_tensors(path, {"head": self.head, "level": self.level, **{f"tuned.{name}": value for name, value in self.weights.items()}})
+
+    @classmethod
+    def load(cls, path: Path, network: Network) -> Judge:
+        """What ``save`` wrote.
+
+        Raises:
+            UserError: it isn't there, or is no judge of this network's language model.
+        """
+        if not path.is_file():
+            raise UserError(f"There is no judge in '{path.parent}' that could score answers. Teach one: sensorium prefer {path.parent} PAIRS prefer.loss=reward")
+        try:
+            tensors = load_file(path)
+            weights = {name.removeprefix("tuned."): value for name, value in tensors.items() if name.startswith("tuned.")}
+            if {n: v.shape for n, v in weights.items()} != {n: v.shape for n, v in network.trunk.learned.items()} or tensors["head"].shape != (1, network.trunk.out.in_features):
+                raise UserError(f"'{path}' judges answers of another language model, or of one that is tuned otherwise.")
+            return cls(weights, tensors["head"], tensors["level"])
+        except (SafetensorError, OSError, KeyError) as error:
+            raise UserError(f"'{path}' can't be read: {error}") from error
+
+    @torch.no_grad()
+    def scores(self, network: Network, rows: Rows, which: Sequence[int], conversations: Sequence[Sequence[Any]]) -> np.ndarray:
+        """Of what the assistant says last in each conversation, of which each is about a row, [n].
+
+        Raises:
+            UserError: a conversation is in no order or too long.
+        """
+        column = talker(network)
+        modality, encoded, known = network.modalities[column], rows.shown([c for c in network.columns if c in rows.cells and c != column]), []
+        for messages in conversations:
+            try:
+                known.append(modality.shortened([[role, list(parts)] for role, parts in messages]))
+            except BadCell as error:
+                raise UserError(f"A conversation can't be judged: {error}") from error
+        result = np.zeros(len(known))
+        with other(network, self.weights), autocast(rows.precision, rows.device):
+            for some in batches([ids for ids, _ in known]):
+                made = network.conversation(column, encoded, modality.collate([last_said(*known[number]) for number in some]), torch.tensor([which[number] for number in some]))
+                hidden = heard(network.trunk, made).float()
+                result[some] = (hidden @ self.head.to(hidden).T + self.level.to(hidden)).squeeze(1).cpu().numpy()
+        return result

@@ -1,0 +1,114 @@
+"""What lessons of a model that talks have in common: what is tuned of its language model alone learns, about rows whose cells are encoded once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensorium.core.errors import UserError
+from sensorium.core.files import write_json
+from sensorium.inference import Rows
+from sensorium.network import Network
+from sensorium.train.course import Course, Progress
+
+
+def able(network: Network) -> None:
+    """Refuse a network of whose language model nothing is tuned.
+
+    Raises:
+        UserError: it is such.
+    """
+    if not network.trunk.learned:
+        raise UserError("Nothing of this model's language model is tuned (trunk.tune=frozen), so there is nothing to teach. Fit it with trunk.tune=lora.")
+
+
+@contextlib.contextmanager
+def alone(network: Network) -> Iterator[None]:
+    """Nothing but what is tuned of the language model asks for gradients meanwhile, and answers are weighed as they are given."""
+    learned = {id(parameter) for parameter in network.trunk.learned.values()}
+    others = [p for p in network.parameters() if p.requires_grad and id(p) not in learned]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    network.eval()
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
+
+
+def tuned(network: Network) -> dict[str, torch.Tensor]:
+    """What is tuned of the language model, as it is now."""
+    return {name: parameter.detach().clone() for name, parameter in network.trunk.learned.items()}
+
+
+@contextlib.contextmanager
+def other(network: Network, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """The language model with other tuned ``weights`` meanwhile."""
+    learned = network.trunk.learned
+    own = {name: learned[name].data for name in weights}
+    try:
+        for name, value in weights.items():
+            learned[name].data = value.to(own[name])
+        yield
+    finally:
+        for name, value in own.items():
+            learned[name].data = value
+
+
+def shown(network: Network, rows: Rows) -> dict[str, Any]:
+    """The cells of rows behind their stems. What was computed in inference mode can't be learned through, so all is copied."""
+    return {c: dataclasses.replace(part, **{name: value.clone() for name, value in vars(part).items() if torch.is_tensor(value)})
+            for c, part in rows.shown([c for c in network.columns if c in rows.cells and not network.modalities[c].talks]).items()}
+
+
+def drawn(seed: int, numbers: list[int], batch: int, step: int) -> list[int]:
+    """Some of the numbers for a step, all of them in each pass but for a rest, each pass in another order."""
+    passed, at = divmod(step, max(1, len(numbers) // batch))
+    return np.random.default_rng([seed, passed]).permutation(numbers)[at * batch : (at + 1) * batch].tolist()
+
+
+def run(lesson: Course, words: str, resume: bool, shown: Any, note: Callable[[dict[str, float]], str]) -> Progress:
+    """Learn, from where a stopped lesson was where that is asked, and show how far it is and what a step's numbers say."""
+    if resume and any(lesson.folder.glob("step-*")):
+        for wrong in lesson.resume():
+            shown.say(f"Warning: {wrong}")
+    told = [lesson.at.share]
+    with shown.bar(words, 1.0) as learning:
+        def log(at: Progress, values: dict[str, float]) -> None:
+            learning(min(at.share, 1.0) - told[0], note(values) if values else "skipped")
+            told[0] = min(at.share, 1.0)
+
+        return lesson.run(log)
+
+
+def begin(folder: Path, described: Mapping[str, Any], resume: bool) -> None:
+    """Make the lesson's folder, or see that it is the one to go on with.
+
+    Raises:
+        UserError: there is nothing to go on with, it was begun otherwise, or it can't be written.
+    """
+    path, described = folder / "lesson.json", json.loads(json.dumps(described))
+    try:
+        if resume:
+            if not path.is_file():
+                raise UserError(f"There is no lesson in '{folder}' to go on with. Begin it without --resume.")
+            before = json.loads(path.read_text(encoding="utf-8"))
+            if before != described:
+                changed = [key for key in described if before.get(key) != described[key]]
+                raise UserError(f"'{folder}' was begun with other {', '.join(changed)}: {[before.get(k) for k in changed]}, now "
+                                f"{[described[k] for k in changed]}. Resume with the same, or begin anew without --resume.")
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_json(path, described)
+    except (OSError, ValueError) as error:
+        raise UserError(f"The lesson can't be kept in '{folder}': {getattr(error, 'strerror', None) or error}.") from error
