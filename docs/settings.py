@@ -18,6 +18,7 @@ from sensorium.generators import Generator
 from sensorium.modalities import Modality
 from sensorium.objectives import Objective
 from sensorium.prefer import Preference
+from sensorium.reinforce import Practice
 from sensorium.tables import Builder
 from sensorium.train.build import OBJECTIVES, Data, Shape
 from sensorium.train.finish import Finishing
@@ -113,6 +114,7 @@ def page() -> str:
     several(Generator, "generator.NAME")
     section("`distill`: how a student is taught (`sensorium distill`)", Lesson)
     section("`prefer`: how preferences are taught (`sensorium prefer`)", Preference)
+    section("`reinforce`: how a model practises (`sensorium reinforce`)", Practice)
     section("`baselines`: the plain models beside ours", Extras)
     section("`memory`: what is kept of training rows", Remember)
     section("`finish`: what finishes drawn cells, after training", Finishing)

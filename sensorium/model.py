@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,9 @@ from sensorium.search.index import Index, Windows
 from sensorium.train.baselines import Baselines
 from sensorium.train.build import able_to_generate
 from sensorium.train.course import mix
+
+if TYPE_CHECKING:
+    from sensorium.query import Found
 
 DRAWN = 64
 """Rows that are read at once where cells are drawn, which takes long: what is finished is handed out."""
@@ -410,6 +413,20 @@ class Model:
         chance = np.concatenate([choose(self.network, read, columns, question, options) for read in self.windows(rows, columns, note)])
         best = chance.argmax(1)
         return pa.table({"value": [options[at] for at in best], "probability": pa.array(chance.max(1), pa.float32()), **{option: pa.array(chance[:, at], pa.float32()) for at, option in enumerate(options)}})
+
+    def query(self, table: Any, question: str) -> Found:
+        """The answer to a question about many of a table's rows ("Which group has the oldest ones?"), or to one SELECT over ``rows``: see ``query.query``.
+
+        Returns:
+            ``rows``, an Arrow table, ``sql``, the query that was asked, and ``others`` that might have been meant.
+
+        Raises:
+            UserError: DuckDB isn't installed, the question speaks of nothing that the table has, or the query can't be answered.
+        """
+        from sensorium.query import query
+
+        opened = open_table(table)
+        return query(opened, infer(opened, overrides={name: {"kind": column.kind} for name, column in self.schema.columns.items() if name in opened.columns}), question)
 
     def looked_up(self, rows: Rows, given: Sequence[Any], index: Index, count: int) -> list[dict[str, Any]]:
         """Rows of an index that are like the row that a conversation is about, or, where it is about none, like its last question; none where neither can be searched by."""

@@ -301,6 +301,23 @@ def test_the_terminal_talks_shows_explains_and_keeps(model: Model, tmp_path: Pat
     assert [m["role"] for m in kept] == ["user", "assistant"] and kept[1]["content"] == "red"
 
 
+def test_a_question_about_many_rows_is_asked_of_the_table(model: Model, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(picture("red"))
+    pq.write_table(table := shown_table(20, seed=3), tmp_path / "t.parquet")
+    counts = Counter(c for c in table.column("colour").to_pylist() if c)
+    lines = ["How many red ones are there?", "/ask which colour is the rarest", "/ask SELECT count(*) AS every FROM rows", "/ask DROP TABLE rows", f"/save {tmp_path / 'talk.json'}", f"/image {tmp_path / 'a.png'}",
+             "Is this red?", "/quit"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    status, out, err = run("chat", model.folder, "--table", tmp_path / "t.parquet")
+    assert status == 0, err
+    assert "SELECT count(*) AS count FROM rows WHERE \"colour\" = 'red'" in out and "or was this meant" in out and "isn't clear" in out
+    kept = [m["content"] for m in json.loads((tmp_path / "talk.json").read_text())["messages"]]
+    assert kept[1] == f"count {counts['red']}" and kept[5] == "every 20" and len(kept) == 6 and min(counts, key=counts.get) in kept[3]
+    assert out.count("picture is shown") == 1 and "such answers were right" in out  # what is about something shown is answered by the model
+    monkeypatch.setattr("sys.stdin", io.StringIO("/ask how many red ones\n"))
+    assert "There is no table" in run("chat", model.folder)[1]
+
+
 def test_why_tells_of_what_it_would_have_said(model: Model, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(picture("red"))
     monkeypatch.setattr("sys.stdin", io.StringIO(f"/image {tmp_path / 'a.png'}\nWhat is this?\n/why\n"))

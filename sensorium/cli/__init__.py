@@ -210,6 +210,18 @@ def search(
 
 
 @app.command()
+def query(
+    table: Source,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="As \"Which group has the oldest ones?\", or one SELECT over the table 'rows'.")],
+    out: Annotated[Path | None, typer.Option(help="A .parquet, .csv or .jsonl file for the answer.")] = None,
+) -> None:
+    """The answer to a question about many rows, in words or as SQL, with the query that was asked."""
+    from sensorium.cli.search import answer_query
+
+    answer_query(table, question, out)
+
+
+@app.command()
 def index(
     run: Run, table: Source,
     out: Annotated[Path, typer.Option(help="The index's folder.")],

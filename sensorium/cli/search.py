@@ -125,3 +125,24 @@ def write_duplicates(folder: Path, among: str | None, above: float, out: Path | 
     if out is not None:
         write_table(numbers, out)
         typer.echo(f"Wrote {out}")
+
+
+def answer_query(source: str, question: str, out: Path | None) -> None:
+    """The command ``query``."""
+    from sensorium.cli.files import check_ending, write_table
+    from sensorium.data.schema import infer
+    from sensorium.model import open_table
+    from sensorium.query import query
+
+    if out is not None:
+        check_ending(out)
+    table = open_table(source)
+    found = query(table, infer(table), question)
+    note(found.sql)
+    if out is not None:
+        write_table(found.rows, out)
+        note(f"Wrote {out}")
+    else:
+        print_rows(found.rows)
+    for other in found.others:
+        note(f"Or was this meant? {other}")

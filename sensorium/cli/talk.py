@@ -20,10 +20,12 @@ from sensorium.data.table import Table
 
 if TYPE_CHECKING:
     from sensorium.model import Model
+    from sensorium.query import Asker
     from sensorium.search.index import Index
 
 HELP = """/image FILE, /audio FILE, /video FILE: show it with the next question
 /row N: talk about row N of the table (--table); /cell COLUMN=VALUE or COLUMN=@FILE: give a cell of your own
+/ask QUESTION: of all rows of the table (as "which group has the oldest ones?"; such questions about nothing shown are taken so), or a SELECT over rows
 /why: what the last answer came from; /like: rows of the index that are like what is shown
 /save FILE: keep the conversation as JSON; /new: begin anew; /help; /quit"""
 KINDS = ("image", "audio", "video")
@@ -38,6 +40,7 @@ class Talk:
 
     def __init__(self, model: Model, table: Table | None, index: Index | None, say: Callable[[str], None], stream: Callable[[str], None], **how: Any) -> None:
         self.model, self.table, self.index, self.say, self.stream, self.how = model, table, index, say, stream, how
+        self.asker: Asker | None = None
         self.new()
 
     def new(self) -> None:
@@ -87,6 +90,8 @@ class Talk:
             media = [c for c, m in self.model.network.modalities.items() if row.get(c) is not None and (m.media or name_of(m) in ("series", "points"))]
             for column in media[:1] or [c for c in self.model.columns if row.get(c) is not None and not self.model.network.modalities[c].talks]:
                 self.show(column, row[column])
+        elif name == "ask":
+            self.of_many(rest)
         elif name == "why":
             self.why()
         elif name == "like":
@@ -100,7 +105,7 @@ class Talk:
         elif name == "help":
             self.say(HELP)
         else:
-            raise unknown("command", f"/{name}", [f"/{c}" for c in (*KINDS, "row", "cell", "why", "like", "save", "new", "help", "quit")])
+            raise unknown("command", f"/{name}", [f"/{c}" for c in (*KINDS, "row", "cell", "ask", "why", "like", "save", "new", "help", "quit")])
 
     def show(self, column: str, cell: Any) -> None:
         """A cell that comes with the next question."""
@@ -108,8 +113,34 @@ class Talk:
         self.waiting.append(column)
         self.say(f"({column} is shown with your next question)")
 
+    def of_many(self, question: str) -> None:
+        """A question about many rows of the table, the query that it became, and its answer."""
+        from sensorium.cli.show import print_rows
+
+        found = self.asks().answer(question)
+        self.say(found.sql)
+        print_rows(found.rows)
+        for other in found.others:
+            self.say(f"(or was this meant: /ask {other})")
+        told = "; ".join(", ".join(f"{name} {cell}" for name, cell in row.items() if cell is not None) for row in found.rows.slice(0, 10).to_pylist()) or "nothing"
+        self.messages += [{"role": "user", "content": question}, {"role": "assistant", "content": told}]
+
+    def asks(self) -> Asker:
+        """Who answers questions about many rows of the table."""
+        if self.table is None:
+            raise UserError("There is no table to ask about. Give one with --table.")
+        if self.asker is None:
+            from sensorium.data.schema import infer
+            from sensorium.query import Asker
+
+            self.asker = Asker(self.table, infer(self.table))
+        return self.asker
+
     def ask(self, text: str) -> None:
         """A question, and its answer as it is said."""
+        if self.table is not None and not self.cells and self.asks().about_many(text):
+            self.of_many(text)
+            return
         content = [*({"type": "cell", "column": c} for c in self.waiting), {"type": "text", "text": text}]
         asked, started, first = [*self.messages, {"role": "user", "content": content}], time.perf_counter(), []
 

@@ -1,0 +1,101 @@
+"""Query: a question about many rows, in words or as SQL, is answered by what a table's plain columns say, with the query that was asked (``meant``, ``sql``)."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from sensorium.ask import named, short
+from sensorium.core.errors import UserError
+from sensorium.data.schema import Schema
+from sensorium.data.table import Table
+from sensorium.query.meant import Columns, Question, likely
+from sensorium.query.sql import plain, run
+
+VALUES = 50_000
+"""Values of a column that a question may name, at most."""
+LETTERS = 60
+"""Texts of a column that is grouped by have at most so many letters, on average."""
+FAR = 7.0
+"""How much may speak against the likeliest meaning of a question that is answered (``meant.Question.against``)."""
+OTHERS = 2
+
+
+@dataclasses.dataclass
+class Found:
+    """What was found.
+
+    Attributes:
+        sql: the query that was asked; rows: its answer. others: queries that might have been meant as well, the likeliest first.
+    """
+
+    sql: str
+    rows: pa.Table
+    others: list[str]
+
+
+def query(table: Table, schema: Schema, question: str) -> Found:
+    """The answer to a question about a table's rows, or to one SELECT over ``rows``.
+
+    Raises:
+        UserError: DuckDB isn't installed, the question speaks of nothing that the table has, or the query can't be answered.
+    """
+    return Asker(table, schema).answer(question)
+
+
+class Asker:
+    """Answers questions about one table, which is read once."""
+
+    def __init__(self, table: Table, schema: Schema) -> None:
+        self.name, self.rows = table.name, plain(table)
+        self.columns = columns_of(self.rows, schema)
+
+    def answer(self, question: str) -> Found:
+        """See ``query``."""
+        if re.match(r"\s*(select\s.+\sfrom|with\s.+\sas|from)\s+\S", question, re.IGNORECASE | re.DOTALL):
+            return Found(question.strip(), run(self.rows, question), [])
+        asked = Question(question, self.columns)
+        found = likely(asked, 1 + OTHERS)
+        best, against = found[0]
+        if against > FAR or not (asked.many or asked.speaks):
+            raise UserError(f"What '{question[:100]}' asks of '{self.name}' isn't clear. Ask how many, which group has the most, the average of a column, or for a list, and name columns or their values: "
+                            f"{', '.join([*self.columns.groups, *self.columns.numbers])}. Or give a SELECT over 'rows'.")
+        return Found(best.sql(self.columns), run(self.rows, best.sql(self.columns)), [meaning.sql(self.columns) for meaning, cost in found[1:] if cost <= against + 2])
+
+    def about_many(self, question: str) -> bool:
+        """Whether a question is about many rows, and not about one that is shown: it counts, compares or lists, and names what the table has."""
+        return Question(question, self.columns).about_many
+
+
+def columns_of(rows: pa.Table, schema: Schema) -> Columns:
+    """What of a table's plain columns can be asked about."""
+    kinds = {name: column.kind for name, column in schema.columns.items() if name in rows.column_names}
+    groups: dict[str, list[str]] = {}
+    numbers: dict[str, tuple[float, float]] = {}
+    dates, single = set(), set()
+    for name in rows.column_names[1:]:
+        column, kind = rows.column(name), rows.column(name).type
+        if pt.is_boolean(kind) or pt.is_time(kind):
+            continue
+        if pt.is_date(kind) or pt.is_timestamp(kind):
+            ends = pc.min_max(pc.year(column)).as_py()
+            dates.add(name)
+        elif pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind):
+            ends = pc.min_max(pc.cast(column, pa.float64(), safe=False)).as_py()
+            if kinds.get(name) == "category":
+                groups[name] = []
+        else:
+            values = pc.unique(column.cast(pa.string())).drop_null()
+            if 0 < len(values) <= VALUES and pc.mean(pc.utf8_length(values)).as_py() <= LETTERS:
+                groups[name] = [value for value in values.to_pylist() if value]
+                if len(values) == rows.num_rows - column.null_count and len(values) > 1:
+                    single.add(name)
+            continue
+        if ends["min"] is not None:
+            numbers[name] = float(ends["min"]), float(ends["max"])
+    texts = {name: [short(value) for value in rows.column(name).to_pylist()] for name, kind in kinds.items() if kind in ("text", "category")}
+    return Columns(groups, numbers, frozenset(dates & set(numbers)), named(kinds, texts) or next(iter(texts), ""), frozenset(single))
