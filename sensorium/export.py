@@ -13,11 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from sensorium.core.errors import UserError
+from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
 from sensorium.network import Network
 
-ADAPTER, WEIGHTS, BASE = "adapter", "adapter_model.safetensors", "base_sha256"
+ADAPTER, WEIGHTS, BASE, OWN = "adapter", "adapter_model.safetensors", "base_sha256", "own"
 PREFIX = "base_model.model."
 
 
@@ -37,7 +37,7 @@ def export_trunk(network: Network, folder: Path) -> dict[str, Any]:
         trunk.language.tokenizer.save_pretrained(folder)
         with whole(folder / "projector.safetensors") as part:
             save_file({"weight": trunk.into.weight.detach().cpu().contiguous(), "bias": trunk.into.bias.detach().cpu().contiguous(), "loud": trunk.loud.detach().cpu().reshape(1)}, part)
-        adapter = write_adapter(trunk, folder / ADAPTER) if trunk.adapted else 0
+        adapter = write_adapter(trunk, folder / ADAPTER) if trunk.adapted else write_prompt(trunk, folder / ADAPTER) if trunk.prompted else 0
     except OSError as error:
         raise UserError(f"Can't write the language model to '{folder}': {error.strerror or error}.") from error
     return {"parameters": sum(p.numel() for p in model.parameters()), "adapter_parameters": adapter}
@@ -72,6 +72,19 @@ def write_adapter(trunk: Any, folder: Path) -> int:
     return sum(value.numel() for value in kept.values())
 
 
+def write_prompt(trunk: Any, folder: Path) -> int:
+    """Learned tokens before all that is heard, as PEFT's own files; how many parameters that is."""
+    from peft import PromptTuningConfig
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens, config = trunk.learned["prompt"].detach().cpu().contiguous(), trunk.held[0].config
+    with whole(folder / WEIGHTS) as part:
+        save_file({"prompt_embeddings": tokens}, part, metadata={"format": "pt", BASE: trunk.language.sha256})
+    PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=len(tokens), token_dim=tokens.shape[1], num_transformer_submodules=1, num_attention_heads=config.num_attention_heads, num_layers=config.num_hidden_layers,
+                       base_model_name_or_path=trunk.language.name, inference_mode=True).save_pretrained(folder)
+    return tokens.numel()
+
+
 def read_adapter(trunk: Any, folder: Path) -> int:
     """Put low-rank updates in PEFT's layout in place of those that a trunk has; how many parameters that is.
 
@@ -97,3 +110,48 @@ def read_adapter(trunk: Any, folder: Path) -> int:
         raise UserError(f"The adapter in '{folder}' doesn't fit: '{wrong}' is {shapes}. Rank and layers must be those that this run was tuned with.")
     set_peft_model_state_dict(trunk.held[0], given)
     return sum(value.numel() for value in given.values())
+
+
+class Adapters:
+    """Several low-rank updates of one trunk, of which one is heard: those that it was tuned with, ``own``, and others that were loaded."""
+
+    def __init__(self, trunk: Any) -> None:
+        self.trunk, self.kept, self.active = trunk, {OWN: {}}, OWN
+
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        return list(self.kept)
+
+    def load(self, folder: Path, name: str | None = None) -> int:
+        """Read an adapter in PEFT's layout, under its folder's name or another, and let it be heard; how many parameters it has.
+
+        Raises:
+            UserError: see ``read_adapter``, or a name that is taken.
+        """
+        name = name or (folder.name if folder.name != ADAPTER else folder.resolve().parent.name)
+        if name in self.kept:
+            raise UserError(f"There is an adapter '{name}' already. Give this one another name. Known: {', '.join(self.names)}.")
+        before = self.now()
+        count = read_adapter(self.trunk, folder)
+        self.kept[self.active], self.kept[name], self.active = before, {}, name
+        return count
+
+    def use(self, name: str) -> None:
+        """Let one of them be heard.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        if name not in self.kept:
+            raise unknown("adapter", name, self.names)
+        if name != self.active:
+            self.kept[self.active] = self.now()
+            with torch.no_grad():
+                for key, value in self.kept[name].items():
+                    self.trunk.learned[key].copy_(value)
+            self.kept[name], self.active = {}, name
+
+    def now(self) -> dict[str, torch.Tensor]:
+        """What is heard, as tensors."""
+        return {key: value.detach().clone() for key, value in self.trunk.learned.items()}

@@ -38,6 +38,7 @@ from sensorium.train.build import able_to_generate
 from sensorium.train.course import mix
 
 if TYPE_CHECKING:
+    from sensorium.export import Adapters
     from sensorium.query import Found
 
 DRAWN = 64
@@ -61,6 +62,7 @@ class Model:
                  folder: Path | None = None) -> None:
         self.network, self.schema, self.settings, self.facts = network.eval(), schema, dict(settings), dict(facts)
         self.folder = folder
+        self._adapters: Adapters | None = None
 
     # --- make, keep ---------------------------------------------------------------------------------------------------
 
@@ -171,16 +173,26 @@ class Model:
 
         return export_trunk(self.network, Path(folder))
 
-    def load_adapter(self, folder: str | Path) -> int:
+    @property
+    def adapters(self) -> Adapters:
+        """The low-rank updates that the language model can be heard with: ``names``, ``active``, and ``use(name)``; ``own`` are those of this run."""
+        from sensorium.export import Adapters
+
+        if self._adapters is None:
+            self._adapters = Adapters(self.network.trunk)
+        return self._adapters
+
+    def load_adapter(self, folder: str | Path, name: str | None = None) -> int:
         """Let the language model go on with other low-rank updates, in PEFT's layout (``export_trunk`` writes them to ``adapter``, ``PeftModel.save_pretrained`` too); how many parameters these are.
-        All else stays as it is, and nothing is written.
+        Those before stay at hand: ``model.adapters.use("own")``. All else stays as it is, and nothing is written.
+
+        Args:
+            name: what it is called from then on; by default as its folder.
 
         Raises:
-            UserError: see ``export.read_adapter``.
+            UserError: see ``export.read_adapter``, or a name that is taken.
         """
-        from sensorium.export import read_adapter
-
-        return read_adapter(self.network.trunk, Path(folder))
+        return self.adapters.load(Path(folder), name)
 
     @classmethod
     def load(cls, folder: str | Path, device: str | None = None) -> Model:

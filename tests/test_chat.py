@@ -247,6 +247,38 @@ def test_its_language_model_is_one_for_transformers_and_peft(tune: str, folder: 
         Model.export_trunk(Model.fit(talks.drop_columns(["conversation"]), out=tmp_path / "other", epochs=1, settings=TALKING), tmp_path / "x")
 
 
+def test_several_adapters_take_turns(folder: Path, talks: pa.Table, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = [*TALKING, "trunk=causal_lm", f"trunk.path={twin('llama', folder)}", "trunk.rank=4", "trunk.rate=1", "sample.plans=0"]
+    model = Model.fit(talks.slice(0, 60), out=tmp_path / "run", epochs=2, settings=settings)
+    model.export_trunk(tmp_path / "zero")
+    rows, talk = model.rows([{"picture": picture("red")}]), [("user", [{"column": "picture"}, "Is this red?"]), ("assistant", ["Yes."])]
+
+    def heard() -> float:
+        return float(weigh(model.network, rows, [0], [talk])[0])
+
+    first = heard()
+    with torch.no_grad():
+        for parameter in model.network.trunk.learned.values():
+            parameter.mul_(-2)
+    model.export_trunk(tmp_path / "other")
+    second = heard()
+    assert abs(first - second) > 1e-3 and model.adapters.names == ["own"]
+    model = Model.load(tmp_path / "run")
+    assert model.load_adapter(tmp_path / "other" / "adapter") > 0 and (model.adapters.names, model.adapters.active) == (["own", "other"], "other") and heard() == pytest.approx(second, abs=1e-5)
+    model.load_adapter(tmp_path / "zero" / "adapter", "third")
+    assert heard() == pytest.approx(first, abs=1e-5)
+    for name, value in (("other", second), ("own", first), ("own", first), ("third", first), ("other", second)):
+        model.adapters.use(name)
+        assert model.adapters.active == name and heard() == pytest.approx(value, abs=1e-5)
+    with pytest.raises(UserError, match="already"):
+        model.load_adapter(tmp_path / "zero" / "adapter", "third")
+    with pytest.raises(UserError, match="own, other, third"):
+        model.adapters.use("fourth")
+    monkeypatch.setattr("sys.stdin", io.StringIO("/adapter\n/adapter own\n/adapter x\n"))
+    status, out, _ = run("chat", tmp_path / "run", "--adapter", tmp_path / "other" / "adapter")
+    assert not status and "own, other (heard)" in out and "own (heard), other" in out and "Error: " in out
+
+
 def test_an_adapter_of_another_model_is_refused_before_anything_changes(folder: Path, tmp_path: Path, fitted: Model) -> None:
     def trunk(name: str, **how: Any) -> CausalLM:
         return CausalLM(8, [], path=str(twin(name, folder)), **how)

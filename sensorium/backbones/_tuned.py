@@ -1,4 +1,4 @@
-"""What is learned of a pretrained model: nothing, low-rank updates, its biases, its last layers, or all of it."""
+"""What is learned of a pretrained model: nothing, low-rank updates, its biases, its last layers, all of it, or tokens before all that it hears."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from torch import nn
 
 from sensorium.core.errors import UserError
 
-HOW = re.compile(r"(frozen|lora|dora|rslora|bias|full|last):?(\d*)")
+HOW = re.compile(r"(frozen|lora|dora|rslora|bias|full|last|prompt):?(\d*)")
+PROMPT = 16
+"""Learned tokens before all that a language model hears, where their number isn't said."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Tuning:
     """How a pretrained model is learned further.
 
     Args:
-        tune: frozen, lora, dora, rslora, bias, last:N (of its layers, and what comes after them) or full.
+        tune: frozen, lora, dora, rslora, bias, last:N (of its layers, and what comes after them), full, or, of a language model, prompt:N (so many learned tokens before all; Lester et al. 2021, arXiv 2104.08691).
         rank, alpha: of LoRA (Hu et al. 2021, arXiv 2106.09685); alpha 0: twice the rank. dora: split each update in direction and size (arXiv 2402.09353), as ``tune=dora``.
             rslora: scale by the root of the rank (arXiv 2312.03732), as ``tune=rslora``. targets: which layers, as ``q_proj,v_proj``; empty: all linear ones but the head, or, where there is none, all 1 × 1 convolutions.
         rate: learning rate of what is tuned, relative to ``train.lr``; 0: as suits ``tune``.
@@ -38,19 +40,25 @@ class Tuning:
     rate: float = 0.0
     where: str = "trunk"
 
-    RATES: ClassVar[dict[str, float]] = {"lora": 0.2, "bias": 0.2, "last": 0.02, "full": 0.01}
+    RATES: ClassVar[dict[str, float]] = {"lora": 0.2, "bias": 0.2, "last": 0.02, "full": 0.01, "prompt": 1.0}
     """Learning rates of what is tuned, relative to the other parts', which begin from nothing."""
 
     def __post_init__(self) -> None:
         found = HOW.fullmatch(self.tune)
-        if found is None or (found[1] == "last") != bool(found[2]) or self.tune == "last:0":
-            raise UserError(f"{self.where}.tune={self.tune} isn't known. Possible: frozen, lora, dora, rslora, bias, last:N, full.")
+        numbered = found is not None and (bool(found[2]) == (found[1] == "last") or found[1] == "prompt")
+        if found is None or not numbered or found[2].strip("0") == "" != found[2] or (found[1] == "prompt" and self.where.startswith("column")):
+            raise UserError(f"{self.where}.tune={self.tune} isn't known. Possible: frozen, lora, dora, rslora, bias, last:N, full{'' if self.where.startswith('column') else ', prompt:N'}.")
 
     @property
     def kind(self) -> str:
-        """Frozen, lora, bias, last or full."""
+        """Frozen, lora, bias, last, full or prompt."""
         kind = self.tune.partition(":")[0]
         return "lora" if kind in ("dora", "rslora") else kind
+
+    @property
+    def tokens(self) -> int:
+        """Learned tokens before all that is heard."""
+        return int(self.tune.partition(":")[2] or PROMPT) if self.kind == "prompt" else 0
 
     @property
     def relative(self) -> float:

@@ -27,6 +27,7 @@ HELP = """/image FILE, /audio FILE, /video FILE: show it with the next question
 /row N: talk about row N of the table (--table); /cell COLUMN=VALUE or COLUMN=@FILE: give a cell of your own
 /ask QUESTION: of all rows of the table (as "which group has the oldest ones?"; such questions about nothing shown are taken so), or a SELECT over rows
 /why: what the last answer came from; /like: rows of the index that are like what is shown
+/adapter NAME: talk with other low-rank updates (--adapter), or again with the run's own
 /save FILE: keep the conversation as JSON; /new: begin anew; /help; /quit"""
 KINDS = ("image", "audio", "video")
 
@@ -92,6 +93,10 @@ class Talk:
                 self.show(column, row[column])
         elif name == "ask":
             self.of_many(rest)
+        elif name == "adapter":
+            if rest:
+                self.model.adapters.use(rest)
+            self.say(", ".join(f"{one} (heard)" if one == self.model.adapters.active else one for one in self.model.adapters.names))
         elif name == "why":
             self.why()
         elif name == "like":
@@ -105,7 +110,7 @@ class Talk:
         elif name == "help":
             self.say(HELP)
         else:
-            raise unknown("command", f"/{name}", [f"/{c}" for c in (*KINDS, "row", "cell", "ask", "why", "like", "save", "new", "help", "quit")])
+            raise unknown("command", f"/{name}", [f"/{c}" for c in (*KINDS, "row", "cell", "ask", "adapter", "why", "like", "save", "new", "help", "quit")])
 
     def show(self, column: str, cell: Any) -> None:
         """A cell that comes with the next question."""
@@ -188,7 +193,7 @@ class Talk:
         print_rows(self.index.search(cells, k=5))
 
 
-def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, temperature: float, sure: float, adapter: Path | None, seed: int) -> None:
+def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, temperature: float, sure: float, adapters: Sequence[Path], seed: int) -> None:
     """The command ``chat``: lines from stdin until it ends."""
     import sys
 
@@ -197,7 +202,7 @@ def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, 
 
     model = Model.load(run)
     talker(model.network)
-    if adapter is not None:
+    for adapter in adapters:
         model.load_adapter(adapter)
     out = Console(highlight=False)
     terminal = sys.stdin.isatty()

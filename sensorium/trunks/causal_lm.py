@@ -5,9 +5,11 @@ Its weights stay in their own file; what is learned stands beside them: nothing 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import inspect
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +24,8 @@ from sensorium.layers.held import Held
 from sensorium.layers.lines import ALONE, Lines, pack_lines
 from sensorium.trunks import Seen, Trunk
 
+BEGUN = "Look at what is shown and answer what is asked about it, in few words."
+"""What learned tokens before all begin as."""
 
 @dataclasses.dataclass
 class Heard:
@@ -37,7 +41,7 @@ class CausalLM(Held, Trunk):
 
     Args:
         path: a folder, a GGUF file, or OWNER/NAME@REVISION on the hub.
-        tune: frozen, lora, dora, rslora, bias, last:N (layers) or full.
+        tune: frozen, lora, dora, rslora, bias, last:N (layers), full, or prompt:N (so many learned tokens before all that it hears, 16 where no number is said).
         rank, alpha: of LoRA (Hu et al. 2021, arXiv 2106.09685); alpha 0: twice the rank. dora: split each update in direction and size (arXiv 2402.09353).
             rslora: scale by the root of the rank (arXiv 2312.03732). targets: which linear layers, as ``q_proj,v_proj``; empty: all but the head.
         rate: learning rate of what is tuned, relative to ``train.lr``; 0: as suits ``tune``.
@@ -62,6 +66,7 @@ class CausalLM(Held, Trunk):
         if checkpointing:
             getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)({"use_reentrant": False})
         self.hold(model, how.relative)
+        self.prompted = how.tokens
         self.decoder, self.head = [model.get_decoder()], [model.get_output_embeddings()]
         self.table = [self.decoder[0].get_input_embeddings()]
         config = model.config
@@ -69,6 +74,9 @@ class CausalLM(Held, Trunk):
         self.scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
         self.remembers = "cache" if "cache" in inspect.signature(self.decoder[0].forward).parameters else "past_key_values"
         self.vocabulary, own = map(int, self.table[0].weight.shape)
+        if self.prompted:  # words to begin with
+            words = self.language.ids(BEGUN)
+            self.learned["prompt"] = nn.Parameter(self.table[0].weight[[words[at % len(words)] for at in range(self.prompted)]].detach().clone())
         self.into, self.out = nn.Linear(width, own), nn.Linear(own, width)
         with torch.no_grad():
             loud = self.table[0].weight.float().square().mean().sqrt()
@@ -99,10 +107,25 @@ class CausalLM(Held, Trunk):
 
     def run(self, pool: torch.Tensor, index: np.ndarray, lines: Lines) -> torch.Tensor:
         """Tokens ``pool[index]`` [n, width] in their lines, packed, to hidden [n, width]."""
+        count = len(lines)
+        if self.prompted:
+            rows = np.unique(lines.row)
+            new, every = np.tile(np.arange(self.prompted), len(rows)), rows.repeat(self.prompted)
+            index, pool = np.concatenate([index, len(pool) + new]), torch.cat([pool, self.learned["prompt"].to(pool.dtype)])
+            lines = Lines(*map(np.concatenate, ((lines.row, every), (lines.place + self.prompted, new), (lines.segment, np.zeros_like(new)), (lines.group, np.full_like(new, ALONE)))))
         packed = pack_lines(lines, pool.device)
         tokens = packed.fill(pool.index_select(0, torch.from_numpy(index).to(pool.device)))
         hidden = self.decoder[0](inputs_embeds=tokens, attention_mask=added(packed.allowed, tokens.dtype), position_ids=packed.positions, use_cache=False)
-        return packed.back(hidden.last_hidden_state)
+        return packed.back(hidden.last_hidden_state)[:count]
+
+    @contextlib.contextmanager
+    def as_it_was(self) -> Iterator[None]:
+        prompted, self.prompted = self.prompted, 0
+        try:
+            with super().as_it_was():
+                yield
+        finally:
+            self.prompted = prompted
 
     def seen(self, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
         """All that is seen, each column after its name: tokens [n, s, width] and mask [n, s]."""
@@ -152,6 +175,11 @@ class CausalLM(Held, Trunk):
         """
         from transformers import DynamicCache
 
+        before = self.prompted
+        if before:
+            tokens = torch.cat([self.learned["prompt"].to(tokens.dtype).expand(len(tokens), -1, -1), tokens], 1)
+            mask = torch.cat([mask.new_ones(len(mask), before), mask], 1)
+            groups = None if groups is None else torch.cat([groups.new_full((len(groups), before), ALONE), groups], 1)
         place = (mask.cumsum(1) - 1).clamp(min=0)
         allowed = mask.unsqueeze(1) & (place.unsqueeze(1) <= place.unsqueeze(2))
         if groups is not None:
@@ -159,7 +187,7 @@ class CausalLM(Held, Trunk):
         allowed = allowed | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)  # what isn't there sees itself, for something must be seen
         cache = DynamicCache()
         found = self.decoder[0](inputs_embeds=tokens, attention_mask=added(allowed, tokens.dtype), position_ids=place, use_cache=True, **{self.remembers: cache})
-        return found.last_hidden_state, Heard(cache, mask, mask.sum(1))
+        return found.last_hidden_state[:, before:], Heard(cache, mask, mask.sum(1))
 
     def go_on(self, state: Heard, tokens: torch.Tensor) -> tuple[torch.Tensor, Heard]:
         hidden, state = self.continued(state, self.enter(tokens))

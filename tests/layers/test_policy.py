@@ -30,6 +30,7 @@ def said(seed: int, answers: int = 6, longest: int = 5) -> tuple[torch.Tensor, t
     return now, before, (torch.arange(longest) < lengths.unsqueeze(1)).float()
 
 
+@pytest.mark.slow  # to import TRL takes as long as most tests together
 @pytest.mark.parametrize("loss", ["dpo", "ipo"])
 @pytest.mark.parametrize("beta", [0.1, 0.5])
 def test_preferences_cost_what_they_cost_in_trl(trl: Any, loss: Any, beta: float) -> None:
@@ -48,6 +49,7 @@ def test_preferences_cost_what_they_cost_in_trl(trl: Any, loss: Any, beta: float
     assert preferred(mine[:3], mine[3:], theirs[:3], theirs[3:], beta=beta, loss=loss).mean().item() == pytest.approx(float(found), abs=1e-6)
 
 
+@pytest.mark.slow  # to import TRL takes as long as most tests together
 def test_scores_cost_what_they_cost_in_trl(trl: Any) -> None:
     scores = torch.randn(8, 1, generator=torch.Generator().manual_seed(2))
     own = MagicMock(args=MagicMock(center_rewards_coefficient=None))
@@ -57,6 +59,7 @@ def test_scores_cost_what_they_cost_in_trl(trl: Any) -> None:
     assert rewarded(scores[:4, 0], scores[4:, 0]).mean().item() == pytest.approx(float(found), abs=1e-6)
 
 
+@pytest.mark.slow  # to import TRL takes as long as most tests together
 @pytest.mark.parametrize("mean", ["grpo", "bnpo", "dr_grpo"])
 @pytest.mark.parametrize("beta", [0.0, 0.04])
 def test_groups_cost_what_they_cost_in_trl_and_so_do_their_gradients(trl: Any, mean: Any, beta: float) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
@@ -14,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from twins import SPEAKERS, twin
 
 from sensorium.backbones._language import open_language
+from sensorium.backbones._tuned import Tuning
 from sensorium.core.errors import BadCell, UserError
+from sensorium.export import write_prompt
 from sensorium.modalities.conversation import Conversation, messages_of
 from sensorium.talk import cross_entropy, script, told
 from sensorium.trunks.causal_lm import CausalLM
@@ -102,6 +105,40 @@ def test_what_is_tuned_and_nothing_else_has_gradients(folder: Path, tune: str) -
     assert {key.replace("/", ".") for key in trunk.learned} == wanted
     assert all(("lora_" in name) == (tune == "lora") for name in wanted)
     assert trunk.facts()["tuned_parameters"] == sum(p.numel() for p in trunk.learned.values())
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # by PEFT, of transformers
+def test_learned_tokens_come_before_all_and_are_heard_as_in_peft(path: Path, tmp_path: Path) -> None:
+    trunk, modality = CausalLM(8, [], path=str(path), tune="prompt:5").train(), Conversation(language=str(path))
+    assert trunk.facts()["tuned_parameters"] == 5 * trunk.table[0].weight.shape[1] and CausalLM(8, [], path=str(path), tune="prompt").prompted == 16
+    made, ids = scripted(trunk, modality, TALKS)
+    told(trunk, made).sum().backward()
+    assert trunk.learned["prompt"].grad.abs().sum() > 0 and not any(p.grad is not None for p in trunk.held[0].parameters())
+    with torch.no_grad():
+        trunk.eval().learned["prompt"].add_(0.1 * torch.randn(trunk.learned["prompt"].shape, generator=torch.Generator().manual_seed(0)))
+        whole = trunk.run(made.pool, made.index, made.lines).split([len(line) for line in ids])
+        tokens, there, groups = made.padded()
+        hidden, state = trunk.hear(tokens[:, :4], there[:, :4], groups[:, :4])
+        for row, line in enumerate(whole):
+            assert torch.allclose(hidden[row, : min(4, len(line))], line[:4], atol=1e-5)
+        assert torch.allclose(trunk.continued(state, tokens[:, 4:5])[0][0], whole[0][4:5], atol=1e-5)
+        base = transformers.AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
+        write_prompt(trunk, tmp_path)
+        tuned = peft.PeftModel.from_pretrained(base, tmp_path).eval()
+        for mine, line in zip(whole, ids, strict=True):
+            assert torch.allclose(trunk.logits(mine), tuned(torch.from_numpy(line).long().unsqueeze(0)).logits[0, 5:], atol=1e-4)
+        frozen = CausalLM(8, [], path=str(path), tune="frozen").eval()
+        with trunk.as_it_was():
+            assert torch.equal(trunk.run(made.pool, made.index, made.lines), frozen.run(made.pool, made.index, made.lines))
+        assert not torch.allclose(trunk.run(made.pool, made.index, made.lines), frozen.run(made.pool, made.index, made.lines), atol=1e-3)
+
+
+@pytest.mark.parametrize("tune", ["prompt:0", "last:0", "last", "lora:3", "prompt:x"])
+def test_a_tuning_that_is_none_is_told(folder: Path, tune: str) -> None:
+    with pytest.raises(UserError, match=rf"trunk\.tune={tune} isn't known.*prompt:N"):
+        CausalLM(8, [], path=str(twin("llama", folder)), tune=tune)
+    with pytest.raises(UserError, match=r"column\.photo\.tune=prompt:4 isn't known.*full\."):
+        Tuning("prompt:4", where="column.photo")
 
 
 def test_without_its_adapters_the_language_model_is_as_it_was(folder: Path) -> None:
