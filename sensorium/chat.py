@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sensorium.core.dealt import deal
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.parts import name_of
 from sensorium.generators.autoregressive import draw
@@ -79,21 +80,20 @@ def talker(network: Network) -> str:
     return network.talked_columns[0]
 
 
-def seen_in(messages: Sequence[Any], network: Network) -> tuple[list[Any], dict[str, Any]]:
-    """Messages in OpenAI's form whose pictures, sounds and clips have become references, and these by the columns that they are cells of: the first picture is a
-    cell of the first column of pictures, the second of the second, and so on.
+def seen_in(messages: Sequence[Any], network: Network, taken: Sequence[Mapping[str, Any]] = ()) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Messages in OpenAI's form whose pictures, sounds and clips have become references, and these as rows of cells: the first picture is a cell of the first column of pictures, the second of the
+    second, and where there are no more columns of the kind the next one is a cell of the first again, in a row of its own.
 
     Args:
-        messages: parts may be ``image_url`` (a data URL), ``input_audio``, or ``image``, ``audio``, ``video`` with bytes, a path or a PIL picture.
+        messages: parts may be ``image_url`` (a data URL), ``input_audio``, or ``image``, ``audio``, ``video`` with bytes, a path or a PIL picture. taken: rows of cells that are there already.
 
     Raises:
-        UserError: more of a kind than the model has columns, an address, or what is no media.
+        UserError: a kind of which the model has no column, more than it can look at in one conversation, an address, or what is no media.
     """
-    free: dict[str, list[str]] = {}
+    columns: dict[str, list[str]] = {}
     for column, modality in network.modalities.items():
-        free.setdefault(name_of(modality), []).append(column)
-    cells: dict[str, Any] = {}
-    result = []
+        columns.setdefault(name_of(modality), []).append(column)
+    rows, result = [dict(row) for row in taken] or [{}], []
     for number, message in enumerate(messages, 1):
         if not isinstance(message, Mapping) or not isinstance(message.get("content"), (list, tuple)):
             result.append(message)
@@ -105,14 +105,14 @@ def seen_in(messages: Sequence[Any], network: Network) -> tuple[list[Any], dict[
                 parts.append(part)
                 continue
             kind, cell = found
-            if not free.get(kind):
-                have = sum(name_of(m) == kind for m in network.modalities.values())
-                raise UserError(f"Message {number} brings one more {kind} than this model can look at in a conversation: it has {have} column(s) of them. Leave one out, or begin a new conversation.")
-            column = free[kind].pop(0)
-            cells[column] = cell
-            parts.append({"type": "cell", "column": column})
+            try:
+                row, column = deal(kind, columns.get(kind, ()), rows)
+            except UserError as error:
+                raise UserError(f"Message {number}: {error}") from None
+            rows[row][column] = cell
+            parts.append({"type": "cell", "column": column, "row": row})
         result.append({**message, "content": parts})
-    return result, cells
+    return result, rows
 
 
 def to_answer(messages: Any) -> list[Any]:
@@ -366,20 +366,27 @@ def why(network: Network, rows: Rows, row: int, messages: Sequence[Any], answer:
         UserError: as ``reply``.
     """
     whole = [*messages, ("assistant", [answer])]
-    columns = [c for c in dict.fromkeys(part["column"] for _, parts in messages for part in parts if isinstance(part, dict)) if rows.has(c)[row]]
+    names = {name_of(network.modalities[c]): c for c in reversed(network.columns)} | {c: c for c in network.columns}
+    told = dict.fromkeys((names.get(part["column"], ""), row + part.get("row", 0)) for _, parts in messages for part in parts if isinstance(part, dict))
     base, result = float(weigh(network, rows, [row], [whole])[0]), []
-    for column in columns:
-        alone = rows.having(column, np.array([row]), [None])
-        result.append(Because(column, "", base - float(weigh(network, alone, [row], [whole])[0])))
-        parts = network.modalities[column].parts(rows.read[column][row])
+    for column, at in told:
+        if column not in rows.cells or at >= rows.count or not rows.has(column)[at]:
+            continue
+        called = f"{column} {at - row + 1}" if at > row else column
+        alone = rows.having(column, np.array([at]), [None])
+        result.append(Because(called, "", base - float(weigh(network, alone, [row], [whole])[0])))
+        parts = network.modalities[column].parts(rows.read[column][at])
         ready = network.modalities[column].prepare_all([cell for _, cell in parts], keep=False) if parts else []
         able = [(name, cell) for (name, _), cell in zip(parts, ready, strict=True) if not isinstance(cell, BadCell)]
         if not able:
             continue
-        others = Rows(network, {c: [cells[row]] * len(able) for c, cells in rows.cells.items()} | {column: [cell for _, cell in able]}, {}, len(able))
+        span = rows.count - row  # the conversation's rows once for each part, one of them without it
+        others = Rows(network, {c: cells[row:] * len(able) for c, cells in rows.cells.items()}, {}, span * len(able))
+        for number, (_, cell) in enumerate(able):
+            others.cells[column][number * span + at - row] = cell
         others.precision = rows.precision
-        without = weigh(network, others, list(range(len(able))), [whole] * len(able))
-        result += [Because(column, name, base - float(value)) for (name, _), value in zip(able, without, strict=True)]
+        without = weigh(network, others, [number * span for number in range(len(able))], [whole] * len(able))
+        result += [Because(called, name, base - float(value)) for (name, _), value in zip(able, without, strict=True)]
     return sorted(result, key=lambda because: (because.part != "", -because.nats))
 
 

@@ -64,7 +64,8 @@ def write_adapter(trunk: Any, folder: Path) -> int:
 
     folder.mkdir(parents=True, exist_ok=True)
     config = next(iter(trunk.held[0].peft_config.values()))
-    kept = {f"{PREFIX}{name}": value.detach().cpu().contiguous() for name, value in get_peft_model_state_dict(trunk.held[0]).items()}
+    # PEFT would ask the hub whether a base of that name has other embeddings
+    kept = {f"{PREFIX}{name}": value.detach().cpu().contiguous() for name, value in get_peft_model_state_dict(trunk.held[0], save_embedding_layers=False).items()}
     with whole(folder / WEIGHTS) as part:
         save_file(kept, part, metadata={"format": "pt", BASE: trunk.language.sha256})
     config.base_model_name_or_path = trunk.language.name
@@ -103,7 +104,7 @@ def read_adapter(trunk: Any, folder: Path) -> int:
         raise UserError(f"'{folder}' holds no adapter in PEFT's layout ({WEIGHTS}): {error}") from error
     if base is not None and base != trunk.language.sha256:
         raise UserError(f"The adapter in '{folder}' was learned on another language model than '{trunk.language.name}': its SHA-256 differs. Give one that was learned on this one.")
-    own = get_peft_model_state_dict(trunk.held[0])
+    own = get_peft_model_state_dict(trunk.held[0], save_embedding_layers=False)
     wrong = next((key for key in [*own, *given] if key not in own or key not in given or own[key].shape != given[key].shape), None)
     if wrong:
         shapes = " and ".join(f"{list(some[wrong].shape)} {where}" if wrong in some else f"nothing {where}" for some, where in ((own, "in this run"), (given, "in the adapter")))
@@ -154,4 +155,4 @@ class Adapters:
 
     def now(self) -> dict[str, torch.Tensor]:
         """What is heard, as tensors."""
-        return {key: value.detach().clone() for key, value in self.trunk.learned.items()}
+        return {key: value.detach().clone() for key, value in getattr(self.trunk, "learned", {}).items()}

@@ -49,6 +49,10 @@ WINDOW = 4096
 """Rows that are held in memory at once where a large table is asked."""
 
 
+Cells = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+"""The row that a conversation is about, by columns, or several rows."""
+
+
 class Model:
     """One trained network and all that is needed to ask it about tables.
 
@@ -382,13 +386,13 @@ class Model:
             return [cells[0] for cells in rows.draw(column, seen, 1, seed, generator)]
         return rows.say(column, seen, seed=seed).cells
 
-    def chat(self, messages: Sequence[Any], *, cells: Mapping[str, Any] | None = None, max_tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0,
+    def chat(self, messages: Sequence[Any], *, cells: Cells = None, max_tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0,
              sure: float = 0.0, index: Index | None = None, cited: int = 3, heard: Callable[[str], None] | None = None) -> Reply:
         """Go on with a conversation.
 
         Args:
             messages: in OpenAI's form; parts may bring pictures, sounds and clips (see ``chat.seen_in``), or name a cell: ``{"type": "cell", "column": NAME}``.
-            cells: the row that such parts are of. max_tokens: of the answer; temperature, top_p: how it is drawn, 0 takes the likeliest word each time.
+            cells: the row that such parts are of, or several, of which ``"row": 1`` names the second. max_tokens: of the answer; temperature, top_p: how it is drawn, 0 takes the likeliest word each time.
             sure: say "I don't know." where answers like this one were right less often, 0 to 1, on conversations held out; see ``Reply.right``.
             index: of this model (``open_index``): ``cited`` of its rows that are like what is shown come with the answer; where nothing is shown, those that are like the question are told before it.
             heard: is told each piece of the answer as it is said; all of it at its end, where it must be ``sure``.
@@ -448,24 +452,26 @@ class Model:
             if words is None or rows.cells:
                 return []
             rows = Rows.of(self.network, Table.open([{words: " ".join(part for part in given[-1][1] if isinstance(part, str))}]), [words])
-        return index.search_rows(rows, k=count)[0].to_pylist()
+        return index.search_rows(rows, k=count)[-1].to_pylist()
 
-    def conversation(self, messages: Sequence[Any], cells: Mapping[str, Any] | None = None) -> tuple[Rows, list[Any]]:
-        """The row that a conversation is about, read, and its messages as roles with parts; see ``chat``."""
+    def conversation(self, messages: Sequence[Any], cells: Cells = None) -> tuple[Rows, list[Any]]:
+        """The row that a conversation is about, read, with those that follow, and its messages as roles with parts; see ``chat``."""
         talker(self.network)
-        cleaned, brought = seen_in(messages, self.network)
+        told = [cells] if isinstance(cells, Mapping) else list(cells or ())
+        cleaned, brought = seen_in(messages, self.network, told)
         given = to_answer(cleaned)
-        row = {column: cell for column, cell in {**(cells or {}), **brought}.items() if column in self.columns and cell is not None}
-        wanted = [part["column"] for _, parts in given for part in parts if isinstance(part, dict)]
-        for column in wanted:
+        every = [{column: cell for column, cell in row.items() if column in self.columns and cell is not None} for row in brought]
+        for column, at in ((part["column"], part.get("row", 0)) for _, parts in given for part in parts if isinstance(part, dict)):
+            row = every[at] if at < len(every) else {}
             if column not in row and not any(name_of(self.network.modalities[c]) == column for c in row):
                 raise UserError(f"The conversation refers to '{column}', which isn't there. Give it with cells={{'{column}': …}}, or bring it in the message. Columns: {', '.join(self.columns)}.")
 
         def bad(number: int, column: str, reason: str) -> None:
             raise UserError(f"The {column} of the conversation can't be read: {reason}.")
 
-        table = Table.open([row or {self.columns[0]: None}])
-        return Rows.of(self.network, table, [c for c in row if not self.network.modalities[c].talks], bad=bad), given
+        used = [c for c in self.columns if any(c in row for row in every)]
+        table = Table.open([{c: row.get(c) for c in used} or {self.columns[0]: None} for row in every])
+        return Rows.of(self.network, table, [c for c in used if not self.network.modalities[c].talks], bad=bad), given
 
     def surprise(self, rows: Any, note: Callable[[str], None] | None = None) -> pa.Table:
         """How little each row's cells go together: wrong labels, swapped files and odd rows stand out.
@@ -549,7 +555,7 @@ class Model:
 
         return reinforced(self, table, score=score, out=out, minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=settings, quiet=quiet)
 
-    def judged(self, messages: Sequence[Any], *, cells: Mapping[str, Any] | None = None) -> float:
+    def judged(self, messages: Sequence[Any], *, cells: Cells = None) -> float:
         """The score of the last answer of a conversation, by the judge that ``prefer`` taught (``prefer.loss=reward``); higher is better, beside other answers to the same question.
 
         Raises:

@@ -7,6 +7,7 @@ through the trunk. The network is single-device code; precision, schedules and c
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sensorium.core.dealt import ROWS
 from sensorium.core.errors import unknown
 from sensorium.core.parts import name_of
 from sensorium.data.batch import Batch
@@ -26,7 +28,7 @@ from sensorium.layers.lines import reference
 from sensorium.layers.memory import Memory, Recalled
 from sensorium.layers.recall import Recall
 from sensorium.modalities import Cells, Modality
-from sensorium.talk import Script, script, stands_for
+from sensorium.talk import Script, cell_of, script, stands_for
 from sensorium.talk import told as converse
 from sensorium.trunks import Seen, Trunk
 
@@ -310,25 +312,33 @@ class Network(nn.Module):
         modality, ids = self.modalities[column], cells["ids"].cpu().numpy()
         lines = [ids[number, :length] for number, length in enumerate(cells["length"].tolist())]
         said = [own[: len(line)].astype(bool) for own, line in zip(cells["said"].cpu().numpy(), lines, strict=True)]
-        referred = {reference(name): name for name in (*self.columns, *{name_of(m) for m in self.modalities.values()})}
-        columns = stands_for(self.columns, {c: name_of(m) for c, m in self.modalities.items()}, referred)
+        columns = self.references(min(ROWS, max((len(part.place) for part in encoded.values()), default=1)) if keys is None else 1)
         recalled: list[list[str]] = [[] for _ in lines]
         nearest = np.full((len(lines), 2), np.nan)
         for shown in self.looked_up(column):
             if shown not in encoded:
                 continue
-            place = encoded[shown].place[rows]
-            about = [number for number, line in enumerate(lines) if place[number] >= 0 and any(columns.get(int(i)) == shown for i in line[line < 0])]
-            found, near = self.like(column, shown, encoded, place[about], None if keys is None else keys[shown])
-            nearest[about] = np.fmax(nearest[about], near.numpy())
-            for number, words in zip(about, found, strict=True):
-                at = next(at for at, i in enumerate(lines[number]) if i < 0 and columns.get(int(i)) == shown)
+            places, about = encoded[shown].place.cpu().numpy(), []  # the first mention of each cell: its line, its id, its place among the cells
+            for number, line in enumerate(lines):
+                for i in dict.fromkeys(line[line < 0].tolist()):
+                    name, later = columns.get(i, ("", 0))
+                    if name == shown and (cell := cell_of(places, int(rows[number]) + later)) >= 0:
+                        about.append((number, i, cell))
+            found, near = self.like(column, shown, encoded, torch.tensor([cell for _, _, cell in about], dtype=torch.int64, device=encoded[shown].place.device), None if keys is None else keys[shown])
+            for (number, i, _), words, how in zip(about, found, near.numpy(), strict=True):
+                at = int(np.flatnonzero(lines[number] == i)[0])
                 more = modality.language.ids(f" like {', '.join(words)}.\n") if words else []
                 lines[number], said[number] = np.insert(lines[number], at + 1, more), np.insert(said[number], at + 1, [False] * len(more))
-                recalled[number] += words
+                recalled[number], nearest[number] = words + recalled[number], how  # of what was shown last
         made = script(self.trunk, lines, said, rows.cpu().numpy(), encoded, columns, modality.tokens_of_cells)
         made.recalled, made.near = recalled, nearest
         return made
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019  a network lives as long as its process
+    def references(self, rows: int) -> dict[int, tuple[str, int]]:
+        """For each number that stands for a cell among ids its column, and how many rows after the conversation's, below ``rows``."""
+        names = (*self.columns, *{name_of(m) for m in self.modalities.values()})
+        return stands_for(self.columns, {c: name_of(m) for c, m in self.modalities.items()}, {reference(name, later): (name, later) for name in names for later in range(rows)})
 
     def encode_all(self, batch: Batch) -> dict[str, Encoded]:
         """Every column of a batch through its stem; columns that share one go through it together."""

@@ -50,14 +50,14 @@ class Script:
         return tokens, torch.from_numpy(there).to(device), torch.from_numpy(groups).to(device)
 
 
-def script(trunk: Any, lines: Sequence[np.ndarray], said: Sequence[np.ndarray], rows: np.ndarray, encoded: Mapping[str, Part], columns: Mapping[int, str], most: int = 0) -> Script:
+def script(trunk: Any, lines: Sequence[np.ndarray], said: Sequence[np.ndarray], rows: np.ndarray, encoded: Mapping[str, Part], columns: Mapping[int, tuple[str, int]], most: int = 0) -> Script:
     """Lines of ids, below 0 where a cell stands, with the batch's rows they are of, as one script.
 
     Args:
-        said: for each line which ids are to be learned. columns: for each number below 0 the column it stands for; a cell that its row lacks is left out.
+        said: for each line which ids are to be learned. columns: for each number below 0 the column it stands for, and how many rows after the line's; a cell that its row lacks is left out.
         most: tokens of a cell that are taken, the first ones; 0: all.
     """
-    used = [column for column in dict.fromkeys(columns.values()) if column in encoded and encoded[column].tokens.shape[1]]
+    used = [column for column in dict.fromkeys(column for column, _ in columns.values()) if column in encoded and encoded[column].tokens.shape[1]]
     whole = np.concatenate(lines) if lines else np.zeros(0, np.int64)
     pool = [trunk.words(torch.from_numpy(whole.clip(min=0).astype(np.int64)).to(trunk.loud.device))]
     starts, start, first_of = {}, len(whole), np.cumsum([0, *map(len, lines)])
@@ -74,8 +74,8 @@ def script(trunk: Any, lines: Sequence[np.ndarray], said: Sequence[np.ndarray], 
             groups.append(np.full(at - first, ALONE))
             marks.append(np.where(said[number][first:at], line[first:at], -1))
             first = at + 1
-            column = columns.get(int(line[at])) if at < len(line) else None
-            if column in starts and (cell := int(places[column][rows[number]])) >= 0:
+            column, later = columns.get(int(line[at]), ("", 0)) if at < len(line) else ("", 0)
+            if column in starts and (cell := cell_of(places[column], int(rows[number]) + later)) >= 0:
                 there = np.flatnonzero(masks[column][cell])[: most or None]
                 pieces.append(starts[column] + cell * masks[column].shape[1] + there)
                 groups.append(np.full(len(there), at))
@@ -123,11 +123,16 @@ def cross_entropy(trunk: Any, hidden: torch.Tensor, wanted: torch.Tensor) -> tor
     return in_pieces(lambda h, w: F.cross_entropy(trunk.logits(h), w, reduction="none"), hidden, wanted, max(1, CHUNK // trunk.vocabulary))
 
 
-def stands_for(names: Sequence[str], kinds: Mapping[str, str], referred: Mapping[int, str]) -> dict[int, str]:
-    """For each number below 0 the column it stands for: the one of that name, or the first of that kind."""
+def cell_of(places: np.ndarray, row: int) -> int:
+    """The cell that a row has of a column; -1 where it has none, or there is no such row."""
+    return int(places[row]) if row < len(places) else -1
+
+
+def stands_for(names: Sequence[str], kinds: Mapping[str, str], referred: Mapping[int, tuple[str, int]]) -> dict[int, tuple[str, int]]:
+    """For each number below 0 the column it stands for, the one of that name or the first of that kind, and how many rows later."""
     result = {}
-    for number, name in referred.items():
+    for number, (name, later) in referred.items():
         column = name if name in names else next((c for c in names if kinds[c] == name), None)
         if column is not None:
-            result[number] = column
+            result[number] = column, later
     return result

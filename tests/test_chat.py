@@ -25,13 +25,14 @@ from twins import twin
 
 from sensorium.ask import KINDS, Asker, ask_data
 from sensorium.backbones._language import _opened
-from sensorium.chat import reply, weigh, why, with_rows
-from sensorium.core.errors import UserError
+from sensorium.chat import reply, seen_in, weigh, why, with_rows
+from sensorium.core.errors import BadCell, UserError
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
 from sensorium.examine import examples
 from sensorium.export import read_adapter, write_adapter
 from sensorium.layers.recall import Recall
+from sensorium.modalities.conversation import messages_of
 from sensorium.model import Model
 from sensorium.trunks.causal_lm import CausalLM
 
@@ -118,10 +119,49 @@ def test_pictures_come_in_messages_in_every_form(model: Model, tmp_path: Path) -
     assert said == {"green"}
 
 
+def test_a_talk_goes_on_about_one_picture_after_the_other(model: Model) -> None:
+    raw = {colour: picture(colour) for colour in ("red", "green", "blue")}
+    rows = model.rows([{"picture": raw["red"]}, {"picture": raw["blue"]}])
+    talks = [[("user", [{"column": "picture", **row}, "What is this?"]), ("assistant", ["blue"])] for row in ({}, {"row": 1})]
+    second, other, first = (float(weigh(model.network, rows, [at], [talks[which]])[0]) for at, which in ((1, 0), (0, 1), (0, 0)))
+    assert second == pytest.approx(other, abs=1e-5) and abs(first - second) > 0.1  # a cell of the next row is that cell, whoever refers to it
+    shown = [{"role": "user", "content": [{"type": "image", "image": raw["red"]}, {"type": "text", "text": "What is this?"}]}, {"role": "assistant", "content": "red"},
+             {"role": "user", "content": [{"type": "image", "image": raw["green"]}, {"type": "text", "text": "What is this?"}]}]
+    cleaned, dealt = seen_in(shown, model.network)
+    assert dealt == [{"picture": raw["red"]}, {"picture": raw["green"]}] and cleaned[2]["content"][0] == {"type": "cell", "column": "picture", "row": 1}
+    said = model.chat(shown)
+    assert said.prompt > model.chat(shown[:1]).prompt + 10 and said.ended
+    read, given = model.conversation(shown)
+    because = why(model.network, read, 0, given, said.text)
+    assert {b.column for b in because} == {"picture", "picture 2"} and sum(b.column == "picture 2" and bool(b.part) for b in because) > 2
+    told = model.chat([{"role": "user", "content": [{"type": "cell", "column": "picture", "row": 1}, {"type": "text", "text": "What is this?"}]}], cells=[{"picture": raw["red"]}, {"picture": raw["blue"]}])
+    assert told.text == "blue"
+    with pytest.raises(UserError, match="refers to 'picture', which isn't there"):
+        model.chat([{"role": "user", "content": [{"type": "cell", "column": "picture", "row": 2}]}], cells=[{"picture": raw["red"]}])
+    for row in (16, -1, "1"):
+        with pytest.raises(UserError, match="refers to row"):
+            model.chat([{"role": "user", "content": [{"type": "cell", "column": "picture", "row": row}]}], cells={"picture": raw["red"]})
+    with pytest.raises(UserError, match="looks at 16 cells"):
+        seen_in([{"role": "user", "content": [{"type": "image", "image": raw["red"]}] * 17}], model.network)
+    with pytest.raises(BadCell, match="its own row's"):
+        messages_of([{"role": "user", "content": [{"type": "cell", "column": "picture", "row": 1}]}, {"role": "assistant", "content": "x"}])
+
+
 def test_pieces_are_heard_as_they_are_said(model: Model) -> None:
     pieces: list[str] = []
     said = model.chat(asks("Describe this."), cells={"picture": picture("red")}, heard=pieces.append)
     assert "".join(pieces).strip() == said.text and len(pieces) > 1 and said.ended and 0 < said.sureness <= 1
+
+
+def test_rows_of_known_things_are_held_out_beside_whole_things_to_tell_how_often_it_is_right(folder: Path, talks: pa.Table, tmp_path: Path) -> None:
+    table = talks.append_column("thing", pa.array([f"{row % 9}" for row in range(talks.num_rows)]))
+    settings = [*TALKING, "trunk=causal_lm", f"trunk.path={twin('llama', folder)}", "trunk.tune=full", "sample.plans=0", "data.same=thing", "data.alone=0.2", "column.thing.kind=out"]
+    model = Model.fit(table, out=tmp_path / "run", epochs=1, settings=settings)
+    rows = model.facts["rows"]
+    assert rows["alone"] >= 20 and rows["validation"] >= 5 and sum(rows.values()) == talks.num_rows
+    assert model.network.modalities["conversation"].sureness is not None
+    without = Model.fit(table, out=tmp_path / "other", epochs=1, settings=[*settings, "data.alone=0"])
+    assert without.facts["rows"]["validation"] == rows["validation"] and "alone" not in without.facts["rows"]
 
 
 def test_it_says_how_often_such_answers_are_right_and_that_it_does_not_know(model: Model, tmp_path: Path) -> None:
@@ -187,8 +227,8 @@ def test_what_it_is_asked_wrongly_it_says(model: Model, fitted: Model) -> None:
         model.chat([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}])
     with pytest.raises(UserError, match="picture of the conversation can't be read"):
         model.chat(asks("What is this?"), cells={"picture": b"\x89PNG\r\n\x1a\nbroken"})
-    with pytest.raises(UserError, match="one more image"):
-        model.chat([{"role": "user", "content": [{"type": "image", "image": picture("red")}] * 2}])
+    with pytest.raises(UserError, match="can't look at video"):
+        model.chat([{"role": "user", "content": [{"type": "video", "video": b"x"}]}])
     with pytest.raises(UserError, match="no data URL"):
         model.chat([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}]}])
     with pytest.raises(UserError, match="hasn't learned to talk"):
@@ -272,7 +312,7 @@ def test_several_adapters_take_turns(folder: Path, talks: pa.Table, tmp_path: Pa
         assert model.adapters.active == name and heard() == pytest.approx(value, abs=1e-5)
     with pytest.raises(UserError, match="already"):
         model.load_adapter(tmp_path / "zero" / "adapter", "third")
-    with pytest.raises(UserError, match="own, other, third"):
+    with pytest.raises(UserError, match="Unknown adapter 'fourth'"):
         model.adapters.use("fourth")
     monkeypatch.setattr("sys.stdin", io.StringIO("/adapter\n/adapter own\n/adapter x\n"))
     status, out, _ = run("chat", tmp_path / "run", "--adapter", tmp_path / "other" / "adapter")
@@ -328,7 +368,7 @@ def test_the_terminal_talks_shows_explains_and_keeps(model: Model, tmp_path: Pat
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
     status, out, err = run("chat", model.folder, "--table", table)
     assert status == 0, err
-    assert "red" in out and "nats likelier with it" in out and "already" in out and "/nonsense" in out and "Rows are 0 to 19" in out and "There is no index" in out
+    assert "red" in out and "nats likelier with it" in out and "can't be read" not in out and "x.png" in out and "/nonsense" in out and "Rows are 0 to 19" in out and "There is no index" in out
     kept = json.loads((tmp_path / "talk.json").read_text())["messages"]
     assert [m["role"] for m in kept] == ["user", "assistant"] and kept[1]["content"] == "red"
 

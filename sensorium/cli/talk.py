@@ -14,6 +14,7 @@ from rich.console import Console
 
 from sensorium.cli.files import asked_for
 from sensorium.cli.show import note
+from sensorium.core.dealt import deal
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.parts import name_of
 from sensorium.data.table import Table
@@ -47,8 +48,8 @@ class Talk:
     def new(self) -> None:
         """Begin anew."""
         self.messages: list[dict[str, Any]] = []
-        self.cells: dict[str, Any] = {}
-        self.waiting: list[str] = []
+        self.cells: list[dict[str, Any]] = [{}]
+        self.waiting: list[dict[str, Any]] = []
         self.meant = ""  # what the last answer was, or would have been
 
     def hear(self, line: str) -> bool:
@@ -70,11 +71,9 @@ class Talk:
     def command(self, name: str, rest: str) -> None:
         """What isn't said to the model."""
         if name in KINDS:
-            columns = [c for c, m in self.model.network.modalities.items() if name_of(m) == name]
-            free = next((c for c in columns if c not in self.cells), None)
-            if free is None:
-                raise UserError(f"This model looks at {len(columns)} {name}(s) in a conversation" + (", and these are shown already: /new begins anew." if columns else "."))
-            self.show(free, Path(rest).expanduser().read_bytes())
+            cell = Path(rest).expanduser().read_bytes()
+            at, column = deal(name, [c for c, m in self.model.network.modalities.items() if name_of(m) == name], self.cells)
+            self.show(column, cell, at)
         elif name == "cell":
             column, equals, value = rest.partition("=")
             self.model.check([column])
@@ -112,10 +111,10 @@ class Talk:
         else:
             raise unknown("command", f"/{name}", [f"/{c}" for c in (*KINDS, "row", "cell", "ask", "adapter", "why", "like", "save", "new", "help", "quit")])
 
-    def show(self, column: str, cell: Any) -> None:
-        """A cell that comes with the next question."""
-        self.cells[column] = cell
-        self.waiting.append(column)
+    def show(self, column: str, cell: Any, row: int = 0) -> None:
+        """A cell that comes with the next question; after others of its kind in a row of its own."""
+        self.cells[row][column] = cell
+        self.waiting.append({"type": "cell", "column": column, "row": row})
         self.say(f"({column} is shown with your next question)")
 
     def of_many(self, question: str) -> None:
@@ -143,10 +142,10 @@ class Talk:
 
     def ask(self, text: str) -> None:
         """A question, and its answer as it is said."""
-        if self.table is not None and not self.cells and self.asks().about_many(text):
+        if self.table is not None and not any(self.cells) and self.asks().about_many(text):
             self.of_many(text)
             return
-        content = [*({"type": "cell", "column": c} for c in self.waiting), {"type": "text", "text": text}]
+        content = [*self.waiting, {"type": "text", "text": text}]
         asked, started, first = [*self.messages, {"role": "user", "content": content}], time.perf_counter(), []
 
         def heard(piece: str) -> None:
@@ -185,7 +184,7 @@ class Talk:
         """Rows of the index that are like what is shown."""
         if self.index is None:
             raise UserError("There is no index. Give one: sensorium chat RUN INDEX (made by sensorium index).")
-        cells = {c: cell for c, cell in self.cells.items() if self.model.network.modalities[c].matched}
+        cells = {c: cell for c, cell in self.cells[-1].items() if self.model.network.modalities[c].matched}
         if not cells:
             raise UserError("Nothing is shown that could be searched by.")
         from sensorium.cli.show import print_rows

@@ -85,6 +85,6 @@ def pack_lines(lines: Lines, device: torch.device, least: int = 192) -> Packed:
     return Packed(torch.from_numpy(to).to(device), count, size, place.clamp(min=0), allowed)
 
 
-def reference(column: str) -> int:
-    """What stands among ids for a cell of a column, or of the first column of a kind: a number below 0."""
-    return -1 - zlib.crc32(column.encode()) % (1 << 30)
+def reference(column: str, row: int = 0) -> int:
+    """What stands among ids for a cell of a column, or of the first column of a kind: a number below 0. ``row``: so many rows after the one that the line is of."""
+    return -1 - zlib.crc32(f"{column}\0{row}".encode() if row else column.encode()) % (1 << 30)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from sensorium.backbones._language import Language, open_language
+from sensorium.core.dealt import ROWS
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile
 from sensorium.layers.lines import reference
@@ -29,8 +30,8 @@ MARK = re.compile(r"<(image|audio|video)>")
 MEDIA = ("image_url", "input_image", "input_audio", "video_url", "audio_url")
 EMPTY = np.zeros(0, np.int32)
 
-Part = str | dict[str, str]
-"""A text, or {"column": name or kind}."""
+Part = str | dict[str, Any]
+"""A text, or {"column": name or kind}; in talks that go on perhaps with "row", of how manieth row it is after the first."""
 
 
 class Conversation(Modality):
@@ -139,7 +140,7 @@ class Conversation(Modality):
                 role, parts = given[piece]
                 own = role == "assistant"
                 for part in parts:
-                    new = language.ids(part) if isinstance(part, str) else [reference(part["column"])]
+                    new = language.ids(part) if isinstance(part, str) else [reference(part["column"], part.get("row", 0))]
                     ids += new
                     said += [int(own)] * len(new)
             else:
@@ -236,7 +237,10 @@ def messages_of(cell: Any, ended: bool = True) -> list[tuple[str, list[Part]]]:
         wrong = (role == "system" and result) or (role == "user" and before == "user") or (role in ("assistant", "tool") and before in (None, "system")) or (role == "assistant" and before == "assistant")
         if wrong:
             raise BadCell(f"message {number} is by '{role}' after '{before or 'nothing'}': a user and the assistant take turns, the user first, a system message before all")
-        result.append((role, list(parts_of(content, number, role != "assistant"))))
+        parts = list(parts_of(content, number, role != "assistant"))
+        if ended and any(isinstance(part, dict) and "row" in part for part in parts):
+            raise BadCell(f"message {number} refers to a cell of another row; in a table a conversation refers to its own row's")
+        result.append((role, parts))
     if not result:
         raise BadCell("it has no messages")
     if ended and all(role == "system" for role, _ in result):
@@ -267,7 +271,10 @@ def parts_of(content: Any, number: int, marks: bool = True) -> Iterable[Part]:
             raise BadCell(f"message {number} has a part that is neither text nor an object")
         kind = str(part.get("type", "text"))
         if part.get("column"):
-            yield {"column": str(part["column"])}
+            row = part.get("row") or 0
+            if not isinstance(row, int) or not 0 <= row < ROWS:
+                raise BadCell(f"message {number} refers to row {row!r}; rows are 0, the first, to {ROWS - 1}")
+            yield {"column": str(part["column"]), **({"row": row} if row else {})}
         elif kind in ("text", "input_text", "output_text", "refusal") and part.get("text") is not None:
             yield str(part["text"])
         elif kind in MEDIA or any(part.get(key) is not None for key in ("image", "audio", "video")):

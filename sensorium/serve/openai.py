@@ -21,6 +21,8 @@ from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from sensorium.core.dealt import deal
+from sensorium.core.errors import UserError
 from sensorium.serve.guard import Refused
 from sensorium.serve.own import DRAWN, draw, few, numbers, written
 from sensorium.serve.server import Server, shown
@@ -242,26 +244,28 @@ def routes(server: Server) -> APIRouter:
         return StreamingResponse(stream(about, said["text"], total, ended), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
     async def talk(asked: Chat, heard: Callable[[str], None] | None = None) -> dict[str, Any]:
-        """What a model that learned to talk says next; each picture, sound or clip is a cell of the next column of its kind. ``heard``: is told each piece as it is said."""
-        cells: dict[str, Any] = {}
+        """What a model that learned to talk says next; each picture, sound or clip is a cell of the next column of its kind (``chat.place``). ``heard``: is told each piece as it is said."""
+        rows: list[dict[str, Any]] = [{}]
         messages = []
         for message in asked.messages:
             parts = [{"type": "text", "text": message.content}] if isinstance(message.content, str) else message.content or []
             content: list[dict[str, Any]] = []
             for part in parts:
                 kind, cell = cell_of(part)
-                free = [] if kind == "text" else [c for c, about in server.columns.items() if about["kind"] == kind and c not in cells]
-                if kind != "text" and not free:
-                    have = sum(about["kind"] == kind for about in server.columns.values())
-                    raise Refused(400, f"The conversation brings one more {kind} than this model can look at: it has {have} column(s) of them.", "content", "messages")
-                if kind != "text":
-                    cells[free[0]] = cell
-                content.append({"type": "text", "text": cell} if kind == "text" else {"type": "cell", "column": free[0]})
+                if kind == "text":
+                    content.append({"type": "text", "text": cell})
+                    continue
+                try:
+                    at, column = deal(kind, [c for c, about in server.columns.items() if about["kind"] == kind], rows)
+                except UserError as error:
+                    raise Refused(400, str(error), "content", "messages") from None
+                rows[at][column] = cell
+                content.append({"type": "cell", "column": column, "row": at})
             messages.append({"role": message.role, "content": content})
-        row = await server.cells.row(cells, 0, "messages")
+        read = [await server.cells.row(cells, at, "messages") for at, cells in enumerate(rows)]
         warm = asked.temperature if asked.temperature and asked.temperature >= 0.001 else None
         seed = None if asked.seed is None or not warm else abs(asked.seed) % 2**63
-        return await server.ask("talk", [row], own={"messages": messages}, heard=heard, alone=seed is not None, tokens=asked.max_completion_tokens or asked.max_tokens, temperature=warm,
+        return await server.ask("talk", read, own={"messages": messages}, heard=heard, alone=seed is not None, tokens=asked.max_completion_tokens or asked.max_tokens, temperature=warm,
                                 top_p=asked.top_p if warm else None, seed=seed, sure=asked.sure or None, cite=asked.cite)
 
     async def shown_last(messages: Sequence[Message]) -> tuple[dict[str, Any], str]:

@@ -154,7 +154,7 @@ class Desk:
         return [{"cells": part, "tokens": int(count.sum())} for part, count in zip(split(said, jobs), split(read_tokens(rows), jobs), strict=True)]
 
     def talk(self, jobs: Sequence[dict[str, Any]], tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None, sure: float = 0.0, cite: int = CITED) -> list[Any]:
-        """How the assistant goes on with each job's ``messages``, as roles with parts, about its one row. With an index ``cite`` of its rows come along (``Model.looked_up``)."""
+        """How the assistant goes on with each job's ``messages``, as roles with parts, about its first row and those after it. With an index ``cite`` of its rows come along (``Model.looked_up``)."""
         import torch
 
         from sensorium.chat import reply, to_answer, unless_unsure, with_rows
@@ -171,7 +171,8 @@ class Desk:
             if jobs[number].get("told") and not sure:  # what must be sure is told when all of it is said
                 tell([jobs[number]["number"], text])
 
-        said = [unless_unsure(one, sure) for one in reply(self.model.network, rows, list(range(len(jobs))), given, longest=tokens, temperature=temperature, top_p=top_p, generator=drawn, heard=heard)]
+        starts = np.cumsum([0, *(len(job["rows"]) for job in jobs)])[:-1].tolist()
+        said = [unless_unsure(one, sure) for one in reply(self.model.network, rows, starts, given, longest=tokens, temperature=temperature, top_p=top_p, generator=drawn, heard=heard)]
         return [{"text": one.text, "tokens": one.prompt, "said": one.tokens, "ended": one.ended, "right": one.right, "unsure": one.unsure, "recalled": one.recalled, "cited": found}
                 for one, found in zip(said, cited, strict=True)]
 

@@ -151,7 +151,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         return {name: splits.rows(name) for name in splits.names}
 
     with shown.bar("Reading cells", opened.rows) as done:
-        prepared = prepare(opened, modalities, divided, store, quarantine, workers=data.workers, done=done)
+        prepared = prepare(opened, modalities, divided, store, quarantine, stored=("train", "validation", ALONE), workers=data.workers, done=done)
     check_referred(modalities)
     splits.save(folder / "splits.parquet")
     if not len(prepared.rows.get("train", ())):

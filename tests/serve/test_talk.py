@@ -69,6 +69,13 @@ def test_it_says_how_sure_it_is_and_cites_rows(client: openai.OpenAI) -> None:
         client.chat.completions.create(model=NAME, messages=shown("red", "a"), extra_body={"cite": -1})  # type: ignore[arg-type]
 
 
+def test_one_picture_comes_after_the_other(client: openai.OpenAI) -> None:
+    colours = ("red", "green", "blue")
+    talk = [message for colour in colours for message in (*shown(colour, "What is this?"), {"role": "assistant", "content": colour})][:-1]
+    said = client.chat.completions.create(model=NAME, messages=talk)  # type: ignore[arg-type]
+    assert said.usage is not None and said.usage.prompt_tokens > 60 and [row["colour"] for row in said.model_extra["sensorium"]["cited"]] == ["blue"] * 3  # type: ignore[index]  rows like the last one
+
+
 def test_many_talk_at_once_and_each_hears_his_own(client: openai.OpenAI) -> None:
     colours = ["red", "green", "blue"] * 4
 
@@ -88,7 +95,7 @@ def test_a_stream_that_can_not_begin_is_refused_as_ever(client: openai.OpenAI) -
 
 @pytest.mark.parametrize(("messages", "why"), [
     ([*shown("red", "a"), {"role": "assistant", "content": "b"}], "nothing to answer"), ([*shown("red", "a"), {"role": "user", "content": "b"}], "after 'user'"),
-    ([{"role": "assistant", "content": "b"}], "after 'nothing'"), ([{"role": "user", "content": [*shown("red", "a")[0]["content"], *shown("red", "a")[0]["content"]]}], "one more image"),
+    ([{"role": "assistant", "content": "b"}], "after 'nothing'"), ([{"role": "user", "content": shown("red", "a")[0]["content"] * 17}], "looks at 16 cells"),
     ([{"role": "user", "content": "long " * 600}], "are kept of a conversation"),
 ])
 def test_what_it_cannot_answer_it_says(client: openai.OpenAI, messages: list[dict[str, Any]], why: str) -> None:
