@@ -38,7 +38,7 @@ class Conversation(Modality):
     """Messages between a user and an assistant.
 
     Attributes:
-        referred: columns, or kinds of columns, that training conversations refer to. bare: whether some refer to none. sureness: how often short answers are right, once
+        referred: columns, or kinds of columns, that training conversations refer to. bare: whether some refer to none; again: whether some show things more than once. sureness: how often short answers are right, once
             that was asked on conversations held out.
 
     Args:
@@ -60,7 +60,7 @@ class Conversation(Modality):
         self.path, self.length, self.system = language, length, system
         self.recall, self.recalled, self.remembered, self.tokens_of_cells = recall, recalled, remembered, tokens
         self.referred: set[str] = set()
-        self.bare = False
+        self.bare = self.again = False
         self.sureness: Sureness | None = None
 
     @property
@@ -96,8 +96,9 @@ class Conversation(Modality):
         return np.frombuffer(json.dumps(messages_of(cell), ensure_ascii=False).encode(), np.uint8)
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
-        named = [{part["column"] for _, parts in json.loads(cell.tobytes()) for part in parts if isinstance(part, dict)} for cell in cells]
-        self.referred, self.bare = set().union(*named), any(not columns for columns in named)
+        talks = [json.loads(cell.tobytes()) for cell in cells]
+        named = [{part["column"] for _, parts in talk for part in parts if isinstance(part, dict)} for talk in talks]
+        self.referred, self.bare, self.again = set().union(*named), any(not columns for columns in named), any(len(showing(talk)) > 1 for talk in talks)
 
     def prepare(self, read: np.ndarray) -> np.ndarray:
         """Messages to int32 [2k]: ids, where numbers below 0 stand for referred cells (``reference``), then 1 for each that is the assistant's, else 0.
@@ -112,11 +113,15 @@ class Conversation(Modality):
         return np.array([*ids, *said], np.int32)
 
     def shortened(self, messages: list[Any], answer: bool = False) -> tuple[list[int], list[int]]:
-        """Ids and which are the assistant's, without the oldest exchanges where there are too many.
+        """Ids and which are the assistant's, without the oldest exchanges where there are too many, and, where no conversation showed things more than once, without those about what was shown before:
+        who never learned that calls the next thing as the one before.
 
         Raises:
             BadCell: the last exchange alone is too long.
         """
+        shown = showing(messages)
+        if not self.again and len(shown) > 1:
+            messages = [*messages[: messages[0][0] == "system"], *messages[shown[-1] :]]
         while True:
             ids, said = self.ids(messages, answer)
             if len(ids) <= self.length:
@@ -174,12 +179,17 @@ class Conversation(Modality):
         return np.zeros(1)
 
     def state(self) -> dict[str, Any]:
-        return {"referred": sorted(self.referred), "bare": self.bare, "sureness": None if self.sureness is None else dataclasses.asdict(self.sureness)}
+        return {"referred": sorted(self.referred), "bare": self.bare, "again": self.again, "sureness": None if self.sureness is None else dataclasses.asdict(self.sureness)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.referred, self.bare = set(state["referred"]), bool(state["bare"])
+        self.referred, self.bare, self.again = set(state["referred"]), bool(state["bare"]), bool(state.get("again"))
         told = state.get("sureness")
         self.sureness = Sureness(told["level"], *(tuple(told[key]) for key in ("slopes", "middle", "spread"))) if told else None
+
+
+def showing(messages: Sequence[Any]) -> list[int]:
+    """The numbers of the user's messages that show something."""
+    return [number for number, (role, parts) in enumerate(messages) if role == "user" and any(isinstance(part, dict) for part in parts)]
 
 
 def last_said(ids: Sequence[int], said: Sequence[int]) -> np.ndarray:
