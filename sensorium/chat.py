@@ -268,7 +268,7 @@ def go_on(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[list
               zip(texts, score, said, ended, length, made.recalled, made.near.tolist(), every, strict=True)]
     known = network.modalities[column].sureness
     for answer, line in zip(result, ids, strict=True):
-        if known is not None and answer.ended and answer.tokens <= SHORT and any(i < 0 for i in line):
+        if known is not None and not trunk.foreign and answer.ended and answer.tokens <= SHORT and any(i < 0 for i in line):
             answer.right = float(known.right(np.array([signs(answer, line, language)]))[0])
     return result
 
@@ -301,6 +301,18 @@ def with_rows(messages: Sequence[Any], found: Sequence[Mapping[str, Any]]) -> li
     lines = [f"Row {row['row']}: {in_words(row)}" for row in found]
     role, parts = messages[-1]
     return [*messages[:-1], (role, ["Known rows:\n" + "\n".join(lines) + "\n\n", *parts])] if lines else list(messages)
+
+
+def told_before(network: Network, messages: Sequence[Any], found: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """As ``with_rows``, of so many rows as the model has room for."""
+    for count in range(len(found), 0, -1):
+        given = with_rows(messages, found[:count])
+        try:
+            prompts(network, [given])
+            return given
+        except UserError:
+            continue
+    return list(messages)
 
 
 def unless_unsure(answer: Reply, sure: float) -> Reply:

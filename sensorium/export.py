@@ -136,6 +136,7 @@ class Adapters:
         before = self.now()
         count = read_adapter(self.trunk, folder)
         self.kept[self.active], self.kept[name], self.active = before, {}, name
+        self.trunk.foreign = True
         return count
 
     def use(self, name: str) -> None:
@@ -152,6 +153,7 @@ class Adapters:
                 for key, value in self.kept[name].items():
                     self.trunk.learned[key].copy_(value)
             self.kept[name], self.active = {}, name
+            self.trunk.foreign = name != OWN
 
     def now(self) -> dict[str, torch.Tensor]:
         """What is heard, as tensors."""

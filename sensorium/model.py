@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from sensorium import kept
-from sensorium.chat import Reply, choose, reply, seen_in, talker, to_answer, unless_unsure, with_rows
+from sensorium.chat import Reply, choose, reply, seen_in, talker, to_answer, told_before, unless_unsure
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
 from sensorium.core.parts import name_of
@@ -403,7 +403,7 @@ class Model:
         rows, given = self.conversation(messages, cells)
         found = [] if index is None else self.looked_up(rows, given, index, cited)
         if found and not rows.cells:
-            given = with_rows(given, found)
+            given = told_before(self.network, given, found)
         generator = torch.Generator().manual_seed(seed)
         early = None if heard is None or sure > 0 else lambda _, text: heard(text)
         answer = unless_unsure(reply(self.network, rows, [0], [given], longest=max_tokens, temperature=temperature, top_p=top_p, generator=generator, heard=early)[0], sure)

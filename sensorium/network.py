@@ -7,7 +7,6 @@ through the trunk. The network is single-device code; precision, schedules and c
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 from collections.abc import Mapping, Sequence
 
@@ -168,6 +167,7 @@ class Network(nn.Module):
             for generator in others:
                 self.add(column, generator)
         self.finishers = nn.ModuleDict()
+        self.referred: dict[int, dict[int, tuple[str, int]]] = {}
         self.recalls = nn.ModuleDict({self.stem_of[shown]: Recall(gist, self.modalities[column].remembered, self.stems[self.stem_of[shown]].kindred)
                                       for column in self.talked_columns for shown in self.looked_up(column)})
         self.seen_mark = nn.Embedding(len(self.columns) + 1, width)
@@ -334,11 +334,12 @@ class Network(nn.Module):
         made.recalled, made.near = recalled, nearest
         return made
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019  a network lives as long as its process
     def references(self, rows: int) -> dict[int, tuple[str, int]]:
         """For each number that stands for a cell among ids its column, and how many rows after the conversation's, below ``rows``."""
-        names = (*self.columns, *{name_of(m) for m in self.modalities.values()})
-        return stands_for(self.columns, {c: name_of(m) for c, m in self.modalities.items()}, {reference(name, later): (name, later) for name in names for later in range(rows)})
+        if rows not in self.referred:
+            names = (*self.columns, *{name_of(m) for m in self.modalities.values()})
+            self.referred[rows] = stands_for(self.columns, {c: name_of(m) for c, m in self.modalities.items()}, {reference(name, later): (name, later) for name in names for later in range(rows)})
+        return self.referred[rows]
 
     def encode_all(self, batch: Batch) -> dict[str, Encoded]:
         """Every column of a batch through its stem; columns that share one go through it together."""

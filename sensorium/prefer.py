@@ -150,6 +150,7 @@ def read_pairs(network: Network, table: Table, note: Any) -> tuple[Rows, list[Pa
     for row, cell in enumerate(cells):
         try:
             asked = [[role, list(parts)] for role, parts in messages_of(cell["conversation"], False)]
+            lessons.spoken_to(network, asked)
             both = []
             for answer in (cell["chosen"], cell["rejected"]):
                 if not answer:
@@ -182,14 +183,15 @@ def prefer(network: Network, table: Table, folder: Path, *, minutes: float | Non
     with Progressed(quiet) as shown:
         rows, pairs = read_pairs(network, table, shown.say)
         begin({"table": table.name, "rows": table.rows, "seed": seed, "settings": chosen})
-        lesson, own = Preference(network, rows, pairs, folder, seed, minutes, epochs, **chosen), lessons.tuned(network)
+        lesson, own = Preference(network, rows, pairs, folder, seed, minutes, epochs, **chosen), lessons.begun(network, folder, resume)
         judge = None
         with lessons.alone(network):
-            if lesson.kind != "reward":
-                with shown.bar("Weighing answers as they are", len(pairs)) as weighing, torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(mix(seed, 1))
-                    lesson.remember(weighing)
-            before = lesson.right()
+            with lessons.other(network, own):
+                if lesson.kind != "reward":
+                    with shown.bar("Weighing answers as they were", len(pairs)) as weighing, torch.random.fork_rng(devices=[]):
+                        torch.manual_seed(mix(seed, 1))
+                        lesson.remember(weighing)
+                before = lesson.right()
             at = lessons.run(lesson, "Learning to prefer", resume, shown, lambda values: f"loss {values['loss']:.3f}")
             facts = {"seconds": round(at.seconds, 2), "steps": at.step, "stopped": at.stopped, "pairs": len(lesson.learned), "held_out": len(lesson.held), "before": round(before, 4), "after": round(lesson.right(), 4)}
         if lesson.kind == "reward":

@@ -87,7 +87,7 @@ class Practice(Course):
 
     def __init__(
         self, network: Network, rows: Rows, asked: Sequence[Asked], scoring: Callable[[Sequence[Asked], Sequence[str]], np.ndarray], folder: Path, seed: int, minutes: float | None, epochs: float | None,
-        *, score: str = "exact", group: int = 8, batch: int = 4, longest: int = 24, temperature: float = 1.0, beta: float = 0.02, mean: Mean = "grpo", scaled: bool = True,
+        begun: Mapping[str, torch.Tensor] | None = None, *, score: str = "exact", group: int = 8, batch: int = 4, longest: int = 24, temperature: float = 1.0, beta: float = 0.02, mean: Mean = "grpo", scaled: bool = True,
         optimizer: Name = "adamw", lr: float = 1e-4, decay: float = 0.0, warmup: int = 5, fall: float = 1.0, clip: float = 1.0, ema: float = 0.0,
         precision: Precision = "auto", checkpoint_minutes: float = 2.0, checkpoint_steps: int = 0,
     ) -> None:
@@ -104,7 +104,7 @@ class Practice(Course):
         super().__init__(network.trunk.learned, {}, folder / "checkpoints", seed, minutes, accumulate=1, optimizer=optimizer, lr=lr, decay=decay, beta1=0.9, beta2=0.98, warmup=warmup, fall=fall,
                          clip=clip, ema=ema, precision=precision, checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
         self.steps = None if epochs is None else math.ceil(epochs * len(self.learned) / self.batch)
-        self.shown, self.begun = lessons.shown(network, rows), lessons.tuned(network)
+        self.shown, self.begun = lessons.shown(network, rows), lessons.tuned(network) if begun is None else begun
         self.score = 0.0
 
     def make(self, step: int) -> tuple[int, list[int]]:
@@ -161,6 +161,7 @@ def read_asked(network: Network, table: Table, right: bool, note: Any) -> tuple[
             messages = [(role, list(parts)) for role, parts in messages_of(cell["conversation"], False)]
             if messages[-1][0] != "user":
                 raise BadCell("it doesn't end with the user")
+            lessons.spoken_to(network, messages)
             if right and not cell[answer]:
                 raise BadCell("the right answer is missing")
             asked.append(Asked(row, messages, prompts(network, [messages])[0], str(cell[answer] or "") if answer else ""))
@@ -216,9 +217,11 @@ def reinforce(network: Network, table: Table, folder: Path, *, own: Scoring | No
     with Progressed(quiet) as shown:
         rows, asked, cells = read_asked(network, table, own is None and score != "judge", shown.say)
         begin({"table": table.name, "rows": table.rows, "seed": seed, "settings": chosen})
-        lesson = Practice(network, rows, asked, scoring_of(network, rows, cells, score, own, judging), folder, seed, minutes, epochs, **chosen)
+        was = lessons.begun(network, folder, resume)
+        lesson = Practice(network, rows, asked, scoring_of(network, rows, cells, score, own, judging), folder, seed, minutes, epochs, was, **chosen)
         with lessons.alone(network):
-            before = lesson.good()
+            with lessons.other(network, was):
+                before = lesson.good()
             at = lessons.run(lesson, "Practising", resume, shown, lambda values: f"score {lesson.score:.3f}")
             facts = {"seconds": round(at.seconds, 2), "steps": at.step, "stopped": at.stopped, "questions": len(lesson.learned), "held_out": len(lesson.held), "before": round(before, 4), "after": round(lesson.good(), 4)}
     if not facts["stopped"]:

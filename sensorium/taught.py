@@ -81,10 +81,18 @@ def preferred(model: Model, table: Any, *, out: str | Path | None, settings: Map
     given, folder = of_section(settings, "prefer", "prefer.beta=0.3"), folder_of(model, out)
     facts, judge = prefer(model.network, Table.open(table), folder / "prefer", settings=given, resume=resume, begin=lambda described: begin(folder / "prefer", described, resume), **how)
     model.facts["preferred" if judge is None else "judge"] = facts
+    if judge is None:
+        unsure(model)
     model.save(folder)
     if judge is not None:
         judge.save(folder / FILE)
     return model
+
+
+def unsure(model: Model) -> None:
+    """How often answers are right was told of the model as it was: of this one it isn't known."""
+    for column in model.network.talked_columns:
+        model.network.modalities[column].sureness = None
 
 
 def reinforced(model: Model, table: Any, *, score: Scoring | None, out: str | Path | None, settings: Mapping[str, Any] | Sequence[str], resume: bool, **how: Any) -> Model:
@@ -92,5 +100,6 @@ def reinforced(model: Model, table: Any, *, score: Scoring | None, out: str | Pa
     given, folder = of_section(settings, "reinforce", "reinforce.group=16"), folder_of(model, out)
     model.facts["reinforced"] = reinforce(model.network, Table.open(table), folder / "reinforce", own=score, judge=lambda: Judge.load((model.folder or folder) / FILE, model.network), settings=given,
                                           resume=resume, begin=lambda described: begin(folder / "reinforce", described, resume), **how)
+    unsure(model)
     model.save(folder)
     return model

@@ -85,6 +85,19 @@ def test_a_judge_can_score_and_a_lesson_stopped_goes_on_to_the_same_numbers(talk
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+def test_questions_that_the_tuned_model_does_not_answer_are_left_out(talks: pa.Table, tmp_path: Path) -> None:
+    from conftest import TALKING
+    from twins import twin
+
+    settings = [*TALKING, "trunk=causal_lm", f"trunk.path={twin('llama', tmp_path)}", "trunk.rank=2", "sample.plans=0"]
+    model = Model.fit(talks.slice(0, 40), out=tmp_path / "run", epochs=1, settings=settings)
+    table = pa.table({"conversation": [[{"role": "user", "content": "Hello"}]] * 3, "answer": ["Yes."] * 3})
+    with pytest.raises(UserError, match="0 question"):
+        model.reinforce(table, epochs=1)
+    with pytest.raises(UserError, match="0 pair"):
+        model.prefer(table.append_column("chosen", table["answer"]).append_column("rejected", table["answer"]), epochs=1)
+
+
 def test_answers_are_scored_as_people_would() -> None:
     assert [SCORES[name]("A red car.", "a red car", {}) for name in ("exact", "contains", "words")] == [1, 1, 1]
     assert [SCORES[name]("it is a red car", "red car", {}) for name in ("exact", "contains")] == [0, 1] and SCORES["words"]("a red car", "a blue car", {}) == pytest.approx(2 / 3)

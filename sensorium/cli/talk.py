@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -79,7 +80,8 @@ class Talk:
             self.model.check([column])
             if not equals:
                 raise UserError("Write /cell COLUMN=VALUE, or COLUMN=@FILE.")
-            self.show(column, Path(value[1:]).expanduser().read_bytes() if value.startswith("@") else value)
+            cell = Path(value[1:]).expanduser().read_bytes() if value.startswith("@") else value
+            self.show(column, cell, deal(name_of(self.model.network.modalities[column]), [column], self.cells)[0])
         elif name == "row":
             if self.table is None:
                 raise UserError("There is no table. Give one with --table.")
@@ -128,6 +130,7 @@ class Talk:
             self.say(f"(or was this meant: /ask {other})")
         told = "; ".join(", ".join(f"{name} {cell}" for name, cell in row.items() if cell is not None) for row in found.rows.slice(0, 10).to_pylist()) or "nothing"
         self.messages += [{"role": "user", "content": question}, {"role": "assistant", "content": told}]
+        self.meant = ""  # it came from the query
 
     def asks(self) -> Asker:
         """Who answers questions about many rows of the table."""
@@ -143,8 +146,9 @@ class Talk:
     def ask(self, text: str) -> None:
         """A question, and its answer as it is said."""
         if self.table is not None and not any(self.cells) and self.asks().about_many(text):
-            self.of_many(text)
-            return
+            with contextlib.suppress(UserError):  # who isn't understood by the table is heard by the model
+                self.of_many(text)
+                return
         content = [*self.waiting, {"type": "text", "text": text}]
         asked, started, first = [*self.messages, {"role": "user", "content": content}], time.perf_counter(), []
 
@@ -173,6 +177,8 @@ class Talk:
 
         if not self.messages:
             raise UserError("Nothing was answered yet.")
+        if not self.meant:
+            raise UserError("The last answer came from the query above it.")
         rows, given = self.model.conversation(self.messages[:-1], self.cells)
         found = why(self.model.network, rows, 0, given, self.meant)
         if not found:

@@ -20,6 +20,8 @@ class Held(nn.Module):
     rate: float = 0.0
     steady: bool = False
     """The model stays as it is in use while it is learned, too: without dropout, and norms as they were."""
+    foreign: bool = False
+    """Others' low-rank updates are heard, not those that were learned here."""
 
     def hold(self, model: nn.Module, rate: float, steady: bool = False) -> None:
         """Keep a model in which what is to be learned asks for gradients."""

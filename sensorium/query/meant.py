@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import heapq
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,8 @@ THAN = r"\b(at least|at most|more than|less than|fewer than)\b"
 NOT = r"\b(not|except|other than|outside|besides|without|isn t|aren t|wasn t|weren t|excluding)\b"
 MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]
 YEARS = 1000, 3000
+SETS, TRIED = 16, 4
+"""Sets of conditions that are looked at, the likeliest, and columns that a number may be of."""
 ASKING = ("which what who where is are was were there the a an of in on for do does did we i have has had with how many much number count list show give me all tell name find by per each every and or than that this ones one "
           "from to it its their they be at as any")
 """Words that are no names of columns or values."""
@@ -82,6 +85,22 @@ def day_of(found: re.Match[str]) -> datetime.date | None:
         return None
 
 
+def sign_of(text: str, start: int, end: int) -> str:
+    """The sign by which a number or a day at a place of a text is compared: by the words since the number before it, or right after it."""
+    before = folded(re.split(r"\d", text[:start])[-1])
+    after = re.match(r"or (later|more|above|higher|over|older|newer|earlier|less|fewer|below|lower|under|younger)\b", folded(text[end:]))
+    up, down = [found.end() for found in re.finditer(ABOVE, before)], [found.end() for found in re.finditer(BELOW, before)]
+    if re.search(r"\bbetween( \w+)?$", before):
+        return ">="
+    if before == "and" and re.search(r"\bbetween\b[^\d]*[\d.]+\W+and\W*$", text[:start].lower()):
+        return "<="
+    if after:
+        return "<=" if after[1] in ("earlier", "less", "fewer", "below", "lower", "under", "younger") else ">="
+    if not up and not down:
+        return "="
+    return (">" if max(up, default=-1) > max(down, default=-1) else "<") + ("=" if re.search(SHARP, before) else "")
+
+
 @dataclasses.dataclass(frozen=True)
 class Columns:
     """What can be asked about.
@@ -121,7 +140,7 @@ class Meaning:
 
     def sql(self, columns: Columns) -> str:
         """As SQL over a table ``rows`` with a column ``row``, its rows' numbers."""
-        where = " AND ".join(f"{f'year({name(column)})' if column in columns.dates and not isinstance(value, datetime.date) else name(column)} {sign} {literal(value)}" for column, sign, value in self.conditions)
+        where = " AND ".join(f"{compared(column, value, columns)} {sign} {literal(value)}" for column, sign, value in self.conditions)
         measured = f"{self.measure}({name(self.number) if self.number else '*'}) AS {name(f'{CALLED[self.measure]} {self.number}'.strip())}" if self.measure else ""
         order = "" if self.down is None else f" ORDER BY {2 if self.kind == 'groups' else name(self.number)} {'DESC' if self.down else 'ASC'} NULLS LAST"
         rest = f" FROM rows{f' WHERE {where}' if where else ''}"
@@ -151,6 +170,13 @@ def name(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
+def compared(column: str, value: str | float | datetime.date, columns: Columns) -> str:
+    """What of a column is compared with a value: of dates their day, or with a number their year."""
+    if isinstance(value, datetime.date):
+        return f"CAST({name(column)} AS DATE)"
+    return f"year({name(column)})" if column in columns.dates else name(column)
+
+
 def literal(value: str | float | datetime.date) -> str:
     """A value as SQL writes it."""
     if isinstance(value, datetime.date):
@@ -163,15 +189,19 @@ class Question:
 
     def __init__(self, text: str, columns: Columns) -> None:
         self.text, self.columns = text, columns
-        self.days = [day for found in DAY.finditer(text) if (day := day_of(found)) is not None]
-        rest = DAY.sub(" ", text) if self.days else text
+        self.days: dict[datetime.date, str] = {}  # with the sign by which it is compared
+        rest = text
+        for found in DAY.finditer(text):
+            day = day_of(found)
+            if day is not None:
+                self.days[day], rest = sign_of(text, found.start(), found.end()), rest.replace(found[0], " ")
         self.plain = re.sub(r"\b(type|kind|sort)s? of (?=\w)", "", folded(rest))
         self.words = self.plain.split()
         self.stems = [stem(word) for word in self.words]
         self.marks = set(stems(re.sub(THAN, " ", self.plain)))  # "at least 6" is no superlative
         known = {word for column in (*columns.groups, *columns.numbers) for word in stems(column)}
         self.values, self.vague, inside = self.told_of(known)
-        self.numbers = [float(found) for found in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\w)", rest) if found not in inside]
+        self.numbers = {float(found[0]): sign_of(rest, found.start(), found.end()) for found in re.finditer(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\w)", rest) if found[0] not in inside}
         self.named = self.mentioned([word for word in self.stems if word not in inside])
         self.high, self.low = self.has(HIGH), self.has(LOW)
         self.implied = self.implies()
@@ -182,7 +212,7 @@ class Question:
         self.each = bool(re.search(r"\b(each|per|by|every)\b", self.plain))
         asked = re.search(r"\b(how|what|which|who|where|when|number|average|mean|total|count)\b", self.plain)
         self.listing = bool(re.match(r"(please )?((can|could) you )?(please )?(list|show|give|display|name|find|tell)\b", self.plain)) or not asked
-        self.compared, self.inclusive, self.denied = bool(re.search(f"{ABOVE}|{BELOW}", self.plain)), bool(re.search(SHARP, self.plain)), bool(re.search(NOT, self.plain))
+        self.denied, self.which = bool(re.search(NOT, self.plain)), bool(re.match(r"(which|who)\b", self.plain))
         after = re.search(r"\b(?:which|what|how many|number of|list|show|name|names of|of which)((?: (?:different|distinct|unique|various|all|the|is|are|was|were|me|possible))*) (\w+)", self.plain)
         self.object = stem(after[2]) if after else ""
         self.different = bool(re.search(r"\b(different|distinct|unique|various)\b", self.plain))
@@ -262,19 +292,13 @@ class Question:
         cost += 1.5 * sum(told in met for told in self.vague)
         for given in (*self.numbers, *self.days):
             cost += 3.0 * all(value != given for _, value in met)
-        up, down = bool(re.search(ABOVE, self.plain)), bool(re.search(BELOW, self.plain))
-        for column, sign, value in meaning.conditions:
-            if isinstance(value, str):
-                continue
-            if not isinstance(value, datetime.date):
-                low, high = self.columns.numbers[column]
-                cost += 2.5 * (not low <= value <= high)
-                a_year = YEARS[0] < value < YEARS[1] and (column in self.columns.dates or "year" in stems(column))
-                cost += 0.5 * (column not in self.named and column not in self.implied and not a_year)
-            cost += 2.0 * (sign != "=" and not self.compared)
-            cost += 0.5 * (sign != "=" and (sign in (">=", "<=")) != self.inclusive)
-            cost += 3.0 * (up and not down and sign not in (">", ">=")) + 3.0 * (down and not up and sign not in ("<", "<="))
-        return cost
+        return cost + sum(self.against_number(column, value) for column, _, value in meaning.conditions if isinstance(value, float))
+
+    def against_number(self, column: str, value: float) -> float:
+        """That a number is none of those of a column, or the column isn't spoken of."""
+        low, high = self.columns.numbers[column]
+        a_year = YEARS[0] < value < YEARS[1] and (column in self.columns.dates or "year" in stems(column))
+        return 2.5 * (not low <= value <= high) + 0.5 * (column not in self.named and column not in self.implied and not a_year)
 
     def against_columns(self, meaning: Meaning) -> float:
         """That columns stand in it and aren't looked at, or the other way round."""
@@ -322,7 +346,7 @@ class Question:
             cost += 1.0
         if self.of_number and not self.many and not self.of_group:
             cost += 0.0 if kind in ("measure", "groups") else 1.5
-        elif ends and not self.of_group and re.match(r"(which|who)\b", self.plain):
+        elif ends and not self.of_group and self.which:
             cost += 1.5
         elif ends and not self.of_number and self.object and not self.named & set(self.columns.numbers):
             cost += 0.5  # "the lightest car" is a row, "the lowest weight" a number
@@ -336,14 +360,15 @@ class Question:
 
 def meanings(question: Question) -> Iterator[Meaning]:
     """All that the grammar allows, with all conditions that the question mentions, some of them, or none."""
-    columns, signs = question.columns, ("=", ">", ">=", "<", "<=")
+    columns = question.columns
     groups = [column for column in columns.groups if column not in columns.single]
     choices: list[list[Condition]] = [[(column, "<>" if question.denied else "=", value), (column, "=", value)] for column, value in question.values]
-    choices += [[(column, sign, number) for column in columns.numbers for sign in signs] for number in question.numbers if columns.numbers]
-    choices += [[(column, sign, day) for column in columns.dates for sign in signs] for day in question.days if columns.dates]
-    sets: list[tuple[Condition, ...]] = [tuple(some) for some in itertools.islice(itertools.product(*choices), 3000)]
-    sets += [(*some, (column, "=", value)) for some in sets[:50] for column, value in question.vague]
-    for conditions in dict.fromkeys([*sets, *((one,) for some in sets[:1] for one in some), ()]):
+    choices += [[(column, sign, number) for column in sorted(columns.numbers, key=lambda c: question.against_number(c, number))[:TRIED]] for number, sign in question.numbers.items() if columns.numbers]
+    choices += [[(column, sign, day) for column in sorted(columns.dates)[:TRIED]] for day, sign in question.days.items() if columns.dates]
+    sets: list[tuple[Condition, ...]] = [tuple(some) for some in itertools.islice(itertools.product(*choices), 4 * SETS)]
+    sets += [(*some, (column, "=", value)) for some in sets[:SETS] for column, value in question.vague]
+    sets.sort(key=lambda some: question.against_conditions(Meaning("count", conditions=some)) - 3.0 * len({column for column, _, _ in some} & question.named))
+    for conditions in dict.fromkeys([*sets[:SETS], ()]):
         yield Meaning("count", conditions=conditions)
         yield Meaning("rows", conditions=conditions)
         for column in columns.groups:
@@ -362,5 +387,4 @@ def meanings(question: Question) -> Iterator[Meaning]:
 
 def likely(question: Question, count: int) -> list[tuple[Meaning, float]]:
     """The meanings that least speaks against, and how much."""
-    found = [(meaning, question.against(meaning)) for meaning in meanings(question)]
-    return sorted(found, key=lambda each: each[1])[:count]
+    return heapq.nsmallest(count, ((meaning, question.against(meaning)) for meaning in meanings(question)), key=lambda each: each[1])

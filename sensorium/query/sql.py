@@ -25,9 +25,16 @@ def plain(table: Table) -> pa.Table:
     """A table's columns of texts, numbers, dates and truths, and its rows' numbers as ``row``."""
     kinds = {field.name: field.type for field in table.schema} if hasattr(table, "schema") else {}
     sample = table.take(np.arange(min(1, table.rows))).schema
-    fit = [field.name for field in sample if simple(kinds.get(field.name, field.type)) and field.name != "row"]
+    fit = [field.name for field in sample if simple(kinds.get(field.name, field.type))]
     cells = table.take(np.arange(table.rows), fit) if fit else pa.table({})
-    return pa.table({"row": pa.array(np.arange(table.rows))} | {name: cells.column(name) for name in fit})
+    columns, taken = {"row": pa.array(np.arange(table.rows))}, {"row"}
+    for name in fit:
+        own = name
+        while own.casefold() in taken:  # to SQL "Age" and "age" are one
+            own += "_"
+        taken.add(own.casefold())
+        columns[own] = cells.column(name)
+    return pa.table(columns)
 
 
 def simple(kind: pa.DataType) -> bool:

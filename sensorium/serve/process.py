@@ -166,13 +166,13 @@ def _run(pipe: Any, begin: Callable[..., tuple[Any, Answer]], arguments: tuple[A
         while True:
             message = unpack(pipe.recv_bytes())
             try:
-                said = ["answer", answer(message)]
+                said = pack(["answer", answer(message)])
             except MemoryError:
                 os._exit(9)  # what is left of its memory can't be trusted to answer
             except Exception as error:
                 log.error(where(error))
-                said = ["failed", type(error).__name__]
-            pipe.send_bytes(pack(said))
+                said = pack(["failed", type(error).__name__])
+            pipe.send_bytes(said)
 
 
 def where(error: BaseException) -> str:

@@ -36,8 +36,10 @@ def _plain(value: Any) -> Any:
         if value.dtype.kind not in KINDS:
             raise TypeError(f"an array of {value.dtype} can't be sent")
         return msgpack.ExtType(ARRAY, msgpack.packb([value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()]))
-    if isinstance(value, datetime.datetime | datetime.date):
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
     if isinstance(value, decimal.Decimal):
         return float(value)
     raise TypeError(f"{type(value).__name__} can't be sent")

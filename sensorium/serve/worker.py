@@ -157,14 +157,14 @@ class Desk:
         """How the assistant goes on with each job's ``messages``, as roles with parts, about its first row and those after it. With an index ``cite`` of its rows come along (``Model.looked_up``)."""
         import torch
 
-        from sensorium.chat import reply, to_answer, unless_unsure, with_rows
+        from sensorium.chat import reply, to_answer, told_before, unless_unsure
 
         given, cited = [to_answer(job["messages"]) for job in jobs], [[] for _ in jobs]
         for number, job in enumerate(jobs if self.index is not None and cite else ()):
             row = self.rows([job])
             cited[number] = self.model.looked_up(row, given[number], self.index, cite)
             if not row.cells:
-                given[number] = with_rows(given[number], cited[number])
+                given[number] = told_before(self.model.network, given[number], cited[number])
         rows, drawn = self.rows(jobs), torch.Generator().manual_seed(secrets.randbelow(2**31) if seed is None else seed)
 
         def heard(number: int, text: str) -> None:

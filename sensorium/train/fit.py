@@ -324,9 +324,9 @@ def begin(folder: Path, resume: bool, given: Mapping[str, Any], seed: int, targe
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            for old in (*(folder / name for name in ("checkpoints", "store", "baselines", "tensorboard")), *folder.glob("distill-*")):
+            for old in (*(folder / name for name in ("checkpoints", "store", "baselines", "tensorboard", "prefer", "reinforce")), *folder.glob("distill-*")):
                 shutil.rmtree(old, ignore_errors=True)
-            for old in ("quarantine.jsonl", "metrics.jsonl", "model.json", "model.safetensors", "memory.safetensors", "report.html", "results.json"):
+            for old in ("quarantine.jsonl", "metrics.jsonl", "model.json", "model.safetensors", "memory.safetensors", "reward.safetensors", "report.html", "results.json"):
                 (folder / old).unlink(missing_ok=True)
         write_json(path, described)
     except OSError as error:

@@ -6,16 +6,18 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
-from sensorium.core.errors import UserError
+from sensorium.core.errors import BadCell, UserError
 from sensorium.core.files import write_json
 from sensorium.inference import Rows
+from sensorium.layers.tensors import write_tensors
 from sensorium.network import Network
 from sensorium.train.course import Course, Progress
 
@@ -68,6 +70,27 @@ def shown(network: Network, rows: Rows) -> dict[str, Any]:
     """The cells of rows behind their stems. What was computed in inference mode can't be learned through, so all is copied."""
     return {c: dataclasses.replace(part, **{name: value.clone() for name, value in vars(part).items() if torch.is_tensor(value)})
             for c, part in rows.shown([c for c in network.columns if c in rows.cells and not network.modalities[c].talks]).items()}
+
+
+def begun(network: Network, folder: Path, resume: bool) -> dict[str, torch.Tensor]:
+    """What was tuned of the language model when a lesson began: kept in its folder, for a lesson that was stopped has changed it."""
+    path = folder / "begun.safetensors"
+    if resume and path.is_file():
+        return load_file(path)
+    write_tensors(path, tuned(network))
+    return tuned(network)
+
+
+def spoken_to(network: Network, messages: Sequence[Any]) -> None:
+    """Refuse a conversation that would be answered by the language model as it was, so that nothing taught by it would be heard.
+
+    Raises:
+        BadCell: it refers to no cell, and such aren't answered by the tuned one.
+    """
+    trunk, talk = network.trunk, network.modalities[network.talked_columns[0]]
+    refers = any(isinstance(part, dict) for _, parts in messages for part in parts)
+    if not (refers or trunk.always or talk.bare) and (trunk.adapted or trunk.prompted):
+        raise BadCell("it refers to no cell, and this model answers such as its language model did before it was tuned (trunk.always=true would change that)")
 
 
 def drawn(seed: int, numbers: list[int], batch: int, step: int) -> list[int]:

@@ -18,7 +18,7 @@ from sensorium.data.schema import infer
 from sensorium.data.table import Table
 from sensorium.model import Model
 from sensorium.query import Asker, query
-from sensorium.query.meant import Columns, Meaning, Question, likely
+from sensorium.query.meant import Columns, Meaning, Question, likely, meanings
 from sensorium.query.sql import run
 
 Run = Callable[..., tuple[int, str, str]]
@@ -41,7 +41,8 @@ def asker() -> Asker:
     ("Which country has the most wines?", [("Italy", 3)]), ("Which country has the highest average rating?", [("France", 4.5)]), ("how many per colour", [("red", 3), ("white", 2), ("rosé", 1)]),
     ("Which wine is the cheapest?", [(2, "Cima", 8.0)]), ("What countries are there?", [("France",), ("Italy",)]), ("How many cost more than 20?", [(2,)]),
     ("list wines with a rating of at least 4", [(1, "Bora", 5), (3, "Dora", 4), (4, "Elba", 4)]), ("Which wine was bottled last?", [(5, "Fara", datetime.date(2024, 5, 6))]),
-    ("How many were bottled before 2021?", [(2,)]), ("how many were bottled after May 2, 2020", [(4,)]), ("How many were bottled after 2020-05-02?", [(4,)]), ("Show the rosé wines", [(3, "Dora")]),
+    ("How many were bottled before 2021?", [(2,)]), ("how many were bottled after May 2, 2020", [(4,)]), ("how many cost more than 10 and less than 25?", [(3,)]), ("How many have a price between 8 and 15?", [(3,)]), ("how many have a rating of 4 or more", [(3,)]),
+    ("How many were bottled on 2020-05-02?", [(1,)]), ("How many were bottled after 2020-05-02?", [(4,)]), ("Show the rosé wines", [(3, "Dora")]),
     ("which colour is the rarest", [("rosé", 1)]), ("Which white wine has the best rating?", [(1, "Bora", 5)]), ("In which year was the oldest red wine bottled?", [(datetime.date(2019, 5, 1),)]),
 ])
 def test_it_answers_what_people_ask(asker: Asker, question: str, answer: list[tuple]) -> None:
@@ -87,6 +88,22 @@ def test_values_and_columns_with_quotes_are_only_names() -> None:
     assert query(table, infer(table), "how many it's").rows.to_pylist() == [{"count": 2}]
     assert Meaning("list", 'a "b"', conditions=(('a "b"', "=", "'; DROP TABLE rows; --"),)).sql(Columns({'a "b"': []}, {}, frozenset(), "")) == (
         "SELECT DISTINCT \"a \"\"b\"\"\" FROM rows WHERE \"a \"\"b\"\"\" = '''; DROP TABLE rows; --' AND \"a \"\"b\"\"\" IS NOT NULL ORDER BY 1")
+
+
+def test_times_of_a_day_belong_to_it_and_names_that_sql_takes_for_one_stay_apart() -> None:
+    table = Table.open(pa.table({"Age": [1, 2, 3], "age": [10, 20, 30], "Row": ["a", "b", "c"], "seen": [datetime.datetime(2020, 5, day, 13) for day in (1, 2, 3)]}))
+    asker = Asker(table, infer(table))
+    assert asker.rows.column_names == ["row", "Age", "age_", "Row_", "seen"]
+    assert asker.answer("how many were seen after 2020-05-01").rows.to_pylist() == [{"count": 2}] and asker.answer("how many were seen on 2020-05-02").rows.to_pylist() == [{"count": 1}]
+    assert run(asker.rows, 'SELECT max("Age") AS a, max("age_") AS b, max(row) AS c FROM rows').to_pylist() == [{"a": 3, "b": 30, "c": 2}]
+
+
+def test_many_columns_and_numbers_are_looked_through_at_once() -> None:
+    columns = Columns({f"c{at}": [f"red{at}", f"hot{at}"] for at in range(12)}, {f"n{at}": (0.0, 100.0 + at) for at in range(15)}, frozenset(), "c0")
+    question = Question("How many red1 and hot2 have n3 above 5, n4 below 20 and n5 at least 7?", columns)
+    assert len(list(meanings(question))) < 60_000
+    best, cost = likely(question, 1)[0]
+    assert cost < 1 and set(best.conditions) == {("c1", "=", "red1"), ("c2", "=", "hot2"), ("n3", ">", 5.0), ("n4", "<", 20.0), ("n5", ">=", 7.0)}
 
 
 def test_what_speaks_of_nothing_there_is_told(asker: Asker) -> None:
