@@ -26,7 +26,7 @@ from sensorium.layers.precision import autocast
 from sensorium.layers.sureness import SHORT
 from sensorium.modalities.conversation import last_said, messages_of
 from sensorium.network import Network
-from sensorium.talk import lost
+from sensorium.talk import Script, lost
 
 AT_ONCE = 32
 """Conversations that are gone on with side by side."""
@@ -218,8 +218,12 @@ def batches(known: Sequence[Sequence[int]]) -> Iterator[list[int]]:
 
 def as_heard(network: Network, refers: bool) -> contextlib.AbstractContextManager[None]:
     """A context in which the language model is tuned, or, where a conversation refers to no cell and none such was learned, as it was."""
-    trunk = network.trunk
-    return contextlib.nullcontext() if refers or trunk.always or network.modalities[talker(network)].bare else trunk.as_it_was()
+    return contextlib.nullcontext() if as_tuned(network, refers) else network.trunk.as_it_was()
+
+
+def as_tuned(network: Network, refers: bool) -> bool:
+    """Whether a conversation that refers to some cell, or to none, is answered by the language model as it was tuned."""
+    return refers or network.trunk.always or network.modalities[talker(network)].bare
 
 
 @torch.inference_mode()
@@ -327,19 +331,29 @@ def weigh(network: Network, rows: Rows, which: Sequence[int], conversations: Seq
     Raises:
         UserError: as ``reply``.
     """
+    result = np.zeros(len(conversations))
+    for some, refers, made in last_answers(network, rows, which, conversations):
+        with autocast(rows.precision, rows.device), as_heard(network, refers):
+            result[some] = -lost(network.trunk, made)[0].float().cpu().numpy()
+    return result
+
+
+def last_answers(network: Network, rows: Rows, which: Sequence[int], conversations: Sequence[Sequence[Any]]) -> Iterator[tuple[list[int], bool, Script]]:
+    """Conversations of which what the assistant says last alone is said, some at once: their numbers, whether they refer to cells, and themselves.
+
+    Raises:
+        UserError: one is too long, or in no order that the language model takes.
+    """
     column = talker(network)
-    modality, encoded, known = network.modalities[column], {c: rows.encoded(c) for c in rows.cells if c != column and rows.has(c).any()}, []
+    modality, encoded, known = network.modalities[column], rows.shown([c for c in rows.cells if c != column]), []
     for messages in conversations:
         try:
             known.append(modality.shortened([[role, list(parts)] for role, parts in messages]))
         except BadCell as error:
             raise UserError(f"A conversation can't be weighed: {error}") from error
-    result = np.zeros(len(known))
     for some in batches([ids for ids, _ in known]):
         made = network.conversation(column, encoded, modality.collate([last_said(*known[number]) for number in some]), torch.tensor([which[number] for number in some]))
-        with autocast(rows.precision, rows.device), as_heard(network, any(i < 0 for number in some for i in known[number][0])):
-            result[some] = -lost(network.trunk, made)[0].float().cpu().numpy()
-    return result
+        yield some, any(i < 0 for number in some for i in known[number][0]), made
 
 
 def choose(network: Network, rows: Rows, columns: Sequence[str], question: str, options: Sequence[str]) -> np.ndarray:

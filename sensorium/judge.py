@@ -15,12 +15,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from sensorium.chat import batches, talker
-from sensorium.core.errors import BadCell, UserError
+from sensorium.chat import last_answers
+from sensorium.core.errors import UserError
 from sensorium.inference import Rows
 from sensorium.layers.precision import autocast
 from sensorium.layers.tensors import write_tensors
-from sensorium.modalities.conversation import last_said
 from sensorium.network import Network
 from sensorium.talk import heard
 from sensorium.train.lesson import other
@@ -69,17 +68,9 @@ class Judge:
         Raises:
             UserError: a conversation is in no order or too long.
         """
-        column = talker(network)
-        modality, encoded, known = network.modalities[column], rows.shown([c for c in network.columns if c in rows.cells and c != column]), []
-        for messages in conversations:
-            try:
-                known.append(modality.shortened([[role, list(parts)] for role, parts in messages]))
-            except BadCell as error:
-                raise UserError(f"A conversation can't be judged: {error}") from error
-        result = np.zeros(len(known))
+        result = np.zeros(len(conversations))
         with other(network, self.weights), autocast(rows.precision, rows.device):
-            for some in batches([ids for ids, _ in known]):
-                made = network.conversation(column, encoded, modality.collate([last_said(*known[number]) for number in some]), torch.tensor([which[number] for number in some]))
+            for some, _, made in last_answers(network, rows, which, conversations):
                 hidden = heard(network.trunk, made).float()
                 result[some] = (hidden @ self.head.to(hidden).T + self.level.to(hidden)).squeeze(1).cpu().numpy()
         return result

@@ -159,8 +159,7 @@ def read_pairs(network: Network, table: Table, note: Any) -> tuple[Rows, list[Pa
             pairs.append(Pair(row, *both))
         except BadCell as error:
             wrong.setdefault(str(error), []).append(row)
-    for why, rows in wrong.items():
-        note(f"{len(rows)} row(s) left out, the first is row {rows[0]}: {why}")
+    lessons.tell_left_out(wrong, note)
     if len(pairs) < 2:
         raise UserError(f"'{table.name}' has {len(pairs)} pair(s) of answers; at least 2 are needed.")
     return Rows.of(network, table, [c for c in network.columns if not network.modalities[c].talks]), pairs

@@ -87,7 +87,7 @@ class Practice(Course):
 
     def __init__(
         self, network: Network, rows: Rows, asked: Sequence[Asked], scoring: Callable[[Sequence[Asked], Sequence[str]], np.ndarray], folder: Path, seed: int, minutes: float | None, epochs: float | None,
-        begun: Mapping[str, torch.Tensor] | None = None, *, score: str = "exact", group: int = 8, batch: int = 4, longest: int = 24, temperature: float = 1.0, beta: float = 0.02, mean: Mean = "grpo", scaled: bool = True,
+        begun: Mapping[str, torch.Tensor], *, score: str = "exact", group: int = 8, batch: int = 4, longest: int = 24, temperature: float = 1.0, beta: float = 0.02, mean: Mean = "grpo", scaled: bool = True,
         optimizer: Name = "adamw", lr: float = 1e-4, decay: float = 0.0, warmup: int = 5, fall: float = 1.0, clip: float = 1.0, ema: float = 0.0,
         precision: Precision = "auto", checkpoint_minutes: float = 2.0, checkpoint_steps: int = 0,
     ) -> None:
@@ -104,7 +104,7 @@ class Practice(Course):
         super().__init__(network.trunk.learned, {}, folder / "checkpoints", seed, minutes, accumulate=1, optimizer=optimizer, lr=lr, decay=decay, beta1=0.9, beta2=0.98, warmup=warmup, fall=fall,
                          clip=clip, ema=ema, precision=precision, checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
         self.steps = None if epochs is None else math.ceil(epochs * len(self.learned) / self.batch)
-        self.shown, self.begun = lessons.shown(network, rows), lessons.tuned(network) if begun is None else begun
+        self.shown, self.begun = lessons.shown(network, rows), begun
         self.score = 0.0
 
     def make(self, step: int) -> tuple[int, list[int]]:
@@ -167,8 +167,7 @@ def read_asked(network: Network, table: Table, right: bool, note: Any) -> tuple[
             asked.append(Asked(row, messages, prompts(network, [messages])[0], str(cell[answer] or "") if answer else ""))
         except (BadCell, UserError) as error:
             wrong.setdefault(str(error), []).append(row)
-    for why, rows in wrong.items():
-        note(f"{len(rows)} row(s) left out, the first is row {rows[0]}: {why}")
+    lessons.tell_left_out(wrong, note)
     if len(asked) < 2:
         raise UserError(f"'{table.name}' has {len(asked)} question(s) to practise on; at least 2 are needed.")
     return Rows.of(network, table, [c for c in network.columns if not network.modalities[c].talks]), asked, cells

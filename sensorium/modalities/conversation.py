@@ -31,7 +31,7 @@ MEDIA = ("image_url", "input_image", "input_audio", "video_url", "audio_url")
 EMPTY = np.zeros(0, np.int32)
 
 Part = str | dict[str, Any]
-"""A text, or {"column": name or kind}; in talks that go on perhaps with "row", of how manieth row it is after the first."""
+"""A text, or {"column": name or kind}; in talks that go on perhaps with "row": so many rows after the first."""
 
 
 class Conversation(Modality):

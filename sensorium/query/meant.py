@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import heapq
 import itertools
 import re
@@ -116,6 +117,15 @@ class Columns:
     label: str
     single: frozenset[str] = frozenset()
 
+    @functools.cached_property
+    def places(self) -> dict[str, list[tuple[str, str]]]:
+        """For each value, as its words' stems, the columns and cells that hold it."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        for column, values in self.groups.items():
+            for value in values:
+                found.setdefault(" ".join(stems(value)), []).append((column, value))
+        return found
+
 
 CALLED = {"count": "count", "avg": "average", "sum": "total", "min": "lowest", "max": "highest"}
 """What is measured, as an answer's column is called."""
@@ -222,10 +232,7 @@ class Question:
 
     def told_of(self, known: set[str]) -> tuple[list[tuple[str, str]], list[tuple[str, str]], set[str]]:
         """Values that stand in it, the longest first, those that may only be words of columns, and all their words."""
-        places: dict[str, list[tuple[str, str]]] = {}
-        for column, values in self.columns.groups.items():
-            for value in values:
-                places.setdefault(" ".join(stems(value)), []).append((column, value))
+        places = self.columns.places
         codes = {word.lower() for word in re.findall(r"\b[A-Z0-9]{1,3}\b", self.text)}  # short words count where they are written as codes are
         told, vague, taken = [], [], set()
         for length in range(min(6, len(self.stems)), 0, -1):

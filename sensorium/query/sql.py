@@ -23,9 +23,7 @@ SECONDS, MEMORY = 30.0, "2GB"
 
 def plain(table: Table) -> pa.Table:
     """A table's columns of texts, numbers, dates and truths, and its rows' numbers as ``row``."""
-    kinds = {field.name: field.type for field in table.schema} if hasattr(table, "schema") else {}
-    sample = table.take(np.arange(min(1, table.rows))).schema
-    fit = [field.name for field in sample if simple(kinds.get(field.name, field.type))]
+    fit = [field.name for field in table.schema if simple(field.type)]
     cells = table.take(np.arange(table.rows), fit) if fit else pa.table({})
     columns, taken = {"row": pa.array(np.arange(table.rows))}, {"row"}
     for name in fit:

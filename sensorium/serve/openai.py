@@ -244,7 +244,7 @@ def routes(server: Server) -> APIRouter:
         return StreamingResponse(stream(about, said["text"], total, ended), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
     async def talk(asked: Chat, heard: Callable[[str], None] | None = None) -> dict[str, Any]:
-        """What a model that learned to talk says next; each picture, sound or clip is a cell of the next column of its kind (``chat.place``). ``heard``: is told each piece as it is said."""
+        """What a model that learned to talk says next; each picture, sound or clip is a cell of the next column of its kind (``core.dealt.deal``). ``heard``: is told each piece as it is said."""
         rows: list[dict[str, Any]] = [{}]
         messages = []
         for message in asked.messages:

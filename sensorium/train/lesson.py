@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from sensorium.chat import as_tuned
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.files import write_json
 from sensorium.inference import Rows
@@ -77,8 +78,15 @@ def begun(network: Network, folder: Path, resume: bool) -> dict[str, torch.Tenso
     path = folder / "begun.safetensors"
     if resume and path.is_file():
         return load_file(path)
-    write_tensors(path, tuned(network))
-    return tuned(network)
+    now = tuned(network)
+    write_tensors(path, now)
+    return now
+
+
+def tell_left_out(wrong: Mapping[str, Sequence[int]], note: Callable[[str], None]) -> None:
+    """Which rows aren't learned from, and why."""
+    for why, rows in wrong.items():
+        note(f"{len(rows)} row(s) left out, the first is row {rows[0]}: {why}")
 
 
 def spoken_to(network: Network, messages: Sequence[Any]) -> None:
@@ -87,9 +95,8 @@ def spoken_to(network: Network, messages: Sequence[Any]) -> None:
     Raises:
         BadCell: it refers to no cell, and such aren't answered by the tuned one.
     """
-    trunk, talk = network.trunk, network.modalities[network.talked_columns[0]]
-    refers = any(isinstance(part, dict) for _, parts in messages for part in parts)
-    if not (refers or trunk.always or talk.bare) and (trunk.adapted or trunk.prompted):
+    trunk, refers = network.trunk, any(isinstance(part, dict) for _, parts in messages for part in parts)
+    if not as_tuned(network, refers) and (trunk.adapted or trunk.prompted):
         raise BadCell("it refers to no cell, and this model answers such as its language model did before it was tuned (trunk.always=true would change that)")
 
 
