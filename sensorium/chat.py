@@ -247,7 +247,7 @@ def go_on(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[list
         texts, every = [Spoken(language) for _ in ids], [[] for _ in ids]
         live, score, said, ended = torch.arange(len(ids), device=device), torch.zeros(len(ids), device=device), torch.zeros(len(ids), dtype=torch.long), torch.zeros(len(ids), dtype=torch.bool)
         for step in range(longest):
-            logits = trunk.logits(last)
+            logits = trunk.logits(last, state)
             new = logits.argmax(-1) if temperature == 0 else draw(logits / temperature, top_k, top_p, generator)
             score[live] += logits.log_softmax(-1).gather(1, new.unsqueeze(1)).squeeze(1)
             over = torch.tensor([int(i) in language.special for i in new.tolist()])

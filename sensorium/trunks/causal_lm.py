@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import inspect
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -18,12 +17,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.backbones._language import Language, open_language
+from sensorium.backbones._steps import Kept, Steps, as_stands, remembers, steps_of
 from sensorium.backbones._tuned import Tuning
 from sensorium.core.errors import UserError
 from sensorium.layers.held import Held
 from sensorium.layers.lines import ALONE, Lines, pack_lines
 from sensorium.trunks import Seen, Trunk
 
+FEW = 2
+"""Rows whose next words are told faster from a copy of the head."""
 BEGUN = "Look at what is shown and answer what is asked about it, in few words."
 """What learned tokens before all begin as."""
 
@@ -72,7 +74,8 @@ class CausalLM(Held, Trunk):
         config = model.config
         self.cap = float(getattr(config, "final_logit_softcapping", None) or 0.0)  # Gemma's; the scales are Granite's and Cohere's
         self.scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
-        self.remembers = "cache" if "cache" in inspect.signature(self.decoder[0].forward).parameters else "past_key_values"
+        self.remembers = remembers(self.decoder[0])
+        self.quick: dict[Any, Steps | None] = {}
         self.vocabulary, own = map(int, self.table[0].weight.shape)
         if self.prompted:  # words to begin with
             words = self.language.ids(BEGUN)
@@ -98,9 +101,10 @@ class CausalLM(Held, Trunk):
         tokens = self.into(tokens)
         return F.rms_norm(tokens.float(), tokens.shape[-1:]) * self.loud
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden [..., width] to float logits of its vocabulary."""
-        logits = self.head[0](hidden).float() * self.scale
+    def logits(self, hidden: torch.Tensor, state: Heard | None = None) -> torch.Tensor:
+        """Hidden [..., width] to float logits of its vocabulary; ``state``: as it goes on from there, one token at a time."""
+        step_by_step = state is not None and isinstance(state.cache, Kept) and hidden.ndim == 2 and len(hidden) <= FEW
+        logits = (state.cache.steps.logits(hidden) if step_by_step else self.head[0](hidden).float()) * self.scale
         return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
 
     # --- lines ----------------------------------------------------------------------------------------------------------
@@ -197,12 +201,29 @@ class CausalLM(Held, Trunk):
         """As ``go_on``, with tokens that are words already."""
         n, k, _ = tokens.shape
         mask = torch.cat([state.mask, state.mask.new_ones(n, k)], 1)
-        cache = copied(state.cache)
+        kept = state.cache if isinstance(state.cache, Kept) else None
+        steps = kept.steps if kept else self.steps(tokens) if k == 1 else None
+        if steps is not None and k == 1 and mask.shape[1] <= steps.most:
+            hidden, kept = steps(tokens[:, 0], kept or steps.keep(state.cache, state.mask), mask, state.count)
+            return hidden.unsqueeze(1), Heard(kept, mask, state.count + 1)
+        cache = copied(state.cache) if kept is None else kept.steps.give_back(kept)
         found = self.decoder[0](inputs_embeds=tokens, attention_mask=added(mask.unsqueeze(1).expand(-1, k, -1), tokens.dtype),
                                 position_ids=state.count.unsqueeze(1) + torch.arange(k, device=tokens.device), use_cache=True, **{self.remembers: cache})
         return found.last_hidden_state, Heard(cache, mask, state.count + k)
 
+    def steps(self, tokens: torch.Tensor) -> Steps | None:
+        """Its weights as they are read fastest, where it goes on one token at a time; made again when they have changed."""
+        if torch.is_grad_enabled() or tokens.device.type != "cpu" or self.decoder[0].training:
+            return None
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        key = dtype, as_stands(self.decoder[0])
+        if key not in self.quick:
+            self.quick = {**dict(list(self.quick.items())[-1:]), key: steps_of(self.decoder[0], self.head[0], dtype)}  # as it is tuned and as it was: two at most
+        return self.quick[key]
+
     def reorder(self, state: Heard, rows: torch.Tensor) -> Heard:
+        if isinstance(state.cache, Kept):
+            return Heard(state.cache.reordered(rows), state.mask[rows], state.count[rows])
         cache = copied(state.cache)
         cache.batch_select_indices(rows)
         return Heard(cache, state.mask[rows], state.count[rows])
