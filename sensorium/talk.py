@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from sensorium.layers import pieces
 from sensorium.layers.lines import ALONE, Lines
-from sensorium.layers.pieces import CHUNK, in_pieces
 
 
 class Part(Protocol):
@@ -120,7 +121,10 @@ def heard(trunk: Any, made: Script) -> torch.Tensor:
 
 def cross_entropy(trunk: Any, hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Of each token [n]."""
-    return in_pieces(lambda h, w: F.cross_entropy(trunk.logits(h), w, reduction="none"), hidden, wanted, max(1, CHUNK // trunk.vocabulary))
+    head = trunk.head[0]
+    if type(head) is nn.Linear and head.bias is None:
+        return pieces.cross_entropy(hidden, head.weight, wanted, trunk.scale, trunk.cap)
+    return pieces.in_pieces(lambda h, w: F.cross_entropy(trunk.logits(h), w, reduction="none"), hidden, wanted, max(1, pieces.CHUNK // trunk.vocabulary))
 
 
 def cell_of(places: np.ndarray, row: int) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 CHUNK = 1 << 24
-"""Logits held at a time; more are computed in pieces and again in the backward pass."""
+"""Logits held at a time; more are computed in pieces."""
 
 
 def in_pieces(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], hidden: torch.Tensor, wanted: torch.Tensor, size: int) -> torch.Tensor:
@@ -17,3 +18,72 @@ def in_pieces(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], hidden
         return loss(hidden, wanted)
     again = torch.is_grad_enabled()
     return torch.cat([checkpoint(loss, h, w, use_reentrant=False) if again else loss(h, w) for h, w in zip(hidden.split(size), wanted.split(size), strict=True)])
+
+
+def cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, wanted: torch.Tensor, scale: float = 1.0, cap: float = 0.0, size: int = 0) -> torch.Tensor:
+    """The loss of each token [n] of ``F.cross_entropy(hidden @ weight.T, wanted)``, ``size`` tokens at a time, with each product made as seldom as can be.
+
+    Args:
+        hidden: [n, width]. weight: [words, width]. wanted: [n]. scale: logits are multiplied by it; cap: and then bent to stay within it (Gemma's).
+        size: tokens at a time; 0: as many as ``CHUNK`` allows.
+    """
+    dtype = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else hidden.dtype
+    return _CrossEntropy.apply(hidden.to(dtype), weight.to(dtype), wanted, scale, cap, size or max(1, CHUNK // len(weight)))
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Where the words' weights aren't learned the gradient is made on the way there, so that no logit is made twice; else of the first piece alone, and the other logits are made again on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, wanted: torch.Tensor, scale: float, cap: float, size: int) -> torch.Tensor:
+        losses, totals, gradients = [], [], []
+        ctx.scale, ctx.cap, ctx.size = scale, cap, size
+        ctx.at_once = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]
+        first = None
+        for h, w in zip(hidden.split(size), wanted.split(size), strict=True):
+            z = logits_of(h, weight, scale, cap)
+            total = z.logsumexp(1)
+            losses.append(total - z.gather(1, w.unsqueeze(1)).squeeze(1))
+            totals.append(total)
+            if ctx.at_once:
+                gradients.append(wrong(z, total, w, scale, cap).to(weight.dtype) @ weight)
+            elif first is None and ctx.needs_input_grad[1]:
+                first = wrong(z, total, w, scale, cap)
+        if ctx.at_once:
+            ctx.save_for_backward(torch.cat(gradients))
+        elif ctx.needs_input_grad[1]:
+            ctx.save_for_backward(hidden, weight, wanted, torch.cat(totals), first)
+        return torch.cat(losses)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, above: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if ctx.at_once:
+            (gradient,) = ctx.saved_tensors
+            return (gradient * above.unsqueeze(1)).to(gradient.dtype), None, None, None, None, None
+        hidden, weight, wanted, totals, first = ctx.saved_tensors
+        gradients, into = [], torch.zeros_like(weight, dtype=torch.float32)
+        for h, w, total, a in zip(*(x.split(ctx.size) for x in (hidden, wanted, totals, above)), strict=True):
+            each = wrong(logits_of(h, weight, ctx.scale, ctx.cap), total, w, ctx.scale, ctx.cap) if gradients else first
+            each = (each * a.unsqueeze(1)).to(weight.dtype)
+            gradients.append(each @ weight)
+            into = torch.addmm(into, each.T, h) if weight.dtype == torch.float32 else into + each.T @ h
+        return torch.cat(gradients), into.to(weight.dtype), None, None, None, None
+
+
+def logits_of(hidden: torch.Tensor, weight: torch.Tensor, scale: float, cap: float) -> torch.Tensor:
+    """Float, and a tensor of its own."""
+    z = (hidden @ weight.T).float()
+    if scale != 1:
+        z.mul_(scale)
+    return z.div_(cap).tanh_().mul_(cap) if cap else z
+
+
+def wrong(z: torch.Tensor, total: torch.Tensor, wanted: torch.Tensor, scale: float, cap: float) -> torch.Tensor:
+    """The gradient of each token's loss in the product that its logits ``z`` came from, in the place of ``z``."""
+    bent = 1 - (z / cap).square() if cap else None
+    z.sub_(total.unsqueeze(1)).exp_()
+    z[torch.arange(len(z), device=z.device), wanted] -= 1
+    if bent is not None:
+        z.mul_(bent)
+    return z.mul_(scale) if scale != 1 else z

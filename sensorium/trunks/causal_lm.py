@@ -104,7 +104,8 @@ class CausalLM(Held, Trunk):
     def logits(self, hidden: torch.Tensor, state: Heard | None = None) -> torch.Tensor:
         """Hidden [..., width] to float logits of its vocabulary; ``state``: as it goes on from there, one token at a time."""
         step_by_step = state is not None and isinstance(state.cache, Kept) and hidden.ndim == 2 and len(hidden) <= FEW
-        logits = (state.cache.steps.logits(hidden) if step_by_step else self.head[0](hidden).float()) * self.scale
+        logits = (state.cache.steps.logits(hidden) if step_by_step else self.head[0](hidden).float())
+        logits = logits if self.scale == 1 else logits * self.scale
         return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
 
     # --- lines ----------------------------------------------------------------------------------------------------------

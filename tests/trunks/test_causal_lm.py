@@ -154,14 +154,34 @@ def test_without_its_adapters_the_language_model_is_as_it_was(folder: Path) -> N
             assert torch.equal(trunk.run(made.pool, made.index, made.lines), before)
 
 
-def test_a_loss_in_pieces_is_the_same_with_the_same_gradients(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", SPEAKERS)
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_a_loss_in_pieces_is_torchs_own_with_its_gradients(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, tune: str) -> None:
+    trunk = CausalLM(8, [], path=str(twin(name, folder)), tune=tune, rank=2).train()
+    trunk.scale = 1.7
+    hidden, wanted, weights = 3 * torch.randn(50, 24), torch.randint(0, trunk.vocabulary, (50,)), torch.rand(50)
+    inputs = [hidden.requires_grad_(), *([trunk.head[0].weight] if tune == "full" else [])]
+    found = []
+    for way in (lambda: torch.nn.functional.cross_entropy(trunk.logits(hidden), wanted, reduction="none"), lambda: cross_entropy(trunk, hidden, wanted), lambda: cross_entropy(trunk, hidden, wanted)):
+        if len(found) == 2:
+            monkeypatch.setattr("sensorium.layers.pieces.CHUNK", 7 * trunk.vocabulary)
+        loss = way()
+        found.append([loss, *torch.autograd.grad((loss * weights).sum(), inputs)])
+    for mine in found[1:]:
+        assert all(torch.allclose(a, b, atol=2e-6) for a, b in zip(mine, found[0], strict=True))
+    with torch.no_grad():
+        assert torch.allclose(cross_entropy(trunk, hidden, wanted), found[0][0], atol=2e-6)
+
+
+def test_in_bf16_a_loss_in_pieces_is_as_near_as_torchs(folder: Path) -> None:
     trunk = CausalLM(8, [], path=str(twin("llama", folder)), tune="full").train()
     hidden, wanted = torch.randn(50, 24, requires_grad=True), torch.randint(0, trunk.vocabulary, (50,))
-    whole = cross_entropy(trunk, hidden, wanted)
-    gradient, = torch.autograd.grad(whole.sum(), hidden)
-    monkeypatch.setattr("sensorium.talk.CHUNK", 7 * trunk.vocabulary)
-    pieces = cross_entropy(trunk, hidden, wanted)
-    assert torch.allclose(pieces, whole) and torch.allclose(torch.autograd.grad(pieces.sum(), hidden)[0], gradient, atol=1e-6)
+    exact, *gradients = (lambda loss: (loss, *torch.autograd.grad(loss.sum(), [hidden, trunk.head[0].weight])))(cross_entropy(trunk, hidden, wanted))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = cross_entropy(trunk, hidden, wanted)
+    assert rough.dtype == torch.float32 and 0 < (rough - exact).abs().max() < 0.05
+    for mine, wanted_gradient in zip(torch.autograd.grad(rough.sum(), [hidden, trunk.head[0].weight]), gradients, strict=True):
+        assert (mine - wanted_gradient).norm() < 0.02 * wanted_gradient.norm()
 
 
 def test_checkpointing_gives_the_same_gradients(folder: Path) -> None:
