@@ -1,12 +1,13 @@
-"""Conversations from any table: what is it, which of these, is it that, what is its group, what isn't known; from columns' names and values, with no one writing them.
+"""Conversations from any table: what is it, which of these, is it that, what is its group, what isn't known, which of two, how many of some; from columns' names and values, with no one writing them.
 
-Each conversation refers to cells of its own row. Rows that are held out stay out.
+Each conversation refers to cells of its own row, or to those of the rows that follow it as well. Rows that are held out stay out.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sensorium.core.dealt import ROWS
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.parts import find
 from sensorium.data.schema import Schema
@@ -21,18 +23,30 @@ from sensorium.data.split import split_rows
 from sensorium.data.table import Table
 from sensorium.modalities import Modality
 
-KINDS = {"name": 4.0, "choice": 2.0, "yes_no": 2.0, "absent": 1.5, "field": 1.0, "describe": 0.5, "unknown": 0.25}
+KINDS = {"name": 4.0, "choice": 2.0, "yes_no": 2.0, "absent": 1.5, "field": 1.0, "describe": 0.5, "unknown": 0.25, "next": 1.0, "compare": 1.0, "how_many": 0.5}
 """Kinds of questions and how often each is asked, relative to the others."""
+SEVERAL = {"next": (2, 3), "compare": (2, 2), "how_many": (3, 4)}
+"""Kinds that are about several rows, and of how many, at least and at most."""
 MEASURED = {"name": "exact", "choice": "choice", "yes_no": "yes_no", "absent": "absent"}
+MANY = 32
+"""Values of a column, at most, about which rows are compared or counted."""
 LONGEST = 60
 """Letters of a value that a question or an answer repeats, at most."""
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(pa.struct([("type", pa.string()), ("text", pa.string()), ("column", pa.string())])))]))
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(pa.struct([("type", pa.string()), ("text", pa.string()), ("column", pa.string()), ("row", pa.int64())])))]))
 UNKNOWN = "I don't know."
 NAMES = ("What is this?", "What is this?", "What do you see?", "What does this show?", "Name this.", "What is it called?")
 CHOICES = ("Which of these is it: {options}?", "Is this {options}?", "Choose one: {options}.")
 YES_NO = ("Is this {value}?", "Is it {value}?", "Does this show {value}?")
 ABSENT = ("Is there {value} in it?", "Do you see {value} here?", "Can you find {value} in this?")
 FIELDS = ("What is its {column}?", "Which {column} does it have?", "{column}?")
+NEXT = ("And this?", "What about this one?", "And what is this?")
+FIRST = ("And what was the first one?", "What did I show you first?")
+WHICH = ("Which of the two is {value}, the first or the second?", "One of these is {value}. Which one?", "Is {value} the first or the second?")
+SAME = ("Do both have the same {column}?", "Are these two alike in {column}?")
+MORE = ("Which of the two has the larger {column}?", "Whose {column} is larger, the first's or the second's?")
+HOW_MANY = ("How many of these are {value}?", "How many times do you see {value} here?")
+HOW_MANY_HAVE = ("How many of these have the {column} {value}?", "Of how many of these is the {column} {value}?")
+ORDER = ("The first.", "The second.")
 DESCRIBE = ("Describe this.", "Tell me about this.", "What do you know about this?")
 
 
@@ -42,6 +56,7 @@ class Question:
 
     Attributes:
         kind: see ``KINDS``; text: what the user asks; answer: what is right. reveals: having it told, others need no look any more. options: to choose from.
+        shown: rows that are shown with it, as how many after the conversation's; by default that alone, with the first question.
     """
 
     kind: str
@@ -49,6 +64,7 @@ class Question:
     answer: str
     reveals: bool = True
     options: tuple[str, ...] = ()
+    shown: tuple[int, ...] = ()
 
 
 class Asker:
@@ -69,13 +85,14 @@ class Asker:
         kinds = {name: column.kind for name, column in columns.columns.items()}
         everything = table.take(np.arange(table.rows), [*(c for c, kind in kinds.items() if kind in ("text", "category", "number", "date"))])
         self.values = {name: [short(value) for value in everything.column(name).to_pylist()] for name in everything.column_names}
+        self.numbers = {c: everything.column(c).to_pylist() for c in everything.column_names if kinds[c] == "number"}
         self.about = about or named(kinds, self.values)
         if self.about is None or self.about not in self.values:
             raise UserError(f"'{table.name}' has no column of short texts or categories that says what a row is. Name one with --about. Its columns: {', '.join(f'{c} ({k})' for c, k in kinds.items())}.")
         media = [c for c, kind in kinds.items() if find(Modality, kind).media or kind in ("series", "points")]
         self.of = list(of) or media or [c for c in kinds if c != self.about]
         self.have = {c: pc.is_valid(table.take(np.arange(table.rows), [c]).column(c)).to_pylist() for c in self.of}
-        self.fields = [c for c in self.values if c != self.about and c not in self.of and (fields is None or c in fields)]
+        self.fields = [c for c in self.values if c != self.about and c not in self.of and c.lower() != "split" and (fields is None or c in fields)]
         self.names = sorted({value for value in self.values[self.about] if value})
         if len(self.names) < 2:
             raise UserError(f"Column '{self.about}' of '{table.name}' says the same of all rows, so there is nothing to ask.")
@@ -142,13 +159,54 @@ class Asker:
                 return Question(kind, pick(DESCRIBE), "; ".join([own, *told]) + ".")
         raise unknown("kind of question", kind, KINDS)
 
-    def conversation(self, row: int, rng: np.random.Generator, chances: Mapping[str, float]) -> list[dict[str, Any]] | None:
-        """Messages about a row: one question, or before it one whose answer gives nothing away."""
+    def several(self, kind: str, rows: Sequence[int], rng: np.random.Generator) -> list[Question]:
+        """Questions about several rows, which all have a name: one that shows all of them, or, of ``next``, one about each; none where the rows lack what it takes."""
+        pick, names = (lambda words: words[int(rng.integers(len(words)))]), [self.values[self.about][row] or "" for row in rows]
+        everyone = tuple(range(len(rows)))
+        match kind:
+            case "next":
+                asked = [self.question(str(rng.choice(["name", "name", "choice", "yes_no"])), row, rng) for row in rows]
+                result = [dataclasses.replace(question, shown=(at,), text=pick(NEXT) if at and question.kind == "name" and rng.random() < 0.5 else question.text) for at, question in enumerate(asked) if question]
+                if rng.random() < 0.25:
+                    result.append(Question("name", pick(FIRST), names[0]))
+                return result
+            case "compare":
+                ways: list[Question] = []
+                if names[0] != names[1]:
+                    at = int(rng.integers(2))
+                    ways += [Question(kind, pick(WHICH).format(value=names[at]), ORDER[at], options=ORDER)] * 2
+                for column in self.fields:
+                    said, numbers = [self.values[column][row] for row in rows], [self.numbers.get(column, dict.fromkeys(rows))[row] for row in rows]
+                    if None not in numbers and numbers[0] != numbers[1]:
+                        ways.append(Question(kind, pick(MORE).format(column=column.replace("_", " ")), ORDER[int(numbers[1] > numbers[0])], options=ORDER))
+                    elif None not in said and column not in self.numbers and len(self.alike(column)) <= MANY:
+                        ways.append(Question(kind, pick(SAME).format(column=column.replace("_", " ")), "Yes." if said[0] == said[1] else "No."))
+                return [dataclasses.replace(pick(ways), shown=everyone)] if ways else []
+            case "how_many":
+                columns = [self.about, *(c for c in self.fields if c not in self.numbers and len(self.alike(c)) <= MANY and all(self.values[c][row] for row in rows))]
+                column = pick(columns)
+                said = [self.values[column][row] for row in rows]
+                value = pick(said) if rng.random() < 0.8 else pick(sorted(self.alike(column)) if column != self.about else self.names)
+                words = (HOW_MANY if column == self.about else HOW_MANY_HAVE)
+                return [Question(kind, pick(words).format(value=value, column=column.replace("_", " ")), f"{said.count(value)}.", shown=everyone)]
+        raise unknown("kind of question about several rows", kind, SEVERAL)
+
+    def conversation(self, row: int, rng: np.random.Generator, chances: Mapping[str, float], after: Sequence[int] = ()) -> list[dict[str, Any]] | None:
+        """Messages about a row: one question, or before it one whose answer gives nothing away; or about it and some of those ``after`` it, where these show the same."""
         kinds, weights = list(chances), np.array(list(chances.values()))
         shown = self.shown(row, rng)
         if not shown or (set(shown) & {self.about}):
             return None
-        last = self.question(str(rng.choice(kinds, p=weights / weights.sum())), row, rng)
+        kind = str(rng.choice(kinds, p=weights / weights.sum()))
+        if kind in SEVERAL:
+            least, most = SEVERAL[kind]
+            rows = [row, *after[: int(rng.integers(least, most + 1)) - 1]]
+            able = len(rows) >= least and len(set(rows)) == len(rows) and all(self.values[self.about][one] and all(self.have[c][one] for c in shown) for one in rows)
+            if able and (questions := self.several(kind, rows, rng)):
+                return messages(questions, shown)
+            alone = {kind: often for kind, often in chances.items() if kind not in SEVERAL}
+            return self.conversation(row, rng, alone) if alone else None
+        last = self.question(kind, row, rng)
         questions = [last] if last else []
         if rng.random() < 0.35:
             first = self.question(str(rng.choice(["yes_no", "absent"])), row, rng)
@@ -158,17 +216,19 @@ class Asker:
 
 
 def messages(questions: Sequence[Question], shown: Sequence[str]) -> list[dict[str, Any]]:
-    """Questions and answers as messages, the first with what is shown."""
+    """Questions and answers as messages, each with what is shown with it; where none says so the first with the conversation's own row."""
     result: list[dict[str, Any]] = []
     for question in questions:
-        result.append({"role": "user", "content": [*([{"type": "cell", "text": None, "column": c} for c in shown] if not result else ()), {"type": "text", "text": question.text, "column": None}]})
-        result.append({"role": "assistant", "content": [{"type": "text", "text": question.answer, "column": None}]})
+        rows = question.shown or (() if result else (0,))
+        cells = [{"type": "cell", "text": None, "column": c, "row": row or None} for row in rows for c in shown]
+        result.append({"role": "user", "content": [*cells, {"type": "text", "text": question.text, "column": None, "row": None}]})
+        result.append({"role": "assistant", "content": [{"type": "text", "text": question.answer, "column": None, "row": None}]})
     return result
 
 
 def ask_data(table: Table, columns: Schema, *, about: str | None = None, of: Sequence[str] = (), each: int = 4, kinds: Mapping[str, float] | None = None, keep: Sequence[str] | None = None,
              seed: int = 0, by: str = "auto") -> pa.Table:
-    """The training rows of a table, each as often as it has a conversation, with the column ``conversation``.
+    """The training rows of a table, each as often as it has a conversation, with the column ``conversation``; in a random order where some are about several rows, which are those that follow.
 
     Args:
         each: conversations of a row. kinds: how often each kind of question is asked; see ``KINDS``. keep: columns that come along; by default all. by: the split, as ``data.split``.
@@ -251,8 +311,11 @@ def pair_data(table: Table, columns: Schema, *, about: str | None = None, of: Se
     return result
 
 
-def made(asker: Asker, rows: np.ndarray, each: int, chances: Mapping[str, float], seed: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """The conversations of rows, each row's a function of the seed and its number."""
+def made(asker: Asker, rows: np.ndarray, each: int, chances: Mapping[str, float], seed: int) -> Iterator[tuple[int, list[dict[str, Any]] | None]]:
+    """The conversations of rows: each row's side by side, or, where some are about several rows, in a random order in which they refer to those that follow."""
+    if any(kind in SEVERAL for kind in chances):
+        yield from reversed(list(chained(asker, rows, each, chances, seed)))
+        return
     for row in rows.tolist():
         rng, seen = np.random.default_rng([seed, row]), set()
         for _ in range(each):
@@ -260,6 +323,21 @@ def made(asker: Asker, rows: np.ndarray, each: int, chances: Mapping[str, float]
             if conversation is not None and str(conversation) not in seen:
                 seen.add(str(conversation))
                 yield row, conversation
+
+
+def chained(asker: Asker, rows: np.ndarray, each: int, chances: Mapping[str, float], seed: int) -> Iterator[tuple[int, list[dict[str, Any]] | None]]:
+    """Conversations from the last one to the first, so that the rows that follow are known when one is about them."""
+    able = [row for row in rows.tolist() if asker.values[asker.about][row] and any(asker.have[c][row] for c in asker.of)]
+    turns, times, seen, after = np.repeat(np.array(able, np.int64), each), Counter[int](), set(), deque[int](maxlen=ROWS - 1)
+    np.random.default_rng([seed, 2]).shuffle(turns)
+    for row in turns.tolist():
+        times[row] += 1
+        conversation = asker.conversation(row, np.random.default_rng([seed, row, times[row]]), chances, list(after))
+        if (row, str(conversation)) in seen or (conversation is None and len(after) == ROWS - 1):
+            continue
+        seen.add((row, str(conversation)))  # the last rows may have none: they are there to be looked at
+        after.appendleft(row)
+        yield row, conversation
 
 
 def named(kinds: Mapping[str, str], values: Mapping[str, Sequence[str | None]]) -> str | None:

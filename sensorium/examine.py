@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from sensorium.ask import MEASURED, Asker, Question
-from sensorium.chat import folded, reply
+from sensorium.ask import MEASURED, NAMES, ORDER, WHICH, Asker, Question
+from sensorium.chat import folded, reply, talker
 from sensorium.data.order import spread
 from sensorium.data.schema import Schema
 from sensorium.data.table import Table
@@ -23,6 +24,7 @@ ROWS = 512
 def examine(network: Network, table: Table, columns: Schema, *, about: str | None = None, of: Sequence[str] = (), seed: int = 0, note: Callable[[str], None] = lambda words: None) -> dict[str, Any]:
     """Shares of right answers: ``exact`` names, ``choice`` among four, ``yes_no`` (the mean over both answers), ``absent`` (what isn't there is denied), and of how many rows ``n``.
 
+    Where its training conversations showed several things: ``next``, exact names of what is shown after something else was, and ``compare``, which of two is what (chance: 0.5).
     Where the model knows how often it is right (``Reply.right``): ``calibration``, the expected error of that; ``answered``, the share of questions that it is more sure than not of, and
     ``answered_right``, of these the share that is answered right."""
     asker = asker_of(network, table, columns, about, of)
@@ -36,21 +38,43 @@ def examine(network: Network, table: Table, columns: Schema, *, about: str | Non
             question = asker.question(kind, row, rng, plain=True)
             if question and there:
                 asked.append((number, question, conversation(question, there)))
+    talk = network.modalities[talker(network)]
+    if talk.again or talk.beside:
+        asked += pairs(asker, rows, talk.beside, seed)
     note(f"asking {len(asked):,} questions")
     said = reply(network, read, [number for number, _, _ in asked], [talk for _, _, talk in asked], longest=32)
-    right: dict[str, list[tuple[str, bool]]] = {kind: [] for kind in MEASURED}
+    marked = {**MEASURED, "next": "next", "compare": "compare"}
+    right: dict[str, list[tuple[str, bool]]] = {kind: [] for kind in marked}
     known: list[tuple[float, bool]] = []
     for (_, question, _), answer in zip(asked, said, strict=True):
         mark = folded(answer.text) == folded(question.answer)
         right[question.kind].append((question.answer, mark))
         if answer.right is not None:
             known.append((answer.right, mark))
-    result: dict[str, Any] = {MEASURED[kind]: balanced(marks) if kind == "yes_no" else float(np.mean([mark for _, mark in marks])) for kind, marks in right.items() if marks}
+    result: dict[str, Any] = {marked[kind]: balanced(marks) if kind == "yes_no" else float(np.mean([mark for _, mark in marks])) for kind, marks in right.items() if marks}
     if known:
         chance, marks = np.array([c for c, _ in known]), np.array([m for _, m in known])
         sure = chance >= 0.5
         result |= {"calibration": expected_error(chance, marks), "answered": float(sure.mean()), "answered_right": float(marks[sure].mean()) if sure.any() else None}
     return {**result, "n": len(rows)}
+
+
+def pairs(asker: Asker, rows: np.ndarray, compared: bool, seed: int) -> list[tuple[int, Question, list[Any]]]:
+    """Questions about each row and the one after it, where both show the same column: what the second is once the first was named, and which of them is what."""
+    result = []
+    for number, (row, other) in enumerate(itertools.pairwise(rows.tolist())):
+        rng = np.random.default_rng([seed, row, 1])
+        there, names = asker.shown(row, rng), [asker.values[asker.about][one] or "" for one in (row, other)]
+        if not there or not all(asker.have[c][other] for c in there):
+            continue
+        cells = [[{"column": c, **({"row": at} if at else {})} for c in there] for at in range(2)]
+        question = Question("next", NAMES[0], names[1])
+        result.append((number, question, [("user", [*cells[0], NAMES[0]]), ("assistant", [names[0]]), ("user", [*cells[1], NAMES[0]])]))
+        if compared and names[0] != names[1]:
+            at = int(rng.integers(2))
+            question = Question("compare", WHICH[0].format(value=names[at]), ORDER[at])
+            result.append((number, question, [("user", [*cells[0], *cells[1], question.text])]))
+    return result
 
 
 def examples(network: Network, table: Table, columns: Schema, count: int, seed: int = 0) -> list[tuple[int, Question, str]]:

@@ -245,7 +245,7 @@ class Network(nn.Module):
         for plan in plans:
             asked = [column for column in plan.asked if column in encoded]
             for column in [column for column in asked if self.modalities[column].talks]:
-                told += self.talk(column, encoded, batch.cells[column], plan.rows, batch.keys)
+                told += self.talk(column, encoded, batch.cells[column], plan.rows, batch)
                 asked.remove(column)
             if not asked and plan.asked:
                 continue
@@ -295,24 +295,26 @@ class Network(nn.Module):
         own, part = None if keys is None else keys[places], encoded[shown]
         return self.recalls[self.stem_of[shown]].like(part.gist[places], self.modalities[column].recalled, own, None if part.kin is None else part.kin[places], self.stems[self.stem_of[shown]].alike)
 
-    def talk(self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor, keys: Mapping[str, torch.Tensor]) -> list[Told]:
+    def talk(self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor, batch: Batch) -> list[Told]:
         """What the assistant says in the conversations of some rows, each word from all before it."""
         place = encoded[column].place[rows]
         rows, place = rows[place >= 0], place[place >= 0]
         if not len(rows):
             return []
-        losses = converse(self.trunk, self.conversation(column, encoded, rows_of(cells, place), rows, keys))
+        losses = converse(self.trunk, self.conversation(column, encoded, rows_of(cells, place), rows, batch.keys, batch.beside))
         return [Told(column, (), losses)]
 
-    def conversation(self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor, keys: Mapping[str, torch.Tensor] | None = None) -> Script:
+    def conversation(self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor, keys: Mapping[str, torch.Tensor] | None = None,
+                     beside: Mapping[tuple[int, int], int] | None = None) -> Script:
         """Collated conversations, and the batch's rows that they are of [n], with the cells that they refer to in their midst, and what rows like these are called.
 
-        ``keys``: of the cells of the batch, which training looks nobody up by himself with.
+        ``keys``: of the cells of the batch, which training looks nobody up by himself with. ``beside``: where rows after these stand, by a row and how many after it; None: they follow one another.
         """
         modality, ids = self.modalities[column], cells["ids"].cpu().numpy()
         lines = [ids[number, :length] for number, length in enumerate(cells["length"].tolist())]
         said = [own[: len(line)].astype(bool) for own, line in zip(cells["said"].cpu().numpy(), lines, strict=True)]
-        columns = self.references(min(ROWS, max((len(part.place) for part in encoded.values()), default=1)) if keys is None else 1)
+        apart = 1 if beside is not None and not beside else min(ROWS, max((len(part.place) for part in encoded.values()), default=1)) if beside is None else ROWS
+        columns, own = self.references(apart), rows.cpu().numpy()
         recalled: list[list[str]] = [[] for _ in lines]
         nearest = np.full((len(lines), 2), np.nan)
         for shown in self.looked_up(column):
@@ -322,7 +324,7 @@ class Network(nn.Module):
             for number, line in enumerate(lines):
                 for i in dict.fromkeys(line[line < 0].tolist()):
                     name, later = columns.get(i, ("", 0))
-                    if name == shown and (cell := cell_of(places, int(rows[number]) + later)) >= 0:
+                    if name == shown and (cell := cell_of(places, int(own[number]), later, beside)) >= 0:
                         about.append((number, i, cell))
             found, near = self.like(column, shown, encoded, torch.tensor([cell for _, _, cell in about], dtype=torch.int64, device=encoded[shown].place.device), None if keys is None else keys[shown])
             for (number, i, _), words, how in zip(about, found, near.numpy(), strict=True):
@@ -330,7 +332,7 @@ class Network(nn.Module):
                 more = modality.language.ids(f" like {', '.join(words)}.\n") if words else []
                 lines[number], said[number] = np.insert(lines[number], at + 1, more), np.insert(said[number], at + 1, [False] * len(more))
                 recalled[number], nearest[number] = words + recalled[number], how  # of what was shown last
-        made = script(self.trunk, lines, said, rows.cpu().numpy(), encoded, columns, modality.tokens_of_cells)
+        made = script(self.trunk, lines, said, own, encoded, columns, modality.tokens_of_cells, beside)
         made.recalled, made.near = recalled, nearest
         return made
 

@@ -51,12 +51,13 @@ class Script:
         return tokens, torch.from_numpy(there).to(device), torch.from_numpy(groups).to(device)
 
 
-def script(trunk: Any, lines: Sequence[np.ndarray], said: Sequence[np.ndarray], rows: np.ndarray, encoded: Mapping[str, Part], columns: Mapping[int, tuple[str, int]], most: int = 0) -> Script:
+def script(trunk: Any, lines: Sequence[np.ndarray], said: Sequence[np.ndarray], rows: np.ndarray, encoded: Mapping[str, Part], columns: Mapping[int, tuple[str, int]], most: int = 0,
+           beside: Mapping[tuple[int, int], int] | None = None) -> Script:
     """Lines of ids, below 0 where a cell stands, with the batch's rows they are of, as one script.
 
     Args:
         said: for each line which ids are to be learned. columns: for each number below 0 the column it stands for, and how many rows after the line's; a cell that its row lacks is left out.
-        most: tokens of a cell that are taken, the first ones; 0: all.
+        most: tokens of a cell that are taken, the first ones; 0: all. beside: where rows after these stand, by a row and how many after it; None: they follow one another.
     """
     used = [column for column in dict.fromkeys(column for column, _ in columns.values()) if column in encoded and encoded[column].tokens.shape[1]]
     whole = np.concatenate(lines) if lines else np.zeros(0, np.int64)
@@ -76,7 +77,7 @@ def script(trunk: Any, lines: Sequence[np.ndarray], said: Sequence[np.ndarray], 
             marks.append(np.where(said[number][first:at], line[first:at], -1))
             first = at + 1
             column, later = columns.get(int(line[at]), ("", 0)) if at < len(line) else ("", 0)
-            if column in starts and (cell := cell_of(places[column], int(rows[number]) + later)) >= 0:
+            if column in starts and (cell := cell_of(places[column], int(rows[number]), later, beside)) >= 0:
                 there = np.flatnonzero(masks[column][cell])[: most or None]
                 pieces.append(starts[column] + cell * masks[column].shape[1] + there)
                 groups.append(np.full(len(there), at))
@@ -127,9 +128,10 @@ def cross_entropy(trunk: Any, hidden: torch.Tensor, wanted: torch.Tensor) -> tor
     return pieces.in_pieces(lambda h, w: F.cross_entropy(trunk.logits(h), w, reduction="none"), hidden, wanted, max(1, pieces.CHUNK // trunk.vocabulary))
 
 
-def cell_of(places: np.ndarray, row: int) -> int:
-    """The cell that a row has of a column; -1 where it has none, or there is no such row."""
-    return int(places[row]) if row < len(places) else -1
+def cell_of(places: np.ndarray, row: int, later: int, beside: Mapping[tuple[int, int], int] | None) -> int:
+    """The cell that a row, or one so many after it, has of a column; -1 where it has none, or there is no such row."""
+    row = row + later if beside is None or not later else beside.get((row, later), -1)
+    return int(places[row]) if 0 <= row < len(places) else -1
 
 
 def stands_for(names: Sequence[str], kinds: Mapping[str, str], referred: Mapping[int, tuple[str, int]]) -> dict[int, tuple[str, int]]:

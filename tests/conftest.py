@@ -229,13 +229,13 @@ def shown_table(rows: int = 80, seed: int = 0) -> pa.Table:
 
 @pytest.fixture(scope="session")
 def talks() -> pa.Table:
-    """Conversations about the colours of pictures."""
-    from sensorium.ask import ask_data
+    """Conversations about the colours of pictures, of one each."""
+    from sensorium.ask import KINDS, SEVERAL, ask_data
     from sensorium.data.schema import infer
     from sensorium.data.table import Table
 
     table = Table.open(shown_table())
-    return ask_data(table, infer(table), each=6)
+    return ask_data(table, infer(table), each=6, kinds={kind: often for kind, often in KINDS.items() if kind not in SEVERAL})
 
 
 @pytest.fixture(scope="session")

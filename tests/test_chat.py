@@ -23,16 +23,15 @@ from conftest import TALKING, drawing, shown_table, tiny_table
 from PIL import Image
 from twins import twin
 
-from sensorium.ask import KINDS, Asker, ask_data
+from sensorium.ask import KINDS, SEVERAL, Asker, ask_data
 from sensorium.backbones._language import _opened
 from sensorium.chat import reply, seen_in, weigh, why, with_rows
-from sensorium.core.errors import BadCell, UserError
+from sensorium.core.errors import UserError
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
 from sensorium.examine import examples
 from sensorium.export import read_adapter, write_adapter
 from sensorium.layers.recall import Recall
-from sensorium.modalities.conversation import messages_of
 from sensorium.model import Model
 from sensorium.trunks.causal_lm import CausalLM
 
@@ -79,8 +78,8 @@ def test_conversations_are_a_function_of_the_seed_and_all_kinds_are_asked() -> N
     one, two, other = (made.column("conversation").to_pylist() for made in (one, two, other))
     assert one == two != other
     asker, rng = Asker(table, schema, "colour"), np.random.default_rng(0)
-    found = Counter(q.kind for row in range(table.rows) for kind in KINDS if (q := asker.question(kind, row, rng)))
-    assert set(found) == set(KINDS)
+    found = {q.kind for row in range(table.rows) for kind in set(KINDS) - set(SEVERAL) if (q := asker.question(kind, row, rng))}
+    assert found == set(KINDS) - set(SEVERAL)
     missing = [q for row in range(table.rows) if (q := asker.question("unknown", row, rng))]
     assert missing and all(q.answer == "I don't know." for q in missing)
 
@@ -150,8 +149,78 @@ def test_a_talk_goes_on_about_one_picture_after_the_other(model: Model) -> None:
             model.chat([{"role": "user", "content": [{"type": "cell", "column": "picture", "row": row}]}], cells={"picture": raw["red"]})
     with pytest.raises(UserError, match="looks at 16 cells"):
         seen_in([{"role": "user", "content": [{"type": "image", "image": raw["red"]}] * 17}], model.network)
-    with pytest.raises(BadCell, match="its own row's"):
-        messages_of([{"role": "user", "content": [{"type": "cell", "column": "picture", "row": 1}]}, {"role": "assistant", "content": "x"}])
+
+
+@pytest.fixture(scope="module")
+def chained() -> pa.Table:
+    """Conversations about several pictures each: one after the other, two to compare, some to count."""
+    table = Table.open(shown_table())
+    return ask_data(table, infer(table), each=12, kinds={"name": 1, "next": 2, "compare": 2, "how_many": 0.5})
+
+
+def test_questions_about_several_rows_are_right(chained: pa.Table) -> None:
+    colours, asked = chained.column("colour").to_pylist(), Counter()
+    for at, messages in enumerate(chained.column("conversation").to_pylist()):
+        shown: list[str] = []
+        new: list[str] = []
+        for question, told in zip(messages[::2], messages[1::2], strict=True) if messages else ():
+            new, before = [colours[at + (part["row"] or 0)] for part in question["content"] if part["type"] == "cell"], new
+            shown, new = shown + new, new or before
+            text, answer = question["content"][-1]["text"], told["content"][0]["text"]
+            if answer in ("The first.", "The second."):
+                asked["compare"] += 1
+                assert new["The second." == answer] in text and new[0] != new[1]
+            elif re.fullmatch(r"\d\.", answer):
+                asked["how many"] += 1
+                assert len(new) >= 3 and sum(colour in text for colour in new) == int(answer[0])
+            elif "first" in text:
+                asked["first"] += 1
+                assert answer == shown[0]
+            elif answer in ("Yes.", "No."):
+                assert (new[0] in text) == (answer == "Yes.")
+            else:
+                asked["next" if len(shown) > 1 else "name"] += 1
+                assert answer == new[0]
+    assert min(asked[kind] for kind in ("compare", "how many", "first", "next", "name")) >= 10
+    last = next(at for at in reversed(range(len(colours))) if chained.column("conversation")[at].is_valid)
+    assert last >= len(colours) - 4  # and every row that is referred to is there
+
+
+def test_numbers_and_groups_are_compared() -> None:
+    table = Table.open(pa.table({"name": [f"thing {n}" for n in range(40)], "size": [float(n) for n in range(40)], "group": [["a", "b"][n % 2] for n in range(40)], "split": ["train"] * 40,
+                                 "note": ["long words that say nothing about it"] * 40}))
+    made = ask_data(table, infer(table), about="name", of=["note"], each=8, kinds={"compare": 1, "how_many": 1})
+    names, found = made.column("name").to_pylist(), Counter()
+    for at, messages in enumerate(made.column("conversation").to_pylist()):
+        if not messages:
+            continue
+        numbers = [int(names[at + (part["row"] or 0)].split()[1]) for part in messages[0]["content"] if part["type"] == "cell"]
+        text, answer = messages[0]["content"][-1]["text"], messages[1]["content"][0]["text"]
+        if "larger size" in text or "size is larger" in text:
+            found["more"] += 1
+            assert answer == ("The first." if numbers[0] > numbers[1] else "The second.")
+        elif "both" in text or "alike" in text:
+            found["same"] += 1
+            assert answer == ("Yes." if numbers[0] % 2 == numbers[1] % 2 else "No.")
+        elif "group" in text:
+            found["group"] += 1
+            assert int(answer[0]) == sum(number % 2 == text.endswith("b?") for number in numbers)
+        assert "split" not in text
+    assert min(found[kind] for kind in ("more", "same", "group")) >= 5
+
+
+@pytest.mark.parametrize("epochs", [1, pytest.param(24, marks=pytest.mark.slow)])
+def test_several_pictures_are_learned_from_and_told_apart(chained: pa.Table, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
+    monkeypatch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
+    settings = [*TALKING, "trunk=causal_lm", f"trunk.path={twin('llama', folder)}", "trunk.tune=full", "trunk.rate=1", "sample.plans=0", "sample.talk=16"]
+    made = Model.fit(chained, out=tmp_path / "run", epochs=epochs, settings=settings, seed=0)
+    talk = made.network.modalities["conversation"]
+    if epochs > 1:
+        found = Model.load(tmp_path / "run").examine(shown_table(200, seed=7), split="test")
+        assert found["next"] > 0.8 and found["exact"] > 0.8 and found["compare"] > 0.6
+    assert talk.again and talk.beside
+    two = [{"role": "user", "content": [{"type": "image", "image": picture("red")}, {"type": "image", "image": picture("blue")}, "Which of the two is blue, the first or the second?"]}]
+    assert made.chat(two).text in ("The first.", "The second.") or epochs == 1
 
 
 def test_pieces_are_heard_as_they_are_said(model: Model) -> None:

@@ -245,6 +245,9 @@ def remembers(decoder: nn.Module) -> str:
 
 
 def as_stands(decoder: nn.Module) -> tuple[Any, ...]:
-    """What changes whenever a decoder's weights do, or which low-rank updates are heard."""
+    """What changes whenever a decoder's weights do, or which low-rank updates are heard.
+
+    By torch's count of changes in place, which its fused optimizers leave as it is: see ``train.optimizer``.
+    """
     weights = tuple((id(p), 0 if p.is_inference() else p._version) for p in decoder.parameters())
     return weights, tuple((part.disable_adapters, part.merged, tuple(part.active_adapters)) for part in decoder.modules() if hasattr(part, "lora_A"))

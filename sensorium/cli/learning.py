@@ -94,7 +94,7 @@ def ask_data(
     about: Annotated[str | None, typer.Option(help="The column that says what a row is. Default: one of names or classes.")] = None,
     of: Annotated[str | None, typer.Option(help="Columns whose cells are shown, joined by commas. Default: pictures, videos, sounds and series, or else all others.")] = None,
     each: Annotated[int, typer.Option(help="Conversations about each row.")] = 4,
-    kinds: Annotated[str | None, typer.Option(help="Kinds of questions and how often each is asked. Default: name:4,choice:2,yes_no:2,absent:1.5,field:1,describe:0.5,unknown:0.25.")] = None,
+    kinds: Annotated[str | None, typer.Option(help="Kinds of questions and how often each is asked. Default: name:4,choice:2,yes_no:2,absent:1.5,field:1,describe:0.5,unknown:0.25,next:1,compare:1,how_many:0.5.")] = None,
     keep: Annotated[str | None, typer.Option(help="Columns that come along and may be asked for, joined by commas. Default: all.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     pairs: Annotated[bool, typer.Option("--pairs", help="Questions, each with a right and a wrong answer, for the command prefer.")] = False,

@@ -24,6 +24,7 @@ class Batch:
         index: for each such column which rows those are, ascending [n].
         keys: for each matched column a hash of each cell's content [n]: equal cells are the same thing.
         things: int64 [rows], equal for rows of one thing, however it looks or sounds in each; None where nothing says so.
+        own: how many of the rows the batch is about, the first ones; those after them are only looked at. beside: where what a conversation refers to stands in it, by its row and how many rows after that it is.
     """
 
     rows: int
@@ -31,28 +32,32 @@ class Batch:
     index: dict[str, torch.Tensor]
     keys: dict[str, torch.Tensor]
     things: torch.Tensor | None = None
+    own: int = -1
+    beside: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.own = self.rows if self.own < 0 else self.own
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
         if torch.device(device).type == "cpu":
             return self
-        return Batch(
-            self.rows,
-            {column: {k: v.to(device, non_blocking=True) for k, v in cells.items()} for column, cells in self.cells.items()},
-            {column: v.to(device, non_blocking=True) for column, v in self.index.items()},
-            {column: v.to(device, non_blocking=True) for column, v in self.keys.items()},
-            None if self.things is None else self.things.to(device, non_blocking=True),
+        return dataclasses.replace(
+            self,
+            cells={column: {k: v.to(device, non_blocking=True) for k, v in cells.items()} for column, cells in self.cells.items()},
+            index={column: v.to(device, non_blocking=True) for column, v in self.index.items()},
+            keys={column: v.to(device, non_blocking=True) for column, v in self.keys.items()},
+            things=None if self.things is None else self.things.to(device, non_blocking=True),
         )
 
     def only(self, columns: Sequence[str]) -> Batch:
         """The same rows with no other columns than these."""
         keep = [column for column in self.cells if column in set(columns)]
-        return Batch(
-            self.rows,
-            {column: self.cells[column] for column in keep},
-            {column: self.index[column] for column in keep},
-            {column: self.keys[column] for column in keep if column in self.keys},
-            self.things,
+        return dataclasses.replace(
+            self,
+            cells={column: self.cells[column] for column in keep},
+            index={column: self.index[column] for column in keep},
+            keys={column: self.keys[column] for column in keep if column in self.keys},
         )
 
 

@@ -1,4 +1,4 @@
-"""Conversations: a cell is a list of messages, whose content is text and references to cells of the same row, whatever these are.
+"""Conversations: a cell is a list of messages, whose content is text and references to cells of the same row, or of one of those after it, whatever these are.
 
 It is read from OpenAI's form (``role``, ``content`` as text or parts), ShareGPT's and LLaVA's (``from``, ``value``, ``<image>``), as lists or JSON. What the
 assistant says is learned, by the language model's own template. No text of a message can become one of its control tokens.
@@ -38,7 +38,7 @@ class Conversation(Modality):
     """Messages between a user and an assistant.
 
     Attributes:
-        referred: columns, or kinds of columns, that training conversations refer to. bare: whether some refer to none; again: whether some show things more than once. sureness: how often short answers are right, once
+        referred: columns, or kinds of columns, that training conversations refer to. bare: whether some refer to none; again: whether some show things more than once; beside: whether some refer to rows after their own. sureness: how often short answers are right, once
             that was asked on conversations held out.
 
     Args:
@@ -60,7 +60,7 @@ class Conversation(Modality):
         self.path, self.length, self.system = language, length, system
         self.recall, self.recalled, self.remembered, self.tokens_of_cells = recall, recalled, remembered, tokens
         self.referred: set[str] = set()
-        self.bare = self.again = False
+        self.bare = self.again = self.beside = False
         self.sureness: Sureness | None = None
 
     @property
@@ -99,6 +99,7 @@ class Conversation(Modality):
         talks = [json.loads(cell.tobytes()) for cell in cells]
         named = [{part["column"] for _, parts in talk for part in parts if isinstance(part, dict)} for talk in talks]
         self.referred, self.bare, self.again = set().union(*named), any(not columns for columns in named), any(len(showing(talk)) > 1 for talk in talks)
+        self.beside = any(isinstance(part, dict) and part.get("row") for talk in talks for _, parts in talk for part in parts)
 
     def prepare(self, read: np.ndarray) -> np.ndarray:
         """Messages to int32 [2k]: ids, where numbers below 0 stand for referred cells (``reference``), then 1 for each that is the assistant's, else 0.
@@ -179,10 +180,10 @@ class Conversation(Modality):
         return np.zeros(1)
 
     def state(self) -> dict[str, Any]:
-        return {"referred": sorted(self.referred), "bare": self.bare, "again": self.again, "sureness": None if self.sureness is None else dataclasses.asdict(self.sureness)}
+        return {"referred": sorted(self.referred), "bare": self.bare, "again": self.again, "beside": self.beside, "sureness": None if self.sureness is None else dataclasses.asdict(self.sureness)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.referred, self.bare, self.again = set(state["referred"]), bool(state["bare"]), bool(state.get("again"))
+        self.referred, self.bare, self.again, self.beside = set(state["referred"]), bool(state["bare"]), bool(state.get("again")), bool(state.get("beside"))
         told = state.get("sureness")
         self.sureness = Sureness(told["level"], *(tuple(told[key]) for key in ("slopes", "middle", "spread"))) if told else None
 
@@ -248,8 +249,6 @@ def messages_of(cell: Any, ended: bool = True) -> list[tuple[str, list[Part]]]:
         if wrong:
             raise BadCell(f"message {number} is by '{role}' after '{before or 'nothing'}': a user and the assistant take turns, the user first, a system message before all")
         parts = list(parts_of(content, number, role != "assistant"))
-        if ended and any(isinstance(part, dict) and "row" in part for part in parts):
-            raise BadCell(f"message {number} refers to a cell of another row; in a table a conversation refers to its own row's")
         result.append((role, parts))
     if not result:
         raise BadCell("it has no messages")

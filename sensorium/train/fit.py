@@ -173,7 +173,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         network=network, objectives=objectives, modalities=modalities,
         store=prepared.ready, rows=prepared.rows["train"], sampler=make_sampler(network, target, given),
         folder=folder / "checkpoints", seed=seed, minutes=minutes, epochs=epochs,
-        things=things if any(o.couples for o in objectives.values()) else None,
+        things=things if any(o.couples for o in objectives.values()) else None, source=prepared.source,
         **settings_of(Loop, given, "train"),
     )
     if resume and any((folder / "checkpoints").glob("step-*")):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sensorium.core.dealt import ROWS
 from sensorium.core.settings import at_least
 from sensorium.data.batch import Batch, collate
 from sensorium.data.order import Order
@@ -32,6 +33,7 @@ class Loop(Course):
 
     Args:
         things: for each row of the store the number of what it is of (``data.same``), int64; None where nothing says so.
+        source: the table's row of each row of the store, ascending; by default the store has all of them.
         batch: rows a step; 0 chooses by memory and table. accumulate: steps whose gradients are added to one update.
         optimizer, lr, decay, beta1, beta2: see ``Optimizer``.
         warmup: steps until the learning rate is at its peak, at most a tenth of the run; fall: it falls as (1 - share of the run)^fall.
@@ -52,6 +54,7 @@ class Loop(Course):
         minutes: float | None,
         epochs: float | None,
         things: np.ndarray | None = None,
+        source: np.ndarray | None = None,
         *,
         batch: int = 128,
         accumulate: int = 1,
@@ -72,7 +75,7 @@ class Loop(Course):
                          beta2=beta2, warmup=warmup, fall=fall, clip=clip, ema=ema, precision=precision,
                          checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
         at_least("train", 0, batch=batch)
-        self.modalities, self.store, self.sampler = modalities, store, sampler
+        self.modalities, self.store, self.sampler, self.source = modalities, store, sampler, source
         self.rows, self.epochs, self.things, self.automatic = rows, epochs, things, batch == 0
         self.arrange(batch or automatic_batch(self, rows))
 
@@ -87,14 +90,49 @@ class Loop(Course):
         """The augmented batch and the plans of a step, from (seed, step) alone."""
         rows, seed = self.order.at(step), (self.seed & MASK, step)
         columns = [c for c in self.sampler.looked_at(seed) if c in self.store.columns]
-        batch = collate(self.modalities, {c: self.store.cells(c, rows) for c in columns}, len(rows))
+        cells = {c: list(self.store.cells(c, rows)) for c in columns}
+        more, beside = self.look_beside(rows, cells)
+        batch = collate(self.modalities, cells, len(rows) + len(more))
+        batch.own, batch.beside = len(rows), beside
         for number, column in enumerate(self.network.columns):
             if column in batch.cells:
                 generator = torch.Generator().manual_seed(mix(self.seed, step, number))
                 batch.cells[column] = self.modalities[column].augment(batch.cells[column], generator)
         if self.things is not None:
-            batch.things = torch.from_numpy(self.things[rows])
+            batch.things = torch.from_numpy(self.things[np.concatenate([rows, more])])
         return batch, self.sampler.draw(len(rows), seed)
+
+    def look_beside(self, rows: np.ndarray, cells: dict[str, list[np.ndarray | None]]) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
+        """Rows of the store, in none of ``rows``, that conversations among their ``cells`` refer to, whose cells are put behind these; and where in the batch each is that is referred to, by the
+        conversation's place and how many rows after it. A conversation that refers to what isn't there or isn't learned from is left out."""
+        place, beside, used = {int(row): at for at, row in enumerate(rows)}, {}, set()
+        known = self.network.references(ROWS) if any(self.modalities[c].beside for c in self.network.talked_columns) else {}
+        for column in [c for c in self.network.talked_columns if c in cells] if known else ():
+            for at, cell in enumerate(cells[column]):
+                later = {known[i] for i in np.unique(cell[cell < 0]).tolist() if known.get(i, ("", 0))[1]} if cell is not None else set()
+                found = {(name, after): self.after(int(rows[at]), after, name) for name, after in later if name in cells}
+                if min(found.values(), default=0) < 0:
+                    cells[column][at] = None
+                    continue
+                for (name, after), row in found.items():
+                    beside[at, after] = place.setdefault(row, len(place))
+                    used.add(name)
+        more = np.array(list(place)[len(rows) :], np.int64)
+        for column in cells if len(more) else ():
+            cells[column] += list(self.store.cells(column, more)) if column in used else [None] * len(more)
+        return more, beside
+
+    def after(self, row: int, count: int, column: str) -> int:
+        """The row of the store that is so many rows of the table after another; -1 where there is none that is learned from and has the column."""
+        wanted = (row if self.source is None else int(self.source[row])) + count
+        found = wanted if self.source is None else int(np.searchsorted(self.source, wanted))
+        if self.source is not None and (found == len(self.source) or self.source[found] != wanted):
+            return -1
+        at = int(np.searchsorted(self.rows, found))
+        if at == len(self.rows) or self.rows[at] != found:
+            return -1
+        cell = self.store.cells(column, [found])[0]
+        return found if cell is not None and len(cell) else -1
 
     def losses(self, batch: Batch, plans: Sequence[Plan]) -> dict[str, torch.Tensor]:
         """Every objective's losses on one batch."""
@@ -109,7 +147,7 @@ class Loop(Course):
         return batch.to(self.device), plans
 
     def size(self, batch: Batch, plans: Sequence[Plan]) -> int:
-        return batch.rows
+        return batch.own
 
     def release(self) -> None:
         self.store.release()

@@ -69,6 +69,7 @@ class Optimizer:
             for group in part.param_groups:
                 group["lr"] = self.peak * share * group.get("rate", 1.0)
             part.step()
+        torch.autograd.graph.increment_version(list(self.parameters.values()))  # fused ones don't, and copies of weights are made again when that changes
 
     def zero(self) -> None:
         """Forget the gradients."""

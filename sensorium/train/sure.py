@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from sensorium.chat import batches, go_on, signs
@@ -23,7 +21,7 @@ def sure(network: Network, prepared: Prepared, precision: str) -> None:
     """Go on with conversations held out where they are about some cell and end with a short answer, and note how often what is said is what stands there."""
     for column in network.talked_columns:
         modality = network.modalities[column]
-        asked = [each for part in (VALIDATION, ALONE) for each in short_ones(prepared, column, part, modality.language)]
+        asked = [each for part in (VALIDATION, ALONE) for each in short_ones(network, prepared, column, part)]
         source = np.array([row for row, _, _ in asked], np.int64)
         if not len(source):
             continue
@@ -36,13 +34,14 @@ def sure(network: Network, prepared: Prepared, precision: str) -> None:
         modality.sureness = Sureness.of(np.array(told), right)
 
 
-def short_ones(prepared: Prepared, column: str, part: str, language: Any) -> list[tuple[int, list[int], str]]:
-    """Conversations of a part that are about some cell and end with a short answer: their rows, their ids up to it, and the answer."""
+def short_ones(network: Network, prepared: Prepared, column: str, part: str) -> list[tuple[int, list[int], str]]:
+    """Conversations of a part that are about some cell of their own row and end with a short answer: their rows, their ids up to it, and the answer."""
+    language, own = network.modalities[column].language, network.references(1)
     rows = spread(np.asarray(prepared.rows.get(part, ()), np.int64), 4 * ASKED)
     found = []
     for row, cell in zip(rows.tolist(), prepared.ready.cells(column, rows) if len(rows) else [], strict=True):
         if len(cell):
             before, said = last_exchange(np.array(cell))
-            if len(said) <= SHORT and any(i < 0 for i in before):
+            if len(said) <= SHORT and any(i < 0 for i in before) and all(i in own for i in before if i < 0):
                 found.append((row, before, language.text(said).strip()))
     return [found[at] for at in spread(np.arange(len(found)), ASKED).tolist()]

@@ -9,6 +9,7 @@ import torch
 from twins import SPEAKERS, twin
 
 from sensorium.backbones._steps import Kept, as_stands, steps_of
+from sensorium.train.optimizer import Optimizer
 from sensorium.trunks.causal_lm import CausalLM, Heard
 
 USUAL = {"llama": True, "qwen3": True, "mistral": True, "gemma2": False}
@@ -145,8 +146,11 @@ def test_who_learns_goes_through_its_modules(folder: Path) -> None:
     assert trunk.steps(tokens) is None
     with torch.no_grad():
         assert trunk.train().steps(tokens) is None and trunk.eval().steps(tokens) is not None
-        before = as_stands(trunk.decoder[0])
-        changed(trunk)
+    for name in ("adamw", "muon", "sgd", "adafactor"):
+        before, optimizer = as_stands(trunk.decoder[0]), Optimizer([trunk], name=name)
+        trunk.logits(trunk.hear(tokens.detach(), there)[0]).sum().backward()
+        optimizer.step(1.0)
+        optimizer.zero()
         assert as_stands(trunk.decoder[0]) != before
 
 
