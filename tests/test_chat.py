@@ -169,7 +169,7 @@ def test_questions_about_several_rows_are_right(chained: pa.Table) -> None:
             text, answer = question["content"][-1]["text"], told["content"][0]["text"]
             if answer in ("The first.", "The second."):
                 asked["compare"] += 1
-                assert new["The second." == answer] in text and new[0] != new[1]
+                assert new[answer == "The second."] in text and new[0] != new[1]
             elif re.fullmatch(r"\d\.", answer):
                 asked["how many"] += 1
                 assert len(new) >= 3 and sum(colour in text for colour in new) == int(answer[0])
