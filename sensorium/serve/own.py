@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from sensorium.core.errors import UserError
 from sensorium.serve.guard import Refused
 from sensorium.serve.metrics import TYPE
 from sensorium.serve.server import Server, shown
@@ -107,6 +109,12 @@ class Search(Strict):
     k: Annotated[int, Field(ge=1, le=1000)] = 20
 
 
+class Query(Strict):
+    """A question about many rows of the table that the server shows."""
+
+    question: Annotated[str, Field(min_length=1, max_length=1000, description="In English, as: Which group has the most? Or one SELECT over rows, which only reads.")]
+
+
 class Vectors(BaseModel):
     """One vector a row, of length 1."""
 
@@ -132,6 +140,14 @@ class Found(BaseModel):
     """Rows, nearest first: ``row``, ``score`` and their plain cells."""
 
     rows: list[dict[str, Any]]
+
+
+class Answered(BaseModel):
+    """What was asked, its answer of at most 1,000 rows, and other queries that might have been meant."""
+
+    sql: str
+    rows: list[dict[str, Any]]
+    others: list[str]
 
 
 class Whys(BaseModel):
@@ -242,6 +258,16 @@ def routes(server: Server) -> APIRouter:
         without = [await cells.row(asked.without, 0, "without")] if asked.without else []
         found = await server.ask("search", [query], without, among=asked.among, k=asked.k, condition=asked.where or None, weights=asked.weights or None)
         return Found(rows=shown(found[0]))
+
+    @router.post("/query", tags=["table"])
+    async def query(asked: Query) -> Answered:
+        """A question about many rows of the table as a query over its plain columns, and its answer."""
+        if server.sheet is None:
+            raise Refused(422, "This server shows no table, so there is nothing to ask about. Start it with --table TABLE.", "table", "question")
+        try:
+            return Answered(**await asyncio.to_thread(server.sheet.answer, asked.question))
+        except UserError as error:
+            raise Refused(422, str(error), "question", "question") from None
 
     return router
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import io
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from sensorium.core.errors import BadCell
 from sensorium.data.cells import plain_cells
 from sensorium.data.media import sniff
+from sensorium.data.schema import infer
 from sensorium.data.table import Table
 from sensorium.search.where import where
 
@@ -39,6 +41,8 @@ class Sheet:
         self.columns = sorted(table.columns, key=lambda c: (c not in columns, not columns.get(c, {}).get("media")))  # what is to be looked at first
         self.plain = [c for c in table.columns if not columns.get(c, {}).get("media") and not holds_bytes(table.schema.field(c).type)]
         self.kept: pa.Table | None = None
+        self.asker: Any = None
+        self.asking = threading.Lock()
 
     def cells(self) -> pa.Table:
         """The plain cells of all rows, read once."""
@@ -86,6 +90,22 @@ class Sheet:
             return b"", ""
         kind = (sniff(cell[:64]) or "").replace("video/webp-animated", "image/webp")
         return cell, kind if kind in SHOWN else "application/octet-stream"
+
+    def answer(self, question: str) -> dict[str, Any]:
+        """What a question about many rows finds, or one SELECT over ``rows``: the query that was asked, its answer, and others that might have been meant.
+
+        Raises:
+            UserError: it isn't clear, can't be answered, or DuckDB isn't installed.
+        """
+        from sensorium.query import Asker
+
+        with self.asking:  # one at a time: each may take a core and 2 GB
+            if self.asker is None:
+                kinds = {name: {"kind": about["kind"]} for name, about in self.known.items() if name in self.table.columns}
+                self.asker = Asker(self.table, infer(self.table, overrides=kinds))
+            found = self.asker.answer(question)
+        columns = [listed(column) for column in found.rows.columns]
+        return {"sql": found.sql, "rows": [dict(zip(found.rows.column_names, cells, strict=True)) for cells in zip(*columns, strict=True)], "others": found.others}
 
     def values(self, column: str) -> list[Any]:
         """All rows' cells of a plain column, cut where long.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import json
 import threading
 import time
 from typing import Any
@@ -174,6 +175,17 @@ def test_rows_of_the_table_are_listed_and_chosen(served: Served, shown: pa.Table
     _, some, _ = served.ask("GET", "/table/rows?where=colour%20%3D%20%22red%22")
     assert {row["cells"]["colour"] for row in some["rows"]} == {"red"} and some["total"] == shown["colour"].to_pylist().count("red")
     assert served.ask("GET", "/table/rows?where=nothing")[0] == 422 and served.ask("GET", "/table/rows?count=1000")[0] == 422
+
+
+def test_questions_about_many_rows_are_answered_with_the_query(served: Served, shown: pa.Table) -> None:
+    colours = [colour for colour in shown["colour"].to_pylist() if colour]
+    said = served.post("/query", question="How many rows are red?")
+    assert list(said["rows"][0].values()) == [colours.count("red")] and "count" in said["sql"].lower()
+    said = served.post("/query", question="SELECT row, day, width FROM rows WHERE day IS NOT NULL AND width IS NOT NULL ORDER BY row LIMIT 2")
+    assert [set(row) for row in said["rows"]] == [{"row", "day", "width"}] * 2 and isinstance(said["rows"][0]["day"], str)
+    for question, why in (("How is the weather?", "isn't clear"), ("DROP TABLE rows", "isn't clear"), ("SELECT * FROM read_csv('/etc/passwd')", "can't be answered"), ("WITH a AS (SELECT 1) DELETE FROM rows", "."), ("", "at least 1"), ("x" * 1001, "at most 1000")):
+        status, told, _ = served.ask("POST", "/query", json.dumps({"question": question}).encode())
+        assert status == 422 and why in told["error"]["message"] and "Traceback" not in told["error"]["message"] and "root:" not in str(told)
 
 
 def test_files_of_cells_are_shown_and_can_run_nothing(served: Served, shown: pa.Table) -> None:
