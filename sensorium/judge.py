@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from sensorium.chat import last_answers
@@ -32,16 +33,17 @@ class Judge:
     """Scores answers; higher is better, and only beside other answers to the same question.
 
     Attributes:
-        weights: what is tuned of the language model. head: [1, width] and its ``level`` [1].
+        weights: what is tuned of the language model. head: [1, width] and its ``level`` [1]. rest: the hash of all else of the network that it was learned in (``rest_of``).
     """
 
     weights: Mapping[str, torch.Tensor]
     head: torch.Tensor
     level: torch.Tensor
+    rest: str = ""
 
     def save(self, path: Path) -> None:
         """Write as safetensors: whole or not at all."""
-        write_tensors(path, {"head": self.head, "level": self.level, **{f"tuned.{name}": value for name, value in self.weights.items()}})
+        write_tensors(path, {"head": self.head, "level": self.level, **{f"tuned.{name}": value for name, value in self.weights.items()}}, {"rest": self.rest})
 
     @classmethod
     def load(cls, path: Path, network: Network) -> Judge:
@@ -54,10 +56,14 @@ class Judge:
             raise UserError(f"There is no judge in '{path.parent}' that could score answers. Teach one: sensorium prefer {path.parent} PAIRS prefer.loss=reward")
         try:
             tensors = load_file(path)
+            with safe_open(path, "pt") as opened:
+                rest = (opened.metadata() or {}).get("rest", "")
             weights = {name.removeprefix("tuned."): value for name, value in tensors.items() if name.startswith("tuned.")}
             if {n: v.shape for n, v in weights.items()} != {n: v.shape for n, v in network.trunk.learned.items()} or tensors["head"].shape != (1, network.trunk.out.in_features):
                 raise UserError(f"'{path}' judges answers of another language model, or of one that is tuned otherwise.")
-            return cls(weights, tensors["head"], tensors["level"])
+            if rest and rest != rest_of(network):
+                raise UserError(f"'{path}' was learned in another model than this one: what both have beside the tuned language model differs. Teach one for this model: sensorium prefer RUN PAIRS prefer.loss=reward")
+            return cls(weights, tensors["head"], tensors["level"], rest)
         except (SafetensorError, OSError, KeyError) as error:
             raise UserError(f"'{path}' can't be read: {error}") from error
 
@@ -74,3 +80,13 @@ class Judge:
                 hidden = heard(network.trunk, made).float()
                 result[some] = (hidden @ self.head.to(hidden).T + self.level.to(hidden)).squeeze(1).cpu().numpy()
         return result
+
+
+def rest_of(network: Network) -> str:
+    """A hash of all of a network but what lessons change: what is tuned of its language model."""
+    found = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        if not name.startswith("trunk.learned."):
+            found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

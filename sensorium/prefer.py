@@ -23,7 +23,7 @@ from sensorium.core.errors import BadCell, UserError
 from sensorium.core.settings import at_least, check
 from sensorium.data.table import Table
 from sensorium.inference import Rows
-from sensorium.judge import Judge
+from sensorium.judge import Judge, rest_of
 from sensorium.layers.precision import Precision, autocast
 from sensorium.layers.preference import Loss, preferred, rewarded
 from sensorium.modalities.conversation import last_said, messages_of
@@ -194,7 +194,7 @@ def prefer(network: Network, table: Table, folder: Path, *, minutes: float | Non
             at = lessons.run(lesson, "Learning to prefer", resume, shown, lambda values: f"loss {values['loss']:.3f}")
             facts = {"seconds": round(at.seconds, 2), "steps": at.step, "stopped": at.stopped, "pairs": len(lesson.learned), "held_out": len(lesson.held), "before": round(before, 4), "after": round(lesson.right(), 4)}
         if lesson.kind == "reward":
-            judge = Judge(lessons.tuned(network), lesson.head.weight.detach().clone(), lesson.head.bias.detach().clone())
+            judge = Judge(lessons.tuned(network), lesson.head.weight.detach().clone(), lesson.head.bias.detach().clone(), rest_of(network))
             for name, value in own.items():
                 network.trunk.learned[name].data.copy_(value)
     if not facts["stopped"]:

@@ -172,17 +172,21 @@ def called(folder: Path) -> str:
 
 
 def located(name: str) -> Path:
-    """The folder of a backbone; of one on the hub that of its files in the hub's cache, fetched where they aren't there.
+    """The folder of a backbone; of ``package:NAME`` that of an installed package, of one on the hub that of its files in the hub's cache, fetched where they aren't there.
 
     Raises:
         UserError: there is none.
     """
+    if name.startswith("package:"):
+        from sensorium.backbones._packages import packaged
+
+        return packaged(name)
     path = Path(name).expanduser()
     if path.is_dir():
         return path
     found = HUB.fullmatch(name)
     if found is None or (not name.startswith("hf:") and (name[0] in ".~" or path.parent.is_dir())):
-        raise UserError(f"There is no backbone '{name}': no such folder. Give a folder with config.json and model.safetensors, or a repository on the hub, OWNER/NAME@REVISION.")
+        raise UserError(f"There is no backbone '{name}': no such folder. Give a folder with config.json and model.safetensors, package:NAME, or a repository on the hub, OWNER/NAME@REVISION.")
     try:
         from huggingface_hub import snapshot_download
     except ModuleNotFoundError as error:

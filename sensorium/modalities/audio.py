@@ -53,7 +53,7 @@ class Audio(Modality):
         gain_db: largest change of loudness in training.
         noise: share of sounds that get background noise in training.
         masks: stretches of time and of frequency blanked in training, of each kind (SpecAugment, arXiv 1904.08779).
-        backbone: a pretrained encoder of sounds whose features stand for the cells: a folder, or OWNER/NAME@REVISION on the hub. It says the rate; such a
+        backbone: a pretrained encoder of sounds whose features stand for the cells: a folder, package:NAME, or OWNER/NAME@REVISION on the hub. It says the rate; such a
             column is seen and not drawn. dropout: share of its features that training leaves out.
         tune: frozen, lora, dora, rslora, bias, last:N or full: what of the backbone is learned further, with the model; but for frozen, cells go through it in every
             step. rank: of low-rank updates. tune_rate: its learning rate, relative to ``train.lr``; 0: as suits ``tune``.

@@ -64,7 +64,7 @@ class Image(Modality):
         reverse: share of pictures that become white on one colour in training, as signs are drawn.
         restyle: how much training changes strength and level of each early feature map of the convolutional stem: what all
             pictures of one hand have in common then says little (Li et al. 2022, arXiv 2202.03958).
-        backbone: a pretrained encoder of pictures whose features stand for the cells: a folder, or OWNER/NAME@REVISION on the hub. It says the size
+        backbone: a pretrained encoder of pictures whose features stand for the cells: a folder, package:NAME, or OWNER/NAME@REVISION on the hub. It says the size
             and how pictures are cut; such a column is seen and not drawn. dropout: share of its features that training leaves out.
         tune: frozen, lora, dora, rslora, bias, last:N or full: what of the backbone is learned further, with the model; but for frozen, cells go through it in every
             step. rank: of low-rank updates. tune_rate: its learning rate, relative to ``train.lr``; 0: as suits ``tune``.

@@ -58,7 +58,7 @@ class Text(Modality):
         spelling: add the letters of each token, as hashed trigrams, to its embedding (arXiv 1607.04606): words that
             are spelled alike begin alike, in capitals or not.
         buckets: rows of the trigram table.
-        backbone: a pretrained encoder of texts, whose features are what is seen of the cells: a folder, or OWNER/NAME@REVISION on the hub. They are still
+        backbone: a pretrained encoder of texts, whose features are what is seen of the cells: a folder, package:NAME, or OWNER/NAME@REVISION on the hub. They are still
             said in words of their own; ``dropout`` is then of features.
         tune: frozen, lora, dora, rslora, bias, last:N or full: what of the backbone is learned further, with the model; but for frozen, cells go through it in every
             step. rank: of low-rank updates. tune_rate: its learning rate, relative to ``train.lr``; 0: as suits ``tune``.

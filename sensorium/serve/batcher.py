@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sensorium.serve.process import Died, Failed, Process
+from sensorium.serve.process import Cut, Died, Failed, Process
 
 log = logging.getLogger("sensorium.serve")
 
@@ -51,7 +51,7 @@ class Broken(Exception):
 
 @dataclasses.dataclass(eq=False)
 class Waiting:
-    """One request: what it asks, until when, where its answer is awaited, since when, who hears what is told before that, and whether a process was asked and something was told."""
+    """One request: what it asks, until when, where its answer is awaited, since when, who hears what is told before that, whether a process was asked and something was told, and, while one answers, by whom and with whom."""
 
     job: dict[str, Any]
     until: float
@@ -60,6 +60,7 @@ class Waiting:
     heard: Callable[[Any], None] | None = None
     taken: bool = False
     told: bool = False
+    asked: tuple[Process, list[Waiting]] | None = None
 
     @property
     def wanted(self) -> bool:
@@ -132,6 +133,8 @@ class Batcher:
             return await one.answer
         finally:
             late.cancel()
+            if one.asked is not None and not any(other.wanted for other in one.asked[1]):
+                one.asked[0].cut()
             queue = self.queues.get(kind)
             if not one.taken and queue is not None and one in queue:  # who is late or has left keeps no place
                 queue.remove(one)
@@ -179,6 +182,8 @@ class Batcher:
 
     async def _together(self, worker: Process, kind: Kind, options: Mapping[str, Any], taken: list[Waiting]) -> None:
         begun = time.monotonic()
+        for one in taken:
+            one.asked = worker, taken
 
         def hear(told: Any) -> None:
             number, piece = told
@@ -192,6 +197,9 @@ class Batcher:
         except asyncio.CancelledError:
             settle(taken, Gone())
             raise
+        except Cut:
+            settle(taken, Gone())
+            return
         except Died:
             log.error("the process %s died", worker.name)
             settle(taken, Gone())
@@ -209,6 +217,9 @@ class Batcher:
             finally:
                 settle(taken, Gone())
             return
+        finally:
+            for one in taken:
+                one.asked = None
         seconds = time.monotonic() - begun
         self.took += 0.1 * (seconds / len(taken) - self.took)
         self.watch(len(taken), sum(len(one.job["rows"]) for one in taken), seconds)

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -45,6 +46,7 @@ class Process:
         self.lock = asyncio.Lock()
         self.child: Any = None
         self.pipe: Any = None
+        self.asked, self.sending = False, threading.Lock()
 
     @property
     def alive(self) -> bool:
@@ -75,11 +77,12 @@ class Process:
         """One message's answer; ``heard`` is told what comes before it.
 
         Raises:
-            Died: the process ended before it had answered, or it took longer than ``seconds`` and was ended.
+            Died: the process ended before it had answered, or it took longer than ``seconds`` and was ended. Cut: it was told to leave off.
         """
         async with self.lock:
             if not self.alive:
                 raise Died(self.name)
+            self.asked = True
             try:
                 kind, said = await self._hear(seconds, pack(message), heard)
             except OSError as error:
@@ -88,6 +91,10 @@ class Process:
             except asyncio.CancelledError:
                 self.stop()  # its answer would be taken for that of the next message
                 raise
+            finally:
+                self.asked = False
+        if kind == "cut":
+            raise Cut
         if kind != "answer":
             raise Failed(said)
         return said
@@ -97,7 +104,8 @@ class Process:
 
         def exchange() -> Any:
             if message is not None:
-                pipe.send_bytes(message)
+                with self.sending:
+                    pipe.send_bytes(message)
             while (said := unpack(pipe.recv_bytes()))[0] == "told":
                 if heard is not None:
                     loop.call_soon_threadsafe(heard, said[1])
@@ -116,6 +124,12 @@ class Process:
             self.stop()
             raise Died(self.name) from error
 
+    def cut(self) -> None:
+        """Let it leave off what it answers, where it says it piece by piece: nobody waits for it any more."""
+        if self.asked and self.pipe is not None:
+            with contextlib.suppress(OSError), self.sending:
+                self.pipe.send_bytes(pack(CUT))
+
     def stop(self) -> None:
         """End it now."""
         pipe, self.pipe = self.pipe, None
@@ -125,6 +139,10 @@ class Process:
             self.child.kill()
             self.child.join(5)
         pipe.close()
+
+
+class Cut(Exception):
+    """The process left off, as it was told."""
 
 
 class Failed(Exception):
@@ -140,6 +158,8 @@ def children(preload: tuple[str, ...]) -> Any:
     return context
 
 
+CUT = ["cut"]
+"""What a process is told that is to leave off."""
 _ours: Any = None
 """In a child: the pipe to who asks."""
 
@@ -148,6 +168,17 @@ def tell(piece: Any) -> None:
     """In a child: something that is heard before the answer; elsewhere nobody hears it."""
     if _ours is not None:
         _ours.send_bytes(pack(["told", piece]))
+
+
+def go_on_or_cut() -> None:
+    """In a child: leave off where nobody waits for the answer any more.
+
+    Raises:
+        Cut: that is so.
+    """
+    if _ours is not None and _ours.poll():
+        _ours.recv_bytes()  # while it answers nothing else is sent
+        raise Cut
 
 
 def _run(pipe: Any, begin: Callable[..., tuple[Any, Answer]], arguments: tuple[Any, ...]) -> None:
@@ -165,8 +196,12 @@ def _run(pipe: Any, begin: Callable[..., tuple[Any, Answer]], arguments: tuple[A
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             message = unpack(pipe.recv_bytes())
+            if message == CUT:  # it came when all was said
+                continue
             try:
                 said = pack(["answer", answer(message)])
+            except Cut:
+                said = pack(["cut", None])
             except MemoryError:
                 os._exit(9)  # what is left of its memory can't be trusted to answer
             except Exception as error:

@@ -15,7 +15,7 @@ import numpy as np
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.parts import name_of
-from sensorium.serve.process import tell
+from sensorium.serve.process import go_on_or_cut, tell
 
 if TYPE_CHECKING:
     from sensorium.inference import Rows
@@ -168,6 +168,7 @@ class Desk:
         rows, drawn = self.rows(jobs), torch.Generator().manual_seed(secrets.randbelow(2**31) if seed is None else seed)
 
         def heard(number: int, text: str) -> None:
+            go_on_or_cut()
             if jobs[number].get("told") and not sure:  # what must be sure is told when all of it is said
                 tell([jobs[number]["number"], text])
 

@@ -42,7 +42,7 @@ class CausalLM(Held, Trunk):
     """Early fusion in a language model. Words see those before them; a picture's, a sound's or a series' tokens see one another.
 
     Args:
-        path: a folder, a GGUF file, or OWNER/NAME@REVISION on the hub.
+        path: a folder, a GGUF file, package:NAME, or OWNER/NAME@REVISION on the hub.
         tune: frozen, lora, dora, rslora, bias, last:N (layers), full, or prompt:N (so many learned tokens before all that it hears, 16 where no number is said).
         rank, alpha: of LoRA (Hu et al. 2021, arXiv 2106.09685); alpha 0: twice the rank. dora: split each update in direction and size (arXiv 2402.09353).
             rslora: scale by the root of the rank (arXiv 2312.03732). targets: which linear layers, as ``q_proj,v_proj``; empty: all but the head.
@@ -59,7 +59,7 @@ class CausalLM(Held, Trunk):
                  targets: str = "", rate: float = 0.0, both: bool = True, always: bool = False, checkpointing: bool = False) -> None:
         super().__init__()
         if not path:
-            raise UserError("trunk=causal_lm needs a language model: trunk.path=FOLDER, a GGUF file, or OWNER/NAME@REVISION on the hub.")
+            raise UserError("trunk=causal_lm needs a language model: trunk.path=FOLDER, a GGUF file, package:NAME, or OWNER/NAME@REVISION on the hub.")
         how = Tuning(tune, rank, alpha, dora, rslora, targets, rate)
         self.language: Language = open_language(path)
         model = self.language.model()

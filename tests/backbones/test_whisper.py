@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers as hf
 
-from sensorium.backbones import open_backbone
+from sensorium.backbones import _packages, located, open_backbone
 from sensorium.backbones._whisper import from_ct2
 from sensorium.core.errors import UserError
 
@@ -89,3 +89,19 @@ def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=why):
             from_ct2(path, tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
+
+
+def test_halves_of_a_model_in_two_packages_become_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    whole = written(tmp_path / "model.bin", arrays(small())).read_bytes()
+    for number, (package, half) in enumerate(zip(_packages.SOUNDS, (whole[:5000], whole[5000:]), strict=True), 1):
+        (tmp_path / package / "data").mkdir(parents=True)
+        (tmp_path / package / "__init__.py").touch()
+        (tmp_path / package / "data" / f"model.bin.part{number}").write_bytes(half)
+    monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(tmp_path)
+    path = located("package:whisper-base")
+    assert sorted(file.name for file in path.iterdir()) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+    assert open_backbone("package:whisper-base", "audio").width == 128 and located("package:whisper-base") == path
+    (tmp_path / _packages.SOUNDS[1] / "data" / "model.bin.part2").unlink()
+    with pytest.raises(UserError, match="holds no half of a model"):
+        located("package:whisper-base")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from sensorium.serve.batcher import Batcher, Broken, Full, Gone, Late
-from sensorium.serve.process import Died, Failed
+from sensorium.serve.process import Cut, Died, Failed
 
 
 class Fake:
@@ -20,6 +21,7 @@ class Fake:
 
     def __init__(self, seconds: float = 0.02) -> None:
         self.seconds, self.heard, self.starts, self.alive, self.fatal = seconds, [], 1, True, False
+        self.cuts, self.off = 0, asyncio.Event()
 
     async def start(self) -> None:
         self.starts += 1
@@ -29,13 +31,21 @@ class Fake:
         self.heard.append((message["verb"], [job["rows"] for job in message["jobs"]]))
         for number, job in enumerate(message["jobs"]):
             heard([number, f"{job['rows']}"])
-        await asyncio.sleep(self.seconds)
+        self.off.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.seconds):
+                await self.off.wait()
+            raise Cut
         if self.fatal:
             self.alive = False
             raise Died("fake")
         if any("spoilt" in job["rows"] for job in message["jobs"]):
             raise Failed("ValueError")
         return [{"said": list(job["rows"])} for job in message["jobs"]]
+
+    def cut(self) -> None:
+        self.cuts += 1
+        self.off.set()
 
     def stop(self) -> None:
         self.alive = False
@@ -124,6 +134,27 @@ def test_who_has_left_keeps_no_place() -> None:
         assert await batcher.ask("embed", {}, {"rows": ["next"]}, 5) == {"said": ["next"]} and await first == {"said": ["first"]}
 
     run(test, waiting=4)
+
+
+def test_what_nobody_waits_for_any_more_is_left_off() -> None:
+    async def test(batcher: Batcher, fake: Fake) -> None:
+        fake.seconds = 5.0
+        asked = [asyncio.create_task(batcher.ask("talk", {}, {"rows": [n]}, 30)) for n in range(3)]
+        while not fake.heard:
+            await asyncio.sleep(0.01)
+        for one in asked[:2]:
+            one.cancel()
+        await asyncio.sleep(0.05)
+        assert fake.cuts == 0  # one still waits
+        begun = time.monotonic()
+        asked[2].cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        fake.seconds = 0.02
+        assert await batcher.ask("talk", {}, {"rows": [7]}, 30) == {"said": [7]} and fake.cuts == 1 and time.monotonic() - begun < 3
+        await batcher.ask("talk", {}, {"rows": [8]}, 30)
+        assert fake.cuts == 1 and [rows for _, rows in fake.heard] == [[[0], [1], [2]], [[7]], [[8]]]
+
+    run(test)
 
 
 def test_one_that_breaks_the_model_breaks_no_other() -> None:

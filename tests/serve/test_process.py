@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sensorium.core.errors import UserError
-from sensorium.serve.process import Died, Failed, Process, tell
+from sensorium.serve.process import Cut, Died, Failed, Process, go_on_or_cut, tell
 from sensorium.serve.uploads import limit
 from sensorium.serve.wire import pack, unpack
 
@@ -33,6 +33,11 @@ def begin(number: int) -> tuple[Any, Any]:
             case "count":
                 for n in range(message["to"]):
                     tell([n, "ä" * n])
+            case "talk":
+                for n in range(1000):
+                    go_on_or_cut()
+                    tell(n)
+                    time.sleep(0.01)
             case "eat":
                 limit(1 << 28)
                 return np.ones(1 << 29, np.uint8).sum()
@@ -67,6 +72,35 @@ def test_it_answers_dies_and_is_started_again() -> None:
         finally:
             child.stop()
         assert not child.alive
+
+    asyncio.run(test())
+
+
+def test_it_leaves_off_what_nobody_waits_for_and_answers_the_next() -> None:
+    async def test() -> None:
+        child = Process("child", begin, (3,))
+        try:
+            await child.start()
+            for _ in range(3):
+                told: list[int] = []
+                asking, begun = asyncio.create_task(child.ask({"do": "talk"}, 60, told.append)), time.monotonic()
+                while len(told) < 3:
+                    await asyncio.sleep(0.01)
+                child.cut()
+                with pytest.raises(Cut):
+                    await asking
+                assert time.monotonic() - begun < 8 and len(told) < 900
+                child.cut()  # nothing is asked: nobody hears it
+                assert (await child.ask({"do": ""}, 10))["number"] == 3
+            asking = asyncio.create_task(child.ask({"do": "count", "to": 2000}, 60))
+            await asyncio.sleep(0)
+            while not child.asked:
+                await asyncio.sleep(0)
+            child.cut()  # who doesn't look goes on, and what comes too late changes nothing
+            assert (await asking)["number"] == 3 and (await child.ask({"do": "count", "to": 3}, 10))["number"] == 3
+            assert child.starts == 1
+        finally:
+            child.stop()
 
     asyncio.run(test())
 
