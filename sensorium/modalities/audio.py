@@ -281,7 +281,7 @@ class Audio(Modality):
         """Of each band the mean, deviation, 10, 50 and 90 % quantiles and mean change; then the duration in seconds."""
         if read is None:
             return np.full(6 * self.mels + 1, np.nan, np.float32)
-        mel = (read if self.encoder is None else self.bands(torch.from_numpy(read))).astype(np.float32)
+        mel = (read if self.encoder is None else self.bands(torch.from_numpy(np.array(read)))).astype(np.float32)
         change = np.abs(np.diff(mel, axis=0)).mean(0) if len(mel) > 1 else np.zeros(self.mels, np.float32)
         parts = [mel.mean(0), mel.std(0), *np.quantile(mel, (0.1, 0.5, 0.9), axis=0), change]
         return np.concatenate([*parts, [len(mel) * self.hop / self.rate]]).astype(np.float32)

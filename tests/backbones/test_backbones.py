@@ -22,6 +22,7 @@ from sensorium import backbones
 from sensorium.backbones import MOMENTS, _packages, features, located, open_backbone
 from sensorium.backbones._kept import Kept
 from sensorium.core.errors import UserError
+from sensorium.modalities.audio import Audio
 from sensorium.modalities.image import Image as PictureModality
 
 CASES = [(name, kind) for name, (kinds, _) in TWINS.items() for kind in kinds]
@@ -130,6 +131,12 @@ def test_whisper_hears_a_sound_and_at_least_a_second_of_silence(seconds: float, 
     said = said[: round(50 * min(seconds, 30))]
     found = backbone.encode([wave])[0]
     assert np.allclose(found[0], said.mean(0).numpy(), atol=1e-4) and len(found) == 1 + min(MOMENTS, len(said))
+
+
+def test_plain_features_come_from_samples_that_are_mapped(folder: Path) -> None:
+    wave = cells("audio")[0]
+    wave.flags.writeable = False
+    assert np.isfinite(Audio(backbone=str(twin("wav2vec2", folder))).features(wave)).all()
 
 
 def test_what_was_encoded_is_found_again_by_content_and_backbone(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
