@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-MOST = 1 << 29
+MOST = 400_000_000
 """Weights of a decoder that are copied; of larger ones the copy costs too much memory."""
 ROOM = 64
 """Tokens that a memory is made longer by."""

@@ -105,7 +105,7 @@ class Loop(Course):
     def look_beside(self, rows: np.ndarray, cells: dict[str, list[np.ndarray | None]]) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
         """Rows of the store, in none of ``rows``, that conversations among their ``cells`` refer to, whose cells are put behind these; and where in the batch each is that is referred to, by the
         conversation's place and how many rows after it. A conversation that refers to what isn't there or isn't learned from is left out."""
-        place, beside, used = {int(row): at for at, row in enumerate(rows)}, {}, set()
+        place, beside, used, more = {int(row): at for at, row in enumerate(rows)}, {}, set(), []
         known = self.network.references(ROWS) if any(self.modalities[c].beside for c in self.network.talked_columns) else {}
         for column in [c for c in self.network.talked_columns if c in cells] if known else ():
             for at, cell in enumerate(cells[column]):
@@ -115,12 +115,14 @@ class Loop(Course):
                     cells[column][at] = None
                     continue
                 for (name, after), row in found.items():
-                    beside[at, after] = place.setdefault(row, len(place))
+                    if row not in place:
+                        place[row] = len(rows) + len(more)
+                        more.append(row)
+                    beside[at, after] = place[row]
                     used.add(name)
-        more = np.array(list(place)[len(rows) :], np.int64)
-        for column in cells if len(more) else ():
+        for column in cells if more else ():
             cells[column] += list(self.store.cells(column, more)) if column in used else [None] * len(more)
-        return more, beside
+        return np.array(more, np.int64), beside
 
     def after(self, row: int, count: int, column: str) -> int:
         """The row of the store that is so many rows of the table after another; -1 where there is none that is learned from and has the column."""

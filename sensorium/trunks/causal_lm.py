@@ -86,6 +86,10 @@ class CausalLM(Held, Trunk):
         self.loud = nn.Parameter(loud.clone())  # a token from elsewhere is as loud as a word
         self.names = {column: self.language.ids(f"\n{column}:") for column in columns}
 
+    def _apply(self, fn: Any, recurse: bool = True) -> CausalLM:
+        self.quick.clear()
+        return super()._apply(fn, recurse)
+
     def facts(self) -> dict[str, Any]:
         """What of it is learned, in numbers."""
         return {"language_model": self.language.name, "tune": self.tune, **self.share()}

@@ -44,6 +44,12 @@ def test_what_is_in_the_batch_is_found_there_and_the_rest_is_put_behind() -> Non
     assert [cell[0] for cell in cells["photo"]] == [4, 0, 6, 1] and cells["talk"][2:] == [None, None]
 
 
+def test_a_row_that_is_twice_in_a_batch_is_no_matter() -> None:
+    loop = loop_of({0: talk(0, 1), 4: talk(0, 2)}, list(range(10)), list(range(10)))
+    more, beside, cells = looked(loop, [4, 0, 4])
+    assert more == [6, 1] and beside == {(0, 2): 3, (1, 1): 4, (2, 2): 3} and len(cells["photo"]) == 5
+
+
 def test_a_conversation_about_a_row_that_is_held_out_or_lacks_the_cell_is_left_out() -> None:
     loop = loop_of({0: talk(0, 1), 2: talk(1), 4: talk(0, 1), 6: talk(0, 3)}, [0, 1, 2, 4, 6, 9], [0, 1, 2, 4, 5, 6, 8])
     more, beside, cells = looked(loop, [0, 2, 4, 6])
