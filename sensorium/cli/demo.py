@@ -100,7 +100,7 @@ TALK = (
     "column.group.kind=out", "column.conversation.recall=name", "column.conversation.recalled=10", "column.conversation.tokens=2",
 )
 """Of the demo that talks. Each step matches 128 pictures and names, and goes through 12 conversations; what is like a picture is told beside it."""
-EACH, ASKED = 8, "name:4,choice:2.5,yes_no:2,absent:1.5,field:0.3,unknown:0.1,next:1.5,compare:0.7,how_many:0.3"
+EACH, ASKED = 8, "name:4,choice:2.5,yes_no:2,absent:1.5,field:0.3,unknown:0.1"
 """Conversations of a row, and of what kinds."""
 
 
@@ -129,7 +129,7 @@ def run_chat_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] 
     for words in SPLITS.values():
         grid.add_column(words)
     for key, words in MARKS.items():
-        grid.add_row(words, *(f"{results[split][key]:.2f}" if key in results[split] else "" for split in SPLITS))
+        grid.add_row(words, *(f"{results[split][key]:.2f}" for split in SPLITS))
     out_of = console()
     out_of.print(grid)
     part = keep_split(table, "test_new_style", "split")
@@ -140,8 +140,7 @@ def run_chat_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] 
     note(f"  sensorium serve {out}                      then any program that knows OpenAI's API")
 
 
-MARKS = {"exact": "What is this? (the exact name, of 1,595)", "choice": "Which of these four is it?", "yes_no": "Is this …? (mean over yes and no)", "absent": "Is there … in it? (it isn't)",
-         "next": "And this? (another one, after the first was named; exact)", "compare": "Which of the two is …?"}
+MARKS = {"exact": "What is this? (the exact name, of 1,595)", "choice": "Which of these four is it?", "yes_no": "Is this …? (mean over yes and no)", "absent": "Is there … in it? (it isn't)"}
 
 
 def measure(model: Any, table: Any, split: str) -> dict[str, float]:

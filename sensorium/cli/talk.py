@@ -239,8 +239,9 @@ def write_conversations(source: str, out: Path, about: str | None, of: Sequence[
     if pairs:
         note(f"{out}: {made.num_rows:,} pairs of a right and a wrong answer about the training rows of '{table.name}'")
         return
-    rows = sum(len(messages) for messages in made.column("conversation").to_pylist()) // 2
-    note(f"{out}: {made.num_rows:,} conversations with {rows:,} answers about the training rows of '{table.name}'")
+    talks = [messages for messages in made.column("conversation").to_pylist() if messages]  # the last rows may only be there to be looked at
+    answers = sum(map(len, talks)) // 2
+    note(f"{out}: {len(talks):,} conversations with {answers:,} answers about the training rows of '{table.name}'")
 
 
 def chances(given: str | None) -> dict[str, float] | None:
