@@ -90,9 +90,8 @@ def test_many_talk_at_once_and_each_hears_his_own(client: openai.OpenAI) -> None
 
 def test_who_leaves_a_stream_frees_the_model(client: openai.OpenAI, served: Served) -> None:
     for _ in range(3):
-        for chunk in client.chat.completions.create(model=NAME, messages=shown("green", "Describe this."), stream=True, temperature=2.0, max_tokens=200):  # type: ignore[arg-type]
-            if chunk.choices and chunk.choices[0].delta.content:
-                break
+        with client.chat.completions.create(model=NAME, messages=shown("green", "Describe this."), stream=True, temperature=2.0, max_tokens=200) as stream:  # type: ignore[arg-type]
+            next(chunk for chunk in stream if chunk.choices and chunk.choices[0].delta.content)
         assert client.chat.completions.create(model=NAME, messages=shown("red", "What is this?")).choices[0].message.content == "red"  # type: ignore[arg-type]
     assert b"died" not in served.log.read_bytes() and b"failed" not in served.log.read_bytes()
 
