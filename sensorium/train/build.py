@@ -122,9 +122,8 @@ def make_modalities(columns: Schema, settings: Mapping[str, Any]) -> dict[str, M
         try:
             result[name] = build(part, rest, f"column.{name}")
         except UserError as error:
-            if rest.get("backbone"):
-                raise UserError(f"column.{name}.backbone: {error}") from error
-            raise
+            words = str(error).replace("column.NAME", f"column.{name}")
+            raise UserError(f"column.{name}.backbone: {words}" if rest.get("backbone") and not words.startswith("column.") else words) from error
     return result
 
 

@@ -146,13 +146,13 @@ def test_why_it_answered_so_is_told_of_their_parts(model: Model) -> None:
 
 
 @pytest.mark.parametrize(("settings", "words"), [
-    (["column.picture.tune=half"], "column.NAME.tune=half isn't known. Possible: frozen, lora"), (["column.picture.tune=last"], "last:N"), (["column.picture.tune=last:0"], "last:N"),
+    (["column.picture.tune=half"], "column.picture.tune=half isn't known. Possible: frozen, lora"), (["column.picture.tune=last"], "last:N"), (["column.picture.tune=last:0"], "last:N"),
 ])
 def test_ways_that_there_are_not_are_refused(settings: list[str], words: str, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words):
         Model.fit(tiny_table(20), out=tmp_path / "run", epochs=1, settings=[*TINY, f"column.picture.backbone={twin('timm-cnn', folder)}", *settings])
     assert not (tmp_path / "run" / "model.json").exists()
-    with pytest.raises(UserError, match="none is named: column.NAME.backbone=FOLDER"):
+    with pytest.raises(UserError, match="none is named: column.picture.backbone=FOLDER"):
         Model.fit(tiny_table(20), out=tmp_path / "run", epochs=1, settings=[*TINY, "column.picture.tune=lora"])
 
 
