@@ -313,8 +313,7 @@ class Network(nn.Module):
         modality, ids = self.modalities[column], cells["ids"].cpu().numpy()
         lines = [ids[number, :length] for number, length in enumerate(cells["length"].tolist())]
         said = [own[: len(line)].astype(bool) for own, line in zip(cells["said"].cpu().numpy(), lines, strict=True)]
-        apart = 1 if beside is not None and not beside else min(ROWS, max((len(part.place) for part in encoded.values()), default=1)) if beside is None else ROWS
-        columns, own = self.references(apart), rows.cpu().numpy()
+        columns, own = self.references(ROWS), rows.cpu().numpy()
         recalled: list[list[str]] = [[] for _ in lines]
         nearest = np.full((len(lines), 2), np.nan)
         for shown in self.looked_up(column):

@@ -161,6 +161,11 @@ def _opened(folder: Path, kind: Kind, name: str) -> Backbone:
         raise UserError(f"The backbone '{name}' can't be opened as an encoder of {kind} by {library}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}") from error
 
 
+def converted(folder: Path) -> bool:
+    """Whether a model that was written from another layout lies there whole: the configuration is written last."""
+    return (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
+
+
 def called(folder: Path) -> str:
     """What a backbone is called where it comes from: OWNER/NAME@REVISION of one from the hub, else its folder's name."""
     if (folder / ORIGIN).is_file():

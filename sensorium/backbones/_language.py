@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from sensorium.backbones import called, checked, located
+from sensorium.backbones import called, checked, converted, located
 from sensorium.core.errors import UserError
 from sensorium.core.files import digest
 
@@ -147,7 +147,7 @@ def as_safetensors(gguf: Path, out: Path) -> Path:
 
     from sensorium.core.files import whole
 
-    if (out / "config.json").is_file() and (out / "model.safetensors").is_file():
+    if converted(out):
         return out
     language = open_language(str(gguf))
     model = language.model()

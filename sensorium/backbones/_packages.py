@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from sensorium.backbones import converted
 from sensorium.backbones._kept import folder
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
@@ -96,7 +97,7 @@ def whisper_base() -> Path:
         if len(parts) != 1:
             raise UserError(f"'{found(package)}' holds no half of a model. Install the package {package} again.")
         halves += parts
-    if (out / "model.safetensors").is_file() and (out / "config.json").is_file():
+    if converted(out):
         return out
     out.mkdir(parents=True, exist_ok=True)
     with whole(out / "model.bin") as part, part.open("wb") as file:
@@ -110,7 +111,7 @@ def whisper_base() -> Path:
 
 def lite0(models: Path, out: Path) -> Path:
     """EfficientNet-Lite0 as timm has it, in a folder; written once."""
-    if (out / "config.json").is_file() and (out / "model.safetensors").is_file():
+    if converted(out):
         return out
     import timm
     from safetensors.torch import save_file

@@ -28,7 +28,8 @@ TURNS = ("default", "linear", "llama3", "yarn")
 
 @dataclasses.dataclass
 class Kept:
-    """Keys and values of all layers, each [n, heads, room, d]; ``used``: how many tokens are there; ``full``: none of them is padding. ``steps``: who goes on from here."""
+    """Keys and values of all layers, each [n, heads, room, d]; ``used``: how many tokens are there; ``full``: none of them is padding; ``newest``: how many are written into this memory, by whoever
+    goes on in it. ``steps``: who goes on from here."""
 
     steps: Steps
     keys: list[torch.Tensor]
@@ -96,7 +97,7 @@ class Steps:
         self.norm, self.rotary = weight_of(decoder.norm), decoder.rotary_emb
         norms = first.input_layernorm, getattr(first.self_attn, "q_norm", first.input_layernorm)
         self.least, self.least_of_heads = (torch.tensor((eps_of(norm) * norm.weight.shape[0]) ** 0.5) for norm in norms)
-        self.said = made([plain(head)], None, dtype, few=True)
+        self.said = made([plain(head)], None, dtype)
         self.turns = torch.zeros(0, self.d // 2, dtype=torch.complex64)
 
     def layer(self, layer: nn.Module) -> Layer:
@@ -162,7 +163,7 @@ class Steps:
         return self.turns
 
 
-def made(parts: list[tuple[torch.Tensor, torch.Tensor | None]], norm: torch.Tensor | None, dtype: torch.dtype, few: bool = False) -> Weights:
+def made(parts: list[tuple[torch.Tensor, torch.Tensor | None]], norm: torch.Tensor | None, dtype: torch.dtype) -> Weights:
     """Several layers that read the same as one product; ``norm``: what they read is multiplied with before.
 
     In float a matrix that is wider than what it reads comes faster from memory when turned (1.5 to 2 times for one or two tokens).

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sensorium.backbones import converted
 from sensorium.core.errors import UserError
 from sensorium.core.files import whole
 
@@ -103,7 +104,7 @@ def from_ct2(given: Path, out: Path) -> Path:
     Raises:
         UserError: it is no such file, or its weights are quantised.
     """
-    if (out / "config.json").is_file() and (out / "model.safetensors").is_file():
+    if converted(out):
         return out
     import transformers
     from safetensors.numpy import save_file
