@@ -241,6 +241,8 @@ def ask_data(table: Table, columns: Schema, *, about: str | None = None, of: Seq
     for row, conversation in made(asker, rows, each, chances, seed):
         picked.append(row)
         said.append(conversation)
+    if picked and not any(said):
+        raise UserError(f"Of kinds {', '.join(chances)} nothing can be asked about the training rows of '{table.name}': there are too few of them, or they lack what it takes. Possible: {', '.join(KINDS)}.")
     return taken(table, asker, picked, kept).append_column("conversation", pa.array(said, MESSAGES))
 
 

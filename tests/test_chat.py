@@ -91,6 +91,12 @@ def test_what_cannot_be_asked_is_said(how: dict[str, Any], why_not: str) -> None
         ask_data(table, infer(table), **how)
 
 
+def test_a_table_of_too_few_rows_to_compare_is_told() -> None:
+    table = Table.open(pa.table({"name": ["a", "b"], "note": ["some words about it"] * 2, "split": ["train", "test"]}))
+    with pytest.raises(UserError, match="Of kinds compare nothing can be asked"):
+        ask_data(table, infer(table), about="name", of=["note"], kinds={"compare": 1})
+
+
 # --- a model that talks ------------------------------------------------------------------------------------------------------
 
 
