@@ -264,6 +264,8 @@ def begun(table: Table, columns: Schema, about: str | None, of: Sequence[str], e
     for column in keep or ():
         if column not in table.columns:
             raise unknown("column to keep:", column, table.columns)
+    if not table.rows:
+        raise UserError(f"'{table.name}' has no rows to ask about.")
     asker, splits = Asker(table, columns, about, of, keep), split_rows(table, columns, by=by, seed=seed, carved=0.0)
     kept = list(dict.fromkeys([*(keep if keep is not None else table.columns), *asker.of]))
     return asker, splits.rows("train"), chances, kept

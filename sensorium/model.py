@@ -439,10 +439,9 @@ class Model:
         Raises:
             UserError: DuckDB isn't installed, the question speaks of nothing that the table has, or the query can't be answered.
         """
-        from sensorium.query import query
+        from sensorium.query import Asker
 
-        opened = open_table(table)
-        return query(opened, infer(opened, overrides={name: {"kind": column.kind} for name, column in self.schema.columns.items() if name in opened.columns}), question)
+        return Asker.knowing(open_table(table), {name: column.kind for name, column in self.schema.columns.items()}).answer(question)
 
     def looked_up(self, rows: Rows, given: Sequence[Any], index: Index, count: int) -> list[dict[str, Any]]:
         """Rows of an index that are like the row that a conversation is about, or, where it is about none, like its last question; none where neither can be searched by."""

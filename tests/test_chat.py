@@ -91,7 +91,10 @@ def test_what_cannot_be_asked_is_said(how: dict[str, Any], why_not: str) -> None
         ask_data(table, infer(table), **how)
 
 
-def test_a_table_of_too_few_rows_to_compare_is_told() -> None:
+def test_a_table_of_no_rows_or_of_too_few_to_compare_is_told() -> None:
+    empty = Table.open(shown_table().slice(0, 0))
+    with pytest.raises(UserError, match="has no rows to ask about"):
+        ask_data(empty, infer(empty))
     table = Table.open(pa.table({"name": ["a", "b"], "note": ["some words about it"] * 2, "split": ["train", "test"]}))
     with pytest.raises(UserError, match="Of kinds compare nothing can be asked"):
         ask_data(table, infer(table), about="name", of=["note"], kinds={"compare": 1})

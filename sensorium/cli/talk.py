@@ -137,10 +137,9 @@ class Talk:
         if self.table is None:
             raise UserError("There is no table to ask about. Give one with --table.")
         if self.asker is None:
-            from sensorium.data.schema import infer
             from sensorium.query import Asker
 
-            self.asker = Asker(self.table, infer(self.table))
+            self.asker = Asker.knowing(self.table, {})
         return self.asker
 
     def ask(self, text: str) -> None:

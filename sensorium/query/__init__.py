@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,7 +12,7 @@ import pyarrow.types as pt
 
 from sensorium.ask import named, short
 from sensorium.core.errors import UserError
-from sensorium.data.schema import Schema
+from sensorium.data.schema import Schema, infer
 from sensorium.data.table import Table
 from sensorium.query.meant import Columns, Question, likely
 from sensorium.query.sql import plain, run
@@ -53,6 +54,11 @@ class Asker:
     def __init__(self, table: Table, schema: Schema) -> None:
         self.name, self.rows = table.name, plain(table)
         self.columns = columns_of(self.rows, schema)
+
+    @classmethod
+    def knowing(cls, table: Table, kinds: Mapping[str, str]) -> Asker:
+        """Of a table of whose columns some kinds are known already, as a model knows them."""
+        return cls(table, infer(table, overrides={name: {"kind": kind} for name, kind in kinds.items() if name in table.columns}))
 
     def answer(self, question: str) -> Found:
         """See ``query``."""

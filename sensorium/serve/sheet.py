@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from sensorium.core.errors import BadCell
 from sensorium.data.cells import plain_cells
 from sensorium.data.media import sniff
-from sensorium.data.schema import infer
 from sensorium.data.table import Table
 from sensorium.search.where import where
 
@@ -101,8 +100,7 @@ class Sheet:
 
         with self.asking:  # one at a time: each may take a core and 2 GB
             if self.asker is None:
-                kinds = {name: {"kind": about["kind"]} for name, about in self.known.items() if name in self.table.columns}
-                self.asker = Asker(self.table, infer(self.table, overrides=kinds))
+                self.asker = Asker.knowing(self.table, {name: about["kind"] for name, about in self.known.items()})
             found = self.asker.answer(question)
         columns = [listed(column) for column in found.rows.columns]
         return {"sql": found.sql, "rows": [dict(zip(found.rows.column_names, cells, strict=True)) for cells in zip(*columns, strict=True)], "others": found.others}
