@@ -104,7 +104,8 @@ def attention(witness: Witness, place: int, column: str, seen: Sequence[str], pa
     start = sum(lengths[: list(shown).index(column)])
     overview = network.lead(network.overview(encoded, seen, first), encoded, seen, first, witness.column, witness.way)
     asked = network.ask(witness.column, target, overview, witness.way)
-    looked = rollout(network, shown, asked, network.generator(witness.column, witness.way).causal)
+    generator = network.generator(witness.column, witness.way)
+    looked = rollout(network, shown, asked, generator.causal, generator.draws)
     keep = torch.cat([torch.ones(1, len(parts)), 1 - torch.eye(len(parts))]).to(rows.device)
     cells = modality.faded(rows.cells[column][row], without(modality, parts), keep)
     part = network.encode(column, Batch(len(keep), {column: cells}, {column: torch.arange(len(keep), device=rows.device)}, {}))
@@ -117,7 +118,7 @@ WAYS = {"occlusion": occlusion, "gradients": gradients, "attention": attention}
 """How the inside of a cell is looked at."""
 
 
-def rollout(network: Network, seen: dict[str, tuple[torch.Tensor, torch.Tensor]], asked: torch.Tensor, causal: bool) -> torch.Tensor:
+def rollout(network: Network, seen: dict[str, tuple[torch.Tensor, torch.Tensor]], asked: torch.Tensor, causal: bool, drawn: bool) -> torch.Tensor:
     """Of what each asked token [1, k, width] of one row looked at, through all layers and past them, the share of each seen one: [k, seen tokens]."""
     found: list[torch.Tensor] = []
 
@@ -130,7 +131,7 @@ def rollout(network: Network, seen: dict[str, tuple[torch.Tensor, torch.Tensor]]
 
     hooks = [module.register_forward_hook(note) for module in attentions(network)]
     try:
-        network.trunk(seen, [asked], [causal])
+        network.trunk(seen, [asked], [causal], [drawn])
     finally:
         for hook in hooks:
             hook.remove()

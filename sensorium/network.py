@@ -258,9 +258,9 @@ class Network(nn.Module):
                 targets.append(target)
                 places.append(place >= 0)
                 segments.append(self.ask(column, target, self.lead(overview, encoded, plan.seen, plan.rows, column, plan.way), plan.way))
-            causal = [False, *(self.generator(column, plan.way).causal for column in asked)]
+            said_by = [self.generator(column, plan.way) for column in asked]
             seen = self.seen(encoded, plan.seen, plan.rows)
-            hidden = self.trunk(seen, segments, causal)
+            hidden = self.trunk(seen, segments, [False, *(by.causal for by in said_by)], [False, *(by.draws for by in said_by)])
             total = self.total_gist(encoded, plan.seen, plan.rows)
             fused.append(Fused(plan.rows, plan.seen, self.fused_gist(total, hidden[0])))
             for column, said, target, present in zip(asked, hidden[1:], targets, places, strict=True):
@@ -452,7 +452,7 @@ class Network(nn.Module):
 
     def listener(self, encoded: Mapping[str, Encoded], column: str, seen: Sequence[str], rows: torch.Tensor, way: str | None = None) -> Listener:
         """The trunk as who says ``column`` to some rows hears it."""
-        return Listener(self, column, self.seen(encoded, seen, rows), self.lead(self.overview(encoded, seen, rows), encoded, seen, rows, column, way))
+        return Listener(self, column, self.seen(encoded, seen, rows), self.lead(self.overview(encoded, seen, rows), encoded, seen, rows, column, way), self.generator(column, way).draws)
 
     def beside(self, part: Encoded, rows: torch.Tensor, length: int) -> torch.Tensor:
         """What a text's tokens say to the asked tokens at their places, [n, length, width]; nothing beyond its end."""
@@ -535,7 +535,7 @@ class Network(nn.Module):
               way: str | None = None) -> torch.Tensor:
         """The loss [n, tokens] of a segment of ``column`` that is known, from what some rows have of ``seen``."""
         generator, overview = self.generator(column, way), self.lead(self.overview(encoded, seen, rows), encoded, seen, rows, column, way)
-        hidden, = self.trunk(self.seen(encoded, seen, rows), [self.ask(column, target, overview, way)], [generator.causal])
+        hidden, = self.trunk(self.seen(encoded, seen, rows), [self.ask(column, target, overview, way)], [generator.causal], [generator.draws])
         return generator.each(hidden, target)
 
 
@@ -545,15 +545,15 @@ class Listener:
     At ``start`` 0 the segment begins anew; whoever has gone on from there doesn't come back.
     """
 
-    def __init__(self, network: Network, column: str, seen: Seen, overview: torch.Tensor | None) -> None:
-        self.network, self.column, self.overview = network, column, overview
+    def __init__(self, network: Network, column: str, seen: Seen, overview: torch.Tensor | None, drawn: bool = False) -> None:
+        self.network, self.column, self.overview, self.drawn = network, column, overview, drawn
         self.state = self.begun = network.trunk.start(seen)
 
     def __call__(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
         if start:
             self.begun = None  # else beams would copy it in each step
         state = self.state if start else self.begun
-        hidden, self.state = self.network.trunk.go_on(state, self.network.begin_asked(self.column, tokens, self.overview))
+        hidden, self.state = self.network.trunk.go_on(state, self.network.begin_asked(self.column, tokens, self.overview), self.drawn)
         return hidden
 
     def reorder(self, rows: torch.Tensor) -> None:

@@ -64,6 +64,12 @@ class Packed:
         """Tokens [n, width] to bins [bins, size, width]."""
         return tokens.new_zeros(self.bins * self.size, tokens.shape[1]).index_copy(0, self.to, tokens).view(self.bins, self.size, -1)
 
+    def marked(self, which: np.ndarray) -> torch.Tensor:
+        """The places of tokens [k], by number, bool [bins, size]."""
+        marks = torch.zeros(self.bins * self.size, dtype=torch.bool, device=self.to.device)
+        marks[self.to[torch.from_numpy(which).to(self.to.device)]] = True
+        return marks.view(self.bins, self.size)
+
     def back(self, hidden: torch.Tensor) -> torch.Tensor:
         """The inverse of ``fill``."""
         return hidden.reshape(self.bins * self.size, -1).index_select(0, self.to)

@@ -53,5 +53,5 @@ class Autoencode(Objective):
         place = step.encoded[column].place[rows]
         generator = network.generator(column)
         target = generator.drawn(network.modalities[column].target({k: v[place] for k, v in step.batch.cells[column].items()}))
-        hidden = network.trunk(seen, [network.ask(column, target, network.say_of(gist))], [generator.causal])[0]
+        hidden = network.trunk(seen, [network.ask(column, target, network.say_of(gist))], [generator.causal], [generator.draws])[0]
         return generator.loss(hidden, target).float().mean()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -31,10 +31,11 @@ class Trunk(nn.Module, abc.ABC):
         return {}
 
     @abc.abstractmethod
-    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool]) -> list[torch.Tensor]:
+    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()) -> list[torch.Tensor]:
         """Asked segments [n, k, width], all in one pass, to what is said at each token, [n, k, width] each.
 
-        ``causal`` tells for each segment whether its tokens see only those before them.
+        ``causal`` tells for each segment whether its tokens see only those before them, ``drawn`` whether it is a picture, a sound, a clip or a series that is being drawn; nobody else hears it,
+        so a trunk may have weights for it alone. Empty: none is.
         """
 
     @abc.abstractmethod
@@ -42,7 +43,7 @@ class Trunk(nn.Module, abc.ABC):
         """Run what is seen once; the state that ``go_on`` continues from."""
 
     @abc.abstractmethod
-    def go_on(self, state: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    def go_on(self, state: Any, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, Any]:
         """Asked tokens [n, k, width] after those before: (hidden [n, k, width], new state).
 
         Tokens of one call see one another and those of earlier calls.

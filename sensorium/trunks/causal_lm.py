@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from sensorium.backbones._language import Language, open_language
 from sensorium.backbones._steps import Kept, Steps, as_stands, remembers, steps_of
 from sensorium.backbones._tuned import Tuning
 from sensorium.core.errors import UserError
+from sensorium.layers.expert import Expert
 from sensorium.layers.held import Held
 from sensorium.layers.lines import ALONE, Lines, pack_lines
 from sensorium.trunks import Seen, Trunk
@@ -49,6 +50,8 @@ class CausalLM(Held, Trunk):
         rate: learning rate of what is tuned, relative to ``train.lr``; 0: as suits ``tune``.
         both: what is seen sees all of itself, both ways, not only what stands before.
         always: what ``lora`` has tuned is heard in conversations that refer to no cell, too, even where none such was learned; else these are answered by the language model as it was.
+        expert: pictures, sounds, clips and series that are drawn have layers of their own, which begin as copies of the language model's; its own stay as they are, so that with ``tune=frozen`` it says of words what it said
+            (LMFusion, arXiv 2412.15188). expert_rate: their learning rate, relative to ``train.lr``.
         checkpointing: compute each layer again in the backward pass, which takes a third longer and much less memory.
     """
 
@@ -56,7 +59,7 @@ class CausalLM(Held, Trunk):
     talks: ClassVar[bool] = True
 
     def __init__(self, width: int, columns: list[str], *, path: str = "", tune: str = "lora", rank: int = 16, alpha: int = 0, dora: bool = False, rslora: bool = False,
-                 targets: str = "", rate: float = 0.0, both: bool = True, always: bool = False, checkpointing: bool = False) -> None:
+                 targets: str = "", rate: float = 0.0, both: bool = True, always: bool = False, expert: bool = False, expert_rate: float = 0.05, checkpointing: bool = False) -> None:
         super().__init__()
         if not path:
             raise UserError("trunk=causal_lm needs a language model: trunk.path=FOLDER, a GGUF file, package:NAME, or OWNER/NAME@REVISION on the hub.")
@@ -66,11 +69,13 @@ class CausalLM(Held, Trunk):
         self.both, self.always, self.tune = both, always, tune
         model = how.of(model, model.get_output_embeddings())
         if checkpointing:
-            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)({"use_reentrant": False})
+            again = {"use_reentrant": False, **({"context_fn": self.as_taken} if expert else {})}
+            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)(again)
         self.hold(model, how.relative)
         self.prompted = how.tokens
         self.decoder, self.head = [model.get_decoder()], [model.get_output_embeddings()]
         self.table = [self.decoder[0].get_input_embeddings()]
+        self.expert, self.expert_rate, self.taken = Expert(self.decoder[0]) if expert else None, expert_rate, None
         config = model.config
         self.cap = float(getattr(config, "final_logit_softcapping", None) or 0.0)  # Gemma's; the scales are Granite's and Cohere's
         self.scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
@@ -92,7 +97,12 @@ class CausalLM(Held, Trunk):
 
     def facts(self) -> dict[str, Any]:
         """What of it is learned, in numbers."""
-        return {"language_model": self.language.name, "tune": self.tune, **self.share()}
+        own = {} if self.expert is None else {"expert_parameters": sum(p.numel() for p in self.expert.parameters())}
+        return {"language_model": self.language.name, "tune": self.tune, **self.share(), **own}
+
+    def tuned(self) -> Iterable[tuple[nn.Parameter, float]]:
+        own = [] if self.expert is None else [(parameter, self.expert_rate) for parameter in self.expert.parameters()]
+        return [*super().tuned(), *own]
 
     # --- words ----------------------------------------------------------------------------------------------------------
 
@@ -114,8 +124,8 @@ class CausalLM(Held, Trunk):
 
     # --- lines ----------------------------------------------------------------------------------------------------------
 
-    def run(self, pool: torch.Tensor, index: np.ndarray, lines: Lines) -> torch.Tensor:
-        """Tokens ``pool[index]`` [n, width] in their lines, packed, to hidden [n, width]."""
+    def run(self, pool: torch.Tensor, index: np.ndarray, lines: Lines, drawn: np.ndarray | None = None) -> torch.Tensor:
+        """Tokens ``pool[index]`` [n, width] in their lines, packed, to hidden [n, width]; ``drawn``: which of them are the expert's, [n]."""
         count = len(lines)
         if self.prompted:
             rows = np.unique(lines.row)
@@ -124,8 +134,26 @@ class CausalLM(Held, Trunk):
             lines = Lines(*map(np.concatenate, ((lines.row, every), (lines.place + self.prompted, new), (lines.segment, np.zeros_like(new)), (lines.group, np.full_like(new, ALONE)))))
         packed = pack_lines(lines, pool.device)
         tokens = packed.fill(pool.index_select(0, torch.from_numpy(index).to(pool.device)))
-        hidden = self.decoder[0](inputs_embeds=tokens, attention_mask=added(packed.allowed, tokens.dtype), position_ids=packed.positions, use_cache=False)
+        with self.taking(None if drawn is None else packed.marked(np.flatnonzero(drawn))):
+            hidden = self.decoder[0](inputs_embeds=tokens, attention_mask=added(packed.allowed, tokens.dtype), position_ids=packed.positions, use_cache=False)
         return packed.back(hidden.last_hidden_state)[:count]
+
+    @contextlib.contextmanager
+    def taking(self, drawn: torch.Tensor | None) -> Iterator[None]:
+        """Meanwhile the expert takes the tokens that are drawn, bool [n, s], where there is one."""
+        if self.expert is None or drawn is None:
+            yield
+            return
+        self.taken = drawn
+        try:
+            with self.expert.taking(drawn):
+                yield
+        finally:
+            self.taken = None
+
+    def as_taken(self) -> tuple[Any, Any]:
+        """What a layer is computed in, and what it is computed in again in the backward pass, when nothing is taken any more."""
+        return contextlib.nullcontext(), self.taking(self.taken)
 
     @contextlib.contextmanager
     def as_it_was(self) -> Iterator[None]:
@@ -151,7 +179,7 @@ class CausalLM(Held, Trunk):
             masks.append(mask)
         return torch.cat(tokens, 1), torch.cat(masks, 1)
 
-    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool]) -> list[torch.Tensor]:
+    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()) -> list[torch.Tensor]:
         tokens, mask = self.seen(seen)
         n, s = mask.shape
         lengths = [part.shape[1] for part in asked]
@@ -167,7 +195,11 @@ class CausalLM(Held, Trunk):
         rows = np.broadcast_to(np.arange(n)[:, None], known.shape)
         lines = Lines(*(np.ascontiguousarray(x[known]) for x in (rows, *(np.concatenate(x, 1) for x in (places, segments, groups)))))
         pool = torch.cat([tokens, *map(self.enter, asked)], 1).flatten(0, 1)
-        hidden = self.run(pool, np.flatnonzero(known), lines)
+        apart = None
+        if any(drawn):
+            apart = np.concatenate([np.zeros(s, bool), *(np.full(length, own) for length, own in zip(lengths, drawn, strict=True))])
+            apart = np.broadcast_to(apart, known.shape)[known]
+        hidden = self.run(pool, np.flatnonzero(known), lines, apart)
         hidden = self.out(hidden)
         whole = hidden.new_zeros(known.size, hidden.shape[1]).index_copy(0, torch.from_numpy(np.flatnonzero(known)).to(hidden.device), hidden)
         return list(whole.view(n, -1, whole.shape[1])[:, s:].split(lengths, 1))
@@ -198,22 +230,24 @@ class CausalLM(Held, Trunk):
         found = self.decoder[0](inputs_embeds=tokens, attention_mask=added(allowed, tokens.dtype), position_ids=place, use_cache=True, **{self.remembers: cache})
         return found.last_hidden_state[:, before:], Heard(cache, mask, mask.sum(1))
 
-    def go_on(self, state: Heard, tokens: torch.Tensor) -> tuple[torch.Tensor, Heard]:
-        hidden, state = self.continued(state, self.enter(tokens))
+    def go_on(self, state: Heard, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, Heard]:
+        hidden, state = self.continued(state, self.enter(tokens), drawn)
         return self.out(hidden), state
 
-    def continued(self, state: Heard, tokens: torch.Tensor) -> tuple[torch.Tensor, Heard]:
+    def continued(self, state: Heard, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, Heard]:
         """As ``go_on``, with tokens that are words already."""
         n, k, _ = tokens.shape
         mask = torch.cat([state.mask, state.mask.new_ones(n, k)], 1)
         kept = state.cache if isinstance(state.cache, Kept) else None
-        steps = kept.steps if kept else self.steps(tokens) if k == 1 else None
+        apart = drawn and self.expert is not None
+        steps = None if apart else kept.steps if kept else self.steps(tokens) if k == 1 else None
         if steps is not None and k == 1 and mask.shape[1] <= steps.most:
             hidden, kept = steps(tokens[:, 0], kept or steps.keep(state.cache, state.mask), mask, state.count)
             return hidden.unsqueeze(1), Heard(kept, mask, state.count + 1)
         cache = copied(state.cache) if kept is None else kept.steps.give_back(kept)
-        found = self.decoder[0](inputs_embeds=tokens, attention_mask=added(mask.unsqueeze(1).expand(-1, k, -1), tokens.dtype),
-                                position_ids=state.count.unsqueeze(1) + torch.arange(k, device=tokens.device), use_cache=True, **{self.remembers: cache})
+        with self.taking(torch.ones(n, k, dtype=torch.bool, device=tokens.device) if apart else None):
+            found = self.decoder[0](inputs_embeds=tokens, attention_mask=added(mask.unsqueeze(1).expand(-1, k, -1), tokens.dtype),
+                                    position_ids=state.count.unsqueeze(1) + torch.arange(k, device=tokens.device), use_cache=True, **{self.remembers: cache})
         return found.last_hidden_state, Heard(cache, mask, state.count + k)
 
     def steps(self, tokens: torch.Tensor) -> Steps | None:

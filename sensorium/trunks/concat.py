@@ -5,6 +5,8 @@ A missing column has a learned vector in its place, as is usual for this kind of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -40,13 +42,13 @@ class Concat(Trunk):
         token = self.fuse(torch.cat(parts, -1)).unsqueeze(1)
         return token, torch.ones(token.shape[:2], dtype=torch.bool, device=token.device)
 
-    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool]) -> list[torch.Tensor]:
+    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()) -> list[torch.Tensor]:
         return self.body(*self.fused(seen), asked, causal)
 
     def start(self, seen: Seen) -> Past:
         return self.body.start(*self.fused(seen))
 
-    def go_on(self, state: Past, tokens: torch.Tensor) -> tuple[torch.Tensor, Past]:
+    def go_on(self, state: Past, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, Past]:
         return self.body.go_on(state, tokens)
 
     def reorder(self, state: Past, rows: torch.Tensor) -> Past:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 
@@ -36,7 +37,7 @@ class Late(Trunk):
         votes[empty] = votes.sum(0) == 1
         return votes
 
-    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool]) -> list[torch.Tensor]:
+    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()) -> list[torch.Tensor]:
         votes = self.present(seen)
         answers = [self.body(tokens, mask, asked, causal) for tokens, mask in seen.values()]
         return [average([answer[i] for answer in answers], votes) for i in range(len(asked))]
@@ -44,7 +45,7 @@ class Late(Trunk):
     def start(self, seen: Seen) -> Votes:
         return Votes([self.body.start(tokens, mask) for tokens, mask in seen.values()], self.present(seen))
 
-    def go_on(self, state: Votes, tokens: torch.Tensor) -> tuple[torch.Tensor, Votes]:
+    def go_on(self, state: Votes, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, Votes]:
         answers = [self.body.go_on(past, tokens) for past in state.pasts]
         return average([hidden for hidden, _ in answers], state.present), Votes([p for _, p in answers], state.present)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -25,14 +26,14 @@ class Segment(Trunk):
         super().__init__()
         self.body = Segments(width, depth, heads, dropout, round(expand * width))
 
-    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool]) -> list[torch.Tensor]:
+    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()) -> list[torch.Tensor]:
         tokens, masks = map(list, zip(*seen.values(), strict=True))
         return self.body(*pack(tokens, masks, sum(segment.shape[1] for segment in asked)), asked, causal)
 
     def start(self, seen: Seen) -> Past:
         return self.body.start(*pack(*map(list, zip(*seen.values(), strict=True))))
 
-    def go_on(self, state: Past, tokens: torch.Tensor) -> tuple[torch.Tensor, Past]:
+    def go_on(self, state: Past, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, Past]:
         return self.body.go_on(state, tokens)
 
     def reorder(self, state: Past, rows: torch.Tensor) -> Past:
