@@ -22,6 +22,7 @@ from sensorium.data.schema import Schema
 from sensorium.data.split import split_rows
 from sensorium.data.table import Table
 from sensorium.modalities import Modality
+from sensorium.wordings import WORDS
 
 KINDS = {"name": 4.0, "choice": 2.0, "yes_no": 2.0, "absent": 1.5, "field": 1.0, "describe": 0.5, "unknown": 0.25, "next": 1.0, "compare": 1.0, "how_many": 0.5}
 """Kinds of questions and how often each is asked, relative to the others."""
@@ -34,20 +35,7 @@ LONGEST = 60
 """Letters of a value that a question or an answer repeats, at most."""
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(pa.struct([("type", pa.string()), ("text", pa.string()), ("column", pa.string()), ("row", pa.int64())])))]))
 UNKNOWN = "I don't know."
-NAMES = ("What is this?", "What is this?", "What do you see?", "What does this show?", "Name this.", "What is it called?")
-CHOICES = ("Which of these is it: {options}?", "Is this {options}?", "Choose one: {options}.")
-YES_NO = ("Is this {value}?", "Is it {value}?", "Does this show {value}?")
-ABSENT = ("Is there {value} in it?", "Do you see {value} here?", "Can you find {value} in this?")
-FIELDS = ("What is its {column}?", "Which {column} does it have?", "{column}?")
-NEXT = ("And this?", "What about this one?", "And what is this?")
-FIRST = ("And what was the first one?", "What did I show you first?")
-WHICH = ("Which of the two is {value}, the first or the second?", "One of these is {value}. Which one?", "Is {value} the first or the second?")
-SAME = ("Do both have the same {column}?", "Are these two alike in {column}?")
-MORE = ("Which of the two has the larger {column}?", "Whose {column} is larger, the first's or the second's?")
-HOW_MANY = ("How many of these are {value}?", "How many times do you see {value} here?")
-HOW_MANY_HAVE = ("How many of these have the {column} {value}?", "Of how many of these is the {column} {value}?")
 ORDER = ("The first.", "The second.")
-DESCRIBE = ("Describe this.", "Tell me about this.", "What do you know about this?")
 
 
 @dataclasses.dataclass
@@ -72,13 +60,14 @@ class Asker:
 
     Args:
         table, columns: with its schema. about: the column that says what a row is; by default the first of short texts, or categories.
-        of: columns whose cells are shown; by default pictures, videos, sounds and series, or else all others. fields: columns that are asked for; by default all.
+        of: columns whose cells are shown; by default pictures, videos, sounds and series, or else all others. fields: columns that are asked for; by default all. words: see ``wordings.WORDS``.
 
     Raises:
         UserError: columns that aren't there, or nothing to ask about.
     """
 
-    def __init__(self, table: Table, columns: Schema, about: str | None = None, of: Sequence[str] = (), fields: Sequence[str] | None = None) -> None:
+    def __init__(self, table: Table, columns: Schema, about: str | None = None, of: Sequence[str] = (), fields: Sequence[str] | None = None, words: Mapping[str, Sequence[str]] = WORDS) -> None:
+        self.words = words
         for column in (*([about] if about else ()), *of):
             if column not in table.columns:
                 raise unknown("column to ask about:", column, table.columns)
@@ -127,36 +116,41 @@ class Asker:
             self._alike[column] = groups
         return self._alike[column]
 
+    def pick(self, question: str, rng: np.random.Generator, plain: bool = False) -> str:
+        """One of a question's wordings; ``plain``: the first."""
+        words = self.words[question]
+        return words[0] if plain else words[int(rng.integers(len(words)))]
+
     def question(self, kind: str, row: int, rng: np.random.Generator, plain: bool = False) -> Question | None:
         """One question of a kind about a row, with its answer; None where the row lacks what it takes. ``plain``: in the first wording, with other names from all rows."""
-        own, pick = self.values[self.about][row], (lambda words: words[0] if plain else words[int(rng.integers(len(words)))])
+        own = self.values[self.about][row]
         hard = 0.0 if plain else 0.3
         if not own and kind != "unknown":
             return None
         match kind:
             case "name":
-                return Question(kind, pick(NAMES), own)
+                return Question(kind, self.pick("name", rng, plain), own)
             case "choice":
                 options = [*self.other(row, rng, 3, hard), own]
                 rng.shuffle(options)
-                return Question(kind, pick(CHOICES).format(options=", ".join(options[:-1]) + " or " + options[-1]), own, options=tuple(options))
+                return Question(kind, self.pick("choice", rng, plain).format(options=", ".join(options[:-1]) + " or " + options[-1]), own, options=tuple(options))
             case "yes_no":
                 right = rng.random() < 0.5
                 value = own if right else self.other(row, rng, 1, hard)[0]
-                return Question(kind, pick(YES_NO).format(value=value), "Yes." if right else "No.", right)
+                return Question(kind, self.pick("yes_no", rng, plain).format(value=value), "Yes." if right else "No.", right)
             case "absent":
                 right = not plain and rng.random() < 0.3
                 value = own if right else self.other(row, rng, 1, 0.0)[0]
-                return Question(kind, pick(ABSENT).format(value=value), "Yes." if right else "No.", right)
+                return Question(kind, self.pick("absent", rng, plain).format(value=value), "Yes." if right else "No.", right)
             case "field" | "unknown":
                 there = [c for c in self.fields if bool(self.values[c][row]) == (kind == "field")]
                 if not there:
                     return None
                 column = there[int(rng.integers(len(there)))]
-                return Question(kind, pick(FIELDS).format(column=column.replace("_", " ")), self.values[column][row] or UNKNOWN)
+                return Question(kind, self.pick("field", rng, plain).format(column=column.replace("_", " ")), self.values[column][row] or UNKNOWN)
             case "describe":
                 told = [f"{c.replace('_', ' ')}: {self.values[c][row]}" for c in self.fields[:4] if self.values[c][row]]
-                return Question(kind, pick(DESCRIBE), "; ".join([own, *told]) + ".")
+                return Question(kind, self.pick("describe", rng, plain), "; ".join([own, *told]) + ".")
         raise unknown("kind of question", kind, KINDS)
 
     def several(self, kind: str, rows: Sequence[int], rng: np.random.Generator) -> list[Question]:
@@ -166,29 +160,29 @@ class Asker:
         match kind:
             case "next":
                 asked = [self.question(str(rng.choice(["name", "name", "choice", "yes_no"])), row, rng) for row in rows]
-                result = [dataclasses.replace(question, shown=(at,), text=pick(NEXT) if at and question.kind == "name" and rng.random() < 0.5 else question.text) for at, question in enumerate(asked) if question]
+                result = [dataclasses.replace(question, shown=(at,), text=self.pick("next", rng) if at and question.kind == "name" and rng.random() < 0.5 else question.text) for at, question in enumerate(asked) if question]
                 if rng.random() < 0.25:
-                    result.append(Question("name", pick(FIRST), names[0]))
+                    result.append(Question("name", self.pick("first", rng), names[0]))
                 return result
             case "compare":
                 ways: list[Question] = []
                 if names[0] != names[1]:
                     at = int(rng.integers(2))
-                    ways += [Question(kind, pick(WHICH).format(value=names[at]), ORDER[at], options=ORDER)] * 2
+                    ways += [Question(kind, self.pick("which", rng).format(value=names[at]), ORDER[at], options=ORDER)] * 2
                 for column in self.fields:
                     said, numbers = [self.values[column][row] for row in rows], [self.numbers.get(column, dict.fromkeys(rows))[row] for row in rows]
                     if None not in numbers and numbers[0] != numbers[1]:
-                        ways.append(Question(kind, pick(MORE).format(column=column.replace("_", " ")), ORDER[int(numbers[1] > numbers[0])], options=ORDER))
+                        ways.append(Question(kind, self.pick("more", rng).format(column=column.replace("_", " ")), ORDER[int(numbers[1] > numbers[0])], options=ORDER))
                     elif None not in said and column not in self.numbers and len(self.alike(column)) <= MANY:
-                        ways.append(Question(kind, pick(SAME).format(column=column.replace("_", " ")), "Yes." if said[0] == said[1] else "No."))
+                        ways.append(Question(kind, self.pick("same", rng).format(column=column.replace("_", " ")), "Yes." if said[0] == said[1] else "No."))
                 return [dataclasses.replace(pick(ways), shown=everyone)] if ways else []
             case "how_many":
                 columns = [self.about, *(c for c in self.fields if c not in self.numbers and len(self.alike(c)) <= MANY and all(self.values[c][row] for row in rows))]
                 column = pick(columns)
                 said = [self.values[column][row] for row in rows]
                 value = pick(said) if rng.random() < 0.8 else pick(sorted(self.alike(column)) if column != self.about else self.names)
-                words = (HOW_MANY if column == self.about else HOW_MANY_HAVE)
-                return [Question(kind, pick(words).format(value=value, column=column.replace("_", " ")), f"{said.count(value)}.", shown=everyone)]
+                words = self.pick("how_many" if column == self.about else "how_many_have", rng)
+                return [Question(kind, words.format(value=value, column=column.replace("_", " ")), f"{said.count(value)}.", shown=everyone)]
         raise unknown("kind of question about several rows", kind, SEVERAL)
 
     def conversation(self, row: int, rng: np.random.Generator, chances: Mapping[str, float], after: Sequence[int] = ()) -> list[dict[str, Any]] | None:
@@ -227,16 +221,16 @@ def messages(questions: Sequence[Question], shown: Sequence[str]) -> list[dict[s
 
 
 def ask_data(table: Table, columns: Schema, *, about: str | None = None, of: Sequence[str] = (), each: int = 4, kinds: Mapping[str, float] | None = None, keep: Sequence[str] | None = None,
-             seed: int = 0, by: str = "auto") -> pa.Table:
+             seed: int = 0, by: str = "auto", words: Mapping[str, Sequence[str]] = WORDS) -> pa.Table:
     """The training rows of a table, each as often as it has a conversation, with the column ``conversation``; in a random order where some are about several rows, which are those that follow.
 
     Args:
-        each: conversations of a row. kinds: how often each kind of question is asked; see ``KINDS``. keep: columns that come along; by default all. by: the split, as ``data.split``.
+        each: conversations of a row. kinds: how often each kind of question is asked; see ``KINDS``. keep: columns that come along; by default all. by: the split, as ``data.split``. words: how each question is said; see ``wordings``.
 
     Raises:
         UserError: columns or kinds that aren't there, or no row to ask about.
     """
-    asker, rows, chances, kept = begun(table, columns, about, of, each, kinds, keep, seed, by)
+    asker, rows, chances, kept = begun(table, columns, about, of, each, kinds, keep, seed, by, words)
     picked, said = [], []
     for row, conversation in made(asker, rows, each, chances, seed):
         picked.append(row)
@@ -247,7 +241,7 @@ def ask_data(table: Table, columns: Schema, *, about: str | None = None, of: Seq
 
 
 def begun(table: Table, columns: Schema, about: str | None, of: Sequence[str], each: int, kinds: Mapping[str, float] | None, keep: Sequence[str] | None, seed: int,
-          by: str) -> tuple[Asker, np.ndarray, dict[str, float], list[str]]:
+          by: str, words: Mapping[str, Sequence[str]]) -> tuple[Asker, np.ndarray, dict[str, float], list[str]]:
     """Who asks, about which rows, how often each kind of question, and which columns come along; see ``ask_data``.
 
     Raises:
@@ -266,7 +260,7 @@ def begun(table: Table, columns: Schema, about: str | None, of: Sequence[str], e
             raise unknown("column to keep:", column, table.columns)
     if not table.rows:
         raise UserError(f"'{table.name}' has no rows to ask about.")
-    asker, splits = Asker(table, columns, about, of, keep), split_rows(table, columns, by=by, seed=seed, carved=0.0)
+    asker, splits = Asker(table, columns, about, of, keep, words), split_rows(table, columns, by=by, seed=seed, carved=0.0)
     kept = list(dict.fromkeys([*(keep if keep is not None else table.columns), *asker.of]))
     return asker, splits.rows("train"), chances, kept
 
@@ -283,13 +277,13 @@ def taken(table: Table, asker: Asker, picked: Sequence[int], kept: Sequence[str]
 
 
 def pair_data(table: Table, columns: Schema, *, about: str | None = None, of: Sequence[str] = (), each: int = 2, kinds: Mapping[str, float] | None = None, keep: Sequence[str] | None = None,
-              seed: int = 0, by: str = "auto") -> pa.Table:
+              seed: int = 0, by: str = "auto", words: Mapping[str, Sequence[str]] = WORDS) -> pa.Table:
     """As ``ask_data``, but each conversation ends with a question, and beside it stand the right answer, ``chosen``, and a wrong one, ``rejected``: another row's name, the other of yes and no.
 
     Raises:
         UserError: as ``ask_data``.
     """
-    asker, rows, chances, kept = begun(table, columns, about, of, each, kinds, keep, seed, by)
+    asker, rows, chances, kept = begun(table, columns, about, of, each, kinds, keep, seed, by, words)
     chances = {kind: often for kind, often in chances.items() if kind in MEASURED}
     if not chances:
         raise UserError(f"Of kinds {', '.join(kinds or ())} there are no wrong answers. Possible: {', '.join(MEASURED)}.")

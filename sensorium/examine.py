@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sensorium.ask import MEASURED, NAMES, ORDER, WHICH, Asker, Question
+from sensorium.ask import MEASURED, ORDER, Asker, Question
 from sensorium.chat import folded, reply, talker
 from sensorium.data.order import spread
 from sensorium.data.schema import Schema
@@ -16,6 +16,7 @@ from sensorium.data.table import Table
 from sensorium.inference import Rows
 from sensorium.layers.sureness import expected_error
 from sensorium.network import Network
+from sensorium.wordings import WORDS
 
 ROWS = 512
 """Rows that are asked about, at most, evenly spread."""
@@ -68,11 +69,11 @@ def pairs(asker: Asker, rows: np.ndarray, compared: bool, seed: int) -> list[tup
         if not there or not all(asker.have[c][other] for c in there):
             continue
         cells = [[{"column": c, **({"row": at} if at else {})} for c in there] for at in range(2)]
-        question = Question("next", NAMES[0], names[1])
-        result.append((number, question, [("user", [*cells[0], NAMES[0]]), ("assistant", [names[0]]), ("user", [*cells[1], NAMES[0]])]))
+        question = Question("next", WORDS["name"][0], names[1])
+        result.append((number, question, [("user", [*cells[0], WORDS["name"][0]]), ("assistant", [names[0]]), ("user", [*cells[1], WORDS["name"][0]])]))
         if compared and names[0] != names[1]:
             at = int(rng.integers(2))
-            question = Question("compare", WHICH[0].format(value=names[at]), ORDER[at])
+            question = Question("compare", WORDS["which"][0].format(value=names[at]), ORDER[at])
             result.append((number, question, [("user", [*cells[0], *cells[1], question.text])]))
     return result
 

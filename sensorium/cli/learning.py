@@ -98,11 +98,14 @@ def ask_data(
     keep: Annotated[str | None, typer.Option(help="Columns that come along and may be asked for, joined by commas. Default: all.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     pairs: Annotated[bool, typer.Option("--pairs", help="Questions, each with a right and a wrong answer, for the command prefer.")] = False,
+    words: Annotated[Path | None, typer.Option(help='Wordings of questions beside ours, in any language, as JSON: {"name": ["What animal is it?"]}. With --reword it may not be there yet: it is written.')] = None,
+    reword: Annotated[str | None, typer.Option(help="A language model, as trunk.path, that says the questions in other words.")] = None,
+    rewordings: Annotated[int, typer.Option(help="How many other wordings of each question it may add.")] = 4,
 ) -> None:
     """Build conversations about a table's training rows, from its columns' names and values."""
     from sensorium.cli.talk import write_conversations
 
-    write_conversations(table, out, about, names(of) or [], each, kinds, names(keep), seed, pairs)
+    write_conversations(table, out, about, names(of) or [], each, kinds, names(keep), seed, pairs, words, reword, rewordings)
 
 
 @app.command()

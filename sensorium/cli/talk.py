@@ -223,7 +223,8 @@ def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, 
             break
 
 
-def write_conversations(source: str, out: Path, about: str | None, of: Sequence[str], each: int, kinds: str | None, keep: Sequence[str] | None, seed: int, pairs: bool = False) -> None:
+def write_conversations(source: str, out: Path, about: str | None, of: Sequence[str], each: int, kinds: str | None, keep: Sequence[str] | None, seed: int, pairs: bool = False,
+                        words: Path | None = None, language: str | None = None, rewordings: int = 4) -> None:
     """The command ``ask-data``."""
     from sensorium.ask import ask_data, pair_data
     from sensorium.data.schema import infer
@@ -232,7 +233,8 @@ def write_conversations(source: str, out: Path, about: str | None, of: Sequence[
     if out.suffix != ".parquet":
         raise UserError(f"--out {out}: conversations are written as .parquet.")
     table = open_table(source)
-    made = (pair_data if pairs else ask_data)(table, infer(table), about=about, of=of, each=each, kinds=chances(kinds), keep=keep, seed=seed)
+    said = wordings(words, language, rewordings, seed)
+    made = (pair_data if pairs else ask_data)(table, infer(table), about=about, of=of, each=each, kinds=chances(kinds), keep=keep, seed=seed, words=said)
     with asked_for(out) as part:
         pq.write_table(made, part, compression="zstd")
     if pairs:
@@ -241,6 +243,25 @@ def write_conversations(source: str, out: Path, about: str | None, of: Sequence[
     talks = [messages for messages in made.column("conversation").to_pylist() if messages]  # the last rows may only be there to be looked at
     answers = sum(map(len, talks)) // 2
     note(f"{out}: {len(talks):,} conversations with {answers:,} answers about the training rows of '{table.name}'")
+
+
+def wordings(words: Path | None, language: str | None, count: int, seed: int) -> dict[str, tuple[str, ...]]:
+    """Ours, those of a file, and those that a language model finds, which are written to the file where it isn't there yet.
+
+    Raises:
+        UserError: see ``wordings``, or the file is there and a language model was named, too.
+    """
+    from sensorium.wordings import WORDS, read_words, reword, worded
+
+    if words is not None and language is not None and words.exists():
+        raise UserError(f"--words {words} is there already, so --reword has nothing to do. Leave one of them out, or name another file.")
+    if language is None:
+        return dict(WORDS) if words is None else worded(read_words(words))
+    found = reword(language, count, seed, lambda kind, said: note(f"  {kind}: {' '.join(said) or 'no other words'}"))
+    if words is not None:
+        with asked_for(words) as part:
+            part.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+    return worded(found)
 
 
 def chances(given: str | None) -> dict[str, float] | None:
