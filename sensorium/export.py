@@ -1,6 +1,6 @@
 """The language model of a run as others know it: merged with what was tuned, and that alone in PEFT's layout.
 
-    FOLDER/ config.json model.safetensors tokenizer… projector.safetensors adapter/adapter_config.json adapter/adapter_model.safetensors
+    FOLDER/ config.json model.safetensors tokenizer… projector.safetensors adapter/adapter_config.json adapter/adapter_model.safetensors llava/config.json …
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
+from sensorium.layers.held import Held
+from sensorium.llava import export_llava, pictured, unlike
 from sensorium.network import Network
 
 ADAPTER, WEIGHTS, BASE, OWN = "adapter", "adapter_model.safetensors", "base_sha256", "own"
@@ -22,7 +24,8 @@ PREFIX = "base_model.model."
 
 
 def export_trunk(network: Network, folder: Path) -> dict[str, Any]:
-    """Write the language model of a network's trunk, merged, with its tokenizer; what brings our tokens into its width; and, of ``lora``, the adapter. What was written, in numbers.
+    """Write the language model of a network's trunk, merged, with its tokenizer; what brings our tokens into its width; of ``lora`` the adapter; and of a column of pictures with ``llava`` the whole as LLaVA
+    has it. What was written, in numbers, and ``llava``: the folders, or why there are none.
 
     Raises:
         UserError: the trunk is no language model, or the disk is full or can't be written.
@@ -30,7 +33,8 @@ def export_trunk(network: Network, folder: Path) -> dict[str, Any]:
     trunk = network.trunk
     if not trunk.talks:
         raise UserError("This run's trunk is no language model (trunk=causal_lm), so there is none to export.")
-    model = merged(trunk.held[0])
+    model, found = merged(trunk.held[0]), pictured(network)
+    why_not = unlike(network) if found else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         model.save_pretrained(folder)
@@ -38,9 +42,12 @@ def export_trunk(network: Network, folder: Path) -> dict[str, Any]:
         with whole(folder / "projector.safetensors") as part:
             save_file({"weight": trunk.into.weight.detach().cpu().contiguous(), "bias": trunk.into.bias.detach().cpu().contiguous(), "loud": trunk.loud.detach().cpu().reshape(1)}, part)
         adapter = write_adapter(trunk, folder / ADAPTER) if trunk.adapted else write_prompt(trunk, folder / ADAPTER) if trunk.prompted else 0
+        for column, name in found.items() if why_not is None else ():
+            stem = network.stems[network.stem_of[column]]
+            export_llava(network, column, model, merged(stem.held[0]) if isinstance(stem, Held) else network.modalities[column].encoder.model, folder / name)
     except OSError as error:
         raise UserError(f"Can't write the language model to '{folder}': {error.strerror or error}.") from error
-    return {"parameters": sum(p.numel() for p in model.parameters()), "adapter_parameters": adapter}
+    return {"parameters": sum(p.numel() for p in model.parameters()), "adapter_parameters": adapter, "llava": why_not or [str(folder / name) for name in found.values()]}
 
 
 def merged(model: torch.nn.Module) -> torch.nn.Module:

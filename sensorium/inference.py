@@ -322,4 +322,5 @@ def join(parts: Sequence[Encoded], rows: int) -> Encoded:
         torch.cat([F.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts]),
         None if parts[0].gist is None else torch.cat([part.gist for part in parts]),
         None if parts[0].kin is None else torch.cat([part.kin for part in parts]),
+        None if parts[0].patches is None else torch.cat([part.patches for part in parts]),
     )

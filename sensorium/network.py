@@ -25,6 +25,7 @@ from sensorium.layers.domain import Domain
 from sensorium.layers.finisher import Finisher
 from sensorium.layers.lines import reference
 from sensorium.layers.memory import Memory, Recalled
+from sensorium.layers.projected import Patches
 from sensorium.layers.recall import Recall
 from sensorium.modalities import Cells, Modality
 from sensorium.talk import Script, cell_of, script, stands_for
@@ -42,6 +43,7 @@ class Encoded:
         tokens: [n, k, width] with the column's mark, ready for the trunk; mask: [n, k].
         gist: unit vectors [n, gist] of the column alone; None where the column isn't matched.
         kin: vectors [n, any] by which cells that conversations look up are alike (``Stem.kin``); None where there are none.
+        patches: [n, k, features] of pictures that stand so in conversations (``Image.llava``); None of all else. entered: tokens are in the language model's width already.
     """
 
     index: torch.Tensor
@@ -50,6 +52,8 @@ class Encoded:
     mask: torch.Tensor
     gist: torch.Tensor | None
     kin: torch.Tensor | None = None
+    patches: torch.Tensor | None = None
+    entered: bool = False
 
 
 @dataclasses.dataclass
@@ -167,6 +171,7 @@ class Network(nn.Module):
             for generator in others:
                 self.add(column, generator)
         self.finishers = nn.ModuleDict()
+        self.projectors = nn.ModuleDict({self.stem_of[column]: Patches(modality.encoder.width, trunk.inner, self.stems[self.stem_of[column]].laid) for column, modality in modalities.items() if modality.llava})
         self.referred: dict[int, dict[int, tuple[str, int]]] = {}
         self.recalls = nn.ModuleDict({self.stem_of[shown]: Recall(gist, self.modalities[column].remembered, self.stems[self.stem_of[shown]].kindred)
                                       for column in self.talked_columns for shown in self.looked_up(column)})
@@ -331,9 +336,16 @@ class Network(nn.Module):
                 more = modality.language.ids(f" like {', '.join(words)}.\n") if words else []
                 lines[number], said[number] = np.insert(lines[number], at + 1, more), np.insert(said[number], at + 1, [False] * len(more))
                 recalled[number], nearest[number] = words + recalled[number], how  # of what was shown last
-        made = script(self.trunk, lines, said, own, encoded, columns, modality.tokens_of_cells, beside)
+        made = script(self.trunk, lines, said, own, {name: self.entered(name, part) for name, part in encoded.items()}, columns, modality.tokens_of_cells, beside)
         made.recalled, made.near = recalled, nearest
         return made
+
+    def entered(self, column: str, part: Encoded) -> Encoded:
+        """A column as conversations show it: pictures that stand there as all their patches (``Image.llava``) in the language model's width, all else as it is."""
+        if part.patches is None:
+            return part
+        tokens = self.projectors[self.stem_of[column]](part.patches)
+        return dataclasses.replace(part, tokens=tokens, mask=torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device), entered=True)
 
     def references(self, rows: int) -> dict[int, tuple[str, int]]:
         """For each number that stands for a cell among ids its column, and how many rows after the conversation's, below ``rows``."""
@@ -361,6 +373,7 @@ class Network(nn.Module):
         key, sizes = self.stem_of[columns[0]], [len(batch.index[column]) for column in columns]
         cells = self.stems[key].features(joined([batch.cells[column] for column in columns]))
         tokens, mask = self.stems[key](cells)
+        patches = self.projectors[key].patches(cells) if key in self.projectors else None
         kin = self.stems[key].kin(cells) if key in self.recalls else None
         kins = [None] * len(columns) if kin is None else kin.split(sizes)
         if mask is None:
@@ -379,7 +392,7 @@ class Network(nn.Module):
             index, mark = batch.index[column], self.seen_mark.weight[self.columns.index(column)]
             place = torch.full((batch.rows,), -1, dtype=torch.int64, device=index.device)
             place[index] = torch.arange(len(index), device=index.device)
-            found[column] = Encoded(index, place, part + mark.to(part.dtype), here, gist, own)
+            found[column] = Encoded(index, place, part + mark.to(part.dtype), here, gist, own, patches)
         return found
 
     def seen(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> Seen:

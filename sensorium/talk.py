@@ -24,6 +24,7 @@ class Part(Protocol):
     place: torch.Tensor
     tokens: torch.Tensor
     mask: torch.Tensor
+    entered: bool
 
 
 @dataclasses.dataclass
@@ -65,7 +66,8 @@ def script(trunk: Any, lines: Sequence[np.ndarray], said: Sequence[np.ndarray], 
     starts, start, first_of = {}, len(whole), np.cumsum([0, *map(len, lines)])
     for column in used:
         starts[column], start = start, start + encoded[column].tokens.shape[0] * encoded[column].tokens.shape[1]
-        pool.append(trunk.enter(encoded[column].tokens).flatten(0, 1).to(pool[0].dtype))
+        part = encoded[column]
+        pool.append((part.tokens if part.entered else trunk.enter(part.tokens)).flatten(0, 1).to(pool[0].dtype))
     places = {column: encoded[column].place.cpu().numpy() for column in used}
     masks = {column: encoded[column].mask.cpu().numpy() for column in used}
     index, row_of, place, group, wanted = [], [], [], [], []
@@ -78,9 +80,10 @@ def script(trunk: Any, lines: Sequence[np.ndarray], said: Sequence[np.ndarray], 
             first = at + 1
             column, later = columns.get(int(line[at]), ("", 0)) if at < len(line) else ("", 0)
             if column in starts and (cell := cell_of(places[column], int(rows[number]), later, beside)) >= 0:
-                there = np.flatnonzero(masks[column][cell])[: most or None]
+                whole = encoded[column].entered  # a picture as LLaVA hears it: each of its patches after those before
+                there = np.flatnonzero(masks[column][cell])[: None if whole else most or None]
                 pieces.append(starts[column] + cell * masks[column].shape[1] + there)
-                groups.append(np.full(len(there), at))
+                groups.append(np.full(len(there), ALONE if whole else at))
                 marks.append(np.full(len(there), -1))
         together = np.concatenate(pieces)
         index.append(together)

@@ -135,6 +135,7 @@ class Rewording:
         self.trunk = CausalLM(8, [], path=path, tune="frozen").eval()
         self.language, self.random = self.trunk.language, torch.Generator().manual_seed(seed)
         self.before: Any = None
+        self.said: dict[str, float] = {}
 
     def ids(self, question: str) -> tuple[list[int], list[int]]:
         """A conversation in which a question is to be said in other words, in two parts: as far as it is the same for all, and its rest."""
@@ -180,22 +181,29 @@ class Rewording:
         logs = self.trunk.logits(hidden[0]).log_softmax(-1)
         return float(logs.gather(1, torch.tensor(wanted).unsqueeze(1)).mean())
 
+    def share(self, question: str, text: str) -> float:
+        """How much a text says of a question, as a share of what the question says of itself."""
+        for other in (*OTHERS, question):
+            if (key := f"{question}\n{other}") not in self.said:
+                self.said[key] = self.likely(question, other)
+        plain = sum(self.said[f"{question}\n{other}"] for other in OTHERS) / len(OTHERS)
+        return (self.likely(question, text) - plain) / (self.said[f"{question}\n{question}"] - plain)
+
     @torch.inference_mode()
     def more(self, kind: str, wordings: Sequence[str], count: int) -> list[str]:
-        """At most so many other wordings of a question, those first that say most of it."""
-        found, known = dict[str, float](), {wording.lower() for some in WORDS.values() for wording in some}  # of no other question either
+        """At most so many other wordings of a question, those first that say most of it; none that says more of what else is asked with the same holes."""
+        found, known = dict[str, float](), {wording.lower() for some in WORDS.values() for wording in some}
+        rivals = [filled(some[0]) for other, some in WORDS.items() if other != kind and holes(some[0]) == holes(wordings[0])]
         for wording in dict.fromkeys(wordings):
             question = filled(wording)
             if len(question.split()) < 3:
                 continue  # of two words a model makes anything
-            plain = sum(self.likely(question, other) for other in OTHERS) / len(OTHERS)
-            itself = self.likely(question, question) - plain
             for text in sorted(set(self.draw(question))):
                 other = emptied(text, wording)
                 if other is None or other.lower() in known or not asks_the_same(kind, other, wording):
                     continue
-                share = (self.likely(question, text) - plain) / itself
-                if share >= KEPT:
+                share = self.share(question, text)
+                if share >= KEPT and all(self.share(rival, text) < share for rival in rivals):
                     found[other] = share
                     known.add(other.lower())
         return sorted(found, key=lambda text: -found[text])[:count]

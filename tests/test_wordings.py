@@ -82,9 +82,15 @@ def test_how_likely_a_question_is_after_another_is_transformers_own(rewording: R
 def test_those_come_first_that_say_most_of_the_question_and_none_is_of_another(rewording: Rewording, monkeypatch: pytest.MonkeyPatch) -> None:
     said = ["Can you tell me what this is?", "what's this?", "What is this?", "Describe this.", "Who do you see?", "What is the name of this?", "Tell me a story?", "What is this called?"]
     monkeypatch.setattr(rewording, "draw", lambda question: said)
+    rewording.said.clear()
     likely = {"Can you tell me what this is?": -1.0, "What is this?": -0.5, "What is the name of this?": -0.7, "What is this called?": -2.5, "Who do you see?": -9.0}
-    monkeypatch.setattr(rewording, "likely", lambda question, other: -4.0 if other in OTHERS else likely[other])
-    assert rewording.more("name", ["What is this?"], 9) == ["What is the name of this?", "Can you tell me what this is?"], "one says less than half, one nothing of it, the others ask otherwise"
+    rival = "Describe this."
+    monkeypatch.setattr(rewording, "likely", lambda question, other: -4.0 if other in OTHERS else -0.5 if question == other else likely[other] if question == "What is this?" else -0.6 if (question, other) == (rival, said[0]) else -5.0)
+    assert rewording.more("name", ["What is this?"], 9) == ["What is the name of this?"], "one says less than half, one nothing of it, one more of another question, the others ask otherwise"
+    rival = "And this?"
+    assert rewording.more("name", ["What is this?"], 9) == ["What is the name of this?"]
+    rival = ""
+    assert rewording.more("name", ["What is this?"], 9) == ["What is the name of this?", "Can you tell me what this is?"]
     assert rewording.more("name", ["What is this?"], 1) == ["What is the name of this?"]
 
 

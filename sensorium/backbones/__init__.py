@@ -48,7 +48,7 @@ class Backbone(abc.ABC):
     """An encoder of pictures, texts or sounds: as it is, or with a model that was begun with its own and is learned further.
 
     Args:
-        folder: with ``config.json`` and safetensors. kind: of the cells.
+        folder: with ``config.json`` and safetensors. kind: of the cells. patches: after a picture's other tokens come those of all its patches, as LLaVA takes them.
 
     Attributes:
         name: what it is called where it comes from. model: as it is, without gradients. width: size of a feature vector. size: side of a picture in pixels; rate: samples a second of a sound.
@@ -60,11 +60,11 @@ class Backbone(abc.ABC):
     size: int = 0
     rate: int = 0
 
-    def __init__(self, folder: Path, kind: Kind) -> None:
-        self.folder, self.kind = folder.resolve(), kind
+    def __init__(self, folder: Path, kind: Kind, patches: bool = False) -> None:
+        self.folder, self.kind, self.patches = folder.resolve(), kind, patches
         self.name = called(self.folder)
         parts = [f"{path.name} {digest(path)}" for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors", ".txt", ".model")]
-        self.sha256 = hashlib.sha256(" ".join([kind, str(GRID), str(MOMENTS), str(WORDS), LAYOUT, *parts]).encode()).hexdigest()
+        self.sha256 = hashlib.sha256(" ".join([kind, str(GRID), str(MOMENTS), str(WORDS), LAYOUT, *(["patches"] if patches else []), *parts]).encode()).hexdigest()
 
     def picture(self, pixels: np.ndarray) -> np.ndarray:
         """A picture uint8 [h, w, 3] cut and scaled as the encoder wants it, uint8 [size, size, 3]."""
@@ -132,25 +132,27 @@ def as_maps(tokens: torch.Tensor, prefix: int) -> torch.Tensor:
     return places[:, : side * side].transpose(1, 2).unflatten(2, (side, side))
 
 
-def open_backbone(name: str, kind: Kind) -> Backbone:
+def open_backbone(name: str, kind: Kind, patches: bool = False) -> Backbone:
     """The backbone of a folder, or of a repository on the hub (``OWNER/NAME@REVISION``), opened once a process.
 
     Raises:
         UserError: it isn't there, brings code or pickled weights, is cut short, or is no encoder of such cells.
     """
     folder = located(name)
-    return _opened(folder.resolve(), kind, name)
+    return _opened(folder.resolve(), kind, name, patches)
 
 
 @functools.lru_cache(maxsize=8)
-def _opened(folder: Path, kind: Kind, name: str) -> Backbone:
+def _opened(folder: Path, kind: Kind, name: str, patches: bool = False) -> Backbone:
     config = checked(folder, name)
     library = "timm" if "architecture" in config and "model_type" not in config else "transformers"
     if library == "timm" and kind != "image":
         raise UserError(f"'{name}' is an encoder of pictures (timm: {config['architecture']}); the column holds {kind}. Give another backbone.")
+    if patches and library == "timm":
+        raise UserError(f"The layout of LLaVA takes a CLIP or SigLIP that transformers opens; '{name}' is one of timm ({config['architecture']}). Give another backbone, or leave column.NAME.llava out.")
     part = find(Backbone, library)
     try:
-        backbone = part(folder, kind)
+        backbone = part(folder, kind, patches)
         trial = {"image": lambda: [backbone.picture(np.zeros((8, 8, 3), np.uint8))] * 2, "text": lambda: ["a", "one more word"], "audio": lambda: [np.zeros(backbone.rate, np.float32)]}
         if any(found.ndim != 2 or found.shape[1] != backbone.width or not np.isfinite(found).all() for found in backbone.encode(trial[kind]())):
             raise UserError(f"The backbone '{name}' gives no features of {backbone.width} finite numbers for a cell.")

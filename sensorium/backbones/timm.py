@@ -25,8 +25,8 @@ SETTINGS = ("num_classes", "img_size", "in_chans", "global_pool", "dynamic_img_s
 class Timm(Backbone):
     """Any model of timm without its classifier."""
 
-    def __init__(self, folder: Path, kind: str) -> None:
-        super().__init__(folder, kind)
+    def __init__(self, folder: Path, kind: str, patches: bool = False) -> None:
+        super().__init__(folder, kind, patches)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config["architecture"] not in timm.list_models():  # else timm would look for it on the hub
             raise UserError(f"'{folder}' is of the architecture '{config['architecture']}', which this timm doesn't have.")

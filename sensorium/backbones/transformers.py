@@ -20,6 +20,9 @@ from sensorium.core.errors import UserError
 
 BESIDE = 1.0
 """Seconds of silence after a sound that an encoder of thirty seconds hears, at least: with so many the names that two voices say are found in one another as well as with all thirty, fifteen times as fast."""
+TOWERS = ("clip_vision_model", "siglip_vision_model")
+HEARD = -2
+"""Vision towers that LLaVA stands on, and the layer whose patches it hears (Liu et al. 2023, arXiv 2310.03744)."""
 LONGEST = 512
 """Tokens of a text that are read at most, where the encoder says nothing."""
 
@@ -27,8 +30,8 @@ LONGEST = 512
 class Transformers(Backbone):
     """One side of a model of two (CLIP, SigLIP), the encoder of one that writes (Whisper), or a model that is an encoder."""
 
-    def __init__(self, folder: Path, kind: str) -> None:
-        super().__init__(folder, kind)
+    def __init__(self, folder: Path, kind: str, patches: bool = False) -> None:
+        super().__init__(folder, kind, patches)
         own = {"local_files_only": True, "trust_remote_code": False}
         with quiet():
             model = transformers.AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **own)
@@ -44,6 +47,8 @@ class Transformers(Backbone):
         self.written, self.short = kind == "audio" and paired, False
         self.model = (getattr(model, side) if self.both else model.get_encoder() if paired else model).eval().requires_grad_(False).to(device())
         self.width = int(self.model.config.hidden_sizes[-1] if getattr(self.model.config, "hidden_sizes", None) else getattr(self.model.config, "hidden_size", 0) or self.model.config.d_model)
+        if patches and self.model.config.model_type not in TOWERS:
+            raise UserError(f"The layout of LLaVA takes a CLIP or SigLIP, whose patches it hears; '{folder}' is a {model.config.model_type}. Give another backbone, or leave column.NAME.llava out.")
         if kind == "text":
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
             if self.tokenizer.pad_token is None:
@@ -84,13 +89,14 @@ class Transformers(Backbone):
     def image_tokens(self, batch: Mapping[str, torch.Tensor], model: Any) -> tuple[torch.Tensor, None]:
         x = batch["pixels"].float() * getattr(self.processor, "rescale_factor", 1 / 255)
         x = (x - self.mean.to(x.device)) / self.std.to(x.device) if self.processor.do_normalize else x
-        found = model(pixel_values=x)
+        found = model(pixel_values=x, **({"output_hidden_states": True} if self.patches else {}))
         hidden = found.last_hidden_state
         if hidden.ndim == 4:
             return whole_and_grid(hidden.mean((2, 3)), hidden), None
         prefix = hidden.shape[1] - int(hidden.shape[1] ** 0.5) ** 2
         pooled = found.pooler_output if self.both else hidden[:, 0] if prefix else hidden.mean(1)
-        return whole_and_grid(pooled, as_maps(hidden, prefix)), None
+        tokens = whole_and_grid(pooled, as_maps(hidden, prefix))
+        return (torch.cat([tokens, found.hidden_states[HEARD][:, prefix:].float()], 1) if self.patches else tokens), None
 
     def text_tokens(self, batch: Mapping[str, torch.Tensor], model: Any) -> tuple[torch.Tensor, torch.Tensor]:
         found = model(**{key: value for key, value in batch.items() if key in ("input_ids", "token_type_ids") or (key == "attention_mask" and not self.full)})

@@ -151,6 +151,10 @@ def export_trunk(run: Run, out: Annotated[Path, typer.Option(help="A folder.")])
     from sensorium.model import Model
 
     told = Model.load(run).export_trunk(out)
+    for folder in told["llava"] if isinstance(told["llava"], list) else ():
+        typer.echo(f"Wrote {folder}: all of it in the layout of LLaVA")
+    if isinstance(told["llava"], str):
+        typer.echo(f"Nothing in the layout of LLaVA: {told['llava']}.")
     typer.echo(f"Wrote {out}: {told['parameters']:,} parameters" + (f", and {out / 'adapter'}: {told['adapter_parameters']:,}" if told["adapter_parameters"] else ""))
 
 

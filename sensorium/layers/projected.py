@@ -49,12 +49,13 @@ class Projected(nn.Module):
 
     def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor]:
         """``features`` [n, tokens, features] and ``there`` [n, tokens] to tokens [n, tokens, width] and the same mask."""
-        given = cells["features"].to(working_dtype(self.places))
+        most = self.laid if cells["features"].shape[1] > len(self.places) else len(self.places)  # patches after what is laid are others'
+        given = cells["features"][:, :most].to(working_dtype(self.places))
         x = self.enter(F.dropout(self.norm(given), self.dropout, self.training)) + self.places[: given.shape[1]].to(given.dtype)
         if self.laid:
             known = F.normalize(self.spread(cells), dim=-1) * ALL**0.5
             x = x + self.all(F.dropout(known.to(given.dtype), self.dropout, self.training)).unsqueeze(1)
-        return x + self.down(F.gelu(self.up(self.again(x)))), cells["there"]
+        return x + self.down(F.gelu(self.up(self.again(x)))), cells["there"][:, :most]
 
     def flat(self, given: torch.Tensor) -> torch.Tensor:
         """The laid features of each cell side by side, [n, laid · features]; zeros where a cell has fewer."""
@@ -106,6 +107,36 @@ class Projected(nn.Module):
         self.basis.zero_()[:, :size] = directions @ turn
         self.pair.zero_()[:size, :few] = torch.linalg.inv(turn)[:, :few] @ even[:few, :few] * len(flat) ** 0.5
         self.common.zero_()[:few] = common[:few]
+
+
+class Patches(nn.Module):
+    """All patches of a vision tower to a language model's tokens, by two linear layers (LLaVA 1.5, Liu et al. 2023, arXiv 2310.03744, section 3.3).
+
+    Args:
+        features, width: of a patch and of a token. laid: tokens of a cell's features that come before its patches.
+    """
+
+    def __init__(self, features: int, width: int, laid: int) -> None:
+        super().__init__()
+        self.linear_1, self.linear_2, self.laid = nn.Linear(features, width), nn.Linear(width, width), laid
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Patches [n, k, features] to tokens [n, k, width]."""
+        return self.linear_2(F.gelu(self.linear_1(patches.to(working_dtype(self.linear_1.weight)))))
+
+    def patches(self, cells: Cells) -> torch.Tensor:
+        """Those of a batch's cells, [n, k, features]."""
+        return cells["features"][:, self.laid : self.laid + int(cells["there"].sum(1).max()) - self.laid]
+
+    @torch.no_grad()
+    def begin(self, patches: torch.Tensor, loud: float) -> None:
+        """Begin with patches of a mean of 0 and a spread of 1, and tokens as loud as ``loud``, by those of some cells."""
+        flat = patches.float().flatten(0, 1)
+        middle, spread = flat.mean(0), flat.std(0).clamp(min=1e-4 * flat.std())
+        self.linear_1.weight.div_(spread)
+        self.linear_1.bias.sub_(self.linear_1.weight @ middle)
+        self.linear_2.bias.zero_()
+        self.linear_2.weight.mul_(loud / self(patches).float().square().mean().sqrt())
 
 
 def pairs_of(things: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

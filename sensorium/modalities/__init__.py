@@ -45,6 +45,8 @@ class Modality(abc.ABC):
     """Name of the generator that says such a cell; None where it can't be asked yet."""
     talks: ClassVar[bool] = False
     """Cells are conversations, which refer to other cells of their rows: they are asked of a trunk that talks, and never seen."""
+    llava: bool = False
+    """In conversations cells stand as all patches of their encoder (``Image.llava``)."""
     encoder: Backbone | None = None
     """The pretrained encoder whose features stand for the cells (``column.NAME.backbone``)."""
     tuning: Tuning | None = None
@@ -67,7 +69,7 @@ class Modality(abc.ABC):
             BadCell: the cell can't be read; the reason is shown to the user.
         """
 
-    def stand_on(self, backbone: str, kind: Kind, tune: str, rank: int, rate: float) -> bool:
+    def stand_on(self, backbone: str, kind: Kind, tune: str, rank: int, rate: float, patches: bool = False) -> bool:
         """Let the features of a pretrained encoder stand for the cells, if one is named; see ``Tuning`` for how it is learned further.
 
         Raises:
@@ -77,7 +79,7 @@ class Modality(abc.ABC):
         if not backbone and tuning.kind != "frozen":
             raise UserError(f"column.NAME.tune={tune} says how a backbone is learned further, and none is named: column.NAME.backbone=FOLDER.")
         if backbone:
-            self.encoder, self.tuning = open_backbone(backbone, kind), None if tuning.kind == "frozen" else tuning
+            self.encoder, self.tuning = open_backbone(backbone, kind, patches), None if tuning.kind == "frozen" else tuning
         return bool(backbone)
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:

@@ -68,6 +68,7 @@ class Image(Modality):
             and how pictures are cut; such a column is seen and not drawn. dropout: share of its features that training leaves out.
         tune: frozen, lora, dora, rslora, bias, last:N or full: what of the backbone is learned further, with the model; but for frozen, cells go through it in every
             step. rank: of low-rank updates. tune_rate: its learning rate, relative to ``train.lr``; 0: as suits ``tune``.
+        llava: in conversations the picture is every patch of its backbone, a CLIP or SigLIP, through two linear layers, as in LLaVA (arXiv 2310.03744), so that ``export-trunk`` can write a model of that layout.
     """
 
     media: ClassVar[bool] = True
@@ -100,8 +101,12 @@ class Image(Modality):
         tune: str = "frozen",
         rank: int = 16,
         tune_rate: float = 0.0,
+        llava: bool = False,
     ) -> None:
-        if self.stand_on(backbone, "image", tune, rank, tune_rate):
+        if llava and not backbone:
+            raise UserError("column.NAME.llava=true takes a backbone, a CLIP or SigLIP: column.NAME.backbone=FOLDER.")
+        self.llava = llava
+        if self.stand_on(backbone, "image", tune, rank, tune_rate, llava):
             size = self.encoder.size
             patch = size if size % patch else patch
         if size < 16 or (size % 16 and not backbone):

@@ -172,6 +172,8 @@ def check_conversations(modalities: Mapping[str, Modality], settings: Mapping[st
         UserError: there are some.
     """
     for column, modality in modalities.items():
+        if modality.llava and not trunk_of(settings).talks:
+            raise UserError(f"column.{column}.llava=true is for conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave it out.")
         if modality.talks and not trunk_of(settings).talks:
             raise UserError(f"Column '{column}' holds conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave the column out: column.{column}.kind=out")
 

@@ -65,8 +65,8 @@ if TYPE_CHECKING:
 MINUTES = 5.0
 GENERATED = 5.0, 30.0
 """Minutes from which on a run learns to generate pictures, videos, sounds, series and points unasked: on a GPU, and on a CPU."""
-LOOKED = 4096
-"""Training cells that a stem looks at before the first step."""
+LOOKED, FEW = 4096, 64
+"""Training cells that a stem looks at before the first step, and those of which it looks at all patches."""
 LEAST_DRAWN = 16
 """Training rows that a column must have to be learned to be generated."""
 MOST_EVALUATED = 4000
@@ -239,6 +239,11 @@ def look_first(network: Network, prepared: Prepared, things: np.ndarray | None) 
         cells = prepared.ready.cells(column, spread(rows, LOOKED * 4))
         first = {hash_of(cell): number for number, cell in reversed(list(enumerate(cells)))}
         kept = sorted(first.values())[:LOOKED]
+        if kept and key in network.projectors:  # few do: each has hundreds of patches
+            few = {name: value.to(network.seen_mark.weight.device) for name, value in network.modalities[column].collate([cells[number] for number in kept[:FEW]]).items()}
+            network.projectors[key].begin(network.projectors[key].patches(stem.features(few)), network.trunk.loud.item())
+            if "features" in few:
+                cells = [cell[: stem.laid] for cell in cells]
         if kept:
             own = None if things is None else torch.from_numpy(things[spread(rows, LOOKED * 4)][kept])
             stem.begin({key: value.to(network.seen_mark.weight.device) for key, value in network.modalities[column].collate([cells[number] for number in kept]).items()}, own)

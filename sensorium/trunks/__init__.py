@@ -21,6 +21,8 @@ class Trunk(nn.Module, abc.ABC):
     """Asked tokens may begin with what all columns say together; not where fusion comes later by design."""
     talks: ClassVar[bool] = False
     """It is a language model, which takes part in conversations."""
+    inner: int = 0
+    """Size of a word's vector in it."""
 
     def tuned(self) -> Iterable[tuple[nn.Parameter, float]]:
         """Parameters that were learned elsewhere, with their learning rates relative to the others'. Default: none."""

@@ -82,6 +82,7 @@ class CausalLM(Held, Trunk):
         self.remembers = remembers(self.decoder[0])
         self.quick: dict[Any, Steps | None] = {}
         self.vocabulary, own = map(int, self.table[0].weight.shape)
+        self.inner = own
         if self.prompted:  # words to begin with
             words = self.language.ids(BEGUN)
             self.learned["prompt"] = nn.Parameter(self.table[0].weight[[words[at % len(words)] for at in range(self.prompted)]].detach().clone())
