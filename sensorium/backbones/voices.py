@@ -1,0 +1,110 @@
+"""Who speaks: an encoder of voices by three LSTMs over mel bands, trained so that stretches of one voice are near (GE2E, Wan et al. 2018, arXiv 1710.10467), in the layout of Resemblyzer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.backbones import MOMENTS, Backbone, device
+from sensorium.core.errors import UserError
+from sensorium.layers.mel import log_mel
+
+RATE, WINDOW, HOP, MELS = 16_000, 400, 160, 40
+"""Samples a second, in a window and from one to the next; bands."""
+STRETCH, STEP, COVERED = 160, 77, 0.75
+"""Frames that are heard at once (1.6 s), and from one stretch to the next; the share of the last one that must be sound."""
+QUIET = 10 ** (-30 / 20)
+"""The root of the mean square to which what is quieter is made louder."""
+
+
+class Encoder(nn.Module):
+    """Stretches of mel bands to unit vectors."""
+
+    def __init__(self, mels: int = MELS, hidden: int = 256, width: int = 256, layers: int = 3) -> None:
+        super().__init__()
+        self.lstm, self.linear = nn.LSTM(mels, hidden, layers, batch_first=True), nn.Linear(hidden, width)
+
+    def forward(self, mels: torch.Tensor) -> torch.Tensor:
+        """Power in mel bands [n, frames, mels] to [n, width]."""
+        _, (hidden, _) = self.lstm(mels)
+        return F.normalize(F.relu(self.linear(hidden[-1])), dim=1)
+
+
+class Voices(Backbone):
+    """An encoder of voices in a folder: ``config.json`` says its sizes."""
+
+    def __init__(self, folder: Path, kind: str, patches: bool = False) -> None:
+        super().__init__(folder, kind, patches)
+        if kind != "audio":
+            raise UserError(f"'{folder}' is an encoder of voices; the column holds {kind}. Give another backbone.")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        self.rate, self.width = RATE, int(config["width"])
+        self.model = Encoder(MELS, int(config["hidden"]), self.width, int(config["layers"]))
+        self.model.load_state_dict(load_file(folder / "model.safetensors"))
+        self.model.eval().requires_grad_(False).to(device())
+
+    def batch(self, cells: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        """``mels`` [n, stretches, frames, bands], padded with silence, and how many ``stretches`` each has."""
+        heard = [stretches(torch.from_numpy(np.array(wave, np.float32))) for wave in cells]
+        return {"mels": nn.utils.rnn.pad_sequence(heard, batch_first=True), "stretches": torch.tensor([len(one) for one in heard])}
+
+    def tokens(self, batch: Mapping[str, torch.Tensor], model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        found = model(batch["mels"].flatten(0, 1)).unflatten(0, batch["mels"].shape[:2])
+        result = []
+        for part, count in zip(found, batch["stretches"].tolist(), strict=True):
+            whole = F.normalize(part[:count].mean(0, keepdim=True), dim=1)
+            result.append(torch.cat([whole, F.adaptive_avg_pool1d(part[:count].T.unsqueeze(0), min(MOMENTS, count))[0].T]))
+        lengths = torch.tensor([len(one) for one in result], device=found.device)
+        padded = nn.utils.rnn.pad_sequence(result, batch_first=True)
+        return padded, torch.arange(padded.shape[1], device=found.device) < lengths.unsqueeze(1)
+
+
+def stretches(wave: torch.Tensor) -> torch.Tensor:
+    """The stretches [n, STRETCH, MELS] of a sound at ``RATE`` in which its voice is heard; silence isn't cut."""
+    loud = wave.square().mean().sqrt()
+    wave = wave * (QUIET / loud) if 0 < loud < QUIET else wave
+    frames = -(-(len(wave) + 1) // HOP)
+    starts = list(range(0, max(1, frames - STRETCH + STEP + 1), STEP))
+    if len(starts) > 1 and (len(wave) - starts[-1] * HOP) / (STRETCH * HOP) < COVERED:
+        starts.pop()
+    wave = F.pad(wave, (0, max(0, (starts[-1] + STRETCH) * HOP - len(wave))))
+    mels = torch.pow(10.0, log_mel(wave, rate=RATE, mels=MELS, hop=HOP, window=WINDOW))  # its bands are no logarithms
+    return torch.stack([mels[start : start + STRETCH] for start in starts])
+
+
+def from_resemblyzer(given: Path, out: Path) -> Path:
+    """Resemblyzer's weights (Apache 2.0), read as plain tensors, as a folder; written once.
+
+    Raises:
+        UserError: they are others.
+    """
+    from safetensors.torch import save_file
+
+    from sensorium.backbones import converted
+    from sensorium.core.files import whole
+
+    if converted(out):
+        return out
+    wanted = Encoder().state_dict()
+    try:
+        known = torch.load(given, map_location="cpu", weights_only=True)["model_state"]
+        tensors = {name: known[name].float().contiguous() for name in wanted}
+        right = all(tensors[name].shape == value.shape for name, value in wanted.items())
+    except Exception:  # that function raises whatever a file makes it stumble over
+        right = False
+    if not right:
+        raise UserError(f"'{given}' holds other weights than those of Resemblyzer's encoder of voices.")
+    out.mkdir(parents=True, exist_ok=True)
+    with whole(out / "model.safetensors") as part:
+        save_file(tensors, part, metadata={"format": "pt"})
+    with whole(out / "config.json") as part:
+        part.write_text(json.dumps({"model_type": "voices", "hidden": 256, "width": 256, "layers": 3}), encoding="utf-8")
+    return out
