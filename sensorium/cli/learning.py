@@ -147,7 +147,7 @@ def reinforce(
 
 @app.command("export-trunk")
 def export_trunk(run: Run, out: Annotated[Path, typer.Option(help="A folder.")]) -> None:
-    """The language model of a run for transformers alone: merged with what was tuned, and that as PEFT's adapter."""
+    """The language model of a run for transformers alone: merged with what was tuned, and that as PEFT's adapter; of pictures with column.NAME.llava=true the whole as LLaVA."""
     from sensorium.model import Model
 
     told = Model.load(run).export_trunk(out)
