@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -52,12 +51,11 @@ def export_llava(network: Network, column: str, language: nn.Module, tower: nn.M
     tokenizer = copy.deepcopy(trunk.language.tokenizer)
     tokenizer.add_tokens([PICTURE], special_tokens=True)
     mark = int(tokenizer.convert_tokens_to_ids(PICTURE))
-    side = tower.config.image_size // tower.config.patch_size
     first = "siglip" not in tower.config.model_type  # one token of all of it comes before its patches
     size = max(trunk.vocabulary, mark + 1)
     text = copy.deepcopy(language.config)
     text.vocab_size = size
-    config = transformers.LlavaConfig(vision_config=tower.config, text_config=text, image_token_index=mark, image_seq_length=side * side, projector_hidden_act="gelu", vision_feature_layer=HEARD,
+    config = transformers.LlavaConfig(vision_config=tower.config, text_config=text, image_token_index=mark, image_seq_length=encoder.patches, projector_hidden_act="gelu", vision_feature_layer=HEARD,
                                       vision_feature_select_strategy="default" if first else "full", tie_word_embeddings=bool(text.tie_word_embeddings))
     with torch.device("meta"):
         names = set(transformers.LlavaForConditionalGeneration(config).state_dict())
@@ -82,7 +80,7 @@ def export_llava(network: Network, column: str, language: nn.Module, tower: nn.M
     processor.save_pretrained(folder)
 
 
-def pictured(network: Network) -> dict[str, Any]:
+def pictured(network: Network) -> dict[str, str]:
     """The columns whose pictures stand in conversations as such a model has it, and the folder that each is written to."""
     columns = [c for c in network.columns if network.stem_of[c] in network.projectors]
     return {column: "llava" if len(columns) == 1 else f"llava-{number}" for number, column in enumerate(columns, 1)}

@@ -171,7 +171,7 @@ class Network(nn.Module):
             for generator in others:
                 self.add(column, generator)
         self.finishers = nn.ModuleDict()
-        self.projectors = nn.ModuleDict({self.stem_of[column]: Patches(modality.encoder.width, trunk.inner, self.stems[self.stem_of[column]].laid) for column, modality in modalities.items() if modality.llava})
+        self.projectors = nn.ModuleDict({self.stem_of[column]: Patches(modality.encoder.width, trunk.inner, self.stems[self.stem_of[column]].laid, modality.encoder.patches) for column, modality in modalities.items() if modality.llava})
         self.referred: dict[int, dict[int, tuple[str, int]]] = {}
         self.recalls = nn.ModuleDict({self.stem_of[shown]: Recall(gist, self.modalities[column].remembered, self.stems[self.stem_of[shown]].kindred)
                                       for column in self.talked_columns for shown in self.looked_up(column)})
@@ -336,16 +336,20 @@ class Network(nn.Module):
                 more = modality.language.ids(f" like {', '.join(words)}.\n") if words else []
                 lines[number], said[number] = np.insert(lines[number], at + 1, more), np.insert(said[number], at + 1, [False] * len(more))
                 recalled[number], nearest[number] = words + recalled[number], how  # of what was shown last
-        made = script(self.trunk, lines, said, own, {name: self.entered(name, part) for name, part in encoded.items()}, columns, modality.tokens_of_cells, beside)
+        told = {(int(row), *columns[i]) for row, line in zip(own, lines, strict=True) for i in line[line < 0].tolist() if i in columns}
+        entered = {name: part if part.patches is None else self.entered(name, part, told, beside) for name, part in encoded.items()}
+        made = script(self.trunk, lines, said, own, entered, columns, modality.tokens_of_cells, beside)
         made.recalled, made.near = recalled, nearest
         return made
 
-    def entered(self, column: str, part: Encoded) -> Encoded:
-        """A column as conversations show it: pictures that stand there as all their patches (``Image.llava``) in the language model's width, all else as it is."""
-        if part.patches is None:
-            return part
-        tokens = self.projectors[self.stem_of[column]](part.patches)
-        return dataclasses.replace(part, tokens=tokens, mask=torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device), entered=True)
+    def entered(self, column: str, part: Encoded, told: set[tuple[int, str, int]], beside: Mapping[tuple[int, int], int] | None) -> Encoded:
+        """A column of pictures that stand in conversations as all their patches (``Image.llava``), in the language model's width: those alone that are told of, by row, column and how many rows after it."""
+        known = part.place.cpu().numpy()
+        cells = sorted({cell for row, name, later in told if name == column and (cell := cell_of(known, row, later, beside)) >= 0})
+        index = torch.tensor(cells, dtype=torch.int64, device=part.place.device)
+        tokens, place = self.projectors[self.stem_of[column]](part.patches[index]), torch.full_like(part.place, -1)
+        place[part.index[index]] = torch.arange(len(cells), device=index.device)
+        return dataclasses.replace(part, place=place, tokens=tokens, mask=torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device), entered=True)
 
     def references(self, rows: int) -> dict[int, tuple[str, int]]:
         """For each number that stands for a cell among ids its column, and how many rows after the conversation's, below ``rows``."""

@@ -18,6 +18,7 @@ from PIL import Image
 from twins import twin
 
 from sensorium.backbones import features, open_backbone
+from sensorium.chat import weigh
 from sensorium.core.errors import UserError
 from sensorium.layers.projected import Patches
 from sensorium.model import Model
@@ -81,11 +82,15 @@ def test_all_patches_are_learned_from_and_pictures_are_told_apart(no_report: Non
     model = Model.fit(talks, out=tmp_path / "run", epochs=14, seed=0, settings=settings_of(folder, "clip", "trunk.tune=full", "sample.talk=16", "column.colour.kind=out"))
     model = Model.load(tmp_path / "run")
     assert [model.chat(asks("What is this?"), cells={"picture": drawing(colour, "square", 2)}).text for colour in ("red", "green", "blue")] == ["red", "green", "blue"]
+    several = model.rows([{"picture": drawing(colour, "square", 2)} for colour in ("red", "green", "blue")])
+    talk = [("user", [{"column": "picture"}, "What is this?"]), ("assistant", ["blue"])]
+    alone = [float(weigh(model.network, model.rows([{"picture": drawing(colour, "square", 2)}]), [0], [talk])[0]) for colour in ("blue", "red")]
+    assert weigh(model.network, several, [2, 0], [talk, talk]) == pytest.approx(alone, abs=1e-4), "each hears its own picture, whichever stand beside it"
 
 
 def test_patches_begin_alike_spread_and_as_loud_as_words() -> None:
     torch.manual_seed(0)
-    projector, patches = Patches(12, 20, laid=3), 5 + torch.randn(30, 4, 12) * torch.logspace(-2, 2, 12)
+    projector, patches = Patches(12, 20, laid=3, count=4), 5 + torch.randn(30, 4, 12) * torch.logspace(-2, 2, 12)
     projector.begin(patches, 0.07)
     found = projector(patches)
     assert float(found.detach().square().mean().sqrt()) == pytest.approx(0.07, rel=1e-3)

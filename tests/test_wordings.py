@@ -117,4 +117,5 @@ def test_the_command_takes_wordings_and_writes_what_a_language_model_finds(run: 
 
 def test_a_random_language_model_finds_nothing_that_asks_the_same(rewording: Rewording) -> None:
     found = reword(str(rewording.language.folder), 2)
+    assert not any(found.values())
     assert found.keys() == WORDS.keys() and worded(found).keys() == WORDS.keys()

@@ -48,10 +48,11 @@ class Backbone(abc.ABC):
     """An encoder of pictures, texts or sounds: as it is, or with a model that was begun with its own and is learned further.
 
     Args:
-        folder: with ``config.json`` and safetensors. kind: of the cells. patches: after a picture's other tokens come those of all its patches, as LLaVA takes them.
+        folder: with ``config.json`` and safetensors. kind: of the cells. patches: after a picture's other tokens are to come those of all its patches, as LLaVA takes them.
 
     Attributes:
         name: what it is called where it comes from. model: as it is, without gradients. width: size of a feature vector. size: side of a picture in pixels; rate: samples a second of a sound.
+        patches: of a picture, which come after its other tokens; 0 where they don't.
         sha256: of all that features depend on: weights, configuration, preprocessing.
     """
 
@@ -59,9 +60,10 @@ class Backbone(abc.ABC):
     width: int
     size: int = 0
     rate: int = 0
+    patches: int = 0
 
     def __init__(self, folder: Path, kind: Kind, patches: bool = False) -> None:
-        self.folder, self.kind, self.patches = folder.resolve(), kind, patches
+        self.folder, self.kind = folder.resolve(), kind
         self.name = called(self.folder)
         parts = [f"{path.name} {digest(path)}" for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors", ".txt", ".model")]
         self.sha256 = hashlib.sha256(" ".join([kind, str(GRID), str(MOMENTS), str(WORDS), LAYOUT, *(["patches"] if patches else []), *parts]).encode()).hexdigest()
@@ -125,6 +127,18 @@ def whole_and_grid(whole: torch.Tensor, maps: torch.Tensor, most: int = GRID) ->
     return torch.cat([whole.float().unsqueeze(1), grid], 1)
 
 
+def whole_and_moments(whole: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Features of all of a sound [1, width] and what was heard one after the other [n, width] as tokens, at most 1 + ``MOMENTS``."""
+    return torch.cat([whole, F.adaptive_avg_pool1d(hidden.T.unsqueeze(0), min(MOMENTS, len(hidden)))[0].T])
+
+
+def side_by_side(tokens: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens of several cells, [tokens, width] each, padded with zeros, and which are there."""
+    padded = nn.utils.rnn.pad_sequence(list(tokens), batch_first=True)
+    lengths = torch.tensor([len(one) for one in tokens], device=padded.device)
+    return padded, torch.arange(padded.shape[1], device=padded.device) < lengths.unsqueeze(1)
+
+
 def as_maps(tokens: torch.Tensor, prefix: int) -> torch.Tensor:
     """Tokens [n, prefix + h · h, width] as maps [n, width, h, h]."""
     places = tokens[:, prefix:]
@@ -143,7 +157,7 @@ def open_backbone(name: str, kind: Kind, patches: bool = False) -> Backbone:
 
 
 @functools.lru_cache(maxsize=8)
-def _opened(folder: Path, kind: Kind, name: str, patches: bool = False) -> Backbone:
+def _opened(folder: Path, kind: Kind, name: str, patches: bool) -> Backbone:
     config = checked(folder, name)
     library = "timm" if "architecture" in config and "model_type" not in config else "voices" if config.get("model_type") == "voices" else "transformers"
     if library == "timm" and kind != "image":

@@ -15,7 +15,7 @@ import transformers
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.backbones import MOMENTS, WORDS, Backbone, as_maps, device, whole_and_grid
+from sensorium.backbones import WORDS, Backbone, as_maps, device, side_by_side, whole_and_grid, whole_and_moments
 from sensorium.core.errors import UserError
 
 BESIDE = 1.0
@@ -49,6 +49,7 @@ class Transformers(Backbone):
         self.width = int(self.model.config.hidden_sizes[-1] if getattr(self.model.config, "hidden_sizes", None) else getattr(self.model.config, "hidden_size", 0) or self.model.config.d_model)
         if patches and self.model.config.model_type not in TOWERS:
             raise UserError(f"The layout of LLaVA takes a CLIP or SigLIP, whose patches it hears; '{folder}' is a {model.config.model_type}. Give another backbone, or leave column.NAME.llava out.")
+        self.patches = (self.model.config.image_size // self.model.config.patch_size) ** 2 if patches else 0
         if kind == "text":
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
             if self.tokenizer.pad_token is None:
@@ -116,11 +117,8 @@ class Transformers(Backbone):
                 hidden, whole = model(heard[:length].unsqueeze(0)).last_hidden_state[0].float(), self.processor.chunk_length if self.written else seconds
             if self.written:  # of its seconds those that are sound
                 hidden = hidden[: max(1, round(len(hidden) * min(1.0, seconds / min(whole, self.processor.chunk_length))))]
-            moments = F.adaptive_avg_pool1d(hidden.T.unsqueeze(0), min(MOMENTS, len(hidden)))[0].T
-            result.append(torch.cat([hidden.mean(0, keepdim=True), moments]))
-        whole = nn.utils.rnn.pad_sequence(result, batch_first=True)
-        lengths = torch.tensor([len(one) for one in result], device=whole.device)
-        return whole, torch.arange(whole.shape[1], device=whole.device) < lengths.unsqueeze(1)
+            result.append(whole_and_moments(hidden.mean(0, keepdim=True), hidden))
+        return side_by_side(result)
 
 
     def began(self, heard: torch.Tensor, seconds: float, model: Any) -> torch.Tensor:

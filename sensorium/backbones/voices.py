@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.backbones import MOMENTS, Backbone, device
+from sensorium.backbones import Backbone, converted, device, side_by_side, whole_and_moments
 from sensorium.core.errors import UserError
+from sensorium.core.files import whole
 from sensorium.layers.mel import log_mel
 
 RATE, WINDOW, HOP, MELS = 16_000, 400, 160, 40
@@ -60,11 +61,8 @@ class Voices(Backbone):
         found = model(batch["mels"].flatten(0, 1)).unflatten(0, batch["mels"].shape[:2])
         result = []
         for part, count in zip(found, batch["stretches"].tolist(), strict=True):
-            whole = F.normalize(part[:count].mean(0, keepdim=True), dim=1)
-            result.append(torch.cat([whole, F.adaptive_avg_pool1d(part[:count].T.unsqueeze(0), min(MOMENTS, count))[0].T]))
-        lengths = torch.tensor([len(one) for one in result], device=found.device)
-        padded = nn.utils.rnn.pad_sequence(result, batch_first=True)
-        return padded, torch.arange(padded.shape[1], device=found.device) < lengths.unsqueeze(1)
+            result.append(whole_and_moments(F.normalize(part[:count].mean(0, keepdim=True), dim=1), part[:count]))
+        return side_by_side(result)
 
 
 def stretches(wave: torch.Tensor) -> torch.Tensor:
@@ -86,11 +84,6 @@ def from_resemblyzer(given: Path, out: Path) -> Path:
     Raises:
         UserError: they are others.
     """
-    from safetensors.torch import save_file
-
-    from sensorium.backbones import converted
-    from sensorium.core.files import whole
-
     if converted(out):
         return out
     wanted = Encoder().state_dict()

@@ -113,12 +113,12 @@ class Patches(nn.Module):
     """All patches of a vision tower to a language model's tokens, by two linear layers (LLaVA 1.5, Liu et al. 2023, arXiv 2310.03744, section 3.3).
 
     Args:
-        features, width: of a patch and of a token. laid: tokens of a cell's features that come before its patches.
+        features, width: of a patch and of a token. laid: tokens of a cell's features that come before its patches; count: these.
     """
 
-    def __init__(self, features: int, width: int, laid: int) -> None:
+    def __init__(self, features: int, width: int, laid: int, count: int) -> None:
         super().__init__()
-        self.linear_1, self.linear_2, self.laid = nn.Linear(features, width), nn.Linear(width, width), laid
+        self.linear_1, self.linear_2, self.laid, self.count = nn.Linear(features, width), nn.Linear(width, width), laid, count
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Patches [n, k, features] to tokens [n, k, width]."""
@@ -126,7 +126,7 @@ class Patches(nn.Module):
 
     def patches(self, cells: Cells) -> torch.Tensor:
         """Those of a batch's cells, [n, k, features]."""
-        return cells["features"][:, self.laid : self.laid + int(cells["there"].sum(1).max()) - self.laid]
+        return cells["features"][:, self.laid : self.laid + self.count]
 
     @torch.no_grad()
     def begin(self, patches: torch.Tensor, loud: float) -> None:
