@@ -67,8 +67,8 @@ def worded(own: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
             raise UserError(f"The wordings of '{kind}' are no list of texts. Write {{\"{kind}\": [\"{WORDS[kind][0]}\", …]}}.")
         for wording in wordings:
             if holes(wording) != wanted or len(re.findall(r"[{}]", wording)) != 2 * len(wanted):
-                needed = " and ".join(f"{{{hole}}}" for hole in wanted) or "no hole"
-                raise UserError(f"A wording of '{kind}' takes {needed}, each once, and no other braces. Given: '{wording}'.")
+                needed = f"{' and '.join(f'{{{hole}}}' for hole in wanted)}, each once, and no other braces" if wanted else "no hole and no braces"
+                raise UserError(f"A wording of '{kind}' takes {needed}. Given: '{wording}'.")
         result[kind] = (*WORDS[kind], *(wording for wording in dict.fromkeys(wordings) if wording not in WORDS[kind]))
     return result
 

@@ -99,5 +99,5 @@ def from_resemblyzer(given: Path, out: Path) -> Path:
     with whole(out / "model.safetensors") as part:
         save_file(tensors, part, metadata={"format": "pt"})
     with whole(out / "config.json") as part:
-        part.write_text(json.dumps({"model_type": "voices", "hidden": 256, "width": 256, "layers": 3}), encoding="utf-8")
+        part.write_text(json.dumps({"model_type": "voices", "architectures": ["Encoder"], "hidden": 256, "width": 256, "layers": 3}), encoding="utf-8")
     return out
