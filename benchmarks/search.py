@@ -62,12 +62,14 @@ def mapped(folder: str, rows: int) -> tuple[Any, Any]:
     """The vectors and their rough copies in files, mapped as an index maps them."""
     import numpy as np
 
-    from sensorium.search.exact import as_rough
+    from sensorium.search.exact import Rough, as_rough
 
     whole = vectors(rows)
-    np.save(Path(folder) / "whole.npy", whole)
-    np.save(Path(folder) / "rough.npy", as_rough(whole))
-    return np.load(Path(folder) / "whole.npy", mmap_mode="c"), np.load(Path(folder) / "rough.npy", mmap_mode="c")
+    files = {"whole": whole, **as_rough(whole)._asdict()}
+    for name, array in files.items():
+        np.save(Path(folder) / f"{name}.npy", array)
+    whole, *rough = (np.load(Path(folder) / f"{name}.npy", mmap_mode="c") for name in files)
+    return whole, Rough(*rough)
 
 
 def ours(rows: int, batch: int) -> dict[str, float]:

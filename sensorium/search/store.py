@@ -1,6 +1,6 @@
 """Vectors and plain cells of rows in a folder, which grows by parts and is always whole: what a file names is there, or the file isn't.
 
-    INDEX/ index.json   part-000001/ cells.arrow has.npy 0.npy 0.bf16.npy 1.npy …   turn-000002.npy   gone-000003.npy
+    INDEX/ index.json   part-000001/ cells.arrow has.npy 0.npy 0.int8.npy 0.scale.npy 1.npy …   turn-000002.npy   gone-000003.npy
 
 A part is written beside the others and never changed; ``index.json``, which is replaced at once, names those that count and the rows that are gone.
 """
@@ -22,15 +22,15 @@ import pyarrow as pa
 from sensorium.core.errors import UserError
 from sensorium.core.files import sync, whole, write_json
 from sensorium.core.parts import find
-from sensorium.search.exact import as_rough
+from sensorium.search.exact import GROUP, Rough, as_rough
 from sensorium.search.finders import Finder
 
-FORMAT = 1
+FORMAT = 2
 INDEX = "index.json"
 WHOLE = ""
 """The name of the vectors of all that a row has; the others bear the names of columns."""
 BLOCK = 65_536
-"""Vectors that are turned and rounded at once."""
+"""Vectors that are turned and rounded at once, a multiple of those that are rounded alike."""
 
 
 @dataclasses.dataclass
@@ -40,7 +40,7 @@ class Part:
     Attributes:
         cells: their plain cells.
         has: for each kind of vectors which rows have one, bool [n].
-        vectors, rough: for each kind float32 [n, size], mapped from the file, and the same in bf16 as uint16.
+        vectors, rough: for each kind float32 [n, size], mapped from the file, and the same rounded.
         finders: for each kind what proposes rows; empty where all are looked at.
         places: of each row on the map, float32 [n, 2]; None where the vectors say it.
     """
@@ -48,7 +48,7 @@ class Part:
     cells: pa.Table
     has: dict[str, np.ndarray]
     vectors: dict[str, np.ndarray]
-    rough: dict[str, np.ndarray]
+    rough: dict[str, Rough]
     finders: dict[str, Finder]
     places: np.ndarray | None
 
@@ -103,7 +103,8 @@ class Store:
         has = mapped(folder / "has.npy", np.uint8, (len(kinds), rows)).astype(bool)
         return Part(cells, dict(zip(kinds, has, strict=True)),
                     {kind: mapped(folder / f"{number}.npy", np.float32, (rows, size)) for number, kind in enumerate(kinds)},
-                    {kind: mapped(folder / f"{number}.bf16.npy", np.uint16, (rows, size)) for number, kind in enumerate(kinds)},
+                    {kind: Rough(mapped(folder / f"{number}.int8.npy", np.int8, (rows, size)), mapped(folder / f"{number}.scale.npy", np.float32, (-(-rows // GROUP),)))
+                     for number, kind in enumerate(kinds)},
                     {kind: find(Finder, finder)(folder / f"{number}.{finder}", rows, size) for number, kind in enumerate(kinds)} if finder else {},
                     mapped(folder / "places.npy", np.float32, (rows, 2)) if self.about.get("map") else None)
 
@@ -186,13 +187,15 @@ class Writer:
         kept = turn.shape[1]
         for number, kind in enumerate(self.kinds):
             full = np.lib.format.open_memmap(self.folder / f"{number}.npy", "w+", np.float32, (self.rows, kept))
-            rough = np.lib.format.open_memmap(self.folder / f"{number}.bf16.npy", "w+", np.uint16, (self.rows, kept))
+            rough = np.lib.format.open_memmap(self.folder / f"{number}.int8.npy", "w+", np.int8, (self.rows, kept))
+            scales = np.zeros(-(-self.rows // GROUP), np.float32)
             for start in range(0, self.rows, BLOCK):
                 some = slice(start, start + BLOCK)
                 full[some] = turned(self.whole[kind][some], turn)
-                rough[some] = as_rough(full[some])
+                rough[some], scales[start // GROUP : -(-(start + BLOCK) // GROUP)] = as_rough(full[some])
             full.flush()
             rough.flush()
+            np.save(self.folder / f"{number}.scale.npy", scales, allow_pickle=False)
             if finder:
                 find(Finder, finder).write(self.folder / f"{number}.{finder}", full, np.flatnonzero(self.has[number]))
             if placed and kind == WHOLE:
