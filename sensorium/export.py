@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
 from sensorium.layers.held import Held
+from sensorium.layers.rounded import in_full
 from sensorium.llava import export_llava, pictured, unlike
 from sensorium.network import Network
 
@@ -51,8 +52,8 @@ def export_trunk(network: Network, folder: Path) -> dict[str, Any]:
 
 
 def merged(model: torch.nn.Module) -> torch.nn.Module:
-    """A copy of a language model whose low-rank updates are added to its weights, so that nothing of PEFT is left in it."""
-    result = copy.deepcopy(model)
+    """A copy of a language model whose low-rank updates are added to its weights, so that nothing of PEFT is left in it; rounded ones in full."""
+    result = in_full(copy.deepcopy(model))
     for name, part in list(result.named_modules()):
         if hasattr(part, "lora_A"):
             part.merge()

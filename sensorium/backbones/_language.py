@@ -64,8 +64,8 @@ class Language:
         """And the file in it, where the model is one file."""
         return {"gguf_file": self.gguf} if self.gguf else {}
 
-    def model(self) -> nn.Module:
-        """The model itself, a ``PreTrainedModel`` in float32 with no gradients, fresh from its files.
+    def model(self, as_kept: bool = False) -> nn.Module:
+        """The model itself, a ``PreTrainedModel`` in float32 with no gradients, fresh from its files; ``as_kept``: in the precision that these have.
 
         Raises:
             UserError: it can't be opened, or its tokenizer knows more words than it does.
@@ -77,7 +77,7 @@ class Language:
         how = {} if self.gguf else {"use_safetensors": True}
         try:
             with quiet():
-                model = transformers.AutoModelForCausalLM.from_pretrained(self.place, local_files_only=True, trust_remote_code=False, dtype=torch.float32, **self.part, **how)
+                model = transformers.AutoModelForCausalLM.from_pretrained(self.place, local_files_only=True, trust_remote_code=False, dtype="auto" if as_kept else torch.float32, **self.part, **how)
         except Exception as error:  # that library raises whatever a file makes it stumble over
             raise UserError(f"The language model '{self.folder}' can't be opened: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}") from error
         known = model.get_input_embeddings().num_embeddings

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sensorium.layers.rounded import Rounded
+
 MOST = 400_000_000
 """Weights of a decoder that are copied; of larger ones the copy costs too much memory."""
 ROOM = 64
@@ -213,7 +215,7 @@ def usual(decoder: nn.Module) -> bool:
             if part._parameters or found - (NORMS if place == "self_attn" else set()) != wanted or len(found & NORMS) == 1:
                 return False
         linear = [part for name, part in layer.named_modules() if name.endswith("_proj")]
-        if not all(isinstance(base := getattr(part, "base_layer", part), nn.Linear) and type(base.weight.data) is torch.Tensor for part in linear):
+        if not all(isinstance(base := getattr(part, "base_layer", part), nn.Linear) and not isinstance(base, Rounded) and type(base.weight.data) is torch.Tensor for part in linear):
             return False
     return True
 

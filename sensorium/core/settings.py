@@ -66,8 +66,9 @@ def convert(value: Any, wanted: Any, where: str) -> Any:
     if wanted is Any:
         return value
     if origin is typing.Literal:
-        if value in get_args(wanted):
-            return value
+        for option in get_args(wanted):
+            if value == option or (isinstance(value, str) and value == str(option)):
+                return option
         raise unknown(f"value of {where}:", value, get_args(wanted))
     if origin in (Union, types.UnionType):
         if value is None or (isinstance(value, str) and value.lower() in ("none", "null") and type(None) in get_args(wanted)):

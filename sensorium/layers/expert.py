@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sensorium.core.errors import UserError
+from sensorium.layers.rounded import Rounded
 
 
 class Expert(nn.ModuleDict):
@@ -30,8 +31,8 @@ class Expert(nn.ModuleDict):
         super().__init__()
         self.originals = [dict(leaves(decoder))]  # in a list: they are no part of this one
         for name, part in self.originals[0].items():
-            twin = copy.deepcopy(getattr(part, "base_layer", part)).requires_grad_(True)
-            self[name.replace(".", "/")] = twin
+            base = getattr(part, "base_layer", part)
+            self[name.replace(".", "/")] = (base.as_linear() if isinstance(base, Rounded) else copy.deepcopy(base)).requires_grad_(True)
 
     @contextlib.contextmanager
     def taking(self, mine: torch.Tensor) -> Iterator[None]:
@@ -88,8 +89,8 @@ def leaves(decoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         own = dict(part.named_parameters(recurse=False))
         if hasattr(part, "base_layer"):
             inside = f"{name}."
-        elif not own or isinstance(part, nn.Embedding):
+        elif not isinstance(part, Rounded) and (not own or isinstance(part, nn.Embedding)):
             continue
-        elif max(p.ndim for p in own.values()) > 2 or "expert" in name or len(own) > 2:
+        elif max((p.ndim for p in own.values()), default=0) > 2 or "expert" in name or len(own) > 2:
             raise UserError(f"trunk.expert=true: the layer '{name}' ({type(part).__name__}) isn't a linear one or a norm. Choose a language model without a mixture of experts, or trunk.expert=false.")
         yield name, part

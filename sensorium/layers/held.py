@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from sensorium.layers.rounded import Rounded
+
 
 class Held(nn.Module):
     """To be inherited by who holds such a model, before any other module.
@@ -45,9 +47,12 @@ class Held(nn.Module):
         return [(parameter, self.rate) for parameter in self.learned.values()]
 
     def share(self) -> dict[str, Any]:
-        """How much of it is learned, in numbers."""
-        every, some = sum(p.numel() for p in self.held[0].parameters()), sum(p.numel() for p in self.learned.values())
-        return {"tuned_parameters": some, "tuned_share": round(some / every, 5), "all_parameters": every}
+        """How much of it is learned, in numbers, and the bytes that all of it takes."""
+        model, some = self.held[0], sum(p.numel() for p in self.learned.values())
+        rounded = sum(part.in_features * part.out_features for part in model.modules() if isinstance(part, Rounded))
+        every = rounded + sum(p.numel() for p in model.parameters())
+        size = sum(kept.nbytes for kept in (*model.parameters(), *model.buffers()))
+        return {"tuned_parameters": some, "tuned_share": round(some / every, 5), "all_parameters": every, "bytes": size}
 
     @property
     def adapted(self) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sensorium.layers.precision import multiplies_bf16
+from sensorium.layers.rounded import WEIGHTED, WIDE
 
 GROUP = 32
 """Rows of which only the best score is kept: the k nearest of all lie in the k groups whose best are highest. They share what they are rounded by."""
@@ -20,8 +21,8 @@ SPARE = 2, 16
 """Groups that are weighed in full where the products are rough: so many times k, and so many more."""
 FEW = 0.05
 """Share of the rows that may be found below which these are taken out and searched alone."""
-ALONE, LONG, WIDE = 8, 131_072, 32
-"""So many queries are multiplied by the rounded numbers themselves, so many rows at once, where vectors have a multiple of so many numbers (torch reads beyond the end of others): what counts then is how much is read."""
+ALONE, LONG = 8, 131_072
+"""So many queries are multiplied by the rounded numbers themselves, so many rows at once: what counts then is how much is read."""
 MANY = 64
 """Queries beyond which multiplying takes longer than reading, where the processor has no bf16 that would make up for more groups that are weighed in full."""
 AT_ONCE = 73_728
@@ -30,8 +31,6 @@ MORE = 8
 """Times as many groups are weighed for a query where one that wasn't could hold a nearer row."""
 SURE, BF16 = 4.0, 2.0**-8
 """Standard deviations of rounding that are reckoned with, and the share of a product that bf16 may take, of the query and of the result."""
-WEIGHTED = getattr(torch, "_weight_int8pack_mm", None)
-"""[q, d] in bf16 times int8 [n, d], as language models with small weights are multiplied: bound by reading alone. Inside torch, so it may go."""
 
 
 class Rough(NamedTuple):

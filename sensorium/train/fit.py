@@ -164,7 +164,7 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     network.targets = tuple(target)
     tuned = tuned_of(network)
     for what, one in tuned.items():
-        shown.say(f"{what}: {one['tuned_parameters']:,} of {one['all_parameters']:,} parameters are tuned ({one['tuned_share']:.1%}, {one['tune']})"
+        shown.say(f"{what}: {one['tuned_parameters']:,} of {one['all_parameters']:,} parameters are tuned ({one['tuned_share']:.1%}, {one['tune']}; {one['bytes'] / 2**20:,.0f} MiB{', in ' + str(one['bits']) + ' bits' if 'bits' in one else ''})"
                   + (f", and {one['expert_parameters']:,} of its own for what is drawn" if "expert_parameters" in one else ""))
     things = things_of(opened, schema, data.same, prepared.source) if data.same else None
     if not resume:

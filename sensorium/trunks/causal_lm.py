@@ -9,7 +9,7 @@ import contextlib
 import copy
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from sensorium.core.errors import UserError
 from sensorium.layers.expert import Expert
 from sensorium.layers.held import Held
 from sensorium.layers.lines import ALONE, Lines, pack_lines
+from sensorium.layers.rounded import round_linears
 from sensorium.trunks import Seen, Trunk
 
 FEW = 2
@@ -48,6 +49,7 @@ class CausalLM(Held, Trunk):
         rank, alpha: of LoRA (Hu et al. 2021, arXiv 2106.09685); alpha 0: twice the rank. dora: split each update in direction and size (arXiv 2402.09353).
             rslora: scale by the root of the rank (arXiv 2312.03732). targets: which linear layers, as ``q_proj,v_proj``; empty: all but the head.
         rate: learning rate of what is tuned, relative to ``train.lr``; 0: as suits ``tune``.
+        bits: of each weight of its linear layers: all that they have (0), 8, or 4 (NF4 of QLoRA, arXiv 2305.14314), which are turned back for each product: a quarter or an eighth of the memory, where they are frozen.
         both: what is seen sees all of itself, both ways, not only what stands before.
         always: what ``lora`` has tuned is heard in conversations that refer to no cell, too, even where none such was learned; else these are answered by the language model as it was.
         expert: pictures, sounds, clips and series that are drawn have layers of their own, which begin as copies of the language model's; its own stay as they are, so that with ``tune=frozen`` it says of words what it said
@@ -59,14 +61,19 @@ class CausalLM(Held, Trunk):
     talks: ClassVar[bool] = True
 
     def __init__(self, width: int, columns: list[str], *, path: str = "", tune: str = "lora", rank: int = 16, alpha: int = 0, dora: bool = False, rslora: bool = False,
-                 targets: str = "", rate: float = 0.0, both: bool = True, always: bool = False, expert: bool = False, expert_rate: float = 0.05, checkpointing: bool = False) -> None:
+                 targets: str = "", rate: float = 0.0, bits: Literal[0, 4, 8] = 0, both: bool = True, always: bool = False, expert: bool = False, expert_rate: float = 0.05, checkpointing: bool = False) -> None:
         super().__init__()
         if not path:
             raise UserError("trunk=causal_lm needs a language model: trunk.path=FOLDER, a GGUF file, package:NAME, or OWNER/NAME@REVISION on the hub.")
         how = Tuning(tune, rank, alpha, dora, rslora, targets, rate)
+        if bits and how.kind in ("last", "full"):
+            raise UserError(f"trunk.bits={bits} rounds the language model's weights, so trunk.tune={tune} can't learn them. Choose lora, dora, rslora, bias, prompt or frozen, or leave trunk.bits out.")
         self.language: Language = open_language(path)
-        model = self.language.model()
-        self.both, self.always, self.tune = both, always, tune
+        model = self.language.model(as_kept=bits > 0)
+        if bits:
+            round_linears(model, bits, model.get_output_embeddings())
+            model.float()
+        self.both, self.always, self.tune, self.bits = both, always, tune, bits
         model = how.of(model, model.get_output_embeddings())
         if checkpointing:
             again = {"use_reentrant": False, **({"context_fn": self.as_taken} if expert else {})}
@@ -99,7 +106,7 @@ class CausalLM(Held, Trunk):
     def facts(self) -> dict[str, Any]:
         """What of it is learned, in numbers."""
         own = {} if self.expert is None else {"expert_parameters": sum(p.numel() for p in self.expert.parameters())}
-        return {"language_model": self.language.name, "tune": self.tune, **self.share(), **own}
+        return {"language_model": self.language.name, "tune": self.tune, **({"bits": self.bits} if self.bits else {}), **self.share(), **own}
 
     def tuned(self) -> Iterable[tuple[nn.Parameter, float]]:
         own = [] if self.expert is None else [(parameter, self.expert_rate) for parameter in self.expert.parameters()]

@@ -1,0 +1,142 @@
+"""Linear layers whose weights are kept in eight or four bits and turned back for each product: what is frozen of a large model in a quarter or an eighth of the memory.
+
+Low-rank updates are learned beside them in full, as in QLoRA (Dettmers et al. 2023, arXiv 2305.14314): its section 3 has NormalFloat and the double rounding of its scales.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.core.errors import UserError
+
+BLOCK, BLOCKS = 64, 256
+"""Weights of four bits that share a scale, and scales that share theirs."""
+FEW, WIDE = 8, 32
+"""Tokens that are multiplied by eight bits as they are, where what they read has a multiple of so many numbers: torch reads beyond the end of others."""
+WEIGHTED = getattr(torch, "_weight_int8pack_mm", None)
+"""[n, d] in bf16 times int8 [m, d] times scales [m], to [n, m]: bound by reading alone. Inside torch, so it may go."""
+
+
+def normal_float() -> torch.Tensor:
+    """The sixteen values of NF4, which normal weights take equally often; zero is one of them (appendix E)."""
+    above, below = (torch.special.ndtri(torch.linspace(0.9677083, 0.5, count, dtype=torch.float64)[:-1]) for count in (9, 8))
+    values = torch.cat([above, -below, torch.zeros(1, dtype=torch.float64)]).sort().values
+    return (values / values.max()).float()
+
+
+class Rounded(nn.Linear):
+    """A frozen linear layer in fewer bits.
+
+    Args:
+        linear: of which it is made, and which it does not keep. bits: 8, a scale for each output; or 4, as NF4.
+    """
+
+    numbers: torch.Tensor
+    scales: torch.Tensor
+
+    def __init__(self, linear: nn.Linear, bits: int) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features, self.bits = linear.in_features, linear.out_features, bits
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().clone(), requires_grad=False)
+        weight = linear.weight.detach().float()
+        for name, part in (eighths(weight) if bits == 8 else quarters(weight)).items():
+            self.register_buffer(name, part)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """What it multiplies with, [out, in]; made anew, so that changing it changes nothing."""
+        return self.in_full(torch.float32)
+
+    def in_full(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weights in ``dtype``, [out, in]."""
+        if self.bits == 8:
+            return self.numbers.to(dtype) * self.scales.to(dtype).unsqueeze(1)
+        most = (self.scales.to(torch.float32) * self.steps.unsqueeze(1)).flatten()[: len(self.numbers)] + self.mean
+        pairs = torch.cartesian_prod(self.levels, self.levels).to(dtype)
+        values = F.embedding(self.numbers.int(), pairs).flatten(1) * most.to(dtype).unsqueeze(1)
+        return values.flatten()[: self.out_features * self.in_features].view(self.out_features, self.in_features)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        bias = None if self.bias is None else self.bias.to(dtype)
+        few = kind == "cpu" and self.bits == 8 and x.numel() <= FEW * self.in_features and self.in_features % WIDE == 0 and WEIGHTED is not None
+        with torch.autocast(kind, enabled=False):
+            if few and not (torch.is_grad_enabled() and x.requires_grad):
+                ones = torch.ones(self.out_features, dtype=torch.bfloat16)  # the scales themselves would be rounded
+                found = (WEIGHTED(x.reshape(-1, self.in_features).bfloat16(), self.numbers, ones) * self.scales).view(*x.shape[:-1], self.out_features).to(dtype)
+            else:
+                found = Product.apply(x.to(dtype), self)
+            return found if bias is None else found + bias
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, bits={self.bits}"
+
+    def as_linear(self) -> nn.Linear:
+        """An ordinary layer of its weights."""
+        made = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device=self.numbers.device)
+        made.weight.data.copy_(self.weight)
+        if self.bias is not None:
+            made.bias.data.copy_(self.bias)
+        return made.requires_grad_(False)
+
+
+class Product(torch.autograd.Function):
+    """What a rounded layer makes of tokens. Weights in full are kept for neither way, so that memory holds those of one layer at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, layer: Rounded) -> torch.Tensor:
+        ctx.layer = layer
+        return F.linear(x, layer.in_full(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient @ ctx.layer.in_full(gradient.dtype), None
+
+
+def eighths(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Weights [out, in] in whole numbers of eight bits, and a scale for each output."""
+    scales = weight.abs().amax(1) / 127
+    return {"numbers": (weight / scales.clamp_min(1e-30).unsqueeze(1)).round().to(torch.int8), "scales": scales}
+
+
+def quarters(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Weights [out, in] as the nearest of sixteen values, two in a byte, [blocks, 32]; each block's scale in eight bits by the step of its ``BLOCKS``, from the mean scale up or down."""
+    flat = weight.flatten()
+    blocks = F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
+    most = blocks.abs().amax(1)
+    mean = most.mean()
+    apart = F.pad(most - mean, (0, -len(most) % BLOCKS)).view(-1, BLOCKS)
+    steps = apart.abs().amax(1) / 127
+    scales = (apart / steps.clamp_min(1e-30).unsqueeze(1)).round().to(torch.int8)
+    kept = (scales.float() * steps.unsqueeze(1)).flatten()[: len(most)] + mean
+    levels = normal_float().to(weight.device)
+    codes = torch.bucketize(blocks / kept.clamp_min(1e-30).unsqueeze(1), (levels[1:] + levels[:-1]) / 2)
+    return {"numbers": (codes[:, ::2] * 16 + codes[:, 1::2]).to(torch.uint8), "scales": scales, "steps": steps, "mean": mean, "levels": levels}
+
+
+def round_linears(model: nn.Module, bits: int, but: nn.Module | None = None) -> None:
+    """Put rounded layers in place of a model's linear ones, except for one.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = [(name, part) for name, part in model.named_modules() if type(part) is nn.Linear and part is not but]
+    if not found:
+        raise UserError(f"trunk.bits={bits}: the language model has no linear layers that could be rounded. Leave it out.")
+    for name, part in found:
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, Rounded(part, bits))
+
+
+def in_full(model: nn.Module) -> nn.Module:
+    """Put ordinary layers in place of a model's rounded ones; the model."""
+    for name, part in list(model.named_modules()):
+        if isinstance(part, Rounded):
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, part.as_linear())
+    return model
