@@ -102,8 +102,8 @@ def speaker(folder: Path, kind: str, template: str | None = CHATML, marks: tuple
     if template:
         tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
-    config = getattr(hf, f"{kind}Config")(vocab_size=len(tokenizer) + 6, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=12, intermediate_size=40,
-                                          bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id, max_position_embeddings=512, **more)
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 12, "intermediate_size": 40, "max_position_embeddings": 512}
+    config = getattr(hf, f"{kind}Config")(vocab_size=len(tokenizer) + 6, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id, **{**sizes, **more})
     getattr(hf, f"{kind}ForCausalLM")(config).save_pretrained(folder)
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.layers.rounded import Rounded
+from sensorium.layers.rounded import Rounded, as_they_are, eighths, in_full, times
 
 MOST = 400_000_000
 """Weights of a decoder that are copied; of larger ones the copy costs too much memory."""
@@ -54,13 +56,18 @@ class Kept:
 
 @dataclasses.dataclass
 class Weights:
-    """Of one product: [out, in], or where it is faster so [in, out]."""
+    """Of one product: [out, in], or where it is faster so [in, out]; in eight bits with their scales [out], and what is read is multiplied by ``norm`` first."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
-    turned: bool
+    turned: bool = False
+    scales: torch.Tensor | None = None
+    norm: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.scales is not None:
+            found = times(x if self.norm is None else x * self.norm, self.weight, self.scales)
+            return found if self.bias is None else found + self.bias
         x = x.to(self.weight.dtype)
         if not self.turned:
             return F.linear(x, self.weight, self.bias).float()
@@ -90,27 +97,27 @@ class Steps:
 
     def __init__(self, decoder: nn.Module, head: nn.Module, dtype: torch.dtype) -> None:
         first = decoder.layers[0]
+        made = functools.partial(put_together, dtype=dtype, rounded=rounded(decoder))
         self.d = first.self_attn.head_dim
         self.heads, self.own = (getattr(first.self_attn, part).out_features // self.d for part in ("q_proj", "k_proj"))
         self.scale, self.act, self.dtype = first.self_attn.scaling, first.mlp.act_fn, dtype
         self.most = int(getattr(decoder.config, "sliding_window", None) or 1 << 30) - 1
         self.pairs = torch.arange(self.d).view(2, -1).t().flatten()
-        self.layers = [self.layer(layer) for layer in decoder.layers]
+        self.layers = [self.layer(layer, made) for layer in decoder.layers]
         self.norm, self.rotary = weight_of(decoder.norm), decoder.rotary_emb
         norms = first.input_layernorm, getattr(first.self_attn, "q_norm", first.input_layernorm)
         self.least, self.least_of_heads = (torch.tensor((eps_of(norm) * norm.weight.shape[0]) ** 0.5) for norm in norms)
-        self.said = made([plain(head)], None, dtype)
+        self.said = put_together([plain(head)], None, dtype)
         self.turns = torch.zeros(0, self.d // 2, dtype=torch.complex64)
 
-    def layer(self, layer: nn.Module) -> Layer:
+    def layer(self, layer: nn.Module, made: Callable[..., Weights]) -> Layer:
         attention, norms = layer.self_attn, [weight_of(layer.input_layernorm), weight_of(layer.post_attention_layernorm)]
         parts = [plain(getattr(attention, part)) for part in ("q_proj", "k_proj", "v_proj")]
         parts[:2] = [tuple(None if x is None else x.view(-1, self.d, *x.shape[1:])[:, self.pairs].reshape(x.shape) for x in part) for part in parts[:2]]
         scales = None
         if hasattr(attention, "q_norm"):
             scales = torch.cat([weight_of(norm)[self.pairs].expand(count, -1) for norm, count in ((attention.q_norm, self.heads), (attention.k_norm, self.own))])
-        return Layer(made(parts, norms[0], self.dtype), made([plain(attention.o_proj)], None, self.dtype),
-                     made([plain(layer.mlp.gate_proj), plain(layer.mlp.up_proj)], norms[1], self.dtype), made([plain(layer.mlp.down_proj)], None, self.dtype), scales)
+        return Layer(made(parts, norms[0]), made([plain(attention.o_proj)], None), made([plain(layer.mlp.gate_proj), plain(layer.mlp.up_proj)], norms[1]), made([plain(layer.mlp.down_proj)], None), scales)
 
     def keep(self, cache: Any, mask: torch.Tensor) -> Kept:
         """What transformers remembers of tokens of which some are there, [n, s]."""
@@ -165,15 +172,17 @@ class Steps:
         return self.turns
 
 
-def made(parts: list[tuple[torch.Tensor, torch.Tensor | None]], norm: torch.Tensor | None, dtype: torch.dtype) -> Weights:
-    """Several layers that read the same as one product; ``norm``: what they read is multiplied with before.
+def put_together(parts: list[tuple[torch.Tensor, torch.Tensor | None]], norm: torch.Tensor | None, dtype: torch.dtype, rounded: bool = False) -> Weights:
+    """Several layers that read the same as one product; ``norm``: what they read is multiplied with before. ``rounded``: in eight bits, for which norms' weights are too unlike to be multiplied in.
 
     In float a matrix that is wider than what it reads comes faster from memory when turned (1.5 to 2 times for one or two tokens).
     """
     weight = torch.cat([w for w, _ in parts]).float()
-    weight = weight if norm is None else weight * norm
     biases = [b for _, b in parts]
-    bias = None if all(b is None for b in biases) else torch.cat([torch.zeros(len(w)) if b is None else b.float() for w, b in parts]).to(dtype)
+    bias = None if all(b is None for b in biases) else torch.cat([torch.zeros(len(w)) if b is None else b.float() for w, b in parts])
+    if rounded:
+        return Weights(**dict(zip(("weight", "scales"), eighths(weight).values(), strict=True)), bias=bias, norm=norm)
+    weight, bias = weight if norm is None else weight * norm, None if bias is None else bias.to(dtype)
     turned = dtype == torch.float32 and weight.shape[0] > weight.shape[1]
     return Weights((weight.t() if turned else weight).to(dtype).contiguous(), bias, turned)
 
@@ -184,7 +193,7 @@ def plain(layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
     if base is None:
         return layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
     if not (layer.disable_adapters or layer.merged):
-        layer = copy.deepcopy(layer)
+        layer = in_full(copy.deepcopy(layer))
         layer.merge()
         base = layer.get_base_layer()
     return plain(base)
@@ -206,7 +215,8 @@ def usual(decoder: nn.Module) -> bool:
         return False
     if {name for name, _ in decoder.named_children()} != {"embed_tokens", "layers", "norm", "rotary_emb"} or decoder.rotary_emb.rope_type not in TURNS:
         return False
-    if sum(p.numel() for p in decoder.parameters()) > MOST:
+    sizes = [part.in_features * part.out_features for part in decoder.modules() if isinstance(part, Rounded)]
+    if sum(sizes) + sum(p.numel() for p in decoder.parameters()) > MOST or (sizes and not rounded(decoder)):
         return False
     for layer in decoder.layers:
         for place, wanted in PARTS.items():
@@ -215,9 +225,15 @@ def usual(decoder: nn.Module) -> bool:
             if part._parameters or found - (NORMS if place == "self_attn" else set()) != wanted or len(found & NORMS) == 1:
                 return False
         linear = [part for name, part in layer.named_modules() if name.endswith("_proj")]
-        if not all(isinstance(base := getattr(part, "base_layer", part), nn.Linear) and not isinstance(base, Rounded) and type(base.weight.data) is torch.Tensor for part in linear):
+        if not all(isinstance(base := getattr(part, "base_layer", part), nn.Linear) and (isinstance(base, Rounded) or type(base.weight.data) is torch.Tensor) for part in linear):
             return False
     return True
+
+
+def rounded(decoder: nn.Module) -> bool:
+    """Whether a decoder's layers are rounded, and can be multiplied with so."""
+    found = [part for part in decoder.modules() if isinstance(part, Rounded)]
+    return bool(found) and all(as_they_are(part.in_features) for part in found)
 
 
 def steps_of(decoder: nn.Module, head: nn.Module, dtype: torch.dtype) -> Steps | None:
@@ -235,7 +251,7 @@ def steps_of(decoder: nn.Module, head: nn.Module, dtype: torch.dtype) -> Steps |
     kept = steps.keep(cache, torch.ones(1, 2, dtype=torch.bool))
     for at in range(2, 5):
         hidden, kept = steps(tokens[:, at], kept, torch.ones(1, at + 1, dtype=torch.bool), torch.tensor([at]))
-        if not (hidden - whole[at]).norm() < (1e-3 if dtype == torch.float32 else 0.1) * whole[at].norm():
+        if not (hidden - whole[at]).norm() < (1e-3 if dtype == torch.float32 and not rounded(decoder) else 0.1) * whole[at].norm():
             return None
     return steps
 

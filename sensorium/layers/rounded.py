@@ -64,11 +64,10 @@ class Rounded(nn.Linear):
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         bias = None if self.bias is None else self.bias.to(dtype)
-        few = kind == "cpu" and self.bits == 8 and x.numel() <= FEW * self.in_features and self.in_features % WIDE == 0 and WEIGHTED is not None
+        few = kind == "cpu" and self.bits == 8 and x.numel() <= FEW * self.in_features and as_they_are(self.in_features)
         with torch.autocast(kind, enabled=False):
             if few and not (torch.is_grad_enabled() and x.requires_grad):
-                ones = torch.ones(self.out_features, dtype=torch.bfloat16)  # the scales themselves would be rounded
-                found = (WEIGHTED(x.reshape(-1, self.in_features).bfloat16(), self.numbers, ones) * self.scales).view(*x.shape[:-1], self.out_features).to(dtype)
+                found = times(x.reshape(-1, self.in_features), self.numbers, self.scales).view(*x.shape[:-1], self.out_features).to(dtype)
             else:
                 found = Product.apply(x.to(dtype), self)
             return found if bias is None else found + bias
@@ -83,6 +82,16 @@ class Rounded(nn.Linear):
         if self.bias is not None:
             made.bias.data.copy_(self.bias)
         return made.requires_grad_(False)
+
+
+def as_they_are(inside: int) -> bool:
+    """Whether tokens of so many numbers are multiplied by eight bits without turning these back."""
+    return WEIGHTED is not None and inside % WIDE == 0
+
+
+def times(x: torch.Tensor, numbers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Tokens [n, d] times rounded weights [m, d], float [n, m]; x in bf16, on a CPU."""
+    return WEIGHTED(x.bfloat16(), numbers, torch.ones(len(numbers), dtype=torch.bfloat16)) * scales  # which it would round to bf16
 
 
 class Product(torch.autograd.Function):

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from conftest import TINY, tiny_table
-from twins import SPEAKERS, twin
+from twins import SPEAKERS, speaker, twin
 
 from sensorium.backbones._steps import Kept
 from sensorium.core.errors import UserError
@@ -64,18 +64,32 @@ def test_it_is_tuned_as_one_in_full_of_its_weights(folder: Path, bits: int, tune
         assert gradient.abs().sum() > 0 and torch.allclose(gradient, known[1][name], atol=1e-6), name
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-def test_one_token_at_a_time_it_says_what_it_says_at_once(folder: Path, bits: int) -> None:
-    trunk = CausalLM(8, [], path=str(twin("llama", folder)), rank=2, bits=bits).eval()
-    ids = torch.tensor([trunk.language.ids("What is red?")])
-    there = torch.ones_like(ids, dtype=torch.bool)
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("kind", ["Llama", "Qwen3", "Mistral"])
+@pytest.mark.parametrize(("bits", "tune"), [(8, "frozen"), (8, "lora"), (8, "dora"), (4, "lora")])
+def test_one_token_at_a_time_it_says_what_it_says_at_once(folder: Path, kind: str, bits: int, tune: str, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / f"wide-{kind}"
+    if not path.exists():
+        torch.manual_seed(0)
+        speaker(path, kind=kind, hidden_size=64, head_dim=32, intermediate_size=96)
+    if not there:
+        monkeypatch.setattr("sensorium.layers.rounded.WEIGHTED", None)
+    torch.manual_seed(0)
+    trunk = CausalLM(8, [], path=str(path), rank=2, tune=tune, bits=bits).eval()
+    ids = torch.tensor([trunk.language.ids("What is red, and what is round and is not a ball?")])
+    ones = torch.ones_like(ids, dtype=torch.bool)
     with torch.no_grad():
-        whole = trunk.hear(trunk.words(ids), there)[0]
-        hidden, state = trunk.hear(trunk.words(ids[:, :3]), there[:, :3])
+        for name, parameter in trunk.held[0].named_parameters():
+            if "layernorm" in name:  # some numbers of a token count much more than others
+                parameter *= 1 + 4 * (torch.rand(parameter.shape) > 0.9)
+        for parameter in trunk.learned.values():
+            parameter += 0.05 * torch.randn_like(parameter)
+        whole = trunk.hear(trunk.words(ids), ones)[0]
+        hidden, state = trunk.hear(trunk.words(ids[:, :3]), ones[:, :3])
         for at in range(3, ids.shape[1]):
             hidden, state = trunk.continued(state, trunk.words(ids[:, at : at + 1]))
-            assert not isinstance(state.cache, Kept)
-            assert (hidden[0, 0] - whole[0, at]).norm() < 0.03 * whole[0, at].norm()
+            assert isinstance(state.cache, Kept) == there
+            assert (hidden[0, 0] - whole[0, at]).norm() < (0.05 if there else 1e-4) * whole[0, at].norm()
 
 
 @pytest.mark.parametrize("bits", [8, 4])
