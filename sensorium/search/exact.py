@@ -5,6 +5,7 @@ It knows arrays, not models or files; the arrays may be mapped from files that a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,18 +18,12 @@ GROUP = 32
 """Rows of which only the best score is kept: the k nearest of all lie in the k groups whose best are highest. They share what they are rounded by."""
 TILE = 4096
 """Rows that are multiplied at once, so that their scores stay in the cache."""
-SPARE = 2, 16
-"""Groups that are weighed in full where the products are rough: so many times k, and so many more."""
 FEW = 0.05
-"""Share of the rows that may be found below which these are taken out and searched alone."""
+"""Share of the rows that may be found below which these are taken out and searched alone; and above which so many would be weighed that all are multiplied in full."""
 ALONE, LONG = 8, 131_072
 """So many queries are multiplied by the rounded numbers themselves, so many rows at once: what counts then is how much is read."""
-MANY = 64
-"""Queries beyond which multiplying takes longer than reading, where the processor has no bf16 that would make up for more groups that are weighed in full."""
 AT_ONCE = 73_728
 """Rows that are weighed in full together."""
-MORE = 8
-"""Times as many groups are weighed for a query where one that wasn't could hold a nearer row."""
 SURE, BF16 = 4.0, 2.0**-8
 """Standard deviations of rounding that are reckoned with, and the share of a product that bf16 may take, of the query and of the result."""
 
@@ -65,27 +60,37 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int, allowed: np.ndarra
     if not count or not len(vectors):
         return scores, rows
     asked, whole = torch.from_numpy(np.ascontiguousarray(queries, np.float32)), torch.from_numpy(vectors)
-    if rough is None or (count > MANY and not multiplies_bf16()):
-        rough, best, wanted = None, groups(asked, whole, allowed), k
-    else:
-        best, wanted = at_most(asked, rough, allowed), SPARE[0] * k + SPARE[1]
-    left = np.arange(count)
-    while len(left):
-        chosen = best[left].topk(min(wanted + 1, best.shape[1]), dim=1)
-        bound = chosen.values[:, wanted] if best.shape[1] > wanted else torch.full((len(left),), -torch.inf)
-        step = max(1, AT_ONCE // (wanted * GROUP))
-        for start in range(0, len(left), step):
-            some = left[start : start + step]
-            score, at = weighed(asked[some], whole, chosen.indices[start : start + step, :wanted], k, allowed)
-            scores[some, : score.shape[1]], rows[some, : score.shape[1]] = score, at
-        if rough is None:
-            break
-        left = left[scores[left, -1] < bound.numpy()]
-        wanted *= MORE
-        if len(left) and wanted * GROUP > FEW * len(vectors):
-            scores[left], rows[left] = nearest(queries[left], vectors, k, allowed)
-            break
+    best = groups(asked, whole, allowed) if rough is None else groups(asked, torch.from_numpy(rough.numbers), allowed, torch.from_numpy(rough.scales))
+    first = best.topk(min(k, best.shape[1]), dim=1).indices
+    for some in parts(np.full(count, first.shape[1])):
+        score, row = weighed(asked[some], whole, first[some], k, allowed)
+        scores[some, : score.shape[1]], rows[some, : score.shape[1]] = score, row
+    if rough is None or k > best.shape[1]:
+        return scores, rows
+    reach = (best.scatter_(1, first, -torch.inf) >= torch.from_numpy(scores[:, -1:])).sum(1).numpy()  # other groups that may hold a nearer row
+    lost = np.flatnonzero(reach * GROUP > FEW * len(vectors))
+    if len(lost):
+        scores[lost], rows[lost] = nearest(queries[lost], vectors, k, allowed)
+        reach[lost] = 0
+    left = np.argsort(reach)[(reach == 0).sum() :]  # those that reach as far together
+    for part in parts(reach[left]):
+        some = left[part]
+        more = best[some].topk(int(reach[some].max()), dim=1).indices
+        score, row = (np.concatenate(both, 1) for both in zip((scores[some], rows[some]), weighed(asked[some], whole, more, k, allowed), strict=True))
+        order = np.argsort(-score, axis=1, kind="stable")[:, :k]
+        scores[some], rows[some] = np.take_along_axis(score, order, 1), np.take_along_axis(row, order, 1)
     return scores, rows
+
+
+def parts(groups: np.ndarray) -> Iterator[slice]:
+    """Queries of which so many groups each are weighed, in growing number, by so many as are weighed at once."""
+    start = 0
+    while start < len(groups):
+        stop = start + max(1, AT_ONCE // (GROUP * int(groups[start])))
+        while stop > start + 1 and (stop > len(groups) or (stop - start) * GROUP * int(groups[stop - 1]) > AT_ONCE):
+            stop -= 1
+        yield slice(start, stop)
+        start = stop
 
 
 def weighed(queries: torch.Tensor, vectors: torch.Tensor, chosen: torch.Tensor, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -100,32 +105,20 @@ def weighed(queries: torch.Tensor, vectors: torch.Tensor, chosen: torch.Tensor, 
     return top.values.numpy(), torch.where(top.values > -torch.inf, at.gather(1, top.indices), -1).numpy()
 
 
-def at_most(queries: torch.Tensor, rough: Rough, allowed: np.ndarray | None) -> torch.Tensor:
-    """What the best product of each ``GROUP`` rows with each query can be, [q, n / 32], by the products that are made of the rounded numbers.
+def groups(queries: torch.Tensor, vectors: torch.Tensor, allowed: np.ndarray | None, scales: torch.Tensor | None = None) -> torch.Tensor:
+    """The best product of each ``GROUP`` rows with each query, float32 [q, n / 32]; of rounded vectors and their ``scales`` [n / 32] the best that it can be.
 
-    What rounding the d numbers of a vector by steps of s adds to its product with q is the sum of d errors as good as random, so it spreads by
-    |q| s / √12; what bf16 adds is a share of the product.
-    """
-    scales = torch.from_numpy(rough.scales).clamp_min(1e-30)  # which leaves -inf what it is
-    best = groups(queries, torch.from_numpy(rough.numbers), allowed) * scales
-    if in_bf16(queries, rough.numbers):
-        best = torch.maximum(best * (1 + BF16), best * (1 - BF16))
-    return best.add_(SURE / 12**0.5 * queries.norm(dim=1, keepdim=True) * scales)
-
-
-def groups(queries: torch.Tensor, vectors: torch.Tensor, allowed: np.ndarray | None) -> torch.Tensor:
-    """The best score of each ``GROUP`` rows, float32 [q, n / 32].
-
-    Whole numbers are brought by the tile to what this machine multiplies fastest, and only their eighth bits come from memory; a few queries are
-    multiplied by them as they are.
+    What rounding the d numbers of a vector by steps of s adds to its product with q is the sum of d errors as good as random, so it spreads by |q| s / √12; what bf16 adds is a share of the product.
+    Whole numbers are brought by the tile to what this machine multiplies fastest, so that only their eight bits come from memory; a few queries are multiplied by them as they are.
     """
     (n, size), count = vectors.shape, len(queries)
-    few = vectors.dtype == torch.int8 and as_they_are(count, size)
-    kind = torch.bfloat16 if vectors.dtype == torch.int8 and in_bf16(queries, vectors) else torch.float32
+    few = scales is not None and count <= ALONE and size % WIDE == 0 and WEIGHTED is not None
+    kind = torch.bfloat16 if few or (scales is not None and multiplies_bf16()) else torch.float32
     asked, tile = queries.to(kind), LONG if few else TILE
     turned, ones = asked.T.contiguous(), torch.ones(tile if few else 0, dtype=kind)
     brought, scored = (torch.empty((0 if few else tile, wide), dtype=kind) for wide in (size, count))  # once: the pages of each new one would cost a fifth
-    result = torch.empty((-(-n // GROUP), count), dtype=kind)
+    slack = SURE / 12**0.5 * queries.norm(dim=1)
+    result = torch.empty(count, -(-n // GROUP))
     for start in range(0, n, tile):
         part = vectors[start : start + tile]
         if few:
@@ -136,18 +129,13 @@ def groups(queries: torch.Tensor, vectors: torch.Tensor, allowed: np.ndarray | N
             score.masked_fill_(~torch.from_numpy(allowed[start : start + tile])[:, None], -torch.inf)
         if short := -len(score) % GROUP:
             score = torch.cat([score, score.new_full((short, count), -torch.inf)])
-        torch.amax(score.unflatten(0, (-1, GROUP)), 1, out=result[start // GROUP : start // GROUP + len(score) // GROUP])
-    return result.T.float()
-
-
-def as_they_are(count: int, size: int) -> bool:
-    """Whether so many queries are multiplied by the rounded numbers without bringing these to another kind."""
-    return count <= ALONE and size % WIDE == 0 and WEIGHTED is not None
-
-
-def in_bf16(queries: torch.Tensor, vectors: torch.Tensor | np.ndarray) -> bool:
-    """Whether products with rounded numbers are made in bf16."""
-    return multiplies_bf16() or as_they_are(len(queries), vectors.shape[1])
+        top, at = torch.amax(score.unflatten(0, (-1, GROUP)), 1).float(), slice(start // GROUP, (start + len(score)) // GROUP)
+        if scales is not None:
+            step = scales[at, None].clamp_min(1e-30)  # which leaves -inf what it is
+            top = torch.maximum(top * (1 + BF16), top * (1 - BF16)) if kind == torch.bfloat16 else top
+            top = top.add_(slack).mul_(step)
+        result[:, at] = top.T
+    return result
 
 
 def as_rough(vectors: np.ndarray) -> Rough:
