@@ -18,7 +18,7 @@ from sensorium.talk import lost, script
 from sensorium.train.optimizer import Optimizer
 from sensorium.trunks.causal_lm import CausalLM
 
-TEXT = Path(__file__).parent / "how-it-works.md"
+TEXT = Path(__file__).resolve().parent / "how-it-works.md"
 LINES, LENGTH, STEPS, SAID = 8, 128, 6, 64
 
 
@@ -43,6 +43,7 @@ def said(trunk: CausalLM) -> float:
 
 def measure(path: str, bits: int) -> None:
     """Print one line."""
+    sys.path.insert(0, str(TEXT.parent.parent))
     from benchmarks._measure import memory_growth
 
     trunk = CausalLM(8, [], path=path, tune="lora", bits=bits)
