@@ -112,14 +112,19 @@ def last(model: nn.Module, count: int, where: str) -> list[nn.Parameter]:
     Raises:
         UserError: it has no such list.
     """
-    lists = {name: part for name, part in model.named_modules() if isinstance(part, nn.ModuleList | nn.Sequential) and len(part) > 1}
-    if not lists:
+    name, layers = layers_of(model)
+    if not len(layers):
         raise UserError(f"{where}.tune=last:{count}: the model has no list of layers. Choose lora, bias or full.")
-    name, layers = max(lists.items(), key=lambda one: (sum(p.numel() for p in one[1].parameters()), one[0].count(".")))
     first = f"{name}.{max(0, len(layers) - count)}."
     named = list(model.named_parameters())
     at = next(number for number, (key, _) in enumerate(named) if key.startswith(first))
     return [parameter for _, parameter in named[at:]]
+
+
+def layers_of(model: nn.Module) -> tuple[str, nn.ModuleList | nn.Sequential]:
+    """A model's layers, by name: the list of modules that holds most of it; an empty one where it has none."""
+    lists = {name: part for name, part in model.named_modules() if isinstance(part, nn.ModuleList | nn.Sequential) and len(part) > 1}
+    return max(lists.items(), key=lambda one: (sum(p.numel() for p in one[1].parameters()), one[0].count(".")), default=("", nn.ModuleList()))
 
 
 def everywhere(settings: Mapping[str, Any], tune: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +20,7 @@ from torch.nn import functional as F
 
 from sensorium.backbones._language import Language, open_language
 from sensorium.backbones._steps import Kept, Steps, as_stands, remembers, steps_of
-from sensorium.backbones._tuned import Tuning
+from sensorium.backbones._tuned import Tuning, layers_of
 from sensorium.core.errors import UserError
 from sensorium.layers.expert import Expert
 from sensorium.layers.held import Held
@@ -55,13 +57,14 @@ class CausalLM(Held, Trunk):
         expert: pictures, sounds, clips and series that are drawn have layers of their own, which begin as copies of the language model's; its own stay as they are, so that with ``tune=frozen`` it says of words what it said
             (LMFusion, arXiv 2412.15188). expert_rate: their learning rate, relative to ``train.lr``.
         checkpointing: compute each layer again in the backward pass, which takes a third longer and much less memory.
+        compile: let torch.compile make one program of each layer for training, which takes about a minute before the first steps and wants a C++ compiler.
     """
 
     early: ClassVar[bool] = True
     talks: ClassVar[bool] = True
 
     def __init__(self, width: int, columns: list[str], *, path: str = "", tune: str = "lora", rank: int = 16, alpha: int = 0, dora: bool = False, rslora: bool = False,
-                 targets: str = "", rate: float = 0.0, bits: Literal[0, 4, 8] = 0, both: bool = True, always: bool = False, expert: bool = False, expert_rate: float = 0.05, checkpointing: bool = False) -> None:
+                 targets: str = "", rate: float = 0.0, bits: Literal[0, 4, 8] = 0, both: bool = True, always: bool = False, expert: bool = False, expert_rate: float = 0.05, checkpointing: bool = False, compile: bool = False) -> None:
         super().__init__()
         if not path:
             raise UserError("trunk=causal_lm needs a language model: trunk.path=FOLDER, a GGUF file, package:NAME, or OWNER/NAME@REVISION on the hub.")
@@ -78,6 +81,8 @@ class CausalLM(Held, Trunk):
         if checkpointing:
             again = {"use_reentrant": False, **({"context_fn": self.as_taken} if expert else {})}
             getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)(again)
+        if compile:
+            compiled(model, expert)
         self.hold(model, how.relative)
         self.prompted = how.tokens
         self.decoder, self.head = [model.get_decoder()], [model.get_output_embeddings()]
@@ -235,7 +240,8 @@ class CausalLM(Held, Trunk):
             allowed |= mask.unsqueeze(1) & (groups.unsqueeze(1) == groups.unsqueeze(2)) & (groups.unsqueeze(1) >= 0)
         allowed = allowed | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)  # what isn't there sees itself, for something must be seen
         cache = DynamicCache()
-        found = self.decoder[0](inputs_embeds=tokens, attention_mask=added(allowed, tokens.dtype), position_ids=place, use_cache=True, **{self.remembers: cache})
+        with as_written():
+            found = self.decoder[0](inputs_embeds=tokens, attention_mask=added(allowed, tokens.dtype), position_ids=place, use_cache=True, **{self.remembers: cache})
         return found.last_hidden_state[:, before:], Heard(cache, mask, mask.sum(1))
 
     def go_on(self, state: Heard, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, Heard]:
@@ -253,7 +259,7 @@ class CausalLM(Held, Trunk):
             hidden, kept = steps(tokens[:, 0], kept or steps.keep(state.cache, state.mask), mask, state.count)
             return hidden.unsqueeze(1), Heard(kept, mask, state.count + 1)
         cache = copied(state.cache) if kept is None else kept.steps.give_back(kept)
-        with self.taking(torch.ones(n, k, dtype=torch.bool, device=tokens.device) if apart else None):
+        with as_written(), self.taking(torch.ones(n, k, dtype=torch.bool, device=tokens.device) if apart else None):
             found = self.decoder[0](inputs_embeds=tokens, attention_mask=added(mask.unsqueeze(1).expand(-1, k, -1), tokens.dtype),
                                     position_ids=state.count.unsqueeze(1) + torch.arange(k, device=tokens.device), use_cache=True, **{self.remembers: cache})
         return found.last_hidden_state, Heard(cache, mask, state.count + k)
@@ -274,6 +280,25 @@ class CausalLM(Held, Trunk):
         cache = copied(state.cache)
         cache.batch_select_indices(rows)
         return Heard(cache, state.mask[rows], state.count[rows])
+
+
+def compiled(model: nn.Module, expert: bool) -> None:
+    """Let each layer of a model be compiled when it is first called; those that are alike share what is made.
+
+    Raises:
+        UserError: there is no compiler, or an expert would go past what was compiled.
+    """
+    if expert:
+        raise UserError("trunk.compile=true makes one program of each layer, past which trunk.expert=true could not go. Leave one of them out.")
+    if not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "g++", "clang++", "c++")):
+        raise UserError("trunk.compile=true wants a C++ compiler, and there is none here. Install one (Debian, Ubuntu: apt-get install g++), or leave it out.")
+    for layer in layers_of(model)[1]:
+        layer.compile(dynamic=True)
+
+
+def as_written() -> Any:
+    """A context in which nothing is compiled: what is said is of another length each time."""
+    return torch.compiler.set_stance("force_eager")
 
 
 def added(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
