@@ -1,6 +1,6 @@
 """What fewer bits of a language model cost and save: ``python docs/bits.py [LANGUAGE_MODEL]`` (package:smollm2-135m).
 
-A line for all bits, eight and four, each in a process of its own: the weights' memory, perplexity on ``how-it-works.md``, a step of LoRA on eight lines of 128 tokens and the memory it takes beside the weights, and tokens said a second.
+A line for all bits, the same compiled (``trunk.compile=true``), eight and four, each in a process of its own: the weights' memory, perplexity on ``how-it-works.md``, a step of LoRA on eight lines of 128 tokens and the memory it takes beside the weights, and tokens said a second.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def said(trunk: CausalLM) -> float:
     return SAID / (time.perf_counter() - begun)
 
 
-def measure(path: str, bits: int) -> None:
+def measure(path: str, bits: int, compiled: bool = False) -> None:
     """Print one line."""
     sys.path.insert(0, str(TEXT.parent.parent))
     from benchmarks._measure import memory_growth
 
-    trunk = CausalLM(8, [], path=path, tune="lora", bits=bits)
+    trunk = CausalLM(8, [], path=path, tune="lora", bits=bits, compile=compiled)
     ids = np.array(trunk.language.ids(TEXT.read_text(encoding="utf-8")))
     lines = [line.astype(np.int64) for line in np.array_split(ids, -(-len(ids) // LENGTH))]
     with torch.no_grad():
@@ -66,13 +66,13 @@ def measure(path: str, bits: int) -> None:
             took.append(time.perf_counter() - begun)
 
     memory = memory_growth(learn)
-    print(f"{bits or 'all':>3} bits: {trunk.facts()['bytes'] / 2**20:5.0f} MiB; perplexity {np.exp(perplexity):.2f}; a step {np.median(took[1:]):.2f} s and {memory:.0f} MiB; {speed:.1f} tokens/s", flush=True)
+    print(f"{bits or 'all':>3} bits{', compiled' if compiled else ''}: {trunk.facts()['bytes'] / 2**20:5.0f} MiB; perplexity {np.exp(perplexity):.2f}; a step {np.median(took[1:]):.2f} s and {memory:.0f} MiB; {speed:.1f} tokens/s", flush=True)
 
 
 def main() -> None:
     """A line for each."""
-    for bits in (0, 8, 4):
-        process = multiprocessing.get_context("spawn").Process(target=measure, args=(sys.argv[1] if len(sys.argv) > 1 else "package:smollm2-135m", bits))
+    for how in ((0,), (0, True), (8,), (4,)):
+        process = multiprocessing.get_context("spawn").Process(target=measure, args=(sys.argv[1] if len(sys.argv) > 1 else "package:smollm2-135m", *how))
         process.start()
         process.join()
 

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -292,6 +293,7 @@ def compiled(model: nn.Module, expert: bool) -> None:
         raise UserError("trunk.compile=true makes one program of each layer, past which trunk.expert=true could not go. Leave one of them out.")
     if not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "g++", "clang++", "c++")):
         raise UserError("trunk.compile=true wants a C++ compiler, and there is none here. Install one (Debian, Ubuntu: apt-get install g++), or leave it out.")
+    warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")  # torch.compile looks for one in what layers are given
     for layer in layers_of(model)[1]:
         layer.compile(dynamic=True)
 
