@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.layers.rounded import Rounded, as_they_are, eighths, in_full, times
+from sensorium.layers.rounded import Rounded, as_they_are, eighths, in_full, times, weights_in
 
 MOST = 400_000_000
 """Weights of a decoder that are copied; of larger ones the copy costs too much memory."""
@@ -181,7 +181,8 @@ def put_together(parts: list[tuple[torch.Tensor, torch.Tensor | None]], norm: to
     biases = [b for _, b in parts]
     bias = None if all(b is None for b in biases) else torch.cat([torch.zeros(len(w)) if b is None else b.float() for w, b in parts])
     if rounded:
-        return Weights(**dict(zip(("weight", "scales"), eighths(weight).values(), strict=True)), bias=bias, norm=norm)
+        found = eighths(weight)
+        return Weights(found["numbers"], bias, scales=found["scales"], norm=norm)
     weight, bias = weight if norm is None else weight * norm, None if bias is None else bias.to(dtype)
     turned = dtype == torch.float32 and weight.shape[0] > weight.shape[1]
     return Weights((weight.t() if turned else weight).to(dtype).contiguous(), bias, turned)
@@ -215,8 +216,7 @@ def usual(decoder: nn.Module) -> bool:
         return False
     if {name for name, _ in decoder.named_children()} != {"embed_tokens", "layers", "norm", "rotary_emb"} or decoder.rotary_emb.rope_type not in TURNS:
         return False
-    sizes = [part.in_features * part.out_features for part in decoder.modules() if isinstance(part, Rounded)]
-    if sum(sizes) + sum(p.numel() for p in decoder.parameters()) > MOST or (sizes and not rounded(decoder)):
+    if weights_in(decoder) > MOST or (any(isinstance(part, Rounded) for part in decoder.modules()) and not rounded(decoder)):
         return False
     for layer in decoder.layers:
         for place, wanted in PARTS.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from sensorium.layers.rounded import Rounded
+from sensorium.layers.rounded import weights_in
 
 
 class Held(nn.Module):
@@ -49,8 +49,7 @@ class Held(nn.Module):
     def share(self) -> dict[str, Any]:
         """How much of it is learned, in numbers, and the bytes that all of it takes."""
         model, some = self.held[0], sum(p.numel() for p in self.learned.values())
-        rounded = sum(part.in_features * part.out_features for part in model.modules() if isinstance(part, Rounded))
-        every = rounded + sum(p.numel() for p in model.parameters())
+        every = weights_in(model)
         size = sum(kept.nbytes for kept in (*model.parameters(), *model.buffers()))
         return {"tuned_parameters": some, "tuned_share": round(some / every, 5), "all_parameters": every, "bytes": size}
 

@@ -142,6 +142,11 @@ def round_linears(model: nn.Module, bits: int, but: nn.Module | None = None) -> 
         setattr(model.get_submodule(parent), own, Rounded(part, bits))
 
 
+def weights_in(model: nn.Module) -> int:
+    """How many weights a model has, rounded ones too, which are no parameters."""
+    return sum(p.numel() for p in model.parameters()) + sum(part.in_features * part.out_features for part in model.modules() if isinstance(part, Rounded))
+
+
 def in_full(model: nn.Module) -> nn.Module:
     """Put ordinary layers in place of a model's rounded ones; the model."""
     for name, part in list(model.named_modules()):

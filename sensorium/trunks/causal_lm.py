@@ -77,7 +77,7 @@ class CausalLM(Held, Trunk):
         if bits:
             round_linears(model, bits, model.get_output_embeddings())
             model.float()
-        self.both, self.always, self.tune, self.bits = both, always, tune, bits
+        self.both, self.always, self.tune, self.bits, self.compiled = both, always, tune, bits, compile
         model = how.of(model, model.get_output_embeddings())
         if checkpointing:
             again = {"use_reentrant": False, **({"context_fn": self.as_taken} if expert else {})}
@@ -165,6 +165,10 @@ class CausalLM(Held, Trunk):
         finally:
             self.taken = None
 
+    def as_written(self) -> Any:
+        """A context in which nothing is compiled: what is said is of another length each time."""
+        return torch.compiler.set_stance("force_eager") if self.compiled else contextlib.nullcontext()
+
     def as_taken(self) -> tuple[Any, Any]:
         """What a layer is computed in, and what it is computed in again in the backward pass, when nothing is taken any more."""
         return contextlib.nullcontext(), self.taking(self.taken)
@@ -241,7 +245,7 @@ class CausalLM(Held, Trunk):
             allowed |= mask.unsqueeze(1) & (groups.unsqueeze(1) == groups.unsqueeze(2)) & (groups.unsqueeze(1) >= 0)
         allowed = allowed | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)  # what isn't there sees itself, for something must be seen
         cache = DynamicCache()
-        with as_written():
+        with self.as_written():
             found = self.decoder[0](inputs_embeds=tokens, attention_mask=added(allowed, tokens.dtype), position_ids=place, use_cache=True, **{self.remembers: cache})
         return found.last_hidden_state[:, before:], Heard(cache, mask, mask.sum(1))
 
@@ -260,7 +264,7 @@ class CausalLM(Held, Trunk):
             hidden, kept = steps(tokens[:, 0], kept or steps.keep(state.cache, state.mask), mask, state.count)
             return hidden.unsqueeze(1), Heard(kept, mask, state.count + 1)
         cache = copied(state.cache) if kept is None else kept.steps.give_back(kept)
-        with as_written(), self.taking(torch.ones(n, k, dtype=torch.bool, device=tokens.device) if apart else None):
+        with self.as_written(), self.taking(torch.ones(n, k, dtype=torch.bool, device=tokens.device) if apart else None):
             found = self.decoder[0](inputs_embeds=tokens, attention_mask=added(mask.unsqueeze(1).expand(-1, k, -1), tokens.dtype),
                                     position_ids=state.count.unsqueeze(1) + torch.arange(k, device=tokens.device), use_cache=True, **{self.remembers: cache})
         return found.last_hidden_state, Heard(cache, mask, state.count + k)
@@ -296,11 +300,6 @@ def compiled(model: nn.Module, expert: bool) -> None:
     warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")  # torch.compile looks for one in what layers are given
     for layer in layers_of(model)[1]:
         layer.compile(dynamic=True)
-
-
-def as_written() -> Any:
-    """A context in which nothing is compiled: what is said is of another length each time."""
-    return torch.compiler.set_stance("force_eager")
 
 
 def added(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
