@@ -55,11 +55,13 @@ def main() -> None:
     sounds = {"real sounds": real, "real sounds, read and made": again(drawer, real)}
     for column in ("name", "image"):
         sounds[f"from the {column}"] = drawer.generate(asked, "spoken", seen=[column], steps=int(given.steps))
+    both = drawer.generate_together(asked, ["name", "spoken"], ["image"], jointly=True)
+    sounds["from the image, its name said first"] = [row["spoken"] for row in both]
     for what, cells in sounds.items():
         write(given.out / what.replace(" ", "-").replace(",", ""), cells[:12], names)
     recogniser, right = recognise(names), np.arange(len(rows))
     heard = judge.embed([{"name": name} for name in names], ["name"])
-    lines: dict[str, float] = {}
+    lines = {"from the image: its name": float(np.mean([row["name"] == name for row, name in zip(both, names, strict=True)]))}
     for what, cells in sounds.items():
         lines[f"{what}: judge"] = float(((judge.embed([{"spoken": cell} for cell in cells], ["spoken"]) @ heard.T).argmax(1) == right).mean())
         if recogniser is not None:
