@@ -60,6 +60,11 @@ def timed(head: float = HEAD, body: float = BODY) -> type[HttpToolsProtocol]:
             self.expect(None)
             super().on_message_complete()
 
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.timer is not None:  # another request is on its way, which wasn't read on meanwhile
+                self.expect(head if self.heading else body)
+
         def expect(self, seconds: float | None) -> None:
             """From now on wait so long, or as long as it takes."""
             if self.timer is not None:
@@ -67,8 +72,10 @@ def timed(head: float = HEAD, body: float = BODY) -> type[HttpToolsProtocol]:
             self.timer = None if seconds is None else self.loop.call_later(seconds, self.late)
 
         def late(self) -> None:
-            """Tell it and hang up."""
-            if not self.transport.is_closing():
+            """Tell it and hang up, once all that came before is answered."""
+            if self.pipeline or (self.heading and self.cycle is not None and not self.cycle.response_complete):
+                self.expect(head if self.heading else body)
+            elif not self.transport.is_closing():
                 if self.cycle is None or not self.cycle.response_started:
                     self.transport.write(LATE)
                 self.transport.close()
