@@ -76,6 +76,7 @@ def test_fit_tells_what_is_wrong(run: Run, folder: Path, tmp_path: Path) -> None
     table, out = folder / "tiny.parquet", ["--out", tmp_path / "run"]
     told(run("fit", tmp_path / "nothing.parquet", *out), "nothing.parquet")
     told(run("fit", table, "train.bach=3", *out), "Did you mean 'batch'")
+    told(run("fit", table, "trunk.bits=8", *out), "trunk.bits is a setting of causal_lm, and trunk is segment here")
     told(run("fit", table, "trian.batch=3", *out), "Did you mean 'train'")
     told(run("fit", table, "train.batch", *out), "section.key=value")
     told(run("fit", table, *out, "--target", "color"), "Did you mean 'colour'")

@@ -6,6 +6,7 @@ help and docs all come from the signatures. Unknown keys are errors with "did yo
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import types
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
+from sensorium.core import parts
 from sensorium.core.errors import UserError, unknown
 
 
@@ -50,9 +52,23 @@ def check(part: Callable[..., Any], given: Mapping[str, Any], section: str) -> d
     result = {}
     for key, value in given.items():
         if key not in known:
+            others = owners(part, key)
+            if others:
+                raise UserError(f"{section}.{key} is a setting of {', '.join(others)}, and {section} is {parts.name_of(part)} here, with {', '.join(sorted(known))}.")
             raise unknown(f"setting of {section}:", key, known)
         result[key] = convert(value, known[key].annotation, f"{section}.{key}")
     return result
+
+
+def owners(part: Callable[..., Any], key: str) -> list[str]:
+    """The names of the parts beside this one that have such a setting."""
+    contract = next((base for base in inspect.getmro(part) if base.__module__ == part.__module__.rpartition(".")[0]), None) if inspect.isclass(part) else None
+    found = []
+    for name in parts.names(contract) if contract else ():
+        with contextlib.suppress(UserError):  # what it needs isn't installed
+            if key in schema(parts.find(contract, name)):
+                found.append(name)
+    return found
 
 
 def build(part: Callable[..., Any], given: Mapping[str, Any], section: str, **rest: Any) -> Any:
