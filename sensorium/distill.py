@@ -131,7 +131,7 @@ class Lesson(Course):
         except (OSError, KeyError, SafetensorError) as error:
             raise UserError(f"'{path}' can't be read: {error}. Distil again without --resume.") from error
         # The first that a flow draws is the noise.
-        return torch.randn(drawn.shape, generator=torch.Generator().manual_seed(mix(self.seed, number))), drawn
+        return torch.randn(*drawn.shape[:2], self.network.drawn_as.width, generator=torch.Generator().manual_seed(mix(self.seed, number))), drawn
 
     # --- the lesson ---------------------------------------------------------------------------------------------------
 
@@ -167,20 +167,30 @@ class Lesson(Course):
 
     @torch.no_grad()
     def away(self, student: Onestep) -> float:
-        """How far a student is from what the teacher drew, in the mean over the numbers of pairs that are held out."""
+        """How far a student is from what the teacher drew, in the mean over the numbers of pairs that are held out.
+
+        Raises:
+            UserError: of nothing that the teacher drew the numbers are finite.
+        """
         found = []
         for number in self.held:
             noise, drawn = (part.to(self.device) for part in self.pair(number))
             with autocast(self.precision, self.device):
                 made = self.said(student, number, noise)[1]
             found.append((made - drawn)[drawn.isfinite().all(-1).all(-1)].abs().flatten())
-        return float(torch.cat(found).mean())
+        whole = torch.cat(found)
+        if not len(whole):
+            raise UserError(f"There is nothing to learn from: of {len(self.held) * self.batch:,} cells of '{self.column}' that flow drew with {self.how} none has finite numbers. "
+                            "Draw with less distill.guidance or more distill.steps.")
+        return float(whole.mean())
 
 
 def student_of(teacher: Flow) -> Onestep:
     """A student that knows what the teacher knows: asked at the first moment, it says what the teacher says there."""
-    student = Onestep(teacher.said, teacher.width, depth=teacher.depth, expand=teacher.expand)
+    student = Onestep(teacher.said, teacher.width, depth=teacher.depth, expand=teacher.expand, latents=teacher.drawn_as.width if teacher.coder else 0, coder=teacher.channels)
     student.net.load_state_dict({name: value for name, value in teacher.net.state_dict().items() if name != "told"})
+    if teacher.coder is not None:
+        student.coder.load_state_dict(teacher.coder.state_dict())
     return student
 
 
@@ -245,7 +255,11 @@ def distill(network: Network, rows: Rows, column: str, folder: Path, *, minutes:
     begin(folder, {**described, "column": column, "seed": seed, "settings": chosen, "teacher": digest_of(network)}, resume)
     with Progressed(quiet) as shown:
         with shown.bar(f"Drawing {column} to learn from", lesson.batch * (len(lesson.held) + len(lesson.learned))) as drawing:
-            lesson.draw(drawing)
+            try:
+                lesson.draw(drawing)
+            except KeyboardInterrupt:
+                shown.say("What was drawn to learn from is kept: go on with --resume.")
+                raise
         with shown.bar("Learning to draw it in one step", 1.0) as learning:
             student, facts = teach(lesson, resume, learning, shown.say)
     if not facts["stopped"]:

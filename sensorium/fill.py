@@ -17,11 +17,19 @@ from sensorium.data.table import Table
 from sensorium.inference import Rows
 from sensorium.network import Network
 
-WINDOW = 1024
-"""Rows that are held in memory at once."""
+WINDOW, DRAWN = 1024, 64
+"""Rows that are held in memory at once, and where cells are drawn, which takes long: what is filled when somebody stops it is kept."""
 FILE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 FILLED = "filled"
 """The column that says what was filled."""
+
+
+class Stopped(KeyboardInterrupt):
+    """Filling was interrupted; ``table`` is as it was to be, but for rows from ``rows`` on, which are as they were."""
+
+    def __init__(self, table: pa.Table, rows: int) -> None:
+        super().__init__()
+        self.table, self.rows = table, rows
 
 
 def fill(network: Network, table: Table, columns: Sequence[str], *, jointly: bool = False, seed: int = 0,
@@ -38,18 +46,40 @@ def fill(network: Network, table: Table, columns: Sequence[str], *, jointly: boo
         the table, and the column ``filled``: for each row what was filled and how sure (0 to 1; None for what is drawn).
 
     Raises:
-        UserError: the table has a column ``filled`` already.
+        UserError: the table has a column ``filled`` already, or one whose type can't hold what is to be filled in.
+        Stopped: interrupted, with what was filled so far.
     """
     if FILLED in table.columns:
         raise UserError(f"'{table.name}' has a column '{FILLED}' already, which would say what was filled. Rename it.")
-    parts = []
-    for start in range(0, max(table.rows, 1), WINDOW):
-        part = table.select(np.arange(start, min(start + WINDOW, table.rows)))
-        parts.append(window(network, part, columns, jointly, seed + start,
-                            None if bad is None else lambda row, column, why, start=start: bad(start + row, column, why)))
+    for column in columns:
+        kind = table.schema.field(column).type if column in table.columns and network.modalities[column].media else pa.null()
+        if not (pa.types.is_null(kind) or pa.types.is_struct(kind) or holds_bytes(kind) or is_text(kind)):
+            raise UserError(f"Column '{column}' of '{table.name}' holds {kind}, and what would be filled in are files. Leave it out: name the columns to fill.")
+    parts, size = [], DRAWN if set(columns) & set(network.drawn_columns) else WINDOW
+    for start in range(0, max(table.rows, 1), size):
+        part = table.select(np.arange(start, min(start + size, table.rows)))
+        try:
+            parts.append(window(network, part, columns, jointly, seed + start,
+                                None if bad is None else lambda row, column, why, start=start: bad(start + row, column, why)))
+        except KeyboardInterrupt:
+            if not parts:
+                raise
+            raise Stopped(whole([*parts, untouched(table, start, parts[0])]), start) from None
         if done:
             done(part.rows)
+    return whole(parts)
+
+
+def whole(parts: Sequence[pa.Table]) -> pa.Table:
+    """Windows as one table."""
     return pa.table({name: alike([part.column(name) for part in parts]) for name in parts[0].column_names})
+
+
+def untouched(table: Table, start: int, like: pa.Table) -> pa.Table:
+    """The rows from ``start`` on as they are, with the columns that were added to those before."""
+    rest = table.take(np.arange(start, table.rows))
+    nothing = {FILLED: pa.array([[]] * rest.num_rows, like.schema.field(FILLED).type)}
+    return pa.table({name: rest.column(name) if name in rest.column_names else nothing.get(name, pa.chunked_array([pa.nulls(rest.num_rows)])) for name in like.column_names})
 
 
 def window(network: Network, table: Table, columns: Sequence[str], jointly: bool, seed: int,
@@ -120,6 +150,11 @@ def alike(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
         cells = [{"path": cell} if isinstance(cell, str) else cell for part in parts for cell in part.to_pylist()]
         return pa.chunked_array([pa.array(cells, FILE)])
     return pa.chunked_array([typed([cell for part in parts for cell in part.to_pylist()], None)])
+
+
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is bytes."""
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_binary_view(kind)
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -170,18 +170,18 @@ class Rows:
 
     @torch.inference_mode()
     def draw(self, column: str, seen: Sequence[str] | None = None, samples: int = 1, seed: int = 0, way: str | None = None,
-             rows: np.ndarray | None = None, **options: Any) -> list[list[Any]]:
+             rows: np.ndarray | None = None, **options: Any) -> Iterator[list[Any]]:
         """Cells of a column whose cells are drawn (a picture, a sound, a series), ``samples`` for each of ``rows`` (all by default), by its
-        generator ``way``; None where one failed, as its numbers aren't finite."""
+        generator ``way``, row after row as they are finished; None where one failed, as its numbers aren't finite."""
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
         modality, encoded, generator = self.network.modalities[column], self.shown(seen), torch.Generator().manual_seed(seed)
-        asked, cells = torch.arange(self.count) if rows is None else torch.from_numpy(np.asarray(rows, np.int64)), []
+        asked = torch.arange(self.count) if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
         for part in asked.to(self.device).split(max(1, ROWS // samples)):
             again = torch.arange(len(part), device=self.device).repeat_interleave(samples)
             with autocast(self.precision, self.device):
                 said = self.network.say(encoded, column, seen, part, generator, again if samples > 1 else None, way, **options)
-            cells += [modality.decode(tokens) if np.isfinite(tokens).all() else None for tokens in plain(said.tokens)]
-        return [cells[row * samples : (row + 1) * samples] for row in range(len(asked))]
+            cells = [modality.decode(tokens) if np.isfinite(tokens).all() else None for tokens in plain(said.tokens)]
+            yield from (cells[row * samples : (row + 1) * samples] for row in range(len(part)))
 
     @torch.inference_mode()
     def steps(self, column: str, seen: Sequence[str] | None = None, seed: int = 0, **options: Any) -> list[list[Any]]:

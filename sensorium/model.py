@@ -18,13 +18,13 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
 from sensorium.core.parts import name_of
 from sensorium.core.settings import check
-from sensorium.core.settings import schema as settings_of
 from sensorium.data.order import spread
 from sensorium.data.schema import Schema, infer
 from sensorium.data.table import Table
 from sensorium.examine import examine
 from sensorium.explain import Why, explain
 from sensorium.fill import fill, together
+from sensorium.generators import INNER
 from sensorium.inference import Answers, Rows
 from sensorium.inside import check_way
 from sensorium.layers.precision import usable
@@ -234,6 +234,8 @@ class Model:
         opened = open_table(table)
         self.check(columns or ())
         wanted = [c for c in self.network.columns if columns is None or c in columns]
+        if wanted and set(opened.columns) - {""} and not set(opened.columns) & set(self.network.columns):
+            raise UserError(f"'{opened.name}' has none of this model's columns: it has {', '.join(opened.columns[:8])}, and the model knows {', '.join(self.network.columns)}.")
         lacking = [c for c in wanted if c not in opened.columns]
         if note and lacking:
             note(f"'{opened.name}' has no column {', '.join(map(repr, lacking))}: the model answers without.")
@@ -246,6 +248,8 @@ class Model:
 
     def check(self, columns: Iterable[str]) -> None:
         """Refuse columns that the model doesn't know."""
+        if isinstance(columns, str):
+            raise UserError(f"Columns are given as a list: ['{columns}'], not '{columns}'.")
         for column in columns:
             if column not in self.network.columns:
                 raise unknown("column of this model:", column, self.network.columns)
@@ -275,7 +279,7 @@ class Model:
         return pa.table(parts)
 
     def generate(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0, candidates: int = 0, samples: int = 1,
-                 generator: str | None = None, **options: Any) -> list[Any]:
+                 generator: str | None = None, note: Callable[[str], None] | None = None, **options: Any) -> list[Any]:
         """Cells of a column, said from the row's others, in the kind of the column: text, the bytes of a PNG, lists of numbers.
 
         ``temperature``, ``top_p`` and ``beam`` are options for text. Of pictures, videos, sounds, series and points ``samples`` are drawn for each row, with more
@@ -290,57 +294,81 @@ class Model:
                 raise UserError(f"samples={samples}: of '{column}' one cell is said. Possible for: {', '.join(self.network.drawn_columns) or 'none'}.")
             if generator is not None and column in self.network.asked_columns:
                 self.network.generator(column, generator)
-            return self.answers(rows, column, seen, seed, None, candidates, **options).cells
+            return self.answers(rows, column, seen, seed, note, candidates, **options).cells
         if candidates:
             raise UserError(f"candidates={candidates} is for text; of '{column}' draw several with samples={candidates}.")
-        drawn = list(self.draw(rows, column, seen, seed, samples, None, generator, **options))
+        drawn = list(self.draw(rows, column, seen, seed, samples, note, generator, **options))
         return drawn if samples > 1 else [cells[0] for cells in drawn]
 
     def draw(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0, samples: int = 1,
              note: Callable[[str], None] | None = None, generator: str | None = None, **options: Any) -> Iterator[list[Any]]:
-        """The cells that are drawn for one row after the other; see ``generate``. None for one that failed."""
+        """The cells that are drawn for one row after the other; see ``generate``. None for one that failed. What is asked is checked at once."""
         self.check_asked(column, seen)
-        check(self.network.generator(column, generator).sample, options, f"generate for '{column}'")
+        chosen = self.options(column, generator, options)
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
-        for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN)):
-            yield from part.draw(column, seen, samples, mix(seed, number), generator, **options)
+        return (cells for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN))
+                for cells in part.draw(column, seen, samples, mix(seed, number), generator, **chosen))
+
+    def options(self, column: str, generator: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Options for saying or drawing a column, of the types that its generator takes.
+
+        Raises:
+            UserError: one that the generator doesn't have or that is out of range.
+        """
+        way = self.network.generator(column, generator)
+        chosen = check(way.sample, given, f"generate for '{column}'", INNER)
+        if way.draws:  # nothing of no rows, but what is out of range is told before the first row is read
+            way.sample(lambda tokens, _: tokens.new_zeros(*tokens.shape[:2], way.width), 0, self.network.seen_mark.weight.device, **chosen)
+        return chosen
 
     def forecast(self, rows: Any, column: str, horizon: int, seen: Sequence[str] | None = None, seed: int = 0, samples: int = 1,
                  note: Callable[[str], None] | None = None, **options: Any) -> list[list[Any]]:
         """The next ``horizon`` steps of each row's series, from the series so far and the columns ``seen``.
 
         Returns:
-            for each row ``samples`` continuations, as the column's cells are; none for a row without a series.
+            for each row ``samples`` continuations, as the column's cells are; none for a row without a series. A horizon that is longer than what
+            can be drawn is cut to that, and ``note`` told.
 
         Raises:
-            UserError: a column that can't be continued, or a horizon that is out of range.
+            UserError: a column that can't be continued, or no horizon.
         """
-        self.check_asked(column, seen)
+        return list(self.continued(rows, column, horizon, seen, seed, samples, note, **options))
+
+    def continued(self, rows: Any, column: str, horizon: int, seen: Sequence[str] | None = None, seed: int = 0, samples: int = 1,
+                  note: Callable[[str], None] | None = None, **options: Any) -> Iterator[list[Any]]:
+        """As ``forecast``, row after row as they are finished."""
+        self.check_asked(column, [c for c in seen or () if c != column])
         modality = self.network.modalities[column]
         way = self.continues(column)
         if way is None:
             able = [c for c in self.network.drawn_columns if self.continues(c)]
             raise UserError(f"'{column}' can't be continued: that takes a series that the run learned to draw by flow. Possible: {', '.join(able) or 'none'}.")
-        check(self.network.generator(column, way).sample, options, f"generate for '{column}'")
+        chosen = self.options(column, way, options)
         if modality.longest > modality.span:
             raise UserError(f"'{column}' can't be continued: training had series of {modality.longest} steps, and averaged them to {modality.span}. Fit with "
                             f"column.{column}.length={modality.longest}.")
-        if samples < 1 or not 0 < horizon < modality.span:
+        if samples < 1 or horizon < 1:
             raise UserError(f"horizon={horizon}, samples={samples}: needed are at least 1 sample and a horizon of 1 to {modality.span - 1} steps, as "
                             f"{modality.span} steps of '{column}' are drawn in all.")
-        result: list[list[Any]] = []
-        for number, part in enumerate(self.windows(rows, self.network.columns if seen is None else [*seen, column], note, size=DRAWN)):
-            long = sum(modality.steps(cell) + horizon > modality.span for cell in part.read.get(column, []) if cell is not None)
-            if long and note:
-                note(f"column '{column}': of {long} series only the last {modality.span - horizon} steps are looked at, as training saw {modality.span} in all.")
-            result += part.go_on(column, horizon, seen, samples, mix(seed, number), way, **options)
-        return result
+        if horizon >= modality.span:
+            if note:
+                note(f"column '{column}': {modality.span - 1} steps follow instead of {horizon:,}, as {modality.span} are drawn in all, and one at least is what they follow on.")
+            horizon = modality.span - 1
+
+        def windows() -> Iterator[list[Any]]:
+            for number, part in enumerate(self.windows(rows, self.network.columns if seen is None else [*seen, column], note, size=DRAWN)):
+                long = sum(modality.steps(cell) + horizon > modality.span for cell in part.read.get(column, []) if cell is not None)
+                if long and note:
+                    note(f"column '{column}': of {long} series only the last {modality.span - horizon} steps are looked at, as training saw {modality.span} in all.")
+                yield from part.go_on(column, horizon, seen, samples, mix(seed, number), way, **chosen)
+
+        return windows()
 
     def continues(self, column: str) -> str | None:
         """The generator of a column that can go on from a beginning; None where there is none."""
         if type(self.network.modalities[column]).begun is Modality.begun:
             return None
-        return next((way for way in self.network.ways.get(column, ()) if "given" in settings_of(self.network.generator(column, way).sample)), None)
+        return next((way for way in self.network.ways.get(column, ()) if self.network.generator(column, way).goes_on), None)
 
     def explain(self, rows: Any, column: str, cells: Sequence[Any] | None = None, seen: Sequence[str] | None = None, among: Any = None, seed: int = 0,
                 generator: str | None = None, note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None,
@@ -576,13 +604,19 @@ class Model:
         Raises:
             UserError: a column that the model doesn't know or can't be asked for, or one that is both asked and seen.
         """
+        return list(self.together(rows, columns, seen, seed, jointly, note))
+
+    def together(self, rows: Any, columns: Sequence[str], seen: Sequence[str] | None = None, seed: int = 0, jointly: bool = False,
+                 note: Callable[[str], None] | None = None) -> Iterator[dict[str, Any]]:
+        """As ``generate_together``, row after row as they are finished."""
+        self.check(columns)
         for column in columns:
             self.check_asked(column, seen)
-        if not columns or set(columns) & set(seen or ()):
-            raise UserError(f"Asked: {', '.join(columns) or 'nothing'}; seen: {', '.join(seen or ()) or 'nothing'}. A column is either asked or seen.")
+        if not columns:
+            raise UserError(f"No column was asked for. Possible: {', '.join(self.network.asked_columns)}.")
         wanted = [c for c in (self.network.columns if seen is None else seen) if c not in columns]
-        return [row for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN))
-                for row in together(self.network, part, columns, seen, jointly=jointly, seed=mix(seed, number))]
+        return (row for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN))
+                for row in together(self.network, part, columns, seen, jointly=jointly, seed=mix(seed, number)))
 
     def fill(self, table: Any, columns: Sequence[str] | None = None, jointly: bool = False, seed: int = 0,
              note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None) -> pa.Table:
@@ -613,13 +647,16 @@ class Model:
         if column in self.network.drawn_columns:
             raise UserError(f"A cell of '{column}' is drawn, not predicted. Ask for it with: generate.")
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
-        check(self.network.generator(column).sample, options, f"generate for '{column}'")
-        said = [part.say(column, seen, seed=mix(seed, i), candidates=candidates, **options) for i, part in enumerate(self.windows(rows, wanted, note))]
+        chosen = self.options(column, None, options)
+        said = [part.say(column, seen, seed=mix(seed, i), candidates=candidates, **chosen) for i, part in enumerate(self.windows(rows, wanted, note))]
         return Answers.joined(said)
 
     def check_asked(self, column: str, seen: Sequence[str] | None) -> None:
         """Refuse columns that the model doesn't know or can't be asked for."""
-        self.check([column, *(seen or ())])
+        self.check([column])
+        self.check(seen or ())
+        if column in (seen or ()):
+            raise UserError(f"Asked: {column}; seen: {', '.join(seen or ())}. A column is either asked or seen.")
         if column not in self.network.asked_columns:
             kind = name_of(self.network.modalities[column])
             able = column in able_to_generate(self.network.modalities)

@@ -102,6 +102,51 @@ def test_the_commands_write_tables(drawing_model: Model, tmp_path: Path, capsys:
         write_together(drawing_model, str(source), ["curve", "name"], tmp_path / "both.csv", ["colour"], True, 0)
 
 
+def test_filling_that_is_stopped_keeps_what_was_filled(drawing_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sensorium.fill.DRAWN", 2)
+    source, out = tmp_path / "t.parquet", tmp_path / "filled.parquet"
+    pq.write_table(pa.table({"name": [f"big red square {i}" for i in range(5)], "picture": pa.nulls(5, pa.binary())}), source)
+    for after, kept in ((0, None), (1, 2), (2, 4)):
+        count, say = [0], drawing_model.network.say
+
+        def stopping(*given: object, say: object = say, count: list[int] = count, after: int = after, **named: object) -> object:
+            count[0] += 1
+            if count[0] > after:
+                raise KeyboardInterrupt
+            return say(*given, **named)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(drawing_model.network, "say", stopping)
+            write_filled(drawing_model, str(source), out, ["picture", "colour"] if kept == 4 else ["picture"], False, 0)
+        if kept is None:
+            assert not out.exists()
+        elif kept == 2:
+            table = pq.read_table(out)
+            assert [cell is not None for cell in table.column("picture").to_pylist()] == [row < 2 for row in range(5)] == [bool(cell) for cell in table.column("filled").to_pylist()]
+            assert table.column("name").to_pylist() == [f"big red square {i}" for i in range(5)]
+
+
+def test_what_a_file_or_a_column_can_not_hold_is_refused_before_any_work(drawing_model: Model, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(tiny_table(1).column("picture")[0].as_py())
+    (tmp_path / "t.csv").write_text("picture,name\na.png,plus\n,dog\n", encoding="utf-8")
+    for ending in (".jsonl", ".csv"):
+        with pytest.raises(UserError, match="are files"):
+            write_filled(drawing_model, str(tmp_path / "t.csv"), tmp_path / f"filled{ending}", None, False, 0)
+    (tmp_path / "t.csv").write_text("picture,name\na.png,plus\na.png,\n", encoding="utf-8")
+    write_filled(drawing_model, str(tmp_path / "t.csv"), tmp_path / "filled.jsonl", None, False, 0)  # no picture lacks
+    for columns in (["nam"], ["id"]):
+        with pytest.raises(UserError, match="Unknown column"):
+            write_filled(drawing_model, str(tmp_path / "t.csv"), tmp_path / "filled.parquet", columns, False, 0)
+        with pytest.raises(UserError, match="Unknown column"):
+            write_together(drawing_model, str(tmp_path / "t.csv"), ["picture", *columns], tmp_path / "both.parquet", None, False, 0)
+    pq.write_table(pa.table({"name": ["a", "b"], "tone": [1.5, None]}), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="'tone' of .* holds double"):
+        write_filled(drawing_model, str(tmp_path / "t.parquet"), tmp_path / "filled.parquet", None, False, 0)
+    (tmp_path / "folder.parquet").mkdir()
+    with pytest.raises(UserError, match="is a folder"):
+        write_filled(drawing_model, str(tmp_path / "t.parquet"), tmp_path / "folder.parquet", None, False, 0)
+
+
 def test_cells_that_do_not_fit_the_type_find_another() -> None:
     from sensorium.fill import typed
 

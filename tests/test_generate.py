@@ -137,6 +137,80 @@ def test_the_command_writes_a_folder_or_a_table(drawing_model: Model, tmp_path: 
         write_drawn(drawing_model, str(table), "picture", tmp_path / "drawn", None, 0, 0, {})
 
 
+def interrupted(monkeypatch: pytest.MonkeyPatch, model: Model, after: int) -> None:
+    """Let somebody press Ctrl-C in a model's questions, after some."""
+    say, count = model.network.say, [0]
+
+    def stopping(*given: Any, **named: Any) -> Any:
+        count[0] += 1
+        if count[0] > after:
+            raise KeyboardInterrupt
+        return say(*given, **named)
+
+    monkeypatch.setattr(model.network, "say", stopping)
+
+
+def test_what_is_finished_is_kept_and_what_was_there_is_not_lost(drawing_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    from sensorium.cli.draw import write_drawn, write_forecast, write_together
+
+    table, out, folder = tmp_path / "t.parquet", tmp_path / "drawn.parquet", tmp_path / "drawn.v2"
+    pq.write_table(tiny_table(5), table)
+    write_drawn(drawing_model, str(table), "picture", out, ["name"], 0, 1, {"steps": 1})
+    folder.mkdir()
+    write_drawn(drawing_model, str(table), "picture", folder, ["name"], 0, 1, {"steps": 1})
+    before, told = out.read_bytes(), (folder / "metadata.jsonl").read_bytes()
+
+    def untouched() -> None:
+        assert out.read_bytes() == before and (folder / "metadata.jsonl").read_bytes() == told
+
+    for options in ({"solver": "huen"}, {"guidance": -1.0}, {"steps": 0}, {"steps": 10**11}, {"guidance": float("nan")}, {"blank": None}, {"judged": True}):
+        for place in (out, folder):
+            with pytest.raises(UserError):
+                write_drawn(drawing_model, str(table), "picture", place, ["name"], 0, 1, options)
+            untouched()
+    with pytest.raises(UserError, match="All 5 failed"):
+        write_drawn(drawing_model, str(table), "picture", out, ["name"], 0, 1, {"guidance": 1e30})
+    untouched()
+    monkeypatch.setattr("sensorium.inference.ROWS", 2)
+    with monkeypatch.context() as patch:
+        interrupted(patch, drawing_model, 0)
+        for place in (out, folder):
+            with pytest.raises(KeyboardInterrupt):
+                write_drawn(drawing_model, str(table), "picture", place, ["name"], 0, 1, {"steps": 1})
+            untouched()
+    for place, rows in ((out, lambda: pq.read_table(out).num_rows), (folder, lambda: len((folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()))):
+        with monkeypatch.context() as patch:
+            interrupted(patch, drawing_model, 2)
+            with pytest.raises(KeyboardInterrupt):
+                write_drawn(drawing_model, str(table), "picture", place, ["name"], 0, 1, {"steps": 1})
+            assert rows() == 4 and "finished is kept: 4" in capsys.readouterr().err
+    monkeypatch.setattr("sensorium.model.DRAWN", 2)
+    with monkeypatch.context() as patch:
+        interrupted(patch, drawing_model, 2)
+        with pytest.raises(KeyboardInterrupt):
+            write_forecast(drawing_model, str(table), "curve", 3, tmp_path / "rest.parquet", None, 0, 1, {"steps": 1})
+        assert pq.read_table(tmp_path / "rest.parquet").num_rows
+    with monkeypatch.context() as patch:
+        interrupted(patch, drawing_model, 2)
+        with pytest.raises(KeyboardInterrupt):
+            write_together(drawing_model, str(table), ["picture", "tone"], tmp_path / "both.parquet", ["name"], False, 0)
+        assert pq.read_table(tmp_path / "both.parquet").num_rows == 2
+
+
+def test_wrong_requests_from_python_are_told(drawing_model: Model) -> None:
+    rows = tiny_table(2)
+    for given, words in (({"seen": "name"}, "as a list"), ({"seen": ["picture"]}, "either asked or seen"), ({"steps": "many"}, "steps"), ({"watch": print}, "Unknown setting")):
+        with pytest.raises(UserError, match=words):
+            drawing_model.generate(rows, "picture", **given)
+    with pytest.raises(UserError, match="none of this model's columns"):
+        drawing_model.generate([{"nmae": "red heart"}], "picture")
+    assert drawing_model.generate(rows, "picture", ["name"], steps="2") == drawing_model.generate(rows, "picture", ["name"], steps=2)
+    heard: list[str] = []
+    drawing_model.generate([{"tone": b"no sound"}], "picture", steps=1, note=heard.append)
+    assert any("'tone'" in words and "row 0" in words for words in heard)
+
+
 def test_numbers_that_are_not_finite_fail_alone(drawing_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = drawing_model.network.generator("picture")
     clean = generator.net.clean
@@ -163,9 +237,10 @@ def test_a_series_is_continued(drawing_model: Model, tmp_path: Path) -> None:
     heard: list[str] = []
     assert len(drawing_model.forecast(rows, "curve", 30, steps=1, note=heard.append)[0][0]) == 30
     assert any("last 2 steps" in words for words in heard)
-    for horizon in (0, 32):
-        with pytest.raises(UserError, match="1 to 31"):
-            drawing_model.forecast(rows, "curve", horizon)
+    assert len(drawing_model.forecast(rows, "curve", 32, steps=1, note=heard.append)[0][0]) == 31
+    assert any("31 steps follow instead of 32" in words for words in heard)
+    with pytest.raises(UserError, match="1 to 31"):
+        drawing_model.forecast(rows, "curve", 0)
     with pytest.raises(UserError, match="Possible: curve"):
         drawing_model.forecast(rows, "picture", 3)
     table = tmp_path / "t.parquet"

@@ -50,6 +50,10 @@ def main() -> None:
         fail(str(error), 2)
     except KeyboardInterrupt:
         fail("Interrupted.", 130)
+    except SystemExit as left:
+        if left.code == 130:  # typer has heard of it before us
+            print("Interrupted.", file=sys.stderr)
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

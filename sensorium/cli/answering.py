@@ -109,7 +109,7 @@ def generate(
     """Say or draw a column of every row from its other columns."""
     from sensorium.cli.files import check_ending, write_table
     from sensorium.cli.show import note
-    from sensorium.model import Model
+    from sensorium.model import Model, open_table
 
     model = Model.load(run)
     if explain is not None:
@@ -118,6 +118,8 @@ def generate(
             raise UserError("--explain is for one column that is said from others. Leave --horizon and --jointly out.")
     elif among is not None:
         raise UserError(f"--among {among} says where to look for near copies: give --explain FILE as well.")
+    if among is not None:
+        open_table(among)  # what can't be read is told before anything is drawn
     media = {key: value for key, value, plain in (("steps", steps, 20), ("guidance", guidance, 2.0), ("solver", solver, "euler")) if value != plain}
     several = names(column) or []
     if len(several) != 1:
@@ -140,8 +142,8 @@ def generate(
         if temperature is not None:
             media["temperature"] = temperature
         if horizon:
-            if generator:
-                raise UserError(f"--horizon with --generator {generator}: a series is continued by flow. Leave one of them out.")
+            if generator not in (None, model.continues(column)):
+                raise UserError(f"--horizon with --generator {generator}: a series is continued by {model.continues(column) or 'flow'}. Leave one of them out.")
             write_forecast(model, table, column, horizon, out, names(seen), seed, samples, media)
         else:
             drawn = write_drawn(model, table, column, out, names(seen), seed, samples, media, generator)
@@ -233,7 +235,8 @@ def fill(
 
 @app.command()
 def report(
-    run: Run, table: Source,
+    run: Run,
+    table: Annotated[str | None, typer.Argument(help="A file or folder; without one it is said where the report of the fit is.")] = None,
     out: Annotated[Path | None, typer.Option(help="The .html file. Default: report.html in the run's folder.")] = None,
     split: Annotated[str | None, typer.Option(help="Only the rows whose split column says so.")] = None,
     same: Annotated[str | None, typer.Option(help="Key column: rows that share its value are one thing when searching.")] = None,
@@ -243,6 +246,11 @@ def report(
     from sensorium.cli.show import note
     from sensorium.model import Model
 
+    if table is None:
+        if out is not None or split is not None or same is not None or not (run / "report.html").is_file():
+            raise UserError(f"A report is measured on a table. Give one: sensorium report {run} TABLE")
+        typer.echo(f"The report that fit wrote: {run / 'report.html'}. With a TABLE it is written anew, measured on that.")
+        return
     out = out or run / "report.html"
     check_ending(out, ".html", only=True)
     check_folder(out, "--out")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -16,9 +17,10 @@ from rich.progress import Progress
 from sensorium.cli.files import as_json, asked_for, check_ending, check_folder, write_json, write_table
 from sensorium.cli.show import note, progress
 from sensorium.core.errors import UserError
-from sensorium.core.files import whole
+from sensorium.core.settings import schema
 
 if TYPE_CHECKING:
+    from sensorium.data.table import Table
     from sensorium.model import Model
 
 EXPLAINED = 24
@@ -27,8 +29,8 @@ EXPLAINED = 24
 
 def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequence[str] | None, seed: int, samples: int,
                 options: dict[str, Any], generator: str | None = None) -> list[list[Any]]:
-    """Draw a column of every row of a table and write it; what is finished is kept when interrupted. Gives back the cells of the first rows, as
-    many as are explained.
+    """Draw a column of every row of a table and write it. When interrupted, what is finished is kept; where nothing is, what was there stays.
+    Gives back the cells of the first rows, as many as are explained.
 
     Raises:
         UserError: what was asked can't be done.
@@ -38,17 +40,27 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
     ending = model.network.modalities[column].ending
     if samples < 1:
         raise UserError(f"--samples {samples}: give at least 1.")
-    folder = bool(ending) and not out.suffix
+    folder = bool(ending) and (not out.suffix or out.is_dir())
     if folder:
-        check_folder(out / "metadata.jsonl", "--out")
+        pass
     elif ending and out.suffix != ".parquet":
-        raise UserError(f"--out {out}: {ending} files can't stand in {out.suffix}. Give a folder, or the name of a .parquet file.")
+        raise UserError(f"--out {out}: {ending} files can't stand in {out.suffix}. Give a folder (one with a dot in its name must be there), or the name of a .parquet file.")
     else:
         check_ending(out)
         if out.suffix == ".csv":
             raise UserError(f"--out {out}: a series can't stand in a cell of .csv. Give a .parquet or a .jsonl file.")
     table, records, failed, kept = open_table(source), [], 0, []
     drawn = model.draw(table, column, seen, seed, samples, note, generator, **options)
+    check_folder(out / "metadata.jsonl" if folder else out, "--out")
+    mend = "more --steps or less --guidance" if "steps" in schema(model.network.generator(column, generator).sample) else "a lower --temperature"
+
+    def keep() -> None:
+        if folder:
+            with asked_for(out / "metadata.jsonl") as part:
+                part.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+        else:
+            write_table(as_table(records, bool(ending)), out)
+
     try:
         with Progress(console=Console(stderr=True), transient=True) as shown:
             for row, cells in enumerate(shown.track(drawn, total=table.rows, description=f"Drawing {column}")):
@@ -57,26 +69,41 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
                 for number, cell in enumerate(cells):
                     if cell is None:
                         failed += 1
-                        note(f"row {row}, sample {number}: its numbers aren't finite. Try more --steps or less --guidance.")
+                        note(f"row {row}, sample {number}: its numbers aren't finite. Try {mend}.")
                     elif folder:
                         name = f"{row:06}-{number}{ending}"
-                        with whole(out / name) as part:
+                        with asked_for(out / name) as part:
                             part.write_bytes(cell)
                         records.append({"file_name": name, "row": row, "sample": number})
                     else:
                         records.append({"row": row, "sample": number, "value": cell})
-    except KeyboardInterrupt:
-        note("Interrupted; what was finished is kept.")
-    except OSError as error:
-        raise UserError(f"Can't write to '{out}': {error.strerror or error}") from error
-    finally:
-        if folder:
-            with whole(out / "metadata.jsonl") as part:
-                part.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-        else:
-            write_table(as_table(records, bool(ending)), out)
+    except BaseException as error:
+        if records:
+            keep()
+            note(f"What was finished is kept: {len(records):,} in {out}.")
+        elif isinstance(error, KeyboardInterrupt):
+            note(f"Nothing was finished yet, and nothing is written to {out}.")
+        raise
+    if failed and not records:
+        raise UserError(f"All {failed:,} failed, and nothing is written to {out}: their numbers aren't finite. Try {mend}.")
+    keep()
     typer.echo(f"Wrote {len(records):,} to {out}" + (f"; {failed:,} failed" if failed else ""))
     return kept
+
+
+def finished(rows: Iterable[Any], total: int, words: str) -> tuple[list[Any], bool]:
+    """What rows come to, with a bar; and whether they were interrupted, when what was finished by then is given."""
+    result: list[Any] = []
+    with progress(words, total) as done:
+        try:
+            for row in rows:
+                result.append(row)
+                done(1)
+        except KeyboardInterrupt:
+            if not result:
+                raise
+            return result, True
+    return result, False
 
 
 def write_why(model: Model, source: str, column: str, cells: Sequence[Any] | None, out: Path, seen: Sequence[str] | None, among: str | None,
@@ -154,16 +181,24 @@ def write_forecast(model: Model, source: str, column: str, horizon: int, out: Pa
     Raises:
         UserError: what was asked can't be done.
     """
+    from sensorium.model import open_table
+
     check_ending(out)
-    check_folder(out, "--out")
     check_cells(out, model, [column])
-    told = model.forecast(source, column, horizon, seen, seed, samples, note, **options)
+    table = open_table(source)
+    going = model.continued(table, column, horizon, seen, seed, samples, note, **options)
+    check_folder(out, "--out")
+    told, stopped = finished(going, table.rows, f"Continuing {column}")
     records = [{"row": row, "sample": number, "value": cell} for row, cells in enumerate(told) for number, cell in enumerate(cells) if cell is not None]
     failed = sum(cell is None for cells in told for cell in cells)
+    if failed and not records:
+        raise UserError(f"All {failed:,} failed, and nothing is written to {out}: their numbers aren't finite. Try more --steps or less --guidance.")
     write_table(as_table(records, files=False), out)
     lacking = sum(not cells for cells in told)
     typer.echo(f"Wrote {len(records):,} to {out}" + (f"; {lacking:,} rows have no '{column}' to go on from" if lacking else "")
                + (f"; {failed:,} failed" if failed else ""))
+    if stopped:
+        raise KeyboardInterrupt
 
 
 def as_table(records: Sequence[dict[str, Any]], files: bool) -> pa.Table:
@@ -180,12 +215,18 @@ def write_together(model: Model, source: str, columns: Sequence[str], out: Path,
     Raises:
         UserError: what was asked can't be done.
     """
+    from sensorium.model import open_table
+
     check_ending(out)
-    check_folder(out, "--out")
+    table = open_table(source)
+    going = model.together(table, columns, seen, seed, jointly, note)
     check_cells(out, model, columns)
-    rows = model.generate_together(source, columns, seen, seed, jointly, note)
+    check_folder(out, "--out")
+    rows, stopped = finished(going, table.rows, "Saying " + ", ".join(columns))
     write_table(pa.table({column: [row[column] for row in rows] for column in columns}), out)
     typer.echo(f"Wrote {len(rows):,} rows to {out}")
+    if stopped:
+        raise KeyboardInterrupt
 
 
 def write_filled(model: Model, source: str, out: Path, columns: Sequence[str] | None, jointly: bool, seed: int) -> None:
@@ -194,15 +235,22 @@ def write_filled(model: Model, source: str, out: Path, columns: Sequence[str] | 
     Raises:
         UserError: what was asked can't be done.
     """
+    from sensorium.fill import Stopped
     from sensorium.model import open_table
 
     check_ending(out)
-    check_folder(out, "--out")
-    table = open_table(source)
-    check_cells(out, model, columns or ())
+    table, stopped = open_table(source), None
+    for column in columns or ():
+        model.check_asked(column, None)
+    check_cells(out, model, [c for c in model.network.asked_columns if (c in table.columns and gaps(table, c) if columns is None else c in columns)])
     check_types(out, table.schema)
-    with progress("Filling", table.rows) as done:
-        filled = model.fill(table, columns, jointly, seed, note, done)
+    check_folder(out, "--out")
+    try:
+        with progress("Filling", table.rows) as done:
+            filled = model.fill(table, columns, jointly, seed, note, done)
+    except Stopped as stop:
+        filled, stopped = stop.table, stop
+        note(f"Rows from {stop.rows} on are as they were.")
     cells = filled.column("filled").to_pylist() if filled.num_columns and "filled" in filled.column_names else []
     if out.suffix == ".csv":
         filled = as_json(filled, "filled")
@@ -211,6 +259,14 @@ def write_filled(model: Model, source: str, out: Path, columns: Sequence[str] | 
     for entry in (entry for cell in cells for entry in cell):
         counts[entry["column"]] = counts.get(entry["column"], 0) + 1
     typer.echo(f"Wrote {filled.num_rows:,} rows to {out}; filled: {', '.join(f'{c} {n:,}' for c, n in counts.items()) or 'nothing, as nothing is empty'}")
+    if stopped:
+        raise KeyboardInterrupt
+
+
+def gaps(table: Table, column: str) -> bool:
+    """Whether a column of a table has an empty cell."""
+    cells = table.take(np.arange(table.rows), [column]).column(column)
+    return cells.null_count > 0 or (pa.types.is_string(cells.type) and bool(pc.any(pc.equal(pc.utf8_trim_whitespace(cells), "")).as_py()))
 
 
 def check_cells(out: Path, model: Model, columns: Sequence[str]) -> None:

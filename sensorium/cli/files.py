@@ -22,6 +22,8 @@ def check_ending(path: Path, *more: str, only: bool = False, option: str = "--ou
     possible = more if only else (*ENDINGS, *more)
     if path.suffix not in possible:
         raise UserError(f"{option} {path} ends in '{path.suffix}'. Possible: {', '.join(possible)}.")
+    if path.is_dir():
+        raise UserError(f"{option} {path} is a folder. Give the name of a file.")
 
 
 def check_folder(path: Path, option: str) -> None:

@@ -11,7 +11,7 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
@@ -42,13 +42,13 @@ def defaults(part: Callable[..., Any]) -> dict[str, Any]:
     return {name: parameter.default for name, parameter in schema(part).items()}
 
 
-def check(part: Callable[..., Any], given: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """``given`` with every value converted to its annotation.
+def check(part: Callable[..., Any], given: Mapping[str, Any], section: str, inner: Collection[str] = ()) -> dict[str, Any]:
+    """``given`` with every value converted to its annotation; ``inner``: what only the program itself may give.
 
     Raises:
         UserError: a key that isn't a setting of the part, or a value of another type.
     """
-    known = schema(part)
+    known = {key: parameter for key, parameter in schema(part).items() if key not in inner}
     result = {}
     for key, value in given.items():
         if key not in known:

@@ -19,6 +19,10 @@ Trunk = Callable[[torch.Tensor, int], torch.Tensor]
 what was seen; what was run before is remembered (cached keys and values). At ``start`` 0 the segment begins anew."""
 
 
+INNER = ("blank", "given", "judged", "lots", "watch")
+"""Options of ``sample`` that the program gives, and no user."""
+
+
 @dataclasses.dataclass
 class Said:
     """What a generator drew for n rows.
@@ -52,6 +56,8 @@ class Generator(nn.Module, abc.ABC):
     ``sample`` takes ``blank``: a trunk that is shown nothing, beside the one that is shown what is seen."""
     placed: bool = False
     """True where the segment is asked all at once, by a token for each of its vectors, in their order."""
+    goes_on: bool = False
+    """True where ``sample`` takes ``given``: a beginning that it goes on from."""
     taught: str = ""
     """Name of the generator that it learns from when a run has ended, as its student; empty where it learns with the run."""
 

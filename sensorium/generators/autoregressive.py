@@ -5,6 +5,8 @@ It knows ids and a trunk that remembers what it has run, nothing of text.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -107,7 +109,7 @@ class Autoregressive(Generator):
         Raises:
             UserError: options that are out of range or exclude one another.
         """
-        if temperature < 0 or not 0 < top_p <= 1 or top_k < 0 or beam < 1 or max_length < 0:
+        if not 0 <= temperature < math.inf or not 0 < top_p <= 1 or top_k < 0 or beam < 1 or max_length < 0:
             raise UserError(
                 f"temperature={temperature}, top_p={top_p}, top_k={top_k}, beam={beam}, max_length={max_length}: needed "
                 "are temperature ≥ 0, 0 < top_p ≤ 1, top_k ≥ 0, beam ≥ 1, max_length ≥ 0."

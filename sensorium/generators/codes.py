@@ -5,6 +5,7 @@ It knows vectors and a trunk that remembers what it has run, nothing of pictures
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -139,7 +140,7 @@ class Codes(Generator):
         Raises:
             UserError: a temperature below 0.
         """
-        if temperature < 0:
+        if not 0 <= temperature < math.inf:
             raise UserError(f"temperature={temperature}: give 0 for the likeliest code, or more.")
         score = torch.zeros(rows, device=device)
         if rows == 0:

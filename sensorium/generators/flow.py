@@ -1,11 +1,13 @@
 """Vectors drawn by flow matching: from noise along straight paths to the data, the clean vectors predicted at every moment.
 
 Raw patches are said as they are, with no autoencoder before them, as the network predicts what is clean and not what is noise
-(JiT: Li & He 2025, arXiv 2511.13720). It knows vectors and a trunk, nothing of pictures or sounds.
+(JiT: Li & He 2025, arXiv 2511.13720). Of larger ones ``latents`` may be said instead, by an autoencoder that is learned beside (arXiv 2112.10752).
+It knows vectors and a trunk, nothing of pictures or sounds.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -18,8 +20,11 @@ from sensorium.core.errors import UserError
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
+from sensorium.layers.autoencoder import Autoencoder
 from sensorium.layers.denoiser import Denoiser
 
+MOST = 1000
+"""Steps from noise at most: more of them change no picture, and take as long as somebody mistyped."""
 MOMENTS = 0.25, 0.5, 0.75
 """At which the loss of what was drawn is taken, as its score."""
 
@@ -34,44 +39,60 @@ class Flow(Generator):
         least: 1 - t counts at least so much where it is divided by.
         begun: share of the rows whose beginning training gives, where tokens follow one another in time: what is given is told, and
             the error of the rest alone is learned from.
+        latents: so many numbers of each patch are drawn in place of its own, and made to patches by an autoencoder, which learns in the same steps; for
+            pictures and films larger than 64 pixels. 0: patches are drawn as they are. Nothing goes on from a beginning then, and what lies on no grid (points)
+            is drawn as it is.
+        coder: channels of the autoencoder's first convolution.
     """
 
     draws = placed = True
 
     def __init__(self, tokens: Tokens, width: int, *, depth: int = 4, expand: float = 4.0, mean: float = -0.8, spread: float = 0.8,
-                 least: float = 0.05, begun: float = 0.3) -> None:
+                 least: float = 0.05, begun: float = 0.3, latents: int = 0, coder: int = 32) -> None:
         super().__init__(tokens, width)
-        at_least("generator.flow", 0, depth=depth, spread=spread, begun=begun)
+        at_least("generator.flow", 0, depth=depth, spread=spread, begun=begun, latents=latents)
+        at_least("generator.flow", 1, coder=coder)
         if not 0 < least < 1:
             raise UserError(f"generator.flow.least={least} is no share. Give a number between 0 and 1, for instance 0.05.")
         self.depth, self.expand, self.mean, self.spread, self.least = depth, expand, mean, spread, least
-        self.begun = begun if tokens.timed and tokens.length > 1 else 0.0
-        self.net = Denoiser(tokens, width, depth=depth, hidden=round(expand * width), told=bool(self.begun))
+        latents = latents if Autoencoder.fits(tokens) else 0
+        self.channels = coder
+        self.coder = Autoencoder(tokens, latents, hidden=coder) if latents else None
+        self.drawn_as = dataclasses.replace(tokens, width=latents, patch=(1,) * len(tokens.grid)) if latents else tokens
+        self.goes_on = tokens.timed and tokens.length > 1 and not latents
+        self.begun = begun if self.goes_on else 0.0
+        self.net = Denoiser(self.drawn_as, width, depth=depth, hidden=round(expand * width), told=bool(self.begun))
 
     @classmethod
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.width > 0 and not tokens.ordered
 
     def last(self) -> Iterable[nn.Parameter]:
-        return self.net.last()
+        return [*self.net.last(), *(() if self.coder is None else self.coder.parameters())]
 
     # --- training -----------------------------------------------------------------------------------------------------
 
     def drawn(self, target: torch.Tensor) -> torch.Tensor:
-        """Vectors [n, k, width] to [n, k, 2 · width + 1]: beside each its noise and the moment, 1 where it is given."""
+        """Vectors [n, k, width] to [n, k, 2 · width + 1]: beside each its noise and the moment, 1 where it is given. Of latents, of their width, with what coding
+        the segment cost behind them."""
+        costs = []
+        if self.coder is not None:
+            target, cost = self.coder.learn(target.float())
+            costs = [cost[:, None, None].expand(-1, target.shape[1], -1)]
         n, k, _ = target.shape
         t = torch.sigmoid(torch.randn(n, 1, 1, device=target.device) * self.spread + self.mean).expand(-1, k, -1)
         if self.begun:
             known = torch.randint(1, k, (n, 1), device=target.device) * (torch.rand(n, 1, device=target.device) < self.begun)
             t = t.masked_fill((torch.arange(k, device=target.device) < known).unsqueeze(-1), 1.0)
-        return torch.cat([target, torch.randn_like(target), t.to(target.dtype)], -1)
+        return torch.cat([target, torch.randn_like(target), t.to(target.dtype), *costs], -1)
 
     def ask(self, target: torch.Tensor) -> torch.Tensor:
         z, t, _, given = self.mixed(target)
         return self.net.tokens(z, t, given)
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return self.each(hidden, target).mean(1)
+        loss = self.each(hidden, target).mean(1)
+        return loss if self.coder is None else loss + target[:, 0, -1]
 
     def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         z, t, x, given = self.mixed(target)
@@ -80,7 +101,8 @@ class Flow(Generator):
 
     def mixed(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """What ``drawn`` gave as z [n, k, width], t [n], x [n, k, width], in fp32, and which tokens are given [n, k], if any may be."""
-        x, noise, t = target.float().split([self.said.width, self.said.width, 1], -1)
+        width = self.drawn_as.width
+        x, noise, t = target[..., : 2 * width + 1].float().split([width, width, 1], -1)
         return t * x + (1 - t) * noise, t[:, -1, 0], x, (t == 1).squeeze(-1) if self.begun else None
 
     # --- asking -------------------------------------------------------------------------------------------------------
@@ -110,13 +132,13 @@ class Flow(Generator):
         Raises:
             UserError: options that are out of range.
         """
-        if steps < 1 or not math.isfinite(guidance) or guidance < 0:
-            raise UserError(f"steps={steps}, guidance={guidance}: needed are steps ≥ 1 and guidance ≥ 0.")
+        if not 1 <= steps <= MOST or not math.isfinite(guidance) or guidance < 0:
+            raise UserError(f"steps={steps}, guidance={guidance}: needed are 1 to {MOST:,} steps and guidance ≥ 0.")
         if blank is None:
             guidance = 1.0
-        noise = torch.randn(rows, self.said.length, self.said.width, generator=generator).to(device)
+        noise = torch.randn(rows, self.said.length, self.drawn_as.width, generator=generator).to(device)
         if rows == 0:
-            return Said(noise, torch.zeros(0, device=device))
+            return Said(noise.new_zeros(0, self.said.length, self.said.width), torch.zeros(0, device=device))
 
         told = None if given is None else given[1].all(-1)
 
@@ -137,7 +159,7 @@ class Flow(Generator):
                 without = guess(blank, z, t)
                 x = without + guidance * (x - without)
             if watch is not None:
-                watch(x)
+                watch(self.made(x))
             return (x - z) / max(1 - moment, self.least)
 
         z, moments = noise, torch.linspace(0, 1, steps + 1).tolist()
@@ -152,4 +174,8 @@ class Flow(Generator):
             t = torch.full((rows,), moment, device=device)
             mixed = torch.where(torch.zeros_like(z, dtype=torch.bool) if told is None else told.unsqueeze(-1), z, moment * z + (1 - moment) * same)
             score -= ((guess(trunk, mixed, t) - z) / (1 - moment)).square().mean((1, 2)) / len(MOMENTS)
-        return Said(z, score)
+        return Said(self.made(z), score)
+
+    def made(self, z: torch.Tensor) -> torch.Tensor:
+        """What was drawn as vectors [n, k, width]."""
+        return z if self.coder is None else self.coder.made(z)

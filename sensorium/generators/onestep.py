@@ -5,6 +5,7 @@ It knows vectors and a trunk, nothing of pictures or sounds. ``sensorium.distill
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
+from sensorium.layers.autoencoder import Autoencoder
 from sensorium.layers.denoiser import Denoiser
 
 
@@ -21,27 +23,30 @@ class Onestep(Generator):
 
     Args:
         depth: the generator's own blocks; expand: hidden size of their feed-forward layers, relative to the width. A student begins as a copy of
-            its teacher, and has its sizes.
+            its teacher, and has its sizes. latents, coder: as its teacher's.
     """
 
     draws, placed, taught = True, True, "flow"
 
-    def __init__(self, tokens: Tokens, width: int, *, depth: int = 4, expand: float = 4.0) -> None:
+    def __init__(self, tokens: Tokens, width: int, *, depth: int = 4, expand: float = 4.0, latents: int = 0, coder: int = 32) -> None:
         super().__init__(tokens, width)
-        at_least("generator.onestep", 0, depth=depth)
-        self.sizes = {"depth": depth, "expand": expand}
-        self.net = Denoiser(tokens, width, depth=depth, hidden=round(expand * width))
+        at_least("generator.onestep", 0, depth=depth, latents=latents)
+        at_least("generator.onestep", 1, coder=coder)
+        self.sizes = {"depth": depth, "expand": expand, "latents": latents, "coder": coder}
+        self.coder = Autoencoder(tokens, latents, hidden=coder) if latents else None
+        self.drawn_as = dataclasses.replace(tokens, width=latents, patch=(1,) * len(tokens.grid)) if latents else tokens
+        self.net = Denoiser(self.drawn_as, width, depth=depth, hidden=round(expand * width))
 
     @classmethod
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.width > 0 and not tokens.ordered
 
     def last(self) -> Iterable[nn.Parameter]:
-        return self.net.last()
+        return [*self.net.last(), *(() if self.coder is None else self.coder.parameters())]
 
     def drawn(self, target: torch.Tensor) -> torch.Tensor:
         """Vectors [n, k, width] with the noise beside them that they are to be made of."""
-        return torch.cat([target, torch.randn_like(target)], -1)
+        return torch.cat([target, torch.randn(*target.shape[:2], self.drawn_as.width, device=target.device, dtype=target.dtype)], -1)
 
     def ask(self, target: torch.Tensor) -> torch.Tensor:
         return self.begin(target[..., self.said.width :].float())
@@ -50,7 +55,7 @@ class Onestep(Generator):
         return self.each(hidden, target).mean(1)
 
     def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        x, noise = target.float().split(self.said.width, -1)
+        x, noise = target.float().split([self.said.width, self.drawn_as.width], -1)
         return (self.made(hidden, noise) - x).abs().mean(-1)
 
     def begin(self, noise: torch.Tensor) -> torch.Tensor:
@@ -59,7 +64,8 @@ class Onestep(Generator):
 
     def made(self, hidden: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """The vectors [n, k, width of a vector], fp32, from what the trunk said at ``begin(noise)``."""
-        return self.net.clean(hidden, noise, noise.new_zeros(len(noise)))
+        said = self.net.clean(hidden, noise, noise.new_zeros(len(noise)))
+        return said if self.coder is None else self.coder.made(said)
 
     @torch.no_grad()
     def sample(self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
@@ -72,5 +78,6 @@ class Onestep(Generator):
         Returns:
             vectors, and 0 for their score.
         """
-        noise = torch.randn(rows, self.said.length, self.said.width, generator=generator).to(device)
-        return Said(self.made(trunk(self.begin(noise), 0), noise) if rows else noise, torch.zeros(rows, device=device))
+        noise = torch.randn(rows, self.said.length, self.drawn_as.width, generator=generator).to(device)
+        made = self.made(trunk(self.begin(noise), 0), noise) if rows else noise.new_zeros(0, self.said.length, self.said.width)
+        return Said(made, torch.zeros(rows, device=device))

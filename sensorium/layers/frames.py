@@ -159,6 +159,10 @@ def fitted(pixels: np.ndarray, size: int) -> np.ndarray:
     return centred(on_white(resized(pixels, h, w)), size)
 
 
+CODECS = "libx264", "libopenh264", "mpeg4"
+"""What MP4 is written with, the first that this FFmpeg has: browsers play H.264, and not the last one."""
+
+
 def written(frames: np.ndarray, rate: float, ending: str, exact: bool = True) -> bytes:
     """Frames uint8 [n, h, w, 3] as a clip of ``rate`` frames a second: ".webp" or ".gif" in a loop, or ".mp4". ``exact``: a WebP holds the
     pixels as they are.
@@ -177,7 +181,8 @@ def written(frames: np.ndarray, rate: float, ending: str, exact: bool = True) ->
     except ImportError as error:
         raise UserError("MP4 needs the package PyAV. Install it with: pip install 'sensorium[video]', or choose format=webp.") from error
     with av.open(out, "w", format="mp4") as container:
-        stream = container.add_stream("mpeg4", rate=max(1, round(rate)))
+        codec = next(name for name in CODECS if name in av.codec.codecs_available)
+        stream = container.add_stream(codec, rate=max(1, round(rate)), options={"threads": "1"})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))

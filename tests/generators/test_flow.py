@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -43,6 +44,46 @@ def learned() -> tuple[Flow, Hears, torch.Tensor]:
             group["lr"] = 3e-3 * (1 - step / 500)
         optimizer.step()
     return flow.eval(), trunk, target
+
+
+@pytest.fixture(scope="module")
+def coded() -> tuple[Flow, Hears, torch.Tensor]:
+    """A flow that has learned the latents of 8 rows by heart, and to make them again."""
+    torch.manual_seed(0)
+    flow, trunk = Flow(dataclasses.replace(KIND, width=12, grid=(2, 2), patch=(2, 2)), WIDTH, depth=2, latents=6, coder=16), Hears(8)
+    target = torch.randn(8, 4, 12, generator=torch.Generator().manual_seed(2)).clamp(-1, 1)
+    optimizer = torch.optim.Adam([*flow.parameters(), *trunk.parameters()], lr=3e-3)
+    for step in range(400):
+        drawn = flow.drawn(target)
+        loss = flow.loss(trunk(flow.ask(drawn)), drawn).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * (1 - step / 400)
+        optimizer.step()
+    return flow.eval(), trunk, target
+
+
+def test_latents_of_one_batch_are_learned_by_heart(coded: tuple[Flow, Hears, torch.Tensor]) -> None:
+    flow, trunk, target = coded
+    watched: list[torch.Tensor] = []
+    drawn = draw(coded, watch=watched.append)
+    assert drawn.shape == target.shape and len(watched) == 20 and watched[-1].shape == target.shape
+    assert (drawn - target).square().mean() < 0.02
+    assert torch.equal(torch.cdist(drawn.flatten(1), target.flatten(1)).argmin(1), torch.arange(8))
+    assert torch.equal(draw(coded, 3, steps=4), draw(coded, 3, steps=4)) and not torch.equal(draw(coded, 3, steps=4), draw(coded, 4, steps=4))
+    known, other = flow.each(trunk(flow.ask(given := flow.drawn(target))), given), flow.each(trunk(flow.ask(given)).flip(0), given)
+    assert known.shape == (8, 4) and known.mean() < other.mean() / 2
+    assert not flow.goes_on and flow.sample(trunk, 0, CPU).tokens.shape == (0, 4, 12)
+
+
+def test_the_student_of_a_flow_over_latents_says_what_it_says_at_once(coded: tuple[Flow, Hears, torch.Tensor]) -> None:
+    from sensorium.distill import student_of
+
+    flow, trunk, _ = coded
+    student = student_of(flow).eval()
+    once = student.sample(trunk, 8, CPU, torch.Generator().manual_seed(5)).tokens
+    assert torch.allclose(once, draw(coded, 5, steps=1), atol=1e-5)
 
 
 def draw(learned: tuple[Flow, Hears, torch.Tensor], seed: int = 0, **options: Any) -> torch.Tensor:
