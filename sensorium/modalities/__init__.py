@@ -85,6 +85,10 @@ class Modality(abc.ABC):
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         """Take statistics from a sample of read training cells (vocabulary, mean, quantiles)."""
 
+    def cut(self) -> str:
+        """What is not read of long cells, and the setting that reads it, in words; empty where nothing is left out. Known once statistics are."""
+        return ""
+
     @classmethod
     def learn_together(cls, columns: dict[str, tuple[Modality, Sequence[np.ndarray]]]) -> None:
         """Learn from all columns of this modality at once; a modality that shares a vocabulary overrides this."""

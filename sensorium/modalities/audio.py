@@ -96,7 +96,7 @@ class Audio(Modality):
         self.seconds, self.max_minutes, self.norm, self.masks = seconds, max_minutes, norm, masks
         self.speed, self.pitch, self.gain_db, self.noise, self.dropout = speed, pitch, gain_db, noise, dropout
         self.span = whole(round(seconds * rate / self.hop) + 1)
-        self.middle, self.reach = np.full(mels, 0.2, np.float32), 0.4
+        self.middle, self.reach, self.full = np.full(mels, 0.2, np.float32), 0.4, 0.0
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
@@ -130,9 +130,13 @@ class Audio(Modality):
             result.append((f"{start * (self.hop if self.encoder is None else 1) / self.rate:.2f} s", rest))
         return result
 
+    def cut(self) -> str:
+        return f"{self.full:.0%} of the sounds reach the {self.seconds:g} s that are heard of each (column.NAME.seconds hears more)" if self.full else ""
+
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         """What one has that is generated: as many frames as the longest sound, and the mean of each band and the spread of all."""
         if cells and self.encoder is None:
+            self.full = sum(len(cell) > self.seconds * self.rate / self.hop for cell in cells) / len(cells)
             self.span = whole(max(map(len, cells)))
             heard = np.concatenate([np.maximum(cell, cell.max() - QUIET) for cell in cells if len(cell)]).astype(np.float32)
             self.middle, self.reach = heard.mean(0), max(float((heard - heard.mean(0)).std()), 0.05)

@@ -117,6 +117,9 @@ class Series(Modality):
             result.append((name, np.concatenate([read[:2], back.ravel()])))
         return result
 
+    def cut(self) -> str:
+        return f"series of up to {self.longest:,} steps are averaged to {self.span} (column.NAME.length={self.longest} keeps them)" if self.longest > self.span else ""
+
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         """The order of dimensions, the longest length, the number of channels, and each channel's median and spread (IQR / 1.349)."""
         shapes = [(int(cell[0]), int(cell[1])) for cell in cells]

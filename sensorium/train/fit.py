@@ -138,6 +138,8 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     check_conversations(modalities, given)
     asked = given.get("sample", {}).get("generate", "auto") != "auto"
     given = with_generated(given, modalities, minutes, device)
+    if not asked and not given["sample"]["generate"] and (able := able_to_generate(modalities)):
+        shown.say(f"{', '.join(able)} will not be learned to be generated: that is on from {GENERATED[1]:g} minutes (on a GPU {GENERATED[0]:g}), or with --generate {','.join(able)}")
     write_json(folder / "schema.json", schema.to_json())
     quarantine = Quarantine(folder / "quarantine.jsonl", data.max_bad)
     store, splits = folder / "store", Splits((), np.zeros(0, np.int8))
@@ -153,6 +155,9 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     with shown.bar("Reading cells", opened.rows) as done:
         prepared = prepare(opened, modalities, divided, store, quarantine, stored=("train", "validation", ALONE), workers=data.workers, done=done)
     check_referred(modalities)
+    for column, modality in modalities.items():
+        if words := modality.cut():
+            shown.say(f"column '{column}': {words.replace('NAME', column)}")
     splits.save(folder / "splits.parquet")
     if not len(prepared.rows.get("train", ())):
         raise UserError(f"No row of '{opened.name}' is left for training. Rows by part of the split: {splits.counts()}; "

@@ -352,3 +352,12 @@ def test_a_sound_without_any_power_is_drawn():
     mel = audio.read(saved(np.zeros(4000, np.float32)))
     audio.learn([mel])
     assert audio.wave(audio.decode(audio.target(audio.collate([mel]))[0].numpy())).abs().max() < 1e-4
+
+
+def test_what_is_not_heard_of_long_sounds_is_said() -> None:
+    audio = Audio(seconds=1)
+    short, long = (audio.read(saved((0.1 * np.sin(np.arange(int(seconds * 16_000)))).astype(np.float32))) for seconds in (0.5, 3))
+    audio.learn([short, short])
+    assert audio.cut() == ""
+    audio.learn([short, long])
+    assert "50%" in audio.cut() and "1 s" in audio.cut()

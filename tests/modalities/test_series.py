@@ -338,3 +338,10 @@ def test_lists_of_numbers_are_claimed_and_nothing_else():
     assert Series.claim(profile([[None, 1.0], [float("nan")]])) is not None
     for sample in ([["a", "b"]], ["text"], [3.5], [b"x"], [{"path": "a", "bytes": b"x"}], [[True, False]], [[[[1.0]]]], []):
         assert Series.claim(profile(sample)) is None, sample
+
+
+def test_what_is_averaged_of_long_series_is_said() -> None:
+    series = Series(length=64)
+    for steps, words in ((64, ""), (200, "averaged to 64")):
+        series.learn([series.read([float(step) for step in range(steps)])] * 2)
+        assert words in series.cut() and bool(words) == bool(series.cut())
