@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from sensorium.core.errors import BadCell
 from sensorium.core.settings import schema
 from sensorium.data.batch import collate
+from sensorium.data.media import File
 from sensorium.data.prepare import read_rows
 from sensorium.data.table import Table
 from sensorium.layers.precision import autocast
@@ -180,7 +181,8 @@ class Rows:
             again = torch.arange(len(part), device=self.device).repeat_interleave(samples)
             with autocast(self.precision, self.device):
                 said = self.network.say(encoded, column, seen, part, generator, again if samples > 1 else None, way, **options)
-            cells = [modality.decode(tokens) if np.isfinite(tokens).all() else None for tokens in plain(said.tokens)]
+            made = File if modality.media else lambda cell: cell
+            cells = [made(modality.decode(tokens)) if np.isfinite(tokens).all() else None for tokens in plain(said.tokens)]
             yield from (cells[row * samples : (row + 1) * samples] for row in range(len(part)))
 
     @torch.inference_mode()

@@ -18,6 +18,7 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
 from sensorium.core.parts import name_of
 from sensorium.core.settings import check
+from sensorium.data.media import Files
 from sensorium.data.order import spread
 from sensorium.data.schema import Schema, infer
 from sensorium.data.table import Table
@@ -280,7 +281,7 @@ class Model:
 
     def generate(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0, candidates: int = 0, samples: int = 1,
                  generator: str | None = None, note: Callable[[str], None] | None = None, **options: Any) -> list[Any]:
-        """Cells of a column, said from the row's others, in the kind of the column: text, the bytes of a PNG, lists of numbers.
+        """Cells of a column, said from the row's others, in the kind of the column: text, the bytes of a PNG, lists of numbers. Files show themselves in a notebook.
 
         ``temperature``, ``top_p`` and ``beam`` are options for text. Of pictures, videos, sounds, series and points ``samples`` are drawn for each row, with more
         than one each row's are a list; ``generator`` is one of those that the run learned; ``steps``, ``guidance`` and ``solver`` are
@@ -298,7 +299,8 @@ class Model:
         if candidates:
             raise UserError(f"candidates={candidates} is for text; of '{column}' draw several with samples={candidates}.")
         drawn = list(self.draw(rows, column, seen, seed, samples, note, generator, **options))
-        return drawn if samples > 1 else [cells[0] for cells in drawn]
+        cells = drawn if samples > 1 else [cells[0] for cells in drawn]
+        return Files(cells) if self.network.modalities[column].media else cells
 
     def draw(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0, samples: int = 1,
              note: Callable[[str], None] | None = None, generator: str | None = None, **options: Any) -> Iterator[list[Any]]:

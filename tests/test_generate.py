@@ -198,6 +198,19 @@ def test_what_is_finished_is_kept_and_what_was_there_is_not_lost(drawing_model: 
         assert pq.read_table(tmp_path / "both.parquet").num_rows == 2
 
 
+def test_drawn_files_show_themselves_in_a_notebook(drawing_model: Model, tmp_path: Path) -> None:
+    rows = tiny_table(3)
+    pictures, tones = (drawing_model.generate(rows, column, steps=1, samples=2) for column in ("picture", "tone"))
+    assert isinstance(pictures[0][0], bytes) and pictures[0][0]._repr_html_().startswith('<img src="data:image/png;base64,')
+    assert pictures._repr_html_().count("<div>") == 3 and pictures._repr_html_().count("<img") == 6
+    assert tones._repr_html_().count("<audio controls") == 6 and repr(tones[0][0]).startswith("<audio/wav, ")
+    cells = drawing_model.generate(rows, "picture", steps=1)
+    pq.write_table(pa.table({"picture": list(cells)}), tmp_path / "t.parquet")
+    assert pq.read_table(tmp_path / "t.parquet").column("picture").to_pylist() == cells and cells._repr_html_().count("<img") == 3
+    assert type(cells)([None, type(cells[0])(b"<script>")])._repr_html_() == "<div><span>(failed)</span></div><div>&lt;file, 8 bytes&gt;</div>"
+    assert isinstance(drawing_model.generate(rows, "curve", steps=1)[0], list)
+
+
 def test_wrong_requests_from_python_are_told(drawing_model: Model) -> None:
     rows = tiny_table(2)
     for given, words in (({"seen": "name"}, "as a list"), ({"seen": ["picture"]}, "either asked or seen"), ({"steps": "many"}, "steps"), ({"watch": print}, "Unknown setting")):

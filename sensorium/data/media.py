@@ -5,6 +5,8 @@ It opens files below the table's folder only (unless allowed), fetches nothing a
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import os
 import re
@@ -17,6 +19,8 @@ from typing import Any
 from sensorium.core.errors import BadCell
 
 MAX_BYTES = 256 << 20
+MOST_SHOWN = 50
+"""Rows of drawn files that a notebook shows at most."""
 HEAD = 1024
 """Bytes of a file that tell what it is."""
 
@@ -194,6 +198,37 @@ _BRANDS = (
     (("M4A ", "M4B ", "M4P "), "audio/mp4"),
     (("qt  ",), "video/quicktime"),
 )
+
+
+class File(bytes):
+    """The bytes of a file that was drawn; a notebook shows it as what it is, a picture, a clip or a sound."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{sniff(self[:64]) or 'file'}, {len(self):,} bytes>"
+
+    def _repr_html_(self) -> str:
+        kind = {"video/webp-animated": "image/webp"}.get(found := sniff(self[:64]) or "", found)
+        url = f"data:{kind};base64,{base64.b64encode(self).decode()}"
+        match kind.partition("/")[0]:
+            case "image":
+                return f'<img src="{url}" alt="">'
+            case "audio":
+                return f'<audio controls src="{url}"></audio>'
+            case "video":
+                return f'<video controls loop src="{url}"></video>'
+            case _:
+                return html.escape(repr(self))
+
+
+class Files(list):
+    """Drawn files, one for each row, or a list of samples for each; a notebook shows them all, a line a row."""
+
+    def _repr_html_(self) -> str:
+        lines = [[cell] if cell is None or isinstance(cell, File) else cell for cell in self]
+        shown = ["".join("<span>(failed)</span>" if cell is None else cell._repr_html_() for cell in line) for line in lines]
+        return "".join(f"<div>{line}</div>" for line in shown[:MOST_SHOWN]) + (f"<div>… and {len(shown) - MOST_SHOWN:,} more</div>" if len(shown) > MOST_SHOWN else "")
 
 
 def sniff(head: bytes) -> str | None:
