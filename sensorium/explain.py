@@ -30,6 +30,8 @@ NEAREST, AROUND = 3, 50
 """Training cells that are shown, and those whose mean distance says what is near."""
 RESAMPLED, SURE = 2000, 0.95
 """Samples of rows by which the interval of a column's importance is found, and how much of them it holds."""
+LEAST_ROWS = 5
+"""Rows from which on an interval is told."""
 CLOSE = 24
 """Cells of the table looked among, the nearest ones first, that are put in a row's place to see whether the answer turns."""
 COPY = 0.5
@@ -169,8 +171,9 @@ def explain(rows: Rows, column: str, cells: Sequence[Any], seen: Sequence[str] |
     return result
 
 
-def importance(whys: Sequence[Why | None], seed: int = 0) -> dict[str, tuple[float, float, float]]:
-    """Of each column the mean of its shares over the rows that show it, and the ends of its 95 % interval (percentile bootstrap over rows), most first."""
+def importance(whys: Sequence[Why | None], seed: int = 0) -> dict[str, tuple[float, float | None, float | None]]:
+    """Of each column the mean of its shares over the rows that show it, and the ends of its 95 % interval (percentile bootstrap over rows; None of fewer than five
+    rows, of which it would claim too much), most first."""
     rng, shares = np.random.default_rng(seed), {}
     for why in whys:
         for column, share in (why.shares if why is not None else {}).items():
@@ -179,7 +182,7 @@ def importance(whys: Sequence[Why | None], seed: int = 0) -> dict[str, tuple[flo
     for column, each in shares.items():
         means = np.array(each)[rng.integers(len(each), size=(RESAMPLED, len(each)))].mean(1)
         low, high = np.quantile(means, ((1 - SURE) / 2, (1 + SURE) / 2))
-        found[column] = float(np.mean(each)), float(low), float(high)
+        found[column] = (float(np.mean(each)), float(low), float(high)) if len(each) >= LEAST_ROWS else (float(np.mean(each)), None, None)
     return dict(sorted(found.items(), key=lambda pair: -pair[1][0]))
 
 
@@ -244,9 +247,15 @@ class Known:
         order = np.argsort(self.gaps[row], kind="stable")
         usual = max(float(self.gaps[row][order[:AROUND]].mean()), 1e-9) if len(order) else 1.0
         def first(same: bool) -> list[tuple[int, float]]:
-            return [(int(self.which[i]), float(self.gaps[row][i]) / usual) for i in order if (self.classes[i] == answer) == same][:NEAREST]
+            found = ((int(self.which[i]), float(self.gaps[row][i]) / usual) for i in order if (self.classes[i] == answer) == same)
+            return list(itertools.islice((one for one in found if not self.itself(row, one[0])), NEAREST))
 
         return first(True), first(False)
+
+    def itself(self, row: int, other: int) -> bool:
+        """Whether a known row shows the same as a row that is asked about: it is that row, or says no more than it."""
+        return all(np.array_equal(self.rows.cells[c][row], self.among.cells[c][other]) if c in self.rows.cells and c in self.among.cells
+                   else (c in self.rows.cells and self.rows.cells[c][row] is not None) == (c in self.among.cells and self.among.cells[c][other] is not None) for c in self.seen)
 
     def turn(self, row: int, answer: Any, seen: Sequence[str]) -> Turn | None:
         """The nearest real cell of any column that, put in the row's place, turns the answer; None where none of the nearest does."""

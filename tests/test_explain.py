@@ -175,7 +175,14 @@ def test_what_matters_over_many_rows_has_an_interval() -> None:
     assert list(found) == ["a", "b"] and found["b"] == pytest.approx((0.2, 0.2, 0.2))
     mean, low, high = found["a"]
     assert low < mean < high and mean == pytest.approx(1.0, abs=0.05) and high - low == pytest.approx(4 * 0.1 / 10, rel=0.3)
-    assert importance([None]) == {}
+    assert importance([None]) == {} and importance(whys[:4])["a"][1:] == (None, None) and None not in importance(whys[:5])["a"]
+
+
+def test_a_row_is_not_its_own_example(drawing_model: Model) -> None:
+    among, seen = tiny_table(30, gaps=0.0), ["name", "width"]
+    whys = drawing_model.explain(among.slice(0, 4), "colour", among.column("colour").to_pylist()[:4], seen, among)
+    for row, why in enumerate(whys):
+        assert row not in {number for number, _ in (*why.nearest, *why.contrast)} and why.nearest
 
 
 def test_answers_are_explained_by_a_command_of_their_own(drawing_model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -144,7 +144,7 @@ def write_why(model: Model, source: str, column: str, cells: Sequence[Any] | Non
         with asked_for(out) as part:
             part.write_text(write_page(column, model.schema.columns[column].kind, entries, overall), encoding="utf-8")
     for name, (mean, low, high) in overall.items():
-        note(f"  {name}: {mean:+.3f} ({low:+.3f} to {high:+.3f})")
+        note(f"  {name}: {mean:+.3f}" + (f" ({low:+.3f} to {high:+.3f})" if low is not None and high is not None else ""))
     typer.echo(f"Wrote {out}")
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError
 from sensorium.core.files import json_text, whole
+from sensorium.data.cells import lines
 
 ENDINGS = (".parquet", ".csv", ".jsonl")
 
@@ -70,7 +71,7 @@ def write_table(table: pa.Table, path: Path) -> None:
                 pyarrow.csv.write_csv(table, part)
             case _:
                 with part.open("w", encoding="utf-8") as file:
-                    for row in table.to_pylist():
+                    for row in lines(table):
                         file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
 
 
@@ -99,6 +100,8 @@ def query_of(parts: Sequence[str]) -> dict[str, Any]:
         column, equals, value = part.partition("=")
         if not equals or not column:
             raise UserError(f"--by '{part}' is no query. Write column=words, or column=@file.")
+        if column in query:
+            raise UserError(f"--by names '{column}' twice. A query has one cell of each column.")
         if value.startswith("@") and not value.startswith("@@"):
             try:
                 query[column] = Path(value[1:]).read_bytes()

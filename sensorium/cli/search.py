@@ -104,12 +104,12 @@ def change_index(run: Path, source: str, out: Path, remove: bool) -> None:
     typer.echo(f"Added {table.rows:,} rows, {replaced:,} in place of others; {len(index):,} are in {out}")
 
 
-def write_duplicates(folder: Path, among: str | None, above: float, out: Path | None) -> None:
+def write_duplicates(folder: Path, among: str | None, above: float, out: Path | None, run: Path | None = None) -> None:
     """Find near duplicates, print the largest groups, and write all."""
     if out is not None:
         check_ending(out)
         check_folder(out, "--out")
-    index, _ = opened(folder, None)
+    index, _ = opened(folder, run)
     with progress("Comparing", len(index)) as done:
         groups = index.duplicates(above, among, done)
     cells = index.cells

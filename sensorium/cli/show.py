@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table as Grid
 
+from sensorium.data.cells import lines
 from sensorium.data.schema import columns_report, example, infer
 from sensorium.data.table import Table
 
@@ -107,7 +108,7 @@ def print_rows(rows: pa.Table) -> None:
     grid = Grid()
     for name in rows.column_names:
         grid.add_column(name, overflow="fold")
-    for row in rows.to_pylist():
+    for row in lines(rows):
         grid.add_row(*("" if cell is None else f"{cell:.3f}" if name in ("score", "surprise") and isinstance(cell, float) else example([cell], 40) for name, cell in row.items()))
     console().print(grid, markup=False)
 

@@ -50,6 +50,15 @@ def plain_cells(array: pa.Array) -> Iterator[Any]:
         yield from values
 
 
+def lines(table: pa.Table) -> list[dict[str, Any]]:
+    """A table's rows as Python objects; a cell that Python can't have (a year 10,000) is None."""
+    try:
+        return table.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException):
+        columns = [[None if isinstance(cell, BadCell) else cell for chunk in column.chunks for cell in _values(chunk)] for column in table.columns]
+        return [dict(zip(table.column_names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+
+
 def _values(array: pa.Array) -> list[Any]:
     try:
         return array.to_pylist()

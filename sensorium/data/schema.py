@@ -231,4 +231,5 @@ def example(cells: Sequence[Any], width: int = 40) -> str:
     if isinstance(cell, list):
         return f"{len(cell)} items"
     text = re.sub(r"\s+", " ", f"{cell:.6g}" if isinstance(cell, float) else str(cell)).strip()
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)  # a terminal would obey them
     return text if len(text) <= width else text[: width - 1] + "…"

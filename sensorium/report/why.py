@@ -45,7 +45,7 @@ class Explained:
         return len(self.shown) + sum(map(len, (*self.seen.values(), *self.nearest, *self.contrast)))
 
 
-def write_page(column: str, kind: str, entries: Sequence[Explained], overall: Mapping[str, tuple[float, float, float]] | None = None) -> str:
+def write_page(column: str, kind: str, entries: Sequence[Explained], overall: Mapping[str, tuple[float, float | None, float | None]] | None = None) -> str:
     """The page as HTML; ``overall``: of each column its mean share and the ends of its interval."""
     how = next((e.why["inside"] for e in entries), "occlusion")
     page, most = environment().get_template("why.html.jinja"), max((abs(mean) for mean, _, _ in (overall or {}).values()), default=0) or 1.0

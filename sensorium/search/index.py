@@ -5,6 +5,7 @@ It knows a network to embed with, and by its hash refuses another's vectors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ AWAY = 0.5
 """How far a query is moved from what shall not be found."""
 PROPOSED, OPEN = (4, 32), 0.5
 """Rows that a finder proposes, so many times those that are wanted and so many more; and the share of the rows that may be found below which all are looked at."""
-ALIKE, AT_ONCE = 8, 512
-"""Rows that one row is compared with where near duplicates are sought, beside itself, and rows that are compared at once."""
+ALIKE, MOST_ALIKE, AT_ONCE, ROUNDED = 8, 4096, 512, 1e-6
+"""Rows that one row is compared with at first where near duplicates are sought, beside itself, and at most, where all of these are alike; rows that are compared at
+once; and what rounding may take of a cosine."""
 
 Windows = Callable[[Any, Sequence[str] | None], Iterator[Rows]]
 
@@ -139,6 +141,7 @@ class Index:
         """As ``search``, for each of some rows that were read; those of ``without`` that are empty keep nothing out."""
         if k < 1:
             raise UserError(f"k={k}: a search finds at least one row.")
+        k = min(k, max(self.store.rows, 1))
         asked = self.vectors(rows, weights)
         if without is not None:
             asked = asked - AWAY * without.gists(self.store.about["columns"]) * there(without, self.store.about["columns"])[:, None]
@@ -197,10 +200,14 @@ class Index:
             rows = np.flatnonzero(allowed[start : start + len(part.cells)] & part.has[kind])
             for at in range(0, len(rows), AT_ONCE):
                 some = rows[at : at + AT_ONCE]
-                score, row = self.best(np.array(part.vectors[kind][some]), kind, ALIKE + 1, allowed)
-                near = (score > above) & (row != (some + start)[:, None])
-                one.append(np.repeat(some + start, near.sum(1)))
-                other.append(row[near])
+                asked, many = some, ALIKE + 1
+                while len(asked):  # who has more neighbours that are alike than were looked at is asked for more
+                    score, row = self.best(np.array(part.vectors[kind][asked]), kind, many, allowed)
+                    near = (score > above - ROUNDED) & (row != (asked + start)[:, None]) & (row >= 0)
+                    more = (score[:, -1] > above - ROUNDED) & (many < min(len(allowed), MOST_ALIKE))
+                    one.append(np.repeat(asked[~more] + start, near[~more].sum(1)))
+                    other.append(row[~more][near[~more]])
+                    asked, many = asked[more], min(8 * many, len(allowed), MOST_ALIKE)
                 if done:
                     done(len(some))
             start += len(part.cells)
@@ -250,6 +257,8 @@ class Index:
         for column in weights:
             if column not in columns:
                 raise unknown("column of this index:", column, columns)
+        if not all(math.isfinite(float(weight)) for weight in weights.values()):
+            raise UserError(f"The weights {dict(weights)} are no numbers that a column could count.")
         total = sum(float(weights.get(c, 1.0)) * rows.gists([c]) * rows.has(c)[:, None] for c in columns if rows.has(c).any())
         length = np.linalg.norm(total, axis=1, keepdims=True)
         if (length < 1e-6).any():
@@ -269,20 +278,45 @@ class Index:
             return ~self.store.gone
         return where(condition, self.cells).to_numpy() & ~self.store.gone
 
+    def rows_in(self, table: Table) -> np.ndarray:
+        """For each row of the index, also those that are gone, its number in a table, int64; -1 where the table doesn't have it.
+
+        Rows are told by the index's key where it has one and the table that column; else a row is that of its own number, if all plain cells that both know are the same.
+        """
+        cells, key = self.cells, self.store.about["key"]
+        numbers = np.arange(cells.num_rows)
+        if key is not None and key in table.columns:
+            own, other = cells.column(key), table.take(np.arange(table.rows), [key]).column(key)
+            if own.type != other.type:
+                own, other = own.cast(pa.string()), other.cast(pa.string())
+            return pc.fill_null(pc.index_in(own, value_set=other.combine_chunks(), skip_nulls=True), -1).to_numpy().astype(np.int64)
+        common = [name for name in cells.column_names if name in table.columns]
+        count = min(len(numbers), table.rows)
+        theirs, same = table.take(np.arange(count), common), np.ones(count, bool)
+        for name in common:
+            own, other = cells.column(name).slice(0, count), theirs.column(name)
+            if own.type != other.type:
+                own, other = own.cast(pa.string()), other.cast(pa.string())
+            equal = pc.fill_null(pc.equal(own, other), False).to_numpy()
+            same &= equal | (own.is_null().to_numpy() & other.is_null().to_numpy()) | (neither(own) & neither(other))
+        return np.where(np.pad(same, (0, len(numbers) - count)), numbers, -1)
+
     # --- change -------------------------------------------------------------------------------------------------------
 
-    def add(self, table: Table, done: Callable[[int], None] | None = None) -> int:
+    def add(self, table: Any, done: Callable[[int], None] | None = None) -> int:
         """Add a table's rows; those whose key is already there take the place of the rows that have it. How many were replaced.
 
         Raises:
             UserError: the table lacks the key, or its cells are of another type.
         """
-        about, key = self.store.about, self.store.about["key"]
-        if key is not None and key not in table.columns:
-            raise UserError(f"'{table.name}' has no column '{key}', which is the key of '{self.store.folder}'. Columns: {', '.join(table.columns)}.")
+        table = table if isinstance(table, Table) else Table.open(table)
         if not table.rows:
             return 0
         with locked(self.store.folder):
+            self.reread()
+            about, key = self.store.about, self.store.about["key"]
+            if key is not None and key not in table.columns:
+                raise UserError(f"'{table.name}' has no column '{key}', which is the key of '{self.store.folder}'. Columns: {', '.join(table.columns)}.")
             writer = Writer(self.store.folder, unused(self.store.folder), about["kinds"], table.rows, about["gist"])
             try:
                 fed(writer, table, self.windows, about["columns"], done)
@@ -304,18 +338,34 @@ class Index:
 
     def remove(self, keys: Iterable[Any]) -> int:
         """Remove the rows that have these keys, or where the index has no key these numbers. How many there were."""
-        wanted, key = list(keys), self.store.about["key"]
-        if key is not None:
-            found = self.having(key, pa.chunked_array([pa.array(wanted)]))
-        else:
-            found, numbers = np.zeros(self.store.rows, bool), np.array(wanted, np.int64)
-            if ((numbers < 0) | (numbers >= self.store.rows)).any():
-                raise UserError(f"'{self.store.folder}' has rows 0 to {self.store.rows - 1}; {wanted} were to be removed.")
-            found[numbers] = True
-        count = int((found & ~self.store.gone).sum())
+        wanted = list(keys)
         with locked(self.store.folder):
+            before = self.store.about
+            self.reread()
+            key = self.store.about["key"]
+            if key is not None:
+                found = self.having(key, pa.chunked_array([pa.array(wanted)]))
+            else:
+                if before["turn"] != self.store.about["turn"]:
+                    raise UserError(f"'{self.store.folder}' was made anew since it was opened, so its rows may have other numbers. Open it again.")
+                found = np.zeros(self.store.rows, bool)
+                if not all(isinstance(number, int | np.integer) and not isinstance(number, bool) and 0 <= number < self.store.rows for number in wanted):
+                    raise UserError(f"'{self.store.folder}' has rows 0 to {self.store.rows - 1}; {wanted[:8]} were to be removed.")
+                found[np.array(wanted, np.int64)] = True
+            count = int((found & ~self.store.gone).sum())
             self.store = keep(self.store.folder, self.store.about, self.store.gone | found)
         return count
+
+    def reread(self) -> None:
+        """Take what the folder holds by now, as somebody else may have written to it since it was opened.
+
+        Raises:
+            UserError: it can't be read any more, or is another model's by now.
+        """
+        store = Store.open(self.store.folder)
+        if store.about["sha256"] != self.store.about["sha256"]:
+            raise UserError(f"'{self.store.folder}' was made anew with another model since it was opened. Open it again.")
+        self.store = store
 
     def having(self, key: str, values: pa.ChunkedArray) -> np.ndarray:
         """Which rows have one of these keys, as text where the types differ."""
@@ -323,6 +373,11 @@ class Index:
         if column.type != values.type:
             column, values = column.cast(pa.string()), values.cast(pa.string())
         return pc.is_in(column, value_set=values.combine_chunks()).to_numpy() & ~self.store.gone
+
+
+def neither(cells: pa.ChunkedArray) -> np.ndarray:
+    """Which numbers aren't any, which equal not even themselves."""
+    return pc.fill_null(pc.is_nan(cells), False).to_numpy() if pa.types.is_floating(cells.type) else np.zeros(len(cells), bool)
 
 
 def near(part: Part, kind: str, vectors: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

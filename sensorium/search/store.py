@@ -29,6 +29,10 @@ FORMAT = 2
 INDEX = "index.json"
 WHOLE = ""
 """The name of the vectors of all that a row has; the others bear the names of columns."""
+NAMED = ("kinds", "gist", "size", "turn", "gone", "parts", "columns", "key", "table", "recall", "sha256", "run")
+"""What every ``index.json`` says."""
+MAGIC = b"\x93NUMPY"
+"""How an array file begins."""
 BLOCK = 65_536
 """Vectors that are turned and rounded at once, a multiple of those that are rounded alike."""
 
@@ -84,8 +88,12 @@ class Store:
             about = json.loads(path.read_text(encoding="utf-8"))
             if about["format"] != FORMAT:
                 raise UserError(f"'{folder}' is an index of format {about['format']}; this Sensorium reads {FORMAT}. Make it again.")
+            if lacking := [name for name in NAMED if name not in about]:
+                raise ValueError(f"'{path}' doesn't say its {', '.join(lacking)}")
+            if not about["parts"]:
+                raise ValueError(f"'{path}' names no parts")
             return cls(folder, about)
-        except (ValueError, KeyError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError, pa.ArrowException) as error:
             raise UserError(f"'{folder}' can't be read as an index: {error}. Make it again.") from error
 
     def part(self, entry: dict[str, Any]) -> Part:
@@ -231,7 +239,13 @@ def mapped(path: Path, kind: type, shape: tuple[int, ...]) -> np.ndarray:
     """
     if not np.prod(shape):  # nothing can be mapped of an empty file
         return np.zeros(shape, kind)
-    array = np.load(path, mmap_mode="c", allow_pickle=False)
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            raise ValueError(f"'{path}' is no array")
+    try:
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"'{path}' is cut short ({error})") from error
     if array.dtype != kind or array.shape != shape:
         raise ValueError(f"'{path}' holds {array.dtype} {list(array.shape)}, not {np.dtype(kind)} {list(shape)}")
     return array

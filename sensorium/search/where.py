@@ -153,6 +153,20 @@ class Reader:
             if not fits:
                 raise ValueError
             asked = pa.scalar(value)
-            return pc.call_function(how, [column, asked.cast(kind) if pt.is_temporal(kind) else asked])
+            if pt.is_temporal(kind):
+                asked = moment(value, kind)
+            elif pt.is_unsigned_integer(kind) and isinstance(value, int) and value >= 0:
+                asked = asked.cast(kind)
+            return pc.call_function(how, [column, asked])
         except (ValueError, OverflowError, pa.ArrowException) as error:
             raise UserError(f"The column '{name}' holds {kind}, which can't be compared with {value!r}.") from error
+
+
+def moment(text: str, kind: pa.DataType) -> pa.Scalar:
+    """A text as a date or a time of some type; one without a zone is of the column's."""
+    try:
+        return pa.scalar(text).cast(kind)
+    except pa.ArrowInvalid:
+        if not pt.is_timestamp(kind) or kind.tz is None:
+            raise
+        return pc.assume_timezone(pa.scalar(text).cast(pa.timestamp(kind.unit)), kind.tz)

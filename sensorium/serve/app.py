@@ -103,7 +103,7 @@ def application(settings: Settings, **changed: Any) -> tuple[Any, Server]:
     """The ASGI application, routes behind the guard, and what they hold, which is to be started. ``changed``: limits that differ."""
     limits, metrics = dataclasses.replace(limits_of(settings), **changed), Metrics()
     threads = max(1, (os.cpu_count() or 1) // settings.workers)
-    arguments = (str(settings.run), None if settings.index is None else str(settings.index), threads, settings.device)
+    arguments = (str(settings.run), None if settings.index is None else str(settings.index), settings.table, threads, settings.device)
     workers = [Process(f"model-{n}", begin, arguments, ("sensorium.serve.preload",)) for n in range(settings.workers)]
     batcher = Batcher(workers, settings.batch, watch=metrics.batch)
     table = None if settings.table is None else Table.open(settings.table)
@@ -127,6 +127,8 @@ def application(settings: Settings, **changed: Any) -> tuple[Any, Server]:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if part != "body")[:200]
+        if "json" not in request.headers.get("content-type", "") and tuple(first["loc"]) == ("body",):
+            return told(Refused(415, "Send JSON, and say so: -H 'content-type: application/json'.", "request"))
         words = "this is no JSON" if first["type"] == "json_invalid" else first["msg"]
         return told(Refused(422, f"{place}: {words}" if place and first["type"] != "json_invalid" else words, "request", place or None))
 
@@ -169,6 +171,9 @@ def serve(settings: Settings) -> None:
         try:
             print(f"Loading '{server.name}' …", file=sys.stderr)
             await server.start()
+            if elsewhere := (server.about["index"] or {}).get("elsewhere"):
+                print(f"{elsewhere:,} rows of '{settings.index}' are not those of '{settings.table}': they are found, but not shown. Make the index of that table, with --key to tell rows by.",
+                      file=sys.stderr)
             await Announced(uvicorn.Config(app, http=timed(), ws="none", lifespan="off", log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30,
                                            timeout_graceful_shutdown=30, proxy_headers=False, backlog=BACKLOG)).serve([bound])
         finally:

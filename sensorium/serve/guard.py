@@ -46,13 +46,14 @@ class Limits:
     """What a server allows.
 
     Attributes:
-        body: bytes of one request; bodies: of all that are being answered. asking: requests that are being answered.
+        body: bytes of one request; bodies: of all that are being answered. values: of one request's JSON. asking: requests that are being answered.
         seconds: until a request must be answered.
         hosts: names under which the server may be called, without ports; empty: any. keys: SHA-256 of each key; empty: no key is wanted.
     """
 
     body: int = 32 << 20
     bodies: int = 512 << 20
+    values: int = 1_000_000
     asking: int = 2048
     seconds: float = 60.0
     hosts: frozenset[str] = frozenset()
@@ -127,7 +128,7 @@ class Turn:
 
     def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
         self.guard, self.scope, self.hear, self.tell = guard, scope, receive, send
-        self.status, self.sent, self.size = 0, 0, 0
+        self.status, self.sent, self.size, self.values = 0, 0, 0, 0
         self.name = uuid.uuid4().hex[:16]
         self.gone = asyncio.Event()
 
@@ -183,6 +184,7 @@ class Turn:
         said = headers.get(b"content-length", b"0")
         if not said.isdigit() or int(said) > limits.body:
             raise Refused(413, f"A request may have {limits.body >> 20} MiB.", "size", headers={"Connection": "close"})
+        plain = b"multipart/" not in headers.get(b"content-type", b"")
         while True:
             message = await self.hear()
             if message["type"] == "http.disconnect":
@@ -194,6 +196,10 @@ class Turn:
                 raise Refused(413, f"A request may have {limits.body >> 20} MiB.", "size", headers={"Connection": "close"})
             if self.guard.held > limits.bodies:
                 raise Refused(429, "Too much is being read at once. Try again.", "busy", headers={"Retry-After": "2", "Connection": "close"})
+            if plain:  # whose numbers are read while nobody else is heard
+                self.values += piece.count(b",") + piece.count(b"[") + piece.count(b"{")
+                if self.values > limits.values:
+                    raise Refused(413, f"A request may have {limits.values:,} values.", "size", headers={"Connection": "close"})
             pieces.append(piece)
             if not message.get("more_body", False):
                 return b"".join(pieces)

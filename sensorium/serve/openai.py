@@ -27,6 +27,8 @@ from sensorium.serve.guard import Refused
 from sensorium.serve.own import DRAWN, draw, few, numbers, written
 from sensorium.serve.server import Server, shown
 
+LONGEST = 4096
+"""Tokens of an answer at most, whatever is asked."""
 INPUTS = 256
 """Texts of one request for embeddings."""
 PLAIN_VOICES = frozenset({"alloy", "ash", "ballad", "coral", "echo", "fable", "nova", "onyx", "sage", "shimmer", "verse", "marin", "cedar", "default"})
@@ -60,6 +62,7 @@ class Images(Body):
     prompt: Annotated[str, Field(max_length=32_000)]
     n: Annotated[int | None, Field(ge=1, le=10)] = 1
     response_format: Literal["b64_json", "url"] | None = None
+    stream: bool = False
     size: str | None = None
     column: str | None = None
     seed: Annotated[int | None, Field(ge=0, lt=2**53)] = None
@@ -96,8 +99,8 @@ class Chat(Body):
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     n: Annotated[int | None, Field(ge=1, le=1)] = 1
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
-    max_tokens: Annotated[int | None, Field(ge=1, le=4096)] = None
-    max_completion_tokens: Annotated[int | None, Field(ge=1, le=4096)] = None
+    max_tokens: Annotated[int | None, Field(ge=1, le=2**31)] = None
+    max_completion_tokens: Annotated[int | None, Field(ge=1, le=2**31)] = None
     column: str | None = None
     sure: Annotated[float, Field(ge=0, le=1, description="Say that it isn't known where such answers were right less often on conversations held out.")] = 0.0
     cite: Annotated[int, Field(ge=0, le=20, description="Rows of the server's index that come along; where nothing is shown they are told before the question.")] = 3
@@ -168,6 +171,8 @@ def routes(server: Server) -> APIRouter:
     async def images(asked: Images) -> dict[str, Any]:
         """Pictures drawn from words."""
         check(asked.model)
+        if asked.stream:
+            raise Refused(400, "Pictures come at once and not in parts: leave stream out.", "stream", "stream")
         if asked.response_format == "url":
             raise Refused(400, "Pictures are not kept at an address here: ask for response_format=b64_json.", "response_format", "response_format")
         column = drawn("image", asked.column)
@@ -264,8 +269,10 @@ def routes(server: Server) -> APIRouter:
             messages.append({"role": message.role, "content": content})
         read = [await server.cells.row(cells, at, "messages") for at, cells in enumerate(rows)]
         warm = asked.temperature if asked.temperature and asked.temperature >= 0.001 else None
+        wanted = asked.max_completion_tokens or asked.max_tokens
+        longest = None if wanted is None else min(wanted, LONGEST)
         seed = None if asked.seed is None or not warm else abs(asked.seed) % 2**63
-        return await server.ask("talk", read, own={"messages": messages}, heard=heard, alone=seed is not None, tokens=asked.max_completion_tokens or asked.max_tokens, temperature=warm,
+        return await server.ask("talk", read, own={"messages": messages}, heard=heard, alone=seed is not None, tokens=longest, temperature=warm,
                                 top_p=asked.top_p if warm else None, seed=seed, sure=asked.sure or None, cite=asked.cite)
 
     async def shown_last(messages: Sequence[Message]) -> tuple[dict[str, Any], str]:

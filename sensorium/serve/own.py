@@ -137,7 +137,7 @@ class Drawn(BaseModel):
 
 
 class Found(BaseModel):
-    """Rows, nearest first: ``row``, ``score`` and their plain cells."""
+    """Rows, nearest first: ``row``, ``score``, their plain cells, and ``table_row``: their number in the table that is served, null where it doesn't have them."""
 
     rows: list[dict[str, Any]]
 
@@ -189,6 +189,7 @@ def routes(server: Server) -> APIRouter:
             raise Refused(422, f"The table has rows 0 to {server.sheet.table.rows - 1}, not {wrong}.", "row", "table_rows")
         return await server.look(server.sheet.rows, numbers, columns)
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health", tags=["server"])
     async def health() -> dict[str, str]:
         """Whether the server runs."""
@@ -253,7 +254,7 @@ def routes(server: Server) -> APIRouter:
         cells.check(*(asked.seen or ()), param="seen")
         query = await cells.row(asked.query, 0, "query")
         if asked.table_row is not None:
-            row, = await of_table([asked.table_row], asked.seen or list(server.columns))
+            row, = await of_table([asked.table_row], list(server.columns) if asked.seen is None else asked.seen)
             query = {**await cells.row(row, 0, "table_row", strict=False), **query}
         without = [await cells.row(asked.without, 0, "without")] if asked.without else []
         found = await server.ask("search", [query], without, among=asked.among, k=asked.k, condition=asked.where or None, weights=asked.weights or None)
@@ -267,7 +268,8 @@ def routes(server: Server) -> APIRouter:
         try:
             return Answered(**await asyncio.to_thread(server.sheet.answer, asked.question))
         except UserError as error:
-            raise Refused(422, str(error), "question", "question") from None
+            foreign = type(error.__cause__).__module__.partition(".")[0].strip("_") == "duckdb"  # whose words may tell of files and settings
+            raise Refused(422, "The query can't be answered. One SELECT over the plain columns of the table 'rows' is possible." if foreign else str(error), "question", "question") from None
 
     return router
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,11 @@ import numpy as np
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.parts import name_of
+from sensorium.data.cells import lines
 from sensorium.serve.process import go_on_or_cut, tell
 
 if TYPE_CHECKING:
+    from sensorium.data.table import Table
     from sensorium.inference import Rows
     from sensorium.model import Model
     from sensorium.search.index import Index
@@ -26,6 +29,8 @@ NEAR, LOOKED = 4, 64
 """Rows that are shown beside an explained answer, not counting the row itself, and the nearest ones that they are taken from."""
 
 
+OFTEN = 0.05
+"""Seconds after which a network looks up again."""
 CITED = 3
 """Rows of the index that come with what is said in a conversation."""
 
@@ -41,8 +46,9 @@ class Wrong(Exception):
 class Desk:
     """A model, perhaps an index of rows for it, and the verbs that requests may ask."""
 
-    def __init__(self, model: Model, index: Index | None) -> None:
+    def __init__(self, model: Model, index: Index | None, table: Table | None = None) -> None:
         self.model, self.index = model, index
+        self.shown = None if index is None or table is None else index.rows_in(table)
         self.verbs: dict[str, Callable[..., list[Any]]] = {
             "embed": self.embed, "predict": self.predict, "generate": self.generate, "search": self.search, "explain": self.explain, "surprise": self.surprise, "map": self.map, "talk": self.talk}
 
@@ -59,7 +65,8 @@ class Desk:
         index = None
         if self.index is not None:
             index = {"rows": len(self.index), "columns": self.index.store.about["columns"], "among": self.index.store.about["kinds"][1:],
-                     "recall": self.index.store.about["recall"], "size": self.index.store.about["size"], "table": self.index.store.about["table"]}
+                     "recall": self.index.store.about["recall"], "size": self.index.store.about["size"], "table": self.index.store.about["table"],
+                     "elsewhere": 0 if self.shown is None else int(((self.shown < 0) & ~self.index.store.gone).sum())}
         facts = {key: value for key, value in self.model.facts.items() if key in ("rows", "seconds", "seed", "steps", "table", "targets", "results", "parameters")}
         return {"columns": columns, "gist": network.to_gist.out_features, "index": index, "facts": facts, "surprise": list(network.usual)}
 
@@ -71,7 +78,7 @@ class Desk:
             try:
                 job["number"] = number
                 job["read"] = [self.read(cells, row, row < job["strict"]) for row, cells in enumerate(job["rows"])]
-                seen = message["options"].get("seen") or self.model.columns
+                seen = self.model.columns if message["options"].get("seen") is None else message["options"]["seen"]
                 empty = [row for row, read in enumerate(job["read"]) if not any(len(cell) for column, (cell, _) in read.items() if column in seen)]
                 if empty and message["verb"] in ("embed", "search"):
                     raise Wrong("it holds nothing that could be looked at", empty[0])
@@ -185,8 +192,19 @@ class Desk:
         query = self.rows(jobs)
         barred = [{**job, "barred": job["barred"] or [{} for _ in job["rows"]]} for job in jobs]
         without = self.rows(barred, "barred") if any(job["barred"] for job in jobs) else None
-        found = [table.to_pylist() for table in self.index.search_rows(query, among=among, k=k, condition=condition, without=without, weights=weights)]
+        found = [self.placed(lines(table)) for table in self.index.search_rows(query, among=among, k=k, condition=condition, without=without, weights=weights)]
         return split(found, jobs)
+
+    def placed(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows of the index with their numbers in the table that is shown, ``table_row``; None where it doesn't have them."""
+        if self.shown is not None:
+            for line in found:
+                line["table_row"] = self.of_table(line["row"])
+        return found
+
+    def of_table(self, row: int) -> int | None:
+        """A row of the index in the table that is shown."""
+        return None if self.shown is None or self.shown[row] < 0 else int(self.shown[row])
 
     def explain(self, jobs: Sequence[dict[str, Any]], column: str, seen: Sequence[str] | None = None, seed: int = 0, cells: Sequence[Any] | None = None,
                 inside: str = "occlusion") -> list[Any]:
@@ -216,21 +234,22 @@ class Desk:
 
         found = []
         for number, table in enumerate(self.index.nearest(turned(rows.gists(shown), self.index.store.turn), None, LOOKED)):
-            lines = table.select([c for c in ("row", "score", column) if c in table.column_names]).to_pylist()
+            some = self.placed(lines(table.select([c for c in ("row", "score", column) if c in table.column_names])))
             if column not in table.column_names or answers is None or name_of(self.model.network.modalities[column]) != "category":
-                found.append({"nearest": lines[: NEAR + 1], "contrast": []})
+                found.append({"nearest": some[: NEAR + 1], "contrast": []})
                 continue
-            same = [line for line in lines if line[column] == answers[number]]
-            other = [line for line in lines if line[column] is not None and line[column] != answers[number]]
+            same = [line for line in some if line[column] == answers[number]]
+            other = [line for line in some if line[column] is not None and line[column] != answers[number]]
             found.append({"nearest": same[: NEAR + 1], "contrast": other[:NEAR]})
         return found
 
     def map(self, jobs: Sequence[dict[str, Any]]) -> list[Any]:
-        """Where each row of the index lies on its map: its number, and both directions of 0 to 1."""
+        """Where each row of the index lies on its map: its number in the table that is shown, and both directions of 0 to 1; without those that the table doesn't have."""
         if self.index is None:
             raise UserError("This server has no index, which a map is of.")
         some, places = self.index.places()
-        return [[[int(row), float(x), float(y)] for row, (x, y) in zip(some, places, strict=True)] for _ in jobs]
+        there = np.arange(len(self.index.store.gone)) if self.shown is None else self.shown
+        return [[[int(there[row]), float(x), float(y)] for row, (x, y) in zip(some, places, strict=True) if there[row] >= 0] for _ in jobs]
 
     def surprise(self, jobs: Sequence[dict[str, Any]]) -> list[Any]:
         """How little each row's cells go together, a mapping a row."""
@@ -254,15 +273,32 @@ def read_tokens(rows: Rows) -> np.ndarray:
     return count
 
 
-def begin(run: str, index: str | None, threads: int, device: str | None) -> tuple[dict[str, Any], Any]:
+def begin(run: str, index: str | None, table: str | None, threads: int, device: str | None) -> tuple[dict[str, Any], Any]:
     """In the child: load all, and say what it is."""
     import torch
 
     from sensorium.backbones._kept import LIMIT
+    from sensorium.data.table import Table
     from sensorium.model import Model
 
     torch.set_num_threads(threads)
     os.environ[LIMIT] = "0"  # of what people ask no features stay on the disk
     model = Model.load(Path(run), device)
-    desk = Desk(model, None if index is None else model.open_index(Path(index)))
+    desk = Desk(model, None if index is None else model.open_index(Path(index)), None if table is None or index is None else Table.open(table))
+    look_up(model.network)
     return desk.about(), desk
+
+
+def look_up(network: Any) -> None:
+    """Let a network look up now and then, wherever it norms tokens, whether anybody still waits for what it computes."""
+    last = time.monotonic()
+
+    def look(*_: Any) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last > OFTEN:
+            last = now
+            go_on_or_cut()
+
+    for module in network.modules():
+        if type(module).__name__.endswith("Norm"):
+            module.register_forward_pre_hook(look)

@@ -97,6 +97,55 @@ def test_without_a_key_rows_go_by_their_numbers(fitted: Model, tmp_path: Path) -
         index.search({"picture": b"x"})
 
 
+def test_who_opened_an_index_before_another_wrote_to_it_loses_nothing(fitted: Model, index: Index, tmp_path: Path) -> None:
+    one, other, third = (fitted.open_index(index.store.folder) for _ in range(3))
+    one.add(Table.open(keyed(10, 100)))
+    other.add(Table.open(keyed(5, 200)))
+    assert len(fitted.open_index(index.store.folder)) == ROWS + 15 == len(other)
+    assert third.remove(["k100", "k200", "k3"]) == 3 and len(third) == ROWS + 12
+    fitted.index(keyed(20), index.store.folder, key="key")
+    assert other.add(Table.open(keyed(2, 300))) == 0 and len(fitted.open_index(index.store.folder)) == 22
+    plain = fitted.index(tiny_table(12), tmp_path / "i", columns=["name"])
+    old = fitted.open_index(tmp_path / "i")
+    plain.add(Table.open(tiny_table(3)))
+    assert old.remove([14]) == 1 and len(old) == 14
+    fitted.index(tiny_table(12), tmp_path / "i", columns=["name"])
+    with pytest.raises(UserError, match="made anew"):
+        old.remove([1])
+    for wrong in ([1.5], ["x"], [True]):
+        with pytest.raises(UserError, match="rows 0 to 11"):
+            fitted.open_index(tmp_path / "i").remove(wrong)
+
+
+def test_rows_are_told_in_a_table_by_their_key_or_their_cells(fitted: Model, index: Index, tmp_path: Path) -> None:
+    def found(table: pa.Table) -> list[int]:
+        return index.rows_in(Table.open(table)).tolist()
+
+    assert found(keyed()) == list(range(ROWS)) and found(keyed().take(list(range(ROWS - 1, -1, -1)))) == list(range(ROWS - 1, -1, -1))
+    index.add(Table.open(keyed(3, ROWS - 1)))
+    assert found(keyed()) == [*range(ROWS), ROWS - 1, -1, -1]
+    plain = fitted.index(tiny_table(8), tmp_path / "i")
+    changed = tiny_table(8).set_column(tiny_table(8).column_names.index("width"), "width", pa.array([None, 1e6, *tiny_table(8)["width"].to_pylist()[2:]]))
+    same = [row if changed["width"][row] == tiny_table(8)["width"][row] else -1 for row in range(8)]
+    assert plain.rows_in(Table.open(tiny_table(8))).tolist() == list(range(8)) and plain.rows_in(Table.open(changed)).tolist() == same and same[1] == -1
+    assert plain.rows_in(Table.open(tiny_table(5))).tolist() == [0, 1, 2, 3, 4, -1, -1, -1]
+
+
+def test_larger_groups_of_rows_that_are_alike_are_whole(fitted: Model, tmp_path: Path) -> None:
+    names = ["a red bar"] * 30 + ["a red bar."] * 30 + ["nine huge green circles"]
+    index = fitted.index(pa.table({"name": names, "colour": ["red"] * 61}), tmp_path / "i", columns=["name"])
+    near = float(index.search({"name": names[0]}, k=61)["score"].to_numpy()[45])
+    assert sorted(map(sorted, index.duplicates(near - 1e-4))) == [list(range(60))]
+    assert sorted(map(sorted, index.duplicates(1.0))) == [list(range(30)), list(range(30, 60))]
+
+
+def test_absurd_requests_are_cut_or_told(index: Index) -> None:
+    assert index.search({"name": "x"}, k=10**12).num_rows == ROWS
+    for weight in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match="no numbers"):
+            index.search({"name": "x"}, weights={"name": weight})
+
+
 def test_alike_rows_come_in_groups(fitted: Model, tmp_path: Path) -> None:
     table = tiny_table(9, gaps=0.0)
     index = fitted.index(pa.concat_tables([table, table.slice(2, 1), table.slice(2, 1), table.slice(5, 1)]), tmp_path / "i")
@@ -130,15 +179,26 @@ def test_another_model_and_what_is_cut_short_are_refused(fitted: Model, kept: Pa
         path.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(UserError, match="can't be read as an index"):
             fitted.open_index(folder)
+        for other in (b"", b"PK\x03\x04" + whole[4 if path.suffix == ".npy" else 40 :], b"other", whole[:-1]):
+            path.write_bytes(other)
+            with pytest.raises(UserError, match="can't be read as an index"):
+                fitted.open_index(folder)
         path.unlink()
         with pytest.raises(UserError, match="can't be read as an index"):
             fitted.open_index(folder)
         path.write_bytes(whole)
     about = json.loads((folder / "index.json").read_text())
-    for wrong in ({"size": 7}, {"parts": [{"name": "../x", "rows": ROWS}]}, {"turn": "../../etc/passwd"}, {"parts": 3}, {"gone": "x.npy"}):
+    for wrong in ({"size": 7}, {"parts": [{"name": "../x", "rows": ROWS}]}, {"turn": "../../etc/passwd"}, {"parts": 3}, {"parts": []}, {"gone": "x.npy"}):
         (folder / "index.json").write_text(json.dumps(about | wrong))
         with pytest.raises(UserError, match="can't be read as an index"):
             Store.open(folder)
+    for lacking in ("columns", "key", "kinds", "sha256", "run"):
+        (folder / "index.json").write_text(json.dumps({name: value for name, value in about.items() if name != lacking}))
+        with pytest.raises(UserError, match=lacking):
+            Store.open(folder)
+    (folder / "index.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="can't be read as an index"):
+        Store.open(folder)
     (folder / "index.json").write_text(json.dumps(about | {"format": 99}))
     with pytest.raises(UserError, match="format 99"):
         Store.open(folder)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import http.client
 import json
+import socket
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from served import Served
 
@@ -73,6 +78,7 @@ def test_search_finds_what_the_index_finds(served: Served, kept: tuple) -> None:
     index = Model.load(kept[0]).open_index(kept[1])
     said = served.post("/search", query={"name": "a red bar"}, without={"name": "blue"}, where="width > 5", weights={"name": 2}, among="picture", k=4)
     own = index.search({"name": "a red bar"}, among="picture", k=4, condition="width > 5", without={"name": "blue"}, weights={"name": 2})
+    assert all(line.pop("table_row") == line["row"] for line in said["rows"])
     assert same(said["rows"], plain(own)) and len(said["rows"]) == 4
     assert served.post("/search", table_row=7, seen=["picture"], among="picture", k=1)["rows"][0]["score"] > 0.999
 
@@ -114,6 +120,7 @@ def test_columns_and_their_ways_are_told(served: Served) -> None:
     ("/generate", {"rows": [ROW] * 4, "column": "picture", "samples": 20}, "at most 64 cells"),
     ("/generate", {"rows": [ROW], "column": "picture", "generator": "gan"}, "gan"),
     ("/generate", {"rows": [ROW], "column": "colour", "samples": 2}, "one cell is said"),
+    ("/embed", {"rows": [ROW], "seen": []}, "Row 0: it holds nothing"),
     ("/search", {"query": {}}, "holds nothing"),
     ("/search", {"query": ROW, "where": "width >"}, "width"),
     ("/search", {"query": ROW, "among": "width"}, "Unknown column to search among"),
@@ -160,6 +167,48 @@ def test_explanations_don_t_hang_on_who_else_asks(served: Served) -> None:
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         said = list(pool.map(lambda other: served.post("/explain", **other)["whys"][0]["everything"], [body | {"rows": [{"name": "b"}]}, body, body]))
     assert said[1] == pytest.approx(alone, abs=1e-6) == said[2]
+
+
+def test_what_nobody_waits_for_is_left_off(served: Served) -> None:
+    asked = {"rows": [ROW], "column": "picture", "samples": 64}
+    begun = time.monotonic()
+    served.post("/generate", **asked, steps=50)
+    took, body = time.monotonic() - begun, json.dumps({**asked, "steps": 1000}).encode()
+    with socket.create_connection(("127.0.0.1", served.port)) as client:
+        client.sendall(b"POST /generate HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        time.sleep(0.5)
+    begun = time.monotonic()
+    served.post("/predict", rows=[ROW], column="colour")
+    assert time.monotonic() - begun < 5 * took + 2, "of twenty times as many steps"
+
+
+def test_too_many_values_and_other_types_are_refused(served: Served) -> None:
+    status, said, _ = served.ask("POST", "/embed", b'{"rows": [' + b"[]," * 600_000 + b"[]]}")
+    assert status == 413 and "1,000,000 values" in said["error"]["message"]
+    status, said, _ = served.ask("POST", "/predict", json.dumps({"rows": [ROW], "column": "colour"}).encode(), {"content-type": "application/x-www-form-urlencoded"})
+    assert status == 415 and "application/json" in said["error"]["message"]
+    client = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+    client.request("HEAD", "/health")
+    assert client.getresponse().status == 200
+    client.close()
+
+
+def test_rows_of_an_index_are_found_in_the_table_that_is_shown(started: Callable[..., Served], kept: tuple, shown: pa.Table, tmp_path: Path) -> None:
+    """The table has them in another order, and one of them not at all."""
+    from sensorium.model import Model
+
+    keys = pa.array([f"k{row}" for row in range(shown.num_rows)])
+    Model.load(kept[0]).index(shown.append_column("key", keys), tmp_path / "index", key="key")
+    order = [*range(shown.num_rows - 1, 0, -1)]
+    pq.write_table(shown.append_column("key", keys).take(order), tmp_path / "other.parquet")
+    server = started(str(tmp_path / "index"), "--table", str(tmp_path / "other.parquet"), index=False)
+    found = server.post("/search", query={"name": "a red bar"}, k=shown.num_rows)["rows"]
+    assert {line["row"]: line["table_row"] for line in found} == {row: order.index(row) if row else None for row in range(shown.num_rows)}
+    cells = server.ask("GET", "/table/rows?rows=" + ",".join(str(line["table_row"]) for line in found if line["row"]))[1]["rows"]
+    assert [line["cells"]["name"] for line in cells] == [line["name"] for line in found if line["row"]]
+    points = server.ask("GET", "/table/map")[1]["points"]
+    assert sorted(point[0] for point in points) == list(range(len(order)))
+    assert "1 rows of" in server.log.read_text(encoding="utf-8")
 
 
 def test_json_that_is_none_is_refused(served: Served) -> None:

@@ -210,6 +210,51 @@ def test_rows_are_seen_on_a_map_and_caught_with_a_lasso(page: sync_api.Page) -> 
     until(page, "document.querySelectorAll('.legend li').length === 2")
 
 
+def test_a_map_of_a_hundred_thousand_rows_is_moved_and_asked(page: sync_api.Page) -> None:
+    points = [[number % 40, (number % 400) / 400, (number // 400) / 250] for number in range(100_000)]
+    page.route("**/table/map", lambda route: route.fulfill(json={"points": points, "columns": ["colour", "width"]}))
+    page.click("[role=tab]:has-text('Map')")
+    page.wait_for_selector(".legend li")
+    box = page.locator("canvas.map").bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(*middle)
+    before = time.monotonic()
+    for _ in range(10):
+        page.mouse.wheel(0, -120)
+    page.mouse.move(middle[0] + 3, middle[1] + 3)
+    until(page, "!document.querySelector('.tip').hidden")
+    print(f"ten steps of the wheel and a look: {time.monotonic() - before:.2f} s")
+    # In the middle of the map lies row 200 of line 125 or one of its neighbours, whose number is the rest of 40.
+    assert int(page.locator(".tip").inner_text().split()[-1]) % 40 in {(200 + step) % 40 for step in range(-6, 7)}
+    coloured = page.evaluate("(() => { const c = document.querySelector('canvas.map'), d = c.getContext('2d').getImageData(c.width / 2 - 20, c.height / 2 - 20, 40, 40).data; return new Set(new Uint32Array(d.buffer)).size; })()")
+    assert coloured > 1
+    shot(page, "map-large")
+
+
+def test_more_classes_than_digits_have_keys_too(page: sync_api.Page) -> None:
+    def more(route: sync_api.Route) -> None:
+        answer = route.fetch()
+        about = answer.json()
+        about["columns"]["colour"]["classes"] += [f"class{number}" for number in range(40)]
+        route.fulfill(response=answer, json=about)
+
+    page.route("**/columns", more)
+    page.reload()
+    page.click("[role=tab]:has-text('Label')")
+    page.click("text=Find what it is unsure of")
+    page.wait_for_selector(".labelling kbd")
+    keys = page.locator(".labelling .chips kbd").all_inner_texts()
+    assert keys[:10] == [*"123456789a"] and len(keys) == 36
+    row = page.locator(".labelling p").inner_text()
+    page.keyboard.press("b")
+    until(page, f"document.querySelector('.labelling p').textContent !== {json.dumps(row)}")
+    page.wait_for_selector("text=1 corrected")
+    row = page.locator(".labelling p").inner_text()
+    page.select_option(".labelling select[aria-label='More classes']", "class39")
+    until(page, f"document.querySelector('.labelling p').textContent !== {json.dumps(row)}")
+    page.wait_for_selector("text=2 corrected")
+
+
 def test_labels_are_corrected_and_saved_as_a_table_that_fit_takes(page: sync_api.Page, shown: pa.Table, quick_fit: Callable[..., Model]) -> None:
     page.click("[role=tab]:has-text('Label')")
     page.click("text=Find what it is unsure of")

@@ -8,6 +8,7 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 
+from sensorium.core.errors import UserError
 from sensorium.search.finders import Finder
 
 LEAST = 4096
@@ -52,6 +53,9 @@ class Lance(Finder):
     def propose(self, queries: np.ndarray, count: int) -> np.ndarray:
         result = np.full((len(queries), count), -1, np.int64)
         for line, query in enumerate(queries):
-            found = self.table.search(query).distance_type("dot").nprobes(PROBED).select(["row"]).limit(count).to_arrow().column("row").to_numpy()
+            try:
+                found = self.table.search(query).distance_type("dot").nprobes(PROBED).select(["row"]).limit(count).to_arrow().column("row").to_numpy()
+            except (RuntimeError, OSError, ValueError) as error:  # its files are read when they are needed
+                raise UserError(f"The Lance table of the index can't be read: {str(error).splitlines()[0][:200]}. Make the index again.") from error
             result[line, : len(found)] = found
         return result

@@ -4,7 +4,7 @@ import { el, field, notice, share, tried } from "./dom.js";
 import { columns, file, get, known, post, shown } from "./api.js";
 import { drawCell } from "./cells.js";
 
-const TOGETHER = 64, MOST = 512, KEYS = "123456789";
+const TOGETHER = 64, MOST = 512, KEYS = "123456789abcdefghijklmnopqrstuvwxyz";
 
 export function labelView() {
   const able = Object.keys(columns()).filter(name => columns()[name].kind === "category" && columns()[name].asked && shown().includes(name));
@@ -33,7 +33,7 @@ export function labelView() {
     await show();
   }
 
-  const choices = () => [...new Set([...(queue[at].answer.set ?? [queue[at].answer.value]).map(String), ...columns()[asked].classes])].slice(0, KEYS.length);
+  const choices = () => [...new Set([...(queue[at].answer.set ?? [queue[at].answer.value]).map(String), ...columns()[asked].classes])];
 
   async function show() {
     const mine = ++turn;
@@ -46,8 +46,13 @@ export function labelView() {
     onStage = { row, truth: cells[asked] };
     stage.replaceChildren(el("p", {}, `Row ${row}: the model says `, el("strong", {}, String(answer.value)), ` (${share(answer.probability)} sure); the table says `, el("strong", {}, String(cells[asked] ?? "nothing")), "."),
       el("div", { class: "row-large" }, shown().filter(name => name !== asked && cells[name] !== null && cells[name] !== false).map(name => el("figure", {}, el("figcaption", {}, name), drawCell(name, cells[name], row, columns()[name]?.kind === "image" || columns()[name]?.kind === "audio")))),
-      el("div", { class: "chips" }, choices().map((value, number) => el("button", { type: "button", onclick: tried(() => choose(value)) }, el("kbd", {}, KEYS[number]), ` ${value}`)), el("button", { type: "button", onclick: tried(() => next()) }, el("kbd", {}, "0"), " leave as it is")));
+      el("div", { class: "chips" }, choices().slice(0, KEYS.length).map((value, number) => el("button", { type: "button", onclick: tried(() => choose(value)) }, el("kbd", {}, KEYS[number]), ` ${value}`)), others(), el("button", { type: "button", onclick: tried(() => next()) }, el("kbd", {}, "0"), " leave as it is")));
     stage.focus({ preventScroll: true });
+  }
+
+  function others() {
+    const rest = choices().slice(KEYS.length), list = el("select", { "aria-label": "More classes", onchange: tried(() => choose(list.value)) }, el("option", { value: "" }, `${rest.length} more`), rest.map(value => el("option", {}, value)));
+    return rest.length ? list : null;
   }
 
   async function choose(value) {
@@ -68,7 +73,7 @@ export function labelView() {
   function key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || !onStage) return;
     if (event.key === "0") { event.preventDefault(); tried(next)(); }
-    const value = KEYS.includes(event.key) ? choices()[Number(event.key) - 1] : undefined;
+    const value = event.key.length === 1 && KEYS.includes(event.key) ? choices()[KEYS.indexOf(event.key)] : undefined;
     if (value !== undefined) { event.preventDefault(); tried(choose)(value); }
   }
 

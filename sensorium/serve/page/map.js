@@ -8,7 +8,7 @@ const PALETTE = ["#0b7285", "#c2255c", "#e67700", "#5f3dc4", "#2b8a3e", "#364fc7
 const OTHER = "#868e96", LISTED = 60;
 
 export function mapView() {
-  const state = { points: [], colours: null, zoom: 1, x: 0.5, y: 0.5, lasso: null, chosen: new Set() };
+  const state = { points: [], xs: new Float32Array(0), ys: new Float32Array(0), tints: null, zoom: 1, x: 0.5, y: 0.5, lasso: null, chosen: new Set() };
   const canvas = el("canvas", { class: "map", tabIndex: 0, role: "img", "aria-label": "All rows, near where they are alike. Arrow keys move, plus and minus zoom." });
   const by = el("select", { onchange: tried(colour) }, el("option", { value: "" }, "nothing")), legend = el("ul", { class: "legend" }), found = el("div", { class: "results small", "aria-live": "polite", "aria-label": "Rows in the lasso" });
   const tip = el("div", { class: "tip", hidden: true }), picture = known.about.table && Object.keys(columns()).find(name => columns()[name].kind === "image");
@@ -21,6 +21,7 @@ export function mapView() {
   async function load() {
     const said = await get("/table/map");
     state.points = said.points;
+    [state.xs, state.ys] = [1, 2].map(side => Float32Array.from(said.points, point => point[side]));
     by.append(...said.columns.map(name => el("option", {}, name)));
     const classes = name => columns()[name]?.kind === "category" ? columns()[name].classes.length : 0, first = said.columns.filter(name => classes(name) > 1 && classes(name) <= PALETTE.length).sort((a, b) => classes(b) - classes(a))[0];
     if (first) { by.value = first; await colour(); }
@@ -30,23 +31,38 @@ export function mapView() {
   async function colour() {
     const wanted = by.value, { values } = wanted ? await get(`/table/column?name=${encodeURIComponent(wanted)}`) : {};
     if (wanted !== by.value) return;
-    state.colours = null;
+    state.tints = null;
+    let colours = null;
     legend.replaceChildren();
     if (wanted) {
       const numeric = values.every(value => value === null || typeof value === "number");
       if (numeric && new Set(values).size > PALETTE.length) {
         const numbers = values.filter(value => value !== null).sort((a, b) => a - b), [low, high] = [numbers[Math.floor(0.02 * numbers.length)], numbers[Math.floor(0.98 * (numbers.length - 1))]];
-        state.colours = values.map(value => value === null ? OTHER : `hsl(${Math.round(260 - 220 * Math.min(1, Math.max(0, (value - low) / (high - low || 1))))} 70% 45%)`);
+        colours = values.map(value => value === null ? OTHER : `hsl(${Math.round(260 - 220 * Math.min(1, Math.max(0, (value - low) / (high - low || 1))))} 70% 45%)`);
         legend.append(key("hsl(260 70% 45%)", `${low} and less`), key("hsl(40 70% 45%)", `${high} and more`));
       } else {
         const count = new Map();
         for (const value of values) if (value !== null) count.set(value, (count.get(value) ?? 0) + 1);
         const common = [...count].sort((a, b) => b[1] - a[1]).slice(0, PALETTE.length).map(([value]) => value), colourOf = new Map(common.map((value, number) => [value, PALETTE[number]]));
-        state.colours = values.map(value => colourOf.get(value) ?? OTHER);
+        colours = values.map(value => colourOf.get(value) ?? OTHER);
         legend.append(...common.map(value => key(colourOf.get(value), String(value))), ...(count.size > common.length ? [key(OTHER, "others")] : []));
       }
     }
+    state.tints = colours && Uint32Array.from(state.points, point => tint(colours[point[0]] ?? PALETTE[0]));
     draw();
+  }
+
+  const tints = new Map();
+
+  // A colour as the four bytes of a pixel.
+  function tint(colour) {
+    if (!tints.has(colour)) {
+      const pen = canvas.getContext("2d");
+      pen.fillStyle = colour;
+      const number = parseInt(pen.fillStyle.slice(1), 16);
+      tints.set(colour, (0xff000000 | (number & 0xff) << 16 | (number & 0xff00) | number >> 16) >>> 0);
+    }
+    return tints.get(colour);
   }
 
   function key(colour, words) {
@@ -58,22 +74,32 @@ export function mapView() {
   const place = point => [(point[1] - state.x) * state.zoom * scale() + canvas.clientWidth / 2, (state.y - point[2]) * state.zoom * scale() + canvas.clientHeight / 2];
   const scale = () => 0.92 * Math.min(canvas.clientWidth, canvas.clientHeight);
 
+  let waiting = false;
+
+  // Once for each picture that is shown, however many events there are.
   function draw() {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; paint(); });
+  }
+
+  function paint() {
     const ratio = devicePixelRatio || 1, pen = canvas.getContext("2d");
     if (!canvas.clientWidth) return;
     for (const [side, long] of [["width", canvas.clientWidth], ["height", canvas.clientHeight]]) if (canvas[side] !== Math.round(long * ratio)) canvas[side] = Math.round(long * ratio);
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
+    const { width, height } = canvas, image = pen.createImageData(width, height), pixels = new Uint32Array(image.data.buffer);
     const size = Math.max(2, Math.min(8, 200 / Math.sqrt(state.points.length) * Math.sqrt(state.zoom)));
-    pen.globalAlpha = state.points.length > 20000 ? 0.5 : 0.8;
-    for (const point of state.points) {
-      const [x, y] = place(point);
-      if (x < -9 || y < -9 || x > canvas.clientWidth + 9 || y > canvas.clientHeight + 9) continue;
-      pen.fillStyle = state.colours?.[point[0]] ?? PALETTE[0];
-      const half = state.chosen.has(point[0]) ? size + 2 : size;
-      pen.fillRect(x - half / 2, y - half / 2, half, half);
+    const times = state.zoom * scale() * ratio, plain = tint(PALETTE[0]);
+    for (let number = 0; number < state.xs.length; number++) {
+      const x = (state.xs[number] - state.x) * times + width / 2, y = (state.y - state.ys[number]) * times + height / 2;
+      if (x < -20 || y < -20 || x > width + 20 || y > height + 20) continue;
+      const half = ratio * (state.chosen.size && state.chosen.has(state.points[number][0]) ? size + 2 : size) / 2, colour = state.tints ? state.tints[number] : plain;
+      const [left, right] = [Math.max(0, Math.round(x - half)), Math.min(width, Math.round(x + half))];
+      for (let line = Math.max(0, Math.round(y - half)); line < Math.min(height, Math.round(y + half)); line++) pixels.fill(colour, line * width + left, line * width + right);
     }
-    pen.globalAlpha = 1;
+    pen.setTransform(1, 0, 0, 1, 0, 0);
+    pen.putImageData(image, 0, 0);
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     if (state.lasso) {
       pen.beginPath();
       state.lasso.forEach(([x, y]) => pen.lineTo(x, y));
@@ -125,12 +151,13 @@ export function mapView() {
   canvas.addEventListener("pointerleave", () => { tip.hidden = true; });
 
   function nearest([x, y]) {
-    let best = null, least = 12;
-    for (const point of state.points) {
-      const [a, b] = place(point), away = Math.hypot(a - x, b - y);
-      if (away < least) [best, least] = [point, away];
+    const times = state.zoom * scale(), [u, v] = [(x - canvas.clientWidth / 2) / times + state.x, state.y - (y - canvas.clientHeight / 2) / times];
+    let best = -1, least = (12 / times) ** 2;
+    for (let number = 0; number < state.xs.length; number++) {
+      const away = (state.xs[number] - u) ** 2 + (state.ys[number] - v) ** 2;
+      if (away < least) { best = number; least = away; }
     }
-    return best;
+    return best < 0 ? null : state.points[best];
   }
 
   function hover(here) {

@@ -12,7 +12,7 @@ export function searchView() {
   const names = index.columns.filter(name => columns()[name]), results = el("div", { class: "results", "aria-live": "polite", "aria-label": "Found" });
   const among = el("select", {}, el("option", { value: "" }, "all that a row has"), index.among.map(name => el("option", { value: name }, name)));
   const where = el("input", { type: "search", placeholder: 'year > 2015 and group = "food"', spellcheck: false }), without = el("input", { type: "search", placeholder: "words of what shall not be found" });
-  const list = el("div", { class: "query" }, names.filter(name => ["text", "image", "audio", "video", "category"].includes(columns()[name].kind)).map(one));
+  const list = el("div", { class: "query" }, names.filter(name => ["text", "image", "audio", "video", "category", "number", "date"].includes(columns()[name].kind)).map(one));
   const view = el("section", { class: "search", "aria-label": "Search" }, el("form", { onsubmit: tried(search) }, list,
     el("div", { class: "bar" }, field("Compare", among), field("Only rows where", where), field("Not like", without), el("button", { class: "main" }, "Search"))), results);
   view.addEventListener("dragover", event => event.preventDefault());
@@ -24,6 +24,8 @@ export function searchView() {
     let input;
     if (kind === "text") input = el("input", { type: "search", "aria-label": name, placeholder: "words", oninput: () => set(input.value) });
     else if (kind === "category") input = el("select", { "aria-label": name, onchange: () => set(input.value) }, el("option", { value: "" }, "any"), columns()[name].classes.map(value => el("option", {}, value)));
+    else if (kind === "number") input = el("input", { type: "number", step: "any", "aria-label": name, oninput: () => set(input.value) });
+    else if (kind === "date") input = el("input", { type: "search", "aria-label": name, placeholder: "2024-05-01", oninput: () => set(input.value) });
     else input = el("input", { type: "file", accept: `${kind}/*`, "aria-label": name, onchange: tried(async () => set(input.files[0] ? await dataOf(input.files[0]) : "")) });
     function set(value) {
       given[name] = value;
@@ -67,10 +69,10 @@ export function searchView() {
   }
 
   function card(line) {
-    const picture = known.about.table && names.find(name => columns()[name].kind === "image"), title = names.find(name => columns()[name].kind === "text" && line[name]);
-    const sound = !picture && known.about.table && names.find(name => columns()[name].kind === "audio");
-    return el("button", { type: "button", class: "card", disabled: !known.about.table, onclick: tried(() => openRow(line.row)) },
-      picture ? el("img", { src: fileOf(line.row, picture), alt: "", class: "thumb", loading: "lazy" }) : sound ? drawCell(sound, true, line.row) : null,
+    const row = line.table_row ?? null, there = row !== null, picture = there && names.find(name => columns()[name].kind === "image"), title = names.find(name => columns()[name].kind === "text" && line[name]);
+    const sound = !picture && there && names.find(name => columns()[name].kind === "audio");
+    return el("button", { type: "button", class: "card", disabled: !there, onclick: tried(() => openRow(row)) },
+      picture ? el("img", { src: fileOf(row, picture), alt: "", class: "thumb", loading: "lazy" }) : sound ? drawCell(sound, true, row) : null,
       el("span", { class: "title" }, title ? String(line[title]) : `row ${line.row}`), el("span", { class: "quiet" }, line.score.toFixed(3)));
   }
 

@@ -52,12 +52,12 @@ function over(name, names, strong, row, read) {
 }
 
 function near(found, column, answer, row) {
-  const others = lines => lines.filter(line => line.row !== row).slice(0, 4), list = (words, lines) => lines.length ? [el("h4", {}, words), el("div", { class: "chips" }, lines.map(line => example(line, column)))] : [];
+  const others = lines => lines.filter(line => (line.table_row ?? null) !== row).slice(0, 4), list = (words, lines) => lines.length ? [el("h4", {}, words), el("div", { class: "chips" }, lines.map(line => example(line, column)))] : [];
   return el("div", { class: "near" }, list(found.contrast.length ? `Nearest rows, also ${answer}` : "Nearest rows", others(found.nearest)), list("Nearest rows of others", others(found.contrast)));
 }
 
 function example(line, column) {
-  const picture = known.about.table && Object.keys(columns()).find(name => columns()[name].kind === "image");
-  return el("button", { type: "button", class: "example", disabled: !known.about.table, onclick: tried(() => openRow(line.row)) }, picture ? el("img", { src: fileOf(line.row, picture), alt: "", class: "thumb" }) : null,
+  const row = line.table_row ?? null, picture = row !== null && Object.keys(columns()).find(name => columns()[name].kind === "image");
+  return el("button", { type: "button", class: "example", disabled: row === null, onclick: tried(() => openRow(row)) }, picture ? el("img", { src: fileOf(row, picture), alt: "", class: "thumb" }) : null,
     `row ${line.row}${line[column] !== undefined ? `: ${line[column]}` : ""}`);
 }
