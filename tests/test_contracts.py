@@ -212,6 +212,13 @@ def test_a_cell_whose_parts_are_all_there_is_itself_and_fading_reaches_its_token
         assert torch.isfinite(nothing).all() and not torch.allclose(nothing[0], whole[0], atol=1e-3)
 
 
+def test_what_is_read_is_a_picture_or_none(learned: Learned) -> None:
+    for read in learned.read:
+        pixels = learned.modality.picture(read)
+        assert pixels is None or (pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size)
+    assert name_of(learned.modality) not in ("image", "audio", "series") or pixels is not None
+
+
 def test_augmenting_is_a_function_of_the_generator_and_leaves_what_is_asked(learned: Learned) -> None:
     modality, cells = learned.modality, learned.modality.collate(learned.ready)
     before = {key: value.clone() for key, value in cells.items()}

@@ -125,6 +125,7 @@ def test_the_page_and_the_json_are_written(drawing_model: Model, tmp_path: Path,
     write_why(drawing_model, source, "picture", cells, tmp_path / "why.html", ["name", "tone", "curve"], source, 0)
     page = (tmp_path / "why.html").read_text(encoding="utf-8")
     assert page.count("<h2>Row") == 4 and "nearly a copy" in page and "data:image/png" in page and "<script" not in page
+    assert page.count('<span class="read">') == 8 and '<bdi>channel 1</bdi>' in page, "heat on the spectrogram and the channels of each row"
     assert "nearly a copy of row 0" in capsys.readouterr().err
     write_why(drawing_model, source, "name", ["<b>big</b> red"] * 2, tmp_path / "why.html", ["picture"], source, 0)
     assert "<b>big" not in (tmp_path / "why.html").read_text(encoding="utf-8")

@@ -85,6 +85,10 @@ class Modality(abc.ABC):
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         """Take statistics from a sample of read training cells (vocabulary, mean, quantiles)."""
 
+    def picture(self, read: np.ndarray) -> np.ndarray | None:
+        """What the model has of a read cell as a picture uint8 [h, w, 3], on which ``parts`` lie: squares line by line, or from left to right. Default: there is none."""
+        return None
+
     def cut(self) -> str:
         """What is not read of long cells, and the setting that reads it, in words; empty where nothing is left out. Known once statistics are."""
         return ""

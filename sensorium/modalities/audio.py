@@ -34,6 +34,8 @@ STRIDE, FRAMES = 16, 4
 QUIET, ENDED, LOUDEST = 1.5, 1.1, 1.5
 """What is generated is silent where it lies so far, 60 dB, under a sound's loudest band; after a sound's end no frame comes nearer to that than
 the second; and the most that a stored value is."""
+SHOWN = 2, 5
+"""Pixels of a band and of a frame in a picture of them."""
 CHANNELS, SLOWEST, FASTEST = 32, 1_000, 400_000
 """Channels and samples a second beyond which a header is not believed."""
 
@@ -120,6 +122,13 @@ class Audio(Modality):
         if not torch.isfinite(mel).all():
             raise BadCell("the sound's samples are out of range")
         return (torch.maximum(mel, mel.max() - 8) / 4 + 1).to(torch.float16).numpy()
+
+    def picture(self, read: np.ndarray) -> np.ndarray | None:
+        """The spectrogram: time to the right, high bands above, loud ones dark."""
+        if self.encoder is not None or not len(read):
+            return None
+        loud = np.clip((read.astype(np.float32) - (read.max() - QUIET)) / QUIET, 0, 1).T[::-1]
+        return np.repeat(np.repeat(np.repeat((255 * (1 - loud)).astype(np.uint8)[:, :, None], 3, 2), SHOWN[0], 0), SHOWN[1], 1)
 
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
         """Tenths of the sound, each made silent, by their beginning in seconds."""

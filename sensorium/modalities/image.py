@@ -139,6 +139,9 @@ class Image(Modality):
                 raise BadCell(f"the encoder can't take a picture of {pixels.shape[1]} × {pixels.shape[0]} pixels") from error
         return square(cell, self.size, self.max_pixels, self.trim)
 
+    def picture(self, read: np.ndarray) -> np.ndarray | None:
+        return read
+
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
         """The squares of a grid of ``GRID`` by ``GRID``, each made white, by line and column from the top left, counted from 1."""
         edges, result = np.linspace(0, self.size, GRID + 1).round().astype(int), []

@@ -27,6 +27,8 @@ REACH = 20.0
 """Values are kept within so many deviations of their channel's median."""
 BANDS = (0.03, 0.08, 0.2, 0.5)
 """Upper edges of the bands of the baselines' spectrum, in cycles a step."""
+ACROSS, LINE, MOST_LINES = 240, 12, 24
+"""Pixels across a picture of a series at least, of each channel's line in it, and how many channels it shows."""
 LINES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f")
 
 
@@ -104,6 +106,19 @@ class Series(Modality):
             raise BadCell("the series is empty" if not flat.size else "the series is nothing but gaps")
         sizes = (len(values), values.shape[1] if values.ndim == 2 else 0)
         return np.concatenate([np.asarray(sizes, np.float32), flat])
+
+    def picture(self, read: np.ndarray) -> np.ndarray | None:
+        """A line for each channel, time to the right: its lowest value white, its highest dark, gaps orange."""
+        values = self._oriented(read).T.astype(np.float64)
+        if not values.size:
+            return None
+        with np.errstate(invalid="ignore"):
+            low, high = (np.array([one(line[np.isfinite(line)], initial=start) for line in values])[:, None] for one, start in ((np.min, np.inf), (np.max, -np.inf)))
+            tone = 255 * (1 - 0.85 * np.nan_to_num((values - low) / np.where(high > low, high - low, 1)))
+        pixels = np.repeat(np.clip(tone, 0, 255).astype(np.uint8)[:, :, None], 3, 2)
+        pixels[~np.isfinite(values)] = (250, 200, 150)
+        pixels = pixels[:MOST_LINES, :: max(1, pixels.shape[1] // (2 * ACROSS))]
+        return np.repeat(np.repeat(pixels, LINE, 0), max(1, ACROSS // pixels.shape[1]), 1)
 
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
         """Channels, each made a gap, and tenths of the time."""

@@ -27,7 +27,7 @@ class Explained:
     """One said cell.
 
     Attributes:
-        row: its number. shown: the cell as HTML that is safe as it is (``Modality.show``), as ``seen`` for each seen column,
+        row: its number. read: of each seen column a picture of what the model has of it (``Modality.picture``) as a data URL, where there is one. shown: the cell as HTML that is safe as it is (``Modality.show``), as ``seen`` for each seen column,
             ``nearest`` for the nearest training rows, ``contrast`` for those of other classes and ``shown`` of what turns the answer.
         why: ``explain.Why`` as JSON.
     """
@@ -38,11 +38,12 @@ class Explained:
     why: Mapping[str, Any]
     nearest: Sequence[str]
     contrast: Sequence[str] = ()
+    read: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Characters of what is shown."""
-        return len(self.shown) + sum(map(len, (*self.seen.values(), *self.nearest, *self.contrast)))
+        return len(self.shown) + sum(map(len, (*self.seen.values(), *self.nearest, *self.contrast, *self.read.values())))
 
 
 def write_page(column: str, kind: str, entries: Sequence[Explained], overall: Mapping[str, tuple[float, float | None, float | None]] | None = None) -> str:
@@ -59,7 +60,7 @@ def entry(kind: str, e: Explained) -> dict[str, Any]:
     most = max(map(abs, shares.values()), default=0) or 1.0
     return {
         "row": e.row, "shown": Markup(e.shown), "nothing": e.why["nothing"], "everything": e.why["everything"], "copied": e.why["copied"],
-        "columns": [{"name": c, "shown": Markup(e.seen[c]), "share": share, "error": e.why["errors"][c], "length": 100 * abs(share) / most,
+        "columns": [{"name": c, "read": e.read.get(c, ""), "shown": Markup(e.seen[c]), "share": share, "error": e.why["errors"][c], "length": 100 * abs(share) / most,
                      "parts": parts(kind, e.why["parts"].get(c), e.why["inside"])} for c, share in sorted(shares.items(), key=lambda pair: -pair[1])],
         **{side: [{"shown": Markup(shown), **near} for shown, near in zip(cells, e.why[side], strict=True)] for side, cells in (("nearest", e.nearest), ("contrast", e.contrast))},
         "turned": {**e.why["turned"], "shown": Markup(e.why["turned"]["shown"])} if (e.why["turned"] or {}).get("shown") else None,
@@ -77,8 +78,10 @@ def parts(kind: str, found: Mapping[str, Any] | None, how: str) -> dict[str, Any
     width = side if side * side == worse.shape[1] and side > 1 else worse.shape[1]
     most, grid = np.abs(worse).max() or 1.0, all("," in name and name.replace(",", "").isdigit() for name in names)
     strongest = np.argsort(-np.abs(mean), kind="stable")[:MAPS] if worse.shape[1] > 1 else []
+    tinted = [{"name": name, "value": value, "tint": colour(t)} for name, value, t in zip(names, mean, tint, strict=True)]
+    timed = [part for part in tinted if part["name"].startswith("step ") or part["name"].endswith(" s")]
     return {
-        "names": [{"name": name, "value": value, "tint": colour(t)} for name, value, t in zip(names, mean, tint, strict=True)],
+        "names": tinted, "over": tinted if grid else timed, "beside": [] if grid else [part for part in tinted if part not in timed],
         "grid": math.isqrt(len(names)) if grid else 0, "width": width, "how": "from" if how == "attention" else "without",
         "maps": [{"name": names[i], "cells": [{"tint": colour(value), "value": raw} for value, raw in zip(worse[i] / most, worse[i], strict=True)]}
                  for i in strongest],

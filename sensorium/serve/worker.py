@@ -216,11 +216,12 @@ class Desk:
         whys = [why.to_json() if why is not None else None for why in self.model.explain(rows, column, given, seen, seed=seed, inside=inside)]
         from sensorium.layers.pixels import png
 
-        pictures = {c: rows.read[c] for c, modality in self.model.network.modalities.items() if name_of(modality) == "image" and c in rows.read}
+        modalities = self.model.network.modalities
         for number, why in enumerate(whys):
             if why is not None:
                 why["answer"] = given[number] if given is not None else None
-                why["pictures"] = {c: png(read[number]) for c, read in pictures.items() if c in why["parts"] and read[number] is not None}
+                seen_as = {c: modalities[c].picture(rows.read[c][number]) for c in why["parts"] if c in rows.read and rows.read[c][number] is not None}
+                why["pictures"] = {c: png(pixels) for c, pixels in seen_as.items() if pixels is not None}
         if self.index is not None:
             shown = [c for c in self.index.store.about["columns"] if c != column and (seen is None or c in seen)]
             for why, near in zip(whys, self.near(rows, column, shown, given), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from sensorium.core.errors import BadCell
 from sensorium.core.settings import schema
 from sensorium.data.order import spread
 from sensorium.data.table import Table
+from sensorium.layers.pixels import png
 from sensorium.report import Drawn, Evaluation, RunInfo, write_report
 from sensorium.report.why import Explained
 
@@ -60,6 +62,17 @@ def shown(model: Model, table: Table, row: int, column: str) -> str:
     return "" if cell is None or isinstance(cell, BadCell) else modality.show(cell)
 
 
+def read_as(model: Model, table: Table, row: int, column: str) -> str:
+    """What the model has of a cell as a picture, a data URL; empty where there is none."""
+    modality = model.network.modalities[column]
+    cell = next(table.cells(table.take([row], [column]), column, modality.media), None)
+    try:
+        pixels = None if cell is None or isinstance(cell, BadCell) else modality.picture(modality.read(cell))
+    except BadCell:
+        return ""
+    return "" if pixels is None else f"data:image/png;base64,{base64.b64encode(png(pixels)).decode()}"
+
+
 def drawn(model: Model, table: Table, column: str, known: Known | None) -> Drawn:
     """Samples of a column for some rows, evenly spread, from all that these have beside it."""
     rows = spread(np.arange(table.rows), DRAWN)
@@ -103,7 +116,8 @@ def explained(model: Model, column: str, some: Known, known: Known | None, cells
             if turned:
                 told["turned"] |= {"row": int(known[1][why.turned.row]), "shown": turned}
             entries.append(Explained(row, model.network.modalities[column].show(cells[place]), {c: shown(model, some[0], row, c) for c in why.shares}, {**told, **sides},
-                                     *([beside(near["row"], seen) for near in told[side]] if known is not None else [] for side in sides)))
+                                     *([beside(near["row"], seen) for near in told[side]] if known is not None else [] for side in sides),
+                                     read={c: url for c in why.parts if (url := read_as(model, some[0], row, c))}))
     return entries
 
 

@@ -28,40 +28,33 @@ class Hears(nn.Module):
         return tokens + self.rows
 
 
-@pytest.fixture(scope="module")
-def learned() -> tuple[Flow, Hears, torch.Tensor]:
+def by_heart(flow: Flow, width: int, steps: int) -> tuple[Flow, Hears, torch.Tensor]:
     """A flow that has learned 8 rows by heart."""
-    torch.manual_seed(0)
-    flow, trunk = Flow(KIND, WIDTH, depth=2), Hears(8)
-    target = torch.randn(8, 4, 6, generator=torch.Generator().manual_seed(2)).clamp(-1, 1)
+    trunk, target = Hears(8), torch.randn(8, 4, width, generator=torch.Generator().manual_seed(2)).clamp(-1, 1)
     optimizer = torch.optim.Adam([*flow.parameters(), *trunk.parameters()], lr=3e-3)
-    for step in range(500):
+    for step in range(steps):
         drawn = flow.drawn(target)
         loss = flow.loss(trunk(flow.ask(drawn)), drawn).mean()
         optimizer.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * (1 - step / 500)
+            group["lr"] = 3e-3 * (1 - step / steps)
         optimizer.step()
     return flow.eval(), trunk, target
+
+
+@pytest.fixture(scope="module")
+def learned() -> tuple[Flow, Hears, torch.Tensor]:
+    """One that says vectors as they are."""
+    torch.manual_seed(0)
+    return by_heart(Flow(KIND, WIDTH, depth=2), 6, 500)
 
 
 @pytest.fixture(scope="module")
 def coded() -> tuple[Flow, Hears, torch.Tensor]:
-    """A flow that has learned the latents of 8 rows by heart, and to make them again."""
+    """One that says latents, and makes them to vectors."""
     torch.manual_seed(0)
-    flow, trunk = Flow(dataclasses.replace(KIND, width=12, grid=(2, 2), patch=(2, 2)), WIDTH, depth=2, latents=6, coder=16), Hears(8)
-    target = torch.randn(8, 4, 12, generator=torch.Generator().manual_seed(2)).clamp(-1, 1)
-    optimizer = torch.optim.Adam([*flow.parameters(), *trunk.parameters()], lr=3e-3)
-    for step in range(400):
-        drawn = flow.drawn(target)
-        loss = flow.loss(trunk(flow.ask(drawn)), drawn).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * (1 - step / 400)
-        optimizer.step()
-    return flow.eval(), trunk, target
+    return by_heart(Flow(dataclasses.replace(KIND, width=12, grid=(2, 2), patch=(2, 2)), WIDTH, depth=2, latents=6, coder=16), 12, 400)
 
 
 def test_latents_of_one_batch_are_learned_by_heart(coded: tuple[Flow, Hears, torch.Tensor]) -> None:

@@ -149,7 +149,8 @@ def test_it_says_why(page: sync_api.Page, shown: pa.Table) -> None:
     page.click("text=Why?")
     page.wait_for_selector(".bars", timeout=60_000)
     assert page.locator(".bars tr").count() >= 4 and page.locator(".over rect").count() >= 9 and page.locator(".words mark").count() == len(shown["name"][4].as_py().split())
-    until(page, "document.querySelector('.stack img').naturalWidth > 0")
+    until(page, "[...document.querySelectorAll('.stack img')].every(one => one.naturalWidth > 0)")
+    assert page.locator(".stack.wide").count() == sum(shown[name][4].is_valid for name in ("tone", "curve")), "heat lies on the spectrogram and on the channels, too"
     shot(page, "why")
     for way in ("gradients", "attention"):
         before = page.locator(".over rect").first.evaluate("one => [...one.parentNode.children].map(rect => rect.style.fill).join()")

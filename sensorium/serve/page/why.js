@@ -27,6 +27,9 @@ function strengths(part) {
 
 function heat(name, part, row, cells, picture) {
   const about = columns()[name], strong = strengths(part), title = el("h4", {}, `In ${name}`);
+  const timed = part.names.map((word, number) => [word, strong[number]]).filter(([word]) => word.startsWith("step ") || word.endsWith(" s")), others = part.names.map((word, number) => [word, strong[number]]).filter(([word]) => !timed.some(([one]) => one === word));
+  if (picture && about.kind !== "image" && timed.length) return el("figure", { class: "heat" }, title, about.kind === "audio" ? drawCell(name, cells[name], row, true) : null, along(name, timed, row, picture),
+    el("div", { class: "steps" }, others.map(([word, strength]) => mark(word, strength))));
   if (about.kind === "image") return el("figure", { class: "heat" }, title, over(name, part.names, strong, row, picture));
   if (about.kind === "text") return el("p", { class: "heat words" }, title, part.names.map((word, number) => mark(word, strong[number])));
   return el("div", { class: "heat" }, title, about.media && about.kind === "audio" ? drawCell(name, cells[name], row, true) : null,
@@ -49,6 +52,17 @@ function over(name, names, strong, row, read) {
     picture.append(one);
   });
   return el("div", { class: "stack" }, el("img", { src: read ?? fileOf(row, name), alt: `${name} of row ${row}, as the model reads it`, class: "large" }), picture);
+}
+
+// Time from left to right over a spectrogram, or over a series' channels.
+function along(name, timed, row, read) {
+  const strongest = timed.reduce((best, one) => one[1] > best[1] ? one : best), picture = svg("svg", { viewBox: `0 0 ${timed.length} 1`, preserveAspectRatio: "none", class: "over", role: "img", "aria-label": `What in ${name} counted: from ${strongest[0]} on most` });
+  timed.forEach(([, strength], number) => {
+    const one = svg("rect", { x: number, y: 0, width: 1, height: 1 });
+    one.style.fill = tint(strength, 0.6);
+    picture.append(one);
+  });
+  return el("div", { class: "stack wide" }, el("img", { src: read, alt: `${name} of row ${row}, as the model reads it` }), picture);
 }
 
 function near(found, column, answer, row) {
