@@ -235,7 +235,7 @@ class Model:
         opened = open_table(table)
         self.check(columns or ())
         wanted = [c for c in self.network.columns if columns is None or c in columns]
-        if wanted and set(opened.columns) - {""} and not set(opened.columns) & set(self.network.columns):
+        if wanted and isinstance(table, list | tuple) and set(opened.columns) - {""} and not set(opened.columns) & set(self.network.columns):  # a name was mistyped
             raise UserError(f"'{opened.name}' has none of this model's columns: it has {', '.join(opened.columns[:8])}, and the model knows {', '.join(self.network.columns)}.")
         lacking = [c for c in wanted if c not in opened.columns]
         if note and lacking:
@@ -616,6 +616,8 @@ class Model:
             self.check_asked(column, seen)
         if not columns:
             raise UserError(f"No column was asked for. Possible: {', '.join(self.network.asked_columns)}.")
+        if set(columns) & set(seen or ()):
+            raise UserError(f"Asked: {', '.join(columns)}; seen: {', '.join(seen or ())}. A column is either asked or seen.")
         wanted = [c for c in (self.network.columns if seen is None else seen) if c not in columns]
         return (row for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN))
                 for row in together(self.network, part, columns, seen, jointly=jointly, seed=mix(seed, number)))
@@ -657,7 +659,7 @@ class Model:
         """Refuse columns that the model doesn't know or can't be asked for."""
         self.check([column])
         self.check(seen or ())
-        if column in (seen or ()):
+        if seen and set(seen) == {column}:
             raise UserError(f"Asked: {column}; seen: {', '.join(seen or ())}. A column is either asked or seen.")
         if column not in self.network.asked_columns:
             kind = name_of(self.network.modalities[column])
