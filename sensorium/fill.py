@@ -53,7 +53,7 @@ def fill(network: Network, table: Table, columns: Sequence[str], *, jointly: boo
         raise UserError(f"'{table.name}' has a column '{FILLED}' already, which would say what was filled. Rename it.")
     for column in columns:
         kind = table.schema.field(column).type if column in table.columns and network.modalities[column].media else pa.null()
-        if not (pa.types.is_null(kind) or pa.types.is_struct(kind) or holds_bytes(kind) or is_text(kind)):
+        if not (pa.types.is_null(kind) or pa.types.is_struct(kind) or pa.types.is_binary(kind) or is_text(kind)):
             raise UserError(f"Column '{column}' of '{table.name}' holds {kind}, and what would be filled in are files. Leave it out: name the columns to fill.")
     parts, size = [], DRAWN if set(columns) & set(network.drawn_columns) else WINDOW
     for start in range(0, max(table.rows, 1), size):
@@ -64,13 +64,13 @@ def fill(network: Network, table: Table, columns: Sequence[str], *, jointly: boo
         except KeyboardInterrupt:
             if not parts:
                 raise
-            raise Stopped(whole([*parts, untouched(table, start, parts[0])]), start) from None
+            raise Stopped(joined([*parts, untouched(table, start, parts[0])]), start) from None
         if done:
             done(part.rows)
-    return whole(parts)
+    return joined(parts)
 
 
-def whole(parts: Sequence[pa.Table]) -> pa.Table:
+def joined(parts: Sequence[pa.Table]) -> pa.Table:
     """Windows as one table."""
     return pa.table({name: alike([part.column(name) for part in parts]) for name in parts[0].column_names})
 
@@ -150,11 +150,6 @@ def alike(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
         cells = [{"path": cell} if isinstance(cell, str) else cell for part in parts for cell in part.to_pylist()]
         return pa.chunked_array([pa.array(cells, FILE)])
     return pa.chunked_array([typed([cell for part in parts for cell in part.to_pylist()], None)])
-
-
-def holds_bytes(kind: pa.DataType) -> bool:
-    """Whether an Arrow type is bytes."""
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_binary_view(kind)
 
 
 def is_text(kind: pa.DataType) -> bool:

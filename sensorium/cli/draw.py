@@ -41,11 +41,9 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
     if samples < 1:
         raise UserError(f"--samples {samples}: give at least 1.")
     folder = bool(ending) and (not out.suffix or out.is_dir())
-    if folder:
-        pass
-    elif ending and out.suffix != ".parquet":
+    if ending and not folder and out.suffix != ".parquet":
         raise UserError(f"--out {out}: {ending} files can't stand in {out.suffix}. Give a folder (one with a dot in its name must be there), or the name of a .parquet file.")
-    else:
+    if not folder:
         check_ending(out)
         if out.suffix == ".csv":
             raise UserError(f"--out {out}: a series can't stand in a cell of .csv. Give a .parquet or a .jsonl file.")
