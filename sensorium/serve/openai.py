@@ -239,6 +239,9 @@ def routes(server: Server) -> APIRouter:
         else:
             cells, words = await shown_last(asked.messages)
             said = await describe(cells, words, asked.column or named(words, cells), asked)
+            longest = min(asked.max_completion_tokens or asked.max_tokens or LONGEST, LONGEST)
+            cut = re.match(rf"\s*\S+(?:\s+\S+){{{longest - 1}}}(?=\s+\S)", said["text"])  # a word is a token here, as it is counted
+            said = said if cut is None else {**said, "text": cut[0], "ended": False}
         count = said.get("said", len(said["text"].split()))
         usage = {"prompt_tokens": said["tokens"], "completion_tokens": count, "total_tokens": said["tokens"] + count}
         ended = "stop" if said.get("ended", True) else "length"

@@ -85,6 +85,8 @@ def test_a_picture_is_described(client: openai.OpenAI, drawing_model: Model, sho
     own = drawing_model.generate([{"picture": shown["picture"][3].as_py()}], "name")[0]
     said = client.chat.completions.create(model="tiny", messages=messages)  # type: ignore[arg-type]
     assert said.choices[0].message.content == own and said.choices[0].finish_reason == "stop" and said.usage.prompt_tokens > 0
+    brief = client.chat.completions.create(model="tiny", messages=messages, max_tokens=1)  # type: ignore[arg-type]
+    assert brief.choices[0].message.content == own.split()[0] and brief.choices[0].finish_reason == ("length" if " " in own else "stop") and brief.usage.completion_tokens == 1
     chunks = list(client.chat.completions.create(model="tiny", messages=messages, stream=True, stream_options={"include_usage": True}))  # type: ignore[arg-type]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == own
     assert chunks[-1].usage.prompt_tokens == said.usage.prompt_tokens and len(chunks) > 3
