@@ -7,7 +7,6 @@ It knows vectors and a trunk, nothing of pictures or sounds.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -20,7 +19,7 @@ from sensorium.core.errors import UserError
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
-from sensorium.layers.autoencoder import Autoencoder
+from sensorium.layers.autoencoder import coded
 from sensorium.layers.denoiser import Denoiser
 
 MOST = 1000
@@ -55,11 +54,9 @@ class Flow(Generator):
         if not 0 < least < 1:
             raise UserError(f"generator.flow.least={least} is no share. Give a number between 0 and 1, for instance 0.05.")
         self.depth, self.expand, self.mean, self.spread, self.least = depth, expand, mean, spread, least
-        latents = latents if Autoencoder.fits(tokens) else 0
         self.channels = coder
-        self.coder = Autoencoder(tokens, latents, hidden=coder) if latents else None
-        self.drawn_as = dataclasses.replace(tokens, width=latents, patch=(1,) * len(tokens.grid)) if latents else tokens
-        self.goes_on = tokens.timed and tokens.length > 1 and not latents
+        self.coder, self.drawn_as = coded(tokens, latents, coder)
+        self.goes_on = tokens.timed and tokens.length > 1 and self.coder is None
         self.begun = begun if self.goes_on else 0.0
         self.net = Denoiser(self.drawn_as, width, depth=depth, hidden=round(expand * width), told=bool(self.begun))
 

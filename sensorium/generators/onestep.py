@@ -5,7 +5,6 @@ It knows vectors and a trunk, nothing of pictures or sounds. ``sensorium.distill
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 
 import torch
@@ -14,7 +13,7 @@ from torch import nn
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
-from sensorium.layers.autoencoder import Autoencoder
+from sensorium.layers.autoencoder import coded
 from sensorium.layers.denoiser import Denoiser
 
 
@@ -33,8 +32,7 @@ class Onestep(Generator):
         at_least("generator.onestep", 0, depth=depth, latents=latents)
         at_least("generator.onestep", 1, coder=coder)
         self.sizes = {"depth": depth, "expand": expand, "latents": latents, "coder": coder}
-        self.coder = Autoencoder(tokens, latents, hidden=coder) if latents else None
-        self.drawn_as = dataclasses.replace(tokens, width=latents, patch=(1,) * len(tokens.grid)) if latents else tokens
+        self.coder, self.drawn_as = coded(tokens, latents, coder)
         self.net = Denoiser(self.drawn_as, width, depth=depth, hidden=round(expand * width))
 
     @classmethod

@@ -5,6 +5,7 @@ Drawing is easier where it needs to say less: at 64 pixels a patch has 192 numbe
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -146,6 +147,13 @@ class Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.second(F.silu(self.first(F.silu(self.norm(x)))))
+
+
+def coded(tokens: Tokens, latents: int, hidden: int) -> tuple[Autoencoder | None, Tokens]:
+    """What is drawn of a segment, and the autoencoder that makes patches of it: so many latents of each patch, or where these are none or lie on no grid its own vectors."""
+    if not latents or not Autoencoder.fits(tokens):
+        return None, tokens
+    return Autoencoder(tokens, latents, hidden=hidden), dataclasses.replace(tokens, width=latents, patch=(1,) * len(tokens.grid))
 
 
 def halvings(patch: tuple[int, ...]) -> list[tuple[int, ...]]:

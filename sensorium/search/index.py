@@ -286,17 +286,13 @@ class Index:
         cells, key = self.cells, self.store.about["key"]
         numbers = np.arange(cells.num_rows)
         if key is not None and key in table.columns:
-            own, other = cells.column(key), table.take(np.arange(table.rows), [key]).column(key)
-            if own.type != other.type:
-                own, other = own.cast(pa.string()), other.cast(pa.string())
+            own, other = of_one_type(cells.column(key), table.take(np.arange(table.rows), [key]).column(key))
             return pc.fill_null(pc.index_in(own, value_set=other.combine_chunks(), skip_nulls=True), -1).to_numpy().astype(np.int64)
         common = [name for name in cells.column_names if name in table.columns]
         count = min(len(numbers), table.rows)
         theirs, same = table.take(np.arange(count), common), np.ones(count, bool)
         for name in common:
-            own, other = cells.column(name).slice(0, count), theirs.column(name)
-            if own.type != other.type:
-                own, other = own.cast(pa.string()), other.cast(pa.string())
+            own, other = of_one_type(cells.column(name).slice(0, count), theirs.column(name))
             equal = pc.fill_null(pc.equal(own, other), False).to_numpy()
             same &= equal | (own.is_null().to_numpy() & other.is_null().to_numpy()) | (neither(own) & neither(other))
         return np.where(np.pad(same, (0, len(numbers) - count)), numbers, -1)
@@ -369,10 +365,13 @@ class Index:
 
     def having(self, key: str, values: pa.ChunkedArray) -> np.ndarray:
         """Which rows have one of these keys, as text where the types differ."""
-        column = self.cells.column(key)
-        if column.type != values.type:
-            column, values = column.cast(pa.string()), values.cast(pa.string())
+        column, values = of_one_type(self.cells.column(key), values)
         return pc.is_in(column, value_set=values.combine_chunks()).to_numpy() & ~self.store.gone
+
+
+def of_one_type(one: pa.ChunkedArray, other: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Two columns of one type: as text where theirs differ."""
+    return (one, other) if one.type == other.type else (one.cast(pa.string()), other.cast(pa.string()))
 
 
 def neither(cells: pa.ChunkedArray) -> np.ndarray:

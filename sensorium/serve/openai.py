@@ -105,6 +105,12 @@ class Chat(Body):
     sure: Annotated[float, Field(ge=0, le=1, description="Say that it isn't known where such answers were right less often on conversations held out.")] = 0.0
     cite: Annotated[int, Field(ge=0, le=20, description="Rows of the server's index that come along; where nothing is shown they are told before the question.")] = 3
 
+    @property
+    def longest(self) -> int | None:
+        """Tokens that the answer may have; None where the client doesn't say."""
+        wanted = self.max_completion_tokens or self.max_tokens
+        return None if wanted is None else min(wanted, LONGEST)
+
 
 def routes(server: Server) -> APIRouter:
     """All of them, for one server."""
@@ -239,8 +245,7 @@ def routes(server: Server) -> APIRouter:
         else:
             cells, words = await shown_last(asked.messages)
             said = await describe(cells, words, asked.column or named(words, cells), asked)
-            longest = min(asked.max_completion_tokens or asked.max_tokens or LONGEST, LONGEST)
-            cut = re.match(rf"\s*\S+(?:\s+\S+){{{longest - 1}}}(?=\s+\S)", said["text"])  # a word is a token here, as it is counted
+            cut = re.match(rf"\s*\S+(?:\s+\S+){{{(asked.longest or LONGEST) - 1}}}(?=\s+\S)", said["text"])  # a word is a token here, as it is counted
             said = said if cut is None else {**said, "text": cut[0], "ended": False}
         count = said.get("said", len(said["text"].split()))
         usage = {"prompt_tokens": said["tokens"], "completion_tokens": count, "total_tokens": said["tokens"] + count}
@@ -272,10 +277,8 @@ def routes(server: Server) -> APIRouter:
             messages.append({"role": message.role, "content": content})
         read = [await server.cells.row(cells, at, "messages") for at, cells in enumerate(rows)]
         warm = asked.temperature if asked.temperature and asked.temperature >= 0.001 else None
-        wanted = asked.max_completion_tokens or asked.max_tokens
-        longest = None if wanted is None else min(wanted, LONGEST)
         seed = None if asked.seed is None or not warm else abs(asked.seed) % 2**63
-        return await server.ask("talk", read, own={"messages": messages}, heard=heard, alone=seed is not None, tokens=longest, temperature=warm,
+        return await server.ask("talk", read, own={"messages": messages}, heard=heard, alone=seed is not None, tokens=asked.longest, temperature=warm,
                                 top_p=asked.top_p if warm else None, seed=seed, sure=asked.sure or None, cite=asked.cite)
 
     async def shown_last(messages: Sequence[Message]) -> tuple[dict[str, Any], str]:

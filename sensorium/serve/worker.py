@@ -199,12 +199,9 @@ class Desk:
         """Rows of the index with their numbers in the table that is shown, ``table_row``; None where it doesn't have them."""
         if self.shown is not None:
             for line in found:
-                line["table_row"] = self.of_table(line["row"])
+                there = int(self.shown[line["row"]])
+                line["table_row"] = there if there >= 0 else None
         return found
-
-    def of_table(self, row: int) -> int | None:
-        """A row of the index in the table that is shown."""
-        return None if self.shown is None or self.shown[row] < 0 else int(self.shown[row])
 
     def explain(self, jobs: Sequence[dict[str, Any]], column: str, seen: Sequence[str] | None = None, seed: int = 0, cells: Sequence[Any] | None = None,
                 inside: str = "occlusion") -> list[Any]:

@@ -57,17 +57,21 @@ def report_run(path: Path, model: Model, table: Table, evaluation: Evaluation, n
 
 def shown(model: Model, table: Table, row: int, column: str) -> str:
     """A cell of a table as HTML that is safe as it is; empty where it is missing or can't be had."""
-    modality = model.network.modalities[column]
-    cell = next(table.cells(table.take([row], [column]), column, modality.media), None)
-    return "" if cell is None or isinstance(cell, BadCell) else modality.show(cell)
+    cell = cell_of(model, table, row, column)
+    return "" if cell is None else model.network.modalities[column].show(cell)
+
+
+def cell_of(model: Model, table: Table, row: int, column: str) -> Any:
+    """A cell of a table; None where it is missing or can't be had."""
+    cell = next(table.cells(table.take([row], [column]), column, model.network.modalities[column].media), None)
+    return None if isinstance(cell, BadCell) else cell
 
 
 def read_as(model: Model, table: Table, row: int, column: str) -> str:
     """What the model has of a cell as a picture, a data URL; empty where there is none."""
-    modality = model.network.modalities[column]
-    cell = next(table.cells(table.take([row], [column]), column, modality.media), None)
+    modality, cell = model.network.modalities[column], cell_of(model, table, row, column)
     try:
-        pixels = None if cell is None or isinstance(cell, BadCell) else modality.picture(modality.read(cell))
+        pixels = None if cell is None else modality.picture(modality.read(cell))
     except BadCell:
         return ""
     return "" if pixels is None else f"data:image/png;base64,{base64.b64encode(png(pixels)).decode()}"
