@@ -6,7 +6,7 @@
 
 The judge is a second model, of other sizes and another seed, trained on the same training rows to match names and pictures alone. Asked are drawings of
 known concepts in a style not seen for them, and of new concepts; beside the drawn ones stand the real ones, which are the ceiling. A run in --out is used
-again. The student of the flow (onestep) is taught for half as long as its teacher learned.
+again. The student of the flow (onestep) is taught for half as long as its teacher learned, the judge learns for 0.3 of that.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def main() -> None:
     if given.generator == "onestep":
         length = {"epochs": given.epochs} if given.epochs else {"minutes": given.minutes / 2}
         drawer = known(given.out / "student") or drawer.distill(table, "image", out=given.out / "student", seed=given.seed, quiet=False, **length)
-    judge = known(given.out / "judge") or fit(table, "", argparse.Namespace(**vars(given) | {"seed": given.seed + 1}), "judge", [*PICTURES, *JUDGING, "train.batch=256"])
+    other = argparse.Namespace(**vars(given) | {"seed": given.seed + 1, "minutes": 0.3 * given.minutes})
+    judge = known(given.out / "judge") or fit(table, "", other, "judge", [*PICTURES, *JUDGING, "train.batch=256"])
     how = {"steps": int(given.steps), "solver": given.solver} if given.generator == "flow" else {}
     for split, words in (("test_new_style", "Known concepts, a style not seen for them"), ("test_new_concept", "New concepts")):
         part = keep_split(table, split, "split")

@@ -15,6 +15,7 @@ import pyarrow as pa
 from sensorium.core.errors import UserError
 from sensorium.data.table import Table
 from sensorium.inference import Rows
+from sensorium.misfit import agreement
 from sensorium.network import Network
 
 WINDOW, DRAWN = 1024, 64
@@ -43,7 +44,7 @@ def fill(network: Network, table: Table, columns: Sequence[str], *, jointly: boo
         done: hears how many rows were filled.
 
     Returns:
-        the table, and the column ``filled``: for each row what was filled and how sure (0 to 1; None for what is drawn).
+        the table, and the column ``filled``: for each row what was filled and how sure (0 to 1; of what is drawn ``misfit.agreement``, None where that can't be said).
 
     Raises:
         UserError: the table has a column ``filled`` already, or one whose type can't hold what is to be filled in.
@@ -90,6 +91,8 @@ def window(network: Network, table: Table, columns: Sequence[str], jointly: bool
     for column in columns:
         here, empty = found.column(column) if column in table.columns else None, missing(network, table, found, rows, column)
         cells, sure = said(network, rows, column, None, empty, seed) if len(empty) else ([], [])
+        if column in network.drawn_columns and len(empty):
+            sure = agreement(rows.having(column, empty, cells), column, empty)
         if here is not None and not len(empty):
             continue
         for row, cell, chance in zip(empty.tolist(), cells, sure, strict=True):

@@ -24,15 +24,17 @@ FEWEST = 10
 
 
 @torch.inference_mode()
-def misfits(network: Network, encoded: Mapping[str, Encoded], rows: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def misfits(network: Network, encoded: Mapping[str, Encoded], rows: torch.Tensor, targets: Mapping[str, torch.Tensor],
+            columns: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
     """For each column how far some rows' cells are from what their other columns say, [n]; NaN where a row lacks it, or has nothing else.
 
     Args:
         encoded: the columns behind their stems. rows: which of their rows. targets: of columns without gists what is to be said, in the order of
-            ``Encoded.index``.
+            ``Encoded.index``. columns: those that are held against the others; all by default.
     """
     found = {}
-    for column, part in encoded.items():
+    for column in encoded if columns is None else [c for c in columns if c in encoded]:
+        part = encoded[column]
         others, place = {c: e for c, e in encoded.items() if c != column}, part.place[rows]
         if not others or (part.gist is None and column not in targets):
             continue
@@ -102,6 +104,19 @@ def away(rows: Rows) -> dict[str, np.ndarray]:
 def told(network: Network) -> list[str]:
     """Columns whose misfit is a loss: those without gists that are asked by one token."""
     return [c for c in network.asked_columns if not network.modalities[c].matched and c not in network.drawn_columns]
+
+
+def agreement(rows: Rows, column: str, which: np.ndarray) -> list[float | None]:
+    """For some rows the share of rows held out whose own cell of a column goes with their others less well than theirs does, 0 to 1; None where nothing can be said."""
+    network = rows.network
+    if column not in network.usual or not rows.has(column).any():
+        return [None] * len(which)
+    encoded, found = rows.shown(network.columns), []
+    for some in torch.from_numpy(which).to(rows.device).split(ROWS):
+        with autocast(rows.precision, rows.device):
+            found.append(misfits(network, encoded, some, {}, [column]).get(column, torch.full((len(some),), torch.nan)).cpu().numpy())
+    values, levels = np.concatenate(found) if found else np.zeros(0), network.usual[column]
+    return [None if np.isnan(value) else float(1 - np.interp(value, levels, np.linspace(0, 1, len(levels)))) for value in values]
 
 
 def of_rows(rows: Rows) -> dict[str, np.ndarray]:

@@ -47,6 +47,19 @@ def test_empty_cells_are_filled_and_named_and_the_others_stay(drawing_model: Mod
     assert after.equals(drawing_model.fill(before)), "a seed gives the same"
 
 
+def test_how_sure_a_drawn_cell_is_says_how_it_goes_with_its_row_beside_real_ones(drawing_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing_model.network, "usual", {"picture": np.linspace(0, 2, 101).tolist()})
+    table = gapped()
+    filled = drawing_model.fill(table)
+    (sure,) = (entry["sure"] for entry in filled.column("filled").to_pylist()[1] if entry["column"] == "picture")
+    whole = table.set_column(table.column_names.index("picture"), "picture", filled.column("picture"))
+    gist, rest = (drawing_model.embed(whole.slice(1, 1), columns)[0] for columns in (["picture"], [c for c in table.column_names if c != "picture"]))
+    assert sure == pytest.approx(1 - (1 - gist @ rest) / 2, abs=0.02)
+    monkeypatch.setattr(drawing_model.network, "usual", {"picture": [0.0] * 101})
+    (sure,) = (entry["sure"] for entry in drawing_model.fill(table).column("filled").to_pylist()[1] if entry["column"] == "picture")
+    assert sure == 0
+
+
 def test_jointly_what_was_filled_is_seen_next(drawing_model: Model) -> None:
     table = pa.table({"picture": pa.nulls(3, pa.binary()), "name": ["big red square", None, "tiny blue bar"], "colour": pa.nulls(3, pa.string())})
     alone, joint = drawing_model.fill(table), drawing_model.fill(table, jointly=True)

@@ -36,6 +36,10 @@ class Plan:
     asked: tuple[str, ...]
     way: str | None = None
 
+    def to(self, device: torch.device | str) -> Plan:
+        """The same on another device."""
+        return dataclasses.replace(self, rows=self.rows.to(device, non_blocking=True))
+
 
 class Sampler:
     """Draws the plans of a step.

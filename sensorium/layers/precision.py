@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from typing import Literal
 
 import torch
@@ -39,14 +40,20 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 
 
 def usable(device: str | None) -> torch.device:
-    """The device of that name.
+    """The device of that name; None: what ``SENSORIUM_DEVICE`` names, else the processor.
 
     Raises:
         UserError: there is no such device on this machine.
     """
+    named = os.environ.get("SENSORIUM_DEVICE") or "cpu"
     try:
-        return torch.zeros(1, device=device or "cpu").device
+        return torch.zeros(1, device=device or named).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-        raise UserError(f"--device {device} can't be used here ({str(error).splitlines()[0]}). Possible: {', '.join(['cpu', *cuda])}."
-                        ) from error
+        asked = f"--device {device}" if device else f"SENSORIUM_DEVICE={named}"
+        raise UserError(f"{asked} can't be used here ({str(error).splitlines()[0]}). Possible: {', '.join(['cpu', *cuda])}.") from error
+
+
+def idle_gpu(device: torch.device) -> str:
+    """The name of a GPU that is there while ``device`` is the processor; empty where there is none, and where it is used."""
+    return torch.cuda.get_device_name() if device.type == "cpu" and torch.cuda.is_available() else ""

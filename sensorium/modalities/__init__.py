@@ -53,6 +53,8 @@ class Modality(abc.ABC):
     """How it is learned further (``column.NAME.tune``). None: it stays as it is, so that its features of a cell are computed once, not in each step."""
     finished_by: Finisher | None = None
     """What finishes drawn cells, once that was learned."""
+    clamped: tuple[str, ...] = ()
+    """What of its settings was out of range and what is used instead, in words."""
 
     @classmethod
     @abc.abstractmethod
@@ -84,6 +86,22 @@ class Modality(abc.ABC):
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         """Take statistics from a sample of read training cells (vocabulary, mean, quantiles)."""
+
+    def within(self, name: str, given: float, least: int, most: int | None = None, multiple: int = 1) -> int:
+        """A size or length as near to ``given`` as it may be; where that isn't it, ``clamped`` says so."""
+        used = max(least, round(given / multiple) * multiple)
+        used = used if most is None else min(used, most)
+        if used != given:
+            possible = f"{least:,} and more" if most is None else f"{least:,} to {most:,}"
+            self.clamped += (f"{name}={given:g} isn't possible ({possible}{f', multiples of {multiple}' * (multiple > 1)} are): {name}={used} is used",)
+        return used
+
+    def dividing(self, name: str, given: int, size: int) -> int:
+        """As ``within``, of what divides ``size``; of two that are equally near the larger one."""
+        used = min((part for part in range(1, size + 1) if size % part == 0), key=lambda part: (abs(part - given), -part))
+        if used != given:
+            self.clamped += (f"{name}={given} doesn't divide size={size}: {name}={used} is used",)
+        return used
 
     def picture(self, read: np.ndarray) -> np.ndarray | None:
         """What the model has of a read cell as a picture uint8 [h, w, 3], on which ``parts`` lie: squares line by line, or from left to right. Default: there is none."""

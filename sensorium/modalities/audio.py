@@ -36,6 +36,8 @@ QUIET, ENDED, LOUDEST = 1.5, 1.1, 1.5
 the second; and the most that a stored value is."""
 SHOWN = 2, 5
 """Pixels of a band and of a frame in a picture of them."""
+BANDS = 512
+"""The most frequency bands."""
 CHANNELS, SLOWEST, FASTEST = 32, 1_000, 400_000
 """Channels and samples a second beyond which a header is not believed."""
 
@@ -45,7 +47,7 @@ class Audio(Modality):
 
     Args:
         rate: samples a second after resampling.
-        mels: frequency bands, a multiple of 8.
+        mels: frequency bands, a multiple of 8 up to 512.
         hop_ms: time from one frame to the next; the window is twice as long.
         seconds: what is kept of a sound, from its start.
         max_minutes: a longer sound is a bad cell, by its header.
@@ -88,10 +90,8 @@ class Audio(Modality):
     ) -> None:
         if self.stand_on(backbone, "audio", tune, rank, tune_rate):
             rate = self.encoder.rate
-        if mels < 8 or mels % 8:
-            raise UserError(f"mels is a multiple of 8, not {mels}. Try {max(8, round(mels / 8) * 8)}.")
-        if not SLOWEST <= rate <= FASTEST:
-            raise UserError(f"rate={rate} is out of range: {SLOWEST} to {FASTEST} samples a second are possible.")
+        mels = self.within("mels", mels, 8, BANDS, 8)
+        rate = self.within("rate", rate, SLOWEST, FASTEST)
         if hop_ms <= 0 or seconds <= 0 or max_minutes <= 0:
             raise UserError("hop_ms, seconds and max_minutes are greater than zero.")
         self.rate, self.mels, self.hop = rate, mels, max(1, round(rate * hop_ms / 1000))

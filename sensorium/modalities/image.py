@@ -27,8 +27,8 @@ from sensorium.layers.pixels import ENDINGS, colour_mix, colours, is_image, png,
 from sensorium.layers.shapes import recurring
 from sensorium.modalities import Cells, Modality, Stem, claim_files, encoded, standing
 
-SIZE = 48
-"""Side of a picture, unless it is said."""
+SIZE, MOST = 48, 1024
+"""Side of a picture, unless it is said, and the largest."""
 
 EARLY = 3
 """Layers of the stem whose feature maps are restyled: what they see is how a thing is drawn, rather than what it is."""
@@ -44,7 +44,7 @@ class Image(Modality):
     augmentation uncovers means that none of the three tells the network anything.
 
     Args:
-        size: side of the square in pixels, a multiple of 16; where nothing is set for the column and all pictures that were looked at
+        size: side of the square in pixels, a multiple of 16 up to 1,024; where nothing is set for the column and all pictures that were looked at
             to tell its kind are smaller than the default, the next multiple.
         max_pixels: a picture with more is a bad cell, by its header.
         trim: cut white and transparent margins off, so that a drawing's size on its sheet says nothing.
@@ -108,11 +108,10 @@ class Image(Modality):
         self.llava = llava
         if self.stand_on(backbone, "image", tune, rank, tune_rate, llava):
             size = self.encoder.size
-            patch = size if size % patch else patch
-        if size < 16 or (size % 16 and not backbone):
-            raise UserError(f"An image's size is a multiple of 16, not {size}. Try {max(16, round(size / 16) * 16)}.")
-        if patch < 1 or size % patch:
-            raise UserError(f"patch={patch} doesn't divide size={size}. Choose a patch that does, for instance 8.")
+            patch = size if patch < 1 or size % patch else patch
+        else:
+            size = self.within("size", size, 16, MOST, 16)
+            patch = self.dividing("patch", patch, size)
         self.size, self.max_pixels, self.trim, self.norm, self.kind, self.patch = size, max_pixels, trim, norm, stem, patch
         self.flip, self.turn, self.zoom, self.move, self.bend = flip, turn, zoom, move, bend
         self.colour, self.grey, self.stroke, self.outline, self.reverse = colour, grey, stroke, outline, reverse

@@ -48,8 +48,7 @@ class Points(Modality):
 
     def __init__(self, *, most: int = 256, tokens: int = 8, turn: float = 0.1, zoom: float = 0.1, move: float = 0.1, jitter: float = 0.02,
                  drop: float = 0.1) -> None:
-        if most < GROUP or tokens < 1:
-            raise UserError(f"most={most}, tokens={tokens}: at least {GROUP} points and 1 token are needed.")
+        most, tokens = self.within("most", most, GROUP), self.within("tokens", tokens, 1)
         self.most, self.seen_as, self.turn, self.zoom, self.move, self.jitter, self.drop = most, tokens, turn, zoom, move, jitter, drop
         self.size, self.span = 0, whole(most)
         self.mean = self.std = np.zeros(0, np.float32)

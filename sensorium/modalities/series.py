@@ -68,8 +68,7 @@ class Series(Modality):
         rotate_triples: bool = False,
         rotate: float = 0.4,
     ) -> None:
-        if length < STRIDE:
-            raise UserError(f"length={length} is too short for a series. At least {STRIDE} steps are needed.")
+        length = self.within("length", length, STRIDE)
         self.length, self.order, self.norm, self.jitter, self.scaling = length, order, norm, jitter, scaling
         self.warp, self.crop, self.drop, self.rotate_triples, self.rotate = warp, crop, drop, rotate_triples, rotate
         self.channels, self.time_first, self.flat, self.span = 0, order != "channels_first", False, whole(length)

@@ -23,6 +23,8 @@ from sensorium.modalities import Cells, Modality, Stem, claim_files
 ENDINGS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
 PAIR = 2
 """Frames that are one token in time."""
+MOST, LONGEST = 512, 256
+"""The largest side of a frame, and the most frames."""
 SPAN = 80.0
 """Ink is divided by this, as in pictures: about one in size."""
 
@@ -31,8 +33,8 @@ class Video(Modality):
     """A clip as ``frames`` frames of RGB in white squares; its sound is left out.
 
     Args:
-        size: side of a frame in pixels, a multiple of 16.
-        frames: how many are looked at, an even number, evenly spaced in the clip's time.
+        size: side of a frame in pixels, a multiple of 16 up to 512.
+        frames: how many are looked at, an even number up to 256, evenly spaced in the clip's time.
         seconds: only the beginning of a longer clip is looked at.
         rate: frames a second of a clip that is generated.
         format: of a clip that is generated: webp, gif or mp4 (the extra ``video``).
@@ -65,12 +67,9 @@ class Video(Modality):
         colour: float = 0.2,
         flip: bool = False,
     ) -> None:
-        if size < 16 or size % 16:
-            raise UserError(f"A video's size is a multiple of 16, not {size}. Try {max(16, round(size / 16) * 16)}.")
-        if patch < 1 or size % patch:
-            raise UserError(f"patch={patch} doesn't divide size={size}. Choose a patch that does, for instance 8.")
-        if frames < PAIR or frames % PAIR:
-            raise UserError(f"frames={frames}: an even number of frames is looked at. Try {max(PAIR, frames + frames % PAIR)}.")
+        size = self.within("size", size, 16, MOST, 16)
+        patch = self.dividing("patch", patch, size)
+        frames = self.within("frames", frames, PAIR, LONGEST, PAIR)
         if not seconds > 0 or not rate > 0:
             raise UserError(f"seconds={seconds}, rate={rate}: both are above 0.")
         self.size, self.frames, self.seconds, self.rate, self.patch = size, frames, seconds, rate, patch

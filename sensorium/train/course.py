@@ -214,7 +214,7 @@ class Course(abc.ABC):
         self.objectives.load_state_dict(groups["objectives"])
         self.optimizer.load_tensors(groups["optimizer"])
         for key, value in groups["gradients"].items():
-            self.optimizer.parameters[key].grad = value
+            self.optimizer.parameters[key].grad = value.to(self.device)
         self.ema = {k: v.to(self.device) for k, v in groups["ema"].items()}
         self.precision = state["precision"]
         self.at = Progress(**{**state["progress"], "stopped": False})

@@ -33,7 +33,7 @@ from sensorium.data.schema import Schema, infer
 from sensorium.data.split import ALONE, Splits, split_rows, things_of
 from sensorium.data.table import Table
 from sensorium.layers.held import Held
-from sensorium.layers.precision import usable
+from sensorium.layers.precision import idle_gpu, usable
 from sensorium.modalities import Stem
 from sensorium.network import Network
 from sensorium.train.baselines import ROWS as BASELINE_ROWS
@@ -128,6 +128,8 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         given: dict[str, Any], data: Data, device: torch.device, shown: Progressed) -> Model:
     """The steps of a fit, in order."""
     shown.say(f"Looking at the columns of '{opened.name}' ({opened.rows:,} rows)")
+    if gpu := idle_gpu(device):
+        shown.say(f"A GPU is there and isn't used ({gpu}): --device cuda learns on it")
     overrides = {column: {k: v for k, v in part.items() if k} if isinstance(part, dict) else {"kind": part}
                  for column, part in given.get("column", {}).items()}
     schema = infer(opened, overrides=overrides, targets=target)
@@ -135,6 +137,9 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         raise UserError(f"No column of '{opened.name}' can be used: " +
                         "; ".join(f"{name}: {why}" for name, why in schema.left_out.items()) + ".")
     modalities = make_modalities(schema, given)
+    for column, modality in modalities.items():
+        for words in modality.clamped:
+            shown.say(f"column '{column}': {words}")
     check_conversations(modalities, given)
     asked = given.get("sample", {}).get("generate", "auto") != "auto"
     given = with_generated(given, modalities, minutes, device)

@@ -86,21 +86,26 @@ class Loop(Course):
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
-    def make(self, step: int) -> tuple[Batch, list[Plan]]:
-        """The augmented batch and the plans of a step, from (seed, step) alone."""
+    def make(self, step: int) -> tuple[int, Batch, list[Plan]]:
+        """The batch and the plans of a step, from (seed, step) alone; on a processor the batch is augmented already."""
         rows, seed = self.order.at(step), (self.seed & MASK, step)
         columns = [c for c in self.sampler.looked_at(seed) if c in self.store.columns]
         cells = {c: list(self.store.cells(c, rows)) for c in columns}
         more, beside = self.look_beside(rows, cells)
         batch = collate(self.modalities, cells, len(rows) + len(more))
         batch.own, batch.beside = len(rows), beside
+        if self.things is not None:
+            batch.things = torch.from_numpy(self.things[np.concatenate([rows, more])])
+        if self.device.type == "cpu":
+            self.augment(step, batch)
+        return step, batch, self.sampler.draw(len(rows), seed)
+
+    def augment(self, step: int, batch: Batch) -> None:
+        """Each column's cells varied, where they are; what is drawn is a function of (seed, step) on every device."""
         for number, column in enumerate(self.network.columns):
             if column in batch.cells:
                 generator = torch.Generator().manual_seed(mix(self.seed, step, number))
                 batch.cells[column] = self.modalities[column].augment(batch.cells[column], generator)
-        if self.things is not None:
-            batch.things = torch.from_numpy(self.things[np.concatenate([rows, more])])
-        return batch, self.sampler.draw(len(rows), seed)
 
     def look_beside(self, rows: np.ndarray, cells: dict[str, list[np.ndarray | None]]) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
         """Rows of the store, in none of ``rows``, that conversations among their ``cells`` refer to, whose cells are put behind these; and where in the batch each is that is referred to, by the
@@ -145,10 +150,13 @@ class Loop(Course):
                 result |= objective(step)
         return result
 
-    def placed(self, batch: Batch, plans: Sequence[Plan]) -> tuple[Batch, Sequence[Plan]]:
-        return batch.to(self.device), plans
+    def placed(self, step: int, batch: Batch, plans: Sequence[Plan]) -> tuple[Batch, Sequence[Plan]]:
+        batch = batch.to(self.device)
+        if self.device.type != "cpu":  # a processor does it ahead of the step; elsewhere it would be slower there than all that follows
+            self.augment(step, batch)
+        return batch, [plan.to(self.device) for plan in plans]
 
-    def size(self, batch: Batch, plans: Sequence[Plan]) -> int:
+    def size(self, step: int, batch: Batch, plans: Sequence[Plan]) -> int:
         return batch.own
 
     def release(self) -> None:
@@ -163,9 +171,9 @@ class Loop(Course):
 
     def share_of_generating(self) -> float:
         """The share of a step's time that questions take whose answers are drawn: one step measured with them and one without."""
-        batch, plans = self.make(self.at.step)
+        batch, plans = self.placed(*self.make(self.at.step))
         others = [plan for plan in plans if not set(plan.asked) & set(self.network.drawn_columns)]
-        batch, spent = batch.to(self.device), []
+        spent = []
         for some in (plans, plans, others):  # the first is not counted: its kernels are still to be made
             started = time.perf_counter()
             total = sum(self.losses(batch, some).values())
@@ -189,9 +197,9 @@ def automatic_batch(loop: Loop, rows: Any) -> int:
     else:
         free = available_memory()
     loop.order = Order(rows, min(32, len(rows)), loop.seed)
-    batch, plans = loop.make(0)
+    batch, plans = loop.placed(*loop.make(0))
     with (kept := Activations()):
-        loop.losses(batch.to(loop.device), plans)
+        loop.losses(batch, plans)
     each = 2 * kept.bytes / batch.rows
     while wanted > 8 and each * wanted > free / 2:
         wanted //= 2

@@ -46,7 +46,7 @@ class Optimizer:
         rest = [p for _, p in named if p.ndim < 2 or id(p) in embedding]
         groups = [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}, *tuned]
         groups = [group for group in groups if group["params"]]
-        fused = all(p.device.type in ("cpu", "cuda") for p in matrices + rest)
+        fused = self.fused = name in ("adamw", "muon") and all(p.device.type in ("cpu", "cuda") for p in matrices + rest)
         match name:
             case "adamw":
                 self.parts = [torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=fused)]
@@ -92,7 +92,8 @@ class Optimizer:
         for name, value in tensors.items():
             key, _, slot = name.rpartition("/")
             parameter = self.parameters[key]
-            owner[id(parameter)].state.setdefault(parameter, {})[slot] = value.clone()
+            where = parameter.device if slot != "step" or self.fused else value.device  # only fused ones count on the device
+            owner[id(parameter)].state.setdefault(parameter, {})[slot] = value.to(where, copy=True)
 
 
 def clip(parameters: Iterable[nn.Parameter], most: float) -> float:

@@ -283,9 +283,11 @@ def test_noise_fills_what_is_quiet_and_masks_blank():
 
 
 def test_settings_are_checked():
-    for wrong in ({"mels": 50}, {"rate": 10}, {"seconds": 0}):
-        with pytest.raises(UserError):
-            Audio(**wrong)
+    with pytest.raises(UserError):
+        Audio(seconds=0)
+    for given, name, used in ((50, "mels", 48), (10, "rate", 1000), (10**9, "rate", 400_000)):
+        audio = Audio(**{name: given})
+        assert getattr(audio, name) == used and f"{name}={used} is used" in audio.clamped[0]
     audio = build(Audio, {"rate": "8000", "mels": "40"}, "column.sound")
     assert audio.read(READABLE["wav 16"]).shape == (63, 40)
     assert audio.stem(16)(audio.collate([audio.read(READABLE["wav 16"])]))[0].shape == (1, 4, 16)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image as Pillow
 from PIL.PngImagePlugin import PngInfo
 
-from sensorium.core.errors import BadCell, UserError
+from sensorium.core.errors import BadCell
 from sensorium.core.settings import build
 from sensorium.core.types import Profile
 from sensorium.layers.pixels import opened, square
@@ -414,10 +414,12 @@ def test_the_stem_tells_pictures_apart_after_a_few_steps(settings):
 
 
 def test_settings_are_checked():
-    with pytest.raises(UserError, match="multiple of 16"):
-        Image(size=50)
-    with pytest.raises(UserError, match="patch"):
-        Image(stem="patches", patch=7)
+    for given, size in ((50, 48), (0, 16), (100_000, 1024)):
+        image = Image(size=given)
+        assert image.size == size and f"size={size} is used" in image.clamped[0]
+    image = Image(stem="patches", size=50, patch=7)
+    assert image.patch == 8 and len(image.clamped) == 2 and "size=48: patch=8 is used" in image.clamped[1]
+    assert not Image(size=64, patch=16).clamped
     assert build(Image, {"size": "64", "stem": "patches", "flip": "yes"}, "column.photo").size == 64
 
 

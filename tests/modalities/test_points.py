@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from sensorium.core.errors import BadCell, UserError
+from sensorium.core.errors import BadCell
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
 from sensorium.modalities.points import Points, curve
@@ -56,10 +56,9 @@ def test_what_is_no_set_of_points_is_a_bad_cell(cell: Any) -> None:
         points.prepare(points.read([[1.0, 2.0, 3.0]]))
 
 
-@pytest.mark.parametrize("settings", [{"most": 3}, {"tokens": 0}])
-def test_settings_that_can_not_be_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(UserError):
-        Points(**settings)
+def test_settings_that_can_not_be_are_clamped_and_it_is_said() -> None:
+    points = Points(most=3, tokens=0)
+    assert (points.most, points.seen_as) == (8, 1) and [words.split(": ")[1] for words in points.clamped] == ["most=8 is used", "tokens=1 is used"]
 
 
 def test_only_a_name_tells_points_from_a_series() -> None:

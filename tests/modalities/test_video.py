@@ -123,7 +123,13 @@ def test_too_many_frames_and_pixels_are_turned_away(monkeypatch: pytest.MonkeyPa
         Video().read(clip("red", (1, 0), 4))
 
 
-@pytest.mark.parametrize("settings", [{"size": 20}, {"patch": 7}, {"frames": 3}, {"seconds": 0.0}, {"rate": -1.0}])
+@pytest.mark.parametrize(("settings", "used"), [({"size": 20}, "size=16"), ({"patch": 7}, "patch=8"), ({"frames": 3}, "frames=4"), ({"frames": 999}, "frames=256")])
+def test_sizes_out_of_range_are_clamped_and_it_is_said(settings: dict[str, Any], used: str) -> None:
+    video, (name, value) = Video(**settings), used.split("=")
+    assert getattr(video, name) == int(value) and len(video.clamped) == 1 and f"{used} is used" in video.clamped[0]
+
+
+@pytest.mark.parametrize("settings", [{"seconds": 0.0}, {"rate": -1.0}])
 def test_settings_that_can_not_be_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         Video(**settings)
