@@ -56,15 +56,20 @@ def build(name: str, given: argparse.Namespace) -> Table:
 
 
 def fit(table: Table, target: str, given: argparse.Namespace, run: str, settings: Sequence[str] = ()) -> Model:
-    """A model of the table, in a folder of its own; ``target`` may be empty."""
+    """A model of the table, in a folder of its own, where one that was stopped is gone on with; ``target`` may be empty."""
     length = {"epochs": given.epochs} if given.epochs else {"minutes": given.minutes}
-    return Model.fit(table, target=target or (), out=given.out / run, seed=given.seed,
-                     settings=["trackers=none", *settings, *given.settings], **length)
+    model = Model.fit(table, target=target or (), out=given.out / run, seed=given.seed, resume=(given.out / run / "settings.json").is_file(),
+                      settings=["trackers=none", *settings, *given.settings], **length)
+    if model.facts["stopped"]:
+        print(f"Stopped and saved. The same command with --out {given.out} goes on", file=sys.stderr)
+        raise SystemExit(130)
+    return model
 
 
 def known(folder: Path) -> Model | None:
-    """The model that a folder holds."""
-    return Model.load(folder) if (folder / "model.json").is_file() else None
+    """The model that a folder holds, if it has learned to its end."""
+    model = Model.load(folder) if (folder / "model.json").is_file() else None
+    return None if model is None or model.facts["stopped"] else model
 
 
 def compare(model: Model, table: Table, target: str) -> dict[str, float]:

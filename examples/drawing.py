@@ -27,7 +27,7 @@ GALLERY, SAMPLES, SHEET = 100, 2, 12
 """Names among which the judge seeks the right one, pictures drawn for each, and rows of the sheet that shows some."""
 OTHERS = ("spoken", "name_de", "name_fr", "name_es", "name_ja", "year", "spoken_language", "tags", "group", "concept")
 PICTURES = ("column.image.size=32", "column.image.trim=true", *(f"column.{column}.kind=out" for column in OTHERS), "baselines.share=0")
-DRAWING = ("sample.generate=image", "sample.drawn=1", "sample.share=0.1", "sample.plans=1", "train.batch=128", "train.ema=0.998", "train.decay=0.1", "data.same=id")
+DRAWING = ("sample.generate=image", "sample.drawn=1", "sample.share=0.1", "sample.apart=false", "sample.plans=1", "train.batch=128", "train.ema=0.998", "train.decay=0.1", "data.same=id")
 JUDGING = ("objectives=match", "network.width=240", "network.gist=240", "column.image.norm=weight", "column.image.grey=0.2", "column.image.stroke=0.6", "column.style.kind=out")
 
 

@@ -24,7 +24,7 @@ GALLERY, SAMPLES, SHEET = 100, 2, 8
 """Sentences among which the judge seeks the right one, clips drawn for each, and rows of the sheet that shows some."""
 OTHERS = ("sound", "thing", "motion", "other_thing", "other_motion")
 CLIPS = ("column.clip.size=32", *(f"column.{column}.kind=out" for column in OTHERS), "baselines.share=0")
-DRAWING = ("sample.generate=clip", "sample.drawn=1", "sample.share=0.1", "sample.plans=1", "train.batch=48", "generator.flow.begun=0", "train.ema=0.998", "train.decay=0.1")
+DRAWING = ("sample.generate=clip", "sample.drawn=1", "sample.share=0.1", "sample.apart=false", "sample.plans=1", "train.batch=48", "generator.flow.begun=0", "train.ema=0.998", "train.decay=0.1")
 JUDGING = ("objectives=match", "network.width=144", "network.gist=144", "column.clip.move=0.1", "train.batch=96")
 MORE = {"grows": 1, "appears": 1, "shrinks": -1, "fades out": -1}
 """Motions after which there is more ink, or less."""

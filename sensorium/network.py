@@ -183,11 +183,11 @@ class Network(nn.Module):
         self.heard = nn.Linear(gist, width, bias=False) if summary else None
         self.felt = nn.Linear(width, width, bias=False) if summary else None
         spoken = any(part.placed and self.timed(c) for c, part in generators.items()) and any(map(self.ordered, self.columns))
-        self.along = nn.Linear(width, width, bias=False) if summary and spoken else None
         self.to_gist = nn.Linear(width, gist)
         # Small beside the gists it is added to; not zero, so that what has none of them gets a unit vector as well.
         nn.init.normal_(self.to_gist.weight, std=0.05 / width)
         nn.init.zeros_(self.to_gist.bias)
+        self.along = nn.Linear(width, width, bias=False) if summary and spoken else None  # last, so that nothing else begins differently for it
 
     def timed(self, column: str) -> bool:
         """Whether a column's vectors follow one another in time, as a sound's do."""
@@ -267,7 +267,8 @@ class Network(nn.Module):
             seen = self.seen(encoded, plan.seen, plan.rows)
             hidden = self.trunk(seen, segments, [False, *(by.causal for by in said_by)], [False, *(by.draws for by in said_by)])
             total = self.total_gist(encoded, plan.seen, plan.rows)
-            fused.append(Fused(plan.rows, plan.seen, self.fused_gist(total, hidden[0])))
+            if not plan.apart:
+                fused.append(Fused(plan.rows, plan.seen, self.fused_gist(total, hidden[0])))
             for column, said, target, present in zip(asked, hidden[1:], targets, places, strict=True):
                 if present.any():
                     told.append(Told(column, plan.seen, self.generator(column, plan.way).loss(said, target)[present], plan.way))

@@ -72,6 +72,16 @@ def test_one_run_learns_several_generators_and_any_of_them_can_be_asked(quick_fi
         model.generate(row, "picture", generator="vae", steps=3)
 
 
+@pytest.mark.parametrize("generator", ["flow", "vae,gan"])
+def test_drawing_apart_changes_nothing_that_is_learned_without_it(quick_fit: Callable[..., Any], generator: str) -> None:
+    """Every parameter, to the last bit: questions, random numbers, gradients and their norms are those of a run that draws nothing."""
+    without, drawing = (quick_fit(tiny_table(), f"sample.generate={drawn}", f"sample.generator={generator}", "sample.apart=true", "train.clip=0.5").network for drawn in ("", "picture,tone,curve"))
+    mine, theirs = dict(drawing.named_parameters()), dict(without.named_parameters())
+    assert all(torch.equal(mine[key], value) for key, value in theirs.items()) and len(mine) > len(theirs)
+    together = dict(quick_fit(tiny_table(), "sample.generate=picture,tone,curve", f"sample.generator={generator}").network.named_parameters())
+    assert not all(torch.equal(together[key], value) for key, value in theirs.items())
+
+
 def test_a_generator_that_does_not_draw_is_refused_before_long_work(quick_fit: Callable[..., Any]) -> None:
     with pytest.raises(UserError, match="categorical.*codes, flow, gan, vae"):
         quick_fit(tiny_table(20), "sample.generate=picture", "sample.generator=categorical")

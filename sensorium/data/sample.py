@@ -29,12 +29,14 @@ class Plan:
         rows: which rows of the batch, [n].
         seen: columns shown; asked: columns to be said. A column in neither is simply not there.
         way: by which generator, where a column has several; None: its first.
+        apart: what is asked teaches only what says it.
     """
 
     rows: torch.Tensor
     seen: tuple[str, ...]
     asked: tuple[str, ...]
     way: str | None = None
+    apart: bool = False
 
     def to(self, device: torch.device | str) -> Plan:
         """The same on another device."""
@@ -60,7 +62,8 @@ class Sampler:
         generator: how they are generated: flow, vae, gan, codes; with several, as ``flow,vae``, these take turns as well, and the first is
             asked unless another is named.
         drawn: share of the batch's rows that are asked for such a column; blank: share of these questions that show nothing, as
-            guidance needs.
+            guidance needs. apart: such a question teaches only what draws, so that all else is learned as if it weren't asked; by default where there is
+            anything else to learn, unless it is a target, or the trunk is a language model.
         talk: rows of a step whose conversations are learned.
         weights: how often a column takes its turn, is seen alone, and a long one (text) is asked, relative to others; ``name:3``.
     """
@@ -80,6 +83,7 @@ class Sampler:
         generator: str = "flow",
         drawn: float = 0.25,
         blank: float = 0.1,
+        apart: bool | None = None,
         talk: int = 32,
         weights: dict[str, float] | None = None,
     ) -> None:
@@ -90,6 +94,8 @@ class Sampler:
         self.short = [c for c in predicted if network.modalities[c].tokens().length == 1]
         self.long = [c for c in predicted if c not in self.short]
         self.generated, self.drawn, self.blank = network.drawn_columns, drawn, blank
+        else_learned = bool(predicted) or len(self.matched) > 1
+        self.apart = apart if apart is not None else else_learned and not network.trunk.talks and not set(targets) & set(self.generated)
         self.talked, self.talk = network.talked_columns, talk
         self.ways = {c: list(network.ways[c]) for c in self.generated}
         self.targets = list(targets)
@@ -138,7 +144,7 @@ class Sampler:
             column, part = str(rng.choice(generated)), rng.permutation(rows)[: max(1, int(rows * self.drawn))]
             seen, ways = self.shown(rng, columns, column), self.ways[column]
             way = str(rng.choice(ways)) if len(ways) > 1 else None
-            plans.append(Plan(torch.from_numpy(np.sort(part)), seen, (column,), way))
+            plans.append(Plan(torch.from_numpy(np.sort(part)), seen, (column,), way, self.apart))
         for column in talked:
             if self.talk:
                 plans.append(Plan(torch.from_numpy(np.sort(rng.permutation(rows)[: self.talk])), (), (column,)))

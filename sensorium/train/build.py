@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -150,7 +151,7 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
             generators[column] = shared[key]
             continue
         chosen = [*ways, *settings.get("taught", {}).get(column, ())] if column in written else [modality.generator]
-        generators[column], *others = (make_generator(name, tokens, settings, shape.width, column) for name in chosen)
+        generators[column], *others = (begun(name, tokens, settings, shape.width, column) for name in chosen)
         if others:
             more[column] = others
         if key is not None:
@@ -158,6 +159,14 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
     network = Network(modalities, trunk, generators, shape.width, shape.gist, shape.summary, shape.drop, more)
     network.matches = "match" in objectives_of(settings)
     return network
+
+
+def begun(name: str, tokens: Tokens, settings: Mapping[str, Any], width: int, column: str) -> Generator:
+    """A generator with fresh weights; one that draws has random numbers of its own, so that nothing else begins differently for it."""
+    with torch.random.fork_rng(devices=[], enabled=find(Generator, name).draws):
+        if find(Generator, name).draws:
+            torch.manual_seed(int.from_bytes(hashlib.sha256(f"{torch.initial_seed()} {column} {name}".encode()).digest()[:8]) >> 1)
+        return make_generator(name, tokens, settings, width, column)
 
 
 def asks(settings: Mapping[str, Any]) -> bool:

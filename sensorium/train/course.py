@@ -109,13 +109,13 @@ class Course(abc.ABC):
         if not torch.is_tensor(total) or not total.requires_grad:
             return None
         if math.isfinite(float(total.detach())):
-            (total / self.accumulate).backward()
+            self.backward(losses)
         else:
             self.optimizer.zero()
             return None
         values = {"loss": float(total.detach()), **{name: float(loss.detach()) for name, loss in losses.items()}}
         if (step + 1) % self.accumulate == 0:
-            norm = clip(self.optimizer.parameters.values(), self.clip)
+            norm = self.clipped()
             if not math.isfinite(norm):
                 self.optimizer.zero()
                 return None
@@ -131,6 +131,14 @@ class Course(abc.ABC):
                     for key, parameter in self.network.named_parameters():
                         self.ema[key].lerp_(parameter.float(), 1 - kept)
         return values
+
+    def backward(self, losses: Mapping[str, torch.Tensor]) -> None:
+        """The gradients of a step's losses. Default: of their sum."""
+        (sum(losses.values()) / self.accumulate).backward()
+
+    def clipped(self) -> float:
+        """Scale the gradients so that their norm is at most ``clip``; the norm before (may be infinite or NaN)."""
+        return clip(self.optimizer.parameters.values(), self.clip)
 
     # --- the whole run ------------------------------------------------------------------------------------------------
 

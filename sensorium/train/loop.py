@@ -25,7 +25,7 @@ from sensorium.modalities import Modality
 from sensorium.network import Network
 from sensorium.objectives import Objective
 from sensorium.train.course import MASK, Course, mix
-from sensorium.train.optimizer import Name
+from sensorium.train.optimizer import Name, clip
 
 
 class Loop(Course):
@@ -76,6 +76,7 @@ class Loop(Course):
                          checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
         at_least("train", 0, batch=batch)
         self.modalities, self.store, self.sampler, self.source = modalities, store, sampler, source
+        self.apart = drawing(network) if sampler.apart else {}
         self.rows, self.epochs, self.things, self.automatic = rows, epochs, things, batch == 0
         self.arrange(batch or automatic_batch(self, rows))
 
@@ -150,6 +151,20 @@ class Loop(Course):
                 result |= objective(step)
         return result
 
+    def backward(self, losses: Mapping[str, torch.Tensor]) -> None:
+        for name, loss in losses.items():
+            if name in self.apart:
+                (loss / self.accumulate).backward(inputs=self.apart[name])
+        rest = {name: loss for name, loss in losses.items() if name not in self.apart}
+        if any(loss.requires_grad for loss in rest.values()):
+            super().backward(rest)
+
+    def clipped(self) -> float:
+        drawing = {id(p) for own in self.apart.values() for p in own}
+        parts = [[p for p in self.optimizer.parameters.values() if (id(p) in drawing) is own] for own in (False, True)]
+        rest, own = (clip(some, self.clip) if some else 0.0 for some in parts)
+        return rest if math.isfinite(own) else own
+
     def placed(self, step: int, batch: Batch, plans: Sequence[Plan]) -> tuple[Batch, Sequence[Plan]]:
         batch = batch.to(self.device)
         if self.device.type != "cpu":  # a processor does it ahead of the step; elsewhere it would be slower there than all that follows
@@ -176,14 +191,22 @@ class Loop(Course):
         spent = []
         for some in (plans, plans, others):  # the first is not counted: its kernels are still to be made
             started = time.perf_counter()
-            total = sum(self.losses(batch, some).values())
-            if torch.is_tensor(total) and total.requires_grad:  # of drawing alone nothing may be left
-                total.backward()
+            losses = self.losses(batch, some)
+            if any(loss.requires_grad for loss in losses.values()):  # of drawing alone nothing may be left
+                self.backward(losses)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             spent.append(time.perf_counter() - started)
             self.optimizer.zero()
         return max(0.0, 1 - spent[2] / spent[1])
+
+
+def drawing(network: Network) -> dict[str, list[torch.nn.Parameter]]:
+    """By the names that ``Tell`` gives them, for each loss of what is drawn the parameters that draw it."""
+    shared = [*network.trunk.drawing(), *(() if network.along is None else network.along.parameters())]
+    return {f"tell {column}" + (f" by {way}" if len(network.ways[column]) > 1 else ""):
+            [parameter for parameter in (*network.generator(column, way).parameters(), *shared) if parameter.requires_grad]
+            for column in network.drawn_columns for way in network.ways[column]}
 
 
 def automatic_batch(loop: Loop, rows: Any) -> int:

@@ -28,6 +28,10 @@ class Trunk(nn.Module, abc.ABC):
         """Parameters that were learned elsewhere, with their learning rates relative to the others'. Default: none."""
         return ()
 
+    def drawing(self) -> Iterable[nn.Parameter]:
+        """Parameters that only what is drawn goes through. Default: none."""
+        return ()
+
     def facts(self) -> dict[str, Any]:
         """What there is to know of it, for people. Default: nothing."""
         return {}

@@ -114,8 +114,11 @@ class CausalLM(Held, Trunk):
         own = {} if self.expert is None else {"expert_parameters": sum(p.numel() for p in self.expert.parameters())}
         return {"language_model": self.language.name, "tune": self.tune, **({"bits": self.bits} if self.bits else {}), **self.share(), **own}
 
+    def drawing(self) -> Iterable[nn.Parameter]:
+        return () if self.expert is None else self.expert.parameters()
+
     def tuned(self) -> Iterable[tuple[nn.Parameter, float]]:
-        own = [] if self.expert is None else [(parameter, self.expert_rate) for parameter in self.expert.parameters()]
+        own = [(parameter, self.expert_rate) for parameter in self.drawing()]
         return [*super().tuned(), *own]
 
     # --- words ----------------------------------------------------------------------------------------------------------
