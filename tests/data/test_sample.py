@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ class Network:
         self.drawn_columns = [c for c, m in modalities.items() if isinstance(m, Picture)]
         self.ways = {c: ["flow"] for c in self.drawn_columns}
         self.talked_columns: list[str] = []
+        self.trunk = SimpleNamespace(talks=False)
 
 
 def network(texts: int = 2, images: int = 1, categories: int = 2) -> Any:
@@ -155,3 +157,11 @@ def test_what_is_to_be_drawn_has_a_question_of_its_own() -> None:
     blank, whole = np.mean([not p.seen for p in own]), np.mean([len(p.seen) == 3 for p in own])
     assert 0.05 < blank < 0.2 and whole > 0.2 and len({p.seen for p in own}) > 6
     assert all(len(part) == 3 for part in ([Sampler(made, drawn=0).draw(32, (3, step)) for step in range(9)]))
+
+
+def test_what_is_drawn_is_apart_where_there_is_anything_else_to_learn() -> None:
+    made, alone, talking = Network(text=Text(), image=Picture()), Network(image=Picture()), Network(text=Text(), image=Picture())
+    talking.trunk.talks = True
+    assert [plan.apart for plan in Sampler(made).draw(32, (0, 0))] == [False, False, False, True]
+    assert Sampler(made).apart and not any(sampler.apart for sampler in (Sampler(alone), Sampler(talking), Sampler(made, ["image"]), Sampler(made, apart=False)))
+    assert Sampler(alone, apart=True).apart
