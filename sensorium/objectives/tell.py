@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from sensorium.network import Step
 
 
+def named(column: str, way: str | None) -> str:
+    """What the loss of a column is called; ``way``: by which generator, where it has several."""
+    return f"tell {column}" + (f" by {way}" if way else "")
+
+
 class Tell(Objective):
     """The mean loss of every asked column.
 
@@ -39,12 +44,12 @@ class Tell(Objective):
         result = {}
         for (column, way), parts in losses.items():
             if step.network.modalities[column].talks:
-                result[f"tell {column}"] = self.weight * self.talked * torch.cat(parts).float().mean()
+                result[named(column, None)] = self.weight * self.talked * torch.cat(parts).float().mean()
                 continue
             tokens = step.network.modalities[column].tokens()
             often = self.long if tokens.ordered else self.drawn if column in step.network.drawn_columns else self.short
             weight = self.target if column in step.network.targets else often * self.beside if step.network.targets else often
-            result[f"tell {column}" + (f" by {way}" if way else "")] = self.weight * weight * torch.cat(parts).float().mean()
+            result[named(column, way)] = self.weight * weight * torch.cat(parts).float().mean()
         direct = self.straight(step) if self.direct else []
         if direct:
             result["direct"] = self.weight * self.direct * torch.stack(direct).mean()

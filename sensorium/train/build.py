@@ -163,8 +163,9 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
 
 def begun(name: str, tokens: Tokens, settings: Mapping[str, Any], width: int, column: str) -> Generator:
     """A generator with fresh weights; one that draws has random numbers of its own, so that nothing else begins differently for it."""
-    with torch.random.fork_rng(devices=[], enabled=find(Generator, name).draws):
-        if find(Generator, name).draws:
+    draws = find(Generator, name).draws
+    with torch.random.fork_rng(devices=[], enabled=draws):
+        if draws:
             torch.manual_seed(int.from_bytes(hashlib.sha256(f"{torch.initial_seed()} {column} {name}".encode()).digest()[:8]) >> 1)
         return make_generator(name, tokens, settings, width, column)
 

@@ -24,6 +24,7 @@ from sensorium.layers.precision import Precision, autocast
 from sensorium.modalities import Modality
 from sensorium.network import Network
 from sensorium.objectives import Objective
+from sensorium.objectives.tell import named
 from sensorium.train.course import MASK, Course, mix
 from sensorium.train.optimizer import Name, clip
 
@@ -77,6 +78,9 @@ class Loop(Course):
         at_least("train", 0, batch=batch)
         self.modalities, self.store, self.sampler, self.source = modalities, store, sampler, source
         self.apart = drawing(network) if sampler.apart else {}
+        own = {id(parameter) for part in self.apart.values() for parameter in part}
+        parts = ([p for p in self.optimizer.parameters.values() if (id(p) in own) is drawn] for drawn in (False, True))
+        self.clipped_together = [part for part in parts if part]
         self.rows, self.epochs, self.things, self.automatic = rows, epochs, things, batch == 0
         self.arrange(batch or automatic_batch(self, rows))
 
@@ -160,10 +164,8 @@ class Loop(Course):
             super().backward(rest)
 
     def clipped(self) -> float:
-        drawing = {id(p) for own in self.apart.values() for p in own}
-        parts = [[p for p in self.optimizer.parameters.values() if (id(p) in drawing) is own] for own in (False, True)]
-        rest, own = (clip(some, self.clip) if some else 0.0 for some in parts)
-        return rest if math.isfinite(own) else own
+        norms = [clip(part, self.clip) for part in self.clipped_together]
+        return next((norm for norm in norms if not math.isfinite(norm)), norms[0])
 
     def placed(self, step: int, batch: Batch, plans: Sequence[Plan]) -> tuple[Batch, Sequence[Plan]]:
         batch = batch.to(self.device)
@@ -202,9 +204,9 @@ class Loop(Course):
 
 
 def drawing(network: Network) -> dict[str, list[torch.nn.Parameter]]:
-    """By the names that ``Tell`` gives them, for each loss of what is drawn the parameters that draw it."""
+    """For each loss of what is drawn the parameters that draw it."""
     shared = [*network.trunk.drawing(), *(() if network.along is None else network.along.parameters())]
-    return {f"tell {column}" + (f" by {way}" if len(network.ways[column]) > 1 else ""):
+    return {named(column, way if len(network.ways[column]) > 1 else None):
             [parameter for parameter in (*network.generator(column, way).parameters(), *shared) if parameter.requires_grad]
             for column in network.drawn_columns for way in network.ways[column]}
 
