@@ -17,6 +17,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sensorium.core.errors import BadCell
+from sensorium.layers.formats import ENDINGS, frame_name, media_type, named
+from sensorium.layers.unread import unread_format
+
+__all__ = ["ENDINGS", "HEAD", "MAX_BYTES", "File", "Files", "find", "frames_in", "is_frames", "media_bytes", "media_head", "named", "sniff", "unread_format"]
 
 MAX_BYTES = 256 << 20
 MOST_SHOWN = 50
@@ -88,25 +92,12 @@ def find(path: str, folder: Path | None, allow_outside: bool) -> Path:
     return full
 
 
-ENDINGS = {
-    "image": ("png", "jpg", "jpeg", "gif", "webp", "bmp", "tif", "tiff", "ppm", "pgm", "jp2", "avif", "heic"),
-    "audio": ("wav", "flac", "ogg", "oga", "opus", "mp3", "m4a", "aac", "aif", "aiff"),
-    "video": ("mp4", "webm", "mkv", "mov", "avi", "mpg", "mpeg", "m4v"),
-}
-_NAMED = {ending: kind for kind, endings in ENDINGS.items() for ending in endings}
-
-
-def named(path: str) -> str | None:
-    """What a file is by the ending of its name: "image", "audio", "video" or None."""
-    return _NAMED.get(path.rpartition(".")[2].lower()) if "." in path else None
-
-
 def is_frames(path: str, folder: Path | None, allow_outside: bool) -> bool:
     """Whether a table's path is one of a folder that holds a picture."""
     try:
         full = find(path, folder, allow_outside)
         with os.scandir(full) as entries:
-            return any(_is_frame(entry.name) for entry in entries)
+            return any(frame_name(entry.name) for entry in entries)
     except (BadCell, OSError, ValueError):
         return False
 
@@ -114,14 +105,8 @@ def is_frames(path: str, folder: Path | None, allow_outside: bool) -> bool:
 def frames_in(full: Path) -> list[str]:
     """The names of the pictures in a folder in order, numbers in them by their value."""
     with os.scandir(full) as entries:
-        found = [entry.name for entry in entries if _is_frame(entry.name)]
+        found = [entry.name for entry in entries if frame_name(entry.name)]
     return sorted(found, key=lambda name: [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)])
-
-
-def _is_frame(name: str) -> bool:
-    from sensorium.layers.pixels import ENDINGS
-
-    return name.lower().endswith(ENDINGS) and not name.startswith(".")
 
 
 def _packed(full: Path, path: str, folder: Path | None, allow_outside: bool, max_bytes: int | None, size: int | None) -> bytes:
@@ -174,32 +159,6 @@ def _short(path: str) -> str:
     return path if len(path) <= 120 else path[:60] + "…" + path[-59:]
 
 
-_STARTS = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"II*\0", "image/tiff"),
-    (b"MM\0*", "image/tiff"),
-    (b"II+\0", "image/tiff"),
-    (b"MM\0+", "image/tiff"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", "image/jxl"),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", "image/jp2"),
-    (b"fLaC", "audio/flac"),
-    (b"ID3", "audio/mpeg"),
-    (b"%PDF-", "application/pdf"),
-    (b"FLV\x01", "video/flv"),
-    (b"\0\0\x01\xba", "video/mpeg"),
-    (b"\0\0\x01\xb3", "video/mpeg"),
-)
-_BRANDS = (
-    (("avif", "avis"), "image/avif"),
-    (("heic", "heix", "hevc", "heim", "mif1", "msf1"), "image/heic"),
-    (("M4A ", "M4B ", "M4P "), "audio/mp4"),
-    (("qt  ",), "video/quicktime"),
-)
-
-
 class File(bytes):
     """The bytes of a file that was drawn; a notebook shows it as what it is, a picture, a clip or a sound."""
 
@@ -232,40 +191,8 @@ class Files(list):
 
 
 def sniff(head: bytes) -> str | None:
-    """The media type of a file by its first bytes (64 are enough), such as "image/png"; None if it is none we know.
+    """The media type of a file by its first bytes, such as "image/png"; None if it is none that is known.
 
-    An animated WebP is "video/webp-animated". Source: the formats' own specifications.
+    64 bytes are enough for most; 1,024 also tell DICOM from TIFF and the sound of an MP4 from a film. An animated WebP is "video/webp-animated".
     """
-    for start, kind in _STARTS:
-        if head.startswith(start):
-            return kind
-    if head[:4] in (b"RIFF", b"RF64", b"RIFX"):
-        if head[8:12] == b"WEBP":
-            return "video/webp-animated" if head[12:16] == b"VP8X" and len(head) > 20 and head[20] & 2 else "image/webp"
-        return {b"WAVE": "audio/wav", b"AVI ": "video/avi"}.get(head[8:12])
-    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return "audio/aiff"
-    if head[:4] == b"OggS":
-        return "video/ogg" if b"\x80theora" in head[28:36] else "audio/ogg"
-    if head[:4] == b"\x1aE\xdf\xa3":
-        return "video/webm" if b"webm" in head else "video/matroska"
-    if head[4:8] == b"ftyp":
-        brand = head[8:12].decode("latin-1")
-        return next((kind for brands, kind in _BRANDS if brand in brands), "video/mp4")
-    if head[:2] == b"BM" and len(head) >= 18 and head[6:10] == b"\0\0\0\0" and head[14:18] in _BMP_HEADERS:
-        return "image/bmp"
-    return _mpeg_audio(head)
-
-
-_BMP_HEADERS = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}
-
-
-def _mpeg_audio(head: bytes) -> str | None:
-    """A bare MPEG audio frame: 11 bits of sync, then a version, layer, rate and sample rate that exist."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
-        return None
-    version, layer = head[1] >> 3 & 3, head[1] >> 1 & 3
-    if layer == 0:
-        return "audio/aac" if head[1] & 0xF6 == 0xF0 and head[2] >> 2 & 15 < 13 else None
-    ok = version != 1 and layer != 3 and head[2] >> 4 not in (0, 15) and head[2] >> 2 & 3 != 3
-    return "audio/mpeg" if ok else None
+    return media_type(head)

@@ -1,8 +1,8 @@
 """Frames: the bytes of a moving picture to evenly spaced small squares of RGB on white, and back.
 
-Animated GIF, WebP and PNG are read by Pillow, and so are frames in files of their own, as a ZIP archive holds them; MP4, WebM and what else FFmpeg
-knows by PyAV, which is an extra. As with pictures, a hostile
-file is turned away before its frames are decoded, and as soon as they turn out to be too many.
+Animated GIF, WebP and PNG are read by Pillow, and so are frames in files of their own, as a ZIP archive holds them, each as a still picture is; MP4, WebM
+and what else FFmpeg knows by PyAV, which is an extra. As with pictures, a hostile file is turned away before its frames are decoded, and as soon as they
+turn out to be too many.
 """
 
 from __future__ import annotations
@@ -10,22 +10,27 @@ from __future__ import annotations
 import io
 import itertools
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from PIL import Image as Pillow
 
 from sensorium.core.errors import BadCell, UserError
-from sensorium.layers.pixels import ENDINGS, centred, on_white, opened, resized
+from sensorium.layers import films
+from sensorium.layers.formats import FIRST, archive, frame_name, is_film, is_sound
+from sensorium.layers.pictures import Broken, opened, picture, why
+from sensorium.layers.pixels import centred, fitted, on_white, resized
 
 MOST = 4_000
 """Frames of a clip; and pixels of all of them together:"""
 PIXELS = 2_000_000_000
 STILL = 0.1
 """Seconds that a frame lasts whose file doesn't say."""
-LARGEST, HEAD = 64 << 20, 1024
-"""Bytes of a frame that is a file of its own; and those that tell what a file is."""
+LARGEST, LISTED = 64 << 20, 4 << 20
+"""Bytes of a frame that is a file of its own; and of an archive's list of its files."""
+
+film = is_film
 
 
 def animated(head: bytes) -> bool:
@@ -33,38 +38,15 @@ def animated(head: bytes) -> bool:
     return (
         (head.startswith(b"RIFF") and head[8:16] == b"WEBPVP8X" and len(head) > 20 and bool(head[20] & 2))
         or (head.startswith(b"GIF89a") and b"NETSCAPE2.0" in head)
-        or (head.startswith(b"\x89PNG\r\n\x1a\n") and b"acTL" in head[:1024])
+        or (head.startswith(b"\x89PNG\r\n\x1a\n") and b"acTL" in head[:FIRST])
         or film(head)
-        or archive(head)
+        or archive(head, frame_name)
     )
-
-
-def archive(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a ZIP archive whose first file is a picture: frames in files of their own."""
-    at = 0
-    while head[at : at + 4] == b"PK\x03\x04":
-        long, more, stored = (int.from_bytes(head[at + a : at + b], "little") for a, b in ((26, 28), (28, 30), (18, 22)))
-        name = head[at + 30 : at + 30 + long].decode("utf-8", "replace")
-        if not name.endswith("/"):
-            return frame_name(name)
-        at += 30 + long + more + stored
-    return False
-
-
-def frame_name(name: str) -> bool:
-    """Whether an entry of an archive is a frame, and no folder or what an archiver put beside."""
-    return name.lower().endswith(ENDINGS) and "__MACOSX/" not in name and not name.rpartition("/")[2].startswith(".")
-
-
-def film(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a format that takes PyAV: MP4 and MOV, Matroska and WebM, AVI."""
-    return ((head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis", b"heic", b"heix", b"mif1")) or head.startswith(b"\x1a\x45\xdf\xa3")
-            or (head.startswith(b"RIFF") and head[8:12] == b"AVI "))
 
 
 def frames_of(data: Any, count: int, size: int, max_pixels: int, seconds: float) -> np.ndarray:
     """``count`` frames of a clip, evenly spaced in its first ``seconds``, as RGB on white, uint8 [count, size, size, 3]. A still picture
-    gives the same one each time.
+    gives the same one each time; of a clip that is cut short, or damaged after its first frame, it is what could be read.
 
     Raises:
         BadCell: no clip, cut short before its first frame, or larger than allowed.
@@ -76,22 +58,26 @@ def frames_of(data: Any, count: int, size: int, max_pixels: int, seconds: float)
         raise BadCell("the video file is empty")
     data, shown, starts, at = bytes(data), [], [], 0.0
     try:
-        way = by_av if film(data[:64]) else by_file if archive(data[:HEAD]) else by_pillow
-        for pixels, lasts in way(data, size, max_pixels):
-            shown.append(pixels)
-            starts.append(at)
-            at += lasts
-            if at >= seconds:
+        for pixels, begins, lasts in way(data)(data, size, max_pixels):
+            begins = at if begins is None else max(begins, starts[-1] if starts else 0.0)
+            if begins >= seconds and shown:
+                at = seconds
                 break
             if len(shown) >= MOST:
                 raise BadCell(f"the video has more than {MOST} frames in its first {seconds:g} seconds")
+            shown.append(pixels)
+            starts.append(begins)
+            at = begins + lasts
+    except Broken:
+        if not shown:
+            raise
     except (BadCell, UserError):
         raise
     except MemoryError as error:
         raise BadCell("the video needs more memory than there is") from error
     except Exception as error:  # decoders raise whatever a broken file makes them stumble over
         if not shown:
-            raise BadCell(f"the video can't be decoded: {error or type(error).__name__}") from error
+            raise BadCell(f"the video can't be decoded: {why(error)}") from error
     if not shown:
         raise BadCell("the video has no frames")
     wanted = (np.arange(count) + 0.5) / count * min(at, seconds)
@@ -99,64 +85,69 @@ def frames_of(data: Any, count: int, size: int, max_pixels: int, seconds: float)
     return np.stack([shown[number] for number in chosen.tolist()])
 
 
-def by_pillow(data: bytes, size: int, max_pixels: int) -> Iterator[tuple[np.ndarray, float]]:
-    """The frames of a moving picture as squares, and how long each lasts in seconds."""
+Moments = Iterator[tuple[np.ndarray, float | None, float]]
+"""Frames as squares; when each begins in seconds, None: where the one before ends; and how long it lasts."""
+
+
+def way(data: bytes) -> Callable[[bytes, int, int], Moments]:
+    """What reads a clip."""
+    head = data[:FIRST]
+    if is_sound(data):
+        raise BadCell("the file holds a sound and no film: column.NAME.kind=audio reads it")
+    return by_av if film(head) else by_file if archive(head, frame_name) else by_pillow
+
+
+def by_pillow(data: bytes, size: int, max_pixels: int) -> Moments:
+    """The frames of a moving picture."""
     with opened(data, size, max_pixels) as image:
         w, h = image.size
         for number in itertools.count():  # how many there are would be known only once all of the file was read
             if number * w * h > PIXELS:
                 raise BadCell(f"the video has more than {PIXELS:,} pixels")
-            try:
-                image.seek(number)
-            except EOFError:
-                return
-            yield fitted(np.array(image.convert("RGBA").convert("RGBa")), size), (image.info.get("duration") or 1000 * STILL) / 1000
+            if number:
+                try:
+                    image.seek(number)
+                except EOFError:
+                    return
+            yield fitted(image, data, size), None, (image.info.get("duration") or 1000 * STILL) / 1000
 
 
-def by_file(data: bytes, size: int, max_pixels: int) -> Iterator[tuple[np.ndarray, float]]:
-    """The same of pictures in an archive, in its order."""
+def by_file(data: bytes, size: int, max_pixels: int) -> Moments:
+    """Pictures in an archive, in its order, each read as a still one is."""
     total = 0
-    with zipfile.ZipFile(io.BytesIO(data)) as files:
+    with unzipped(data) as files:
         for entry in files.infolist():
             if not frame_name(entry.filename):
                 continue
             if entry.file_size > LARGEST:
                 raise BadCell(f"'{entry.filename}' in the archive has {entry.file_size:,} bytes, more than the limit of {LARGEST:,}")
+            if entry.flag_bits & 1:
+                raise Broken(f"'{entry.filename}' in the archive takes a password")
             with files.open(entry) as file:
-                picture = file.read(LARGEST + 1)  # what a header says of a size is only said
-            with opened(picture, size, max_pixels) as image:
+                found = file.read(LARGEST + 1)  # what a header says of a size is only said
+            with picture(found) as raw, opened(raw, size, max_pixels) as image:
                 total += image.size[0] * image.size[1]
-                if total > PIXELS or len(picture) > LARGEST:
+                if total > PIXELS or len(found) > LARGEST:
                     raise BadCell(f"the frames in the archive are too large: more than {PIXELS:,} pixels or {LARGEST:,} bytes")
-                yield fitted(np.array(image.convert("RGBA").convert("RGBa")), size), STILL
+                yield fitted(image, raw, size), None, STILL
 
 
-def by_av(data: bytes, size: int, max_pixels: int) -> Iterator[tuple[np.ndarray, float]]:
-    """The same of a film."""
-    try:
-        import av
-    except ImportError as error:
-        raise UserError("Films (MP4, WebM, AVI) need the package PyAV. Install it with: pip install 'sensorium[video]'") from error
-    with av.open(io.BytesIO(data)) as container:
-        if not container.streams.video:
-            raise BadCell("the file holds no video")
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"
-        w, h = stream.codec_context.width, stream.codec_context.height
-        if w * h > max_pixels:
-            raise BadCell(f"the video has {w} × {h} pixels, more than max_pixels={max_pixels}")
-        lasts = float(1 / stream.average_rate) if stream.average_rate else STILL
-        for number, frame in enumerate(container.decode(stream)):
-            if number * w * h > PIXELS:
-                raise BadCell(f"the video has more than {PIXELS:,} pixels")
-            yield fitted(frame.to_ndarray(format="rgb24"), size), lasts
+def unzipped(data: bytes) -> zipfile.ZipFile:
+    """An archive, its list of files read, unless that is too long."""
+    end = data.rfind(b"PK\x05\x06")
+    if end < 0:
+        raise BadCell("the archive can't be decoded: it is cut short, for its list of files, at its end, isn't there")
+    if int.from_bytes(data[end + 12 : end + 16], "little") > LISTED:
+        raise BadCell(f"the archive's list of files has more than {LISTED:,} bytes")
+    return zipfile.ZipFile(io.BytesIO(data))
 
 
-def fitted(pixels: np.ndarray, size: int) -> np.ndarray:
-    """RGB or RGBa, uint8 [h, w, 3 or 4], shrunk or enlarged into a white square."""
-    scale = size / max(pixels.shape[:2])
-    h, w = (max(1, round(side * scale)) for side in pixels.shape[:2])
-    return centred(on_white(resized(pixels, h, w)), size)
+def by_av(data: bytes, size: int, max_pixels: int) -> Moments:
+    """The frames of a film."""
+    for pixels, begins, lasts in films.frames(data, max_pixels):
+        scale = size / max(pixels.shape[:2])
+        h, w = (max(1, round(side * scale)) for side in pixels.shape[:2])
+        yield centred(on_white(resized(pixels, h, w)), size), begins, lasts
 
 
 CODECS = "libx264", "libopenh264", "mpeg4"

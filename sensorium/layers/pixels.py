@@ -5,10 +5,8 @@ A hostile file is turned away by its header, before a pixel is decoded.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,27 +14,16 @@ import torch
 from PIL import Image as Pillow
 from torch.nn import functional as F
 
-from sensorium.core.errors import BadCell
+from sensorium.layers.formats import dotted
+from sensorium.layers.levels import DEEP, deepened, eighths, levels
+from sensorium.layers.pictures import opened, orientation, picture
 
 try:
     import simplejpeg
 except ImportError:  # the extra "jpeg": faster, not other
     simplejpeg = None
 
-FORMATS = {"PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"}
-"""Formats that are opened. Left out on purpose: those that run an interpreter (EPS), nest other files (ICO, ICNS) or
-are decoded in Python (PPM as text)."""
-
-ENDINGS = (".png", ".apng", ".jpg", ".jpeg", ".jfif", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif")
-
-DENSE = 50_000_000
-"""A picture of more bytes than this once decoded, and more than ``SPARSE`` for each of its file, is taken for a
-decompression bomb: photographs have up to 100, drawings some hundreds."""
-SPARSE = 800
-SCANNED = 400_000_000
-"""Pixels times scans of a progressive JPEG, which pays for all its pixels in each; encoders write about ten."""
-SMALL = {"1": 1, "L": 1, "P": 1, "I;16": 2}
-"""Bytes of a decoded pixel in those modes that take fewer than four."""
+ENDINGS = dotted("image")
 
 LARGE = 2_000_000
 """Pixels from which on a picture is shrunk by bands."""
@@ -50,16 +37,6 @@ TURNED: dict[int, Pillow.Transpose] = {
     8: Pillow.Transpose.ROTATE_90,
 }  # fmt: skip
 """What undoes each EXIF orientation."""
-
-
-def is_image(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a format that can be read."""
-    return (
-        head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*"))
-        or (head.startswith(b"BM") and head[6:10] == b"\0\0\0\0")
-        or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
-        or (head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"))
-    )
 
 
 def side_of(head: bytes) -> int | None:
@@ -120,44 +97,14 @@ def colours(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.nda
         BadCell: as of ``square``.
     """
     with picture(data) as raw, opened(raw, 4 * size, max_pixels) as image:
-        way = orientation(image)
-        image.load()
-        pixels = on_white(np.array(shrunk(image, 4 * size, levels(image))))
+        pixels, way = decoded(image, raw, 4 * size)
+        pixels = on_white(pixels)
         if trim:
             left, top, right, bottom = inside(pixels)
             pixels = np.ascontiguousarray(pixels[top:bottom, left:right])
         if max(pixels.shape[:2]) > STRIP * min(pixels.shape[:2]):
             pixels = sheet(pixels, 4 * size)
         return upright(pixels, way)
-
-
-@contextlib.contextmanager
-def picture(data: Any) -> Iterator[bytes]:
-    """A cell as the bytes of a picture that is decoded meanwhile.
-
-    Raises:
-        BadCell: it holds none, or whatever goes wrong with it.
-    """
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise BadCell(f"expected the bytes of a picture, found {type(data).__name__}")
-    if not len(data):
-        raise BadCell("the picture file is empty")
-    try:
-        yield bytes(data)
-    except BadCell:
-        raise
-    except MemoryError as error:
-        raise BadCell("the picture needs more memory than there is") from error
-    except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over.
-        raise BadCell(f"the picture can't be decoded: {error or type(error).__name__}") from error
-
-
-def orientation(image: Pillow.Image) -> int:
-    """Which way up the picture was taken, as EXIF counts."""
-    try:
-        return image.getexif().get(0x0112, 1)
-    except Exception:  # A broken EXIF block is no reason to lose the picture.
-        return 1
 
 
 def upright(pixels: np.ndarray, way: int) -> np.ndarray:
@@ -176,40 +123,20 @@ def sheet(pixels: np.ndarray, size: int) -> np.ndarray:
     return result
 
 
-def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillow.Image:
-    """The picture, its header read and judged, nothing decoded yet.
+def decoded(image: Pillow.Image, data: bytes, size: int) -> tuple[np.ndarray, int]:
+    """The pixels of an opened picture, or of its frame that was sought, as RGB or RGBa, uint8 [h, w, 3 or 4], and which way up they are.
 
-    Pillow's own limit warns through a process-wide switch; opening by the format's class leaves that switch alone.
+    Only after they are decoded the file says that: some decoders turn them.
     """
-    for name in sorted(FORMATS & Pillow.OPEN.keys()):
-        factory, accept = Pillow.OPEN[name]
-        accepted = accept(data[:16]) if accept else True
-        if accepted and not isinstance(accepted, str):
-            image = factory(io.BytesIO(data), "")
-            break
-    else:
-        raise BadCell("not a picture in a format that can be read (PNG, JPEG, GIF, WebP, BMP, TIFF, AVIF)")
-    w, h = image.size
-    if w * h > max_pixels:
-        raise BadCell(f"the picture has {w} × {h} pixels, more than max_pixels={max_pixels}")
-    if (decoded := w * h * SMALL.get(image.mode, 4)) > DENSE and decoded > SPARSE * len(data):
-        raise BadCell(f"the picture claims {w} × {h} pixels in {len(data)} bytes: a decompression bomb")
-    if image.format in ("JPEG", "MPO"):
-        scans = data.count(b"\xff\xda")
-        if scans > 10 and scans * w * h > SCANNED:
-            raise BadCell(f"the JPEG draws {w} × {h} pixels {scans} times: a decompression bomb")
-        # Decoded at 1/2, 1/4 or 1/8 where no side becomes shorter than in the square; margins that are cut may leave little.
-        scale = size / (min(w, h) if trim else max(w, h))
-        image.draft("RGB" if image.mode != "L" else "L", (math.ceil(w * scale), math.ceil(h * scale)))
-    return image
+    deep = deepened(image, data)
+    image.load()
+    return np.array(shrunk(deep or image, size, levels(image))), orientation(image)
 
 
-def fitted(image: Pillow.Image, data: bytes, size: int, trim: bool) -> np.ndarray:
+def fitted(image: Pillow.Image, data: bytes, size: int, trim: bool = False) -> np.ndarray:
     """An opened picture, with or without its margins, shrunk into a white square, uint8 [size, size, 3]."""
-    way, sides, pixels = orientation(image), image.size, jpeg(image, data)
-    if pixels is None:
-        image.load()
-        pixels = np.array(shrunk(image, size, levels(image)))
+    sides, pixels = image.size, jpeg(image, data)
+    pixels, way = (pixels, orientation(image)) if pixels is not None else decoded(image, data, size)
     if trim:
         left, top, right, bottom = inside(pixels)
         pixels = pixels[top:bottom, left:right]
@@ -283,30 +210,11 @@ def shrunk(image: Pillow.Image, size: int, span: tuple[float, float]) -> Pillow.
     return result
 
 
-def levels(image: Pillow.Image) -> tuple[float, float]:
-    """What is black and what is white in a picture of more than 8 bits.
-
-    Raises:
-        BadCell: floating-point pixels that are not finite.
-    """
-    if image.mode.startswith("I;16"):
-        return 0, 65535
-    if image.mode not in ("I", "F"):
-        return 0, 255
-    low, high = image.getextrema()
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise BadCell("the picture's pixels are not finite numbers")
-    for white in (1, 255) if image.mode == "F" else (255, 65535):
-        if low >= 0 and high <= white:
-            return 0, white
-    return low, high
-
-
 def inked(image: Pillow.Image, span: tuple[float, float]) -> Pillow.Image:
     """Any mode as RGB, or as RGBa (premultiplied) where there is transparency."""
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        level = (np.asarray(image).astype(np.float32) - span[0]) * (255 / max(span[1] - span[0], 1e-30))
-        return Pillow.fromarray(np.nan_to_num(level).clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.mode in DEEP:
+        grey = eighths(image, span)
+        return grey.convert("RGB") if grey.mode == "L" else grey.convert("RGBA").convert("RGBa")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return image if image.mode == "RGBa" else image.convert("RGBA").convert("RGBa")
     return image if image.mode == "RGB" else image.convert("RGB")

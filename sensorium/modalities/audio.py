@@ -20,12 +20,14 @@ from sensorium.backbones import MOMENTS
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.conv import Conv, Ragged, present, sinusoid, working_dtype
+from sensorium.layers.formats import dotted, fuller, is_sound, sounds_by_name, undecided
 from sensorium.layers.mel import from_log_mel, log_mel, resample
 from sensorium.layers.shapes import recurring
+from sensorium.layers.sounds import FASTEST, SLOWEST, decoded
 from sensorium.layers.vocoder import Vocoder
 from sensorium.modalities import Cells, Modality, Stem, claim_files, encoded, standing
 
-ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
+ENDINGS = dotted("audio")
 
 SILENCE = -1.5
 """A band without power: what cells are padded with. A stored value is log10(power) / 4 + 1, 0.25 for each 10 dB."""
@@ -38,12 +40,10 @@ SHOWN = 2, 5
 """Pixels of a band and of a frame in a picture of them."""
 BANDS = 512
 """The most frequency bands."""
-CHANNELS, SLOWEST, FASTEST = 32, 1_000, 400_000
-"""Channels and samples a second beyond which a header is not believed."""
 
 
 class Audio(Modality):
-    """A sound, mixed to one channel; the first ``seconds`` of a longer one.
+    """A sound, or the sound of a film, mixed to one channel; the first ``seconds`` of a longer one.
 
     Args:
         rate: samples a second after resampling.
@@ -103,7 +103,9 @@ class Audio(Modality):
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
         """Sure where the files' first bytes are a sound's; less so where only their names say it."""
-        return claim_files(profile, is_audio, ENDINGS, "sound")
+        profile = fuller(profile)
+        named = sounds_by_name(profile)
+        return claim_files(profile, lambda head: is_sound(head) or (named and undecided(head)), ENDINGS, "sound")
 
     def read(self, cell: Any) -> np.ndarray:
         """The bytes of a sound to float16 [frames, mels]: log10(power) / 4 + 1, nothing below 80 dB under its loudest.
@@ -303,45 +305,6 @@ class Audio(Modality):
 def whole(frames: int) -> int:
     """``frames`` rounded up to whole tokens."""
     return -(-max(frames, 1) // STRIDE) * STRIDE
-
-
-def is_audio(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a format that can be read."""
-    return (
-        head.startswith((b"fLaC", b"OggS", b"ID3", b".snd", b"caff"))
-        or (head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE")
-        or (head.startswith(b"FORM") and head[8:12] in (b"AIFF", b"AIFC"))
-        or (len(head) > 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 and head[2] & 0xF0 not in (0, 0xF0))
-    )
-
-
-def decoded(data: Any, seconds: float, max_minutes: float) -> tuple[np.ndarray, int]:
-    """The first ``seconds`` of a sound as float32 [t], mixed to one channel, and its rate; see ``Audio.read``."""
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise BadCell(f"expected the bytes of a sound, found {type(data).__name__}")
-    if not len(data):
-        raise BadCell("the sound file is empty")
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate, channels, frames = file.samplerate, file.channels, file.frames
-            if not SLOWEST <= rate <= FASTEST or not 1 <= channels <= CHANNELS:
-                raise BadCell(f"the sound claims {channels} channels at {rate} samples a second")
-            if frames > max_minutes * 60 * rate:
-                minutes = frames / rate / 60
-                raise BadCell(f"the sound lasts {minutes:.1f} minutes, more than max_minutes={max_minutes:g}")
-            wanted = min(frames, math.ceil(seconds * rate))
-            parts = [np.zeros(0, np.float32)]
-            while wanted > 0 and len(block := file.read(min(wanted, 1 << 16), dtype="float32", always_2d=True)):
-                parts.append(block.mean(1))
-                wanted -= len(block)
-            wave = np.concatenate(parts)
-    except (soundfile.SoundFileError, ValueError, TypeError, MemoryError, OSError) as error:
-        raise BadCell(f"the sound can't be decoded: {error}") from error
-    if not len(wave):
-        raise BadCell("the sound file holds no samples")
-    if not np.isfinite(wave).all():
-        raise BadCell("the sound holds samples that are not finite numbers")
-    return wave, rate
 
 
 class Spectral(Stem):

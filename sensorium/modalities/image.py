@@ -23,7 +23,8 @@ from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.attention import heads_of
 from sensorium.layers.block import Block
 from sensorium.layers.conv import Conv, Norm, working_dtype
-from sensorium.layers.pixels import ENDINGS, colour_mix, colours, is_image, png, psnr, side_of, square
+from sensorium.layers.formats import is_image
+from sensorium.layers.pixels import ENDINGS, colour_mix, colours, png, psnr, side_of, square
 from sensorium.layers.shapes import recurring
 from sensorium.modalities import Cells, Modality, Stem, claim_files, encoded, standing
 

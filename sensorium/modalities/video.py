@@ -16,11 +16,12 @@ from torch.nn import functional as F
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.conv import Conv, Norm, working_dtype
+from sensorium.layers.formats import dotted, fuller, sounds_by_name
 from sensorium.layers.frames import animated, frames_of, written
 from sensorium.layers.pixels import colour_mix, psnr
 from sensorium.modalities import Cells, Modality, Stem, claim_files
 
-ENDINGS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
+ENDINGS = dotted("video")
 PAIR = 2
 """Frames that are one token in time."""
 MOST, LONGEST = 512, 256
@@ -80,6 +81,9 @@ class Video(Modality):
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
         """Sure where the files' first bytes are a film's or those of a picture that moves; less so where only their names say it."""
+        profile = fuller(profile)
+        if sounds_by_name(profile):
+            return None
         return claim_files(profile, animated, ENDINGS, "video", rank=(0.99, 0.009))
 
     def read(self, cell: Any) -> np.ndarray:
