@@ -11,7 +11,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -52,12 +52,39 @@ def is_media(kind: pa.DataType) -> bool:
     return pt.is_struct(kind) and kind.get_field_index("bytes") >= 0 and kind.get_field_index("path") >= 0
 
 
-def normal_type(kind: pa.DataType) -> pa.DataType:
-    """The type a column is read as: one string, one binary, one list type, µs timestamps, floats for decimals."""
+DEEPEST = 16
+"""Levels of nesting of a type; what lies deeper is read as text."""
+
+
+def depth(value: Any) -> int:
+    """How deeply lists and mappings are nested in a Python value, counted up to a hundred."""
+    levels, inside = 0, [value]
+    while levels < 100:
+        inside = [
+            item for value in inside if isinstance(value, (list, tuple, dict))
+            for item in (value.values() if isinstance(value, dict) else value) or (None,)
+        ]  # fmt: skip
+        if not inside:
+            break
+        levels += 1
+    return levels
+
+
+def normal_type(kind: pa.DataType, level: int = 0) -> pa.DataType:
+    """The type a column is read as: one string, one binary, one list type, µs timestamps, floats for decimals and durations.
+
+    What Arrow can hold and Python can't, such as intervals, is null; ``blocks.remark_of`` says so.
+    """
+    if level > DEEPEST or pt.is_union(kind):
+        return pa.string()
+    if pt.is_duration(kind):
+        return pa.float64()
     if isinstance(kind, pa.BaseExtensionType):
-        return normal_type(kind.storage_type)
+        return normal_type(kind.storage_type, level)
+    if pt.is_interval(kind) or kind.id not in _READ:
+        return pa.null()
     if pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
-        return normal_type(kind.value_type)
+        return normal_type(kind.value_type, level)
     if pt.is_large_string(kind) or pt.is_string_view(kind):
         return pa.string()
     if pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind):
@@ -67,14 +94,69 @@ def normal_type(kind: pa.DataType) -> pa.DataType:
     if pt.is_float16(kind):
         return pa.float32()
     if pt.is_timestamp(kind):
-        return pa.timestamp("us", "UTC" if kind.tz else None)
+        return pa.timestamp("us", zone_of(kind))
     if pt.is_fixed_size_list(kind):
-        return pa.list_(normal_type(kind.value_type), kind.list_size)
+        return pa.list_(normal_type(kind.value_type, level + 1), kind.list_size)
     if is_list(kind):
-        return pa.list_(normal_type(kind.value_type))
+        return pa.list_(normal_type(kind.value_type, level + 1))
     if pt.is_struct(kind):
-        return pa.struct([(field.name, normal_type(field.type)) for field in kind]) if kind.num_fields else pa.null()
+        fields = [(field.name, normal_type(field.type, level + 1)) for field in kind]
+        return pa.struct(fields) if fields else pa.null()
     return kind
+
+
+_READ = {
+    kind.id
+    for kind in (
+        pa.null(), pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64(),
+        pa.float16(), pa.float32(), pa.float64(), pa.string(), pa.large_string(), pa.string_view(), pa.binary(),
+        pa.large_binary(), pa.binary_view(), pa.binary(1), pa.date32(), pa.date64(), pa.time32("s"), pa.time64("us"),
+        pa.timestamp("us"), pa.decimal128(5), pa.decimal256(5), pa.list_(pa.null()), pa.large_list(pa.null()),
+        pa.list_(pa.null(), 1), pa.list_view(pa.null()), pa.large_list_view(pa.null()), pa.struct([]),
+        pa.map_(pa.string(), pa.null()), pa.dictionary(pa.int8(), pa.string()), pa.run_end_encoded(pa.int32(), pa.null()),
+        *(getattr(pa, name)(5) for name in ("decimal32", "decimal64") if hasattr(pa, name)),
+    )
+}  # fmt: skip
+"""Ids of the types that are read."""
+
+
+def zone_of(kind: pa.DataType) -> str | None:
+    """The time zone of a timestamp type, "UTC" where this machine doesn't know the one it names; None: it has none."""
+    if not kind.tz:
+        return None
+    try:
+        pa.scalar(0, pa.timestamp("us", kind.tz)).as_py()
+    except (ValueError, OSError, LookupError, pa.ArrowException):
+        return "UTC"
+    return kind.tz
+
+
+def row_bytes(array: pa.Array) -> np.ndarray:
+    """About how many bytes each cell takes once it is a normal array, int64 [rows]."""
+    kind = array.type
+    if isinstance(array, pa.ExtensionArray):
+        return row_bytes(array.storage)
+    if pt.is_dictionary(kind):
+        if not len(array.dictionary):
+            return np.zeros(len(array), np.int64)
+        return row_bytes(array.dictionary)[pc.fill_null(array.indices, 0).to_numpy(zero_copy_only=False)]
+    if pt.is_struct(kind):
+        return sum((row_bytes(part) for part in array.flatten()), np.zeros(len(array), np.int64))
+    if pt.is_string(kind) or pt.is_binary(kind) or pt.is_large_string(kind) or pt.is_large_binary(kind):
+        return pc.fill_null(pc.binary_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return np.full(len(array), array.nbytes // max(len(array), 1), np.int64)
+
+
+def bounded(batch: pa.RecordBatch, limit: int) -> Iterator[pa.RecordBatch]:
+    """Slices of a batch of at most about ``limit`` bytes each, or of one row."""
+    if not batch.num_rows:
+        return
+    ends = np.cumsum(sum((row_bytes(column) for column in batch.columns), np.zeros(batch.num_rows, np.int64)))
+    start, before = 0, 0
+    while start < batch.num_rows:
+        end = max(start + 1, int(np.searchsorted(ends, before + limit, side="right")))
+        yield batch.slice(start, end - start)
+        start, before = end, int(ends[end - 1])
 
 
 def words(kind: pa.DataType) -> str:
@@ -94,6 +176,9 @@ def normal(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return array
     if pt.is_null(kind) or pt.is_null(array.type):
         return pa.nulls(len(array), kind)
+    if pt.is_duration(array.type):
+        seconds = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[array.type.unit]
+        return pc.divide(array.cast(pa.int64()).cast(pa.float64(), safe=False), float(seconds)).cast(kind)
     if pt.is_run_end_encoded(array.type):
         return normal(pc.run_end_decode(array), kind)
     if pt.is_dictionary(array.type):
@@ -153,7 +238,8 @@ def joined(a: pa.DataType, b: pa.DataType) -> pa.DataType:
             fields[field.name] = joined(fields.get(field.name, pa.null()), field.type)
         return pa.struct(list(fields.items()))
     if all(pt.is_date(kind) or pt.is_timestamp(kind) for kind in pair):
-        return pa.timestamp("us", next((kind.tz for kind in pair if pt.is_timestamp(kind) and kind.tz), None))
+        zones = {kind.tz for kind in pair if pt.is_timestamp(kind) and kind.tz}
+        return pa.timestamp("us", zones.pop() if len(zones) == 1 else "UTC" if zones else None)
     return pa.string()
 
 
@@ -231,7 +317,10 @@ def as_text(value: Any) -> str | None:
         return str(int(value))
     if isinstance(value, _TEXT):
         return str(value)
-    return scrub(json.dumps(value, ensure_ascii=False, default=as_text))
+    try:
+        return scrub(json.dumps(value, ensure_ascii=False, default=as_text))
+    except RecursionError:
+        return f"{type(value).__name__} nested too deeply"
 
 
 def _plain(value: Any) -> Any:
@@ -272,6 +361,8 @@ def to_array(values: Sequence[Any], column: str) -> tuple[pa.Array, np.ndarray]:
     """
     none = np.empty(0, np.int64)
     kinds = set(map(type, values))
+    if kinds & {list, tuple, dict} and max(map(depth, values)) > DEEPEST:
+        return pa.array([as_text(value) for value in values], pa.string()), none
     if not {str, bytes} <= kinds and not (dict in kinds and kinds & {str, bytes}):
         try:
             array = pa.array(values, from_pandas=True)

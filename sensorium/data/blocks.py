@@ -6,35 +6,51 @@ It knows where rows lie and how to read them, nothing of what columns mean.
 from __future__ import annotations
 
 import abc
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sensorium.core.errors import UserError
-from sensorium.data.arrow import clean, joined, normal, normal_type
+from sensorium.data.arrow import bounded, clean, is_media, joined, normal, normal_type
 
-BLOCK = 8192
-"""Rows of a block where we choose it."""
+BLOCK, BATCH = 8192, 64 << 20
+"""Rows of a block where we choose it, and about how many bytes are read at once."""
+STRUCTS = 4
+"""Levels of structs that are opened into columns."""
 
 
 class Blocks(abc.ABC):
     """Rows that can be read block by block.
+
+    A struct column opens into one column for each of its keys, named ``column.key``.
 
     Attributes:
         schema: names and normal types.
         starts: row number of each block's first row, and the number of rows at the end [blocks + 1].
         declared: columns whose type says that they are categories (dictionaries, class labels).
         repaired: for each column the rows whose text held bytes that were no UTF-8, as far as they were read.
+        remarks: for some columns what their cells were read as, or why they can't be, in words.
     """
 
     def __init__(self, schema: pa.Schema, counts: Sequence[int], where: str) -> None:
-        distinct(schema.names, where)
-        self.schema = pa.schema([(field.name, normal_type(field.type)) for field in schema])
+        names = names_of(schema, where)
+        distinct(names, where)
+        self.inside: dict[str, tuple[str, ...]] = {}
+        self.kinds: dict[str, pa.Field] = {}
+        fields = []
+        for path, field in opened_structs(schema):
+            name = ".".join(path)
+            self.inside[name], self.kinds[name] = path, field
+            fields.append((name, pa.timestamp("us") if period_of(field) else normal_type(field.type)))
+        self.schema = pa.schema(fields)
         self.starts = np.concatenate([[0], np.cumsum(np.asarray(counts, np.int64))]).astype(np.int64)
-        self.declared = {field.name for field in schema if pa.types.is_dictionary(field.type)}
+        self.declared = {name for name, field in self.kinds.items() if pa.types.is_dictionary(field.type)}
         self.repaired: dict[str, set[int]] = {}
+        self.remarks = {name: words for name, field in self.kinds.items() if (words := remark_of(field))}
         self.where = where
 
     @property
@@ -50,11 +66,11 @@ class Blocks(abc.ABC):
     def stream(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
         """The rows of one block in batches of at most ``size``, in any type that joins into the schema's.
 
-        A column that this block doesn't have may be left out.
+        A column that this block doesn't have may be left out; structs come whole.
         """
 
     def read(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
-        """The rows of one block in batches of at most ``size``: columns in the asked order, normal types, valid text.
+        """The rows of one block in batches of at most ``size`` and about ``BATCH`` bytes: normal types, valid text.
 
         Raises:
             UserError: the source can't be read there.
@@ -63,10 +79,12 @@ class Blocks(abc.ABC):
         if not columns:
             yield from (bare(min(size, end - at)) for at in range(row, end, size))
             return
+        sources = list(dict.fromkeys(self.inside[name][0] for name in columns))
         try:
-            for batch in self.stream(block, columns, size):
-                yield self._normal(batch, columns, row)
-                row += batch.num_rows
+            for whole in self.stream(block, sources, size):
+                for batch in bounded(whole, BATCH):
+                    yield self._normal(batch, columns, row)
+                    row += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise UserError(
                 f"{self.where} can't be read near row {row:,} of {self.rows:,}: {str(error).splitlines()[0]} "
@@ -78,16 +96,93 @@ class Blocks(abc.ABC):
     def _normal(self, batch: pa.RecordBatch, columns: list[str], row: int) -> pa.RecordBatch:
         arrays = []
         for name in columns:
-            kind = self.schema.field(name).type
-            at = batch.schema.get_field_index(name)
-            if at < 0:
+            kind, path = self.schema.field(name).type, self.inside[name]
+            at = batch.schema.get_field_index(path[0])
+            if at < 0 or (name in self.remarks and pa.types.is_null(kind)):
                 arrays.append(pa.nulls(batch.num_rows, kind))
                 continue
-            array, bad = clean(normal(batch.column(at), kind))
+            array = batch.column(at)
+            for key in path[1:]:
+                array = pc.struct_field(array, key)
+            array = dates_of(array, period) if (period := period_of(self.kinds[name])) else normal(array, kind)
+            array, bad = clean(array)
             if len(bad):
                 self.repaired.setdefault(name, set()).update((bad + row).tolist())
             arrays.append(array)
         return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([self.schema.field(name) for name in columns]))
+
+
+def names_of(schema: pa.Schema, where: str) -> list[str]:
+    """The names of a schema's columns.
+
+    Raises:
+        UserError: one is no text.
+    """
+    try:
+        return list(schema.names)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where} names a column in bytes that are no UTF-8 ({error.object[:40]!r}). Write the file again with another name."
+        ) from error
+
+
+def opened_structs(schema: pa.Schema) -> Iterator[tuple[tuple[str, ...], pa.Field]]:
+    """Each column's path and field, structs opened into their keys; those of files (bytes, path) stay as they are."""
+    taken = set(schema.names)
+
+    def inside(path: tuple[str, ...], field: pa.Field) -> Iterator[tuple[tuple[str, ...], pa.Field]]:
+        kind = field.type
+        keys = [part.name for part in kind] if pa.types.is_struct(kind) and len(path) < STRUCTS and not is_media(kind) else []
+        if not keys or len(set(keys)) < len(keys) or any(".".join((*path, key)) in taken for key in keys):
+            yield path, field
+            return
+        for part in kind:
+            yield from inside((*path, part.name), part)
+
+    for field in schema:
+        yield from inside((field.name,), field)
+
+
+def remark_of(field: pa.Field) -> str:
+    """What the cells of a column are read as where that isn't what they are, or why they can't be read; else empty."""
+    kind = field.type
+    if period := period_of(field):
+        return f"periods ({period}), read as the dates they begin at"
+    if pa.types.is_duration(kind):
+        return "durations, read as numbers of seconds"
+    if pa.types.is_null(normal_type(kind)) and not pa.types.is_null(kind) and not pa.types.is_struct(kind):
+        return f"cells of type {kind} can't be read; write them as numbers, dates or text"
+    return ""
+
+
+def period_of(field: pa.Field) -> str | None:
+    """The frequency of a column of pandas periods, as "M"; None for any other column."""
+    kind, told = field.type, field.metadata or {}
+    if getattr(kind, "extension_name", "") == "pandas.period" and hasattr(kind, "freq"):
+        return str(kind.freq)
+    if told.get(b"ARROW:extension:name") == b"pandas.period":
+        try:
+            return str(json.loads(told[b"ARROW:extension:metadata"])["freq"])
+        except (ValueError, KeyError, TypeError):
+            return None
+    return None
+
+
+PERIODS = {"Y": "Y", "A": "Y", "Q": "M", "M": "M", "W": "W", "D": "D", "h": "h", "H": "h", "min": "m", "T": "m", "s": "s", "S": "s"}
+"""NumPy's units of pandas' frequencies; a quarter is three months."""
+
+
+def dates_of(array: pa.Array, period: str) -> pa.Array:
+    """The beginnings of pandas periods, timestamps in µs; null where the frequency isn't known."""
+    storage = array.storage if isinstance(array, pa.ExtensionArray) else array
+    unit = period.partition("-")[0]
+    if unit not in PERIODS:
+        return pa.nulls(len(array), pa.timestamp("us"))
+    numbers = pc.fill_null(storage.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+    begin = (numbers * (3 if unit == "Q" else 1)).astype(f"datetime64[{PERIODS[unit]}]")
+    # NumPy's weeks begin on Thursdays, pandas' on the day after the one they are named for.
+    begin = begin.astype("datetime64[D]") - np.timedelta64(3, "D") if unit == "W" else begin
+    return pa.array(begin.astype("datetime64[us]"), pa.timestamp("us"), mask=~storage.is_valid().to_numpy(zero_copy_only=False))
 
 
 class Memory(Blocks):
@@ -95,9 +190,8 @@ class Memory(Blocks):
 
     def __init__(self, table: pa.Table, where: str) -> None:
         self.batches = [batch for batch in table.to_batches(max_chunksize=BLOCK) if batch.num_rows]
-        if not table.num_columns and table.num_rows:
-            raise UserError(f"{where} has rows but no columns.")
-        super().__init__(table.schema, [batch.num_rows for batch in self.batches], where)
+        counts = [batch.num_rows for batch in self.batches] if table.num_columns else [table.num_rows]
+        super().__init__(table.schema, counts, where)
 
     def stream(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
         """Slices; nothing is copied."""
@@ -127,6 +221,8 @@ class Joined(Blocks):
         counts = [int(n) for part in self.parts for n in np.diff(part.starts)]
         super().__init__(pa.schema(list(fields.items())), counts, where)
         self.declared = set().union(*(part.declared for part in self.parts))
+        for part in self.parts:
+            self.remarks |= part.remarks
         self.owner = [(i, block) for i, part in enumerate(self.parts) for block in range(len(part.starts) - 1)]
 
     def repairs(self) -> dict[str, int]:

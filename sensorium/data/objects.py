@@ -3,35 +3,62 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
-from sensorium.core.errors import UserError
+import numpy as np
+import pyarrow as pa
+
 from sensorium.data.arrow import scrub, to_array
+from sensorium.data.options import ReadOptions
+from sensorium.data.sources import Opened
 from sensorium.data.spool import BYTES, ROWS, Spool
+
+SPARSE = 64
+"""Columns from which on a piece's cells are gathered by column, as few rows may have each."""
+
+
+class BadObject(Exception):
+    """A row that can't be read, in the place of its object: where it was found, why, and how it begins."""
+
+    def __init__(self, where: str, reason: str, preview: str = "") -> None:
+        super().__init__(reason)
+        self.where, self.reason, self.preview = where, reason, preview
 
 
 def spool_objects(
-    objects: Iterable[tuple[dict[str, Any], int]], spool: Spool, mended: Callable[[str, int], None]
+    objects: Iterable[tuple[dict[str, Any] | BadObject, int]], spool: Spool, opened: Opened, options: ReadOptions
 ) -> None:
-    """Write objects piece by piece; their keys are the columns.
+    """Write objects piece by piece; their keys are the columns, and a bad one is a row without cells.
 
     Args:
         objects: each with about how many bytes it has.
         spool: where they are written.
-        mended: told how many cells of a column held text that had to be mended.
+        opened: hears of bad rows and of text that had to be mended.
+
+    Raises:
+        UserError: more columns than allowed.
     """
     piece: list[dict[str, Any]] = []
     size = 0
+    known: dict[str, None] = {}
 
     def write() -> None:
         arrays = {}
-        for name in dict.fromkeys(key for row in piece for key in row):
-            arrays[name], bad = to_array([row.get(name) for row in piece], name)
-            mended(name, len(bad))
+        for name, (cells, rows) in _columns(piece).items():
+            array, bad = to_array(cells, name)
+            opened.mended(name, len(bad))
+            arrays[name] = array if rows is None else array.take(rows)
         spool.add(arrays, len(piece))
 
     for row, weight in objects:
+        if isinstance(row, BadObject):
+            opened.bad_row(spool.rows + len(piece), row.where, row.reason, row.preview)
+            row = {}
+        for name in row.keys() - known.keys():
+            known[name] = None
+            options.check_columns(len(known), spool.where)
         piece.append(row)
         size += weight
         if len(piece) == ROWS or size > BYTES:
@@ -41,22 +68,63 @@ def spool_objects(
         write()
 
 
-def parse(data: bytes) -> Any:
-    """JSON in UTF-8; bad bytes come through as surrogates, which are mended and counted later.
+def _columns(piece: list[dict[str, Any]]) -> dict[str, tuple[list[Any], pa.Array | None]]:
+    """For each column its cells; where columns are many only those that are there, and which of them each row has."""
+    names = dict.fromkeys(key for row in piece for key in row)
+    if len(names) < SPARSE:
+        return {name: ([row.get(name) for row in piece], None) for name in names}
+    cells: dict[str, list[Any]] = {name: [] for name in names}
+    places: dict[str, list[int]] = {name: [] for name in names}
+    for number, row in enumerate(piece):
+        for name, cell in row.items():
+            cells[name].append(cell)
+            places[name].append(number)
+    result = {}
+    for name, here in places.items():
+        index = np.zeros(len(piece), np.int64)
+        absent = np.ones(len(piece), bool)
+        index[here], absent[here] = np.arange(len(here)), False
+        result[name] = (cells[name], pa.array(index, mask=absent))
+    return result
+
+
+def parse(text: str | bytes) -> Any:
+    """JSON; bad bytes come through as surrogates, which are mended and counted later.
 
     Raises:
-        UserError: an object has a key twice.
-        ValueError: it is no JSON.
+        ValueError: it is no JSON, or an object has a key twice; the text is what the user is told.
     """
-    return _decoder.decode(data.decode("utf-8", "surrogateescape"))
+    try:
+        return _decoder.decode(text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text)
+    except RecursionError:
+        raise ValueError("no JSON that can be read: nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON: {error}") from error
+
+
+def parse_next(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins at ``start``, and where it ends; raises as ``parse`` does."""
+    try:
+        return _decoder.raw_decode(text, start)
+    except RecursionError:
+        raise ValueError("no JSON that can be read: nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON: {error}") from error
+
+
+def skip(text: str, start: int) -> int:
+    """Where the JSON value that begins at ``start`` ends if it is only a key that stands twice in it; 0 where it is broken."""
+    try:
+        return json.JSONDecoder().raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
+        return 0
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) != len(pairs):
-        twice = sorted({key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1})
-        named = ", ".join(map(repr, twice))
-        raise UserError(f"A JSON object has the key {named} twice. Give each column its own name.")
+        twice = ", ".join(repr(key) for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice} stands twice in one object")
     return row if all(map(str.isprintable, row)) else {scrub(key): value for key, value in row.items()}
 
 

@@ -50,7 +50,7 @@ class Spool:
     def __init__(self, where: str) -> None:
         self.where = where
         self.folder = Path(tempfile.mkdtemp(prefix="table-", dir=cache_folder()))
-        self.rows = 0
+        self.rows = self.bare = 0
         self.fields: dict[str, pa.DataType] = {}
         self.parts: list[Path] = []
         self._writer: pq.ParquetWriter | None = None
@@ -66,12 +66,18 @@ class Spool:
         wider = dict(self.fields)
         for name, array in columns.items():
             wider[name] = joined(wider.get(name, pa.null()), array.type)
+        if not wider:  # no column is known yet: a Parquet file has no rows without one
+            self.bare, self.rows = self.bare + rows, self.rows + rows
+            return
         if self._writer is None or wider != self.fields:
             self._close()
             self.fields = wider
             self.parts.append(self.folder / f"part-{len(self.parts)}.parquet")
             self._writer = _writer(self.parts[-1], self.schema)
         with _writing(self.folder):
+            if self.bare:
+                self._writer.write_batch(_batch({}, self.schema, self.bare))
+                self.bare = 0
             self._writer.write_batch(_batch(columns, self.schema, rows))
         self.rows += rows
 

@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sensorium.core.errors import BadCell, unknown
-from sensorium.data.blocks import bare
+from sensorium.core.errors import BadCell, UserError, unknown
+from sensorium.data.blocks import BATCH, bare
 from sensorium.data.cells import media_cells, plain_cells
+from sensorium.data.options import ReadOptions
 from sensorium.data.sources import BadRow, Opened, open_source
+
+LARGE = 1 << 30
+"""Bytes of a table up to which its rows are put into another order at once."""
 
 
 class Table:
@@ -31,6 +35,7 @@ class Table:
     """
 
     def __init__(self, opened: Opened, *, allow_outside: bool = False, index: np.ndarray | None = None) -> None:
+        self._bad: dict[int, BadRow] | None = None
         self._opened, self._blocks, self._index = opened, opened.blocks, index
         self.name, self.folder, self.allow_outside = opened.name, opened.folder, allow_outside
         self.schema: pa.Schema = self._blocks.schema
@@ -39,23 +44,29 @@ class Table:
         self.rows: int = self._blocks.rows if index is None else len(index)
 
     @classmethod
-    def open(cls, source: Any, *, allow_outside: bool = False) -> Table:
+    def open(cls, source: Any, *, allow_outside: bool = False, options: ReadOptions | None = None) -> Table:
         """A table from whatever holds one.
 
         Args:
             source: a file, a glob or a list of files (Parquet, CSV, TSV, JSON lines, Arrow, WebDataset tar; compressed
                 text and tar too); a folder; ``hf:NAME``; a pandas or polars DataFrame, Arrow data, a datasets.Dataset,
-                a list of dicts, a dict of lists; or a Table.
+                a list of dicts, a dict of lists; one row as a dict of cells; or a Table.
             allow_outside: let paths in cells leave the table's folder.
+            options: encoding, delimiter and limits of files.
 
         Raises:
-            UserError: there is no such thing, it can't be read, or two columns share a name.
+            UserError: there is no such thing, it can't be read, two columns share a name, or there are too many.
         """
         if isinstance(source, Table):
             if allow_outside == source.allow_outside:
                 return source
             return cls(source._opened, allow_outside=allow_outside, index=source._index)
-        return cls(open_source(source), allow_outside=allow_outside)
+        options = options or ReadOptions()
+        opened = open_source(source, options)
+        options.check_columns(len(opened.blocks.schema.names), f"'{opened.name}'")
+        if opened.bad and len(opened.bad) >= opened.blocks.rows:
+            raise UserError(f"'{opened.name}' has no row that can be read. The first: {next(iter(opened.bad.values()))}.")
+        return cls(opened, allow_outside=allow_outside)
 
     def __len__(self) -> int:
         return self.rows
@@ -76,25 +87,47 @@ class Table:
         return np.concatenate([[0], cuts, [self.rows]]).astype(np.int64) if self.rows else np.zeros(1, np.int64)
 
     @property
-    def bad_rows(self) -> list[BadRow]:
-        """Rows of the source that could not become rows of the table (a torn line): the first thousand."""
-        return self._opened.bad_rows
+    def bad_rows(self) -> dict[int, BadRow]:
+        """Rows that can't be read, by their number: they are there, and all their cells are missing."""
+        if self._bad is None:
+            bad = self._opened.bad
+            rows = np.flatnonzero(np.isin(self._index, list(bad))) if bad and self._index is not None else np.zeros(0, np.int64)
+            self._bad = bad if self._index is None else {int(row): bad[int(self._index[row])] for row in rows}
+        return self._bad
 
     @property
-    def bad_row_count(self) -> int:
-        """How many such rows there were in all."""
-        return self._opened.bad_count
+    def good(self) -> np.ndarray:
+        """Which rows can be read, bool [rows]."""
+        result = np.ones(self.rows, bool)
+        result[list(self.bad_rows)] = False
+        return result
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of how the source was read: encodings, mended lines, bad rows; a sentence each."""
+        said = list(self._opened.notes)
+        if self.bad_rows:
+            row, bad = next(iter(self.bad_rows.items()))
+            said.append(f"{len(self.bad_rows):,} row(s) can't be read; the first is row {row:,} ({bad})")
+        for column, cells in self.repaired.items():
+            said.append(f"column '{column}': {cells:,} cell(s) held bytes that don't decode, and have U+FFFD there")
+        return said
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        """For some columns what their cells were read as, in words."""
+        return self._blocks.remarks
 
     @property
     def repaired(self) -> dict[str, int]:
-        """For each column how many cells held text that was no UTF-8 and now has U+FFFD there, as far as was read."""
+        """For each column how many cells held text that didn't decode and now has U+FFFD there, as far as was read."""
         total = dict(self._opened.repaired)
         for name, cells in self._blocks.repairs().items():
             total[name] = total.get(name, 0) + cells
         return total
 
     def batches(self, size: int = 1024, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """All rows in order: (number of its first row, batch of ``size`` rows), the last one shorter.
+        """All rows in order: (number of its first row, batch of at most ``size`` rows and about ``BATCH`` bytes).
 
         Raises:
             UserError: a column isn't there, or the source can't be read further.
@@ -104,15 +137,20 @@ class Table:
             yield from ((at, bare(min(size, self.rows - at))) for at in range(0, self.rows, size))
             return
         pending: list[pa.RecordBatch] = []
-        held = row = 0
+        held = taken = row = 0
         for piece in self._pieces(size, names):
             at = 0
             while at < piece.num_rows:
-                pending.append(piece.slice(at, size - held))
-                at, held = at + pending[-1].num_rows, held + pending[-1].num_rows
+                part = piece.slice(at, size - held)
+                if pending and taken + part.nbytes > BATCH:
+                    yield row, _one(pending)
+                    row, held, taken, pending = row + held, 0, 0, []
+                    continue
+                pending.append(part)
+                at, held, taken = at + part.num_rows, held + part.num_rows, taken + part.nbytes
                 if held == size:
                     yield row, _one(pending)
-                    row, held, pending = row + size, 0, []
+                    row, held, taken, pending = row + size, 0, 0, []
         if held:
             yield row, _one(pending)
 
@@ -132,7 +170,15 @@ class Table:
         unique, back = np.unique(wanted, return_inverse=True)
         pieces = list(self._picked(unique, names, 1024))
         table = pa.Table.from_batches(pieces) if pieces else self._schema(names).empty_table()
-        return table if np.array_equal(back, np.arange(len(table))) else table.combine_chunks().take(pa.array(back))
+        if np.array_equal(back, np.arange(len(table))):
+            return table
+        if table.nbytes < LARGE and len(back) <= len(unique):
+            return table.combine_chunks().take(pa.array(back))
+        # Rows of large files one by one: joined, or named often, they may not fit into one array.
+        starts = np.cumsum([0, *(piece.num_rows for piece in pieces)])
+        owners = np.searchsorted(starts, back, side="right") - 1
+        rows_ = zip(owners.tolist(), (back - starts[owners]).tolist(), strict=True)
+        return pa.Table.from_batches([pieces[owner].slice(place, 1) for owner, place in rows_], table.schema)
 
     def select(self, rows: Sequence[int] | Sequence[bool] | np.ndarray) -> Table:
         """A view of some rows, given as a mask over all or as row numbers in the wanted order.

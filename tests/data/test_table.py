@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.data.hashes import row_hashes
+from sensorium.data.options import ReadOptions
 from sensorium.data.table import Table
 
 # A letter in front keeps a text from looking like a number or a missing cell once it is in a CSV.
@@ -186,22 +187,24 @@ def test_csv_delimiters_and_types(text: str, kinds: list[str], tmp_path: Path) -
 def test_csv_bom_bad_bytes_nul_and_torn_lines(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b'\xef\xbb\xbfa,b\r\n1,caf\xe9\r\n2,"x\r\n\0y"\r\n3\r\n\r\n4,5,6\r\n5,\xed\xa0\x80\r\n')
     table = Table.open(tmp_path / "t.csv")
-    assert columns(table) == {"a": [1, 2, 5], "b": ["caf\ufffd", "x\r\n\0y", "\ufffd" * 3]}
+    assert columns(table) == {"a": [1, 2, 3, None, 5], "b": ["caf\ufffd", "x\r\n\0y", None, None, "\ufffd" * 3]}
     assert table.repaired == {"b": 2}
-    assert table.bad_row_count == 2
-    assert [row.reason for row in table.bad_rows] == ["1 cells where the header has 2", "3 cells where the header has 2"]
+    assert {row: bad.reason for row, bad in table.bad_rows.items()} == {3: "3 cells where the header has 2"}
+    assert any("1 line(s) lack their last cell" in note and "line 5" in note for note in table.notes), table.notes
     (tmp_path / "u.csv").write_bytes("a,b\nä,1\n".encode("utf-16"))
     assert columns(Table.open(tmp_path / "u.csv")) == {"a": ["ä"], "b": [1]}
 
 
-def test_csv_ten_megabyte_cell_and_open_quote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csv_ten_megabyte_cell_and_open_quote(tmp_path: Path) -> None:
     limit = csv.field_size_limit()
     (tmp_path / "t.csv").write_text(f'a,b\n"{"x" * 10_000_000}",1\n')
     assert len(columns(Table.open(tmp_path / "t.csv"))["a"][0]) == 10_000_000
-    monkeypatch.setattr("sensorium.data.sources.delimited.CELL", 1000)
-    (tmp_path / "t.csv").write_text('a,b\n1,2\n3,"' + "x,\n" * 1000)
-    with pytest.raises(UserError, match="never closed"):
-        Table.open(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text('a,b\n1,2\n3,"' + "x,y\n" * 1000)
+    table = Table.open(tmp_path / "t.csv", options=ReadOptions(max_cell_mb=0.001))
+    assert table.rows == 1001 and list(table.bad_rows) == [1] and "line 3" in table.bad_rows[1].where
+    with pytest.raises(UserError, match="data.max_cell_mb"):
+        (tmp_path / "t.csv").write_text("a,b\n1," + "x" * 2000)
+        Table.open(tmp_path / "t.csv", options=ReadOptions(max_cell_mb=0.001))
     assert csv.field_size_limit() == limit
 
 
@@ -212,12 +215,12 @@ def test_json_lines_of_any_kind(tmp_path: Path) -> None:
     )
     table = Table.open(tmp_path / "t.jsonl")
     found = columns(table)
-    assert found["a"] == ["1", "x\ufffd\ufffd", "2", None]
+    assert found["a"] == ["1", "x\ufffd\ufffd", None, None, None, "2", None]
     assert found["b"][0] == [1, 2] and found["b"][1][0] == 1.5 and math.isnan(found["b"][1][1])
-    assert found["c"] == [None, None, {"path": "x.png"}, None] and found["d"] == found["e"] == [None] * 4
-    assert table.bad_row_count == 3 and table.repaired == {"a": 1}
+    assert found["c.path"] == [None] * 5 + ["x.png", None] and found["d"] == found["e"] == [None] * 7
+    assert list(table.bad_rows) == [2, 3, 4] and table.repaired == {"a": 1}
     (tmp_path / "t.json").write_text('[{"a": 1}, 2, {"a": 3}]')
-    assert columns(Table.open(tmp_path / "t.json")) == {"a": [1, 3]}
+    assert columns(Table.open(tmp_path / "t.json")) == {"a": [1, None, 3]}
 
 
 def test_types_that_grow_over_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +366,7 @@ def test_types_are_made_few() -> None:
     kinds = {name: str(table.schema.field(name).type) for name in ("large", "view", "dict", "fixed", "decimal", "half", "when")}
     assert kinds == {
         "large": "string", "view": "string", "dict": "string", "fixed": "binary", "decimal": "double", "half": "float",
-        "when": "timestamp[us, tz=UTC]",
+        "when": "timestamp[us, tz=Europe/Berlin]",
     }
     assert table.declared == {"dict"} and found["runs"] == [5, 5] and found["lists"] == [[["a"]], []]
     assert found["day"] == [datetime.date(1970, 1, 2), None] and found["decimal"] == [1.5, None]
@@ -454,9 +457,9 @@ def test_a_converted_file_goes_with_its_table(tmp_path: Path, monkeypatch: pytes
     assert len(list((tmp_path / "cache").rglob("*.parquet"))) == 1 and columns(view) == {"a": [1]}
     del view
     assert not list((tmp_path / "cache").rglob("*.parquet"))
-    (tmp_path / "t.jsonl").write_text('{"a": 1}\n{"b": 1, "b": 2}\n')
-    with pytest.raises(UserError):
-        Table.open(tmp_path / "t.jsonl")
+    (tmp_path / "t.jsonl").write_text('{"a": 1}\n{"b": 1, "c": 2}\n')
+    with pytest.raises(UserError, match=r"data\.max_columns=2"):
+        Table.open(tmp_path / "t.jsonl", options=ReadOptions(max_columns=2))
     assert not list((tmp_path / "cache").rglob("table-*"))
 
 

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import abc
-import bz2
 import dataclasses
 import glob
-import gzip
-import lzma
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
 from sensorium.core.parts import find, names
 from sensorium.data.blocks import Blocks
+from sensorium.data.contents import COMPRESSED_ENDINGS, compression, ending_by_content
+from sensorium.data.options import ReadOptions
 from sensorium.data.spool import Final, Spool, drop_with
 
+KEPT = 1000
+"""Bad rows whose beginning is kept."""
+FEW = 3
+"""Files that a note names."""
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row of a source that could not become a row of the table.
+    """A row of a source that can't be read; in the table all its cells are missing.
 
     Attributes:
         where: file and line (or member) it was found at.
@@ -35,46 +38,70 @@ class BadRow:
     reason: str
     preview: str
 
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
 
 @dataclasses.dataclass
 class Opened:
-    """What a source was opened as.
+    """A source that was opened.
 
     Attributes:
         blocks: its rows.
         name: a short name, shown to the user.
         folder: what paths in cells are relative to; None: there is no such folder.
-        bad_rows: rows that were left out, the first ``KEPT`` of them; ``bad_count`` counts all.
-        repaired: for each column how many cells held text that was no UTF-8 and was mended while converting.
+        bad: rows that can't be read, by their number in the table.
+        repaired: for each column how many cells held text that didn't decode and has U+FFFD there.
+        remarks: what was found out about files or mended in them (their encoding, padded lines), and of which files.
+        blocks_before: rows of the parts that were taken over so far.
     """
 
     blocks: Blocks
     name: str
     folder: Path | None = None
-    bad_rows: list[BadRow] = dataclasses.field(default_factory=list)
-    bad_count: int = 0
+    bad: dict[int, BadRow] = dataclasses.field(default_factory=dict)
     repaired: dict[str, int] = dataclasses.field(default_factory=dict)
+    remarks: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    blocks_before: int = 0
 
-    def bad(self, where: str, reason: str, preview: str = "") -> None:
-        """Count a row that is left out, and remember it while they are few."""
-        self.bad_count += 1
-        if len(self.bad_rows) < KEPT:
-            self.bad_rows.append(BadRow(where, reason, preview[:200]))
+    def bad_row(self, row: int, where: str, reason: str, preview: str = "") -> None:
+        """Mark a row that can't be read."""
+        self.bad[row] = BadRow(where, reason, preview[:200] if len(self.bad) < KEPT else "")
 
     def mended(self, column: str, cells: int) -> None:
         """Count cells whose text was mended."""
         if cells:
             self.repaired[column] = self.repaired.get(column, 0) + int(cells)
 
+    def remark(self, words: str, file: str = "") -> None:
+        """Remember something to tell the user, and the file it is about."""
+        self.remarks.setdefault(words, []).append(file)
 
-KEPT = 1000
+    def take(self, other: Opened, first: int = 0) -> None:
+        """Take over what another source's rows, which begin at row ``first`` here, were found to be."""
+        self.bad |= {first + row: bad for row, bad in other.bad.items()}
+        for column, cells in other.repaired.items():
+            self.mended(column, cells)
+        for words, files in other.remarks.items():
+            self.remarks.setdefault(words, []).extend(files)
+
+    @property
+    def notes(self) -> list[str]:
+        """The remarks as sentences for the user, each with the files it is about."""
+        return [f"{_some(files)}: {words}" if any(files) else words for words, files in self.remarks.items()]
+
+
+def _some(files: Sequence[str]) -> str:
+    named = list(dict.fromkeys(file for file in files if file))
+    more = len(named) - FEW
+    return ", ".join(f"'{file}'" for file in named[:FEW]) + (f" and {more:,} more" if more > 0 else "")
 
 
 class Source(abc.ABC):
     """One family of sources. ``accepts`` must import nothing heavy: it is asked for every source."""
 
     suffixes: ClassVar[tuple[str, ...]] = ()
-    """File endings that are this family's; a compressed ``.gz``, ``.bz2`` or ``.xz`` may follow where it can stream."""
+    """File endings that are this family's; ``.gz``, ``.bz2``, ``.xz``, ``.zst`` or ``.lz4`` may follow where it can stream."""
     packed: ClassVar[bool] = False
     """Whether compressed files of this family can be read."""
 
@@ -85,20 +112,21 @@ class Source(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def open(cls, given: Any) -> Opened:
-        """The rows of ``given``: a non-empty list of files that end in ``suffixes``, or what ``accepts`` took.
+    def open(cls, given: Any, options: ReadOptions) -> Opened:
+        """The rows of ``given``: a non-empty list of files whose content or ending is this family's, or what ``accepts`` took.
 
         Raises:
             UserError: it can't be read, two columns share a name, or it holds what is refused (pickles).
         """
 
 
-def open_source(given: Any) -> Opened:
+def open_source(given: Any, options: ReadOptions | None = None) -> Opened:
     """Any source that one of this folder's parts can open.
 
     Raises:
         UserError: nothing is there, or it is no known kind.
     """
+    options = options or ReadOptions()
     if isinstance(given, (str, Path)):
         try:
             Path(given).expanduser().exists()
@@ -107,12 +135,11 @@ def open_source(given: Any) -> Opened:
     for name in names(Source):
         part = find(Source, name)
         if part.accepts(given):
-            return part.open(given)
+            return part.open(given, options)
     if isinstance(given, (str, Path)) or (
         isinstance(given, Sequence) and given and all(isinstance(path, (str, Path)) for path in given)
     ):
-        files = _files(given)
-        return _family(files).open(files)
+        return open_files(_files(given), options)
     raise UserError(f"A {type(given).__module__}.{type(given).__name__} is no table. {_possible()}")
 
 
@@ -143,37 +170,58 @@ def _files(given: str | Path | Sequence[str | Path]) -> list[Path]:
     return paths
 
 
-def suffix_of(path: Path) -> tuple[str, bool]:
-    """A file's ending in lower case without what compressed it, and whether it is compressed."""
+def suffix_of(path: Path) -> str:
+    """A file's ending in lower case, without that of its compression."""
     endings = [ending.lower() for ending in path.suffixes]
     if endings and endings[-1] == ".tgz":
-        return ".tar", True
-    if len(endings) > 1 and endings[-1] in (".gz", ".bz2", ".xz"):
-        return endings[-2], True
-    return (endings[-1] if endings else ""), False
+        return ".tar"
+    if len(endings) > 1 and endings[-1] in COMPRESSED_ENDINGS:
+        return endings[-2]
+    return endings[-1] if endings else ""
 
 
-def _family(files: list[Path]) -> type[Source]:
-    found: dict[type[Source] | None, Path] = {}
+def family_of(path: Path) -> tuple[type[Source], str]:
+    """The source that reads a file, and its ending by content where that isn't the ending of its name (else empty).
+
+    Raises:
+        UserError: no source does.
+    """
+    found, named = ending_by_content(path), suffix_of(path)
+    parts = [find(Source, name) for name in names(Source)]
+    for suffix in (found, named):
+        part = next((part for part in parts if suffix and suffix in part.suffixes), None)
+        if part is not None:
+            break
+    with open(path, "rb") as file:
+        packed = compression(file.read(8))
+    if part is None or (packed and not part.packed):
+        what = f"holds {found} data" if part is not None and found else f"ends in '{''.join(path.suffixes)}'"
+        raise UserError(f"'{path}' {what}{f', compressed by {packed},' if packed else ','} which is no table. {_possible()}")
+    return part, found if found in part.suffixes and named not in part.suffixes else ""
+
+
+def open_files(files: Sequence[Path], options: ReadOptions) -> Opened:
+    """One table from files of one family.
+
+    Raises:
+        UserError: they are of several families, or can't be read.
+    """
+    found: dict[type[Source], Path] = {}
+    misnamed: dict[str, list[str]] = {}
     for file in files:
-        suffix, packed = suffix_of(file)
-        part = next((p for p in (find(Source, name) for name in names(Source)) if suffix in p.suffixes), None)
-        if part is None or (packed and not part.packed):
-            raise UserError(f"'{file}' ends in '{''.join(file.suffixes)}', which is no kind of table. {_possible()}")
+        try:
+            part, ending = family_of(file)
+        except OSError as error:
+            raise UserError(f"'{file}' can't be read: {error.strerror or error}") from error
         found.setdefault(part, file)
+        if ending:
+            misnamed.setdefault(f"read as {ending}, which its first bytes say, and not its name", []).append(file.name)
     if len(found) > 1:
         raise UserError(f"One table can't mix kinds of files: {', '.join(map(str, found.values()))}. Name one kind.")
-    return next(iter(found))  # type: ignore[return-value]
-
-
-def read_stream(path: Path) -> BinaryIO:
-    """A file's bytes from its beginning, decompressed by its ending."""
-    openers = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    return openers.get(path.suffix.lower(), open)(path, "rb")  # type: ignore[return-value, operator]
-
-
-UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)
-"""What reading a damaged file raises."""
+    opened = next(iter(found)).open(files, options)
+    for words, names_ in misnamed.items():
+        opened.remarks.setdefault(words, []).extend(names_)
+    return opened
 
 
 def converted(spool: Spool, final: Final | None = None, empty: Sequence[str] = ()) -> Blocks:
@@ -183,7 +231,7 @@ def converted(spool: Spool, final: Final | None = None, empty: Sequence[str] = (
         final: as ``Spool.finish`` takes it.
         empty: the columns' names where there are no rows.
     """
-    if not spool.rows:
+    if not spool.rows or not spool.fields:
         spool.discard()
         names_ = list(spool.fields) or list(empty)
         return open_source(pa.table({name: pa.nulls(0) for name in names_})).blocks

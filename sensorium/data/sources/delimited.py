@@ -1,140 +1,313 @@
-"""CSV and TSV: cells stay as written until the whole file was seen; then each column gets the type all its cells fit.
+"""CSV and TSV: encoding and delimiter are found from the content, each column gets the type that all its cells fit.
 
-An empty cell is missing. So are NA, null, nan and their like in a column whose other cells are numbers or booleans; in
-a column of text they stay words. Numbers with leading zeros (postcodes) or more than 18 digits stay text.
+A line that doesn't fit the header is a bad row in its place: nothing shifts. A line that lacks only its last cell, or ends in
+one comma too many, is mended and counted. The types of cells: ``data.written``.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import itertools
-import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sensorium.core.errors import UserError
-from sensorium.data.arrow import is_list, is_number, joined, scrub
+from sensorium.data.arrow import scrub
 from sensorium.data.blocks import distinct
-from sensorium.data.sources import (
-    UNREADABLE,
-    Opened,
-    Source,
-    converted,
-    folder_of,
-    name_of_files,
-    read_stream,
-    suffix_of,
-)
+from sensorium.data.contents import UNREADABLE
+from sensorium.data.encodings import detect, open_text
+from sensorium.data.options import ReadOptions
+from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files, suffix_of
 from sensorium.data.spool import BYTES, ROWS, Spool, spooling
+from sensorium.data.written import Guess
 
-CELL = 256 << 20
-"""Characters of the longest cell: beyond it, a quote was never closed."""
-MISSING = pa.array(["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "NaT"])
-
-_WHOLE = r"^\s*[+-]?(0|[1-9]\d{0,17})\s*$"
-_REAL = r"^\s*[+-]?(((0|[1-9]\d{0,17})(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?|(?i:inf|infinity))\s*$"
-_TRUTH = r"^\s*(?i:true|false)\s*$"
-_LIST = r"^\s*\[[\[\]\s\d.,eE+\-NaInfity]*(null[\[\]\s\d.,eE+\-NaInfity]*)*\]\s*$"
+SIGNS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+"""Delimiters that are tried, the first of equals wins."""
+SAMPLE, LOOKED = 256 << 10, 1000
+"""Characters and lines from which the delimiter is found."""
+NEVER = "\x1f"
+"""A delimiter that no text holds: each line is one cell."""
 
 
 class Delimited(Source):
-    """One CSV or TSV file or several; the delimiter of a .csv is found among comma, semicolon, tab and bar."""
+    """One CSV or TSV file or several."""
 
     suffixes = (".csv", ".tsv", ".tab")
     packed = True
 
     @classmethod
-    def open(cls, given: Sequence[Path]) -> Opened:
-        """Converted to Parquet; a row with more or fewer cells than the header is left out and counted."""
+    def open(cls, given: Sequence[Path], options: ReadOptions) -> Opened:
+        """Converted to Parquet; a line with too many or too few cells is a bad row."""
         where = f"'{given[0]}'" if len(given) == 1 else f"{len(given)} CSV files"
         opened = Opened(None, name_of_files(given), folder_of(given))  # type: ignore[arg-type]
         guesses: dict[str, Guess] = {}
         with spooling(where) as spool:
             for path in given:
                 try:
-                    _spool(path, spool, guesses, opened)
+                    _File(path, options, opened).spool(spool, guesses)
                 except UNREADABLE as error:
                     raise UserError(f"'{path}' can't be read: {error}") from error
             final = {name: (guess.type, guess.parse) for name, guess in guesses.items()}
             opened.blocks = converted(spool, final, list(guesses))
+        for name, guess in guesses.items():
+            if guess.kept:
+                opened.blocks.remarks[name] = (
+                    f"'{guess.kept}' and others would lose something as numbers, so cells stay as written; "
+                    f"column.{name}.kind=number reads numbers"
+                )
         return opened
 
 
-def _spool(path: Path, spool: Spool, guesses: dict[str, Guess], opened: Opened) -> None:
-    with read_stream(path) as raw:
-        text = _text(raw)
-        first = text.readline(1 << 20)
-        delimiter = "\t" if suffix_of(path)[0] in (".tsv", ".tab") else _delimiter(first)
-        kept = csv.field_size_limit(CELL)
+class _File:
+    """One file on its way to the spool."""
+
+    def __init__(self, path: Path, options: ReadOptions, opened: Opened) -> None:
+        self.path, self.options, self.opened = path, options, opened
+        self.mended: dict[str, list[int]] = {}
+
+    def spool(self, spool: Spool, guesses: dict[str, Guess]) -> None:
+        """Write the file's rows and look at their cells."""
+        encoding = self.options.encoding
+        if not encoding:
+            found = detect(self.path)
+            encoding = found.name
+            self.opened.remark(f"read as {found.words}", self.path.name) if found.name not in ("utf-8", "utf-8-sig") else None
+        limit = csv.field_size_limit(self.options.longest)
         try:
-            reader = csv.reader(itertools.chain([first], text) if first else text, delimiter=delimiter)
-            rows = _rows(reader, path, opened)
-            header = next(rows, None)
-            if header is None:
-                return
-            names = [scrub(name).strip() or f"column {i + 1}" for i, name in enumerate(header[0])]
-            distinct(names, f"'{path}'")
-            for name in names:
-                guesses.setdefault(name, Guess())
-            for piece in rows:
-                arrays = {}
-                for name, cells in zip(names, zip(*piece, strict=True), strict=True):
-                    array, mended = _column(cells)
-                    opened.mended(name, mended)
-                    guesses[name].see(array)
-                    arrays[name] = array
-                spool.add(arrays, len(piece))
-        except csv.Error as error:
-            raise UserError(
-                f"'{path}' can't be read near line {reader.line_num:,}: {error}. A quote may have been opened there or "
-                "before and never closed."
-            ) from error
+            with open_text(self.path, encoding) as text:
+                lines = _Lines(text, self.path, self.options)
+                delimiter = self.delimiter(lines)
+                self.rows(lines, delimiter, spool, guesses)
         finally:
-            csv.field_size_limit(kept)
+            csv.field_size_limit(limit)
+        for words, (count, first) in self.mended.items():
+            self.opened.remark(f"{count:,} line(s) {words}; the first is line {first:,}", self.path.name)
+
+    def delimiter(self, lines: _Lines) -> str:
+        """The delimiter: the one that was asked for, that of a line ``sep=;``, that of a .tsv file, or found from many lines."""
+        first = next(lines, "")
+        told = re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE)
+        sample = [] if told or not first else [first]
+        while len(sample) < LOOKED and sum(map(len, sample)) < SAMPLE:
+            lines.begin()
+            if not (line := next(lines, "")):
+                break
+            sample.append(line)
+        lines.give_back(sample)
+        if sample:
+            self.options.check_columns(min(sample[0].count(sign) for sign in self.options.sign or max(SIGNS, key=sample[0].count)) + 1, f"'{self.path}'")
+        if self.options.sign:
+            return self.options.sign
+        if told:
+            return told[1]
+        if suffix_of(self.path) in (".tsv", ".tab"):
+            return "\t"
+        sign = _delimiter(sample)
+        if sign not in (",", NEVER):
+            self.opened.remark(f"delimiter {SIGNS[sign]}", self.path.name)
+        return sign
+
+    def rows(self, lines: _Lines, delimiter: str, spool: Spool, guesses: dict[str, Guess]) -> None:
+        """Parse all rows; the first is the header."""
+        rows = _Rows(lines, delimiter)
+        header, _, _ = next(rows, ([], 0, ""))
+        if not header:
+            return
+        names = self.names(header, rows)
+        for name in names:
+            guesses.setdefault(name, Guess(name in self.options.as_written))
+        extra = max(1, len(header) - len(names))
+        piece: list[list[str]] = []
+        size = 0
+
+        def write() -> None:
+            arrays = {}
+            for name, cells in zip(names, zip(*piece, strict=True), strict=True):
+                array, mended = _column(cells)
+                self.opened.mended(name, mended)
+                guesses[name].see(array)
+                arrays[name] = array
+            spool.add(arrays, len(piece))
+
+        for row, line, reason in rows:
+            fitted = None if reason else self.fitted(row, len(names), extra, line, extra > 1 or len(header) > len(names))
+            if fitted is None:
+                reason = reason or f"{len(row)} cells where the header has {len(names)}"
+                where = f"{self.path.name}, line {line:,}"
+                self.opened.bad_row(spool.rows + len(piece), where, reason, scrub(delimiter.join(row)[:200]))
+                fitted = [""] * len(names)
+            piece.append(fitted)
+            size += sum(map(len, fitted))
+            if len(piece) == ROWS or size > BYTES:
+                write()
+                piece, size = [], 0
+        if piece:
+            write()
+
+    def names(self, header: list[str], rows: _Rows) -> list[str]:
+        """The columns' names: without those of empty columns at the end, with one in front for row names as R writes them."""
+        self.options.check_columns(len(header), f"'{self.path}'")
+        names = [scrub(name).strip() for name in header]
+        some = rows.ahead(LOOKED)
+        while len(names) > 1 and not names[-1] and all(not any(row[len(names) - 1 :]) for row in some):
+            names.pop()
+        longer = len(names) == len(header) and some and all(len(row) == len(names) + 1 and row[0] for row in some)
+        if longer and any(row[-1] for row in some):
+            names.insert(0, "")
+            self.opened.remark("each line has a cell more than the header: the first column has no name", self.path.name)
+        names = [name or f"column {i + 1}" for i, name in enumerate(names)]
+        distinct(names, f"'{self.path}'")
+        return names
+
+    def fitted(self, row: list[str], width: int, extra: int, line: int, silent: bool) -> list[str] | None:
+        """A row as wide as the header, None where one empty cell at its end doesn't explain the difference."""
+        if len(row) == width:
+            return row
+        if row and len(row) == width - 1:
+            self.mend("lack their last cell, which counts as missing", line)
+            return [*row, ""]
+        if width < len(row) <= width + extra and not any(row[width:]):
+            if not silent:
+                self.mend("end in a delimiter too many, which is left out", line)
+            return row[:width]
+        return None
+
+    def mend(self, words: str, line: int) -> None:
+        """Count a line that was mended."""
+        self.mended.setdefault(words, [0, line])[0] += 1
 
 
-def _text(raw: io.BufferedIOBase) -> io.TextIOWrapper:
-    """Text of a file in UTF-8, with or without a mark, or UTF-16 with one; other bytes come through as surrogates."""
-    start = raw.read(2)
-    if start in (b"\xff\xfe", b"\xfe\xff"):
-        raw.seek(0)
-        return io.TextIOWrapper(raw, "utf-16", errors="replace", newline="")
-    raw.seek(0)
-    return io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
+class _Lines:
+    """The lines of a text, counted, and given back where a quote took too many."""
+
+    def __init__(self, text: io.TextIOBase, path: Path, options: ReadOptions) -> None:
+        self.text, self.path, self.options = text, path, options
+        self.back: deque[str] = deque()
+        self.number, self.size = 0, 0
+        self.taken: list[str] = []
+        self.ended = False
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self.back.popleft() if self.back else self.text.readline(self.options.longest + 1)
+        if not line:
+            self.ended = True
+            raise StopIteration
+        self.size += len(line)
+        if len(line) > self.options.longest:
+            raise self.options.too_long(f"Line {self.number + 1:,} of '{self.path}'")
+        self.number += 1
+        self.taken.append(line)
+        if self.size > self.options.longest and len(self.taken) > 1:
+            raise csv.Error("a row over the limit of a cell")
+        return line
+
+    def begin(self) -> int:
+        """Forget which lines were taken; the number of the next one."""
+        self.taken.clear()
+        self.size = 0
+        return self.number + 1
+
+    def give_back(self, lines: Sequence[str]) -> None:
+        """Lines to be taken again, in their order."""
+        self.back.extendleft(reversed(lines))
+        self.number -= len(lines)
+        self.ended = False
 
 
-def _delimiter(header: str) -> str:
-    """The sign that splits the header into most names, quoted parts left aside; a comma where none does."""
-    bare = re.sub(r'"[^"]*"', "", header)
-    return max(",;\t|", key=bare.count)
+class _Rows:
+    """Rows of cells, each with the number of its first line and why it can't be read (empty: it can).
+
+    A quote that is opened and not closed before another row's cells costs the line it stands in, no other.
+    """
+
+    def __init__(self, lines: _Lines, delimiter: str) -> None:
+        self.lines, self.delimiter = lines, delimiter
+        self.reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        self.width = 0
+        self.read: deque[tuple[list[str], int, str]] = deque()
+
+    def __iter__(self) -> _Rows:
+        return self
+
+    def __next__(self) -> tuple[list[str], int, str]:
+        if self.read:
+            return self.read.popleft()
+        while True:
+            found = self.following()
+            if found[0] or found[2]:
+                self.width = self.width or len(found[0])
+                return found
+
+    def ahead(self, count: int) -> list[list[str]]:
+        """The cells of the next rows, which are still to come; those that can't be read left out."""
+        while len(self.read) < count:
+            try:
+                found = self.following()
+            except StopIteration:
+                break
+            if found[0] or found[2]:
+                self.read.append(found)
+        return [row for row, _, reason in self.read if not reason]
+
+    def following(self) -> tuple[list[str], int, str]:
+        """The next row; empty cells and no reason for an empty line."""
+        line, reason = self.lines.begin(), ""
+        try:
+            row = next(self.reader)
+        except csv.Error as error:
+            row, reason = [], str(error)
+        taken = self.lines.taken
+        if len(taken) <= 1:
+            if reason:  # quotes within a cell: read as most programs do
+                self.renew()
+                row, reason = next(csv.reader(taken, delimiter=self.delimiter), []), ""
+                if row and self.lines.ended:
+                    reason = "a quote is opened that isn't closed"
+            return row, line, reason
+        if not reason and (not self.width or abs(len(row) - self.width) <= 1):
+            return row, line, ""
+        more = len(taken) - 1
+        first = taken[0]
+        self.lines.give_back(taken[1:])
+        self.renew()
+        reason = f"a quote is opened that isn't closed in this line; the {more:,} that it would take are read on their own"
+        return [first.rstrip("\r\n")], line, reason
+
+    def renew(self) -> None:
+        """A reader that begins anew with the next line."""
+        self.reader = csv.reader(self.lines, delimiter=self.delimiter, strict=True)
 
 
-def _rows(reader: Iterator[list[str]], path: Path, opened: Opened) -> Iterator[list[list[str]]]:
-    """First the header alone, then the rows in pieces, all as long as the header."""
-    width, piece, size = 0, [], 0
-    for row in reader:
-        if not row:
+def _delimiter(sample: Sequence[str]) -> str:
+    """The sign by which most lines have as many cells as the header; of equals the one with most cells.
+
+    A file in which no sign splits the header, but one splits other lines, has one cell a line.
+    """
+    best, found = (0.0, 0), ","
+    lone = False
+    for sign in SIGNS:
+        try:
+            rows = [row for row in csv.reader([line[:SAMPLE] for line in sample], delimiter=sign) if row]
+        except csv.Error:
             continue
-        if not width:
-            width = len(row)
-            yield [row]
+        width = len(rows[0]) if rows else 0
+        if width < 2:
+            lone = lone or any(len(row) > 1 for row in rows[1:])
             continue
-        if len(row) != width:
-            reason = f"{len(row)} cells where the header has {width}"
-            opened.bad(f"{path.name}, line {reader.line_num:,}", reason, scrub(",".join(row)[:200]))
-            continue
-        piece.append(row)
-        size += sum(map(len, row))
-        if len(piece) == ROWS or size > BYTES:
-            yield piece
-            piece, size = [], 0
-    if piece:
-        yield piece
+        rest = rows[1:]
+        share = sum(len(row) == width for row in rest) / len(rest) if rest else 1.0
+        near = sum(abs(len(row) - width) <= 1 and len(row) > 1 for row in rest) / len(rest) if rest else 1.0
+        if (round(share + near / 100, 6), width) > best:
+            best, found = (round(share + near / 100, 6), width), sign
+    return NEVER if best[1] == 0 and lone else found
 
 
 def _column(cells: Sequence[str]) -> tuple[pa.Array, int]:
@@ -147,98 +320,3 @@ def _column(cells: Sequence[str]) -> tuple[pa.Array, int]:
         mended = sum(a != b for a, b in zip(cells, clean, strict=True))
         array = pa.array(clean, pa.string())
     return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array), mended
-
-
-class Guess:
-    """What the cells of one column may still be, and the parser of what they are."""
-
-    def __init__(self) -> None:
-        self.left: list[Callable[[pa.Array], pa.Array | None]] = [_truth, _whole, _real, _lists]
-        self.seen = False
-        self.lists: pa.DataType = pa.null()
-
-    def see(self, array: pa.Array) -> None:
-        """Drop the kinds that some cell of this piece doesn't fit."""
-        if not self.left:
-            return
-        present = _present(array)
-        if not len(present):
-            return
-        self.seen = True
-        fitting = []
-        for kind in self.left:
-            parsed = kind(present)
-            if parsed is None:
-                continue
-            if kind is _lists:
-                self.lists = joined(self.lists, parsed.type)
-                if not _numbers(self.lists):
-                    continue
-            fitting.append(kind)
-        self.left = fitting
-
-    @property
-    def type(self) -> pa.DataType:
-        """The type all cells fit."""
-        if not self.left:
-            return pa.string()
-        if not self.seen:
-            return pa.null()
-        return {_truth: pa.bool_(), _whole: pa.int64(), _real: pa.float64()}.get(self.left[0], self.lists)
-
-    def parse(self, array: pa.Array) -> pa.Array:
-        """Written cells to cells of ``type``."""
-        if pa.types.is_null(self.type):
-            return pa.nulls(len(array))
-        words_ = pc.is_in(pc.utf8_trim_whitespace(array), MISSING)
-        kept = pc.if_else(words_, pa.scalar(None, pa.string()), array)
-        parsed = self.left[0](kept)
-        assert parsed is not None
-        return parsed.cast(self.type)
-
-
-def _present(array: pa.Array) -> pa.Array:
-    array = array.drop_null()
-    return array.filter(pc.invert(pc.is_in(pc.utf8_trim_whitespace(array), MISSING)))
-
-
-def _fits(array: pa.Array, pattern: str) -> bool:
-    return pc.all(pc.match_substring_regex(array, pattern)).as_py() is not False
-
-
-def _truth(array: pa.Array) -> pa.Array | None:
-    return pc.equal(pc.ascii_lower(pc.utf8_trim_whitespace(array)), "true") if _fits(array, _TRUTH) else None
-
-
-def _whole(array: pa.Array) -> pa.Array | None:
-    return _signed(array).cast(pa.int64()) if _fits(array, _WHOLE) else None
-
-
-def _real(array: pa.Array) -> pa.Array | None:
-    return _signed(array).cast(pa.float64()) if _fits(array, _REAL) else None
-
-
-def _signed(array: pa.Array) -> pa.Array:
-    """Without spaces and the plus sign, which Arrow doesn't take."""
-    return pc.replace_substring_regex(pc.utf8_trim_whitespace(array), r"^\+", "")
-
-
-def _lists(array: pa.Array) -> pa.Array | None:
-    """Lists of numbers written as JSON, the way to have a series in a CSV; ``nan`` and ``inf`` as Python has them."""
-    if not _fits(array, _LIST):
-        return None
-    try:
-        parsed = pa.array([None if cell is None else json.loads(_json(cell)) for cell in array.to_pylist()])
-    except (ValueError, RecursionError, pa.ArrowException, OverflowError):
-        return None
-    return parsed if pa.types.is_null(parsed.type) or _numbers(parsed.type) else None
-
-
-def _json(cell: str) -> str:
-    return re.sub(r"\binf\b", "Infinity", re.sub(r"\bnan\b", "NaN", cell))
-
-
-def _numbers(kind: pa.DataType) -> bool:
-    if is_list(kind):
-        return _numbers(kind.value_type)
-    return is_number(kind) or pa.types.is_null(kind)

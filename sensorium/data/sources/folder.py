@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
 from sensorium.data.blocks import Blocks, Joined
-from sensorium.data.media import named
-from sensorium.data.objects import spool_objects
-from sensorium.data.sources import Opened, Source, converted, open_source
+from sensorium.data.media import HEAD, named, sniff, unread_format
+from sensorium.data.objects import BadObject, spool_objects
+from sensorium.data.options import ReadOptions
+from sensorium.data.sources import Opened, Source, converted, open_source, suffix_of
 from sensorium.data.spool import spooling
 
 METADATA = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
-TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".arrow", ".tar")
+TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".arrow", ".orc", ".avro", ".xlsx", ".tar")
 SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|eval|holdout)([_\-.].*)?", re.IGNORECASE)
 
 
@@ -37,21 +41,22 @@ class Folder(Source):
         return isinstance(given, (str, Path)) and Path(given).expanduser().is_dir()
 
     @classmethod
-    def open(cls, given: str | Path) -> Opened:
+    def open(cls, given: str | Path, options: ReadOptions) -> Opened:
         """Metadata first, then media files, then table files."""
         folder = Path(given).expanduser()
         opened = Opened(None, folder.resolve().name or "table", folder.resolve())  # type: ignore[arg-type]
+        passed: Counter[str] = Counter()
         splits = [sub for sub in sorted(folder.iterdir()) if sub.is_dir() and SPLIT.fullmatch(sub.name)]
         if _metadata(folder):
-            opened.blocks = _described(folder, folder, opened)
+            opened.blocks = _described(folder, folder, opened, options)
         elif any(map(_metadata, splits)):
             described = [sub for sub in splits if _metadata(sub)]
-            parts = [_described(folder, sub, opened) for sub in described]
+            parts = [_described(folder, sub, opened, options) for sub in described]
             opened.blocks = Joined(parts, f"'{folder}'", ("split", [sub.name for sub in described]))
-        elif next(_media(folder), None):
-            opened.blocks = _sorted(folder, opened)
+        elif next(_media(folder, passed), None):
+            opened.blocks = _sorted(folder, opened, options)
         else:
-            return _tables(folder)
+            return _tables(folder, passed, options)
         return opened
 
 
@@ -59,14 +64,12 @@ def _metadata(folder: Path) -> Path | None:
     return next((folder / name for name in METADATA if (folder / name).is_file()), None)
 
 
-def _described(root: Path, folder: Path, opened: Opened) -> Blocks:
+def _described(root: Path, folder: Path, opened: Opened, options: ReadOptions) -> Blocks:
     """The rows of a metadata file; ``file_name`` becomes a column of paths from the root, named for what they are."""
     path = _metadata(folder)
-    found = open_source(path)
-    opened.bad_rows += found.bad_rows
-    opened.bad_count += found.bad_count
-    for column, cells in found.repaired.items():
-        opened.mended(column, cells)
+    found = open_source(path, options)
+    opened.take(found, opened.blocks_before)
+    opened.blocks_before += found.blocks.rows
     renamed: dict[str, str] = {}
     have = found.blocks.schema.names
     for name in have:
@@ -119,40 +122,151 @@ class _Renamed(Blocks):
         return pa.array([path if path is None else self.prefix + str(path) for path in array.to_pylist()], pa.string())
 
 
-def _media(folder: Path) -> Iterator[tuple[PurePosixPath, str]]:
-    """All media files below the folder in a fixed order, and what each is; links to folders aren't followed."""
+def _media(folder: Path, passed: Counter[str]) -> Iterator[tuple[PurePosixPath, str]]:
+    """All media files below the folder in a fixed order, and what each is; links to folders aren't followed.
+
+    A file whose ending says nothing is looked into. ``passed`` counts the others by what they are.
+    """
     for top, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            kind = named(name)
-            if kind and not name.startswith("."):
-                yield PurePosixPath((Path(top) / name).relative_to(folder).as_posix()), kind
+            if name.startswith("."):
+                continue
+            path = Path(top) / name
+            kind = named(name) or (_kind_of(path) if path.suffix.lower() not in WORDS else None)
+            if kind:
+                yield PurePosixPath(path.relative_to(folder).as_posix()), kind
+            else:
+                passed[path.suffix.lower() or "without an ending"] += 1
 
 
-def _sorted(folder: Path, opened: Opened) -> Blocks:
-    def rows() -> Iterator[tuple[dict[str, Any], int]]:
-        for path, kind in _media(folder):
+def _kind_of(path: Path) -> str | None:
+    """What a file is by its first bytes: "image", "audio", "video" or None."""
+    try:
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            head = file.read(HEAD) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+    except OSError:
+        return None
+    kind = (sniff(head) or "").partition("/")[0]
+    return kind if kind in ("image", "audio", "video") and unread_format(head, path.name) is None else None
+
+
+def _passed(counts: Counter[str], opened: Opened) -> None:
+    """Say which files were passed over."""
+    if counts:
+        said = ", ".join(f"{count:,} {ending}" for ending, count in counts.most_common(8))
+        opened.remark(f"{counts.total():,} file(s) of kinds that aren't read were passed over: {said}")
+
+
+def _sorted(folder: Path, opened: Opened, options: ReadOptions) -> Blocks:
+    passed: Counter[str] = Counter()
+
+    def rows() -> Iterator[tuple[dict[str, Any] | BadObject, int]]:
+        for path, kind in _media(folder, passed):
             above = list(path.parts[:-1])
             row: dict[str, Any] = {kind: str(path)}
             if above and SPLIT.fullmatch(above[0]):
                 row["split"] = above.pop(0)
+            keys = [part for part in above if PARTITION.fullmatch(part)]
+            row |= {key: value for key, value in map(_partition, keys) if key not in row}
+            above = [part for part in above if part not in keys]
             if above:
                 row["label"] = above[-1]
             yield row, 100
 
     with spooling(f"'{folder}'") as spool:
-        spool_objects(rows(), spool, opened.mended)
-        return converted(spool)
+        spool_objects(rows(), spool, opened, options)
+        blocks = converted(spool)
+    _passed(passed, opened)
+    return blocks
 
 
-def _tables(folder: Path) -> Opened:
+WORDS = {".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".yaml", ".yml", ".ini", ".log", ".py"}
+"""Endings of text files, which aren't looked into."""
+PARTITION = re.compile(r"([^=/]+)=(.*)")
+"""A folder of Hive's layout, ``year=2024``: a column and its value in all files below."""
+
+
+def _partition(folder: str) -> tuple[str, str | None]:
+    key, _, value = folder.partition("=")
+    value = unquote(value)
+    return unquote(key), None if value == "__HIVE_DEFAULT_PARTITION__" else value
+
+
+def _tables(folder: Path, passed: Counter[str], options: ReadOptions) -> Opened:
     for suffix in TABLES:
-        files = sorted(path for path in folder.rglob(f"*{suffix}") if path.is_file())
-        if files:
-            opened = open_source(files)
-            opened.folder, opened.name = folder.resolve(), folder.resolve().name
-            return opened
+        files = sorted(path for path in folder.rglob(f"*{suffix}*") if path.is_file() and suffix_of(path) == suffix and not path.name.startswith((".", "_")))
+        if not files:
+            continue
+        opened = _partitioned(folder, files, options)
+        opened.folder, opened.name = folder.resolve(), folder.resolve().name
+        used = {path.name for path in files}
+        others = Counter(p.suffix.lower() or "without an ending" for p in folder.rglob("*") if p.is_file() and p.name not in used and not p.name.startswith((".", "_")))
+        _passed(others, opened)
+        return opened
+    seen = ", ".join(f"{count:,} {ending}" for ending, count in passed.most_common(8))
     raise UserError(
-        f"The folder '{folder}' is no table. It needs metadata.csv, metadata.jsonl or metadata.parquet with a column "
-        f"file_name; or images, sounds or videos, one folder a class; or files ending in {', '.join(TABLES)}."
+        f"The folder '{folder}' is no table. {f'It holds {seen}. ' if seen else ''}It needs metadata.csv, metadata.jsonl or "
+        "metadata.parquet with a column file_name; or images, sounds or videos, one folder a class; or files ending in "
+        f"{', '.join(TABLES)}."
     )
+
+
+def _partitioned(folder: Path, files: list[Path], options: ReadOptions) -> Opened:
+    """Table files below a folder; where all lie in folders of Hive's layout, these are columns."""
+    keys = [dict(map(_partition, filter(PARTITION.fullmatch, path.relative_to(folder).parts[:-1]))) for path in files]
+    names = list(keys[0])
+    if not names or any(list(key) != names for key in keys):
+        return open_source(files, options)
+    whole = Opened(None, folder.name, folder)  # type: ignore[arg-type]
+    parts, first = [], 0
+    for path, key in zip(files, keys, strict=True):
+        opened = open_source([path], options)
+        whole.take(opened, first)
+        first += opened.blocks.rows
+        parts.append(Constant(opened.blocks, key))
+    whole.blocks = Joined(parts, f"'{folder}'")
+    types = {name: _type([key[name] for key in keys]) for name in names}
+    for part in parts:
+        part.be(types)
+    whole.blocks = Joined(parts, f"'{folder}'")
+    return whole
+
+
+def _type(values: list[str | None]) -> pa.DataType:
+    """The type of a partition's values: whole numbers where all are written as such, else text."""
+    given = [value for value in values if value is not None]
+    return pa.int64() if given and all(re.fullmatch(r"0|-?[1-9]\d{0,17}", value) for value in given) else pa.string()
+
+
+class Constant(Blocks):
+    """Other blocks with columns that have one value in all rows."""
+
+    def __init__(self, inner: Blocks, values: dict[str, str | None]) -> None:
+        self.inner = inner
+        self.values = {name: value for name, value in values.items() if name not in inner.schema.names}
+        self.be(dict.fromkeys(self.values, pa.string()))
+        self.declared, self.remarks = set(inner.declared), dict(inner.remarks)
+
+    def be(self, types: dict[str, pa.DataType]) -> None:
+        """Take the types of the constant columns."""
+        fields = [*self.inner.schema, *(pa.field(name, types[name]) for name in self.values)]
+        declared, remarks = getattr(self, "declared", set()), getattr(self, "remarks", {})
+        super().__init__(pa.schema(fields), np.diff(self.inner.starts).tolist(), self.inner.where)
+        self.declared, self.remarks = declared, remarks
+
+    def repairs(self) -> dict[str, int]:
+        return self.inner.repairs()
+
+    def stream(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
+        """The inner batches with the constants beside."""
+        names = [name for name in columns if name not in self.values]
+        for batch in self.inner.read(block, names, size):
+            arrays = dict(zip(names, batch.columns, strict=True))
+            for name in columns:
+                if name in self.values:
+                    kind = self.schema.field(name).type
+                    value = self.values[name]
+                    cell = pa.scalar(int(value) if value is not None and pa.types.is_integer(kind) else value, kind)
+                    arrays[name] = pa.repeat(cell, batch.num_rows)
+            yield pa.RecordBatch.from_arrays([arrays[name] for name in columns], names=columns)

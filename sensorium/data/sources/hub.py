@@ -15,6 +15,7 @@ from sensorium.core.errors import UserError
 from sensorium.data.arrow import normal
 from sensorium.data.blocks import Blocks, Joined
 from sensorium.data.objects import spool_objects
+from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted
 from sensorium.data.spool import spooling
 
@@ -34,16 +35,16 @@ class Hub(Source):
         return type(given).__module__.partition(".")[0] == "datasets" and type(given).__name__ in _KINDS
 
     @classmethod
-    def open(cls, given: Any) -> Opened:
+    def open(cls, given: Any, options: ReadOptions) -> Opened:
         """A dictionary of splits becomes one table with a column ``split``."""
         name = given.removeprefix(PREFIX) if isinstance(given, str) else "dataset"
         opened = Opened(None, name.rpartition("/")[2].partition(":")[0], None)  # type: ignore[arg-type]
         dataset = _load(name) if isinstance(given, str) else given
         if isinstance(dataset, dict):
-            parts = [_blocks(part, opened) for part in dataset.values()]
+            parts = [_blocks(part, opened, options) for part in dataset.values()]
             opened.blocks = Joined(parts, f"The dataset {name}", ("split", list(map(str, dataset))))
         else:
-            opened.blocks = _blocks(dataset, opened)
+            opened.blocks = _blocks(dataset, opened, options)
         return opened
 
 
@@ -59,7 +60,7 @@ def _load(name: str) -> Any:
         raise UserError(f"The dataset '{name}' can't be loaded: {type(error).__name__}: {error}") from error
 
 
-def _blocks(dataset: Any, opened: Opened) -> Blocks:
+def _blocks(dataset: Any, opened: Opened, options: ReadOptions) -> Blocks:
     if not type(dataset).__name__.startswith("Iterable"):
         return HubBlocks(dataset)
     features = dataset.features or {}
@@ -68,7 +69,7 @@ def _blocks(dataset: Any, opened: Opened) -> Blocks:
             dataset = dataset.cast_column(name, type(feature)(decode=False))
     with spooling("The dataset") as spool:
         rows = ((_named(row, features), 200 + _weight(row)) for row in dataset)
-        spool_objects(rows, spool, opened.mended)
+        spool_objects(rows, spool, opened, options)
         return converted(spool, empty=list(features))
 
 

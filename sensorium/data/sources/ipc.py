@@ -1,4 +1,4 @@
-"""Arrow IPC: the file format is mapped into memory and read in place, the stream format is converted."""
+"""Arrow IPC: the file format is read batch by batch, the stream format is converted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.data.arrow import normal, normal_type
-from sensorium.data.blocks import Blocks, Joined, distinct
+from sensorium.data.arrow import bounded
+from sensorium.data.blocks import BATCH, Blocks, Joined, Memory, distinct, names_of
+from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files
 from sensorium.data.spool import ROWS, spooling
 
@@ -22,7 +23,7 @@ class IPC(Source):
     suffixes = (".arrow", ".feather", ".ipc", ".arrows")
 
     @classmethod
-    def open(cls, given: Sequence[Path]) -> Opened:
+    def open(cls, given: Sequence[Path], options: ReadOptions) -> Opened:
         """Files are read in place; streams become a Parquet file first."""
         parts = [_blocks(path) for path in given]
         blocks: Blocks = parts[0] if len(parts) == 1 else Joined(parts, f"{len(parts)} Arrow files")
@@ -42,34 +43,74 @@ def _blocks(path: Path) -> Blocks:
         raise UserError(f"'{path}' can't be read as Arrow: {(str(error) or 'it is empty').splitlines()[0]}") from error
 
 
+LARGE = 256 << 20
+"""Bytes of a record batch from which on it is mapped into memory instead of read whole."""
+
+
 class IPCBlocks(Blocks):
-    """The record batches of one Arrow file, mapped into memory."""
+    """The record batches of one Arrow file.
+
+    A file that becomes shorter while it is mapped ends the process (SIGBUS), so a batch is read, and only a very large
+    one mapped and copied slice by slice, each after a look at the file's size.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = pa.ipc.open_file(pa.memory_map(str(path)))
-        # Batch lengths aren't in the footer; only their headers are touched where nothing is compressed.
-        counts = [self._file.get_batch(i).num_rows for i in range(self._file.num_record_batches)]
-        super().__init__(self._file.schema, counts, f"'{path}'")
+        with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as file:
+            schema = file.schema
+            names_of(schema, f"'{path}'")
+            # Batch lengths aren't in the footer; only their headers are touched where nothing is compressed.
+            counts = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
+        self.key = self.state()
+        self.large = self.key[0] // max(len(counts), 1) > LARGE
+        super().__init__(schema, counts, f"'{path}'")
+
+    def state(self) -> tuple[int, int]:
+        """Size and time of change of the file."""
+        info = self.path.stat()
+        return info.st_size, info.st_mtime_ns
+
+    def check(self) -> None:
+        """Refuse a file that was changed since it was opened."""
+        if self.state() != self.key:
+            raise UserError(f"{self.where} was changed while it was read. Open it again when it is whole.")
 
     def stream(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
-        """Slices of the mapped batch; dictionaries and foreign types are turned into normal ones slice by slice."""
-        batch = self._file.get_batch(block)
-        batch.validate()
-        batch = batch.select(columns)
-        for start in range(0, batch.num_rows, size):
-            yield batch.slice(start, size)
+        """Slices of one record batch, of the asked columns only."""
+        self.check()
+        places = sorted(self.names.index(name) for name in columns)
+        how = pa.ipc.IpcReadOptions(included_fields=places)
+        with (pa.memory_map if self.large else pa.OSFile)(str(self.path)) as source:
+            batch = pa.ipc.open_file(source, options=how).get_batch(block)
+            batch.validate()
+            batch = batch.select(columns)
+            for start in range(0, batch.num_rows, size):
+                if not self.large:
+                    yield batch.slice(start, size)
+                    continue
+                for piece in bounded(batch.slice(start, size), BATCH):
+                    self.check()
+                    rows = pa.array(range(piece.num_rows))
+                    yield pa.RecordBatch.from_arrays([column.take(rows) for column in piece.columns], names=columns)
+
+    @property
+    def names(self) -> list[str]:
+        """The file's own columns, structs unopened."""
+        return list(dict.fromkeys(path[0] for path in self.inside.values()))
 
 
 def _converted(path: Path) -> Blocks:
     with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader, spooling(f"'{path}'") as spool:
-        names = reader.schema.names
+        names = names_of(reader.schema, f"'{path}'")
         distinct(names, f"'{path}'")
-        kinds = [normal_type(kind) for kind in reader.schema.types]
+        remarks: dict[str, str] = {}
         for batch in reader:
             batch.validate(full=False)
-            for at in range(0, batch.num_rows, ROWS):
-                piece = batch.slice(at, ROWS)
-                arrays = [normal(column, kind) for column, kind in zip(piece.columns, kinds, strict=True)]
-                spool.add(dict(zip(names, arrays, strict=True)), piece.num_rows)
-        return converted(spool, empty=names)
+            blocks = Memory(pa.Table.from_batches([batch]), f"'{path}'")
+            remarks |= blocks.remarks
+            for block in range(len(blocks.starts) - 1):
+                for piece in blocks.read(block, blocks.schema.names, ROWS):
+                    spool.add(dict(zip(piece.schema.names, piece.columns, strict=True)), piece.num_rows)
+        found = converted(spool, empty=names)
+        found.remarks |= remarks
+        return found

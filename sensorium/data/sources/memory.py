@@ -1,7 +1,8 @@
-"""Tables that are in memory: pandas, polars, Arrow, a list of dicts, a dict of lists."""
+"""Tables that are in memory: pandas, polars, Arrow, a list of dicts, a dict of lists, one row as a dict of cells."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.data.arrow import normal, normal_type, scrub, to_array
-from sensorium.data.blocks import Memory, distinct
+from sensorium.data.arrow import joined, normal, scrub, to_array
+from sensorium.data.blocks import Memory, bare, distinct
+from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted
 from sensorium.data.spool import ROWS, spooling
 
@@ -26,24 +28,37 @@ class InMemory(Source):
         return isinstance(given, (list, tuple)) and all(isinstance(row, Mapping) for row in given)
 
     @classmethod
-    def open(cls, given: Any) -> Opened:
+    def open(cls, given: Any, options: ReadOptions) -> Opened:
         """Arrow's own data isn't copied; a reader is streamed to a file, for it can be read once only."""
         if isinstance(given, pa.RecordBatchReader):
             return _reader(given)
         opened = Opened(None, "table")  # type: ignore[arg-type]
         if isinstance(given, pa.RecordBatch):
             given = pa.Table.from_batches([given])
-        elif isinstance(given, Mapping):
+        elif isinstance(given, Mapping) and not is_row(given):
             given = _columns({str(name): cells for name, cells in given.items()}, opened)
-        elif isinstance(given, (list, tuple)):
-            names = dict.fromkeys(str(key) for row in given for key in row)
-            given = _columns({name: [row.get(name) for row in given] for name in names}, opened)
+        elif isinstance(given, (Mapping, list, tuple)):
+            rows = [given] if isinstance(given, Mapping) else given
+            names = {str(key): key for row in rows for key in row}
+            if not names and rows:
+                opened.blocks = Memory(pa.Table.from_batches([bare(len(rows))]), "The table")
+                return opened
+            given = _columns({name: [row.get(key) for row in rows] for name, key in names.items()}, opened)
         elif _library(given) == "pandas":
             given = _pandas(given, opened)
         elif _library(given) == "polars":
             given = (given.collect() if type(given).__name__ == "LazyFrame" else given).to_arrow()
         opened.blocks = Memory(given, "The table")
         return opened
+
+
+def is_row(given: Mapping[Any, Any]) -> bool:
+    """Whether a mapping is one row by columns: some value is a cell (a text, a number, bytes, a file), no column of cells."""
+    return any(
+        value is None or isinstance(value, (str, bytes, bytearray, memoryview, Mapping)) or not hasattr(value, "__len__")
+        or (isinstance(value, np.ndarray) and not value.ndim)
+        for value in given.values()
+    )  # fmt: skip
 
 
 def _library(given: Any) -> str | None:
@@ -63,12 +78,40 @@ def _columns(columns: Mapping[str, Any], opened: Opened) -> pa.Table:
         elif isinstance(cells, np.ndarray) and cells.ndim == 1 and cells.dtype.kind in "biufM":
             arrays[name] = pa.array(cells, from_pandas=True)
         else:
-            arrays[name], mended = to_array(list(cells), name)
-            opened.mended(name, len(mended))
+            arrays[name] = _chunks(list(cells), name, opened)
     return pa.table(arrays)
 
 
+CHUNK = 1 << 30
+"""Bytes of files and texts of a column that go into one array, whose offsets end at 2 GiB."""
+
+
+def _chunks(cells: list[Any], name: str, opened: Opened) -> pa.ChunkedArray:
+    """The cells of a column, in as many arrays as they need."""
+    sizes = np.cumsum([len(cell) if isinstance(cell, (bytes, str, bytearray)) else _held(cell) for cell in cells])
+    parts, start = [], 0
+    while start < len(cells) or not parts:
+        before = int(sizes[start - 1]) if start else 0
+        end = max(start + 1, int(np.searchsorted(sizes, before + CHUNK, side="right"))) if len(cells) else 0
+        array, mended = to_array(cells[start:end], name)
+        opened.mended(name, len(mended))
+        parts.append(array)
+        start = end
+    kind = functools.reduce(joined, [part.type for part in parts])
+    return pa.chunked_array([normal(part, kind) for part in parts], kind)
+
+
+def _held(cell: Any) -> int:
+    """Bytes of a file in ``{bytes, path}``; nothing of any other cell."""
+    data = cell.get("bytes") if isinstance(cell, Mapping) else None
+    return len(data) if isinstance(data, bytes) else 0
+
+
 def _pandas(frame: Any, opened: Opened) -> pa.Table:
+    if frame.columns.nlevels > 1:
+        frame = frame.copy(deep=False)
+        frame.columns = [".".join(str(part) for part in name if str(part) != "") for name in frame.columns]
+        opened.remark("the levels of the columns' names were joined by dots: " + ", ".join(map(str, frame.columns[:4])))
     names = [scrub(str(name)) for name in frame.columns]
     kept = [name for name in frame.index.names if name is not None and str(name) not in names]
     if kept:
@@ -83,9 +126,8 @@ def _pandas(frame: Any, opened: Opened) -> pa.Table:
                 raise TypeError("cells of any kind")
             arrays[name] = pa.array(series, from_pandas=True)
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            arrays[name], mended = to_array(series.tolist(), name)
-            opened.mended(name, len(mended))
-    return pa.table(arrays)
+            arrays[name] = _chunks(series.tolist(), name, opened)
+    return pa.table(arrays) if arrays else pa.Table.from_batches([bare(len(frame))])
 
 
 def _reader(reader: pa.RecordBatchReader) -> Opened:
@@ -93,8 +135,8 @@ def _reader(reader: pa.RecordBatchReader) -> Opened:
     distinct(names, "The reader")
     with spooling("The reader's table") as spool:
         for batch in reader:
-            for at in range(0, batch.num_rows, ROWS):
-                piece = batch.slice(at, ROWS)
-                arrays = [normal(column, normal_type(column.type)) for column in piece.columns]
-                spool.add(dict(zip(names, arrays, strict=True)), piece.num_rows)
+            blocks = Memory(pa.Table.from_batches([batch]), "The reader's table")
+            for block in range(len(blocks.starts) - 1):
+                for piece in blocks.read(block, blocks.schema.names, ROWS):
+                    spool.add(dict(zip(piece.schema.names, piece.columns, strict=True)), piece.num_rows)
         return Opened(converted(spool, empty=names), "table")

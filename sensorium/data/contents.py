@@ -1,0 +1,112 @@
+"""Containers by content: what kind of table a file's first bytes say it is, and its decompressed stream.
+
+Names lie: a Parquet file or a gzip archive is often called ``.csv``. First bytes win over the ending.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+
+HEAD = 512
+"""Bytes that tell what a file is: a tar archive says it at byte 257."""
+UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
+"""Exceptions that reading a damaged file raises."""
+
+COMPRESSED = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bz2"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+)
+COMPRESSED_ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".lz4")
+
+TABLES = (
+    (b"PAR1", ".parquet"),
+    (b"ARROW1\0\0", ".arrow"),
+    (b"FEA1", ".arrow"),
+    (b"SQLite format 3\0", ".sqlite"),
+    (b"ORC", ".orc"),
+    (b"Obj\x01", ".avro"),
+    (b"\x89HDF\r\n\x1a\n", ".h5"),
+    (b"\x93NUMPY", ".npy"),
+)
+"""First bytes of the formats whose files are tables, and the ending of each."""
+
+
+def compression(head: bytes) -> str | None:
+    """The compression that a file's first bytes show: "gzip", "bz2", "xz", "zstd", "lz4" or None."""
+    return next((name for start, name in COMPRESSED if head.startswith(start)), None)
+
+
+def read_stream(path: Path) -> BinaryIO:
+    """A file's bytes from its beginning, decompressed by its content."""
+    with open(path, "rb") as file:
+        kind = compression(file.read(8))
+    if kind in ("gzip", "bz2", "xz"):
+        return {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}[kind](path, "rb")  # type: ignore[return-value, operator]
+    if kind is not None:
+        return io.BufferedReader(_Raw(pa.CompressedInputStream(pa.OSFile(str(path)), kind)))  # type: ignore[arg-type]
+    return open(path, "rb")
+
+
+class _Raw(io.RawIOBase):
+    """An Arrow stream as Python's raw stream."""
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self.stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self.stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
+def ending_by_content(path: Path) -> str | None:
+    """The ending of the table format that a file's bytes show; None where they show none, as those of text.
+
+    Compressed files are looked into. A ZIP archive is ".xlsx" or ".ods" by what it holds, else ".zip".
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+        if compression(head):
+            with read_stream(path) as file:
+                head = file.read(HEAD)
+    except UNREADABLE:
+        return None
+    for start, ending in TABLES:
+        if head.startswith(start):
+            return ending
+    if head[257:262] == b"ustar":
+        return ".tar"
+    return _archive(path) if head.startswith(b"PK\x03\x04") else None
+
+
+def _archive(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as files:
+            names = set(files.namelist())
+            if "xl/workbook.xml" in names or "xl/workbook.bin" in names:
+                return ".xlsx"
+            if "mimetype" in names and files.getinfo("mimetype").file_size < 1000:
+                return ".ods" if b"opendocument.spreadsheet" in files.read("mimetype") else ".zip"
+            return ".npz" if names and all(name.endswith(".npy") for name in names) else ".zip"
+    except (zipfile.BadZipFile, *UNREADABLE, NotImplementedError, RuntimeError):
+        return ".zip"

@@ -1,0 +1,172 @@
+"""Text encodings: which one a file is in, checked on all of its bytes, and the file as text.
+
+UTF-8 wins wherever it fits. Else a sample goes to charset-normalizer; of what it proposes, and of Windows-1252, which most
+such files in Western languages are in, the first that decodes the whole file without an error is taken.
+"""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import io
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from sensorium.data.contents import read_stream
+
+CHUNK = 1 << 20
+SAMPLE = 1 << 16
+"""Bytes around letters beyond ASCII that are looked at."""
+CLEAR = 0.3
+"""Coherence (charset-normalizer) from which a language counts as recognised."""
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (b"\x84\x31\x95\x33", "gb18030"),
+)
+"""Byte order marks; those of UTF-32 begin as those of UTF-16 do, so they come first."""
+
+CANDIDATES = [
+    "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8_r", "iso8859_2", "iso8859_5",
+    "iso8859_7", "gb18030", "big5", "cp932", "euc_jp", "cp949", "cp874", "mac_roman", "cp437", "cp850", "cp866",
+]  # fmt: skip
+NAMES = {"cp1252": "Windows-1252", "cp932": "Shift-JIS", "cp949": "EUC-KR", "utf-8-sig": "UTF-8"}
+
+_BAD = re.compile("[\udc80-\udcff]")
+_BEYOND = re.compile("[^\x00-\x7f\udc80-\udcff]")
+_WORD = re.compile('[^\\s,;"]*[\udc80-\udcff][^\\s,;"]*')
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """The encoding of one file.
+
+    Attributes:
+        name: as Python names it.
+        marked: a byte order mark says so.
+        damaged: bytes that don't decode, which become U+FFFD; only where UTF-8 fits the rest.
+    """
+
+    name: str
+    marked: bool = False
+    damaged: int = 0
+
+    @property
+    def words(self) -> str:
+        """The encoding as people call it."""
+        return NAMES.get(self.name, self.name.upper().replace("_", "-").replace("CP125", "Windows-125"))
+
+
+def detect(path: Path, where: str = "") -> Encoding:
+    """The encoding of a text file, compressed or not."""
+    with read_stream(path) as file:
+        head = file.read(CHUNK)
+        for mark, name in MARKS:
+            if head.startswith(mark):
+                return Encoding(name, True)
+        if wide := _wide(head[:4096]):
+            return Encoding(wide)
+        sample, good, bad = _utf8(itertools.chain([head], iter(lambda: file.read(CHUNK), b"")))
+    if not bad:
+        return Encoding("utf-8")
+    if good >= bad:
+        return Encoding("utf-8", damaged=bad)
+    return Encoding(next(name for name in [*_proposed(sample), "cp1252", "latin-1"] if _decodes(path, name)))
+
+
+def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
+    """A file as text, with its line ends; bytes that don't decode become surrogates (of UTF-16 and UTF-32 U+FFFD)."""
+    errors = "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
+    name = "utf-8-sig" if encoding in ("utf-8", "utf8") else encoding
+    return io.TextIOWrapper(read_stream(path), name, errors=errors, newline="")
+
+
+def _wide(head: bytes) -> str | None:
+    """UTF-16 or UTF-32 without a mark: where the zeros of ASCII characters lie."""
+    if b"\0" not in head:
+        return None
+    zeros = [head[place::4].count(0) / max(1, len(head[place::4])) for place in range(4)]
+    for name, pattern in (("utf-32-le", (0, 1, 1, 1)), ("utf-32-be", (1, 1, 1, 0))):
+        if all(share > 0.9 if wanted else share < 0.1 for share, wanted in zip(zeros, pattern, strict=True)):
+            return name
+    even, odd = (zeros[0] + zeros[2]) / 2, (zeros[1] + zeros[3]) / 2
+    name = "utf-16-le" if odd > 0.2 and even < 0.05 else "utf-16-be" if even > 0.2 and odd < 0.05 else None
+    try:
+        return name if name and head[: len(head) // 4 * 4 - 4 or 4].decode(name) else None
+    except UnicodeDecodeError:
+        return None
+
+
+def _utf8(chunks: Iterator[bytes]) -> tuple[bytes, int, int]:
+    """Distinct words that are no UTF-8, characters beyond ASCII that are, and bytes that aren't."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    words: dict[str, None] = {}
+    good = bad = size = 0
+    for chunk in itertools.chain(chunks, [b""]):
+        text = decoder.decode(chunk, final=not chunk)
+        if text.isascii():
+            continue
+        wrong = len(_BAD.findall(text))
+        good, bad = good + len(_BEYOND.findall(text)), bad + wrong
+        for word in _WORD.finditer(text) if wrong and size < SAMPLE else ():
+            if word.group() not in words:
+                words[word.group()] = None
+                size += len(word.group())
+            if size >= SAMPLE:
+                break
+    return " ".join(words).encode("utf-8", "surrogateescape"), good, bad
+
+
+def _proposed(sample: bytes) -> Iterator[str]:
+    """Encodings that a sample may be in, the likeliest first."""
+    from charset_normalizer import from_bytes
+
+    found = from_bytes(sample, cp_isolation=CANDIDATES) or from_bytes(sample, cp_isolation=CANDIDATES, threshold=0.6)
+    best = found.best() if found else None
+    if best is None or "cp1252" in best.could_be_from_charset or (best.coherence < CLEAR and _western(sample)):
+        yield "cp1252"
+    for match in found or ():
+        yield match.encoding
+
+
+def _western(sample: bytes) -> bool:
+    """Whether a sample reads as Western text in Windows-1252: single accented letters within words, signs between them."""
+    try:
+        text = sample.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    beyond = [place for place, letter in enumerate(text) if letter > "\x7f"]
+    runs = sum(len(run.group()) for run in re.finditer(r"[^\W\d_a-zA-Z]{3,}", text))
+    odd = sum(
+        not text[place].isalpha() and text[place + 1 : place + 2].isalpha() and text[place] not in "“‘„‚«‹¿¡°–—…·’'"
+        for place in beyond
+    )
+    return bool(beyond) and runs < 0.2 * len(beyond) and odd < 0.1 * len(beyond)
+
+
+def _decodes(path: Path, name: str) -> bool:
+    """Whether every byte of a file decodes, and to no control characters of C1, which no text holds."""
+    decoder = codecs.getincrementaldecoder(name)("strict")
+    try:
+        with read_stream(path) as file:
+            for chunk in itertools.chain(iter(lambda: file.read(CHUNK), b""), [b""]):
+                decoder.decode(chunk, final=not chunk)
+    except (UnicodeDecodeError, ValueError):
+        return False
+    return True
+
+
+def bytes_of(file: BinaryIO, size: int) -> bytes:
+    """Up to ``size`` bytes of a stream, which may give fewer at once."""
+    parts = []
+    while size > 0 and (part := file.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)

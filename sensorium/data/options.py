@@ -1,0 +1,80 @@
+"""Read options of a table: encoding, delimiter and limits. They are settings of the section ``data``."""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+
+from sensorium.core.errors import UserError
+
+DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How the files of a table are read.
+
+    Attributes:
+        encoding: of text files, as Python names it; empty: detected.
+        delimiter: of CSV files, one character or tab, comma, semicolon, pipe, space; empty: detected.
+        max_columns: a table with more columns is refused.
+        max_cell_mb: MiB of the longest line or cell of a text file.
+        as_written: columns of CSV files whose cells stay text, as their kind reads texts.
+
+    Raises:
+        UserError: no such encoding, or a value out of range.
+    """
+
+    encoding: str = ""
+    delimiter: str = ""
+    max_columns: int = 4096
+    max_cell_mb: float = 64.0
+    as_written: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        try:
+            known = not self.encoding or codecs.lookup(self.encoding)._is_text_encoding
+        except (LookupError, ValueError):
+            known = False
+        if not known:
+            raise UserError(
+                f"data.encoding={self.encoding} is no text encoding. Give its name in Python, such as utf-8, cp1252, "
+                "utf-16, gb18030 or cp932; leave it empty to have it detected."
+            )
+        if self.delimiter and len(self.sign) != 1:
+            raise UserError(
+                f"data.delimiter={self.delimiter} is no delimiter. Give one character, or one of {', '.join(DELIMITERS)}."
+            )
+        if self.max_columns < 1 or not self.max_cell_mb > 0:
+            raise UserError(
+                f"data.max_columns={self.max_columns}, data.max_cell_mb={self.max_cell_mb:g}: both are above 0."
+            )
+
+    @property
+    def sign(self) -> str:
+        """The delimiter as one character; empty: to be detected."""
+        return DELIMITERS.get(self.delimiter, self.delimiter)
+
+    @property
+    def longest(self) -> int:
+        """Bytes, or characters, of the longest line or cell."""
+        return int(self.max_cell_mb * 2**20)
+
+    def check_columns(self, count: int, where: str) -> None:
+        """Refuse a table with too many columns.
+
+        Raises:
+            UserError: naming the limit and its setting.
+        """
+        if count > self.max_columns:
+            raise UserError(
+                f"{where} has {count:,} columns or more, over the limit of data.max_columns={self.max_columns}. "
+                "Leave out what isn't needed, put numbers that belong together into one column of lists, or raise the limit."
+            )
+
+    def too_long(self, where: str) -> UserError:
+        """The error for a line or cell beyond ``max_cell_mb``."""
+        return UserError(
+            f"{where} is longer than data.max_cell_mb={self.max_cell_mb:g} MiB. Is it a table of this format, and is "
+            "every quote closed? Raise the limit where cells are really so long."
+        )
