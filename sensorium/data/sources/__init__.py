@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
