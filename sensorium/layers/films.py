@@ -46,6 +46,8 @@ def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float | N
     """The frames of a film as RGB on white, uint8 [h, w, 3], the right way up; when each begins in seconds, None where the file doesn't say, and how long
     it lasts."""
     with container(data, "video") as file:
+        from av.video.reformatter import VideoReformatter
+
         streams = [stream for stream in file.streams.video if not int(stream.disposition) & COVER]
         if not streams:
             sound = " but a sound, which column.NAME.kind=audio reads" if file.streams.audio else ""
@@ -53,6 +55,7 @@ def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float | N
         stream, total, start = streams[0], 0, None
         stream.thread_type = "NONE"
         fits(stream.codec_context.width, stream.codec_context.height, max_pixels)
+        reformatter = VideoReformatter()
         lasts = float(1 / stream.average_rate) if stream.average_rate else STILL
         for frame in file.decode(stream):
             fits(frame.width, frame.height, max_pixels)  # which it may have changed
@@ -63,7 +66,7 @@ def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float | N
             start = time if start is None else start
             begins = None if time is None or start is None else max(0.0, float(time - start))
             long = float(frame.duration * frame.time_base) if getattr(frame, "duration", 0) and frame.time_base else lasts
-            yield turned(colours(frame), frame), begins, min(long if long > 0 else lasts, LONGEST)
+            yield turned(colours(frame, reformatter), frame), begins, min(long if long > 0 else lasts, LONGEST)
 
 
 def fits(w: int, h: int, max_pixels: int) -> None:
@@ -71,27 +74,22 @@ def fits(w: int, h: int, max_pixels: int) -> None:
         raise BadCell(f"the video has {w} × {h} pixels, more than max_pixels={max_pixels}")
 
 
-def colours(frame: Any) -> np.ndarray:
-    """A decoded frame as RGB, or with premultiplied colours as RGBa."""
+def colours(frame: Any, reformatter: Any) -> np.ndarray:
+    """A decoded frame as RGB, or with premultiplied colours as RGBa.
+
+    One reformatter serves all frames and computes in one thread: each frame's own would start some, and keep them.
+    """
     if not any(part.is_alpha for part in frame.format.components):
-        return frame.to_ndarray(format="rgb24")
-    pixels = frame.to_ndarray(format="rgba")
+        return reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+    pixels = reformatter.reformat(frame, format="rgba", threads=1).to_ndarray()
     alpha = pixels[..., 3:].astype(np.uint16)
     return np.concatenate([((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8), pixels[..., 3:]], -1)
 
 
 def turned(pixels: np.ndarray, frame: Any) -> np.ndarray:
     """Pixels as the frame's display matrix says that they are shown, to the next quarter of a turn."""
-    matrix = next((np.frombuffer(bytes(data), "=i4") for data in frame.side_data if "DISPLAYMATRIX" in str(data.type)), np.empty(0))
-    if len(matrix) != 9:
-        return pixels
-    a, b, c, d = (float(matrix[at]) for at in (0, 1, 3, 4))
-    if not math.isfinite(a * d - b * c) or a * d == b * c:
-        return pixels
-    if abs(a) + abs(d) < abs(b) + abs(c):  # lines become columns
-        pixels, a, d = pixels.swapaxes(0, 1), c, b
-    pixels = pixels[:, ::-1] if a < 0 else pixels
-    return np.ascontiguousarray(pixels[::-1] if d < 0 else pixels)
+    quarters = round(getattr(frame, "rotation", 0) / 90) % 4  # counterclockwise
+    return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels
 
 
 def samples(data: bytes, seconds: float, channels: int, slowest: int, fastest: int) -> tuple[np.ndarray, int, float]:
@@ -111,7 +109,7 @@ def samples(data: bytes, seconds: float, channels: int, slowest: int, fastest: i
         stream.thread_type = "NONE"
         rate, parts, wanted = 0, [], math.inf
         said = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else (file.duration or 0) / 1e6
-        resampler = av.AudioResampler(format="fltp")
+        resampler = None
         try:
             for frame in file.decode(stream):
                 if not rate:
@@ -119,9 +117,10 @@ def samples(data: bytes, seconds: float, channels: int, slowest: int, fastest: i
                     if not slowest <= rate <= fastest or not 1 <= len(frame.layout.channels) <= channels:
                         raise BadCell(f"the sound claims {len(frame.layout.channels)} channels at {rate} samples a second")
                     wanted = math.ceil(seconds * rate)
-                    resampler = av.AudioResampler(format="fltp", rate=rate)
+                    resampler = av.AudioResampler(format="flt", rate=rate)  # interleaved: PyAV reads no more than eight planes
                 for even in resampler.resample(frame):
-                    parts.append(even.to_ndarray().mean(0, dtype=np.float32))
+                    with np.errstate(invalid="ignore", over="ignore"):
+                        parts.append(even.to_ndarray().reshape(-1, len(even.layout.channels)).mean(1, dtype=np.float32))
                     wanted -= len(parts[-1])
                 if wanted <= 0:
                     break

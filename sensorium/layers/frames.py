@@ -92,7 +92,7 @@ Moments = Iterator[tuple[np.ndarray, float | None, float]]
 def way(data: bytes) -> Callable[[bytes, int, int], Moments]:
     """What reads a clip."""
     head = data[:FIRST]
-    if is_sound(data):
+    if is_sound(head):
         raise BadCell("the file holds a sound and no film: column.NAME.kind=audio reads it")
     return by_av if film(head) else by_file if archive(head, frame_name) else by_pillow
 

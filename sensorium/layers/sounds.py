@@ -16,8 +16,8 @@ from sensorium.layers.unread import by_content
 
 CHANNELS, SLOWEST, FASTEST = 32, 1_000, 400_000
 """Channels and samples a second beyond which a header is not believed."""
-BLOCK = 1 << 13
-"""Samples that are read together; of a sound that is damaged further on, those before it are kept."""
+BLOCK, SMALL = 1 << 15, 1 << 8
+"""Samples that are read together; and of a sound that is damaged further on, of which those before it are kept."""
 NATIVE = {"audio/wav": "WAV", "audio/flac": "FLAC", "audio/ogg": "OGG", "audio/mpeg": "MP3", "audio/aiff": "AIFF", "audio/basic": "AU", "audio/x-caf": "CAF",
           "audio/x-w64": "W64"}  # fmt: skip
 """Formats that libsndfile reads, and their names."""
@@ -57,22 +57,25 @@ def decoded(data: Any, seconds: float, max_minutes: float) -> tuple[np.ndarray, 
     return wave, rate
 
 
-def by_libsndfile(data: bytes, kind: str, seconds: float, max_minutes: float) -> tuple[np.ndarray, int]:
+def by_libsndfile(data: bytes, kind: str, seconds: float, max_minutes: float, block: int = BLOCK) -> tuple[np.ndarray, int]:
     """The same of WAV, FLAC, OGG, MP3, AIFF, AU, CAF and W64, or of their rarer encodings by FFmpeg."""
-    parts, rate = [np.zeros(0, np.float32)], SLOWEST
+    parts, rate, opened = [np.zeros(0, np.float32)], SLOWEST, False
     try:
         with soundfile.SoundFile(Bytes(data)) as file:
-            rate, channels, frames = file.samplerate, file.channels, file.frames
+            rate, channels, frames, opened = file.samplerate, file.channels, file.frames, True
             if not SLOWEST <= rate <= FASTEST or not 1 <= channels <= CHANNELS:
                 raise BadCell(f"the sound claims {channels} channels at {rate} samples a second")
             wanted = math.ceil(seconds * rate)
             if held(data, kind, frames / rate):
                 too_long(frames / rate, max_minutes)
                 wanted = min(frames, wanted)
-            while wanted > 0 and len(block := file.read(min(wanted, BLOCK), dtype="float32", always_2d=True)):
-                parts.append(block.mean(1))
-                wanted -= len(block)
+            while wanted > 0 and len(some := file.read(min(wanted, block), dtype="float32", always_2d=True)):
+                with np.errstate(invalid="ignore", over="ignore"):  # of what isn't finite, which is said below
+                    parts.append(some.mean(1))
+                wanted -= len(some)
     except soundfile.LibsndfileError as error:
+        if opened and block > SMALL:
+            return by_libsndfile(data, kind, seconds, max_minutes, SMALL)
         if len(parts) == 1:
             return unread(data, kind, error.code in UNKNOWN, seconds, max_minutes)
     except (soundfile.SoundFileError, ValueError, TypeError, OSError, OverflowError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ import torch
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.settings import build
 from sensorium.core.types import Profile
+from sensorium.layers import films
+from sensorium.layers.frames import written
 from sensorium.modalities.audio import SILENCE, Audio
+from sensorium.modalities.video import Video
 
 
 def tone(seconds: float = 1.0, rate: int = 16000, pitch: float = 440.0, channels: int = 1) -> np.ndarray:
@@ -50,7 +54,7 @@ READABLE = {
     "mp3": saved(tone(), format="MP3"),
     "aiff": saved(tone(), format="AIFF"),
     "au": saved(tone(), format="AU"),
-    "w64 is not claimed but read": saved(tone(), format="W64"),
+    "w64": saved(tone(), format="W64"),
     "8 kHz": saved(tone(rate=8000), 8000),
     "44.1 kHz": saved(tone(rate=44100), 44100),
     "odd rate": saved(tone(rate=22051), 22051),
@@ -363,3 +367,134 @@ def test_what_is_not_heard_of_long_sounds_is_said() -> None:
     assert audio.cut() == ""
     audio.learn([short, long])
     assert "50%" in audio.cut() and "1 s" in audio.cut()
+
+
+# What is damaged, claims too much, or takes FFmpeg
+
+
+KINDS = {"WAV": None, "FLAC": None, "OGG": None, "MP3": None, "AIFF": None, "AU": None, "CAF": None, "W64": None, "RF64": None}
+
+
+def damaged(data: bytes) -> list[bytes]:
+    rng, cases = np.random.default_rng(0), [data[:share] for share in (10, 30, 60, 90, 200)]
+    cases += [bytes(len(data)), data[:64] + bytes(len(data) - 64), bytes(64) + data[64:]]
+    for _ in range(12):
+        garbled = bytearray(data)
+        for place in rng.integers(0, min(len(data), 300), 12):
+            garbled[place] = rng.integers(0, 256)
+        cases.append(bytes(garbled))
+    return cases
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reasons_of_damaged_sounds_are_plain_true_and_the_same_each_time(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    for cell in damaged(saved(tone(0.3), format=kind)):
+        found = []
+        for _ in range(2):
+            try:
+                found.append(len(Audio().read(cell)))
+            except BadCell as error:
+                found.append(str(error))
+                for word in (" 0x", "object", "pipe", "exist", "Error", "regular file"):
+                    assert word not in str(error)
+                assert "decoded" in str(error) or "samples" in str(error) or "lasts" in str(error)
+        assert found[0] == found[1]
+    assert "Traceback" not in capfd.readouterr().err, "libsndfile seeks where a header sends it"
+
+
+def xing(frames: int, size: int | None = None) -> bytes:
+    """An MP3 whose header says how many frames it has."""
+    data = bytearray(saved(tone(0.3), format="MP3"))
+    at = data.index(b"Xing") if b"Xing" in data else data.index(b"Info")
+    data[at + 8 : at + 12] = frames.to_bytes(4, "big")
+    return bytes(data[:size])
+
+
+def test_a_length_that_a_file_can_not_hold_is_not_believed() -> None:
+    plain = Audio().read(saved(tone(0.3), format="MP3"))
+    for frames in (0xFFFFFFFF, 0x7FFFFFFF, 10_000_000):
+        read = Audio().read(xing(frames))
+        assert abs(len(read) - len(plain)) <= 8 and abs(int(read[10].argmax()) - int(plain[10].argmax())) <= 1
+    with pytest.raises(BadCell, match="MP3 can't be decoded: it is cut short or damaged"):
+        Audio().read(xing(10, 200))
+
+
+def test_a_stream_of_flac_that_does_not_know_its_length_is_read() -> None:
+    data = bytearray(saved(tone(0.5), format="FLAC"))
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)  # the number of samples: unknown
+    assert abs(len(Audio().read(bytes(data))) - 32) <= 1
+
+
+def test_of_a_flac_that_is_damaged_further_on_the_beginning_is_kept() -> None:
+    data = saved(np.random.default_rng(0).uniform(-0.5, 0.5, 48_000).astype(np.float32), format="FLAC")
+    assert 30 < len(Audio().read(data[: len(data) * 2 // 3])) < 188
+
+
+def recorded(kind: str, codec: str, film: bool = False, rate: int = 16000) -> bytes:
+    """A tone as FFmpeg writes it, alone or with a film."""
+    av, out = pytest.importorskip("av"), io.BytesIO()
+    with av.open(out, "w", format=kind) as file:
+        if film:
+            pictures = file.add_stream("mpeg4" if kind != "avi" else "mjpeg", rate=10)
+            pictures.width, pictures.height, pictures.pix_fmt = 32, 32, "yuv420p" if kind != "avi" else "yuvj420p"
+        stream = file.add_stream(codec, rate=rate, layout="mono")
+        if film:
+            for level in range(10):
+                file.mux(pictures.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 * level, np.uint8), format="rgb24")))
+            file.mux(pictures.encode())
+        frame = av.AudioFrame.from_ndarray((tone(rate=rate)[None] * 32767).astype(np.int16), format="s16", layout="mono")
+        frame.sample_rate = rate
+        resampler = av.AudioResampler(format=stream.codec_context.format, layout="mono", rate=rate, frame_size=stream.codec_context.frame_size or 1024)
+        for even in (*resampler.resample(frame), *resampler.resample(None)):
+            file.mux(stream.encode(even))
+        file.mux(stream.encode())
+    return out.getvalue()
+
+
+RECORDED = {"m4a": ("ipod", "aac"), "aac": ("adts", "aac"), "alac": ("ipod", "alac"), "mka": ("matroska", "aac"), "flv": ("flv", "aac"), "wavpack": ("wv", "wavpack"),
+            "mp4": ("mp4", "aac", True), "mov": ("mov", "pcm_s16le", True), "mkv": ("matroska", "pcm_s16le", True), "avi": ("avi", "pcm_s16le", True), "ts": ("mpegts", "aac", True)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_the_sound_of_what_ffmpeg_reads_is_the_same_tone(name: str) -> None:
+    cell, plain = recorded(*RECORDED[name]), Audio().read(READABLE["wav 16"])
+    mel = Audio().read(cell)
+    assert abs(len(mel) - len(plain)) <= 10 and abs(int(mel[30].argmax()) - int(plain[30].argmax())) <= 1
+    assert abs(float(mel.max()) - float(plain.max())) < 0.05 and len(Audio(seconds=0.5).read(cell)) == 32
+    if len(RECORDED[name]) == 2:
+        assert Audio.claim(profile([cell] * 3, [cell[:1024]] * 3)).sure > 0.9 and Video.claim(profile([cell] * 3, [cell[:1024]] * 3)) is None
+        with pytest.raises(BadCell, match="kind=audio reads"):
+            Video().read(cell)
+    assert Audio().show(cell).startswith("<audio")
+
+
+def test_a_film_without_sound_and_damaged_ones_say_so() -> None:
+    film = recorded("matroska", "aac", True)
+    for cell in (film[:40], film[:300], recorded("ipod", "aac")[:500], recorded("adts", "aac")[:12]):
+        with pytest.raises(BadCell, match="decoded|no sound|no samples"):
+            Audio().read(cell)
+    frames = np.zeros((4, 16, 16, 3), np.uint8)
+    with pytest.raises(BadCell, match="no sound, only a film"):
+        Audio().read(written(frames, 8.0, ".mp4"))
+
+
+def test_more_channels_than_eight_are_mixed() -> None:
+    assert Audio().read(saved(tone(0.3, channels=20), format="WAV")).shape == (19, 48)
+    many = bytearray(saved(tone(0.3, channels=12), format="CAF"))
+    wave, rate, said = films.samples(bytes(many), 1.0, 32, 1000, 400_000)
+    assert rate == 16000 and abs(len(wave) - 4800) <= 1 and abs(float(np.abs(wave).max()) - 0.5) < 0.02
+
+
+def test_without_pyav_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = recorded("ipod", "aac")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(BadCell, match=r"pip install 'sensorium\[video\]'"):
+        Audio().read(cell)
+    assert len(Audio().read(READABLE["mp3"])) > 60
+
+
+@pytest.mark.parametrize("cell", [b"ffconcat version 1.0\nfile /etc/hostname\n", b"#EXTM3U\nfile:///etc/hostname\n", b"%PDF-1.4", b"\x89PNG\r\n\x1a\n" + bytes(90), b"PK\x03\x04" + bytes(60)])
+def test_what_is_no_sound_says_what_it_is_and_is_never_followed(cell: bytes) -> None:
+    with pytest.raises(BadCell, match="can't be decoded"):
+        Audio().read(cell)

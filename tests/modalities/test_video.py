@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
 import zipfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +243,135 @@ def test_an_archive_that_unpacks_to_too_much_is_turned_away() -> None:
         Video(size=16, frames=4).read(out.getvalue())
     with pytest.raises(BadCell, match="can't be decoded|not a picture"):
         Video(size=16, frames=4).read(out.getvalue()[:200])
+
+
+def archived(*files: bytes, ending: str = "png") -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for number, data in enumerate(files):
+            archive.writestr(f"{number}.{ending}", data)
+    return out.getvalue()
+
+
+def stored(image: Image.Image, kind: str = "PNG", **how: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **how)
+    return out.getvalue()
+
+
+def scene(number: int) -> np.ndarray:
+    """A ramp to the right with a dark corner, of 16 × 24 levels."""
+    grey = np.tile(np.linspace(40, 240, 24).astype(np.uint8), (16, 1))
+    grey[:8, : 6 + number] = 20
+    return grey
+
+
+def test_frames_in_files_are_read_as_stills_are() -> None:
+    plain = Video(size=24, frames=3).read(archived(*(stored(Image.fromarray(scene(n))) for n in range(3))))
+    deep = archived(*(stored(Image.fromarray(scene(n).astype(np.uint16) * 257)) for n in range(3)))
+    floats = archived(*(stored(Image.fromarray(scene(n).astype(np.float32) / 255), "TIFF") for n in range(3)), ending="tif")
+    exif, turned = Image.Exif(), [Image.fromarray(scene(n)).transpose(Image.Transpose.ROTATE_90) for n in range(3)]
+    exif[0x0112] = 6
+    for cell in (deep, floats, archived(*(stored(image, exif=exif) for image in turned))):
+        assert np.abs(Video(size=24, frames=3).read(cell).astype(int) - plain).max() <= 1
+    jpeg = archived(*(stored(image.convert("RGB"), "JPEG", exif=exif, quality=98) for image in turned), ending="jpg")
+    assert np.abs(Video(size=24, frames=3).read(jpeg).astype(int) - plain).mean() < 4
+    clear = archived(*[stored(Image.new("RGBA", (16, 16), (255, 0, 0, 0)))] * 2)
+    assert (Video(size=16, frames=2).read(clear) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG"])
+def test_an_animation_that_lies_on_its_side_is_turned(kind: str) -> None:
+    exif, frames = Image.Exif(), [Image.fromarray(scene(n)).convert("RGB") for n in range(3)]
+    exif[0x0112] = 6
+    how = {"save_all": True, "duration": 100} | ({"lossless": True} if kind == "WEBP" else {})
+    upright = stored(frames[0], kind, append_images=frames[1:], **how)
+    turned = [frame.transpose(Image.Transpose.ROTATE_90) for frame in frames]
+    there = stored(turned[0], kind, append_images=turned[1:], exif=exif, **how)
+    assert np.abs(Video(size=24, frames=3).read(there).astype(int) - Video(size=24, frames=3).read(upright)).max() <= 1
+
+
+def test_what_comes_after_a_broken_frame_is_left_out() -> None:
+    good = [stored(Image.new("RGB", (16, 16), (60 * n, 0, 0))) for n in range(3)]
+    for bad in (b"", b"no picture", good[0][:45]):
+        assert Video(size=16, frames=2).read(archived(good[0], good[1], bad, good[2]))[:, 8, 8, 0].tolist() == [0, 60]
+        with pytest.raises(BadCell):
+            Video(size=16, frames=2).read(archived(bad, *good))
+    with pytest.raises(BadCell, match="max_pixels"):
+        Video(size=16, frames=2, max_pixels=400).read(archived(good[0], stored(Image.new("RGB", (30, 30)))))
+    cell = bytearray(archived(*good))
+    cell[cell.rindex(b"IDAT", 0, cell.index(b"PK\x01\x02")) + 6] ^= 0xFF
+    assert Video(size=16, frames=2).read(bytes(cell))[:, 8, 8, 0].tolist() == [0, 60], "its check sum is wrong"
+    with pytest.raises(BadCell, match="cut short"):
+        Video(size=16, frames=2).read(archived(*good)[:-200])
+
+
+def test_an_archive_that_lists_too_many_files_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sensorium.layers.frames.LISTED", 100)
+    with pytest.raises(BadCell, match="list of files has more than 100 bytes"):
+        Video(size=16, frames=2).read(archived(*[stored(Image.new("RGB", (9, 9)))] * 4))
+
+
+def shot(levels: list[int], times: list[int] | None = None, turn: int = 0, kind: str = "mov", sound: bool = False, side: tuple[int, int] = (32, 16)) -> bytes:
+    """A film of plain frames, dark in their upper left, each of them begun at its time in milliseconds."""
+    av, out = pytest.importorskip("av"), io.BytesIO()
+    with av.open(out, "w", format=kind) as film:
+        stream = film.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = *side, "yuvj420p"
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        if turn:
+            stream.set_display_rotation(turn)
+        for number, level in enumerate(levels):
+            pixels = np.full((side[1], side[0], 3), level, np.uint8)
+            pixels[:8, :8] = 0
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = (times[number] if times else 100 * number), Fraction(1, 1000)
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270, -90])
+def test_a_film_is_turned_as_it_says_that_it_is_shown(turn: int) -> None:
+    plain, there = (Video(size=32, frames=2).read(shot([160, 220], turn=way)) for way in (0, turn))
+    wanted = np.rot90(plain, turn // 90, (1, 2))
+    assert np.abs(there.astype(int) - wanted).mean() < 3 and np.abs(there.astype(int) - plain).mean() > 10
+
+
+def test_a_film_of_uneven_frames_is_looked_at_when_it_shows_them() -> None:
+    cell = shot([40, 120, 200], [0, 100, 200], kind="matroska")
+    assert np.abs(Video(size=16, frames=6).read(cell)[:, 8, 12, 0] - np.repeat([40, 120, 200], 2)).max() < 8
+    late = shot([40, 120, 200, 200], [0, 100, 800, 900], kind="matroska")
+    seen = Video(size=16, frames=10).read(late)[:, 8, 12, 0].astype(int)
+    assert np.abs(seen - [40] + 0).tolist()[0] < 8 and np.abs(seen[1:8] - 120).max() < 8 and np.abs(seen[8:] - 200).max() < 8
+    first = shot([40, 120, 200], [5000, 5100, 5200], kind="matroska")
+    assert np.abs(Video(size=16, frames=6).read(first).astype(int) - Video(size=16, frames=6).read(cell)).max() < 3, "its time begins with its first frame"
+    assert np.abs(Video(size=16, frames=4, seconds=0.5).read(late)[:, 8, 12, 0].astype(int) - [40, 120, 120, 120]).max() < 8
+
+
+def test_many_films_leave_no_threads_and_no_frames_behind() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        cell, before = shot([40, 120]), len(os.listdir("/proc/self/task"))
+        for _ in range(4):
+            Video(size=16, frames=2).read(cell)
+        assert len(os.listdir("/proc/self/task")) <= before
+    finally:
+        gc.enable()
+
+
+def test_a_film_that_ends_early_keeps_what_could_be_read() -> None:
+    for kind in ("matroska", "avi"):
+        cell = shot([40, 120, 200, 250], kind=kind)
+        frames = Video(size=16, frames=4).read(cell[: len(cell) * 3 // 5])
+        assert abs(int(frames[0, 8, 12, 0]) - 40) < 8
+        with pytest.raises(BadCell):
+            Video(size=16, frames=4).read(cell[:200])
+
+
+@pytest.mark.parametrize("cell", [b"ffconcat version 1.0\nfile /etc/hostname\n", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n"])
+def test_lists_of_other_files_are_never_opened(cell: bytes) -> None:
+    for start in (b"", b"RIFF\0\0\0\0AVI ", b"\0\0\0\x20ftypisom"):
+        with pytest.raises(BadCell):
+            Video().read(start + cell)
