@@ -530,3 +530,105 @@ def test_pictures_that_are_all_small_are_not_enlarged() -> None:
     assert columns["small"].settings == {"size": 32} and columns["mixed"].settings == {}
     assert infer(table, overrides={"small": {"size": 64}}).columns["small"].settings == {"size": 64}
     assert infer(table, overrides={"small": {"flip": True}}).columns["small"].settings == {"flip": True}
+
+
+# Formats that take an extra, and what is none or too much
+
+
+def heic(image: Pillow.Image, orientation: int = 1) -> bytes:
+    out, exif = io.BytesIO(), Pillow.Exif()
+    exif[0x0112] = orientation
+    file = pytest.importorskip("pillow_heif").from_bytes("RGB", image.size, image.tobytes())
+    file.info["exif"] = file[0].info["exif"] = exif.tobytes()
+    file.save(out, quality=95)
+    return out.getvalue()
+
+
+def test_heic_is_read_and_turned_once():
+    plain = Image().read(saved(picture(64, 32)))
+    assert np.abs(Image().read(heic(picture(64, 32))).astype(int) - plain).mean() < 6
+    side = picture(64, 32).transpose(Pillow.Transpose.ROTATE_90)
+    assert np.abs(Image().read(heic(side, 6)).astype(int) - plain).mean() < 6
+    assert np.abs(Image().read(heic(picture(64, 32).rotate(180), 3)).astype(int) - plain).mean() < 6
+    with pytest.raises(BadCell):
+        Image().read(heic(picture(64, 32))[:300])
+    with pytest.raises(BadCell, match="max_pixels=100"):
+        Image(max_pixels=100).read(heic(picture(64, 32)))
+
+
+def test_jpeg_2000_is_read_with_any_depth():
+    plain = Image().read(saved(picture(64, 32)))
+    for how in ({}, {"no_jp2": True}):
+        assert np.abs(Image().read(saved(picture(64, 32), "JPEG2000", **how)).astype(int) - plain).max() <= 1
+    deep = Pillow.fromarray(np.tile(np.arange(0, 65536, 1024, dtype=np.uint16), (64, 1)))
+    assert np.abs(Image().read(saved(deep, "JPEG2000")).astype(int) - Image().read(saved(deep)).astype(int)).max() <= 1
+    data = bytearray(saved(Pillow.new("RGB", (40, 40)), "JPEG2000", no_jp2=True))
+    data[8:16] = struct.pack(">II", 7000, 8000)
+    with pytest.raises(BadCell, match="decompression bomb|decoded"):
+        Image().read(bytes(data))
+
+
+def document(text: str = "0 0 0 rg 0 0 150 100 re f", width: int = 300, height: int = 100, pages: int = 2) -> bytes:
+    """A PDF by hand, whose first page is black in its left half, or whatever is drawn, and whose others are empty."""
+    kids = " ".join(f"{3 + number} 0 R" for number in range(pages))
+    objects = ["<</Type/Catalog/Pages 2 0 R>>", f"<</Type/Pages/Kids[{kids}]/Count {pages}>>"]
+    for number in range(pages):
+        content = f"/Contents {3 + pages} 0 R" if not number else ""
+        objects.append(f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 {width} {height}]{content}>>")
+    objects.append(f"<</Length {len(text)}>>stream\n{text}\nendstream")
+    out, places = b"%PDF-1.4\n", []
+    for number, body in enumerate(objects, 1):
+        places.append(len(out))
+        out += f"{number} 0 obj{body}endobj\n".encode()
+    table = "".join(f"{place:010} 00000 n \n" for place in places)
+    return out + f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}trailer<</Size {len(objects) + 1}/Root 1 0 R>>\nstartxref\n{len(out)}\n%%EOF".encode()
+
+
+def test_the_first_page_of_a_pdf_is_a_picture():
+    pytest.importorskip("pypdfium2")
+    pixels = Image().read(document())
+    assert (pixels[18:30, :22] == 0).all() and (pixels[18:30, 26:] == 255).all() and (pixels[:15] == 255).all()
+    assert Image(trim=True).read(document()).mean() < 90 and Image(size=1024).read(document()).shape == (1024, 1024, 3)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(np.array_equal(pixels, other) for other in pool.map(Image().read, [document()] * 16))
+    for data, words in ((document(pages=0), "no pages|damaged"), (document()[:90], "damaged|no pages"), (b"%PDF-1.7\n" + bytes(90), "damaged")):
+        with pytest.raises(BadCell, match=words):
+            Image().read(data)
+    for sides in ((14_400, 14_400), (1, 14_400), (900_000, 2)):
+        assert Image().read(document(width=sides[0], height=sides[1])).shape == (48, 48, 3)
+
+
+@pytest.mark.parametrize("data", [png(0, 10), png(10, 0), png(0, 0), saved(Pillow.new("1", (16, 16)), "BMP")[:18] + bytes(8) + bytes(40), b"GIF89a" + bytes(40), b"P6 0 9 255\n" + bytes(20)])
+def test_a_picture_without_pixels_is_a_bad_cell(data):
+    with pytest.raises(BadCell):
+        Image().read(data)
+
+
+def test_of_an_animation_whose_later_frame_is_broken_the_first_is_read():
+    frames = [picture(seed=seed) for seed in range(3)]
+    for format in ("GIF", "PNG"):
+        data = saved(frames[0], format, save_all=True, append_images=frames[1:])
+        assert np.array_equal(Image().read(data[: len(data) * 2 // 3]), Image().read(data))
+
+
+def test_a_portable_map_is_read_and_one_of_odd_levels_costs_little():
+    assert np.array_equal(Image().read(saved(picture(64, 32), "PPM")), Image().read(saved(picture(64, 32))))
+    assert np.abs(Image().read(b"P5 4 4 1000\n" + struct.pack(">H", 500) * 16).astype(int) - 128).max() <= 1
+    with pytest.raises(BadCell, match="odd levels"):
+        Image().read(b"P5 2000 2000 7\n" + bytes(4_000_000))
+
+
+def test_reasons_are_the_same_each_time_and_name_no_object():
+    rng = np.random.default_rng(0)
+    for name in ("rgb", "jpeg", "webp", "gif", "16 bits grey tiff", "bmp"):
+        for _ in range(20):
+            data = bytearray(READABLE[name])
+            for place in rng.integers(0, min(len(data), 200), 8):
+                data[place] = rng.integers(0, 256)
+            said = []
+            for _ in range(2):
+                try:
+                    said.append(Image().read(bytes(data)).tobytes())
+                except BadCell as error:
+                    said.append(str(error))
+            assert said[0] == said[1] and (isinstance(said[0], bytes) or " 0x" not in said[0])
