@@ -39,6 +39,7 @@ TABLES = (
     (b"Obj\x01", ".avro"),
     (b"\x89HDF\r\n\x1a\n", ".h5"),
     (b"\x93NUMPY", ".npy"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", ".xls"),
 )
 """First bytes of the formats whose files are tables, and the ending of each."""
 
@@ -96,6 +97,8 @@ def ending_by_content(path: Path) -> str | None:
             return ending
     if head[257:262] == b"ustar":
         return ".tar"
+    if head[8:12] == b"DUCK":
+        return ".duckdb"
     return _archive(path) if head.startswith(b"PK\x03\x04") else None
 
 

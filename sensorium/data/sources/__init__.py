@@ -127,15 +127,15 @@ def open_source(given: Any, options: ReadOptions | None = None) -> Opened:
         UserError: nothing is there, or it is no known kind.
     """
     options = options or ReadOptions()
+    for name in names(Source):
+        part = find(Source, name)
+        if part.accepts(given):
+            return part.open(given, options)
     if isinstance(given, (str, Path)):
         try:
             Path(given).expanduser().exists()
         except (OSError, RuntimeError) as error:
             raise UserError(f"'{str(given)[:80]}' is no path: {getattr(error, 'strerror', None) or error}.") from error
-    for name in names(Source):
-        part = find(Source, name)
-        if part.accepts(given):
-            return part.open(given, options)
     if isinstance(given, (str, Path)) or (
         isinstance(given, Sequence) and given and all(isinstance(path, (str, Path)) for path in given)
     ):

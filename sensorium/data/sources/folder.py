@@ -38,7 +38,7 @@ class Folder(Source):
     @classmethod
     def accepts(cls, given: Any) -> bool:
         """Whether it is a path to a folder."""
-        return isinstance(given, (str, Path)) and Path(given).expanduser().is_dir()
+        return isinstance(given, (str, Path)) and os.path.isdir(os.path.expanduser(given))  # takes names that are too long
 
     @classmethod
     def open(cls, given: str | Path, options: ReadOptions) -> Opened:

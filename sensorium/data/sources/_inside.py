@@ -1,0 +1,68 @@
+"""What several sources share: ``FILE#PART``, a library that may be missing, and members of ZIP archives, bounded."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sensorium.core.errors import UserError
+
+CHUNK = 1 << 20
+LONGEST_ERROR = 300
+
+
+def split(given: Any, fits: Callable[[Path], bool]) -> tuple[Path, str] | None:
+    """The file and the part of it that ``FILE#PART`` names; None where no such file fits, or one has the whole name.
+
+    The shortest file name wins, as a part (a query, a sheet's name) may hold ``#`` too.
+    """
+    text = os.path.expanduser(str(given)) if isinstance(given, (str, Path)) else ""
+    if "#" not in text or os.path.exists(text):
+        return None
+    for at in (at for at, sign in enumerate(text) if sign == "#"):
+        if os.path.isfile(text[:at]) and fits(Path(text[:at])):
+            return Path(text[:at]), text[at + 1 :].strip()
+    return None
+
+
+def library(name: str, extra: str, what: str) -> Any:
+    """An optional library.
+
+    Raises:
+        UserError: it isn't installed; the extra that has it is named.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{what} can't be read without the package {error.name}. Install it with: pip install 'sensorium[{extra}]'"
+        ) from error
+
+
+def why(error: BaseException) -> str:
+    """The first line of an exception's message, or its kind where it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:LONGEST_ERROR]
+
+
+def unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> Iterator[bytes]:
+    """A member's bytes in pieces, up to its real end, which may lie beyond the size that the archive states.
+
+    Raises:
+        zipfile.BadZipFile: it is damaged.
+        OverflowError: it unpacks to more than ``limit`` bytes.
+    """
+    whole = copy.copy(info)
+    whole.file_size = 1 << 62
+    left = limit
+    with archive.open(whole) as file:
+        while piece := file.read(CHUNK):
+            left -= len(piece)
+            if left < 0:
+                raise OverflowError(f"'{info.filename[:100]}' unpacks to more than {limit:,} bytes")
+            yield piece

@@ -1,0 +1,249 @@
+"""What a spreadsheet asks for before it is read: the extent of its sheets, its unpacked size, cells with errors.
+
+Calamine lays a sheet out as one rectangle; two cells in opposite corners ask for half a terabyte, which ends the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import posixpath
+import re
+import struct
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+from sensorium.core.errors import UserError
+from sensorium.data.contents import UNREADABLE
+from sensorium.data.sources._inside import unpacked, why
+
+CELLS = 50_000_000
+"""Cells of the rectangle that holds a sheet's cells; each takes 32 bytes."""
+UNPACKED = 4 << 30
+"""Bytes of a spreadsheet's parts when unpacked."""
+PLAIN = 16 << 20
+"""Bytes of a part that names others."""
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+
+_PLACE = re.compile(rb"""[\s"']r\s*=\s*["']([A-Za-z]{0,7})(\d{1,10})["']""")
+_ERROR = re.compile(rb"""<(?:\w+:)?c\s[^<>]*?\bt\s*=\s*["']e["']""")
+_OVERLAP = 256
+
+
+@dataclasses.dataclass
+class Looked:
+    """What was seen: whether it is OpenDocument, and for each sheet how many cells hold errors."""
+
+    ods: bool = False
+    errors: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class _Extent:
+    """The lowest row and rightmost column of a sheet, and its cells with errors."""
+
+    rows: int = 0
+    columns: int = 0
+    errors: int = 0
+
+    def see(self, row: int, column: int) -> None:
+        """Take in a cell, counted from 1."""
+        self.rows, self.columns = max(self.rows, row), max(self.columns, column)
+
+    def check(self, path: Path) -> None:
+        """Refuse a sheet that is too large."""
+        if self.rows * max(self.columns, 1) > CELLS:
+            raise UserError(
+                f"A sheet of '{path}' reaches to row {self.rows:,} and column {self.columns:,}, more than {CELLS:,} cells. "
+                "Delete what lies far from the table, or save the sheet as CSV or Parquet."
+            )
+
+
+def look(path: Path) -> Looked:
+    """Go through a spreadsheet without laying it out.
+
+    Raises:
+        UserError: it is damaged, or asks for more than is read.
+    """
+    with open(path, "rb") as file:
+        head = file.read(8)
+    if head == OLE:
+        extent = _Extent()
+        for kind, data in _records(path):
+            if kind == 0x0809:  # a new sheet begins
+                extent = _Extent()
+            elif kind in _BIFF and len(data) >= 4:
+                extent.see(*(1 + number for number in struct.unpack_from("<HH", data)))
+                if kind == 0x00BD and len(data) >= 6:  # several cells, with the last one's column at the end
+                    extent.see(1, 1 + struct.unpack("<H", data[-2:])[0])
+                extent.check(path)
+        return Looked()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _zip(path, archive)
+    except (zipfile.BadZipFile, OverflowError, NotImplementedError, RuntimeError, *UNREADABLE) as error:
+        raise UserError(f"'{path}' can't be read as a spreadsheet: {why(error)}") from error
+
+
+def _zip(path: Path, archive: zipfile.ZipFile) -> Looked:
+    infos = {info.filename: info for info in archive.infolist()}
+    binary = "xl/workbook.bin" in infos
+    extents: dict[str, _Extent] = {}
+    left = [UNPACKED]
+    for name, info in infos.items():
+        extent = extents[name] = _Extent()
+        pieces = _counted(unpacked(archive, info, UNPACKED), left)
+        if binary and name.endswith(".bin") and "sheet" in name.lower():
+            _xlsb(pieces, extent)
+        else:
+            _xlsx(pieces, extent)
+        extent.check(path)
+    looked = Looked(ods="content.xml" in infos)
+    if "xl/workbook.xml" in infos:
+        with contextlib.suppress(ElementTree.ParseError, KeyError, ValueError):  # calamine says what is wrong
+            looked.errors = {sheet: extents[name].errors for sheet, name in _sheets(archive).items() if name in extents}
+    return looked
+
+
+def _counted(pieces: Iterable[bytes], left: list[int]) -> Iterator[bytes]:
+    for piece in pieces:
+        left[0] -= len(piece)
+        if left[0] < 0:
+            raise OverflowError(f"it unpacks to more than {UNPACKED:,} bytes")
+        yield piece
+
+
+def _xlsx(pieces: Iterable[bytes], extent: _Extent) -> None:
+    """See the cells of a sheet in XML: whatever looks like a cell's place counts, as in no other part of a workbook."""
+    rest = b""
+    for piece in pieces:
+        text = rest + piece
+        # A match that begins in the overlap is seen with the next piece, in which it is whole.
+        until = len(text) - _OVERLAP
+        for found in _PLACE.finditer(text):
+            extent.see(int(found[2]), _column(found[1]))
+        extent.errors += sum(found.start() < until for found in _ERROR.finditer(text))
+        rest = text[max(0, until) :]
+    extent.errors += sum(1 for _ in _ERROR.finditer(rest))
+
+
+def _column(letters: bytes) -> int:
+    number = 0
+    for letter in letters.upper():
+        number = number * 26 + letter - 64
+    return number
+
+
+def _xlsb(pieces: Iterable[bytes], extent: _Extent) -> None:
+    """See the cells of a sheet in binary records: a type and a length, both of seven bits a byte, and the data."""
+    data, at, row = b"", 0, 0
+    for piece in pieces:
+        data, at = data[at:] + piece, 0
+        while True:
+            kind, after = _seven(data, at, 2)
+            length, after = _seven(data, after, 4)
+            if after < 0 or (after + min(length, 4) > len(data)):
+                break
+            if after + length > len(data):
+                if length > PLAIN:
+                    raise zipfile.BadZipFile("a record of a sheet is too long")
+                break
+            if kind == 0 and length >= 4:
+                row = 1 + struct.unpack_from("<I", data, after)[0]
+            elif 1 <= kind <= 11 and length >= 4:
+                extent.see(row, 1 + struct.unpack_from("<I", data, after)[0])
+                extent.errors += kind in (3, 11)
+            at = after + length
+
+
+def _seven(data: bytes, at: int, most: int) -> tuple[int, int]:
+    """A number of up to ``most`` bytes, and where it ends; -1: not within the data."""
+    number = 0
+    for i in range(most):
+        if at < 0 or at + i >= len(data):
+            return 0, -1
+        number |= (data[at + i] & 0x7F) << (7 * i)
+        if not data[at + i] & 0x80:
+            return number, at + i + 1
+    return number, at + most
+
+
+def _sheets(archive: zipfile.ZipFile) -> dict[str, str]:
+    """The member of each sheet of an .xlsx by the sheet's name."""
+
+    def tree(name: str) -> ElementTree.Element:
+        return ElementTree.fromstring(b"".join(unpacked(archive, archive.getinfo(name), PLAIN)))
+
+    targets = {element.get("Id"): element.get("Target", "") for element in tree("xl/_rels/workbook.xml.rels")}
+    found = {}
+    for element in tree("xl/workbook.xml").iter():
+        if element.tag.rpartition("}")[2] == "sheet":
+            ids = [value for key, value in element.attrib.items() if key.endswith("}id")]
+            target = targets.get(ids[0], "") if ids else ""
+            found[element.get("name", "")] = posixpath.normpath(posixpath.join("/xl", target)).lstrip("/")
+    return found
+
+
+_BIFF = {0x0001, 0x0002, 0x0003, 0x0004, 0x0005, 0x0006, 0x00BD, 0x00BE, 0x00D6, 0x00FD, 0x0201, 0x0203, 0x0204, 0x0205, 0x027E, 0x0406, 0x0206}
+"""Records of the old binary format that hold cells; each begins with its row and column."""
+
+
+def _records(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The records of the stream "Workbook" (or "Book") in an OLE file."""
+    try:
+        stream = _stream(path)
+        at = 0
+        while at + 4 <= len(stream):
+            kind, length = struct.unpack_from("<HH", stream, at)
+            yield kind, stream[at + 4 : at + 4 + length]
+            at += 4 + length
+    except (struct.error, IndexError) as error:
+        raise UserError(f"'{path}' can't be read as a spreadsheet: it is damaged.") from error
+
+
+def _stream(path: Path) -> bytes:
+    """The bytes of the workbook's stream, put together from the sectors of an OLE file."""
+    data = path.read_bytes()
+    size = 1 << min(struct.unpack_from("<H", data, 30)[0], 16)
+    most = len(data) // size + 1
+
+    def sector(number: int) -> bytes:
+        return data[(number + 1) * size : (number + 2) * size]
+
+    tables = list(struct.unpack_from("<109I", data, 76))
+    following = struct.unpack_from("<I", data, 68)[0]
+    while following < most and len(tables) <= most:
+        numbers = struct.unpack(f"<{size // 4}I", sector(following))
+        tables += numbers[:-1]
+        following = numbers[-1]
+    fat = b"".join(sector(number) for number in tables[:most] if number < most)
+
+    def chain(number: int) -> bytes:
+        parts: list[bytes] = []
+        while number < most and number * 4 + 4 <= len(fat) and len(parts) <= most:
+            parts.append(sector(number))
+            number = struct.unpack_from("<I", fat, number * 4)[0]
+        return b"".join(parts)
+
+    entries = chain(struct.unpack_from("<I", data, 48)[0])
+    small = b""
+    for at in range(0, len(entries) - 127, 128):
+        length = struct.unpack_from("<H", entries, at + 64)[0]
+        name = entries[at : at + max(0, min(length, 64) - 2)].decode("utf-16-le", "replace")
+        start, found = struct.unpack_from("<II", entries, at + 116)
+        if at == 0:  # the root's stream holds all streams under 4,096 bytes
+            small = chain(start)
+        if name in ("Workbook", "Book"):
+            return chain(start)[:found] if found >= 4096 else _short(small, chain(struct.unpack_from("<I", data, 60)[0]), start)[:found]
+    return b""
+
+
+def _short(small: bytes, fat: bytes, number: int) -> bytes:
+    """A stream of sectors of 64 bytes."""
+    parts: list[bytes] = []
+    while number * 4 + 4 <= len(fat) and len(parts) < 64:
+        parts.append(small[number * 64 : number * 64 + 64])
+        number = struct.unpack_from("<I", fat, number * 4)[0]
+    return b"".join(parts)

@@ -1,0 +1,199 @@
+"""Spreadsheets: Excel (.xlsx, .xlsm, .xlsb, .xls) and OpenDocument (.ods), by the library calamine.
+
+One sheet is the table: the first that has cells, or ``FILE#SHEET``. Its first row with cells is the header; cells keep the
+types that the spreadsheet gives them. A spreadsheet is first gone through by ``_sheets``, as a few bytes of one can ask for
+a sheet of billions of cells.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sensorium.core.errors import UserError
+from sensorium.data.arrow import scrub
+from sensorium.data.blocks import distinct
+from sensorium.data.objects import spool_objects
+from sensorium.data.options import ReadOptions
+from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files
+from sensorium.data.sources._inside import library, split, why
+from sensorium.data.sources._sheets import look
+from sensorium.data.spool import spooling
+
+EXACT = 2**53
+"""Whole numbers below it are exact as floats, the only numbers that Excel has."""
+ERRORS = frozenset({"#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "#CALC!", "#GETTING_DATA"})
+"""What OpenDocument has in cells whose formula failed."""
+TITLES = 10
+"""Rows above the header that may hold a title."""
+
+Row = list[Any]
+
+
+class Excel(Source):
+    """One spreadsheet or several; of each one sheet."""
+
+    suffixes = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+
+    @classmethod
+    def accepts(cls, given: Any) -> bool:
+        """Whether it is ``FILE#SHEET``."""
+        return split(given, _fits) is not None
+
+    @classmethod
+    def open(cls, given: str | Path | Sequence[Path], options: ReadOptions) -> Opened:
+        """Converted to Parquet. Which sheet was taken is said where there are several."""
+        found = split(given, _fits) if isinstance(given, (str, Path)) else None
+        files, sheet = ([found[0]], found[1]) if found else (list(given), "")  # type: ignore[arg-type]
+        where = f"'{files[0]}'" if len(files) == 1 else f"{len(files)} spreadsheets"
+        opened = Opened(None, name_of_files(files), folder_of(files))  # type: ignore[arg-type]
+        known: dict[str, None] = {}
+        with spooling(where) as spool:
+            for path in files:
+                spool_objects(_objects(path, sheet, opened, options, known), spool, opened, options)
+            opened.blocks = converted(spool, empty=list(known))
+        return opened
+
+
+def _fits(path: Path) -> bool:
+    return path.suffix.lower() in Excel.suffixes
+
+
+def _objects(
+    path: Path, wanted: str, opened: Opened, options: ReadOptions, known: dict[str, None]
+) -> Iterator[tuple[dict[str, Any], int]]:
+    """The rows of one file's sheet as objects; ``known`` hears of its columns."""
+    calamine = library("python_calamine", "excel", "Spreadsheets")
+    try:
+        looked = look(path)
+        with open(path, "rb") as file:
+            book = calamine.CalamineWorkbook.from_filelike(file)
+            sheet = _sheet(book, path, wanted, opened)
+            if sheet is None:
+                return
+            merged = sheet.merged_cell_ranges or []
+            rows = sheet.iter_rows()
+            left = sheet.start[1]
+    except (UserError, KeyboardInterrupt, SystemExit):
+        raise
+    except calamine.PasswordError as error:
+        raise UserError(f"'{path}' is protected by a password. Save it without one, or as CSV.") from error
+    except BaseException as error:  # the library's panics are no Exceptions
+        raise UserError(f"'{path}' can't be read as a spreadsheet: {why(error)}") from error
+    found = _Sheet(path, opened, looked.ods)
+    rows = _filled(rows, merged, left, found)
+    header, rows = _header(rows, found)
+    options.check_columns(len(header), f"'{path}'")
+    names = _names(header, path)
+    known.update(dict.fromkeys(names))
+    blank = 0
+    for row in rows:
+        cells = dict(zip(names, map(found.cell, row), strict=False))
+        if all(cell is None for cell in cells.values()):
+            blank += 1  # blank rows at the end are none of the table's
+            continue
+        yield from (({}, 0) for _ in range(blank))
+        blank = 0
+        yield cells, sum(len(cell) if isinstance(cell, str) else 8 for cell in cells.values())
+    errors = looked.errors.get(sheet.name, 0) + found.errors
+    if errors:
+        opened.remark(f"{errors:,} cell(s) hold an error such as #N/A or #DIV/0!, and count as missing", path.name)
+    if found.merged:
+        opened.remark(f"{found.merged:,} cell(s) lie in merged cells, and have the value of the uppermost", path.name)
+
+
+def _sheet(book: Any, path: Path, wanted: str, opened: Opened) -> Any:
+    """The sheet that was asked for, or the first that has cells and isn't hidden; None: no sheet has."""
+    kinds = {about.name: about for about in book.sheets_metadata}
+    sheets = [name for name in book.sheet_names if str(kinds[name].typ).endswith("WorkSheet")]
+    if wanted:
+        if wanted not in sheets:
+            named = ", ".join(f"'{name}'" for name in sheets)
+            raise UserError(f"'{path}' has no sheet '{wanted}'. Possible: {named or 'none'}.")
+        sheet = book.get_sheet_by_name(wanted)
+        return sheet if sheet.start is not None else None
+    shown = [name for name in sheets if str(kinds[name].visible).endswith(".Visible")]
+    for name in shown:
+        sheet = book.get_sheet_by_name(name)
+        if sheet.start is None:
+            continue
+        if others := [f"'{other}'" for other in sheets if other != name]:
+            opened.remark(f"sheet '{name}' was taken; '{path.name}#SHEET' takes another: {', '.join(others)}", path.name)
+        return sheet
+    return None
+
+
+class _Sheet:
+    """The cells of one sheet as they come, and what was found in them."""
+
+    def __init__(self, path: Path, opened: Opened, ods: bool) -> None:
+        self.path, self.opened, self.ods = path, opened, ods
+        self.errors = self.merged = 0
+
+    def cell(self, value: Any) -> Any:
+        """A cell as the table has it: whole numbers are integers, empty cells and errors None, dates have a time of day."""
+        if isinstance(value, str):
+            if self.ods and value in ERRORS:
+                self.errors += 1
+                return None
+            return value or None
+        if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+            return int(value)
+        if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+            # Arrow cuts a time of day off where a column holds both.
+            return datetime.datetime(value.year, value.month, value.day)
+        return value
+
+
+def _filled(rows: Iterator[Row], merged: Sequence[Any], left: int, found: _Sheet) -> Iterator[Row]:
+    """The rows with the value of a merged cell in each row that it covers."""
+    begun = iter(sorted(merged))
+    following = next(begun, None)
+    active: dict[int, tuple[int, Any]] = {}
+    for number, row in enumerate(rows):
+        while following is not None and following[0][0] <= number:
+            (top, first), (bottom, _) = following
+            if bottom > top == number and 0 <= first - left < len(row):
+                active[first - left] = bottom, row[first - left]
+            following = next(begun, None)
+        for place, (bottom, value) in list(active.items()):
+            if bottom < number:
+                del active[place]
+            elif row[place] == "" and value != "":
+                row[place] = value
+                found.merged += 1
+        yield row
+
+
+def _header(rows: Iterator[Row], found: _Sheet) -> tuple[Row, Iterator[Row]]:
+    """The first row that has cells, and the rows below; titles, lone cells above a row of names, are passed over."""
+    seen: list[Row] = []
+    for row in rows:
+        cells = [cell for cell in row if cell != ""]
+        if cells:
+            seen.append(row)
+            if len(cells) > 1 or not isinstance(cells[0], str) or len(seen) > TITLES:
+                break
+        elif seen:
+            seen.append(row)
+    if not seen:
+        return [], rows
+    names = [cell for cell in seen[-1] if cell != ""]
+    if len(seen) > 1 and len(names) > 1 and len(names) * 2 > len(seen[-1]) > 2 and all(isinstance(name, str) for name in names):
+        title = next(cell for cell in seen[0] if cell != "")
+        found.opened.remark(f"the header was taken from the row below the title '{scrub(title)[:80]}'", found.path.name)
+        return seen[-1], rows
+    return seen[0], itertools.chain(seen[1:], rows)
+
+
+def _names(header: Row, path: Path) -> list[str]:
+    names = []
+    for i, cell in enumerate(header):
+        if isinstance(cell, float) and cell.is_integer():
+            cell = int(cell)
+        names.append(scrub(str(cell)).strip() or f"column {i + 1}")
+    distinct(names, f"'{path}'")
+    return names

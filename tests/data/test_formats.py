@@ -1,0 +1,167 @@
+"""Spreadsheets, databases, data lakes, columnar files, arrays and ZIP archives."""
+
+from __future__ import annotations
+
+import builtins
+import datetime
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sensorium.core.errors import UserError
+from sensorium.data.options import ReadOptions
+from sensorium.data.table import Table
+
+from .test_table import columns
+
+
+def rows_of(source: Any, **options: Any) -> list[dict[str, Any]]:
+    """All rows of a source as objects."""
+    return [row for _, batch in Table.open(source, options=ReadOptions(**options)).batches(3) for row in batch.to_pylist()]
+
+
+@pytest.fixture(autouse=True)
+def nothing_written(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Call it once the files are there: at the end there are no others beside them."""
+    before: list[set[Path]] = []
+    yield lambda: before.append(set(tmp_path.rglob("*")))
+    assert not before or set(tmp_path.rglob("*")) == before[0]
+
+
+def without(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a library weren't installed."""
+    real = builtins.__import__
+
+    def fake(wanted: str, *args: Any, **more: Any) -> Any:
+        if wanted.partition(".")[0] == name:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+        return real(wanted, *args, **more)
+
+    for module in [module for module in sys.modules if module.partition(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(builtins, "__import__", fake)
+    monkeypatch.setattr("importlib.import_module", lambda wanted, package=None: fake(wanted, None, None, ["*"]))
+
+
+def workbook(path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active.title = "Empty"
+    sheet = book.create_sheet("Dätä #2")
+    sheet.append([])
+    sheet.append([None, "näme", "number", "when", "ok", "failed", "at", "long"])
+    for i in range(4):
+        when = datetime.datetime(2020, 1, 1 + i, 3)
+        sheet.append([None, f"00{i}", i + i % 2 / 2, when, i % 2 == 0, "#N/A" if i else "#DIV/0!", datetime.time(3, 4), 12345678901])
+    sheet.append([])
+    sheet.append([None, "merged", None, datetime.date(2021, 5, 6)])
+    sheet.append([])
+    sheet.merge_cells("B8:B9")
+    sheet["C9"] = 7
+    sheet["I3"] = sheet["I4"] = None
+    other = book.create_sheet("Hidden")
+    other.append(["a"])
+    other.append([1])
+    other.sheet_state = "hidden"
+    book.save(path)
+
+
+def test_excel_sheet_by_content_or_by_name(tmp_path: Path, nothing_written: Callable[[], None]) -> None:
+    workbook(tmp_path / "book.xlsx")
+    (tmp_path / "misnamed.csv").write_bytes((tmp_path / "book.xlsx").read_bytes())
+    nothing_written()
+    table = Table.open(tmp_path / "book.xlsx")
+    assert columns(table) == {
+        "näme": ["000", "001", "002", "003", None, "merged", "merged"],
+        "number": [0, 1.5, 2, 3.5, None, None, 7],
+        "when": [*(datetime.datetime(2020, 1, 1 + i, 3) for i in range(4)), None, datetime.datetime(2021, 5, 6), None],
+        "ok": [True, False, True, False, None, None, None],
+        "failed": [None] * 7,
+        "at": [datetime.time(3, 4)] * 4 + [None] * 3,
+        "long": [12345678901] * 4 + [None] * 3,
+    }
+    said = " ".join(table.notes)
+    assert "sheet 'Dätä #2' was taken" in said and "'Empty', 'Hidden'" in said
+    assert "4 cell(s) hold an error" in said and "1 cell(s) lie in merged cells" in said
+    assert columns(Table.open(f"{tmp_path}/book.xlsx#Hidden")) == {"a": [1]}
+    assert columns(Table.open(f"{tmp_path}/book.xlsx#Dätä #2")) == columns(table)
+    assert columns(Table.open(tmp_path / "misnamed.csv")) == columns(table)
+    assert rows_of(f"{tmp_path}/book.xlsx#Empty") == []
+    with pytest.raises(UserError, match=r"book\.xlsx' has no sheet 'x'.*'Hidden'"):
+        Table.open(f"{tmp_path}/book.xlsx#x")
+
+
+def test_excel_name_with_a_sign_wins_and_titles_are_passed_over(tmp_path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in (["Report of 2020"], [], ["a", "b", "c"], [1, "x", 2], [None, "y"]):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    book.save(tmp_path / "a.xlsx#b.xlsx")
+    table = Table.open(f"{tmp_path}/a.xlsx#b.xlsx")
+    assert columns(table) == {"a": [1, None], "b": ["x", "y"], "c": [2, None]} and "Report of 2020" in table.notes[0]
+    assert Table.open(tmp_path).rows == 4
+
+
+@pytest.mark.parametrize("ending", ["xls", "ods"])
+def test_spreadsheets_equal_what_pandas_reads(ending: str, tmp_path: Path) -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame({
+        "text": ["01", "ü", None, "x"], "whole": [1, 2, 3, 4], "real": [0.5, None, 2.0, 1e9],
+        "when": pd.to_datetime(["2020-01-01 10:00", None, "1999-12-31 00:00", "2020-01-02 00:00"]), "ok": [True, False, True, True],
+    })
+    path = tmp_path / f"t.{ending}"
+    if ending == "ods":
+        frame.to_excel(path, index=False, engine="odf")
+    else:
+        import xlwt
+
+        book = xlwt.Workbook()
+        sheet = book.add_sheet("A")
+        style = xlwt.easyxf(num_format_str="YYYY-MM-DD HH:MM:SS")
+        for place, name in enumerate(frame.columns):
+            sheet.write(0, place, name)
+            for row, cell in enumerate(frame[name], 1):
+                if not pd.isna(cell):
+                    cell = cell.to_pydatetime() if name == "when" else cell.item() if hasattr(cell, "item") else cell
+                    sheet.write(row, place, cell, *([style] if name == "when" else []))
+        book.save(str(path))
+    wanted = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    assert rows_of(path) == wanted
+
+
+def test_excel_hostile_damaged_and_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import openpyxl
+    import xlwt
+
+    book = openpyxl.Workbook()
+    book.active["A1"], book.active["XFD1048576"] = "a", 1
+    book.save(tmp_path / "far.xlsx")
+    old = xlwt.Workbook()
+    sheet = old.add_sheet("A")
+    sheet.write(0, 0, "a")
+    sheet.write(65535, 255, 1)
+    old.save(str(tmp_path / "far.xls"))
+    with pytest.raises(UserError, match=r"far\.xlsx' reaches to row 1,048,576 and column 16,384"):
+        Table.open(tmp_path / "far.xlsx")
+    with monkeypatch.context() as patch:
+        patch.setattr("sensorium.data.sources._sheets.CELLS", 10**6)
+        with pytest.raises(UserError, match=r"far\.xls' reaches to row 65,536 and column 256"):
+            Table.open(tmp_path / "far.xls")
+        patch.setattr("sensorium.data.sources._sheets.UNPACKED", 1000)
+        with pytest.raises(UserError, match=r"far\.xlsx'.*unpacks to more than 1,000 bytes"):
+            Table.open(tmp_path / "far.xlsx")
+    whole = (tmp_path / "far.xlsx").read_bytes()
+    for name, data in (("cut.xlsx", whole[: len(whole) // 2]), ("none.xls", b"<html>"), ("empty.ods", b""), ("cut.xls", (tmp_path / "far.xls").read_bytes()[:1000])):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UserError, match=f"{name}' can't be read as a spreadsheet"):
+            Table.open(tmp_path / name)
+    without("python_calamine", monkeypatch)
+    with pytest.raises(UserError, match=r"pip install 'sensorium\[excel\]'"):
+        Table.open(tmp_path / "far.xlsx")
