@@ -35,11 +35,11 @@ def container(data: bytes, what: str) -> Any:
     try:
         import av
     except ImportError as error:
-        raise UserError(f"Such a {what} (MP4, WebM, AVI, M4A, AAC, WMA …) needs the package PyAV. Install it with: pip install 'sensorium[video]'") from error
+        raise UserError(f"A {what} of this format needs the package PyAV. Install it with: pip install 'sensorium[video]'") from error
     try:
         return av.open(io.BytesIO(data), format=reader)
-    except (av.FFmpegError, ValueError, OSError) as error:
-        raise BadCell(f"the {what} can't be decoded: it is cut short or damaged at its beginning") from error
+    except (av.FFmpegError, ValueError, OSError):
+        raise BadCell(f"the {what} can't be decoded: it is cut short or damaged") from None
 
 
 def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float | None, float]]:
@@ -124,8 +124,8 @@ def samples(data: bytes, seconds: float, channels: int, slowest: int, fastest: i
                     wanted -= len(parts[-1])
                 if wanted <= 0:
                     break
-        except (av.FFmpegError, ValueError, OSError) as error:
+        except (av.FFmpegError, ValueError, OSError):
             if not parts:
-                raise BadCell("the sound is damaged: no samples could be decoded") from error
+                raise BadCell("the sound is damaged: no samples could be decoded") from None
     wave = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     return wave[: math.ceil(seconds * rate)], rate, said

@@ -41,6 +41,8 @@ TURNED: dict[int, Pillow.Transpose] = {
 
 def side_of(head: bytes) -> int | None:
     """The longer side of a picture in pixels, from its file's first bytes; None where these don't say."""
+    if head.startswith(b"%PDF"):  # it has none, and would be drawn
+        return None
     try:
         with opened(head, 1 << 16, 1 << 62) as image:
             return max(image.size)

@@ -78,9 +78,9 @@ def by_libsndfile(data: bytes, kind: str, seconds: float, max_minutes: float, bl
             return by_libsndfile(data, kind, seconds, max_minutes, SMALL)
         if len(parts) == 1:
             return unread(data, kind, error.code in UNKNOWN, seconds, max_minutes)
-    except (soundfile.SoundFileError, ValueError, TypeError, OSError, OverflowError) as error:
+    except (soundfile.SoundFileError, ValueError, TypeError, OSError, OverflowError):
         if len(parts) == 1:
-            raise BadCell(damage(kind)) from error
+            raise BadCell(damage(kind)) from None
     return np.concatenate(parts), rate
 
 
@@ -96,10 +96,7 @@ def unread(data: bytes, kind: str, strange: bool, seconds: float, max_minutes: f
         raise BadCell(f"the sound can't be decoded: {said} ({', '.join(NATIVE.values())}; with the extra video M4A, AAC, AMR, WMA and the sound of films)")
     if not strange or len(data) < 64:
         raise BadCell(damage(kind))
-    try:
-        return by_ffmpeg(data, seconds, max_minutes, damage(kind))
-    except BadCell as error:
-        raise BadCell(str(error) if "sensorium[video]" in str(error) else damage(kind)) from error
+    return by_ffmpeg(data, seconds, max_minutes, damage(kind))
 
 
 def damage(kind: str) -> str:
@@ -107,12 +104,16 @@ def damage(kind: str) -> str:
 
 
 def by_ffmpeg(data: bytes, seconds: float, max_minutes: float, otherwise: str = "") -> tuple[np.ndarray, int]:
-    """The same of anything that FFmpeg reads, films too."""
+    """The same of anything that FFmpeg reads, films too; ``otherwise`` is the reason where it doesn't, in place of its own."""
     try:
         wave, rate, said = films.samples(data, seconds, CHANNELS, SLOWEST, FASTEST)
-    except UserError as error:
+    except UserError:
         raise BadCell(f"{otherwise}; if its encoding is a rare one, pip install 'sensorium[video]' reads it" if otherwise else
-                      "a sound of this format (M4A, AAC, AMR, WMA, or a film's) takes FFmpeg: pip install 'sensorium[video]'") from error
+                      "a sound of this format (M4A, AAC, AMR, WMA, or a film's) takes FFmpeg: pip install 'sensorium[video]'") from None
+    except BadCell:
+        if otherwise:
+            raise BadCell(otherwise) from None
+        raise
     if held(data, "", said):
         too_long(said, max_minutes)
     return wave, rate

@@ -60,7 +60,7 @@ CAMERAS = b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"II\x1a\0\0\
 ENDINGS = {
     "DICOM": ("dcm", "dicom", "ima"), "NIfTI": ("nii", "nii.gz"), "EDF": ("edf",), "BDF": ("bdf",), "PCD": ("pcd",), "LAS": ("las",), "LAZ": ("laz",),
     "PLY": ("ply",), "HDF5": ("h5", "hdf5", "hdf"), "MATLAB": ("mat",), "NetCDF": ("nc",), "FITS": ("fits",), "OpenEXR": ("exr",),
-    "Radiance HDR": ("hdr",), "PSD": ("psd",), "SVG": ("svg", "svgz"), "EPS": ("eps", "ps"), "DjVu": ("djvu", "djv"), "MIDI": ("mid", "midi"),
+    "PSD": ("psd",), "SVG": ("svg", "svgz"), "EPS": ("eps", "ps"), "DjVu": ("djvu", "djv"), "MIDI": ("mid", "midi"),
     "NumPy": ("npy", "npz"), "safetensors": ("safetensors",), "GGUF": ("gguf",), "ZIP": ("zip",), "7z": ("7z",), "RAR": ("rar",), "xz": ("xz",),
     "gzip": ("gz", "tgz"), "bzip2": ("bz2",), "Zstandard": ("zst",), "SQLite": ("sqlite", "sqlite3", "db"), "an ELF program": ("so",), "a Windows program": ("exe", "dll"),
     "icons": ("ico", "icns"), RAW[0]: ("cr2", "cr3", "crw", "nef", "nrw", "dng", "arw", "orf", "rw2", "raf", "pef", "srw"),

@@ -498,3 +498,14 @@ def test_without_pyav_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
 def test_what_is_no_sound_says_what_it_is_and_is_never_followed(cell: bytes) -> None:
     with pytest.raises(BadCell, match="can't be decoded"):
         Audio().read(cell)
+
+
+def test_encodings_that_libsndfile_does_not_know_are_read_by_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = recorded("wav", "aac")
+    with pytest.raises(soundfile.LibsndfileError):
+        soundfile.read(io.BytesIO(cell))
+    mel, plain = Audio().read(cell), Audio().read(READABLE["wav 16"])
+    assert abs(int(mel[30].argmax()) - int(plain[30].argmax())) <= 1
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(BadCell, match=r"rare one, pip install 'sensorium\[video\]'"):
+        Audio().read(cell)

@@ -176,7 +176,7 @@ def test_aspect_ratio_is_kept_in_a_white_square():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_exif_orientation_is_undone(orientation, format):
     upright = picture(64, 32)
     there = {
