@@ -22,7 +22,9 @@ NATIVE = {"audio/wav": "WAV", "audio/flac": "FLAC", "audio/ogg": "OGG", "audio/m
           "audio/x-w64": "W64"}  # fmt: skip
 """Formats that libsndfile reads, and their names."""
 UNKNOWN = {1, 4, 18}
-"""libsndfile's errors of what it doesn't know: a format, an encoding; all others are damage."""
+"""libsndfile's errors of what it doesn't know, a format or an encoding."""
+BOXES = {"audio/wav", "audio/aiff", "audio/basic", "audio/x-caf", "audio/x-w64"}
+"""Formats that hold any encoding; of those that it doesn't know libsndfile says all kinds of things."""
 THINNEST, MP3 = 10, 900
 """Bytes that a second of sound takes at least, of silence in FLAC or Opus, and of an MP3: so a header that says more than the file can hold isn't believed."""
 
@@ -77,7 +79,7 @@ def by_libsndfile(data: bytes, kind: str, seconds: float, max_minutes: float, bl
         if opened and block > SMALL:
             return by_libsndfile(data, kind, seconds, max_minutes, SMALL)
         if len(parts) == 1:
-            return unread(data, kind, error.code in UNKNOWN, seconds, max_minutes)
+            return unread(data, kind, not opened and (error.code in UNKNOWN or kind in BOXES), seconds, max_minutes)
     except (soundfile.SoundFileError, ValueError, TypeError, OSError, OverflowError):
         if len(parts) == 1:
             raise BadCell(damage(kind)) from None
