@@ -1,4 +1,5 @@
-"""Films and the sound of any container, by FFmpeg through PyAV, which is an extra: each frame when it is shown and the way up it is shown."""
+"""Films and the sound of any container, by FFmpeg through PyAV, which is an extra: each frame when it is shown and
+the way up it is shown."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ COVER = 0x400 | 0x800
 
 
 def container(data: bytes, what: str) -> Any:
-    """A film or a sound, opened; FFmpeg is told the format, for left to guess it might take the bytes for a list of other files.
+    """A film or a sound, opened; FFmpeg is told the format, for left to guess it might take the bytes for a list of
+    other files.
 
     Raises:
         BadCell: a format that isn't read, or a file that can't be opened.
@@ -35,7 +37,9 @@ def container(data: bytes, what: str) -> Any:
     try:
         import av
     except ImportError as error:
-        raise UserError(f"A {what} of this format needs the package PyAV. Install it with: pip install 'sensorium[video]'") from error
+        raise UserError(
+            f"A {what} of this format needs the package PyAV. Install it with: pip install 'sensorium[video]'"
+        ) from error
     try:
         return av.open(io.BytesIO(data), format=reader)
     except (av.FFmpegError, ValueError, OSError):
@@ -43,7 +47,8 @@ def container(data: bytes, what: str) -> Any:
 
 
 def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float | None, float]]:
-    """The frames of a film as RGB on white, uint8 [h, w, 3], the right way up; when each begins in seconds, None where the file doesn't say, and how long
+    """The frames of a film as RGB on white, uint8 [h, w, 3], the right way up; when each begins in seconds, None
+    where the file doesn't say, and how long
     it lasts."""
     with container(data, "video") as file:
         from av.video.reformatter import VideoReformatter
@@ -65,7 +70,9 @@ def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float | N
             time = frame.time
             start = time if start is None else start
             begins = None if time is None or start is None else max(0.0, float(time - start))
-            long = float(frame.duration * frame.time_base) if getattr(frame, "duration", 0) and frame.time_base else lasts
+            long = (
+                float(frame.duration * frame.time_base) if getattr(frame, "duration", 0) and frame.time_base else lasts
+            )
             yield turned(colours(frame, reformatter), frame), begins, min(long if long > 0 else lasts, LONGEST)
 
 
@@ -93,7 +100,8 @@ def turned(pixels: np.ndarray, frame: Any) -> np.ndarray:
 
 
 def samples(data: bytes, seconds: float, channels: int, slowest: int, fastest: int) -> tuple[np.ndarray, int, float]:
-    """The first ``seconds`` of the first sound in a file as float32 [t], mixed to one channel; its rate; and how many seconds the file says that it lasts (0: it
+    """The first ``seconds`` of the first sound in a file as float32 [t], mixed to one channel; its rate; and how many
+    seconds the file says that it lasts (0: it
     doesn't).
 
     Raises:
@@ -108,16 +116,24 @@ def samples(data: bytes, seconds: float, channels: int, slowest: int, fastest: i
         stream = file.streams.audio[0]
         stream.thread_type = "NONE"
         rate, parts, wanted = 0, [], math.inf
-        said = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else (file.duration or 0) / 1e6
+        said = (
+            float(stream.duration * stream.time_base)
+            if stream.duration and stream.time_base
+            else (file.duration or 0) / 1e6
+        )
         resampler = None
         try:
             for frame in file.decode(stream):
                 if not rate:
                     rate = frame.sample_rate
                     if not slowest <= rate <= fastest or not 1 <= len(frame.layout.channels) <= channels:
-                        raise BadCell(f"the sound claims {len(frame.layout.channels)} channels at {rate} samples a second")
+                        raise BadCell(
+                            f"the sound claims {len(frame.layout.channels)} channels at {rate} samples a second"
+                        )
                     wanted = math.ceil(seconds * rate)
-                    resampler = av.AudioResampler(format="flt", rate=rate)  # interleaved: PyAV reads no more than eight planes
+                    resampler = av.AudioResampler(
+                        format="flt", rate=rate
+                    )  # interleaved: PyAV reads no more than eight planes
                 for even in resampler.resample(frame):
                     with np.errstate(invalid="ignore", over="ignore"):
                         parts.append(even.to_ndarray().reshape(-1, len(even.layout.channels)).mean(1, dtype=np.float32))

@@ -1,6 +1,7 @@
 """Formats: what a file is, by its first bytes or the ending of its name, and which package reads it.
 
-All that asks what a file is asks here, so that what is claimed, read, listed in folders and shown agree. Sources: the formats' own specifications.
+All that asks what a file is asks here, so that what is claimed, read, listed in folders and shown agree. Sources: the
+formats' own specifications.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from PIL import Image as Pillow
 from sensorium.core.types import Profile
 
 ENDINGS = {
-    "image": ("png", "apng", "jpg", "jpeg", "jpe", "jfif", "gif", "webp", "bmp", "dib", "tif", "tiff", "ppm", "pgm", "pbm", "avif", "heic", "heif",
+    "image": ("png", "apng", "jpg", "jpeg", "jpe", "jfif", "gif", "webp", "bmp", "dib", "tif", "tiff", "ppm", "pgm",
+              "pbm", "avif", "heic", "heif",
               "hif", "jp2", "j2k", "jpx", "jpf", "jxl", "pdf"),
-    "audio": ("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "mp2", "aif", "aiff", "aifc", "au", "snd", "caf", "w64", "rf64", "m4a", "m4b", "aac",
+    "audio": ("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "mp2", "aif", "aiff", "aifc", "au", "snd", "caf",
+              "w64", "rf64", "m4a", "m4b", "aac",
               "amr", "wma", "mka", "weba", "ac3", "ape", "wv", "tta", "mpc", "dsf"),
-    "video": ("mp4", "m4v", "mov", "webm", "mkv", "avi", "mpg", "mpeg", "3gp", "3g2", "ogv", "flv", "wmv", "asf", "m2ts", "vob"),
+    "video": ("mp4", "m4v", "mov", "webm", "mkv", "avi", "mpg", "mpeg", "3gp", "3g2", "ogv", "flv", "wmv", "asf",
+              "m2ts", "vob"),
 }  # fmt: skip
 """What files are by the endings of their names: those that something here reads, if need be with an extra."""
 NAMED = {ending: kind for kind, endings in ENDINGS.items() for ending in endings}
@@ -59,7 +63,9 @@ STARTS = (
 )
 BRANDS = {
     **dict.fromkeys(("avif", "avis"), "image/avif"),
-    **dict.fromkeys(("heic", "heix", "hevc", "hevx", "heim", "heis", "hevm", "hevs", "mif1", "msf1", "mif2"), "image/heic"),
+    **dict.fromkeys(
+        ("heic", "heix", "hevc", "hevx", "heim", "heis", "hevm", "hevs", "mif1", "msf1", "mif2"), "image/heic"
+    ),
     **dict.fromkeys(("M4A ", "M4B ", "M4P ", "F4A ", "F4B "), "audio/mp4"),
     "qt  ": "video/quicktime",
     "crx ": "image/x-raw",
@@ -67,11 +73,22 @@ BRANDS = {
 BITMAPS = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}
 WINDOWS_MEDIA = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c"
 STREAM = b"\x5b\xcf\x11\xa8\xfd\0\x80\x5f\x5c\x44\x2b"
-"""What the two identifiers of streams in Windows Media have in common; before it stands a film's or a sound's own part."""
+"""What the two identifiers of streams in Windows Media have in common; before it stands a film's or a sound's own
+part."""
 CODEC = re.compile(rb"\x86[\x83-\xbf][VA]_")
 """A track's codec in Matroska, a film's or a sound's."""
 
-PICTURES = {"image/png", "image/jpeg", "image/gif", "image/webp", "video/webp-animated", "image/bmp", "image/tiff", "image/avif", "image/x-portable"}
+PICTURES = {
+    "image/png",
+    "image/jpeg",
+    "image/gif",
+    "image/webp",
+    "video/webp-animated",
+    "image/bmp",
+    "image/tiff",
+    "image/avif",
+    "image/x-portable",
+}
 """Pictures that are read whatever is installed."""
 EXTRA = {"image/heic": ("pillow_heif", "heic", "HEIC"), "application/pdf": ("pypdfium2", "pdf", "PDF")}
 """Pictures that take a package: its name, the extra that installs it, and the format's name."""
@@ -79,13 +96,19 @@ BUILT = {"image/jp2": ("JPEG2000",), "image/jxl": ("JXL", "JPEGXL"), "image/avif
 """Pictures that Pillow reads where it was built with their library, by its names for them."""
 
 DEMUXERS = {
-    "video/mp4": "mov", "video/quicktime": "mov", "video/3gpp": "mov", "audio/mp4": "mov", "video/webm": "matroska", "video/matroska": "matroska",
-    "audio/webm": "matroska", "audio/matroska": "matroska", "video/avi": "avi", "video/ogg": "ogg", "audio/ogg": "ogg", "video/x-flv": "flv",
-    "audio/x-flv": "flv", "video/mpeg": "mpeg", "video/mp2t": "mpegts", "video/x-ms-asf": "asf", "audio/x-ms-wma": "asf", "audio/aac": "aac",
-    "audio/amr": "amr", "audio/ac3": "ac3", "audio/x-ape": "ape", "audio/x-wavpack": "wv", "audio/x-tta": "tta", "audio/x-dsf": "dsf",
-    "audio/wav": "wav", "audio/aiff": "aiff", "audio/basic": "au", "audio/x-caf": "caf", "audio/x-w64": "w64", "audio/mpeg": "mp3", "audio/flac": "flac",
+    "video/mp4": "mov", "video/quicktime": "mov", "video/3gpp": "mov", "audio/mp4": "mov", "video/webm": "matroska",
+    "video/matroska": "matroska",
+    "audio/webm": "matroska", "audio/matroska": "matroska", "video/avi": "avi", "video/ogg": "ogg",
+    "audio/ogg": "ogg", "video/x-flv": "flv",
+    "audio/x-flv": "flv", "video/mpeg": "mpeg", "video/mp2t": "mpegts", "video/x-ms-asf": "asf",
+    "audio/x-ms-wma": "asf", "audio/aac": "aac",
+    "audio/amr": "amr", "audio/ac3": "ac3", "audio/x-ape": "ape", "audio/x-wavpack": "wv", "audio/x-tta": "tta",
+    "audio/x-dsf": "dsf",
+    "audio/wav": "wav", "audio/aiff": "aiff", "audio/basic": "au", "audio/x-caf": "caf", "audio/x-w64": "w64",
+    "audio/mpeg": "mp3", "audio/flac": "flac",
 }  # fmt: skip
-"""FFmpeg's reader of each format. It is always named: left to guess, FFmpeg takes bytes for lists of other files, too, and opens those."""
+"""FFmpeg's reader of each format. It is always named: left to guess, FFmpeg takes bytes for lists of other files,
+too, and opens those."""
 
 
 def named(path: str) -> str | None:
@@ -117,7 +140,8 @@ def is_image(head: bytes) -> bool:
 
 
 def is_film(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a film: MP4 and MOV, Matroska and WebM, AVI, MPEG and what else FFmpeg reads."""
+    """Whether a file's first bytes are those of a film: MP4 and MOV, Matroska and WebM, AVI, MPEG and what else
+    FFmpeg reads."""
     kind = media_type(head) or ""
     return kind.startswith("video/") and kind != "video/webp-animated"
 
@@ -130,7 +154,8 @@ def is_sound(head: bytes) -> bool:
 def media_type(head: bytes) -> str | None:
     """The media type of a file by its first bytes, such as "image/png"; None if it is none that is known.
 
-    An animated WebP is "video/webp-animated". Most formats need 64 bytes, DICOM 132, and films and sounds in one container are told apart by up to 1,024.
+    An animated WebP is "video/webp-animated". Most formats need 64 bytes, DICOM 132, and films and sounds in one
+    container are told apart by up to 1,024.
     """
     if head[128:132] == b"DICM":  # before it 128 bytes are free, and may be those of a TIFF
         return "application/dicom"
@@ -156,18 +181,30 @@ def media_type(head: bytes) -> str | None:
     if head[:3] == b"FLV" and len(head) > 4:
         return "audio/x-flv" if head[4] & 5 == 4 else "video/x-flv"
     if head[:16] == WINDOWS_MEDIA:
-        return "audio/x-ms-wma" if b"\x40\x9e\x69\xf8\x4d" + STREAM in head and b"\xc0\xef\x19\xbc\x4d" + STREAM not in head else "video/x-ms-asf"
+        return (
+            "audio/x-ms-wma"
+            if b"\x40\x9e\x69\xf8\x4d" + STREAM in head and b"\xc0\xef\x19\xbc\x4d" + STREAM not in head
+            else "video/x-ms-asf"
+        )
     if head[:2] == b"BM" and len(head) >= 18 and head[6:10] == b"\0\0\0\0" and head[14:18] in BITMAPS:
         return "image/bmp"
-    if head[:2] in (b"P4", b"P5", b"P6") and head[2:3] in (b"\n", b" ", b"\t", b"\r") and head[3:4] in b"#0123456789" and len(head) > 8:
+    if (
+        head[:2] in (b"P4", b"P5", b"P6")
+        and head[2:3] in (b"\n", b" ", b"\t", b"\r")
+        and head[3:4] in b"#0123456789"
+        and len(head) > 8
+    ):
         return "image/x-portable"
-    if len(head) > 400 and any(head[at] == head[at + step] == head[at + 2 * step] == 0x47 for at, step in ((0, 188), (4, 192))):
+    if len(head) > 400 and any(
+        head[at] == head[at + step] == head[at + 2 * step] == 0x47 for at, step in ((0, 188), (4, 192))
+    ):
         return "video/mp2t"
     return bare_frame(head)
 
 
 def camera(head: bytes) -> bool:
-    """Whether a TIFF is a camera's raw picture, whose first pixels are only a thumbnail: Canon's mark, a DNG's version, or a first picture that says it
+    """Whether a TIFF is a camera's raw picture, whose first pixels are only a thumbnail: Canon's mark, a DNG's
+    version, or a first picture that says it
     is a smaller version of another."""
     if head[8:10] == b"CR":
         return True
@@ -202,7 +239,9 @@ def iso_type(head: bytes) -> str:
     """
     size = int.from_bytes(head[:4], "big")
     major, others = head[8:12].decode("latin-1"), head[16 : max(16, min(size, 256))].decode("latin-1")
-    if major in ("mif1", "msf1", "mif2") and any(others[at : at + 4] in ("avif", "avis") for at in range(0, len(others), 4)):
+    if major in ("mif1", "msf1", "mif2") and any(
+        others[at : at + 4] in ("avif", "avis") for at in range(0, len(others), 4)
+    ):
         return "image/avif"
     kind = BRANDS.get(major, "video/3gpp" if major[:2] == "3g" else "video/mp4")
     if kind.startswith("image/"):
@@ -211,11 +250,14 @@ def iso_type(head: bytes) -> str:
     if tracks is None:
         return kind
     film = b"vide" in tracks
-    return (kind if kind.startswith("video/") else "video/mp4") if film else ("audio/mp4" if b"soun" in tracks else kind)
+    return (
+        (kind if kind.startswith("video/") else "video/mp4") if film else ("audio/mp4" if b"soun" in tracks else kind)
+    )
 
 
 def handlers(head: bytes) -> set[bytes] | None:
-    """The kinds of the tracks of an MP4 or MOV, such as ``vide`` and ``soun``; None where ``head`` doesn't show them all."""
+    """The kinds of the tracks of an MP4 or MOV, such as ``vide`` and ``soun``; None where ``head`` doesn't show them
+    all."""
     for name, begins, ends in boxes(head):
         if name != b"moov":
             continue
@@ -235,10 +277,20 @@ def undecided(head: bytes) -> bool:
 
 
 def fuller(profile: Profile) -> Profile:
-    """A profile whose first bytes of MP4s go as far as its sample does, where that holds the files themselves: their indices may be at their ends."""
-    cells = [cell["bytes"] if isinstance(cell, dict) and "bytes" in cell else cell for cell in profile.sample[: len(profile.heads)]]
+    """A profile whose first bytes of MP4s go as far as its sample does, where that holds the files themselves: their
+    indices may be at their ends."""
+    cells = [
+        cell["bytes"] if isinstance(cell, dict) and "bytes" in cell else cell
+        for cell in profile.sample[: len(profile.heads)]
+    ]
     pairs = zip(profile.heads, cells)
-    return dataclasses.replace(profile, heads=[cell if isinstance(cell, bytes) and head[4:8] == b"ftyp" and cell.startswith(head) else head for head, cell in pairs])
+    return dataclasses.replace(
+        profile,
+        heads=[
+            cell if isinstance(cell, bytes) and head[4:8] == b"ftyp" and cell.startswith(head) else head
+            for head, cell in pairs
+        ],
+    )
 
 
 def sounds_by_name(profile: Profile) -> bool:
@@ -249,7 +301,8 @@ def sounds_by_name(profile: Profile) -> bool:
 
 
 def bare_frame(head: bytes) -> str | None:
-    """A bare frame of MPEG audio (11 bits of sync, then a version, layer, bit rate and sample rate that exist), of AAC or of AC-3."""
+    """A bare frame of MPEG audio (11 bits of sync, then a version, layer, bit rate and sample rate that exist), of
+    AAC or of AC-3."""
     if head[:2] == b"\x0b\x77" and len(head) > 6:
         return "audio/ac3" if head[4] >> 6 != 3 and head[4] & 63 < 38 and head[5] >> 3 <= 10 else None
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
@@ -265,7 +318,9 @@ def archive(head: bytes, wanted: Callable[[str], bool]) -> bool:
     """Whether a file's first bytes are those of a ZIP archive whose first file has a name that is ``wanted``."""
     at = 0
     while head[at : at + 4] == b"PK\x03\x04":
-        long, more, stored = (int.from_bytes(head[at + a : at + b], "little") for a, b in ((26, 28), (28, 30), (18, 22)))
+        long, more, stored = (
+            int.from_bytes(head[at + a : at + b], "little") for a, b in ((26, 28), (28, 30), (18, 22))
+        )
         name = head[at + 30 : at + 30 + long].decode("utf-8", "replace")
         if not name.endswith("/"):
             return wanted(name)

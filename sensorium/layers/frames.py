@@ -1,7 +1,9 @@
 """Frames: the bytes of a moving picture to evenly spaced small squares of RGB on white, and back.
 
-Animated GIF, WebP and PNG are read by Pillow, and so are frames in files of their own, as a ZIP archive holds them, each as a still picture is; MP4, WebM
-and what else FFmpeg knows by PyAV, which is an extra. As with pictures, a hostile file is turned away before its frames are decoded, and as soon as they
+Animated GIF, WebP and PNG are read by Pillow, and so are frames in files of their own, as a ZIP archive holds them,
+each as a still picture is; MP4, WebM
+and what else FFmpeg knows by PyAV, which is an extra. As with pictures, a hostile file is turned away before its
+frames are decoded, and as soon as they
 turn out to be too many.
 """
 
@@ -45,8 +47,10 @@ def animated(head: bytes) -> bool:
 
 
 def frames_of(data: Any, count: int, size: int, max_pixels: int, seconds: float) -> np.ndarray:
-    """``count`` frames of a clip, evenly spaced in its first ``seconds``, as RGB on white, uint8 [count, size, size, 3]. A still picture
-    gives the same one each time; of a clip that is cut short, or damaged after its first frame, it is what could be read.
+    """``count`` frames of a clip, evenly spaced in its first ``seconds``, as RGB on white, uint8 [count, size, size,
+    3]. A still picture
+    gives the same one each time; of a clip that is cut short, or damaged after its first frame, it is what could be
+    read.
 
     Raises:
         BadCell: no clip, cut short before its first frame, or larger than allowed.
@@ -120,7 +124,10 @@ def by_file(data: bytes, size: int, max_pixels: int) -> Moments:
             if not frame_name(entry.filename):
                 continue
             if entry.file_size > LARGEST:
-                raise BadCell(f"'{entry.filename}' in the archive has {entry.file_size:,} bytes, more than the limit of {LARGEST:,}")
+                raise BadCell(
+                    f"'{entry.filename}' in the archive has {entry.file_size:,} bytes, "
+                    f"more than the limit of {LARGEST:,}"
+                )
             if entry.flag_bits & 1:
                 raise Broken(f"'{entry.filename}' in the archive takes a password")
             with files.open(entry) as file:
@@ -128,7 +135,9 @@ def by_file(data: bytes, size: int, max_pixels: int) -> Moments:
             with picture(found) as raw, opened(raw, size, max_pixels) as image:
                 total += image.size[0] * image.size[1]
                 if total > PIXELS or len(found) > LARGEST:
-                    raise BadCell(f"the frames in the archive are too large: more than {PIXELS:,} pixels or {LARGEST:,} bytes")
+                    raise BadCell(
+                        f"the frames in the archive are too large: more than {PIXELS:,} pixels or {LARGEST:,} bytes"
+                    )
                 yield fitted(image, raw, size), None, STILL
 
 
@@ -155,7 +164,8 @@ CODECS = "libx264", "libopenh264", "mpeg4"
 
 
 def written(frames: np.ndarray, rate: float, ending: str, exact: bool = True) -> bytes:
-    """Frames uint8 [n, h, w, 3] as a clip of ``rate`` frames a second: ".webp" or ".gif" in a loop, or ".mp4". ``exact``: a WebP holds the
+    """Frames uint8 [n, h, w, 3] as a clip of ``rate`` frames a second: ".webp" or ".gif" in a loop, or ".mp4".
+    ``exact``: a WebP holds the
     pixels as they are.
 
     Raises:
@@ -165,12 +175,16 @@ def written(frames: np.ndarray, rate: float, ending: str, exact: bool = True) ->
     if ending != ".mp4":
         first, *others = (Pillow.fromarray(frame) for frame in frames)
         how = {"quality": 80, "lossless": exact} if ending == ".webp" else {}
-        first.save(out, ending[1:].upper(), save_all=True, append_images=others, duration=round(1000 / rate), loop=0, **how)
+        first.save(
+            out, ending[1:].upper(), save_all=True, append_images=others, duration=round(1000 / rate), loop=0, **how
+        )
         return out.getvalue()
     try:
         import av
     except ImportError as error:
-        raise UserError("MP4 needs the package PyAV. Install it with: pip install 'sensorium[video]', or choose format=webp.") from error
+        raise UserError(
+            "MP4 needs the package PyAV. Install it with: pip install 'sensorium[video]', or choose format=webp."
+        ) from error
     with av.open(out, "w", format="mp4") as container:
         codec = next(name for name in CODECS if name in av.codec.codecs_available)
         stream = container.add_stream(codec, rate=max(1, round(rate)), options={"threads": "1"})

@@ -1,6 +1,7 @@
 """Levels: what is black and what is white in a picture of more than 8 bits, and its pixels between the two.
 
-Cameras and scanners store 10, 12 or 14 bits in 16; a picture is as bright as its file says that such numbers are, not as the 16 bits would be.
+Cameras and scanners store 10, 12 or 14 bits in 16; a picture is as bright as its file says that such numbers are, not
+as the 16 bits would be.
 """
 
 from __future__ import annotations
@@ -43,7 +44,14 @@ def levels(image: Pillow.Image) -> tuple[float, float]:
     elif said:
         ends = 0.0, float(said)
     else:
-        ends = next(((0.0, float(most)) for most in ((1, 255) if image.mode == "F" else (255, 65535)) if low >= 0 and high <= most), (low, high))
+        ends = next(
+            (
+                (0.0, float(most))
+                for most in ((1, 255) if image.mode == "F" else (255, 65535))
+                if low >= 0 and high <= most
+            ),
+            (low, high),
+        )
     return ends[::-1] if tags.get(ZERO_IS_WHITE) == 0 else ends
 
 
@@ -70,18 +78,23 @@ def bands(image: Pillow.Image) -> Iterator[np.ndarray]:
 
 
 def claimed(image: Pillow.Image) -> int | None:
-    """The largest value that a picture of one channel may have, by what its file says of it; None where that is nothing, or all 16 bits."""
+    """The largest value that a picture of one channel may have, by what its file says of it; None where that is
+    nothing, or all 16 bits."""
     bits = image.info.get("significant") if image.format == "PNG" else None
     most = (1 << bits) - 1 if bits and bits < 16 else stored(getattr(image, "tag_v2", {}))
     return None if most == 65535 else most
 
 
 def stored(tags: Any) -> int | None:
-    """The largest value by a TIFF's tags: a full number of bits, for some write the largest value that there happens to be."""
+    """The largest value by a TIFF's tags: a full number of bits, for some write the largest value that there happens
+    to be."""
     bits = first(tags.get(BITS))
     said = first(tags.get(MOST)) or first(tags.get(MOST_SIGNED))
     most = (1 << int(said).bit_length()) - 1 if isinstance(said, int) and said > 0 else None
-    return min((value for value in (most, (1 << bits) - 1 if isinstance(bits, int) and 8 < bits < 32 else None) if value), default=None)
+    return min(
+        (value for value in (most, (1 << bits) - 1 if isinstance(bits, int) and 8 < bits < 32 else None) if value),
+        default=None,
+    )
 
 
 def first(value: Any) -> Any:
@@ -89,7 +102,8 @@ def first(value: Any) -> Any:
 
 
 def crowded(image: Pillow.Image, spare: int) -> bool:
-    """Whether values use the lowest ``spare`` bits, which those that were scaled up to 16 bits, as PNG wants it, leave at 0 or at what rounding makes."""
+    """Whether values use the lowest ``spare`` bits, which those that were scaled up to 16 bits, as PNG wants it,
+    leave at 0 or at what rounding makes."""
     return any(bool(((rows & ((1 << spare) - 1)) > 1).any()) for rows in bands(image))
 
 
@@ -108,9 +122,11 @@ def significant(data: bytes) -> int | None:
 
 
 def deepened(image: Pillow.Image, data: bytes) -> Pillow.Image | None:
-    """A picture of several channels of 16 bits that fewer bits fill, in 8 bits a channel; None where the upper 8 bits are what it has.
+    """A picture of several channels of 16 bits that fewer bits fill, in 8 bits a channel; None where the upper 8 bits
+    are what it has.
 
-    Pillow keeps one byte of each value, the upper one. Read once more as if its bytes were swapped, the file gives the lower one.
+    Pillow keeps one byte of each value, the upper one. Read once more as if its bytes were swapped, the file gives
+    the lower one.
     """
     if image.mode not in ("RGB", "RGBA") or image.format not in ("PNG", "TIFF") or image.tell():
         return None
@@ -121,7 +137,10 @@ def deepened(image: Pillow.Image, data: bytes) -> Pillow.Image | None:
         return None
     lower = type(image)(io.BytesIO(data), "")
     swapped = {"L": "B", "B": "L", "N": "B" if struct.pack("=H", 1)[0] else "L"}[way[-1]]
-    lower.tile = [tile._replace(args=(way[:-1] + swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else way[:-1] + swapped) for tile in lower.tile]
+    lower.tile = [
+        tile._replace(args=(way[:-1] + swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else way[:-1] + swapped)
+        for tile in lower.tile
+    ]
     if image.format == "PNG":
         lower.info.pop("transparency", None)
     image.load()
@@ -146,4 +165,3 @@ def eighths(image: Pillow.Image, ends: tuple[float, float]) -> Pillow.Image:
     if isinstance(clear, int) and image.mode.startswith("I;16"):
         return Pillow.merge("LA", (grey, Pillow.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))))
     return grey
-

@@ -37,7 +37,8 @@ ALONE = threading.Lock()
 
 
 class Broken(BadCell):
-    """A picture that can't be decoded, rather than one that is larger than allowed: of a clip, what was before it is kept."""
+    """A picture that can't be decoded, rather than one that is larger than allowed: of a clip, what was before it is
+    kept."""
 
 
 @contextlib.contextmanager
@@ -84,17 +85,24 @@ def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillo
         raise BadCell(f"the picture has {w} × {h} pixels, more than max_pixels={max_pixels}")
     if min(w, h) < 1:
         raise Broken(f"the picture has {w} × {h} pixels: none")
-    if (decoded := w * h * SMALL.get(image.mode, 4)) > DENSE and decoded > SPARSE * len(data) and kind != "application/pdf":
+    if (
+        (decoded := w * h * SMALL.get(image.mode, 4)) > DENSE
+        and decoded > SPARSE * len(data)
+        and kind != "application/pdf"
+    ):
         raise BadCell(f"the picture claims {w} × {h} pixels in {len(data)} bytes: a decompression bomb")
     if image.format in ("JPEG", "MPO"):
         scans = data.count(b"\xff\xda")
         if scans > 10 and scans * w * h > SCANNED:
             raise BadCell(f"the JPEG draws {w} × {h} pixels {scans} times: a decompression bomb")
-        # Decoded at 1/2, 1/4 or 1/8 where no side becomes shorter than in the square; margins that are cut may leave little.
+        # Decoded at 1/2, 1/4 or 1/8 where no side becomes shorter than in the square; margins that are cut may leave
+        # little.
         scale = size / (min(w, h) if trim else max(w, h))
         image.draft("RGB" if image.mode != "L" else "L", (math.ceil(w * scale), math.ceil(h * scale)))
     if image.format == "PPM" and w * h > SLOW and any(tile[0] != "raw" for tile in image.tile):
-        raise BadCell(f"the portable map has {w} × {h} pixels of odd levels, more than {SLOW:,}: save it with 255 or 65535, or as a PNG")
+        raise BadCell(
+            f"the portable map has {w} × {h} pixels of odd levels, more than {SLOW:,}: save it with 255 or 65535"
+        )
     if image.format == "PNG" and (bits := significant(data)):
         image.info["significant"] = bits
     return image
@@ -126,7 +134,9 @@ def page(data: bytes, size: int, max_pixels: int) -> Pillow.Image:
             document = pypdfium2.PdfDocument(data)
         except pypdfium2.PdfiumError as error:
             text = str(error).lower()
-            raise Broken("the PDF takes a password" if "password" in text else "the PDF is damaged: it can't be opened") from error
+            raise Broken(
+                "the PDF takes a password" if "password" in text else "the PDF is damaged: it can't be opened"
+            ) from error
         try:
             if not len(document):
                 raise Broken("the PDF has no pages")
@@ -135,13 +145,18 @@ def page(data: bytes, size: int, max_pixels: int) -> Pillow.Image:
             if not (0 < w < 1e6 and 0 < h < 1e6):
                 raise Broken(f"the PDF's first page measures {w:g} × {h:g}")
             longest = min(DRAWN, 4 * size, math.sqrt(max_pixels * max(w, h) / min(w, h)))
-            return first.render(scale=max(1.0, math.floor(longest)) / max(w, h), may_draw_forms=False).to_pil().convert("RGB")
+            return (
+                first.render(scale=max(1.0, math.floor(longest)) / max(w, h), may_draw_forms=False)
+                .to_pil()
+                .convert("RGB")
+            )
         finally:
             document.close()
 
 
 def orientation(image: Pillow.Image) -> int:
-    """Which way up the pixels of a loaded picture are, as EXIF counts: 1 where its decoder has turned them already, as TIFF's does while it loads."""
+    """Which way up the pixels of a loaded picture are, as EXIF counts: 1 where its decoder has turned them already,
+    as TIFF's does while it loads."""
     try:
         return image.getexif().get(0x0112, 1)
     except Exception:  # A broken EXIF block is no reason to lose the picture.

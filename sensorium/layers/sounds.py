@@ -18,7 +18,8 @@ CHANNELS, SLOWEST, FASTEST = 32, 1_000, 400_000
 """Channels and samples a second beyond which a header is not believed."""
 BLOCK, SMALL = 1 << 15, 1 << 8
 """Samples that are read together; and of a sound that is damaged further on, of which those before it are kept."""
-NATIVE = {"audio/wav": "WAV", "audio/flac": "FLAC", "audio/ogg": "OGG", "audio/mpeg": "MP3", "audio/aiff": "AIFF", "audio/basic": "AU", "audio/x-caf": "CAF",
+NATIVE = {"audio/wav": "WAV", "audio/flac": "FLAC", "audio/ogg": "OGG", "audio/mpeg": "MP3", "audio/aiff": "AIFF",
+          "audio/basic": "AU", "audio/x-caf": "CAF",
           "audio/x-w64": "W64"}  # fmt: skip
 """Formats that libsndfile reads, and their names."""
 UNKNOWN = {1, 4, 18}
@@ -26,21 +27,25 @@ UNKNOWN = {1, 4, 18}
 BOXES = {"audio/wav", "audio/aiff", "audio/basic", "audio/x-caf", "audio/x-w64"}
 """Formats that hold any encoding; of those that it doesn't know libsndfile says all kinds of things."""
 THINNEST, MP3 = 10, 900
-"""Bytes that a second of sound takes at least, of silence in FLAC or Opus, and of an MP3: so a header that says more than the file can hold isn't believed."""
+"""Bytes that a second of sound takes at least, of silence in FLAC or Opus, and of an MP3: so a header that says more
+than the file can hold isn't believed."""
 
 
 class Bytes(io.BytesIO):
     """Bytes that are read. libsndfile seeks where a damaged header sends it: what is before the start is the start."""
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return super().seek(max(offset, -self.tell() if whence == 1 else -len(self.getbuffer()) if whence == 2 else 0), whence)
+        return super().seek(
+            max(offset, -self.tell() if whence == 1 else -len(self.getbuffer()) if whence == 2 else 0), whence
+        )
 
 
 def decoded(data: Any, seconds: float, max_minutes: float) -> tuple[np.ndarray, int]:
     """The first ``seconds`` of a sound as float32 [t], mixed to one channel, and its rate.
 
     Raises:
-        BadCell: not a sound, no samples, longer than ``max_minutes``, samples that are not finite, or one that takes PyAV, which isn't installed.
+        BadCell: not a sound, no samples, longer than ``max_minutes``, samples that are not finite, or one that takes
+        PyAV, which isn't installed.
     """
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise BadCell(f"expected the bytes of a sound, found {type(data).__name__}")
@@ -49,7 +54,11 @@ def decoded(data: Any, seconds: float, max_minutes: float) -> tuple[np.ndarray, 
     data = bytes(data)
     kind = media_type(data[:FIRST]) or ""
     try:
-        wave, rate = by_ffmpeg(data, seconds, max_minutes) if kind in DEMUXERS and kind not in NATIVE else by_libsndfile(data, kind, seconds, max_minutes)
+        wave, rate = (
+            by_ffmpeg(data, seconds, max_minutes)
+            if kind in DEMUXERS and kind not in NATIVE
+            else by_libsndfile(data, kind, seconds, max_minutes)
+        )
     except MemoryError as error:
         raise BadCell("the sound needs more memory than there is") from error
     if not len(wave):
@@ -59,7 +68,9 @@ def decoded(data: Any, seconds: float, max_minutes: float) -> tuple[np.ndarray, 
     return wave, rate
 
 
-def by_libsndfile(data: bytes, kind: str, seconds: float, max_minutes: float, block: int = BLOCK) -> tuple[np.ndarray, int]:
+def by_libsndfile(
+    data: bytes, kind: str, seconds: float, max_minutes: float, block: int = BLOCK
+) -> tuple[np.ndarray, int]:
     """The same of WAV, FLAC, OGG, MP3, AIFF, AU, CAF and W64, or of their rarer encodings by FFmpeg."""
     parts, rate, opened = [np.zeros(0, np.float32)], SLOWEST, False
     try:
@@ -93,9 +104,15 @@ def unread(data: bytes, kind: str, strange: bool, seconds: float, max_minutes: f
         BadCell: FFmpeg can't either, or the file is damaged.
     """
     if kind not in NATIVE:
-        found = by_content(data[:FIRST]) or (f"a picture ({kind.partition('/')[2]})" if kind.startswith("image/") else "", "")
+        found = by_content(data[:FIRST]) or (
+            f"a picture ({kind.partition('/')[2]})" if kind.startswith("image/") else "",
+            "",
+        )
         said = f"the file is {found[0]}, which isn't read as a sound" if found[0] else "it is in no format that is read"
-        raise BadCell(f"the sound can't be decoded: {said} ({', '.join(NATIVE.values())}; with the extra video M4A, AAC, AMR, WMA and the sound of films)")
+        raise BadCell(
+            f"the sound can't be decoded: {said} ({', '.join(NATIVE.values())}; "
+            "with the extra video M4A, AAC, AMR, WMA and the sound of films)"
+        )
     if not strange or len(data) < 64:
         raise BadCell(damage(kind))
     return by_ffmpeg(data, seconds, max_minutes, damage(kind))
@@ -106,12 +123,16 @@ def damage(kind: str) -> str:
 
 
 def by_ffmpeg(data: bytes, seconds: float, max_minutes: float, otherwise: str = "") -> tuple[np.ndarray, int]:
-    """The same of anything that FFmpeg reads, films too; ``otherwise`` is the reason where it doesn't, in place of its own."""
+    """The same of anything that FFmpeg reads, films too; ``otherwise`` is the reason where it doesn't, in place of
+    its own."""
     try:
         wave, rate, said = films.samples(data, seconds, CHANNELS, SLOWEST, FASTEST)
     except UserError:
-        raise BadCell(f"{otherwise}; if its encoding is a rare one, pip install 'sensorium[video]' reads it" if otherwise else
-                      "a sound of this format (M4A, AAC, AMR, WMA, or a film's) takes FFmpeg: pip install 'sensorium[video]'") from None
+        raise BadCell(
+            f"{otherwise}; if its encoding is a rare one, pip install 'sensorium[video]' reads it"
+            if otherwise
+            else "a sound of this format (M4A, AAC, AMR, WMA, or a film's) takes FFmpeg: pip install 'sensorium[video]'"
+        ) from None
     except BadCell:
         if otherwise:
             raise BadCell(otherwise) from None
@@ -122,7 +143,8 @@ def by_ffmpeg(data: bytes, seconds: float, max_minutes: float, otherwise: str = 
 
 
 def held(data: bytes, kind: str, said: float) -> bool:
-    """Whether a file can hold as many seconds as its header says; where it can't, how long it is isn't known before it is decoded."""
+    """Whether a file can hold as many seconds as its header says; where it can't, how long it is isn't known before
+    it is decoded."""
     return 0 <= said <= len(data) / (MP3 if kind == "audio/mpeg" else THINNEST) + 1
 
 

@@ -7,7 +7,10 @@ from sensorium.layers.formats import EXTRA, archive, frame_name, is_image, media
 RAW = "camera raw", "rawpy (LibRaw), or a raw converter, makes TIFF or JPEG of it"
 JXL = "JPEG XL", "a Pillow with JPEG XL reads it; djxl makes PNG of it"
 JP2 = "JPEG 2000", "a Pillow with OpenJPEG reads it; opj_decompress makes PNG of it"
-PICKLED = "pickled Python objects", "never read, for unpickling can run code; save tensors as safetensors, arrays as lists in Parquet"
+PICKLED = (
+    "pickled Python objects",
+    "never read, for unpickling can run code; save tensors as safetensors, arrays as lists in Parquet",
+)
 OFFICE = "an Office document", "save it as CSV, Parquet or plain text"
 SLICES = "its slices as pictures or lists of numbers"
 
@@ -49,29 +52,40 @@ KNOWN = {
 
 STARTS = (
     (b"LASF", "LAS"), (b"# .PCD", "PCD"), (b"ply\n", "PLY"), (b"ply\r", "PLY"), (b"\x89HDF\r\n\x1a\n", "HDF5"),
-    (b"MATLAB 5.0 MAT-file", "MATLAB"), (b"CDF\x01", "NetCDF"), (b"CDF\x02", "NetCDF"), (b"CDF\x05", "NetCDF"), (b"SIMPLE  =", "FITS"),
-    (b"\x76\x2f\x31\x01", "OpenEXR"), (b"#?RADIANCE", "Radiance HDR"), (b"8BPS", "PSD"), (b"%!PS", "EPS"), (b"\xc5\xd0\xd3\xc6", "EPS"),
-    (b"AT&TFORM", "DjVu"), (b"MThd", "MIDI"), (b"\x93NUMPY", "NumPy"), (b"GGUF", "GGUF"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\x07", "RAR"),
-    (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "Zstandard"), (b"SQLite format 3\0", "SQLite"), (b"\x7fELF", "an ELF program"),
+    (b"MATLAB 5.0 MAT-file", "MATLAB"), (b"CDF\x01", "NetCDF"), (b"CDF\x02", "NetCDF"), (b"CDF\x05", "NetCDF"),
+    (b"SIMPLE  =", "FITS"),
+    (b"\x76\x2f\x31\x01", "OpenEXR"), (b"#?RADIANCE", "Radiance HDR"), (b"8BPS", "PSD"), (b"%!PS", "EPS"),
+    (b"\xc5\xd0\xd3\xc6", "EPS"),
+    (b"AT&TFORM", "DjVu"), (b"MThd", "MIDI"), (b"\x93NUMPY", "NumPy"), (b"GGUF", "GGUF"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\x07", "RAR"),
+    (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "Zstandard"), (b"SQLite format 3\0", "SQLite"),
+    (b"\x7fELF", "an ELF program"),
     (b"\xffBIOSEMI", "BDF"), (b"\0\0\x01\0", "icons"), (b"icns", "icons"),
 )  # fmt: skip
 CAMERAS = b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"II\x1a\0\0\0HEAPCCDR", b"FOVb"
 
 ENDINGS = {
-    "DICOM": ("dcm", "dicom", "ima"), "NIfTI": ("nii", "nii.gz"), "EDF": ("edf",), "BDF": ("bdf",), "PCD": ("pcd",), "LAS": ("las",), "LAZ": ("laz",),
-    "PLY": ("ply",), "HDF5": ("h5", "hdf5", "hdf"), "MATLAB": ("mat",), "NetCDF": ("nc",), "FITS": ("fits",), "OpenEXR": ("exr",),
+    "DICOM": ("dcm", "dicom", "ima"), "NIfTI": ("nii", "nii.gz"), "EDF": ("edf",), "BDF": ("bdf",), "PCD": ("pcd",),
+    "LAS": ("las",), "LAZ": ("laz",),
+    "PLY": ("ply",), "HDF5": ("h5", "hdf5", "hdf"), "MATLAB": ("mat",), "NetCDF": ("nc",), "FITS": ("fits",),
+    "OpenEXR": ("exr",),
     "PSD": ("psd",), "SVG": ("svg", "svgz"), "EPS": ("eps", "ps"), "DjVu": ("djvu", "djv"), "MIDI": ("mid", "midi"),
-    "NumPy": ("npy", "npz"), "safetensors": ("safetensors",), "GGUF": ("gguf",), "ZIP": ("zip",), "7z": ("7z",), "RAR": ("rar",), "xz": ("xz",),
-    "gzip": ("gz", "tgz"), "bzip2": ("bz2",), "Zstandard": ("zst",), "SQLite": ("sqlite", "sqlite3", "db"), "an ELF program": ("so",), "a Windows program": ("exe", "dll"),
-    "icons": ("ico", "icns"), RAW[0]: ("cr2", "cr3", "crw", "nef", "nrw", "dng", "arw", "orf", "rw2", "raf", "pef", "srw"),
-    PICKLED[0]: ("pkl", "pickle", "pt", "pth", "ckpt", "joblib"), OFFICE[0]: ("doc", "docx", "xls", "xlsx", "ppt", "pptx", "odt", "ods", "odp"),
+    "NumPy": ("npy", "npz"), "safetensors": ("safetensors",), "GGUF": ("gguf",), "ZIP": ("zip",), "7z": ("7z",),
+    "RAR": ("rar",), "xz": ("xz",),
+    "gzip": ("gz", "tgz"), "bzip2": ("bz2",), "Zstandard": ("zst",), "SQLite": ("sqlite", "sqlite3", "db"),
+    "an ELF program": ("so",), "a Windows program": ("exe", "dll"),
+    "icons": ("ico", "icns"),
+    RAW[0]: ("cr2", "cr3", "crw", "nef", "nrw", "dng", "arw", "orf", "rw2", "raf", "pef", "srw"),
+    PICKLED[0]: ("pkl", "pickle", "pt", "pth", "ckpt", "joblib"),
+    OFFICE[0]: ("doc", "docx", "xls", "xlsx", "ppt", "pptx", "odt", "ods", "odp"),
 }  # fmt: skip
 BY_ENDING = {ending: name for name, endings in ENDINGS.items() for ending in endings}
 SAID = {**KNOWN, **dict([RAW, PICKLED, OFFICE, JXL, JP2])}
 
 
 def unread_format(head: bytes, path: str | None = None) -> tuple[str, str] | None:
-    """The name of a format that isn't read here, and what would read or convert it, in words; None for what is read, and for what isn't known.
+    """The name of a format that isn't read here, and what would read or convert it, in words; None for what is read,
+    and for what isn't known.
 
     Args:
         head: a file's first bytes, best 1,024 of them. Where there are none the ending of its name tells.
@@ -83,13 +97,27 @@ def unread_format(head: bytes, path: str | None = None) -> tuple[str, str] | Non
         return None
     name = path.lower()
     if named(path) == "image":
-        return by_media({"heic": "image/heic", "heif": "image/heic", "hif": "image/heic", "pdf": "application/pdf", "jxl": "image/jxl",
-                         **dict.fromkeys(("jp2", "j2k", "jpx", "jpf"), "image/jp2")}.get(name.rpartition(".")[2], "image/png"))
+        return by_media(
+            {
+                "heic": "image/heic",
+                "heif": "image/heic",
+                "hif": "image/heic",
+                "pdf": "application/pdf",
+                "jxl": "image/jxl",
+                **dict.fromkeys(("jp2", "j2k", "jpx", "jpf"), "image/jp2"),
+            }.get(name.rpartition(".")[2], "image/png")
+        )
     found = "NIfTI" if name.endswith(".nii.gz") else BY_ENDING.get(name.rpartition(".")[2]) if "." in name else None
     return (found, SAID[found]) if found else None
 
 
-EXAMPLES = {"image/heic": b"\0\0\0\x18ftypheic", "application/pdf": b"%PDF-", "image/jxl": b"\xff\x0a", "image/jp2": b"\xff\x4f\xff\x51", "image/avif": b"\0\0\0\x18ftypavif"}
+EXAMPLES = {
+    "image/heic": b"\0\0\0\x18ftypheic",
+    "application/pdf": b"%PDF-",
+    "image/jxl": b"\xff\x0a",
+    "image/jp2": b"\xff\x4f\xff\x51",
+    "image/avif": b"\0\0\0\x18ftypavif",
+}
 """The shortest beginning of each format that takes more than is always there."""
 
 
@@ -138,7 +166,9 @@ def by_text(head: bytes) -> str | None:
         return "a Windows program"
     if head[:3] == b"BZh" and head[4:10] == b"1AY&SY":
         return "bzip2"
-    if head[8:16] == b'{"__meta' or (head[8:10] == b'{"' and b'"dtype"' in head and int.from_bytes(head[:8], "little") < 1 << 27):
+    if head[8:16] == b'{"__meta' or (
+        head[8:10] == b'{"' and b'"dtype"' in head and int.from_bytes(head[:8], "little") < 1 << 27
+    ):
         return "safetensors"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(b"<svg") or (text.startswith((b"<?xml", b"<!doctype svg", b"<!--")) and b"<svg" in text):
@@ -156,19 +186,36 @@ def volume(head: bytes) -> bool:
 
 
 def pickled(head: bytes) -> bool:
-    """Whether a file begins as pickled objects of the second to fifth protocol do, with an opcode that may come first there."""
-    return len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5 and head[2:3] in b"\x95}](c\x8c\x8aXGKNJM)\x8b\x8eCBu\x88\x89\x8f"
+    """Whether a file begins as pickled objects of the second to fifth protocol do, with an opcode that may come first
+    there."""
+    return (
+        len(head) > 2
+        and head[0] == 0x80
+        and 2 <= head[1] <= 5
+        and head[2:3] in b"\x95}](c\x8c\x8aXGKNJM)\x8b\x8eCBu\x88\x89\x8f"
+    )
 
 
 def zipped(head: bytes) -> tuple[str, str] | None:
     """What an archive is, by the name of its first file; None for frames, which are read."""
     if archive(head, frame_name):
         return None
-    if archive(head, lambda name: name.endswith(("data.pkl", "/.data/serialization_id", "/version", "/byteorder", "/.format_version"))):
+    if archive(
+        head,
+        lambda name: name.endswith(
+            ("data.pkl", "/.data/serialization_id", "/version", "/byteorder", "/.format_version")
+        ),
+    ):
         return PICKLED
     if archive(head, lambda name: name.endswith(".npy")):
         return "NumPy", KNOWN["NumPy"]
-    if archive(head, lambda name: name == "[Content_Types].xml" or name.startswith(("word/", "xl/", "ppt/", "_rels/", "docProps/"))
-               or (name == "mimetype" and b"application/vnd.oasis" in head)):
+    if archive(
+        head,
+        lambda name: (
+            name == "[Content_Types].xml"
+            or name.startswith(("word/", "xl/", "ppt/", "_rels/", "docProps/"))
+            or (name == "mimetype" and b"application/vnd.oasis" in head)
+        ),
+    ):
         return OFFICE
     return "ZIP", KNOWN["ZIP"]
