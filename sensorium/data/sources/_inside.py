@@ -6,11 +6,17 @@ import copy
 import importlib
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from sensorium.core.errors import UserError
+from sensorium.data.blocks import Blocks, Memory
+from sensorium.data.options import ReadOptions
+from sensorium.data.sources import Opened, converted
+from sensorium.data.spool import ROWS, Spool
 
 CHUNK = 1 << 20
 LONGEST_ERROR = 300
@@ -66,3 +72,24 @@ def unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> Ite
             if left < 0:
                 raise OverflowError(f"'{info.filename[:100]}' unpacks to more than {limit:,} bytes")
             yield piece
+
+
+def spool_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, spool: Spool, options: ReadOptions, opened: Opened) -> Blocks:
+    """Write Arrow batches to a spool, and the blocks of what was written.
+
+    Raises:
+        UserError: two columns share a name, or there are too many.
+    """
+    blocks: Blocks = Memory(schema.empty_table(), spool.where)
+    options.check_columns(len(blocks.schema.names), spool.where)
+    for batch in batches:
+        piece = Memory(pa.Table.from_batches([batch]), spool.where)
+        for block in range(len(piece.starts) - 1):
+            for part in piece.read(block, piece.schema.names, ROWS):
+                spool.add(dict(zip(part.schema.names, part.columns, strict=True)), part.num_rows)
+        for column, cells in piece.repairs().items():
+            opened.mended(column, cells)
+    found = converted(spool, empty=blocks.schema.names)
+    found.remarks |= blocks.remarks
+    found.declared |= blocks.declared & set(found.schema.names)
+    return found
