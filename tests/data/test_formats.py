@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from sensorium.core.errors import UserError
@@ -328,3 +329,92 @@ def test_sql_words_of_a_query_that_reads(query: str, fine: bool) -> None:
     from sensorium.data.sources._server import reads
 
     assert (reads(query) == "") == fine
+
+
+def delta(path: Path) -> None:
+    import deltalake
+
+    first = pa.table({"a": [1, 2, 3], "p": ["x", "y", "x"], "d": pa.array([1.5, None, 2]), "s": [{"k": 1}, {"k": 2}, None]})
+    deltalake.write_deltalake(path, first, partition_by=["p"])
+    more = pa.table({"a": [4], "p": ["z ü/"], "d": [1.0], "when": [datetime.datetime(2020, 1, 2)]})
+    deltalake.write_deltalake(path, more, mode="append", schema_mode="merge")
+    deltalake.DeltaTable(path).delete("a = 1")
+
+
+def test_delta_table_in_place(tmp_path: Path, nothing_written: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    import deltalake
+
+    delta(tmp_path / "t")
+    deltalake.write_deltalake(tmp_path / "empty", pa.table({"a": pa.array([], pa.int64())}))
+    nothing_written()
+    table = Table.open(tmp_path / "t")
+    wanted = deltalake.DeltaTable(tmp_path / "t").to_pyarrow_table(columns=["a", "p", "d", "when"]).sort_by("a").to_pylist()
+    found = sorted(rows_of(tmp_path / "t"), key=lambda row: row["a"])
+    assert [{name: row[name] for name in wanted[0]} for row in found] == wanted and len(wanted) == 3
+    assert [row["s.k"] for row in found] == [2, None, None] and table.name == "t"
+    assert rows_of(tmp_path / "t") == rows_of(tmp_path / "t") and set(table.take([2, 0], ["p"])["p"].to_pylist()) <= {"x", "y", "z ü/"}
+    assert Table.open(tmp_path / "empty").rows == 0 and Table.open(tmp_path / "empty").columns == ["a"]
+    monkeypatch.setattr("sensorium.data.sources.datalake.PLAIN", frozenset())
+    assert sorted(rows_of(tmp_path / "t"), key=lambda row: row["a"]) == found
+    without("deltalake", monkeypatch)
+    with pytest.raises(UserError, match=r"sensorium\[lake\]"):
+        Table.open(tmp_path / "t")
+
+
+def test_delta_with_foreign_missing_and_damaged_files(tmp_path: Path) -> None:
+    import json
+
+    delta(tmp_path / "t")
+    log = sorted((tmp_path / "t/_delta_log").glob("*.json"))[-1]
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    whole = log.read_text()
+    (tmp_path / "secret.parquet").write_bytes(b"PAR1")
+    for path, words in (("../secret.parquet", "doesn't lie in its folder"), (f"file://{tmp_path}/secret.parquet", "t'"), ("s3://b/x.parquet", "t'"), ("none.parquet", "lacks its file")):
+        for line in lines:
+            if "add" in line:
+                line["add"]["path"] = path
+        log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with pytest.raises(UserError, match=words):
+            Table.open(tmp_path / "t")
+    log.write_text(whole[:50])
+    with pytest.raises(UserError, match="can't be read as a Delta table"):
+        Table.open(tmp_path / "t")
+
+
+def iceberg(path: Path) -> str:
+    from pyiceberg.catalog.memory import InMemoryCatalog
+
+    catalog = InMemoryCatalog("c", warehouse=f"file://{path}")
+    catalog.create_namespace("n")
+    first = pa.table({"a": pa.array([1, 2, 3], pa.int64()), "s": ["é", None, "x"], "d": [datetime.date(2020, 1, 1)] * 3})
+    table = catalog.create_table("n.t", schema=first.schema)
+    table.append(first)
+    table.append(first.slice(0, 1))
+    table.delete("a = 2")
+    return table.metadata_location.removeprefix("file://")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:pyiceberg")
+def test_iceberg_table_even_where_it_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metadata = iceberg(tmp_path / "w")
+    folder = Path(metadata).parent.parent
+    wanted = [{"a": 1, "s": "é", "d": datetime.date(2020, 1, 1)}, {"a": 1, "s": "é", "d": datetime.date(2020, 1, 1)}, {"a": 3, "s": "x", "d": datetime.date(2020, 1, 1)}]
+    before = set(tmp_path.rglob("*"))
+    assert sorted(rows_of(metadata), key=str) == sorted(rows_of(folder), key=str) == sorted(wanted, key=str)
+    assert set(tmp_path.rglob("*")) == before
+    folder.rename(tmp_path / "moved")
+    assert sorted(rows_of(tmp_path / "moved"), key=str) == sorted(wanted, key=str)
+    path = next((tmp_path / "moved/metadata").glob("00003*"))
+    whole = path.read_text()
+    path.write_text(whole.replace(f"{folder}/metadata/snap", f"{tmp_path}/secret/snap"))
+    with pytest.raises(UserError, match="doesn't lie in its folder"):
+        Table.open(tmp_path / "moved")
+    path.write_text(whole.replace(f"file://{folder}/metadata/snap", "s3://bucket/snap"))
+    with pytest.raises(UserError, match="nothing is fetched"):
+        Table.open(tmp_path / "moved")
+    path.write_text(whole[:500])
+    with pytest.raises(UserError, match="can't be read as an Iceberg table"):
+        Table.open(tmp_path / "moved")
+    without("pyiceberg", monkeypatch)
+    with pytest.raises(UserError, match=r"sensorium\[lake\]"):
+        Table.open(tmp_path / "moved")
