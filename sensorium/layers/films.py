@@ -46,8 +46,9 @@ def container(data: bytes, what: str) -> Any:
         raise BadCell(f"the {what} can't be decoded: it is cut short or damaged") from None
 
 
-def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float | None, float]]:
-    """The frames of a film as RGB on white, uint8 [h, w, 3], the right way up; when each begins in seconds, None
+def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float, float | None, float]]:
+    """The frames of a film as RGB on white, uint8 [h, w, 3], the right way up; how much wider its pixels
+    are shown than they are high; when each begins in seconds, None
     where the file doesn't say, and how long
     it lasts."""
     with container(data, "video") as file:
@@ -73,7 +74,15 @@ def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float | N
             long = (
                 float(frame.duration * frame.time_base) if getattr(frame, "duration", 0) and frame.time_base else lasts
             )
-            yield turned(colours(frame, reformatter), frame), begins, min(long if long > 0 else lasts, LONGEST)
+            pixels = turned(colours(frame, reformatter), frame)
+            wide = aspect(stream.sample_aspect_ratio)
+            wide = wide if pixels.shape[:2] == (frame.height, frame.width) else 1 / wide
+            yield pixels, wide, begins, min(long if long > 0 else lasts, LONGEST)
+
+
+def aspect(ratio: Any) -> float:
+    """How much wider a pixel is shown than it is high, as old films want it; 1 where that isn't known or can't be."""
+    return float(ratio) if ratio and 1 / 8 <= ratio <= 8 else 1.0
 
 
 def fits(w: int, h: int, max_pixels: int) -> None:

@@ -153,9 +153,9 @@ def unzipped(data: bytes) -> zipfile.ZipFile:
 
 def by_av(data: bytes, size: int, max_pixels: int) -> Moments:
     """The frames of a film."""
-    for pixels, begins, lasts in films.frames(data, max_pixels):
-        scale = size / max(pixels.shape[:2])
-        h, w = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    for pixels, wide, begins, lasts in films.frames(data, max_pixels):
+        sides = pixels.shape[0], pixels.shape[1] * wide
+        h, w = (max(1, round(side * size / max(sides))) for side in sides)
         yield centred(on_white(resized(pixels, h, w)), size), begins, lasts
 
 

@@ -14,6 +14,7 @@ import soundfile
 import torch
 from PIL import Image as Pillow
 
+from sensorium.core.errors import BadCell
 from sensorium.core.types import Profile
 from sensorium.data import media
 from sensorium.data.media import media_type, named, sniff, unread_format
@@ -93,7 +94,7 @@ def test_dicom_is_no_picture_whatever_its_free_bytes_are(start: bytes) -> None:
     data = start.ljust(128, b"\0") + b"DICM\x02\0\0\0UL\x04\0" + bytes(300)
     assert not is_image(data) and not is_sound(data) and sniff(data) == "application/dicom"
     assert Image.claim(profile([data] * 4)) is None and unread_format(data)[0] == "DICOM"
-    with pytest.raises(Exception, match="DICOM"):
+    with pytest.raises(BadCell, match="DICOM"):
         Image().read(data)
 
 
@@ -171,7 +172,15 @@ def test_what_takes_an_extra_is_read_with_it_and_named_without(monkeypatch: pyte
         assert is_image(data) and unread_format(data) is None and unread_format(b"", ending) is None
         monkeypatch.setitem(sys.modules, package, None)
         assert not is_image(data) and f"sensorium[{extra}]" in unread_format(data)[1] and f"sensorium[{extra}]" in unread_format(b"", ending)[1]
-        with pytest.raises(Exception, match=rf"sensorium\[{extra}\]"):
+        with pytest.raises(BadCell, match=rf"sensorium\[{extra}\]"):
+            Image().read(data)
+
+
+def test_what_takes_another_pillow_is_named_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, data, ending in (("JPEG XL", b"\xff\x0a" + bytes(30), "x.jxl"), ("JPEG 2000", picture("JPEG2000"), "x.jp2"), ("AVIF", picture("AVIF"), None)):
+        monkeypatch.setattr(Pillow, "OPEN", {kind: how for kind, how in Pillow.OPEN.items() if kind not in ("JXL", "JPEGXL", "JPEG2000", "AVIF")})
+        assert not is_image(data) and unread_format(data[:64])[0] == name and (ending is None or unread_format(b"", ending)[0] == name)
+        with pytest.raises(BadCell, match=name):
             Image().read(data)
 
 

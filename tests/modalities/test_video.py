@@ -312,17 +312,18 @@ def test_an_archive_that_lists_too_many_files_is_turned_away(monkeypatch: pytest
         Video(size=16, frames=2).read(archived(*[stored(Image.new("RGB", (9, 9)))] * 4))
 
 
-def shot(levels: list[int], times: list[int] | None = None, turn: int = 0, kind: str = "mov", sound: bool = False, side: tuple[int, int] = (32, 16)) -> bytes:
+def shot(levels: list[int], times: list[int] | None = None, turn: int = 0, kind: str = "mov", wide: int = 1) -> bytes:
     """A film of plain frames, dark in their upper left, each of them begun at its time in milliseconds."""
     av, out = pytest.importorskip("av"), io.BytesIO()
     with av.open(out, "w", format=kind) as film:
         stream = film.add_stream("mjpeg", rate=10)
-        stream.width, stream.height, stream.pix_fmt = *side, "yuvj420p"
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuvj420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(wide, 1)
         stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
         if turn:
             stream.set_display_rotation(turn)
         for number, level in enumerate(levels):
-            pixels = np.full((side[1], side[0], 3), level, np.uint8)
+            pixels = np.full((16, 32, 3), level, np.uint8)
             pixels[:8, :8] = 0
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = (times[number] if times else 100 * number), Fraction(1, 1000)
@@ -347,6 +348,13 @@ def test_a_film_of_uneven_frames_is_looked_at_when_it_shows_them() -> None:
     first = shot([40, 120, 200], [5000, 5100, 5200], kind="matroska")
     assert np.abs(Video(size=16, frames=6).read(first).astype(int) - Video(size=16, frames=6).read(cell)).max() < 3, "its time begins with its first frame"
     assert np.abs(Video(size=16, frames=4, seconds=0.5).read(late)[:, 8, 12, 0].astype(int) - [40, 120, 120, 120]).max() < 8
+
+
+def test_pixels_that_are_shown_wider_than_high_are() -> None:
+    for turn in (0, 90):
+        plain, wide = (Video(size=32, frames=2).read(shot([120, 120], turn=turn, kind="mov", wide=by))[0, :, :, 1] for by in (1, 2))
+        lines = [int((frame < 250).any(1 - bool(turn)).sum()) for frame in (plain, wide)]
+        assert lines == [16, 8], "half as high as before, for the long side fills the square"
 
 
 def test_many_films_leave_no_threads_and_no_frames_behind() -> None:
