@@ -1,5 +1,5 @@
-"""Films and the sound of any container, by FFmpeg through PyAV, which is an extra: each frame when it is shown and
-the way up it is shown."""
+"""Films and the sound of any container, by FFmpeg through PyAV, which is an extra: each frame when it is shown and the
+way up it is shown."""
 
 from __future__ import annotations
 
@@ -47,10 +47,8 @@ def container(data: bytes, what: str) -> Any:
 
 
 def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float, float | None, float]]:
-    """The frames of a film as RGB on white, uint8 [h, w, 3], the right way up; how much wider its pixels
-    are shown than they are high; when each begins in seconds, None
-    where the file doesn't say, and how long
-    it lasts."""
+    """The frames of a film as RGB or RGBa, uint8 [h, w, 3 or 4], the right way up; how much wider their pixels are
+    shown than they are high; when each begins in seconds, None where the file doesn't say; and how long it lasts."""
     with container(data, "video") as file:
         from av.video.reformatter import VideoReformatter
 
@@ -74,10 +72,9 @@ def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float, fl
             long = (
                 float(frame.duration * frame.time_base) if getattr(frame, "duration", 0) and frame.time_base else lasts
             )
-            pixels = turned(colours(frame, reformatter), frame)
-            wide = aspect(stream.sample_aspect_ratio)
-            wide = wide if pixels.shape[:2] == (frame.height, frame.width) else 1 / wide
-            yield pixels, wide, begins, min(long if long > 0 else lasts, LONGEST)
+            quarters, wide = turns(frame), aspect(stream.sample_aspect_ratio)
+            pixels = np.ascontiguousarray(np.rot90(colours(frame, reformatter), quarters))
+            yield pixels, 1 / wide if quarters % 2 else wide, begins, min(long if long > 0 else lasts, LONGEST)
 
 
 def aspect(ratio: Any) -> float:
@@ -102,16 +99,14 @@ def colours(frame: Any, reformatter: Any) -> np.ndarray:
     return np.concatenate([((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8), pixels[..., 3:]], -1)
 
 
-def turned(pixels: np.ndarray, frame: Any) -> np.ndarray:
-    """Pixels as the frame's display matrix says that they are shown, to the next quarter of a turn."""
-    quarters = round(getattr(frame, "rotation", 0) / 90) % 4  # counterclockwise
-    return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels
+def turns(frame: Any) -> int:
+    """Quarters of a turn to the left by which the frame's display matrix says that it is shown."""
+    return round(getattr(frame, "rotation", 0) / 90) % 4
 
 
 def samples(data: bytes, seconds: float, channels: int, slowest: int, fastest: int) -> tuple[np.ndarray, int, float]:
     """The first ``seconds`` of the first sound in a file as float32 [t], mixed to one channel; its rate; and how many
-    seconds the file says that it lasts (0: it
-    doesn't).
+    seconds the file says that it lasts (0: it doesn't).
 
     Raises:
         BadCell: no sound, or nothing of it can be decoded.

@@ -107,8 +107,8 @@ DEMUXERS = {
     "audio/wav": "wav", "audio/aiff": "aiff", "audio/basic": "au", "audio/x-caf": "caf", "audio/x-w64": "w64",
     "audio/mpeg": "mp3", "audio/flac": "flac",
 }  # fmt: skip
-"""FFmpeg's reader of each format. It is always named: left to guess, FFmpeg takes bytes for lists of other files,
-too, and opens those."""
+"""FFmpeg's reader of each format. It is always named: left to guess, FFmpeg takes bytes for lists of other files, too,
+and opens those."""
 
 
 def named(path: str) -> str | None:
@@ -140,8 +140,8 @@ def is_image(head: bytes) -> bool:
 
 
 def is_film(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a film: MP4 and MOV, Matroska and WebM, AVI, MPEG and what else
-    FFmpeg reads."""
+    """Whether a file's first bytes are those of a film: MP4 and MOV, Matroska and WebM, AVI, MPEG and what else FFmpeg
+    reads."""
     kind = media_type(head) or ""
     return kind.startswith("video/") and kind != "video/webp-animated"
 
@@ -203,9 +203,8 @@ def media_type(head: bytes) -> str | None:
 
 
 def camera(head: bytes) -> bool:
-    """Whether a TIFF is a camera's raw picture, whose first pixels are only a thumbnail: Canon's mark, a DNG's
-    version, or a first picture that says it
-    is a smaller version of another."""
+    """Whether a TIFF is a camera's raw picture, whose first pixels are only a thumbnail: Canon's mark, a DNG's version,
+    or a first picture that says it is a smaller version of another."""
     if head[8:10] == b"CR":
         return True
     order = "little" if head[:2] == b"II" else "big"
@@ -301,8 +300,8 @@ def sounds_by_name(profile: Profile) -> bool:
 
 
 def bare_frame(head: bytes) -> str | None:
-    """A bare frame of MPEG audio (11 bits of sync, then a version, layer, bit rate and sample rate that exist), of
-    AAC or of AC-3."""
+    """A bare frame of MPEG audio (11 bits of sync, then a version, layer, bit rate and sample rate that exist), of AAC
+    or of AC-3."""
     if head[:2] == b"\x0b\x77" and len(head) > 6:
         return "audio/ac3" if head[4] >> 6 != 3 and head[4] & 63 < 38 and head[5] >> 3 <= 10 else None
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:

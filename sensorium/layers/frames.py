@@ -48,9 +48,8 @@ def animated(head: bytes) -> bool:
 
 def frames_of(data: Any, count: int, size: int, max_pixels: int, seconds: float) -> np.ndarray:
     """``count`` frames of a clip, evenly spaced in its first ``seconds``, as RGB on white, uint8 [count, size, size,
-    3]. A still picture
-    gives the same one each time; of a clip that is cut short, or damaged after its first frame, it is what could be
-    read.
+    3]. A still picture gives the same one each time; of a clip that is cut short, or damaged after its first frame, it
+    is what could be read.
 
     Raises:
         BadCell: no clip, cut short before its first frame, or larger than allowed.
@@ -165,8 +164,7 @@ CODECS = "libx264", "libopenh264", "mpeg4"
 
 def written(frames: np.ndarray, rate: float, ending: str, exact: bool = True) -> bytes:
     """Frames uint8 [n, h, w, 3] as a clip of ``rate`` frames a second: ".webp" or ".gif" in a loop, or ".mp4".
-    ``exact``: a WebP holds the
-    pixels as they are.
+    ``exact``: a WebP holds the pixels as they are.
 
     Raises:
         UserError: ".mp4", and PyAV isn't installed.

@@ -86,8 +86,8 @@ def claimed(image: Pillow.Image) -> int | None:
 
 
 def stored(tags: Any) -> int | None:
-    """The largest value by a TIFF's tags: a full number of bits, for some write the largest value that there happens
-    to be."""
+    """The largest value by a TIFF's tags: a full number of bits, for some write the largest value that there happens to
+    be."""
     bits = first(tags.get(BITS))
     said = first(tags.get(MOST)) or first(tags.get(MOST_SIGNED))
     most = (1 << int(said).bit_length()) - 1 if isinstance(said, int) and said > 0 else None
@@ -102,8 +102,8 @@ def first(value: Any) -> Any:
 
 
 def crowded(image: Pillow.Image, spare: int) -> bool:
-    """Whether values use the lowest ``spare`` bits, which those that were scaled up to 16 bits, as PNG wants it,
-    leave at 0 or at what rounding makes."""
+    """Whether values use the lowest ``spare`` bits, which those that were scaled up to 16 bits, as PNG wants it, leave
+    at 0 or at what rounding makes."""
     return any(bool(((rows & ((1 << spare) - 1)) > 1).any()) for rows in bands(image))
 
 

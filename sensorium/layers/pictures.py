@@ -155,8 +155,8 @@ def page(data: bytes, size: int, max_pixels: int) -> Pillow.Image:
 
 
 def orientation(image: Pillow.Image) -> int:
-    """Which way up the pixels of a loaded picture are, as EXIF counts: 1 where its decoder has turned them already,
-    as TIFF's does while it loads."""
+    """Which way up the pixels of a loaded picture are, as EXIF counts: 1 where its decoder has turned them already, as
+    TIFF's does while it loads."""
     try:
         return image.getexif().get(0x0112, 1)
     except Exception:  # A broken EXIF block is no reason to lose the picture.

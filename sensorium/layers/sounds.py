@@ -123,8 +123,8 @@ def damage(kind: str) -> str:
 
 
 def by_ffmpeg(data: bytes, seconds: float, max_minutes: float, otherwise: str = "") -> tuple[np.ndarray, int]:
-    """The same of anything that FFmpeg reads, films too; ``otherwise`` is the reason where it doesn't, in place of
-    its own."""
+    """The same of anything that FFmpeg reads, films too; ``otherwise`` is the reason where it doesn't, in place of its
+    own."""
     try:
         wave, rate, said = films.samples(data, seconds, CHANNELS, SLOWEST, FASTEST)
     except UserError:
@@ -143,8 +143,8 @@ def by_ffmpeg(data: bytes, seconds: float, max_minutes: float, otherwise: str = 
 
 
 def held(data: bytes, kind: str, said: float) -> bool:
-    """Whether a file can hold as many seconds as its header says; where it can't, how long it is isn't known before
-    it is decoded."""
+    """Whether a file can hold as many seconds as its header says; where it can't, how long it is isn't known before it
+    is decoded."""
     return 0 <= said <= len(data) / (MP3 if kind == "audio/mpeg" else THINNEST) + 1
 
 
