@@ -7,10 +7,13 @@ import contextlib
 import datetime
 import sqlite3
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fastavro
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -418,3 +421,146 @@ def test_iceberg_table_even_where_it_was_moved(tmp_path: Path, monkeypatch: pyte
     without("pyiceberg", monkeypatch)
     with pytest.raises(UserError, match=r"sensorium\[lake\]"):
         Table.open(tmp_path / "moved")
+
+
+def test_orc_by_stripe(tmp_path: Path, nothing_written: Callable[[], None]) -> None:
+    from pyarrow import orc
+
+    data = pa.table({
+        "a": pa.array([*range(4999), None]), "s": ["é" * 9] * 5000, "d": [datetime.date(2020, 1, 1)] * 5000,
+        "at": [datetime.datetime(2020, 1, 2, 3)] * 5000, "l": [[1.5, None]] * 5000, "p": [{"x": 1}] * 5000,
+    })
+    # A stripe ends where a batch does.
+    with orc.ORCWriter(tmp_path / "a.orc", stripe_size=1000) as writer:
+        for start in range(0, 5000, 1000):
+            writer.write(data.slice(start, 1000))
+    orc.write_table(data.slice(0, 0), tmp_path / "empty.orc")
+    (tmp_path / "misnamed.csv").write_bytes((tmp_path / "a.orc").read_bytes())
+    nothing_written()
+    table = Table.open(tmp_path / "a.orc")
+    assert len(table.starts) > 2 and table.rows == 5000
+    wanted = [{**{name: row[name] for name in ("a", "s", "d", "at", "l")}, "p.x": 1} for row in data.to_pylist()]
+    assert rows_of(tmp_path / "a.orc") == wanted == rows_of(tmp_path / "misnamed.csv")
+    assert table.take([4998, 3], ["a"])["a"].to_pylist() == [4998, 3]
+    assert Table.open(tmp_path / "empty.orc").columns == ["a", "s", "d", "at", "l", "p.x"] and rows_of(tmp_path / "empty.orc") == []
+    assert Table.open([tmp_path / "a.orc", tmp_path / "empty.orc"]).rows == 5000
+
+
+def test_orc_damaged(tmp_path: Path) -> None:
+    from pyarrow import orc
+
+    orc.write_table(pa.table({"a": np.random.default_rng(0).integers(0, 2**60, 9999)}), tmp_path / "a.orc", compression="zlib")
+    data = bytearray((tmp_path / "a.orc").read_bytes())
+    (tmp_path / "cut.orc").write_bytes(data[: len(data) // 2])
+    data[1000:2000] = b"\xff" * 1000
+    (tmp_path / "holes.orc").write_bytes(data)
+    for name in ("cut", "holes"):
+        with pytest.raises(UserError, match=rf"{name}\.orc' can't be read"):
+            rows_of(tmp_path / f"{name}.orc")
+
+
+AVRO = {
+    "type": "record", "name": "Row", "namespace": "x", "fields": [
+        {"name": "id", "type": "long"}, {"name": "näme", "type": ["null", "string"]},
+        {"name": "day", "type": {"type": "int", "logicalType": "date"}},
+        {"name": "at", "type": ["null", {"type": "long", "logicalType": "timestamp-millis"}]},
+        {"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["A", "B"]}},
+        {"name": "photo", "type": "bytes"}, {"name": "list", "type": {"type": "array", "items": "double"}},
+        {"name": "place", "type": {"type": "record", "name": "Place", "fields": [{"name": "x", "type": "float"}]}},
+    ],
+}  # fmt: skip
+
+
+def avro_rows(count: int) -> list[dict[str, Any]]:
+    when = datetime.datetime(2020, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+    return [
+        {"id": i, "näme": None if i % 3 else f"é{i}", "day": datetime.date(2020, 1, 1), "at": when if i % 2 else None, "kind": "AB"[i % 2],
+         "photo": bytes([i % 256]), "list": [i / 2] * (i % 3), "place": {"x": 0.5}}
+        for i in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate", "zstandard", "bzip2", "xz"])
+def test_avro_equals_what_was_written(codec: str, tmp_path: Path, nothing_written: Callable[[], None]) -> None:
+    path = tmp_path / "a.avro"
+    with open(path, "wb") as file:
+        fastavro.writer(file, AVRO, avro_rows(100), codec=codec, sync_interval=500)
+    with open(tmp_path / "empty.avro", "wb") as file:
+        fastavro.writer(file, AVRO, [])
+    nothing_written()
+    wanted = [{**{name: cell for name, cell in row.items() if name != "place"}, "place.x": 0.5} for row in avro_rows(100)]
+    table = Table.open(path)
+    assert rows_of(path) == wanted and table.declared == {"kind"} and table.notes == []
+    assert rows_of(tmp_path / "empty.avro") == [] and "näme" in Table.open(tmp_path / "empty.avro").columns
+
+
+def test_avro_damaged_block_costs_its_own_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.avro"
+    with open(path, "wb") as file:
+        fastavro.writer(file, AVRO, avro_rows(100), codec="deflate", sync_interval=500)
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    data[len(data) // 2 : len(data) // 2 + 40] = b"\xff" * 40
+    path.write_bytes(data)
+    table = Table.open(path)
+    found = columns(table)["id"]
+    assert table.rows == 100 and 0 < len(table.bad_rows) < 50 and "damaged blocks" in table.notes[0]
+    assert [cell for row, cell in enumerate(found) if row not in table.bad_rows] == [row for row in range(100) if row not in table.bad_rows]
+    path.write_bytes(whole[:-30])
+    table = Table.open(path)
+    assert table.rows == 100 and min(table.bad_rows) > 50 and "ends early" in next(iter(table.bad_rows.values())).reason
+    for data in (b"Obj\x01", whole[:40], b"Obj\x01\x02\x16avro.schema\x02{\x00" + b"s" * 16):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=r"a\.avro' can't be read as Avro"):
+            Table.open(path)
+
+
+def container(schema: str, blocks: list[tuple[int, bytes]], codec: str = "null") -> bytes:
+    """An Avro file of blocks as they are."""
+    def number(value: int) -> bytes:
+        value, out = value << 1, bytearray()
+        while value > 127:
+            out.append(value & 127 | 128)
+            value >>= 7
+        return bytes([*out, value])
+
+    def text(data: bytes) -> bytes:
+        return number(len(data)) + data
+
+    head = b"Obj\x01" + number(2) + text(b"avro.schema") + text(schema.encode()) + text(b"avro.codec") + text(codec.encode()) + b"\0" + b"s" * 16
+    return head + b"".join(number(count) + text(data) + b"s" * 16 for count, data in blocks)
+
+
+def test_avro_by_snappy(tmp_path: Path) -> None:
+    data = b"\x02a\x02b" * 50
+    packed = pa.Codec("snappy").compress(data, asbytes=True)
+    block = packed + zlib.crc32(data).to_bytes(4, "big")
+    schema = '{"type": "record", "name": "L", "fields": [{"name": "n", "type": "string"}]}'
+    (tmp_path / "a.avro").write_bytes(container(schema, [(100, block), (2, packed + b"none"), (100, block)], "snappy"))
+    table = Table.open(tmp_path / "a.avro")
+    assert columns(table) == {"n": ["a", "b"] * 50 + [None] * 2 + ["a", "b"] * 50} and list(table.bad_rows) == [100, 101]
+
+
+def test_avro_hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.avro"
+    field = '{{"type": "record", "name": "L", "fields": [{{"name": "n", "type": {}}}]}}'
+    for kind, words in (('["null", "L"]', "hold themselves"), ('{"type": "array", "items": "null"}', "take no bytes"), ('["null", {"type": "L"}]', "damaged")):
+        path.write_bytes(container(field.format(kind), [(1, b"\x02" * 3_000_000)]))
+        with pytest.raises(UserError, match=rf"a\.avro' can't be read as Avro: .*{words}"):
+            Table.open(path)
+    path.write_bytes(container(field.format('"null"'), [(1 << 60, b"")]))
+    with pytest.raises(UserError, match="more records than it has bytes for"):
+        Table.open(path)
+    path.write_bytes(container(field.format('"string"'), [(1, b"\xfe\xff\xff\xff\xff\xff\xff\x01x"), (2, b"\x02a\x02b"), (1, b"\x01")]))
+    assert columns(Table.open(path)) == {"n": [None, "a", "b", None]}
+    monkeypatch.setattr("sensorium.data.sources.avro.BLOCK", 10**6)
+    bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
+    path.write_bytes(container(field.format('"string"'), [(1, b"\x02a"), (1, bomb.compress(b"\0" * 10**7) + bomb.flush())], "deflate"))
+    with pytest.raises(UserError, match="no row that can be read"):
+        Table.open(path)
+    path.write_bytes(container(field.format('"string"'), [], "lzo"))
+    with pytest.raises(UserError, match="compressed by lzo.*Possible: null"):
+        Table.open(path)
+    without("fastavro", monkeypatch)
+    with pytest.raises(UserError, match=r"sensorium\[avro\]"):
+        Table.open(path)
