@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -63,9 +64,11 @@ def picture(data: Any) -> Iterator[bytes]:
 
 
 def why(error: Exception) -> str:
-    """What a decoder said, without what differs from one run to the next."""
-    text = str(error)
-    return "it is damaged" if not text or " object at 0x" in text or "BytesIO" in text else text
+    """What a decoder said, where it is words: what it stumbled over, or an address, tells no one anything."""
+    text = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
+    said = re.search(r"[a-z]{3}", text) and not re.search(r" object at 0x|BytesIO|decoder error -?\d", text)
+    inner = isinstance(error, (LookupError, ArithmeticError, TypeError, AttributeError))
+    return text if said and not inner else "it is damaged"
 
 
 def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillow.Image:

@@ -632,3 +632,14 @@ def test_reasons_are_the_same_each_time_and_name_no_object():
                 except BadCell as error:
                     said.append(str(error))
             assert said[0] == said[1] and (isinstance(said[0], bytes) or " 0x" not in said[0])
+
+
+@pytest.mark.parametrize("error", [KeyError(270), IndexError("list index out of range"), OSError("decoder error -2"), ValueError("<_io.BytesIO object at 0x7f00>"), OSError()])
+def test_what_a_decoder_stumbles_over_is_no_reason(error, monkeypatch):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("sensorium.layers.pixels.opened", fail)
+    with pytest.raises(BadCell) as found:
+        Image().read(READABLE["rgb"])
+    assert str(found.value) == "the picture can't be decoded: it is damaged"
