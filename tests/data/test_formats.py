@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import datetime
+import io
 import sqlite3
 import sys
 import zlib
@@ -480,7 +481,7 @@ def avro_rows(count: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("codec", ["null", "deflate", "zstandard", "bzip2", "xz"])
+@pytest.mark.parametrize("codec", ["null", "deflate", "bzip2", "xz"])
 def test_avro_equals_what_was_written(codec: str, tmp_path: Path, nothing_written: Callable[[], None]) -> None:
     path = tmp_path / "a.avro"
     with open(path, "wb") as file:
@@ -531,12 +532,13 @@ def container(schema: str, blocks: list[tuple[int, bytes]], codec: str = "null")
     return head + b"".join(number(count) + text(data) + b"s" * 16 for count, data in blocks)
 
 
-def test_avro_by_snappy(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("codec", "name"), [("snappy", "snappy"), ("zstandard", "zstd")])
+def test_avro_by_codecs_that_its_writer_lacks_here(codec: str, name: str, tmp_path: Path) -> None:
     data = b"\x02a\x02b" * 50
-    packed = pa.Codec("snappy").compress(data, asbytes=True)
-    block = packed + zlib.crc32(data).to_bytes(4, "big")
+    packed = pa.Codec(name).compress(data, asbytes=True)
+    block = packed + zlib.crc32(data).to_bytes(4, "big") * (codec == "snappy")
     schema = '{"type": "record", "name": "L", "fields": [{"name": "n", "type": "string"}]}'
-    (tmp_path / "a.avro").write_bytes(container(schema, [(100, block), (2, packed + b"none"), (100, block)], "snappy"))
+    (tmp_path / "a.avro").write_bytes(container(schema, [(100, block), (2, packed[:-5] + b"none"), (100, block)], codec))
     table = Table.open(tmp_path / "a.avro")
     assert columns(table) == {"n": ["a", "b"] * 50 + [None] * 2 + ["a", "b"] * 50} and list(table.bad_rows) == [100, 101]
 
@@ -564,3 +566,70 @@ def test_avro_hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without("fastavro", monkeypatch)
     with pytest.raises(UserError, match=r"sensorium\[avro\]"):
         Table.open(path)
+
+
+def test_npy_in_place(tmp_path: Path, nothing_written: Callable[[], None]) -> None:
+    arrays = {
+        "n": np.arange(20000, dtype=">i4"), "m": np.arange(24, dtype=np.float32).reshape(4, 2, 3), "f": np.asfortranarray(np.arange(8.0).reshape(4, 2)),
+        "u": np.array(["é", "", "x"]), "b": np.array([b"a", b"\xff"]), "t": np.array(["2020-01-02", "NaT"], "datetime64[D]"), "none": np.zeros((0, 3)),
+        "o": np.array([True, False]), "h": np.array([1, 2], np.float16), "thin": np.zeros((3, 0)),
+    }
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    named = np.array([(1, "a", [1.5, 2]), (2, "é", [3, 4])], [("id", "i8"), ("näme", "U5"), ("v", "f4", 2)])
+    np.save(tmp_path / "s.npy", named)
+    (tmp_path / "misnamed.csv").write_bytes((tmp_path / "n.npy").read_bytes())
+    nothing_written()
+    for name in ("n", "m", "f", "u", "o", "h", "none"):
+        assert columns(Table.open(tmp_path / f"{name}.npy")) == {"array": [None if cell == "" else cell for cell in arrays[name].tolist()]}
+    assert columns(Table.open(tmp_path / "thin.npy"))["array"] == [[], [], []]
+    assert columns(Table.open(tmp_path / "b.npy")) == {"array": ["a", "\ufffd"]}
+    assert columns(Table.open(tmp_path / "t.npy")) == {"array": [datetime.datetime(2020, 1, 2), None]}
+    assert rows_of(tmp_path / "s.npy") == [{"id": 1, "näme": "a", "v": [1.5, 2]}, {"id": 2, "näme": "é", "v": [3, 4]}]
+    table = Table.open(tmp_path / "misnamed.csv")
+    assert len(table.starts) == 4 and table.take([19999, 5])["array"].to_pylist() == [19999, 5]
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_arrays_of_one_length_are_columns(save: Callable[..., None], tmp_path: Path, nothing_written: Callable[[], None]) -> None:
+    save(tmp_path / "a.npz", x=np.arange(12).reshape(4, 3), y=np.array(["a", "é", "", "d"]), f=np.asfortranarray(np.arange(8.0).reshape(4, 2)),
+         other=np.zeros(9), scalar=np.float64(3), c=np.zeros(4, complex))  # fmt: skip
+    save(tmp_path / "empty.npz", x=np.zeros((0, 2)))
+    nothing_written()
+    table = Table.open(tmp_path / "a.npz")
+    assert columns(table) == {"x": np.arange(12).reshape(4, 3).tolist(), "y": ["a", "é", None, "d"], "f": np.arange(8.0).reshape(4, 2).tolist()}
+    assert "other, scalar, c" in table.notes[0]
+    assert Table.open(tmp_path / "empty.npz").columns == ["x"] and rows_of(tmp_path / "empty.npz") == []
+
+
+def test_numpy_hostile_and_damaged(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return exec, (f"open({str(tmp_path / 'ran')!r}, 'w').close()",)
+
+    evil = np.array([Evil()], object)
+    np.save(tmp_path / "o.npy", evil, allow_pickle=True)
+    np.savez(tmp_path / "o.npz", a=np.zeros(1), b=evil)
+    for name in ("o.npy", "o.npz"):
+        with pytest.raises(UserError, match="never reads pickles"):
+            Table.open(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+    np.save(tmp_path / "a.npy", np.arange(1000))
+    np.savez(tmp_path / "a.npz", a=np.random.default_rng(0).random(1000))
+    whole = (tmp_path / "a.npy").read_bytes()
+    far = whole.replace(b"(1000,), ", b"(1" + b"0" * 7 + b"," * 0 + b",)")
+    wide = io.BytesIO()
+    np.lib.format.write_array_header_1_0(wide, {"descr": "<f8", "fortran_order": False, "shape": (1 << 40, 1 << 30)})
+    for name, data in (
+        ("cut.npy", whole[:4000]), ("head.npy", whole[:50]), ("far.npy", far), ("wide.npy", wide.getvalue()), ("complex.npy", None),
+        ("one.npy", None), ("cut.npz", (tmp_path / "a.npz").read_bytes()[:5000]), ("code.npy", whole.replace(b"'<i8'", b"exit(")),
+    ):  # fmt: skip
+        if data is None:
+            np.save(tmp_path / name, np.zeros(3, complex) if name == "complex.npy" else np.float64(1))
+        else:
+            (tmp_path / name).write_bytes(data)
+        with pytest.raises(UserError, match=rf"{name}' can't be read as"):
+            Table.open(tmp_path / name)
+    np.save(tmp_path / "long.npy", np.zeros((2, 300000)))
+    with pytest.raises(UserError, match="data.max_cell_mb"):
+        Table.open(tmp_path / "long.npy", options=ReadOptions(max_cell_mb=1))
