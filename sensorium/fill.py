@@ -5,6 +5,7 @@ A filled cell is never taken for a known one: what was filled, and how sure, sta
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,8 +22,8 @@ from sensorium.network import Network
 WINDOW, DRAWN = 1024, 64
 """Rows that are held in memory at once, and where cells are drawn, which takes long: what is filled when somebody stops it is kept."""
 FILE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-FILLED = "filled"
-"""The column that says what was filled."""
+FILLED, BAD_ROW = "filled", "bad_row"
+"""The column that says what was filled, and the one that says why a row can't be read."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -44,14 +45,15 @@ def fill(network: Network, table: Table, columns: Sequence[str], *, jointly: boo
         done: hears how many rows were filled.
 
     Returns:
-        the table, and the column ``filled``: for each row what was filled and how sure (0 to 1; of what is drawn ``misfit.agreement``, None where that can't be said).
+        the table, and the column ``filled`` (and ``bad_row`` where rows can't be read; these stay as they are): for each row what was filled and how sure (0 to 1; of what is drawn ``misfit.agreement``, None where that can't be said).
 
     Raises:
         UserError: the table has a column ``filled`` already, or one whose type can't hold what is to be filled in.
         Stopped: interrupted, with what was filled so far.
     """
-    if FILLED in table.columns:
-        raise UserError(f"'{table.name}' has a column '{FILLED}' already, which would say what was filled. Rename it.")
+    for own in (FILLED, *([BAD_ROW] if table.bad_rows else [])):
+        if own in table.columns:
+            raise UserError(f"'{table.name}' has a column '{own}' already, which fill writes itself. Rename it.")
     for column in columns:
         kind = table.schema.field(column).type if column in table.columns and network.modalities[column].media else pa.null()
         if not (pa.types.is_null(kind) or pa.types.is_struct(kind) or pa.types.is_binary(kind) or is_text(kind)):
@@ -68,7 +70,11 @@ def fill(network: Network, table: Table, columns: Sequence[str], *, jointly: boo
             raise Stopped(joined([*parts, untouched(table, start, parts[0])]), start) from None
         if done:
             done(part.rows)
-    return joined(parts)
+    whole = joined(parts)
+    if table.bad_rows:
+        why = {row: str(bad) for row, bad in table.bad_rows.items()}
+        whole = whole.append_column(BAD_ROW, pa.array([why.get(row) for row in range(table.rows)], pa.string()))
+    return whole
 
 
 def joined(parts: Sequence[pa.Table]) -> pa.Table:
@@ -114,10 +120,10 @@ def window(network: Network, table: Table, columns: Sequence[str], jointly: bool
 def missing(network: Network, table: Table, found: pa.Table, rows: Rows, column: str) -> np.ndarray:
     """The rows that have no cell of a column, as the model sees it: null, NaN, blank. What can't be read is no empty cell."""
     if column not in table.columns:
-        return np.arange(table.rows)
+        return np.flatnonzero(table.good)
     none = np.array([cell is None for cell in table.cells(found, column, network.modalities[column].media)], bool)
     blank = np.array([cell is not None and not len(cell) for cell in rows.read.get(column, [None] * table.rows)], bool)
-    return np.flatnonzero(none | blank)
+    return np.flatnonzero((none | blank) & table.good)
 
 
 def said(network: Network, rows: Rows, column: str, seen: Sequence[str] | None, asked: np.ndarray, seed: int) -> tuple[list[Any], list[float | None]]:
@@ -155,6 +161,11 @@ def alike(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
     return pa.chunked_array([typed([cell for part in parts for cell in part.to_pylist()], None)])
 
 
+def full(date: str) -> str:
+    """A date that may be a year or a month alone as a whole one."""
+    return date + "-01" * (2 - date.count("-")) if len(date) < 10 else date
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Whether an Arrow type is text."""
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
@@ -165,7 +176,7 @@ def typed(cells: list[Any], kind: pa.DataType | None) -> pa.Array:
     if kind is not None and pa.types.is_struct(kind):
         cells = [{"bytes": cell} if isinstance(cell, bytes) else cell for cell in cells]
     if kind is not None and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-        cells = [cell if not isinstance(cell, str) else np.datetime64(cell, "us").astype(object) for cell in cells]
+        cells = [cell if not isinstance(cell, str) else datetime.datetime.fromisoformat(full(cell)) for cell in cells]
         if pa.types.is_date(kind):
             cells = [cell.date() if hasattr(cell, "date") else cell for cell in cells]
     for wanted in (kind, None):

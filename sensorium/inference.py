@@ -40,6 +40,7 @@ class Answers:
         confidence: how sure, 0 to 1: the class's probability, for text exp(score), for numbers 1 minus the relative
             width of the interval. probabilities: [n, classes] for categories. interval: lower and upper cell values.
         sets: for categories, where a coverage was asked, the cells that each row's set holds, the likeliest first.
+        bad: the rows that can't be read, which have no answer, and why.
     """
 
     cells: list[Any]
@@ -48,6 +49,21 @@ class Answers:
     probabilities: np.ndarray | None = None
     interval: list[tuple[Any, Any]] | None = None
     sets: list[list[Any]] | None = None
+    bad: dict[int, str] = dataclasses.field(default_factory=dict)
+
+    def without(self, bad: dict[int, str]) -> Answers:
+        """These answers, none for rows that can't be read."""
+        self.bad = bad
+        for row in bad:
+            self.cells[row] = None
+            self.scores[row] = self.confidence[row] = np.nan
+            if self.probabilities is not None:
+                self.probabilities[row] = np.nan
+            if self.interval is not None:
+                self.interval[row] = None, None
+            if self.sets is not None:
+                self.sets[row] = []
+        return self
 
     @classmethod
     def joined(cls, parts: Sequence[Answers]) -> Answers:
@@ -55,10 +71,12 @@ class Answers:
         if len(parts) == 1:
             return parts[0]
         chances = [part.probabilities for part in parts if part.probabilities is not None]
+        starts = np.cumsum([0, *(len(part.cells) for part in parts)]).tolist()
         return cls(
             [cell for part in parts for cell in part.cells], np.concatenate([part.scores for part in parts]),
             np.concatenate([part.confidence for part in parts]), np.concatenate(chances) if chances else None,
             [ends for part in parts for ends in part.interval or ()] or None, [some for part in parts for some in part.sets or ()] or None,
+            {start + row: why for start, part in zip(starts, parts, strict=False) for row, why in part.bad.items()},
         )
 
 
@@ -69,12 +87,16 @@ class Rows:
         network: with modalities that have learned.
         cells: for each column the prepared cells, None where missing or unreadable.
         read: for each column the cells as read, for what needs the content.
+
+    Attributes:
+        bad: the rows of the table that can't be read at all, which have no cells, and why.
     """
 
     def __init__(self, network: Network, cells: dict[str, list[np.ndarray | None]], read: dict[str, list[np.ndarray | None]],
                  count: int) -> None:
         self.network, self.cells, self.read, self.count = network, cells, read, count
         self.device, self.precision = next(network.parameters()).device, "fp32"
+        self.bad: dict[int, str] = {}
         self.known: dict[str, Encoded] = {}
         self.remembered: dict[str, Encoded] = {}
 
@@ -97,13 +119,15 @@ class Rows:
                 cells[column][row] = None if isinstance(cell, BadCell) else cell
                 if isinstance(cell, BadCell) and bad:
                     bad(row, column, str(cell))
-        return cls(network, cells, read, table.rows)
+        result = cls(network, cells, read, table.rows)
+        result.bad = {row: str(why) for row, why in table.bad_rows.items()}
+        return result
 
     def having(self, column: str, rows: np.ndarray, cells: Sequence[Any]) -> Rows:
         """These rows where some of them have other cells of a column: what was said there, or None. What can't be read counts as missing."""
         modality = self.network.modalities[column]
         other = Rows(self.network, dict(self.cells), dict(self.read), self.count)
-        other.precision = self.precision
+        other.precision, other.bad = self.precision, self.bad
         for kept, mine in ((other.known, self.known), (other.remembered, self.remembered)):
             kept.update({name: part for name, part in mine.items() if name != column})
         other.read[column] = list(self.read.get(column, [None] * self.count))

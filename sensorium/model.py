@@ -14,17 +14,17 @@ from safetensors import SafetensorError
 
 from sensorium import kept
 from sensorium.chat import Reply, choose, reply, seen_in, talker, to_answer, told_before, unless_unsure
-from sensorium.core.errors import UserError, unknown
+from sensorium.core.errors import UserError, unknown, warn
 from sensorium.core.files import whole
 from sensorium.core.parts import name_of
-from sensorium.core.settings import check
+from sensorium.core.settings import build, check
 from sensorium.data.media import Files
 from sensorium.data.order import spread
 from sensorium.data.schema import Schema, infer
 from sensorium.data.table import Table
 from sensorium.examine import examine
 from sensorium.explain import Why, explain
-from sensorium.fill import fill, together
+from sensorium.fill import BAD_ROW, fill, together
 from sensorium.generators import INNER
 from sensorium.inference import Answers, Rows
 from sensorium.inside import check_way
@@ -35,7 +35,7 @@ from sensorium.network import Network
 from sensorium.report import Evaluation
 from sensorium.search.index import Index, Windows
 from sensorium.train.baselines import Baselines
-from sensorium.train.build import able_to_generate
+from sensorium.train.build import Data, able_to_generate, plain
 from sensorium.train.course import mix
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Model:
                  folder: Path | None = None) -> None:
         self.network, self.schema, self.settings, self.facts = network.eval(), schema, dict(settings), dict(facts)
         self.folder = folder
+        self.data = build(Data, plain(self.settings, "data"), "data")
         self._adapters: Adapters | None = None
 
     # --- make, keep ---------------------------------------------------------------------------------------------------
@@ -219,6 +220,12 @@ class Model:
         """The columns the model knows."""
         return list(self.network.columns)
 
+    def open(self, table: Any) -> Table:
+        """A table as this model's run read its own: the same encoding and limits, and paths out of the table's folder where these were allowed."""
+        if isinstance(table, Table):
+            return table
+        return self.data.open(table, [name for name, modality in self.network.modalities.items() if modality.as_written])
+
     def rows(self, table: Any, columns: Sequence[str] | None = None, note: Callable[[str], None] | None = None) -> Rows:
         """Rows read and prepared once, to be asked many times. For tables that fit into memory; see ``windows``."""
         return list(self.windows(table, columns, note, size=None))[0]
@@ -227,25 +234,41 @@ class Model:
                 size: int | None = WINDOW) -> Iterator[Rows]:
         """The rows of a table, a window at a time, so that memory doesn't grow with the table.
 
-        ``note`` hears once for each column of cells that can't be read, which count as missing, and of columns that lack.
+        ``note`` hears once of how the table was read, of columns that lack, and for each column of cells that can't be read, which count as missing;
+        by default these are warnings.
+
+        Raises:
+            UserError: the table has columns, and none of them is the model's.
         """
         if isinstance(table, Rows):
             yield table
             return
-        opened = open_table(table)
+        opened, tell = self.open(table), note or warn
         self.check(columns or ())
-        wanted = [c for c in self.network.columns if columns is None or c in columns]
-        if wanted and isinstance(table, list | tuple) and set(opened.columns) - {""} and not set(opened.columns) & set(self.network.columns):  # a name was mistyped
-            raise UserError(f"'{opened.name}' has none of this model's columns: it has {', '.join(opened.columns[:8])}, and the model knows {', '.join(self.network.columns)}.")
-        lacking = [c for c in wanted if c not in opened.columns]
-        if note and lacking:
-            note(f"'{opened.name}' has no column {', '.join(map(repr, lacking))}: the model answers without.")
+        self.tell_of(opened, [c for c in self.network.columns if columns is None or c in columns], tell, row_by_row(table))
         heard = Misread()
         for start in range(0, max(opened.rows, 1), size or max(opened.rows, 1)):
             part = opened if size is None or opened.rows <= size else opened.select(np.arange(start, min(start + size, opened.rows)))
             yield Rows.of(self.network, part, columns, lambda row, column, why, start=start: heard(start + row, column, why))
-        for words in heard.words() if note else ():
-            note(words)
+        for words in heard.words():
+            tell(words)
+
+    def tell_of(self, opened: Table, wanted: Sequence[str], tell: Callable[[str], None], partial: bool = False) -> None:
+        """Say how a table was read and which wanted columns it lacks; ``partial``: its rows were written by hand, with what is known of each.
+
+        Raises:
+            UserError: it has columns, and none of them is the model's.
+        """
+        known = set(self.network.columns)
+        if opened.columns and not known & set(opened.columns):
+            raise UserError(f"'{opened.name}' has none of this model's columns: it has {', '.join(opened.columns[:8])}{', …' if len(opened.columns) > 8 else ''}, and the model knows "
+                            f"{', '.join(self.network.columns)}. Rename the table's columns.")
+        lacking = [c for c in wanted if c not in opened.columns]
+        if lacking and (not partial or set(opened.columns) - known):
+            strange = [c for c in opened.columns if c not in known] if partial else []
+            tell(f"'{opened.name}' has no column {', '.join(map(repr, lacking))}: the model answers without." + (f" It has {', '.join(map(repr, strange[:8]))}." if strange else ""))
+        for words in opened.notes:
+            tell(words)
 
     def check(self, columns: Iterable[str]) -> None:
         """Refuse columns that the model doesn't know."""
@@ -256,9 +279,13 @@ class Model:
                 raise unknown("column of this model:", column, self.network.columns)
 
     def embed(self, rows: Any, columns: Sequence[str] | None = None, note: Callable[[str], None] | None = None) -> np.ndarray:
-        """One unit vector [rows, gist] for each row, from whichever of ``columns`` it has (all by default)."""
+        """One unit vector [rows, gist] for each row, from whichever of ``columns`` it has (all by default); NaN for a row that can't be read."""
         self.check(columns or ())
-        return np.concatenate([part.gists(columns) for part in self.windows(rows, columns, note)])
+        found = []
+        for part in self.windows(rows, columns, note):
+            found.append(part.gists(columns))
+            found[-1][list(part.bad)] = np.nan
+        return np.concatenate(found)
 
     def predict(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0,
                 note: Callable[[str], None] | None = None, candidates: int = 0, **options: Any) -> pa.Table:
@@ -267,17 +294,18 @@ class Model:
         Returns:
             a table with ``value``, ``probability`` (how sure, 0 to 1) and, for numbers and dates, ``low`` and ``high``: the
             calibrated 90 % interval, or one of the ``coverage`` that is asked; for categories with a ``coverage`` also ``set``: the classes that hold the
-            truth in so many of all rows like those held out in training, the likeliest first.
+            truth in so many of all rows like those held out in training, the likeliest first. A row of the table that can't be read has no answer;
+            where there are such rows ``bad_row`` says why.
         """
         said = self.answers(rows, column, seen, seed, note, candidates, **options)
         if not said.cells:  # the types that answers have
-            return self.predict(pa.table({"": pa.nulls(1)}), column, seen, **options).slice(0, 0)
+            return self.predict([{}], column, seen, **options).slice(0, 0)
         parts: dict[str, Any] = {"value": said.cells, "probability": pa.array(said.confidence, pa.float32())}
         if said.sets is not None:
             parts["set"] = said.sets
         if said.interval is not None:
             parts |= {"low": [low for low, _ in said.interval], "high": [high for _, high in said.interval]}
-        return pa.table(parts)
+        return pa.table(parts | reasons(said.bad, len(said.cells)))
 
     def generate(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0, candidates: int = 0, samples: int = 1,
                  generator: str | None = None, note: Callable[[str], None] | None = None, **options: Any) -> list[Any]:
@@ -309,7 +337,7 @@ class Model:
         chosen = self.options(column, generator, options)
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
         return (cells for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN))
-                for cells in part.draw(column, seen, samples, mix(seed, number), generator, **chosen))
+                for cells in without_bad(part, samples, lambda good, part=part, number=number: part.draw(column, seen, samples, mix(seed, number), generator, good, **chosen)))
 
     def options(self, column: str, generator: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         """Options for saying or drawing a column, of the types that its generator takes.
@@ -388,7 +416,7 @@ class Model:
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
         known, which = None, np.zeros(0, np.int64)
         if among is not None:
-            near = open_table(among) if not isinstance(among, Rows) else None
+            near = self.open(among) if not isinstance(among, Rows) else None
             which = np.arange(near.rows if near is not None else among.count)
             if near is not None and name_of(self.network.modalities[column]) == "category":
                 which = spread(which, BESIDE)
@@ -399,7 +427,9 @@ class Model:
             raise UserError(f"The table to look for near copies in has no cell of '{column}' that can be read. Give the one that the run was trained on.")
         result: list[Why | None] = []
         for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN)):
-            here = self.said(part, column, seen, mix(seed, number), generator) if cells is None else cells[len(result) : len(result) + part.count]
+            here = list(self.said(part, column, seen, mix(seed, number), generator) if cells is None else cells[len(result) : len(result) + part.count])
+            for row in part.bad:
+                here[row : row + 1] = [None]
             if len(here) != part.count:
                 raise UserError(f"{len(cells or ())} cells to explain, but more rows. Give one cell for each row, None for those to leave out.")
             result += explain(part, column, here, seen, generator, mix(seed, number), known, done, inside)
@@ -456,9 +486,16 @@ class Model:
         known = self.network.modalities[talker(self.network)].referred
         columns = list(of) if of else [c for c in self.columns if c in known or name_of(self.network.modalities[c]) in known]
         self.check(columns)
-        chance = np.concatenate([choose(self.network, read, columns, question, options) for read in self.windows(rows, columns, note)])
-        best = chance.argmax(1)
-        return pa.table({"value": [options[at] for at in best], "probability": pa.array(chance.max(1), pa.float32()), **{option: pa.array(chance[:, at], pa.float32()) for at, option in enumerate(options)}})
+        chances, bad, count = [], {}, 0
+        for read in self.windows(rows, columns, note):
+            chances.append(choose(self.network, read, columns, question, options))
+            chances[-1][list(read.bad)] = np.nan
+            bad |= {count + row: why for row, why in read.bad.items()}
+            count += read.count
+        chance = np.concatenate(chances)
+        best = [None if row in bad else options[at] for row, at in enumerate(chance.argmax(1).tolist())]
+        return pa.table({"value": pa.array(best, pa.string()), "probability": pa.array(chance.max(1), pa.float32()),
+                         **{option: pa.array(chance[:, at], pa.float32()) for at, option in enumerate(options)}, **reasons(bad, count)})
 
     def query(self, table: Any, question: str) -> Found:
         """The answer to a question about many of a table's rows ("Which group has the oldest ones?"), or to one SELECT over ``rows``: see ``query.query``.
@@ -471,7 +508,7 @@ class Model:
         """
         from sensorium.query import Asker
 
-        return Asker.knowing(open_table(table), {name: column.kind for name, column in self.schema.columns.items()}).answer(question)
+        return Asker.knowing(self.open(table), {name: column.kind for name, column in self.schema.columns.items()}).answer(question)
 
     def looked_up(self, rows: Rows, given: Sequence[Any], index: Index, count: int) -> list[dict[str, Any]]:
         """Rows of an index that are like the row that a conversation is about, or, where it is about none, like its last question; none where neither can be searched by."""
@@ -515,14 +552,23 @@ class Model:
         """
         if not self.network.usual:
             raise UserError("This run has held out too few rows to say what is usual: 20 are needed for validation. Fit it on more rows.")
-        parts, far = zip(*((of_rows(part), away(part)) for part in self.windows(rows, None, note)), strict=True)
+        bad: dict[int, str] = {}
+
+        def seen(part: Rows) -> Rows:
+            bad.update({counted[0] + row: why for row, why in part.bad.items()})
+            counted[0] += part.count
+            return part
+
+        counted = [0]
+        parts, far = zip(*((of_rows(seen(part)), away(part)) for part in self.windows(rows, None, note)), strict=True)
         each, far = ({column: np.concatenate([part[column] for part in some]) for column in some[0]} for some in (parts, far))
         known = np.stack(list(each.values()), 1)
         most, some = np.where(np.isfinite(known), known, -np.inf), np.isfinite(known).any(1)
         names = [list(each)[place] if there else None for place, there in zip(most.argmax(1), some, strict=True)]
         return pa.table({"surprise": pa.array(np.where(some, most.max(1), np.nan), pa.float32(), from_pandas=True), "column": pa.array(names, pa.string()),
                          **{f"of {column}": pa.array(values, pa.float32(), from_pandas=True) for column, values in each.items()},
-                         **{f"away of {kind}" if kind else "away": pa.array(values, pa.float32(), from_pandas=True) for kind, values in far.items()}})
+                         **{f"away of {kind}" if kind else "away": pa.array(values, pa.float32(), from_pandas=True) for kind, values in far.items()},
+                         **reasons(bad, counted[0])})
 
     def distill(self, table: Any, column: str, *, out: str | Path | None = None, minutes: float | None = None, epochs: float | None = None, seed: int = 0,
                 resume: bool = False, settings: Mapping[str, Any] | Sequence[str] = (), quiet: bool = True,
@@ -619,8 +665,8 @@ class Model:
         if set(columns) & set(seen or ()):
             raise UserError(f"Asked: {', '.join(columns)}; seen: {', '.join(seen or ())}. A column is either asked or seen.")
         wanted = [c for c in (self.network.columns if seen is None else seen) if c not in columns]
-        return (row for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN))
-                for row in together(self.network, part, columns, seen, jointly=jointly, seed=mix(seed, number)))
+        return (dict.fromkeys(columns) if place in part.bad else row for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN))
+                for place, row in enumerate(together(self.network, part, columns, seen, jointly=jointly, seed=mix(seed, number))))
 
     def fill(self, table: Any, columns: Sequence[str] | None = None, jointly: bool = False, seed: int = 0,
              note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None) -> pa.Table:
@@ -630,16 +676,17 @@ class Model:
             columns: those to fill, which are added where the table lacks them; by default those of its columns that can be asked.
             jointly: what is filled is seen where the row's next column is filled.
         """
-        opened = open_table(table)
+        opened, tell = self.open(table), note or warn
         for column in columns or ():
             self.check_asked(column, None)
         heard = Misread()
+        self.tell_of(opened, [], tell)
         if columns is not None and not columns:
             raise UserError(f"No column to fill was named. Possible: {', '.join(self.network.asked_columns)}.")
         wanted = [c for c in self.network.asked_columns if (c in opened.columns if columns is None else c in columns)]
         filled = fill(self.network, opened, wanted, jointly=jointly, seed=seed, bad=heard, done=done)
-        for words in heard.words() if note else ():
-            note(words)
+        for words in heard.words():
+            tell(words)
         return filled
 
     def answers(self, rows: Any, column: str, seen: Sequence[str] | None, seed: int,
@@ -652,7 +699,7 @@ class Model:
             raise UserError(f"A cell of '{column}' is drawn, not predicted. Ask for it with: generate.")
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
         chosen = self.options(column, None, options)
-        said = [part.say(column, seen, seed=mix(seed, i), candidates=candidates, **chosen) for i, part in enumerate(self.windows(rows, wanted, note))]
+        said = [part.say(column, seen, seed=mix(seed, i), candidates=candidates, **chosen).without(part.bad) for i, part in enumerate(self.windows(rows, wanted, note))]
         return Answers.joined(said)
 
     def check_asked(self, column: str, seen: Sequence[str] | None) -> None:
@@ -685,13 +732,14 @@ class Model:
         if one is None or not any(one.has(c).any() for c in query):
             why = "; ".join(heard) or f"{', '.join(query) or 'it'} is empty"
             raise UserError(f"The query says nothing that could be looked for: {why}.")
-        for words in heard if note else []:
-            note(words)
+        for words in heard:
+            (note or warn)(words)
         asked = one.gists(list(query))
         numbers, parts, start = [], [], 0
         for part in self.windows(among, [column] if column else None, note):
             if column is None:
-                number, gists = np.arange(part.count), part.gists()
+                number = np.array([row for row in range(part.count) if row not in part.bad], np.int64)
+                gists = part.gists()[number]
             elif self.network.modalities[column].matched:
                 number, gists = part.lone_gists(column)
             else:
@@ -721,7 +769,7 @@ class Model:
         self.check(columns or ())
         matched = [c for c in self.columns if self.network.modalities[c].matched]
         about = {"columns": self.columns, "matched": matched, "gist": self.network.to_gist.out_features, **self.identity()}
-        return Index.build(Path(out), open_table(table), self.reader(note), about, columns=columns, key=key, size=size, finder=finder, plan=plan, done=done)
+        return Index.build(Path(out), self.open(table), self.reader(note), about, columns=columns, key=key, size=size, finder=finder, plan=plan, done=done)
 
     def open_index(self, folder: str | Path, note: Callable[[str], None] | None = None) -> Index:
         """An index that ``index`` wrote.
@@ -748,7 +796,7 @@ class Model:
             UserError: the model doesn't talk, or there is nothing to ask about.
         """
         talker(self.network)
-        opened = keep_split(open_table(table), split, self.schema.split)
+        opened = keep_split(self.open(table), split, self.schema.split)
         return examine(self.network, opened, infer(opened), about=about, of=of, seed=seed, note=note)
 
     def evaluate(self, table: Any, *, split: str | None = None, seen: Sequence[str] | None = None, same: str | None = None) -> dict:
@@ -761,7 +809,8 @@ class Model:
         from sensorium.train.evaluate import evaluate
         from sensorium.train.fit import known_rows
 
-        opened = keep_split(open_table(table), split, self.schema.split)
+        opened = keep_split(self.open(table), split, self.schema.split)
+        self.tell_of(opened, [], note)
         baselines = Baselines.load(self.folder / "baselines") if self.folder and (self.folder / "baselines").is_dir() else None
         result = evaluate(self.network, opened, seen=seen, same=same, baselines=baselines, curves=curves, note=note)
         result.results["trained_on"] = known_rows(self.folder, opened, self.columns)
@@ -779,7 +828,7 @@ class Model:
 
         if self.folder is None:
             raise UserError("This model is in no folder yet, and the report shows what its run wrote there. Save it first: model.save(FOLDER).")
-        whole = open_table(table)
+        whole = self.open(table)
         opened = keep_split(whole, split, self.schema.split)
         if not opened.rows:
             raise UserError(f"'{opened.name}' has no rows to report on.")
@@ -804,6 +853,26 @@ class Misread:
         """What to tell, a line a column."""
         return [f"column '{column}': {count} cell(s) can't be read and count as missing; the first is row {first}: {why}"
                 for column, (count, first, why) in self.columns.items()]
+
+
+def row_by_row(table: Any) -> bool:
+    """Whether rows were written by hand: a dict of cells or a list of dicts, which say of each row what is known of it."""
+    return isinstance(table, Mapping) or (isinstance(table, list | tuple) and all(isinstance(row, Mapping) for row in table))
+
+
+def reasons(bad: Mapping[int, str], rows: int) -> dict[str, pa.Array]:
+    """The column ``bad_row``: why a row can't be read, null for those that can; nothing where all can."""
+    return {BAD_ROW: pa.array([bad.get(row) for row in range(rows)], pa.string())} if bad else {}
+
+
+def without_bad(part: Rows, samples: int, draw: Callable[[np.ndarray | None], Iterator[list[Any]]]) -> Iterator[list[Any]]:
+    """What is drawn for the rows of a window, None for those that can't be read; ``draw`` takes the rows to draw for, None for all."""
+    if not part.bad:
+        yield from draw(None)
+        return
+    drawn = draw(np.array([row for row in range(part.count) if row not in part.bad], np.int64))
+    for row in range(part.count):
+        yield [None] * samples if row in part.bad else next(drawn)
 
 
 def open_table(table: Any) -> Table:

@@ -15,7 +15,7 @@ from conftest import tiny_table
 from PIL import Image
 
 from sensorium.cli.draw import write_filled, write_together
-from sensorium.core.errors import UserError
+from sensorium.core.errors import SensoriumWarning, UserError
 from sensorium.model import Model
 
 
@@ -175,7 +175,8 @@ def test_paths_stay_where_some_are_filled_whatever_the_window(drawing_model: Mod
     (tmp_path / "a.png").write_bytes(tiny_table(1).column("picture")[0].as_py())
     paths = ["a.png", "a.png", "a.png", None, "gone.png", "a.png", "a.png"]
     pq.write_table(pa.table({"picture": paths, "name": [f"big red square {i}" for i in range(7)]}), tmp_path / "t.parquet")
-    cells = drawing_model.fill(tmp_path / "t.parquet").column("picture").to_pylist()
+    with pytest.warns(SensoriumWarning, match="'gone.png' can't be read"):
+        cells = drawing_model.fill(tmp_path / "t.parquet").column("picture").to_pylist()
     assert [cell["path"] for cell in cells] == paths, "no path is lost, readable or not"
     assert [cell["bytes"] is not None for cell in cells] == [path is None for path in paths]
 

@@ -176,8 +176,11 @@ def test_a_row_without_any_cell_is_answered(fitted: Model) -> None:
         said = fitted.predict(nothing, column)
         assert said.num_rows == 3 and np.isfinite(said["probability"].to_numpy()).all()
         assert len({str(value) for value in said["value"].to_pylist()}) == 1
-        assert fitted.predict(pa.table({"other": [1, 2, 3]}), column).equals(said)
-    assert unit(fitted.embed(nothing)) and unit(fitted.embed(pa.table({"other": [1]})))
+        assert fitted.predict([{}, {}, {}], column).equals(said)
+    assert unit(fitted.embed(nothing)) and unit(fitted.embed([{}]))
+    for verb in (fitted.embed, fitted.evaluate, fitted.fill, lambda table: fitted.predict(table, "colour")):
+        with pytest.raises(UserError, match="none of this model's columns: it has other, and the model knows picture"):
+            verb(pa.table({"other": [1, 2, 3]}))
 
 
 def test_an_empty_table_gets_empty_answers(fitted: Model, tiny: pa.Table) -> None:

@@ -25,11 +25,12 @@ def evaluate(
     from sensorium.cli.files import check_folder, write_json
     from sensorium.cli.show import note, print_results
     from sensorium.core.errors import unknown
-    from sensorium.model import Model, open_table
+    from sensorium.model import Model
 
     if json:
         check_folder(json, "--json")
-    model, opened = Model.load(run), open_table(table)
+    model = Model.load(run)
+    opened = model.open(table)
     if same is not None and same not in opened.columns:
         raise unknown("column for --same:", same, opened.columns)
     if chat:
@@ -109,7 +110,7 @@ def generate(
     """Say or draw a column of every row from its other columns."""
     from sensorium.cli.files import check_ending, write_table
     from sensorium.cli.show import note
-    from sensorium.model import Model, open_table
+    from sensorium.model import Model
 
     model = Model.load(run)
     if explain is not None:
@@ -119,7 +120,7 @@ def generate(
     elif among is not None:
         raise UserError(f"--among {among} says where to look for near copies: give --explain FILE as well.")
     if among is not None:
-        open_table(among)  # what can't be read is told before anything is drawn
+        model.open(among)  # what can't be read is told before anything is drawn
     media = {key: value for key, value, plain in (("steps", steps, 20), ("guidance", guidance, 2.0), ("solver", solver, "euler")) if value != plain}
     several = names(column) or []
     if len(several) != 1:
@@ -202,18 +203,19 @@ def surprise(
 
     from sensorium.cli.files import check_ending, check_folder, write_table
     from sensorium.cli.show import note, print_rows
-    from sensorium.model import Model, open_table
+    from sensorium.data.cells import beside
+    from sensorium.model import Model
 
     check_ending(out)
     check_folder(out, "--out")
-    model, opened = Model.load(run), open_table(table)
+    model = Model.load(run)
+    opened = model.open(table)
     found = model.surprise(opened, note)
     write_table(found, out)
     first = [row for row in found.column("surprise").to_numpy().argsort()[::-1].tolist() if found.column("column")[row].as_py() is not None][: max(0, k)]
     shown = found.take(first).select(["surprise", "column"]).add_column(0, "row", pa.array(first, pa.int64()))
-    cells = opened.take(first)
-    for name in opened.columns:
-        shown = shown.append_column(name if name not in shown.column_names else f"{name} ", cells.column(name))
+    for name, cells in beside(shown.column_names, opened.take(first)).items():
+        shown = shown.append_column(name, cells)
     print_rows(shown)
     typer.echo(f"Wrote {out}")
 

@@ -18,6 +18,7 @@ from sensorium.cli.files import as_json, asked_for, check_ending, check_folder, 
 from sensorium.cli.show import note, progress
 from sensorium.core.errors import UserError
 from sensorium.core.settings import schema
+from sensorium.fill import BAD_ROW
 
 if TYPE_CHECKING:
     from sensorium.data.table import Table
@@ -35,8 +36,6 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
     Raises:
         UserError: what was asked can't be done.
     """
-    from sensorium.model import open_table
-
     ending = model.network.modalities[column].ending
     if samples < 1:
         raise UserError(f"--samples {samples}: give at least 1.")
@@ -47,7 +46,7 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
         check_ending(out)
         if out.suffix == ".csv":
             raise UserError(f"--out {out}: a series can't stand in a cell of .csv. Give a .parquet or a .jsonl file.")
-    table, records, failed, kept = open_table(source), [], 0, []
+    table, records, failed, kept = model.open(source), [], 0, []
     drawn = model.draw(table, column, seen, seed, samples, note, generator, **options)
     check_folder(out / "metadata.jsonl" if folder else out, "--out")
     mend = "more --steps or less --guidance" if "steps" in schema(model.network.generator(column, generator).sample) else "a lower --temperature"
@@ -65,7 +64,10 @@ def write_drawn(model: Model, source: str, column: str, out: Path, seen: Sequenc
                 if len(kept) < EXPLAINED:
                     kept.append(cells)
                 for number, cell in enumerate(cells):
-                    if cell is None:
+                    if cell is None and row in table.bad_rows:
+                        if not folder:
+                            records.append({"row": row, "sample": number, "value": None, BAD_ROW: str(table.bad_rows[row])})
+                    elif cell is None:
                         failed += 1
                         note(f"row {row}, sample {number}: its numbers aren't finite. Try {mend}.")
                     elif folder:
@@ -116,12 +118,11 @@ def write_why(model: Model, source: str, column: str, cells: Sequence[Any] | Non
         UserError: what was asked can't be done.
     """
     from sensorium.explain import importance
-    from sensorium.model import open_table
     from sensorium.report.why import write_page
     from sensorium.train.present import explained
 
     check_folder(out, "--explain")
-    table, known = open_table(source), None if among is None else open_table(among)
+    table, known = model.open(source), None if among is None else model.open(among)
     if rows is None:
         rows = np.arange(min(table.rows if cells is None else len(cells), EXPLAINED))
         if len(rows) < table.rows:
@@ -154,10 +155,8 @@ def explain_rows(model: Model, source: str, column: str, out: Path, numbers: Seq
         UserError: a row that isn't there, or a column whose cells are drawn.
     """
     from sensorium.data.order import spread
-    from sensorium.model import open_table
-
     model.check_asked(column, seen)
-    table = open_table(source)
+    table = model.open(source)
     if column in model.network.drawn_columns:
         raise UserError(f"The cells of '{column}' are drawn. To see why one is as it is: generate --column {column} --explain {out}")
     if not table.rows or any(not 0 <= number < table.rows for number in numbers):
@@ -179,11 +178,9 @@ def write_forecast(model: Model, source: str, column: str, horizon: int, out: Pa
     Raises:
         UserError: what was asked can't be done.
     """
-    from sensorium.model import open_table
-
     check_ending(out)
     check_cells(out, model, [column])
-    table = open_table(source)
+    table = model.open(source)
     going = model.continued(table, column, horizon, seen, seed, samples, note, **options)
     check_folder(out, "--out")
     told, stopped = finished(going, table.rows, f"Continuing {column}")
@@ -213,15 +210,16 @@ def write_together(model: Model, source: str, columns: Sequence[str], out: Path,
     Raises:
         UserError: what was asked can't be done.
     """
-    from sensorium.model import open_table
+    from sensorium.model import reasons
 
     check_ending(out)
-    table = open_table(source)
+    table = model.open(source)
     going = model.together(table, columns, seen, seed, jointly, note)
     check_cells(out, model, columns)
     check_folder(out, "--out")
     rows, stopped = finished(going, table.rows, "Saying " + ", ".join(columns))
-    write_table(pa.table({column: [row[column] for row in rows] for column in columns}), out)
+    bad = {row: str(why) for row, why in table.bad_rows.items()}
+    write_table(pa.table({**{column: [row[column] for row in rows] for column in columns}, **reasons(bad, len(rows))}), out)
     typer.echo(f"Wrote {len(rows):,} rows to {out}")
     if stopped:
         raise KeyboardInterrupt
@@ -234,10 +232,8 @@ def write_filled(model: Model, source: str, out: Path, columns: Sequence[str] | 
         UserError: what was asked can't be done.
     """
     from sensorium.fill import Stopped
-    from sensorium.model import open_table
-
     check_ending(out)
-    table, stopped = open_table(source), None
+    table, stopped = model.open(source), None
     for column in columns or ():
         model.check_asked(column, None)
     check_cells(out, model, [c for c in model.network.asked_columns if (c in table.columns and gaps(table, c) if columns is None else c in columns)])

@@ -11,11 +11,16 @@ from sensorium.cli.options import MaxBad, Run, Source, app, names
 
 
 @app.command()
-def columns(table: Source, check: Annotated[bool, typer.Option(help="Read every cell and count those that can't be.")] = True) -> None:
-    """What each column of a table is, and why; bad cells counted."""
-    from sensorium.cli.show import print_columns
+def columns(
+    table: Source,
+    settings: Annotated[list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings, as data.encoding=cp1252 or column.born.format=%d/%m/%Y.")] = None,
+    check: Annotated[bool, typer.Option(help="Read every cell and count those that can't be.")] = True,
+    json: Annotated[Path | None, typer.Option("--json", help="Write all that was found as JSON, to this file or to - (stdout).")] = None,
+) -> None:
+    """What each column of a table is, and why; how the table was read; bad rows and cells counted."""
+    from sensorium.cli.columns import print_columns
 
-    print_columns(table, check)
+    print_columns(table, settings or [], check, json)
 
 
 @app.command()

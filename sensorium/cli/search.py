@@ -12,6 +12,7 @@ import typer
 from sensorium.cli.files import check_ending, check_folder, query_of, write_table
 from sensorium.cli.show import note, print_found, print_rows, progress
 from sensorium.core.errors import UserError, unknown
+from sensorium.data.cells import beside
 
 if TYPE_CHECKING:
     from sensorium.model import Model
@@ -23,9 +24,10 @@ SHOWN = 20
 
 def search_table(run: Path, source: str, by: Sequence[str], among: str | None, k: int) -> None:
     """Search a table row by row."""
-    from sensorium.model import Model, open_table
+    from sensorium.model import Model
 
-    model, opened = Model.load(run), open_table(source)
+    model = Model.load(run)
+    opened = model.open(source)
     model.check([among] if among else [])
     print_found(opened, model.search(asked(model, by), among=opened, column=among, k=k, note=note))
 
@@ -73,10 +75,11 @@ def opened(folder: Path, run: Path | None) -> tuple[Index, Model]:
 
 def write_index(run: Path, source: str, out: Path, columns: Sequence[str] | None, key: str | None, size: int | None, finder: str | None, plan: str) -> None:
     """Make an index."""
-    from sensorium.model import Model, open_table
+    from sensorium.model import Model
 
     check_folder(out / "index.json", "--out")
-    model, table = Model.load(run), open_table(source)
+    model = Model.load(run)
+    table = model.open(source)
     with progress("Embedding", table.rows) as done:
         index = model.index(table, out, columns=columns, key=key, size=size, finder=finder, plan=plan, note=note, done=done)
     about = index.store.about
@@ -89,9 +92,8 @@ def write_index(run: Path, source: str, out: Path, columns: Sequence[str] | None
 
 def change_index(run: Path, source: str, out: Path, remove: bool) -> None:
     """Add rows to an index, or remove some."""
-    from sensorium.model import open_table
-
-    (index, _), table = opened(out, run), open_table(source)
+    index, model = opened(out, run)
+    table = model.open(source)
     if remove:
         key = index.store.about["key"]
         if key is None or key not in table.columns:
@@ -114,10 +116,8 @@ def write_duplicates(folder: Path, among: str | None, above: float, out: Path | 
         groups = index.duplicates(above, among, done)
     cells = index.cells
     numbers = pa.table({"group": pa.array([n for n, group in enumerate(groups) for _ in group], pa.int64()), "row": pa.array([row for group in groups for row in group], pa.int64())})
-    taken = cells.take(numbers.column("row"))
-    for name in taken.column_names:
-        if name not in numbers.column_names:
-            numbers = numbers.append_column(name, taken.column(name))
+    for name, taken in beside(numbers.column_names, cells.take(numbers.column("row"))).items():
+        numbers = numbers.append_column(name, taken)
     typer.echo(f"{len(groups):,} groups of {numbers.num_rows:,} rows that are nearly alike")
     few = sum(map(len, groups[:SHOWN]))
     if few:

@@ -7,14 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table as Grid
 
-from sensorium.data.cells import lines
-from sensorium.data.schema import columns_report, example, infer
+from sensorium.data.cells import beside, lines
+from sensorium.data.schema import example
 from sensorium.data.table import Table
 
 
@@ -35,35 +34,6 @@ def progress(words: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(words, total=total)
         yield lambda done: bar.advance(task, done)
-
-
-def print_columns(source: str, check: bool) -> None:
-    """The command ``columns``."""
-    from sensorium.data.prepare import read_rows
-    from sensorium.train.build import make_modalities
-
-    table = Table.open(source)
-    schema = infer(table)
-    bad: dict[str, int] = {}
-    first: dict[str, str] = {}
-    if check:
-        modalities = make_modalities(schema, {})
-
-        def heard(row: int, column: str, why: str) -> None:
-            bad[column] = bad.get(column, 0) + 1
-            first.setdefault(column, f"row {row}: {why}")
-
-        for _ in read_rows(table, modalities, np.ones(table.rows, dtype=bool), bad=heard):
-            pass
-    report = columns_report(table, schema, bad if check else None)
-    grid = Grid(title=f"{table.name}: {table.rows:,} rows", title_justify="left")
-    for name in report[0] if report else ():
-        grid.add_column(name, overflow="fold")
-    for entry in report:
-        grid.add_row(*(f"{value:.1%}" if isinstance(value, float) else "" if value is None else str(value) for value in entry.values()))
-    console().print(grid, markup=False)
-    for column, why in first.items():
-        note(f"column '{column}': {bad[column]} bad cell(s); the first is {why}")
 
 
 def print_results(results: dict[str, Any]) -> None:
@@ -93,14 +63,8 @@ def print_results(results: dict[str, Any]) -> None:
 
 def print_found(table: Table, found: pa.Table) -> None:
     """Rows found by a search, with their cells."""
-    grid = Grid()
-    for name in ("row", "score", *table.columns):
-        grid.add_column(name, overflow="fold")
-    rows = found.column("row").to_pylist()
-    taken = table.take(rows).to_pylist()
-    for row, score, cells in zip(rows, found.column("score").to_pylist(), taken, strict=True):
-        grid.add_row(str(row), f"{score:.3f}", *("" if cells[name] is None else example([cells[name]], 40) for name in table.columns))
-    console().print(grid, markup=False)
+    own = {name: found.column(name) for name in ("row", "score")}
+    print_rows(pa.table({**own, **beside(own, table.take(found.column("row").to_pylist()))}))
 
 
 def print_rows(rows: pa.Table) -> None:

@@ -202,7 +202,7 @@ def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, 
     import sys
 
     from sensorium.chat import talker
-    from sensorium.model import Model, open_table
+    from sensorium.model import Model
 
     model = Model.load(run)
     talker(model.network)
@@ -210,7 +210,7 @@ def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, 
         model.load_adapter(adapter)
     out = Console(highlight=False)
     terminal = sys.stdin.isatty()
-    talk = Talk(model, open_table(table) if table else None, model.open_index(index, note) if index else None, lambda line: out.print(line, markup=False),
+    talk = Talk(model, model.open(table) if table else None, model.open_index(index, note) if index else None, lambda line: out.print(line, markup=False),
                 lambda piece: out.print(piece, end="", markup=False), max_tokens=max_tokens, temperature=temperature, sure=sure, seed=seed)
     if terminal:
         out.print(HELP, markup=False)

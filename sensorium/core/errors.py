@@ -6,11 +6,25 @@ A message says what was asked, what was found, what is possible and what to do.
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 
 
 class UserError(Exception):
     """Something the user can mend: the command line prints it without a traceback and exits with status 2."""
+
+
+class SensoriumWarning(UserWarning):
+    """Input that was read otherwise than it may have been meant: cells or rows that can't be read, columns that lack."""
+
+
+def warn(words: str) -> None:
+    """Warn the caller of Sensorium, at the line that called it."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "sensorium":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(words, SensoriumWarning, stacklevel=level - 1)
 
 
 class BadCell(Exception):

@@ -129,7 +129,7 @@ class NumberForm:
                 return None
             whole = "".join(groups)
         plain = f"{whole}.{rest}" if point else whole
-        if not PLAIN.fullmatch(plain) or (not point and self.decimal != "." and "." in whole):
+        if not PLAIN.fullmatch(plain) or plain[0] in "+-" or (not point and self.decimal != "." and "." in whole):
             return None
         return f"-{plain}" if negative or sign in ("-", "−") else plain
 
@@ -150,16 +150,21 @@ _WRITTEN = re.compile(
 _GROUPED = re.compile(r"\d{1,3}(?:(?P<sign>[.,' ])\d{3})+")
 
 
-def number_form(texts: Sequence[str]) -> NumberForm | None:
-    """The form that all texts are written in, found from all of them; None where there is none, or two are possible.
+def number_form(texts: Sequence[str], share: float = 0.98) -> tuple[NumberForm | None, str]:
+    """The form that nearly all texts are written in, found from all of them, and one of them; None where there is none.
 
-    A currency sign or unit must stand in every text, and be the same; ``1,234`` alone may be a thousand or one and a bit:
-    it is decided by the other texts, and refused where these don't tell.
+    A currency sign or unit must stand in every text, and be the same. ``1,234`` alone is a thousand and more: where it
+    were one and a bit, answers in the same writing would be the same.
     """
     parts = [_WRITTEN.fullmatch(_spaces(text)) if len(text) <= 60 else None for text in texts]
-    if not parts or any(part is None for part in parts):
-        return None
     found = [part for part in parts if part is not None]
+    if not found or len(found) < share * len(texts):
+        return None, ""
+    form = _form([part.string for part in found], found)
+    return form, found[0].string
+
+
+def _form(texts: Sequence[str], found: Sequence[re.Match[str]]) -> NumberForm | None:
     prefixes = {part["prefix"] for part in found}
     suffixes = {part["suffix"] for part in found}
     if len({p.strip() for p in prefixes}) > 1 or len({s.strip() for s in suffixes}) > 1:

@@ -68,9 +68,11 @@ class Profile:
 class Claim:
     """A modality's claim on a column: how sure it is (0 to 1) and the reason in words, shown to the user.
 
-    ``settings``: what would suit what was seen, where the user sets nothing for the column.
+    ``settings``: what would suit what was seen, where the user sets nothing for the column. ``form``: how its cells are written, which holds
+    whatever else the user sets.
     """
 
     sure: float
     why: str
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    form: dict[str, Any] = dataclasses.field(default_factory=dict)

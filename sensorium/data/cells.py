@@ -6,7 +6,7 @@ What can't be had becomes a ``BadCell`` in its place, so that one cell never sto
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,18 @@ def plain_cells(array: pa.Array) -> Iterator[Any]:
         )
     else:
         yield from values
+
+
+def beside(own: Iterable[str], table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """A table's columns by names under which they can stand beside ``own``: ``table.row`` where one is called ``row`` itself."""
+    taken = {*own, *table.column_names}
+    result = {}
+    for name in table.column_names:
+        other = name
+        while other in own or (other != name and other in taken):
+            other = f"table.{other}"
+        result[other] = table.column(name)
+    return result
 
 
 def lines(table: pa.Table) -> list[dict[str, Any]]:

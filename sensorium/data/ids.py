@@ -7,9 +7,12 @@ together with how many are distinct, and by its name.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from sensorium.core.types import Profile
+from sensorium.data.media import unread_format
 from sensorium.data.profile import Look
 
 NEAR = 0.95
@@ -24,6 +27,8 @@ _NAME = re.compile(
 _STRONG = re.compile(
     r"(?:.*[_\-. ])?(?:[Ii][Dd]|uuid|UUID|guid|__key__|hash|md5|sha\d*|rowid|code_?points?)|.*[a-z](?:Id|ID|Uuid)"
 )
+_POST = re.compile(r"(?i)zip|postal|post_?code|\bplz\b")
+"""Names of columns of postal codes: places, however many differ."""
 _VALUES = {
     "UUIDs": re.compile(r"\{?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\}?", re.IGNORECASE),
     "hashes": re.compile(r"(?=.*\d)(?:0x)?[0-9a-f]{16,}", re.IGNORECASE),
@@ -32,6 +37,25 @@ _VALUES = {
     "keys": re.compile(r"(?=.*\d)(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9_\-]{12,}={0,2}"),
     "paths": re.compile(r"(?:[A-Za-z]:)?(?:[^\s/\\]+[/\\])+[^\s/\\]+|https?://\S+|[^\s/\\]+\.[a-z0-9]{2,4}"),
 }
+
+
+def unread(profile: Profile) -> str | None:
+    """Why a column of files isn't read: most are of a format that nothing here reads; None where that isn't so."""
+    if profile.heads:
+        found = [unread_format(head, None) for head in profile.heads]
+    else:
+        paths = [cell for cell in profile.sample if isinstance(cell, str)]
+        if not paths or not all(len(cell) <= 1000 and _FILE.fullmatch(cell.strip()) for cell in paths):
+            return None
+        found = [unread_format(b"", cell) for cell in paths]
+    known = Counter(kind for kind in found if kind is not None)
+    if not known or 2 * known.total() < len(found):
+        return None
+    kind, mend = known.most_common(1)[0][0]
+    return f"files of a kind that can't be read ({kind}): {mend}"
+
+
+_FILE = re.compile(r"[^\n\r\0]*[^\s/\\]\.(?:[A-Za-z0-9]{1,8})(?:\.gz)?")
 
 
 def why_out(look: Look, kind: str | None) -> str | None:
@@ -54,6 +78,8 @@ def why_out(look: Look, kind: str | None) -> str | None:
     if kind not in ("text", "category", None):
         return None
     alike = _alike(profile.sample)
+    if alike and _POST.search(profile.name):
+        return None
     if alike and profile.present > 1 and share >= NEAR and (profile.present >= FEW or _NAME.fullmatch(profile.name)):
         return f"an id: {alike}, {_distinct(look)}"
     single = sum(not re.search(r"\s", str(cell)) and len(str(cell)) <= 128 for cell in profile.sample)

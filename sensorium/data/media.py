@@ -80,7 +80,7 @@ def find(path: str, folder: Path | None, allow_outside: bool) -> Path:
     if not path or "\0" in path:
         raise BadCell("the path is empty" if not path else "the path holds a NUL")
     if folder is None and not allow_outside:
-        raise BadCell(f"'{_short(path)}' is a path, and this table has no folder that it could be in")
+        raise BadCell(f"'{_short(path)}' is a path, and this table has no folder that it could be in; data.outside=true allows any")
     root = folder if folder is not None else Path.cwd()
     try:
         root = root.resolve()
@@ -88,7 +88,7 @@ def find(path: str, folder: Path | None, allow_outside: bool) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         raise BadCell(f"'{_short(path)}' can't be followed: {_why(error)}") from error
     if not allow_outside and not full.is_relative_to(root):
-        raise BadCell(f"'{_short(path)}' leaves the table's folder, which isn't allowed")
+        raise BadCell(f"'{_short(path)}' leaves the table's folder, which data.outside=true allows")
     return full
 
 

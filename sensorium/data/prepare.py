@@ -32,6 +32,8 @@ TOGETHER = 8
 RELEASE = 65_536
 """Rows after which pages that were mapped are let go."""
 
+ROW = "(row)"
+"""What the quarantine names in place of a column where a whole row can't be read."""
 LEARN = 20_000
 """Statistics come from at most so many training rows, evenly spread."""
 
@@ -89,7 +91,7 @@ def read_rows(
                     else:
                         yield row, cells
                 if quarantine is not None:
-                    quarantine.check(int(wanted[: start + count].sum()), final=False)
+                    quarantine.check(int(wanted[: start + count].sum()) + len(table.bad_rows), final=False)
             done(count)
 
 
@@ -158,15 +160,19 @@ def prepare(
     Raises:
         UserError: more bad rows than allowed, or the disk is full.
     """
-    code, names = coded(table.rows, parts(np.zeros(table.rows, dtype=bool)))
+    for row, bad in table.bad_rows.items():
+        quarantine.add(row, ROW, str(bad), bad.preview)
+    code, names = coded(table.rows, parts(~table.good))
     wanted = code >= 0
+    looked = int(wanted.sum()) + len(table.bad_rows)
+    quarantine.check(looked, final=False)
     writer, source = Writer(folder / "read", list(modalities)), array("q")
     with writer:
         for row, cells in read_rows(table, modalities, wanted, quarantine, workers, done):
             if names[code[row]] in stored:
                 writer.add(cells)
                 source.append(row)
-        quarantine.check(int(wanted.sum()))
+        quarantine.check(looked)
         read = writer.close()
     kept = np.array(source, dtype=np.int64)
     while True:
@@ -182,7 +188,7 @@ def prepare(
             read.release()
             ready.release()
             return Prepared(read, ready, rows, kept)
-        quarantine.check(int(wanted.sum()))
+        quarantine.check(looked)
 
 
 def coded(rows: int, parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:

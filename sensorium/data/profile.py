@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from sensorium.core.errors import BadCell
@@ -46,6 +47,7 @@ class Look:
         low, high: smallest and largest of whole numbers; None for other types.
         rising: whole numbers that grow from each looked-at row to the next.
         exact: ``profile.distinct`` was counted, not estimated.
+        infinite: how many of the looked-at numbers are infinite, which count as missing.
     """
 
     profile: Profile
@@ -53,15 +55,17 @@ class Look:
     high: int | None = None
     rising: bool = False
     exact: bool = True
+    infinite: int = 0
 
 
 def look(table: Table, columns: Sequence[str] | None = None, sample: int = 2048) -> dict[str, Look]:
-    """Look at columns of a table (all by default), streaming.
+    """Look at columns of a table (all by default), streaming; rows that can't be read are not looked at.
 
     Args:
         sample: how many cells of a column a profile holds at most.
     """
     names = table.columns if columns is None else list(columns)
+    table = table.select(table.good) if table.bad_rows else table
     heavy = [name for name in names if _heavy(table.schema.field(name).type)]
     light = [name for name in names if name not in heavy]
     found = _watch(table, light, LOOK, sample, 4096) if light else {}
@@ -113,7 +117,7 @@ class _Watcher:
         self.name, self.kind, self.sample = name, kind, sample
         self.rows = self.present = self.bytes = 0
         self.low = self.high = None
-        self.rising = pt.is_integer(kind)
+        self.rising, self.infinite = pt.is_integer(kind), 0
         self.smallest = np.empty(0, np.uint64)
         self.exact = True
         self.kept: list[tuple[float, Any]] = []
@@ -132,6 +136,8 @@ class _Watcher:
         self.present += int(there.sum())
         self.bytes += array.nbytes
         self._distinct(hashes[there])
+        if pt.is_floating(self.kind):
+            self.infinite += pc.sum(pc.is_inf(array)).as_py() or 0
         if pt.is_integer(self.kind):
             self._range(array.filter(pa.array(there)))
         chosen = np.flatnonzero(there & (chance < self.limit))
@@ -177,7 +183,7 @@ class _Watcher:
             name=self.name, type=kind, sample=cells, present=self.present, rows=self.rows, distinct=distinct,
             heads=_heads(cells, self.kind, table, folders=distinct >= OWN * self.present > 1),
         )
-        return Look(profile, self.low, self.high, self.rising and self.present > 1, self.exact)
+        return Look(profile, self.low, self.high, self.rising and self.present > 1, self.exact, self.infinite)
 
 
 def _cut(cell: Any) -> Any:

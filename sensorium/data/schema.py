@@ -14,7 +14,7 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.parts import find, names
 from sensorium.core.settings import check
 from sensorium.core.types import Claim
-from sensorium.data.ids import why_out
+from sensorium.data.ids import unread, why_out
 from sensorium.data.media import sniff
 from sensorium.data.profile import Look, look
 from sensorium.data.table import Table
@@ -115,7 +115,7 @@ def infer(
         if name not in looks:
             schema.left_out[name] = "you said so" if said[name]["kind"] == OUT else "another column is the split"
             continue
-        _place(schema, looks[name], said.get(name, {}), name in targets)
+        _place(schema, looks[name], said.get(name, {}), name in targets, table.remarks.get(name, ""))
     return schema
 
 
@@ -125,16 +125,23 @@ def _said(value: Any) -> dict[str, Any]:
     return {"kind" if key == "" else key: item for key, item in value.items()}
 
 
-def _place(schema: Schema, seen: Look, said: dict[str, Any], target: bool) -> None:
-    """Put one column among those that are used or those that are left out."""
+def _place(schema: Schema, seen: Look, said: dict[str, Any], target: bool, remark: str = "") -> None:
+    """Put one column among those that are used or those that are left out; ``remark``: what its cells were read as."""
     name = seen.profile.name
+    more = [words for words in (remark, f"{seen.infinite:,} infinite, which count as missing" if seen.infinite else "") if words]
     kind, settings = said.get("kind"), {key: value for key, value in said.items() if key != "kind"}
     if kind is not None:
         schema.columns[name] = Column(name, kind, "you said so", check(find(Modality, kind), settings, f"column.{name}"))
         return
     best = claims(seen)
     kept = target or bool(settings)
-    reason = why_out(seen, best[0][0] if best else None)
+    reason = unread(seen.profile)
+    best = [] if reason else best
+    reason = reason or why_out(seen, best[0][0] if best else None)
+    if seen.profile.type == "null" and remark:
+        reason = remark
+    if reason and reason.startswith("an id"):
+        reason += f" (column.{name}.kind=text keeps it)"
     if reason and not (kept and best and seen.profile.present):
         if target:
             raise UserError(f"The target '{name}' can't be used: {reason}. Give another column as the target.")
@@ -142,13 +149,15 @@ def _place(schema: Schema, seen: Look, said: dict[str, Any], target: bool) -> No
     elif not best:
         if kept:
             raise UserError(
-                f"No modality reads the column '{name}' ({seen.profile.type}). Say what it is with "
-                f"column.{name}=KIND; possible: {', '.join(names(Modality))}."
+                f"No modality reads the column '{name}' ({seen.profile.type}). Write its cells as texts, numbers, dates, "
+                "files or lists of numbers."
             )
-        schema.left_out[name] = f"no modality reads {seen.profile.type}"
+        schema.left_out[name] = f"no modality reads {seen.profile.type}: write its cells as texts, numbers or lists of numbers"
     else:
         kind, claim = best[0]
-        schema.columns[name] = Column(name, kind, claim.why, check(find(Modality, kind), settings or claim.settings, f"column.{name}"))
+        why = "; ".join([claim.why, *more])
+        given = check(find(Modality, kind), {**claim.form, **(settings or claim.settings)}, f"column.{name}")
+        schema.columns[name] = Column(name, kind, why, given)
 
 
 def claims(seen: Look) -> list[tuple[str, Claim]]:

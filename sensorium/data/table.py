@@ -114,6 +114,11 @@ class Table:
         return said
 
     @property
+    def found(self) -> dict[str, dict[str, Any]]:
+        """What was found out of each file, for programs: encoding, delimiter, lines that were mended."""
+        return {file: found for file, found in self._opened.found.items() if found}
+
+    @property
     def remarks(self) -> dict[str, str]:
         """For some columns what their cells were read as, in words."""
         return self._blocks.remarks

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,6 +53,8 @@ class Modality(abc.ABC):
     """How it is learned further (``column.NAME.tune``). None: it stays as it is, so that its features of a cell are computed once, not in each step."""
     finished_by: Finisher | None = None
     """What finishes drawn cells, once that was learned."""
+    as_written: bool = False
+    """Cells of text files (CSV) are taken as they are written, not as the numbers or dates that they look like."""
     clamped: tuple[str, ...] = ()
     """What of its settings was out of range and what is used instead, in words."""
 
@@ -60,6 +62,11 @@ class Modality(abc.ABC):
     @abc.abstractmethod
     def claim(cls, profile: Profile) -> Claim | None:
         """How sure this modality is that the column is its own; None if it can't be."""
+
+    @classmethod
+    def written(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether a column that the user says is of this kind, with these settings, is taken as it is written; see ``as_written``."""
+        return False
 
     @abc.abstractmethod
     def read(self, cell: Any) -> np.ndarray:

@@ -6,7 +6,7 @@ import html
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -40,6 +40,15 @@ class Category(Modality):
         self.classes: list[str | bool | int | float] = []
         self._exact: dict[bytes, int] = {}
         self._loose: dict[str, int] = {}
+
+    @classmethod
+    def written(cls, settings: Mapping[str, Any]) -> bool:
+        return True
+
+    @property
+    def as_written(self) -> bool:  # type: ignore[override]
+        """Where all classes are texts: ``3.10`` is another than ``3.1``."""
+        return bool(self.classes) and all(isinstance(value, str) for value in self.classes)
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:

@@ -6,6 +6,7 @@ assistant says is learned, by the language model's own template. No text of a me
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import html
 import json
@@ -93,7 +94,8 @@ class Conversation(Modality):
 
     def read(self, cell: Any) -> np.ndarray:
         """Messages as JSON, uint8: [[role, [text or {"column": name}, …]], …]."""
-        return np.frombuffer(json.dumps(messages_of(cell), ensure_ascii=False).encode(), np.uint8)
+        text = json.dumps(messages_of(cell), ensure_ascii=False)
+        return np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         talks = [json.loads(cell.tobytes()) for cell in cells]
@@ -217,7 +219,7 @@ def listed(cell: Any) -> Sequence[Any]:
     if isinstance(cell, (str, bytes)):
         try:
             cell = json.loads(cell)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadCell(f"it is no JSON: {error}") from error
     if isinstance(cell, Mapping):
         cell = next((cell[key] for key in ("messages", "conversations", "conversation") if key in cell), cell)
@@ -249,6 +251,7 @@ def messages_of(cell: Any, ended: bool = True) -> list[tuple[str, list[Part]]]:
         if wrong:
             raise BadCell(f"message {number} is by '{role}' after '{before or 'nothing'}': a user and the assistant take turns, the user first, a system message before all")
         parts = list(parts_of(content, number, role != "assistant"))
+        parts += [f"<tool_call>\n{call}\n</tool_call>" for call in calls_of(message)]
         result.append((role, parts))
     if not result:
         raise BadCell("it has no messages")
@@ -266,12 +269,15 @@ def parts_of(content: Any, number: int, marks: bool = True) -> Iterable[Part]:
     if content is None:
         return
     if isinstance(content, str):
+        content = content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         for at, piece in enumerate(MARK.split(content) if marks else [content]):
             if at % 2:
                 yield {"column": piece}
             elif piece.strip():
                 yield piece.strip("\n") if marks else piece
         return
+    if not isinstance(content, Sequence):
+        raise BadCell(f"message {number} has {type(content).__name__} as its content, which is a text or a list of parts")
     for part in content:
         if isinstance(part, str):
             yield part
@@ -292,6 +298,24 @@ def parts_of(content: Any, number: int, marks: bool = True) -> Iterable[Part]:
             yield {"column": kind}
         else:
             raise BadCell(f"message {number} has a part of type '{kind}' with nothing in it that is known; known are text, image, audio and video, or any with a \"column\"")
+
+
+def calls_of(message: Mapping[str, Any]) -> list[str]:
+    """The calls of tools in a message, each as JSON with ``name`` and ``arguments``, as most templates write them.
+
+    OpenAI's ``tool_calls`` and the older ``function_call``; arguments that are JSON in a text are taken out of it.
+    """
+    given = message.get("tool_calls") or ([message["function_call"]] if message.get("function_call") else [])
+    result = []
+    for call in given if isinstance(given, Sequence) and not isinstance(given, str) else [given]:
+        told = call.get("function", call) if isinstance(call, Mapping) else {"name": str(call)}
+        told = told if isinstance(told, Mapping) else {"name": str(told)}
+        arguments = told.get("arguments", {})
+        if isinstance(arguments, str):
+            with contextlib.suppress(ValueError, RecursionError):
+                arguments = json.loads(arguments)
+        result.append(json.dumps({"name": told.get("name"), "arguments": arguments}, ensure_ascii=False, default=str))
+    return result
 
 
 class _Silent(Stem):

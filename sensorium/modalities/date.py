@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import html
 import math
 import re
-from collections.abc import Sequence
+import zoneinfo
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -14,7 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from sensorium.core.errors import BadCell
+from sensorium.core.datetexts import date_form, read_date, write_date
+from sensorium.core.errors import BadCell, UserError
 from sensorium.core.quantiles import Quantiles
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.modalities import Cells, Modality, Stem
@@ -23,6 +26,8 @@ Resolution = Literal["year", "month", "day", "minute", "second", "microsecond"]
 EMPTY = np.zeros(0, np.float64)
 MISSING = {"", "na", "n/a", "nan", "nat", "none", "null", "-", "?"}
 MAYBE_NAN = (float, Decimal, np.datetime64, datetime.datetime)  # pandas' NaT is a datetime
+SHARE = 0.98
+"""Share of a column's texts that must be dates."""
 DAY = 86400.0
 FIRST, LAST = -62135596800.0, 253402300799.9999  # years 1 and 9999, the range of Python's dates
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -32,10 +37,11 @@ SLASHED = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(.*)", re.ASCII | re.DOT
 
 
 class Date(Modality):
-    """A moment in seconds since 1970, UTC; moments without a zone are taken as UTC. Said as ISO 8601 text.
+    """A moment in seconds since 1970, UTC; moments without a zone are taken as UTC. Said as text, in ISO 8601 or in ``format``.
 
     Args:
         format: how texts are written, in the signs of Python's ``strptime``; empty: ISO 8601.
+        zone: the time zone that moments are said in: a name as Europe/Berlin, an offset as +02:00, or UTC; empty: they have none.
         numbers: what a number means: years, or seconds (milliseconds …) since 1970; none: a number is no date.
         noise: standard deviation of what training adds to the normal score that is seen.
         waves: frequencies of the sines and cosines of the normal score that the stem sees.
@@ -44,27 +50,46 @@ class Date(Modality):
     generator = "quantile"
 
     def __init__(
-        self, *, format: str = "", numbers: Literal["none", "year", "s", "ms", "us", "ns"] = "none",
+        self, *, format: str = "", zone: str = "", numbers: Literal["none", "year", "s", "ms", "us", "ns"] = "none",
         noise: float = 0.02, waves: int = 6,
-    ) -> None:
-        self.format, self.numbers, self.noise, self.waves = format, numbers, noise, waves
+    ) -> None:  # fmt: skip
+        self.format, self.zone, self.numbers, self.noise, self.waves = format, zone, numbers, noise, waves
+        self.tz = time_zone(zone)
         self.quantiles, self.resolution = Quantiles(), "second"
+
+    @classmethod
+    def written(cls, settings: Mapping[str, Any]) -> bool:
+        return settings.get("numbers", "none") == "none"
+
+    @property
+    def as_written(self) -> bool:  # type: ignore[override]
+        return self.numbers == "none"
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
         if profile.type.startswith(("date", "timestamp")):
-            return Claim(sure=0.99, why=f"{profile.type} in the table")
+            zone = profile.type.partition("tz=")[2].rstrip("]")
+            return Claim(sure=0.99, why=f"{profile.type} in the table", form={"zone": zone} if zone else {})
         cells = [cell for cell in profile.sample if cell is not None]
         if cells and all(isinstance(cell, (datetime.date, np.datetime64)) for cell in cells):
             return Claim(sure=0.99, why="dates in the table")
         if not cells or not all(isinstance(cell, str) for cell in cells):
             return None
-        texts = [cell for cell in cells if cell.strip().lower() not in MISSING]
-        reader = cls()
-        dates = sum(len(text) >= 7 and not text.strip().isdigit() and reader._is_date(text) for text in texts)
-        if not texts or dates < 0.98 * len(texts):
+        texts = [cell.strip() for cell in cells if cell.strip().lower() not in MISSING]
+        if not texts:
             return None
-        return Claim(sure=0.95, why=f"texts that are dates, such as '{texts[0][:30]}'")
+        reader = cls()
+        dates = sum(len(text) >= 7 and not text.isdigit() and reader._is_date(text) for text in texts)
+        if dates >= SHARE * len(texts):
+            zone = common_zone(texts)
+            return Claim(sure=0.95, why=f"texts that are dates, such as '{texts[0][:30]}'", form={"zone": zone} if zone else {})
+        form, known = date_form(texts, SHARE)
+        if form is None:
+            return None
+        reader = cls(format=form)
+        if sum(map(reader._is_date, texts)) < SHARE * len(texts):
+            return None
+        return Claim(sure=0.95, why=f"dates written as '{texts[0][:30]}': {known}", form={"format": form})
 
     def _is_date(self, text: str) -> bool:
         try:
@@ -123,7 +148,8 @@ class Date(Modality):
             return math.nan
         try:
             if self.format:
-                return _seconds(datetime.datetime.strptime(text, self.format))
+                with contextlib.suppress(ValueError):  # as every date may be written, so that a column's own form and ISO meet
+                    return _seconds(read_date(text, self.format))
             if partial := PARTIAL.fullmatch(text):
                 return _seconds(datetime.datetime(int(partial[1]), int(partial[2] or 1), 1))
             if slashed := SLASHED.fullmatch(text):
@@ -136,6 +162,8 @@ class Date(Modality):
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         values = np.concatenate([EMPTY, *cells])
         self.quantiles, self.resolution = Quantiles.learn(values), resolution(values)
+        if self.tz is not None and self.resolution in ("year", "month", "day"):
+            self.resolution = "minute"  # midnight in one zone is another hour elsewhere
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         seconds = np.concatenate([EMPTY, *cells])
@@ -159,9 +187,13 @@ class Date(Modality):
         return cells.get("whole", cells["score"]).unsqueeze(-1)
 
     def decode(self, tokens: np.ndarray) -> str:
-        """A normal score [1, 1] to ISO 8601 text as fine as the column: "2024", "2024-05", "2024-05-13", with time."""
+        """A normal score [1, 1] to text as fine as the column: "2024", "2024-05", "2024-05-13", with time; in its own form and zone."""
         score = np.asarray(tokens, np.float64).reshape(-1)[:1]
-        return _text(float(np.clip(self.quantiles.decode(score)[0], FIRST, LAST)), self.resolution)
+        seconds = float(np.clip(self.quantiles.decode(score)[0], FIRST, LAST))
+        if not self.format:
+            return _text(seconds, self.resolution, self.tz)
+        moment = datetime.datetime.fromisoformat(_whole_text(seconds, self.resolution))
+        return write_date(moment if self.tz is None else moment.replace(tzinfo=datetime.UTC).astimezone(self.tz), self.format)
 
     def show(self, cell: Any) -> str:
         return html.escape(str(cell)[:40])
@@ -220,8 +252,43 @@ def resolution(seconds: np.ndarray) -> Resolution:
     return "second" if np.all(seconds == np.round(seconds)) else "microsecond"
 
 
-def _text(seconds: float, fineness: str) -> str:
-    """Seconds since 1970 as ISO 8601, rounded to the nearest year, month, day, minute …"""
+def time_zone(name: str) -> datetime.tzinfo | None:
+    """A time zone by its name or offset; None for an empty name.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if not name:
+        return None
+    if name in ("Z", "UTC"):
+        return datetime.UTC
+    try:
+        if name[0] in "+-":
+            return datetime.datetime.fromisoformat(f"2000-01-01T00:00{name}").tzinfo
+        return zoneinfo.ZoneInfo(name)
+    except (ValueError, OSError, LookupError) as error:
+        raise UserError(f"zone={name} is no time zone. Give a name such as Europe/Berlin, an offset such as +02:00, or UTC.") from error
+
+
+OFFSET = re.compile(r"\d:\d{2}(?::\d{2}(?:\.\d+)?)?\s?(Z|[+-]\d{2}:?\d{2})$")
+
+
+def common_zone(texts: Sequence[str]) -> str:
+    """The offset from UTC that all texts end in; "UTC" where they differ; empty where some have none."""
+    found = [match[1] if (match := OFFSET.search(text)) else "" for text in texts]
+    if not all(found):
+        return "UTC" if any(found) else ""
+    return found[0] if len(set(found)) == 1 and found[0] != "Z" else "UTC"
+
+
+def _whole_text(seconds: float, fineness: str) -> str:
+    """A whole date in ISO 8601, rounded as ``_text`` rounds: "2024" is "2024-01-01"."""
+    text = _text(seconds, fineness)
+    return text + "-01" * (2 - text.count("-")) if len(text) < 10 else text
+
+
+def _text(seconds: float, fineness: str, zone: datetime.tzinfo | None = None) -> str:
+    """Seconds since 1970 as ISO 8601, rounded to the nearest year, month, day, minute …; with a zone its offset is written."""
     step = {"day": DAY, "minute": 60.0, "second": 1.0}.get(fineness)
     if step:
         seconds = round(seconds / step) * step
@@ -235,7 +302,13 @@ def _text(seconds: float, fineness: str) -> str:
         return f"{year:04}-{month + 1:02}" if year <= 9999 else "9999-12"
     if fineness == "day":
         return moment.date().isoformat()
-    return moment.replace(tzinfo=None).isoformat(timespec={"minute": "minutes", "second": "seconds"}.get(fineness, "auto"))
+    timespec = {"minute": "minutes", "second": "seconds"}.get(fineness, "auto")
+    if zone is None:
+        return moment.replace(tzinfo=None).isoformat(timespec=timespec)
+    try:
+        return moment.astimezone(zone).isoformat(timespec=timespec)
+    except (OverflowError, ValueError):  # the first and the last day of all
+        return moment.isoformat(timespec=timespec)
 
 
 CYCLES = 11

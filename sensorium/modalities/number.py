@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import decimal as decimals_
 import html
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,16 @@ import torch
 from torch import nn
 
 from sensorium.core.errors import BadCell
+from sensorium.core.numerals import LONGEST, MISSING, PLAIN, NumberForm, loses, number_form
 from sensorium.core.quantiles import Quantiles
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.modalities import Cells, Modality, Stem
 
-PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-MISSING = {"", "na", "n/a", "nan", "none", "null", "-", "?"}
 EMPTY = np.zeros(0, np.float64)
-LONGEST = 400
-"""Characters of a text that may be a number; the largest float takes 309 digits."""
+SHARE = 0.98
+"""Share of a column's texts that must be numbers."""
+DIGITS = 6
+"""Decimals of an answer in writing where the column's numbers have more."""
 
 
 class Number(Modality):
@@ -31,6 +32,8 @@ class Number(Modality):
     Args:
         decimal: the decimal sign in cells that are text.
         thousands: the sign between groups of three digits in cells that are text; empty: there is none.
+        prefix, suffix: what stands before and behind the number in cells that are text, as € and %; answers have it too.
+        places: digits behind the decimal sign in such answers; -1: as many as the column's numbers need.
         noise: standard deviation of what training adds to a score that is seen.
         waves: frequencies of the sines and cosines of the score that the stem sees; bins: equal shares of the values, each of
             which it sees filled from 0 to 1 (both Gorishniy et al. 2022, arXiv 2203.05556).
@@ -38,10 +41,22 @@ class Number(Modality):
 
     generator = "quantile"
 
-    def __init__(self, *, decimal: str = ".", thousands: str = "", noise: float = 0.02, waves: int = 6,
-                 bins: int = 32) -> None:
-        self.decimal, self.thousands, self.noise, self.waves, self.bins = decimal, thousands, noise, waves, bins
+    def __init__(
+        self, *, decimal: str = ".", thousands: str = "", prefix: str = "", suffix: str = "", places: int = -1,
+        noise: float = 0.02, waves: int = 6, bins: int = 32,
+    ) -> None:  # fmt: skip
+        self.form = NumberForm(decimal, thousands, prefix, suffix, places)
+        self.noise, self.waves, self.bins = noise, waves, bins
         self.quantiles, self.decimals = Quantiles(), -1
+
+    @classmethod
+    def written(cls, settings: Mapping[str, Any]) -> bool:
+        return bool({"decimal", "thousands", "prefix", "suffix"} & set(settings))
+
+    @property
+    def as_written(self) -> bool:  # type: ignore[override]
+        """Where numbers stand in a form of their own: ``1.234`` may be a thousand and more."""
+        return not self.form.plain
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
@@ -52,17 +67,28 @@ class Number(Modality):
             numbers = [cell for cell in cells if isinstance(cell, (int, float)) and not isinstance(cell, bool)]
             return Claim(sure=0.8, why="numbers") if cells and len(numbers) == len(cells) else None
         texts = [text for cell in cells if (text := cell.strip()).lower() not in MISSING]
-        plain = [text for text in texts if len(text) <= LONGEST and PLAIN.fullmatch(text)]
-        codes = sum(len(text) > 1 and text[0] == "0" and text.isdigit() for text in plain)
-        if not texts or len(plain) < 0.98 * len(texts) or codes:
+        if not texts:
             return None
-        return Claim(sure=0.8, why=f"texts that are numbers, {profile.distinct} distinct")
+        plain = [text for text in texts if len(text) <= LONGEST and PLAIN.fullmatch(text)]
+        if len(plain) >= SHARE * len(texts):
+            if loses(plain):  # codes: 049.96, 10E4
+                return None
+            return Claim(sure=0.8, why=f"texts that are numbers, {profile.distinct} distinct")
+        form, written = number_form(texts)
+        if form is None:
+            return None
+        settings = {key: value for key, value in dataclasses.asdict(form).items() if value != getattr(NumberForm(), key)}
+        signs = [f"'{sign}' between thousands" for sign in [form.thousands] if sign]
+        signs += [f"decimal '{form.decimal}'"] if form.decimal != "." else []
+        signs += [f"with '{sign.strip()}'" for sign in (form.prefix, form.suffix) if sign.strip()]
+        why = f"numbers written as '{written[:24]}'{', ' if signs else ''}{', '.join(signs)}; {profile.distinct} distinct"
+        return Claim(sure=0.85, why=why, form=settings)
 
     def read(self, cell: Any) -> np.ndarray:
-        """A number (or its text) to float64 [1]; NaN, an empty text and "n/a" are missing, float64 [0].
+        """A number (or its text) to float64 [1]; NaN, infinity, an empty text and "n/a" are missing, float64 [0].
 
         Raises:
-            BadCell: no number, or an infinite one.
+            BadCell: no number.
         """
         if cell is None:
             return EMPTY
@@ -78,21 +104,16 @@ class Number(Modality):
             value = float(cell)
         except (OverflowError, ValueError) as error:
             raise BadCell("number beyond the range of floats") from error
-        if math.isinf(value):
-            raise BadCell("infinite number")
-        return EMPTY if math.isnan(value) else np.array([value])
+        return np.array([value]) if math.isfinite(value) else EMPTY
 
     def _parse(self, text: str) -> float:
         text = text.strip() if len(text) <= LONGEST else text
         if text.lower() in MISSING:
             return math.nan
-        whole, point, rest = text.partition(self.decimal)
-        if self.thousands and self.thousands in whole:  # only where it parts groups of three: 1,2 isn't 12
-            groups = whole.lstrip("+-").split(self.thousands)
-            if 1 <= len(groups[0]) <= 3 and all(len(group) == 3 and group.isdigit() for group in groups[1:]):
-                whole = whole.replace(self.thousands, "")
-        plain = f"{whole}.{rest}" if point else whole if self.decimal == "." else whole.replace(".", "?")
-        if len(text) > LONGEST or not (PLAIN.fullmatch(plain) or plain.lstrip("+-").lower() in ("inf", "infinity")):
+        plain = self.form.parse(text) if len(text) <= LONGEST else None
+        if plain is None and text.lstrip("+-").lower() in ("inf", "infinity"):
+            return math.inf
+        if plain is None:
             raise BadCell(f"'{text[:40]}' is no number")
         return float(plain)
 
@@ -121,8 +142,11 @@ class Number(Modality):
     def target(self, cells: Cells) -> torch.Tensor:
         return cells.get("whole", cells["score"]).unsqueeze(-1)
 
-    def decode(self, tokens: np.ndarray) -> int | float:
+    def decode(self, tokens: np.ndarray) -> int | float | str:
+        """A normal score to a number, or to a text where the column writes its numbers with signs or a unit."""
         value = float(self.quantiles.decode(np.asarray(tokens, np.float64).reshape(-1)[:1])[0])
+        if not self.form.plain:
+            return self.form.write(value, self.decimals if self.decimals >= 0 else DIGITS)
         if self.decimals == 0:
             return round(value)
         return round(value, self.decimals) if self.decimals > 0 else float(f"{value:.7g}")

@@ -32,6 +32,16 @@ BITS, REACH = 10, 4.0
 CLOUD = re.compile(r"(?i)(^|[^a-z])(points?|point_?clouds?|clouds?|lidar|radar)($|[^a-z])")
 
 
+_PAIR = re.compile(r"(?:POINT\s*Z?\s*)?[(\[]?\s*([+-]?\d+(?:\.\d+)?)\s*(?:[,;]\s*|\s+)([+-]?\d+(?:\.\d+)?)(?:\s*(?:[,;]\s*|\s+)([+-]?\d+(?:\.\d+)?))?\s*[)\]]?", re.IGNORECASE)
+"""Two or three numbers: ``-29.3,4.7``, ``(1.5, 2.5)``, ``POINT(4.7 -29.3)``."""
+
+
+def coordinates(text: str) -> list[float] | None:
+    """The numbers of one point in writing; None where a text holds none."""
+    found = _PAIR.fullmatch(text.strip()) if len(text) <= 100 else None
+    return None if found is None else [float(part) for part in found.groups() if part is not None]
+
+
 class Points(Modality):
     """A set of points, each of the same few numbers: its place (up to three), then what was measured there.
 
@@ -56,6 +66,13 @@ class Points(Modality):
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
         """Lists of points; a series looks the same, so sure only where the column's name says so (points, cloud, lidar, radar)."""
+        texts = [cell for cell in profile.sample[:200] if isinstance(cell, str)]
+        if texts:
+            pairs = [pair for cell in texts if (pair := coordinates(cell)) is not None]
+            fractions = sum(any("." in part for part in re.split(r"[,;\s]+", cell)) for cell in texts)
+            if len(pairs) >= 0.98 * len(texts) and 2 * fractions > len(texts):
+                return Claim(sure=0.86, why=f"coordinates, such as '{texts[0][:30]}': each a point of {len(pairs[0])} numbers")
+            return None
         some = profile.sample[:200]
         sizes = [{len(point) for point in cell[:20]} for cell in some if isinstance(cell, (list, np.ndarray)) and len(cell) and
                  all(isinstance(point, (list, np.ndarray)) for point in cell[:20])]
@@ -69,8 +86,17 @@ class Points(Modality):
         """A cell to float32 [1 + points · size]: the size of a point, then the points; those with a gap in their place are left out.
 
         Raises:
-            BadCell: no list of points of one size, none left, or more than 16,777,216 numbers.
+            BadCell: no list of points of one size, or more than 16,777,216 numbers.
+
+        An empty set, or one of no point whose place is known, is missing, [0]. A text holds the coordinates of one point.
         """
+        if isinstance(cell, str):
+            pair = coordinates(cell)
+            if pair is None:
+                raise BadCell(f"'{cell[:40]}' are no coordinates")
+            cell = [pair]
+        if hasattr(cell, "__len__") and len(cell) == 0:
+            return np.zeros(0, np.float32)
         try:
             points = np.asarray(list(cell.values()) if isinstance(cell, dict) else cell, np.float64)
         except (ValueError, TypeError) as error:
@@ -82,7 +108,7 @@ class Points(Modality):
         points = np.where(np.abs(points) < 1e30, points, np.nan)
         points = points[np.isfinite(points[:, :3]).all(1)]
         if not points.size:
-            raise BadCell("the set has no points whose place is known")
+            return np.zeros(0, np.float32)
         points = np.nan_to_num(points, nan=0.0).astype(np.float32)
         return np.concatenate([np.float32([points.shape[1]]), points.ravel()])
 
@@ -176,9 +202,12 @@ class Points(Modality):
         if cell is None:
             return ""
         try:
-            points = points_of(self.read(cell)).astype(np.float64)
+            read = self.read(cell)
         except BadCell as error:
             return f"<em>{html.escape(str(error))}</em>"
+        if not len(read):
+            return "<em>empty</em>"
+        points = points_of(read).astype(np.float64)
         points = points[:: max(1, len(points) // 200)]
         low, reach = points[:, :2].min(0), max(float(np.ptp(points[:, :2], axis=0).max()), 1e-30)
         depth = (points[:, 2] - points[:, 2].min()) / max(float(np.ptp(points[:, 2])), 1e-30) if points.shape[1] > 2 else np.zeros(len(points))

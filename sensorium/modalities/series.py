@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import itertools
+import json
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -30,6 +32,16 @@ BANDS = (0.03, 0.08, 0.2, 0.5)
 ACROSS, LINE, MOST_LINES = 240, 12, 24
 """Pixels across a picture of a series at least, of each channel's line in it, and how many channels it shows."""
 LINES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f")
+
+
+def from_text(cell: Any) -> Any:
+    """A list of numbers that is written as JSON, as a list; any other cell as it is."""
+    if not isinstance(cell, str) or cell[:1] not in "[ " or not cell.lstrip().startswith("["):
+        return cell
+    try:
+        return json.loads(re.sub(r"\binf\b", "Infinity", re.sub(r"\bnan\b", "NaN", cell)))
+    except (ValueError, RecursionError):
+        return cell
 
 
 class Series(Modality):
@@ -78,7 +90,7 @@ class Series(Modality):
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
         """Lists of numbers, alone or nested once."""
-        seen = [shape for shape in map(nesting, profile.sample[:200]) if shape]
+        seen = [shape for shape in map(nesting, map(from_text, profile.sample[:200])) if shape]
         if not seen or len(seen) < 0.5 * len(profile.sample[:200]):
             return None
         if max(seen) == 2:
@@ -92,9 +104,11 @@ class Series(Modality):
         Rows of unequal length are filled up with gaps.
 
         Raises:
-            BadCell: no numbers, deeper lists, nothing but gaps, or more than 16,777,216 values.
+            BadCell: no numbers, deeper lists, or more than 16,777,216 values.
+
+        An empty list, or one of nothing but gaps, is missing, [0]. A text is read as JSON.
         """
-        values = numbers(cell)
+        values = numbers(from_text(cell))
         if values.ndim not in (1, 2):
             raise BadCell(f"a series has one or two dimensions, this cell has {values.ndim}")
         if values.size > LARGEST:
@@ -102,7 +116,9 @@ class Series(Modality):
         with np.errstate(over="ignore", invalid="ignore"):
             flat = np.where(np.abs(values) < 1e30, values, np.nan).astype(np.float32).ravel()
         if not np.isfinite(flat).any():
-            raise BadCell("the series is empty" if not flat.size else "the series is nothing but gaps")
+            if np.isfinite(values).any():
+                raise BadCell("the series is nothing but gaps and numbers beyond 1e30")
+            return np.zeros(0, np.float32)
         sizes = (len(values), values.shape[1] if values.ndim == 2 else 0)
         return np.concatenate([np.asarray(sizes, np.float32), flat])
 
@@ -317,9 +333,12 @@ class Series(Modality):
         if cell is None:
             return ""
         try:
-            values = self._oriented(self.read(cell))
+            read = self.read(cell)
         except BadCell as error:
             return f"<em>{html.escape(str(error))}</em>"
+        if not len(read):
+            return "<em>empty</em>"
+        values = self._oriented(read)
         values = values[:: max(1, len(values) // 128), : len(LINES)]
         low, high = np.nanmin(values), np.nanmax(values)
         y = 46 - 44 * (values - low) / max(high - low, 1e-30)

@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,7 @@ class Text(Modality):
 
     matched = True
     generator = "autoregressive"
+    as_written = True
 
     def __init__(
         self, *, vocabulary: int = 3000, length: int = 64, max_chars: int = 10_000, dropout: float = 0.1,
@@ -82,8 +83,14 @@ class Text(Modality):
         self._set([])
 
     @classmethod
+    def written(cls, settings: Mapping[str, Any]) -> bool:
+        return True
+
+    @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
         cells = [cell for cell in profile.sample if cell is not None]
+        if cells and all(isinstance(cell, list) and all(isinstance(item, str) for item in cell) for cell in cells):
+            return Claim(sure=0.55, why=f"lists of texts, read as one text each, such as '{joined(cells[0])[:30]}'")
         if not cells or not all(isinstance(cell, str) for cell in cells):
             return None
         words = sum(len(cell[:2000].split()) for cell in cells) / len(cells)
@@ -97,7 +104,7 @@ class Text(Modality):
         Numbers and dates are taken as they are written; lone surrogates become U+FFFD.
 
         Raises:
-            BadCell: bytes that aren't UTF-8, or no text at all (a list, a mapping).
+            BadCell: bytes that aren't UTF-8, or no text at all (a list of numbers, a mapping).
         """
         if isinstance(cell, (bytes, bytearray)):
             raw = bytes(cell[: 4 * self.max_chars])
@@ -109,6 +116,8 @@ class Text(Modality):
                 cell = raw[: error.start].decode()
         if isinstance(cell, np.generic):
             cell = cell.item()
+        if isinstance(cell, (list, tuple)) and all(item is None or isinstance(item, str) for item in cell):
+            cell = joined(cell)
         if cell is None or (isinstance(cell, float) and math.isnan(cell)):
             return EMPTY
         if not isinstance(cell, str):
@@ -260,6 +269,7 @@ class Text(Modality):
         return [bytes(back[letter] for letter in word) for word in self.words]
 
     def show(self, cell: Any) -> str:
+        cell = joined(cell) if isinstance(cell, list) and all(isinstance(item, str) for item in cell) else cell
         text = (bytes(cell[:2000]).decode("utf-8", "replace") if isinstance(cell, (bytes, bytearray)) else str(cell))
         text = "".join(letter if letter.isprintable() else " " for letter in text[:400])
         return html.escape(text[:300] + "…" if len(text) > 300 else text)
@@ -379,6 +389,11 @@ def _trigrams(spelled: list[bytes], buckets: int) -> np.ndarray:
     for row, grams in zip(table, rows, strict=True):
         row[: len(grams)] = grams
     return table
+
+
+def joined(texts: Sequence[str | None]) -> str:
+    """A list of texts as one, parted by semicolons."""
+    return "; ".join(text for text in texts if text)
 
 
 class _TextStem(Stem):

@@ -17,6 +17,7 @@ import pyarrow.types as pt
 
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.parts import find
+from sensorium.data.cells import beside
 from sensorium.data.table import Table
 from sensorium.inference import Rows
 from sensorium.search import places
@@ -128,7 +129,8 @@ class Index:
             weights: how much each of the query's columns counts, relative to the others; by default they are looked at together, as a row's are.
 
         Returns:
-            ``row`` (its number in the index: that of the table, then of what was added), ``score`` (cosine) and the rows' plain cells, best first.
+            ``row`` (its number in the index: that of the table, then of what was added), ``score`` (cosine) and the rows' plain cells, best first; columns
+            of the table that are called so themselves are ``table.row`` and ``table.score``.
 
         Raises:
             UserError: a column or condition that can't be searched by, or a query that says nothing.
@@ -155,8 +157,7 @@ class Index:
             some = row >= 0
             found = {"row": pa.array(row[some], pa.int64()), "score": pa.array(score[some], pa.float32())}
             taken = cells.take(pa.array(row[some]))
-            result.append(pa.table({**{name: taken.column(name) for name in taken.column_names if name not in found}, **found}).select(
-                [*found, *(name for name in taken.column_names if name not in found)]))
+            result.append(pa.table({**found, **beside(found, taken)}))
         return result
 
     def best(self, vectors: np.ndarray, kind: str, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -276,13 +276,12 @@ def begin(run: str, index: str | None, table: str | None, threads: int, device: 
     import torch
 
     from sensorium.backbones._kept import LIMIT
-    from sensorium.data.table import Table
     from sensorium.model import Model
 
     torch.set_num_threads(threads)
     os.environ[LIMIT] = "0"  # of what people ask no features stay on the disk
     model = Model.load(Path(run), device)
-    desk = Desk(model, None if index is None else model.open_index(Path(index)), None if table is None or index is None else Table.open(table))
+    desk = Desk(model, None if index is None else model.open_index(Path(index)), None if table is None or index is None else model.open(table))
     look_up(model.network)
     return desk.about(), desk
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +13,10 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.parts import find, name_of, names
 from sensorium.core.settings import at_least, build, check
 from sensorium.core.types import Tokens
+from sensorium.data.options import ReadOptions
 from sensorium.data.sample import Sampler
 from sensorium.data.schema import Schema
+from sensorium.data.table import Table
 from sensorium.generators import Generator
 from sensorium.modalities import Modality
 from sensorium.network import Network
@@ -51,16 +54,41 @@ class Data:
             ``match.same_thing`` brings them together, and where validation is taken from a split column's training rows all of
             them are held out or none. alone: share of training rows that are then held out whatever they are of, where there are conversations,
             so that it is known how often answers about known things are right.
+        encoding: of text files, as Python names it; empty: detected. delimiter: of CSV files, one character, or tab, comma, semicolon,
+            pipe, space; empty: detected.
+        max_columns: a table with more columns is refused. max_cell_mb: MiB of the longest line or cell of a text file.
     """
 
     def __init__(self, *, split: str = "auto", validation: float = 0.1, max_bad: str = "10%", outside: bool = False,
-                 workers: int = 2, same: str | None = None, alone: float = 0.02) -> None:
+                 workers: int = 2, same: str | None = None, alone: float = 0.02, encoding: str = "", delimiter: str = "",
+                 max_columns: int = 4096, max_cell_mb: float = 64.0) -> None:
         at_least("data", 1, workers=workers)
         for name, share in (("validation", validation), ("alone", alone)):
             if not 0 <= share < 1:
                 raise UserError(f"data.{name}={share} is no share of the training rows. Give a number from 0 on, below 1.")
         self.split, self.validation, self.max_bad, self.outside, self.workers = split, validation, max_bad, outside, workers
         self.same, self.alone = same, alone
+        self.reading = ReadOptions(encoding=encoding, delimiter=delimiter, max_columns=max_columns, max_cell_mb=max_cell_mb)
+
+    def open(self, table: Any, as_written: Collection[str] = ()) -> Table:
+        """A table, opened with these settings; ``as_written``: columns whose cells in text files stay text."""
+        options = dataclasses.replace(self.reading, as_written=frozenset(as_written))
+        return Table.open(table, allow_outside=self.outside, options=options)
+
+
+def said_as_written(columns: Mapping[str, Any]) -> list[str]:
+    """The columns that the user says are of a kind that reads cells as they are written (section ``column``)."""
+    result = []
+    for name, said in columns.items():
+        given = dict(said) if isinstance(said, Mapping) else {"kind": said}
+        kind = given.pop("kind", given.pop("", None))
+        if (kind in names(Modality) and find(Modality, kind).written(given)) or (kind is None and set(given) & FORMS):
+            result.append(name)
+    return result
+
+
+FORMS = {"decimal", "thousands", "prefix", "suffix", "format", "zone"}
+"""Settings of columns that say how texts are written."""
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:

@@ -50,6 +50,7 @@ from sensorium.train.build import (
     make_objectives,
     make_sampler,
     plain,
+    said_as_written,
 )
 from sensorium.train.course import Journal, Progress, asked_length
 from sensorium.train.finish import Finishing, finish
@@ -71,6 +72,8 @@ LEAST_DRAWN = 16
 """Training rows that a column must have to be learned to be generated."""
 MOST_EVALUATED = 4000
 """Rows of each part that a run's own evaluation looks at, evenly spread."""
+MOST_TOLD = 20
+"""Columns left out that a fit names."""
 SHORT = {"category", "number", "date"}
 
 
@@ -111,7 +114,7 @@ def fit(
     data = build(Data, plain(given, "data"), "data")
     parse_max_bad(data.max_bad)
     wanted = usable(device)
-    opened = Table.open(table, allow_outside=data.outside)
+    opened = data.open(table, said_as_written(given.get("column", {})))
     if not opened.rows:
         raise UserError(f"'{opened.name}' has no rows, so there is nothing to learn from.")
     for what, columns in (("target:", target), ("column in data.same:", [data.same] if data.same else [])):
@@ -136,6 +139,8 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     if not schema.columns:
         raise UserError(f"No column of '{opened.name}' can be used: " +
                         "; ".join(f"{name}: {why}" for name, why in schema.left_out.items()) + ".")
+    for words in told_of_columns(opened, schema):
+        shown.say(words)
     modalities = make_modalities(schema, given)
     for column, modality in modalities.items():
         for words in modality.clamped:
@@ -227,6 +232,19 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
         shutil.rmtree(store)
     report(model, opened, splits, folder, data.same, shown)
     return model
+
+
+def told_of_columns(table: Table, schema: Schema) -> list[str]:
+    """What the user should know before training: how the source was read, how columns are, and which are left out."""
+    said = list(table.notes)
+    for name, column in schema.columns.items():
+        if name in table.remarks or "infinite" in column.why or column.why.startswith(("numbers written", "dates written")):
+            said.append(f"column '{name}' ({column.kind}): {column.why}")
+    left = [(name, why) for name, why in schema.left_out.items() if why != "you said so"]
+    said += [f"column '{name}' is left out: {why}" for name, why in left[:MOST_TOLD]]
+    if len(left) > MOST_TOLD:
+        said.append(f"{len(left) - MOST_TOLD:,} more columns are left out; sensorium columns TABLE says why")
+    return said
 
 
 def tuned_of(network: Network) -> dict[str, dict[str, Any]]:

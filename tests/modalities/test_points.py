@@ -47,10 +47,11 @@ def test_a_large_set_is_thinned_evenly_and_gaps_are_left_out() -> None:
     assert points.read([[1, 2, 3, None]]).tolist() == [4, 1, 2, 3, 0], "what was measured may be unknown, the place not"
 
 
-@pytest.mark.parametrize("cell", [[], [[None, 1.0]], [1.0, 2.0], "points", b"x", 7, [[1, 2], [1, 2, 3]], [["a", "b"]], None])
+@pytest.mark.parametrize("cell", [[1.0, 2.0], "points", b"x", 7, [[1, 2], [1, 2, 3]], [["a", "b"]], None])
 def test_what_is_no_set_of_points_is_a_bad_cell(cell: Any) -> None:
     with pytest.raises(BadCell):
         Points().read(cell)
+    assert Points().read([]).shape == Points().read([[None, 1.0]]).shape == (0,), "missing"
     with pytest.raises(BadCell, match="3 numbers where"):
         points = learned([[[1.0, 2.0], [3.0, 4.0]]])
         points.prepare(points.read([[1.0, 2.0, 3.0]]))

@@ -69,11 +69,6 @@ def test_rows_of_unequal_length_are_filled_with_gaps():
         ("1 2 3", "str"),
         (3.5, "float"),
         (b"123", "bytes"),
-        ([], "empty"),
-        ([[], []], "empty"),
-        ([None, None], "gaps"),
-        ([[float("nan")], [float("inf")]], "gaps"),
-        (np.full((4, 2), np.nan), "gaps"),
         (["a", "b"], "no number"),
         ([[1, 2], ["a", 3]], "no number"),
         ([1, [2, 3]], "no number"),
@@ -88,6 +83,19 @@ def test_rows_of_unequal_length_are_filled_with_gaps():
 def test_bad_cells_say_why(cell, reason):
     with pytest.raises(BadCell, match=reason):
         Series().read(cell)
+
+
+@pytest.mark.parametrize(
+    "cell", [[], [[], []], [None, None], [[float("nan")], [float("inf")]], np.full((4, 2), np.nan), "[]", "[null]"], ids=str
+)
+def test_an_empty_list_and_one_of_gaps_are_missing(cell):
+    assert Series().read(cell).shape == (0,)
+
+
+def test_a_list_in_a_text_is_the_list():
+    assert np.array_equal(Series().read("[[1, 2.5], [nan, -inf]]"), Series().read([[1, 2.5], [None, None]]), equal_nan=True)
+    with pytest.raises(BadCell):
+        Series().read("[1, 2")
 
 
 # Learning

@@ -57,10 +57,15 @@ def test_missing(cell: Any) -> None:
     assert Text().read(cell).shape == (0,)
 
 
-@pytest.mark.parametrize("cell", [b"\xff\xfe\x00", b"\xc3", ["a"], {"a": 1}, 1j, pytest.param(10**5000, id="huge")])
+@pytest.mark.parametrize("cell", [b"\xff\xfe\x00", b"\xc3", [1, 2], {"a": 1}, 1j, pytest.param(10**5000, id="huge")])
 def test_bad(cell: Any) -> None:
     with pytest.raises(BadCell):
         Text().read(cell)
+
+
+def test_a_list_of_texts_is_one_text() -> None:
+    assert np.array_equal(Text().read(["red", None, "round"]), Text().read("red; round"))
+    assert Text().read([]).shape == (0,)
 
 
 def test_large_cells_are_cut_early() -> None:

@@ -53,6 +53,7 @@ class Opened:
         bad: rows that can't be read, by their number in the table.
         repaired: for each column how many cells held text that didn't decode and has U+FFFD there.
         remarks: what was found out about files or mended in them (their encoding, padded lines), and of which files.
+        found: the same by file, for programs: ``{"a.csv": {"encoding": "cp1252", "delimiter": ";"}}``.
         blocks_before: rows of the parts that were taken over so far.
     """
 
@@ -62,6 +63,7 @@ class Opened:
     bad: dict[int, BadRow] = dataclasses.field(default_factory=dict)
     repaired: dict[str, int] = dataclasses.field(default_factory=dict)
     remarks: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    found: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     blocks_before: int = 0
 
     def bad_row(self, row: int, where: str, reason: str, preview: str = "") -> None:
@@ -73,9 +75,11 @@ class Opened:
         if cells:
             self.repaired[column] = self.repaired.get(column, 0) + int(cells)
 
-    def remark(self, words: str, file: str = "") -> None:
-        """Remember something to tell the user, and the file it is about."""
-        self.remarks.setdefault(words, []).append(file)
+    def remark(self, words: str, file: str = "", **found: Any) -> None:
+        """Remember something to tell the user, and the file it is about; ``found``: the same for programs. No words: for these alone."""
+        if words:
+            self.remarks.setdefault(words, []).append(file)
+        self.found.setdefault(file, {}).update(found)
 
     def take(self, other: Opened, first: int = 0) -> None:
         """Take over what another source's rows, which begin at row ``first`` here, were found to be."""
@@ -84,6 +88,8 @@ class Opened:
             self.mended(column, cells)
         for words, files in other.remarks.items():
             self.remarks.setdefault(words, []).extend(files)
+        for file, found in other.found.items():
+            self.found.setdefault(file, {}).update(found)
 
     @property
     def notes(self) -> list[str]:

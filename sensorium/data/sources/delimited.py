@@ -76,7 +76,8 @@ class _File:
         if not encoding:
             found = detect(self.path)
             encoding = found.name
-            self.opened.remark(f"read as {found.words}", self.path.name) if found.name not in ("utf-8", "utf-8-sig") else None
+            told = f"read as {found.words}" if found.name not in ("utf-8", "utf-8-sig") else ""
+            self.opened.remark(told, self.path.name, encoding=found.name, undecodable_bytes=found.damaged)
         limit = csv.field_size_limit(self.options.longest)
         try:
             with open_text(self.path, encoding) as text:
@@ -86,7 +87,8 @@ class _File:
         finally:
             csv.field_size_limit(limit)
         for words, (count, first) in self.mended.items():
-            self.opened.remark(f"{count:,} line(s) {words}; the first is line {first:,}", self.path.name)
+            told = f"{count:,} line(s) {words}; the first is line {first:,}"
+            self.opened.remark(told, self.path.name, **{f"lines_that_{words.partition(',')[0].replace(' ', '_')}": count})
 
     def delimiter(self, lines: _Lines) -> str:
         """The delimiter: the one that was asked for, that of a line ``sep=;``, that of a .tsv file, or found from many lines."""
@@ -104,12 +106,13 @@ class _File:
         if self.options.sign:
             return self.options.sign
         if told:
+            self.opened.remark("", self.path.name, delimiter=told[1])
             return told[1]
         if suffix_of(self.path) in (".tsv", ".tab"):
             return "\t"
         sign = _delimiter(sample)
-        if sign not in (",", NEVER):
-            self.opened.remark(f"delimiter {SIGNS[sign]}", self.path.name)
+        told = f"delimiter {SIGNS[sign]}" if sign not in (",", NEVER) else ""
+        self.opened.remark(told, self.path.name, delimiter=None if sign == NEVER else sign)
         return sign
 
     def rows(self, lines: _Lines, delimiter: str, spool: Spool, guesses: dict[str, Guess]) -> None:

@@ -55,8 +55,8 @@ def _objects(path: Path, opened: Opened, options: ReadOptions) -> Iterator[Objec
     if not encoding:
         found = detect(path)
         encoding = found.name
-        if found.name not in ("utf-8", "utf-8-sig"):
-            opened.remark(f"read as {found.words}", path.name)
+        told = f"read as {found.words}" if found.name not in ("utf-8", "utf-8-sig") else ""
+        opened.remark(told, path.name, encoding=found.name, undecodable_bytes=found.damaged)
     with open_text(path, encoding) as file:
         lines = _numbered(file, path, options)
         first, second = next(lines, None), next(lines, None)

@@ -1,28 +1,32 @@
 """WebDataset-layout tar shards: members that share a name up to its first dot are one row, the rest is the column.
 
-Nothing is unpacked to disk and nothing is unpickled: members that would need it are refused. Pictures, sounds and
+A row's members may lie anywhere in the shard. Nothing is unpickled: members that would need it are refused. Pictures, sounds and
 videos stay bytes; ``.json`` becomes columns by its keys, ``.txt`` text, ``.cls`` a label, ``.npy`` a list of numbers.
 A link has the bytes of the member that it names.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import io
 import posixpath
+import shutil
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from sensorium.core.errors import BadCell, UserError
-from sensorium.data.contents import UNREADABLE, read_stream
+from sensorium.data.contents import UNREADABLE, compression, read_stream
 from sensorium.data.media import named
 from sensorium.data.objects import BadObject, parse, spool_objects
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files
-from sensorium.data.spool import spooling
+from sensorium.data.spool import cache_folder, spooling
 
 MEMBER = 256 << 20
 """Bytes of the longest member."""
@@ -49,92 +53,116 @@ class Tar(Source):
         return opened
 
 
+@dataclasses.dataclass
+class _Index:
+    """What lies where in a shard.
+
+    Attributes:
+        samples: for each sample its members: the column, where its bytes begin, how many they are, and for a link to what.
+        places: where each file's bytes begin, and how many they are, by its path.
+        files: how many there are; passed: how many belong to no sample.
+        ends: why the shard ends early; empty: it doesn't.
+    """
+
+    samples: dict[str, list[tuple[str, int, int, str]]] = dataclasses.field(default_factory=dict)
+    places: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    files: int = 0
+    passed: int = 0
+    ends: str = ""
+
+
 def _rows(path: Path, opened: Opened) -> Iterator[Object]:
-    key, row, weight, bad = "", {}, 0, ""
-    passed, last = 0, ""
+    """The samples of a shard in the order of their first members, wherever the others lie."""
+    with _plain(path) as (file, torn):
+        index = _indexed(path, file)
+        index.ends = index.ends or torn
+        last, whole = "", True
+        for key, members in index.samples.items():
+            row: dict[str, Any] = {"__key__": key}
+            try:
+                for column, start, size, link in members:
+                    data = _bytes(file, start, size, link, index.places)
+                    for known, value in _decoded(path, column, data).items():
+                        row[known if known not in row else column] = value
+            except BadCell as error:
+                whole = False
+                yield BadObject(f"{path.name}, sample {key}", f"{column}: {error}", ", ".join(row)), 0
+                continue
+            if len(row) > 1:
+                last, whole = key, True
+                yield row, sum(size for _, _, size, _ in members)
+    if index.ends:
+        opened.remark(f"the archive {index.ends}; the last sample that was read is '{last}'", path.name)
+        if whole:  # else the sample that it ends in was told of
+            yield BadObject(path.name, f"the archive {index.ends}: what followed is lost"), 0
+    if index.passed:
+        opened.remark(f"{index.passed:,} file(s) without an ending belong to no sample", path.name)
 
-    def done() -> Iterator[Object]:
-        if bad:
-            yield BadObject(f"{path.name}, sample {key}", bad, ", ".join(row)), 0
-        elif len(row) > 1:
-            nonlocal last
-            last = key
-            yield row, weight
 
-    for member, read in _members(path):
-        if member is None:
-            yield from done()
-            if not bad:
-                yield BadObject(path.name, read()), 0
-            opened.remark(f"{read()}; the last sample that was read is '{last}'", path.name)
-            key = ""
-            break
-        name, column = _split(member.name)
-        if not column:
-            passed += not name  # hidden files are passed over in silence, as they are in folders
-            continue
-        if name != key:
-            yield from done()
-            key, row, weight, bad = name, {"__key__": name}, 0, ""
+@contextlib.contextmanager
+def _plain(path: Path) -> Iterator[tuple[BinaryIO, str]]:
+    """A shard that can be read at any place, unpacked to this process's folder where it is compressed; and why it ends early."""
+    with open(path, "rb") as file:
+        if not compression(file.read(8)):
+            yield file, ""
+            return
+    torn = ""
+    with tempfile.TemporaryFile(dir=cache_folder()) as file, read_stream(path) as packed:
         try:
-            for known, value in _decoded(path, column, read()).items():
-                row[known if known not in row else column] = value
-        except BadCell as error:
-            bad = bad or f"{column}: {error}"
-        weight += member.size
-    if key:
-        yield from done()
-    if passed:
-        opened.remark(f"{passed:,} file(s) without an ending belong to no sample", path.name)
+            shutil.copyfileobj(packed, file, 1 << 20)
+        except UNREADABLE as error:
+            torn = f"ends early ({error})"
+        yield file, torn  # type: ignore[misc]
 
 
-def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo | None, Callable[[], Any]]]:
-    """Each file of a shard and what reads it, in the order they lie; at last None where it ends early, and the reason."""
-    seen = 0
-    places: dict[str, tuple[int, int]] = {}
+def _indexed(path: Path, file: BinaryIO) -> _Index:
+    index, end = _Index(), file.seek(0, 2)
+    file.seek(0)
     try:
-        with read_stream(path) as file, tarfile.open(fileobj=file, mode="r|") as shard:
+        with tarfile.open(fileobj=file, mode="r:") as shard:
             for member in shard:
-                shard.members.clear()  # type: ignore[attr-defined]  # else every header of the shard is remembered
+                shard.members.clear()  # type: ignore[attr-defined]  # else every header of the shard is remembered twice
                 if not (member.isreg() or member.islnk() or member.issym()):
                     continue
-                seen += 1
+                index.files += 1
+                name, link = posixpath.normpath(member.name), ""
                 if member.isreg():
-                    places[posixpath.normpath(member.name)] = member.offset_data, member.size
-
-                def read(member: tarfile.TarInfo = member) -> bytes:
-                    if member.islnk() or member.issym():
-                        return _linked(path, member, places)
-                    if member.size > MEMBER:
-                        raise BadCell(f"{member.size:,} bytes, more than the limit of {MEMBER:,}")
-                    try:
-                        data = shard.extractfile(member).read()  # type: ignore[union-attr]
-                    except (tarfile.TarError, *UNREADABLE) as error:
-                        raise BadCell(f"damaged: {error}") from error
-                    if len(data) < member.size:
-                        raise BadCell(f"cut short: {len(data):,} of {member.size:,} bytes are there")
-                    return data
-
-                yield member, read
+                    index.places[name] = member.offset_data, member.size
+                else:  # hard links name a whole path, symbolic ones one from their own folder
+                    link = member.linkname if member.islnk() else posixpath.join(posixpath.dirname(name), member.linkname)
+                key, column = _split(member.name)
+                if column:
+                    index.samples.setdefault(key, []).append((column, member.offset_data, member.size, link))
+                else:
+                    index.passed += not key
+                if member.isreg() and member.offset_data + member.size > end:
+                    index.ends = f"ends early, in the middle of '{member.name[:100]}'"
     except (tarfile.TarError, *UNREADABLE) as error:
-        if not seen and path.stat().st_size:
+        if not index.files and end:
             raise UserError(f"'{path}' can't be read as tar: {error}") from error
-        if seen:
-            reason = f"the archive ends early or is damaged, after {seen:,} files ({error})"
-            yield None, lambda: reason
+        if index.files:
+            index.ends = index.ends or f"ends early or is damaged after {index.files:,} files ({error})"
+    return index
 
 
-def _linked(path: Path, member: tarfile.TarInfo, places: dict[str, tuple[int, int]]) -> bytes:
-    """The bytes of the earlier member that a link names: hard links by the whole path, symbolic ones from their own folder."""
-    target = member.linkname if member.islnk() else posixpath.join(posixpath.dirname(member.name), member.linkname)
-    found = places.get(posixpath.normpath(target))
-    if found is None:
-        raise BadCell(f"a link to '{member.linkname[:100]}', which doesn't lie before it in the shard")
-    if found[1] > MEMBER:
-        raise BadCell(f"{found[1]:,} bytes, more than the limit of {MEMBER:,}")
-    with read_stream(path) as file:
-        file.seek(found[0])
-        return file.read(found[1])
+def _bytes(file: BinaryIO, start: int, size: int, link: str, places: dict[str, tuple[int, int]]) -> bytes:
+    """The bytes of a member, or of the one that a link names.
+
+    Raises:
+        BadCell: there are too many, fewer than the header says, or the link names nothing in the shard.
+    """
+    if link:
+        found = places.get(posixpath.normpath(link))
+        if found is None:
+            raise BadCell(f"a link to '{link[:100]}', which isn't in the shard")
+        start, size = found
+    if size > MEMBER:
+        raise BadCell(f"{size:,} bytes, more than the limit of {MEMBER:,}")
+    file.seek(start)
+    data = file.read(size)
+    if len(data) < size:
+        raise BadCell(f"cut short: {len(data):,} of {size:,} bytes are there")
+    return data
 
 
 def _split(path: str) -> tuple[str, str]:

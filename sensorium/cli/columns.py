@@ -1,0 +1,109 @@
+"""The command ``columns``: what a table holds and how it was read, as a table or as JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table as Grid
+
+from sensorium.cli.files import asked_for
+from sensorium.cli.show import console, note
+from sensorium.core.errors import UserError
+from sensorium.core.files import json_text
+from sensorium.core.settings import build, parse
+from sensorium.data.prepare import read_rows
+from sensorium.data.quarantine import Quarantine, parse_max_bad
+from sensorium.data.schema import Schema, columns_report, infer
+from sensorium.data.table import Table
+from sensorium.train.build import Data, check_settings, make_modalities, plain, said_as_written
+
+LISTED = 1000
+"""Bad rows and cells of a column that the JSON names."""
+
+
+def print_columns(source: str, settings: Sequence[str], check: bool, out: Path | None) -> None:
+    """Print what each column is, and what was found of the table.
+
+    Raises:
+        UserError: the table can't be read, or more of its rows can't be than ``data.max_bad`` allows.
+    """
+    given = parse(settings)
+    check_settings(given)
+    data = build(Data, plain(given, "data"), "data")
+    share = parse_max_bad(data.max_bad)
+    table = data.open(source, said_as_written(given.get("column", {})))
+    overrides = {name: dict(said) if isinstance(said, dict) else {"kind": said} for name, said in given.get("column", {}).items()}
+    schema = infer(table, overrides=overrides)
+    bad = bad_cells(table, schema) if check else None
+    report = columns_report(table, schema, None if bad is None else {column: len(cells) for column, cells in bad.items()})
+    if out is not None:
+        text = json_text(described(table, schema, report, bad))
+        if str(out) == "-":
+            sys.stdout.write(text + "\n")
+        else:
+            with asked_for(out) as part:
+                part.write_text(text, encoding="utf-8")
+            note(f"Wrote {out}")
+    else:
+        console().print(grid(table, report), markup=False)
+        for words in table.notes:
+            note(words)
+        for column, cells in (bad or {}).items():
+            row, why = cells[0]
+            note(f"column '{column}': {len(cells):,} bad cell(s); the first is row {row}: {why}")
+    quarantine = Quarantine(None, share)
+    for row, why in table.bad_rows.items():
+        quarantine.add(row, "(row)", str(why))
+    quarantine.check(table.rows)
+
+
+def bad_cells(table: Table, schema: Schema) -> dict[str, list[tuple[int, str]]]:
+    """For each column the rows whose cell can't be read, and why."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    try:
+        modalities = make_modalities(schema, {})
+    except UserError as error:  # such as conversations, which need a language model
+        note(f"Cells were not read: {error}")
+        return found
+
+    def heard(row: int, column: str, why: str) -> None:
+        found.setdefault(column, []).append((row, why))
+
+    for _ in read_rows(table, modalities, table.good, bad=heard):
+        pass
+    return found
+
+
+def grid(table: Table, report: Sequence[dict[str, Any]]) -> Grid:
+    """The columns, a line each."""
+    good, bad = table.rows - len(table.bad_rows), len(table.bad_rows)
+    title = f"{table.name}: {good:,} rows" + (f", and {bad:,} that can't be read" if bad else "")
+    result = Grid(title=title, title_justify="left")
+    for name in report[0] if report else ():
+        result.add_column(name, overflow="fold")
+    for entry in report:
+        result.add_row(*(f"{value:.1%}" if isinstance(value, float) else "" if value is None else str(value) for value in entry.values()))
+    return result
+
+
+def described(
+    table: Table, schema: Schema, report: Sequence[dict[str, Any]], bad: dict[str, list[tuple[int, str]]] | None
+) -> dict[str, Any]:
+    """All that was found of a table, as JSON has it."""
+    settings = {name: column.settings for name, column in schema.columns.items() if column.settings}
+    return {
+        "table": table.name, "rows": table.rows, "split": schema.split, "notes": table.notes, "read": table.found,
+        "columns": [{**entry, "settings": settings.get(entry["name"], {})} for entry in report],
+        "left_out": schema.left_out, "remarks": table.remarks, "repaired_cells": table.repaired,
+        "bad_rows": [
+            {"row": row, "where": why.where, "reason": why.reason, "preview": why.preview}
+            for row, why in list(table.bad_rows.items())[:LISTED]
+        ],
+        "bad_row_count": len(table.bad_rows),
+        "bad_cells": None if bad is None else {
+            column: [{"row": row, "reason": why} for row, why in cells[:LISTED]] for column, cells in bad.items()
+        },
+    }  # fmt: skip
