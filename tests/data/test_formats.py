@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
+import h5py
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -578,6 +579,10 @@ def test_npy_in_place(tmp_path: Path, nothing_written: Callable[[], None]) -> No
         np.save(tmp_path / f"{name}.npy", array)
     named = np.array([(1, "a", [1.5, 2]), (2, "é", [3, 4])], [("id", "i8"), ("näme", "U5"), ("v", "f4", 2)])
     np.save(tmp_path / "s.npy", named)
+    wide = np.array([(1,)], [("日", "i8")])
+    with pytest.warns(UserWarning, match="format 3"):
+        np.save(tmp_path / "wide.npy", wide)
+        np.savez(tmp_path / "wide.npz", a=wide)
     (tmp_path / "misnamed.csv").write_bytes((tmp_path / "n.npy").read_bytes())
     nothing_written()
     for name in ("n", "m", "f", "u", "o", "h", "none"):
@@ -586,6 +591,7 @@ def test_npy_in_place(tmp_path: Path, nothing_written: Callable[[], None]) -> No
     assert columns(Table.open(tmp_path / "b.npy")) == {"array": ["a", "\ufffd"]}
     assert columns(Table.open(tmp_path / "t.npy")) == {"array": [datetime.datetime(2020, 1, 2), None]}
     assert rows_of(tmp_path / "s.npy") == [{"id": 1, "näme": "a", "v": [1.5, 2]}, {"id": 2, "näme": "é", "v": [3, 4]}]
+    assert rows_of(tmp_path / "wide.npy") == [{"日": 1}] and rows_of(tmp_path / "wide.npz") == [{"a.日": 1}]
     table = Table.open(tmp_path / "misnamed.csv")
     assert len(table.starts) == 4 and table.take([19999, 5])["array"].to_pylist() == [19999, 5]
 
@@ -633,3 +639,74 @@ def test_numpy_hostile_and_damaged(tmp_path: Path) -> None:
     np.save(tmp_path / "long.npy", np.zeros((2, 300000)))
     with pytest.raises(UserError, match="data.max_cell_mb"):
         Table.open(tmp_path / "long.npy", options=ReadOptions(max_cell_mb=1))
+
+
+def test_hdf5_group_in_place(tmp_path: Path, nothing_written: Callable[[], None]) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        group = file.create_group("group/inner")
+        group["n"] = np.arange(10000)
+        group.create_dataset("m", data=np.arange(40000.0).reshape(10000, 2, 2), chunks=(100, 2, 2), compression="gzip")
+        group.create_dataset("wörds", data=["é", "b"] * 5000, dtype=h5py.string_dtype())
+        group["fixed"] = np.array([b"ab", b"c"] * 5000)
+        group["flag"] = np.arange(10000) % 2 == 0
+        group.create_dataset("list", (10000,), h5py.vlen_dtype(np.int32))
+        group["list"][1] = [1, 2]
+        group.create_dataset("kind", data=np.arange(10000) % 2, dtype=h5py.enum_dtype({"A": 0, "B": 1}, "i8"))
+        group["both"] = np.array([(1, 2.5)] * 10000, [("x", "i4"), ("y", "f8")])
+        group["short"], group["scalar"] = np.zeros(3), 5
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["x"], file["g/y"] = np.arange(2), np.arange(3)
+        file["none/y"] = np.zeros(0)
+    (tmp_path / "misnamed.csv").write_bytes((tmp_path / "a.h5").read_bytes())
+    nothing_written()
+    table = Table.open(tmp_path / "a.h5")
+    found = columns(table)
+    assert table.rows == 10000 and len(table.starts) > 1 and "short" in table.notes[0]
+    assert found["n"] == [*range(10000)] and found["m"] == np.arange(40000.0).reshape(10000, 2, 2).tolist() and found["wörds"][:2] == ["é", "b"]
+    assert found["fixed"][:2] == ["ab", "c"] and found["flag"][:2] == [True, False] and found["kind"][:2] == ["A", "B"]
+    assert found["list"][:2] == [[], [1, 2]] and found["both.x"][0] == 1 and found["both.y"][9999] == 2.5
+    assert table.take([9999, 3], ["n", "wörds"]).to_pydict() == {"n": [9999, 3], "wörds": ["b", "b"]}
+    assert columns(Table.open(tmp_path / "misnamed.csv")) == found == columns(Table.open(f"{tmp_path}/a.h5#/group/inner"))
+    assert columns(Table.open(f"{tmp_path}/b.h5#/g")) == {"y": [0, 1, 2]} and columns(Table.open(f"{tmp_path}/b.h5#/")) == {"x": [0, 1]}
+    assert columns(Table.open(f"{tmp_path}/b.h5#none")) == {"y": []}
+    with pytest.raises(UserError, match="several groups.*Possible: /, /g, /none"):
+        Table.open(tmp_path / "b.h5")
+    with pytest.raises(UserError, match="no group '/h'.*/g"):
+        Table.open(f"{tmp_path}/b.h5#/h")
+
+
+def test_hdf5_reads_no_other_file_and_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["x"] = np.arange(4)
+    (tmp_path / "secret.bin").write_bytes(b"secret!!" * 4)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.arange(4)
+        file["linked"] = h5py.ExternalLink("secret.h5", "/x")
+        file["soft"] = h5py.SoftLink("/linked")
+        file.create_dataset("external", (4,), "i8", external=[(str(tmp_path / "secret.bin"), 0, 32)])
+        layout = h5py.VirtualLayout((4,), "i8")
+        layout[:] = h5py.VirtualSource(tmp_path / "secret.h5", "x", (4,))
+        file.create_virtual_dataset("virtual", layout)
+        file.create_dataset("reference", data=[file["x"].ref] * 4, dtype=h5py.ref_dtype)
+        file["loop"] = file["/"]
+    table = Table.open(tmp_path / "a.h5")
+    assert table.columns == ["x"] and all(name in table.notes[0] for name in ("linked", "soft", "external", "virtual", "reference"))
+    with h5py.File(tmp_path / "far.h5", "w") as file:
+        file.create_dataset("x", (1 << 50,), "f8", chunks=(1000,))
+    with pytest.raises(UserError, match="times its size"):
+        Table.open(tmp_path / "far.h5")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file.create_dataset("x", data=np.random.default_rng(0).random(100000), chunks=(10000,), compression="gzip")
+    data = bytearray((tmp_path / "b.h5").read_bytes())
+    (tmp_path / "cut.h5").write_bytes(data[: len(data) // 2])
+    data[len(data) // 2 : len(data) // 2 + 9000] = b"\xff" * 9000
+    (tmp_path / "holes.h5").write_bytes(data)
+    (tmp_path / "none.h5").write_bytes(b"none")
+    with h5py.File(tmp_path / "empty.h5", "w"):
+        pass
+    for name in ("cut", "holes", "none", "empty"):
+        with pytest.raises(UserError, match=rf"{name}\.h5'"):
+            rows_of(tmp_path / f"{name}.h5")
+    without("h5py", monkeypatch)
+    with pytest.raises(UserError, match=r"sensorium\[hdf5\]"):
+        Table.open(tmp_path / "a.h5")

@@ -133,6 +133,8 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, by_columns, kind = read(file)
+        if version >= (3, 0) and kind.names:  # as 2.0, but in UTF-8
+            kind.names = tuple(name.encode("latin-1").decode() for name in kind.names)
     except (OSError, zlib.error, zipfile.BadZipFile):
         raise
     except Exception as error:  # the header is parsed as Python literals, which fails in many ways
@@ -156,7 +158,7 @@ def _archive(path: Path, opened: Opened, options: ReadOptions) -> Blocks:
                     except ValueError as error:
                         raise UserError(f"{where}: its member '{name}' is no NumPy array: {why(error)}") from error
                 check(about[name][2], f"{where}, array '{name}',")
-            rows = _rows({name: shape for name, (shape, _, _) in about.items()})
+            rows = length_of_most([shape[0] for shape, _, _ in about.values() if shape])
             taken = [name for name, (shape, _, kind) in about.items() if shape and shape[0] == rows and kind.kind != "c"]
             if left := [name for name in about if name not in taken]:
                 opened.remark(f"arrays of another length or of complex numbers were left out: {', '.join(left[:8])}", path.name)
@@ -169,9 +171,9 @@ def _archive(path: Path, opened: Opened, options: ReadOptions) -> Blocks:
         raise UserError(f"{where} can't be read as NumPy arrays: {why(error)}") from error
 
 
-def _rows(shapes: dict[str, tuple[int, ...]]) -> int:
+def length_of_most(lengths: Sequence[int]) -> int:
     """The length that most arrays have; of equals the greatest."""
-    counts = Counter(shape[0] for shape in shapes.values() if shape)
+    counts = Counter(lengths)
     return max(counts, key=lambda length: (counts[length], length), default=0)
 
 
