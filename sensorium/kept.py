@@ -1,6 +1,7 @@
 """A model kept as safetensors and JSON, never pickle: written whole, read back with its hashes checked.
 
     FOLDER/ model.json model.safetensors memory.safetensors domain.safetensors
+    GIVEN/ model.json model.safetensors probes.safetensors  without rows, as ``Model.save_pretrained`` gives it away
 """
 
 from __future__ import annotations
@@ -17,62 +18,89 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from sensorium import withheld
 from sensorium.backbones import ORIGIN, Backbone
 from sensorium.core.errors import UserError
 from sensorium.core.files import digest, whole
 from sensorium.data.schema import Schema
 from sensorium.judge import FILE as JUDGE
+from sensorium.judge import Judge, rest_of
 from sensorium.layers.domain import Domain
 from sensorium.layers.memory import Memory
+from sensorium.layers.probes import Probes
 from sensorium.layers.tensors import write_tensors
 from sensorium.network import Network, Unheeded
 from sensorium.train.build import make_modalities, make_network
 
 FORMAT = 7
-MEMORY, DOMAIN = "memory.safetensors", "domain.safetensors"
+MEMORY, DOMAIN, PROBES = "memory.safetensors", "domain.safetensors", "probes.safetensors"
 BESIDE = JUDGE, "baselines", "rows.npy", "report.html", "settings.json", "environment.json", "metrics.jsonl", "quarantine.jsonl"
 """What else of a run goes with its model, so that it can be measured and reported elsewhere."""
 
 BACKBONES = "backbones"
 """The folder in which a model that was saved for others has its encoders, each under the beginning of its hash."""
-OWN = "settings.json", "rows.npy", "quarantine.jsonl", "environment.json", "baselines/*", "report.html"
-"""What of a saved model says something of single rows or of a machine, and isn't given to a hub."""
+ROWS = MEMORY, DOMAIN, "rows.npy", "quarantine.jsonl", "baselines", "report.html", "splits.parquet", "checkpoints", "store"
+"""Files and folders of a run that tell of single rows: a model that is given away has none of them, unless ``rows`` is said."""
+WITHOUT = ("metrics.jsonl",)
+"""What of ``BESIDE`` goes with a model without rows as it is."""
+OWN = "settings.json", "environment.json"
+"""What of a saved model tells of a machine, and isn't given to a hub."""
 
 
-def write(folder: Path, network: Network, schema: Schema, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Write a model to a folder, file by file."""
+def write(folder: Path, network: Network, schema: Schema, settings: Mapping[str, Any], facts: Mapping[str, Any], rows: bool = True, own: bool = True) -> None:
+    """Write a model to a folder, file by file.
+
+    Args:
+        rows: with what tells of single training rows; else without it, and what the memory of rows adds as linear probes. own: with paths of this machine and the
+            name of the table.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    weights, memory, known = folder / "model.safetensors", network.memory, folder / MEMORY
-    write_tensors(weights, network.state_dict())
-    if memory is None:
-        known.unlink(missing_ok=True)
-    else:
-        told = memory.targets()
-        write_tensors(known, {"known": memory.known, **{f"sketches.{c}": kept for c, kept in memory.sketches().items()},
-                              **{f"tokens.{c}": tokens for c, (tokens, _) in told.items()},
-                              **{f"have.{c}": have for c, (_, have) in told.items()}})
-    domain, far = network.domain, folder / DOMAIN
+    counts: Mapping[str, Any] = getattr(network, "counts", {})
+    rare = {} if rows else withheld.common(network, counts)
+    memory = network.memory if rows else withheld.memory_of(network, rare, counts)
+    domain, weights = network.domain if rows else None, folder / "model.safetensors"
+    write_tensors(weights, network.state_dict() if rows else withheld.tensors(network, rare))
+    known, learned = write_memory(folder, memory)
     if domain is None:
-        far.unlink(missing_ok=True)
+        (folder / DOMAIN).unlink(missing_ok=True)
     else:
-        write_tensors(far, {str(number): vectors for number, vectors in enumerate(domain.known.values())})
+        write_tensors(folder / DOMAIN, {str(number): vectors for number, vectors in enumerate(domain.known.values())})
     described = {
-        "format": FORMAT, "schema": schema.to_json(), "settings": settings, "facts": facts,
-        "modalities": {column: m.state() for column, m in network.modalities.items()},
+        "format": FORMAT, "schema": schema.to_json(), "settings": settings if own else withheld.settings_of(settings), "facts": facts if own else withheld.facts_of(facts),
+        "modalities": {column: m.state() for column, m in network.modalities.items()} if rows else withheld.states(network, rare, counts, int(facts.get("rows", {}).get("train", 0))),
         "unheeded": {column: dataclasses.asdict(left) for column, left in network.unheeded.items()}, "usual": network.usual,
-        "domain": None if domain is None else {"levels": [[kind, domain.levels[kind]] for kind in domain.known], "sha256": digest(far)},
+        "domain": None if domain is None else {"levels": [[kind, domain.levels[kind]] for kind in domain.known], "sha256": digest(folder / DOMAIN)},
         "sha256": digest(weights),
         "backbones": {column: {"folder": str(m.encoder.folder), "sha256": m.encoder.sha256} for column, m in network.modalities.items() if m.encoder is not None},
         "language": None if (language := getattr(network.trunk, "language", None)) is None else {"folder": str(language.folder), "sha256": language.sha256},
         "finished": [column for column, m in network.modalities.items() if m.finished_by is not None],
-        "memory": None if memory is None else {
-            "columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength, "sketched": memory.sketched,
-            "trust": memory.trust, "told": memory.told, "shares": memory.shares, "by": memory.by, "margins": memory.margins,
-            "sha256": digest(known),
-        },
+        "memory": known, "probes": learned, **({"counts": counts} if rows and counts else {}),
     }
+    if not own:
+        for column in described["schema"]["columns"].values():
+            column["settings"] = withheld.without_paths(column.get("settings", {}))
     with whole(folder / "model.json") as part:
         part.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
+
+
+def write_memory(folder: Path, memory: Memory | Probes | None) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Write a memory of rows, or the probes that stand for one; what ``model.json`` says of each. A file of what the model hasn't is removed."""
+    if not isinstance(memory, Memory):
+        (folder / MEMORY).unlink(missing_ok=True)
+    if not isinstance(memory, Probes):
+        (folder / PROBES).unlink(missing_ok=True)
+    if isinstance(memory, Probes):
+        write_tensors(folder / PROBES, memory.tensors())
+        return None, {**memory.described(), "sha256": digest(folder / PROBES)}
+    if memory is None:
+        return None, None
+    told = memory.targets()
+    write_tensors(folder / MEMORY, {"known": memory.known, **{f"sketches.{c}": kept for c, kept in memory.sketches().items()},
+                                    **{f"tokens.{c}": tokens for c, (tokens, _) in told.items()},
+                                    **{f"have.{c}": have for c, (_, have) in told.items()}})
+    return {"columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength, "sketched": memory.sketched,
+            "trust": memory.trust, "told": memory.told, "shares": memory.shares, "by": memory.by, "margins": memory.margins,
+            "sha256": digest(folder / MEMORY)}, None
 
 
 def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]:
@@ -116,7 +144,8 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
                             for column, left in described.get("unheeded", {}).items()}
         network.usual = {column: [float(level) for level in levels] for column, levels in described.get("usual", {}).items()}
         network.domain = domain_of(folder / DOMAIN, described.get("domain"))
-        network.memory = remembered(folder / MEMORY, described.get("memory"), network.to_gist.out_features)
+        network.memory = remembered(folder / MEMORY, described.get("memory"), network.to_gist.out_features) or probes_of(folder / PROBES, described.get("probes"))
+        network.counts = described.get("counts", {})
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError, OSError) as error:
         raise UserError(f"'{folder}' can't be read as a model: {error}") from error
     return network, schema, described["settings"], described["facts"]
@@ -197,7 +226,7 @@ def identity(folder: Path) -> str:
     """
     try:
         described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        memory = described["memory"]["sha256"] if described.get("memory") and (folder / MEMORY).is_file() else ""
+        memory = next((described[key]["sha256"] for key, file in (("memory", MEMORY), ("probes", PROBES)) if described.get(key) and (folder / file).is_file()), "")
         return hashlib.sha256(f"{described['sha256']} {memory}".encode()).hexdigest()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{folder}' holds no model that can be read: {error}.") from error
@@ -227,6 +256,34 @@ def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> Memory |
     told = {column: (kept[f"tokens.{column}"], kept[f"have.{column}"]) for column in how.get("told", ())}
     return Memory(dict(zip(how["columns"], known, strict=True)), how["sharpness"], how["strength"], sketches, how.get("trust", 0.0),
                   told, how.get("shares"), how.get("by"), how.get("margins"))
+
+
+def probes_of(path: Path, how: Mapping[str, Any] | None) -> Probes | None:
+    """The linear probes that were written to a file in place of a memory; a model whose file of them was removed does without."""
+    if how is None or not path.is_file():
+        return None
+    if digest(path) != how["sha256"]:
+        raise UserError(f"'{path}' isn't what was written: its SHA-256 differs. Copy it again, or remove it to do without.")
+    return Probes.of(load_file(path), how)
+
+
+def check_given(folder: Path, own: bool) -> None:
+    """Refuse to write a model without rows over the whole one, or where files of rows lie, which would be given away with it.
+
+    Raises:
+        UserError: it is the model's ``own`` folder, or there are some.
+    """
+    there = [name for name in ROWS if (folder / name).exists()]
+    if own or there:
+        why = "is this model's own folder" if own else f"holds files that tell of single training rows ({', '.join(there)})"
+        raise UserError(f"'{folder}' {why}, and a model without rows was to be written there. Choose another folder, or say rows=True to keep them.")
+
+
+def copy_beside(source: Path, target: Path, network: Network, rows: bool) -> None:
+    """Copy what else of a run goes with its model, and its results; with ``rows`` also what tells of them."""
+    copy_if_there(source, target, [*(BESIDE if rows else WITHOUT), *(path.name for path in source.glob("results*.json"))])
+    if not rows and (source / JUDGE).is_file():  # a judge knows the network that it is of, whose weights may have changed
+        dataclasses.replace(Judge.load(source / JUDGE, network), rest=rest_of(read(target)[0])).save(target / JUDGE)
 
 
 def copy_if_there(source: Path, target: Path, names: Sequence[str]) -> None:

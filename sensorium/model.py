@@ -120,32 +120,45 @@ class Model:
         self.folder = self.folder or folder
         return folder
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """As ``save``, with all that another machine needs: the encoders that columns stand on, what was measured, and a card (``README.md``) that says what the model is.
+    def save_pretrained(self, folder: str | Path, *, rows: bool = False) -> Path:
+        """Write the model for others: with the encoders that columns stand on, what was measured, and a card (``README.md``) that says what the model is; without what tells
+        of single training rows, of the table's name or of this machine (see ``docs/privacy.md``).
+
+        Args:
+            rows: with the memory of training rows and all else that ``save`` writes, too.
 
         Raises:
-            UserError: the disk is full or can't be written.
+            UserError: the disk is full or can't be written, or the folder holds a run's files that tell of rows, as this model's own does.
         """
         from sensorium.report.card import licence, write_card
 
-        folder, encoders = self.save(folder), {c: m.encoder for c, m in self.network.modalities.items() if m.encoder is not None}
+        folder, encoders = Path(folder), {c: m.encoder for c, m in self.network.modalities.items() if m.encoder is not None}
+        own = self.folder is not None and self.folder.resolve() == folder.resolve()
+        if not rows:
+            kept.check_given(folder, own)
         try:
+            kept.write(folder, self.network, self.schema, self.settings, self.facts, rows, own)
             kept.copy_backbones(folder, encoders)
             language = getattr(self.network.trunk, "language", None)
             if language is not None:
                 kept.copy_language(folder, language)
-            if self.folder is not None and self.folder.resolve() != folder.resolve():
-                kept.copy_if_there(self.folder, folder, [path.name for path in self.folder.glob("results*.json")])
+            if self.folder is not None and not own:
+                kept.copy_beside(self.folder, folder, self.network, rows)
             card = write_card(folder, {name: column.kind for name, column in self.schema.columns.items()}, self.facts,
                               {c: {"name": e.name, "licence": licence(e.folder), "sha256": e.sha256} for c, e in {**encoders, **({"(the trunk)": language} if language is not None else {})}.items()}, self.schema.left_out)
             with whole(folder / "README.md") as part:
                 part.write_text(card, encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"Can't write the model to '{folder}': {error.strerror or error}.") from error
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"Can't write the model to '{folder}': {getattr(error, 'strerror', None) or error}.") from error
+        if rows:
+            self.folder = self.folder or folder
         return folder
 
-    def push_to_hub(self, name: str, *, private: bool = True, token: str | None = None) -> str:
+    def push_to_hub(self, name: str, *, private: bool = True, token: str | None = None, rows: bool = False) -> str:
         """Give the model to a repository on the Hugging Face hub, ``OWNER/NAME``, made where it isn't there; the address. Nothing else leaves the machine.
+
+        Args:
+            rows: with what tells of single training rows; see ``save_pretrained``.
 
         Raises:
             UserError: the hub's package isn't installed, or it refuses.
@@ -159,12 +172,12 @@ class Model:
             raise UserError("To give a model to the hub the package 'huggingface_hub' is needed. Install it with: pip install sensorium[backbones]") from error
         with tempfile.TemporaryDirectory() as folder:
             own, hub = self.folder, HfApi(token=token)
-            given = self.save_pretrained(Path(folder) / "model")
+            given = self.save_pretrained(Path(folder) / "model", rows=rows)
             self.folder = own
             try:
                 hub.create_repo(name, private=private, exist_ok=True)
                 if private and not hub.repo_info(name).private:
-                    raise UserError(f"The repository '{name}' is there and public. To give the model to everybody, with its memory of training rows, say private=False.")
+                    raise UserError(f"The repository '{name}' is there and public. To give the model to everybody{', with its memory of training rows' if rows else ''}, say private=False.")
                 return str(hub.upload_folder(repo_id=name, folder_path=given, ignore_patterns=list(kept.OWN)))
             except (HfHubHTTPError, OSError, ValueError) as error:
                 raise UserError(f"The hub didn't take '{name}': {type(error).__name__}. Is it OWNER/NAME, and is a token with the right to write known (hf auth login)?") from error

@@ -14,6 +14,23 @@ MAIN = {"category": ("accuracy", "right"), "text": ("exact", "said exactly"), "n
 """What is shown of an answer, by kind of column."""
 
 
+HELD = {
+    "model.safetensors": "the weights. They tell of training rows what they know by heart: a row's own loss is often lower than that of a row like it",
+    "model.json": "columns, settings, what was learned of each column (classes, word pieces, quantiles) and how it was trained",
+    "probes.safetensors": "linear regressions that stand for a memory of training rows: no row, no class and no range of values of fewer than 5 rows",
+    "memory.safetensors": "**gists, hashed words and answers of single training rows**: whether somebody was in the table can be read from it",
+    "domain.safetensors": "**gists of single training rows**, by which it is told how far other rows lie from them",
+    "rows.npy": "**a hash of each training row**: whoever has a row can look it up",
+    "quarantine.jsonl": "**cells that couldn't be read, as they stood in the table**",
+    "baselines": "plain models, **with the features and answers of training rows**",
+    "report.html": "results **with cells of single rows**",
+    "reward.safetensors": "a judge of answers: weights",
+    "metrics.jsonl": "the losses of each step",
+    "settings.json": "what was asked, with the name of the table and paths",
+    "environment.json": "the machine and its packages",
+    "backbones": "the encoders named below",
+}
+"""Files that a model may have beside its results, and what they hold; what tells of single rows is bold."""
 SEARCHES = 24
 """Pairs of columns whose search is shown, at most."""
 
@@ -24,11 +41,12 @@ def write_card(folder: Path, columns: Mapping[str, str], facts: Mapping[str, Any
     Args:
         folder: of the run, whose ``results-*.json`` are shown. columns: their kinds. backbones: for each column ``name``, ``licence`` and ``sha256``.
     """
+    files = {name: words for name, words in HELD.items() if (folder / name).exists()}
     results = {path.stem.removeprefix("results-"): json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("results*.json"))}
     page = environment()
     page.autoescape = False  # Markdown; what tables say is put into cells that hold neither lines nor bars
     page.filters["cell"] = plain
-    return page.from_string(asset("card.md.jinja")).render(columns=columns, facts=facts, backbones=backbones, left_out=left_out,
+    return page.from_string(asset("card.md.jinja")).render(columns=columns, facts=facts, backbones=backbones, left_out=left_out, files=files, single=any("**" in words for words in files.values()),
                                                            results=[(split, found.get("rows"), measured(found)) for split, found in results.items()])
 
 

@@ -44,12 +44,12 @@ class Remember:
 
 @torch.inference_mode()
 def memorise(network: Network, prepared: Prepared, remember: Remember, sharpness: float, seed: int) -> None:
-    """Set ``network.memory``, where a row has several columns that are matched and there are validation rows to judge it.
+    """Set ``network.memory``, where a row has several columns that are matched and there are validation rows to judge it; and ``network.counts``.
 
     Args:
         sharpness: the scale of cosines that training has learned.
     """
-    network.memory = None
+    network.memory, network.counts = None, counts(network, prepared)
     matched = [c for c in network.columns if network.modalities[c].matched and c in prepared.ready.columns]
     rows, judges = prepared.rows["train"], prepared.rows.get("validation", np.zeros(0, np.int64))
     if not remember.rows or len(matched) < 2 or len(judges) < FEWEST:
@@ -71,6 +71,26 @@ def memorise(network: Network, prepared: Prepared, remember: Remember, sharpness
     memory.strength, memory.trust = max(itertools.product(STRENGTHS, STRENGTHS if memory.sketched else (0.0,)), key=found)
     memory.by = {column: [c for c in matched if telling(memory, network.generator(column), column, c)] for column in memory.told}
     network.memory = memory
+
+
+def counts(network: Network, prepared: Prepared) -> dict[str, list[int] | int]:
+    """How many training rows have each class of a category, and how many have a number or a date: what few have is no part of a model that is given away."""
+    found: dict[str, list[int] | int] = {}
+    rows = prepared.rows["train"]
+    for column, modality in network.modalities.items():
+        state = modality.state()
+        if column not in prepared.ready.columns or not state.keys() & {"classes", "quantiles"}:
+            continue
+        have = rows[np.diff(prepared.ready.columns[column].offsets)[rows] > 0]
+        if "classes" not in state:
+            found[column] = len(have)
+            continue
+        total = np.zeros(1 + len(state["classes"]), np.int64)
+        for start in range(0, len(have), PART):
+            total += np.bincount(np.concatenate(prepared.ready.cells(column, have[start : start + PART])), minlength=len(total))
+        found[column] = total[1:].tolist()
+    prepared.ready.release()
+    return found
 
 
 @torch.inference_mode()

@@ -166,7 +166,7 @@ def test_rows_held_out_say_whether_anything_is_remembered(helps: bool, monkeypat
 
     answers = iter([some(30, True), some(90, helps)])
     monkeypatch.setattr(memorise, "gists", lambda *_: next(answers))
-    modalities = {c: SimpleNamespace(matched=True, sketch=lambda _: None) for c in things}
+    modalities = {c: SimpleNamespace(matched=True, sketch=lambda _: None, state=dict) for c in things}
     network = SimpleNamespace(columns=["name", "picture"], modalities=modalities, asked_columns=[])
     prepared = SimpleNamespace(ready=SimpleNamespace(columns=network.columns, release=lambda: None), rows={"train": np.arange(90), "validation": np.arange(30)})
     memorise.memorise(network, prepared, memorise.Remember(), 20.0, 0)
@@ -189,8 +189,8 @@ def test_rows_held_out_say_whether_sketches_count(helps: bool, monkeypatch: pyte
 
     answers = iter([some(30), some(90)])
     monkeypatch.setattr(memorise, "gists", lambda *_: next(answers))
-    drawn = {"name": SimpleNamespace(matched=True, sketch=words),
-             "picture": SimpleNamespace(matched=True, sketch=lambda _: None)}
+    drawn = {"name": SimpleNamespace(matched=True, sketch=words, state=dict),
+             "picture": SimpleNamespace(matched=True, sketch=lambda _: None, state=dict)}
     network = SimpleNamespace(columns=["name", "picture"], modalities=drawn, asked_columns=[], to_gist=SimpleNamespace(weight=torch.zeros(1)))
     ready = SimpleNamespace(columns=network.columns, release=lambda: None, cells=lambda _, rows: [np.array([row]) for row in rows])
     memorise.memorise(network, SimpleNamespace(ready=ready, rows={"train": np.arange(90), "validation": np.arange(30)}), memorise.Remember(), 20.0, 0)

@@ -1,0 +1,126 @@
+"""What a model that is given away leaves out: all that tells of single rows of its training table, of the table itself, or of the machine.
+
+Values that few rows have are no part of it (k-anonymity, Sweeney 2002); its memory of rows becomes ``layers.probes``. Weights stay as they are, and what they tell
+of rows with them: see ``docs/privacy.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensorium.layers.memory import Memory
+from sensorium.layers.probes import FEWEST, Probes, probes
+from sensorium.network import Network
+
+HIDDEN = ("trackers",)
+"""Sections of settings that say nothing of the model."""
+
+
+def tensors(network: Network, rare: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A network's weights without the names that conversations look up and without the classes that are ``rare``: for each column the ids that stay."""
+    found = dict(network.state_dict())
+    for name, value in found.items():
+        if name.startswith("recalls."):
+            found[name] = torch.zeros_like(value)
+    for column, ids in rare.items():
+        old = len(network.modalities[column].state()["classes"])
+        for name in (f"stems.{network.stem_of[column]}.table.weight", *(f"generators.{key}.head.{part}" for key in network.ways.get(column, {}).values() for part in ("weight", "bias"))):
+            value = found.get(name)
+            if value is not None and len(value) == old + 1:
+                found[name] = value[ids.to(value.device)]
+            elif value is not None and len(value) == old:
+                found[name] = value[ids[1:].to(value.device) - 1] if len(ids) > 1 else torch.zeros_like(value[:1])
+    return found
+
+
+def common(network: Network, counts: Mapping[str, Any], fewest: int = FEWEST) -> dict[str, torch.Tensor]:
+    """For each category of which some classes are of fewer than ``fewest`` training rows the ids that aren't, with 0, which is "unseen"."""
+    found = {}
+    for column, modality in network.modalities.items():
+        seen = counts.get(column)
+        if isinstance(seen, list) and len(seen) == len(modality.state().get("classes", ())) and any(count < fewest for count in seen):
+            found[column] = torch.tensor([0, *(number for number, count in enumerate(seen, 1) if count >= fewest)])
+    return found
+
+
+def states(network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], rows: int, fewest: int = FEWEST) -> dict[str, Any]:
+    """What the columns learned, as ``Modality.state`` gives it, without rare classes and with no quantile that is a single row's.
+
+    Args:
+        rows: training rows, for columns of which ``counts`` doesn't say how many have a value.
+    """
+    found = {}
+    for column, modality in network.modalities.items():
+        state = dict(modality.state())
+        if column in rare:
+            state["classes"] = [state["classes"][i - 1] for i in rare[column][1:].tolist()]
+        if "quantiles" in state:
+            known = counts.get(column)
+            state["quantiles"] = coarse(state["quantiles"], known if isinstance(known, int) else rows, fewest)
+        found[column] = state
+    return found
+
+
+def coarse(quantiles: Mapping[str, list[float]], rows: int, fewest: int = FEWEST) -> dict[str, list[float]]:
+    """Quantiles (``Quantiles.state``) of which each is the mean of as many of ``rows`` as ``fewest``: neighbours that stand for fewer become one."""
+    values, low, high = (np.asarray(quantiles[key], np.float64) for key in ("values", "low", "high"))
+    middle = (low + high) / 2
+    edges = np.concatenate([[0.0], (middle[1:] + middle[:-1]) / 2, [1.0]])
+    mass, groups, start = np.diff(edges) * rows, [], 0
+    for end in range(1, len(values) + 1):
+        if mass[start:end].sum() >= fewest - 1e-6:
+            groups.append([start, end])
+            start = end
+    if start < len(values):  # too few are left for a quantile of their own
+        groups = [*groups[:-1], [groups[-1][0] if groups else 0, len(values)]]
+    found: dict[str, list[float]] = {"values": [], "low": [], "high": []}
+    for start, end in groups:
+        alone, weights = end - start == 1, mass[start:end]
+        centre = float(middle[start:end] @ weights / weights.sum())
+        found["values"].append(float(values[start:end] @ weights / weights.sum()))
+        found["low"].append(float(low[start]) if alone else centre)
+        found["high"].append(float(high[start]) if alone else centre)
+    return found
+
+
+def memory_of(network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], fewest: int = FEWEST) -> Probes | None:
+    """What the network's memory adds, without its rows; of categories no class that is rare."""
+    found = probes(network.memory, fewest) if isinstance(network.memory, Memory) else network.memory
+    for column, ids in rare.items() if found is not None else ():
+        new = torch.zeros(1 + len(network.modalities[column].state()["classes"]), dtype=torch.int64)
+        new[ids] = torch.arange(len(ids))
+        found = found.without(column, new)
+    return found
+
+
+def settings_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without paths of this machine, without files beside the table, and without where the run was watched."""
+    found = {section: without_paths(value) for section, value in settings.items() if section not in HIDDEN}
+    if isinstance(found.get("data"), dict):
+        found["data"].pop("outside", None)
+    return found
+
+
+def facts_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of a training, and of lessons after it, without paths of this machine and without names of tables."""
+    def without_table(value: Any) -> Any:
+        return {key: without_table(part) for key, part in value.items() if key != "table" or not isinstance(part, str)} if isinstance(value, dict) else value
+
+    return without_table(without_paths(facts))
+
+
+def without_paths(value: Any) -> Any:
+    """JSON without texts that are paths."""
+    if isinstance(value, Mapping):
+        return {key: without_paths(part) for key, part in value.items() if not is_path(part)}
+    return [without_paths(part) for part in value if not is_path(part)] if isinstance(value, list | tuple) else value
+
+
+def is_path(value: Any) -> bool:
+    """Whether a value is a path that stands only where it was written."""
+    return isinstance(value, str) and (PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute() or value.startswith(("~/", "./", "../", "~\\", ".\\", "..\\")))
