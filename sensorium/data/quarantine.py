@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import UserError
-from sensorium.data.media import sniff
+from sensorium.data.media import HEAD, sniff
 
 PREVIEW = 200
 EARLY = 1000
@@ -133,7 +133,7 @@ def preview(cell: Any) -> str | None:
     if isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes):
         cell = cell["bytes"]
     if isinstance(cell, (bytes, bytearray, memoryview)):
-        return f"{sniff(bytes(cell[:64])) or 'bytes'}, {len(cell):,} bytes, {bytes(cell[:16]).hex()}"
+        return f"{sniff(bytes(cell[:HEAD])) or 'bytes'}, {len(cell):,} bytes, {bytes(cell[:16]).hex()}"
     if isinstance(cell, str):
         text = cell[: PREVIEW + 1]
     else:

@@ -15,7 +15,7 @@ from sensorium.core.parts import find, names
 from sensorium.core.settings import check
 from sensorium.core.types import Claim
 from sensorium.data.ids import unread, why_out
-from sensorium.data.media import sniff
+from sensorium.data.media import HEAD, sniff
 from sensorium.data.profile import Look, look
 from sensorium.data.table import Table
 from sensorium.modalities import Modality
@@ -233,7 +233,7 @@ def example(cells: Sequence[Any], width: int = 40) -> str:
     elif isinstance(cell, Mapping) and isinstance(cell.get("path"), str):
         cell = cell["path"]
     if isinstance(cell, bytes):
-        return sniff(cell[:64]) or f"bytes {cell[:8].hex()}"
+        return sniff(cell[:HEAD]) or f"bytes {cell[:8].hex()}"
     shape = getattr(cell, "shape", None)
     if shape:
         return " × ".join(map(str, shape)) + " numbers"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -21,6 +22,8 @@ from sensorium.modalities import Cells, Modality, Stem
 EMPTY = np.zeros(0, np.uint8)
 LONGEST = 1000
 """Bytes of a class's name; what is longer is no category."""
+CODE = re.compile(r"(?=.*\d)[\w.\-/+:#]{1,16}")
+"""A short word with a digit in it."""
 ONE_HOT = 32
 """Up to this many classes the baselines see one number each, beyond it the class's rank."""
 
@@ -63,6 +66,8 @@ class Category(Modality):
             words = sum(len(cell[:2000].split()) for cell in cells) / len(cells)
             longest = max(len(cell) for cell in cells)
             few = distinct <= min(1000, max(20, 0.05 * profile.present)) and distinct < max(2, 0.8 * profile.present)
+            # Codes are said as they are or not at all, so each that comes twice is a class: 049.96, 3.10, B-12.
+            few = few or (distinct <= min(1000, 0.5 * profile.present) and all(CODE.fullmatch(cell) for cell in cells))
             if not few or longest > 200:
                 return None
             return Claim(sure=0.9 if words <= 5 else 0.5, why=f"{distinct} distinct texts in {profile.present} rows")

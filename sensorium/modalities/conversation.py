@@ -251,6 +251,8 @@ def messages_of(cell: Any, ended: bool = True) -> list[tuple[str, list[Part]]]:
         if wrong:
             raise BadCell(f"message {number} is by '{role}' after '{before or 'nothing'}': a user and the assistant take turns, the user first, a system message before all")
         parts = list(parts_of(content, number, role != "assistant"))
+        if any("\ud800" <= letter <= "\udfff" for part in parts if isinstance(part, str) for letter in part):
+            raise BadCell(f"message {number} holds half of a character (a lone surrogate)")
         parts += [f"<tool_call>\n{call}\n</tool_call>" for call in calls_of(message)]
         result.append((role, parts))
     if not result:
@@ -269,7 +271,6 @@ def parts_of(content: Any, number: int, marks: bool = True) -> Iterable[Part]:
     if content is None:
         return
     if isinstance(content, str):
-        content = content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         for at, piece in enumerate(MARK.split(content) if marks else [content]):
             if at % 2:
                 yield {"column": piece}

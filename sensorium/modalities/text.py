@@ -90,7 +90,7 @@ class Text(Modality):
     def claim(cls, profile: Profile) -> Claim | None:
         cells = [cell for cell in profile.sample if cell is not None]
         if cells and all(isinstance(cell, list) and all(isinstance(item, str) for item in cell) for cell in cells):
-            return Claim(sure=0.55, why=f"lists of texts, read as one text each, such as '{joined(cells[0])[:30]}'")
+            return Claim(sure=0.55, why=f"lists of texts, read as one text each, such as '{max(map(joined, cells[:20]), key=len)[:30]}'")
         if not cells or not all(isinstance(cell, str) for cell in cells):
             return None
         words = sum(len(cell[:2000].split()) for cell in cells) / len(cells)

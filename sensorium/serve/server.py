@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import UserError
-from sensorium.data.media import sniff
+from sensorium.data.media import HEAD, sniff
 from sensorium.data.table import Table
 from sensorium.serve.batcher import Batcher, Broken, Full, Gone, Late
 from sensorium.serve.cells import Cells
@@ -123,7 +123,7 @@ class Server:
 def shown(value: Any) -> Any:
     """A value as JSON can have it: files as data URLs, arrays as lists."""
     if isinstance(value, bytes):
-        return f"data:{sniff(value[:64]) or 'application/octet-stream'};base64,{base64.b64encode(value).decode()}"
+        return f"data:{sniff(value[:HEAD]) or 'application/octet-stream'};base64,{base64.b64encode(value).decode()}"
     if hasattr(value, "tolist"):
         return shown(value.tolist())
     if isinstance(value, Mapping):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from sensorium.core.errors import BadCell
 from sensorium.data.cells import plain_cells
-from sensorium.data.media import sniff
+from sensorium.data.media import HEAD, sniff
 from sensorium.data.table import Table
 from sensorium.search.where import where
 
@@ -87,7 +87,7 @@ class Sheet:
         cell = next(iter(self.table.cells(self.table.take([row], [column]), column, True)))
         if not isinstance(cell, bytes):
             return b"", ""
-        kind = (sniff(cell[:64]) or "").replace("video/webp-animated", "image/webp")
+        kind = (sniff(cell[:HEAD]) or "").replace("video/webp-animated", "image/webp")
         return cell, kind if kind in SHOWN else "application/octet-stream"
 
     def answer(self, question: str) -> dict[str, Any]:
