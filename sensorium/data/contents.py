@@ -82,7 +82,7 @@ class _Raw(io.RawIOBase):
 def ending_by_content(path: Path) -> str | None:
     """The ending of the table format that a file's bytes show; None where they show none, as those of text.
 
-    Compressed files are looked into. A ZIP archive is ".xlsx" or ".ods" by what it holds, else ".zip".
+    Compressed files are looked into. A ZIP archive is ".xlsx", ".ods" or ".npz" by what it holds, else ".zip".
     """
     try:
         with open(path, "rb") as file:
@@ -102,7 +102,7 @@ def ending_by_content(path: Path) -> str | None:
     return _archive(path) if head.startswith(b"PK\x03\x04") else None
 
 
-def _archive(path: Path) -> str:
+def _archive(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as files:
             names = set(files.namelist())
@@ -112,4 +112,4 @@ def _archive(path: Path) -> str:
                 return ".ods" if b"opendocument.spreadsheet" in files.read("mimetype") else ".zip"
             return ".npz" if names and all(name.endswith(".npy") for name in names) else ".zip"
     except (zipfile.BadZipFile, *UNREADABLE, NotImplementedError, RuntimeError):
-        return ".zip"
+        return None  # its list of files, at its end, is damaged: the name says more

@@ -874,3 +874,35 @@ def test_sources_import_nothing_heavy_before_they_are_used() -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_extent_of_a_binary_sheet() -> None:
+    from sensorium.data.sources import _sheets
+
+    def record(kind: int, data: bytes) -> bytes:
+        return bytes([kind, len(data)]) + data
+
+    data = record(0, (7).to_bytes(4, "little") + b"x" * 9) + record(2, (3).to_bytes(4, "little") + b"y" * 8) + record(3, (9).to_bytes(4, "little") + b"\x2a")
+    for size in (1, 7, 100):
+        extent = _sheets._Extent()
+        _sheets._xlsb([data[at : at + size] for at in range(0, len(data), size)], extent)
+        assert (extent.rows, extent.columns, extent.errors) == (8, 10, 1)
+
+
+def test_old_spreadsheets_are_read_apart(tmp_path: Path) -> None:
+    """Calamine ends its process at some damage of the old format, such as a record of texts that says it has billions."""
+    import xlwt
+
+    book = xlwt.Workbook()
+    sheet = book.add_sheet("A")
+    for row in range(99):
+        sheet.write(row, 0, f"text {row}")
+    book.save(str(tmp_path / "a.xls"))
+    assert Table.open(tmp_path / "a.xls").rows == 98
+    data = bytearray((tmp_path / "a.xls").read_bytes())
+    at = data.index(b"text 0") - 3 - 12  # the header of the record that holds the texts
+    assert data[at : at + 2] == b"\xfc\x00"
+    data[at + 4 : at + 12] = b"\xff" * 8
+    (tmp_path / "a.xls").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.xls' can't be read as a spreadsheet"):
+        Table.open(tmp_path / "a.xls")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import os
+import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -14,11 +15,14 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError
 from sensorium.data.blocks import Blocks, Memory
+from sensorium.data.contents import UNREADABLE
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, converted
 from sensorium.data.spool import ROWS, Spool
 
 CHUNK = 1 << 20
+BROKEN_ZIP = (zipfile.BadZipFile, NotImplementedError, RuntimeError, IndexError, struct.error, *UNREADABLE)
+"""Exceptions that a damaged ZIP archive raises."""
 LONGEST_ERROR = 300
 
 

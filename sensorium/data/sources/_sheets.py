@@ -16,8 +16,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from sensorium.core.errors import UserError
-from sensorium.data.contents import UNREADABLE
-from sensorium.data.sources._inside import unpacked, why
+from sensorium.data.sources._inside import BROKEN_ZIP, unpacked, why
 
 CELLS = 50_000_000
 """Cells of the rectangle that holds a sheet's cells; each takes 32 bytes."""
@@ -34,8 +33,9 @@ _OVERLAP = 256
 
 @dataclasses.dataclass
 class Looked:
-    """What was seen: whether it is OpenDocument, and for each sheet how many cells hold errors."""
+    """What was seen: whether it is OpenDocument or the old binary format, and for each sheet how many cells hold errors."""
 
+    old: bool = False
     ods: bool = False
     errors: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -79,11 +79,11 @@ def look(path: Path) -> Looked:
                 if kind == 0x00BD and len(data) >= 6:  # several cells, with the last one's column at the end
                     extent.see(1, 1 + struct.unpack("<H", data[-2:])[0])
                 extent.check(path)
-        return Looked()
+        return Looked(old=True)
     try:
         with zipfile.ZipFile(path) as archive:
             return _zip(path, archive)
-    except (zipfile.BadZipFile, OverflowError, NotImplementedError, RuntimeError, *UNREADABLE) as error:
+    except (OverflowError, *BROKEN_ZIP) as error:
         raise UserError(f"'{path}' can't be read as a spreadsheet: {why(error)}") from error
 
 

@@ -13,7 +13,6 @@ import shutil
 import tempfile
 import threading
 import zipfile
-import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -26,12 +25,11 @@ from sensorium.core.errors import UserError
 from sensorium.core.parts import find, names
 from sensorium.data.arrow import MEDIA
 from sensorium.data.blocks import BATCH, Blocks, Joined
-from sensorium.data.contents import UNREADABLE
 from sensorium.data.media import HEAD, named, sniff
 from sensorium.data.objects import BadObject, spool_objects
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files, open_source, suffix_of
-from sensorium.data.sources._inside import unpacked, why
+from sensorium.data.sources._inside import BROKEN_ZIP, unpacked, why
 from sensorium.data.sources.folder import METADATA, PARTITION, SPLIT, TABLES, WORDS, _described, _partition, _passed
 from sensorium.data.spool import cache_folder, drop_with, spooling
 
@@ -44,7 +42,7 @@ ROWS = 64
 OPEN = 2
 """Archives that one thread keeps open."""
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
-DAMAGED = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, *UNREADABLE)
+DAMAGED = (*BROKEN_ZIP, ValueError)
 
 Members = dict[str, zipfile.ZipInfo]
 
@@ -263,7 +261,7 @@ class _Packed(Blocks):
         if info is not None and not reason:
             try:
                 return {"bytes": b"".join(unpacked(archive, info, MEMBER)), "path": path}
-            except (OverflowError, zlib.error, *DAMAGED) as error:
+            except (OverflowError, *DAMAGED) as error:
                 reason = f"damaged: {why(error)}"
         return {"bytes": None, "path": f"{self.path.name}/{posixpath.basename(path)[:100]} ({reason.replace('/', ' ')})"}
 
@@ -297,7 +295,7 @@ def _tables(path: Path, archive: zipfile.ZipFile, members: Members, cache: Path,
         seen = ", ".join(f"{len(files):,} {ending or 'without an ending'}" for ending, files in list(by_suffix.items())[:8])
         raise UserError(
             f"The archive '{path}' is no table. {f'It holds {seen}. ' if seen else 'It is empty. '}It needs images, sounds or videos, with "
-            f"metadata.csv or one folder a class; or files ending in {', '.join(TABLES)}."
+            f"metadata.csv or one folder a class; or files ending in {', '.join(_suffixes())}."
         )
     files, left = [], _limit(path)
     for number, name in enumerate(by_suffix[suffix]):

@@ -6,6 +6,7 @@ Nothing is unpickled: arrays of Python objects are refused.
 from __future__ import annotations
 
 import math
+import sys
 import zipfile
 import zlib
 from collections import Counter
@@ -19,10 +20,9 @@ import pyarrow as pa
 from sensorium.core.errors import UserError
 from sensorium.data.arrow import scrub
 from sensorium.data.blocks import BATCH, BLOCK, Blocks, Joined
-from sensorium.data.contents import UNREADABLE
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, folder_of, name_of_files
-from sensorium.data.sources._inside import spool_batches, why
+from sensorium.data.sources._inside import BROKEN_ZIP, spool_batches, why
 from sensorium.data.spool import ROWS, spooling
 
 WHOLE = 1 << 30
@@ -63,7 +63,7 @@ def columns_of(name: str, array: np.ndarray) -> dict[str, pa.Array]:
         text = [cell.decode("utf-8", "replace") for cell in flat.tolist()]
         cells = pa.array(text, pa.string())
     elif kind.kind == "U":
-        cells = pa.array([scrub(cell) for cell in flat.tolist()], pa.string())
+        cells = pa.array([scrub(cell) for cell in _known(flat).tolist()], pa.string())
     elif kind.kind in "Mm":
         seconds = flat.astype("datetime64[us]" if kind.kind == "M" else "timedelta64[us]")
         cells = pa.array(seconds)
@@ -72,6 +72,15 @@ def columns_of(name: str, array: np.ndarray) -> dict[str, pa.Array]:
     for size in reversed(width):
         cells = pa.FixedSizeListArray.from_arrays(cells, size) if size else pa.array([[]] * math.prod(array.shape[: array.ndim - 1]), pa.list_(cells.type))
     return {name or "array": cells}
+
+
+def _known(text: np.ndarray) -> np.ndarray:
+    """Texts with U+FFFD for numbers that are no characters, at which Python would fail."""
+    text = np.array(text, text.dtype.newbyteorder("="))
+    if text.dtype.itemsize:
+        codes = text.view(np.uint32)
+        codes[codes > sys.maxunicode] = 0xFFFD
+    return text
 
 
 def check(kind: np.dtype, where: str) -> None:
@@ -167,7 +176,7 @@ def _archive(path: Path, opened: Opened, options: ReadOptions) -> Blocks:
                 pieces = _pieces(archive, taken, about, rows, where, options)
                 schema = next(pieces).schema
                 return spool_batches(pieces, schema, spool, options, opened)
-    except (ValueError, TypeError, OverflowError, MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, *UNREADABLE) as error:
+    except (ValueError, TypeError, OverflowError, MemoryError, *BROKEN_ZIP) as error:
         raise UserError(f"{where} can't be read as NumPy arrays: {why(error)}") from error
 
 

@@ -19,6 +19,7 @@ from sensorium.data.blocks import distinct
 from sensorium.data.objects import spool_objects
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files
+from sensorium.data.sources._calamine import Broken, pick, rows_apart
 from sensorium.data.sources._inside import library, split, why
 from sensorium.data.sources._sheets import look
 from sensorium.data.spool import spooling
@@ -66,25 +67,19 @@ def _objects(
     path: Path, wanted: str, opened: Opened, options: ReadOptions, known: dict[str, None]
 ) -> Iterator[tuple[dict[str, Any], int]]:
     """The rows of one file's sheet as objects; ``known`` hears of its columns."""
-    calamine = library("python_calamine", "excel", "Spreadsheets")
-    try:
-        looked = look(path)
-        with open(path, "rb") as file:
-            book = calamine.CalamineWorkbook.from_filelike(file)
-            sheet = _sheet(book, path, wanted, opened)
-            if sheet is None:
-                return
-            merged = sheet.merged_cell_ranges or []
-            rows = sheet.iter_rows()
-            left = sheet.start[1]
-    except (UserError, KeyboardInterrupt, SystemExit):
-        raise
-    except calamine.PasswordError as error:
-        raise UserError(f"'{path}' is protected by a password. Save it without one, or as CSV.") from error
-    except BaseException as error:  # the library's panics are no Exceptions
-        raise UserError(f"'{path}' can't be read as a spreadsheet: {why(error)}") from error
+    library("python_calamine", "excel", "Spreadsheets")
+    looked = look(path)
+    about, rows = _read(path, wanted, looked.old)
+    if wanted and wanted not in about["sheets"]:
+        named = ", ".join(f"'{name}'" for name in about["sheets"])
+        raise UserError(f"'{path}' has no sheet '{wanted}'. Possible: {named or 'none'}.")
+    if about["sheet"] is None:
+        return
+    if (others := [f"'{other}'" for other in about["sheets"] if other != about["sheet"]]) and not wanted:
+        words = f"sheet '{about['sheet']}' was taken; '{path.name}#SHEET' takes another: {', '.join(others)}"
+        opened.remark(words, path.name)
     found = _Sheet(path, opened, looked.ods)
-    rows = _filled(rows, merged, left, found)
+    rows = _filled(rows, about["merged"], about["left"], found)
     header, rows = _header(rows, found)
     options.check_columns(len(header), f"'{path}'")
     names = _names(header, path)
@@ -98,32 +93,43 @@ def _objects(
         yield from (({}, 0) for _ in range(blank))
         blank = 0
         yield cells, sum(len(cell) if isinstance(cell, str) else 8 for cell in cells.values())
-    errors = looked.errors.get(sheet.name, 0) + found.errors
+    errors = looked.errors.get(about["sheet"], 0) + found.errors
     if errors:
         opened.remark(f"{errors:,} cell(s) hold an error such as #N/A or #DIV/0!, and count as missing", path.name)
     if found.merged:
         opened.remark(f"{found.merged:,} cell(s) lie in merged cells, and have the value of the uppermost", path.name)
 
 
-def _sheet(book: Any, path: Path, wanted: str, opened: Opened) -> Any:
-    """The sheet that was asked for, or the first that has cells and isn't hidden; None: no sheet has."""
-    kinds = {about.name: about for about in book.sheets_metadata}
-    sheets = [name for name in book.sheet_names if str(kinds[name].typ).endswith("WorkSheet")]
-    if wanted:
-        if wanted not in sheets:
-            named = ", ".join(f"'{name}'" for name in sheets)
-            raise UserError(f"'{path}' has no sheet '{wanted}'. Possible: {named or 'none'}.")
-        sheet = book.get_sheet_by_name(wanted)
-        return sheet if sheet.start is not None else None
-    shown = [name for name in sheets if str(kinds[name].visible).endswith(".Visible")]
-    for name in shown:
-        sheet = book.get_sheet_by_name(name)
-        if sheet.start is None:
-            continue
-        if others := [f"'{other}'" for other in sheets if other != name]:
-            opened.remark(f"sheet '{name}' was taken; '{path.name}#SHEET' takes another: {', '.join(others)}", path.name)
-        return sheet
-    return None
+def _read(path: Path, wanted: str, old: bool) -> tuple[dict[str, Any], Iterator[Row]]:
+    """The names of the sheets, the one that was taken (None: none has cells), and its rows.
+
+    Raises:
+        UserError: the file can't be read.
+    """
+    calamine = library("python_calamine", "excel", "Spreadsheets")
+    try:
+        if old:
+            about, rows = rows_apart(str(path), wanted)
+            return about, _whole(rows, path)
+        with open(path, "rb") as file:
+            sheets, sheet = pick(calamine.CalamineWorkbook.from_filelike(file), wanted)
+        if sheet is None:
+            return {"sheets": sheets, "sheet": None}, iter(())
+        about = {"sheets": sheets, "sheet": sheet.name, "merged": sheet.merged_cell_ranges or [], "left": sheet.start[1]}
+        return about, sheet.iter_rows()
+    except calamine.PasswordError as error:
+        raise UserError(f"'{path}' is protected by a password. Save it without one, or as CSV.") from error
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library's panics are no Exceptions
+        raise UserError(f"'{path}' can't be read as a spreadsheet: {why(error)}") from error
+
+
+def _whole(rows: Iterator[Row], path: Path) -> Iterator[Row]:
+    try:
+        yield from rows
+    except Broken as error:
+        raise UserError(f"'{path}' can't be read as a spreadsheet: {why(error)}") from error
 
 
 class _Sheet:

@@ -28,7 +28,10 @@ from sensorium.data.sources import Opened, Source, converted, open_source, suffi
 from sensorium.data.spool import spooling
 
 METADATA = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
-TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".arrow", ".orc", ".avro", ".xlsx", ".tar")
+TABLES = (
+    ".parquet", ".csv", ".tsv", ".jsonl", ".arrow", ".orc", ".avro", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".h5", ".npz", ".npy",
+    ".tar", ".zip",
+)  # fmt: skip
 SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|eval|holdout)([_\-.].*)?", re.IGNORECASE)
 
 

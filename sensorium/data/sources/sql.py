@@ -116,7 +116,7 @@ def _sqlite(path: Path, asked: str, options: ReadOptions) -> Opened:
             return _sqlite_rows(connection, path, asked, options)
         finally:
             connection.close()
-    except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
+    except (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeDecodeError) as error:
         reason = why(error)
         if "too big" in reason:
             raise options.too_long(f"A cell of '{path}'") from error
