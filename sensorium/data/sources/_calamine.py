@@ -1,7 +1,7 @@
 """Calamine's sheets; run as a program it writes the rows of a sheet as JSON lines.
 
-On damaged files of the old binary format calamine may end its process, so these are read in one of their own. It imports
-nothing of Sensorium.
+On damaged files of the old binary format calamine may end its process, so these are read in one of their own. This file
+imports nothing of Sensorium.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Broken(Exception):
 
 
 def pick(book: Any, wanted: str) -> tuple[list[str], Any]:
-    """The names of the worksheets, and the one that is wanted, or the first that isn't hidden and has cells (else None)."""
+    """The names of the worksheets, and the one that is wanted, or the first with cells that is shown (else None)."""
     kinds = {about.name: about for about in book.sheets_metadata}
     sheets = [name for name in book.sheet_names if str(kinds[name].typ).endswith("WorkSheet")]
     if wanted:

@@ -36,8 +36,8 @@ class _Local(PyArrowFileIO):
         full = os.path.realpath(self.folder / path)
         if re.match(r"[A-Za-z][\w+.-]+://", path) or not Path(full).is_relative_to(self.folder):
             raise UserError(
-                f"The Iceberg table in '{self.folder}' names the file '{location[:200]}', which doesn't lie in its folder. Copy the "
-                "whole table to one folder; nothing is fetched."
+                f"The Iceberg table in '{self.folder}' names the file '{location[:200]}', which doesn't lie in its folder. "
+                "Copy the whole table to one folder; nothing is fetched."
             )
         return super().new_input(full)
 
@@ -55,6 +55,9 @@ def open_table(metadata: Path, folder: Path) -> StaticTable:
     """
     parsed = TableMetadataUtil.parse_raw(metadata.read_text(encoding="utf-8"))
     return StaticTable(
-        identifier=("table", metadata.name), metadata=parsed, metadata_location=str(metadata), io=_Local(folder, parsed.location),
+        identifier=("table", metadata.name),
+        metadata=parsed,
+        metadata_location=str(metadata),
+        io=_Local(folder, parsed.location),
         catalog=NoopCatalog("table"),
     )

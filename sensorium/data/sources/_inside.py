@@ -78,7 +78,9 @@ def unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> Ite
             yield piece
 
 
-def spool_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, spool: Spool, options: ReadOptions, opened: Opened) -> Blocks:
+def spool_batches(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, spool: Spool, options: ReadOptions, opened: Opened
+) -> Blocks:
     """Write Arrow batches to a spool, and the blocks of what was written.
 
     Raises:

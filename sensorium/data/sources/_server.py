@@ -25,18 +25,40 @@ FETCHED = 1024
 SCHEMAS = 20
 """Schemas that are looked into for tables."""
 READ_ONLY = {
-    "postgresql": "SET TRANSACTION READ ONLY", "cockroachdb": "SET TRANSACTION READ ONLY", "redshift": "SET TRANSACTION READ ONLY",
-    "oracle": "SET TRANSACTION READ ONLY", "mysql": "SET SESSION TRANSACTION READ ONLY", "mariadb": "SET SESSION TRANSACTION READ ONLY",
+    **dict.fromkeys(("postgresql", "cockroachdb", "redshift", "oracle"), "SET TRANSACTION READ ONLY"),
+    **dict.fromkeys(("mysql", "mariadb"), "SET SESSION TRANSACTION READ ONLY"),
     "sqlite": "PRAGMA query_only = ON",
-}  # fmt: skip
+}
 """What begins a transaction that can't write; on other servers it is rolled back."""
 WRITES = frozenset(
-    ["insert", "update", "delete", "merge", "drop", "alter", "create", "truncate", "grant", "revoke", "deny", "call", "exec", "execute", "copy", "attach", "backup", "restore", "into"]
+    [
+        "insert",
+        "update",
+        "delete",
+        "merge",
+        "drop",
+        "alter",
+        "create",
+        "truncate",
+        "grant",
+        "revoke",
+        "deny",
+        "call",
+        "exec",
+        "execute",
+        "copy",
+        "attach",
+        "backup",
+        "restore",
+        "into",
+    ]
 )
-"""Words that a query that only reads doesn't have, outside of quotes; a server may take statements without a sign between."""
+"""Words that a query that only reads doesn't have outside of quotes; statements may follow without a sign between."""
 
 _TOKEN = re.compile(
-    r"""--[^\n]*|/\*.*?(?:\*/|$)|'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]\[]*\]|\$(\w*)\$.*?\$\1\$|[A-Za-z_]\w*|;|\S""", re.DOTALL
+    r"""--[^\n]*|/\*.*?(?:\*/|$)|'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]\[]*\]"""
+    r"""|\$(\w*)\$.*?\$\1\$|[A-Za-z_]\w*|;|\S""",
+    re.DOTALL,
 )
 
 
@@ -70,8 +92,8 @@ def open_server(address: str, asked: str, options: ReadOptions) -> Opened:
         url = alchemy.engine.make_url(address)
     except (alchemy.exc.ArgumentError, ValueError):
         raise UserError(
-            "What follows 'sql:' is no database URL. It is DIALECT://USER:PASSWORD@HOST/DATABASE#QUERY, with #, @ and / in a "
-            "password written as %23, %40 and %2F."
+            "What follows 'sql:' is no database URL. It is DIALECT://USER:PASSWORD@HOST/DATABASE#QUERY, with #, @ and / "
+            "in a password written as %23, %40 and %2F."
         ) from None
     where = f"the database '{url.database or url.host or url.drivername}'"
     try:
@@ -79,23 +101,34 @@ def open_server(address: str, asked: str, options: ReadOptions) -> Opened:
         return _rows(alchemy, engine, where, asked, options)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"{where.capitalize()} needs the driver '{error.name}', which isn't installed. Install it with: pip install {error.name}"
+            f"{where.capitalize()} needs the driver '{error.name}', which isn't installed. Install it with: "
+            f"pip install {error.name}"
         ) from None
     except (alchemy.exc.SQLAlchemyError, OSError) as error:
-        raise UserError(f"{where.capitalize()} can't be read: {_hidden(why(getattr(error, 'orig', None) or error), url)}") from None
+        raise UserError(
+            f"{where.capitalize()} can't be read: {_hidden(why(getattr(error, 'orig', None) or error), url)}"
+        ) from None
 
 
 def _hidden(message: str, url: Any) -> str:
     """A message without the password."""
     password = url.password or ""
-    for secret in {str(password), quote(str(password)), quote_plus(str(password)), str(url.query.get("password", ""))} - {""}:
+    for secret in {
+        str(password),
+        quote(str(password)),
+        quote_plus(str(password)),
+        str(url.query.get("password", "")),
+    } - {""}:
         message = message.replace(secret, "***")
     return re.sub(r"://([^:/@\s]*):[^@\s]*@", r"://\1:***@", message)
 
 
 def _rows(alchemy: Any, engine: Any, where: str, asked: str, options: ReadOptions) -> Opened:
     if not asked:
-        raise UserError(f"Say what to read from {where}: sql:URL#TABLE or sql:URL#SELECT ...{did_you_mean('', _tables(alchemy, engine))}")
+        raise UserError(
+            f"Say what to read from {where}: sql:URL#TABLE or sql:URL#SELECT ..."
+            f"{did_you_mean('', _tables(alchemy, engine))}"
+        )
     name = "query"
     with engine.connect() as connection:
         if begin := READ_ONLY.get(engine.dialect.name):
@@ -105,12 +138,15 @@ def _rows(alchemy: Any, engine: Any, where: str, asked: str, options: ReadOption
         try:
             if asked in (tables := _tables(alchemy, connection)):
                 name = asked
-                asked = "SELECT * FROM " + ".".join(map(engine.dialect.identifier_preparer.quote_identifier, tables[asked]))
+                asked = "SELECT * FROM " + ".".join(
+                    map(engine.dialect.identifier_preparer.quote_identifier, tables[asked])
+                )
             elif reason := reads(asked):
                 one_word = len(asked.split()) == 1
                 hint = did_you_mean(asked, tables) if one_word else " Only SELECT and WITH ... SELECT are run."
                 raise UserError(f"'{asked[:100]}' is no table of {where} and no query that only reads: {reason}.{hint}")
-            opened = Opened(None, f"{(engine.url.database or 'database').rpartition('/')[2]}.{name}")  # type: ignore[arg-type]
+            base = (engine.url.database or "database").rpartition("/")[2]
+            opened = Opened(None, f"{base}.{name}")  # type: ignore[arg-type]
             with spooling(where) as spool:
                 found = connection.execution_options(stream_results=True, max_row_buffer=FETCHED).exec_driver_sql(asked)
                 names = list(found.keys())
@@ -125,9 +161,11 @@ def _rows(alchemy: Any, engine: Any, where: str, asked: str, options: ReadOption
 
 
 def _tables(alchemy: Any, bind: Any) -> dict[str, tuple[str, ...]]:
-    """The tables and views of the default schema and those of others as ``schema.table``, each with the parts of its name."""
+    """The tables and views of the default schema and those of others, ``schema.table``, with the parts of the name."""
     inspector = alchemy.inspect(bind)
-    found: dict[str, tuple[str, ...]] = {name: (name,) for name in (*inspector.get_table_names(), *inspector.get_view_names())}
+    found: dict[str, tuple[str, ...]] = {
+        name: (name,) for name in (*inspector.get_table_names(), *inspector.get_view_names())
+    }
     with contextlib.suppress(alchemy.exc.SQLAlchemyError, NotImplementedError):
         for schema in inspector.get_schema_names()[:SCHEMAS]:
             if schema not in (inspector.default_schema_name, "information_schema"):
@@ -139,4 +177,7 @@ def _objects(found: Any, names: list[str]) -> Iterator[tuple[dict[str, Any], int
     for rows in found.partitions(FETCHED):
         for row in rows:
             cells = [bytes(cell) if isinstance(cell, memoryview) else cell for cell in row]
-            yield dict(zip(names, cells, strict=True)), sum(len(cell) if isinstance(cell, (str, bytes)) else 8 for cell in cells)
+            yield (
+                dict(zip(names, cells, strict=True)),
+                sum(len(cell) if isinstance(cell, (str, bytes)) else 8 for cell in cells),
+            )

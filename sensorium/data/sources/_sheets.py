@@ -1,6 +1,6 @@
 """What a spreadsheet asks for before it is read: the extent of its sheets, its unpacked size, cells with errors.
 
-Calamine lays a sheet out as one rectangle; two cells in opposite corners ask for half a terabyte, which ends the process.
+Calamine lays a sheet out as one rectangle; two cells in opposite corners ask for half a terabyte, and end the process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OVERLAP = 256
 
 @dataclasses.dataclass
 class Looked:
-    """What was seen: whether it is OpenDocument or the old binary format, and for each sheet how many cells hold errors."""
+    """What was seen: whether it is OpenDocument or the old binary format, and how many cells of a sheet hold errors."""
 
     old: bool = False
     ods: bool = False
@@ -56,8 +56,8 @@ class _Extent:
         """Refuse a sheet that is too large."""
         if self.rows * max(self.columns, 1) > CELLS:
             raise UserError(
-                f"A sheet of '{path}' reaches to row {self.rows:,} and column {self.columns:,}, more than {CELLS:,} cells. "
-                "Delete what lies far from the table, or save the sheet as CSV or Parquet."
+                f"A sheet of '{path}' reaches to row {self.rows:,} and column {self.columns:,}, more than {CELLS:,} "
+                "cells. Delete what lies far from the table, or save the sheet as CSV or Parquet."
             )
 
 
@@ -186,7 +186,25 @@ def _sheets(archive: zipfile.ZipFile) -> dict[str, str]:
     return found
 
 
-_BIFF = {0x0001, 0x0002, 0x0003, 0x0004, 0x0005, 0x0006, 0x00BD, 0x00BE, 0x00D6, 0x00FD, 0x0201, 0x0203, 0x0204, 0x0205, 0x027E, 0x0406, 0x0206}
+_BIFF = {
+    0x0001,
+    0x0002,
+    0x0003,
+    0x0004,
+    0x0005,
+    0x0006,
+    0x00BD,
+    0x00BE,
+    0x00D6,
+    0x00FD,
+    0x0201,
+    0x0203,
+    0x0204,
+    0x0205,
+    0x027E,
+    0x0406,
+    0x0206,
+}
 """Records of the old binary format that hold cells; each begins with its row and column."""
 
 
@@ -236,7 +254,11 @@ def _stream(path: Path) -> bytes:
         if at == 0:  # the root's stream holds all streams under 4,096 bytes
             small = chain(start)
         if name in ("Workbook", "Book"):
-            return chain(start)[:found] if found >= 4096 else _short(small, chain(struct.unpack_from("<I", data, 60)[0]), start)[:found]
+            return (
+                chain(start)[:found]
+                if found >= 4096
+                else _short(small, chain(struct.unpack_from("<I", data, 60)[0]), start)[:found]
+            )
     return b""
 
 

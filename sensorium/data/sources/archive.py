@@ -132,7 +132,9 @@ def _kinds(archive: zipfile.ZipFile, members: Members) -> dict[str, str]:
 
 def _suffixes() -> list[str]:
     """Endings of table files that may lie in an archive, those that a folder looks for first."""
-    every = [suffix for name in names(Source) for suffix in find(Source, name).suffixes if suffix not in Archive.suffixes]
+    every = [
+        suffix for name in names(Source) for suffix in find(Source, name).suffixes if suffix not in Archive.suffixes
+    ]
     return list(dict.fromkeys([*(suffix for suffix in TABLES if suffix not in Archive.suffixes), *every]))
 
 
@@ -150,7 +152,11 @@ def _metadata(members: Members) -> list[str]:
     if whole := [name for name in METADATA if name in members][:1]:
         return whole
     splits = sorted({name.partition("/")[0] for name in members if SPLIT.fullmatch(name.partition("/")[0])})
-    return [path for split in splits for path in [f"{split}/{name}" for name in METADATA if f"{split}/{name}" in members][:1]]
+    return [
+        path
+        for split in splits
+        for path in [f"{split}/{name}" for name in METADATA if f"{split}/{name}" in members][:1]
+    ]
 
 
 def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, limit: int) -> int:
@@ -160,7 +166,9 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, limit:
         UserError: it can't be, or would be over the limit.
     """
     if info.flag_bits & 1:
-        raise UserError(f"'{info.filename[:100]}' in '{archive.filename}' is encrypted by a password. Unpack it yourself.")
+        raise UserError(
+            f"'{info.filename[:100]}' in '{archive.filename}' is encrypted by a password. Unpack it yourself."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     size = 0
     try:
@@ -168,7 +176,9 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, limit:
             for piece in unpacked(archive, info, limit):
                 size += out.write(piece)
     except OverflowError as error:
-        raise UserError(f"'{archive.filename}': {error}, {RATIO} times what it holds. Unpack it yourself if it is no ZIP bomb.") from error
+        raise UserError(
+            f"'{archive.filename}': {error}, {RATIO} times what it holds. Unpack it yourself if it is no ZIP bomb."
+        ) from error
     return size
 
 
@@ -177,7 +187,13 @@ def _limit(path: Path) -> int:
 
 
 def _with_metadata(
-    path: Path, archive: zipfile.ZipFile, members: Members, tables: list[str], cache: Path, opened: Opened, options: ReadOptions
+    path: Path,
+    archive: zipfile.ZipFile,
+    members: Members,
+    tables: list[str],
+    cache: Path,
+    opened: Opened,
+    options: ReadOptions,
 ) -> Blocks:
     for name in tables:
         _extract(archive, members[name], cache / name, _limit(path))
@@ -213,7 +229,10 @@ def _sorted(path: Path, members: Members, kinds: dict[str, str], opened: Opened,
     with spooling(f"'{path}'") as spool:
         spool_objects(rows(), spool, opened, options)
         inner = converted(spool)
-    _passed(Counter(PurePosixPath(name).suffix.lower() or "without an ending" for name in members if name not in kinds), opened)
+    _passed(
+        Counter(PurePosixPath(name).suffix.lower() or "without an ending" for name in members if name not in kinds),
+        opened,
+    )
     return _Packed(path, inner, set(kinds.values()) & set(inner.schema.names), members)
 
 
@@ -263,7 +282,10 @@ class _Packed(Blocks):
                 return {"bytes": b"".join(unpacked(archive, info, MEMBER)), "path": path}
             except (OverflowError, *DAMAGED) as error:
                 reason = f"damaged: {why(error)}"
-        return {"bytes": None, "path": f"{self.path.name}/{posixpath.basename(path)[:100]} ({reason.replace('/', ' ')})"}
+        return {
+            "bytes": None,
+            "path": f"{self.path.name}/{posixpath.basename(path)[:100]} ({reason.replace('/', ' ')})",
+        }
 
 
 _local = threading.local()
@@ -285,17 +307,22 @@ def _opened(key: tuple[Path, int, int]) -> zipfile.ZipFile:
     return files[key]
 
 
-def _tables(path: Path, archive: zipfile.ZipFile, members: Members, cache: Path, opened: Opened, options: ReadOptions) -> Opened:
+def _tables(
+    path: Path, archive: zipfile.ZipFile, members: Members, cache: Path, opened: Opened, options: ReadOptions
+) -> Opened:
     """The table files of one kind, unpacked into the cache."""
     by_suffix: dict[str, list[str]] = {}
     for name in sorted(members):
         by_suffix.setdefault(suffix_of(Path(PurePosixPath(name).name)), []).append(name)
     suffix = next((suffix for suffix in _suffixes() if suffix in by_suffix), None)
     if suffix is None:
-        seen = ", ".join(f"{len(files):,} {ending or 'without an ending'}" for ending, files in list(by_suffix.items())[:8])
+        seen = ", ".join(
+            f"{len(files):,} {ending or 'without an ending'}" for ending, files in list(by_suffix.items())[:8]
+        )
         raise UserError(
-            f"The archive '{path}' is no table. {f'It holds {seen}. ' if seen else 'It is empty. '}It needs images, sounds or videos, with "
-            f"metadata.csv or one folder a class; or files ending in {', '.join(_suffixes())}."
+            f"The archive '{path}' is no table. {f'It holds {seen}. ' if seen else 'It is empty. '}"
+            "It needs images, sounds or videos, with metadata.csv or one folder a class; or files ending in "
+            f"{', '.join(_suffixes())}."
         )
     files, left = [], _limit(path)
     for number, name in enumerate(by_suffix[suffix]):
@@ -307,7 +334,10 @@ def _tables(path: Path, archive: zipfile.ZipFile, members: Members, cache: Path,
     opened.blocks, opened.folder = found.blocks, folder_of([path])
     opened.blocks.where = f"'{path}'"
     opened.remark(f"{len(files):,} table file(s) of the archive were read, from '{by_suffix[suffix][0]}' on", path.name)
-    _passed(Counter({ending or "without an ending": len(rest) for ending, rest in by_suffix.items() if ending != suffix}), opened)
+    _passed(
+        Counter({ending or "without an ending": len(rest) for ending, rest in by_suffix.items() if ending != suffix}),
+        opened,
+    )
     return opened
 
 

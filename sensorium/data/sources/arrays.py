@@ -38,7 +38,9 @@ class Arrays(Source):
     def open(cls, given: Sequence[Path], options: ReadOptions) -> Opened:
         """A .npy is read in place; the arrays of a .npz are converted to Parquet."""
         opened = Opened(None, name_of_files(given), folder_of(given))  # type: ignore[arg-type]
-        parts = [_archive(path, opened, options) if zipfile.is_zipfile(path) else _Array(path, options) for path in given]
+        parts = [
+            _archive(path, opened, options) if zipfile.is_zipfile(path) else _Array(path, options) for path in given
+        ]
         opened.blocks = parts[0] if len(parts) == 1 else Joined(parts, f"{len(parts)} NumPy files")
         return opened
 
@@ -70,7 +72,11 @@ def columns_of(name: str, array: np.ndarray) -> dict[str, pa.Array]:
     else:
         cells = pa.array(flat.astype(kind.newbyteorder("=") if kind.itemsize <= 8 else np.float64, copy=False))
     for size in reversed(width):
-        cells = pa.FixedSizeListArray.from_arrays(cells, size) if size else pa.array([[]] * math.prod(array.shape[: array.ndim - 1]), pa.list_(cells.type))
+        cells = (
+            pa.FixedSizeListArray.from_arrays(cells, size)
+            if size
+            else pa.array([[]] * math.prod(array.shape[: array.ndim - 1]), pa.list_(cells.type))
+        )
     return {name or "array": cells}
 
 
@@ -168,9 +174,13 @@ def _archive(path: Path, opened: Opened, options: ReadOptions) -> Blocks:
                         raise UserError(f"{where}: its member '{name}' is no NumPy array: {why(error)}") from error
                 check(about[name][2], f"{where}, array '{name}',")
             rows = length_of_most([shape[0] for shape, _, _ in about.values() if shape])
-            taken = [name for name, (shape, _, kind) in about.items() if shape and shape[0] == rows and kind.kind != "c"]
+            taken = [
+                name for name, (shape, _, kind) in about.items() if shape and shape[0] == rows and kind.kind != "c"
+            ]
             if left := [name for name in about if name not in taken]:
-                opened.remark(f"arrays of another length or of complex numbers were left out: {', '.join(left[:8])}", path.name)
+                opened.remark(
+                    f"arrays of another length or of complex numbers were left out: {', '.join(left[:8])}", path.name
+                )
             options.check_columns(len(taken), where)
             with spooling(where) as spool:
                 pieces = _pieces(archive, taken, about, rows, where, options)
@@ -186,7 +196,9 @@ def length_of_most(lengths: Sequence[int]) -> int:
     return max(counts, key=lambda length: (counts[length], length), default=0)
 
 
-def _pieces(archive: zipfile.ZipFile, names: list[str], about: dict[str, Any], rows: int, where: str, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+def _pieces(
+    archive: zipfile.ZipFile, names: list[str], about: dict[str, Any], rows: int, where: str, options: ReadOptions
+) -> Iterator[pa.RecordBatch]:
     """The columns without rows, for their types, then the rows; all members are read side by side."""
     members = {scrub(info.filename.removesuffix(".npy")): info for info in archive.infolist()}
     files, whole = {}, {}
@@ -198,8 +210,12 @@ def _pieces(archive: zipfile.ZipFile, names: list[str], about: dict[str, Any], r
         _header(files[name])  # type: ignore[arg-type]
         if by_columns and len(shape) > 1:
             if math.prod(shape) * kind.itemsize > WHOLE:
-                raise UserError(f"{where}: the array '{name}' lies by columns (Fortran order) and is too large to turn. Write it in C order.")
-            whole[name] = _filled(files[name], math.prod(shape), kind).reshape(shape, order="F")  # type: ignore[arg-type]
+                raise UserError(
+                    f"{where}: the array '{name}' lies by columns (Fortran order) and is too large to turn. "
+                    "Write it in C order."
+                )
+            flat = _filled(files[name], math.prod(shape), kind)  # type: ignore[arg-type]
+            whole[name] = flat.reshape(shape, order="F")
     widths = sum(math.prod(about[name][0][1:]) * about[name][2].itemsize for name in names)
     step = max(1, min(ROWS, BATCH // max(widths, 1)))
 
@@ -210,7 +226,9 @@ def _pieces(archive: zipfile.ZipFile, names: list[str], about: dict[str, Any], r
             if name in whole:
                 array = whole[name][start:end]
             else:
-                array = _filled(files[name], (end - start) * math.prod(shape[1:]), kind).reshape(end - start, *shape[1:])  # type: ignore[arg-type]
+                array = _filled(files[name], (end - start) * math.prod(shape[1:]), kind).reshape(
+                    end - start, *shape[1:]
+                )  # type: ignore[arg-type]
             found |= columns_of(name, array)
         return pa.RecordBatch.from_arrays(list(found.values()), names=list(found))
 

@@ -30,7 +30,19 @@ BLOCK = 256 << 20
 """Bytes of the longest block, packed or not."""
 EMPTY = 1_000_000
 """Records without a byte that one block may hold."""
-SIZES = {"null": 0, "boolean": 1, "int": 1, "long": 1, "float": 4, "double": 8, "bytes": 1, "string": 1, "enum": 1, "map": 1, "array": 1}
+SIZES = {
+    "null": 0,
+    "boolean": 1,
+    "int": 1,
+    "long": 1,
+    "float": 4,
+    "double": 8,
+    "bytes": 1,
+    "string": 1,
+    "enum": 1,
+    "map": 1,
+    "array": 1,
+}
 """Least bytes of a value."""
 
 Row = tuple[dict[str, Any] | BadObject, int]
@@ -64,12 +76,16 @@ def _rows(path: Path, opened: Opened, known: dict[str, bool]) -> Iterator[Row]:
             smallest = _least(schema, [], {})
         except (UserError, *UNREADABLE) as error:
             raise UserError(f"'{path}' can't be read as Avro: {why(error)}") from error
-        except Exception as error:  # the library raises its own errors and whatever a schema of the wrong shape leads to
+        except (
+            Exception
+        ) as error:  # the library raises its own errors and whatever a schema of the wrong shape leads to
             raise UserError(f"'{path}' can't be read as Avro: its schema is damaged: {why(error)}") from error
         for field in parsed.get("fields", ()) if isinstance(parsed, dict) else ():
             known[field["name"]] = isinstance(field["type"], dict) and field["type"].get("type") == "enum"
         if codec not in _UNPACK:
-            raise UserError(f"'{path}' is compressed by {codec}. Possible: {', '.join(_UNPACK)}. Write it again with one of these.")
+            raise UserError(
+                f"'{path}' is compressed by {codec}. Possible: {', '.join(_UNPACK)}. Write it again with one of these."
+            )
         lost = 0
         for number, (count, data, reason) in enumerate(_blocks(file, sync), 1):
             block, done = io.BytesIO(), 0
@@ -85,7 +101,9 @@ def _rows(path: Path, opened: Opened, known: dict[str, bool]) -> Iterator[Row]:
                     record = fastavro.schemaless_reader(block, parsed, None, handle_unicode_errors="surrogateescape")
                     yield (record if isinstance(record, dict) else {"value": record}), size // count
                     done += 1
-            except Exception as error:  # the library raises plain errors of any kind for bytes that don't fit the schema
+            except (
+                Exception
+            ) as error:  # the library raises plain errors of any kind for bytes that don't fit the schema
                 missing = max(1, count - done) if count <= max(EMPTY, len(data)) else 1
                 lost += missing
                 bad = BadObject(f"{path.name}, block {number:,}", f"the block is damaged: {why(error)}")
@@ -135,7 +153,7 @@ def _header(file: BinaryIO) -> tuple[str, Any, bytes]:
 
 
 def _blocks(file: BinaryIO, sync: bytes) -> Iterator[tuple[int, bytes, str]]:
-    """Each block's number of records, its bytes, and why it can't be read; after a damaged one the next mark is looked for."""
+    """Each block's number of records, its bytes, and why it can't be read; after a damaged one comes the next mark."""
     while True:
         start = file.tell()
         if not file.read(1):
@@ -233,7 +251,11 @@ def _zstandard(data: bytes) -> bytes:
 
 
 _UNPACK = {
-    "null": bytes, "deflate": lambda data: _inflated(data, zlib.decompressobj(-15)), "snappy": _snappy, "zstandard": _zstandard,
-    "bzip2": lambda data: _inflated(data, bz2.BZ2Decompressor()), "xz": lambda data: _inflated(data, lzma.LZMADecompressor()),
-}  # fmt: skip
+    "null": bytes,
+    "deflate": lambda data: _inflated(data, zlib.decompressobj(-15)),
+    "snappy": _snappy,
+    "zstandard": _zstandard,
+    "bzip2": lambda data: _inflated(data, bz2.BZ2Decompressor()),
+    "xz": lambda data: _inflated(data, lzma.LZMADecompressor()),
+}
 """What unpacks a block, by the name of its codec."""

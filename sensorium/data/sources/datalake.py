@@ -1,7 +1,7 @@
-"""Data lake tables on this machine: Delta Lake (a folder with ``_delta_log``) and Apache Iceberg (a folder with its metadata).
+"""Data lake tables on this machine: Delta Lake (a folder with ``_delta_log``) and Apache Iceberg (one with metadata).
 
-The Parquet files of a Delta table are read in place; one with deletion vectors or renamed columns, and an Iceberg table, are
-converted. Files outside of the table's folder are refused, and nothing is fetched.
+The Parquet files of a Delta table are read in place; one with deletion vectors or renamed columns, and an Iceberg
+table, are converted. Files outside of the table's folder are refused, and nothing is fetched.
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ def _version(name: str) -> tuple[int, str]:
 def _inside(folder: Path, path: str, where: str) -> Path:
     full = Path(os.path.realpath(folder / path))
     if not full.is_relative_to(folder.resolve()):
-        raise UserError(f"{where} names the file '{path[:200]}', which doesn't lie in its folder. Copy the whole table to one folder.")
+        raise UserError(
+            f"{where} names the file '{path[:200]}', which doesn't lie in its folder. Copy the whole table to one "
+            "folder."
+        )
     return full
 
 

@@ -1,8 +1,8 @@
 """Spreadsheets: Excel (.xlsx, .xlsm, .xlsb, .xls) and OpenDocument (.ods), by the library calamine.
 
-One sheet is the table: the first that has cells, or ``FILE#SHEET``. Its first row with cells is the header; cells keep the
-types that the spreadsheet gives them. A spreadsheet is first gone through by ``_sheets``, as a few bytes of one can ask for
-a sheet of billions of cells.
+One sheet is the table: the first that has cells, or ``FILE#SHEET``. Its first row with cells is the header; cells keep
+the types that the spreadsheet gives them. A spreadsheet is first gone through by ``_sheets``, as a few bytes of one can
+ask for a sheet of billions of cells.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from sensorium.data.spool import spooling
 
 EXACT = 2**53
 """Whole numbers below it are exact as floats, the only numbers that Excel has."""
-ERRORS = frozenset({"#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "#CALC!", "#GETTING_DATA"})
+ERRORS = frozenset(
+    {"#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "#CALC!", "#GETTING_DATA"}
+)
 """What OpenDocument has in cells whose formula failed."""
 TITLES = 10
 """Rows above the header that may hold a title."""
@@ -115,7 +117,12 @@ def _read(path: Path, wanted: str, old: bool) -> tuple[dict[str, Any], Iterator[
             sheets, sheet = pick(calamine.CalamineWorkbook.from_filelike(file), wanted)
         if sheet is None:
             return {"sheets": sheets, "sheet": None}, iter(())
-        about = {"sheets": sheets, "sheet": sheet.name, "merged": sheet.merged_cell_ranges or [], "left": sheet.start[1]}
+        about = {
+            "sheets": sheets,
+            "sheet": sheet.name,
+            "merged": sheet.merged_cell_ranges or [],
+            "left": sheet.start[1],
+        }
         return about, sheet.iter_rows()
     except calamine.PasswordError as error:
         raise UserError(f"'{path}' is protected by a password. Save it without one, or as CSV.") from error
@@ -140,7 +147,7 @@ class _Sheet:
         self.errors = self.merged = 0
 
     def cell(self, value: Any) -> Any:
-        """A cell as the table has it: whole numbers are integers, empty cells and errors None, dates have a time of day."""
+        """A cell as the table has it: whole numbers are integers, empty cells and errors None, dates have a time."""
         if isinstance(value, str):
             if self.ods and value in ERRORS:
                 self.errors += 1
@@ -188,7 +195,12 @@ def _header(rows: Iterator[Row], found: _Sheet) -> tuple[Row, Iterator[Row]]:
     if not seen:
         return [], rows
     names = [cell for cell in seen[-1] if cell != ""]
-    if len(seen) > 1 and len(names) > 1 and len(names) * 2 > len(seen[-1]) > 2 and all(isinstance(name, str) for name in names):
+    if (
+        len(seen) > 1
+        and len(names) > 1
+        and len(names) * 2 > len(seen[-1]) > 2
+        and all(isinstance(name, str) for name in names)
+    ):
         title = next(cell for cell in seen[0] if cell != "")
         found.opened.remark(f"the header was taken from the row below the title '{scrub(title)[:80]}'", found.path.name)
         return seen[-1], rows

@@ -29,8 +29,8 @@ from sensorium.data.spool import spooling
 
 METADATA = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
 TABLES = (
-    ".parquet", ".csv", ".tsv", ".jsonl", ".arrow", ".orc", ".avro", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".h5", ".npz", ".npy",
-    ".tar", ".zip",
+    ".parquet", ".csv", ".tsv", ".jsonl", ".arrow", ".orc", ".avro", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods",
+    ".h5", ".npz", ".npy", ".tar", ".zip",
 )  # fmt: skip
 SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|eval|holdout)([_\-.].*)?", re.IGNORECASE)
 
@@ -41,7 +41,8 @@ class Folder(Source):
     @classmethod
     def accepts(cls, given: Any) -> bool:
         """Whether it is a path to a folder."""
-        return isinstance(given, (str, Path)) and os.path.isdir(os.path.expanduser(given))  # takes names that are too long
+        # Unlike the method of a path it takes names that are too long.
+        return isinstance(given, (str, Path)) and os.path.isdir(os.path.expanduser(given))
 
     @classmethod
     def open(cls, given: str | Path, options: ReadOptions) -> Opened:

@@ -24,7 +24,7 @@ from sensorium.data.sources._inside import library, split, why
 from sensorium.data.sources.arrays import columns_of, length_of_most
 
 RATIO, FREE = 2000, 64 << 20
-"""Bytes of a file's datasets for each of its own, and those that any file may have: what was never written takes no room."""
+"""Bytes of datasets for each of a file's, and those that any may have: what was never written takes no room in it."""
 LOOKED = 10_000
 """Members that are looked at."""
 
@@ -82,9 +82,14 @@ class _Datasets(Blocks):
                         fields.append(pa.field(column, cells.type))
                         self.owner[column] = shown
                 if total > FREE + RATIO * path.stat().st_size:
-                    raise UserError(f"{where} says it holds {total:,} bytes, more than {RATIO:,} times its size. Is it damaged?")
+                    raise UserError(
+                        f"{where} says it holds {total:,} bytes, more than {RATIO:,} times its size. Is it damaged?"
+                    )
                 if left:
-                    opened.remark(f"group '{self.group}': left out, as of another length, type or file: {', '.join(left[:8])}", path.name)
+                    opened.remark(
+                        f"group '{self.group}': left out, as of another length, type or file: {', '.join(left[:8])}",
+                        path.name,
+                    )
         except (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError) as error:
             raise UserError(f"{where} can't be read as HDF5: {why(error)}") from error
         info = path.stat()
@@ -114,7 +119,7 @@ class _Datasets(Blocks):
 
 
 def _group(h5py: Any, file: Any, asked: str, where: str) -> tuple[str, dict[str, Any], list[str]]:
-    """The group that was asked for, or the only one with datasets: its name, those datasets, and names of what is left out."""
+    """The group that was asked for, or the only one with datasets: its name, the datasets, and what is left out."""
     groups: dict[str, tuple[dict[str, Any], list[str]]] = {}
     waiting, looked = [("/", file["/"])], 0
     seen = {h5py.h5o.get_info(file["/"].id).addr}
@@ -144,11 +149,19 @@ def _group(h5py: Any, file: Any, asked: str, where: str) -> tuple[str, dict[str,
         if asked and path.strip("/") == asked.strip("/"):
             break
     full = [path for path, (found, _) in groups.items() if found]
-    path = next((path for path in groups if path.strip("/") == asked.strip("/")), None) if asked else full[0] if len(full) == 1 else None
+    path = (
+        next((path for path in groups if path.strip("/") == asked.strip("/")), None)
+        if asked
+        else full[0]
+        if len(full) == 1
+        else None
+    )
     if path is None and asked:
         raise UserError(f"{where} has no group '{asked[:100]}'.{did_you_mean(asked, full)}")
     if path is None and full:
-        raise UserError(f"{where} has several groups with datasets. Name one, as FILE#{full[0]}. Possible: {', '.join(full[:20])}.")
+        raise UserError(
+            f"{where} has several groups with datasets. Name one, as FILE#{full[0]}. Possible: {', '.join(full[:20])}."
+        )
     if path is None or not groups[path][0]:
         raise UserError(f"{where} has no dataset with rows that can be read{f' in {path}' if path else ''}.")
     return path, *groups[path]

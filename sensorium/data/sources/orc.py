@@ -40,7 +40,11 @@ class _Stripes(Blocks):
                 schema = file.schema
                 # The library doesn't say how many rows a stripe has; the narrowest column does.
                 narrow = min(schema, key=_width, default=None)
-                counts = [len(file.read_stripe(i, columns=[narrow.name])) for i in range(file.nstripes)] if narrow is not None else []
+                counts = (
+                    [len(file.read_stripe(i, columns=[narrow.name])) for i in range(file.nstripes)]
+                    if narrow is not None
+                    else []
+                )
         except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
             raise UserError(f"'{path}' can't be read as ORC: {why(error)}") from error
         info = path.stat()

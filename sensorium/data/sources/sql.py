@@ -1,7 +1,8 @@
 """SQL databases: SQLite and DuckDB files, and ``sql:URL#QUERY`` for servers. They are only ever read.
 
-Of a file its only table is taken, or what ``FILE#TABLE`` or ``FILE#SELECT ...`` asks for. SQLite is opened read-only, and a
-query that does anything but read is refused while it is prepared; so it is with DuckDB, which may open no other file.
+Of a file its only table is taken, or what ``FILE#TABLE`` or ``FILE#SELECT ...`` asks for. SQLite is opened read-only,
+and a query that does anything but read is refused while it is prepared; so it is with DuckDB, which may open no other
+file.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ FETCHED = 256
 SIDES = ("-wal", "-journal")
 """Files that a SQLite database has beside it while it is written, or after it was left in the middle."""
 
-_QUERY = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|\()*(select|with|values|from|table)\b", re.IGNORECASE | re.DOTALL)
+_QUERY = re.compile(
+    r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|\()*(select|with|values|from|table)\b", re.IGNORECASE | re.DOTALL
+)
 _FILE_URL = re.compile(r"(sqlite|duckdb)(\+\w+)?:///(?P<path>.+)", re.DOTALL)
 
 
@@ -94,14 +97,18 @@ def asked_for(path: Path, asked: str, tables: Sequence[str], views: Sequence[str
         if asked in every:
             return asked
         raise UserError(
-            f"'{path}' has no table '{asked[:100]}', and that is no query either (SELECT ... or WITH ...; others are never run)."
+            f"'{path}' has no table '{asked[:100]}', and that is no query either (SELECT ... or WITH ...; others are "
+            "never run)."
             + did_you_mean(asked, every)
         )
     if len(tables or views) == 1:
         return (tables or views)[0]
     if not every:
         raise UserError(f"The database '{path}' has no table.")
-    raise UserError(f"The database '{path}' has several tables. Name one, as '{path.name}#{every[0]}'. Possible: {', '.join(every)}.")
+    raise UserError(
+        f"The database '{path}' has several tables. Name one, as '{path.name}#{every[0]}'. "
+            f"Possible: {', '.join(every)}."
+    )
 
 
 def _opened(path: Path, asked: str, table: str) -> Opened:
@@ -149,20 +156,27 @@ def _connected(path: Path, options: ReadOptions) -> sqlite3.Connection:
 
 
 def _allowed(action: int, one: str | None, two: str | None, *_: Any) -> int:
-    """SQLite's question for each thing a statement would do: reads are fine, and of pragmas those full-text tables need."""
+    """SQLite's question for each thing a statement would do: reads are fine, and the pragma of full-text tables."""
     reads = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
     if action in reads:
         return sqlite3.SQLITE_DENY if (two or "").lower() == "load_extension" else sqlite3.SQLITE_OK
-    return sqlite3.SQLITE_OK if action == sqlite3.SQLITE_PRAGMA and (one, two) == ("data_version", None) else sqlite3.SQLITE_DENY
+    return (
+        sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_PRAGMA and (one, two) == ("data_version", None)
+        else sqlite3.SQLITE_DENY
+    )
 
 
 def _sqlite_rows(connection: sqlite3.Connection, path: Path, asked: str, options: ReadOptions) -> Opened:
     query, table = asked, ""
     kinds = connection.execute(
-        "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite^_%' ESCAPE '^' ORDER BY rowid"
+        "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') "
+        "AND name NOT LIKE 'sqlite^_%' ESCAPE '^' ORDER BY rowid"
     ).fetchall()
     if asked in dict(kinds) or not is_query(asked):
-        table = asked_for(path, asked, *([name for name, kind in kinds if kind == wanted] for wanted in ("table", "view")))
+        table = asked_for(
+            path, asked, *([name for name, kind in kinds if kind == wanted] for wanted in ("table", "view"))
+        )
         query = 'SELECT * FROM "{}"'.format(table.replace('"', '""'))
     opened = _opened(path, asked, table)
     with spooling(f"'{path}'") as spool:
@@ -178,13 +192,17 @@ def _sqlite_rows(connection: sqlite3.Connection, path: Path, asked: str, options
 def _objects(cursor: sqlite3.Cursor, names: list[str]) -> Iterator[tuple[dict[str, Any], int]]:
     while rows := cursor.fetchmany(FETCHED):
         for row in rows:
-            yield dict(zip(names, row, strict=True)), sum(len(cell) if isinstance(cell, (str, bytes)) else 8 for cell in row)
+            yield (
+                dict(zip(names, row, strict=True)),
+                sum(len(cell) if isinstance(cell, (str, bytes)) else 8 for cell in row),
+            )
 
 
 def _duckdb(path: Path, asked: str, options: ReadOptions) -> Opened:
     duckdb = library("duckdb", "query", "DuckDB databases")
     closed = {
-        "enable_external_access": "false", "autoinstall_known_extensions": "false", "autoload_known_extensions": "false",
+        "enable_external_access": "false", "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
         "allow_community_extensions": "false", "python_enable_replacements": "false", "lock_configuration": "true",
     }  # fmt: skip
     try:
@@ -194,7 +212,9 @@ def _duckdb(path: Path, asked: str, options: ReadOptions) -> Opened:
                 "SELECT table_schema, table_name, table_type FROM information_schema.tables "
                 "WHERE table_catalog = current_database() ORDER BY ALL"
             ).fetchall()
-            ids = {name if schema == "main" else f"{schema}.{name}": (schema, name, kind) for schema, name, kind in found}
+            ids = {
+                name if schema == "main" else f"{schema}.{name}": (schema, name, kind) for schema, name, kind in found
+            }
             if asked in ids or not is_query(asked):
                 tables = [key for key, (_, _, kind) in ids.items() if kind != "VIEW"]
                 table = asked_for(path, asked, tables, [key for key in ids if key not in tables])
@@ -202,7 +222,9 @@ def _duckdb(path: Path, asked: str, options: ReadOptions) -> Opened:
             else:
                 statements = connection.extract_statements(asked)
                 if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                    raise UserError(f"'{asked[:100]}' is not one query that reads. Only SELECT and WITH ... SELECT are run.")
+                    raise UserError(
+                        f"'{asked[:100]}' is not one query that reads. Only SELECT and WITH ... SELECT are run."
+                    )
             opened = _opened(path, asked, table)
             with spooling(f"'{path}'") as spool:
                 reader = connection.sql(query).to_arrow_reader(ROWS)
