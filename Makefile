@@ -4,7 +4,7 @@ BIN := .venv/bin
 # A test takes one core; the tests of a file share what they made ready.
 AT_ONCE := -n logical --dist loadfile
 
-.PHONY: demo demo-pretrained demo-chat test slow browser benchmarks lock clean
+.PHONY: demo demo-pretrained demo-chat test slow browser fuzz benchmarks lock clean
 
 demo: .venv/ready
 	$(BIN)/sensorium demo
@@ -26,6 +26,11 @@ slow: .venv/ready
 browser: .venv/ready
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { echo "Chromium was not found. Install it: apt-get install chromium"; exit 2; }
 	$(BIN)/pytest -m browser
+
+# Damaged files of every kind; SEED, which a run prints, says which.
+MINUTES ?= 10
+fuzz: .venv/ready
+	$(BIN)/python tests/fuzz.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 benchmarks: .venv/ready
 	$(BIN)/python -m benchmarks

@@ -56,7 +56,11 @@ def spool_objects(
         if isinstance(row, BadObject):
             opened.bad_row(spool.rows + len(piece), row.where, row.reason, row.preview)
             row = {}
-        for name in row.keys() - known.keys():
+        new = row.keys() - known.keys()
+        if any(scrub(name) != name for name in new):  # keys may be names of files, which can have any bytes
+            row = {scrub(name): cell for name, cell in row.items()}
+            new = row.keys() - known.keys()
+        for name in new:
             known[name] = None
             options.check_columns(len(known), spool.where)
         piece.append(row)
