@@ -36,7 +36,8 @@ class _Local(PyArrowFileIO):
         full = os.path.realpath(self.folder / path)
         if re.match(r"[A-Za-z][\w+.-]+://", path) or not Path(full).is_relative_to(self.folder):
             raise UserError(
-                f"The Iceberg table in '{self.folder}' names the file '{location[:200]}', which doesn't lie in its folder. "
+                f"The Iceberg table in '{self.folder}' names the file '{location[:200]}', which doesn't lie in its "
+                "folder. "
                 "Copy the whole table to one folder; nothing is fetched."
             )
         return super().new_input(full)

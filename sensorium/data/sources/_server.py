@@ -92,8 +92,8 @@ def open_server(address: str, asked: str, options: ReadOptions) -> Opened:
         url = alchemy.engine.make_url(address)
     except (alchemy.exc.ArgumentError, ValueError):
         raise UserError(
-            "What follows 'sql:' is no database URL. It is DIALECT://USER:PASSWORD@HOST/DATABASE#QUERY, with #, @ and / "
-            "in a password written as %23, %40 and %2F."
+            "What follows 'sql:' is no database URL. It is DIALECT://USER:PASSWORD@HOST/DATABASE#QUERY, with #, @ and "
+            "/ in a password written as %23, %40 and %2F."
         ) from None
     where = f"the database '{url.database or url.host or url.drivername}'"
     try:

@@ -98,24 +98,24 @@ class _Datasets(Blocks):
         super().__init__(pa.schema(fields), [min(step, rows - at) for at in range(0, rows, step)], where)
 
     def stream(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
-        """A few rows of each dataset."""
+        """One block, read at once: each read unpacks whole chunks."""
         import h5py
 
         info = self.path.stat()
         if (info.st_size, info.st_mtime_ns) != self.key:
             raise UserError(f"{self.where} was changed while it was read. Open it again when it is whole.")
         wanted = list(dict.fromkeys(self.owner[name] for name in columns))
-        end = int(self.starts[block + 1])
+        start, end = int(self.starts[block]), int(self.starts[block + 1])
+        found: dict[str, pa.Array] = {}
         try:
             with h5py.File(self.path, "r", locking=False) as file:
-                for start in range(int(self.starts[block]), end, size):
-                    found: dict[str, pa.Array] = {}
-                    for name in wanted:
-                        dataset = file[self.group].get(self.names[name])
-                        found |= _columns(h5py, name, dataset, start, min(start + size, end))
-                    yield pa.RecordBatch.from_arrays([found[name] for name in columns], names=columns)
+                for name in wanted:
+                    found |= _columns(h5py, name, file[self.group].get(self.names[name]), start, end)
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise OSError(f"{self.group}: {why(error)}") from error
+        batch = pa.RecordBatch.from_arrays([found[name] for name in columns], names=columns)
+        for at in range(0, batch.num_rows, size):
+            yield batch.slice(at, size)
 
 
 def _group(h5py: Any, file: Any, asked: str, where: str) -> tuple[str, dict[str, Any], list[str]]:
