@@ -1,7 +1,7 @@
-"""What a model that is given away leaves out: all that tells of single rows of its training table, of the table itself, or of the machine.
+"""What a model that is given away leaves out: what tells of single training rows, of the table, or of the machine.
 
-Values that few rows have are no part of it (k-anonymity, Sweeney 2002); its memory of rows becomes ``layers.probes``. Weights stay as they are, and what they tell
-of rows with them: see ``docs/privacy.md``.
+Values that few rows have are no part of it (k-anonymity, Sweeney 2002); its memory of rows becomes ``layers.probes``.
+Weights stay as they are, and what they tell of rows with them: see ``docs/privacy.md``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,25 @@ HIDDEN = ("trackers",)
 
 
 def tensors(network: Network, rare: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A network's weights without the names that conversations look up and without the classes that are ``rare``: for each column the ids that stay."""
+    """A network's weights without the names that conversations look up and without rare classes.
+
+    Args:
+        rare: of columns that have such classes the ids that stay.
+    """
     found = dict(network.state_dict())
     for name, value in found.items():
         if name.startswith("recalls."):
             found[name] = torch.zeros_like(value)
     for column, ids in rare.items():
         old = len(network.modalities[column].state()["classes"])
-        for name in (f"stems.{network.stem_of[column]}.table.weight", *(f"generators.{key}.head.{part}" for key in network.ways.get(column, {}).values() for part in ("weight", "bias"))):
+        for name in (
+            f"stems.{network.stem_of[column]}.table.weight",
+            *(
+                f"generators.{key}.head.{part}"
+                for key in network.ways.get(column, {}).values()
+                for part in ("weight", "bias")
+            ),
+        ):
             value = found.get(name)
             if value is not None and len(value) == old + 1:
                 found[name] = value[ids.to(value.device)]
@@ -39,17 +50,23 @@ def tensors(network: Network, rare: Mapping[str, torch.Tensor]) -> dict[str, tor
 
 
 def common(network: Network, counts: Mapping[str, Any], fewest: int = FEWEST) -> dict[str, torch.Tensor]:
-    """For each category of which some classes are of fewer than ``fewest`` training rows the ids that aren't, with 0, which is "unseen"."""
+    """The ids of classes of ``fewest`` training rows or more, and 0 ("unseen"), of each category that has others."""
     found = {}
     for column, modality in network.modalities.items():
         seen = counts.get(column)
-        if isinstance(seen, list) and len(seen) == len(modality.state().get("classes", ())) and any(count < fewest for count in seen):
+        if (
+            isinstance(seen, list)
+            and len(seen) == len(modality.state().get("classes", ()))
+            and any(count < fewest for count in seen)
+        ):
             found[column] = torch.tensor([0, *(number for number, count in enumerate(seen, 1) if count >= fewest)])
     return found
 
 
-def states(network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], rows: int, fewest: int = FEWEST) -> dict[str, Any]:
-    """What the columns learned, as ``Modality.state`` gives it, without rare classes and with no quantile that is a single row's.
+def states(
+    network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], rows: int, fewest: int = FEWEST
+) -> dict[str, Any]:
+    """What the columns learned (``Modality.state``), without rare classes and with no quantile that is a single row's.
 
     Args:
         rows: training rows, for columns of which ``counts`` doesn't say how many have a value.
@@ -67,7 +84,7 @@ def states(network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[s
 
 
 def coarse(quantiles: Mapping[str, list[float]], rows: int, fewest: int = FEWEST) -> dict[str, list[float]]:
-    """Quantiles (``Quantiles.state``) of which each is the mean of as many of ``rows`` as ``fewest``: neighbours that stand for fewer become one."""
+    """Quantiles (``Quantiles.state``) that are of ``fewest`` of ``rows`` each: neighbours of fewer become one."""
     values, low, high = (np.asarray(quantiles[key], np.float64) for key in ("values", "low", "high"))
     middle = (low + high) / 2
     edges = np.concatenate([[0.0], (middle[1:] + middle[:-1]) / 2, [1.0]])
@@ -88,7 +105,9 @@ def coarse(quantiles: Mapping[str, list[float]], rows: int, fewest: int = FEWEST
     return found
 
 
-def memory_of(network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], fewest: int = FEWEST) -> Probes | None:
+def memory_of(
+    network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], fewest: int = FEWEST
+) -> Probes | None:
     """What the network's memory adds, without its rows; of categories no class that is rare."""
     found = probes(network.memory, fewest) if isinstance(network.memory, Memory) else network.memory
     for column, ids in rare.items() if found is not None else ():
@@ -108,8 +127,13 @@ def settings_of(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def facts_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Facts of a training, and of lessons after it, without paths of this machine and without names of tables."""
+
     def without_table(value: Any) -> Any:
-        return {key: without_table(part) for key, part in value.items() if key != "table" or not isinstance(part, str)} if isinstance(value, dict) else value
+        return (
+            {key: without_table(part) for key, part in value.items() if key != "table" or not isinstance(part, str)}
+            if isinstance(value, dict)
+            else value
+        )
 
     return without_table(without_paths(facts))
 
@@ -123,4 +147,8 @@ def without_paths(value: Any) -> Any:
 
 def is_path(value: Any) -> bool:
     """Whether a value is a path that stands only where it was written."""
-    return isinstance(value, str) and (PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute() or value.startswith(("~/", "./", "../", "~\\", ".\\", "..\\")))
+    return isinstance(value, str) and (
+        PurePosixPath(value).is_absolute()
+        or PureWindowsPath(value).is_absolute()
+        or value.startswith(("~/", "./", "../", "~\\", ".\\", "..\\"))
+    )

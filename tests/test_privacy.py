@@ -20,7 +20,7 @@ from sensorium import Model, kept, withheld
 from sensorium.core.errors import UserError
 from sensorium.core.quantiles import Quantiles
 from sensorium.layers.memory import Memory
-from sensorium.layers.probes import FEWEST, Probes, classes, probes
+from sensorium.layers.probes import FEWEST, Probes
 from sensorium.layers.recall import Recall
 
 RARE = "violet-of-nobody-else"
@@ -55,9 +55,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     for column in ("colour", "width"):
         modality = made.network.modalities[column]
         told[column] = modality.target(modality.collate(part.cells[column])), torch.ones(rows, dtype=torch.bool)
-    made.network.memory = Memory(gists, 20.0, 0.5, sketches, 0.5, told, {"colour": 0.75, "width": 0.5}, {"colour": ["picture", "name"], "width": ["name"]})
+    made.network.memory = Memory(
+        gists,
+        20.0,
+        0.5,
+        sketches,
+        0.5,
+        told,
+        {"colour": 0.75, "width": 0.5},
+        {"colour": ["picture", "name"], "width": ["name"]},
+    )
     made.settings["data"] = {"outside": "true", "same": ""}
-    made.facts |= {"table": "patients-of-2031", "preferred": {"table": "letters-of-2031", "from": "/home/somebody/letters"}}
+    made.facts |= {
+        "table": "patients-of-2031",
+        "preferred": {"table": "letters-of-2031", "from": "/home/somebody/letters"},
+    }
     made.save(folder)
     (folder / "quarantine.jsonl").write_text('{"row": 3, "cell": "secret"}\n')
     (folder / "report.html").write_text("<p>cells</p>")
@@ -70,7 +82,13 @@ def every_byte(folder: Path) -> bytes:
 
 def test_what_is_given_away_has_nothing_of_single_rows(model: Model, tmp_path: Path) -> None:
     given = model.save_pretrained(tmp_path / "given")
-    assert {path.name for path in given.iterdir()} == {"model.json", "model.safetensors", "probes.safetensors", "metrics.jsonl", "README.md"}
+    assert {path.name for path in given.iterdir()} == {
+        "model.json",
+        "model.safetensors",
+        "probes.safetensors",
+        "metrics.jsonl",
+        "README.md",
+    }
     raw = every_byte(given)
     whole = every_byte(model.folder)
     for words in (RARE, str(TOLD), "patients-of-2031", "secret", "/home/somebody"):
@@ -81,7 +99,13 @@ def test_what_is_given_away_has_nothing_of_single_rows(model: Model, tmp_path: P
     for number in np.load(model.folder / "rows.npy"):
         assert number.tobytes() not in raw
     described = json.loads((given / "model.json").read_text())
-    assert described["memory"] is None and described["domain"] is None and "counts" not in described and "outside" not in described["settings"]["data"] and "table" not in described["facts"]
+    assert (
+        described["memory"] is None
+        and described["domain"] is None
+        and "counts" not in described
+        and "outside" not in described["settings"]["data"]
+        and "table" not in described["facts"]
+    )
     remembered = [F.normalize(vectors.float(), dim=1) for vectors in model.network.memory.known]
     for path in given.glob("*.safetensors"):
         for name, tensor in load_file(path).items():
@@ -89,8 +113,12 @@ def test_what_is_given_away_has_nothing_of_single_rows(model: Model, tmp_path: P
                 for vectors in (tensor.float(), tensor.float().T):
                     if vectors.shape[1] == 24:
                         for known in remembered:
-                            assert (F.normalize(vectors, dim=1) @ known.T).max() < 0.999, f"{path.name} {name} holds a training row's gist"
-    assert model.folder is not None and (model.folder / "rows.npy").is_file() and isinstance(model.network.memory, Memory)
+                            assert (F.normalize(vectors, dim=1) @ known.T).max() < 0.999, (
+                                f"{path.name} {name} holds a training row's gist"
+                            )
+    assert (
+        model.folder is not None and (model.folder / "rows.npy").is_file() and isinstance(model.network.memory, Memory)
+    )
 
 
 def test_it_is_loaded_and_answers_without_the_rows(model: Model, tmp_path: Path) -> None:
@@ -98,15 +126,23 @@ def test_it_is_loaded_and_answers_without_the_rows(model: Model, tmp_path: Path)
     table = people(30, seed=5).drop(["split"])
     assert isinstance(given.network.memory, Probes) and given.network.domain is None
     colours = given.network.modalities["colour"]
-    assert RARE not in colours.classes and RARE in model.network.modalities["colour"].classes and len(colours.classes) == len(model.network.modalities["colour"].classes) - 1
+    assert (
+        RARE not in colours.classes
+        and RARE in model.network.modalities["colour"].classes
+        and len(colours.classes) == len(model.network.modalities["colour"].classes) - 1
+    )
     for column in ("colour", "width", "day", "name"):
         assert given.predict(table, column, candidates=1).num_rows == 30
-    said, before = (np.array(one.rows(table).say("colour", ["curve"]).probabilities) for one in (given, model))  # no probe speaks of the curve
+    said, before = (
+        np.array(one.rows(table).say("colour", ["curve"]).probabilities) for one in (given, model)
+    )  # no probe speaks of the curve
     stay = [0, *(1 + model.network.modalities["colour"].classes.index(c) for c in colours.classes)]
     assert np.allclose(said, before[:, stay] / before[:, stay].sum(1, keepdims=True), atol=1e-4)
     assert not np.allclose(given.embed(table, ["name"]), without(given).embed(table, ["name"]), atol=1e-3)
     again = Model.load(given.save_pretrained(tmp_path / "again"))
-    assert np.array_equal(again.embed(table), given.embed(table)) and again.predict(table, "colour").equals(given.predict(table, "colour"))
+    assert np.array_equal(again.embed(table), given.embed(table)) and again.predict(table, "colour").equals(
+        given.predict(table, "colour")
+    )
     assert Model.load(given.save(tmp_path / "saved")).predict(table, "width").equals(given.predict(table, "width"))
     assert kept.identity(tmp_path / "given") == kept.identity(tmp_path / "again") != kept.identity(model.folder)
     (tmp_path / "given" / "probes.safetensors").write_bytes(b"other")
@@ -125,12 +161,18 @@ def without(model: Model) -> Model:
 
 def test_with_rows_it_is_whole_and_says_the_same(model: Model, tmp_path: Path) -> None:
     given = model.save_pretrained(tmp_path / "given", rows=True)
-    assert {"memory.safetensors", "rows.npy", "quarantine.jsonl", "baselines", "report.html"} <= {path.name for path in given.iterdir()} and not (given / "probes.safetensors").exists()
+    assert {"memory.safetensors", "rows.npy", "quarantine.jsonl", "baselines", "report.html"} <= {
+        path.name for path in given.iterdir()
+    } and not (given / "probes.safetensors").exists()
     loaded, table = Model.from_pretrained(given), people(30, seed=5).drop(["split"])
     for column in ("colour", "width", "day", "name"):
         assert loaded.predict(table, column).equals(model.predict(table, column))
     assert np.array_equal(loaded.embed(table), model.embed(table)) and loaded.network.counts == model.network.counts
-    assert not any(words.encode() in (given / name).read_bytes() for name in ("model.json", "README.md") for words in ("patients-of-2031", "/home/somebody"))
+    assert not any(
+        words.encode() in (given / name).read_bytes()
+        for name in ("model.json", "README.md")
+        for words in ("patients-of-2031", "/home/somebody")
+    )
     assert "tell of single training rows" in (given / "README.md").read_text()
     with pytest.raises(UserError, match=r"memory\.safetensors.*rows=True"):
         model.save_pretrained(given)  # what lies there would be given away with it
@@ -150,12 +192,18 @@ def test_a_model_of_today_is_still_loaded(model: Model, tmp_path: Path) -> None:
     table = people(30, seed=5).drop(["split"])
     loaded = Model.load(old)
     assert loaded.predict(table, "colour").equals(model.predict(table, "colour"))
-    assert RARE in Model.load(loaded.save_pretrained(tmp_path / "given")).network.modalities["colour"].classes  # how many rows have it isn't known
+    assert (
+        RARE in Model.load(loaded.save_pretrained(tmp_path / "given")).network.modalities["colour"].classes
+    )  # how many rows have it isn't known
 
 
 def test_the_card_says_what_the_files_hold(model: Model, tmp_path: Path) -> None:
     card = (model.save_pretrained(tmp_path / "given") / "README.md").read_text()
-    assert "`probes.safetensors`" in card and "memory.safetensors" not in card and "Nothing of single training rows" in card
+    assert (
+        "`probes.safetensors`" in card
+        and "memory.safetensors" not in card
+        and "Nothing of single training rows" in card
+    )
     assert "patients-of-2031" not in card
 
 
@@ -180,7 +228,10 @@ def test_the_hub_gets_rows_only_where_that_is_said(model: Model, monkeypatch: py
     model.push_to_hub("me/without")
     model.push_to_hub("me/with", rows=True)
     assert not seen["me/without"] & set(kept.ROWS) and "probes.safetensors" in seen["me/without"]
-    assert {"memory.safetensors", "rows.npy", "baselines"} <= seen["me/with"] and not {"settings.json", "environment.json"} & (seen["me/with"] | seen["me/without"])
+    assert {"memory.safetensors", "rows.npy", "baselines"} <= seen["me/with"] and not {
+        "settings.json",
+        "environment.json",
+    } & (seen["me/with"] | seen["me/without"])
     assert model.folder == own
     with pytest.raises(UserError, match="everybody, say"):
         model.push_to_hub("me/public")
@@ -188,80 +239,31 @@ def test_the_hub_gets_rows_only_where_that_is_said(model: Model, monkeypatch: py
         model.push_to_hub("me/public", rows=True)
 
 
-# --- its parts ---------------------------------------------------------------------------------------------------------------
+# --- its parts ------------------------------------------------------------------------------------------------------
 
 
-def unit(rows: int, size: int, seed: int) -> torch.Tensor:
-    return F.normalize(torch.randn(rows, size, generator=torch.Generator().manual_seed(seed)), dim=1)
-
-
-@pytest.fixture
-def memory() -> Memory:
-    """Rows of three kinds: what they say follows from what they show; a fourth kind has too few."""
-    kind = torch.arange(200) % 3 + 1
-    kind[:4] = 4
-    a, b = (F.normalize(unit(5, 16, seed)[kind] + 0.5 * unit(200, 16, seed + 10), dim=1) for seed in (0, 1))
-    b[5] = 0
-    told = {"kind": (kind.unsqueeze(1), torch.arange(200) != 7), "size": (kind.float().view(-1, 1, 1) * 10 + torch.linspace(0, 1, 200).view(-1, 1, 1), torch.ones(200, dtype=torch.bool))}
-    return Memory({"a": a, "b": b}, 20.0, 0.5, {"b": unit(200, 30, 7)}, 0.5, told, {"kind": 0.75, "size": 0.5}, {"kind": ["a", "b"], "size": ["a"]}, {"size": [[0.5]]})
-
-
-def test_probes_say_what_the_rows_say(memory: Memory) -> None:
-    learned = probes(memory)
-    seen = {column: (known.float(), memory.present[number]) for number, (column, known) in enumerate(zip(memory.columns, memory.known, strict=True))}
-    said, kind = learned.answer("kind", seen), memory.targets()["kind"][0].flatten()
-    assert said.share == 0.75 and said.margin is None and said.targets.flatten().tolist() == [1, 2, 3]  # four rows are too few for a class
-    assert torch.allclose(said.weights.sum(1), torch.ones(200), atol=1e-5) and (said.targets.flatten()[said.weights.argmax(1)] == kind)[4:].float().mean() > 0.95
-    alone = learned.answer("kind", {"a": seen["a"], "c": seen["a"]})
-    assert (alone.targets.flatten()[alone.weights.argmax(1)] == kind)[4:].float().mean() > 0.9
-    size = learned.answer("size", seen)
-    assert size.margin.tolist() == [[0.5]] and size.targets.shape[1:] == (1, 1) and abs((size.weights @ size.targets.flatten() - memory.targets()["size"][0].flatten())[4:]).mean() < 3
-    nobody = (seen["a"][0][:3], torch.tensor([True, False, True]))
-    assert learned.answer("kind", {"a": nobody}).weights.sum(1).tolist() == pytest.approx([1, 0, 1])
-    assert learned.answer("kind", {}) is learned.answer("other", seen) is learned.answer("kind", seen, 0.0) is learned.answer("size", {"b": seen["b"]}) is None
-    gist, sketch = unit(6, 16, 3), unit(6, 30, 4)
-    sketch[2] = 0
-    assert not torch.allclose(learned("b", gist, sketch), learned("b", gist)) and torch.allclose(learned("b", gist, sketch)[2], learned("b", gist)[2]) and learned("c", gist) is gist
-    assert torch.allclose(learned("b", gist, sketch).norm(dim=1), torch.ones(6), atol=1e-5)
-    others = F.normalize(memory.known[1].float()[20:], dim=1)
-    assert (learned("a", seen["a"][0][20:]) * others).sum(1).mean() > (seen["a"][0][20:] * others).sum(1).mean() + 0.1  # a gist leans towards what its row holds elsewhere
-    again = probes(memory)
-    assert all(torch.equal(value, again.tensors()[name]) for name, value in learned.tensors().items())
-    back = Probes.of(learned.tensors(), json.loads(json.dumps(learned.described())))
-    assert torch.equal(back.answer("kind", seen).weights, said.weights) and torch.equal(back("b", gist, sketch), learned("b", gist, sketch))
-
-
-def test_probes_are_learned_of_what_counts_alone(memory: Memory) -> None:
-    memory.strength = memory.trust = 0.0
-    memory.shares = {"kind": 0.5}
-    learned = probes(memory)
-    assert {name.split(".")[0] for name in learned.tensors()} == {"weight", "bias", "tokens"} and learned.told == ["kind"]
-    memory.shares = {}
-    assert probes(memory) is None
-
-
-def test_no_class_and_no_range_is_of_fewer_rows() -> None:
-    have = torch.ones(100, dtype=torch.bool)
-    ids = torch.tensor([1] * 60 + [2] * 36 + [3] * 4).unsqueeze(1)
-    labels, said = classes(ids, have, FEWEST)
-    assert said.flatten().tolist() == [1, 2] and (labels == -1).sum() == 4
-    for values in (torch.arange(100.0), torch.tensor([0.0] * 90 + [1.0] * 6 + [2.0] * 4), torch.rand(100, generator=torch.Generator().manual_seed(0))):
-        labels, said = classes(values.view(-1, 1, 1), have, FEWEST)
-        counts = torch.bincount(labels)
-        assert len(counts) == len(said) <= 16 and (counts >= FEWEST).all()
-        assert torch.allclose(said.flatten(), torch.stack([values[labels == number].mean() for number in range(len(said))]), atol=1e-5)
-    assert not len(classes(torch.arange(4.0).view(-1, 1, 1), have[:4], FEWEST)[1])
-
-
-@pytest.mark.parametrize("values", [np.arange(100.0), np.random.default_rng(0).lognormal(size=1000), np.repeat([0.0, 1.0, 5.0], [80, 10, 10]), np.arange(3.0)])
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(100.0),
+        np.random.default_rng(0).lognormal(size=1000),
+        np.repeat([0.0, 1.0, 5.0], [80, 10, 10]),
+        np.arange(3.0),
+    ],
+)
 def test_quantiles_are_of_several_rows(values: np.ndarray) -> None:
     before = Quantiles.learn(values)
     state = withheld.coarse(before.state(), len(values))
     after = Quantiles.from_state(state)
-    assert np.diff(state["values"]).min(initial=1.0) > 0 and np.diff(np.stack([state["low"], state["high"]], 1).ravel()).min() >= 0
+    assert (
+        np.diff(state["values"]).min(initial=1.0) > 0
+        and np.diff(np.stack([state["low"], state["high"]], 1).ravel()).min() >= 0
+    )
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) > 3:
-        assert not set(distinct[counts < FEWEST]) & {value for value in state["values"] if value in (distinct[0], distinct[-1])}  # the extremes are single rows'
+        assert not set(distinct[counts < FEWEST]) & {
+            value for value in state["values"] if value in (distinct[0], distinct[-1])
+        }  # the extremes are single rows'
         inside = np.quantile(values, [0.1, 0.5, 0.9])
         assert np.allclose(after.encode(inside), before.encode(inside), atol=0.15)
     elif len(values) > FEWEST:
@@ -272,14 +274,37 @@ def test_quantiles_are_of_several_rows(values: np.ndarray) -> None:
 
 def test_names_that_are_looked_up_stay_here() -> None:
     recall = Recall(4, 8)
-    recall.keep(torch.arange(3), unit(3, 4, 0), unit(3, 4, 1), ["Anna", "Bert", "Cleo"])
-    network = types.SimpleNamespace(state_dict=lambda: {**{f"recalls.x.{name}": value for name, value in recall.state_dict().items()}, "other": torch.ones(2)}, ways={})
+    recall.keep(torch.arange(3), torch.eye(4)[:3], torch.eye(4)[1:], ["Anna", "Bert", "Cleo"])
+    network = types.SimpleNamespace(
+        state_dict=lambda: {
+            **{f"recalls.x.{name}": value for name, value in recall.state_dict().items()},
+            "other": torch.ones(2),
+        },
+        ways={},
+    )
     found = withheld.tensors(network, {})
-    assert not any(value.any() for name, value in found.items() if name != "other") and found["other"].all() and recall.letters.any()
+    assert (
+        not any(value.any() for name, value in found.items() if name != "other")
+        and found["other"].all()
+        and recall.letters.any()
+    )
     recall.load_state_dict({name.removeprefix("recalls.x."): value for name, value in found.items() if name != "other"})
-    assert recall.like(unit(2, 4, 5), 3)[0] == [[], []]
+    assert recall.like(torch.eye(4)[:2], 3)[0] == [[], []]
 
 
-@pytest.mark.parametrize(("value", "yes"), [("/home/x", True), ("C:\\models", True), ("~/x", True), ("../x", True), ("\\\\host\\share", True), ("package:minilm", False), ("OWNER/NAME@main", False), ("out", False), (3, False)])
+@pytest.mark.parametrize(
+    ("value", "yes"),
+    [
+        ("/home/x", True),
+        ("C:\\models", True),
+        ("~/x", True),
+        ("../x", True),
+        ("\\\\host\\share", True),
+        ("package:minilm", False),
+        ("OWNER/NAME@main", False),
+        ("out", False),
+        (3, False),
+    ],
+)
 def test_paths_are_told_from_other_settings(value: Any, yes: bool) -> None:
     assert withheld.is_path(value) is yes
