@@ -1,5 +1,5 @@
 """``python -m sensorium``."""
 
-from sensorium.cli import main
+from sensorium.cli import run
 
-main()
+run()

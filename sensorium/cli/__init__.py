@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import errno
 import importlib
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,6 +68,28 @@ def main() -> None:
         fail(f"The system refused: {error}. Free some space, or write elsewhere.", 2)
     except Exception as error:
         unexpected(error)
+
+
+def run() -> None:
+    """Run the command as a process of its own, which ends at once.
+
+    What is to be done at the end is done; only Python doesn't take apart what is loaded, which with torch takes a second
+    and a hundred megabytes.
+    """
+    try:
+        main()
+        status: Any = 0
+    except SystemExit as left:
+        status = left.code
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the interpreter would
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else int(status is not None))
 
 
 def unexpected(error: Exception) -> None:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from sensorium.core.errors import UserError
 from sensorium.data.arrow import bounded, clean, is_media, joined, normal, normal_type
 
-BLOCK, BATCH = 8192, 64 << 20
+BLOCK, BATCH = 8192, 8 << 20
 """Rows of a block where we choose it, and about how many bytes are read at once."""
 STRUCTS = 4
 """Levels of structs that are opened into columns."""

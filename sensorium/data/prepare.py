@@ -136,7 +136,7 @@ def try_read(modality: Modality, cell: object) -> np.ndarray | BadCell | None:
     try:
         return modality.read(cell)
     except BadCell as error:
-        return error
+        return BadCell(str(error))  # without the frames that hold the cell
 
 
 def prepare(

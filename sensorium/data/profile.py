@@ -142,7 +142,8 @@ class _Watcher:
             self._range(array.filter(pa.array(there)))
         chosen = np.flatnonzero(there & (chance < self.limit))
         if len(chosen):
-            cells = [_cut(cell) for cell in plain_cells(array.take(pa.array(chosen)))]
+            some = pc.binary_slice(array, 0, CUT) if pt.is_binary(self.kind) else array
+            cells = [_cut(cell) for cell in plain_cells(some.take(pa.array(chosen)))]
             pairs = zip(chance[chosen].tolist(), cells, strict=True)
             self.kept += [(chance_, cell) for chance_, cell in pairs if not isinstance(cell, BadCell)]
         if len(self.kept) > 2 * self.sample:
