@@ -227,7 +227,8 @@ def _duckdb(path: Path, asked: str, options: ReadOptions) -> Opened:
                     )
             opened = _opened(path, asked, table)
             with spooling(f"'{path}'") as spool:
-                reader = connection.sql(query).to_arrow_reader(ROWS)
+                rows = connection.sql(query)
+                reader = (getattr(rows, "to_arrow_reader", None) or rows.fetch_arrow_reader)(ROWS)  # its older name
                 opened.blocks = spool_batches(reader, reader.schema, spool, options, opened)
             return opened
     except duckdb.Error as error:
