@@ -365,6 +365,8 @@ def to_array(values: Sequence[Any], column: str) -> tuple[pa.Array, np.ndarray]:
     kinds = set(map(type, values))
     if kinds & {list, tuple, dict} and max(map(depth, values)) > DEEPEST:
         return pa.array([as_text(value) for value in values], pa.string()), none
+    if {datetime.date, datetime.datetime} <= kinds:  # Arrow would cut the times off
+        values = [datetime.datetime.combine(v, datetime.time()) if type(v) is datetime.date else v for v in values]
     if not {str, bytes} <= kinds and not (dict in kinds and kinds & {str, bytes}):
         try:
             array = pa.array(values, from_pandas=True)

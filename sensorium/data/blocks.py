@@ -147,7 +147,8 @@ def remark_of(field: pa.Field) -> str:
     """What the cells of a column are read as where that isn't what they are, or why they can't be read; else empty."""
     kind = field.type
     if period := period_of(field):
-        return f"periods ({period}), read as the dates they begin at"
+        known = period.lstrip("0123456789").partition("-")[0] in PERIODS
+        return f"periods ({period}), read as the dates they begin at" if known else f"periods of {period} can't be read; write them as dates"
     if pa.types.is_duration(kind):
         return "durations, read as numbers of seconds"
     if pa.types.is_null(normal_type(kind)) and not pa.types.is_null(kind) and not pa.types.is_struct(kind):
@@ -168,20 +169,31 @@ def period_of(field: pa.Field) -> str | None:
     return None
 
 
-PERIODS = {"Y": "Y", "A": "Y", "Q": "M", "M": "M", "W": "W", "D": "D", "h": "h", "H": "h", "min": "m", "T": "m", "s": "s", "S": "s"}
-"""NumPy's units of pandas' frequencies; a quarter is three months."""
+PERIODS = {
+    "Y": "M", "A": "M", "Q": "M", "M": "M", "W": "W", "D": "D", "h": "h", "H": "h", "min": "m", "T": "m", "s": "s", "S": "s", "ms": "ms",
+    "L": "ms", "us": "us", "U": "us",
+}  # fmt: skip
+"""NumPy's units of pandas' frequencies; years and quarters are counted in months."""
+MONTHS = {"Y": 12, "A": 12, "Q": 3}
+YEAR_ENDS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+WEEK_ENDS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 
 
 def dates_of(array: pa.Array, period: str) -> pa.Array:
-    """The beginnings of pandas periods, timestamps in µs; null where the frequency isn't known."""
+    """The beginnings of pandas periods, timestamps in µs; null where the frequency isn't known.
+
+    ``Q-JAN`` are quarters of years that end with January, ``W-SAT`` weeks that end with Saturday.
+    """
     storage = array.storage if isinstance(array, pa.ExtensionArray) else array
-    unit = period.partition("-")[0]
+    unit, _, ends = period.lstrip("0123456789").partition("-")
     if unit not in PERIODS:
         return pa.nulls(len(array), pa.timestamp("us"))
-    numbers = pc.fill_null(storage.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
-    begin = (numbers * (3 if unit == "Q" else 1)).astype(f"datetime64[{PERIODS[unit]}]")
-    # NumPy's weeks begin on Thursdays, pandas' on the day after the one they are named for.
-    begin = begin.astype("datetime64[D]") - np.timedelta64(3, "D") if unit == "W" else begin
+    numbers = pc.fill_null(storage.cast(pa.int64()), 0).to_numpy(zero_copy_only=False) * MONTHS.get(unit, 1)
+    if unit in MONTHS:
+        numbers = numbers + YEAR_ENDS.index(ends or "DEC") - 11
+    begin = numbers.astype(f"datetime64[{PERIODS[unit]}]")
+    if unit == "W":  # NumPy's weeks begin on Thursdays
+        begin = begin.astype("datetime64[D]") - np.timedelta64(10 - WEEK_ENDS.index(ends or "SUN"), "D")
     return pa.array(begin.astype("datetime64[us]"), pa.timestamp("us"), mask=~storage.is_valid().to_numpy(zero_copy_only=False))
 
 
