@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sensorium.core.quantiles import PLATEAU
+from sensorium.data.prepare import LEARN
 from sensorium.layers.memory import Memory
 from sensorium.layers.probes import FEWEST, Probes, probes
 from sensorium.network import Network
@@ -78,31 +80,51 @@ def states(
             state["classes"] = [state["classes"][i - 1] for i in rare[column][1:].tolist()]
         if "quantiles" in state:
             known = counts.get(column)
-            state["quantiles"] = coarse(state["quantiles"], known if isinstance(known, int) else rows, fewest)
+            learned = min(known if isinstance(known, int) else rows, LEARN)
+            state["quantiles"] = coarse(state["quantiles"], learned, fewest)
         found[column] = state
     return found
 
 
 def coarse(quantiles: Mapping[str, list[float]], rows: int, fewest: int = FEWEST) -> dict[str, list[float]]:
-    """Quantiles (``Quantiles.state``) that are of ``fewest`` of ``rows`` each: neighbours of fewer become one."""
+    """Quantiles (``Quantiles.state``), each the mean of values of ``fewest`` rows or more, or a value that so many have.
+
+    Args:
+        rows: how many they were learned from.
+    """
     values, low, high = (np.asarray(quantiles[key], np.float64) for key in ("values", "low", "high"))
-    middle = (low + high) / 2
-    edges = np.concatenate([[0.0], (middle[1:] + middle[:-1]) / 2, [1.0]])
-    mass, groups, start = np.diff(edges) * rows, [], 0
+    counts, groups, start = counted((low + high) / 2, high - low, rows), [], 0
     for end in range(1, len(values) + 1):
-        if mass[start:end].sum() >= fewest - 1e-6:
+        if counts[start:end].sum() >= fewest - 1e-6:
             groups.append([start, end])
             start = end
     if start < len(values):  # too few are left for a quantile of their own
         groups = [*groups[:-1], [groups[-1][0] if groups else 0, len(values)]]
     found: dict[str, list[float]] = {"values": [], "low": [], "high": []}
     for start, end in groups:
-        alone, weights = end - start == 1, mass[start:end]
-        centre = float(middle[start:end] @ weights / weights.sum())
-        found["values"].append(float(values[start:end] @ weights / weights.sum()))
-        found["low"].append(float(low[start]) if alone else centre)
-        found["high"].append(float(high[start]) if alone else centre)
+        often = [i for i in range(start, end) if counts[i] >= fewest - 1e-6]  # at most one: it stays as it is
+        weights = counts[start:end] / counts[start:end].sum()
+        centre = float((low + high)[start:end] @ weights / 2)
+        found["values"].append(float(values[often[0]] if often else values[start:end] @ weights))
+        found["low"].append(float(low[often[0]]) if often else centre)
+        found["high"].append(float(high[often[0]]) if often else centre)
     return found
+
+
+def counted(middle: np.ndarray, wide: np.ndarray, rows: int) -> np.ndarray:
+    """How many of ``rows`` have each value of quantiles, by the middles of their ranks and how ``wide`` these are.
+
+    Where all values are there, the ranks tell. Where some were chosen, it is known of atoms alone; the others may be of
+    one row each.
+    """
+    shares, below = np.zeros(len(middle)), 0.0
+    for number, rank in enumerate(middle):
+        shares[number] = 2 * (rank - below)
+        below += shares[number]
+    counts = shares * rows
+    if abs(below - 1) < 1e-6 and (shares > 0).all() and (rows == LEARN or np.abs(counts - counts.round()).max() < 1e-3):
+        return counts
+    return np.where(wide > 0, np.maximum(wide / PLATEAU * rows, 1.0), 1.0)
 
 
 def memory_of(

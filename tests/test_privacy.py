@@ -245,9 +245,11 @@ def test_the_hub_gets_rows_only_where_that_is_said(model: Model, monkeypatch: py
 @pytest.mark.parametrize(
     "values",
     [
-        np.arange(100.0),
+        np.arange(100.0) ** 1.5,
         np.random.default_rng(0).lognormal(size=1000),
+        np.random.default_rng(0).normal(size=15_000),
         np.repeat([0.0, 1.0, 5.0], [80, 10, 10]),
+        np.r_[np.zeros(500), 0.01, 0.02, np.arange(1, 60) ** 1.5],
         np.arange(3.0),
     ],
 )
@@ -255,19 +257,16 @@ def test_quantiles_are_of_several_rows(values: np.ndarray) -> None:
     before = Quantiles.learn(values)
     state = withheld.coarse(before.state(), len(values))
     after = Quantiles.from_state(state)
-    assert (
-        np.diff(state["values"]).min(initial=1.0) > 0
-        and np.diff(np.stack([state["low"], state["high"]], 1).ravel()).min() >= 0
-    )
+    assert np.diff(state["values"]).min(initial=1.0) > 0
+    assert np.diff(np.stack([state["low"], state["high"]], 1).ravel()).min(initial=0.0) >= 0
     distinct, counts = np.unique(values, return_counts=True)
-    if len(distinct) > 3:
-        assert not set(distinct[counts < FEWEST]) & {
-            value for value in state["values"] if value in (distinct[0], distinct[-1])
-        }  # the extremes are single rows'
+    often = set(distinct[counts >= FEWEST].tolist())
+    assert not set(distinct[counts < FEWEST].tolist()) & set(state["values"])
+    assert distinct[-1] in often or state["values"][-1] < distinct[-1], "the largest value is a single row's"
+    assert often <= set(state["values"]) or len(distinct) > 192  # what many rows share stays as it is
+    if len(values) > FEWEST:
         inside = np.quantile(values, [0.1, 0.5, 0.9])
         assert np.allclose(after.encode(inside), before.encode(inside), atol=0.15)
-    elif len(values) > FEWEST:
-        assert state == before.state()  # what many rows share stays as it is
     else:
         assert len(state["values"]) == 1
 
