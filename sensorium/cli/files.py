@@ -82,14 +82,15 @@ def as_json(table: pa.Table, column: str) -> pa.Table:
 
 
 def write_vectors(vectors: np.ndarray, path: Path) -> None:
-    """Vectors as .npy, or as a column ``gist`` of lists (in CSV as one column a number)."""
+    """Vectors as .npy, or as a column ``gist`` of lists (in CSV as one column a number); rows of NaN are null there."""
     if path.suffix == ".npy":
         with asked_for(path) as part:
             np.save(part, vectors, allow_pickle=False)
     elif path.suffix == ".csv":
-        write_table(pa.table({f"gist_{i}": vectors[:, i] for i in range(vectors.shape[1])}), path)
+        write_table(pa.table({f"gist_{i}": pa.array(vectors[:, i], from_pandas=True) for i in range(vectors.shape[1])}), path)
     else:
-        flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+        none = pa.array(np.isnan(vectors).any(1))
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1], mask=none)
         write_table(pa.table({"gist": flat}), path)
 
 
