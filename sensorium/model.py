@@ -313,7 +313,7 @@ class Model:
         said = self.answers(rows, column, seen, seed, note, candidates, **options)
         if not said.cells:  # the types that answers have
             return self.predict([{}], column, seen, **options).slice(0, 0)
-        parts: dict[str, Any] = {"value": said.cells, "probability": pa.array(said.confidence, pa.float32())}
+        parts: dict[str, Any] = {"value": said.cells, "probability": pa.array(said.confidence, pa.float32(), from_pandas=True)}
         if said.sets is not None:
             parts["set"] = said.sets
         if said.interval is not None:
@@ -507,8 +507,8 @@ class Model:
             count += read.count
         chance = np.concatenate(chances)
         best = [None if row in bad else options[at] for row, at in enumerate(chance.argmax(1).tolist())]
-        return pa.table({"value": pa.array(best, pa.string()), "probability": pa.array(chance.max(1), pa.float32()),
-                         **{option: pa.array(chance[:, at], pa.float32()) for at, option in enumerate(options)}, **reasons(bad, count)})
+        return pa.table({"value": pa.array(best, pa.string()), "probability": pa.array(chance.max(1), pa.float32(), from_pandas=True),
+                         **{option: pa.array(chance[:, at], pa.float32(), from_pandas=True) for at, option in enumerate(options)}, **reasons(bad, count)})
 
     def query(self, table: Any, question: str) -> Found:
         """The answer to a question about many of a table's rows ("Which group has the oldest ones?"), or to one SELECT over ``rows``: see ``query.query``.
