@@ -12,12 +12,12 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 from sensorium.core.errors import BadCell
-from sensorium.layers.formats import ENDINGS, frame_name, media_type, named
+from sensorium.layers.formats import ENDINGS, frame_name, media_type, named, undecided
 from sensorium.layers.unread import unread_format
 
 __all__ = ["ENDINGS", "HEAD", "MAX_BYTES", "File", "Files", "find", "frames_in", "is_frames", "media_bytes", "media_head", "named", "sniff", "unread_format"]
@@ -25,6 +25,8 @@ __all__ = ["ENDINGS", "HEAD", "MAX_BYTES", "File", "Files", "find", "frames_in",
 MAX_BYTES = 256 << 20
 MOST_SHOWN = 50
 """Rows of drawn files that a notebook shows at most."""
+BOXES, INDEX = 1000, 1 << 20
+"""Boxes of an MP4 that are walked to its index, and bytes of it that are read."""
 HEAD = 1024
 """Bytes of a file that tell what it is."""
 
@@ -63,10 +65,35 @@ def media_head(cell: Any, folder: Path | None, allow_outside: bool, size: int = 
     if isinstance(cell, Mapping):
         cell = cell.get("bytes") if cell.get("bytes") is not None else cell.get("path")
     if isinstance(cell, (bytes, bytearray, memoryview)):
-        return bytes(cell[:size])
+        return index_first(bytes(cell[:size]), len(cell), lambda at, count: bytes(cell[at : at + count]))
     if isinstance(cell, (str, PurePath)):
         return _open(str(cell), folder, allow_outside, None, size)
     raise BadCell(f"neither bytes nor a path but {type(cell).__name__}")
+
+
+def index_first(head: bytes, size: int, read: Callable[[int, int], bytes]) -> bytes:
+    """The beginning of an MP4 or MOV with its index right behind its type, where the index lies further on; else ``head``.
+
+    Args:
+        head: the file's first bytes; size: of the file; read: its bytes from a place on, so many.
+    """
+    if not undecided(head):
+        return head
+    at, first = 0, b""
+    for _ in range(BOXES):
+        box = read(at, 16)
+        if len(box) < 8:
+            break
+        length = int.from_bytes(box[:4], "big")
+        length = int.from_bytes(box[8:16], "big") if length == 1 else length or size - at
+        if length < 8 or at + length > size:
+            break
+        if box[4:8] == b"ftyp":
+            first = read(at, min(length, HEAD))
+        elif box[4:8] == b"moov":
+            return first + read(at, min(length, INDEX))
+        at += length
+    return head
 
 
 def find(path: str, folder: Path | None, allow_outside: bool) -> Path:
@@ -145,7 +172,14 @@ def _read(full: Path, path: str, max_bytes: int | None, size: int | None = None)
                 raise BadCell(f"'{_short(path)}' is no file")
             if max_bytes is not None and info.st_size > max_bytes:
                 raise BadCell(f"'{_short(path)}' has {info.st_size:,} bytes, more than the limit of {max_bytes:,}")
-            return file.read(info.st_size if size is None else size)
+            if size is None:
+                return file.read(info.st_size)
+
+            def read(at: int, count: int) -> bytes:
+                file.seek(at)
+                return file.read(count)
+
+            return index_first(read(0, size), info.st_size, read)
     except (OSError, ValueError) as error:
         raise BadCell(f"'{_short(path)}' can't be read: {_why(error)}") from error
 

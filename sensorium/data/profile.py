@@ -142,7 +142,8 @@ class _Watcher:
             self._range(array.filter(pa.array(there)))
         chosen = np.flatnonzero(there & (chance < self.limit))
         if len(chosen):
-            some = pc.binary_slice(array, 0, CUT) if pt.is_binary(self.kind) else array
+            cut = pt.is_binary(self.kind) and not pc.any(pc.equal(pc.binary_slice(array, 4, 8), b"ftyp")).as_py()
+            some = pc.binary_slice(array, 0, CUT) if cut else array
             cells = [_cut(cell) for cell in plain_cells(some.take(pa.array(chosen)))]
             pairs = zip(chance[chosen].tolist(), cells, strict=True)
             self.kept += [(chance_, cell) for chance_, cell in pairs if not isinstance(cell, BadCell)]
@@ -188,10 +189,13 @@ class _Watcher:
 
 
 def _cut(cell: Any) -> Any:
-    if isinstance(cell, (str, bytes)):
+    if isinstance(cell, bytes):
+        head = media_head(cell, None, False, HEAD)
+        return head if len(cell) > CUT and not cell.startswith(head) else cell[:CUT]
+    if isinstance(cell, str):
         return cell[:CUT]
     if isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes):
-        return {**cell, "bytes": cell["bytes"][:CUT]}
+        return {**cell, "bytes": _cut(cell["bytes"])}
     return cell
 
 

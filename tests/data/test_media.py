@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 from hypothesis import given
@@ -16,6 +18,7 @@ from PIL import Image
 
 from sensorium.core.errors import BadCell
 from sensorium.data.media import find, media_bytes, media_head, sniff
+from sensorium.data.schema import infer
 from sensorium.data.table import Table
 
 from .test_table import columns
@@ -124,3 +127,23 @@ def test_a_table_that_moved_with_its_folder_still_finds_its_files(tmp_path: Path
     (tmp_path / "one/t.jsonl").write_text('{"image": "x.png"}\n')
     shutil.move(tmp_path / "one", tmp_path / "two")
     assert columns(Table.open(tmp_path / "two/t.jsonl"), ("image",)) == {"image": [b"data"]}
+
+
+@pytest.mark.parametrize("how", ["bytes", "paths", "both"])
+def test_an_mp4_whose_index_lies_at_its_end_is_what_it_holds(how: str, tmp_path: Path) -> None:
+    """The sound alone of an MP4 is a sound, however far behind its index lies."""
+    av = pytest.importorskip("av")
+    noise = np.random.default_rng(0).normal(0, 0.2, (1, 16_000 * 30)).astype(np.float32)
+    with av.open(tmp_path / "a.mp4", "w") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        for start in range(0, noise.shape[1], 1024):
+            frame = av.AudioFrame.from_ndarray(noise[:, start : start + 1024].copy(), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 16_000, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert len(data) > 70_000 and data.find(b"moov") > 65_536
+    cells: list = {"bytes": [data] * 3, "paths": ["a.mp4"] * 3, "both": [{"bytes": data, "path": "a.mp4"}] * 3}[how]
+    pq.write_table(pa.table({"a": cells, "n": [1.5, 2.5, 4.0]}), tmp_path / "t.parquet")
+    schema = infer(Table.open(tmp_path / "t.parquet"), targets=["a"])
+    assert schema.columns["a"].kind == "audio", schema.columns["a"].why
