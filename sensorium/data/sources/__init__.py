@@ -152,9 +152,10 @@ def open_source(given: Any, options: ReadOptions | None = None) -> Opened:
 def _possible() -> str:
     endings = sorted({suffix for name in names(Source) for suffix in find(Source, name).suffixes})
     return (
-        f"A table is a file or a glob of files ending in {', '.join(endings)}; a folder with metadata.csv, .jsonl or "
-        ".parquet, or with one folder a class; hf:NAME on the Hugging Face hub; or a pandas, polars, Arrow or datasets "
-        "object, a list of dicts or a dict of lists."
+        f"A table is a file or a glob of files ending in {', '.join(endings)}, of which FILE#PART names a sheet, a table or a "
+        "group; a folder with metadata.csv, .jsonl or .parquet, with one folder a class, with table files, or of a Delta or "
+        "Iceberg table; sql:URL#QUERY; hf:NAME on the Hugging Face hub; or a pandas, polars, Arrow or datasets object, a list "
+        "of dicts or a dict of lists."
     )
 
 
