@@ -29,6 +29,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sensorium import Model, Table
 from sensorium.data.split import Splits
+from sensorium.inference import Rows
 from sensorium.layers.memory import Memory
 
 NEW = 0.15
@@ -51,43 +52,38 @@ def main() -> None:
     given.out = given.out or Path(tempfile.mkdtemp(prefix="sensorium-membership-"))
     path = given.out / f"members-{given.seed}.parquet"
     if not path.is_file():
-        whole = (
-            Table.open(given.out / "emoji.parquet")
-            if (given.out / "emoji.parquet").is_file()
-            else build("emoji", given)
-        )
-        pq.write_table(drawn(whole, given.seed), path)
+        built = given.out / "emoji.parquet"
+        pq.write_table(drawn(Table.open(built) if built.is_file() else build("emoji", given), given.seed), path)
     table, name = Table.open(path), f"run-{given.seed}-{given.epochs or given.minutes:g}"
     model = known(given.out / name) or fit(table, "", given, name, SETTINGS)
     inside, outside, new = parts(model, table)
-    models = {
-        "with rows": Model.load(model.save_pretrained(given.out / f"{name}-rows", rows=True)),
-        "as given": Model.load(model.save_pretrained(given.out / f"{name}-given")),
-    }
-    models["weights"] = Model.load(given.out / f"{name}-given")
-    models["weights"].network.memory = None
     found: dict[str, float] = {}
-    for who, one in models.items():
-        found |= {f"{who}: group, known": accuracy(one, outside), f"{who}: group, new": accuracy(one, new)}
+    signs: dict[str, list[dict[str, np.ndarray]]] = {}
+    for who, rows in (("with rows", True), ("as given", False)):
+        one = Model.load(model.save_pretrained(given.out / f"{name}-{who.replace(' ', '-')}", rows=rows))
+        read = [one.rows(some) for some in (inside, outside, new)]
+        for asked in (who,) if rows else (who, "weights"):
+            one.network.memory = None if asked == "weights" else one.network.memory
+            found |= {
+                f"{asked}: group, known": accuracy(read[1], outside),
+                f"{asked}: group, new": accuracy(read[2], new),
+            }
+            signs[asked] = [signals(some, cells) for some, cells in zip(read[:2], (inside, outside), strict=True)]
     for which in ("known", "new"):
         most, least = found[f"with rows: group, {which}"], found[f"weights: group, {which}"]
-        found[f"gain of rows, {which}"], found[f"of it as given, {which}"] = (
-            most - least,
-            (found[f"as given: group, {which}"] - least) / (most - least) if most > least else float("nan"),
-        )
-    for who, one in models.items():
-        signs = [signals(one, rows) for rows in (inside, outside)]
-        for what, (auc, caught) in attacks(*signs).items():
+        kept = found[f"as given: group, {which}"] - least
+        found |= {f"gain of rows, {which}": most - least}
+        found |= {f"of it as given, {which}": kept / (most - least) if most > least else float("nan")}
+    for who, (member, other) in signs.items():
+        for what, (auc, caught) in attacks(member, other).items():
             found |= {f"{who}: {what}, AUC": auc, f"{who}: {what}, TPR": caught}
     show("Who was in the table", model, found)
 
 
 def drawn(table: Table, seed: int) -> pa.Table:
     """The emoji table with a split by lot: of each emoji one drawing to learn from, and some concepts for neither."""
-    lot, cells = (
-        np.random.default_rng(seed),
-        table.take(np.arange(table.rows), ["id", "concept", "name", "group", "year", "image"]),
-    )
+    lot = np.random.default_rng(seed)
+    cells = table.take(np.arange(table.rows), ["id", "concept", "name", "group", "year", "image"])
     ids, concepts = cells.column("id").to_pylist(), cells.column("concept").to_pylist()
     names = sorted(set(concepts))
     out = {names[i] for i in lot.choice(len(names), int(NEW * len(names)), replace=False)}
@@ -112,41 +108,22 @@ def parts(model: Model, table: Table) -> tuple[pa.Table, pa.Table, pa.Table]:
     )
 
 
-def accuracy(model: Model, rows: pa.Table) -> float:
+def accuracy(rows: Rows, cells: pa.Table) -> float:
     """How often the group is right, from image and name."""
-    return float(
-        np.mean(
-            [
-                a == b
-                for a, b in zip(
-                    model.predict(rows, "group", SEEN[0]).column("value").to_pylist(),
-                    rows.column("group").to_pylist(),
-                    strict=True,
-                )
-                if b is not None
-            ]
-        )
-    )
+    said, truth = rows.say("group", SEEN[0]).cells, cells.column("group").to_pylist()
+    return float(np.mean([a == b for a, b in zip(said, truth, strict=True) if b is not None]))
 
 
 @torch.inference_mode()
-def signals(model: Model, table: pa.Table) -> dict[str, np.ndarray]:
+def signals(rows: Rows, cells: pa.Table) -> dict[str, np.ndarray]:
     """What may tell members: higher is likelier one, [rows]."""
-    rows, network = model.rows(table), model.network
-    classes, truth, years = (
-        network.modalities["group"].classes,
-        table.column("group").to_pylist(),
-        np.array(table.column("year").to_pylist(), float),
-    )
+    network, truth = rows.network, cells.column("group").to_pylist()
+    classes, years = network.modalities["group"].classes, np.array(cells.column("year").to_pylist(), float)
     found = {}
     for seen in SEEN:
         likely = rows.say("group", seen).probabilities
-        loss = np.array(
-            [
-                np.log(max(likely[n, 1 + classes.index(cell)], 1e-12)) if cell in classes else np.nan
-                for n, cell in enumerate(truth)
-            ]
-        )
+        each = [likely[n, 1 + classes.index(cell)] if cell in classes else np.nan for n, cell in enumerate(truth)]
+        loss = np.log(np.maximum(each, 1e-12))
         found[f"group from {' and '.join(seen)}"] = np.where(np.isnan(loss), np.nanmean(loss), loss)
     found["year"] = -np.abs(np.array(rows.say("year", SEEN[0]).cells, float) - years)
     image, name = (rows.encoded(column).gist.float() for column in SEEN[0])
@@ -156,10 +133,7 @@ def signals(model: Model, table: pa.Table) -> dict[str, np.ndarray]:
             gist @ network.memory.known[network.memory.columns.index(column)].float().T
             for column, gist in zip(SEEN[0], (image, name), strict=True)
         ]
-        found["nearest gist"], found["nearest row"] = (
-            cosines[0].amax(1).numpy(),
-            (cosines[0] + cosines[1]).amax(1).numpy(),
-        )
+        found |= {"nearest gist": cosines[0].amax(1).numpy(), "nearest row": sum(cosines).amax(1).numpy()}
     return found
 
 

@@ -28,6 +28,8 @@ def export_trunk(network: Network, folder: Path) -> dict[str, Any]:
     """Write the language model of a network's trunk, merged, with its tokenizer; what brings our tokens into its width; of ``lora`` the adapter; and of a column of pictures with ``llava`` the whole as LLaVA
     has it. What was written, in numbers, and ``llava``: the folders, or why there are none.
 
+    All of it are weights, settings and a tokenizer: no memory of rows, and no name that conversations look up.
+
     Raises:
         UserError: the trunk is no language model, or the disk is full or can't be written.
     """
