@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.data.arrow import bounded
+from sensorium.data.arrow import bounded, check_layout
 from sensorium.data.blocks import BATCH, Blocks, Joined, Memory, distinct, names_of
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files
@@ -84,12 +84,17 @@ class IPCBlocks(Blocks):
             batch = pa.ipc.open_file(source, options=how).get_batch(block)
             batch.validate()
             batch = batch.select(columns)
+            for column in batch.columns:
+                if not self.large or pa.types.is_dictionary(column.type):
+                    check_layout(column)
             for start in range(0, batch.num_rows, size):
                 if not self.large:
                     yield batch.slice(start, size)
                     continue
                 for piece in bounded(batch.slice(start, size), BATCH):
                     self.check()
+                    for column in piece.columns:
+                        check_layout(column)
                     rows = pa.array(range(piece.num_rows))
                     yield pa.RecordBatch.from_arrays([column.take(rows) for column in piece.columns], names=columns)
 
@@ -106,6 +111,8 @@ def _converted(path: Path) -> Blocks:
         remarks: dict[str, str] = {}
         for batch in reader:
             batch.validate(full=False)
+            for column in batch.columns:
+                check_layout(column)
             blocks = Memory(pa.Table.from_batches([batch]), f"'{path}'")
             remarks |= blocks.remarks
             for block in range(len(blocks.starts) - 1):
