@@ -131,7 +131,10 @@ def _place(schema: Schema, seen: Look, said: dict[str, Any], target: bool, remar
     more = [words for words in (remark, f"{seen.infinite:,} infinite, which count as missing" if seen.infinite else "") if words]
     kind, settings = said.get("kind"), {key: value for key, value in said.items() if key != "kind"}
     if kind is not None:
-        schema.columns[name] = Column(name, kind, "you said so", check(find(Modality, kind), settings, f"column.{name}"))
+        part = find(Modality, kind)
+        claim = part.claim(seen.profile) if seen.profile.present else None
+        form = claim.form if claim is not None else {}
+        schema.columns[name] = Column(name, kind, "you said so", check(part, {**form, **settings}, f"column.{name}"))
         return
     best = claims(seen)
     kept = target or bool(settings)

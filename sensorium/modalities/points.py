@@ -95,7 +95,7 @@ class Points(Modality):
             if pair is None:
                 raise BadCell(f"'{cell[:40]}' are no coordinates")
             cell = [pair]
-        if hasattr(cell, "__len__") and len(cell) == 0:
+        if (isinstance(cell, (list, tuple)) and not cell) or (isinstance(cell, np.ndarray) and not cell.size):
             return np.zeros(0, np.float32)
         try:
             points = np.asarray(list(cell.values()) if isinstance(cell, dict) else cell, np.float64)

@@ -26,6 +26,7 @@ from sensorium.backbones import WORDS, features
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.conv import working_dtype
+from sensorium.layers.documents import document_text, is_text
 from sensorium.layers.shapes import places, recurring
 from sensorium.modalities import Cells, Modality, Stem, collate_features, standing
 
@@ -58,6 +59,7 @@ class Text(Modality):
         spelling: add the letters of each token, as hashed trigrams, to its embedding (arXiv 1607.04606): words that
             are spelled alike begin alike, in capitals or not.
         buckets: rows of the trigram table.
+        files: cells are files of text, plain or PDF, given as bytes or paths; such a column is seen and found, and not said.
         backbone: a pretrained encoder of texts, whose features are what is seen of the cells: a folder, package:NAME, or OWNER/NAME@REVISION on the hub. They are still
             said in words of their own; ``dropout`` is then of features.
         tune: frozen, lora, dora, rslora, bias, last:N or full: what of the backbone is learned further, with the model; but for frozen, cells go through it in every
@@ -70,14 +72,15 @@ class Text(Modality):
 
     def __init__(
         self, *, vocabulary: int = 3000, length: int = 64, max_chars: int = 10_000, dropout: float = 0.1,
-        spelling: bool = True, buckets: int = 4096, backbone: str = "", tune: str = "frozen", rank: int = 16, tune_rate: float = 0.0,
+        spelling: bool = True, buckets: int = 4096, files: bool = False, backbone: str = "", tune: str = "frozen", rank: int = 16, tune_rate: float = 0.0,
     ) -> None:
         self.stand_on(backbone, "text", tune, rank, tune_rate)
         if vocabulary < 256 + SPECIAL:
             raise UserError(f"vocabulary={vocabulary}: bytes alone need {256 + SPECIAL}. Give at least that many.")
         if length < 1 or max_chars < 1:
             raise UserError(f"length={length}, max_chars={max_chars}: both must be at least 1.")
-        self.vocabulary, self.length, self.max_chars = vocabulary, length, max_chars
+        self.vocabulary, self.length, self.max_chars, self.files = vocabulary, length, max_chars, files
+        self.media = files  # type: ignore[misc]
         self.dropout, self.spelling, self.buckets = dropout, spelling, buckets
         self.span = length
         self._set([])
@@ -88,6 +91,12 @@ class Text(Modality):
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
+        if profile.heads:
+            texts = sum(map(is_text, profile.heads)) / len(profile.heads)
+            pdfs = sum(head.startswith(b"%PDF-") for head in profile.heads) / len(profile.heads)
+            what, share, sure = ("texts", texts, 0.88) if texts >= pdfs else ("PDFs", pdfs, 0.6)
+            if share >= 0.9:
+                return Claim(sure=sure, why=f"{share:.0%} of the files begin as {what} do", form={"files": True})
         cells = [cell for cell in profile.sample if cell is not None]
         if cells and all(isinstance(cell, list) and all(isinstance(item, str) for item in cell) for cell in cells):
             return Claim(sure=0.55, why=f"lists of texts, read as one text each, such as '{max(map(joined, cells[:20]), key=len)[:30]}'")
@@ -106,6 +115,10 @@ class Text(Modality):
         Raises:
             BadCell: bytes that aren't UTF-8, or no text at all (a list of numbers, a mapping).
         """
+        if self.files:
+            if cell is not None and not isinstance(cell, (bytes, bytearray, memoryview)):
+                raise BadCell(f"expected the bytes of a document, found {type(cell).__name__}")
+            cell = None if cell is None else document_text(bytes(cell), self.max_chars)
         if isinstance(cell, (bytes, bytearray)):
             raw = bytes(cell[: 4 * self.max_chars])
             try:
@@ -215,7 +228,8 @@ class Text(Modality):
         """The text's words, the first ``PARTS`` of them."""
         words = list(re.finditer(r"\S+", read.tobytes().decode("utf-8", "replace")))
         text = words[0].string if words else ""
-        return [(word.group(), self.read((text[: word.start()] + text[word.end() :].lstrip()).strip())) for word in words[:PARTS]]
+        rest = ((word.group(), (text[: word.start()] + text[word.end() :].lstrip()).strip()) for word in words[:PARTS])
+        return [(word, self.read(other.encode() or None) if self.files else self.read(other)) for word, other in rest]
 
     def faded(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
         """Each word's tokens weakened in that measure, down to nothing at their places; ``keep`` [n, tokens]. Of features what they lack without the word."""
@@ -247,8 +261,10 @@ class Text(Modality):
     def shared(self) -> str | None:
         return "text" if self.encoder is None else None
 
-    def tokens(self) -> Tokens:
-        """Ids with the end among them, hence one more than ``span``."""
+    def tokens(self) -> Tokens | None:
+        """Ids with the end among them, hence one more than ``span``; None for files."""
+        if self.files:
+            return None
         return Tokens(length=self.span + 1, vocabulary=len(self.words) + SPECIAL, ordered=True, end=END)
 
     def target(self, cells: Cells) -> torch.Tensor:
