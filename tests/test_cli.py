@@ -272,3 +272,55 @@ def test_module_and_script_are_the_command(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-m", "sensorium", "fit", str(folder / "tiny.parquet"), *TINY, "train.x=1"],
                           capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
     assert done.returncode == 2 and "train" in done.stderr and len(done.stderr.strip().splitlines()) == 1 and not done.stdout
+
+
+def test_columns_tells_how_a_table_was_read_also_as_json(run: Run, tmp_path: Path) -> None:
+    lines = [f"Bär {i % 4};€{i}.50;{1 + i % 28:02}/03/2020;{i}" for i in range(40)]
+    lines[7] += ";too;many"
+    (tmp_path / "t.csv").write_bytes(("name;price;born;n\n" + "\n".join(lines)).encode("cp1252"))
+    status, out, err = run("columns", tmp_path / "t.csv")
+    assert status == 0 and "39 rows, and 1 that can't be read" in out
+    for words in ("Windows-1252", "delimiter semicolon", "t.csv, line 9", "6 cells where the header has 4"):
+        assert words in err
+    status, out, _ = run("columns", tmp_path / "t.csv", "column.n.kind=category", "--json", "-")
+    found = json.loads(out)
+    assert status == 0 and found["rows"] == 40 and found["bad_row_count"] == 1 and found["bad_rows"][0]["row"] == 7
+    assert found["read"]["t.csv"] | {"encoding": "cp1252", "delimiter": ";"} == found["read"]["t.csv"]
+    columns = {column["name"]: column for column in found["columns"]}
+    assert columns["price"]["settings"]["prefix"] == "€" and columns["born"]["settings"] == {"format": "%d/%m/%Y"}
+    assert columns["n"]["kind"] == "category"
+    status, _, _ = run("columns", tmp_path / "t.csv", "--json", tmp_path / "found.json", "--no-check")
+    assert status == 0 and json.loads((tmp_path / "found.json").read_text())["bad_cells"] is None
+    told(run("columns", tmp_path / "t.csv", "data.encoding=klingon"), "data.encoding=klingon")
+    told(run("columns", tmp_path / "t.csv", "data.max_bad=0"), "1 of 40 rows", "line 9")
+
+
+def test_fit_says_what_it_leaves_out(run: Run, tmp_path: Path) -> None:
+    rows = [{"scan": f"a/{i}.dcm", "same": 1, "uid": f"{i:032x}", "name": f"thing {i % 5} of it", "n": i * 7 % 11} for i in range(40)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"n": ')
+    settings = ["train.batch=16", "network.width=24", "network.gist=24", "trunk.depth=1", "trackers=none", "baselines.share=0", "memory.rows=0"]
+    status, _, err = run("fit", tmp_path / "t.jsonl", *settings, "--out", tmp_path / "run", "--epochs", 1)
+    plain = " ".join(err.split())
+    assert status == 0, err
+    for words in ("'scan' is left out", "DICOM", "'same' is left out: always 1", "'uid' is left out: an id", "column.uid.kind=text", "t.jsonl, line 41"):
+        assert words in plain, words
+    entry = json.loads((tmp_path / "run" / "quarantine.jsonl").read_text())
+    assert entry["row"] == 40 and entry["column"] == "(row)" and "line 41" in entry["reason"]
+
+
+def test_a_run_reads_tables_as_it_read_its_own(run: Run, tmp_path: Path, no_report: None) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "tables").mkdir()
+    for i in range(24):
+        (tmp_path / f"photos/{i}.png").write_bytes(drawing(["red", "green", "blue"][i % 3], "bar", i % 4))
+    lines = "".join(f"{tmp_path}/photos/{i}.png|{['red', 'green', 'blue'][i % 3]}|{i // 3}.{i % 3}0\n" for i in range(24))
+    (tmp_path / "tables/t.csv").write_text("photo|colour|code\n" + lines)
+    model = Model.fit(tmp_path / "tables/t.csv", out=tmp_path / "run", epochs=1, target="colour", settings=[
+        "column.photo.size=16", "train.batch=16", "network.width=24", "network.gist=24", "trunk.depth=1", "trackers=none", "baselines.share=0",
+        "data.outside=true", "column.code.kind=category", "data.delimiter=|",
+    ])  # fmt: skip
+    assert model.network.modalities["code"].classes and all(code.endswith("0") for code in model.network.modalities["code"].classes)
+    status, _, err = run("embed", tmp_path / "run", tmp_path / "tables/t.csv", "--columns", "photo", "--out", tmp_path / "gists.npy")
+    vectors = np.load(tmp_path / "gists.npy")
+    assert status == 0 and "can't be read" not in err and len(np.unique(vectors.round(4), axis=0)) > 2
+    assert Model.load(tmp_path / "run").open(tmp_path / "tables/t.csv").schema.field("code").type == pa.string()
