@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import dataclasses
 import datetime
 import gzip
 import io
@@ -12,6 +13,7 @@ import math
 import sqlite3
 import tarfile
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,11 +29,13 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+from conftest import TINY, tiny_cells, tiny_table
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from pyarrow import orc
 
 from sensorium.core.datetexts import date_form, read_date, write_date
+from sensorium.core.errors import SensoriumWarning, UserError
 from sensorium.core.numerals import NumberForm, loses, number_form
 from sensorium.data import table as tables
 from sensorium.data.arrow import bounded, row_bytes
@@ -486,3 +490,139 @@ def test_periods_durations_and_time_zones(days: list[datetime.datetime], frequen
                 assert found["period"][row] == frame["period"].iloc[row].start_time.to_pydatetime()
                 assert found["zone"][row] == frame["zone"].iloc[row].to_pydatetime() and found["zone"][row].tzinfo is not None
                 assert math.isclose(found["lasts"][row], frame["lasts"].iloc[row].total_seconds(), abs_tol=1e-9)
+
+
+# --- a model is asked about a table with bad rows ---------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model of the tiny table for which enough rows were held out to say what is usual."""
+    from sensorium.model import Model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
+        return Model.fit(tiny_table(260), out=tmp_path_factory.mktemp("learned"), epochs=1, settings=[*TINY, "data.validation=0.2"])
+
+
+ASKED = ["name", "colour", "width", "day", "curve"]
+
+
+def asked_tables(folder: Path, seed: int, rows: int = 14, bad: int = 4) -> tuple[Path, Path, list[int]]:
+    """A CSV with bad lines at random places, the same without them, and where its good rows are."""
+    rng = np.random.default_rng(seed)
+    cells = tiny_cells(rows, seed)
+    good = [";".join("" if (cell := cells[name][row]) is None or cell != cell else str(cell) for name in ASKED) for row in range(rows)]
+    places = sorted(rng.choice(rows + bad, bad, replace=False).tolist())
+    lines = list(good)
+    for place in places:
+        lines.insert(place, rng.choice(["torn", "too;many;of;them;by;far", ";;"]))
+    paths = folder / f"damaged{seed}.csv", folder / f"whole{seed}.csv"
+    for path, some in zip(paths, (lines, good), strict=True):
+        path.write_text("\n".join([";".join(ASKED), *some]) + "\n", encoding="utf-8")
+    return *paths, [row for row in range(rows + bad) if row not in places]
+
+
+def asked(call: Callable[[], Any]) -> tuple[Any, list[str]]:
+    """What a call gives, and what it warns of."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", SensoriumWarning)
+        result = call()
+    return result, [str(one.message) for one in heard if issubclass(one.category, SensoriumWarning)]
+
+
+def quiet(call: Callable[[], Any]) -> Any:
+    """What a call gives, whatever it warns of."""
+    return asked(call)[0]
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether two answers are the same, numbers up to 1e-5."""
+    if isinstance(a, float) and isinstance(b, float):
+        return (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5)
+    if isinstance(a, np.ndarray):
+        return bool(np.allclose(a, b, rtol=1e-5, atol=1e-5, equal_nan=True))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
+    if dataclasses.is_dataclass(a):
+        return alike(vars(a), vars(b))
+    return len(a) == len(b) and all(map(alike, a, b)) if isinstance(a, list | tuple) else a == b
+
+
+def told_once(warned: list[str], lacking: bool = True) -> None:
+    """Each thing is said once: columns that lack, and rows that can't be read."""
+    assert len(warned) == len(set(warned)), warned
+    assert sum("row(s) can't be read" in words for words in warned) == 1, warned
+    assert sum("has no column" in words for words in warned) == lacking, warned
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_verb_answers_row_for_row_and_bad_rows_by_why(learned: Any, tmp_path: Path, seed: int) -> None:
+    damaged, whole, good = asked_tables(tmp_path, seed)
+    why = Table.open(damaged).bad_rows
+    rows = len(good) + len(why)
+    assert len(why) == 4
+
+    def same(found: pa.Table, expected: pa.Table) -> None:
+        assert found.num_rows == rows and "bad_row" not in expected.column_names
+        for row, line in enumerate(found.to_pylist()):
+            reason = line.pop("bad_row")
+            assert reason == (str(why[row]) if row in why else None)
+            assert row not in why or all(cell is None for cell in line.values()), line
+        kept = found.select(expected.column_names).take(good)
+        assert alike(kept.to_pylist(), expected.to_pylist())
+
+    for column in ("name", "colour", "width", "day"):
+        found, warned = asked(lambda column=column: learned.predict(damaged, column))
+        told_once(warned)
+        same(found, quiet(lambda column=column: learned.predict(whole, column)))
+        seen = ["curve", "name" if column != "name" else "colour"]
+        cells, warned = asked(lambda column=column, seen=seen: learned.generate(damaged, column, seen=seen))
+        told_once(warned, lacking=False)
+        assert len(cells) == rows and all(cells[row] is None for row in why)
+        assert alike([cells[row] for row in good], quiet(lambda column=column, seen=seen: learned.generate(whole, column, seen=seen)))
+    found, warned = asked(lambda: learned.surprise(damaged))
+    told_once(warned)
+    same(found, quiet(lambda: learned.surprise(whole)))
+    gists, warned = asked(lambda: learned.embed(damaged))
+    told_once(warned)
+    assert gists.shape[0] == rows and np.isnan(gists[list(why)]).all() and alike(gists[good], quiet(lambda: learned.embed(whole)))
+    found, warned = asked(lambda: learned.fill(damaged))
+    told_once(warned, lacking=False)
+    expected = quiet(lambda: learned.fill(whole))
+    assert found.num_rows == rows and [reason is not None for reason in found["bad_row"].to_pylist()] == [row in why for row in range(rows)]
+    assert alike(found.select(expected.column_names).take(good).to_pylist(), expected.to_pylist())
+    reasons, warned = asked(lambda: learned.explain(damaged, "colour"))
+    told_once(warned)
+    assert [reason is None for reason in reasons] == [row in why for row in range(rows)]
+    assert alike([reasons[row] for row in good], quiet(lambda: learned.explain(whole, "colour")))
+    first, second = ({key: value for key, value in learned.evaluate(path).items() if key not in ("trained_on", "seconds", "rows")} for path in (damaged, whole))
+    assert first["columns"] and alike(first, second)
+
+
+def test_searching_finds_good_rows_only_by_their_numbers(learned: Any, tmp_path: Path) -> None:
+    damaged, whole, good = asked_tables(tmp_path, 3)
+    query = {"colour": "red", "name": "big red bar 7"}
+    found, warned = asked(lambda: learned.search(query, among=damaged, k=30))
+    told_once(warned)
+    expected = quiet(lambda: learned.search(query, among=whole, k=30))
+    assert [good[row] for row in expected["row"].to_pylist()] == found["row"].to_pylist() and alike(expected["score"].to_pylist(), found["score"].to_pylist())
+    index, warned = asked(lambda: learned.index(damaged, tmp_path / "index"))  # of the columns that are there
+    told_once(warned, lacking=False)
+    other = quiet(lambda: learned.index(whole, tmp_path / "other"))
+    assert len(index) == len(good) + 4 and len(other) == len(good)
+    a, b = (quiet(lambda one=one: one.search(query, k=30)) for one in (index, other))
+    assert a["row"].to_pylist() == [good[row] for row in b["row"].to_pylist()] and alike(a["score"].to_pylist(), b["score"].to_pylist())
+
+
+def test_bad_cells_are_told_of_once_and_a_strange_table_is_refused(learned: Any, tmp_path: Path) -> None:
+    (path := tmp_path / "t.csv").write_text("colour;width;day\n" + "red;1.5;2020-01-01\nblue;much;some day\n" * 3 + "torn\n")
+    found, warned = asked(lambda: learned.predict(path, "name"))
+    told_once(warned)
+    assert found.num_rows == 7 and found["bad_row"].to_pylist()[:6] == [None] * 6
+    assert sum("'width'" in words and "3 cell(s) can't be read" in words for words in warned) == 1, warned
+    for source in ({"strange": [1, 2]}, [{"strange": 1, "other": "x"}]):
+        for call in (learned.embed, learned.surprise, learned.fill, learned.evaluate, lambda table: learned.predict(table, "colour"),
+                     lambda table: learned.generate(table, "name"), lambda table: learned.explain(table, "colour"),
+                     lambda table: learned.search({"colour": "red"}, among=table), lambda table: learned.index(table, tmp_path / "none")):  # fmt: skip
+            with pytest.raises(UserError, match="none of this model's columns|of the model's columns none"):
+                call(source)
