@@ -37,6 +37,8 @@ CANDIDATES = [
     "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8_r", "iso8859_2", "iso8859_5",
     "iso8859_7", "gb18030", "big5", "cp932", "euc_jp", "cp949", "cp874", "mac_roman", "cp437", "cp850", "cp866",
 ]  # fmt: skip
+LATIN = {"cp1250", "cp1254", "cp1257", "iso8859_2"}
+"""Encodings of other languages in Latin letters, whose texts may read as Western ones."""
 NAMES = {"cp1252": "Windows-1252", "cp932": "Shift-JIS", "cp949": "EUC-KR", "utf-8-sig": "UTF-8"}
 
 _BAD = re.compile("[\udc80-\udcff]")
@@ -130,7 +132,8 @@ def _proposed(sample: bytes) -> Iterator[str]:
 
     found = from_bytes(sample, cp_isolation=CANDIDATES) or from_bytes(sample, cp_isolation=CANDIDATES, threshold=0.6)
     best = found.best() if found else None
-    if best is None or "cp1252" in best.could_be_from_charset or (best.coherence < CLEAR and _western(sample)):
+    clear = best is not None and best.coherence >= CLEAR and best.encoding in LATIN
+    if best is None or "cp1252" in best.could_be_from_charset or (_western(sample) and not clear):
         yield "cp1252"
     for match in found or ():
         yield match.encoding
