@@ -292,7 +292,8 @@ def test_columns_tells_how_a_table_was_read_also_as_json(run: Run, tmp_path: Pat
     status, _, _ = run("columns", tmp_path / "t.csv", "--json", tmp_path / "found.json", "--no-check")
     assert status == 0 and json.loads((tmp_path / "found.json").read_text())["bad_cells"] is None
     told(run("columns", tmp_path / "t.csv", "data.encoding=klingon"), "data.encoding=klingon")
-    told(run("columns", tmp_path / "t.csv", "data.max_bad=0"), "1 of 40 rows", "line 9")
+    status, out, err = run("columns", tmp_path / "t.csv", "data.max_bad=0")
+    assert status == 2 and "39 rows" in out and "1 of 40 rows" in err.splitlines()[-1]
 
 
 def test_fit_says_what_it_leaves_out(run: Run, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_paths_of_texts_are_files_and_not_their_names(tmp_path: Path) -> None:
     assert infer(table).columns["scan"].kind in ("image", "text")
 
 
-def test_a_model_sees_files_of_text_and_does_not_say_them(quick_fit) -> None:  # noqa: ANN001
+def test_a_model_sees_files_of_text_and_does_not_say_them(quick_fit) -> None:
     words = ["red apple", "green pear", "blue plum"]
     table = pa.table({"note": [words[i % 3].encode() * 3 for i in range(60)], "kind": [words[i % 3][:4] for i in range(60)]})
     model = quick_fit(table, target=["kind"], epochs=6)
