@@ -109,7 +109,9 @@ def _converted(path: Path) -> Blocks:
         names = names_of(reader.schema, f"'{path}'")
         distinct(names, f"'{path}'")
         remarks: dict[str, str] = {}
+        repaired: dict[str, set[int]] = {}
         for batch in reader:
+            first = spool.rows
             batch.validate(full=False)
             for column in batch.columns:
                 check_layout(column)
@@ -118,6 +120,9 @@ def _converted(path: Path) -> Blocks:
             for block in range(len(blocks.starts) - 1):
                 for piece in blocks.read(block, blocks.schema.names, ROWS):
                     spool.add(dict(zip(piece.schema.names, piece.columns, strict=True)), piece.num_rows)
+            for name, rows in blocks.repaired.items():
+                repaired.setdefault(name, set()).update(first + row for row in rows)
         found = converted(spool, empty=names)
         found.remarks |= remarks
+        found.repaired |= repaired
         return found

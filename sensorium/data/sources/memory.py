@@ -133,10 +133,14 @@ def _pandas(frame: Any, opened: Opened) -> pa.Table:
 def _reader(reader: pa.RecordBatchReader) -> Opened:
     names = reader.schema.names
     distinct(names, "The reader")
+    opened = Opened(None, "table")  # type: ignore[arg-type]
     with spooling("The reader's table") as spool:
         for batch in reader:
             blocks = Memory(pa.Table.from_batches([batch]), "The reader's table")
             for block in range(len(blocks.starts) - 1):
                 for piece in blocks.read(block, blocks.schema.names, ROWS):
                     spool.add(dict(zip(piece.schema.names, piece.columns, strict=True)), piece.num_rows)
-        return Opened(converted(spool, empty=names), "table")
+            for name, cells in blocks.repairs().items():
+                opened.mended(name, cells)
+        opened.blocks = converted(spool, empty=names)
+        return opened

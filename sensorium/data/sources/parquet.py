@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import threading
 from collections import OrderedDict
@@ -42,33 +44,80 @@ class ParquetBlocks(Blocks):
         try:
             with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
                 schema, meta = file.schema_arrow, file.metadata
-                groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
-                counts = [group.num_rows for group in groups]
-                self.sizes, repeated = [column_sizes(group) for group in groups], set()
-                for group in groups[:1]:
-                    repeated = repeated_columns(group, schema)
+                counts = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
+                self.leaves: dict[str, list[int]] = {}
+                for number in range(meta.num_columns):
+                    leaf = meta.schema.column(number).path
+                    self.leaves.setdefault(leaf if leaf in schema.names else leaf.partition(".")[0], []).append(number)
+                repeated: set[str] = set()
+                if counts:
+                    check_group(sealed(meta, path.stat().st_size), 0, None)
+                    repeated = repeated_columns(meta.row_group(0), schema)
         except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
             raise UserError(f"'{path}' can't be read as Parquet: {str(error).splitlines()[0]}") from error
         info = path.stat()
         self.key = (path, info.st_mtime_ns, info.st_size, tuple(sorted(repeated)))
+        self.sizes: dict[tuple[int, str], int] = {}
         super().__init__(schema, counts, f"'{path}'")
 
     def stream(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
         """One row group, decoded page by page, in batches of about ``BATCH`` bytes."""
         rows = int(self.starts[block + 1] - self.starts[block])
-        taken = sum(self.sizes[block].get(name, 0) for name in columns)
+        file, footer = _opened(self.key)
+        if unknown := [name for name in columns if (block, name) not in self.sizes]:
+            check_group(footer, block, unknown)
+            group = file.metadata.row_group(block)
+            for name in unknown:
+                places = [number for number in self.leaves.get(name, ()) if number < group.num_columns]
+                self.sizes[block, name] = sum(group.column(number).total_uncompressed_size for number in places)
+        taken = sum(self.sizes[block, name] for name in columns)
         size = max(1, min(size, int(BATCH * rows / max(taken, 1))))
-        yield from _opened(self.key).iter_batches(size, row_groups=[block], columns=columns)
+        yield from file.iter_batches(size, row_groups=[block], columns=columns)
 
 
-def column_sizes(group: pq.RowGroupMetaData) -> dict[str, int]:
-    """Bytes of each top-level column of a row group, decompressed."""
-    sizes: dict[str, int] = {}
-    for number in range(group.num_columns):
-        column = group.column(number)
-        name = column.path_in_schema.partition(".")[0]
-        sizes[name] = sizes.get(name, 0) + column.total_uncompressed_size
-    return sizes
+class _Sealed(io.RawIOBase):
+    """A file of some bytes of which none can be read."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.place = size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        self.place = (0, self.place, self.size)[whence] + place
+        return self.place
+
+    def tell(self) -> int:
+        return self.place
+
+    def read(self, size: int = -1) -> bytes:
+        raise _End
+
+
+class _End(OSError):
+    """A byte of a sealed file was asked for."""
+
+
+def sealed(meta: pq.FileMetaData, size: int) -> pq.ParquetFile:
+    """A file's footer without its other bytes."""
+    return pq.ParquetFile(pa.PythonFile(_Sealed(size), "r"), metadata=meta, pre_buffer=False, buffer_size=1 << 16)
+
+
+def check_group(file: pq.ParquetFile, block: int, columns: list[str] | None) -> None:
+    """Refuse what a footer says of a row group's columns (of all where ``columns`` is None) if it can't be.
+
+    What pyarrow itself says of them isn't guarded: where a damaged footer contradicts itself there, the process ends. Arrow's
+    reader raises an error; of a sealed file it gets as far as the first byte.
+
+    Raises:
+        OSError, pa.ArrowException: as reading it would.
+    """
+    with contextlib.suppress(_End):
+        next(file.iter_batches(1, row_groups=[block], columns=columns, use_threads=False), None)
 
 
 def repeated_columns(group: pq.RowGroupMetaData, schema: pa.Schema) -> set[str]:
@@ -91,16 +140,17 @@ def repeated_columns(group: pq.RowGroupMetaData, schema: pa.Schema) -> set[str]:
 _local = threading.local()
 
 
-def _opened(key: Key) -> pq.ParquetFile:
+def _opened(key: Key) -> tuple[pq.ParquetFile, pq.ParquetFile]:
     if getattr(_local, "owner", None) != os.getpid():
         _local.owner, _local.files = os.getpid(), OrderedDict()
-    files: OrderedDict[Key, pq.ParquetFile] = _local.files
+    files: OrderedDict[Key, tuple[pq.ParquetFile, pq.ParquetFile]] = _local.files
     if key not in files:
         # A buffer makes column chunks stream page by page, so that a row group of many gigabytes costs a few pages.
-        files[key] = pq.ParquetFile(
+        file = pq.ParquetFile(
             key[0], memory_map=False, pre_buffer=False, buffer_size=1 << 20, read_dictionary=list(key[3]),
             coerce_int96_timestamp_unit="us", page_checksum_verification=True,
         )  # fmt: skip
+        files[key] = file, sealed(file.metadata, key[2])
         if len(files) > OPEN:
             files.popitem(last=False)
     files.move_to_end(key)
