@@ -111,5 +111,5 @@ def _archive(path: Path) -> str | None:
             if "mimetype" in names and files.getinfo("mimetype").file_size < 1000:
                 return ".ods" if b"opendocument.spreadsheet" in files.read("mimetype") else ".zip"
             return ".npz" if names and all(name.endswith(".npy") for name in names) else ".zip"
-    except (zipfile.BadZipFile, *UNREADABLE, NotImplementedError, RuntimeError):
+    except (zipfile.BadZipFile, *UNREADABLE, NotImplementedError, RuntimeError, ValueError):
         return None  # its list of files, at its end, is damaged: the name says more

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from sensorium.core.errors import UserError
 from sensorium.data.contents import UNREADABLE
-from sensorium.data.encodings import detect, open_text
+from sensorium.data.encodings import CHUNK, detect, open_text
 from sensorium.data.objects import BadObject, parse, parse_next, skip, spool_objects
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files, suffix_of
@@ -64,11 +64,19 @@ def _objects(path: Path, opened: Opened, options: ReadOptions) -> Iterator[Objec
             return
         if _is_document(first[1], second[1] if second else "", suffix_of(path)):
             begun = first[1] + (second[1] if second else "")
-            rest = file.read(max(0, options.longest * DOCUMENT + 1 - len(begun)))
-            yield from _document(path, begun + rest, first[0], opened, options)
+            yield from _document(path, begun + _rest(file, options.longest * DOCUMENT + 1 - len(begun)), first[0], opened, options)
             return
         for number, line in itertools.chain([first], [second] if second else [], lines):
             yield _row(line, f"{path.name}, line {number:,}"), len(line)
+
+
+def _rest(file: TextIO, size: int) -> str:
+    """Up to ``size`` characters; asked for at once, Python would make room for all of them."""
+    parts: list[str] = []
+    while size > 0 and (part := file.read(min(size, CHUNK))):
+        parts.append(part)
+        size -= len(part)
+    return "".join(parts)
 
 
 def _numbered(file: TextIO, path: Path, options: ReadOptions) -> Iterator[tuple[int, str]]:
