@@ -14,6 +14,7 @@ import posixpath
 import shutil
 import tarfile
 import tempfile
+import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -221,7 +222,7 @@ def npy_array(path: Path, column: str, data: bytes) -> list[Any]:
                 "reading one can run any code. Write the array again as numbers."
             ) from error
         raise BadCell(f"no NumPy array: {error}") from error
-    except (EOFError, OSError, MemoryError, SyntaxError) as error:
+    except (EOFError, OSError, MemoryError, SyntaxError, OverflowError, RecursionError, TypeError, tokenize.TokenError) as error:
         raise BadCell(f"no NumPy array: {error}") from error
     if array.dtype.kind not in "biuf":
         raise BadCell(f"a NumPy array of {array.dtype}, where numbers are needed")
