@@ -20,36 +20,43 @@ LONGEST = 400
 """Characters of a text that may be a number; the largest float takes 309 digits."""
 
 _PADDED = r"^[+-]?0\d"
+_LONG = r"^[+-]?\d{16,}$"
 _PLUS, _MINUS = r"^\+\d{5,}$", r"^-"
-_CODE = r"^[+-]?(\d+E\d+|\d{2,}(\.\d*)?[eE][+-]?\d+)$"
+_CODE, _SIGNED = r"^[+-]?(\d+E\d+|\d{2,}e\d+)$", r"[eE][+-]\d+$"
 _POINT = r"^[+-]?\d*\.\d+([eE][+-]?\d+)?$"
 _DOT_ZERO = r"\.0$"
 _SUPERFLUOUS = r"^[+-]?\d*\.(\d+0|0\d*[1-9]\d*0)([eE][+-]?\d+)?$"
+VERSIONS, KEPT = 50, 20_000
+"""Distinct texts up to which numbers of different precision are taken for versions, and those that are remembered."""
 
 
 class Spelling:
     """Evidence, gathered piece by piece, whether texts that look like numbers lose anything as numbers.
 
-    They do where zeros lead, where an exponent stands behind several digits or as a capital E without a sign (``10E4``,
-    ``1E5``), where plus signs stand before long whole numbers alone (telephone numbers), and where numbers of different
-    precision end in zeros (``3.9``, ``3.10``). A fixed number of decimals (``2.50``) or of significant digits is fine.
+    They do where zeros lead, where a capital E stands without signs (``10E4``), where plus signs stand before long whole
+    numbers alone (telephone numbers), where whole numbers have more digits than a float keeps, where one number is written in
+    two ways (``3.1``, ``3.10``), and where a few numbers of different precision end in zeros (``3.9``, ``3.10``, ``3.11``:
+    versions). A fixed number of decimals (``2.50``) or of significant digits is fine.
     """
 
     def __init__(self) -> None:
         self.lost: str | None = None
         self.decimals: set[int] = set()
         self.digits: set[int] = set()
-        self.plus = self.minus = self.zeros = ""
+        self.pointed: set[str] = set()
+        self.plus = self.minus = self.zeros = self.long = self.code = self.signed = self.whole = ""
 
     def see(self, array: pa.Array) -> None:
         """Look at texts, none of them null, that ``float`` takes."""
         if self.lost is not None or not len(array):
             return
         array = pc.utf8_trim_whitespace(array)
-        self.lost = _first(array, _PADDED) or _first(array, _CODE)
-        self.plus = self.plus or _first(array, _PLUS) or ""
-        self.minus = self.minus or _first(array, _MINUS) or ""
-        pointed = array.filter(pc.and_(pc.match_substring_regex(array, _POINT), pc.invert(pc.match_substring_regex(array, _DOT_ZERO))))
+        self.lost = _first(array, _PADDED)
+        for name, pattern in (("plus", _PLUS), ("minus", _MINUS), ("long", _LONG), ("code", _CODE), ("signed", _SIGNED)):
+            setattr(self, name, getattr(self, name) or _first(array, pattern) or "")
+        point = pc.match_substring_regex(array, _POINT)
+        self.whole = self.whole or _first(array.filter(pc.invert(point)), r"^[+-]?\d+$") or ""
+        pointed = array.filter(pc.and_(point, pc.invert(pc.match_substring_regex(array, _DOT_ZERO))))
         if not len(pointed):
             return
         self.zeros = self.zeros or _first(pointed, _SUPERFLUOUS) or ""
@@ -57,19 +64,26 @@ class Spelling:
         self._few(self.decimals, pc.utf8_length(pc.replace_substring_regex(mantissa, r"^.*\.", "")))
         digits = pc.replace_substring_regex(pc.replace_substring(mantissa, ".", ""), r"^[+-]?0*", "")
         self._few(self.digits, pc.utf8_length(digits))
+        if len(self.pointed) < KEPT:
+            self.pointed.update(pc.unique(pointed).to_pylist()[:KEPT])
 
     @staticmethod
     def _few(known: set[int], lengths: pa.Array) -> None:
         if len(known) < 2:
             known.update(pc.unique(lengths).to_pylist()[:2])
 
-    @property
-    def example(self) -> str | None:
-        """A text that would lose something as a number; None where none would."""
+    def example(self, whole: bool = False) -> str | None:
+        """A text that would lose something as a number, ``whole``: as one of 64 bits; None where none would."""
         if self.lost is not None:
             return self.lost
+        if self.code and not self.signed:
+            return self.code
+        if self.long and not whole:
+            return self.long
         if self.zeros and len(self.decimals) > 1 and len(self.digits) > 1:
-            return self.zeros
+            plain = {text.rstrip("0") for text in self.pointed}
+            if len(plain) < len(self.pointed) or (not self.whole and len(self.pointed) <= VERSIONS):
+                return self.zeros
         return self.plus or None if not self.minus and not self.decimals else None
 
 
@@ -82,7 +96,7 @@ def loses(texts: Iterable[str]) -> str | None:
     """A text among numbers in writing that a number wouldn't keep; None where all survive."""
     spelling = Spelling()
     spelling.see(pa.array(list(texts), pa.string()))
-    return spelling.example
+    return spelling.example()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +108,7 @@ class NumberForm:
         thousands: the sign between groups of three digits; empty: none.
         prefix, suffix: what stands before and behind, spaces included: a currency, a percent sign, a unit.
         places: digits behind the decimal sign that each text has; -1: as many as needed.
+        parentheses: minus is written as accountants do, ``(5.25)``.
     """
 
     decimal: str = "."
@@ -101,11 +116,12 @@ class NumberForm:
     prefix: str = ""
     suffix: str = ""
     places: int = -1
+    parentheses: bool = False
 
     @property
     def plain(self) -> bool:
         """Numbers as programs write them."""
-        return (self.decimal, self.thousands, self.prefix, self.suffix) == (".", "", "", "")
+        return (self.decimal, self.thousands, self.prefix, self.suffix) == (".", "", "", "") and not self.parentheses
 
     def parse(self, text: str) -> str | None:
         """The number in a text as ``float`` takes it; None where it isn't written in this form.
@@ -139,8 +155,9 @@ class NumberForm:
         if self.places < 0 and "." in text:
             text = text.rstrip("0").rstrip(".")
         text = text.translate({ord(","): self.thousands, ord("."): self.decimal})
-        sign = "-" if value < 0 and any(letter in "123456789" for letter in text) else ""
-        return f"{sign}{self.prefix}{text}{self.suffix}"
+        negative = value < 0 and any(letter in "123456789" for letter in text)
+        text = f"{self.prefix}{text}{self.suffix}"
+        return text if not negative else f"({text})" if self.parentheses else f"-{text}"
 
 
 _WRITTEN = re.compile(
@@ -170,6 +187,8 @@ def _form(texts: Sequence[str], found: Sequence[re.Match[str]]) -> NumberForm | 
     if len({p.strip() for p in prefixes}) > 1 or len({s.strip() for s in suffixes}) > 1:
         return None
     prefix, suffix = (Counter(part[side] for part in found).most_common(1)[0][0] for side in ("prefix", "suffix"))
+    if prefix.strip() == "#":
+        return None
     if (prefix.strip() and prefix.strip().isalnum() and len(prefix.strip()) < 2) or suffix.strip() in ("e", "E"):
         return None  # A1, B2: serial numbers, not numbers
     if prefix.strip().isalpha() and not prefix.endswith(" ") and not prefix.isupper():
@@ -191,14 +210,15 @@ def _form(texts: Sequence[str], found: Sequence[re.Match[str]]) -> NumberForm | 
     if thousands and not prefix and not suffix and len(numbers) > 1 and len(lengths) == 1 and lengths.pop() >= CODE:
         return None
     places = {len(number.partition(decimal)[2]) for number in numbers}
-    return dataclasses.replace(form, places=places.pop() if len(places) == 1 else -1)
+    parentheses = any(text.lstrip().startswith("(") for text in texts)
+    return dataclasses.replace(form, places=places.pop() if len(places) == 1 else -1, parentheses=parentheses)
 
 
 CODE = 7
 """Digits from which on grouped whole numbers that all have as many are codes, such as telephone numbers."""
 CURRENCIES = {
     "USD", "EUR", "GBP", "JPY", "CNY", "INR", "CHF", "AUD", "CAD", "HKD", "SEK", "NOK", "DKK", "PLN", "CZK", "HUF", "RUB", "BRL",
-    "MXN", "ZAR", "KRW", "TRY", "SGD", "NZD", "Rs", "Fr", "kr", "RM", "R", "US", "A", "C",
+    "MXN", "ZAR", "KRW", "TRY", "SGD", "NZD", "Rs", "Fr", "kr", "RM",
 }  # fmt: skip
 
 

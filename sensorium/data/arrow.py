@@ -52,6 +52,8 @@ def is_media(kind: pa.DataType) -> bool:
     return pt.is_struct(kind) and kind.get_field_index("bytes") >= 0 and kind.get_field_index("path") >= 0
 
 
+EXACT = 18
+"""Digits of whole decimals that are numbers."""
 DEEPEST = 16
 """Levels of nesting of a type; what lies deeper is read as text."""
 
@@ -90,7 +92,7 @@ def normal_type(kind: pa.DataType, level: int = 0) -> pa.DataType:
     if pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind):
         return pa.binary()
     if pt.is_decimal(kind):
-        return pa.float64()
+        return pa.float64() if kind.scale or kind.precision <= EXACT else pa.string()  # of so long whole numbers no digit is lost
     if pt.is_float16(kind):
         return pa.float32()
     if pt.is_timestamp(kind):
@@ -360,22 +362,28 @@ def as_text(value: Any) -> str | None:
         return f"{type(value).__name__} nested too deeply"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A cell without NumPy containers, paths or lone surrogates, so that Arrow can take it."""
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, PurePath):
         return str(value)
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    if type(value).__name__ == "Period" and hasattr(value, "start_time"):  # pandas'
+        return value.start_time.to_pydatetime()
+    if type(value).__name__ == "Interval" and hasattr(value, "closed"):
+        return str(value)
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, dict):
-        return {scrub(str(key)): _plain(item) for key, item in value.items()}
+        return {scrub(str(key)): plain(item) for key, item in value.items()}
     return value
 
 
@@ -410,29 +418,29 @@ def to_array(values: Sequence[Any], column: str) -> tuple[pa.Array, np.ndarray]:
             return normal(array, normal_type(array.type)), none
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             pass
-    plain, bad = [], []
+    read, bad = [], []
     for i, value in enumerate(values):
-        cell = _plain(value)
+        cell = plain(value)
         if not _readable(cell) and not _missing(cell):
             raise UserError(
                 f"Column '{column}' holds a {type(value).__module__}.{type(value).__name__}, which is no plain data. "
                 "A cell can be a text, a number, a boolean, a date, bytes, a path, {bytes, path} or a list of numbers: "
                 "turn it into one of these first (an image or a sound into the bytes of its file)."
             )
-        plain.append(None if _missing(cell) else cell)
+        read.append(None if _missing(cell) else cell)
         if "\ufffd" in _strings(cell) and cell != value:
             bad.append(i)
-    kinds = set(map(type, plain)) - {type(None)}
+    kinds = set(map(type, read)) - {type(None)}
     if kinds == {bytes, str} or (dict in kinds and kinds <= {bytes, str, dict}
-                                 and all(set(v) <= {"bytes", "path"} for v in plain if isinstance(v, dict))):
-        cells = [_as_media(value) for value in plain]
+                                 and all(set(v) <= {"bytes", "path"} for v in read if isinstance(v, dict))):
+        cells = [_as_media(value) for value in read]
         return pa.array(cells, MEDIA), np.array(bad, np.int64)
     try:
-        array = pa.array(plain, from_pandas=True)
+        array = pa.array(read, from_pandas=True)
         array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
         return normal(array, normal_type(array.type)), np.array(bad, np.int64)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        return pa.array([as_text(value) for value in plain], pa.string()), np.array(bad, np.int64)
+        return pa.array([as_text(value) for value in read], pa.string()), np.array(bad, np.int64)
 
 
 def _missing(value: Any) -> bool:

@@ -6,6 +6,7 @@ It knows where rows lie and how to read them, nothing of what columns mean.
 from __future__ import annotations
 
 import abc
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sensorium.core.errors import UserError
-from sensorium.data.arrow import bounded, clean, is_media, joined, normal, normal_type
+from sensorium.data.arrow import bounded, clean, is_media, joined, normal, normal_type, plain
 
 BLOCK, BATCH = 8192, 8 << 20
 """Rows of a block where we choose it, and about how many bytes are read at once."""
@@ -93,6 +94,16 @@ class Blocks(abc.ABC):
         if row != end:
             raise UserError(f"{self.where} says it has {self.rows:,} rows, but ends near row {row:,}. Copy it again.")
 
+    def _as(self, array: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
+        """A column's cells as its normal type; nulls, and a remark, where Arrow can't turn them into it."""
+        try:
+            return normal(array, kind)
+        except (pa.ArrowNotImplementedError, pa.ArrowTypeError, TypeError, ValueError, OverflowError, KeyError) as error:
+            with contextlib.suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
+                return pa.array(list(map(plain, array.to_pylist())), kind)
+            self.remarks[name] = f"cells of type {self.kinds[name].type} can't be read as {kind}: {str(error).splitlines()[0]}"
+            return pa.nulls(len(array), kind)
+
     def _normal(self, batch: pa.RecordBatch, columns: list[str], row: int) -> pa.RecordBatch:
         arrays = []
         for name in columns:
@@ -104,7 +115,7 @@ class Blocks(abc.ABC):
             array = batch.column(at)
             for key in path[1:]:
                 array = pc.struct_field(array, key)
-            array = dates_of(array, period) if (period := period_of(self.kinds[name])) else normal(array, kind)
+            array = dates_of(array, period) if (period := period_of(self.kinds[name])) else self._as(array, kind, name)
             array, bad = clean(array)
             if len(bad):
                 self.repaired.setdefault(name, set()).update((bad + row).tolist())

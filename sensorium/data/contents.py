@@ -8,13 +8,16 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
 import zipfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
+
+from sensorium.core.errors import UserError
 
 HEAD = 512
 """Bytes that tell what a file is: a tar archive says it at byte 257."""
@@ -29,6 +32,9 @@ COMPRESSED = (
     (b"\x04\x22\x4d\x18", "lz4"),
 )
 COMPRESSED_ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".lz4")
+
+RATIO, SWOLLEN = 200, 64 << 20
+"""How many times larger a table may be than when it was compressed, once so many bytes came out."""
 
 TABLES = (
     (b"PAR1", ".parquet"),
@@ -53,18 +59,22 @@ def read_stream(path: Path) -> BinaryIO:
     """A file's bytes from its beginning, decompressed by its content."""
     with open(path, "rb") as file:
         kind = compression(file.read(8))
-    if kind in ("gzip", "bz2", "xz"):
-        return {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}[kind](path, "rb")  # type: ignore[return-value, operator]
-    if kind is not None:
-        return io.BufferedReader(_Raw(pa.CompressedInputStream(pa.OSFile(str(path)), kind)))  # type: ignore[arg-type]
-    return open(path, "rb")
+    if kind is None:
+        return open(path, "rb")
+    openers = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+    stream = openers[kind](path, "rb") if kind in openers else pa.CompressedInputStream(pa.OSFile(str(path)), kind)
+    return io.BufferedReader(_Unpacked(stream, path))
 
 
-class _Raw(io.RawIOBase):
-    """An Arrow stream as Python's raw stream."""
+class _Unpacked(io.RawIOBase):
+    """A decompressed stream that ends with an error where it swells without measure.
 
-    def __init__(self, stream: pa.NativeFile) -> None:
-        self.stream = stream
+    Raises:
+        UserError: far more comes out than any table has that was compressed.
+    """
+
+    def __init__(self, stream: Any, path: Path) -> None:
+        self.stream, self.path, self.size, self.given = stream, path, path.stat().st_size, 0
 
     def readable(self) -> bool:
         return True
@@ -72,6 +82,12 @@ class _Raw(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         data = self.stream.read(len(buffer))
         buffer[: len(data)] = data
+        self.given += len(data)
+        if self.given > SWOLLEN and self.given > RATIO * self.size:
+            raise UserError(
+                f"'{self.path}' unpacks to more than {RATIO} times its {self.size:,} bytes: a decompression bomb. Unpack it "
+                "first if it is none."
+            )
         return len(data)
 
     def close(self) -> None:
@@ -97,9 +113,20 @@ def ending_by_content(path: Path) -> str | None:
             return ending
     if head[257:262] == b"ustar":
         return ".tar"
+    if head.lstrip()[:1] == b"{" and path.suffix.lower() in (".csv", ".tsv", ".tab") and _json_line(path):
+        return ".jsonl"
     if head[8:12] == b"DUCK":
         return ".duckdb"
     return _archive(path) if head.startswith(b"PK\x03\x04") else None
+
+
+def _json_line(path: Path) -> bool:
+    """Whether a text file's first line is a JSON object."""
+    try:
+        with read_stream(path) as file:
+            return isinstance(json.loads(file.readline(1 << 20)), dict)
+    except (*UNREADABLE, ValueError, RecursionError, UserError):
+        return False
 
 
 def _archive(path: Path) -> str | None:

@@ -75,6 +75,8 @@ def detect(path: Path, where: str = "") -> Encoding:
                 return Encoding(name, True)
         if wide := _wide(head[:4096]):
             return Encoding(wide)
+        if b"\x1b$B" in head or b"\x1b$@" in head:  # characters of seven bits, switched by escapes
+            return Encoding("iso2022_jp")
         sample, good, bad = _utf8(itertools.chain([head], iter(lambda: file.read(CHUNK), b"")))
     if not bad:
         return Encoding("utf-8")
@@ -85,6 +87,11 @@ def detect(path: Path, where: str = "") -> Encoding:
 
 def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
     """A file as text, with its line ends; bytes that don't decode become surrogates (of UTF-16 and UTF-32 U+FFFD)."""
+    if encoding in ("utf-16", "utf-32"):
+        with read_stream(path) as file:
+            start = file.read(4)
+        if not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+            encoding += "-le"  # without a mark, as Windows writes it
     errors = "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
     name = "utf-8-sig" if encoding in ("utf-8", "utf8") else encoding
     return io.TextIOWrapper(read_stream(path), name, errors=errors, newline="")

@@ -28,26 +28,29 @@ class ReadOptions:
     encoding: str = ""
     delimiter: str = ""
     max_columns: int = 4096
-    max_cell_mb: float = 64.0
+    max_cell_mb: float = 16.0
     as_written: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         try:
-            known = not self.encoding or codecs.lookup(self.encoding)._is_text_encoding
+            known = not self.encoding or (codecs.lookup(self.encoding)._is_text_encoding and "a".encode(self.encoding).decode(self.encoding) == "a")
         except (LookupError, ValueError):
             known = False
+        known = known and self.encoding.lower() not in ("idna", "punycode")
+        if known and self.encoding:
+            object.__setattr__(self, "encoding", codecs.lookup(self.encoding).name)
         if not known:
             raise UserError(
                 f"data.encoding={self.encoding} is no text encoding. Give its name in Python, such as utf-8, cp1252, "
                 "utf-16, gb18030 or cp932; leave it empty to have it detected."
             )
-        if self.delimiter and len(self.sign) != 1:
+        if self.delimiter and (len(self.sign) != 1 or self.sign in '"\r\n'):
             raise UserError(
                 f"data.delimiter={self.delimiter} is no delimiter. Give one character, or one of {', '.join(DELIMITERS)}."
             )
-        if self.max_columns < 1 or not self.max_cell_mb > 0:
+        if self.max_columns < 1 or not 0 < self.max_cell_mb < 1 << 20:
             raise UserError(
-                f"data.max_columns={self.max_columns}, data.max_cell_mb={self.max_cell_mb:g}: both are above 0."
+                f"data.max_columns={self.max_columns}, data.max_cell_mb={self.max_cell_mb:g}: both are above 0, and the second is below 2**20."
             )
 
     @property

@@ -68,7 +68,7 @@ class Guess:
     @property
     def kept(self) -> str | None:
         """A cell for which a column of numbers stays text, as a number wouldn't keep it."""
-        return self.spelling.example if self.left and self.left[0] in (_whole, _real) else None
+        return self.spelling.example(self.left[0] is _whole) if self.left and self.left[0] in (_whole, _real) else None
 
     def parse(self, array: pa.Array) -> pa.Array:
         """Written cells to cells of ``type``."""

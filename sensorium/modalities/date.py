@@ -55,6 +55,11 @@ class Date(Modality):
     ) -> None:  # fmt: skip
         self.format, self.zone, self.numbers, self.noise, self.waves = format, zone, numbers, noise, waves
         self.tz = time_zone(zone)
+        try:
+            if format:
+                read_date(write_date(EPOCH.replace(tzinfo=None), format), format)
+        except ValueError as error:
+            raise UserError(f"format={format} is no form of dates: {error}. Give the signs of Python's strptime, as %d/%m/%Y.") from error
         self.quantiles, self.resolution = Quantiles(), "second"
 
     @classmethod
@@ -80,6 +85,11 @@ class Date(Modality):
             return None
         reader = cls()
         dates = sum(len(text) >= 7 and not text.isdigit() and reader._is_date(text) for text in texts)
+        if dates >= SHARE * len(texts) and (form := date_form(texts, SHARE)[0]) and form != "%Y-%m-%d":
+            zone = {"zone": "UTC"} if form.endswith("Z") else {}
+            again = cls(format=form)
+            if all(again._is_date(text) and write_date(read_date(text, form), form) == text for text in texts):
+                return Claim(sure=0.95, why=f"texts that are dates, such as '{texts[0][:30]}'", form={"format": form, **zone})
         if dates >= SHARE * len(texts):
             zone = common_zone(texts)
             return Claim(sure=0.95, why=f"texts that are dates, such as '{texts[0][:30]}'", form={"zone": zone} if zone else {})

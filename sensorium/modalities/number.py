@@ -33,7 +33,8 @@ class Number(Modality):
         decimal: the decimal sign in cells that are text.
         thousands: the sign between groups of three digits in cells that are text; empty: there is none.
         prefix, suffix: what stands before and behind the number in cells that are text, as € and %; answers have it too.
-        places: digits behind the decimal sign in such answers; -1: as many as the column's numbers need.
+        places: digits behind the decimal sign in such answers; -1: as many as the column's numbers need. parentheses: minus is
+            written as accountants do, (5.25).
         noise: standard deviation of what training adds to a score that is seen.
         waves: frequencies of the sines and cosines of the score that the stem sees; bins: equal shares of the values, each of
             which it sees filled from 0 to 1 (both Gorishniy et al. 2022, arXiv 2203.05556).
@@ -43,9 +44,10 @@ class Number(Modality):
 
     def __init__(
         self, *, decimal: str = ".", thousands: str = "", prefix: str = "", suffix: str = "", places: int = -1,
+        parentheses: bool = False,
         noise: float = 0.02, waves: int = 6, bins: int = 32,
     ) -> None:  # fmt: skip
-        self.form = NumberForm(decimal, thousands, prefix, suffix, places)
+        self.form = NumberForm(decimal, thousands, prefix, suffix, places, parentheses)
         self.noise, self.waves, self.bins = noise, waves, bins
         self.quantiles, self.decimals = Quantiles(), -1
 

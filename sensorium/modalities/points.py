@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
+from sensorium.core.numerals import number_form
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.layers.conv import present, working_dtype
 from sensorium.modalities import Cells, Modality, Stem
@@ -69,13 +70,13 @@ class Points(Modality):
         texts = [cell for cell in profile.sample[:200] if isinstance(cell, str)]
         if texts:
             pairs = [pair for cell in texts if (pair := coordinates(cell)) is not None]
-            fractions = sum(any("." in part for part in re.split(r"[,;\s]+", cell)) for cell in texts)
-            if len(pairs) >= 0.98 * len(texts) and 2 * fractions > len(texts):
+            fractions = sum(cell.count(".") >= 2 for cell in texts)
+            if len(pairs) >= 0.98 * len(texts) and 2 * fractions > len(texts) and number_form(texts)[0] is None:
                 return Claim(sure=0.86, why=f"coordinates, such as '{texts[0][:30]}': each a point of {len(pairs[0])} numbers")
             return None
         some = profile.sample[:200]
         sizes = [{len(point) for point in cell[:20]} for cell in some if isinstance(cell, (list, np.ndarray)) and len(cell) and
-                 all(isinstance(point, (list, np.ndarray)) for point in cell[:20])]
+                 all(isinstance(point, (list, np.ndarray)) and not any(hasattr(part, "__len__") for part in point) for point in cell[:20])]
         if not sizes or 2 * len(sizes) < len(some) or not all(len(each) == 1 and 2 <= min(each) <= 16 for each in sizes):
             return None
         if CLOUD.search(profile.name):
@@ -98,7 +99,9 @@ class Points(Modality):
         if (isinstance(cell, (list, tuple)) and not cell) or (isinstance(cell, np.ndarray) and not cell.size):
             return np.zeros(0, np.float32)
         try:
-            points = np.asarray(list(cell.values()) if isinstance(cell, dict) else cell, np.float64)
+            cell = list(cell.values()) if isinstance(cell, dict) else cell
+            cell = [list(item.values()) if isinstance(item, dict) else item for item in cell] if isinstance(cell, list) else cell
+            points = np.asarray(cell, np.float64)
         except (ValueError, TypeError) as error:
             raise BadCell("expected a list of points of one size, each a list of numbers") from error
         if points.ndim != 2 or points.shape[1] < 2:

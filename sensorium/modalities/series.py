@@ -412,6 +412,8 @@ def numbers(cell: Any) -> np.ndarray:
     """A cell as float64 of one or more dimensions, NaN for None; rows of unequal length filled up with NaN."""
     if isinstance(cell, dict):  # A struct of channels.
         cell = list(cell.values())
+    if isinstance(cell, list) and any(isinstance(item, dict) for item in cell):
+        cell = [list(item.values()) if isinstance(item, dict) else item for item in cell]
     if isinstance(cell, (str, bytes)) or not isinstance(cell, (list, tuple, np.ndarray)):
         raise BadCell(f"expected a list of numbers, found {type(cell).__name__}")
     if isinstance(cell, np.ndarray) and cell.dtype.kind in "SUMmcV":

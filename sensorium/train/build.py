@@ -61,7 +61,7 @@ class Data:
 
     def __init__(self, *, split: str = "auto", validation: float = 0.1, max_bad: str = "10%", outside: bool = False,
                  workers: int = 2, same: str | None = None, alone: float = 0.02, encoding: str = "", delimiter: str = "",
-                 max_columns: int = 4096, max_cell_mb: float = 64.0) -> None:
+                 max_columns: int = 4096, max_cell_mb: float = 16.0) -> None:
         at_least("data", 1, workers=workers)
         for name, share in (("validation", validation), ("alone", alone)):
             if not 0 <= share < 1:

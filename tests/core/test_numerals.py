@@ -43,7 +43,7 @@ def test_numbers_as_programs_write_them_lose_nothing(texts: list[str]) -> None:
         (["1 234,5", "12,0"], [1234.5, 12], NumberForm(decimal=",", thousands=" ", places=1)),
         (["1'234.5", "2'000.0"], [1234.5, 2000], NumberForm(thousands="'", places=1)),
         (["1,234", "12", "1,234,567"], [1234, 12, 1234567], NumberForm(thousands=",", places=0)),
-        (["(5.25)", "3.00"], [-5.25, 3], NumberForm(places=2)),
+        (["(5.25)", "3.00"], [-5.25, 3], NumberForm(places=2, parentheses=True)),
         (["5 km/h", "72 km/h"], [5, 72], NumberForm(suffix=" km/h", places=0)),
         (["USD 5", "USD 6.5"], [5, 6.5], NumberForm(prefix="USD ")),
     ],

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError
 from sensorium.core.parts import find, names
-from sensorium.data.blocks import Blocks
+from sensorium.data.blocks import Blocks, Memory, bare
 from sensorium.data.contents import COMPRESSED_ENDINGS, compression, ending_by_content
 from sensorium.data.options import ReadOptions
 from sensorium.data.spool import Final, Spool, drop_with
@@ -238,7 +238,10 @@ def converted(spool: Spool, final: Final | None = None, empty: Sequence[str] = (
         final: as ``Spool.finish`` takes it.
         empty: the columns' names where there are no rows.
     """
-    if not spool.rows or not spool.fields:
+    if spool.rows and not spool.fields:
+        spool.discard()
+        return Memory(pa.Table.from_batches([bare(spool.rows)]), spool.where)
+    if not spool.rows:
         spool.discard()
         names_ = list(spool.fields) or list(empty)
         return open_source(pa.table({name: pa.nulls(0) for name in names_})).blocks

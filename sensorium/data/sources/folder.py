@@ -137,6 +137,9 @@ def _media(folder: Path, passed: Counter[str]) -> Iterator[tuple[PurePosixPath, 
             if name.startswith("."):
                 continue
             path = Path(top) / name
+            if not inside(path, folder):
+                passed["links out of the folder"] += 1
+                continue
             kind = named(name) or (_kind_of(path) if path.suffix.lower() not in WORDS else None)
             if kind:
                 yield PurePosixPath(path.relative_to(folder).as_posix()), kind
@@ -198,15 +201,14 @@ def _partition(folder: str) -> tuple[str, str | None]:
 
 
 def _tables(folder: Path, passed: Counter[str], options: ReadOptions) -> Opened:
+    every = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith((".", "_")) and inside(path, folder)]
     for suffix in TABLES:
-        files = sorted(path for path in folder.rglob(f"*{suffix}*") if path.is_file() and suffix_of(path) == suffix and not path.name.startswith((".", "_")))
+        files = [path for path in every if suffix_of(path) == suffix]
         if not files:
             continue
         opened = _partitioned(folder, files, options)
         opened.folder, opened.name = folder.resolve(), folder.resolve().name
-        used = {path.name for path in files}
-        others = Counter(p.suffix.lower() or "without an ending" for p in folder.rglob("*") if p.is_file() and p.name not in used and not p.name.startswith((".", "_")))
-        _passed(others, opened)
+        _passed(Counter(path.suffix.lower() or "without an ending" for path in every if path not in files), opened)
         return opened
     seen = ", ".join(f"{count:,} {ending}" for ending, count in passed.most_common(8))
     raise UserError(
@@ -216,11 +218,16 @@ def _tables(folder: Path, passed: Counter[str], options: ReadOptions) -> Opened:
     )
 
 
+def inside(path: Path, folder: Path) -> bool:
+    """Whether a file lies in a folder itself, and isn't a link that leads out of it."""
+    return path.resolve().is_relative_to(folder.resolve())
+
+
 def _partitioned(folder: Path, files: list[Path], options: ReadOptions) -> Opened:
-    """Table files below a folder; where all lie in folders of Hive's layout, these are columns."""
+    """Table files below a folder; folders of Hive's layout are columns, missing for files that lie in none."""
     keys = [dict(map(_partition, filter(PARTITION.fullmatch, path.relative_to(folder).parts[:-1]))) for path in files]
-    names = list(keys[0])
-    if not names or any(list(key) != names for key in keys):
+    names = list(dict.fromkeys(name for key in keys for name in key))
+    if not names:
         return open_source(files, options)
     whole = Opened(None, folder.name, folder)  # type: ignore[arg-type]
     parts, first = [], 0
@@ -228,9 +235,8 @@ def _partitioned(folder: Path, files: list[Path], options: ReadOptions) -> Opene
         opened = open_source([path], options)
         whole.take(opened, first)
         first += opened.blocks.rows
-        parts.append(Constant(opened.blocks, key))
-    whole.blocks = Joined(parts, f"'{folder}'")
-    types = {name: _type([key[name] for key in keys]) for name in names}
+        parts.append(Constant(opened.blocks, {name: key.get(name) for name in names}))
+    types = {name: _type([key.get(name) for key in keys]) for name in names}
     for part in parts:
         part.be(types)
     whole.blocks = Joined(parts, f"'{folder}'")

@@ -20,8 +20,10 @@ from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files, suffix_of
 from sensorium.data.spool import spooling
 
-DOCUMENT = 4
+DOCUMENT = 16
 """A document may be so many times as long as a cell."""
+SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|eval|holdout)([_\-.].*)?", re.IGNORECASE)
+"""Keys that name parts of a split."""
 _SPACE = re.compile(r"[\s,]*")
 _SPEECH = ({"role", "content"}, {"from", "value"})
 """Keys of a message: an array of them is a conversation, not the table's rows."""
@@ -126,40 +128,87 @@ def _document(path: Path, text: str, number: int, opened: Opened, options: ReadO
             f"'{path}' is one JSON document of over {options.longest * DOCUMENT:,} characters. Write it as JSON lines, one "
             f"object a line, or raise data.max_cell_mb={options.max_cell_mb:g}."
         )
-    array = text.lstrip()[:1] == "["
-    at = text.index("[") + 1 if array else 0
-    rows: list[Object] = []
+    rows = list(_values(path, text, number))
+    if rows and isinstance(rows[0][0], BadObject) and len(rows) == 1 and text.lstrip()[:1] == "{":
+        # Broken from its very beginning: lines of which the first ones are torn, unless no line is an object.
+        lines = [(_row(line, f"{path.name}, line {number + at:,}"), len(line)) for at, line in enumerate(text.split("\n")) if line.strip()]
+        if any(isinstance(row, dict) for row, _ in lines):
+            rows = lines
+    found = unwrapped(rows[0][0]) if len(rows) == 1 and isinstance(rows[0][0], dict) else None
+    if found is None:
+        yield from rows
+        return
+    inner, told = found
+    opened.remark(told, path.name)
+    yield from ((row, len(text) // max(len(inner), 1)) for row in inner)
+
+
+def _values(path: Path, text: str, number: int) -> Iterator[Object]:
+    """The objects of a text: of arrays, and one after another."""
+    at = line = 0
+    depth, end = 0, len(text)
     while True:
         at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
-        if at >= len(text) or (array and text[at] == "]"):
-            break
-        where = f"{path.name}, line {number + text.count(chr(10), 0, at):,}"
+        if at >= end:
+            return
+        if text[at] == ("[" if depth == 0 else "]"):
+            depth, at = 1 - depth, at + 1
+            continue
+        number, line = number + text.count("\n", line, at), at
+        where = f"{path.name}, line {number:,}"
         try:
-            value, end = parse_next(text, at)
+            value, after = parse_next(text, at)
         except ValueError as error:
-            end = skip(text, at)
-            lost = "" if end else "; what follows can't be read"
-            rows.append((BadObject(where, f"{error}{lost}", text[at : at + 200]), 0))
-            if not end:
-                break
-            at = end
+            after = skip(text, at)
+            lost = "" if after else "; what follows can't be read"
+            yield BadObject(where, f"{error}{lost}", text[at : at + 200]), 0
+            if not after:
+                return
+            at = after
             continue
         if isinstance(value, dict):
-            rows.append((value, end - at))
+            yield value, after - at
         else:
             reason = f"a JSON {type(value).__name__} where an object with a key a column is needed"
-            rows.append((BadObject(where, reason, text[at : at + 200]), 0))
-        at = end
-    alone = rows[0][0] if len(rows) == 1 else None
-    if isinstance(alone, dict) and len(keys := _arrays(alone)) == 1:
-        others = [key for key in alone if key != keys[0]]
-        opened.remark(
-            f"the rows were taken from '{keys[0]}'" + (f"; {', '.join(map(repr, others))} left out" if others else ""),
-            path.name,
-        )
-        yield from ((row, len(text) // len(alone[keys[0]])) for row in alone[keys[0]])
-        return
-    yield from rows
+            yield BadObject(where, reason, text[at : at + 200]), 0
+        at = after
+
+
+def unwrapped(row: dict[str, Any]) -> tuple[list[dict[str, Any]], str] | None:
+    """The rows that one object holds, and how, in words; None where it is a row itself.
+
+    Rows under a key, or under keys that name parts of a split; pandas' orients "split", "columns" and "index"; a list of
+    cells for each column.
+    """
+    values = list(row.values())
+    if isinstance(row.get("columns"), list) and isinstance(row.get("data"), list) and set(row) <= {"columns", "index", "data"}:
+        names = [str(name) for name in row["columns"]]
+        if all(isinstance(cells, list) and len(cells) == len(names) for cells in row["data"]):
+            return [dict(zip(names, cells, strict=True)) for cells in row["data"]], "read as pandas' orient=split"
+    keys = _arrays(row)
+    if len(keys) == 1:
+        others = [key for key in row if key != keys[0]]
+        left = f"; {', '.join(map(repr, others))} left out" if others else ""
+        return row[keys[0]], f"the rows were taken from '{keys[0]}'{left}"
+    if len(keys) > 1 and len(keys) == len(row) and all(SPLIT.fullmatch(key) for key in keys):
+        return [{"split": key, **item} for key in keys for item in row[key]], f"the rows were taken from {', '.join(map(repr, keys))}"
+    if len(row) == 1 and isinstance(values[0], dict) and (found := unwrapped(values[0])):
+        return found[0], f"in '{next(iter(row))}' {found[1]}"
+    if values and all(isinstance(value, dict) and value for value in values):
+        inner = list(values[0])
+        if all(list(value) == inner for value in values) and _numbers(inner):
+            return [{key: value[place] for key, value in row.items()} for place in inner], "read as pandas' orient=columns"
+        if _numbers(list(row)):
+            return values, "read as pandas' orient=index"
+    if len(values) > 1 and all(isinstance(value, list) and value for value in values) and len({len(value) for value in values}) == 1:
+        if not any(isinstance(item, (list, dict)) for value in values for item in value):
+            return [dict(zip(row, cells, strict=True)) for cells in zip(*values, strict=True)], "each key's list was taken for a column"
+    return None
+
+
+def _numbers(keys: Sequence[str]) -> bool:
+    """Whether keys are the numbers of rows, from 0 on."""
+    return keys == [str(number) for number in range(len(keys))]
 
 
 def _arrays(row: dict[str, Any]) -> list[str]:

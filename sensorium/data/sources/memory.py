@@ -25,7 +25,8 @@ class InMemory(Source):
         """Whether it is one of the objects above."""
         if isinstance(given, (pa.Table, pa.RecordBatch, pa.RecordBatchReader, Mapping)) or _library(given):
             return True
-        return isinstance(given, (list, tuple)) and all(isinstance(row, Mapping) for row in given)
+        rows = isinstance(given, (list, tuple)) and all(row is None or isinstance(row, Mapping) for row in given)
+        return rows and (not given or any(row is not None for row in given))
 
     @classmethod
     def open(cls, given: Any, options: ReadOptions) -> Opened:
@@ -38,7 +39,7 @@ class InMemory(Source):
         elif isinstance(given, Mapping) and not is_row(given):
             given = _columns({str(name): cells for name, cells in given.items()}, opened)
         elif isinstance(given, (Mapping, list, tuple)):
-            rows = [given] if isinstance(given, Mapping) else given
+            rows = [given] if isinstance(given, Mapping) else [{} if row is None else row for row in given]
             names = {str(key): key for row in rows for key in row}
             if not names and rows:
                 opened.blocks = Memory(pa.Table.from_batches([bare(len(rows))]), "The table")
@@ -76,10 +77,17 @@ def _columns(columns: Mapping[str, Any], opened: Opened) -> pa.Table:
         if isinstance(cells, (pa.Array, pa.ChunkedArray)):
             arrays[name] = cells
         elif isinstance(cells, np.ndarray) and cells.ndim == 1 and cells.dtype.kind in "biufM":
-            arrays[name] = pa.array(cells, from_pandas=True)
+            arrays[name] = pa.array(_known(cells), from_pandas=True)
         else:
             arrays[name] = _chunks(list(cells), name, opened)
     return pa.table(arrays)
+
+
+def _known(cells: np.ndarray) -> np.ndarray:
+    """Numbers and dates of NumPy in a type that Arrow has."""
+    if cells.dtype.kind == "M" and np.datetime_data(cells.dtype)[0] not in ("D", "s", "ms", "us", "ns"):
+        return cells.astype("datetime64[ns]" if np.datetime_data(cells.dtype)[0] in ("ps", "fs", "as") else "datetime64[s]")
+    return cells.astype(np.float64) if cells.dtype.kind == "f" and cells.dtype.itemsize > 8 else cells
 
 
 CHUNK = 1 << 30
@@ -113,6 +121,9 @@ def _pandas(frame: Any, opened: Opened) -> pa.Table:
         frame.columns = [".".join(str(part) for part in name if str(part) != "") for name in frame.columns]
         opened.remark("the levels of the columns' names were joined by dots: " + ", ".join(map(str, frame.columns[:4])))
     names = [scrub(str(name)) for name in frame.columns]
+    if frame.index.nlevels == 1 and frame.index.name is None and frame.index.dtype.kind not in "iu" and "index" not in names:
+        frame = frame.rename_axis("index")
+        opened.remark("the frame's index became the column 'index'")
     kept = [name for name in frame.index.names if name is not None and str(name) not in names]
     if kept:
         frame = frame.reset_index(level=kept)
@@ -122,6 +133,8 @@ def _pandas(frame: Any, opened: Opened) -> pa.Table:
     for i, name in enumerate(names):
         series = frame.iloc[:, i]
         try:
+            if series.dtype.name == "category" and series.cat.categories.dtype.name.startswith(("interval", "period")):
+                series = series.cat.rename_categories(series.cat.categories.astype(str))  # "(0, 1]"
             if series.dtype == object:
                 raise TypeError("cells of any kind")
             arrays[name] = pa.array(series, from_pandas=True)

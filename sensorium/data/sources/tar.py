@@ -29,8 +29,8 @@ from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files
 from sensorium.data.spool import cache_folder, spooling
 
-MEMBER = 256 << 20
-"""Bytes of the longest member."""
+MEMBER, BLOCK, LINKS = 256 << 20, 512, 8
+"""Bytes of the longest member, and of a block; links that lead to links."""
 PICKLES = {"pyd", "pickle", "pkl", "pth", "pt", "joblib", "dill", "npz"}
 COLUMNS = {"txt": "text", "text": "text", "cls": "label", "cls2": "label2", "npy": "array"}
 
@@ -62,14 +62,52 @@ class _Index:
         samples: for each sample its members: the column, where its bytes begin, how many they are, and for a link to what.
         places: where each file's bytes begin, and how many they are, by its path.
         files: how many there are; passed: how many belong to no sample.
+        links: what links name. damaged: after how many files something lies that is none.
         ends: why the shard ends early; empty: it doesn't.
     """
 
     samples: dict[str, list[tuple[str, int, int, str]]] = dataclasses.field(default_factory=dict)
     places: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    links: dict[str, str] = dataclasses.field(default_factory=dict)
     files: int = 0
     passed: int = 0
     ends: str = ""
+    damaged: list[int] = dataclasses.field(default_factory=list)
+
+    def gap(self, file: BinaryIO, start: int, end: int) -> None:
+        """Look at what lies between two members: zeros end an archive, anything else was one."""
+        if end <= start:
+            return
+        file.seek(start)
+        if file.read(min(end - start, BLOCK)).strip(b"\0"):
+            self.damaged.append(self.files)
+
+    def add(self, member: tarfile.TarInfo) -> None:
+        """Enter a file or a link."""
+        if not (member.isreg() or member.islnk() or member.issym()):
+            self.passed += not member.isdir()
+            return
+        self.files += 1
+        name, link = posixpath.normpath(member.name), ""
+        if member.isreg():
+            self.places[name] = member.offset_data, member.size
+        else:  # hard links name a whole path, symbolic ones one from their own folder
+            link = member.linkname if member.islnk() else posixpath.join(posixpath.dirname(name), member.linkname)
+            self.links[name] = posixpath.normpath(link)
+        key, column = _split(member.name)
+        if column:
+            self.samples.setdefault(key, []).append((column, member.offset_data, member.size, link))
+        else:
+            self.passed += not key
+
+    def target(self, link: str) -> tuple[int, int] | None:
+        """Where the bytes lie that a link names, by way of other links; None where nothing does."""
+        name = posixpath.normpath(link)
+        for _ in range(LINKS):
+            if name in self.places:
+                return self.places[name]
+            name = self.links.get(name, "")
+        return None
 
 
 def _rows(path: Path, opened: Opened) -> Iterator[Object]:
@@ -82,7 +120,7 @@ def _rows(path: Path, opened: Opened) -> Iterator[Object]:
             row: dict[str, Any] = {"__key__": key}
             try:
                 for column, start, size, link in members:
-                    data = _bytes(file, start, size, link, index.places)
+                    data = _bytes(file, start, size, link, index)
                     for known, value in _decoded(path, column, data).items():
                         row[known if known not in row else column] = value
             except BadCell as error:
@@ -94,10 +132,13 @@ def _rows(path: Path, opened: Opened) -> Iterator[Object]:
                 yield row, sum(size for _, _, size, _ in members)
     if index.ends:
         opened.remark(f"the archive {index.ends}; the last sample that was read is '{last}'", path.name)
-        if whole:  # else the sample that it ends in was told of
+        if whole and "end mark" not in index.ends:  # else the sample that it ends in was told of
             yield BadObject(path.name, f"the archive {index.ends}: what followed is lost"), 0
+    for files in index.damaged:
+        opened.remark(f"the archive is damaged after {files:,} files: what lay there is lost", path.name)
+        yield BadObject(path.name, f"the archive is damaged after {files:,} files: what lay there is lost"), 0
     if index.passed:
-        opened.remark(f"{index.passed:,} file(s) without an ending belong to no sample", path.name)
+        opened.remark(f"{index.passed:,} file(s) without an ending, or that are no files, belong to no sample", path.name)
 
 
 @contextlib.contextmanager
@@ -117,25 +158,16 @@ def _plain(path: Path) -> Iterator[tuple[BinaryIO, str]]:
 
 
 def _indexed(path: Path, file: BinaryIO) -> _Index:
-    index, end = _Index(), file.seek(0, 2)
+    """What lies where. A damaged header is passed over block by block, so that what follows it is found."""
+    index, end, due = _Index(), file.seek(0, 2), 0
     file.seek(0)
     try:
-        with tarfile.open(fileobj=file, mode="r:") as shard:
+        with tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as shard:
             for member in shard:
                 shard.members.clear()  # type: ignore[attr-defined]  # else every header of the shard is remembered twice
-                if not (member.isreg() or member.islnk() or member.issym()):
-                    continue
-                index.files += 1
-                name, link = posixpath.normpath(member.name), ""
-                if member.isreg():
-                    index.places[name] = member.offset_data, member.size
-                else:  # hard links name a whole path, symbolic ones one from their own folder
-                    link = member.linkname if member.islnk() else posixpath.join(posixpath.dirname(name), member.linkname)
-                key, column = _split(member.name)
-                if column:
-                    index.samples.setdefault(key, []).append((column, member.offset_data, member.size, link))
-                else:
-                    index.passed += not key
+                index.gap(file, due, member.offset)
+                due = member.offset_data + -(-member.size // BLOCK) * BLOCK if member.isreg() else member.offset_data
+                index.add(member)
                 if member.isreg() and member.offset_data + member.size > end:
                     index.ends = f"ends early, in the middle of '{member.name[:100]}'"
     except (tarfile.TarError, *UNREADABLE) as error:
@@ -143,17 +175,25 @@ def _indexed(path: Path, file: BinaryIO) -> _Index:
             raise UserError(f"'{path}' can't be read as tar: {error}") from error
         if index.files:
             index.ends = index.ends or f"ends early or is damaged after {index.files:,} files ({error})"
+    if not index.files:
+        index.gap(file, 0, end)
+        if index.damaged:
+            raise UserError(f"'{path}' can't be read as tar: it begins with no header of a file.")
+    elif not index.ends:
+        index.gap(file, due, end)
+        if due >= end:
+            index.ends = f"has no end mark after {index.files:,} files: it may be cut"
     return index
 
 
-def _bytes(file: BinaryIO, start: int, size: int, link: str, places: dict[str, tuple[int, int]]) -> bytes:
+def _bytes(file: BinaryIO, start: int, size: int, link: str, index: _Index) -> bytes:
     """The bytes of a member, or of the one that a link names.
 
     Raises:
         BadCell: there are too many, fewer than the header says, or the link names nothing in the shard.
     """
     if link:
-        found = places.get(posixpath.normpath(link))
+        found = index.target(link)
         if found is None:
             raise BadCell(f"a link to '{link[:100]}', which isn't in the shard")
         start, size = found
@@ -213,6 +253,8 @@ def npy_array(path: Path, column: str, data: bytes) -> list[Any]:
         UserError: it holds Python objects.
         BadCell: it is none, or of other things than numbers.
     """
+    if not data.startswith(b"\x93NUMPY") and data[:1] != b"\x80":  # else NumPy takes it for a pickle, which it is where it begins so
+        raise BadCell("no NumPy array: it doesn't begin as one")
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except ValueError as error:
