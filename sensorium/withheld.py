@@ -87,7 +87,7 @@ def states(
 
 
 def coarse(quantiles: Mapping[str, list[float]], rows: int, fewest: int = FEWEST) -> dict[str, list[float]]:
-    """Quantiles (``Quantiles.state``), each the mean of values of ``fewest`` rows or more, or a value that so many have.
+    """Quantiles (``Quantiles.state``), each the mean of ``fewest`` rows' values or more, or a value that so many have.
 
     Args:
         rows: how many they were learned from.
