@@ -43,7 +43,7 @@ NAMES = {"cp1252": "Windows-1252", "cp932": "Shift-JIS", "cp949": "EUC-KR", "utf
 
 _BAD = re.compile("[\udc80-\udcff]")
 _BEYOND = re.compile("[^\x00-\x7f\udc80-\udcff]")
-_WORD = re.compile('[^\\s,;"]*[\udc80-\udcff][^\\s,;"]*')
+_PART = re.compile('[^\\s,;"]{0,64}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,10 +124,17 @@ def _utf8(chunks: Iterator[bytes]) -> tuple[bytes, int, int]:
             continue
         wrong = len(_BAD.findall(text))
         good, bad = good + len(_BEYOND.findall(text)), bad + wrong
-        for word in _WORD.finditer(text) if wrong and size < SAMPLE else ():
-            if word.group() not in words:
-                words[word.group()] = None
-                size += len(word.group())
+        end = 0
+        for found in _BAD.finditer(text) if wrong and size < SAMPLE else ():
+            start = found.start()
+            if start < end:
+                continue
+            before = _PART.match(text[max(end, start - 64) : start][::-1])
+            end = _PART.match(text, start).end()  # type: ignore[union-attr]
+            word = text[start - before.end() : end]  # type: ignore[union-attr]
+            if word not in words:
+                words[word] = None
+                size += len(word)
             if size >= SAMPLE:
                 break
     return " ".join(words).encode("utf-8", "surrogateescape"), good, bad

@@ -626,3 +626,9 @@ def test_bad_cells_are_told_of_once_and_a_strange_table_is_refused(learned: Any,
                      lambda table: learned.search({"colour": "red"}, among=table), lambda table: learned.index(table, tmp_path / "none")):  # fmt: skip
             with pytest.raises(UserError, match="none of this model's columns|of the model's columns none"):
                 call(source)
+
+
+def test_the_encoding_of_a_text_without_spaces_is_found_at_once(tmp_path: Path) -> None:
+    (path := tmp_path / "t.csv").write_bytes(b"a,b\n" + b"x" * 900_000 + b"\xe9,caf\xe9 f\xfcr\n")
+    found = columns(Table.open(path))
+    assert found["a"][0][-1] == "é" and found["b"] == ["café für"]
