@@ -117,7 +117,9 @@ class Number(Modality):
             return math.inf
         if plain is None:
             raise BadCell(f"'{text[:40]}' is no number")
-        return float(plain)
+        if math.isinf(value := float(plain)):
+            raise BadCell("number beyond the range of floats")
+        return value
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         values = np.concatenate([EMPTY, *cells])

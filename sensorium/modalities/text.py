@@ -96,7 +96,9 @@ class Text(Modality):
             pdfs = sum(head.startswith(b"%PDF-") for head in profile.heads) / len(profile.heads)
             what, share, sure = ("texts", texts, 0.88) if texts >= pdfs else ("PDFs", pdfs, 0.6)
             if share >= 0.9:
-                return Claim(sure=sure, why=f"{share:.0%} of the files begin as {what} do", form={"files": True})
+                files = what == "PDFs" or not all(isinstance(cell, bytes) for cell in profile.sample)  # else bytes that are texts
+                why = f"{share:.0%} of the {'files' if files else 'cells, which are bytes,'} begin as {what} do"
+                return Claim(sure=sure, why=why, form={"files": True} if files else {})
         cells = [cell for cell in profile.sample if cell is not None]
         if cells and all(isinstance(cell, list) and all(isinstance(item, str) for item in cell) for cell in cells):
             return Claim(sure=0.55, why=f"lists of texts, read as one text each, such as '{max(map(joined, cells[:20]), key=len)[:30]}'")
@@ -259,7 +261,7 @@ class Text(Modality):
         return _TextStem(width, self.span, [b""] * SPECIAL + self.spelled(), self.buckets if self.spelling else 0)
 
     def shared(self) -> str | None:
-        return "text" if self.encoder is None else None
+        return None if self.encoder is not None else "files of text" if self.files else "text"
 
     def tokens(self) -> Tokens | None:
         """Ids with the end among them, hence one more than ``span``; None for files."""

@@ -97,7 +97,7 @@ def plain(cell: Any, column: str, number: int, param: str) -> Any:
 
 
 def whole(cell: Any, depth: int = 0) -> Any:
-    """A cell that can be sent on: text that UTF-8 can hold, numbers that have no place in 64 bits as ones that have, or as infinite ones, which no column takes.
+    """A cell that can be sent on: text that UTF-8 can hold, numbers that have no place in 64 bits as ones that have, or as texts, which no column of numbers takes.
 
     Raises:
         RecursionError: too many lists in one another.
@@ -107,7 +107,7 @@ def whole(cell: Any, depth: int = 0) -> Any:
     if isinstance(cell, str):
         return cell.encode("utf-8", "replace").decode()
     if isinstance(cell, int) and not -(2**63) <= cell < 2**63:
-        return float(cell) if cell.bit_length() < 1000 else float("inf")
+        return float(cell) if cell.bit_length() < 1000 else str(cell)[:1000]
     if isinstance(cell, list):
         return [whole(value, depth + 1) for value in cell]
     if isinstance(cell, dict):

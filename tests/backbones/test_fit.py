@@ -16,7 +16,7 @@ from conftest import TINY, tiny_table
 from twins import twin
 
 from sensorium import backbones
-from sensorium.core.errors import UserError
+from sensorium.core.errors import SensoriumWarning, UserError
 from sensorium.data.batch import collate
 from sensorium.model import Model
 
@@ -153,4 +153,5 @@ def test_broken_cells_are_put_aside_as_ever(folder: Path, tmp_path: Path, monkey
     table = table.set_column(table.column_names.index("picture"), "picture", pa.array(pictures))
     made = Model.fit(table, out=tmp_path / "run", epochs=1, settings=[*TINY, f"column.picture.backbone={twin('timm-cnn', folder)}"])
     bad = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
-    assert {entry["row"] for entry in bad} == {3, 4} and made.predict(table, "colour").num_rows == 40
+    with pytest.warns(SensoriumWarning, match="2 cell"):
+        assert {entry["row"] for entry in bad} == {3, 4} and made.predict(table, "colour").num_rows == 40

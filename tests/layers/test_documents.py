@@ -71,7 +71,8 @@ def test_paths_of_texts_are_files_and_not_their_names(tmp_path: Path) -> None:
 
 def test_a_model_sees_files_of_text_and_does_not_say_them(quick_fit) -> None:
     words = ["red apple", "green pear", "blue plum"]
-    table = pa.table({"note": [words[i % 3].encode() * 3 for i in range(60)], "kind": [words[i % 3][:4] for i in range(60)]})
-    model = quick_fit(table, target=["kind"], epochs=6)
+    cells = {"note": [{"bytes": words[i % 3].encode() * 3, "path": None} for i in range(60)], "plain": [words[i % 3].encode() for i in range(60)]}
+    model = quick_fit(pa.table({**cells, "kind": [words[i % 3][:4] for i in range(60)]}), target=["kind"], epochs=6)
     assert model.schema.columns["note"].settings["files"] and "note" not in model.network.asked_columns
+    assert "files" not in model.schema.columns["plain"].settings and "plain" in model.network.asked_columns, "bytes of text are text"
     assert model.predict([{"note": b"red apple"}], "kind").num_rows == 1

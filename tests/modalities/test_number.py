@@ -55,14 +55,14 @@ def test_numbers_and_plain_texts_are_read(cell: Any, value: float) -> None:
 
 
 @pytest.mark.parametrize("cell", [
-    None, float("nan"), Decimal("nan"), np.float64("nan"), "", "  ", "NaN", "n/a", float("inf"), "-inf", "1e999",
+    None, float("nan"), Decimal("nan"), np.float64("nan"), "", "  ", "NaN", "n/a", float("inf"), "-inf",
 ])
 def test_missing(cell: Any) -> None:
     assert Number().read(cell).shape == (0,)
 
 
 @pytest.mark.parametrize("cell", [
-    pytest.param(10**400, id="huge"), "1,234", "1_000", "٣", "12 kg", pytest.param("1" * 1000, id="thousand ones"), "0x10", [1], {}, b"\xff", 1j, "--1",
+    "1e999", pytest.param(10**400, id="huge"), "1,234", "1_000", "٣", "12 kg", pytest.param("1" * 1000, id="thousand ones"), "0x10", [1], {}, b"\xff", 1j, "--1",
     pytest.param("9" * 10**7, id="long"),
 ])
 def test_bad(cell: Any) -> None:

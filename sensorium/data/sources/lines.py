@@ -200,9 +200,10 @@ def unwrapped(row: dict[str, Any]) -> tuple[list[dict[str, Any]], str] | None:
             return [{key: value[place] for key, value in row.items()} for place in inner], "read as pandas' orient=columns"
         if _numbers(list(row)):
             return values, "read as pandas' orient=index"
-    if len(values) > 1 and all(isinstance(value, list) and value for value in values) and len({len(value) for value in values}) == 1:
-        if not any(isinstance(item, (list, dict)) for value in values for item in value):
-            return [dict(zip(row, cells, strict=True)) for cells in zip(*values, strict=True)], "each key's list was taken for a column"
+    lists = len(values) > 1 and all(isinstance(value, list) and value for value in values)
+    alike = lists and len({len(value) for value in values}) == 1
+    if alike and not any(isinstance(item, (list, dict)) for value in values for item in value):
+        return [dict(zip(row, cells, strict=True)) for cells in zip(*values, strict=True)], "each key's list was taken for a column"
     return None
 
 
