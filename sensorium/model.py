@@ -259,10 +259,17 @@ class Model:
         opened, tell = self.open(table), note or warn
         self.check(columns or ())
         self.tell_of(opened, [c for c in self.network.columns if columns is None or c in columns], tell, row_by_row(table))
-        heard = Misread()
+        heard, strange = Misread(), dict.fromkeys(() if row_by_row(table) else self.network.columns, "")
         for start in range(0, max(opened.rows, 1), size or max(opened.rows, 1)):
             part = opened if size is None or opened.rows <= size else opened.select(np.arange(start, min(start + size, opened.rows)))
-            yield Rows.of(self.network, part, columns, lambda row, column, why, start=start: heard(start + row, column, why))
+            read = Rows.of(self.network, part, columns, lambda row, column, why, start=start: heard(start + row, column, why))
+            for column in list(strange):
+                found = self.network.modalities[column].unknown(read.cells.get(column, []))
+                strange.update({column: found}) if found or not read.has(column).any() else strange.pop(column)
+            yield read
+        for column, known in strange.items():
+            if known:
+                tell(f"column '{column}': none of its cells is one that the model knows, as {known}")
         for words in heard.words():
             tell(words)
 
@@ -693,7 +700,7 @@ class Model:
         for column in columns or ():
             self.check_asked(column, None)
         heard = Misread()
-        self.tell_of(opened, [], tell)
+        self.tell_of(opened, [c for c in self.network.columns if c not in (columns or ())], tell)
         if columns is not None and not columns:
             raise UserError(f"No column to fill was named. Possible: {', '.join(self.network.asked_columns)}.")
         wanted = [c for c in self.network.asked_columns if (c in opened.columns if columns is None else c in columns)]
@@ -814,16 +821,16 @@ class Model:
 
     def evaluate(self, table: Any, *, split: str | None = None, seen: Sequence[str] | None = None, same: str | None = None) -> dict:
         """Every column, every direction, beside chance and the baselines; see ``evaluation`` for the details behind it."""
-        return self.evaluation(table, split=split, seen=seen, same=same).results
+        return self.evaluation(table, split=split, seen=seen, same=same, tell=warn).results
 
     def evaluation(self, table: Any, *, split: str | None = None, seen: Sequence[str] | None = None, same: str | None = None,
-                   curves: bool = False, note: Callable[[str], None] = lambda words: None) -> Evaluation:
-        """As ``evaluate``, with every prediction and every search."""
+                   curves: bool = False, note: Callable[[str], None] = lambda words: None, tell: Callable[[str], None] | None = None) -> Evaluation:
+        """As ``evaluate``, with every prediction and every search; ``note`` hears of progress, ``tell`` of how the table was read (by default ``note`` does)."""
         from sensorium.train.evaluate import evaluate
         from sensorium.train.fit import known_rows
 
         opened = keep_split(self.open(table), split, self.schema.split)
-        self.tell_of(opened, [], note)
+        self.tell_of(opened, self.network.columns, tell or note)
         baselines = Baselines.load(self.folder / "baselines") if self.folder and (self.folder / "baselines").is_dir() else None
         result = evaluate(self.network, opened, seen=seen, same=same, baselines=baselines, curves=curves, note=note)
         result.results["trained_on"] = known_rows(self.folder, opened, self.columns)

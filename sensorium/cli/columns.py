@@ -49,6 +49,8 @@ def print_columns(source: str, settings: Sequence[str], check: bool, out: Path |
             note(f"Wrote {out}")
     else:
         console().print(grid(table, report), markup=False)
+        if not table.rows:
+            note(f"'{table.name}' has no rows")
         for words in table.notes:
             note(words)
         for column, cells in (bad or {}).items():

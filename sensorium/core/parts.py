@@ -5,10 +5,13 @@ The folder is the registry. A file that starts with an underscore is no part.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+import os
 import pkgutil
 import sys
+import types
 from typing import Any, TypeVar
 
 from sensorium.core.errors import UserError, unknown
@@ -18,8 +21,14 @@ Part = TypeVar("Part")
 
 def names(contract: type) -> list[str]:
     """The names of all parts that fulfil ``contract`` (the abstract class in a folder's ``__init__.py``)."""
-    folder = sys.modules[contract.__module__]
-    return sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if not m.name.startswith("_"))
+    folders = tuple(sys.modules[contract.__module__].__path__)
+    return list(_names(folders, tuple(os.stat(folder).st_mtime_ns for folder in folders)))
+
+
+@functools.lru_cache(maxsize=64)
+def _names(folders: tuple[str, ...], _: tuple[int, ...]) -> tuple[str, ...]:
+    """The parts in some folders, as long as nothing in these changes."""
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(folders) if not m.name.startswith("_")))
 
 
 def find(contract: type[Part], name: str) -> type[Part]:
@@ -39,6 +48,12 @@ def find(contract: type[Part], name: str) -> type[Part]:
             f"The {contract.__name__.lower()} '{name}' needs the package '{error.name}', which isn't installed. "
             f"Install it with: pip install {error.name}"
         ) from error
+    return _part(contract, module)
+
+
+@functools.lru_cache(maxsize=512)
+def _part(contract: type[Part], module: types.ModuleType) -> type[Part]:
+    """The class of a contract that a module defines."""
     found = [
         value
         for value in vars(module).values()

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from sensorium.core.errors import UserError
 from sensorium.data.contents import read_stream
 
 CHUNK = 1 << 20
@@ -75,6 +76,9 @@ def detect(path: Path, where: str = "") -> Encoding:
                 return Encoding(name, True)
         if wide := _wide(head[:4096]):
             return Encoding(wide)
+        if head[:4096].count(b"\0") > len(head[:4096]) // 4 or head[:64].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+            what = "HTML or XML" if b"<" in head[:64] else "binary data"
+            raise UserError(f"'{path}' holds {what}, which is no table of text. Save it as CSV, Parquet or JSON lines.")
         if b"\x1b$B" in head or b"\x1b$@" in head:  # characters of seven bits, switched by escapes
             return Encoding("iso2022_jp")
         sample, good, bad = _utf8(itertools.chain([head], iter(lambda: file.read(CHUNK), b"")))

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from sensorium.core.datetexts import date_form
 from sensorium.core.types import Profile
 from sensorium.data.media import unread_format
 from sensorium.data.profile import Look
@@ -27,6 +28,7 @@ _NAME = re.compile(
 _STRONG = re.compile(
     r"(?:.*[_\-. ])?(?:[Ii][Dd]|uuid|UUID|guid|__key__|hash|md5|sha\d*|rowid|code_?points?)|.*[a-z](?:Id|ID|Uuid)"
 )
+_PAIR = re.compile(r"\d{1,4}[/\-]\d{1,4}")
 _POST = re.compile(r"(?i)zip|postal|post_?code|\bplz\b")
 """Names of columns of postal codes: places, however many differ."""
 _VALUES = {
@@ -35,7 +37,7 @@ _VALUES = {
     "code points": re.compile(r"(?:U\+)?(?=[0-9a-f]*\d)[0-9a-f]{4,6}(?:[-_ +](?:U\+)?[0-9a-f]{2,6})*", re.IGNORECASE),
     "serial numbers": re.compile(r"[A-Za-z]{0,16}[A-Za-z_\-./:#]*\d{2,}(?:[-_./]\d+)*[A-Za-z]?"),
     "keys": re.compile(r"(?=.*\d)(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9_\-]{12,}={0,2}"),
-    "paths": re.compile(r"(?:[A-Za-z]:)?(?:[^\s/\\]+[/\\])+[^\s/\\]+|https?://\S+|[^\s/\\]+\.[a-z0-9]{2,4}"),
+    "paths": re.compile(r"(?=.*[A-Za-z])(?:(?:[A-Za-z]:)?(?:[^\s/\\]+[/\\])+[^\s/\\]+|https?://\S+|[^\s/\\]+\.(?=.*[a-z])[a-z0-9]{2,4})"),
 }
 
 
@@ -78,6 +80,13 @@ def why_out(look: Look, kind: str | None) -> str | None:
     if kind not in ("text", "category", None):
         return None
     alike = _alike(profile.sample)
+    texts = [cell.strip() for cell in profile.sample if isinstance(cell, str)]
+    if alike and texts and len(texts) == len(profile.sample):
+        dates = date_form(texts)[1]
+        if "no day is over 12" in dates:
+            return f"texts that look like dates, but {dates.replace('format=', f'column.{profile.name}.format=')}"
+        if all(_PAIR.fullmatch(text) for text in texts[:512]):  # 121/81, 55-60, 12/2011: measured, and no serial number
+            return None
     if alike and _POST.search(profile.name):
         return None
     if alike and profile.present > 1 and share >= NEAR and (profile.present >= FEW or _NAME.fullmatch(profile.name)):

@@ -146,6 +146,10 @@ class Modality(abc.ABC):
                 result.append(error)
         return result
 
+    def unknown(self, cells: Sequence[np.ndarray | None]) -> str:
+        """What the column knows, in words, where it knows none of some prepared cells; empty where it knows any, or that says nothing. Default: empty."""
+        return ""
+
     @property
     def prepares(self) -> bool:
         """Whether prepared cells are other than read ones."""

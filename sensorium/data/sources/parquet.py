@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sensorium.core.errors import UserError
+from sensorium.data.arrow import check_layout
 from sensorium.data.blocks import BATCH, Blocks, Joined
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, folder_of, name_of_files
@@ -72,7 +73,22 @@ class ParquetBlocks(Blocks):
                 self.sizes[block, name] = sum(group.column(number).total_uncompressed_size for number in places)
         taken = sum(self.sizes[block, name] for name in columns)
         size = max(1, min(size, int(BATCH * rows / max(taken, 1))))
-        yield from file.iter_batches(size, row_groups=[block], columns=columns)
+        for batch in file.iter_batches(size, row_groups=[block], columns=columns):
+            for column in batch.columns:
+                check_codes(column)
+            yield batch
+
+
+def check_codes(column: pa.Array) -> None:
+    """Refuse a column with codes that its dictionary doesn't have, as Arrow's reader gives them for a damaged page.
+
+    Raises:
+        pa.ArrowInvalid: it has such.
+    """
+    if pa.types.is_dictionary(column.type):  # the values themselves may be large, and are the same in many batches
+        pa.DictionaryArray.from_arrays(column.indices, pa.nulls(len(column.dictionary)))
+    elif "dictionary<" in str(column.type):
+        check_layout(column)
 
 
 class _Sealed(io.RawIOBase):
