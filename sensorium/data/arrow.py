@@ -168,7 +168,7 @@ def check_layout(array: pa.Array) -> None:
     Text that is no UTF-8 passes; ``clean`` mends it.
 
     Raises:
-        pa.ArrowInvalid: offsets, views or codes of a dictionary that lead nowhere, or cells that their type can't have.
+        pa.ArrowException: offsets, views or codes of a dictionary that lead nowhere, or cells that their type can't have.
     """
     try:
         array.validate(full=True)

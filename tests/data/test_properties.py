@@ -38,8 +38,9 @@ from sensorium.core.datetexts import date_form, read_date, write_date
 from sensorium.core.errors import SensoriumWarning, UserError
 from sensorium.core.numerals import NumberForm, loses, number_form
 from sensorium.data import table as tables
-from sensorium.data.arrow import bounded, row_bytes
+from sensorium.data.arrow import bounded, check_layout, row_bytes
 from sensorium.data.options import ReadOptions
+from sensorium.data.sources.parquet import check_codes
 from sensorium.data.table import Table
 
 from .test_table import columns
@@ -632,3 +633,29 @@ def test_the_encoding_of_a_text_without_spaces_is_found_at_once(tmp_path: Path) 
     (path := tmp_path / "t.csv").write_bytes(b"a,b\n" + b"x" * 900_000 + b"\xe9,caf\xe9 f\xfcr\n")
     found = columns(Table.open(path))
     assert found["a"][0][-1] == "é" and found["b"] == ["café für"]
+
+
+def test_arrays_that_lead_out_of_their_buffers_are_refused_and_bad_bytes_mended(tmp_path: Path) -> None:
+    def unsound(kind: pa.DataType, buffers: list[Any], children: list[pa.Array] | None = None, count: int = 2) -> pa.Array:
+        return pa.Array.from_buffers(kind, count, [None, *(pa.py_buffer(np.array(b, np.int32)) for b in buffers)], children=children)
+
+    codes = pa.DictionaryArray.from_arrays(pa.array([0, 7], pa.int32()), pa.array(["a", "b"]), safe=False)
+    away = unsound(pa.list_(pa.int32()), [[0, 900, 2]], [pa.array([1, 2], pa.int32())])
+    view = unsound(pa.string_view(), [[20, 0, 7, 0, 20, 0, 0, 9000]])
+    bad = pa.array([b"caf\xe9", b"ok"]).view(pa.string())
+    for array in (codes, away, view, pa.StructArray.from_arrays([codes], ["in"]), pa.ListArray.from_arrays(pa.array([0, 2], pa.int32()), codes)):
+        with pytest.raises(pa.ArrowException):
+            check_layout(array)
+        with pa.ipc.new_stream(tmp_path / "t.arrow", pa.schema([("c", array.type)])) as writer, pytest.raises((UserError, pa.ArrowException)):
+            writer.write_batch(pa.RecordBatch.from_arrays([array], names=["c"]))
+            writer.close()
+            Table.open(tmp_path / "t.arrow")
+    with pytest.raises(pa.ArrowException):
+        check_codes(codes)
+    mended = (bad, bad.dictionary_encode(), pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), bad), pa.StructArray.from_arrays([bad], ["in"]))
+    for array in mended:
+        for new in (pa.ipc.new_file, pa.ipc.new_stream):
+            with new(tmp_path / "t.arrow", pa.schema([("c", array.type)])) as writer:
+                writer.write_batch(pa.RecordBatch.from_arrays([array], names=["c"]))
+            table = Table.open(tmp_path / "t.arrow")
+            assert "caf\ufffd" in str(columns(table)) and list(table.repaired.values()) == [1], array.type

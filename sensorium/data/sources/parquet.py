@@ -83,7 +83,7 @@ def check_codes(column: pa.Array) -> None:
     """Refuse a column with codes that its dictionary doesn't have, as Arrow's reader gives them for a damaged page.
 
     Raises:
-        pa.ArrowInvalid: it has such.
+        pa.ArrowException: it has such.
     """
     if pa.types.is_dictionary(column.type):  # the values themselves may be large, and are the same in many batches
         pa.DictionaryArray.from_arrays(column.indices, pa.nulls(len(column.dictionary)))
