@@ -155,7 +155,7 @@ class Network(nn.Module):
         self.usual: dict[str, list[float]] = {}
         self.domain: Domain | None = None
         self.memory: Memory | None = None
-        self.counts: dict[str, Any] = {}  # of some columns in how many training rows each value is; see withheld
+        self.counts: dict[str, object] = {}  # of some columns in how many training rows each value is; see withheld
         self.width, self.summary, self.drop = width, summary, drop
         self.stem_of = {column: modality.shared() or slug(column, i) for i, (column, modality) in enumerate(modalities.items())}
         self.stems, self.heads = nn.ModuleDict(), nn.ModuleDict()

@@ -35,10 +35,14 @@ def print_columns(source: str, settings: Sequence[str], check: bool, out: Path |
     data = build(Data, plain(given, "data"), "data")
     share = parse_max_bad(data.max_bad)
     table = data.open(source, said_as_written(given.get("column", {})))
-    overrides = {name: dict(said) if isinstance(said, dict) else {"kind": said} for name, said in given.get("column", {}).items()}
+    overrides = {
+        name: dict(said) if isinstance(said, dict) else {"kind": said} for name, said in given.get("column", {}).items()
+    }
     schema = infer(table, overrides=overrides)
     bad = bad_cells(table, schema) if check else None
-    report = columns_report(table, schema, None if bad is None else {column: len(cells) for column, cells in bad.items()})
+    report = columns_report(
+        table, schema, None if bad is None else {column: len(cells) for column, cells in bad.items()}
+    )
     if out is not None:
         text = json_text(described(table, schema, report, bad))
         if str(out) == "-":
@@ -87,7 +91,12 @@ def grid(table: Table, report: Sequence[dict[str, Any]]) -> Grid:
     for name in report[0] if report else ():
         result.add_column(name, overflow="fold")
     for entry in report:
-        result.add_row(*(f"{value:.1%}" if isinstance(value, float) else "" if value is None else str(value) for value in entry.values()))
+        result.add_row(
+            *(
+                f"{value:.1%}" if isinstance(value, float) else "" if value is None else str(value)
+                for value in entry.values()
+            )
+        )
     return result
 
 

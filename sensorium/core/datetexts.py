@@ -18,18 +18,28 @@ MAY = "%?"
 _NAME = rf"(?:{'|'.join(MONTHS)})[a-z]*\.?"
 _TIME = re.compile(r"[T ,]+(\d{1,2}):(\d{2})(:\d{2}(\.\d{1,6})?)?\s*([AaPp]\.?[Mm]\.?)?$")
 _NUMBERS = re.compile(r"(\d{1,4})([./\-])(\d{1,2})\2(\d{1,4})\.?")
-_NAMED = re.compile(rf"(?:[A-Z][a-z]{{2,8}},? )?(\d{{1,2}})(?:st|nd|rd|th)?([ \-/.]*)({_NAME})([ \-/.,]*)(\d{{2}}|\d{{4}})", re.IGNORECASE)
-_LED = re.compile(rf"(?:[A-Z][a-z]{{2,8}},? )?({_NAME})([ \-/.]*)(\d{{1,2}})(?:st|nd|rd|th)?(,? |-)(\d{{4}})", re.IGNORECASE)
+_NAMED = re.compile(
+    rf"(?:[A-Z][a-z]{{2,8}},? )?(\d{{1,2}})(?:st|nd|rd|th)?([ \-/.]*)({_NAME})([ \-/.,]*)(\d{{2}}|\d{{4}})",
+    re.IGNORECASE,
+)
+_LED = re.compile(
+    rf"(?:[A-Z][a-z]{{2,8}},? )?({_NAME})([ \-/.]*)(\d{{1,2}})(?:st|nd|rd|th)?(,? |-)(\d{{4}})", re.IGNORECASE
+)
 
 
 def date_form(texts: Sequence[str], share: float = 0.98) -> tuple[str | None, str]:
-    """The form of texts in the signs of ``strptime``, and how it is known; None, and why, where they look like dates of no known order.
+    """The form of texts in the signs of ``strptime``, and how it is known; None, and why, where they look like dates
+    of no known order.
 
     None and an empty reason where they don't look like dates.
     """
     bodies, times = zip(*(split_time(text.strip()) for text in texts), strict=True)
     time = Counter(times).most_common(1)[0][0]
-    time = time.replace("%I", "%-I").replace("%H", "%-H") if any("%-" in other for other in times) and "%-" not in time else time
+    time = (
+        time.replace("%I", "%-I").replace("%H", "%-H")
+        if any("%-" in other for other in times) and "%-" not in time
+        else time
+    )
     numbers = [found for body in bodies if (found := _NUMBERS.fullmatch(body))]
     if len(numbers) >= share * len(texts):
         return _numeric(numbers, time)
@@ -49,8 +59,18 @@ def _numeric(found: Sequence[re.Match[str]], time: str) -> tuple[str | None, str
     first, middle, last = ([int(match[place]) for match in found] for place in (1, 3, 4))
     if all(len(match[1]) == 4 for match in found):
         pad = "-" if any(len(match[place]) == 1 for match in found for place in (3, 4)) else ""
-        return (f"%Y{sign}%{pad}m{sign}%{pad}d{time}", "year, month, day") if max(middle) <= 12 and max(last) <= 31 else (None, "")
-    year = "%Y" if all(len(match[4]) == 4 for match in found) else "%y" if all(len(match[4]) == 2 for match in found) else ""
+        return (
+            (f"%Y{sign}%{pad}m{sign}%{pad}d{time}", "year, month, day")
+            if max(middle) <= 12 and max(last) <= 31
+            else (None, "")
+        )
+    year = (
+        "%Y"
+        if all(len(match[4]) == 4 for match in found)
+        else "%y"
+        if all(len(match[4]) == 2 for match in found)
+        else ""
+    )
     if not year or max(first) > 31 or max(middle) > 31 or min(*first, *middle) < 1:
         return None, ""
     pad = "-" if any(len(match[place]) == 1 for match in found for place in (1, 3)) else ""
@@ -65,7 +85,10 @@ def _numeric(found: Sequence[re.Match[str]], time: str) -> tuple[str | None, str
         return None, ""
     if sign == ".":
         return day, "day, month, year, as points are written"
-    return None, f"no day is over 12, so it isn't known which is the month; the setting format={day} or format={month} says it"
+    return (
+        None,
+        f"no day is over 12, so it isn't known which is the month; the setting format={day} or format={month} says it",
+    )
 
 
 def _with_name(body: str) -> str:

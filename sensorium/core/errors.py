@@ -16,7 +16,8 @@ class UserError(Exception):
 
 
 class SensoriumWarning(UserWarning):
-    """Input that was read otherwise than it may have been meant: cells or rows that can't be read, columns that lack."""
+    """Input that was read otherwise than it may have been meant: cells or rows that can't be read, columns that
+    lack."""
 
 
 def warn(words: str) -> None:

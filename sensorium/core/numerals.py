@@ -1,4 +1,5 @@
-"""Written numbers: whether texts survive the way through a number and back, and signs, units and separators around them.
+"""Written numbers: whether texts survive the way through a number and back, and signs, units and separators around
+them.
 
 A column of texts is numeric only where no text loses anything as a number. Codes such as ``049.96``, ``3.10`` beside
 ``3.9``, ``10E4`` or ``+4917012345`` would: they stay as they are written.
@@ -33,9 +34,12 @@ VERSIONS, KEPT = 50, 20_000
 class Spelling:
     """Evidence, gathered piece by piece, whether texts that look like numbers lose anything as numbers.
 
-    They do where zeros lead, where a capital E stands without signs (``10E4``), where plus signs stand before long whole
-    numbers alone (telephone numbers), where whole numbers have more digits than a float keeps, where one number is written in
-    two ways (``3.1``, ``3.10``), and where a few numbers of different precision end in zeros (``3.9``, ``3.10``, ``3.11``:
+    They do where zeros lead, where a capital E stands without signs (``10E4``), where plus signs stand before long
+    whole
+    numbers alone (telephone numbers), where whole numbers have more digits than a float keeps, where one number is
+    written in
+    two ways (``3.1``, ``3.10``), and where a few numbers of different precision end in zeros (``3.9``, ``3.10``,
+    ``3.11``:
     versions). A fixed number of decimals (``2.50``) or of significant digits is fine.
     """
 
@@ -52,7 +56,13 @@ class Spelling:
             return
         array = pc.utf8_trim_whitespace(array)
         self.lost = _first(array, _PADDED)
-        for name, pattern in (("plus", _PLUS), ("minus", _MINUS), ("long", _LONG), ("code", _CODE), ("signed", _SIGNED)):
+        for name, pattern in (
+            ("plus", _PLUS),
+            ("minus", _MINUS),
+            ("long", _LONG),
+            ("code", _CODE),
+            ("signed", _SIGNED),
+        ):
             setattr(self, name, getattr(self, name) or _first(array, pattern) or "")
         point = pc.match_substring_regex(array, _POINT)
         self.whole = self.whole or _first(array.filter(pc.invert(point)), r"^[+-]?\d+$") or ""
@@ -246,7 +256,8 @@ def _separators(numbers: Sequence[str]) -> tuple[str, str] | None:
     certain = [pair for pair in told if pair[1] not in ("", None) and all(sign in seen for sign in pair)]
     if certain:
         return certain[0]
-    # One sign alone: it groups where it stands twice in a text, or where all texts that have it are grouped; else it is decimal.
+    # One sign alone: it groups where it stands twice in a text, or where all texts that have it are grouped; else it
+    # is decimal.
     grouped = next((pair for pair in told if pair[1] in seen and pair[1]), None)
     twice = any(len(re.findall(r"[.,' ]\d{3}", number)) > 1 for number in numbers)
     if grouped and (twice or all((_GROUPED.fullmatch(n) and n[0] != "0") or n.isdigit() for n in numbers)):

@@ -57,8 +57,11 @@ def _part(contract: type[Part], module: types.ModuleType) -> type[Part]:
     found = [
         value
         for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, contract) and value.__module__ == module.__name__
-        and not inspect.isabstract(value) and not value.__name__.startswith("_")
+        if inspect.isclass(value)
+        and issubclass(value, contract)
+        and value.__module__ == module.__name__
+        and not inspect.isabstract(value)
+        and not value.__name__.startswith("_")
     ]
     if len(found) != 1:
         raise TypeError(f"{module.__name__} must define exactly one public {contract.__name__}, found {found}")

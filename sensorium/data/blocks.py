@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sensorium.core.errors import UserError
-from sensorium.data.arrow import bounded, clean, is_media, joined, normal, normal_type, plain
+from sensorium.data.arrow import bounded, clean, is_media, joined, normal, normal_type
+from sensorium.data.pycells import plain
 
 BLOCK, BATCH = 8192, 8 << 20
 """Rows of a block where we choose it, and about how many bytes are read at once."""
@@ -98,10 +99,19 @@ class Blocks(abc.ABC):
         """A column's cells as its normal type; nulls, and a remark, where Arrow can't turn them into it."""
         try:
             return normal(array, kind)
-        except (pa.ArrowNotImplementedError, pa.ArrowTypeError, TypeError, ValueError, OverflowError, KeyError) as error:
+        except (
+            pa.ArrowNotImplementedError,
+            pa.ArrowTypeError,
+            TypeError,
+            ValueError,
+            OverflowError,
+            KeyError,
+        ) as error:
             with contextlib.suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
                 return pa.array(list(map(plain, array.to_pylist())), kind)
-            self.remarks[name] = f"cells of type {self.kinds[name].type} can't be read as {kind}: {str(error).splitlines()[0]}"
+            self.remarks[name] = (
+                f"cells of type {self.kinds[name].type} can't be read as {kind}: {str(error).splitlines()[0]}"
+            )
             return pa.nulls(len(array), kind)
 
     def _normal(self, batch: pa.RecordBatch, columns: list[str], row: int) -> pa.RecordBatch:
@@ -143,7 +153,11 @@ def opened_structs(schema: pa.Schema) -> Iterator[tuple[tuple[str, ...], pa.Fiel
 
     def inside(path: tuple[str, ...], field: pa.Field) -> Iterator[tuple[tuple[str, ...], pa.Field]]:
         kind = field.type
-        keys = [part.name for part in kind] if pa.types.is_struct(kind) and len(path) < STRUCTS and not is_media(kind) else []
+        keys = (
+            [part.name for part in kind]
+            if pa.types.is_struct(kind) and len(path) < STRUCTS and not is_media(kind)
+            else []
+        )
         if not keys or len(set(keys)) < len(keys) or any(".".join((*path, key)) in taken for key in keys):
             yield path, field
             return
@@ -159,7 +173,11 @@ def remark_of(field: pa.Field) -> str:
     kind = field.type
     if period := period_of(field):
         known = period.lstrip("0123456789").partition("-")[0] in PERIODS
-        return f"periods ({period}), read as the dates they begin at" if known else f"periods of {period} can't be read; write them as dates"
+        return (
+            f"periods ({period}), read as the dates they begin at"
+            if known
+            else f"periods of {period} can't be read; write them as dates"
+        )
     if pa.types.is_duration(kind):
         return "durations, read as numbers of seconds"
     if pa.types.is_null(normal_type(kind)) and not pa.types.is_null(kind) and not pa.types.is_struct(kind):
@@ -205,7 +223,9 @@ def dates_of(array: pa.Array, period: str) -> pa.Array:
     begin = numbers.astype(f"datetime64[{PERIODS[unit]}]")
     if unit == "W":  # NumPy's weeks begin on Thursdays
         begin = begin.astype("datetime64[D]") - np.timedelta64(10 - WEEK_ENDS.index(ends or "SUN"), "D")
-    return pa.array(begin.astype("datetime64[us]"), pa.timestamp("us"), mask=~storage.is_valid().to_numpy(zero_copy_only=False))
+    return pa.array(
+        begin.astype("datetime64[us]"), pa.timestamp("us"), mask=~storage.is_valid().to_numpy(zero_copy_only=False)
+    )
 
 
 class Memory(Blocks):

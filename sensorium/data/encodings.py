@@ -1,6 +1,7 @@
 """Text encodings: which one a file is in, checked on all of its bytes, and the file as text.
 
-UTF-8 wins wherever it fits. Else a sample goes to charset-normalizer; of what it proposes, and of Windows-1252, which most
+UTF-8 wins wherever it fits. Else a sample goes to charset-normalizer; of what it proposes, and of Windows-1252,
+which most
 such files in Western languages are in, the first that decodes the whole file without an error is taken.
 """
 
@@ -76,7 +77,9 @@ def detect(path: Path, where: str = "") -> Encoding:
                 return Encoding(name, True)
         if wide := _wide(head[:4096]):
             return Encoding(wide)
-        if head[:4096].count(b"\0") > len(head[:4096]) // 4 or head[:64].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        if head[:4096].count(b"\0") > len(head[:4096]) // 4 or head[:64].lstrip().lower().startswith(
+            (b"<!doctype", b"<html", b"<?xml")
+        ):
             what = "HTML or XML" if b"<" in head[:64] else "binary data"
             raise UserError(f"'{path}' holds {what}, which is no table of text. Save it as CSV, Parquet or JSON lines.")
         if b"\x1b$B" in head or b"\x1b$@" in head:  # characters of seven bits, switched by escapes
@@ -158,7 +161,8 @@ def _proposed(sample: bytes) -> Iterator[str]:
 
 
 def _western(sample: bytes) -> bool:
-    """Whether a sample reads as Western text in Windows-1252: single accented letters within words, signs between them."""
+    """Whether a sample reads as Western text in Windows-1252: single accented letters within words, signs between
+    them."""
     try:
         text = sample.decode("cp1252")
     except UnicodeDecodeError:

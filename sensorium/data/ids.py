@@ -23,7 +23,8 @@ FEW = 20
 
 _NAME = re.compile(
     r"(?:.*[_\-. ])?(?:id|ids|uuid|guid|key|__key__|index|idx|hash|md5|sha\d*|serial|rowid|row|path|url|file_?name|"
-    r"code_?points?|nr|no|number)|unnamed.*|column \d+|.*[a-z](?:Id|ID|Uuid|Key)", re.IGNORECASE
+    r"code_?points?|nr|no|number)|unnamed.*|column \d+|.*[a-z](?:Id|ID|Uuid|Key)",
+    re.IGNORECASE,
 )
 _STRONG = re.compile(
     r"(?:.*[_\-. ])?(?:[Ii][Dd]|uuid|UUID|guid|__key__|hash|md5|sha\d*|rowid|code_?points?)|.*[a-z](?:Id|ID|Uuid)"
@@ -37,7 +38,9 @@ _VALUES = {
     "code points": re.compile(r"(?:U\+)?(?=[0-9a-f]*\d)[0-9a-f]{4,6}(?:[-_ +](?:U\+)?[0-9a-f]{2,6})*", re.IGNORECASE),
     "serial numbers": re.compile(r"[A-Za-z]{0,16}[A-Za-z_\-./:#]*\d{2,}(?:[-_./]\d+)*[A-Za-z]?"),
     "keys": re.compile(r"(?=.*\d)(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9_\-]{12,}={0,2}"),
-    "paths": re.compile(r"(?=.*[A-Za-z])(?:(?:[A-Za-z]:)?(?:[^\s/\\]+[/\\])+[^\s/\\]+|https?://\S+|[^\s/\\]+\.(?=.*[a-z])[a-z0-9]{2,4})"),
+    "paths": re.compile(
+        r"(?=.*[A-Za-z])(?:(?:[A-Za-z]:)?(?:[^\s/\\]+[/\\])+[^\s/\\]+|https?://\S+|[^\s/\\]+\.(?=.*[a-z])[a-z0-9]{2,4})"
+    ),
 }
 
 

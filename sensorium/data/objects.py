@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sensorium.data.arrow import scrub, to_array
+from sensorium.data.arrow import scrub
 from sensorium.data.options import ReadOptions
+from sensorium.data.pycells import to_array
 from sensorium.data.sources import Opened
 from sensorium.data.spool import BYTES, ROWS, Spool
 
@@ -117,7 +118,8 @@ def parse_next(text: str, start: int) -> tuple[Any, int]:
 
 
 def skip(text: str, start: int) -> int:
-    """Where the JSON value that begins at ``start`` ends if it is only a key that stands twice in it; 0 where it is broken."""
+    """Where the JSON value that begins at ``start`` ends if it is only a key that stands twice in it; 0 where it is
+    broken."""
     try:
         return json.JSONDecoder().raw_decode(text, start)[1]
     except (ValueError, RecursionError):

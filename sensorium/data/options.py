@@ -33,7 +33,10 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         try:
-            known = not self.encoding or (codecs.lookup(self.encoding)._is_text_encoding and "a".encode(self.encoding).decode(self.encoding) == "a")
+            known = not self.encoding or (
+                codecs.lookup(self.encoding)._is_text_encoding
+                and "a".encode(self.encoding).decode(self.encoding) == "a"
+            )
         except (LookupError, ValueError):
             known = False
         known = known and self.encoding.lower() not in ("idna", "punycode")

@@ -48,9 +48,12 @@ class Table:
         """A table from whatever holds one.
 
         Args:
-            source: a file, a glob or a list of files (Parquet, CSV, JSON lines, Arrow, Excel, SQLite, ORC, Avro, NumPy, HDF5,
-                tar, ZIP …), of which ``FILE#PART`` names a sheet, a table or a group; a folder; ``sql:URL#QUERY``; ``hf:NAME``;
-                a pandas or polars DataFrame, Arrow data, a datasets.Dataset, a list of dicts, a dict of lists; one row as a
+            source: a file, a glob or a list of files (Parquet, CSV, JSON lines, Arrow, Excel, SQLite, ORC, Avro,
+                NumPy, HDF5,
+                tar, ZIP …), of which ``FILE#PART`` names a sheet, a table or a group; a folder; ``sql:URL#QUERY``;
+                ``hf:NAME``;
+                a pandas or polars DataFrame, Arrow data, a datasets.Dataset, a list of dicts, a dict of lists; one
+                row as a
                 dict of cells; or a Table.
             allow_outside: let paths in cells leave the table's folder.
             options: encoding, delimiter and limits of files.
@@ -66,7 +69,9 @@ class Table:
         opened = open_source(source, options)
         options.check_columns(len(opened.blocks.schema.names), f"'{opened.name}'")
         if opened.bad and len(opened.bad) >= opened.blocks.rows:
-            raise UserError(f"'{opened.name}' has no row that can be read. The first: {next(iter(opened.bad.values()))}.")
+            raise UserError(
+                f"'{opened.name}' has no row that can be read. The first: {next(iter(opened.bad.values()))}."
+            )
         return cls(opened, allow_outside=allow_outside)
 
     def __len__(self) -> int:
@@ -92,7 +97,11 @@ class Table:
         """Rows that can't be read, by their number: they are there, and all their cells are missing."""
         if self._bad is None:
             bad = self._opened.bad
-            rows = np.flatnonzero(np.isin(self._index, list(bad))) if bad and self._index is not None else np.zeros(0, np.int64)
+            rows = (
+                np.flatnonzero(np.isin(self._index, list(bad)))
+                if bad and self._index is not None
+                else np.zeros(0, np.int64)
+            )
             self._bad = bad if self._index is None else {int(row): bad[int(self._index[row])] for row in rows}
         return self._bad
 

@@ -28,7 +28,10 @@ def test_an_order_that_no_day_tells_is_refused_and_named() -> None:
     assert form is None and "%d/%m/%Y" in why and "%m/%d/%Y" in why
 
 
-@pytest.mark.parametrize("texts", [["1.2.10", "10.2.3"], ["555-12-1234"], ["192.168.1.1"], ["red"], ["13/13/2017"], ["24/07/2017", "07/24/2017"]])
+@pytest.mark.parametrize(
+    "texts",
+    [["1.2.10", "10.2.3"], ["555-12-1234"], ["192.168.1.1"], ["red"], ["13/13/2017"], ["24/07/2017", "07/24/2017"]],
+)
 def test_other_texts_are_no_dates(texts: list[str]) -> None:
     assert date_form(texts)[0] is None
 

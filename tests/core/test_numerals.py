@@ -55,7 +55,9 @@ def test_forms_are_found_read_and_written_again(texts: list[str], values: list[f
     again = [found.write(value, 2) for value in values]
     assert [float(found.parse(text) or "nan") for text in again] == values
     plain = [text for text in texts if "(" not in text and "000,0" not in text and "," not in text[-3:-1]]
-    assert {text for text in plain if text not in again} == set(), "a text in its column's own form is written as it was"
+    assert {text for text in plain if text not in again} == set(), (
+        "a text in its column's own form is written as it was"
+    )
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,9 @@ def test_lines_with_too_many_and_too_few_cells_stay_in_place(tmp_path: Path) -> 
     assert list(some.bad_rows) == [0] and some.good.tolist() == [False, True]
 
 
-@pytest.mark.parametrize("body", ['1,x\n2,"open\n3,y\n4,z\n', '1,x\n2,"open\n3,"y"\n4,z\n', '1,x\n2,"open\n3,y,"z\n4,z\n'])
+@pytest.mark.parametrize(
+    "body", ['1,x\n2,"open\n3,y\n4,z\n', '1,x\n2,"open\n3,"y"\n4,z\n', '1,x\n2,"open\n3,y,"z\n4,z\n']
+)
 def test_an_open_quote_costs_its_own_line(body: str, tmp_path: Path) -> None:
     table = opened(tmp_path / "t.csv", "a,b\n" + body)
     assert table.rows == 4 and 1 in table.bad_rows and table.bad_rows[1].where == "t.csv, line 3"
@@ -108,6 +110,7 @@ def test_many_sparse_keys_are_columns(tmp_path: Path) -> None:
 
 def test_members_of_a_sample_may_lie_apart_and_be_links(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "t.tar.gz", "w:gz") as shard:
+
         def add(name: str, data: bytes = b"", link: str = "", kind: bytes = tarfile.REGTYPE) -> None:
             info = tarfile.TarInfo(name)
             info.size, info.type, info.linkname = len(data), kind, link
@@ -127,10 +130,14 @@ def test_members_of_a_sample_may_lie_apart_and_be_links(tmp_path: Path) -> None:
 
 
 def test_codes_stay_as_they_are_written(tmp_path: Path) -> None:
-    text = "icd,version,part,price,phone,kind\n049.96,3.9,10E4,2.50,+4917012345,1.50\n250.00,3.10,1e5,13,+441234567,2.00\n"
+    text = (
+        "icd,version,part,price,phone,kind\n049.96,3.9,10E4,2.50,+4917012345,1.50\n250.00,3.10,1e5,13,+441234567,2.00\n"
+    )
     table = opened(tmp_path / "t.csv", text, as_written=frozenset(["kind"]))
     assert [str(kind) for kind in table.schema.types] == ["string", "string", "string", "double", "string", "string"]
-    assert cells(table)["kind"] == ["1.50", "2.00"] and "3.10" in table.remarks["version"] and "price" not in table.remarks
+    assert (
+        cells(table)["kind"] == ["1.50", "2.00"] and "3.10" in table.remarks["version"] and "price" not in table.remarks
+    )
 
 
 def test_folders_say_what_they_saw(tmp_path: Path) -> None:
@@ -152,7 +159,9 @@ def test_folders_say_what_they_saw(tmp_path: Path) -> None:
 
 def test_rows_from_python() -> None:
     assert Table.open({"note": "a red thing"}).rows == Table.open({"weight": 5.0, "x": None}).rows == 1
-    assert Table.open({"photo": b"abc", "curve": [1.0, 2.0]}).take([0]).to_pylist() == [{"photo": b"abc", "curve": [1.0, 2.0]}]
+    assert Table.open({"photo": b"abc", "curve": [1.0, 2.0]}).take([0]).to_pylist() == [
+        {"photo": b"abc", "curve": [1.0, 2.0]}
+    ]
     assert Table.open({"photo": {"bytes": b"x", "path": None}}).rows == 1
     assert Table.open({"a": [1, 2], "b": np.array([3.0, 4.0])}).rows == 2
     assert Table.open([{}]).rows == 1 and Table.open([{}, {"a": 1}]).rows == 2 and Table.open([]).rows == 0
@@ -171,15 +180,32 @@ def test_structs_open_into_columns_and_odd_types_are_one_columns_matter(tmp_path
     })  # fmt: skip
     opened = Table.open(table)
     found = cells(opened)
-    assert found["place.lat"] == [1.5, None] and found["place.name.en"] == ["x", None] and found["lasts"] == [90.0, None]
-    assert found["photo"][0] == {"bytes": b"p", "path": None} and found["view"] == [[1.0], [2.0, 3.0]] and found["union"] == ["1", "b"]
+    assert (
+        found["place.lat"] == [1.5, None] and found["place.name.en"] == ["x", None] and found["lasts"] == [90.0, None]
+    )
+    assert (
+        found["photo"][0] == {"bytes": b"p", "path": None}
+        and found["view"] == [[1.0], [2.0, 3.0]]
+        and found["union"] == ["1", "b"]
+    )
     assert found["span"] == [None, None] and "can't be read" in infer(opened).left_out["span"]
     assert found["when"][0].isoformat() == "1970-01-01T01:00:00+01:00" and "seconds" in opened.remarks["lasts"]
-    periods = Table.open(pd.DataFrame({"m": pd.period_range("2015-01", periods=2, freq="M"), "q": pd.period_range("2015Q1", periods=2, freq="Q")}))
-    assert [str(cell)[:10] for cell in (*cells(periods)["m"], *cells(periods)["q"])] == ["2015-01-01", "2015-02-01", "2015-01-01", "2015-04-01"]
+    periods = Table.open(
+        pd.DataFrame(
+            {"m": pd.period_range("2015-01", periods=2, freq="M"), "q": pd.period_range("2015Q1", periods=2, freq="Q")}
+        )
+    )
+    assert [str(cell)[:10] for cell in (*cells(periods)["m"], *cells(periods)["q"])] == [
+        "2015-01-01",
+        "2015-02-01",
+        "2015-01-01",
+        "2015-04-01",
+    ]
     for freq in ("W", "W-SAT", "W-MON", "Q-JAN", "Y", "Y-JUN", "2M", "h", "min", "D"):
         some = pd.period_range("2024-01-10", periods=2, freq=freq)
-        assert cells(Table.open(pd.DataFrame({"p": some})))["p"] == [period.start_time.to_pydatetime() for period in some], freq
+        assert cells(Table.open(pd.DataFrame({"p": some})))["p"] == [
+            period.start_time.to_pydatetime() for period in some
+        ], freq
 
 
 def test_deep_nesting_is_text(tmp_path: Path) -> None:
@@ -192,7 +218,13 @@ def test_deep_nesting_is_text(tmp_path: Path) -> None:
 
 
 def test_damaged_and_changed_files_are_told(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"a": list(range(400))}), tmp_path / "t.parquet", write_page_checksum=True, compression="none", use_dictionary=False)
+    pq.write_table(
+        pa.table({"a": list(range(400))}),
+        tmp_path / "t.parquet",
+        write_page_checksum=True,
+        compression="none",
+        use_dictionary=False,
+    )
     data = bytearray((tmp_path / "t.parquet").read_bytes())
     data[500] ^= 1
     (tmp_path / "t.parquet").write_bytes(data)
@@ -223,7 +255,9 @@ def test_a_dictionary_is_decoded_a_batch_at_a_time(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("sensorium.data.table.BATCH", 1 << 20)
     cell = os.urandom(300_000)
     column = pa.DictionaryArray.from_arrays(pa.array([0] * 100, pa.int32()), pa.array([cell]))
-    pq.write_table(pa.table({"a": column.dictionary_decode()}), tmp_path / "t.parquet", dictionary_pagesize_limit=1 << 30)
+    pq.write_table(
+        pa.table({"a": column.dictionary_decode()}), tmp_path / "t.parquet", dictionary_pagesize_limit=1 << 30
+    )
     assert (tmp_path / "t.parquet").stat().st_size < 1 << 20
     sizes = [batch.nbytes for _, batch in Table.open(tmp_path / "t.parquet").batches()]
     assert max(sizes) <= 2 << 20 and sum(sizes) >= 100 * len(cell)

@@ -1,4 +1,5 @@
-"""Files as strangers have them: shapes of JSON, dialects of CSV, damaged archives, and columns that are not what they seem."""
+"""Files as strangers have them: shapes of JSON, dialects of CSV, damaged archives, and columns that are not what
+they seem."""
 
 from __future__ import annotations
 
@@ -69,7 +70,9 @@ def test_csv_is_read_in_its_own_dialect(text: str, columns: list[str], rows: int
     (tmp_path / "t.csv").write_text(text)
     table = Table.open(tmp_path / "t.csv")
     assert table.columns == columns and table.rows == rows and not table.bad_rows
-    assert not any(cell.startswith(("'", '"')) for batch in cells(table).values() for cell in batch if isinstance(cell, str))
+    assert not any(
+        cell.startswith(("'", '"')) for batch in cells(table).values() for cell in batch if isinstance(cell, str)
+    )
 
 
 def test_rows_that_do_not_fit_are_not_shifted(tmp_path: Path) -> None:
@@ -129,15 +132,26 @@ def test_columns_are_what_they_are_and_not_what_they_seem() -> None:
     assert found["price"] == "number" and found["typed"] in ("number", "category") and found["small"] == "number"
     assert found["version"] != "date" and found["pressure"] == "text" and found["ratio"] != "date"
     assert found["long"] != "number" and found["number"] != "number"
-    unclear = infer(Table.open({"when": [f"{1 + i % 12:02}/{1 + i % 11:02}/{1900 + i}" for i in range(n)]})).left_out["when"]
+    unclear = infer(Table.open({"when": [f"{1 + i % 12:02}/{1 + i % 11:02}/{1900 + i}" for i in range(n)]})).left_out[
+        "when"
+    ]
     assert "look like dates" in unclear and "column.when.format=" in unclear
 
 
 def test_one_odd_column_of_python_costs_no_other() -> None:
-    frame = pd.DataFrame({"n": [1.0, 2.0, 3.0], "bin": pd.cut([1, 2, 3], 2), "at": [pd.Period("2020-01", "M"), None, pd.Period("2020-03", "M")]})
+    frame = pd.DataFrame(
+        {
+            "n": [1.0, 2.0, 3.0],
+            "bin": pd.cut([1, 2, 3], 2),
+            "at": [pd.Period("2020-01", "M"), None, pd.Period("2020-03", "M")],
+        }
+    )
     frame["at"] = frame["at"].astype(object)
     found = cells(Table.open(frame))
-    assert all(isinstance(cell, str) and cell.startswith("(") for cell in found["bin"]) and str(found["at"][2])[:10] == "2020-03-01"
+    assert (
+        all(isinstance(cell, str) and cell.startswith("(") for cell in found["bin"])
+        and str(found["at"][2])[:10] == "2020-03-01"
+    )
     odd = Table.open({"y": np.array(["2020", "2021"], "M8[Y]"), "wide": np.array([1, 2], np.longdouble), "n": [1, 2]})
     assert str(cells(odd)["y"][0])[:10] == "2020-01-01" and cells(odd)["wide"] == [1.0, 2.0]
     lists = pa.table({"d": pa.array([[1], [2, 3]], pa.list_(pa.duration("s"))), "n": [1, 2]})
@@ -151,7 +165,9 @@ def test_one_odd_column_of_python_costs_no_other() -> None:
     assert Table.open(named).columns == ["index", "a"]
 
 
-@pytest.mark.parametrize("options", [{"encoding": "idna"}, {"max_cell_mb": float("inf")}, {"delimiter": '"'}, {"encoding": "undefined"}])
+@pytest.mark.parametrize(
+    "options", [{"encoding": "idna"}, {"max_cell_mb": float("inf")}, {"delimiter": '"'}, {"encoding": "undefined"}]
+)
 def test_settings_that_can_not_be_are_refused(options: dict) -> None:
     with pytest.raises(UserError, match=r"data\."):
         ReadOptions(**options)

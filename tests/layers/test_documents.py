@@ -34,7 +34,12 @@ def pdf(words: str) -> bytes:
 
 @pytest.mark.parametrize(
     ("data", "text"),
-    [(b"a caf\xc3\xa9", "a café"), (b"\xef\xbb\xbfmark", "mark"), ("wide é".encode("utf-16"), "wide é"), (b"<p>x</p>\n", "<p>x</p>\n")],
+    [
+        (b"a caf\xc3\xa9", "a café"),
+        (b"\xef\xbb\xbfmark", "mark"),
+        ("wide é".encode("utf-16"), "wide é"),
+        (b"<p>x</p>\n", "<p>x</p>\n"),
+    ],
 )
 def test_files_of_text_are_their_text(data: bytes, text: str) -> None:
     assert is_text(data) and Text(files=True).read(data).tobytes() == Text().read(text).tobytes()
@@ -47,14 +52,20 @@ def test_a_pdf_is_its_text() -> None:
         Text(files=True).read(b"%PDF-1.4 torn")
 
 
-@pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n" + bytes(30), bytes(range(256)), b"\xff" * 100, b"GIF89a" + bytes(9)])
+@pytest.mark.parametrize(
+    "data", [b"\x89PNG\r\n\x1a\n" + bytes(30), bytes(range(256)), b"\xff" * 100, b"GIF89a" + bytes(9)]
+)
 def test_other_files_are_bad_cells(data: bytes) -> None:
     with pytest.raises(BadCell, match="no text"):
         Text(files=True).read(data)
 
 
 def test_half_a_character_at_the_end_of_a_beginning_is_text() -> None:
-    assert is_text("é".encode()[:1].rjust(1, b"a") and ("a" * 9 + "é").encode()[:-1]) and not is_text(b"a\xffbcd") and not is_text(b"")
+    assert (
+        is_text("é".encode()[:1].rjust(1, b"a") and ("a" * 9 + "é").encode()[:-1])
+        and not is_text(b"a\xffbcd")
+        and not is_text(b"")
+    )
 
 
 def test_paths_of_texts_are_files_and_not_their_names(tmp_path: Path) -> None:
@@ -65,14 +76,23 @@ def test_paths_of_texts_are_files_and_not_their_names(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("note,scan,n\n" + lines)
     table = Table.open(tmp_path / "t.csv")
     schema = infer(table, overrides={"scan": "text"})
-    assert {name: column.settings.get("files") for name, column in schema.columns.items()} == {"note": True, "scan": True, "n": None}
+    assert {name: column.settings.get("files") for name, column in schema.columns.items()} == {
+        "note": True,
+        "scan": True,
+        "n": None,
+    }
     assert infer(table).columns["scan"].kind in ("image", "text")
 
 
 def test_a_model_sees_files_of_text_and_does_not_say_them(quick_fit) -> None:
     words = ["red apple", "green pear", "blue plum"]
-    cells = {"note": [{"bytes": words[i % 3].encode() * 3, "path": None} for i in range(60)], "plain": [words[i % 3].encode() for i in range(60)]}
+    cells = {
+        "note": [{"bytes": words[i % 3].encode() * 3, "path": None} for i in range(60)],
+        "plain": [words[i % 3].encode() for i in range(60)],
+    }
     model = quick_fit(pa.table({**cells, "kind": [words[i % 3][:4] for i in range(60)]}), target=["kind"], epochs=6)
     assert model.schema.columns["note"].settings["files"] and "note" not in model.network.asked_columns
-    assert "files" not in model.schema.columns["plain"].settings and "plain" in model.network.asked_columns, "bytes of text are text"
+    assert "files" not in model.schema.columns["plain"].settings and "plain" in model.network.asked_columns, (
+        "bytes of text are text"
+    )
     assert model.predict([{"note": b"red apple"}], "kind").num_rows == 1

@@ -76,7 +76,8 @@ class Opened:
             self.repaired[column] = self.repaired.get(column, 0) + int(cells)
 
     def remark(self, words: str, file: str = "", **found: Any) -> None:
-        """Remember something to tell the user, and the file it is about; ``found``: the same for programs. No words: for these alone."""
+        """Remember something to tell the user, and the file it is about; ``found``: the same for programs. No words:
+        for these alone."""
         if words:
             self.remarks.setdefault(words, []).append(file)
         self.found.setdefault(file, {}).update(found)
@@ -107,19 +108,22 @@ class Source(abc.ABC):
     """One family of sources. ``accepts`` must import nothing heavy: it is asked for every source."""
 
     suffixes: ClassVar[tuple[str, ...]] = ()
-    """File endings that are this family's; ``.gz``, ``.bz2``, ``.xz``, ``.zst`` or ``.lz4`` may follow where it can stream."""
+    """File endings that are this family's; ``.gz``, ``.bz2``, ``.xz``, ``.zst`` or ``.lz4`` may follow where it can
+    stream."""
     packed: ClassVar[bool] = False
     """Whether compressed files of this family can be read."""
 
     @classmethod
     def accepts(cls, given: Any) -> bool:
-        """Whether ``given``, which is no list of files of one ending, is this family's (an object, a folder, a name)."""
+        """Whether ``given``, which is no list of files of one ending, is this family's (an object, a folder, a
+        name)."""
         return False
 
     @classmethod
     @abc.abstractmethod
     def open(cls, given: Any, options: ReadOptions) -> Opened:
-        """The rows of ``given``: a non-empty list of files whose content or ending is this family's, or what ``accepts`` took.
+        """The rows of ``given``: a non-empty list of files whose content or ending is this family's, or what
+        ``accepts`` took.
 
         Raises:
             UserError: it can't be read, two columns share a name, or it holds what is refused (pickles).
@@ -203,7 +207,9 @@ def family_of(path: Path) -> tuple[type[Source], str]:
         packed = compression(file.read(8))
     if part is None or (packed and not part.packed):
         what = f"holds {found} data" if part is not None and found else f"ends in '{''.join(path.suffixes)}'"
-        raise UserError(f"'{path}' {what}{f', compressed by {packed},' if packed else ','} which is no table. {_possible()}")
+        raise UserError(
+            f"'{path}' {what}{f', compressed by {packed},' if packed else ','} which is no table. {_possible()}"
+        )
     return part, found if found in part.suffixes and named not in part.suffixes else ""
 
 

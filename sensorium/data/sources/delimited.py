@@ -1,39 +1,32 @@
 """CSV and TSV: encoding and delimiter are found from the content, each column gets the type that all its cells fit.
 
-A line that doesn't fit the header is a bad row in its place: nothing shifts. A line that lacks only its last cell, or ends in
+A line that doesn't fit the header is a bad row in its place: nothing shifts. A line that lacks only its last cell,
+or ends in
 one comma too many, is mended and counted. The types of cells: ``data.written``.
 """
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sensorium.core.errors import UserError
-from sensorium.core.numerals import PLAIN
 from sensorium.data.arrow import scrub
 from sensorium.data.blocks import distinct
 from sensorium.data.contents import UNREADABLE
+from sensorium.data.dialects import LOOKED, NEVER, SAMPLE, SIGNS, Dialect, find_dialect, lines_above
 from sensorium.data.encodings import detect, open_text
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files, suffix_of
 from sensorium.data.spool import BYTES, ROWS, Spool, spooling
 from sensorium.data.written import Guess
-
-SIGNS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", "^": "caret", "~": "tilde", "\x01": "U+0001"}
-"""Delimiters that are tried, the first of equals wins."""
-SAMPLE, LOOKED = 256 << 10, 1000
-"""Characters and lines from which the delimiter is found."""
-NEVER = "\x1f"
-"""A delimiter that no text holds: each line is one cell."""
 
 
 class Delimited(Source):
@@ -89,10 +82,13 @@ class _File:
             csv.field_size_limit(limit)
         for words, (count, first) in self.mended.items():
             told = f"{count:,} line(s) {words}; the first is line {first:,}"
-            self.opened.remark(told, self.path.name, **{f"lines_that_{words.partition(',')[0].replace(' ', '_')}": count})
+            self.opened.remark(
+                told, self.path.name, **{f"lines_that_{words.partition(',')[0].replace(' ', '_')}": count}
+            )
 
     def dialect(self, lines: _Lines) -> Dialect:
-        """The delimiter and quotes: those that were asked for, of a line ``sep=;``, of a .tsv file, or found from many lines."""
+        """The delimiter and quotes: those that were asked for, of a line ``sep=;``, of a .tsv file, or found from
+        many lines."""
         first = next(lines, "")
         told = re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE)
         sample = [] if told or not first else [first]
@@ -103,8 +99,11 @@ class _File:
             sample.append(line)
         lines.give_back(sample)
         if sample:
-            self.options.check_columns(min(sample[0].count(sign) for sign in self.options.sign or max(SIGNS, key=sample[0].count)) + 1, f"'{self.path}'")
-        if sample and not told and (above := _above(sample)):
+            self.options.check_columns(
+                min(sample[0].count(sign) for sign in self.options.sign or max(SIGNS, key=sample[0].count)) + 1,
+                f"'{self.path}'",
+            )
+        if sample and not told and (above := lines_above(sample)):
             lines.begin()
             for _ in range(above):
                 next(lines)
@@ -112,8 +111,12 @@ class _File:
             self.opened.remark(f"{above:,} line(s) above the header are left out", self.path.name)
         tabbed = suffix_of(self.path) in (".tsv", ".tab") and any("\t" in line for line in sample)
         signs = [self.options.sign or (told[1] if told else "\t" if tabbed else "")]
-        found = _dialect(sample, signs if signs[0] else SIGNS)
-        words = [f"delimiter {SIGNS[found.sign]}"] if found.sign in SIGNS and found.sign not in (",", *signs) and not tabbed else []
+        found = find_dialect(sample, signs if signs[0] else SIGNS)
+        words = (
+            [f"delimiter {SIGNS[found.sign]}"]
+            if found.sign in SIGNS and found.sign not in (",", *signs) and not tabbed
+            else []
+        )
         words += ["spaces behind delimiters are left out"] if found.skip else []
         words += [f"quotes {found.quote}"] if found.quote != '"' else []
         words += ["backslashes before quotes"] if found.escape else []
@@ -146,7 +149,9 @@ class _File:
             spool.add(arrays, len(piece))
 
         for row, line, reason in rows:
-            fitted = None if reason else self.fitted(row, len(names), extra, line, extra > 1 or len(header) > len(names))
+            fitted = (
+                None if reason else self.fitted(row, len(names), extra, line, extra > 1 or len(header) > len(names))
+            )
             if fitted is None:
                 reason = reason or f"{len(row)} cells where the header has {len(names)}"
                 where = f"{self.path.name}, line {line:,}"
@@ -161,7 +166,8 @@ class _File:
             write()
 
     def names(self, header: list[str], rows: _Rows) -> list[str]:
-        """The columns' names: without those of empty columns at the end, with one in front for row names as R writes them."""
+        """The columns' names: without those of empty columns at the end, with one in front for row names as R writes
+        them."""
         self.options.check_columns(len(header), f"'{self.path}'")
         names = [scrub(name).strip() for name in header]
         some = rows.ahead(LOOKED)
@@ -170,7 +176,9 @@ class _File:
         longer = len(names) == len(header) and len(some) > 1 and all(len(row) == len(names) + 1 for row in some)
         if longer and any(row[-1] for row in some) and len({row[0] for row in some}) == len(some):
             names.insert(0, "")
-            self.opened.remark("each line has a cell more than the header: the first column has no name", self.path.name)
+            self.opened.remark(
+                "each line has a cell more than the header: the first column has no name", self.path.name
+            )
         names = [name or f"column {i + 1}" for i, name in enumerate(names)]
         distinct(names, f"'{self.path}'")
         return names
@@ -289,7 +297,9 @@ class _Rows:
         first = taken[0]
         self.lines.give_back(taken[1:])
         self.renew()
-        reason = f"a quote is opened that isn't closed in this line; the {more:,} that it would take are read on their own"
+        reason = (
+            f"a quote is opened that isn't closed in this line; the {more:,} that it would take are read on their own"
+        )
         return [first.rstrip("\r\n")], line, reason
 
     def rows_within(self, lines: Sequence[str]) -> bool:
@@ -300,103 +310,6 @@ class _Rows:
     def renew(self) -> None:
         """A reader that begins anew with the next line."""
         self.reader = self.dialect.reader(self.lines, strict=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class Dialect:
-    """How a file parts its cells: the delimiter, quotes, spaces behind delimiters that don't count, a sign that escapes quotes."""
-
-    sign: str = ","
-    quote: str = '"'
-    skip: bool = False
-    escape: str | None = None
-
-    def occurs(self, sample: Sequence[str]) -> bool:
-        """Whether lines show this way of quoting; the common one needs no sign of it."""
-        sign = re.escape(self.sign)
-        if self.skip:
-            return any(re.search(rf'{sign} +"', line) for line in sample)
-        if self.escape:
-            return any('\\"' in line for line in sample)
-        if self.quote == '"':
-            return True
-        quoted = sum(re.search(rf"(?:^|{sign})'[^']*'(?:{sign}|\s*$)", line) is not None for line in sample)
-        return 2 * quoted > len(sample) and not any('"' in line for line in sample)
-
-    def reader(self, lines: Iterable[str], strict: bool = False) -> Iterator[list[str]]:
-        """Rows of cells."""
-        return csv.reader(
-            lines, delimiter=self.sign, quotechar=self.quote, skipinitialspace=self.skip, escapechar=self.escape, strict=strict
-        )
-
-
-QUOTES = ('"', False, None), ('"', True, None), ('"', False, "\\"), ("'", False, None)
-"""Ways of quoting that are tried where the first leaves lines that don't fit."""
-
-
-def _dialect(sample: Sequence[str], signs: Iterable[str]) -> Dialect:
-    """The dialect by which most lines have as many cells as the header; of equals the one with most cells, of these the first.
-
-    A file in which no sign splits the header, but one splits other lines, has one cell a line.
-    """
-    given = list(signs)
-    best, found, lone = (0.0, 0), Dialect(given[0]), False
-    for quote, skip, escape in QUOTES:
-        for sign in given:
-            dialect = Dialect(sign, quote, skip, escape)
-            if not dialect.occurs(sample):
-                continue
-            try:
-                rows = [row for row in dialect.reader([line[:SAMPLE] for line in sample]) if row]
-            except csv.Error:
-                continue
-            width, rest = (len(rows[0]), rows[1:]) if rows else (0, [])
-            if width < 2:
-                lone = lone or (len(given) > 1 and any(len(row) > 1 for row in rest))
-                continue
-            share = sum(len(row) == width for row in rest) / len(rest) if rest else 1.0
-            near = sum(abs(len(row) - width) <= 1 and len(row) > 1 for row in rest) / len(rest) if rest else 1.0
-            here = round(share + near / 100, 6), width
-            if here > best if quote == '"' and not skip and not escape else here[0] > best[0] + CLEARER:
-                best, found = here, dialect
-        if best[0] >= 1:
-            break
-    return Dialect(NEVER) if best[1] == 0 and lone else found
-
-
-CLEARER = 0.1
-"""Share of lines by which another way of quoting must fit better."""
-TITLES = 10
-"""Lines above a header, at most."""
-
-
-def _above(sample: Sequence[str]) -> int:
-    """How many lines stand above the header: comments with #, or titles, of one cell each, above a table of several columns."""
-    lead = next((number for number, line in enumerate(sample) if not line.startswith("#")), len(sample))
-    best: tuple[int, int] = (0, 0)
-    for sign in SIGNS:
-        widths = [len(next(csv.reader([line[:SAMPLE]], delimiter=sign), [])) for line in sample[: TITLES + 100]]
-        body = [width for width in widths[min(lead, TITLES) :] if width]
-        common = max(set(body), key=body.count) if body else 0
-        if common < 2 or body.count(common) < max(3, 0.9 * (len(body) - 3)):
-            continue
-        first = next(number for number, width in enumerate(widths) if width == common)
-        if 0 < first <= TITLES and all(width <= 1 for width in widths[:first]) and (common, first) > best:
-            cells = next(csv.reader([sample[first]], delimiter=sign))
-            below = next(csv.reader([sample[first + 1]], delimiter=sign)) if first + 1 < len(sample) else []
-            header = not any(_is_number(cell) for cell in cells) and len(set(cells)) == len(cells)
-            if header and any(map(_is_number, below)):
-                best = common, first
-    if best[1]:
-        return best[1]
-    if 0 < lead <= TITLES and lead < len(sample):  # a header may begin with # itself, as #chrom does
-        parts = [max(line.count(sign) for sign in SIGNS) for line in sample[lead - 1 : lead + 1]]
-        return lead - 1 if parts[0] == parts[1] and parts[0] else lead
-    return 0
-
-
-def _is_number(cell: str) -> bool:
-    return PLAIN.fullmatch(cell.strip()) is not None
 
 
 def _column(cells: Sequence[str]) -> tuple[pa.Array, int]:

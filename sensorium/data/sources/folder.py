@@ -188,7 +188,22 @@ def _sorted(folder: Path, opened: Opened, options: ReadOptions) -> Blocks:
     return blocks
 
 
-WORDS = {".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".yaml", ".yml", ".ini", ".log", ".py"}
+WORDS = {
+    ".txt",
+    ".md",
+    ".rst",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".jsonl",
+    ".xml",
+    ".html",
+    ".yaml",
+    ".yml",
+    ".ini",
+    ".log",
+    ".py",
+}
 """Endings of text files, which aren't looked into."""
 PARTITION = re.compile(r"([^=/]+)=(.*)")
 """A folder of Hive's layout, ``year=2024``: a column and its value in all files below."""
@@ -201,7 +216,11 @@ def _partition(folder: str) -> tuple[str, str | None]:
 
 
 def _tables(folder: Path, passed: Counter[str], options: ReadOptions) -> Opened:
-    every = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith((".", "_")) and inside(path, folder)]
+    every = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith((".", "_")) and inside(path, folder)
+    ]
     for suffix in TABLES:
         files = [path for path in every if suffix_of(path) == suffix]
         if not files:

@@ -66,7 +66,9 @@ def _objects(path: Path, opened: Opened, options: ReadOptions) -> Iterator[Objec
             return
         if _is_document(first[1], second[1] if second else "", suffix_of(path)):
             begun = first[1] + (second[1] if second else "")
-            yield from _document(path, begun + _rest(file, options.longest * DOCUMENT + 1 - len(begun)), first[0], opened, options)
+            yield from _document(
+                path, begun + _rest(file, options.longest * DOCUMENT + 1 - len(begun)), first[0], opened, options
+            )
             return
         for number, line in itertools.chain([first], [second] if second else [], lines):
             yield _row(line, f"{path.name}, line {number:,}"), len(line)
@@ -131,7 +133,11 @@ def _document(path: Path, text: str, number: int, opened: Opened, options: ReadO
     rows = list(_values(path, text, number))
     if rows and isinstance(rows[0][0], BadObject) and len(rows) == 1 and text.lstrip()[:1] == "{":
         # Broken from its very beginning: lines of which the first ones are torn, unless no line is an object.
-        lines = [(_row(line, f"{path.name}, line {number + at:,}"), len(line)) for at, line in enumerate(text.split("\n")) if line.strip()]
+        lines = [
+            (_row(line, f"{path.name}, line {number + at:,}"), len(line))
+            for at, line in enumerate(text.split("\n"))
+            if line.strip()
+        ]
         if any(isinstance(row, dict) for row, _ in lines):
             rows = lines
     found = unwrapped(rows[0][0]) if len(rows) == 1 and isinstance(rows[0][0], dict) else None
@@ -177,11 +183,16 @@ def _values(path: Path, text: str, number: int) -> Iterator[Object]:
 def unwrapped(row: dict[str, Any]) -> tuple[list[dict[str, Any]], str] | None:
     """The rows that one object holds, and how, in words; None where it is a row itself.
 
-    Rows under a key, or under keys that name parts of a split; pandas' orients "split", "columns" and "index"; a list of
+    Rows under a key, or under keys that name parts of a split; pandas' orients "split", "columns" and "index"; a
+    list of
     cells for each column.
     """
     values = list(row.values())
-    if isinstance(row.get("columns"), list) and isinstance(row.get("data"), list) and set(row) <= {"columns", "index", "data"}:
+    if (
+        isinstance(row.get("columns"), list)
+        and isinstance(row.get("data"), list)
+        and set(row) <= {"columns", "index", "data"}
+    ):
         names = [str(name) for name in row["columns"]]
         if all(isinstance(cells, list) and len(cells) == len(names) for cells in row["data"]):
             return [dict(zip(names, cells, strict=True)) for cells in row["data"]], "read as pandas' orient=split"
@@ -191,19 +202,25 @@ def unwrapped(row: dict[str, Any]) -> tuple[list[dict[str, Any]], str] | None:
         left = f"; {', '.join(map(repr, others))} left out" if others else ""
         return row[keys[0]], f"the rows were taken from '{keys[0]}'{left}"
     if len(keys) > 1 and len(keys) == len(row) and all(SPLIT.fullmatch(key) for key in keys):
-        return [{"split": key, **item} for key in keys for item in row[key]], f"the rows were taken from {', '.join(map(repr, keys))}"
+        return [
+            {"split": key, **item} for key in keys for item in row[key]
+        ], f"the rows were taken from {', '.join(map(repr, keys))}"
     if len(row) == 1 and isinstance(values[0], dict) and (found := unwrapped(values[0])):
         return found[0], f"in '{next(iter(row))}' {found[1]}"
     if values and all(isinstance(value, dict) and value for value in values):
         inner = list(values[0])
         if all(list(value) == inner for value in values) and _numbers(inner):
-            return [{key: value[place] for key, value in row.items()} for place in inner], "read as pandas' orient=columns"
+            return [
+                {key: value[place] for key, value in row.items()} for place in inner
+            ], "read as pandas' orient=columns"
         if _numbers(list(row)):
             return values, "read as pandas' orient=index"
     lists = len(values) > 1 and all(isinstance(value, list) and value for value in values)
     alike = lists and len({len(value) for value in values}) == 1
     if alike and not any(isinstance(item, (list, dict)) for value in values for item in value):
-        return [dict(zip(row, cells, strict=True)) for cells in zip(*values, strict=True)], "each key's list was taken for a column"
+        return [
+            dict(zip(row, cells, strict=True)) for cells in zip(*values, strict=True)
+        ], "each key's list was taken for a column"
     return None
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.data.arrow import joined, normal, scrub, to_array
+from sensorium.data.arrow import joined, normal, scrub
 from sensorium.data.blocks import Memory, bare, distinct
 from sensorium.data.options import ReadOptions
+from sensorium.data.pycells import to_array
 from sensorium.data.sources import Opened, Source, converted
 from sensorium.data.spool import ROWS, spooling
 
@@ -54,7 +55,8 @@ class InMemory(Source):
 
 
 def is_row(given: Mapping[Any, Any]) -> bool:
-    """Whether a mapping is one row by columns: some value is a cell (a text, a number, bytes, a file), no column of cells."""
+    """Whether a mapping is one row by columns: some value is a cell (a text, a number, bytes, a file), no column of
+    cells."""
     return any(
         value is None or isinstance(value, (str, bytes, bytearray, memoryview, Mapping)) or not hasattr(value, "__len__")
         or (isinstance(value, np.ndarray) and not value.ndim)
@@ -86,7 +88,9 @@ def _columns(columns: Mapping[str, Any], opened: Opened) -> pa.Table:
 def _known(cells: np.ndarray) -> np.ndarray:
     """Numbers and dates of NumPy in a type that Arrow has."""
     if cells.dtype.kind == "M" and np.datetime_data(cells.dtype)[0] not in ("D", "s", "ms", "us", "ns"):
-        return cells.astype("datetime64[ns]" if np.datetime_data(cells.dtype)[0] in ("ps", "fs", "as") else "datetime64[s]")
+        return cells.astype(
+            "datetime64[ns]" if np.datetime_data(cells.dtype)[0] in ("ps", "fs", "as") else "datetime64[s]"
+        )
     return cells.astype(np.float64) if cells.dtype.kind == "f" and cells.dtype.itemsize > 8 else cells
 
 
@@ -121,7 +125,12 @@ def _pandas(frame: Any, opened: Opened) -> pa.Table:
         frame.columns = [".".join(str(part) for part in name if str(part) != "") for name in frame.columns]
         opened.remark("the levels of the columns' names were joined by dots: " + ", ".join(map(str, frame.columns[:4])))
     names = [scrub(str(name)) for name in frame.columns]
-    if frame.index.nlevels == 1 and frame.index.name is None and frame.index.dtype.kind not in "iu" and "index" not in names:
+    if (
+        frame.index.nlevels == 1
+        and frame.index.name is None
+        and frame.index.dtype.kind not in "iu"
+        and "index" not in names
+    ):
         frame = frame.rename_axis("index")
         opened.remark("the frame's index became the column 'index'")
     kept = [name for name in frame.index.names if name is not None and str(name) not in names]

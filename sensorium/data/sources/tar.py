@@ -1,6 +1,7 @@
 """WebDataset-layout tar shards: members that share a name up to its first dot are one row, the rest is the column.
 
-A row's members may lie anywhere in the shard. Nothing is unpickled: members that would need it are refused. Pictures, sounds and
+A row's members may lie anywhere in the shard. Nothing is unpickled: members that would need it are refused.
+Pictures, sounds and
 videos stay bytes; ``.json`` becomes columns by its keys, ``.txt`` text, ``.cls`` a label, ``.npy`` a list of numbers.
 A link has the bytes of the member that it names.
 """
@@ -45,7 +46,8 @@ class Tar(Source):
 
     @classmethod
     def open(cls, given: Sequence[Path], options: ReadOptions) -> Opened:
-        """Converted to Parquet. A damaged member makes its row a bad one; a shard that ends early keeps what came before."""
+        """Converted to Parquet. A damaged member makes its row a bad one; a shard that ends early keeps what came
+        before."""
         where = f"'{given[0]}'" if len(given) == 1 else f"{len(given)} tar files"
         opened = Opened(None, name_of_files(given), folder_of(given))  # type: ignore[arg-type]
         with spooling(where) as spool:
@@ -59,7 +61,8 @@ class _Index:
     """What lies where in a shard.
 
     Attributes:
-        samples: for each sample its members: the column, where its bytes begin, how many they are, and for a link to what.
+        samples: for each sample its members: the column, where its bytes begin, how many they are, and for a link to
+            what.
         places: where each file's bytes begin, and how many they are, by its path.
         files: how many there are; passed: how many belong to no sample.
         links: what links name. damaged: after how many files something lies that is none.
@@ -138,12 +141,15 @@ def _rows(path: Path, opened: Opened) -> Iterator[Object]:
         opened.remark(f"the archive is damaged after {files:,} files: what lay there is lost", path.name)
         yield BadObject(path.name, f"the archive is damaged after {files:,} files: what lay there is lost"), 0
     if index.passed:
-        opened.remark(f"{index.passed:,} file(s) without an ending, or that are no files, belong to no sample", path.name)
+        opened.remark(
+            f"{index.passed:,} file(s) without an ending, or that are no files, belong to no sample", path.name
+        )
 
 
 @contextlib.contextmanager
 def _plain(path: Path) -> Iterator[tuple[BinaryIO, str]]:
-    """A shard that can be read at any place, unpacked to this process's folder where it is compressed; and why it ends early."""
+    """A shard that can be read at any place, unpacked to this process's folder where it is compressed; and why it
+    ends early."""
     with open(path, "rb") as file:
         if not compression(file.read(8)):
             yield file, ""
@@ -253,7 +259,9 @@ def npy_array(path: Path, column: str, data: bytes) -> list[Any]:
         UserError: it holds Python objects.
         BadCell: it is none, or of other things than numbers.
     """
-    if not data.startswith(b"\x93NUMPY") and data[:1] != b"\x80":  # else NumPy takes it for a pickle, which it is where it begins so
+    if (
+        not data.startswith(b"\x93NUMPY") and data[:1] != b"\x80"
+    ):  # else NumPy takes it for a pickle, which it is where it begins so
         raise BadCell("no NumPy array: it doesn't begin as one")
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
@@ -264,7 +272,16 @@ def npy_array(path: Path, column: str, data: bytes) -> list[Any]:
                 "reading one can run any code. Write the array again as numbers."
             ) from error
         raise BadCell(f"no NumPy array: {error}") from error
-    except (EOFError, OSError, MemoryError, SyntaxError, OverflowError, RecursionError, TypeError, tokenize.TokenError) as error:
+    except (
+        EOFError,
+        OSError,
+        MemoryError,
+        SyntaxError,
+        OverflowError,
+        RecursionError,
+        TypeError,
+        tokenize.TokenError,
+    ) as error:
         raise BadCell(f"no NumPy array: {error}") from error
     if array.dtype.kind not in "biuf":
         raise BadCell(f"a NumPy array of {array.dtype}, where numbers are needed")
