@@ -18,6 +18,7 @@ import pytest
 from conftest import TINY, drawing, known_settings, tiny_table
 
 from sensorium.core.errors import UserError
+from sensorium.data.options import reading
 from sensorium.model import Model
 
 Run = Callable[..., tuple[int, str, str]]
@@ -324,4 +325,6 @@ def test_a_run_reads_tables_as_it_read_its_own(run: Run, tmp_path: Path, no_repo
     status, _, err = run("embed", tmp_path / "run", tmp_path / "tables/t.csv", "--columns", "photo", "--out", tmp_path / "gists.npy")
     vectors = np.load(tmp_path / "gists.npy")
     assert status == 0 and "can't be read" not in err and len(np.unique(vectors.round(4), axis=0)) > 2
+    told = reading(tmp_path / "run")
+    assert told["allow_outside"] is True and told["options"].delimiter == "|"
     assert Model.load(tmp_path / "run").open(tmp_path / "tables/t.csv").schema.field("code").type == pa.string()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import json
+from pathlib import Path
+from typing import Any
 
 from sensorium.core.errors import UserError
+from sensorium.core.settings import convert
 
 DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 
@@ -84,3 +88,25 @@ class ReadOptions:
             f"{where} is longer than data.max_cell_mb={self.max_cell_mb:g} MiB. Is it a table of this format, and is "
             "every quote closed? Raise the limit where cells are really so long."
         )
+
+
+def reading(folder: Path) -> dict[str, Any]:
+    """How a run reads tables, from the settings that its model was kept with: the arguments of ``Table.open``.
+
+    Raises:
+        UserError: there is no model, or it can't be read.
+    """
+    try:
+        given = json.loads((folder / "model.json").read_text(encoding="utf-8"))["settings"].get("data", {})
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"'{folder}' holds no model (model.json), or one that can't be read: {error}.") from error
+    known = {
+        field.name: {"str": str, "int": int, "float": float}.get(str(field.type))
+        for field in dataclasses.fields(ReadOptions)
+    }
+    said = {
+        key: convert(given[key], kind, f"data.{key}")
+        for key, kind in known.items()
+        if kind is not None and key in given
+    }
+    return {"allow_outside": convert(given.get("outside", False), bool, "data.outside"), "options": ReadOptions(**said)}

@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 
 from sensorium import __version__
 from sensorium.core.errors import UserError
+from sensorium.data.options import reading
 from sensorium.data.table import Table
 from sensorium.serve import openai, own, page
 from sensorium.serve.batcher import ROWS, Batcher
@@ -106,7 +107,7 @@ def application(settings: Settings, **changed: Any) -> tuple[Any, Server]:
     arguments = (str(settings.run), None if settings.index is None else str(settings.index), settings.table, threads, settings.device)
     workers = [Process(f"model-{n}", begin, arguments, ("sensorium.serve.preload",)) for n in range(settings.workers)]
     batcher = Batcher(workers, settings.batch, watch=metrics.batch)
-    table = None if settings.table is None else Table.open(settings.table)
+    table = None if settings.table is None else Table.open(settings.table, **reading(settings.run))
     server = Server(re.sub(r"[^\w.-]", "-", settings.run.resolve().name), limits, metrics, batcher, Uploads(settings.run, 1 + settings.workers), table, settings.fetching, settings.run)
     metrics.gauge("waiting", "Requests that wait for the model.", lambda: batcher.count)
     metrics.gauge("restarts", "Times that a model's process was started again.", lambda: sum(max(0, worker.starts - 1) for worker in workers))
