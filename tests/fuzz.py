@@ -1,8 +1,8 @@
 """Fuzzing: damaged files of every kind are read, or turned away in words; nothing else may happen.
 
-Small files are made, bits of them changed, and each is opened as a table, or as a cell of one, and read to its end. That happens
-in child processes which have little memory more than they begin with, and ten seconds a file. What ends in any other way than
-by cells, ``UserError`` or ``BadCell`` is kept in a folder, and the exit status is 1.
+Small files are made, bits of them changed, and each is opened as a table, or as a cell of one, and read to its end. That
+happens in child processes which have little memory more than they begin with, and ten seconds a file. What ends in any
+other way than by cells, ``UserError`` or ``BadCell`` is kept in a folder, and the exit status is 1.
 
     python tests/fuzz.py --minutes 10 --seed 7 --only png,csv
     python tests/fuzz.py KEPT/png-7-1234.png     reads kept files again
@@ -61,10 +61,19 @@ Made = list[tuple[str, bytes]]
 
 def rows_() -> list[dict[str, Any]]:
     return [
-        {"text": f"row {i}, says \"é\" and ü", "whole": i * 7 - 3, "real": i / 8, "truth": i % 2 == 0, "day": f"2024-0{1 + i % 9}-11",
-         "money": f"€{i},{100 + i}.50", "kind": "ab"[i % 2], "series": [i / 2, 1.0, -2.5], "none": None}
+        {
+            "text": f'row {i}, says "é" and ü',
+            "whole": i * 7 - 3,
+            "real": i / 8,
+            "truth": i % 2 == 0,
+            "day": f"2024-0{1 + i % 9}-11",
+            "money": f"€{i},{100 + i}.50",
+            "kind": "ab"[i % 2],
+            "series": [i / 2, 1.0, -2.5],
+            "none": None,
+        }
         for i in range(12)
-    ]  # fmt: skip
+    ]
 
 
 def arrow() -> Any:
@@ -78,7 +87,9 @@ def arrow() -> Any:
     columns["inside"] = [{"a": i, "b": [{"c": str(i)}]} for i in range(12)]
     columns["map"] = pa.array([[("a", i)] for i in range(12)], pa.map_(pa.string(), pa.int64()))
     columns["lasts"] = pa.array([i * 1000 for i in range(12)], pa.duration("ms"))
-    columns["when"] = pa.array([datetime.datetime(2024, 1, 1, i) for i in range(12)], pa.timestamp("ns", "Europe/Berlin"))
+    columns["when"] = pa.array(
+        [datetime.datetime(2024, 1, 1, i) for i in range(12)], pa.timestamp("ns", "Europe/Berlin")
+    )
     columns["cost"] = pa.array([i for i in range(12)], pa.int64()).cast(pa.decimal128(20))
     columns["view"] = pa.array([f"long enough to lie outside {i}" for i in range(12)], pa.string_view())
     columns["many"] = pa.array([[[1.0, 2.0]] * i for i in range(12)])
@@ -141,9 +152,18 @@ def zipped(members: dict[str, bytes], how: int = zipfile.ZIP_DEFLATED) -> bytes:
 
 def csv_(sign: str = ",", end: str = "\n") -> str:
     rows = rows_()
-    quoted = [[json.dumps(cell) if isinstance(cell, list | bool) else "" if cell is None else str(cell) for cell in row.values()] for row in rows]
+    quoted = [
+        [
+            json.dumps(cell) if isinstance(cell, list | bool) else "" if cell is None else str(cell)
+            for cell in row.values()
+        ]
+        for row in rows
+    ]
     lines = [list(rows[0]), *quoted]
-    return "".join(sign.join('"' + cell.replace('"', '""') + '"' if re.search(r'[",;\t]', cell) else cell for cell in line) + end for line in lines)
+    return "".join(
+        sign.join('"' + cell.replace('"', '""') + '"' if re.search(r'[",;\t]', cell) else cell for cell in line) + end
+        for line in lines
+    )
 
 
 def many_csv() -> Made:
@@ -151,36 +171,52 @@ def many_csv() -> Made:
 
     text = csv_()
     return [
-        (".csv", text.encode()), (".csv", csv_(";", "\r\n").encode("cp1252")), (".tsv", csv_("\t", "\r").encode("utf-16")),
-        (".csv", ("sep=;\n" + csv_(";")).encode("utf-8-sig")), (".csv", text.encode("utf-32")), (".csv.gz", gzip.compress(text.encode(), mtime=0)),
-        (".csv", bz2.compress(text.encode())), (".csv.xz", lzma.compress(text.encode())), (".csv", pa.compress(text.encode(), "zstd", asbytes=True)),
-        (".csv", "名前,値\n赤い花,1\n青い空,2\n".encode("cp932")), (".csv", b"a,b\n1,2\n"),
-    ]  # fmt: skip
+        (".csv", text.encode()),
+        (".csv", csv_(";", "\r\n").encode("cp1252")),
+        (".tsv", csv_("\t", "\r").encode("utf-16")),
+        (".csv", ("sep=;\n" + csv_(";")).encode("utf-8-sig")),
+        (".csv", text.encode("utf-32")),
+        (".csv.gz", gzip.compress(text.encode(), mtime=0)),
+        (".csv", bz2.compress(text.encode())),
+        (".csv.xz", lzma.compress(text.encode())),
+        (".csv", pa.compress(text.encode(), "zstd", asbytes=True)),
+        (".csv", "名前,値\n赤い花,1\n青い空,2\n".encode("cp932")),
+        (".csv", b"a,b\n1,2\n"),
+    ]
 
 
 def many_json() -> Made:
     rows = rows_()
     return [
-        (".json", json.dumps(rows).encode()), (".json", json.dumps({"about": 1, "rows": rows}, indent=1).encode()),
-        (".json", "\n".join(json.dumps(row, indent=2) for row in rows).encode()), (".json", json.dumps(rows, ensure_ascii=False).encode("utf-16")),
-    ]  # fmt: skip
+        (".json", json.dumps(rows).encode()),
+        (".json", json.dumps({"about": 1, "rows": rows}, indent=1).encode()),
+        (".json", "\n".join(json.dumps(row, indent=2) for row in rows).encode()),
+        (".json", json.dumps(rows, ensure_ascii=False).encode("utf-16")),
+    ]
 
 
 def many_lines() -> Made:
     rows = rows_()
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return [
-        (".jsonl", text.encode()), (".jsonl", text.replace("\n", "\r\n").encode("utf-8-sig")), (".jsonl.gz", gzip.compress(text.encode(), mtime=0)),
+        (".jsonl", text.encode()),
+        (".jsonl", text.replace("\n", "\r\n").encode("utf-8-sig")),
+        (".jsonl.gz", gzip.compress(text.encode(), mtime=0)),
         (".jsonl", "".join(json.dumps({"a": {"b": {"c": i}}, f"k{i}": [[i], None]}) + "\n" for i in range(9)).encode()),
-    ]  # fmt: skip
+    ]
 
 
 def many_parquet() -> Made:
     import pyarrow.parquet as pq
 
     made, table = [], arrow()
-    for how in ({}, {"compression": "zstd", "row_group_size": 5, "data_page_version": "2.0"}, {"compression": "none", "use_dictionary": False},
-                {"compression": "gzip", "write_page_checksum": True, "write_page_index": True}, {"compression": "none", "column_encoding": "DELTA_BYTE_ARRAY", "use_dictionary": False}):  # fmt: skip
+    for how in (
+        {},
+        {"compression": "zstd", "row_group_size": 5, "data_page_version": "2.0"},
+        {"compression": "none", "use_dictionary": False},
+        {"compression": "gzip", "write_page_checksum": True, "write_page_index": True},
+        {"compression": "none", "column_encoding": "DELTA_BYTE_ARRAY", "use_dictionary": False},
+    ):
         out = io.BytesIO()
         some = table.select(["text"]) if "column_encoding" in how else table
         pq.write_table(some, out, **how)
@@ -206,8 +242,15 @@ def many_tar() -> Made:
 
     out, array = io.BytesIO(), io.BytesIO()
     np.save(array, np.ones((2, 3), np.float32))
-    members = [("a/1.png", image("PNG")), ("a/1.json", b'{"year": 2001, "tags": ["x"]}'), ("a/1.cls", b"7\n"), ("a/2.txt", "né".encode()),
-               ("a/2.npy", array.getvalue()), ("3.wav", sound("WAV")), ("3.cls", b"8")]  # fmt: skip
+    members = [
+        ("a/1.png", image("PNG")),
+        ("a/1.json", b'{"year": 2001, "tags": ["x"]}'),
+        ("a/1.cls", b"7\n"),
+        ("a/2.txt", "né".encode()),
+        ("a/2.npy", array.getvalue()),
+        ("3.wav", sound("WAV")),
+        ("3.cls", b"8"),
+    ]
     with tarfile.open(fileobj=out, mode="w") as shard:
         for name, data in members:
             info = tarfile.TarInfo(name)
@@ -216,7 +259,11 @@ def many_tar() -> Made:
         link = tarfile.TarInfo("4.txt")
         link.type, link.linkname = tarfile.SYMTYPE, "a/2.txt"
         shard.addfile(link)
-    return [(".tar", out.getvalue()), (".tar.gz", gzip.compress(out.getvalue(), mtime=0)), (".tar", lzma.compress(out.getvalue()))]
+    return [
+        (".tar", out.getvalue()),
+        (".tar.gz", gzip.compress(out.getvalue(), mtime=0)),
+        (".tar", lzma.compress(out.getvalue())),
+    ]
 
 
 def many_npy() -> Made:
@@ -224,7 +271,13 @@ def many_npy() -> Made:
 
     made = []
     both = np.array([(1, 2.5, b"ab"), (3, 4.5, b"cd")], [("a", "<i4"), ("b", ">f8"), ("c", "S2")])
-    for array in (np.arange(12.0).reshape(4, 3), np.arange(5, dtype=">i2"), both, np.asfortranarray(np.ones((3, 4, 2), np.uint8)), np.array(["x", "yz"])):
+    for array in (
+        np.arange(12.0).reshape(4, 3),
+        np.arange(5, dtype=">i2"),
+        both,
+        np.asfortranarray(np.ones((3, 4, 2), np.uint8)),
+        np.array(["x", "yz"]),
+    ):
         out = io.BytesIO()
         np.save(out, array)
         made.append((".npy", out.getvalue()))
@@ -238,7 +291,10 @@ def many_xlsx() -> Made:
 
     out, book = io.BytesIO(), openpyxl.Workbook()
     rows = rows_()
-    for row in [list(rows[0]), *([str(cell) if isinstance(cell, list) else cell for cell in row.values()] for row in rows)]:
+    for row in [
+        list(rows[0]),
+        *([str(cell) if isinstance(cell, list) else cell for cell in row.values()] for row in rows),
+    ]:
         book.active.append(row)
     book.save(out)
     return [(".xlsx", out.getvalue())]
@@ -250,7 +306,10 @@ def many_sqlite() -> Made:
     base = sqlite3.connect(":memory:")
     base.execute("pragma page_size=512")
     base.execute("create table things (id integer primary key, name text, real real, raw blob)")
-    base.executemany("insert into things values (?, ?, ?, ?)", [(i, f"name {i}" * (1 + i % 3 * 40), i / 4, bytes([i]) * i) for i in range(30)])
+    base.executemany(
+        "insert into things values (?, ?, ?, ?)",
+        [(i, f"name {i}" * (1 + i % 3 * 40), i / 4, bytes([i]) * i) for i in range(30)],
+    )
     base.commit()
     return [(".sqlite", base.serialize())]
 
@@ -258,7 +317,11 @@ def many_sqlite() -> Made:
 def many_avro() -> Made:
     import fastavro
 
-    fields = [{"name": "text", "type": ["null", "string"]}, {"name": "whole", "type": "long"}, {"name": "list", "type": {"type": "array", "items": "double"}}]
+    fields = [
+        {"name": "text", "type": ["null", "string"]},
+        {"name": "whole", "type": "long"},
+        {"name": "list", "type": {"type": "array", "items": "double"}},
+    ]
     made = []
     for codec in ("null", "deflate"):
         out = io.BytesIO()
@@ -280,12 +343,21 @@ def many_zip() -> Made:
     return [
         (".zip", zipped({f"{kind}/{i}.png": image("PNG", 8) for kind in "ab" for i in range(2)})),
         (".zip", zipped({"t.csv": csv_().encode()})),
-        (".zip", zipped({"metadata.jsonl": b'{"file_name": "0.png", "words": "x"}\n', "0.png": image("PNG", 8)}, zipfile.ZIP_STORED)),
+        (
+            ".zip",
+            zipped(
+                {"metadata.jsonl": b'{"file_name": "0.png", "words": "x"}\n', "0.png": image("PNG", 8)},
+                zipfile.ZIP_STORED,
+            ),
+        ),
     ]
 
 
 def many_frames() -> Made:
-    return [(".zip", zipped({f"{i}.png": image("PNG", 8 + i) for i in range(4)}, how)) for how in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
+    return [
+        (".zip", zipped({f"{i}.png": image("PNG", 8 + i) for i in range(4)}, how))
+        for how in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,27 +375,141 @@ class Kind:
     words: tuple[bytes, ...] = ()
 
 
-CSV = (b'"', b'""', b",", b";", b"\t", b"\r", b"\n", b"\r\n", b"\0", b"NaN", b"1e999", b"[", b"[1,", b"]", b"-0", b"\xef\xbb\xbf", b"\xff\xfe", b"\xe9", b"true", b"1,234", b"\x85", b"\xe2\x80\xa8")
-JSON = (b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\n", b"null", b"NaN", b"-Infinity", b"1e999", b"9" * 40, b"\\ud800", b"\xff", b"\0", b'{"a":' * 30, b"[" * 2000, b"\xef\xbb\xbf", b'"text":1,')
+CSV = (
+    b'"',
+    b'""',
+    b",",
+    b";",
+    b"\t",
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"\0",
+    b"NaN",
+    b"1e999",
+    b"[",
+    b"[1,",
+    b"]",
+    b"-0",
+    b"\xef\xbb\xbf",
+    b"\xff\xfe",
+    b"\xe9",
+    b"true",
+    b"1,234",
+    b"\x85",
+    b"\xe2\x80\xa8",
+)
+JSON = (
+    b'"',
+    b"\\",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\n",
+    b"null",
+    b"NaN",
+    b"-Infinity",
+    b"1e999",
+    b"9" * 40,
+    b"\\ud800",
+    b"\xff",
+    b"\0",
+    b'{"a":' * 30,
+    b"[" * 2000,
+    b"\xef\xbb\xbf",
+    b'"text":1,',
+)
 KINDS = {
-    "parquet": Kind(many_parquet), "arrow": Kind(many_arrow), "csv": Kind(many_csv, words=CSV), "json": Kind(many_json, words=JSON),
-    "jsonl": Kind(many_lines, words=JSON), "tar": Kind(many_tar, words=(b"ustar", b"\0", b"L", b"x", b"1", b"2", b"77777777777", b"../", b".npy")),
-    "png": Kind(lambda: [(".png", image("PNG")), (".png", image("PNG", mode="P")), (".png", image("PNG", mode="LA"))], "image", (b"IDAT", b"IEND", b"PLTE", b"tRNS", b"iCCP", b"acTL", b"fcTL", b"eXIf")),
-    "jpeg": Kind(lambda: [(".jpg", image("JPEG")), (".jpg", image("JPEG", progressive=True)), (".jpg", image("JPEG", mode="CMYK"))], "image", (b"\xff\xd8", b"\xff\xd9", b"\xff\xc0", b"\xff\xda", b"\xff\xe1", b"\xff\xdd")),
+    "parquet": Kind(many_parquet),
+    "arrow": Kind(many_arrow),
+    "csv": Kind(many_csv, words=CSV),
+    "json": Kind(many_json, words=JSON),
+    "jsonl": Kind(many_lines, words=JSON),
+    "tar": Kind(many_tar, words=(b"ustar", b"\0", b"L", b"x", b"1", b"2", b"77777777777", b"../", b".npy")),
+    "png": Kind(
+        lambda: [(".png", image("PNG")), (".png", image("PNG", mode="P")), (".png", image("PNG", mode="LA"))],
+        "image",
+        (b"IDAT", b"IEND", b"PLTE", b"tRNS", b"iCCP", b"acTL", b"fcTL", b"eXIf"),
+    ),
+    "jpeg": Kind(
+        lambda: [
+            (".jpg", image("JPEG")),
+            (".jpg", image("JPEG", progressive=True)),
+            (".jpg", image("JPEG", mode="CMYK")),
+        ],
+        "image",
+        (b"\xff\xd8", b"\xff\xd9", b"\xff\xc0", b"\xff\xda", b"\xff\xe1", b"\xff\xdd"),
+    ),
     "gif": Kind(lambda: [(".gif", image("GIF"))], "image", (b"\x2c", b"\x21\xf9\x04", b"\x3b")),
-    "webp": Kind(lambda: [(".webp", image("WEBP")), (".webp", image("WEBP", lossless=True)), (".webp", image("WEBP", mode="RGBA"))], "image", (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM")),
-    "tiff": Kind(lambda: [(".tif", image("TIFF", compression=how)) for how in (None, "tiff_lzw", "tiff_adobe_deflate", "jpeg")], "image", (b"II*\0", b"MM\0*")),
-    "wav": Kind(lambda: [(".wav", sound("WAV")), (".wav", sound("WAV", "FLOAT")), (".wav", sound("WAV", "MS_ADPCM"))], "audio", (b"fmt ", b"data", b"LIST")),
+    "webp": Kind(
+        lambda: [
+            (".webp", image("WEBP")),
+            (".webp", image("WEBP", lossless=True)),
+            (".webp", image("WEBP", mode="RGBA")),
+        ],
+        "image",
+        (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM"),
+    ),
+    "tiff": Kind(
+        lambda: [(".tif", image("TIFF", compression=how)) for how in (None, "tiff_lzw", "tiff_adobe_deflate", "jpeg")],
+        "image",
+        (b"II*\0", b"MM\0*"),
+    ),
+    "wav": Kind(
+        lambda: [(".wav", sound("WAV")), (".wav", sound("WAV", "FLOAT")), (".wav", sound("WAV", "MS_ADPCM"))],
+        "audio",
+        (b"fmt ", b"data", b"LIST"),
+    ),
     "flac": Kind(lambda: [(".flac", sound("FLAC"))], "audio", (b"fLaC", b"\xff\xf8")),
     "ogg": Kind(lambda: [(".ogg", sound("OGG", "VORBIS")), (".ogg", sound("OGG", "OPUS"))], "audio", (b"OggS",)),
     "mp3": Kind(lambda: [(".mp3", sound("MP3"))], "audio", (b"\xff\xfb", b"ID3", b"Xing")),
-    "anim": Kind(lambda: [(".gif", moving("GIF")), (".webp", moving("WEBP"))], "video", (b"\x2c", b"\x21\xf9\x04", b"ANMF")),
-    "mp4": Kind(lambda: [(".mp4", film("mp4", "mpeg4")), (".mov", film("mov", "mjpeg"))], "video", (b"moov", b"mdat", b"trak", b"stsz", b"stco", b"stts", b"elst", b"free")),
+    "anim": Kind(
+        lambda: [(".gif", moving("GIF")), (".webp", moving("WEBP"))], "video", (b"\x2c", b"\x21\xf9\x04", b"ANMF")
+    ),
+    "mp4": Kind(
+        lambda: [(".mp4", film("mp4", "mpeg4")), (".mov", film("mov", "mjpeg"))],
+        "video",
+        (b"moov", b"mdat", b"trak", b"stsz", b"stco", b"stts", b"elst", b"free"),
+    ),
     "frames": Kind(many_frames, "video"),
-    "xlsx": Kind(many_xlsx, words=(b"<", b">", b"&amp;", b"<c r=\"XFD1048576\"><v>1</v></c>", b'r="A1"', b't="s"', b't="e"', b"<v>99999999</v>", b"<!DOCTYPE x [<!ENTITY y 'z'>]>")),
-    "npy": Kind(many_npy, words=(b"'descr'", b"'<f8'", b"'|O'", b"'shape'", b"(4, 3)", b"(99999999999,)", b"(-1,)", b"True", b"'<M8[D]'", b"'<U9'", b"'|V0'")),
-    "sqlite": Kind(many_sqlite), "zip": Kind(many_zip, words=(b"PK\1\2", b"PK\3\4", b"PK\5\6", b"../")), "avro": Kind(many_avro, words=(b'"null"', b'"long"', b"avro.codec", b"snappy")), "orc": Kind(many_orc),
-}  # fmt: skip
+    "xlsx": Kind(
+        many_xlsx,
+        words=(
+            b"<",
+            b">",
+            b"&amp;",
+            b'<c r="XFD1048576"><v>1</v></c>',
+            b'r="A1"',
+            b't="s"',
+            b't="e"',
+            b"<v>99999999</v>",
+            b"<!DOCTYPE x [<!ENTITY y 'z'>]>",
+        ),
+    ),
+    "npy": Kind(
+        many_npy,
+        words=(
+            b"'descr'",
+            b"'<f8'",
+            b"'|O'",
+            b"'shape'",
+            b"(4, 3)",
+            b"(99999999999,)",
+            b"(-1,)",
+            b"True",
+            b"'<M8[D]'",
+            b"'<U9'",
+            b"'|V0'",
+        ),
+    ),
+    "sqlite": Kind(many_sqlite),
+    "zip": Kind(many_zip, words=(b"PK\1\2", b"PK\3\4", b"PK\5\6", b"../")),
+    "avro": Kind(many_avro, words=(b'"null"', b'"long"', b"avro.codec", b"snappy")),
+    "orc": Kind(many_orc),
+}
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------
@@ -331,7 +517,15 @@ KINDS = {
 EXTREMES = [
     number.to_bytes(size, order)
     for size in (1, 2, 4, 8)
-    for number in (0, 1, 1 << (8 * size - 1), (1 << (8 * size - 1)) - 1, (1 << 8 * size) - 1, (1 << 8 * size) - 2, 1 << (4 * size))
+    for number in (
+        0,
+        1,
+        1 << (8 * size - 1),
+        (1 << (8 * size - 1)) - 1,
+        (1 << 8 * size) - 1,
+        (1 << 8 * size) - 2,
+        1 << (4 * size),
+    )
     for order in ("little", "big")
 ]
 
@@ -399,7 +593,7 @@ def changed(rng: random.Random, data: bytes, kind: Kind, other: bytes) -> bytes:
 
 
 def damaged(rng: random.Random, kind: Kind, whole: Made) -> tuple[str, bytes]:
-    """A file with some bytes changed: within the compressed or checked parts of a container, whose sums then fit, or anywhere."""
+    """A file with some bytes changed: anywhere, or within the packed parts of a container, whose sums then fit."""
     ending, data = rng.choice(whole)
     _, other = rng.choice(whole)
     if rng.random() < 0.6:
@@ -481,7 +675,7 @@ def read(name: str, path: Path) -> None:
 
 
 def everything(table: Any) -> None:
-    """Look at a table in all ways that cells are read: what its columns are, each cell by the modality of its column, and rows in another order."""
+    """Read a table in all ways: what its columns are, each cell by its column's modality, rows in another order."""
     import numpy as np
 
     from sensorium.core.errors import UserError
@@ -529,8 +723,20 @@ def attempt(name: str, path: Path) -> dict[str, str]:
     except (UserError, BadCell) as error:
         return {"how": "refused", "why": str(error)[:200]}
     except Exception as error:  # what is looked for
-        place_ = next((f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(traceback.extract_tb(error.__traceback__)) if "/sensorium/" in frame.filename), "")
-        return {"how": "finding", "why": f"{type(error).__name__} at {place_}: {str(error)[:200]}", "like": f"{type(error).__name__} {place_}", "trace": traceback.format_exc()}
+        place_ = next(
+            (
+                f"{Path(frame.filename).name}:{frame.lineno}"
+                for frame in reversed(traceback.extract_tb(error.__traceback__))
+                if "/sensorium/" in frame.filename
+            ),
+            "",
+        )
+        return {
+            "how": "finding",
+            "why": f"{type(error).__name__} at {place_}: {str(error)[:200]}",
+            "like": f"{type(error).__name__} {place_}",
+            "trace": traceback.format_exc(),
+        }
     return {"how": "read"}
 
 
@@ -569,10 +775,22 @@ class Reader:
         seed, step, kinds = self.arguments
         self.next, self.doing, self.since = first, None, time.monotonic()
         told = {"seed": seed, "first": first, "step": step, "kinds": kinds, "folder": str(self.folder)}
-        here = os.environ | {"OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "SENSORIUM_CACHE": str(self.folder / "cache")}
+        here = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "ARROW_DEFAULT_MEMORY_POOL": "system",
+            "MALLOC_ARENA_MAX": "2",
+            "SENSORIUM_CACHE": str(self.folder / "cache"),
+        }
         here["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [here.get("PYTHONPATH")])])
         with open(self.folder / "errors", "w") as errors:
-            self.process = subprocess.Popen([sys.executable, __file__, "--child", json.dumps(told)], stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, env=here, start_new_session=True)
+            self.process = subprocess.Popen(
+                [sys.executable, __file__, "--child", json.dumps(told)],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                stdin=subprocess.DEVNULL,
+                env=here,
+                start_new_session=True,
+            )
         os.set_blocking(self.process.stdout.fileno(), False)
         self.buffer = b""
 
@@ -597,7 +815,11 @@ class Reader:
 
     def said(self) -> str:
         """The end of what it wrote to standard error, and where it was when it died."""
-        return "".join((self.folder / name).read_text(errors="replace")[-6000:] for name in ("errors", "fault") if (self.folder / name).exists())
+        return "".join(
+            (self.folder / name).read_text(errors="replace")[-6000:]
+            for name in ("errors", "fault")
+            if (self.folder / name).exists()
+        )
 
 
 class Run:
@@ -625,7 +847,11 @@ class Run:
                         selector.register(reader.process.stdout, selectors.EVENT_READ)
                 if time.monotonic() - said > 10:
                     said = time.monotonic()
-                    print(f"{sum(c.total() for c in self.counts.values()):,} files, {self.found.total():,} findings of {len(self.found)} kinds, {end - said:.0f} s left", flush=True)
+                    print(
+                        f"{sum(c.total() for c in self.counts.values()):,} files, {self.found.total():,} findings of "
+                        f"{len(self.found)} kinds, {end - said:.0f} s left",
+                        flush=True,
+                    )
 
     def look(self, reader: Reader) -> None:
         """Take what a child said; replace one that is through, that died or that takes too long."""
@@ -676,7 +902,9 @@ class Run:
             source = Path(reader.doing["path"])
             name = f"{reader.doing['name']}-{self.seed}-{reader.doing['number']}"
             shutil.copy(source, self.keep / (name + "".join(source.suffixes)))
-            (self.keep / f"{name}.why").write_text(f"{like}\n{why}\nseed {self.seed}, number {reader.doing['number']}\n\n{trace}\n")
+            (self.keep / f"{name}.why").write_text(
+                f"{like}\n{why}\nseed {self.seed}, number {reader.doing['number']}\n\n{trace}\n"
+            )
 
     def close(self) -> None:
         for reader in self.readers:
@@ -686,7 +914,11 @@ class Run:
 
     def summary(self) -> str:
         """What was read, a line a kind, and what was found."""
-        lines = [f"{name:8} {count.total():7,} files: {count['read']:,} read, {count['refused']:,} refused, {count['finding']:,} findings" for name, count in self.counts.items()]
+        lines = [
+            f"{name:8} {count.total():7,} files: {count['read']:,} read, {count['refused']:,} refused, "
+            f"{count['finding']:,} findings"
+            for name, count in self.counts.items()
+        ]
         lines += [f"{count:5,} x {like}" for like, count in self.found.most_common()]
         return "\n".join([*lines, f"Kept in {self.keep}" if self.found else "Nothing was found."])
 
@@ -736,7 +968,9 @@ def one_by_one(files: list[Path]) -> int:
         began = time.monotonic()
         ended = attempt(name, path)
         failed += ended["how"] == "finding"
-        print(f"{path}: {ended['how']} in {time.monotonic() - began:.1f} s. {ended.get('trace') or ended.get('why', '')}")
+        print(
+            f"{path}: {ended['how']} in {time.monotonic() - began:.1f} s. {ended.get('trace') or ended.get('why', '')}"
+        )
     return bool(failed)
 
 
