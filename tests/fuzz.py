@@ -1,8 +1,8 @@
 """Fuzzing: damaged files of every kind are read, or turned away in words; nothing else may happen.
 
-Small files are made, bits of them changed, and each is opened as a table, or as a cell of one, and read to its end. That
-happens in child processes which have little memory more than they begin with, and ten seconds a file. What ends in any
-other way than by cells, ``UserError`` or ``BadCell`` is kept in a folder, and the exit status is 1.
+Small files are made, bits of them changed, and each is opened as a table, or as a cell of one, and read to its end.
+That happens in child processes which have little memory more than they begin with, and ten seconds a file. What ends in
+any other way than by cells, ``UserError`` or ``BadCell`` is kept in a folder, and the exit status is 1.
 
     python tests/fuzz.py --minutes 10 --seed 7 --only png,csv
     python tests/fuzz.py KEPT/png-7-1234.png     reads kept files again
