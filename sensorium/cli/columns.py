@@ -14,12 +14,15 @@ from sensorium.cli.show import console, note
 from sensorium.core.errors import UserError
 from sensorium.core.files import json_text
 from sensorium.core.settings import build, parse
+from sensorium.data.dialects import SIGNS
 from sensorium.data.prepare import read_rows
 from sensorium.data.quarantine import Quarantine, parse_max_bad
 from sensorium.data.schema import Schema, columns_report, infer
 from sensorium.data.table import Table
 from sensorium.train.build import Data, check_settings, make_modalities, plain, said_as_written
 
+FILES = 3
+"""Files whose delimiter is printed."""
 LISTED = 1000
 """Bad rows and cells of a column that the JSON names."""
 
@@ -55,6 +58,9 @@ def print_columns(source: str, settings: Sequence[str], check: bool, out: Path |
         console().print(grid(table, report), markup=False)
         if not table.rows:
             note(f"'{table.name}' has no rows")
+        for file, about in list(table.found.items())[:FILES]:
+            if (sign := about.get("delimiter", ",")) != ",":
+                note(f"'{file}': {f'delimiter {SIGNS.get(sign, repr(sign))}' if sign else 'one cell a line'}")
         for words in table.notes:
             note(words)
         for column, cells in (bad or {}).items():

@@ -21,7 +21,7 @@ from sensorium.data.sources import Opened, converted
 from sensorium.data.spool import ROWS, Spool
 
 CHUNK = 1 << 20
-BROKEN_ZIP = (zipfile.BadZipFile, NotImplementedError, RuntimeError, IndexError, struct.error, *UNREADABLE)
+BROKEN_ZIP = (zipfile.BadZipFile, NotImplementedError, RuntimeError, IndexError, UnicodeDecodeError, struct.error, *UNREADABLE)
 """Exceptions that a damaged ZIP archive raises."""
 LONGEST_ERROR = 300
 

@@ -112,12 +112,7 @@ class _File:
         tabbed = suffix_of(self.path) in (".tsv", ".tab") and any("\t" in line for line in sample)
         signs = [self.options.sign or (told[1] if told else "\t" if tabbed else "")]
         found = find_dialect(sample, signs if signs[0] else SIGNS)
-        words = (
-            [f"delimiter {SIGNS[found.sign]}"]
-            if found.sign in SIGNS and found.sign not in (",", *signs) and not tabbed
-            else []
-        )
-        words += ["spaces behind delimiters are left out"] if found.skip else []
+        words = ["spaces behind delimiters are left out"] if found.skip else []
         words += [f"quotes {found.quote}"] if found.quote != '"' else []
         words += ["backslashes before quotes"] if found.escape else []
         self.opened.remark(", ".join(words), self.path.name, delimiter=None if found.sign == NEVER else found.sign)
