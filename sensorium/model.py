@@ -265,7 +265,10 @@ class Model:
             read = Rows.of(self.network, part, columns, lambda row, column, why, start=start: heard(start + row, column, why))
             for column in list(strange):
                 found = self.network.modalities[column].unknown(read.cells.get(column, []))
-                strange.update({column: found}) if found or not read.has(column).any() else strange.pop(column)
+                if found or not read.has(column).any():
+                    strange[column] = found or strange[column]
+                else:
+                    del strange[column]
             yield read
         for column, known in strange.items():
             if known:
@@ -572,15 +575,12 @@ class Model:
         """
         if not self.network.usual:
             raise UserError("This run has held out too few rows to say what is usual: 20 are needed for validation. Fit it on more rows.")
-        bad: dict[int, str] = {}
-
-        def seen(part: Rows) -> Rows:
-            bad.update({counted[0] + row: why for row, why in part.bad.items()})
-            counted[0] += part.count
-            return part
-
-        counted = [0]
-        parts, far = zip(*((of_rows(seen(part)), away(part)) for part in self.windows(rows, None, note)), strict=True)
+        parts, far, bad, count = [], [], {}, 0
+        for part in self.windows(rows, None, note):
+            parts.append(of_rows(part))
+            far.append(away(part))
+            bad |= {count + row: why for row, why in part.bad.items()}
+            count += part.count
         each, far = ({column: np.concatenate([part[column] for part in some]) for column in some[0]} for some in (parts, far))
         known = np.stack(list(each.values()), 1)
         most, some = np.where(np.isfinite(known), known, -np.inf), np.isfinite(known).any(1)
@@ -588,7 +588,7 @@ class Model:
         return pa.table({"surprise": pa.array(np.where(some, most.max(1), np.nan), pa.float32(), from_pandas=True), "column": pa.array(names, pa.string()),
                          **{f"of {column}": pa.array(values, pa.float32(), from_pandas=True) for column, values in each.items()},
                          **{f"away of {kind}" if kind else "away": pa.array(values, pa.float32(), from_pandas=True) for kind, values in far.items()},
-                         **reasons(bad, counted[0])})
+                         **reasons(bad, count)})
 
     def distill(self, table: Any, column: str, *, out: str | Path | None = None, minutes: float | None = None, epochs: float | None = None, seed: int = 0,
                 resume: bool = False, settings: Mapping[str, Any] | Sequence[str] = (), quiet: bool = True,
