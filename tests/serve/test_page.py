@@ -314,7 +314,9 @@ def test_nothing_that_a_table_holds_runs(browser: sync_api.Browser, started: Cal
     table = pa.table({"picture": [picture, svg] + [picture] * (rows - 2), "name": [EVIL[n % len(EVIL)] for n in range(rows)], "colour": [EVIL[n % 3] for n in range(rows)], "width": [1.0] * rows,
                       "tone": [tone(300.0)] * rows, EVIL[0]: [EVIL[n % len(EVIL)] for n in range(rows)]})
     pq.write_table(table, tmp_path / "evil<b>.parquet")
-    Model.load(kept[0]).index(table, tmp_path / "index")
+    told: list[str] = []
+    Model.load(kept[0]).index(table, tmp_path / "index", note=told.append)
+    assert any("can't be read" in words for words in told) and any("'colour': none of its cells" in words for words in told)
     served = started(str(tmp_path / "index"), "--table", str(tmp_path / "evil<b>.parquet"), index=False)
     page = opened(browser, served, wrong)
     page.wait_for_selector(".rows .cell img")
