@@ -22,7 +22,7 @@ import pyarrow.types as pt
 
 from sensorium.core.errors import UserError
 from sensorium.data.arrow import joined, normal
-from sensorium.data.blocks import distinct
+from sensorium.data.blocks import Blocks, distinct
 
 try:
     import fcntl
@@ -80,6 +80,12 @@ class Spool:
                 self.bare = 0
             self._writer.write_batch(_batch(columns, self.schema, rows))
         self.rows += rows
+
+    def add_blocks(self, blocks: Blocks) -> None:
+        """Write all rows of ``blocks``, piece by piece."""
+        for block in range(len(blocks.starts) - 1):
+            for piece in blocks.read(block, blocks.schema.names, ROWS):
+                self.add(dict(zip(piece.schema.names, piece.columns, strict=True)), piece.num_rows)
 
     @property
     def schema(self) -> pa.Schema:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import glob
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,11 +16,14 @@ from sensorium.core.errors import UserError
 from sensorium.core.parts import find, names
 from sensorium.data.blocks import Blocks, Memory, bare
 from sensorium.data.contents import COMPRESSED_ENDINGS, compression, ending_by_content
+from sensorium.data.encodings import detect
 from sensorium.data.options import ReadOptions
 from sensorium.data.spool import Final, Spool, drop_with
 
 KEPT = 1000
 """Bad rows whose beginning is kept."""
+SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|eval|holdout)([_\-.].*)?", re.IGNORECASE)
+"""Names of folders and keys that are parts of a split."""
 FEW = 3
 """Files that a note names."""
 
@@ -235,6 +239,16 @@ def open_files(files: Sequence[Path], options: ReadOptions) -> Opened:
     for words, names_ in misnamed.items():
         opened.remarks.setdefault(words, []).extend(names_)
     return opened
+
+
+def encoding_of(path: Path, options: ReadOptions, opened: Opened) -> str:
+    """The encoding of a text file: the one that was asked for, or what is found, which is remarked."""
+    if options.encoding:
+        return options.encoding
+    found = detect(path)
+    told = f"read as {found.words}" if found.name not in ("utf-8", "utf-8-sig") else ""
+    opened.remark(told, path.name, encoding=found.name, undecodable_bytes=found.damaged)
+    return found.name
 
 
 def converted(spool: Spool, final: Final | None = None, empty: Sequence[str] = ()) -> Blocks:

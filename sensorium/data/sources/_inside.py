@@ -18,7 +18,7 @@ from sensorium.data.blocks import Blocks, Memory
 from sensorium.data.contents import UNREADABLE
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, converted
-from sensorium.data.spool import ROWS, Spool
+from sensorium.data.spool import Spool
 
 CHUNK = 1 << 20
 BROKEN_ZIP = (zipfile.BadZipFile, NotImplementedError, RuntimeError, IndexError, UnicodeDecodeError, struct.error, *UNREADABLE)
@@ -90,9 +90,7 @@ def spool_batches(
     options.check_columns(len(blocks.schema.names), spool.where)
     for batch in batches:
         piece = Memory(pa.Table.from_batches([batch]), spool.where)
-        for block in range(len(piece.starts) - 1):
-            for part in piece.read(block, piece.schema.names, ROWS):
-                spool.add(dict(zip(part.schema.names, part.columns, strict=True)), part.num_rows)
+        spool.add_blocks(piece)
         for column, cells in piece.repairs().items():
             opened.mended(column, cells)
     found = converted(spool, empty=blocks.schema.names)

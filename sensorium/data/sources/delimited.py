@@ -22,9 +22,9 @@ from sensorium.data.arrow import scrub
 from sensorium.data.blocks import distinct
 from sensorium.data.contents import UNREADABLE
 from sensorium.data.dialects import LOOKED, NEVER, SAMPLE, SIGNS, Dialect, find_dialect, lines_above
-from sensorium.data.encodings import detect, open_text
+from sensorium.data.encodings import open_text
 from sensorium.data.options import ReadOptions
-from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files, suffix_of
+from sensorium.data.sources import Opened, Source, converted, encoding_of, folder_of, name_of_files, suffix_of
 from sensorium.data.spool import BYTES, ROWS, Spool, spooling
 from sensorium.data.written import Guess
 
@@ -67,12 +67,7 @@ class _File:
 
     def spool(self, spool: Spool, guesses: dict[str, Guess]) -> None:
         """Write the file's rows and look at their cells."""
-        encoding = self.options.encoding
-        if not encoding:
-            found = detect(self.path)
-            encoding = found.name
-            told = f"read as {found.words}" if found.name not in ("utf-8", "utf-8-sig") else ""
-            self.opened.remark(told, self.path.name, encoding=found.name, undecodable_bytes=found.damaged)
+        encoding = encoding_of(self.path, self.options, self.opened)
         limit = csv.field_size_limit(self.options.longest)
         try:
             with open_text(self.path, encoding) as text:

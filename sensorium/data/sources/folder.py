@@ -24,7 +24,7 @@ from sensorium.data.blocks import Blocks, Joined
 from sensorium.data.media import HEAD, named, sniff, unread_format
 from sensorium.data.objects import BadObject, spool_objects
 from sensorium.data.options import ReadOptions
-from sensorium.data.sources import Opened, Source, converted, open_source, suffix_of
+from sensorium.data.sources import SPLIT, Opened, Source, converted, open_source, suffix_of
 from sensorium.data.spool import spooling
 
 METADATA = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
@@ -32,7 +32,6 @@ TABLES = (
     ".parquet", ".csv", ".tsv", ".jsonl", ".arrow", ".orc", ".avro", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods",
     ".h5", ".npz", ".npy", ".tar", ".zip",
 )  # fmt: skip
-SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|eval|holdout)([_\-.].*)?", re.IGNORECASE)
 
 
 class Folder(Source):

@@ -12,7 +12,7 @@ from sensorium.data.arrow import bounded, check_layout
 from sensorium.data.blocks import BATCH, Blocks, Joined, Memory, distinct, names_of
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files
-from sensorium.data.spool import ROWS, spooling
+from sensorium.data.spool import spooling
 
 MAGIC = b"ARROW1"
 
@@ -117,9 +117,7 @@ def _converted(path: Path) -> Blocks:
                 check_layout(column)
             blocks = Memory(pa.Table.from_batches([batch]), f"'{path}'")
             remarks |= blocks.remarks
-            for block in range(len(blocks.starts) - 1):
-                for piece in blocks.read(block, blocks.schema.names, ROWS):
-                    spool.add(dict(zip(piece.schema.names, piece.columns, strict=True)), piece.num_rows)
+            spool.add_blocks(blocks)
             for name, rows in blocks.repaired.items():
                 repaired.setdefault(name, set()).update(first + row for row in rows)
         found = converted(spool, empty=names)

@@ -14,16 +14,14 @@ from typing import Any, TextIO
 
 from sensorium.core.errors import UserError
 from sensorium.data.contents import UNREADABLE
-from sensorium.data.encodings import CHUNK, detect, open_text
+from sensorium.data.encodings import CHUNK, open_text
 from sensorium.data.objects import BadObject, parse, parse_next, skip, spool_objects
 from sensorium.data.options import ReadOptions
-from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files, suffix_of
+from sensorium.data.sources import SPLIT, Opened, Source, converted, encoding_of, folder_of, name_of_files, suffix_of
 from sensorium.data.spool import spooling
 
 DOCUMENT = 16
 """A document may be so many times as long as a cell."""
-SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|eval|holdout)([_\-.].*)?", re.IGNORECASE)
-"""Keys that name parts of a split."""
 _SPACE = re.compile(r"[\s,]*")
 _SPEECH = ({"role", "content"}, {"from", "value"})
 """Keys of a message: an array of them is a conversation, not the table's rows."""
@@ -53,13 +51,7 @@ class Lines(Source):
 
 
 def _objects(path: Path, opened: Opened, options: ReadOptions) -> Iterator[Object]:
-    encoding = options.encoding
-    if not encoding:
-        found = detect(path)
-        encoding = found.name
-        told = f"read as {found.words}" if found.name not in ("utf-8", "utf-8-sig") else ""
-        opened.remark(told, path.name, encoding=found.name, undecodable_bytes=found.damaged)
-    with open_text(path, encoding) as file:
+    with open_text(path, encoding_of(path, options, opened)) as file:
         lines = _numbered(file, path, options)
         first, second = next(lines, None), next(lines, None)
         if first is None:

@@ -15,7 +15,7 @@ from sensorium.data.blocks import Memory, bare, distinct
 from sensorium.data.options import ReadOptions
 from sensorium.data.pycells import to_array
 from sensorium.data.sources import Opened, Source, converted
-from sensorium.data.spool import ROWS, spooling
+from sensorium.data.spool import spooling
 
 
 class InMemory(Source):
@@ -159,9 +159,7 @@ def _reader(reader: pa.RecordBatchReader) -> Opened:
     with spooling("The reader's table") as spool:
         for batch in reader:
             blocks = Memory(pa.Table.from_batches([batch]), "The reader's table")
-            for block in range(len(blocks.starts) - 1):
-                for piece in blocks.read(block, blocks.schema.names, ROWS):
-                    spool.add(dict(zip(piece.schema.names, piece.columns, strict=True)), piece.num_rows)
+            spool.add_blocks(blocks)
             for name, cells in blocks.repairs().items():
                 opened.mended(name, cells)
         opened.blocks = converted(spool, empty=names)
