@@ -182,6 +182,8 @@ class Table:
             raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a table that has {self.rows}")
         if self._index is not None:
             wanted = self._index[wanted]
+        if not names:  # pyarrow's `take` forgets how many rows a table without columns has
+            return pa.table({"row": pa.nulls(len(wanted))}).select([])
         unique, back = np.unique(wanted, return_inverse=True)
         pieces = list(self._picked(unique, names, 1024))
         table = pa.Table.from_batches(pieces) if pieces else self._schema(names).empty_table()
@@ -259,7 +261,9 @@ class Table:
                 if until > done:
                     inside = wanted[done:until] - at
                     whole = len(inside) == inside[-1] - inside[0] + 1
-                    yield batch.slice(inside[0], len(inside)) if whole else batch.take(pa.array(inside))
+                    # Without columns, rows are only counted: `take` would forget how many there are.
+                    first = inside[0] if whole else 0
+                    yield batch.slice(first, len(inside)) if whole or not names else batch.take(pa.array(inside))
                 at, done = at + batch.num_rows, until
                 if done == len(wanted):
                     break

@@ -127,6 +127,8 @@ def test_take_and_select_are_batches_in_another_order(rows: int, group: int, siz
             view = table.select(wanted)
             assert [n for _, batch in view.batches(size) for n in batch["n"].to_pylist()] == wanted
             assert view.starts[-1] == len(wanted) == view.rows
+            assert table.take(wanted, []).num_rows == len(wanted)
+            assert sum(batch.num_rows for _, batch in view.batches(size, [])) == len(wanted)
             if wanted:
                 again = data.draw(st.lists(st.integers(0, len(wanted) - 1), max_size=9))
                 assert view.select(again).take(range(len(again)))["n"].to_pylist() == [wanted[i] for i in again]
