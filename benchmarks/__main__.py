@@ -134,14 +134,18 @@ def machine() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")), cpu)
+        cpu = next(
+            (line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")), cpu
+        )
     versions = {"python": platform.python_version()}
     for package in VERSIONS:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "cpu": cpu, "cores": cores(), "load": round(os.getloadavg()[0], 2),
         "system": platform.system(), "commit": git.stdout.strip(), "versions": versions,

@@ -38,9 +38,18 @@ def run_side(benchmark: str, side: Side, timeout: float = 3600) -> dict[str, flo
             raise Missing(f"needs {', '.join(lacking)}: pip install 'sensorium[benchmarks]'")
     elif not Path(side.python).exists():
         raise Missing(f"no Python at {side.python}")
-    command = [side.python or sys.executable, "-m", "benchmarks._side", benchmark, side.run, json.dumps(dict(side.arguments))]
+    command = [
+        side.python or sys.executable,
+        "-m",
+        "benchmarks._side",
+        benchmark,
+        side.run,
+        json.dumps(dict(side.arguments)),
+    ]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
     if done.returncode:
         lacking = re.search(r"ModuleNotFoundError: No module named '(\w+)", done.stderr)
         if lacking and lacking[1] in side.needs:

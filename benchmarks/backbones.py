@@ -38,10 +38,17 @@ def column(folder: str, count: int) -> tuple[Any, list[Any], Any]:
     torch.manual_seed(0)
     name, path = "tf_efficientnet_lite0", Path(folder) / "lite0"
     path.mkdir()
-    save_file({key: value.contiguous() for key, value in timm.create_model(name, pretrained=False).state_dict().items()}, path / "model.safetensors")
+    save_file(
+        {key: value.contiguous() for key, value in timm.create_model(name, pretrained=False).state_dict().items()},
+        path / "model.safetensors",
+    )
     (path / "config.json").write_text(json.dumps({"architecture": name}))
     modality, rng = Image(backbone=str(path)), np.random.default_rng(0)
-    return modality, [rng.integers(0, 255, (224, 224, 3), dtype=np.uint8) for _ in range(count)], torch.from_numpy(rng.integers(CLASSES, size=count))
+    return (
+        modality,
+        [rng.integers(0, 255, (224, 224, 3), dtype=np.uint8) for _ in range(count)],
+        torch.from_numpy(rng.integers(CLASSES, size=count)),
+    )
 
 
 def epochs(modality: Any, prepared: Any, labels: Any) -> dict[str, float]:

@@ -24,25 +24,29 @@ REACHED = 0.95
 def comparisons(quick: bool) -> list[Comparison]:
     """The peer at its usual batch sizes."""
     epochs = 3 if quick else 30
-    return [Comparison(
-        name=f"classic sample, to {REACHED:.0%} right",
-        metrics=(
-            Metric(key="seconds", unit="s", wanted=4.0),
-            Metric(key="seconds with reading and settling", unit="s"),
-            Metric(key="seconds an epoch", unit="s"),
-            Metric(key="accuracy", unit="", less=False),
-            Metric(key="MiB", unit="MiB"),
-        ),
-        ours=Side(run="ours"),
-        peers={
-            f"keras, batch {batch}": Side(
-                run="keras", arguments={"batch": batch, "epochs": epochs}, needs=("keras", "tensorflow"),
-                python=os.environ.get("SENSORIUM_BENCH_TF_PYTHON"),
-            )
-            for batch in (32, 128)
-        },
-        repeats=1,  # up to 30 epochs of each peer take minutes
-    )]
+    return [
+        Comparison(
+            name=f"classic sample, to {REACHED:.0%} right",
+            metrics=(
+                Metric(key="seconds", unit="s", wanted=4.0),
+                Metric(key="seconds with reading and settling", unit="s"),
+                Metric(key="seconds an epoch", unit="s"),
+                Metric(key="accuracy", unit="", less=False),
+                Metric(key="MiB", unit="MiB"),
+            ),
+            ours=Side(run="ours"),
+            peers={
+                f"keras, batch {batch}": Side(
+                    run="keras",
+                    arguments={"batch": batch, "epochs": epochs},
+                    needs=("keras", "tensorflow"),
+                    python=os.environ.get("SENSORIUM_BENCH_TF_PYTHON"),
+                )
+                for batch in (32, 128)
+            },
+            repeats=1,  # up to 30 epochs of each peer take minutes
+        )
+    ]
 
 
 def rows() -> tuple[Any, Any, Any]:
@@ -122,8 +126,14 @@ def ours() -> dict[str, float | None]:
         best = 0.0
         for seconds in BUDGETS:
             start = time.perf_counter()
-            model = Model.fit(path, target="label", minutes=seconds / 60, out=Path(folder) / "run", quiet=True,
-                              settings=["baselines.share=0", "trackers=none"])
+            model = Model.fit(
+                path,
+                target="label",
+                minutes=seconds / 60,
+                out=Path(folder) / "run",
+                quiet=True,
+                settings=["baselines.share=0", "trackers=none"],
+            )
             whole = time.perf_counter() - start
             said = np.array(model.predict(test, "label").column("value").to_pylist())
             best = max(best, float((said == truth).mean()))
@@ -165,4 +175,9 @@ def keras(batch: int, epochs: int) -> dict[str, float | None]:
                 break
 
     memory = memory_growth(train)
-    return {"seconds": needed, "seconds an epoch": sorted(spent)[len(spent) // 2], "accuracy": max(right), "MiB": memory}
+    return {
+        "seconds": needed,
+        "seconds an epoch": sorted(spent)[len(spent) // 2],
+        "accuracy": max(right),
+        "MiB": memory,
+    }

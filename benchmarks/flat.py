@@ -20,17 +20,23 @@ GROUP = 1000
 def comparisons(quick: bool) -> list[Comparison]:
     """A hundred times as many rows may cost 200 MiB more, and forty times as many bytes of pictures as well."""
     size = LARGE / (10 if quick else 1)
-    return [Comparison(
-        name=f"memory of reading {SMALL:g} to {size:g} GB of pictures",
-        metrics=(Metric(key="MiB more", unit="MiB", limit=200.0), Metric(key="MB/s read", unit="MB/s", less=False)),
-        ours=Side(run="pictures", arguments={"size": size}),
-        repeats=1,
-    ), Comparison(
-        name=f"memory of a fit, {FEW:,} to {MANY // (10 if quick else 1):,} rows",
-        metrics=(Metric(key="MiB more", unit="MiB", limit=200.0), Metric(key="rows/s read", unit="rows/s", less=False)),
-        ours=Side(run="more", arguments={"many": MANY // (10 if quick else 1)}),
-        repeats=1,
-    )]
+    return [
+        Comparison(
+            name=f"memory of reading {SMALL:g} to {size:g} GB of pictures",
+            metrics=(Metric(key="MiB more", unit="MiB", limit=200.0), Metric(key="MB/s read", unit="MB/s", less=False)),
+            ours=Side(run="pictures", arguments={"size": size}),
+            repeats=1,
+        ),
+        Comparison(
+            name=f"memory of a fit, {FEW:,} to {MANY // (10 if quick else 1):,} rows",
+            metrics=(
+                Metric(key="MiB more", unit="MiB", limit=200.0),
+                Metric(key="rows/s read", unit="rows/s", less=False),
+            ),
+            ours=Side(run="more", arguments={"many": MANY // (10 if quick else 1)}),
+            repeats=1,
+        ),
+    ]
 
 
 def table(path: Path, rows: int) -> None:
@@ -39,15 +45,39 @@ def table(path: Path, rows: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    words = np.array(["amber", "brook", "cedar", "dune", "ember", "fjord", "grove", "heath", "isle", "jade", "knoll", "lake", "moss", "north", "ocean", "pine"])
+    words = np.array(
+        [
+            "amber",
+            "brook",
+            "cedar",
+            "dune",
+            "ember",
+            "fjord",
+            "grove",
+            "heath",
+            "isle",
+            "jade",
+            "knoll",
+            "lake",
+            "moss",
+            "north",
+            "ocean",
+            "pine",
+        ]
+    )
     writer = None
     for start in range(0, rows, BATCH):
         rng, n = np.random.default_rng(start), min(BATCH, rows - start)
         said = words[rng.integers(0, len(words), (n, 4))]
-        batch = pa.table({
-            "text": [" ".join(line) for line in said], "kind": said[:, 0], "size": rng.lognormal(size=n), "heat": rng.normal(size=n),
-            "curve": pa.FixedSizeListArray.from_arrays(rng.normal(size=n * 16).astype(np.float32), 16),
-        })
+        batch = pa.table(
+            {
+                "text": [" ".join(line) for line in said],
+                "kind": said[:, 0],
+                "size": rng.lognormal(size=n),
+                "heat": rng.normal(size=n),
+                "curve": pa.FixedSizeListArray.from_arrays(rng.normal(size=n * 16).astype(np.float32), 16),
+            }
+        )
         writer = writer or pq.ParquetWriter(path, batch.schema)
         writer.write_table(batch, row_group_size=10_000)
     writer.close()
@@ -66,8 +96,13 @@ def growth(path: Path, folder: Path) -> tuple[float, float]:
     rows = pq.read_metadata(path).num_rows
 
     def fit() -> None:
-        model = Model.fit(path, out=folder, epochs=30 * 128 / rows, quiet=True,
-                          settings=["baselines.share=0", "trackers=none", "train.batch=128"])
+        model = Model.fit(
+            path,
+            out=folder,
+            epochs=30 * 128 / rows,
+            quiet=True,
+            settings=["baselines.share=0", "trackers=none", "train.batch=128"],
+        )
         assert model.facts["steps"] >= 20
 
     start = time.perf_counter()
@@ -119,7 +154,10 @@ def looked_at(path: Path) -> float:
     def read() -> None:
         table = Table.open(path)
         modalities = make_modalities(infer(table), {})
-        assert sum(cells["photo"] is not None for _, cells in read_rows(table, modalities, np.ones(table.rows, bool))) == table.rows
+        assert (
+            sum(cells["photo"] is not None for _, cells in read_rows(table, modalities, np.ones(table.rows, bool)))
+            == table.rows
+        )
 
     return memory_growth(read)
 

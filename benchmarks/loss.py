@@ -19,19 +19,23 @@ def comparisons(quick: bool) -> list[Comparison]:
         if quick and n > 4096:
             continue
         metrics = Metric(key="ms", unit="ms", wanted=faster), Metric(key="MiB", unit="MiB", wanted=smaller)
-        found.append(Comparison(
-            name=f"loss of {n:,} rows",
-            metrics=metrics,
-            ours=Side(run="ours", arguments={"n": n}),
-            peers={"open_clip": Side(run="open_clip", arguments={"n": n}, needs=("open_clip",))},
-            repeats=2 if quick else 5,
-        ))
-        found.append(Comparison(
-            name=f"its gradients, {n:,} rows",
-            metrics=(Metric(key="relative difference", unit="", limit=1e-5),),
-            ours=Side(run="difference", arguments={"n": n}, needs=("open_clip",)),
-            repeats=1,
-        ))
+        found.append(
+            Comparison(
+                name=f"loss of {n:,} rows",
+                metrics=metrics,
+                ours=Side(run="ours", arguments={"n": n}),
+                peers={"open_clip": Side(run="open_clip", arguments={"n": n}, needs=("open_clip",))},
+                repeats=2 if quick else 5,
+            )
+        )
+        found.append(
+            Comparison(
+                name=f"its gradients, {n:,} rows",
+                metrics=(Metric(key="relative difference", unit="", limit=1e-5),),
+                ours=Side(run="difference", arguments={"n": n}, needs=("open_clip",)),
+                repeats=1,
+            )
+        )
     return found
 
 

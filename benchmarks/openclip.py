@@ -23,7 +23,19 @@ from benchmarks._measure import ROOT
 BATCH, SIDE, WIDTH, LAYERS, PATCH, SEED = 128, 64, 256, 6, 8, 0
 RESNET = {"layers": (2, 2, 2, 2), "width": 32}
 """As many parameters as the ViT, to a few percent."""
-OTHERS = ("style", "tags", "name_de", "name_fr", "name_es", "name_ja", "group", "year", "spoken", "spoken_language", "concept")
+OTHERS = (
+    "style",
+    "tags",
+    "name_de",
+    "name_fr",
+    "name_es",
+    "name_ja",
+    "group",
+    "year",
+    "spoken",
+    "spoken_language",
+    "concept",
+)
 ALIKE = 480
 """Our width at which all that is learned but the words has about as many parameters as the peer's towers."""
 BUDGETS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
@@ -56,20 +68,35 @@ def comparisons(quick: bool) -> list[Comparison]:
     )
     repeats = 1 if quick else 2
     return [
-        Comparison(name=f"images and names, batch {BATCH}", metrics=speed, ours=Side(run="ours", arguments=arguments),
-                   peers=peers, repeats=repeats),
-        Comparison(name=f"the same, as many parameters, batch {BATCH}", metrics=speed,
-                   ours=Side(run="ours", arguments={**arguments, "width": ALIKE}), repeats=repeats,
-                   peers={name: side for name, side in peers.items() if not name.endswith("fp32")}),
+        Comparison(
+            name=f"images and names, batch {BATCH}",
+            metrics=speed,
+            ours=Side(run="ours", arguments=arguments),
+            peers=peers,
+            repeats=repeats,
+        ),
+        Comparison(
+            name=f"the same, as many parameters, batch {BATCH}",
+            metrics=speed,
+            ours=Side(run="ours", arguments={**arguments, "width": ALIKE}),
+            repeats=repeats,
+            peers={name: side for name, side in peers.items() if not name.endswith("fp32")},
+        ),
         # Tiles of AMX multiply the peak sevenfold, but not the speed of memory: the share of either peak says more than one.
-        Comparison(name=f"the same, as many parameters, batch {BATCH}, oneDNN without AMX", metrics=speed, repeats=repeats,
-                   ours=Side(run="ours", arguments={**arguments, "width": ALIKE, "isa": "AVX512_CORE_BF16"})),
+        Comparison(
+            name=f"the same, as many parameters, batch {BATCH}, oneDNN without AMX",
+            metrics=speed,
+            repeats=repeats,
+            ours=Side(run="ours", arguments={**arguments, "width": ALIKE, "isa": "AVX512_CORE_BF16"}),
+        ),
         Comparison(
             name="images and names, to the peer's last recall@10",
             metrics=(Metric(key="seconds", unit="s", wanted=2.0), Metric(key="recall@10", unit="", less=False)),
             ours=Side(run="reach", arguments=whole, needs=("open_clip",)),
-            peers={f"open_clip {model}": Side(run="last", arguments={**whole, "model": model}, needs=("open_clip",))
-                   for model in ("vit", "resnet")},
+            peers={
+                f"open_clip {model}": Side(run="last", arguments={**whole, "model": model}, needs=("open_clip",))
+                for model in ("vit", "resnet")
+            },
             repeats=1,
         ),
     ]
@@ -78,8 +105,13 @@ def comparisons(quick: bool) -> list[Comparison]:
 def settings(width: int | None = None) -> list[str]:
     """Our defaults for a table of pictures and names alone."""
     return [
-        *(f"column.{column}.kind=out" for column in OTHERS), "objectives=match", f"train.batch={BATCH}", "data.same=id",
-        "baselines.share=0", "trackers=none", *([f"network.width={width}", "trunk.heads=1"] if width else []),
+        *(f"column.{column}.kind=out" for column in OTHERS),
+        "objectives=match",
+        f"train.batch={BATCH}",
+        "data.same=id",
+        "baselines.share=0",
+        "trackers=none",
+        *([f"network.width={width}", "trunk.heads=1"] if width else []),
     ]
 
 
@@ -132,8 +164,12 @@ def ours(path: str, seconds: float, width: int | None = None, isa: str | None = 
     peak = matrix_peak("bfloat16" if model.facts["precision"] == "bf16" else "float32")
     waited = (waits[-1] - waits[start]) / (sum(times[start:]) + waits[-1] - waits[start])
     step = median / max(1 - waited, 1e-9)
-    return {"rows/s": BATCH / step, "share of peak": counted[0] / step / peak, "share of time waiting for data": waited,
-            "parameters": counted[1]}
+    return {
+        "rows/s": BATCH / step,
+        "share of peak": counted[0] / step / peak,
+        "share of time waiting for data": waited,
+        "parameters": counted[1],
+    }
 
 
 def found(path: str, seconds: float) -> float:
@@ -284,7 +320,9 @@ class Training:
             texts = torch.cat([self.model.encode_text(x, normalize=True) for x in tokens.split(128)])
             nearest = (texts.float() @ images.float().T).topk(k).indices.tolist()
         self.model.train()
-        return sum(any(names[j] == name for j in found) for name, found in zip(names, nearest, strict=True)) / len(names)
+        return sum(any(names[j] == name for j in found) for name, found in zip(names, nearest, strict=True)) / len(
+            names
+        )
 
 
 def rate(path: str, model: str, precision: str, seconds: float) -> dict[str, float]:

@@ -20,16 +20,18 @@ SHARDS, PICTURES = 4, 256
 def comparisons(quick: bool) -> list[Comparison]:
     """Against both peers on the same shards."""
     arguments = {"epochs": 1 if quick else 4}
-    return [Comparison(
-        name=f"pictures at {SIZE} px, {WORKERS} workers",
-        metrics=(Metric(key="pictures/s", unit="pictures/s", less=False, wanted=2.0),),
-        ours=Side(run="ours", arguments=arguments),
-        peers={
-            "datasets + DataLoader": Side(run="datasets", arguments=arguments, needs=("datasets",)),
-            "webdataset": Side(run="webdataset", arguments=arguments, needs=("webdataset",)),
-        },
-        repeats=2 if quick else 5,
-    )]
+    return [
+        Comparison(
+            name=f"pictures at {SIZE} px, {WORKERS} workers",
+            metrics=(Metric(key="pictures/s", unit="pictures/s", less=False, wanted=2.0),),
+            ours=Side(run="ours", arguments=arguments),
+            peers={
+                "datasets + DataLoader": Side(run="datasets", arguments=arguments, needs=("datasets",)),
+                "webdataset": Side(run="webdataset", arguments=arguments, needs=("webdataset",)),
+            },
+            repeats=2 if quick else 5,
+        )
+    ]
 
 
 def shards() -> list[str]:
@@ -71,7 +73,10 @@ def picture(number: int) -> Any:
     pixels = np.asarray(canvas, np.float32)
     for octave, strength in ((8, 40.0), (32, 20.0), (128, 10.0)):
         small = rng.standard_normal((octave * 3 // 4, octave)).astype(np.float32)
-        pixels = pixels + strength * np.asarray(Image.fromarray(small).resize((500, 375), Image.Resampling.BICUBIC))[..., None]
+        pixels = (
+            pixels
+            + strength * np.asarray(Image.fromarray(small).resize((500, 375), Image.Resampling.BICUBIC))[..., None]
+        )
     pixels += np.linspace(-40, 40, 500, dtype=np.float32)[:, None] * rng.uniform(-1, 1)
     return (pixels + 9 * rng.standard_normal(pixels.shape)).clip(0, 255).astype(np.uint8)
 

@@ -29,8 +29,16 @@ def comparisons(quick: bool) -> list[Comparison]:
         )
         for batch, wanted in BATCHES.items()
     ]
-    return [*found, Comparison(name="search, recall@10 of the exact product", metrics=(Metric(key="recall", unit="", less=False, limit=0.999),),
-                               ours=Side(run="recall", arguments={"rows": rows}), repeats=1), *finders(QUICK_ROWS // 10 if quick else QUICK_ROWS)]
+    return [
+        *found,
+        Comparison(
+            name="search, recall@10 of the exact product",
+            metrics=(Metric(key="recall", unit="", less=False, limit=0.999),),
+            ours=Side(run="recall", arguments={"rows": rows}),
+            repeats=1,
+        ),
+        *finders(QUICK_ROWS // 10 if quick else QUICK_ROWS),
+    ]
 
 
 def finders(rows: int) -> list[Comparison]:
@@ -38,7 +46,11 @@ def finders(rows: int) -> list[Comparison]:
     return [
         Comparison(
             name=f"search of {rows:,} vectors, one by one, {finder} proposes",
-            metrics=(Metric(key="queries/s", unit="queries/s", less=False), Metric(key="recall", unit="", less=False), Metric(key="made", unit="s")),
+            metrics=(
+                Metric(key="queries/s", unit="queries/s", less=False),
+                Metric(key="recall", unit="", less=False),
+                Metric(key="made", unit="s"),
+            ),
             ours=Side(run="proposed", arguments={"rows": rows, "finder": finder}, needs=(package,)),
             peers={"all rows": Side(run="proposed", arguments={"rows": rows, "finder": None})},
             repeats=1,
@@ -104,7 +116,11 @@ def recall(rows: int) -> dict[str, float]:
         score = asked @ np.array(whole).T
         best = np.argpartition(-score, K, axis=1)[:, :K]
         found = nearest(asked, whole, K, None, rough)[1]
-        return {"recall": float(np.mean([len(set(a) & set(b)) / K for a, b in zip(best.tolist(), found.tolist(), strict=True)]))}
+        return {
+            "recall": float(
+                np.mean([len(set(a) & set(b)) / K for a, b in zip(best.tolist(), found.tolist(), strict=True)])
+            )
+        }
 
 
 def proposed(rows: int, finder: str | None) -> dict[str, float]:
@@ -130,4 +146,8 @@ def proposed(rows: int, finder: str | None) -> dict[str, float]:
         found = [near(part, WHOLE, one[None], K, there)[1][0].tolist() for one in asked]
         best = nearest(asked, whole, K)[1].tolist()
         speed = len(asked) / seconds(lambda: [near(part, WHOLE, one[None], K, there) for one in asked])
-    return {"queries/s": speed, "recall": float(np.mean([len(set(a) & set(b)) / K for a, b in zip(best, found, strict=True)])), "made": took}
+    return {
+        "queries/s": speed,
+        "recall": float(np.mean([len(set(a) & set(b)) / K for a, b in zip(best, found, strict=True)])),
+        "made": took,
+    }

@@ -28,7 +28,24 @@ from benchmarks import Comparison, Metric, Side
 ROWS, NAMES, SHOWN = 256, 400, 7000
 CLIENTS, SECONDS = 32, 15.0
 CONNECTIONS, EACH, QUICK = 1000, 20, 100
-WORDS = ("red", "green", "old", "new", "round", "long", "small", "huge", "quiet", "loud", "bar", "disc", "house", "tree", "boat", "bird")
+WORDS = (
+    "red",
+    "green",
+    "old",
+    "new",
+    "round",
+    "long",
+    "small",
+    "huge",
+    "quiet",
+    "loud",
+    "bar",
+    "disc",
+    "house",
+    "tree",
+    "boat",
+    "bird",
+)
 
 
 def comparisons(quick: bool) -> list[Comparison]:
@@ -39,20 +56,39 @@ def comparisons(quick: bool) -> list[Comparison]:
             name=f"{verb}, {CLIENTS} clients",
             metrics=(Metric(key="requests/s", unit="requests/s", less=False, wanted=4.0), Metric(key="p50", unit="ms")),
             ours=Side(run="together", arguments={"verb": verb, "batch": 64, "seconds": seconds}, needs=("fastapi",)),
-            peers={"one at a time": Side(run="together", arguments={"verb": verb, "batch": 1, "seconds": seconds}, needs=("fastapi",))},
+            peers={
+                "one at a time": Side(
+                    run="together", arguments={"verb": verb, "batch": 1, "seconds": seconds}, needs=("fastapi",)
+                )
+            },
             repeats=1 if quick else 3,
         )
         for verb in ("embed", "predict")
     ]
-    found.append(Comparison(
-        name=f"the page, {SHOWN:,} rows",
-        metrics=(Metric(key="first view", unit="s", limit=1.5), Metric(key="filled", unit="s", limit=0.3)),
-        ours=Side(run="page", needs=("fastapi", "playwright")), repeats=1 if quick else 3))
-    return [*found, Comparison(
-        name=f"{QUICK if quick else CONNECTIONS} connections, {EACH} mixed requests each",
-        metrics=(Metric(key="wrong", unit="", limit=0), Metric(key="resets", unit="", limit=0), Metric(key="other statuses", unit="", limit=0),
-                 Metric(key="answered", unit="", less=False), Metric(key="memory", unit="MB more"), Metric(key="back after", unit="s", limit=10)),
-        ours=Side(run="load", arguments={"connections": QUICK if quick else CONNECTIONS}, needs=("fastapi",)), repeats=1)]
+    found.append(
+        Comparison(
+            name=f"the page, {SHOWN:,} rows",
+            metrics=(Metric(key="first view", unit="s", limit=1.5), Metric(key="filled", unit="s", limit=0.3)),
+            ours=Side(run="page", needs=("fastapi", "playwright")),
+            repeats=1 if quick else 3,
+        )
+    )
+    return [
+        *found,
+        Comparison(
+            name=f"{QUICK if quick else CONNECTIONS} connections, {EACH} mixed requests each",
+            metrics=(
+                Metric(key="wrong", unit="", limit=0),
+                Metric(key="resets", unit="", limit=0),
+                Metric(key="other statuses", unit="", limit=0),
+                Metric(key="answered", unit="", less=False),
+                Metric(key="memory", unit="MB more"),
+                Metric(key="back after", unit="s", limit=10),
+            ),
+            ours=Side(run="load", arguments={"connections": QUICK if quick else CONNECTIONS}, needs=("fastapi",)),
+            repeats=1,
+        ),
+    ]
 
 
 # --- a server ---------------------------------------------------------------------------------------------------------
@@ -78,7 +114,13 @@ def table(rows: int = ROWS) -> Any:
     """Rows of a picture, a text and a category."""
     import pyarrow as pa
 
-    return pa.table({"photo": [picture_of(n) for n in range(rows)], "name": [name_of(n) for n in range(rows)], "kind": [WORDS[n % 7] for n in range(rows)]})
+    return pa.table(
+        {
+            "photo": [picture_of(n) for n in range(rows)],
+            "name": [name_of(n) for n in range(rows)],
+            "kind": [WORDS[n % 7] for n in range(rows)],
+        }
+    )
 
 
 @contextlib.contextmanager
@@ -91,14 +133,34 @@ def server(batch: int, shown: int = 0) -> Iterator[tuple[int, int]]:
 
     with tempfile.TemporaryDirectory() as folder:
         sensorium.train.fit.report = lambda *given, **named: None
-        model = Model.fit(table(), out=f"{folder}/run", epochs=1, settings=["baselines.share=0", "trackers=none", "sample.generate=photo"])
+        model = Model.fit(
+            table(),
+            out=f"{folder}/run",
+            epochs=1,
+            settings=["baselines.share=0", "trackers=none", "sample.generate=photo"],
+        )
         model.index(table(), f"{folder}/index")
         if shown:
             pq.write_table(table(shown), f"{folder}/shown.parquet")
         with open(f"{folder}/log", "w", encoding="utf-8") as log:
-            started = subprocess.Popen([sys.executable, "-m", "sensorium", "serve", f"{folder}/run", f"{folder}/index", "--port", "0", "--batch", str(batch),
-                                        *(["--table", f"{folder}/shown.parquet"] if shown else [])],
-                                       stdout=subprocess.PIPE, stderr=log, text=True)
+            started = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "sensorium",
+                    "serve",
+                    f"{folder}/run",
+                    f"{folder}/index",
+                    "--port",
+                    "0",
+                    "--batch",
+                    str(batch),
+                    *(["--table", f"{folder}/shown.parquet"] if shown else []),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
             try:
                 line = started.stdout.readline()
                 yield int(re.search(r":(\d+)/", line)[1]), started.pid
@@ -113,7 +175,9 @@ def memory(process: int) -> float:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             parents[int(pid)] = int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[1])
-            found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii"), re.MULTILINE)
+            found = re.search(
+                r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii"), re.MULTILINE
+            )
             sizes[int(pid)] = int(found[1]) / 1024 if found else 0.0
         except OSError:
             continue
@@ -142,7 +206,10 @@ class Client:
         if self.reader is None:
             self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
         data = json.dumps(body).encode()
-        self.writer.write(f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data)
+        self.writer.write(
+            f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n".encode()
+            + data
+        )
         await self.writer.drain()
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = re.search(r"content-length: (\d+)", head)
@@ -176,7 +243,12 @@ def question(verb: str, number: int) -> tuple[str, dict[str, Any]]:
 def essence(said: Any) -> list[float]:
     """The numbers of an answer, which tell it from others."""
     if isinstance(said, dict):
-        return [value for name in sorted(said) if name not in ("usage", "tokens", "created") for value in essence(said[name])]
+        return [
+            value
+            for name in sorted(said)
+            if name not in ("usage", "tokens", "created")
+            for value in essence(said[name])
+        ]
     if isinstance(said, list):
         return [value for one in said for value in essence(one)]
     return [float(said)] if isinstance(said, int | float) else []
@@ -215,22 +287,29 @@ def page() -> dict[str, float]:
     from playwright.sync_api import sync_playwright
 
     with server(64, SHOWN) as (port, _), sync_playwright() as playing:
-        browser = playing.chromium.launch(executable_path=next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))), args=["--no-sandbox"])
+        browser = playing.chromium.launch(
+            executable_path=next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))),
+            args=["--no-sandbox"],
+        )
         views, filled = [], []
         for turn in range(5):
             shown = browser.new_context().new_page()
             begun = time.monotonic()
             shown.goto(f"http://127.0.0.1:{port}/")
             shown.wait_for_selector(".rows .cell img")
-            while not shown.evaluate("[...document.querySelectorAll('.rows .cell img')].slice(0, 5).every(one => one.naturalWidth > 0)"):
+            while not shown.evaluate(
+                "[...document.querySelectorAll('.rows .cell img')].slice(0, 5).every(one => one.naturalWidth > 0)"
+            ):
                 pass
             views.append(time.monotonic() - begun)
             shown.locator(f".rows [data-place='{turn}'] .cell.category").click()
-            filled.append(shown.evaluate("""() => new Promise(done => {
+            filled.append(
+                shown.evaluate("""() => new Promise(done => {
                 const begun = performance.now(), look = new MutationObserver(() => { if (document.querySelector('.answer')) { look.disconnect(); done((performance.now() - begun) / 1000); } });
                 look.observe(document.getElementById('panel'), { childList: true, subtree: true });
                 document.querySelector('#panel button.main').click();
-            })"""))
+            })""")
+            )
             shown.context.close()
         browser.close()
         return {"first view": statistics.median(views), "filled": statistics.median(filled)}
@@ -243,7 +322,9 @@ def load(connections: int) -> dict[str, float]:
 
     async def measure(port: int, process: int) -> dict[str, float]:
         calm = Client(port)
-        known = {(verb, n): essence((await calm.post(*question(verb, n)))[1]) for verb in verbs for n in range(0, NAMES, 10)}
+        known = {
+            (verb, n): essence((await calm.post(*question(verb, n)))[1]) for verb in verbs for n in range(0, NAMES, 10)
+        }
         usual = statistics.median([await timed(calm, n) for n in range(20)])
         count = {"answered": 0, "wrong": 0, "resets": 0, "other statuses": 0, "refused": 0}
 
@@ -266,11 +347,15 @@ def load(connections: int) -> dict[str, float]:
                 else:
                     count["answered"] += 1
                     right, found = known[verb, name], essence(said)
-                    count["wrong"] += len(right) != len(found) or max(abs(a - b) for a, b in zip(right, found, strict=True)) > 0.01
+                    count["wrong"] += (
+                        len(right) != len(found) or max(abs(a - b) for a, b in zip(right, found, strict=True)) > 0.01
+                    )
             one.close()
 
         first = memory(process)
-        await asyncio.gather(*(client(n) for n in range(connections)))  # what is taken once, for buffers and caches, is no leak
+        await asyncio.gather(
+            *(client(n) for n in range(connections))
+        )  # what is taken once, for buffers and caches, is no leak
         count, before = dict.fromkeys(count, 0), memory(process)
         begun = time.monotonic()
         await asyncio.gather(*(client(n) for n in range(connections)))
@@ -280,7 +365,12 @@ def load(connections: int) -> dict[str, float]:
             await asyncio.sleep(0.2)
         back = time.monotonic() - ended
         print(json.dumps({**count, "seconds": round(took, 1)}), file=sys.stderr)
-        return {**{name: float(count[name]) for name in ("answered", "wrong", "resets", "other statuses", "refused")}, "memory": memory(process) - before, "memory at first": before - first, "back after": back}
+        return {
+            **{name: float(count[name]) for name in ("answered", "wrong", "resets", "other statuses", "refused")},
+            "memory": memory(process) - before,
+            "memory at first": before - first,
+            "back after": back,
+        }
 
     async def timed(one: Client, number: int) -> float:
         begun = time.monotonic()

@@ -7,7 +7,17 @@ from typing import Any
 
 from benchmarks import Comparison, Metric, Side
 
-SIZE = {"vocab_size": 8192, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 64, "max_position_embeddings": 512, "tie_word_embeddings": True}
+SIZE = {
+    "vocab_size": 8192,
+    "hidden_size": 256,
+    "intermediate_size": 688,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+}
 """6.8 million weights."""
 LINES, SHORTEST, LONGEST = 16, 24, 256
 """Conversations of a step, and their tokens."""
@@ -17,23 +27,45 @@ PROMPT, SAID = 32, 128
 def comparisons(quick: bool) -> list[Comparison]:
     """Tokens a second: learned, of conversations of all lengths and of one; and said, one after the other."""
     found, repeats, steps = [], 1 if quick else 3, 3 if quick else 12
-    for name, shortest, wanted in ((f"conversations of {SHORTEST} to {LONGEST} tokens", SHORTEST, 1.3), (f"conversations of {LONGEST} tokens", LONGEST, None)):
+    for name, shortest, wanted in (
+        (f"conversations of {SHORTEST} to {LONGEST} tokens", SHORTEST, 1.3),
+        (f"conversations of {LONGEST} tokens", LONGEST, None),
+    ):
         given = {"shortest": shortest, "steps": steps}
-        found.append(Comparison(
-            name=f"learning {name}",
-            metrics=(Metric(key="learned", unit="tokens/s", less=False, wanted=wanted), Metric(key="memory", unit="MiB")),
-            ours=Side(run="ours", arguments=given, needs=("transformers",)),
-            peers={"Trainer": Side(run="trainer", arguments=given, needs=("transformers", "accelerate")),
-                   **({"Trainer, by length": Side(run="trainer", arguments=given | {"by_length": True}, needs=("transformers", "accelerate"))} if shortest < LONGEST else {})},
+        found.append(
+            Comparison(
+                name=f"learning {name}",
+                metrics=(
+                    Metric(key="learned", unit="tokens/s", less=False, wanted=wanted),
+                    Metric(key="memory", unit="MiB"),
+                ),
+                ours=Side(run="ours", arguments=given, needs=("transformers",)),
+                peers={
+                    "Trainer": Side(run="trainer", arguments=given, needs=("transformers", "accelerate")),
+                    **(
+                        {
+                            "Trainer, by length": Side(
+                                run="trainer",
+                                arguments=given | {"by_length": True},
+                                needs=("transformers", "accelerate"),
+                            )
+                        }
+                        if shortest < LONGEST
+                        else {}
+                    ),
+                },
+                repeats=repeats,
+            )
+        )
+    found.append(
+        Comparison(
+            name=f"saying {SAID} tokens after {PROMPT}",
+            metrics=(Metric(key="said", unit="tokens/s", less=False, wanted=2.4),),
+            ours=Side(run="speak", needs=("transformers",)),
+            peers={"generate": Side(run="generate", needs=("transformers",))},
             repeats=repeats,
-        ))
-    found.append(Comparison(
-        name=f"saying {SAID} tokens after {PROMPT}",
-        metrics=(Metric(key="said", unit="tokens/s", less=False, wanted=2.4),),
-        ours=Side(run="speak", needs=("transformers",)),
-        peers={"generate": Side(run="generate", needs=("transformers",))},
-        repeats=repeats,
-    ))
+        )
+    )
     return found
 
 
@@ -44,8 +76,12 @@ def language(folder: str) -> str:
     from tokenizers import Tokenizer, models
 
     torch.manual_seed(0)
-    tokenizer = Tokenizer(models.WordLevel({str(number): number for number in range(SIZE["vocab_size"])}, unk_token="0"))
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="0", unk_token="0").save_pretrained(folder)
+    tokenizer = Tokenizer(
+        models.WordLevel({str(number): number for number in range(SIZE["vocab_size"])}, unk_token="0")
+    )
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="0", unk_token="0").save_pretrained(
+        folder
+    )
     transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZE)).save_pretrained(folder)
     return folder
 
@@ -82,7 +118,10 @@ def ours(shortest: int, steps: int) -> dict[str, float]:
             begun = time.perf_counter()
             some = lines[start : start + LINES]
             with autocast(choose("auto", cpu), cpu):
-                sums, counts = lost(trunk, script(trunk, some, [np.ones(len(line), bool) for line in some], np.arange(len(some)), {}, {}))
+                sums, counts = lost(
+                    trunk,
+                    script(trunk, some, [np.ones(len(line), bool) for line in some], np.arange(len(some)), {}, {}),
+                )
                 (sums.sum() / counts.sum()).backward()
             optimizer.step(1.0)
             optimizer.zero()
@@ -115,14 +154,30 @@ def trainer(shortest: int, steps: int, by_length: bool = False) -> dict[str, flo
 
     def collate(some: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         learned.append(sum(len(line["input_ids"]) for line in some))
-        padded = [torch.nn.utils.rnn.pad_sequence([torch.tensor(line["input_ids"]) for line in some], batch_first=True, padding_value=value) for value in (0, -100)]
+        padded = [
+            torch.nn.utils.rnn.pad_sequence(
+                [torch.tensor(line["input_ids"]) for line in some], batch_first=True, padding_value=value
+            )
+            for value in (0, -100)
+        ]
         return {"input_ids": padded[0], "labels": padded[1], "attention_mask": (padded[1] >= 0).long()}
 
     with tempfile.TemporaryDirectory() as folder:
         model = transformers.AutoModelForCausalLM.from_pretrained(language(folder), dtype=torch.float32)
         model.config.use_cache = False
-        how = transformers.TrainingArguments(folder, per_device_train_batch_size=LINES, num_train_epochs=1, use_cpu=True, bf16=multiplies_bf16(), report_to="none", save_strategy="no", logging_strategy="no",
-                                             disable_tqdm=True, dataloader_pin_memory=False, **({"train_sampling_strategy": "group_by_length"} if by_length else {}))
+        how = transformers.TrainingArguments(
+            folder,
+            per_device_train_batch_size=LINES,
+            num_train_epochs=1,
+            use_cpu=True,
+            bf16=multiplies_bf16(),
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            **({"train_sampling_strategy": "group_by_length"} if by_length else {}),
+        )
         learner = transformers.Trainer(model, how, train_dataset=lines, data_collator=collate, callbacks=[Watch()])
         memory = memory_growth(learner.train)
     return {"learned": sum(learned[1:]) / sum(took[1:]), "memory": memory}
@@ -160,7 +215,14 @@ def generate() -> dict[str, float]:
     from sensorium.layers.precision import multiplies_bf16
 
     with tempfile.TemporaryDirectory() as folder:
-        model = transformers.AutoModelForCausalLM.from_pretrained(language(folder), dtype=torch.bfloat16 if multiplies_bf16() else torch.float32).eval()
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            language(folder), dtype=torch.bfloat16 if multiplies_bf16() else torch.float32
+        ).eval()
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = None, 0
     prompt = torch.arange(1, PROMPT + 1).unsqueeze(0)
-    return {"said": SAID / seconds(lambda: model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=SAID, do_sample=False))}
+    return {
+        "said": SAID
+        / seconds(
+            lambda: model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=SAID, do_sample=False)
+        )
+    }

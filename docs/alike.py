@@ -21,14 +21,20 @@ def shares(features: torch.Tensor, things: torch.Tensor, known: np.ndarray, aske
     """By the angle between linear discriminants, and by the likelihood ratio of two being of one thing."""
     stem = Projected(16, features.shape[2], features.shape[1], laid=features.shape[1])
     stem.begin({"features": features[known]}, things[known])
-    (own, kin), (bank, others) = ((F.normalize(stem.spread({"features": features[rows]}), dim=1), stem.kin({"features": features[rows]})) for rows in (asked, known))
+    (own, kin), (bank, others) = (
+        (F.normalize(stem.spread({"features": features[rows]}), dim=1), stem.kin({"features": features[rows]}))
+        for rows in (asked, known)
+    )
     best = [known[near.argmax(1).numpy()] for near in (own @ bank.T, stem.alike(kin, others))]
     return tuple(float((things[found] == things[asked]).float().mean()) for found in best)
 
 
 def main(path: str) -> None:
     """Print the shares for the drawings that the table holds out, and for others that are held out of the rest."""
-    table, image = pq.read_table(path, columns=["id", "image", "split"]), Image(backbone=str(from_packages()["image"]), trim=True)
+    table, image = (
+        pq.read_table(path, columns=["id", "image", "split"]),
+        Image(backbone=str(from_packages()["image"]), trim=True),
+    )
     cells = [cell["bytes"] if isinstance(cell, dict) else cell for cell in table["image"].to_pylist()]
     features = collate_features(image.prepare_all([image.read(cell) for cell in cells]))["features"]
     things = torch.from_numpy(np.unique(np.array(table["id"].to_pylist()), return_inverse=True)[1])
@@ -42,7 +48,9 @@ def main(path: str) -> None:
         parts[f"{len(out)} others, seed {seed}"] = (np.setdiff1d(known, out), out)
     for name, (rows, asked) in parts.items():
         angle, ratio = shares(features, things, rows, asked)
-        print(f"{name}: {len(asked)} drawings among {len(rows):,}: discriminants {angle:.3f}, likelihood ratio {ratio:.3f}")
+        print(
+            f"{name}: {len(asked)} drawings among {len(rows):,}: discriminants {angle:.3f}, likelihood ratio {ratio:.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -38,8 +38,19 @@ def pictures(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
 def encoder(given: Path, folder: Path) -> Path:
     """A timm model's folder as it reads one: pickled weights, and how many features there are."""
     folder.mkdir()
-    torch.save({key: value for key, value in load_file(given / "model.safetensors").items() if not key.startswith("classifier")}, folder / "pytorch_model.bin")
-    (folder / "config.json").write_text(json.dumps({**json.loads((given / "config.json").read_text()), "num_features": 1280, "input_size": [3, 224, 224]}))
+    torch.save(
+        {
+            key: value
+            for key, value in load_file(given / "model.safetensors").items()
+            if not key.startswith("classifier")
+        },
+        folder / "pytorch_model.bin",
+    )
+    (folder / "config.json").write_text(
+        json.dumps(
+            {**json.loads((given / "config.json").read_text()), "num_features": 1280, "input_size": [3, 224, 224]}
+        )
+    )
     return folder
 
 
@@ -53,12 +64,31 @@ def main() -> None:
         table = pictures(table[table["group"].notna()].reset_index(drop=True), folder)
         train = table[table["split"] == "train"].drop(columns="split")
         begun = time.perf_counter()
-        predictor = MultiModalPredictor(label="group", problem_type="multiclass", path=str(folder / "model"), verbosity=1)
-        predictor.fit(train, time_limit=60 * float(minutes), seed=seed, column_types={"image": "image_path", "name": "text"}, hyperparameters={
-            "model.names": ["timm_image", "hf_text", "fusion_mlp"], "model.timm_image.checkpoint_name": str(encoder(Path(image), folder / "lite0")), "model.hf_text.checkpoint_name": text,
-            "env.num_gpus": 0, "env.precision": "32", "env.num_workers": 0, "env.num_workers_inference": 0, **more})
+        predictor = MultiModalPredictor(
+            label="group", problem_type="multiclass", path=str(folder / "model"), verbosity=1
+        )
+        predictor.fit(
+            train,
+            time_limit=60 * float(minutes),
+            seed=seed,
+            column_types={"image": "image_path", "name": "text"},
+            hyperparameters={
+                "model.names": ["timm_image", "hf_text", "fusion_mlp"],
+                "model.timm_image.checkpoint_name": str(encoder(Path(image), folder / "lite0")),
+                "model.hf_text.checkpoint_name": text,
+                "env.num_gpus": 0,
+                "env.precision": "32",
+                "env.num_workers": 0,
+                "env.num_workers_inference": 0,
+                **more,
+            },
+        )
         took = time.perf_counter() - begun
-        right = {split: float((predictor.predict(part.drop(columns=["split", "group"])) == part["group"]).mean()) for split in SPLITS if len(part := table[table["split"] == split])}
+        right = {
+            split: float((predictor.predict(part.drop(columns=["split", "group"])) == part["group"]).mean())
+            for split in SPLITS
+            if len(part := table[table["split"] == split])
+        }
     print(json.dumps({"minutes": float(minutes), "seconds": round(took, 1), "seed": seed, **more, **right}))
 
 

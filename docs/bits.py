@@ -25,7 +25,9 @@ LINES, LENGTH, STEPS, SAID = 8, 128, 6, 64
 def told(trunk: CausalLM, lines: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss of all that lines say, summed, and of how many tokens it is, in the precision that a fit takes."""
     with autocast(choose("auto", torch.device("cpu")), torch.device("cpu")):
-        sums, counts = lost(trunk, script(trunk, lines, [np.ones(len(line), bool) for line in lines], np.arange(len(lines)), {}, {}))
+        sums, counts = lost(
+            trunk, script(trunk, lines, [np.ones(len(line), bool) for line in lines], np.arange(len(lines)), {}, {})
+        )
     return sums.sum(), counts.sum()
 
 
@@ -37,7 +39,9 @@ def said(trunk: CausalLM) -> float:
         for number in range(SAID + 1):
             if number == 1:  # the first makes what the others go on with
                 begun = time.perf_counter()
-            hidden, state = trunk.continued(state, trunk.words(trunk.logits(hidden[:, -1], state).argmax(-1, keepdim=True)))
+            hidden, state = trunk.continued(
+                state, trunk.words(trunk.logits(hidden[:, -1], state).argmax(-1, keepdim=True))
+            )
     return SAID / (time.perf_counter() - begun)
 
 
@@ -66,13 +70,18 @@ def measure(path: str, bits: int, compiled: bool = False) -> None:
             took.append(time.perf_counter() - begun)
 
     memory = memory_growth(learn)
-    print(f"{bits or 'all':>3} bits{', compiled' if compiled else ''}: {trunk.facts()['bytes'] / 2**20:5.0f} MiB; perplexity {np.exp(perplexity):.2f}; a step {np.median(took[1:]):.2f} s and {memory:.0f} MiB; {speed:.1f} tokens/s", flush=True)
+    print(
+        f"{bits or 'all':>3} bits{', compiled' if compiled else ''}: {trunk.facts()['bytes'] / 2**20:5.0f} MiB; perplexity {np.exp(perplexity):.2f}; a step {np.median(took[1:]):.2f} s and {memory:.0f} MiB; {speed:.1f} tokens/s",
+        flush=True,
+    )
 
 
 def main() -> None:
     """A line for each."""
     for how in ((0,), (0, True), (8,), (4,)):
-        process = multiprocessing.get_context("spawn").Process(target=measure, args=(sys.argv[1] if len(sys.argv) > 1 else "package:smollm2-135m", *how))
+        process = multiprocessing.get_context("spawn").Process(
+            target=measure, args=(sys.argv[1] if len(sys.argv) > 1 else "package:smollm2-135m", *how)
+        )
         process.start()
         process.join()
 

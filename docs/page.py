@@ -25,7 +25,12 @@ ROW = 2
 
 def main(run: str, index: str, table: str) -> None:
     """Serve, look, and write the picture."""
-    server = subprocess.Popen([sys.executable, "-m", "sensorium", "serve", run, index, "--table", table, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "sensorium", "serve", run, index, "--table", table, "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     try:
         address = re.search(r"http://\S+", server.stdout.readline())[0]
         with sync_playwright() as playing:

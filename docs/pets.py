@@ -87,15 +87,21 @@ def scene(place: str) -> list[Shape]:
     """What is behind the pet."""
     match place:
         case "sofa":
-            return [("ellipse", [-20, 58, 40, 130], "#6f8fcb"), ("ellipse", [60, 58, 120, 130], "#6f8fcb"),
-                    ("polygon", [0, 78, 100, 78, 100, 100, 0, 100], "#5578b8")]
+            return [
+                ("ellipse", [-20, 58, 40, 130], "#6f8fcb"),
+                ("ellipse", [60, 58, 120, 130], "#6f8fcb"),
+                ("polygon", [0, 78, 100, 78, 100, 100, 0, 100], "#5578b8"),
+            ]
         case "garden":
             return [("ellipse", [72, 6, 92, 26], "#f7d154"), ("polygon", [0, 74, 100, 70, 100, 100, 0, 100], "#7dbb63")]
         case "basket":
             return [("ellipse", [4, 62, 96, 120], "#a9743f"), ("ellipse", [12, 68, 88, 104], "#c9935a")]
         case _:
-            return [("polygon", [6, 6, 46, 6, 46, 60, 6, 60], "#ffffff"), ("polygon", [54, 6, 94, 6, 94, 60, 54, 60], "#ffffff"),
-                    ("polygon", [0, 82, 100, 82, 100, 100, 0, 100], "#b8a48c")]
+            return [
+                ("polygon", [6, 6, 46, 6, 46, 60, 6, 60], "#ffffff"),
+                ("polygon", [54, 6, 94, 6, 94, 60, 54, 60], "#ffffff"),
+                ("polygon", [0, 82, 100, 82, 100, 100, 0, 100], "#b8a48c"),
+            ]
 
 
 def drawing(found: list[Shape], side: int = 64) -> bytes:
@@ -113,7 +119,12 @@ def drawing(found: list[Shape], side: int = 64) -> bytes:
 def call(species: str, size: float, rng: np.random.Generator) -> bytes:
     """A pet's call as a WAV: a cat's glides, a dog barks twice, a rabbit squeaks once, a bird chirps."""
     hertz = SPECIES[species][1] / size * float(rng.uniform(0.9, 1.1))
-    bursts, seconds, glide = {"cat": (1, 0.6, -0.4), "dog": (2, 0.16, -0.5), "rabbit": (1, 0.12, 0.2), "bird": (4, 0.09, 0.5)}[species]
+    bursts, seconds, glide = {
+        "cat": (1, 0.6, -0.4),
+        "dog": (2, 0.16, -0.5),
+        "rabbit": (1, 0.12, 0.2),
+        "bird": (4, 0.09, 0.5),
+    }[species]
     time = np.arange(round(seconds * RATE)) / RATE
     phase = 2 * np.pi * hertz * (time + glide * time**2 / (2 * seconds))
     burst = (np.sin(phase) + 0.4 * np.sin(2 * phase)) * np.sin(np.pi * time / seconds)
@@ -131,14 +142,26 @@ def pets(rows: int, seed: int = 0) -> Iterator[dict[str, Any]]:
         born = datetime.date(2014, 1, 1) + datetime.timedelta(days=int(rng.integers(0, 365 * 11)))
         young = born.year >= 2022
         weight = SPECIES[species][0] * SIZES[size] ** 2 * (0.7 if young else 1.0) * float(rng.lognormal(0, 0.08))
-        where = {"sofa": "on the sofa", "garden": "in the garden", "basket": "in a basket", "window": "by the window"}[place]
+        where = {"sofa": "on the sofa", "garden": "in the garden", "basket": "in a basket", "window": "by the window"}[
+            place
+        ]
         row = {
-            "photo": drawing(shapes(species, coat, place, SIZES[size] * float(rng.uniform(0.95, 1.05)), young, float(rng.normal(0, 5)))),
+            "photo": drawing(
+                shapes(
+                    species, coat, place, SIZES[size] * float(rng.uniform(0.95, 1.05)), young, float(rng.normal(0, 5))
+                )
+            ),
             "notes": f"a {'young ' if young else ''}{size} {coat} {species} {where}",
-            "species": species, "weight_kg": round(weight, 3), "born": born, "call": call(species, SIZES[size], rng),
+            "species": species,
+            "weight_kg": round(weight, 3),
+            "born": born,
+            "call": call(species, SIZES[size], rng),
         }
         gone = rng.random(len(row)) < MISSING
-        yield {"id": f"pet-{number:05}", **{key: None if lost else cell for (key, cell), lost in zip(row.items(), gone, strict=True)}}
+        yield {
+            "id": f"pet-{number:05}",
+            **{key: None if lost else cell for (key, cell), lost in zip(row.items(), gone, strict=True)},
+        }
 
 
 def write(path: Path | str, rows: int = 1200) -> None:

@@ -1,6 +1,6 @@
 """Writes ``settings.md`` from the signatures and docstrings of the parts, so that it can't say anything else.
 
-    python docs/settings.py
+python docs/settings.py
 """
 
 from __future__ import annotations
@@ -62,7 +62,13 @@ def table(part: Any) -> str:
     """The settings of a part as a table."""
     said, lines = words(part), ["| key | value | default | |", "|---|---|---|---|"]
     for key, parameter in schema(part).items():
-        default = "`none`" if parameter.default is None else f"`{shown(parameter.default)}`" if parameter.default != "" else "empty"
+        default = (
+            "`none`"
+            if parameter.default is None
+            else f"`{shown(parameter.default)}`"
+            if parameter.default != ""
+            else "empty"
+        )
         lines.append(f"| `{key}` | {kind(parameter.annotation)} | {default} | {said.get(key, '')} |")
     return "\n".join(lines) if len(lines) > 2 else "No settings."
 
@@ -101,16 +107,24 @@ def page() -> str:
     section("`data`: how the table is read", Data)
     section("`sample`: which questions are asked", Sampler)
     section("`network`: how large it is", Shape)
-    parts.append("## `trunk`: what fusion is\n\n`trunk=concat` chooses one; its own settings are `trunk.key=value`. The default is `segment`.\n")
+    parts.append(
+        "## `trunk`: what fusion is\n\n`trunk=concat` chooses one; its own settings are `trunk.key=value`. The default is `segment`.\n"
+    )
     several(Trunk, "trunk=NAME")
-    parts.append(f"## `objectives`: what is learned\n\n`objectives=match,tell,autoencode` chooses; the default is `{','.join(OBJECTIVES)}`. Each "
-                 "one's own settings are in the section of its name.\n")
+    parts.append(
+        f"## `objectives`: what is learned\n\n`objectives=match,tell,autoencode` chooses; the default is `{','.join(OBJECTIVES)}`. Each "
+        "one's own settings are in the section of its name.\n"
+    )
     several(Objective, "NAME")
-    parts.append("## `column.NAME`: what a column is\n\n`column.year.kind=category` (or `column.year=category`) says what the column `year` is; "
-                 f"possible are {', '.join(f'`{name}`' for name in names(Modality))}, `out` (not used) and `split`. The other keys are those "
-                 "of the modality: `column.photo.size=64`.\n")
+    parts.append(
+        "## `column.NAME`: what a column is\n\n`column.year.kind=category` (or `column.year=category`) says what the column `year` is; "
+        f"possible are {', '.join(f'`{name}`' for name in names(Modality))}, `out` (not used) and `split`. The other keys are those "
+        "of the modality: `column.photo.size=64`.\n"
+    )
     several(Modality, "NAME")
-    parts.append("## `generator.NAME`: how cells are said\n\nThe modality chooses the generator; `generator.quantile.levels=9` sets it up.\n")
+    parts.append(
+        "## `generator.NAME`: how cells are said\n\nThe modality chooses the generator; `generator.quantile.levels=9` sets it up.\n"
+    )
     several(Generator, "generator.NAME")
     section("`distill`: how a student is taught (`sensorium distill`)", Lesson)
     section("`prefer`: how preferences are taught (`sensorium prefer`)", Preference)
@@ -119,8 +133,10 @@ def page() -> str:
     section("`memory`: what is kept of training rows", Remember)
     section("`finish`: what finishes drawn cells, after training", Finishing)
     chosen = ", ".join(f"`{name}`" for name in names(Tracker))
-    parts.append(f"## `trackers`: where numbers go\n\n`trackers=tensorboard,wandb` (or `--tracker`, several times): {chosen}, or `none`. "
-                 "`metrics.jsonl` in the run's folder is always written. The default is `tensorboard`.\n")
+    parts.append(
+        f"## `trackers`: where numbers go\n\n`trackers=tensorboard,wandb` (or `--tracker`, several times): {chosen}, or `none`. "
+        "`metrics.jsonl` in the run's folder is always written. The default is `tensorboard`.\n"
+    )
     parts.append("## Tables that are built\n\n`sensorium table NAME --out FILE key=value`\n")
     several(Builder, "NAME")
     return "\n".join(parts).rstrip() + "\n"

@@ -40,30 +40,53 @@ def names(rows: list[dict[str, Any]], modality: Audio, seconds: float) -> None:
     said: dict[str, list[bytes]] = {}
     for row in rows:
         said.setdefault(row["name"], []).append(row["spoken"])
-    clips = [(modality.read(one[0]), modality.read(one[1])) for one in said.values() if len(one) > 1 and one[0] != one[1]][:PAIRS]
+    clips = [
+        (modality.read(one[0]), modality.read(one[1])) for one in said.values() if len(one) > 1 and one[0] != one[1]
+    ][:PAIRS]
     transformers.BESIDE = seconds
     begun = time.perf_counter()
-    one, other = (np.stack([same_length(modality.encoder.encode([wave])[0]) for wave in waves]) for waves in zip(*clips, strict=True))
+    one, other = (
+        np.stack([same_length(modality.encoder.encode([wave])[0]) for wave in waves])
+        for waves in zip(*clips, strict=True)
+    )
     took = (time.perf_counter() - begun) / (2 * len(clips))
-    first = [float((nearness(a, b).argmax(1) == torch.arange(len(a))).float().mean()) for a, b in ((one[:, 0], other[:, 0]), (one[:, 1:].reshape(len(one), -1), other[:, 1:].reshape(len(one), -1)))]
-    print(f"whisper-base, {seconds:g} s: {took:.3f} s a clip; of {len(clips)} names found first by all of it {first[0]:.2f}, by moments {first[1]:.2f}", flush=True)
+    first = [
+        float((nearness(a, b).argmax(1) == torch.arange(len(a))).float().mean())
+        for a, b in ((one[:, 0], other[:, 0]), (one[:, 1:].reshape(len(one), -1), other[:, 1:].reshape(len(one), -1)))
+    ]
+    print(
+        f"whisper-base, {seconds:g} s: {took:.3f} s a clip; of {len(clips)} names found first by all of it {first[0]:.2f}, by moments {first[1]:.2f}",
+        flush=True,
+    )
 
 
 def voices(rows: list[dict[str, Any]], backbone: str) -> None:
     """One line: how often the nearest clip of another name is by the same voice."""
     modality, some = Audio(backbone=backbone), rows[:: max(1, len(rows) // CLIPS)][:CLIPS]
-    who = np.array([_pick("voice", key, VOICES["en"]) + _pick("variant", key, VARIANTS) for key in (f"{row['id']}-{row['style']}" for row in some)])
+    who = np.array(
+        [
+            _pick("voice", key, VOICES["en"]) + _pick("variant", key, VARIANTS)
+            for key in (f"{row['id']}-{row['style']}" for row in some)
+        ]
+    )
     called = np.array([row["name"] for row in some])
     found = np.stack([modality.encoder.encode([modality.read(row["spoken"])])[0][0] for row in some])
     near = nearness(found, found).numpy()
     near[called[:, None] == called] = -2
     chance = float(np.mean([(who == one).mean() for one in who]))
-    print(f"{backbone}: the nearest of {len(some)} clips is by the same of {len(set(who))} voices: {np.mean(who[near.argmax(1)] == who):.3f} (chance {chance:.3f})", flush=True)
+    print(
+        f"{backbone}: the nearest of {len(some)} clips is by the same of {len(set(who))} voices: {np.mean(who[near.argmax(1)] == who):.3f} (chance {chance:.3f})",
+        flush=True,
+    )
 
 
 def main() -> None:
     """A line for each."""
-    rows = [row for row in pq.read_table(sys.argv[1], columns=["id", "style", "name", "spoken", "spoken_language"]).to_pylist() if row["spoken"] and row["spoken_language"] == "en"]
+    rows = [
+        row
+        for row in pq.read_table(sys.argv[1], columns=["id", "style", "name", "spoken", "spoken_language"]).to_pylist()
+        if row["spoken"] and row["spoken_language"] == "en"
+    ]
     transformers.BESIDE = 1.0
     for backbone in ("package:resemblyzer", "package:whisper-base"):
         voices(rows, backbone)

@@ -24,7 +24,18 @@ from sensorium.data.table import Table
 from sensorium.modalities import Modality
 from sensorium.wordings import WORDS
 
-KINDS = {"name": 4.0, "choice": 2.0, "yes_no": 2.0, "absent": 1.5, "field": 1.0, "describe": 0.5, "unknown": 0.25, "next": 1.0, "compare": 1.0, "how_many": 0.5}
+KINDS = {
+    "name": 4.0,
+    "choice": 2.0,
+    "yes_no": 2.0,
+    "absent": 1.5,
+    "field": 1.0,
+    "describe": 0.5,
+    "unknown": 0.25,
+    "next": 1.0,
+    "compare": 1.0,
+    "how_many": 0.5,
+}
 """Kinds of questions and how often each is asked, relative to the others."""
 SEVERAL = {"next": (2, 3), "compare": (2, 2), "how_many": (3, 4)}
 """Kinds that are about several rows, and of how many, at least and at most."""
@@ -33,7 +44,21 @@ MANY = 32
 """Values of a column, at most, about which rows are compared or counted."""
 LONGEST = 60
 """Letters of a value that a question or an answer repeats, at most."""
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(pa.struct([("type", pa.string()), ("text", pa.string()), ("column", pa.string()), ("row", pa.int64())])))]))
+MESSAGES = pa.list_(
+    pa.struct(
+        [
+            ("role", pa.string()),
+            (
+                "content",
+                pa.list_(
+                    pa.struct(
+                        [("type", pa.string()), ("text", pa.string()), ("column", pa.string()), ("row", pa.int64())]
+                    )
+                ),
+            ),
+        ]
+    )
+)
 UNKNOWN = "I don't know."
 ORDER = ("The first.", "The second.")
 
@@ -66,25 +91,45 @@ class Asker:
         UserError: columns that aren't there, or nothing to ask about.
     """
 
-    def __init__(self, table: Table, columns: Schema, about: str | None = None, of: Sequence[str] = (), fields: Sequence[str] | None = None, words: Mapping[str, Sequence[str]] = WORDS) -> None:
+    def __init__(
+        self,
+        table: Table,
+        columns: Schema,
+        about: str | None = None,
+        of: Sequence[str] = (),
+        fields: Sequence[str] | None = None,
+        words: Mapping[str, Sequence[str]] = WORDS,
+    ) -> None:
         self.words = words
         for column in (*([about] if about else ()), *of):
             if column not in table.columns:
                 raise unknown("column to ask about:", column, table.columns)
         kinds = {name: column.kind for name, column in columns.columns.items()}
-        everything = table.take(np.arange(table.rows), [*(c for c, kind in kinds.items() if kind in ("text", "category", "number", "date"))])
-        self.values = {name: [short(value) for value in everything.column(name).to_pylist()] for name in everything.column_names}
+        everything = table.take(
+            np.arange(table.rows), [*(c for c, kind in kinds.items() if kind in ("text", "category", "number", "date"))]
+        )
+        self.values = {
+            name: [short(value) for value in everything.column(name).to_pylist()] for name in everything.column_names
+        }
         self.numbers = {c: everything.column(c).to_pylist() for c in everything.column_names if kinds[c] == "number"}
         self.about = about or named(kinds, self.values)
         if self.about is None or self.about not in self.values:
-            raise UserError(f"'{table.name}' has no column of short texts or categories that says what a row is. Name one with --about. Its columns: {', '.join(f'{c} ({k})' for c, k in kinds.items())}.")
+            raise UserError(
+                f"'{table.name}' has no column of short texts or categories that says what a row is. Name one with --about. Its columns: {', '.join(f'{c} ({k})' for c, k in kinds.items())}."
+            )
         media = [c for c, kind in kinds.items() if find(Modality, kind).media or kind in ("series", "points")]
         self.of = list(of) or media or [c for c in kinds if c != self.about]
         self.have = {c: pc.is_valid(table.take(np.arange(table.rows), [c]).column(c)).to_pylist() for c in self.of}
-        self.fields = [c for c in self.values if c != self.about and c not in self.of and c.lower() != "split" and (fields is None or c in fields)]
+        self.fields = [
+            c
+            for c in self.values
+            if c != self.about and c not in self.of and c.lower() != "split" and (fields is None or c in fields)
+        ]
         self.names = sorted({value for value in self.values[self.about] if value})
         if len(self.names) < 2:
-            raise UserError(f"Column '{self.about}' of '{table.name}' says the same of all rows, so there is nothing to ask.")
+            raise UserError(
+                f"Column '{self.about}' of '{table.name}' says the same of all rows, so there is nothing to ask."
+            )
 
     def shown(self, row: int, rng: np.random.Generator) -> list[str]:
         """The columns whose cells a conversation about a row refers to: one of the media, or all of what isn't media."""
@@ -133,21 +178,34 @@ class Asker:
             case "choice":
                 options = [*self.other(row, rng, 3, hard), own]
                 rng.shuffle(options)
-                return Question(kind, self.pick("choice", rng, plain).format(options=", ".join(options[:-1]) + " or " + options[-1]), own, options=tuple(options))
+                return Question(
+                    kind,
+                    self.pick("choice", rng, plain).format(options=", ".join(options[:-1]) + " or " + options[-1]),
+                    own,
+                    options=tuple(options),
+                )
             case "yes_no":
                 right = rng.random() < 0.5
                 value = own if right else self.other(row, rng, 1, hard)[0]
-                return Question(kind, self.pick("yes_no", rng, plain).format(value=value), "Yes." if right else "No.", right)
+                return Question(
+                    kind, self.pick("yes_no", rng, plain).format(value=value), "Yes." if right else "No.", right
+                )
             case "absent":
                 right = not plain and rng.random() < 0.3
                 value = own if right else self.other(row, rng, 1, 0.0)[0]
-                return Question(kind, self.pick("absent", rng, plain).format(value=value), "Yes." if right else "No.", right)
+                return Question(
+                    kind, self.pick("absent", rng, plain).format(value=value), "Yes." if right else "No.", right
+                )
             case "field" | "unknown":
                 there = [c for c in self.fields if bool(self.values[c][row]) == (kind == "field")]
                 if not there:
                     return None
                 column = there[int(rng.integers(len(there)))]
-                return Question(kind, self.pick("field", rng, plain).format(column=column.replace("_", " ")), self.values[column][row] or UNKNOWN)
+                return Question(
+                    kind,
+                    self.pick("field", rng, plain).format(column=column.replace("_", " ")),
+                    self.values[column][row] or UNKNOWN,
+                )
             case "describe":
                 told = [f"{c.replace('_', ' ')}: {self.values[c][row]}" for c in self.fields[:4] if self.values[c][row]]
                 return Question(kind, self.pick("describe", rng, plain), "; ".join([own, *told]) + ".")
@@ -155,12 +213,25 @@ class Asker:
 
     def several(self, kind: str, rows: Sequence[int], rng: np.random.Generator) -> list[Question]:
         """Questions about several rows, which all have a name: one that shows all of them, or, of ``next``, one about each; none where the rows lack what it takes."""
-        pick, names = (lambda words: words[int(rng.integers(len(words)))]), [self.values[self.about][row] or "" for row in rows]
+        pick, names = (
+            (lambda words: words[int(rng.integers(len(words)))]),
+            [self.values[self.about][row] or "" for row in rows],
+        )
         everyone = tuple(range(len(rows)))
         match kind:
             case "next":
                 asked = [self.question(str(rng.choice(["name", "name", "choice", "yes_no"])), row, rng) for row in rows]
-                result = [dataclasses.replace(question, shown=(at,), text=self.pick("next", rng) if at and question.kind == "name" and rng.random() < 0.5 else question.text) for at, question in enumerate(asked) if question]
+                result = [
+                    dataclasses.replace(
+                        question,
+                        shown=(at,),
+                        text=self.pick("next", rng)
+                        if at and question.kind == "name" and rng.random() < 0.5
+                        else question.text,
+                    )
+                    for at, question in enumerate(asked)
+                    if question
+                ]
                 if rng.random() < 0.25:
                     result.append(Question("name", self.pick("first", rng), names[0]))
                 return result
@@ -168,24 +239,64 @@ class Asker:
                 ways: list[Question] = []
                 if names[0] != names[1]:
                     at = int(rng.integers(2))
-                    ways += [Question(kind, self.pick("which", rng).format(value=names[at]), ORDER[at], options=ORDER)] * 2
+                    ways += [
+                        Question(kind, self.pick("which", rng).format(value=names[at]), ORDER[at], options=ORDER)
+                    ] * 2
                 for column in self.fields:
-                    said, numbers = [self.values[column][row] for row in rows], [self.numbers.get(column, dict.fromkeys(rows))[row] for row in rows]
+                    said, numbers = (
+                        [self.values[column][row] for row in rows],
+                        [self.numbers.get(column, dict.fromkeys(rows))[row] for row in rows],
+                    )
                     if None not in numbers and numbers[0] != numbers[1]:
-                        ways.append(Question(kind, self.pick("more", rng).format(column=column.replace("_", " ")), ORDER[int(numbers[1] > numbers[0])], options=ORDER))
+                        ways.append(
+                            Question(
+                                kind,
+                                self.pick("more", rng).format(column=column.replace("_", " ")),
+                                ORDER[int(numbers[1] > numbers[0])],
+                                options=ORDER,
+                            )
+                        )
                     elif None not in said and column not in self.numbers and len(self.alike(column)) <= MANY:
-                        ways.append(Question(kind, self.pick("same", rng).format(column=column.replace("_", " ")), "Yes." if said[0] == said[1] else "No."))
+                        ways.append(
+                            Question(
+                                kind,
+                                self.pick("same", rng).format(column=column.replace("_", " ")),
+                                "Yes." if said[0] == said[1] else "No.",
+                            )
+                        )
                 return [dataclasses.replace(pick(ways), shown=everyone)] if ways else []
             case "how_many":
-                columns = [self.about, *(c for c in self.fields if c not in self.numbers and len(self.alike(c)) <= MANY and all(self.values[c][row] for row in rows))]
+                columns = [
+                    self.about,
+                    *(
+                        c
+                        for c in self.fields
+                        if c not in self.numbers
+                        and len(self.alike(c)) <= MANY
+                        and all(self.values[c][row] for row in rows)
+                    ),
+                ]
                 column = pick(columns)
                 said = [self.values[column][row] for row in rows]
-                value = pick(said) if rng.random() < 0.8 else pick(sorted(self.alike(column)) if column != self.about else self.names)
+                value = (
+                    pick(said)
+                    if rng.random() < 0.8
+                    else pick(sorted(self.alike(column)) if column != self.about else self.names)
+                )
                 words = self.pick("how_many" if column == self.about else "how_many_have", rng)
-                return [Question(kind, words.format(value=value, column=column.replace("_", " ")), f"{said.count(value)}.", shown=everyone)]
+                return [
+                    Question(
+                        kind,
+                        words.format(value=value, column=column.replace("_", " ")),
+                        f"{said.count(value)}.",
+                        shown=everyone,
+                    )
+                ]
         raise unknown("kind of question about several rows", kind, SEVERAL)
 
-    def conversation(self, row: int, rng: np.random.Generator, chances: Mapping[str, float], after: Sequence[int] = ()) -> list[dict[str, Any]] | None:
+    def conversation(
+        self, row: int, rng: np.random.Generator, chances: Mapping[str, float], after: Sequence[int] = ()
+    ) -> list[dict[str, Any]] | None:
         """Messages about a row: one question, or before it one whose answer gives nothing away; or about it and some of those ``after`` it, where these show the same."""
         kinds, weights = list(chances), np.array(list(chances.values()))
         shown = self.shown(row, rng)
@@ -195,7 +306,11 @@ class Asker:
         if kind in SEVERAL:
             least, most = SEVERAL[kind]
             rows = [row, *after[: int(rng.integers(least, most + 1)) - 1]]
-            able = len(rows) >= least and len(set(rows)) == len(rows) and all(self.values[self.about][one] and all(self.have[c][one] for c in shown) for one in rows)
+            able = (
+                len(rows) >= least
+                and len(set(rows)) == len(rows)
+                and all(self.values[self.about][one] and all(self.have[c][one] for c in shown) for one in rows)
+            )
             if able and (questions := self.several(kind, rows, rng)):
                 return messages(questions, shown)
             alone = {kind: often for kind, often in chances.items() if kind not in SEVERAL}
@@ -215,13 +330,28 @@ def messages(questions: Sequence[Question], shown: Sequence[str]) -> list[dict[s
     for question in questions:
         rows = question.shown or (() if result else (0,))
         cells = [{"type": "cell", "text": None, "column": c, "row": row or None} for row in rows for c in shown]
-        result.append({"role": "user", "content": [*cells, {"type": "text", "text": question.text, "column": None, "row": None}]})
-        result.append({"role": "assistant", "content": [{"type": "text", "text": question.answer, "column": None, "row": None}]})
+        result.append(
+            {"role": "user", "content": [*cells, {"type": "text", "text": question.text, "column": None, "row": None}]}
+        )
+        result.append(
+            {"role": "assistant", "content": [{"type": "text", "text": question.answer, "column": None, "row": None}]}
+        )
     return result
 
 
-def ask_data(table: Table, columns: Schema, *, about: str | None = None, of: Sequence[str] = (), each: int = 4, kinds: Mapping[str, float] | None = None, keep: Sequence[str] | None = None,
-             seed: int = 0, by: str = "auto", words: Mapping[str, Sequence[str]] = WORDS) -> pa.Table:
+def ask_data(
+    table: Table,
+    columns: Schema,
+    *,
+    about: str | None = None,
+    of: Sequence[str] = (),
+    each: int = 4,
+    kinds: Mapping[str, float] | None = None,
+    keep: Sequence[str] | None = None,
+    seed: int = 0,
+    by: str = "auto",
+    words: Mapping[str, Sequence[str]] = WORDS,
+) -> pa.Table:
     """The training rows of a table, each as often as it has a conversation, with the column ``conversation``; in a random order where some are about several rows, which are those that follow.
 
     Args:
@@ -236,12 +366,24 @@ def ask_data(table: Table, columns: Schema, *, about: str | None = None, of: Seq
         picked.append(row)
         said.append(conversation)
     if picked and not any(said):
-        raise UserError(f"Of kinds {', '.join(chances)} nothing can be asked about the training rows of '{table.name}': there are too few of them, or they lack what it takes. Possible: {', '.join(KINDS)}.")
+        raise UserError(
+            f"Of kinds {', '.join(chances)} nothing can be asked about the training rows of '{table.name}': there are too few of them, or they lack what it takes. Possible: {', '.join(KINDS)}."
+        )
     return taken(table, asker, picked, kept).append_column("conversation", pa.array(said, MESSAGES))
 
 
-def begun(table: Table, columns: Schema, about: str | None, of: Sequence[str], each: int, kinds: Mapping[str, float] | None, keep: Sequence[str] | None, seed: int,
-          by: str, words: Mapping[str, Sequence[str]]) -> tuple[Asker, np.ndarray, dict[str, float], list[str]]:
+def begun(
+    table: Table,
+    columns: Schema,
+    about: str | None,
+    of: Sequence[str],
+    each: int,
+    kinds: Mapping[str, float] | None,
+    keep: Sequence[str] | None,
+    seed: int,
+    by: str,
+    words: Mapping[str, Sequence[str]],
+) -> tuple[Asker, np.ndarray, dict[str, float], list[str]]:
     """Who asks, about which rows, how often each kind of question, and which columns come along; see ``ask_data``.
 
     Raises:
@@ -260,7 +402,10 @@ def begun(table: Table, columns: Schema, about: str | None, of: Sequence[str], e
             raise unknown("column to keep:", column, table.columns)
     if not table.rows:
         raise UserError(f"'{table.name}' has no rows to ask about.")
-    asker, splits = Asker(table, columns, about, of, keep, words), split_rows(table, columns, by=by, seed=seed, carved=0.0)
+    asker, splits = (
+        Asker(table, columns, about, of, keep, words),
+        split_rows(table, columns, by=by, seed=seed, carved=0.0),
+    )
     kept = list(dict.fromkeys([*(keep if keep is not None else table.columns), *asker.of]))
     return asker, splits.rows("train"), chances, kept
 
@@ -276,8 +421,19 @@ def taken(table: Table, asker: Asker, picked: Sequence[int], kept: Sequence[str]
     return table.take(np.array(picked), kept)
 
 
-def pair_data(table: Table, columns: Schema, *, about: str | None = None, of: Sequence[str] = (), each: int = 2, kinds: Mapping[str, float] | None = None, keep: Sequence[str] | None = None,
-              seed: int = 0, by: str = "auto", words: Mapping[str, Sequence[str]] = WORDS) -> pa.Table:
+def pair_data(
+    table: Table,
+    columns: Schema,
+    *,
+    about: str | None = None,
+    of: Sequence[str] = (),
+    each: int = 2,
+    kinds: Mapping[str, float] | None = None,
+    keep: Sequence[str] | None = None,
+    seed: int = 0,
+    by: str = "auto",
+    words: Mapping[str, Sequence[str]] = WORDS,
+) -> pa.Table:
     """As ``ask_data``, but each conversation ends with a question, and beside it stand the right answer, ``chosen``, and a wrong one, ``rejected``: another row's name, the other of yes and no.
 
     Raises:
@@ -286,7 +442,9 @@ def pair_data(table: Table, columns: Schema, *, about: str | None = None, of: Se
     asker, rows, chances, kept = begun(table, columns, about, of, each, kinds, keep, seed, by, words)
     chances = {kind: often for kind, often in chances.items() if kind in MEASURED}
     if not chances:
-        raise UserError(f"Of kinds {', '.join(kinds or ())} there are no wrong answers. Possible: {', '.join(MEASURED)}.")
+        raise UserError(
+            f"Of kinds {', '.join(kinds or ())} there are no wrong answers. Possible: {', '.join(MEASURED)}."
+        )
     picked: list[int] = []
     asked: list[list[dict[str, Any]]] = []
     answers: dict[str, list[str]] = {"chosen": [], "rejected": []}
@@ -294,10 +452,15 @@ def pair_data(table: Table, columns: Schema, *, about: str | None = None, of: Se
     for row in rows.tolist():
         rng = np.random.default_rng([seed, row, 1])
         for _ in range(each):
-            question, shown = asker.question(str(rng.choice(list(chances), p=weights / weights.sum())), row, rng), asker.shown(row, rng)
+            question, shown = (
+                asker.question(str(rng.choice(list(chances), p=weights / weights.sum())), row, rng),
+                asker.shown(row, rng),
+            )
             if question is None or not shown or asker.about in shown:
                 continue
-            others = [option for option in question.options if option != question.answer] or asker.other(row, rng, 1, 0.5)
+            others = [option for option in question.options if option != question.answer] or asker.other(
+                row, rng, 1, 0.5
+            )
             wrong = {"Yes.": "No.", "No.": "Yes."}.get(question.answer) or str(rng.choice(others))
             picked.append(row)
             asked.append(messages([question], shown)[:1])
@@ -309,7 +472,9 @@ def pair_data(table: Table, columns: Schema, *, about: str | None = None, of: Se
     return result
 
 
-def made(asker: Asker, rows: np.ndarray, each: int, chances: Mapping[str, float], seed: int) -> Iterator[tuple[int, list[dict[str, Any]] | None]]:
+def made(
+    asker: Asker, rows: np.ndarray, each: int, chances: Mapping[str, float], seed: int
+) -> Iterator[tuple[int, list[dict[str, Any]] | None]]:
     """The conversations of rows: each row's side by side, or, where some are about several rows, in a random order in which they refer to those that follow."""
     if any(kind in SEVERAL for kind in chances):
         yield from reversed(list(chained(asker, rows, each, chances, seed)))
@@ -323,10 +488,19 @@ def made(asker: Asker, rows: np.ndarray, each: int, chances: Mapping[str, float]
                 yield row, conversation
 
 
-def chained(asker: Asker, rows: np.ndarray, each: int, chances: Mapping[str, float], seed: int) -> Iterator[tuple[int, list[dict[str, Any]] | None]]:
+def chained(
+    asker: Asker, rows: np.ndarray, each: int, chances: Mapping[str, float], seed: int
+) -> Iterator[tuple[int, list[dict[str, Any]] | None]]:
     """Conversations from the last one to the first, so that the rows that follow are known when one is about them."""
-    able = [row for row in rows.tolist() if asker.values[asker.about][row] and any(asker.have[c][row] for c in asker.of)]
-    turns, times, seen, after = np.repeat(np.array(able, np.int64), each), Counter[int](), set(), deque[int](maxlen=ROWS - 1)
+    able = [
+        row for row in rows.tolist() if asker.values[asker.about][row] and any(asker.have[c][row] for c in asker.of)
+    ]
+    turns, times, seen, after = (
+        np.repeat(np.array(able, np.int64), each),
+        Counter[int](),
+        set(),
+        deque[int](maxlen=ROWS - 1),
+    )
     np.random.default_rng([seed, 2]).shuffle(turns)
     for row in turns.tolist():
         times[row] += 1
@@ -340,7 +514,11 @@ def chained(asker: Asker, rows: np.ndarray, each: int, chances: Mapping[str, flo
 
 def named(kinds: Mapping[str, str], values: Mapping[str, Sequence[str | None]]) -> str | None:
     """The column that says what a row is: called so, or else the first of short texts, or else of categories."""
-    short_texts = [c for c, kind in kinds.items() if kind == "text" and 0 < np.mean([len(v.split()) for v in values[c] if v] or [99]) <= 5]
+    short_texts = [
+        c
+        for c, kind in kinds.items()
+        if kind == "text" and 0 < np.mean([len(v.split()) for v in values[c] if v] or [99]) <= 5
+    ]
     categories = [c for c, kind in kinds.items() if kind == "category"]
     for word in ("name", "title", "label", "caption", "class"):
         for column in (*short_texts, *categories):

@@ -75,12 +75,16 @@ def talker(network: Network) -> str:
         UserError: it learned none.
     """
     if not network.talked_columns:
-        raise UserError("This model hasn't learned to talk. Build conversations and fit on them: sensorium ask-data TABLE --out conversations.parquet; "
-                        "sensorium fit conversations.parquet trunk=causal_lm trunk.path=FOLDER")
+        raise UserError(
+            "This model hasn't learned to talk. Build conversations and fit on them: sensorium ask-data TABLE --out conversations.parquet; "
+            "sensorium fit conversations.parquet trunk=causal_lm trunk.path=FOLDER"
+        )
     return network.talked_columns[0]
 
 
-def seen_in(messages: Sequence[Any], network: Network, taken: Sequence[Mapping[str, Any]] = ()) -> tuple[list[Any], list[dict[str, Any]]]:
+def seen_in(
+    messages: Sequence[Any], network: Network, taken: Sequence[Mapping[str, Any]] = ()
+) -> tuple[list[Any], list[dict[str, Any]]]:
     """Messages in OpenAI's form whose pictures, sounds and clips have become references, and these as rows of cells: the first picture is a cell of the first column of pictures, the second of the
     second, and where there are no more columns of the kind the next one is a cell of the first again, in a row of its own.
 
@@ -126,7 +130,9 @@ def to_answer(messages: Any) -> list[Any]:
     except BadCell as error:
         raise UserError(f"The conversation can't be gone on with: {error}.") from error
     if given[-1][0] not in ("user", "tool"):
-        raise UserError(f"The last message is by '{given[-1][0]}', so there is nothing to answer. End with one by the user.")
+        raise UserError(
+            f"The last message is by '{given[-1][0]}', so there is nothing to answer. End with one by the user."
+        )
     return given
 
 
@@ -142,7 +148,9 @@ def media(part: Mapping[str, Any], number: int) -> tuple[str, Any] | None:
         address = str(given.get("url", "") if isinstance(given, Mapping) else given)
         found = re.fullmatch(r"data:[\w.+-]+/[\w.+-]+(?:;[\w=.+-]+)*;base64,(.*)", address, re.S)
         if found is None:
-            raise UserError(f"Message {number}: '{address[:60]}' is no data URL (data:image/png;base64,…). Nothing is fetched from addresses here.")
+            raise UserError(
+                f"Message {number}: '{address[:60]}' is no data URL (data:image/png;base64,…). Nothing is fetched from addresses here."
+            )
         return kind.removesuffix("_url"), decoded(found[1], number)
     if kind == "input_audio" and isinstance(part.get("input_audio"), Mapping):
         return "audio", decoded(str(part["input_audio"].get("data", "")), number)
@@ -189,8 +197,19 @@ def prompts(network: Network, conversations: Sequence[Sequence[Any]]) -> list[li
 
 
 @torch.inference_mode()
-def reply(network: Network, rows: Rows, which: Sequence[int], conversations: Sequence[Sequence[Any]], *, longest: int = LONGEST, temperature: float = 0.0, top_k: int = 0,
-          top_p: float = 1.0, generator: torch.Generator | None = None, heard: Callable[[int, str], None] | None = None) -> list[Reply]:
+def reply(
+    network: Network,
+    rows: Rows,
+    which: Sequence[int],
+    conversations: Sequence[Sequence[Any]],
+    *,
+    longest: int = LONGEST,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    generator: torch.Generator | None = None,
+    heard: Callable[[int, str], None] | None = None,
+) -> list[Reply]:
     """Go on with conversations, each about a row.
 
     Args:
@@ -203,8 +222,22 @@ def reply(network: Network, rows: Rows, which: Sequence[int], conversations: Seq
     known = prompts(network, conversations)
     result: dict[int, Reply] = {}
     for some in batches(known):
-        for number, said in zip(some, go_on(network, rows, [which[n] for n in some], [known[n] for n in some], longest, temperature, top_k, top_p, generator,
-                                                heard and (lambda at, text, some=some: heard(some[at], text))), strict=True):
+        for number, said in zip(
+            some,
+            go_on(
+                network,
+                rows,
+                [which[n] for n in some],
+                [known[n] for n in some],
+                longest,
+                temperature,
+                top_k,
+                top_p,
+                generator,
+                heard and (lambda at, text, some=some: heard(some[at], text)),
+            ),
+            strict=True,
+        ):
             result[number] = said
     return [result[number] for number in range(len(known))]
 
@@ -212,7 +245,10 @@ def reply(network: Network, rows: Rows, which: Sequence[int], conversations: Seq
 def batches(known: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """Which conversations go side by side: of about one length, and none that refers to a cell beside one that refers to none, which may be answered otherwise."""
     for refers in (False, True):
-        order = sorted((number for number, ids in enumerate(known) if any(i < 0 for i in ids) == refers), key=lambda number: len(known[number]))
+        order = sorted(
+            (number for number, ids in enumerate(known) if any(i < 0 for i in ids) == refers),
+            key=lambda number: len(known[number]),
+        )
         yield from (order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE))
 
 
@@ -227,8 +263,19 @@ def as_tuned(network: Network, refers: bool) -> bool:
 
 
 @torch.inference_mode()
-def go_on(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[list[int]], longest: int, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0,
-          generator: torch.Generator | None = None, heard: Callable[[int, str], None] | None = None, each: int = 1) -> list[Reply]:
+def go_on(
+    network: Network,
+    rows: Rows,
+    which: Sequence[int],
+    ids: Sequence[list[int]],
+    longest: int,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    generator: torch.Generator | None = None,
+    heard: Callable[[int, str], None] | None = None,
+    each: int = 1,
+) -> list[Reply]:
     """As ``reply``, of conversations as ids up to where the assistant is to speak, side by side; ``each``: answers to each of them, drawn one beside the other."""
     column, trunk = talker(network), network.trunk
     language, device = trunk.language, rows.device
@@ -242,10 +289,23 @@ def go_on(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[list
         last = hidden[torch.arange(len(ids), device=device), length - 1]
         if each > 1:
             own = torch.arange(len(ids), device=device).repeat_interleave(each)
-            state, last, length, ids = trunk.reorder(state, own), last[own], length[own], [line for line in ids for _ in range(each)]
-            made.recalled, made.near = [words for words in made.recalled for _ in range(each)], made.near.repeat(each, 0)
+            state, last, length, ids = (
+                trunk.reorder(state, own),
+                last[own],
+                length[own],
+                [line for line in ids for _ in range(each)],
+            )
+            made.recalled, made.near = (
+                [words for words in made.recalled for _ in range(each)],
+                made.near.repeat(each, 0),
+            )
         texts, every = [Spoken(language) for _ in ids], [[] for _ in ids]
-        live, score, said, ended = torch.arange(len(ids), device=device), torch.zeros(len(ids), device=device), torch.zeros(len(ids), dtype=torch.long), torch.zeros(len(ids), dtype=torch.bool)
+        live, score, said, ended = (
+            torch.arange(len(ids), device=device),
+            torch.zeros(len(ids), device=device),
+            torch.zeros(len(ids), dtype=torch.long),
+            torch.zeros(len(ids), dtype=torch.bool),
+        )
         for step in range(longest):
             logits = trunk.logits(last, state)
             new = logits.argmax(-1) if temperature == 0 else draw(logits / temperature, top_k, top_p, generator)
@@ -268,11 +328,21 @@ def go_on(network: Network, rows: Rows, which: Sequence[int], ids: Sequence[list
     for number, text in enumerate(texts):
         if (more := text.rest()) and heard:
             heard(number, more)
-    result = [Reply(text.text.strip(), float(s), int(n), bool(e), int(k), r, tuple(near), own) for text, s, n, e, k, r, near, own in
-              zip(texts, score, said, ended, length, made.recalled, made.near.tolist(), every, strict=True)]
+    result = [
+        Reply(text.text.strip(), float(s), int(n), bool(e), int(k), r, tuple(near), own)
+        for text, s, n, e, k, r, near, own in zip(
+            texts, score, said, ended, length, made.recalled, made.near.tolist(), every, strict=True
+        )
+    ]
     known = network.modalities[column].sureness
     for answer, line in zip(result, ids, strict=True):
-        if known is not None and not trunk.foreign and answer.ended and answer.tokens <= SHORT and any(i < 0 for i in line):
+        if (
+            known is not None
+            and not trunk.foreign
+            and answer.ended
+            and answer.tokens <= SHORT
+            and any(i < 0 for i in line)
+        ):
             answer.right = float(known.right(np.array([signs(answer, line, language)]))[0])
     return result
 
@@ -287,7 +357,13 @@ def signs(answer: Reply, before: Sequence[int], language: Any) -> list[float]:
     said, called = folded(answer.text), [folded(words) for words in answer.recalled]
     asked = folded(language.text([i for i in before if i >= 0]))
     copied = bool(said) and re.search(rf"(?<!\w){re.escape(said)}(?!\w)", asked) is not None
-    return [answer.score, answer.score / max(answer.tokens, 1), *answer.near, float(copied), 1 / (1 + called.index(said)) if said in called else 0.0]
+    return [
+        answer.score,
+        answer.score / max(answer.tokens, 1),
+        *answer.near,
+        float(copied),
+        1 / (1 + called.index(said)) if said in called else 0.0,
+    ]
 
 
 def folded(text: str) -> str:
@@ -297,7 +373,11 @@ def folded(text: str) -> str:
 
 def in_words(row: Mapping[str, Any]) -> str:
     """The plain cells of a row that was found."""
-    return "; ".join(f"{column}: {str(cell)[:CELL]}" for column, cell in row.items() if column not in ("row", "score") and isinstance(cell, (str, int, float)) and cell != "")
+    return "; ".join(
+        f"{column}: {str(cell)[:CELL]}"
+        for column, cell in row.items()
+        if column not in ("row", "score") and isinstance(cell, (str, int, float)) and cell != ""
+    )
 
 
 def with_rows(messages: Sequence[Any], found: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -321,7 +401,11 @@ def told_before(network: Network, messages: Sequence[Any], found: Sequence[Mappi
 
 def unless_unsure(answer: Reply, sure: float) -> Reply:
     """An answer, or ``UNSURE`` where such answers were right less often than ``sure``."""
-    return dataclasses.replace(answer, text=UNSURE, unsure=answer.text) if answer.right is not None and answer.right < sure else answer
+    return (
+        dataclasses.replace(answer, text=UNSURE, unsure=answer.text)
+        if answer.right is not None and answer.right < sure
+        else answer
+    )
 
 
 @torch.inference_mode()
@@ -338,7 +422,9 @@ def weigh(network: Network, rows: Rows, which: Sequence[int], conversations: Seq
     return result
 
 
-def last_answers(network: Network, rows: Rows, which: Sequence[int], conversations: Sequence[Sequence[Any]]) -> Iterator[tuple[list[int], bool, Script]]:
+def last_answers(
+    network: Network, rows: Rows, which: Sequence[int], conversations: Sequence[Sequence[Any]]
+) -> Iterator[tuple[list[int], bool, Script]]:
     """Conversations of which what the assistant says last alone is said, some at once: their numbers, whether they refer to cells, and themselves.
 
     Raises:
@@ -352,7 +438,12 @@ def last_answers(network: Network, rows: Rows, which: Sequence[int], conversatio
         except BadCell as error:
             raise UserError(f"A conversation can't be weighed: {error}") from error
     for some in batches([ids for ids, _ in known]):
-        made = network.conversation(column, encoded, modality.collate([last_said(*known[number]) for number in some]), torch.tensor([which[number] for number in some]))
+        made = network.conversation(
+            column,
+            encoded,
+            modality.collate([last_said(*known[number]) for number in some]),
+            torch.tensor([which[number] for number in some]),
+        )
         yield some, any(i < 0 for number in some for i in known[number][0]), made
 
 
@@ -366,12 +457,16 @@ def choose(network: Network, rows: Rows, columns: Sequence[str], question: str, 
         UserError: as ``reply``, fewer than two options, or two that are alike.
     """
     if len(options) < 2 or len(set(options)) < len(options):
-        raise UserError(f"Answers to choose among are at least two, and no two alike; given were: {', '.join(options) or 'none'}.")
+        raise UserError(
+            f"Answers to choose among are at least two, and no two alike; given were: {', '.join(options) or 'none'}."
+        )
     if not rows.count:
         return np.zeros((0, len(options)))
     shown = [[{"column": c} for c in columns if rows.has(c)[row]] for row in range(rows.count)]
     asked = [[("user", [*cells, question]), ("assistant", [option])] for cells in shown for option in options]
-    said = weigh(network, rows, [row for row in range(rows.count) for _ in options], asked).reshape(rows.count, len(options))
+    said = weigh(network, rows, [row for row in range(rows.count) for _ in options], asked).reshape(
+        rows.count, len(options)
+    )
     chance = np.exp(said - said.max(1, keepdims=True))
     return chance / chance.sum(1, keepdims=True)
 
@@ -393,7 +488,12 @@ def why(network: Network, rows: Rows, row: int, messages: Sequence[Any], answer:
     """
     whole = [*messages, ("assistant", [answer])]
     names = {name_of(network.modalities[c]): c for c in reversed(network.columns)} | {c: c for c in network.columns}
-    told = dict.fromkeys((names.get(part["column"], ""), row + part.get("row", 0)) for _, parts in messages for part in parts if isinstance(part, dict))
+    told = dict.fromkeys(
+        (names.get(part["column"], ""), row + part.get("row", 0))
+        for _, parts in messages
+        for part in parts
+        if isinstance(part, dict)
+    )
     base, result = float(weigh(network, rows, [row], [whole])[0]), []
     for column, at in told:
         if column not in rows.cells or at >= rows.count or not rows.has(column)[at]:

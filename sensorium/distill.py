@@ -62,10 +62,33 @@ class Lesson(Course):
     section = "distill"
 
     def __init__(
-        self, network: Network, rows: Rows, column: str, sampler: Sampler, folder: Path, seed: int, minutes: float | None, epochs: float | None, *,
-        pairs: int = 4096, steps: int = 20, guidance: float = 2.0, batch: int = 64, adversary: float = 0.2, judge: int = 2, steep: float = 10.0,
-        optimizer: Name = "muon", lr: float = 2e-3, decay: float = 0.05, warmup: int = 40, fall: float = 0.8, clip: float = 2.0, ema: float = 0.99,
-        precision: Precision = "auto", checkpoint_minutes: float = 2.0, checkpoint_steps: int = 0,
+        self,
+        network: Network,
+        rows: Rows,
+        column: str,
+        sampler: Sampler,
+        folder: Path,
+        seed: int,
+        minutes: float | None,
+        epochs: float | None,
+        *,
+        pairs: int = 4096,
+        steps: int = 20,
+        guidance: float = 2.0,
+        batch: int = 64,
+        adversary: float = 0.2,
+        judge: int = 2,
+        steep: float = 10.0,
+        optimizer: Name = "muon",
+        lr: float = 2e-3,
+        decay: float = 0.05,
+        warmup: int = 40,
+        fall: float = 0.8,
+        clip: float = 2.0,
+        ema: float = 0.99,
+        precision: Precision = "auto",
+        checkpoint_minutes: float = 2.0,
+        checkpoint_steps: int = 0,
     ) -> None:
         at_least("distill", 1, pairs=pairs, steps=steps, batch=batch)
         at_least("distill", 0, guidance=guidance, adversary=adversary, judge=judge, steep=steep)
@@ -82,13 +105,34 @@ class Lesson(Course):
             torch.manual_seed(mix(seed, 0))
             student = student_of(teacher).to(device)
             against = Judge(teacher.said, teacher.width, judge, round(teacher.expand * teacher.width)).to(device)
-        super().__init__(student, {"judge": against} if adversary else {}, folder / "checkpoints", seed, minutes, accumulate=1, optimizer=optimizer,
-                         lr=lr, decay=decay, beta1=0.9, beta2=0.98, warmup=warmup, fall=fall, clip=clip, ema=ema, precision=precision,
-                         checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
+        super().__init__(
+            student,
+            {"judge": against} if adversary else {},
+            folder / "checkpoints",
+            seed,
+            minutes,
+            accumulate=1,
+            optimizer=optimizer,
+            lr=lr,
+            decay=decay,
+            beta1=0.9,
+            beta2=0.98,
+            warmup=warmup,
+            fall=fall,
+            clip=clip,
+            ema=ema,
+            precision=precision,
+            checkpoint_minutes=checkpoint_minutes,
+            checkpoint_steps=checkpoint_steps,
+        )
         self.steps = None if epochs is None else math.ceil(epochs * len(self.learned))
         # What was computed in inference mode can't be learned through.
-        self.shown = {c: dataclasses.replace(part, **{name: value.clone() for name, value in vars(part).items() if torch.is_tensor(value)})
-                      for c, part in rows.shown([c for c in network.columns if c != column]).items()}
+        self.shown = {
+            c: dataclasses.replace(
+                part, **{name: value.clone() for name, value in vars(part).items() if torch.is_tensor(value)}
+            )
+            for c, part in rows.shown([c for c in network.columns if c != column]).items()
+        }
 
     # --- what the teacher draws ---------------------------------------------------------------------------------------
 
@@ -116,7 +160,9 @@ class Lesson(Course):
                     with whole(path) as part:
                         save_file({"drawn": said.tokens.float().contiguous().cpu()}, part)
                 except (OSError, SafetensorError) as error:
-                    raise UserError(f"Can't write '{path}': {getattr(error, 'strerror', None) or error}. Free some space and go on with --resume.") from error
+                    raise UserError(
+                        f"Can't write '{path}': {getattr(error, 'strerror', None) or error}. Free some space and go on with --resume."
+                    ) from error
             done(self.batch)
 
     def pair(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,7 +177,11 @@ class Lesson(Course):
         except (OSError, KeyError, SafetensorError) as error:
             raise UserError(f"'{path}' can't be read: {error}. Distil again without --resume.") from error
         # The first that a flow draws is the noise.
-        return torch.randn(*drawn.shape[:2], self.network.drawn_as.width, generator=torch.Generator().manual_seed(mix(self.seed, number))), drawn
+        return torch.randn(
+            *drawn.shape[:2],
+            self.network.drawn_as.width,
+            generator=torch.Generator().manual_seed(mix(self.seed, number)),
+        ), drawn
 
     # --- the lesson ---------------------------------------------------------------------------------------------------
 
@@ -153,8 +203,13 @@ class Lesson(Course):
             made, drawn, hidden = made[whole], drawn[whole], hidden[whole]
             result = {"near": (made - drawn).abs().mean()}
             if self.adversary and len(made):
-                fooling, judging, slope = adversarial(self.objectives["judge"], drawn, made, NEAR * torch.randn_like(drawn), hidden, some=SELDOM)
-                result |= {"fooling": self.adversary * fooling.mean(), "judging": self.adversary * judging.mean() + self.steep * slope.mean()}
+                fooling, judging, slope = adversarial(
+                    self.objectives["judge"], drawn, made, NEAR * torch.randn_like(drawn), hidden, some=SELDOM
+                )
+                result |= {
+                    "fooling": self.adversary * fooling.mean(),
+                    "judging": self.adversary * judging.mean() + self.steep * slope.mean(),
+                }
         return result
 
     def said(self, student: Onestep, number: int, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -180,14 +235,23 @@ class Lesson(Course):
             found.append((made - drawn)[drawn.isfinite().all(-1).all(-1)].abs().flatten())
         whole = torch.cat(found)
         if not len(whole):
-            raise UserError(f"There is nothing to learn from: of {len(self.held) * self.batch:,} cells of '{self.column}' that flow drew with {self.how} none has finite numbers. "
-                            "Draw with less distill.guidance or more distill.steps.")
+            raise UserError(
+                f"There is nothing to learn from: of {len(self.held) * self.batch:,} cells of '{self.column}' that flow drew with {self.how} none has finite numbers. "
+                "Draw with less distill.guidance or more distill.steps."
+            )
         return float(whole.mean())
 
 
 def student_of(teacher: Flow) -> Onestep:
     """A student that knows what the teacher knows: asked at the first moment, it says what the teacher says there."""
-    student = Onestep(teacher.said, teacher.width, depth=teacher.depth, expand=teacher.expand, latents=teacher.drawn_as.width if teacher.coder else 0, coder=teacher.channels)
+    student = Onestep(
+        teacher.said,
+        teacher.width,
+        depth=teacher.depth,
+        expand=teacher.expand,
+        latents=teacher.drawn_as.width if teacher.coder else 0,
+        coder=teacher.channels,
+    )
     student.net.load_state_dict({name: value for name, value in teacher.net.state_dict().items() if name != "told"})
     if teacher.coder is not None:
         student.coder.load_state_dict(teacher.coder.state_dict())
@@ -196,15 +260,26 @@ def student_of(teacher: Flow) -> Onestep:
 
 def digest_of(network: Network) -> str:
     """A digest of all that a student learns from: the network without students."""
-    students = tuple(f"generators.{key}." for ways in network.ways.values() for key in ways.values() if network.generators[key].taught)
+    students = tuple(
+        f"generators.{key}."
+        for ways in network.ways.values()
+        for key in ways.values()
+        if network.generators[key].taught
+    )
     found = hashlib.sha256()
     for name, value in network.state_dict().items():
         if not name.startswith(students):
-            found.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data if value.ndim else str(value.item()).encode())
+            found.update(
+                value.detach().cpu().contiguous().view(torch.uint8).numpy().data
+                if value.ndim
+                else str(value.item()).encode()
+            )
     return found.hexdigest()
 
 
-def teach(lesson: Lesson, resume: bool, learning: Callable[[float, str], None], note: Callable[[str], None]) -> tuple[Onestep, dict[str, Any]]:
+def teach(
+    lesson: Lesson, resume: bool, learning: Callable[[float, str], None], note: Callable[[str], None]
+) -> tuple[Onestep, dict[str, Any]]:
     """Learn what was drawn; where that was stopped, the student is as it was then.
 
     Args:
@@ -230,15 +305,33 @@ def teach(lesson: Lesson, resume: bool, learning: Callable[[float, str], None], 
 
         at = lesson.run(log)
         student = lesson.network
-        return student, {"seconds": round(at.seconds, 2), "steps": at.step, "stopped": at.stopped, "pairs": lesson.batch * len(lesson.learned),
-                         "away": round(lesson.away(student), 4), "teacher_away": round(before, 4)}
+        return student, {
+            "seconds": round(at.seconds, 2),
+            "steps": at.step,
+            "stopped": at.stopped,
+            "pairs": lesson.batch * len(lesson.learned),
+            "away": round(lesson.away(student), 4),
+            "teacher_away": round(before, 4),
+        }
     finally:
         for parameter in weights:
             parameter.requires_grad_(True)
 
 
-def distill(network: Network, rows: Rows, column: str, folder: Path, *, minutes: float | None, epochs: float | None, seed: int, resume: bool,
-            settings: Mapping[str, Any], described: Mapping[str, Any], quiet: bool) -> tuple[Onestep, dict[str, Any]]:
+def distill(
+    network: Network,
+    rows: Rows,
+    column: str,
+    folder: Path,
+    *,
+    minutes: float | None,
+    epochs: float | None,
+    seed: int,
+    resume: bool,
+    settings: Mapping[str, Any],
+    described: Mapping[str, Any],
+    quiet: bool,
+) -> tuple[Onestep, dict[str, Any]]:
     """A student of a column's flow, and what is known of it: see ``teach``.
 
     Args:
@@ -250,11 +343,24 @@ def distill(network: Network, rows: Rows, column: str, folder: Path, *, minutes:
     """
     minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
     chosen = check(Lesson, plain(settings, "distill"), "distill")
-    lesson = Lesson(network, rows, column, make_sampler(network, (), {"sample": plain(settings, "sample")}), folder, seed, minutes,
-                    epochs, **chosen)
-    begin(folder, {**described, "column": column, "seed": seed, "settings": chosen, "teacher": digest_of(network)}, resume)
+    lesson = Lesson(
+        network,
+        rows,
+        column,
+        make_sampler(network, (), {"sample": plain(settings, "sample")}),
+        folder,
+        seed,
+        minutes,
+        epochs,
+        **chosen,
+    )
+    begin(
+        folder, {**described, "column": column, "seed": seed, "settings": chosen, "teacher": digest_of(network)}, resume
+    )
     with Progressed(quiet) as shown:
-        with shown.bar(f"Drawing {column} to learn from", lesson.batch * (len(lesson.held) + len(lesson.learned))) as drawing:
+        with shown.bar(
+            f"Drawing {column} to learn from", lesson.batch * (len(lesson.held) + len(lesson.learned))
+        ) as drawing:
             try:
                 lesson.draw(drawing)
             except KeyboardInterrupt:

@@ -22,14 +22,33 @@ ROWS = 512
 """Rows that are asked about, at most, evenly spread."""
 
 
-def examine(network: Network, table: Table, columns: Schema, *, about: str | None = None, of: Sequence[str] = (), seed: int = 0, note: Callable[[str], None] = lambda words: None) -> dict[str, Any]:
+def examine(
+    network: Network,
+    table: Table,
+    columns: Schema,
+    *,
+    about: str | None = None,
+    of: Sequence[str] = (),
+    seed: int = 0,
+    note: Callable[[str], None] = lambda words: None,
+) -> dict[str, Any]:
     """Shares of right answers: ``exact`` names, ``choice`` among four, ``yes_no`` (the mean over both answers), ``absent`` (what isn't there is denied), and of how many rows ``n``.
 
     Where its training conversations showed several things: ``next``, exact names of what is shown after something else was, and ``compare``, which of two is what (chance: 0.5).
     Where the model knows how often it is right (``Reply.right``): ``calibration``, the expected error of that; ``answered``, the share of questions that it is more sure than not of, and
     ``answered_right``, of these the share that is answered right."""
     asker = asker_of(network, table, columns, about, of)
-    rows = spread(np.array([row for row in range(table.rows) if asker.values[asker.about][row] and any(asker.have[c][row] for c in asker.of)], np.int64), ROWS)
+    rows = spread(
+        np.array(
+            [
+                row
+                for row in range(table.rows)
+                if asker.values[asker.about][row] and any(asker.have[c][row] for c in asker.of)
+            ],
+            np.int64,
+        ),
+        ROWS,
+    )
     read = Rows.of(network, table.select(rows), [c for c in network.columns if c not in network.talked_columns])
     asked: list[tuple[int, Question, list[Any]]] = []
     for number, row in enumerate(rows.tolist()):
@@ -52,11 +71,19 @@ def examine(network: Network, table: Table, columns: Schema, *, about: str | Non
         right[question.kind].append((question.answer, mark))
         if answer.right is not None:
             known.append((answer.right, mark))
-    result: dict[str, Any] = {marked[kind]: balanced(marks) if kind == "yes_no" else float(np.mean([mark for _, mark in marks])) for kind, marks in right.items() if marks}
+    result: dict[str, Any] = {
+        marked[kind]: balanced(marks) if kind == "yes_no" else float(np.mean([mark for _, mark in marks]))
+        for kind, marks in right.items()
+        if marks
+    }
     if known:
         chance, marks = np.array([c for c, _ in known]), np.array([m for _, m in known])
         sure = chance >= 0.5
-        result |= {"calibration": expected_error(chance, marks), "answered": float(sure.mean()), "answered_right": float(marks[sure].mean()) if sure.any() else None}
+        result |= {
+            "calibration": expected_error(chance, marks),
+            "answered": float(sure.mean()),
+            "answered_right": float(marks[sure].mean()) if sure.any() else None,
+        }
     return {**result, "n": len(rows)}
 
 
@@ -70,7 +97,17 @@ def pairs(asker: Asker, rows: np.ndarray, compared: bool, seed: int) -> list[tup
             continue
         cells = [[{"column": c, **({"row": at} if at else {})} for c in there] for at in range(2)]
         question = Question("next", WORDS["name"][0], names[1])
-        result.append((number, question, [("user", [*cells[0], WORDS["name"][0]]), ("assistant", [names[0]]), ("user", [*cells[1], WORDS["name"][0]])]))
+        result.append(
+            (
+                number,
+                question,
+                [
+                    ("user", [*cells[0], WORDS["name"][0]]),
+                    ("assistant", [names[0]]),
+                    ("user", [*cells[1], WORDS["name"][0]]),
+                ],
+            )
+        )
         if compared and names[0] != names[1]:
             at = int(rng.integers(2))
             question = Question("compare", WORDS["which"][0].format(value=names[at]), ORDER[at])
@@ -78,21 +115,33 @@ def pairs(asker: Asker, rows: np.ndarray, compared: bool, seed: int) -> list[tup
     return result
 
 
-def examples(network: Network, table: Table, columns: Schema, count: int, seed: int = 0) -> list[tuple[int, Question, str]]:
+def examples(
+    network: Network, table: Table, columns: Schema, count: int, seed: int = 0
+) -> list[tuple[int, Question, str]]:
     """Some rows with a question about each and what was answered, to look at."""
     asker = asker_of(network, table, columns)
     rows = spread(np.arange(table.rows), count)
-    read, asked = Rows.of(network, table.select(rows), [c for c in network.columns if c not in network.talked_columns]), []
+    read, asked = (
+        Rows.of(network, table.select(rows), [c for c in network.columns if c not in network.talked_columns]),
+        [],
+    )
     for number, row in enumerate(rows.tolist()):
         rng = np.random.default_rng([seed, row])
-        question, there = asker.question(list(MEASURED)[number % len(MEASURED)], row, rng, plain=True), asker.shown(row, rng)
+        question, there = (
+            asker.question(list(MEASURED)[number % len(MEASURED)], row, rng, plain=True),
+            asker.shown(row, rng),
+        )
         if question and there:
             asked.append((number, question, conversation(question, there)))
     said = reply(network, read, [number for number, _, _ in asked], [talk for _, _, talk in asked], longest=32)
-    return [(int(rows[number]), question, answer.text) for (number, question, _), answer in zip(asked, said, strict=True)]
+    return [
+        (int(rows[number]), question, answer.text) for (number, question, _), answer in zip(asked, said, strict=True)
+    ]
 
 
-def asker_of(network: Network, table: Table, columns: Schema, about: str | None = None, of: Sequence[str] = ()) -> Asker:
+def asker_of(
+    network: Network, table: Table, columns: Schema, about: str | None = None, of: Sequence[str] = ()
+) -> Asker:
     """Who asks a network about a table: by default about the media that both have."""
     shown = list(of) or [c for c in network.columns if network.modalities[c].media]
     return Asker(table, columns, about, [c for c in shown if c in table.columns])
@@ -105,5 +154,8 @@ def conversation(question: Question, shown: Sequence[str]) -> list[Any]:
 
 def balanced(marks: Sequence[tuple[str, bool]]) -> float:
     """The mean over the right answers of the share that was given where they were right."""
-    shares = [np.mean([mark for answer, mark in marks if answer == which]) for which in sorted({answer for answer, _ in marks})]
+    shares = [
+        np.mean([mark for answer, mark in marks if answer == which])
+        for which in sorted({answer for answer, _ in marks})
+    ]
     return float(np.mean(shares))

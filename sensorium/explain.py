@@ -85,11 +85,19 @@ class Why:
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return {
-            "nothing": self.nothing, "everything": self.everything, "shares": self.shares, "errors": self.errors,
-            "parts": {column: {"names": names, "worse": np.round(worse, 4).tolist()} for column, (names, worse) in self.parts.items()}, "inside": self.inside,
+            "nothing": self.nothing,
+            "everything": self.everything,
+            "shares": self.shares,
+            "errors": self.errors,
+            "parts": {
+                column: {"names": names, "worse": np.round(worse, 4).tolist()}
+                for column, (names, worse) in self.parts.items()
+            },
+            "inside": self.inside,
             "nearest": [{"row": row, "distance": distance} for row, distance in self.nearest],
             "contrast": [{"row": row, "distance": distance} for row, distance in self.contrast],
-            "turned": None if self.turned is None else dataclasses.asdict(self.turned), "copied": self.copied,
+            "turned": None if self.turned is None else dataclasses.asdict(self.turned),
+            "copied": self.copied,
         }
 
 
@@ -101,9 +109,19 @@ class Witness:
             can't be read have no explanation. heedless: columns that answers leave unheeded are not looked at, as ``Rows.say`` does by default.
     """
 
-    def __init__(self, rows: Rows, column: str, cells: Sequence[Any], way: str | None = None, seed: int = 0, heedless: bool = False) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        column: str,
+        cells: Sequence[Any],
+        way: str | None = None,
+        seed: int = 0,
+        heedless: bool = False,
+    ) -> None:
         self.rows, self.column = rows, column
-        self.way = way and (rows.network.generator(column, way).taught or way)  # a student tells no likelihood, its teacher does
+        self.way = way and (
+            rows.network.generator(column, way).taught or way
+        )  # a student tells no likelihood, its teacher does
         self.unheeded = rows.network.unheeded.get(column, Unheeded()) if heedless else Unheeded()
         network, said = rows.network, rows.having(column, np.arange(rows.count), cells)
         self.index = np.flatnonzero(said.has(column))
@@ -131,13 +149,24 @@ class Witness:
         at = torch.from_numpy(self.index[which] if rows is self.rows else np.arange(len(which))).to(rows.device)
         for target in self.targets:
             with autocast(rows.precision, rows.device):
-                each = rows.network.weigh(encoded, self.column, seen, at, target[torch.from_numpy(which).to(rows.device)], self.way)
+                each = rows.network.weigh(
+                    encoded, self.column, seen, at, target[torch.from_numpy(which).to(rows.device)], self.way
+                )
             total = each if total is None else total + each
         return -(total / self.draws).float().cpu().numpy()
 
 
-def explain(rows: Rows, column: str, cells: Sequence[Any], seen: Sequence[str] | None = None, way: str | None = None, seed: int = 0,
-            among: Rows | None = None, done: Callable[[int], None] | None = None, how: str = "occlusion") -> list[Why | None]:
+def explain(
+    rows: Rows,
+    column: str,
+    cells: Sequence[Any],
+    seen: Sequence[str] | None = None,
+    way: str | None = None,
+    seed: int = 0,
+    among: Rows | None = None,
+    done: Callable[[int], None] | None = None,
+    how: str = "occlusion",
+) -> list[Why | None]:
     """Why each row's said cell of ``column`` is as it is.
 
     Args:
@@ -154,14 +183,26 @@ def explain(rows: Rows, column: str, cells: Sequence[Any], seen: Sequence[str] |
     columns = [c for c in (rows.network.columns if seen is None else seen) if c != column and rows.has(c).any()]
     split = shapley(witness, columns, seed)
     seen_by = witness.shown(rows)
-    chosen = among is not None and rows.network.modalities[column].tokens().vocabulary > 0 and rows.network.modalities[column].tokens().length == 1
+    chosen = (
+        among is not None
+        and rows.network.modalities[column].tokens().vocabulary > 0
+        and rows.network.modalities[column].tokens().length == 1
+    )
     near = nearest(witness, among) if among is not None and not chosen else [[] for _ in witness.index]
     known = Known(rows, column, among, [c for c in columns if c in seen_by]) if chosen else None
     for place, row in enumerate(witness.index.tolist()):
         here = [c for c in columns if c in seen_by and seen_by[c].place[row] >= 0]
         parts = {c: found for c in here if (found := inside(witness, place, c, here, how)) is not None}
-        why = Why(float(split.nothing[place]), float(split.everything[place]), {c: float(split.shares[c][place]) for c in here},
-                  {c: float(split.errors[c][place]) for c in here}, parts, how, near[place], copied=bool(near[place]) and near[place][0][1] < COPY)
+        why = Why(
+            float(split.nothing[place]),
+            float(split.everything[place]),
+            {c: float(split.shares[c][place]) for c in here},
+            {c: float(split.errors[c][place]) for c in here},
+            parts,
+            how,
+            near[place],
+            copied=bool(near[place]) and near[place][0][1] < COPY,
+        )
         if known is not None and here:
             why.nearest, why.contrast = known.sides(row, cells[row])
             why.turned = known.turn(row, cells[row], here)
@@ -182,7 +223,11 @@ def importance(whys: Sequence[Why | None], seed: int = 0) -> dict[str, tuple[flo
     for column, each in shares.items():
         means = np.array(each)[rng.integers(len(each), size=(RESAMPLED, len(each)))].mean(1)
         low, high = np.quantile(means, ((1 - SURE) / 2, (1 + SURE) / 2))
-        found[column] = (float(np.mean(each)), float(low), float(high)) if len(each) >= LEAST_ROWS else (float(np.mean(each)), None, None)
+        found[column] = (
+            (float(np.mean(each)), float(low), float(high))
+            if len(each) >= LEAST_ROWS
+            else (float(np.mean(each)), None, None)
+        )
     return dict(sorted(found.items(), key=lambda pair: -pair[1][0]))
 
 
@@ -237,25 +282,46 @@ class Known:
     def __init__(self, rows: Rows, column: str, among: Rows, seen: Sequence[str]) -> None:
         self.rows, self.column, self.among, self.seen = rows, column, among, [c for c in seen if among.has(c).any()]
         self.which = np.flatnonzero(among.has(column))
-        self.plain: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # of columns without gists, which known rows have it and their features
+        self.plain: dict[
+            str, tuple[np.ndarray, np.ndarray]
+        ] = {}  # of columns without gists, which known rows have it and their features
         modality, cells = rows.network.modalities[column], [among.cells[column][i] for i in self.which]
-        self.classes = [modality.decode(tokens) for tokens in modality.target(collate(rows.network.modalities, {column: cells}, len(cells)).cells[column]).numpy()]
-        self.gaps = 1 - rows.gists(self.seen) @ among.gists(self.seen)[self.which].T if self.seen and len(self.which) else np.zeros((rows.count, 0))
+        self.classes = [
+            modality.decode(tokens)
+            for tokens in modality.target(
+                collate(rows.network.modalities, {column: cells}, len(cells)).cells[column]
+            ).numpy()
+        ]
+        self.gaps = (
+            1 - rows.gists(self.seen) @ among.gists(self.seen)[self.which].T
+            if self.seen and len(self.which)
+            else np.zeros((rows.count, 0))
+        )
 
     def sides(self, row: int, answer: Any) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
         """The nearest known rows of the said class, and of others."""
         order = np.argsort(self.gaps[row], kind="stable")
         usual = max(float(self.gaps[row][order[:AROUND]].mean()), 1e-9) if len(order) else 1.0
+
         def first(same: bool) -> list[tuple[int, float]]:
-            found = ((int(self.which[i]), float(self.gaps[row][i]) / usual) for i in order if (self.classes[i] == answer) == same)
+            found = (
+                (int(self.which[i]), float(self.gaps[row][i]) / usual)
+                for i in order
+                if (self.classes[i] == answer) == same
+            )
             return list(itertools.islice((one for one in found if not self.itself(row, one[0])), NEAREST))
 
         return first(True), first(False)
 
     def itself(self, row: int, other: int) -> bool:
         """Whether a known row shows the same as a row that is asked about: it is that row, or says no more than it."""
-        return all(np.array_equal(self.rows.cells[c][row], self.among.cells[c][other]) if c in self.rows.cells and c in self.among.cells
-                   else (c in self.rows.cells and self.rows.cells[c][row] is not None) == (c in self.among.cells and self.among.cells[c][other] is not None) for c in self.seen)
+        return all(
+            np.array_equal(self.rows.cells[c][row], self.among.cells[c][other])
+            if c in self.rows.cells and c in self.among.cells
+            else (c in self.rows.cells and self.rows.cells[c][row] is not None)
+            == (c in self.among.cells and self.among.cells[c][other] is not None)
+            for c in self.seen
+        )
 
     def turn(self, row: int, answer: Any, seen: Sequence[str]) -> Turn | None:
         """The nearest real cell of any column that, put in the row's place, turns the answer; None where none of the nearest does."""
@@ -265,7 +331,9 @@ class Known:
             if not len(where):
                 continue
             one = repeated(self.rows, row, seen, len(where))
-            one.cells[column], one.read[column] = ([kept[column][i] for i in where] for kept in (self.among.cells, self.among.read))
+            one.cells[column], one.read[column] = (
+                [kept[column][i] for i in where] for kept in (self.among.cells, self.among.read)
+            )
             said = one.say(self.column, seen).cells
             other = next((i for i, cell in enumerate(said) if cell != answer), None)
             if other is not None and (best is None or distance[other] < best.distance):
@@ -290,7 +358,9 @@ class Known:
         _, first = np.unique(gap.round(6), return_index=True)  # one of those that are alike
         order = first[np.argsort(gap[first], kind="stable")]
         order = order[gap[order] > 1e-6][:AROUND]
-        return where[order[:CLOSE]], gap[order[:CLOSE]] / max(float(gap[order].mean()), 1e-9) if len(order) else np.zeros(0)
+        return where[order[:CLOSE]], gap[order[:CLOSE]] / max(float(gap[order].mean()), 1e-9) if len(
+            order
+        ) else np.zeros(0)
 
 
 def nearest(witness: Witness, among: Rows) -> list[list[tuple[int, float]]]:
@@ -300,7 +370,9 @@ def nearest(witness: Witness, among: Rows) -> list[list[tuple[int, float]]]:
     if len(where) < 2 or network.modalities[column].tokens().length == 1:  # a class or a number is no copy
         return [[] for _ in witness.index]
     if network.modalities[column].tokens().width:
-        kept, said = (flat(network, column, cells) for cells in ([among.cells[column][row] for row in where], witness.prepared))
+        kept, said = (
+            flat(network, column, cells) for cells in ([among.cells[column][row] for row in where], witness.prepared)
+        )
     elif network.modalities[column].matched:
         kept = among.lone_gists(column)[1]
         said = Rows(network, {column: witness.prepared}, {}, len(witness.prepared)).lone_gists(column)[1]
@@ -317,6 +389,10 @@ def nearest(witness: Witness, among: Rows) -> list[list[tuple[int, float]]]:
 
 def flat(network: Any, column: str, cells: Sequence[np.ndarray]) -> np.ndarray:
     """Prepared cells as one vector each, float32."""
-    parts = [network.modalities[column].target(collate(network.modalities, {column: cells[at : at + 256]}, len(cells[at : at + 256])).cells[column])
-             for at in range(0, len(cells), 256)]
+    parts = [
+        network.modalities[column].target(
+            collate(network.modalities, {column: cells[at : at + 256]}, len(cells[at : at + 256])).cells[column]
+        )
+        for at in range(0, len(cells), 256)
+    ]
     return torch.cat(parts).flatten(1).float().numpy()

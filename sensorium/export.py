@@ -1,6 +1,6 @@
 """The language model of a run as others know it: merged with what was tuned, and that alone in PEFT's layout.
 
-    FOLDER/ config.json model.safetensors tokenizer… projector.safetensors adapter/adapter_config.json adapter/adapter_model.safetensors llava/config.json …
+FOLDER/ config.json model.safetensors tokenizer… projector.safetensors adapter/adapter_config.json adapter/adapter_model.safetensors llava/config.json …
 """
 
 from __future__ import annotations
@@ -43,14 +43,37 @@ def export_trunk(network: Network, folder: Path) -> dict[str, Any]:
         model.save_pretrained(folder)
         trunk.language.tokenizer.save_pretrained(folder)
         with whole(folder / "projector.safetensors") as part:
-            save_file({"weight": trunk.into.weight.detach().cpu().contiguous(), "bias": trunk.into.bias.detach().cpu().contiguous(), "loud": trunk.loud.detach().cpu().reshape(1)}, part)
-        adapter = write_adapter(trunk, folder / ADAPTER) if trunk.adapted else write_prompt(trunk, folder / ADAPTER) if trunk.prompted else 0
+            save_file(
+                {
+                    "weight": trunk.into.weight.detach().cpu().contiguous(),
+                    "bias": trunk.into.bias.detach().cpu().contiguous(),
+                    "loud": trunk.loud.detach().cpu().reshape(1),
+                },
+                part,
+            )
+        adapter = (
+            write_adapter(trunk, folder / ADAPTER)
+            if trunk.adapted
+            else write_prompt(trunk, folder / ADAPTER)
+            if trunk.prompted
+            else 0
+        )
         for column, name in found.items() if why_not is None else ():
             stem = network.stems[network.stem_of[column]]
-            export_llava(network, column, model, merged(stem.held[0]) if isinstance(stem, Held) else network.modalities[column].encoder.model, folder / name)
+            export_llava(
+                network,
+                column,
+                model,
+                merged(stem.held[0]) if isinstance(stem, Held) else network.modalities[column].encoder.model,
+                folder / name,
+            )
     except OSError as error:
         raise UserError(f"Can't write the language model to '{folder}': {error.strerror or error}.") from error
-    return {"parameters": sum(p.numel() for p in model.parameters()), "adapter_parameters": adapter, "llava": why_not or [str(folder / name) for name in found.values()]}
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "adapter_parameters": adapter,
+        "llava": why_not or [str(folder / name) for name in found.values()],
+    }
 
 
 def merged(model: torch.nn.Module) -> torch.nn.Module:
@@ -75,7 +98,10 @@ def write_adapter(trunk: Any, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     config = next(iter(trunk.held[0].peft_config.values()))
     # PEFT would ask the hub whether a base of that name has other embeddings
-    kept = {f"{PREFIX}{name}": value.detach().cpu().contiguous() for name, value in get_peft_model_state_dict(trunk.held[0], save_embedding_layers=False).items()}
+    kept = {
+        f"{PREFIX}{name}": value.detach().cpu().contiguous()
+        for name, value in get_peft_model_state_dict(trunk.held[0], save_embedding_layers=False).items()
+    }
     with whole(folder / WEIGHTS) as part:
         save_file(kept, part, metadata={"format": "pt", BASE: trunk.language.sha256})
     config.base_model_name_or_path = trunk.language.name
@@ -91,8 +117,16 @@ def write_prompt(trunk: Any, folder: Path) -> int:
     tokens, config = trunk.learned["prompt"].detach().cpu().contiguous(), trunk.held[0].config
     with whole(folder / WEIGHTS) as part:
         save_file({"prompt_embeddings": tokens}, part, metadata={"format": "pt", BASE: trunk.language.sha256})
-    PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=len(tokens), token_dim=tokens.shape[1], num_transformer_submodules=1, num_attention_heads=config.num_attention_heads, num_layers=config.num_hidden_layers,
-                       base_model_name_or_path=trunk.language.name, inference_mode=True).save_pretrained(folder)
+    PromptTuningConfig(
+        task_type="CAUSAL_LM",
+        num_virtual_tokens=len(tokens),
+        token_dim=tokens.shape[1],
+        num_transformer_submodules=1,
+        num_attention_heads=config.num_attention_heads,
+        num_layers=config.num_hidden_layers,
+        base_model_name_or_path=trunk.language.name,
+        inference_mode=True,
+    ).save_pretrained(folder)
     return tokens.numel()
 
 
@@ -105,20 +139,35 @@ def read_adapter(trunk: Any, folder: Path) -> int:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     if not getattr(trunk, "adapted", False):
-        raise UserError("This run's trunk has no low-rank updates (trunk=causal_lm trunk.tune=lora) that others could take the place of.")
+        raise UserError(
+            "This run's trunk has no low-rank updates (trunk=causal_lm trunk.tune=lora) that others could take the place of."
+        )
     path = folder / WEIGHTS
     try:
         with safe_open(path, "pt") as opened:
-            base, given = (opened.metadata() or {}).get(BASE), {key.removeprefix(PREFIX): opened.get_tensor(key) for key in list(opened.keys())}
+            base, given = (
+                (opened.metadata() or {}).get(BASE),
+                {key.removeprefix(PREFIX): opened.get_tensor(key) for key in list(opened.keys())},
+            )
     except (OSError, SafetensorError) as error:
         raise UserError(f"'{folder}' holds no adapter in PEFT's layout ({WEIGHTS}): {error}") from error
     if base is not None and base != trunk.language.sha256:
-        raise UserError(f"The adapter in '{folder}' was learned on another language model than '{trunk.language.name}': its SHA-256 differs. Give one that was learned on this one.")
+        raise UserError(
+            f"The adapter in '{folder}' was learned on another language model than '{trunk.language.name}': its SHA-256 differs. Give one that was learned on this one."
+        )
     own = get_peft_model_state_dict(trunk.held[0], save_embedding_layers=False)
-    wrong = next((key for key in [*own, *given] if key not in own or key not in given or own[key].shape != given[key].shape), None)
+    wrong = next(
+        (key for key in [*own, *given] if key not in own or key not in given or own[key].shape != given[key].shape),
+        None,
+    )
     if wrong:
-        shapes = " and ".join(f"{list(some[wrong].shape)} {where}" if wrong in some else f"nothing {where}" for some, where in ((own, "in this run"), (given, "in the adapter")))
-        raise UserError(f"The adapter in '{folder}' doesn't fit: '{wrong}' is {shapes}. Rank and layers must be those that this run was tuned with.")
+        shapes = " and ".join(
+            f"{list(some[wrong].shape)} {where}" if wrong in some else f"nothing {where}"
+            for some, where in ((own, "in this run"), (given, "in the adapter"))
+        )
+        raise UserError(
+            f"The adapter in '{folder}' doesn't fit: '{wrong}' is {shapes}. Rank and layers must be those that this run was tuned with."
+        )
     set_peft_model_state_dict(trunk.held[0], given)
     return sum(value.numel() for value in given.values())
 
@@ -142,7 +191,9 @@ class Adapters:
         """
         name = name or (folder.name if folder.name != ADAPTER else folder.resolve().parent.name)
         if name in self.kept:
-            raise UserError(f"There is an adapter '{name}' already. Give this one another name. Known: {', '.join(self.names)}.")
+            raise UserError(
+                f"There is an adapter '{name}' already. Give this one another name. Known: {', '.join(self.names)}."
+            )
         before = self.now()
         count = read_adapter(self.trunk, folder)
         self.kept[self.active], self.kept[name], self.active = before, {}, name

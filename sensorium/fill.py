@@ -34,8 +34,16 @@ class Stopped(KeyboardInterrupt):
         self.table, self.rows = table, rows
 
 
-def fill(network: Network, table: Table, columns: Sequence[str], *, jointly: bool = False, seed: int = 0,
-         bad: Callable[[int, str, str], None] | None = None, done: Callable[[int], None] | None = None) -> pa.Table:
+def fill(
+    network: Network,
+    table: Table,
+    columns: Sequence[str],
+    *,
+    jointly: bool = False,
+    seed: int = 0,
+    bad: Callable[[int, str, str], None] | None = None,
+    done: Callable[[int], None] | None = None,
+) -> pa.Table:
     """The table with empty cells of ``columns`` said by the network; a column that the table lacks is added.
 
     Args:
@@ -55,15 +63,29 @@ def fill(network: Network, table: Table, columns: Sequence[str], *, jointly: boo
         if own in table.columns:
             raise UserError(f"'{table.name}' has a column '{own}' already, which fill writes itself. Rename it.")
     for column in columns:
-        kind = table.schema.field(column).type if column in table.columns and network.modalities[column].media else pa.null()
+        kind = (
+            table.schema.field(column).type
+            if column in table.columns and network.modalities[column].media
+            else pa.null()
+        )
         if not (pa.types.is_null(kind) or pa.types.is_struct(kind) or pa.types.is_binary(kind) or is_text(kind)):
-            raise UserError(f"Column '{column}' of '{table.name}' holds {kind}, and what would be filled in are files. Leave it out: name the columns to fill.")
+            raise UserError(
+                f"Column '{column}' of '{table.name}' holds {kind}, and what would be filled in are files. Leave it out: name the columns to fill."
+            )
     parts, size = [], DRAWN if set(columns) & set(network.drawn_columns) else WINDOW
     for start in range(0, max(table.rows, 1), size):
         part = table.select(np.arange(start, min(start + size, table.rows)))
         try:
-            parts.append(window(network, part, columns, jointly, seed + start,
-                                None if bad is None else lambda row, column, why, start=start: bad(start + row, column, why)))
+            parts.append(
+                window(
+                    network,
+                    part,
+                    columns,
+                    jointly,
+                    seed + start,
+                    None if bad is None else lambda row, column, why, start=start: bad(start + row, column, why),
+                )
+            )
         except KeyboardInterrupt:
             if not parts:
                 raise
@@ -86,16 +108,32 @@ def untouched(table: Table, start: int, like: pa.Table) -> pa.Table:
     """The rows from ``start`` on as they are, with the columns that were added to those before."""
     rest = table.take(np.arange(start, table.rows))
     nothing = {FILLED: pa.array([[]] * rest.num_rows, like.schema.field(FILLED).type)}
-    return pa.table({name: rest.column(name) if name in rest.column_names else nothing.get(name, pa.chunked_array([pa.nulls(rest.num_rows)])) for name in like.column_names})
+    return pa.table(
+        {
+            name: rest.column(name)
+            if name in rest.column_names
+            else nothing.get(name, pa.chunked_array([pa.nulls(rest.num_rows)]))
+            for name in like.column_names
+        }
+    )
 
 
-def window(network: Network, table: Table, columns: Sequence[str], jointly: bool, seed: int,
-           bad: Callable[[int, str, str], None] | None) -> pa.Table:
+def window(
+    network: Network,
+    table: Table,
+    columns: Sequence[str],
+    jointly: bool,
+    seed: int,
+    bad: Callable[[int, str, str], None] | None,
+) -> pa.Table:
     """Some rows, filled."""
     found, rows = table.take(np.arange(table.rows)), Rows.of(network, table, None, bad)
     filled: list[list[dict[str, Any]]] = [[] for _ in range(table.rows)]
     for column in columns:
-        here, empty = found.column(column) if column in table.columns else None, missing(network, table, found, rows, column)
+        here, empty = (
+            found.column(column) if column in table.columns else None,
+            missing(network, table, found, rows, column),
+        )
         cells, sure = said(network, rows, column, None, empty, seed) if len(empty) else ([], [])
         if column in network.drawn_columns and len(empty):
             sure = agreement(rows.having(column, empty, cells), column, empty)
@@ -113,8 +151,14 @@ def window(network: Network, table: Table, columns: Sequence[str], jointly: bool
         for row, cell in zip(empty.tolist(), cells, strict=True):
             known[row] = cell
         array = typed(known, kind)
-        found = found.append_column(column, array) if here is None else found.set_column(found.column_names.index(column), column, array)
-    return found.append_column(FILLED, pa.array(filled, pa.list_(pa.struct({"column": pa.string(), "sure": pa.float32()}))))
+        found = (
+            found.append_column(column, array)
+            if here is None
+            else found.set_column(found.column_names.index(column), column, array)
+        )
+    return found.append_column(
+        FILLED, pa.array(filled, pa.list_(pa.struct({"column": pa.string(), "sure": pa.float32()})))
+    )
 
 
 def missing(network: Network, table: Table, found: pa.Table, rows: Rows, column: str) -> np.ndarray:
@@ -126,7 +170,9 @@ def missing(network: Network, table: Table, found: pa.Table, rows: Rows, column:
     return np.flatnonzero((none | blank) & table.good)
 
 
-def said(network: Network, rows: Rows, column: str, seen: Sequence[str] | None, asked: np.ndarray, seed: int) -> tuple[list[Any], list[float | None]]:
+def said(
+    network: Network, rows: Rows, column: str, seen: Sequence[str] | None, asked: np.ndarray, seed: int
+) -> tuple[list[Any], list[float | None]]:
     """A column of some rows, and how sure each is; None where it is drawn."""
     if column in network.drawn_columns:
         cells = [one[0] for one in rows.draw(column, seen, seed=seed, rows=asked)]
@@ -135,7 +181,9 @@ def said(network: Network, rows: Rows, column: str, seen: Sequence[str] | None, 
     return answers.cells, [float(chance) for chance in answers.confidence]
 
 
-def together(network: Network, rows: Rows, columns: Sequence[str], seen: Sequence[str] | None, *, jointly: bool, seed: int = 0) -> list[dict[str, Any]]:
+def together(
+    network: Network, rows: Rows, columns: Sequence[str], seen: Sequence[str] | None, *, jointly: bool, seed: int = 0
+) -> list[dict[str, Any]]:
     """Several columns of every row, said from ``seen`` (by default all that ``rows`` have, which must be none of these); ``jointly``: and from
     those said before, in order."""
     shown = None if seen is None else list(seen)
@@ -185,4 +233,7 @@ def typed(cells: list[Any], kind: pa.DataType | None) -> pa.Array:
             return pa.array(cells).cast(wanted) if exact else pa.array(cells, wanted)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
             continue
-    return pa.array([cell if cell is None or isinstance(cell, str) else json.dumps(cell, default=str) for cell in cells], pa.string())
+    return pa.array(
+        [cell if cell is None or isinstance(cell, str) else json.dumps(cell, default=str) for cell in cells],
+        pa.string(),
+    )

@@ -73,9 +73,12 @@ class Answers:
         chances = [part.probabilities for part in parts if part.probabilities is not None]
         starts = np.cumsum([0, *(len(part.cells) for part in parts)]).tolist()
         return cls(
-            [cell for part in parts for cell in part.cells], np.concatenate([part.scores for part in parts]),
-            np.concatenate([part.confidence for part in parts]), np.concatenate(chances) if chances else None,
-            [ends for part in parts for ends in part.interval or ()] or None, [some for part in parts for some in part.sets or ()] or None,
+            [cell for part in parts for cell in part.cells],
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.confidence for part in parts]),
+            np.concatenate(chances) if chances else None,
+            [ends for part in parts for ends in part.interval or ()] or None,
+            [some for part in parts for some in part.sets or ()] or None,
             {start + row: why for start, part in zip(starts, parts, strict=False) for row, why in part.bad.items()},
         )
 
@@ -92,8 +95,13 @@ class Rows:
         bad: the rows of the table that can't be read at all, which have no cells, and why.
     """
 
-    def __init__(self, network: Network, cells: dict[str, list[np.ndarray | None]], read: dict[str, list[np.ndarray | None]],
-                 count: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        cells: dict[str, list[np.ndarray | None]],
+        read: dict[str, list[np.ndarray | None]],
+        count: int,
+    ) -> None:
         self.network, self.cells, self.read, self.count = network, cells, read, count
         self.device, self.precision = next(network.parameters()).device, "fp32"
         self.bad: dict[int, str] = {}
@@ -101,8 +109,13 @@ class Rows:
         self.remembered: dict[str, Encoded] = {}
 
     @classmethod
-    def of(cls, network: Network, table: Table, columns: Sequence[str] | None = None,
-           bad: Callable[[int, str, str], None] | None = None) -> Rows:
+    def of(
+        cls,
+        network: Network,
+        table: Table,
+        columns: Sequence[str] | None = None,
+        bad: Callable[[int, str, str], None] | None = None,
+    ) -> Rows:
         """Read the rows of a table; ``bad(row, column, reason)`` hears of cells that can't be read (they count as missing)."""
         names = [c for c in network.columns if c in table.columns and (columns is None or c in columns)]
         modalities = {c: network.modalities[c] for c in names}
@@ -115,7 +128,9 @@ class Rows:
         for column in names:
             cells[column] = list(read[column])
             rows = [row for row, cell in enumerate(read[column]) if cell is not None and len(cell)]
-            for row, cell in zip(rows, modalities[column].prepare_all([read[column][row] for row in rows]), strict=True):
+            for row, cell in zip(
+                rows, modalities[column].prepare_all([read[column][row] for row in rows]), strict=True
+            ):
                 cells[column][row] = None if isinstance(cell, BadCell) else cell
                 if isinstance(cell, BadCell) and bad:
                     bad(row, column, str(cell))
@@ -136,7 +151,9 @@ class Rows:
             try:
                 read = None if cell is None else modality.read(cell)
                 ready = None if read is None or not len(read) else modality.prepare_all([read], keep=False)[0]
-                other.read[column][row], other.cells[column][row] = (None, None) if isinstance(ready, BadCell) else (read, ready)
+                other.read[column][row], other.cells[column][row] = (
+                    (None, None) if isinstance(ready, BadCell) else (read, ready)
+                )
             except BadCell:
                 other.read[column][row] = other.cells[column][row] = None
         return other
@@ -171,7 +188,9 @@ class Rows:
         """What ``encoded`` gives, its gists refined by what the network remembers."""
         if column not in self.remembered:
             part = self.encoded(column)
-            self.remembered[column] = self.network.recall(column, part, [self.cells[column][i] for i in part.index.tolist()])
+            self.remembered[column] = self.network.recall(
+                column, part, [self.cells[column][i] for i in part.index.tolist()]
+            )
         return self.remembered[column]
 
     @torch.inference_mode()
@@ -194,19 +213,35 @@ class Rows:
         return part.index.cpu().numpy(), part.gist.float().cpu().numpy()
 
     @torch.inference_mode()
-    def draw(self, column: str, seen: Sequence[str] | None = None, samples: int = 1, seed: int = 0, way: str | None = None,
-             rows: np.ndarray | None = None, **options: Any) -> Iterator[list[Any]]:
+    def draw(
+        self,
+        column: str,
+        seen: Sequence[str] | None = None,
+        samples: int = 1,
+        seed: int = 0,
+        way: str | None = None,
+        rows: np.ndarray | None = None,
+        **options: Any,
+    ) -> Iterator[list[Any]]:
         """Cells of a column whose cells are drawn (a picture, a sound, a series), ``samples`` for each of ``rows`` (all by default), by its
         generator ``way``, row after row as they are finished; None where one failed, as its numbers aren't finite."""
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
-        modality, encoded, generator = self.network.modalities[column], self.shown(seen), torch.Generator().manual_seed(seed)
+        modality, encoded, generator = (
+            self.network.modalities[column],
+            self.shown(seen),
+            torch.Generator().manual_seed(seed),
+        )
         asked = torch.arange(self.count) if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
         for part in asked.to(self.device).split(max(1, ROWS // samples)):
             again = torch.arange(len(part), device=self.device).repeat_interleave(samples)
             with autocast(self.precision, self.device):
-                said = self.network.say(encoded, column, seen, part, generator, again if samples > 1 else None, way, **options)
+                said = self.network.say(
+                    encoded, column, seen, part, generator, again if samples > 1 else None, way, **options
+                )
             made = File if modality.media else lambda cell: cell
-            cells = [made(modality.decode(tokens)) if np.isfinite(tokens).all() else None for tokens in plain(said.tokens)]
+            cells = [
+                made(modality.decode(tokens)) if np.isfinite(tokens).all() else None for tokens in plain(said.tokens)
+            ]
             yield from (cells[row * samples : (row + 1) * samples] for row in range(len(part)))
 
     @torch.inference_mode()
@@ -216,32 +251,71 @@ class Rows:
         modality, thought, generator = self.network.modalities[column], [], torch.Generator().manual_seed(seed)
         rows = torch.arange(self.count, device=self.device)
         with autocast(self.precision, self.device):
-            said = self.network.say(self.shown(seen), column, seen, rows, generator, watch=lambda x: thought.append(plain(x)), **options)
-        return [[modality.decode(x[row]) for x in (*thought, plain(said.tokens)) if np.isfinite(x[row]).all()] for row in range(self.count)]
+            said = self.network.say(
+                self.shown(seen), column, seen, rows, generator, watch=lambda x: thought.append(plain(x)), **options
+            )
+        return [
+            [modality.decode(x[row]) for x in (*thought, plain(said.tokens)) if np.isfinite(x[row]).all()]
+            for row in range(self.count)
+        ]
 
     @torch.inference_mode()
-    def go_on(self, column: str, horizon: int, seen: Sequence[str] | None = None, samples: int = 1, seed: int = 0, way: str | None = None,
-              **options: Any) -> list[list[Any]]:
+    def go_on(
+        self,
+        column: str,
+        horizon: int,
+        seen: Sequence[str] | None = None,
+        samples: int = 1,
+        seed: int = 0,
+        way: str | None = None,
+        **options: Any,
+    ) -> list[list[Any]]:
         """The next ``horizon`` steps of each row's own cell of a column, ``samples`` times; none where a row has no such cell."""
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
-        modality, encoded, generator = self.network.modalities[column], self.shown(seen), torch.Generator().manual_seed(seed)
+        modality, encoded, generator = (
+            self.network.modalities[column],
+            self.shown(seen),
+            torch.Generator().manual_seed(seed),
+        )
         result: list[list[Any]] = [[] for _ in range(self.count)]
-        for part in np.array_split(have := np.flatnonzero(self.has(column)), max(1, math.ceil(len(have) * samples / ROWS))):
+        for part in np.array_split(
+            have := np.flatnonzero(self.has(column)), max(1, math.ceil(len(have) * samples / ROWS))
+        ):
             if not len(part):
                 continue
             cells = [self.read[column][row] for row in part]
             given = [x.to(self.device).repeat_interleave(samples, 0) for x in modality.begun(cells, horizon)]
             again = torch.arange(len(part), device=self.device).repeat_interleave(samples)
             with autocast(self.precision, self.device):
-                said = self.network.say(encoded, column, seen, torch.from_numpy(part).to(self.device), generator, again, way, given=tuple(given), **options)
+                said = self.network.say(
+                    encoded,
+                    column,
+                    seen,
+                    torch.from_numpy(part).to(self.device),
+                    generator,
+                    again,
+                    way,
+                    given=tuple(given),
+                    **options,
+                )
             for number, tokens in enumerate(plain(said.tokens)):
                 row = number // samples
-                result[part[row]].append(modality.rest(tokens, cells[row], horizon) if np.isfinite(tokens).all() else None)
+                result[part[row]].append(
+                    modality.rest(tokens, cells[row], horizon) if np.isfinite(tokens).all() else None
+                )
         return result
 
     @torch.inference_mode()
-    def say(self, column: str, seen: Sequence[str] | None = None, rows: np.ndarray | None = None, seed: int = 0,
-            hide: Callable[[str], np.ndarray] | None = None, candidates: int = 0, **options: Any) -> Answers:
+    def say(
+        self,
+        column: str,
+        seen: Sequence[str] | None = None,
+        rows: np.ndarray | None = None,
+        seed: int = 0,
+        hide: Callable[[str], np.ndarray] | None = None,
+        candidates: int = 0,
+        **options: Any,
+    ) -> Answers:
         """Ask a column of some rows, from what they have of ``seen``.
 
         By default they show all others but those that the network leaves unheeded. What remembered rows say of a short column is
@@ -257,8 +331,10 @@ class Rows:
         modality, generator = self.network.modalities[column], torch.Generator().manual_seed(seed)
         encoded = self.shown(seen)
         if hide is not None:
-            encoded = {c: dataclasses.replace(e, place=e.place.masked_fill(torch.from_numpy(hide(c)).to(self.device), -1))
-                       for c, e in encoded.items()}
+            encoded = {
+                c: dataclasses.replace(e, place=e.place.masked_fill(torch.from_numpy(hide(c)).to(self.device), -1))
+                for c, e in encoded.items()
+            }
         whole, encoded = encoded, unheeded.left_out(encoded)
         asked = torch.arange(self.count) if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
         cells: list[Any] = []
@@ -275,8 +351,16 @@ class Rows:
             found, score = [modality.decode(tokens) for tokens in plain(said.tokens)], plain(said.score)
             if choice:
                 length = plain((said.tokens > 0).sum(1)).clip(1)
-                count = np.full(len(part), candidates) if candidates else (DRAWN // length).clip(1, MOST if modality.encoder is None else READ)
-                shown = torch.stack([e.place[part] >= 0 for e in encoded.values()]).any(0) if encoded else torch.zeros(len(part))
+                count = (
+                    np.full(len(part), candidates)
+                    if candidates
+                    else (DRAWN // length).clip(1, MOST if modality.encoder is None else READ)
+                )
+                shown = (
+                    torch.stack([e.place[part] >= 0 for e in encoded.values()]).any(0)
+                    if encoded
+                    else torch.zeros(len(part))
+                )
                 count[plain(shown) == 0] = 1  # there is nothing to recognise
                 found, score = self.chosen(column, encoded, seen, part, found, score, count, options)
             cells += found
@@ -285,16 +369,30 @@ class Rows:
                 probabilities.append(plain(said.probabilities))
             if said.sets is not None:
                 order = (said.probabilities * said.sets).argsort(dim=1, descending=True, stable=True)
-                sets += [[modality.decode(number[None]) for number in plain(row[:count])] for row, count in zip(order, said.sets.sum(1).tolist(), strict=True)]
+                sets += [
+                    [modality.decode(number[None]) for number in plain(row[:count])]
+                    for row, count in zip(order, said.sets.sum(1).tolist(), strict=True)
+                ]
             if said.interval is not None:
-                interval += [(modality.decode(low[None]), modality.decode(high[None])) for low, high in plain(said.interval)]
+                interval += [
+                    (modality.decode(low[None]), modality.decode(high[None])) for low, high in plain(said.interval)
+                ]
         score = np.concatenate(scores) if scores else np.zeros(0, np.float32)
         chances = np.concatenate(probabilities) if probabilities else None
         confidence = chances.max(1) if chances is not None else np.exp(np.minimum(score, 0))
         return Answers(cells, score, confidence, chances, interval or None, sets or None)
 
-    def chosen(self, column: str, encoded: dict[str, Encoded], seen: Sequence[str], rows: torch.Tensor, cells: list[Any],
-               score: np.ndarray, count: np.ndarray, options: dict[str, Any]) -> tuple[list[Any], np.ndarray]:
+    def chosen(
+        self,
+        column: str,
+        encoded: dict[str, Encoded],
+        seen: Sequence[str],
+        rows: torch.Tensor,
+        cells: list[Any],
+        score: np.ndarray,
+        count: np.ndarray,
+        options: dict[str, Any],
+    ) -> tuple[list[Any], np.ndarray]:
         """Of the text of each row and ``count`` - 1 drawn ones that whose gist is nearest to the gist of what is seen; its score.
 
         All rows draw the same lots, so that what a row says doesn't hang on its neighbours.
@@ -324,7 +422,9 @@ class Rows:
             with autocast(self.precision, self.device):
                 part = network.encode(column, batch.to(self.device))
             at = plain(part.index)
-            value[lot[at], owner[at]] += 1 + plain((part.gist.float() * wanted[torch.from_numpy(owner[at]).to(self.device)]).sum(1))
+            value[lot[at], owner[at]] += 1 + plain(
+                (part.gist.float() * wanted[torch.from_numpy(owner[at]).to(self.device)]).sum(1)
+            )
         place = np.zeros(value.shape, np.int64)
         place[lot, owner] = np.arange(len(lot))
         best = place[value.argmax(0), np.arange(len(count))]
@@ -343,7 +443,8 @@ def join(parts: Sequence[Encoded], rows: int) -> Encoded:
     place = torch.full((rows,), -1, dtype=torch.int64, device=index.device)
     place[index] = torch.arange(len(index), device=index.device)
     return Encoded(
-        index, place,
+        index,
+        place,
         torch.cat([F.pad(part.tokens, (0, 0, 0, longest - part.tokens.shape[1])) for part in parts]),
         torch.cat([F.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts]),
         None if parts[0].gist is None else torch.cat([part.gist for part in parts]),

@@ -49,10 +49,14 @@ def check_way(how: str, network: Network) -> None:
     if how not in WAYS:
         raise unknown("way to look inside a cell:", how, list(WAYS))
     if how == "attention" and not attentions(network):
-        raise UserError("This run's trunk has no attention to show where it looked. Ask for inside=occlusion or inside=gradients.")
+        raise UserError(
+            "This run's trunk has no attention to show where it looked. Ask for inside=occlusion or inside=gradients."
+        )
 
 
-def occlusion(witness: Witness, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
+def occlusion(
+    witness: Witness, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]
+) -> np.ndarray:
     """How much worse each token of the said cell is without each part, [parts, tokens]."""
     rows, row = witness.rows, int(witness.index[place])
     one = repeated(rows, row, seen, 1 + len(parts))
@@ -61,7 +65,9 @@ def occlusion(witness: Witness, place: int, column: str, seen: Sequence[str], pa
     return worth[:1] - worth[1:]
 
 
-def gradients(witness: Witness, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
+def gradients(
+    witness: Witness, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]
+) -> np.ndarray:
     """Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365, equation 1) over how much of each part is there, [parts, 1].
 
     The path leads from the cell without any part to the cell. The parts of a set that don't overlap add up to the difference between both; parts that
@@ -82,14 +88,22 @@ def gradients(witness: Witness, place: int, column: str, seen: Sequence[str], pa
         total = torch.zeros((), device=rows.device)
         for target in witness.targets:
             at = torch.full((MOMENTS,), place, device=rows.device)
-            total = total - network.weigh({**others, column: part}, witness.column, seen, here, target[at], witness.way).mean(1).sum() / witness.draws
-        found, = torch.autograd.grad(total, keep)
+            total = (
+                total
+                - network.weigh({**others, column: part}, witness.column, seen, here, target[at], witness.way)
+                .mean(1)
+                .sum()
+                / witness.draws
+            )
+        (found,) = torch.autograd.grad(total, keep)
         result[group, 0] = (found[:, group] * EARLY * root[:, None] ** (EARLY - 1)).mean(0).cpu().numpy()
     return result
 
 
 @torch.inference_mode()
-def attention(witness: Witness, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
+def attention(
+    witness: Witness, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]
+) -> np.ndarray:
     """Attention rollout (Abnar & Zuidema 2020, arXiv 2005.00928) through the trunk from each token of the said cell to the parts, [parts, tokens].
 
     What is looked at are tokens behind the stem; each is of the parts in the measure in which it changes as they fade. Of what a said token looked at
@@ -99,7 +113,9 @@ def attention(witness: Witness, place: int, column: str, seen: Sequence[str], pa
     network, modality = rows.network, rows.network.modalities[column]
     encoded = single(witness, row, seen, 1)
     target, first = witness.targets[0][place : place + 1], torch.zeros(1, dtype=torch.int64, device=rows.device)
-    shown = {c: (tokens[:, mask[0]], mask[:, mask[0]]) for c, (tokens, mask) in network.seen(encoded, seen, first).items()}  # without holes, so that none moves
+    shown = {
+        c: (tokens[:, mask[0]], mask[:, mask[0]]) for c, (tokens, mask) in network.seen(encoded, seen, first).items()
+    }  # without holes, so that none moves
     lengths = [tokens.shape[1] for tokens, _ in shown.values()]
     start = sum(lengths[: list(shown).index(column)])
     overview = network.lead(network.overview(encoded, seen, first), encoded, seen, first, witness.column, witness.way)
@@ -108,8 +124,12 @@ def attention(witness: Witness, place: int, column: str, seen: Sequence[str], pa
     looked = rollout(network, shown, asked, generator.causal, generator.draws)
     keep = torch.cat([torch.ones(1, len(parts)), 1 - torch.eye(len(parts))]).to(rows.device)
     cells = modality.faded(rows.cells[column][row], without(modality, parts), keep)
-    part = network.encode(column, Batch(len(keep), {column: cells}, {column: torch.arange(len(keep), device=rows.device)}, {}))
-    change = (part.tokens[1:] - part.tokens[:1]).float().norm(dim=-1)[:, part.mask[0]]  # [parts, tokens behind the stem]
+    part = network.encode(
+        column, Batch(len(keep), {column: cells}, {column: torch.arange(len(keep), device=rows.device)}, {})
+    )
+    change = (
+        (part.tokens[1:] - part.tokens[:1]).float().norm(dim=-1)[:, part.mask[0]]
+    )  # [parts, tokens behind the stem]
     owned = change / change.sum(0, keepdim=True).clamp(min=1e-9)
     return (owned @ looked[:, start : start + owned.shape[1]].T).cpu().numpy()
 
@@ -118,7 +138,9 @@ WAYS = {"occlusion": occlusion, "gradients": gradients, "attention": attention}
 """How the inside of a cell is looked at."""
 
 
-def rollout(network: Network, seen: dict[str, tuple[torch.Tensor, torch.Tensor]], asked: torch.Tensor, causal: bool, drawn: bool) -> torch.Tensor:
+def rollout(
+    network: Network, seen: dict[str, tuple[torch.Tensor, torch.Tensor]], asked: torch.Tensor, causal: bool, drawn: bool
+) -> torch.Tensor:
     """Of what each asked token [1, k, width] of one row looked at, through all layers and past them, the share of each seen one: [k, seen tokens]."""
     found: list[torch.Tensor] = []
 
@@ -151,7 +173,9 @@ def without(modality: Modality, parts: Sequence[tuple[str, np.ndarray]]) -> list
     """Prepared cells that lack one part each; None where nothing is left."""
     there = [number for number, (_, rest) in enumerate(parts) if len(rest)]
     result: list[np.ndarray | None] = [None] * len(parts)
-    for number, cell in zip(there, modality.prepare_all([parts[number][1] for number in there], keep=False), strict=True):
+    for number, cell in zip(
+        there, modality.prepare_all([parts[number][1] for number in there], keep=False), strict=True
+    ):
         result[number] = None if isinstance(cell, BadCell) else cell
     return result
 
@@ -179,13 +203,23 @@ def single(witness: Witness, row: int, columns: Sequence[str], count: int) -> di
         at = int(part.place[row])
         if column in columns and at >= 0:
             place = torch.zeros(count, dtype=torch.int64, device=part.place.device)
-            result[column] = Encoded(place[:1].clone(), place, part.tokens[at : at + 1].clone(), part.mask[at : at + 1].clone(),
-                                     None if part.gist is None else part.gist[at : at + 1].clone())
+            result[column] = Encoded(
+                place[:1].clone(),
+                place,
+                part.tokens[at : at + 1].clone(),
+                part.mask[at : at + 1].clone(),
+                None if part.gist is None else part.gist[at : at + 1].clone(),
+            )
     return result
 
 
 def repeated(rows: Rows, row: int, columns: Sequence[str], count: int) -> Rows:
     """One row's cells of some columns, ``count`` times, of which single ones may then be changed."""
-    one = Rows(rows.network, {c: [rows.cells[c][row]] * count for c in columns}, {c: [rows.read[c][row]] * count for c in columns}, count)
+    one = Rows(
+        rows.network,
+        {c: [rows.cells[c][row]] * count for c in columns},
+        {c: [rows.read[c][row]] * count for c in columns},
+        count,
+    )
     one.precision = rows.precision
     return one

@@ -1,6 +1,6 @@
 """A judge of answers: what is tuned of a language model, learned from preferences (``prefer.loss=reward``), and a head that scores what it makes of a conversation.
 
-    RUN/ reward.safetensors
+RUN/ reward.safetensors
 """
 
 from __future__ import annotations
@@ -43,7 +43,15 @@ class Judge:
 
     def save(self, path: Path) -> None:
         """Write as safetensors: whole or not at all."""
-        write_tensors(path, {"head": self.head, "level": self.level, **{f"tuned.{name}": value for name, value in self.weights.items()}}, {"rest": self.rest})
+        write_tensors(
+            path,
+            {
+                "head": self.head,
+                "level": self.level,
+                **{f"tuned.{name}": value for name, value in self.weights.items()},
+            },
+            {"rest": self.rest},
+        )
 
     @classmethod
     def load(cls, path: Path, network: Network) -> Judge:
@@ -53,22 +61,34 @@ class Judge:
             UserError: it isn't there, or is no judge of this network's language model.
         """
         if not path.is_file():
-            raise UserError(f"There is no judge in '{path.parent}' that could score answers. Teach one: sensorium prefer {path.parent} PAIRS prefer.loss=reward")
+            raise UserError(
+                f"There is no judge in '{path.parent}' that could score answers. Teach one: sensorium prefer {path.parent} PAIRS prefer.loss=reward"
+            )
         try:
             tensors = load_file(path)
             with safe_open(path, "pt") as opened:
                 rest = (opened.metadata() or {}).get("rest", "")
-            weights = {name.removeprefix("tuned."): value for name, value in tensors.items() if name.startswith("tuned.")}
-            if {n: v.shape for n, v in weights.items()} != {n: v.shape for n, v in network.trunk.learned.items()} or tensors["head"].shape != (1, network.trunk.out.in_features):
-                raise UserError(f"'{path}' judges answers of another language model, or of one that is tuned otherwise.")
+            weights = {
+                name.removeprefix("tuned."): value for name, value in tensors.items() if name.startswith("tuned.")
+            }
+            if {n: v.shape for n, v in weights.items()} != {
+                n: v.shape for n, v in network.trunk.learned.items()
+            } or tensors["head"].shape != (1, network.trunk.out.in_features):
+                raise UserError(
+                    f"'{path}' judges answers of another language model, or of one that is tuned otherwise."
+                )
             if rest and rest != rest_of(network):
-                raise UserError(f"'{path}' was learned in another model than this one: what both have beside the tuned language model differs. Teach one for this model: sensorium prefer RUN PAIRS prefer.loss=reward")
+                raise UserError(
+                    f"'{path}' was learned in another model than this one: what both have beside the tuned language model differs. Teach one for this model: sensorium prefer RUN PAIRS prefer.loss=reward"
+                )
             return cls(weights, tensors["head"], tensors["level"], rest)
         except (SafetensorError, OSError, KeyError) as error:
             raise UserError(f"'{path}' can't be read: {error}") from error
 
     @torch.no_grad()
-    def scores(self, network: Network, rows: Rows, which: Sequence[int], conversations: Sequence[Sequence[Any]]) -> np.ndarray:
+    def scores(
+        self, network: Network, rows: Rows, which: Sequence[int], conversations: Sequence[Sequence[Any]]
+    ) -> np.ndarray:
         """Of what the assistant says last in each conversation, of which each is about a row, [n].
 
         Raises:

@@ -1,7 +1,7 @@
 """A model kept as safetensors and JSON, never pickle: written whole, read back with its hashes checked.
 
-    FOLDER/ model.json model.safetensors memory.safetensors domain.safetensors
-    GIVEN/ model.json model.safetensors probes.safetensors  without rows, as ``Model.save_pretrained`` gives it away
+FOLDER/ model.json model.safetensors memory.safetensors domain.safetensors
+GIVEN/ model.json model.safetensors probes.safetensors  without rows, as ``Model.save_pretrained`` gives it away
 """
 
 from __future__ import annotations
@@ -34,12 +34,31 @@ from sensorium.train.build import make_modalities, make_network
 
 FORMAT = 7
 MEMORY, DOMAIN, PROBES = "memory.safetensors", "domain.safetensors", "probes.safetensors"
-BESIDE = JUDGE, "baselines", "rows.npy", "report.html", "settings.json", "environment.json", "metrics.jsonl", "quarantine.jsonl"
+BESIDE = (
+    JUDGE,
+    "baselines",
+    "rows.npy",
+    "report.html",
+    "settings.json",
+    "environment.json",
+    "metrics.jsonl",
+    "quarantine.jsonl",
+)
 """What else of a run goes with its model, so that it can be measured and reported elsewhere."""
 
 BACKBONES = "backbones"
 """The folder in which a model that was saved for others has its encoders, each under the beginning of its hash."""
-ROWS = MEMORY, DOMAIN, "rows.npy", "quarantine.jsonl", "baselines", "report.html", "splits.parquet", "checkpoints", "store"
+ROWS = (
+    MEMORY,
+    DOMAIN,
+    "rows.npy",
+    "quarantine.jsonl",
+    "baselines",
+    "report.html",
+    "splits.parquet",
+    "checkpoints",
+    "store",
+)
 """Files and folders of a run that tell of single rows: a model that is given away has none of them, unless ``rows`` is said."""
 WITHOUT = ("metrics.jsonl",)
 """What of ``BESIDE`` goes with a model without rows as it is."""
@@ -47,7 +66,15 @@ OWN = "settings.json", "environment.json"
 """What of a saved model tells of a machine, and isn't given to a hub."""
 
 
-def write(folder: Path, network: Network, schema: Schema, settings: Mapping[str, Any], facts: Mapping[str, Any], rows: bool = True, own: bool = True) -> None:
+def write(
+    folder: Path,
+    network: Network,
+    schema: Schema,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    rows: bool = True,
+    own: bool = True,
+) -> None:
     """Write a model to a folder, file by file.
 
     Args:
@@ -66,15 +93,31 @@ def write(folder: Path, network: Network, schema: Schema, settings: Mapping[str,
     else:
         write_tensors(folder / DOMAIN, {str(number): vectors for number, vectors in enumerate(domain.known.values())})
     described = {
-        "format": FORMAT, "schema": schema.to_json(), "settings": settings if own else withheld.settings_of(settings), "facts": facts if own else withheld.facts_of(facts),
-        "modalities": {column: m.state() for column, m in network.modalities.items()} if rows else withheld.states(network, rare, counts, int(facts.get("rows", {}).get("train", 0))),
-        "unheeded": {column: dataclasses.asdict(left) for column, left in network.unheeded.items()}, "usual": network.usual,
-        "domain": None if domain is None else {"levels": [[kind, domain.levels[kind]] for kind in domain.known], "sha256": digest(folder / DOMAIN)},
+        "format": FORMAT,
+        "schema": schema.to_json(),
+        "settings": settings if own else withheld.settings_of(settings),
+        "facts": facts if own else withheld.facts_of(facts),
+        "modalities": {column: m.state() for column, m in network.modalities.items()}
+        if rows
+        else withheld.states(network, rare, counts, int(facts.get("rows", {}).get("train", 0))),
+        "unheeded": {column: dataclasses.asdict(left) for column, left in network.unheeded.items()},
+        "usual": network.usual,
+        "domain": None
+        if domain is None
+        else {"levels": [[kind, domain.levels[kind]] for kind in domain.known], "sha256": digest(folder / DOMAIN)},
         "sha256": digest(weights),
-        "backbones": {column: {"folder": str(m.encoder.folder), "sha256": m.encoder.sha256} for column, m in network.modalities.items() if m.encoder is not None},
-        "language": None if (language := getattr(network.trunk, "language", None)) is None else {"folder": str(language.folder), "sha256": language.sha256},
+        "backbones": {
+            column: {"folder": str(m.encoder.folder), "sha256": m.encoder.sha256}
+            for column, m in network.modalities.items()
+            if m.encoder is not None
+        },
+        "language": None
+        if (language := getattr(network.trunk, "language", None)) is None
+        else {"folder": str(language.folder), "sha256": language.sha256},
         "finished": [column for column, m in network.modalities.items() if m.finished_by is not None],
-        "memory": known, "probes": learned, **({"counts": counts} if rows and counts else {}),
+        "memory": known,
+        "probes": learned,
+        **({"counts": counts} if rows and counts else {}),
     }
     if not own:
         for column in described["schema"]["columns"].values():
@@ -95,12 +138,27 @@ def write_memory(folder: Path, memory: Memory | Probes | None) -> tuple[dict[str
     if memory is None:
         return None, None
     told = memory.targets()
-    write_tensors(folder / MEMORY, {"known": memory.known, **{f"sketches.{c}": kept for c, kept in memory.sketches().items()},
-                                    **{f"tokens.{c}": tokens for c, (tokens, _) in told.items()},
-                                    **{f"have.{c}": have for c, (_, have) in told.items()}})
-    return {"columns": memory.columns, "sharpness": memory.sharpness, "strength": memory.strength, "sketched": memory.sketched,
-            "trust": memory.trust, "told": memory.told, "shares": memory.shares, "by": memory.by, "margins": memory.margins,
-            "sha256": digest(folder / MEMORY)}, None
+    write_tensors(
+        folder / MEMORY,
+        {
+            "known": memory.known,
+            **{f"sketches.{c}": kept for c, kept in memory.sketches().items()},
+            **{f"tokens.{c}": tokens for c, (tokens, _) in told.items()},
+            **{f"have.{c}": have for c, (_, have) in told.items()},
+        },
+    )
+    return {
+        "columns": memory.columns,
+        "sharpness": memory.sharpness,
+        "strength": memory.strength,
+        "sketched": memory.sketched,
+        "trust": memory.trust,
+        "told": memory.told,
+        "shares": memory.shares,
+        "by": memory.by,
+        "margins": memory.margins,
+        "sha256": digest(folder / MEMORY),
+    }, None
 
 
 def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]:
@@ -111,56 +169,95 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
     """
     path, weights = folder / "model.json", folder / "model.safetensors"
     if not path.is_file() or not weights.is_file():
-        raise UserError(f"'{folder}' holds no model (model.json and model.safetensors). Make one with: sensorium fit TABLE --out {folder}")
+        raise UserError(
+            f"'{folder}' holds no model (model.json and model.safetensors). Make one with: sensorium fit TABLE --out {folder}"
+        )
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
         if described["format"] > FORMAT:
-            raise UserError(f"'{folder}' was written by a newer Sensorium (format {described['format']}; this one reads "
-                            f"{FORMAT}). Upgrade with: pip install -U sensorium")
+            raise UserError(
+                f"'{folder}' was written by a newer Sensorium (format {described['format']}; this one reads "
+                f"{FORMAT}). Upgrade with: pip install -U sensorium"
+            )
         if described["format"] < FORMAT:
-            raise UserError(f"'{folder}' was written by an older Sensorium (format {described['format']}; this one reads {FORMAT}), "
-                            "whose networks were others. Train it again.")
+            raise UserError(
+                f"'{folder}' was written by an older Sensorium (format {described['format']}; this one reads {FORMAT}), "
+                "whose networks were others. Train it again."
+            )
         if digest(weights) != described["sha256"]:
             raise UserError(f"'{weights}' isn't what was written: its SHA-256 differs. Copy it again or train again.")
         tensors = load_file(weights)
         schema = Schema.from_json(described["schema"])
         for column in schema.columns.values():
             column.settings.pop("backbone", None)  # where it lies stands beside
-        settings = with_language(folder, with_backbones(folder, described["settings"], described.get("backbones", {})), described.get("language"))
+        settings = with_language(
+            folder,
+            with_backbones(folder, described["settings"], described.get("backbones", {})),
+            described.get("language"),
+        )
         modalities = make_modalities(schema, settings)
         for column, kept in described.get("backbones", {}).items():
             if (encoder := modalities[column].encoder) is None or encoder.sha256 != kept["sha256"]:
-                raise UserError(f"The backbone of column '{column}' in '{kept['folder']}' isn't the one that '{folder}' was trained with: its SHA-256 differs. Put that one back.")
+                raise UserError(
+                    f"The backbone of column '{column}' in '{kept['folder']}' isn't the one that '{folder}' was trained with: its SHA-256 differs. Put that one back."
+                )
         for column, modality in modalities.items():
             modality.load_state(described["modalities"][column])
         network = make_network(modalities, settings, 0)
         if (language := described.get("language")) and network.trunk.language.sha256 != language["sha256"]:
-            raise UserError(f"The language model in '{language['folder']}' isn't the one that '{folder}' was trained on: its SHA-256 differs. Put that one back.")
+            raise UserError(
+                f"The language model in '{language['folder']}' isn't the one that '{folder}' was trained on: its SHA-256 differs. Put that one back."
+            )
         with torch.random.fork_rng(devices=[]):
             for column in described.get("finished", ()):
                 network.finish(column)
         network.load_state_dict(tensors)
-        network.unheeded = {column: Unheeded(tuple(left["columns"]), tuple(left["needed"]))
-                            for column, left in described.get("unheeded", {}).items()}
-        network.usual = {column: [float(level) for level in levels] for column, levels in described.get("usual", {}).items()}
+        network.unheeded = {
+            column: Unheeded(tuple(left["columns"]), tuple(left["needed"]))
+            for column, left in described.get("unheeded", {}).items()
+        }
+        network.usual = {
+            column: [float(level) for level in levels] for column, levels in described.get("usual", {}).items()
+        }
         network.domain = domain_of(folder / DOMAIN, described.get("domain"))
-        network.memory = remembered(folder / MEMORY, described.get("memory"), network.to_gist.out_features) or probes_of(folder / PROBES, described.get("probes"))
+        network.memory = remembered(
+            folder / MEMORY, described.get("memory"), network.to_gist.out_features
+        ) or probes_of(folder / PROBES, described.get("probes"))
         network.counts = described.get("counts", {})
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError, OSError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+        SafetensorError,
+        OSError,
+    ) as error:
         raise UserError(f"'{folder}' can't be read as a model: {error}") from error
     return network, schema, described["settings"], described["facts"]
 
 
 def with_backbones(folder: Path, settings: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
     """Settings where columns have their backbones from the model's folder, or from those in which they lay."""
-    columns = {column: {key: value for key, value in given.items() if key != "backbone"} if isinstance(given, Mapping) else given for column, given in settings.get("column", {}).items()}
+    columns = {
+        column: {key: value for key, value in given.items() if key != "backbone"}
+        if isinstance(given, Mapping)
+        else given
+        for column, given in settings.get("column", {}).items()
+    }
     for column, one in kept.items():
         if not re.fullmatch("[0-9a-f]{64}", str(one["sha256"])):
             raise ValueError(f"'{one['sha256']}' is no SHA-256")
         if not (folder / BACKBONES / one["sha256"][:16]).is_dir() and not Path(one["folder"]).is_dir():
-            raise UserError(f"column.{column}.backbone: There is no backbone '{one['folder']}', on which this model stands. Put it back there.")
+            raise UserError(
+                f"column.{column}.backbone: There is no backbone '{one['folder']}', on which this model stands. Put it back there."
+            )
         given = columns.get(column, {})
-        columns[column] = {**(given if isinstance(given, Mapping) else {"": given}), "backbone": str(beside if (beside := folder / BACKBONES / one["sha256"][:16]).is_dir() else one["folder"])}
+        columns[column] = {
+            **(given if isinstance(given, Mapping) else {"": given}),
+            "backbone": str(beside if (beside := folder / BACKBONES / one["sha256"][:16]).is_dir() else one["folder"]),
+        }
     return {**settings, "column": columns}
 
 
@@ -172,9 +269,15 @@ def with_language(folder: Path, settings: Mapping[str, Any], kept: Mapping[str, 
         raise ValueError(f"'{kept['sha256']}' is no SHA-256")
     beside = folder / BACKBONES / kept["sha256"][:16]
     if not beside.is_dir() and not Path(kept["folder"]).exists():
-        raise UserError(f"There is no language model '{kept['folder']}', on which this model stands. Put it back there.")
+        raise UserError(
+            f"There is no language model '{kept['folder']}', on which this model stands. Put it back there."
+        )
     found = beside if beside.is_dir() else Path(kept["folder"])
-    single = next(iter(sorted(found.glob("*.gguf"))), None) if found.is_dir() and not (found / "config.json").is_file() else None
+    single = (
+        next(iter(sorted(found.glob("*.gguf"))), None)
+        if found.is_dir() and not (found / "config.json").is_file()
+        else None
+    )
     return {**settings, "trunk": {**settings["trunk"], "path": str(single or found)}}
 
 
@@ -212,7 +315,10 @@ def copy_folder(source: Path, target: Path, name: str) -> None:
         return
     target.mkdir(parents=True, exist_ok=True)
     for path in [source] if source.is_file() else source.iterdir():
-        if path.is_file() and (path.suffix in (".json", ".jinja", ".safetensors", ".gguf", ".txt", ".model") or path.name.startswith(("README", "LICENSE"))):
+        if path.is_file() and (
+            path.suffix in (".json", ".jinja", ".safetensors", ".gguf", ".txt", ".model")
+            or path.name.startswith(("README", "LICENSE"))
+        ):
             with whole(target / path.name) as part:
                 shutil.copyfile(path, part)
     (target / ORIGIN).write_text(name, encoding="utf-8")
@@ -226,7 +332,14 @@ def identity(folder: Path) -> str:
     """
     try:
         described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        memory = next((described[key]["sha256"] for key, file in (("memory", MEMORY), ("probes", PROBES)) if described.get(key) and (folder / file).is_file()), "")
+        memory = next(
+            (
+                described[key]["sha256"]
+                for key, file in (("memory", MEMORY), ("probes", PROBES))
+                if described.get(key) and (folder / file).is_file()
+            ),
+            "",
+        )
         return hashlib.sha256(f"{described['sha256']} {memory}".encode()).hexdigest()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{folder}' holds no model that can be read: {error}.") from error
@@ -237,7 +350,9 @@ def domain_of(path: Path, how: Mapping[str, Any] | None) -> Domain | None:
     if how is None or not path.is_file():
         return None
     if digest(path) != how["sha256"]:
-        raise UserError(f"'{path}' isn't what was written: its SHA-256 differs. Copy it again, or remove it to do without.")
+        raise UserError(
+            f"'{path}' isn't what was written: its SHA-256 differs. Copy it again, or remove it to do without."
+        )
     kept = load_file(path)
     return Domain({kind: kept[str(number)] for number, (kind, _) in enumerate(how["levels"])}, dict(how["levels"]))
 
@@ -247,15 +362,26 @@ def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> Memory |
     if how is None or not path.is_file():
         return None
     if digest(path) != how["sha256"]:
-        raise UserError(f"'{path}' isn't what was written: its SHA-256 differs. Copy it again, or remove it to do without memory.")
+        raise UserError(
+            f"'{path}' isn't what was written: its SHA-256 differs. Copy it again, or remove it to do without memory."
+        )
     kept = load_file(path)
     known = kept["known"]
     if known.ndim != 3 or known.shape[2] != size:
         raise ValueError(f"{path.name} holds gists of shape {list(known.shape)}, not of size {size}")
     sketches = {column: kept[f"sketches.{column}"] for column in how.get("sketched", ())}
     told = {column: (kept[f"tokens.{column}"], kept[f"have.{column}"]) for column in how.get("told", ())}
-    return Memory(dict(zip(how["columns"], known, strict=True)), how["sharpness"], how["strength"], sketches, how.get("trust", 0.0),
-                  told, how.get("shares"), how.get("by"), how.get("margins"))
+    return Memory(
+        dict(zip(how["columns"], known, strict=True)),
+        how["sharpness"],
+        how["strength"],
+        sketches,
+        how.get("trust", 0.0),
+        told,
+        how.get("shares"),
+        how.get("by"),
+        how.get("margins"),
+    )
 
 
 def probes_of(path: Path, how: Mapping[str, Any] | None) -> Probes | None:
@@ -263,7 +389,9 @@ def probes_of(path: Path, how: Mapping[str, Any] | None) -> Probes | None:
     if how is None or not path.is_file():
         return None
     if digest(path) != how["sha256"]:
-        raise UserError(f"'{path}' isn't what was written: its SHA-256 differs. Copy it again, or remove it to do without.")
+        raise UserError(
+            f"'{path}' isn't what was written: its SHA-256 differs. Copy it again, or remove it to do without."
+        )
     return Probes.of(load_file(path), how)
 
 
@@ -275,14 +403,24 @@ def check_given(folder: Path, own: bool) -> None:
     """
     there = [name for name in ROWS if (folder / name).exists()]
     if own or there:
-        why = "is this model's own folder" if own else f"holds files that tell of single training rows ({', '.join(there)})"
-        raise UserError(f"'{folder}' {why}, and a model without rows was to be written there. Choose another folder, or say rows=True to keep them.")
+        why = (
+            "is this model's own folder"
+            if own
+            else f"holds files that tell of single training rows ({', '.join(there)})"
+        )
+        raise UserError(
+            f"'{folder}' {why}, and a model without rows was to be written there. Choose another folder, or say rows=True to keep them."
+        )
 
 
 def copy_beside(source: Path, target: Path, network: Network, rows: bool) -> None:
     """Copy what else of a run goes with its model, and its results; with ``rows`` also what tells of them."""
-    copy_if_there(source, target, [*(BESIDE if rows else WITHOUT), *(path.name for path in source.glob("results*.json"))])
-    if not rows and (source / JUDGE).is_file():  # a judge knows the network that it is of, whose weights may have changed
+    copy_if_there(
+        source, target, [*(BESIDE if rows else WITHOUT), *(path.name for path in source.glob("results*.json"))]
+    )
+    if (
+        not rows and (source / JUDGE).is_file()
+    ):  # a judge knows the network that it is of, whose weights may have changed
         dataclasses.replace(Judge.load(source / JUDGE, network), rest=rest_of(read(target)[0])).save(target / JUDGE)
 
 

@@ -24,8 +24,13 @@ FEWEST = 10
 
 
 @torch.inference_mode()
-def misfits(network: Network, encoded: Mapping[str, Encoded], rows: torch.Tensor, targets: Mapping[str, torch.Tensor],
-            columns: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
+def misfits(
+    network: Network,
+    encoded: Mapping[str, Encoded],
+    rows: torch.Tensor,
+    targets: Mapping[str, torch.Tensor],
+    columns: Sequence[str] | None = None,
+) -> dict[str, torch.Tensor]:
     """For each column how far some rows' cells are from what their other columns say, [n]; NaN where a row lacks it, or has nothing else.
 
     Args:
@@ -60,7 +65,9 @@ def quantiles(values: np.ndarray) -> list[float]:
     return np.quantile(values, np.linspace(0, 1, LEVELS)).round(5).tolist()
 
 
-def gists(network: Network, encoded: Mapping[str, Encoded], rows: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def gists(
+    network: Network, encoded: Mapping[str, Encoded], rows: torch.Tensor
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """The rows that have them, by place, and their gists [those, gist]: of each column that is matched, and of all that a row has under the name ""."""
     found = {}
     if encoded:
@@ -79,7 +86,13 @@ def domain(known: Sequence[Mapping[str, torch.Tensor]], held: Sequence[Mapping[s
     Args:
         known, held: parts of both, gists by kind.
     """
-    whole = [{kind: torch.cat([part[kind] for part in parts if kind in part]) for kind in dict.fromkeys(kind for part in parts for kind in part)} for parts in (known, held)]
+    whole = [
+        {
+            kind: torch.cat([part[kind] for part in parts if kind in part])
+            for kind in dict.fromkeys(kind for part in parts for kind in part)
+        }
+        for parts in (known, held)
+    ]
     kinds = [kind for kind, vectors in whole[1].items() if len(vectors) >= FEWEST and kind in whole[0]]
     levels = {kind: quantiles(distance(whole[1][kind], whole[0][kind]).cpu().numpy()) for kind in kinds}
     return Domain({kind: whole[0][kind].cpu() for kind in kinds}, levels) if kinds else None
@@ -114,9 +127,17 @@ def agreement(rows: Rows, column: str, which: np.ndarray) -> list[float | None]:
     encoded, found = rows.shown(network.columns), []
     for some in torch.from_numpy(which).to(rows.device).split(ROWS):
         with autocast(rows.precision, rows.device):
-            found.append(misfits(network, encoded, some, {}, [column]).get(column, torch.full((len(some),), torch.nan)).cpu().numpy())
+            found.append(
+                misfits(network, encoded, some, {}, [column])
+                .get(column, torch.full((len(some),), torch.nan))
+                .cpu()
+                .numpy()
+            )
     values, levels = np.concatenate(found) if found else np.zeros(0), network.usual[column]
-    return [None if np.isnan(value) else float(1 - np.interp(value, levels, np.linspace(0, 1, len(levels)))) for value in values]
+    return [
+        None if np.isnan(value) else float(1 - np.interp(value, levels, np.linspace(0, 1, len(levels))))
+        for value in values
+    ]
 
 
 def of_rows(rows: Rows) -> dict[str, np.ndarray]:
@@ -127,7 +148,11 @@ def of_rows(rows: Rows) -> dict[str, np.ndarray]:
     for column in told(network):
         if column in encoded:
             cells = [rows.cells[column][row] for row in encoded[column].index.tolist()]
-            targets[column] = network.modalities[column].target(collate(network.modalities, {column: cells}, len(cells)).cells[column]).to(rows.device)
+            targets[column] = (
+                network.modalities[column]
+                .target(collate(network.modalities, {column: cells}, len(cells)).cells[column])
+                .to(rows.device)
+            )
     result = {column: np.full(rows.count, np.nan) for column in network.usual}
     for some in torch.arange(rows.count, device=rows.device).split(ROWS):
         with autocast(rows.precision, rows.device):

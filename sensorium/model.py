@@ -63,8 +63,14 @@ class Model:
         folder: where it was loaded from or fitted to; None for a model that lives in memory only.
     """
 
-    def __init__(self, network: Network, schema: Schema, settings: Mapping[str, Any], facts: Mapping[str, Any],
-                 folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        schema: Schema,
+        settings: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        folder: Path | None = None,
+    ) -> None:
         self.network, self.schema, self.settings, self.facts = network.eval(), schema, dict(settings), dict(facts)
         self.folder = folder
         self.data = build(Data, plain(self.settings, "data"), "data")
@@ -101,8 +107,19 @@ class Model:
         """
         from sensorium.train.fit import fit
 
-        return fit(cls, table, out=out, target=[target] if isinstance(target, str) else list(target), minutes=minutes, epochs=epochs,
-                   seed=seed, resume=resume, settings=settings, device=device, quiet=quiet)
+        return fit(
+            cls,
+            table,
+            out=out,
+            target=[target] if isinstance(target, str) else list(target),
+            minutes=minutes,
+            epochs=epochs,
+            seed=seed,
+            resume=resume,
+            settings=settings,
+            device=device,
+            quiet=quiet,
+        )
 
     def save(self, folder: str | Path) -> Path:
         """Write the model as safetensors and JSON; a folder that ``load`` reads. Atomic file by file.
@@ -116,7 +133,9 @@ class Model:
             if self.folder is not None and self.folder.resolve() != folder.resolve():
                 kept.copy_if_there(self.folder, folder, kept.BESIDE)
         except (OSError, SafetensorError) as error:
-            raise UserError(f"Can't write the model to '{folder}': {getattr(error, 'strerror', None) or error}.") from error
+            raise UserError(
+                f"Can't write the model to '{folder}': {getattr(error, 'strerror', None) or error}."
+            ) from error
         self.folder = self.folder or folder
         return folder
 
@@ -132,7 +151,10 @@ class Model:
         """
         from sensorium.report.card import licence, write_card
 
-        folder, encoders = Path(folder), {c: m.encoder for c, m in self.network.modalities.items() if m.encoder is not None}
+        folder, encoders = (
+            Path(folder),
+            {c: m.encoder for c, m in self.network.modalities.items() if m.encoder is not None},
+        )
         own = self.folder is not None and self.folder.resolve() == folder.resolve()
         if not rows:
             kept.check_given(folder, own)
@@ -144,12 +166,22 @@ class Model:
                 kept.copy_language(folder, language)
             if self.folder is not None and not own:
                 kept.copy_beside(self.folder, folder, self.network, rows)
-            card = write_card(folder, {name: column.kind for name, column in self.schema.columns.items()}, self.facts,
-                              {c: {"name": e.name, "licence": licence(e.folder), "sha256": e.sha256} for c, e in {**encoders, **({"(the trunk)": language} if language is not None else {})}.items()}, self.schema.left_out)
+            card = write_card(
+                folder,
+                {name: column.kind for name, column in self.schema.columns.items()},
+                self.facts,
+                {
+                    c: {"name": e.name, "licence": licence(e.folder), "sha256": e.sha256}
+                    for c, e in {**encoders, **({"(the trunk)": language} if language is not None else {})}.items()
+                },
+                self.schema.left_out,
+            )
             with whole(folder / "README.md") as part:
                 part.write_text(card, encoding="utf-8")
         except (OSError, SafetensorError) as error:
-            raise UserError(f"Can't write the model to '{folder}': {getattr(error, 'strerror', None) or error}.") from error
+            raise UserError(
+                f"Can't write the model to '{folder}': {getattr(error, 'strerror', None) or error}."
+            ) from error
         if rows:
             self.folder = self.folder or folder
         return folder
@@ -169,7 +201,9 @@ class Model:
             from huggingface_hub import HfApi
             from huggingface_hub.errors import HfHubHTTPError
         except ModuleNotFoundError as error:
-            raise UserError("To give a model to the hub the package 'huggingface_hub' is needed. Install it with: pip install sensorium[backbones]") from error
+            raise UserError(
+                "To give a model to the hub the package 'huggingface_hub' is needed. Install it with: pip install sensorium[backbones]"
+            ) from error
         with tempfile.TemporaryDirectory() as folder:
             own, hub = self.folder, HfApi(token=token)
             given = self.save_pretrained(Path(folder) / "model", rows=rows)
@@ -177,10 +211,14 @@ class Model:
             try:
                 hub.create_repo(name, private=private, exist_ok=True)
                 if private and not hub.repo_info(name).private:
-                    raise UserError(f"The repository '{name}' is there and public. To give the model to everybody{', with its memory of training rows' if rows else ''}, say private=False.")
+                    raise UserError(
+                        f"The repository '{name}' is there and public. To give the model to everybody{', with its memory of training rows' if rows else ''}, say private=False."
+                    )
                 return str(hub.upload_folder(repo_id=name, folder_path=given, ignore_patterns=list(kept.OWN)))
             except (HfHubHTTPError, OSError, ValueError) as error:
-                raise UserError(f"The hub didn't take '{name}': {type(error).__name__}. Is it OWNER/NAME, and is a token with the right to write known (hf auth login)?") from error
+                raise UserError(
+                    f"The hub didn't take '{name}': {type(error).__name__}. Is it OWNER/NAME, and is a token with the right to write known (hf auth login)?"
+                ) from error
 
     def export_trunk(self, folder: str | Path) -> dict[str, Any]:
         """Write the language model of this model's trunk as ``transformers`` reads it, merged with what was tuned; see ``export.export_trunk``.
@@ -237,14 +275,21 @@ class Model:
         """A table as this model's run read its own: the same encoding and limits, and paths out of the table's folder where these were allowed."""
         if isinstance(table, Table):
             return table
-        return self.data.open(table, [name for name, modality in self.network.modalities.items() if modality.as_written])
+        return self.data.open(
+            table, [name for name, modality in self.network.modalities.items() if modality.as_written]
+        )
 
     def rows(self, table: Any, columns: Sequence[str] | None = None, note: Callable[[str], None] | None = None) -> Rows:
         """Rows read and prepared once, to be asked many times. For tables that fit into memory; see ``windows``."""
         return list(self.windows(table, columns, note, size=None))[0]
 
-    def windows(self, table: Any, columns: Sequence[str] | None = None, note: Callable[[str], None] | None = None,
-                size: int | None = WINDOW) -> Iterator[Rows]:
+    def windows(
+        self,
+        table: Any,
+        columns: Sequence[str] | None = None,
+        note: Callable[[str], None] | None = None,
+        size: int | None = WINDOW,
+    ) -> Iterator[Rows]:
         """The rows of a table, a window at a time, so that memory doesn't grow with the table.
 
         ``note`` hears once of how the table was read, of columns that lack, and for each column of cells that can't be read, which count as missing;
@@ -258,11 +303,19 @@ class Model:
             return
         opened, tell = self.open(table), note or warn
         self.check(columns or ())
-        self.tell_of(opened, [c for c in self.network.columns if columns is None or c in columns], tell, row_by_row(table))
+        self.tell_of(
+            opened, [c for c in self.network.columns if columns is None or c in columns], tell, row_by_row(table)
+        )
         heard, strange = Misread(), dict.fromkeys(() if row_by_row(table) else self.network.columns, "")
         for start in range(0, max(opened.rows, 1), size or max(opened.rows, 1)):
-            part = opened if size is None or opened.rows <= size else opened.select(np.arange(start, min(start + size, opened.rows)))
-            read = Rows.of(self.network, part, columns, lambda row, column, why, start=start: heard(start + row, column, why))
+            part = (
+                opened
+                if size is None or opened.rows <= size
+                else opened.select(np.arange(start, min(start + size, opened.rows)))
+            )
+            read = Rows.of(
+                self.network, part, columns, lambda row, column, why, start=start: heard(start + row, column, why)
+            )
             for column in list(strange):
                 found = self.network.modalities[column].unknown(read.cells.get(column, []))
                 if found or not read.has(column).any():
@@ -284,12 +337,17 @@ class Model:
         """
         known = set(self.network.columns)
         if opened.columns and not known & set(opened.columns):
-            raise UserError(f"'{opened.name}' has none of this model's columns: it has {', '.join(opened.columns[:8])}{', …' if len(opened.columns) > 8 else ''}, and the model knows "
-                            f"{', '.join(self.network.columns)}. Rename the table's columns.")
+            raise UserError(
+                f"'{opened.name}' has none of this model's columns: it has {', '.join(opened.columns[:8])}{', …' if len(opened.columns) > 8 else ''}, and the model knows "
+                f"{', '.join(self.network.columns)}. Rename the table's columns."
+            )
         lacking = [c for c in wanted if c not in opened.columns]
         if lacking and (not partial or set(opened.columns) - known):
             strange = [c for c in opened.columns if c not in known] if partial else []
-            tell(f"'{opened.name}' has no column {', '.join(map(repr, lacking))}: the model answers without." + (f" It has {', '.join(map(repr, strange[:8]))}." if strange else ""))
+            tell(
+                f"'{opened.name}' has no column {', '.join(map(repr, lacking))}: the model answers without."
+                + (f" It has {', '.join(map(repr, strange[:8]))}." if strange else "")
+            )
         for words in opened.notes:
             tell(words)
 
@@ -301,7 +359,9 @@ class Model:
             if column not in self.network.columns:
                 raise unknown("column of this model:", column, self.network.columns)
 
-    def embed(self, rows: Any, columns: Sequence[str] | None = None, note: Callable[[str], None] | None = None) -> np.ndarray:
+    def embed(
+        self, rows: Any, columns: Sequence[str] | None = None, note: Callable[[str], None] | None = None
+    ) -> np.ndarray:
         """One unit vector [rows, gist] for each row, from whichever of ``columns`` it has (all by default); NaN for a row that can't be read."""
         self.check(columns or ())
         found = []
@@ -310,8 +370,16 @@ class Model:
             found[-1][list(part.bad)] = np.nan
         return np.concatenate(found)
 
-    def predict(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0,
-                note: Callable[[str], None] | None = None, candidates: int = 0, **options: Any) -> pa.Table:
+    def predict(
+        self,
+        rows: Any,
+        column: str,
+        seen: Sequence[str] | None = None,
+        seed: int = 0,
+        note: Callable[[str], None] | None = None,
+        candidates: int = 0,
+        **options: Any,
+    ) -> pa.Table:
         """The column's cells as the model sees them from the row's other columns.
 
         Returns:
@@ -323,15 +391,28 @@ class Model:
         said = self.answers(rows, column, seen, seed, note, candidates, **options)
         if not said.cells:  # the types that answers have
             return self.predict([{}], column, seen, **options).slice(0, 0)
-        parts: dict[str, Any] = {"value": said.cells, "probability": pa.array(said.confidence, pa.float32(), from_pandas=True)}
+        parts: dict[str, Any] = {
+            "value": said.cells,
+            "probability": pa.array(said.confidence, pa.float32(), from_pandas=True),
+        }
         if said.sets is not None:
             parts["set"] = said.sets
         if said.interval is not None:
             parts |= {"low": [low for low, _ in said.interval], "high": [high for _, high in said.interval]}
         return pa.table(parts | reasons(said.bad, len(said.cells)))
 
-    def generate(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0, candidates: int = 0, samples: int = 1,
-                 generator: str | None = None, note: Callable[[str], None] | None = None, **options: Any) -> list[Any]:
+    def generate(
+        self,
+        rows: Any,
+        column: str,
+        seen: Sequence[str] | None = None,
+        seed: int = 0,
+        candidates: int = 0,
+        samples: int = 1,
+        generator: str | None = None,
+        note: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> list[Any]:
         """Cells of a column, said from the row's others, in the kind of the column: text, the bytes of a PNG, lists of numbers. Files show themselves in a notebook.
 
         ``temperature``, ``top_p`` and ``beam`` are options for text. Of pictures, videos, sounds, series and points ``samples`` are drawn for each row, with more
@@ -343,24 +424,46 @@ class Model:
             raise UserError(f"samples={samples}: give at least 1.")
         if column not in self.network.drawn_columns:
             if samples > 1:
-                raise UserError(f"samples={samples}: of '{column}' one cell is said. Possible for: {', '.join(self.network.drawn_columns) or 'none'}.")
+                raise UserError(
+                    f"samples={samples}: of '{column}' one cell is said. Possible for: {', '.join(self.network.drawn_columns) or 'none'}."
+                )
             if generator is not None and column in self.network.asked_columns:
                 self.network.generator(column, generator)
             return self.answers(rows, column, seen, seed, note, candidates, **options).cells
         if candidates:
-            raise UserError(f"candidates={candidates} is for text; of '{column}' draw several with samples={candidates}.")
+            raise UserError(
+                f"candidates={candidates} is for text; of '{column}' draw several with samples={candidates}."
+            )
         drawn = list(self.draw(rows, column, seen, seed, samples, note, generator, **options))
         cells = drawn if samples > 1 else [cells[0] for cells in drawn]
         return Files(cells) if self.network.modalities[column].media else cells
 
-    def draw(self, rows: Any, column: str, seen: Sequence[str] | None = None, seed: int = 0, samples: int = 1,
-             note: Callable[[str], None] | None = None, generator: str | None = None, **options: Any) -> Iterator[list[Any]]:
+    def draw(
+        self,
+        rows: Any,
+        column: str,
+        seen: Sequence[str] | None = None,
+        seed: int = 0,
+        samples: int = 1,
+        note: Callable[[str], None] | None = None,
+        generator: str | None = None,
+        **options: Any,
+    ) -> Iterator[list[Any]]:
         """The cells that are drawn for one row after the other; see ``generate``. None for one that failed. What is asked is checked at once."""
         self.check_asked(column, seen)
         chosen = self.options(column, generator, options)
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
-        return (cells for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN))
-                for cells in without_bad(part, samples, lambda good, part=part, number=number: part.draw(column, seen, samples, mix(seed, number), generator, good, **chosen)))
+        return (
+            cells
+            for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN))
+            for cells in without_bad(
+                part,
+                samples,
+                lambda good, part=part, number=number: part.draw(
+                    column, seen, samples, mix(seed, number), generator, good, **chosen
+                ),
+            )
+        )
 
     def options(self, column: str, generator: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         """Options for saying or drawing a column, of the types that its generator takes.
@@ -371,11 +474,25 @@ class Model:
         way = self.network.generator(column, generator)
         chosen = check(way.sample, given, f"generate for '{column}'", INNER)
         if way.draws:  # nothing of no rows, but what is out of range is told before the first row is read
-            way.sample(lambda tokens, _: tokens.new_zeros(*tokens.shape[:2], way.width), 0, self.network.seen_mark.weight.device, **chosen)
+            way.sample(
+                lambda tokens, _: tokens.new_zeros(*tokens.shape[:2], way.width),
+                0,
+                self.network.seen_mark.weight.device,
+                **chosen,
+            )
         return chosen
 
-    def forecast(self, rows: Any, column: str, horizon: int, seen: Sequence[str] | None = None, seed: int = 0, samples: int = 1,
-                 note: Callable[[str], None] | None = None, **options: Any) -> list[list[Any]]:
+    def forecast(
+        self,
+        rows: Any,
+        column: str,
+        horizon: int,
+        seen: Sequence[str] | None = None,
+        seed: int = 0,
+        samples: int = 1,
+        note: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> list[list[Any]]:
         """The next ``horizon`` steps of each row's series, from the series so far and the columns ``seen``.
 
         Returns:
@@ -387,32 +504,57 @@ class Model:
         """
         return list(self.continued(rows, column, horizon, seen, seed, samples, note, **options))
 
-    def continued(self, rows: Any, column: str, horizon: int, seen: Sequence[str] | None = None, seed: int = 0, samples: int = 1,
-                  note: Callable[[str], None] | None = None, **options: Any) -> Iterator[list[Any]]:
+    def continued(
+        self,
+        rows: Any,
+        column: str,
+        horizon: int,
+        seen: Sequence[str] | None = None,
+        seed: int = 0,
+        samples: int = 1,
+        note: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> Iterator[list[Any]]:
         """As ``forecast``, row after row as they are finished."""
         self.check_asked(column, [c for c in seen or () if c != column])
         modality = self.network.modalities[column]
         way = self.continues(column)
         if way is None:
             able = [c for c in self.network.drawn_columns if self.continues(c)]
-            raise UserError(f"'{column}' can't be continued: that takes a series that the run learned to draw by flow. Possible: {', '.join(able) or 'none'}.")
+            raise UserError(
+                f"'{column}' can't be continued: that takes a series that the run learned to draw by flow. Possible: {', '.join(able) or 'none'}."
+            )
         chosen = self.options(column, way, options)
         if modality.longest > modality.span:
-            raise UserError(f"'{column}' can't be continued: training had series of {modality.longest} steps, and averaged them to {modality.span}. Fit with "
-                            f"column.{column}.length={modality.longest}.")
+            raise UserError(
+                f"'{column}' can't be continued: training had series of {modality.longest} steps, and averaged them to {modality.span}. Fit with "
+                f"column.{column}.length={modality.longest}."
+            )
         if samples < 1 or horizon < 1:
-            raise UserError(f"horizon={horizon}, samples={samples}: needed are at least 1 sample and a horizon of 1 to {modality.span - 1} steps, as "
-                            f"{modality.span} steps of '{column}' are drawn in all.")
+            raise UserError(
+                f"horizon={horizon}, samples={samples}: needed are at least 1 sample and a horizon of 1 to {modality.span - 1} steps, as "
+                f"{modality.span} steps of '{column}' are drawn in all."
+            )
         if horizon >= modality.span:
             if note:
-                note(f"column '{column}': {modality.span - 1} steps follow instead of {horizon:,}, as {modality.span} are drawn in all, and one at least is what they follow on.")
+                note(
+                    f"column '{column}': {modality.span - 1} steps follow instead of {horizon:,}, as {modality.span} are drawn in all, and one at least is what they follow on."
+                )
             horizon = modality.span - 1
 
         def windows() -> Iterator[list[Any]]:
-            for number, part in enumerate(self.windows(rows, self.network.columns if seen is None else [*seen, column], note, size=DRAWN)):
-                long = sum(modality.steps(cell) + horizon > modality.span for cell in part.read.get(column, []) if cell is not None)
+            for number, part in enumerate(
+                self.windows(rows, self.network.columns if seen is None else [*seen, column], note, size=DRAWN)
+            ):
+                long = sum(
+                    modality.steps(cell) + horizon > modality.span
+                    for cell in part.read.get(column, [])
+                    if cell is not None
+                )
                 if long and note:
-                    note(f"column '{column}': of {long} series only the last {modality.span - horizon} steps are looked at, as training saw {modality.span} in all.")
+                    note(
+                        f"column '{column}': of {long} series only the last {modality.span - horizon} steps are looked at, as training saw {modality.span} in all."
+                    )
                 yield from part.go_on(column, horizon, seen, samples, mix(seed, number), way, **chosen)
 
         return windows()
@@ -421,11 +563,23 @@ class Model:
         """The generator of a column that can go on from a beginning; None where there is none."""
         if type(self.network.modalities[column]).begun is Modality.begun:
             return None
-        return next((way for way in self.network.ways.get(column, ()) if self.network.generator(column, way).goes_on), None)
+        return next(
+            (way for way in self.network.ways.get(column, ()) if self.network.generator(column, way).goes_on), None
+        )
 
-    def explain(self, rows: Any, column: str, cells: Sequence[Any] | None = None, seen: Sequence[str] | None = None, among: Any = None, seed: int = 0,
-                generator: str | None = None, note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None,
-                inside: str = "occlusion") -> list[Why | None]:
+    def explain(
+        self,
+        rows: Any,
+        column: str,
+        cells: Sequence[Any] | None = None,
+        seen: Sequence[str] | None = None,
+        among: Any = None,
+        seed: int = 0,
+        generator: str | None = None,
+        note: Callable[[str], None] | None = None,
+        done: Callable[[int], None] | None = None,
+        inside: str = "occlusion",
+    ) -> list[Why | None]:
         """Why each row's cell of ``column`` was said: the share that each seen column had in it, how much worse its parts would be without each
         part of a seen cell, and from ``among``, which should be the table that the run was trained on, the nearest rows, for a category also those of other
         classes and what would turn the answer (of 2,000 rows, evenly spread).
@@ -447,18 +601,28 @@ class Model:
             else:
                 known = self.rows(among, [column], note)
         if known is not None and not known.has(column).any():
-            raise UserError(f"The table to look for near copies in has no cell of '{column}' that can be read. Give the one that the run was trained on.")
+            raise UserError(
+                f"The table to look for near copies in has no cell of '{column}' that can be read. Give the one that the run was trained on."
+            )
         result: list[Why | None] = []
         for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN)):
-            here = list(self.said(part, column, seen, mix(seed, number), generator) if cells is None else cells[len(result) : len(result) + part.count])
+            here = list(
+                self.said(part, column, seen, mix(seed, number), generator)
+                if cells is None
+                else cells[len(result) : len(result) + part.count]
+            )
             for row in part.bad:
                 here[row : row + 1] = [None]
             if len(here) != part.count:
-                raise UserError(f"{len(cells or ())} cells to explain, but more rows. Give one cell for each row, None for those to leave out.")
+                raise UserError(
+                    f"{len(cells or ())} cells to explain, but more rows. Give one cell for each row, None for those to leave out."
+                )
             result += explain(part, column, here, seen, generator, mix(seed, number), known, done, inside)
         for why in result:
             if why is not None:
-                why.nearest, why.contrast = ([(int(which[row]), away) for row, away in some] for some in (why.nearest, why.contrast))
+                why.nearest, why.contrast = (
+                    [(int(which[row]), away) for row, away in some] for some in (why.nearest, why.contrast)
+                )
                 if why.turned is not None:
                     why.turned.row = int(which[why.turned.row])
         return result
@@ -469,8 +633,20 @@ class Model:
             return [cells[0] for cells in rows.draw(column, seen, 1, seed, generator)]
         return rows.say(column, seen, seed=seed).cells
 
-    def chat(self, messages: Sequence[Any], *, cells: Cells = None, max_tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0,
-             sure: float = 0.0, index: Index | None = None, cited: int = 3, heard: Callable[[str], None] | None = None) -> Reply:
+    def chat(
+        self,
+        messages: Sequence[Any],
+        *,
+        cells: Cells = None,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        sure: float = 0.0,
+        index: Index | None = None,
+        cited: int = 3,
+        heard: Callable[[str], None] | None = None,
+    ) -> Reply:
         """Go on with a conversation.
 
         Args:
@@ -489,12 +665,32 @@ class Model:
             given = told_before(self.network, given, found)
         generator = torch.Generator().manual_seed(seed)
         early = None if heard is None or sure > 0 else lambda _, text: heard(text)
-        answer = unless_unsure(reply(self.network, rows, [0], [given], longest=max_tokens, temperature=temperature, top_p=top_p, generator=generator, heard=early)[0], sure)
+        answer = unless_unsure(
+            reply(
+                self.network,
+                rows,
+                [0],
+                [given],
+                longest=max_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                generator=generator,
+                heard=early,
+            )[0],
+            sure,
+        )
         if heard and sure > 0:
             heard(answer.text)
         return dataclasses.replace(answer, cited=found)
 
-    def choose(self, rows: Any, question: str, options: Sequence[str], of: Sequence[str] | None = None, note: Callable[[str], None] | None = None) -> pa.Table:
+    def choose(
+        self,
+        rows: Any,
+        question: str,
+        options: Sequence[str],
+        of: Sequence[str] | None = None,
+        note: Callable[[str], None] | None = None,
+    ) -> pa.Table:
         """The likeliest of some answers to a question about each row; they may be names that were never learned (zero-shot).
 
         Args:
@@ -507,7 +703,9 @@ class Model:
             UserError: the model doesn't talk, a column isn't there, or the options are no choice.
         """
         known = self.network.modalities[talker(self.network)].referred
-        columns = list(of) if of else [c for c in self.columns if c in known or name_of(self.network.modalities[c]) in known]
+        columns = (
+            list(of) if of else [c for c in self.columns if c in known or name_of(self.network.modalities[c]) in known]
+        )
         self.check(columns)
         chances, bad, count = [], {}, 0
         for read in self.windows(rows, columns, note):
@@ -517,8 +715,16 @@ class Model:
             count += read.count
         chance = np.concatenate(chances)
         best = [None if row in bad else options[at] for row, at in enumerate(chance.argmax(1).tolist())]
-        return pa.table({"value": pa.array(best, pa.string()), "probability": pa.array(chance.max(1), pa.float32(), from_pandas=True),
-                         **{option: pa.array(chance[:, at], pa.float32(), from_pandas=True) for at, option in enumerate(options)}, **reasons(bad, count)})
+        return pa.table(
+            {
+                "value": pa.array(best, pa.string()),
+                "probability": pa.array(chance.max(1), pa.float32(), from_pandas=True),
+                **{
+                    option: pa.array(chance[:, at], pa.float32(), from_pandas=True) for at, option in enumerate(options)
+                },
+                **reasons(bad, count),
+            }
+        )
 
     def query(self, table: Any, question: str) -> Found:
         """The answer to a question about many of a table's rows ("Which group has the oldest ones?"), or to one SELECT over ``rows``: see ``query.query``.
@@ -531,7 +737,9 @@ class Model:
         """
         from sensorium.query import Asker
 
-        return Asker.knowing(self.open(table), {name: column.kind for name, column in self.schema.columns.items()}).answer(question)
+        return Asker.knowing(
+            self.open(table), {name: column.kind for name, column in self.schema.columns.items()}
+        ).answer(question)
 
     def looked_up(self, rows: Rows, given: Sequence[Any], index: Index, count: int) -> list[dict[str, Any]]:
         """Rows of an index that are like the row that a conversation is about, or, where it is about none, like its last question; none where neither can be searched by."""
@@ -540,7 +748,11 @@ class Model:
             words = next((c for c in able if name_of(self.network.modalities[c]) == "text"), None)
             if words is None or rows.cells:
                 return []
-            rows = Rows.of(self.network, Table.open([{words: " ".join(part for part in given[-1][1] if isinstance(part, str))}]), [words])
+            rows = Rows.of(
+                self.network,
+                Table.open([{words: " ".join(part for part in given[-1][1] if isinstance(part, str))}]),
+                [words],
+            )
         return index.search_rows(rows, k=count)[-1].to_pylist()
 
     def conversation(self, messages: Sequence[Any], cells: Cells = None) -> tuple[Rows, list[Any]]:
@@ -549,11 +761,18 @@ class Model:
         told = [cells] if isinstance(cells, Mapping) else list(cells or ())
         cleaned, brought = seen_in(messages, self.network, told)
         given = to_answer(cleaned)
-        every = [{column: cell for column, cell in row.items() if column in self.columns and cell is not None} for row in brought]
-        for column, at in ((part["column"], part.get("row", 0)) for _, parts in given for part in parts if isinstance(part, dict)):
+        every = [
+            {column: cell for column, cell in row.items() if column in self.columns and cell is not None}
+            for row in brought
+        ]
+        for column, at in (
+            (part["column"], part.get("row", 0)) for _, parts in given for part in parts if isinstance(part, dict)
+        ):
             row = every[at] if at < len(every) else {}
             if column not in row and not any(name_of(self.network.modalities[c]) == column for c in row):
-                raise UserError(f"The conversation refers to '{column}', which isn't there. Give it with cells={{'{column}': …}}, or bring it in the message. Columns: {', '.join(self.columns)}.")
+                raise UserError(
+                    f"The conversation refers to '{column}', which isn't there. Give it with cells={{'{column}': …}}, or bring it in the message. Columns: {', '.join(self.columns)}."
+                )
 
         def bad(number: int, column: str, reason: str) -> None:
             raise UserError(f"The {column} of the conversation can't be read: {reason}.")
@@ -574,25 +793,48 @@ class Model:
             UserError: the run held out no rows that could say what is usual.
         """
         if not self.network.usual:
-            raise UserError("This run has held out too few rows to say what is usual: 20 are needed for validation. Fit it on more rows.")
+            raise UserError(
+                "This run has held out too few rows to say what is usual: 20 are needed for validation. Fit it on more rows."
+            )
         parts, far, bad, count = [], [], {}, 0
         for part in self.windows(rows, None, note):
             parts.append(of_rows(part))
             far.append(away(part))
             bad |= {count + row: why for row, why in part.bad.items()}
             count += part.count
-        each, far = ({column: np.concatenate([part[column] for part in some]) for column in some[0]} for some in (parts, far))
+        each, far = (
+            {column: np.concatenate([part[column] for part in some]) for column in some[0]} for some in (parts, far)
+        )
         known = np.stack(list(each.values()), 1)
         most, some = np.where(np.isfinite(known), known, -np.inf), np.isfinite(known).any(1)
         names = [list(each)[place] if there else None for place, there in zip(most.argmax(1), some, strict=True)]
-        return pa.table({"surprise": pa.array(np.where(some, most.max(1), np.nan), pa.float32(), from_pandas=True), "column": pa.array(names, pa.string()),
-                         **{f"of {column}": pa.array(values, pa.float32(), from_pandas=True) for column, values in each.items()},
-                         **{f"away of {kind}" if kind else "away": pa.array(values, pa.float32(), from_pandas=True) for kind, values in far.items()},
-                         **reasons(bad, count)})
+        return pa.table(
+            {
+                "surprise": pa.array(np.where(some, most.max(1), np.nan), pa.float32(), from_pandas=True),
+                "column": pa.array(names, pa.string()),
+                **{f"of {column}": pa.array(values, pa.float32(), from_pandas=True) for column, values in each.items()},
+                **{
+                    f"away of {kind}" if kind else "away": pa.array(values, pa.float32(), from_pandas=True)
+                    for kind, values in far.items()
+                },
+                **reasons(bad, count),
+            }
+        )
 
-    def distill(self, table: Any, column: str, *, out: str | Path | None = None, minutes: float | None = None, epochs: float | None = None, seed: int = 0,
-                resume: bool = False, settings: Mapping[str, Any] | Sequence[str] = (), quiet: bool = True,
-                note: Callable[[str], None] | None = None) -> Model:
+    def distill(
+        self,
+        table: Any,
+        column: str,
+        *,
+        out: str | Path | None = None,
+        minutes: float | None = None,
+        epochs: float | None = None,
+        seed: int = 0,
+        resume: bool = False,
+        settings: Mapping[str, Any] | Sequence[str] = (),
+        quiet: bool = True,
+        note: Callable[[str], None] | None = None,
+    ) -> Model:
         """Teach this model to draw a column in one step, which its flow takes many for: a generator ``onestep`` more; all else stays as it is.
 
         Args:
@@ -609,10 +851,32 @@ class Model:
         """
         from sensorium.taught import distilled
 
-        return distilled(self, table, column, out=out, minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=settings, quiet=quiet, note=note)
+        return distilled(
+            self,
+            table,
+            column,
+            out=out,
+            minutes=minutes,
+            epochs=epochs,
+            seed=seed,
+            resume=resume,
+            settings=settings,
+            quiet=quiet,
+            note=note,
+        )
 
-    def prefer(self, table: Any, *, out: str | Path | None = None, minutes: float | None = None, epochs: float | None = None, seed: int = 0, resume: bool = False,
-               settings: Mapping[str, Any] | Sequence[str] = (), quiet: bool = True) -> Model:
+    def prefer(
+        self,
+        table: Any,
+        *,
+        out: str | Path | None = None,
+        minutes: float | None = None,
+        epochs: float | None = None,
+        seed: int = 0,
+        resume: bool = False,
+        settings: Mapping[str, Any] | Sequence[str] = (),
+        quiet: bool = True,
+    ) -> Model:
         """Teach this model which of two answers is better; only what is tuned of its language model changes. With ``prefer.loss=reward`` a judge is taught instead, which scores answers
         (``judged``, ``reinforce``), and the model stays as it is.
 
@@ -629,10 +893,31 @@ class Model:
         """
         from sensorium.taught import preferred
 
-        return preferred(self, table, out=out, minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=settings, quiet=quiet)
+        return preferred(
+            self,
+            table,
+            out=out,
+            minutes=minutes,
+            epochs=epochs,
+            seed=seed,
+            resume=resume,
+            settings=settings,
+            quiet=quiet,
+        )
 
-    def reinforce(self, table: Any, *, score: Callable[[str, str, dict[str, Any]], float] | None = None, out: str | Path | None = None, minutes: float | None = None, epochs: float | None = None,
-                  seed: int = 0, resume: bool = False, settings: Mapping[str, Any] | Sequence[str] = (), quiet: bool = True) -> Model:
+    def reinforce(
+        self,
+        table: Any,
+        *,
+        score: Callable[[str, str, dict[str, Any]], float] | None = None,
+        out: str | Path | None = None,
+        minutes: float | None = None,
+        epochs: float | None = None,
+        seed: int = 0,
+        resume: bool = False,
+        settings: Mapping[str, Any] | Sequence[str] = (),
+        quiet: bool = True,
+    ) -> Model:
         """Let this model draw several answers to each question and learn from which were good (GRPO); only what is tuned of its language model changes.
 
         Args:
@@ -648,7 +933,18 @@ class Model:
         """
         from sensorium.taught import reinforced
 
-        return reinforced(self, table, score=score, out=out, minutes=minutes, epochs=epochs, seed=seed, resume=resume, settings=settings, quiet=quiet)
+        return reinforced(
+            self,
+            table,
+            score=score,
+            out=out,
+            minutes=minutes,
+            epochs=epochs,
+            seed=seed,
+            resume=resume,
+            settings=settings,
+            quiet=quiet,
+        )
 
     def judged(self, messages: Sequence[Any], *, cells: Cells = None) -> float:
         """The score of the last answer of a conversation, by the judge that ``prefer`` taught (``prefer.loss=reward``); higher is better, beside other answers to the same question.
@@ -665,8 +961,15 @@ class Model:
         judge = Judge.load((self.folder or Path()) / FILE, self.network)
         return float(judge.scores(self.network, rows, [0], [[*before, ("assistant", [str(given[-1]["content"])])]])[0])
 
-    def generate_together(self, rows: Any, columns: Sequence[str], seen: Sequence[str] | None = None, seed: int = 0, jointly: bool = False,
-                          note: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+    def generate_together(
+        self,
+        rows: Any,
+        columns: Sequence[str],
+        seen: Sequence[str] | None = None,
+        seed: int = 0,
+        jointly: bool = False,
+        note: Callable[[str], None] | None = None,
+    ) -> list[dict[str, Any]]:
         """Several columns of each row, from ``seen`` (by default all but these); ``jointly``: each from those said before it as well.
 
         Raises:
@@ -674,8 +977,15 @@ class Model:
         """
         return list(self.together(rows, columns, seen, seed, jointly, note))
 
-    def together(self, rows: Any, columns: Sequence[str], seen: Sequence[str] | None = None, seed: int = 0, jointly: bool = False,
-                 note: Callable[[str], None] | None = None) -> Iterator[dict[str, Any]]:
+    def together(
+        self,
+        rows: Any,
+        columns: Sequence[str],
+        seen: Sequence[str] | None = None,
+        seed: int = 0,
+        jointly: bool = False,
+        note: Callable[[str], None] | None = None,
+    ) -> Iterator[dict[str, Any]]:
         """As ``generate_together``, row after row as they are finished."""
         self.check(columns)
         for column in columns:
@@ -683,13 +993,27 @@ class Model:
         if not columns:
             raise UserError(f"No column was asked for. Possible: {', '.join(self.network.asked_columns)}.")
         if set(columns) & set(seen or ()):
-            raise UserError(f"Asked: {', '.join(columns)}; seen: {', '.join(seen or ())}. A column is either asked or seen.")
+            raise UserError(
+                f"Asked: {', '.join(columns)}; seen: {', '.join(seen or ())}. A column is either asked or seen."
+            )
         wanted = [c for c in (self.network.columns if seen is None else seen) if c not in columns]
-        return (dict.fromkeys(columns) if place in part.bad else row for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN))
-                for place, row in enumerate(together(self.network, part, columns, seen, jointly=jointly, seed=mix(seed, number))))
+        return (
+            dict.fromkeys(columns) if place in part.bad else row
+            for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN))
+            for place, row in enumerate(
+                together(self.network, part, columns, seen, jointly=jointly, seed=mix(seed, number))
+            )
+        )
 
-    def fill(self, table: Any, columns: Sequence[str] | None = None, jointly: bool = False, seed: int = 0,
-             note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None) -> pa.Table:
+    def fill(
+        self,
+        table: Any,
+        columns: Sequence[str] | None = None,
+        jointly: bool = False,
+        seed: int = 0,
+        note: Callable[[str], None] | None = None,
+        done: Callable[[int], None] | None = None,
+    ) -> pa.Table:
         """The table with its empty cells said from the present ones; see ``fill.fill``.
 
         Args:
@@ -709,17 +1033,30 @@ class Model:
             tell(words)
         return filled
 
-    def answers(self, rows: Any, column: str, seen: Sequence[str] | None, seed: int,
-                note: Callable[[str], None] | None = None, candidates: int = 0, **options: Any) -> Answers:
+    def answers(
+        self,
+        rows: Any,
+        column: str,
+        seen: Sequence[str] | None,
+        seed: int,
+        note: Callable[[str], None] | None = None,
+        candidates: int = 0,
+        **options: Any,
+    ) -> Answers:
         """What the model says of a column, with scores."""
         if candidates < 0:
-            raise UserError(f"candidates={candidates}: give 1 for the likeliest text, more to choose from, or 0 for as many as are cheap.")
+            raise UserError(
+                f"candidates={candidates}: give 1 for the likeliest text, more to choose from, or 0 for as many as are cheap."
+            )
         self.check_asked(column, seen)
         if column in self.network.drawn_columns:
             raise UserError(f"A cell of '{column}' is drawn, not predicted. Ask for it with: generate.")
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
         chosen = self.options(column, None, options)
-        said = [part.say(column, seen, seed=mix(seed, i), candidates=candidates, **chosen).without(part.bad) for i, part in enumerate(self.windows(rows, wanted, note))]
+        said = [
+            part.say(column, seen, seed=mix(seed, i), candidates=candidates, **chosen).without(part.bad)
+            for i, part in enumerate(self.windows(rows, wanted, note))
+        ]
         return Answers.joined(said)
 
     def check_asked(self, column: str, seen: Sequence[str] | None) -> None:
@@ -731,11 +1068,24 @@ class Model:
         if column not in self.network.asked_columns:
             kind = name_of(self.network.modalities[column])
             able = column in able_to_generate(self.network.modalities)
-            why = f"which this run did not learn to generate. Fit with --generate {column}." if able else "which can be read but not generated."
-            raise UserError(f"Column '{column}' holds {kind}, {why} Possible: {', '.join(self.network.asked_columns) or 'none'}.")
+            why = (
+                f"which this run did not learn to generate. Fit with --generate {column}."
+                if able
+                else "which can be read but not generated."
+            )
+            raise UserError(
+                f"Column '{column}' holds {kind}, {why} Possible: {', '.join(self.network.asked_columns) or 'none'}."
+            )
 
-    def search(self, query: Mapping[str, Any], *, among: Any, column: str | None = None, k: int = 10,
-               note: Callable[[str], None] | None = None) -> pa.Table:
+    def search(
+        self,
+        query: Mapping[str, Any],
+        *,
+        among: Any,
+        column: str | None = None,
+        k: int = 10,
+        note: Callable[[str], None] | None = None,
+    ) -> pa.Table:
         """The rows whose ``column`` (all columns by default) is nearest to a query of any columns.
 
         Returns:
@@ -773,8 +1123,19 @@ class Model:
         best = np.argsort(-scores, kind="stable")[:k]
         return pa.table({"row": pa.array(number[best], pa.int64()), "score": pa.array(scores[best], pa.float32())})
 
-    def index(self, table: Any, out: str | Path, *, columns: Sequence[str] | None = None, key: str | None = None, size: int | None = None,
-              finder: str | None = None, plan: str = "pca", note: Callable[[str], None] | None = None, done: Callable[[int], None] | None = None) -> Index:
+    def index(
+        self,
+        table: Any,
+        out: str | Path,
+        *,
+        columns: Sequence[str] | None = None,
+        key: str | None = None,
+        size: int | None = None,
+        finder: str | None = None,
+        plan: str = "pca",
+        note: Callable[[str], None] | None = None,
+        done: Callable[[int], None] | None = None,
+    ) -> Index:
         """Write an index of a table's rows to a folder, to be searched, added to and removed from; see ``search.index.Index``.
 
         Args:
@@ -788,8 +1149,24 @@ class Model:
         """
         self.check(columns or ())
         matched = [c for c in self.columns if self.network.modalities[c].matched]
-        about = {"columns": self.columns, "matched": matched, "gist": self.network.to_gist.out_features, **self.identity()}
-        return Index.build(Path(out), self.open(table), self.reader(note), about, columns=columns, key=key, size=size, finder=finder, plan=plan, done=done)
+        about = {
+            "columns": self.columns,
+            "matched": matched,
+            "gist": self.network.to_gist.out_features,
+            **self.identity(),
+        }
+        return Index.build(
+            Path(out),
+            self.open(table),
+            self.reader(note),
+            about,
+            columns=columns,
+            key=key,
+            size=size,
+            finder=finder,
+            plan=plan,
+            done=done,
+        )
 
     def open_index(self, folder: str | Path, note: Callable[[str], None] | None = None) -> Index:
         """An index that ``index`` wrote.
@@ -806,10 +1183,21 @@ class Model:
     def identity(self) -> dict[str, str]:
         """Where this model is kept, and what tells it from others."""
         if self.folder is None:
-            raise UserError("This model is in no folder yet, and an index names the one that its vectors are of. Save it first: model.save(FOLDER).")
+            raise UserError(
+                "This model is in no folder yet, and an index names the one that its vectors are of. Save it first: model.save(FOLDER)."
+            )
         return {"run": str(self.folder.resolve()), "sha256": kept.identity(self.folder)}
 
-    def examine(self, table: Any, *, split: str | None = None, about: str | None = None, of: Sequence[str] = (), seed: int = 0, note: Callable[[str], None] = lambda words: None) -> dict[str, Any]:
+    def examine(
+        self,
+        table: Any,
+        *,
+        split: str | None = None,
+        about: str | None = None,
+        of: Sequence[str] = (),
+        seed: int = 0,
+        note: Callable[[str], None] = lambda words: None,
+    ) -> dict[str, Any]:
         """How well it talks about a table's rows: see ``examine.examine``.
 
         Raises:
@@ -819,25 +1207,45 @@ class Model:
         opened = keep_split(self.open(table), split, self.schema.split)
         return examine(self.network, opened, infer(opened), about=about, of=of, seed=seed, note=note)
 
-    def evaluate(self, table: Any, *, split: str | None = None, seen: Sequence[str] | None = None, same: str | None = None) -> dict:
+    def evaluate(
+        self, table: Any, *, split: str | None = None, seen: Sequence[str] | None = None, same: str | None = None
+    ) -> dict:
         """Every column, every direction, beside chance and the baselines; see ``evaluation`` for the details behind it."""
         return self.evaluation(table, split=split, seen=seen, same=same, tell=warn).results
 
-    def evaluation(self, table: Any, *, split: str | None = None, seen: Sequence[str] | None = None, same: str | None = None,
-                   curves: bool = False, note: Callable[[str], None] = lambda words: None, tell: Callable[[str], None] | None = None) -> Evaluation:
+    def evaluation(
+        self,
+        table: Any,
+        *,
+        split: str | None = None,
+        seen: Sequence[str] | None = None,
+        same: str | None = None,
+        curves: bool = False,
+        note: Callable[[str], None] = lambda words: None,
+        tell: Callable[[str], None] | None = None,
+    ) -> Evaluation:
         """As ``evaluate``, with every prediction and every search; ``note`` hears of progress, ``tell`` of how the table was read (by default ``note`` does)."""
         from sensorium.train.evaluate import evaluate
         from sensorium.train.fit import known_rows
 
         opened = keep_split(self.open(table), split, self.schema.split)
         self.tell_of(opened, self.network.columns, tell or note)
-        baselines = Baselines.load(self.folder / "baselines") if self.folder and (self.folder / "baselines").is_dir() else None
+        baselines = (
+            Baselines.load(self.folder / "baselines") if self.folder and (self.folder / "baselines").is_dir() else None
+        )
         result = evaluate(self.network, opened, seen=seen, same=same, baselines=baselines, curves=curves, note=note)
         result.results["trained_on"] = known_rows(self.folder, opened, self.columns)
         return result
 
-    def report(self, table: Any, out: str | Path, *, split: str | None = None, same: str | None = None,
-               note: Callable[[str], None] = lambda words: None) -> Path:
+    def report(
+        self,
+        table: Any,
+        out: str | Path,
+        *,
+        split: str | None = None,
+        same: str | None = None,
+        note: Callable[[str], None] = lambda words: None,
+    ) -> Path:
         """Write the report page (HTML) of this model, measured on at most ``MOST_EVALUATED`` rows of a table, evenly spread.
 
         Raises:
@@ -847,16 +1255,23 @@ class Model:
         from sensorium.train.present import KNOWN, report_run
 
         if self.folder is None:
-            raise UserError("This model is in no folder yet, and the report shows what its run wrote there. Save it first: model.save(FOLDER).")
+            raise UserError(
+                "This model is in no folder yet, and the report shows what its run wrote there. Save it first: model.save(FOLDER)."
+            )
         whole = self.open(table)
         opened = keep_split(whole, split, self.schema.split)
         if not opened.rows:
             raise UserError(f"'{opened.name}' has no rows to report on.")
         part = opened.select(spread(np.arange(opened.rows), MOST_EVALUATED))
-        notes = [f"Measured on {part.rows:,} of {opened.rows:,} rows of '{opened.name}'" + (f", '{split}'." if split else ".")]
+        notes = [
+            f"Measured on {part.rows:,} of {opened.rows:,} rows of '{opened.name}'"
+            + (f", '{split}'." if split else ".")
+        ]
         known = trained_on(self.folder, whole, self.columns)
         kept = None if known is None or not known.any() else (whole, spread(np.flatnonzero(known), KNOWN))
-        report_run(Path(out), self, part, self.evaluation(part, same=same, curves=True, note=note), notes, self.folder, kept)
+        report_run(
+            Path(out), self, part, self.evaluation(part, same=same, curves=True, note=note), notes, self.folder, kept
+        )
         return Path(out)
 
 
@@ -871,13 +1286,17 @@ class Misread:
 
     def words(self) -> list[str]:
         """What to tell, a line a column."""
-        return [f"column '{column}': {count} cell(s) can't be read and count as missing; the first is row {first}: {why}"
-                for column, (count, first, why) in self.columns.items()]
+        return [
+            f"column '{column}': {count} cell(s) can't be read and count as missing; the first is row {first}: {why}"
+            for column, (count, first, why) in self.columns.items()
+        ]
 
 
 def row_by_row(table: Any) -> bool:
     """Whether rows were written by hand: a dict of cells or a list of dicts, which say of each row what is known of it."""
-    return isinstance(table, Mapping) or (isinstance(table, list | tuple) and all(isinstance(row, Mapping) for row in table))
+    return isinstance(table, Mapping) or (
+        isinstance(table, list | tuple) and all(isinstance(row, Mapping) for row in table)
+    )
 
 
 def reasons(bad: Mapping[int, str], rows: int) -> dict[str, pa.Array]:
@@ -885,7 +1304,9 @@ def reasons(bad: Mapping[int, str], rows: int) -> dict[str, pa.Array]:
     return {BAD_ROW: pa.array([bad.get(row) for row in range(rows)], pa.string())} if bad else {}
 
 
-def without_bad(part: Rows, samples: int, draw: Callable[[np.ndarray | None], Iterator[list[Any]]]) -> Iterator[list[Any]]:
+def without_bad(
+    part: Rows, samples: int, draw: Callable[[np.ndarray | None], Iterator[list[Any]]]
+) -> Iterator[list[Any]]:
     """What is drawn for the rows of a window, None for those that can't be read; ``draw`` takes the rows to draw for, None for all."""
     if not part.bad:
         yield from draw(None)
@@ -906,9 +1327,14 @@ def keep_split(table: Table, split: str | None, column: str | None) -> Table:
         return table
     column = column or "split"
     if column not in table.columns:
-        raise UserError(f"--split {split} was asked, but '{table.name}' has no column '{column}'. "
-                        f"Columns: {', '.join(table.columns)}.")
-    values = np.array([str(cell) for _, batch in table.batches(columns=[column]) for cell in batch.column(0).to_pylist()], dtype=object)
+        raise UserError(
+            f"--split {split} was asked, but '{table.name}' has no column '{column}'. "
+            f"Columns: {', '.join(table.columns)}."
+        )
+    values = np.array(
+        [str(cell) for _, batch in table.batches(columns=[column]) for cell in batch.column(0).to_pylist()],
+        dtype=object,
+    )
     rows = np.flatnonzero(values == split)
     if not len(rows):
         raise unknown(f"value of '{column}' in '{table.name}':", split, set(values.tolist()))

@@ -96,8 +96,12 @@ class Unheeded:
         served = torch.stack([nothing, *others]).any(0)
         for column in self.needed:
             served = served & (encoded[column].place >= 0 if column in encoded else nothing)
-        return {column: dataclasses.replace(part, place=part.place.masked_fill(served, -1)) if column in self.columns else part
-                for column, part in encoded.items()}
+        return {
+            column: dataclasses.replace(part, place=part.place.masked_fill(served, -1))
+            if column in self.columns
+            else part
+            for column, part in encoded.items()
+        }
 
 
 @dataclasses.dataclass
@@ -157,7 +161,9 @@ class Network(nn.Module):
         self.memory: Memory | None = None
         self.counts: dict[str, object] = {}  # of some columns in how many training rows each value is; see withheld
         self.width, self.summary, self.drop = width, summary, drop
-        self.stem_of = {column: modality.shared() or slug(column, i) for i, (column, modality) in enumerate(modalities.items())}
+        self.stem_of = {
+            column: modality.shared() or slug(column, i) for i, (column, modality) in enumerate(modalities.items())
+        }
         self.stems, self.heads = nn.ModuleDict(), nn.ModuleDict()
         for column, key in self.stem_of.items():
             if key not in self.stems:
@@ -172,10 +178,25 @@ class Network(nn.Module):
             for generator in others:
                 self.add(column, generator)
         self.finishers = nn.ModuleDict()
-        self.projectors = nn.ModuleDict({self.stem_of[column]: Patches(modality.encoder.width, trunk.inner, self.stems[self.stem_of[column]].laid, modality.encoder.patches) for column, modality in modalities.items() if modality.llava})
+        self.projectors = nn.ModuleDict(
+            {
+                self.stem_of[column]: Patches(
+                    modality.encoder.width, trunk.inner, self.stems[self.stem_of[column]].laid, modality.encoder.patches
+                )
+                for column, modality in modalities.items()
+                if modality.llava
+            }
+        )
         self.referred: dict[int, dict[int, tuple[str, int]]] = {}
-        self.recalls = nn.ModuleDict({self.stem_of[shown]: Recall(gist, self.modalities[column].remembered, self.stems[self.stem_of[shown]].kindred)
-                                      for column in self.talked_columns for shown in self.looked_up(column)})
+        self.recalls = nn.ModuleDict(
+            {
+                self.stem_of[shown]: Recall(
+                    gist, self.modalities[column].remembered, self.stems[self.stem_of[shown]].kindred
+                )
+                for column in self.talked_columns
+                for shown in self.looked_up(column)
+            }
+        )
         self.seen_mark = nn.Embedding(len(self.columns) + 1, width)
         self.asked_mark = nn.Embedding(len(self.columns) + 1, width)
         nn.init.normal_(self.seen_mark.weight, std=0.02)
@@ -183,12 +204,16 @@ class Network(nn.Module):
         self.from_gist = nn.Linear(gist, width) if summary else None
         self.heard = nn.Linear(gist, width, bias=False) if summary else None
         self.felt = nn.Linear(width, width, bias=False) if summary else None
-        spoken = any(part.placed and self.timed(c) for c, part in generators.items()) and any(map(self.ordered, self.columns))
+        spoken = any(part.placed and self.timed(c) for c, part in generators.items()) and any(
+            map(self.ordered, self.columns)
+        )
         self.to_gist = nn.Linear(width, gist)
         # Small beside the gists it is added to; not zero, so that what has none of them gets a unit vector as well.
         nn.init.normal_(self.to_gist.weight, std=0.05 / width)
         nn.init.zeros_(self.to_gist.bias)
-        self.along = nn.Linear(width, width, bias=False) if summary and spoken else None  # last, so that nothing else begins differently for it
+        self.along = (
+            nn.Linear(width, width, bias=False) if summary and spoken else None
+        )  # last, so that nothing else begins differently for it
 
     def timed(self, column: str) -> bool:
         """Whether a column's vectors follow one another in time, as a sound's do."""
@@ -234,7 +259,9 @@ class Network(nn.Module):
         """A fresh module that finishes drawn cells of a column, from now on asked wherever they are decoded; None where there is nothing to finish."""
         finisher = self.modalities[column].finisher()
         if finisher is not None:
-            self.finishers[self.said_by[column]] = self.modalities[column].finished_by = finisher.to(self.seen_mark.weight.device)
+            self.finishers[self.said_by[column]] = self.modalities[column].finished_by = finisher.to(
+                self.seen_mark.weight.device
+            )
         return finisher
 
     def unfinish(self, column: str) -> None:
@@ -263,16 +290,24 @@ class Network(nn.Module):
                 target = self.generator(column, plan.way).drawn(target)
                 targets.append(target)
                 places.append(place >= 0)
-                segments.append(self.ask(column, target, self.lead(overview, encoded, plan.seen, plan.rows, column, plan.way), plan.way))
+                segments.append(
+                    self.ask(
+                        column, target, self.lead(overview, encoded, plan.seen, plan.rows, column, plan.way), plan.way
+                    )
+                )
             said_by = [self.generator(column, plan.way) for column in asked]
             seen = self.seen(encoded, plan.seen, plan.rows)
-            hidden = self.trunk(seen, segments, [False, *(by.causal for by in said_by)], [False, *(by.draws for by in said_by)])
+            hidden = self.trunk(
+                seen, segments, [False, *(by.causal for by in said_by)], [False, *(by.draws for by in said_by)]
+            )
             total = self.total_gist(encoded, plan.seen, plan.rows)
             if not plan.apart:
                 fused.append(Fused(plan.rows, plan.seen, self.fused_gist(total, hidden[0])))
             for column, said, target, present in zip(asked, hidden[1:], targets, places, strict=True):
                 if present.any():
-                    told.append(Told(column, plan.seen, self.generator(column, plan.way).loss(said, target)[present], plan.way))
+                    told.append(
+                        Told(column, plan.seen, self.generator(column, plan.way).loss(said, target)[present], plan.way)
+                    )
         return Step(self, batch, encoded, told, fused)
 
     def looked_up(self, column: str) -> list[str]:
@@ -282,7 +317,11 @@ class Network(nn.Module):
             return []
         if talk.recall not in self.columns:
             raise unknown(f"column in column.{column}.recall:", talk.recall, self.columns)
-        return [c for c in self.columns if c != talk.recall and self.modalities[c].matched and {c, name_of(self.modalities[c])} & talk.referred]
+        return [
+            c
+            for c in self.columns
+            if c != talk.recall and self.modalities[c].matched and {c, name_of(self.modalities[c])} & talk.referred
+        ]
 
     def look_up_later(self, column: str, batch: Batch, encoded: Mapping[str, Encoded]) -> None:
         """Keep what the rows of a batch are called, by the gists of their cells."""
@@ -293,26 +332,62 @@ class Network(nn.Module):
                 continue
             rows = ((part.place >= 0) & (called.place >= 0)).nonzero().squeeze(1)
             here, there = part.place[rows], called.place[rows]
-            modality, cells = self.modalities[self.modalities[column].recall], batch.cells[self.modalities[column].recall]
-            words = [str(modality.decode(tokens)) for tokens in modality.target({key: value[there] for key, value in cells.items()}).cpu().numpy()]
-            self.recalls[self.stem_of[shown]].keep(batch.keys[shown][here], part.gist[here], None if called.gist is None else called.gist[there], words, None if part.kin is None else part.kin[here])
+            modality, cells = (
+                self.modalities[self.modalities[column].recall],
+                batch.cells[self.modalities[column].recall],
+            )
+            words = [
+                str(modality.decode(tokens))
+                for tokens in modality.target({key: value[there] for key, value in cells.items()}).cpu().numpy()
+            ]
+            self.recalls[self.stem_of[shown]].keep(
+                batch.keys[shown][here],
+                part.gist[here],
+                None if called.gist is None else called.gist[there],
+                words,
+                None if part.kin is None else part.kin[here],
+            )
 
-    def like(self, column: str, shown: str, encoded: Mapping[str, Encoded], places: torch.Tensor, keys: torch.Tensor | None = None) -> tuple[list[list[str]], torch.Tensor]:
+    def like(
+        self,
+        column: str,
+        shown: str,
+        encoded: Mapping[str, Encoded],
+        places: torch.Tensor,
+        keys: torch.Tensor | None = None,
+    ) -> tuple[list[list[str]], torch.Tensor]:
         """What rows are called that are like some cells of ``shown``, for conversations of ``column``, and how near the nearest is, [n, 2]."""
         own, part = None if keys is None else keys[places], encoded[shown]
-        return self.recalls[self.stem_of[shown]].like(part.gist[places], self.modalities[column].recalled, own, None if part.kin is None else part.kin[places], self.stems[self.stem_of[shown]].alike)
+        return self.recalls[self.stem_of[shown]].like(
+            part.gist[places],
+            self.modalities[column].recalled,
+            own,
+            None if part.kin is None else part.kin[places],
+            self.stems[self.stem_of[shown]].alike,
+        )
 
-    def talk(self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor, batch: Batch) -> list[Told]:
+    def talk(
+        self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor, batch: Batch
+    ) -> list[Told]:
         """What the assistant says in the conversations of some rows, each word from all before it."""
         place = encoded[column].place[rows]
         rows, place = rows[place >= 0], place[place >= 0]
         if not len(rows):
             return []
-        losses = converse(self.trunk, self.conversation(column, encoded, rows_of(cells, place), rows, batch.keys, batch.beside))
+        losses = converse(
+            self.trunk, self.conversation(column, encoded, rows_of(cells, place), rows, batch.keys, batch.beside)
+        )
         return [Told(column, (), losses)]
 
-    def conversation(self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor, keys: Mapping[str, torch.Tensor] | None = None,
-                     beside: Mapping[tuple[int, int], int] | None = None) -> Script:
+    def conversation(
+        self,
+        column: str,
+        encoded: Mapping[str, Encoded],
+        cells: Cells,
+        rows: torch.Tensor,
+        keys: Mapping[str, torch.Tensor] | None = None,
+        beside: Mapping[tuple[int, int], int] | None = None,
+    ) -> Script:
         """Collated conversations, and the batch's rows that they are of [n], with the cells that they refer to in their midst, and what rows like these are called.
 
         ``keys``: of the cells of the batch, which training looks nobody up by himself with. ``beside``: where rows after these stand, by a row and how many after it; None: they follow one another.
@@ -326,38 +401,72 @@ class Network(nn.Module):
         for shown in self.looked_up(column):
             if shown not in encoded:
                 continue
-            places, about = encoded[shown].place.cpu().numpy(), []  # the first mention of each cell: its line, its id, its place among the cells
+            places, about = (
+                encoded[shown].place.cpu().numpy(),
+                [],
+            )  # the first mention of each cell: its line, its id, its place among the cells
             for number, line in enumerate(lines):
                 for i in dict.fromkeys(line[line < 0].tolist()):
                     name, later = columns.get(i, ("", 0))
                     if name == shown and (cell := cell_of(places, int(own[number]), later, beside)) >= 0:
                         about.append((number, i, cell))
-            found, near = self.like(column, shown, encoded, torch.tensor([cell for _, _, cell in about], dtype=torch.int64, device=encoded[shown].place.device), None if keys is None else keys[shown])
+            found, near = self.like(
+                column,
+                shown,
+                encoded,
+                torch.tensor([cell for _, _, cell in about], dtype=torch.int64, device=encoded[shown].place.device),
+                None if keys is None else keys[shown],
+            )
             for (number, i, _), words, how in zip(about, found, near.numpy(), strict=True):
                 at = int(np.flatnonzero(lines[number] == i)[0])
                 more = modality.language.ids(f" like {', '.join(words)}.\n") if words else []
-                lines[number], said[number] = np.insert(lines[number], at + 1, more), np.insert(said[number], at + 1, [False] * len(more))
+                lines[number], said[number] = (
+                    np.insert(lines[number], at + 1, more),
+                    np.insert(said[number], at + 1, [False] * len(more)),
+                )
                 recalled[number], nearest[number] = words + recalled[number], how  # of what was shown last
-        told = {(int(row), *columns[i]) for row, line in zip(own, lines, strict=True) for i in line[line < 0].tolist() if i in columns}
-        entered = {name: part if part.patches is None else self.entered(name, part, told, beside) for name, part in encoded.items()}
+        told = {
+            (int(row), *columns[i])
+            for row, line in zip(own, lines, strict=True)
+            for i in line[line < 0].tolist()
+            if i in columns
+        }
+        entered = {
+            name: part if part.patches is None else self.entered(name, part, told, beside)
+            for name, part in encoded.items()
+        }
         made = script(self.trunk, lines, said, own, entered, columns, modality.tokens_of_cells, beside)
         made.recalled, made.near = recalled, nearest
         return made
 
-    def entered(self, column: str, part: Encoded, told: set[tuple[int, str, int]], beside: Mapping[tuple[int, int], int] | None) -> Encoded:
+    def entered(
+        self, column: str, part: Encoded, told: set[tuple[int, str, int]], beside: Mapping[tuple[int, int], int] | None
+    ) -> Encoded:
         """A column of pictures that stand in conversations as all their patches (``Image.llava``), in the language model's width: those alone that are told of, by row, column and how many rows after it."""
         known = part.place.cpu().numpy()
-        cells = sorted({cell for row, name, later in told if name == column and (cell := cell_of(known, row, later, beside)) >= 0})
+        cells = sorted(
+            {cell for row, name, later in told if name == column and (cell := cell_of(known, row, later, beside)) >= 0}
+        )
         index = torch.tensor(cells, dtype=torch.int64, device=part.place.device)
         tokens, place = self.projectors[self.stem_of[column]](part.patches[index]), torch.full_like(part.place, -1)
         place[part.index[index]] = torch.arange(len(cells), device=index.device)
-        return dataclasses.replace(part, place=place, tokens=tokens, mask=torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device), entered=True)
+        return dataclasses.replace(
+            part,
+            place=place,
+            tokens=tokens,
+            mask=torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device),
+            entered=True,
+        )
 
     def references(self, rows: int) -> dict[int, tuple[str, int]]:
         """For each number that stands for a cell among ids its column, and how many rows after the conversation's, below ``rows``."""
         if rows not in self.referred:
             names = (*self.columns, *{name_of(m) for m in self.modalities.values()})
-            self.referred[rows] = stands_for(self.columns, {c: name_of(m) for c, m in self.modalities.items()}, {reference(name, later): (name, later) for name in names for later in range(rows)})
+            self.referred[rows] = stands_for(
+                self.columns,
+                {c: name_of(m) for c, m in self.modalities.items()},
+                {reference(name, later): (name, later) for name in names for later in range(rows)},
+            )
         return self.referred[rows]
 
     def encode_all(self, batch: Batch) -> dict[str, Encoded]:
@@ -394,7 +503,9 @@ class Network(nn.Module):
                 mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
             gists = gist.split(sizes)
         found = {}
-        for column, part, here, gist, own in zip(columns, tokens.split(sizes), mask.split(sizes), gists, kins, strict=True):
+        for column, part, here, gist, own in zip(
+            columns, tokens.split(sizes), mask.split(sizes), gists, kins, strict=True
+        ):
             index, mark = batch.index[column], self.seen_mark.weight[self.columns.index(column)]
             place = torch.full((batch.rows,), -1, dtype=torch.int64, device=index.device)
             place[index] = torch.arange(len(index), device=index.device)
@@ -426,7 +537,9 @@ class Network(nn.Module):
         """What the segment of ``column`` hears from gists [n, gist] where there is no trunk: [n, k, width]."""
         return F.layer_norm(self.ask(column, target, self.say_of(gist)), (self.width,))
 
-    def ask(self, column: str, target: torch.Tensor, overview: torch.Tensor | None, way: str | None = None) -> torch.Tensor:
+    def ask(
+        self, column: str, target: torch.Tensor, overview: torch.Tensor | None, way: str | None = None
+    ) -> torch.Tensor:
         """Input tokens [n, k, width] of an asked segment: see ``begin_asked``."""
         return self.begin_asked(column, self.generator(column, way).ask(target), overview)
 
@@ -445,7 +558,9 @@ class Network(nn.Module):
         """The overview [n, width] where gists [n, gist] are all that is seen; None without ``summary``."""
         return None if self.heard is None else self.heard(F.normalize(gist, dim=-1))
 
-    def overview(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> torch.Tensor | None:
+    def overview(
+        self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor
+    ) -> torch.Tensor | None:
         """What some rows show of ``columns`` in one vector [n, width]: from the sum of their gists, and the sum of the tokens of
         what has none. None without ``summary``, and where columns must not meet before the trunk."""
         if not self.trunk.early:
@@ -459,8 +574,15 @@ class Network(nn.Module):
                 tokens.append((part.tokens.index_select(0, place.clamp(min=0)) * here).sum(1))
         return result if result is None or not tokens else result + self.felt(F.layer_norm(sum(tokens), (self.width,)))
 
-    def lead(self, overview: torch.Tensor | None, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor, asked: str,
-             way: str | None = None) -> torch.Tensor | None:
+    def lead(
+        self,
+        overview: torch.Tensor | None,
+        encoded: Mapping[str, Encoded],
+        columns: Sequence[str],
+        rows: torch.Tensor,
+        asked: str,
+        way: str | None = None,
+    ) -> torch.Tensor | None:
         """The overview as ``asked`` hears it. Where that is placed in time it is a vector for each of its tokens, [n, k, width], with the texts'
         tokens at the same places: a voice goes through the letters in their order (arXiv 2406.18009), which attention would have to find out."""
         if overview is None or self.along is None or not self.timed(asked) or not self.generator(asked, way).placed:
@@ -469,16 +591,34 @@ class Network(nn.Module):
         texts = [self.beside(encoded[c], rows, length) for c in columns if c in encoded and self.ordered(c)]
         return sum(texts, overview.unsqueeze(1).expand(-1, length, -1))
 
-    def listener(self, encoded: Mapping[str, Encoded], column: str, seen: Sequence[str], rows: torch.Tensor, way: str | None = None) -> Listener:
+    def listener(
+        self,
+        encoded: Mapping[str, Encoded],
+        column: str,
+        seen: Sequence[str],
+        rows: torch.Tensor,
+        way: str | None = None,
+    ) -> Listener:
         """The trunk as who says ``column`` to some rows hears it."""
-        return Listener(self, column, self.seen(encoded, seen, rows), self.lead(self.overview(encoded, seen, rows), encoded, seen, rows, column, way), self.generator(column, way).draws)
+        return Listener(
+            self,
+            column,
+            self.seen(encoded, seen, rows),
+            self.lead(self.overview(encoded, seen, rows), encoded, seen, rows, column, way),
+            self.generator(column, way).draws,
+        )
 
     def beside(self, part: Encoded, rows: torch.Tensor, length: int) -> torch.Tensor:
         """What a text's tokens say to the asked tokens at their places, [n, length, width]; nothing beyond its end."""
-        place, first = part.place[rows], int(part.gist is not None and self.from_gist is not None)  # a gist comes before the tokens
+        place, first = (
+            part.place[rows],
+            int(part.gist is not None and self.from_gist is not None),
+        )  # a gist comes before the tokens
         here = (part.mask[place.clamp(min=0)] & (place >= 0).unsqueeze(1))[:, first : first + length]
         tokens = part.tokens.index_select(0, place.clamp(min=0))[:, first : first + length]
-        return F.pad(self.along(F.layer_norm(tokens, (self.width,))) * here.unsqueeze(-1), (0, 0, 0, length - tokens.shape[1]))
+        return F.pad(
+            self.along(F.layer_norm(tokens, (self.width,))) * here.unsqueeze(-1), (0, 0, 0, length - tokens.shape[1])
+        )
 
     def ask_gist(self, rows: int) -> torch.Tensor:
         """The one token that asks for the gist, for each of ``rows`` rows."""
@@ -512,7 +652,9 @@ class Network(nn.Module):
         drawn = None if sketch is None else torch.from_numpy(sketch).to(part.gist)
         return dataclasses.replace(part, gist=self.memory(column, part.gist, drawn))
 
-    def answer(self, encoded: Mapping[str, Encoded], column: str, rows: torch.Tensor, share: float | None = None) -> Recalled | None:
+    def answer(
+        self, encoded: Mapping[str, Encoded], column: str, rows: torch.Tensor, share: float | None = None
+    ) -> Recalled | None:
         """What remembered rows say of ``column`` to some rows, by the gists of what these show; None where that doesn't count."""
         if self.memory is None or not self.generator(column).leans:
             return None
@@ -538,8 +680,17 @@ class Network(nn.Module):
                 result[alone] = gist[place[alone]].to(result.dtype)
         return result
 
-    def say(self, encoded: Mapping[str, Encoded], column: str, seen: Sequence[str], rows: torch.Tensor,
-            generator: torch.Generator | None = None, again: torch.Tensor | None = None, way: str | None = None, **options: object) -> Said:
+    def say(
+        self,
+        encoded: Mapping[str, Encoded],
+        column: str,
+        seen: Sequence[str],
+        rows: torch.Tensor,
+        generator: torch.Generator | None = None,
+        again: torch.Tensor | None = None,
+        way: str | None = None,
+        **options: object,
+    ) -> Said:
         """Ask ``column`` of some rows, from what each has of ``seen``; ``again`` may say which of ``rows`` (by number) to ask, some
         of them several times: what they show is looked at once. ``way``: by which of its generators."""
         how, listeners = self.generator(column, way), [self.listener(encoded, column, seen, rows, way)]
@@ -548,13 +699,30 @@ class Network(nn.Module):
             options["blank"] = listeners[1]
         for listener in listeners if again is not None else ():
             listener.reorder(again)
-        return how.sample(listeners[0], len(rows if again is None else again), rows.device, generator=generator, **options)
+        return how.sample(
+            listeners[0], len(rows if again is None else again), rows.device, generator=generator, **options
+        )
 
-    def weigh(self, encoded: Mapping[str, Encoded], column: str, seen: Sequence[str], rows: torch.Tensor, target: torch.Tensor,
-              way: str | None = None) -> torch.Tensor:
+    def weigh(
+        self,
+        encoded: Mapping[str, Encoded],
+        column: str,
+        seen: Sequence[str],
+        rows: torch.Tensor,
+        target: torch.Tensor,
+        way: str | None = None,
+    ) -> torch.Tensor:
         """The loss [n, tokens] of a segment of ``column`` that is known, from what some rows have of ``seen``."""
-        generator, overview = self.generator(column, way), self.lead(self.overview(encoded, seen, rows), encoded, seen, rows, column, way)
-        hidden, = self.trunk(self.seen(encoded, seen, rows), [self.ask(column, target, overview, way)], [generator.causal], [generator.draws])
+        generator, overview = (
+            self.generator(column, way),
+            self.lead(self.overview(encoded, seen, rows), encoded, seen, rows, column, way),
+        )
+        (hidden,) = self.trunk(
+            self.seen(encoded, seen, rows),
+            [self.ask(column, target, overview, way)],
+            [generator.causal],
+            [generator.draws],
+        )
         return generator.each(hidden, target)
 
 
@@ -564,7 +732,9 @@ class Listener:
     At ``start`` 0 the segment begins anew; whoever has gone on from there doesn't come back.
     """
 
-    def __init__(self, network: Network, column: str, seen: Seen, overview: torch.Tensor | None, drawn: bool = False) -> None:
+    def __init__(
+        self, network: Network, column: str, seen: Seen, overview: torch.Tensor | None, drawn: bool = False
+    ) -> None:
         self.network, self.column, self.overview, self.drawn = network, column, overview, drawn
         self.state = self.begun = network.trunk.start(seen)
 
@@ -572,7 +742,9 @@ class Listener:
         if start:
             self.begun = None  # else beams would copy it in each step
         state = self.state if start else self.begun
-        hidden, self.state = self.network.trunk.go_on(state, self.network.begin_asked(self.column, tokens, self.overview), self.drawn)
+        hidden, self.state = self.network.trunk.go_on(
+            state, self.network.begin_asked(self.column, tokens, self.overview), self.drawn
+        )
         return hidden
 
     def reorder(self, rows: torch.Tensor) -> None:

@@ -67,23 +67,72 @@ class Preference(Course):
     section = "prefer"
 
     def __init__(
-        self, network: Network, rows: Rows, pairs: Sequence[Pair], folder: Path, seed: int, minutes: float | None, epochs: float | None, *, loss: Kind = "dpo", beta: float = 0.1, smoothing: float = 0.0,
-        imitate: float = 0.2, batch: int = 8, optimizer: Name = "adamw", lr: float = 2e-4, decay: float = 0.0, warmup: int = 10, fall: float = 1.0, clip: float = 1.0, ema: float = 0.0,
-        precision: Precision = "auto", checkpoint_minutes: float = 2.0, checkpoint_steps: int = 0,
+        self,
+        network: Network,
+        rows: Rows,
+        pairs: Sequence[Pair],
+        folder: Path,
+        seed: int,
+        minutes: float | None,
+        epochs: float | None,
+        *,
+        loss: Kind = "dpo",
+        beta: float = 0.1,
+        smoothing: float = 0.0,
+        imitate: float = 0.2,
+        batch: int = 8,
+        optimizer: Name = "adamw",
+        lr: float = 2e-4,
+        decay: float = 0.0,
+        warmup: int = 10,
+        fall: float = 1.0,
+        clip: float = 1.0,
+        ema: float = 0.0,
+        precision: Precision = "auto",
+        checkpoint_minutes: float = 2.0,
+        checkpoint_steps: int = 0,
     ) -> None:
         at_least("prefer", 1, batch=batch)
         at_least("prefer", 0, beta=beta, smoothing=smoothing, imitate=imitate)
         if loss not in ("dpo", "ipo", "reward") or not beta > 0 or not smoothing < 0.5:
-            raise UserError(f"prefer.loss={loss}, prefer.beta={beta}, prefer.smoothing={smoothing}: the loss is dpo, ipo or reward, beta above 0, smoothing below 0.5.")
-        self.whole, self.rows, self.kind, self.beta, self.smoothing, self.imitate, self.batch = network, rows, loss, beta, smoothing, imitate, min(batch, len(pairs))
+            raise UserError(
+                f"prefer.loss={loss}, prefer.beta={beta}, prefer.smoothing={smoothing}: the loss is dpo, ipo or reward, beta above 0, smoothing below 0.5."
+            )
+        self.whole, self.rows, self.kind, self.beta, self.smoothing, self.imitate, self.batch = (
+            network,
+            rows,
+            loss,
+            beta,
+            smoothing,
+            imitate,
+            min(batch, len(pairs)),
+        )
         self.pairs = list(pairs)
         self.held = list(range(0, len(pairs), HELD)) if len(pairs) >= HELD else []
         self.learned = [number for number in range(len(pairs)) if number not in set(self.held)]
         own = network.trunk.out.in_features
         self.head = nn.Linear(own, 1).to(network.trunk.loud.device)
         nn.init.zeros_(self.head.weight)
-        super().__init__(network.trunk.learned, {"head": self.head} if loss == "reward" else {}, folder / "checkpoints", seed, minutes, accumulate=1, optimizer=optimizer, lr=lr, decay=decay, beta1=0.9, beta2=0.98, warmup=warmup, fall=fall,
-                         clip=clip, ema=ema, precision=precision, checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
+        super().__init__(
+            network.trunk.learned,
+            {"head": self.head} if loss == "reward" else {},
+            folder / "checkpoints",
+            seed,
+            minutes,
+            accumulate=1,
+            optimizer=optimizer,
+            lr=lr,
+            decay=decay,
+            beta1=0.9,
+            beta2=0.98,
+            warmup=warmup,
+            fall=fall,
+            clip=clip,
+            ema=ema,
+            precision=precision,
+            checkpoint_minutes=checkpoint_minutes,
+            checkpoint_steps=checkpoint_steps,
+        )
         self.steps = None if epochs is None else math.ceil(epochs * len(self.learned) / self.batch)
         self.shown = lessons.shown(network, rows)
         self.before = torch.zeros(len(pairs), 2)
@@ -119,9 +168,21 @@ class Preference(Course):
         if self.kind == "reward":
             return {"prefer": rewarded(now[:, 0], now[:, 1]).mean()}
         before = self.before[numbers].to(now.device)
-        result = {"prefer": preferred(now[:, 0], now[:, 1], before[:, 0], before[:, 1], beta=self.beta, smoothing=self.smoothing, loss=self.kind).mean()}
+        result = {
+            "prefer": preferred(
+                now[:, 0],
+                now[:, 1],
+                before[:, 0],
+                before[:, 1],
+                beta=self.beta,
+                smoothing=self.smoothing,
+                loss=self.kind,
+            ).mean()
+        }
         if self.imitate:
-            tokens = torch.tensor([int(self.pairs[number].chosen.reshape(2, -1)[1].sum()) for number in numbers], device=now.device)
+            tokens = torch.tensor(
+                [int(self.pairs[number].chosen.reshape(2, -1)[1].sum()) for number in numbers], device=now.device
+            )
             result["imitate"] = -self.imitate * (now[:, 0] / (1 if self.kind == "ipo" else tokens.clamp_min(1))).mean()
         return result
 
@@ -131,7 +192,9 @@ class Preference(Course):
         if not self.held:
             return float("nan")
         with autocast(self.precision, self.device):
-            found = torch.cat([self.weighed(self.held[at : at + self.batch]) for at in range(0, len(self.held), self.batch)])
+            found = torch.cat(
+                [self.weighed(self.held[at : at + self.batch]) for at in range(0, len(self.held), self.batch)]
+            )
         return float((found[:, 0] > found[:, 1]).float().mean())
 
 
@@ -144,7 +207,9 @@ def read_pairs(network: Network, table: Table, note: Any) -> tuple[Rows, list[Pa
     column = talker(network)
     for name in COLUMNS:
         if name not in table.columns:
-            raise UserError(f"'{table.name}' has no column '{name}'. A table of preferences has {', '.join(COLUMNS)}, and the columns that conversations refer to: sensorium ask-data TABLE --pairs --out FILE")
+            raise UserError(
+                f"'{table.name}' has no column '{name}'. A table of preferences has {', '.join(COLUMNS)}, and the columns that conversations refer to: sensorium ask-data TABLE --pairs --out FILE"
+            )
     modality, pairs, wrong = network.modalities[column], [], {}
     cells = table.take(np.arange(table.rows), list(COLUMNS)).to_pylist()
     for row, cell in enumerate(cells):
@@ -165,7 +230,19 @@ def read_pairs(network: Network, table: Table, note: Any) -> tuple[Rows, list[Pa
     return Rows.of(network, table, [c for c in network.columns if not network.modalities[c].talks]), pairs
 
 
-def prefer(network: Network, table: Table, folder: Path, *, minutes: float | None, epochs: float | None, seed: int, resume: bool, settings: Mapping[str, Any], begin: Any, quiet: bool) -> tuple[dict[str, Any], Judge | None]:
+def prefer(
+    network: Network,
+    table: Table,
+    folder: Path,
+    *,
+    minutes: float | None,
+    epochs: float | None,
+    seed: int,
+    resume: bool,
+    settings: Mapping[str, Any],
+    begin: Any,
+    quiet: bool,
+) -> tuple[dict[str, Any], Judge | None]:
     """Teach a network a table's preferences; what is known of it: ``seconds``, ``steps``, ``stopped``, ``pairs``, and the share of held out pairs whose chosen answer is likelier, ``before`` and ``after``.
     And the judge, where one was to learn them.
 
@@ -182,19 +259,38 @@ def prefer(network: Network, table: Table, folder: Path, *, minutes: float | Non
     with Progressed(quiet) as shown:
         rows, pairs = read_pairs(network, table, shown.say)
         begin({"table": table.name, "rows": table.rows, "seed": seed, "settings": chosen})
-        lesson, own = Preference(network, rows, pairs, folder, seed, minutes, epochs, **chosen), lessons.begun(network, folder, resume)
+        lesson, own = (
+            Preference(network, rows, pairs, folder, seed, minutes, epochs, **chosen),
+            lessons.begun(network, folder, resume),
+        )
         judge = None
         with lessons.alone(network):
             with lessons.other(network, own):
                 if lesson.kind != "reward":
-                    with shown.bar("Weighing answers as they were", len(pairs)) as weighing, torch.random.fork_rng(devices=[]):
+                    with (
+                        shown.bar("Weighing answers as they were", len(pairs)) as weighing,
+                        torch.random.fork_rng(devices=[]),
+                    ):
                         torch.manual_seed(mix(seed, 1))
                         lesson.remember(weighing)
                 before = lesson.right()
             at = lessons.run(lesson, "Learning to prefer", resume, shown, lambda values: f"loss {values['loss']:.3f}")
-            facts = {"seconds": round(at.seconds, 2), "steps": at.step, "stopped": at.stopped, "pairs": len(lesson.learned), "held_out": len(lesson.held), "before": round(before, 4), "after": round(lesson.right(), 4)}
+            facts = {
+                "seconds": round(at.seconds, 2),
+                "steps": at.step,
+                "stopped": at.stopped,
+                "pairs": len(lesson.learned),
+                "held_out": len(lesson.held),
+                "before": round(before, 4),
+                "after": round(lesson.right(), 4),
+            }
         if lesson.kind == "reward":
-            judge = Judge(lessons.tuned(network), lesson.head.weight.detach().clone(), lesson.head.bias.detach().clone(), rest_of(network))
+            judge = Judge(
+                lessons.tuned(network),
+                lesson.head.weight.detach().clone(),
+                lesson.head.bias.detach().clone(),
+                rest_of(network),
+            )
             for name, value in own.items():
                 network.trunk.learned[name].data.copy_(value)
     if not facts["stopped"]:

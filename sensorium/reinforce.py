@@ -86,10 +86,35 @@ class Practice(Course):
     section = "reinforce"
 
     def __init__(
-        self, network: Network, rows: Rows, asked: Sequence[Asked], scoring: Callable[[Sequence[Asked], Sequence[str]], np.ndarray], folder: Path, seed: int, minutes: float | None, epochs: float | None,
-        begun: Mapping[str, torch.Tensor], *, score: str = "exact", group: int = 8, batch: int = 4, longest: int = 24, temperature: float = 1.0, beta: float = 0.02, mean: Mean = "grpo", scaled: bool = True,
-        optimizer: Name = "adamw", lr: float = 1e-4, decay: float = 0.0, warmup: int = 5, fall: float = 1.0, clip: float = 1.0, ema: float = 0.0,
-        precision: Precision = "auto", checkpoint_minutes: float = 2.0, checkpoint_steps: int = 0,
+        self,
+        network: Network,
+        rows: Rows,
+        asked: Sequence[Asked],
+        scoring: Callable[[Sequence[Asked], Sequence[str]], np.ndarray],
+        folder: Path,
+        seed: int,
+        minutes: float | None,
+        epochs: float | None,
+        begun: Mapping[str, torch.Tensor],
+        *,
+        score: str = "exact",
+        group: int = 8,
+        batch: int = 4,
+        longest: int = 24,
+        temperature: float = 1.0,
+        beta: float = 0.02,
+        mean: Mean = "grpo",
+        scaled: bool = True,
+        optimizer: Name = "adamw",
+        lr: float = 1e-4,
+        decay: float = 0.0,
+        warmup: int = 5,
+        fall: float = 1.0,
+        clip: float = 1.0,
+        ema: float = 0.0,
+        precision: Precision = "auto",
+        checkpoint_minutes: float = 2.0,
+        checkpoint_steps: int = 0,
     ) -> None:
         at_least("reinforce", 2, group=group)
         at_least("reinforce", 1, batch=batch, longest=longest)
@@ -97,12 +122,36 @@ class Practice(Course):
         if not temperature > 0:
             raise UserError(f"reinforce.temperature={temperature}: give a number above 0, for instance 1.")
         self.whole, self.rows, self.scoring = network, rows, scoring
-        self.asked, self.group, self.batch, self.longest, self.temperature = list(asked), group, min(batch, len(asked)), longest, temperature
+        self.asked, self.group, self.batch, self.longest, self.temperature = (
+            list(asked),
+            group,
+            min(batch, len(asked)),
+            longest,
+            temperature,
+        )
         self.beta, self.mean, self.scaled = beta, mean, scaled
         self.held = list(range(0, len(asked), HELD)) if len(asked) >= HELD else []
         self.learned = [number for number in range(len(asked)) if number not in set(self.held)]
-        super().__init__(network.trunk.learned, {}, folder / "checkpoints", seed, minutes, accumulate=1, optimizer=optimizer, lr=lr, decay=decay, beta1=0.9, beta2=0.98, warmup=warmup, fall=fall,
-                         clip=clip, ema=ema, precision=precision, checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
+        super().__init__(
+            network.trunk.learned,
+            {},
+            folder / "checkpoints",
+            seed,
+            minutes,
+            accumulate=1,
+            optimizer=optimizer,
+            lr=lr,
+            decay=decay,
+            beta1=0.9,
+            beta2=0.98,
+            warmup=warmup,
+            fall=fall,
+            clip=clip,
+            ema=ema,
+            precision=precision,
+            checkpoint_minutes=checkpoint_minutes,
+            checkpoint_steps=checkpoint_steps,
+        )
         self.steps = None if epochs is None else math.ceil(epochs * len(self.learned) / self.batch)
         self.shown, self.begun = lessons.shown(network, rows), begun
         self.score = 0.0
@@ -116,14 +165,27 @@ class Practice(Course):
     def losses(self, step: int, numbers: list[int]) -> dict[str, torch.Tensor]:
         asked = [self.asked[number] for number in numbers for _ in range(self.group)]
         generator = torch.Generator(self.device).manual_seed(mix(self.seed, step, 2))
-        said = go_on(self.whole, self.rows, [self.asked[number].row for number in numbers], [self.asked[number].ids for number in numbers], self.longest, self.temperature,
-                     generator=generator, each=self.group)
+        said = go_on(
+            self.whole,
+            self.rows,
+            [self.asked[number].row for number in numbers],
+            [self.asked[number].ids for number in numbers],
+            self.longest,
+            self.temperature,
+            generator=generator,
+            each=self.group,
+        )
         scores = torch.from_numpy(self.scoring(asked, [answer.text for answer in said])).float()
         self.score = float(scores.mean())
         better = advantages(scores.view(-1, self.group), self.scaled).flatten().to(self.device)
         column = talker(self.whole)
-        cells = [np.array([*one.ids, *answer.ids, *[0] * len(one.ids), *[1] * len(answer.ids)], np.int32) for one, answer in zip(asked, said, strict=True)]
-        made: Script = self.whole.conversation(column, self.shown, self.whole.modalities[column].collate(cells), torch.tensor([one.row for one in asked]))
+        cells = [
+            np.array([*one.ids, *answer.ids, *[0] * len(one.ids), *[1] * len(answer.ids)], np.int32)
+            for one, answer in zip(asked, said, strict=True)
+        ]
+        made: Script = self.whole.conversation(
+            column, self.shown, self.whole.modalities[column].collate(cells), torch.tensor([one.row for one in asked])
+        )
         before = None
         with autocast(self.precision, self.device):
             if self.beta:
@@ -137,11 +199,15 @@ class Practice(Course):
         some = [self.asked[number] for number in self.held[:ASKED]]
         if not some:
             return float("nan")
-        said = reply(self.whole, self.rows, [one.row for one in some], [one.messages for one in some], longest=self.longest)
+        said = reply(
+            self.whole, self.rows, [one.row for one in some], [one.messages for one in some], longest=self.longest
+        )
         return float(self.scoring(some, [answer.text for answer in said]).mean())
 
 
-def read_asked(network: Network, table: Table, right: bool, note: Any) -> tuple[Rows, list[Asked], list[dict[str, Any]]]:
+def read_asked(
+    network: Network, table: Table, right: bool, note: Any
+) -> tuple[Rows, list[Asked], list[dict[str, Any]]]:
     """The rows of a table of questions, read, its questions, and the rows' plain cells.
 
     Args:
@@ -152,9 +218,15 @@ def read_asked(network: Network, table: Table, right: bool, note: Any) -> tuple[
     """
     answer = next((name for name in ("answer", "chosen") if name in table.columns), None)
     if "conversation" not in table.columns or (right and answer is None):
-        raise UserError(f"'{table.name}' has no column '{'answer' if 'conversation' in table.columns else 'conversation'}'. A table of questions has conversation, which ends with the user, answer (or chosen) "
-                        "where answers are compared with the right ones, and the columns that conversations refer to: sensorium ask-data TABLE --pairs --out FILE")
-    plain_columns = [c for c in table.columns if c != "conversation" and (c not in network.columns or not network.modalities[c].media)]
+        raise UserError(
+            f"'{table.name}' has no column '{'answer' if 'conversation' in table.columns else 'conversation'}'. A table of questions has conversation, which ends with the user, answer (or chosen) "
+            "where answers are compared with the right ones, and the columns that conversations refer to: sensorium ask-data TABLE --pairs --out FILE"
+        )
+    plain_columns = [
+        c
+        for c in table.columns
+        if c != "conversation" and (c not in network.columns or not network.modalities[c].media)
+    ]
     cells, asked, wrong = table.take(np.arange(table.rows), ["conversation", *plain_columns]).to_pylist(), [], {}
     for row, cell in enumerate(cells):
         try:
@@ -164,7 +236,9 @@ def read_asked(network: Network, table: Table, right: bool, note: Any) -> tuple[
             lessons.spoken_to(network, messages)
             if right and not cell[answer]:
                 raise BadCell("the right answer is missing")
-            asked.append(Asked(row, messages, prompts(network, [messages])[0], str(cell[answer] or "") if answer else ""))
+            asked.append(
+                Asked(row, messages, prompts(network, [messages])[0], str(cell[answer] or "") if answer else "")
+            )
         except (BadCell, UserError) as error:
             wrong.setdefault(str(error), []).append(row)
     lessons.tell_left_out(wrong, note)
@@ -173,7 +247,14 @@ def read_asked(network: Network, table: Table, right: bool, note: Any) -> tuple[
     return Rows.of(network, table, [c for c in network.columns if not network.modalities[c].talks]), asked, cells
 
 
-def scoring_of(network: Network, rows: Rows, cells: Sequence[Mapping[str, Any]], score: str, own: Scoring | None, judge: Judge | None) -> Callable[[Sequence[Asked], Sequence[str]], np.ndarray]:
+def scoring_of(
+    network: Network,
+    rows: Rows,
+    cells: Sequence[Mapping[str, Any]],
+    score: str,
+    own: Scoring | None,
+    judge: Judge | None,
+) -> Callable[[Sequence[Asked], Sequence[str]], np.ndarray]:
     """How answers are scored, all at once.
 
     Raises:
@@ -181,21 +262,43 @@ def scoring_of(network: Network, rows: Rows, cells: Sequence[Mapping[str, Any]],
     """
     if own is None and score == "judge":
         assert judge is not None
-        return lambda asked, said: judge.scores(network, rows, [one.row for one in asked], [[*one.messages, ("assistant", [text or " "])] for one, text in zip(asked, said, strict=True)])
+        return lambda asked, said: judge.scores(
+            network,
+            rows,
+            [one.row for one in asked],
+            [[*one.messages, ("assistant", [text or " "])] for one, text in zip(asked, said, strict=True)],
+        )
     function = own or SCORES[score]
 
     def scored(asked: Sequence[Asked], said: Sequence[str]) -> np.ndarray:
-        found = np.array([float(function(text, one.right, dict(cells[one.row]))) for one, text in zip(asked, said, strict=True)])
+        found = np.array(
+            [float(function(text, one.right, dict(cells[one.row]))) for one, text in zip(asked, said, strict=True)]
+        )
         if not np.isfinite(found).all():
             at = int(np.flatnonzero(~np.isfinite(found))[0])
-            raise UserError(f"The score of '{said[at][:60]}' in row {asked[at].row} is {found[at]}. Scores are finite numbers, higher for better answers.")
+            raise UserError(
+                f"The score of '{said[at][:60]}' in row {asked[at].row} is {found[at]}. Scores are finite numbers, higher for better answers."
+            )
         return found
 
     return scored
 
 
-def reinforce(network: Network, table: Table, folder: Path, *, own: Scoring | None, judge: Callable[[], Judge], minutes: float | None, epochs: float | None, seed: int, resume: bool,
-              settings: Mapping[str, Any], begin: Any, quiet: bool) -> dict[str, Any]:
+def reinforce(
+    network: Network,
+    table: Table,
+    folder: Path,
+    *,
+    own: Scoring | None,
+    judge: Callable[[], Judge],
+    minutes: float | None,
+    epochs: float | None,
+    seed: int,
+    resume: bool,
+    settings: Mapping[str, Any],
+    begin: Any,
+    quiet: bool,
+) -> dict[str, Any]:
     """Let a network practise on a table's questions; what is known of it: ``seconds``, ``steps``, ``stopped``, ``questions``, and the mean score of answers to questions held out, ``before`` and ``after``.
 
     Args:
@@ -211,18 +314,39 @@ def reinforce(network: Network, table: Table, folder: Path, *, own: Scoring | No
     lessons.able(network)
     score = str(chosen.get("score", "exact"))
     if own is None and score not in (*SCORES, "judge"):
-        raise UserError(f"reinforce.score={score}: possible are {', '.join(SCORES)} and judge; in Python also a function, model.reinforce(…, score=…).")
+        raise UserError(
+            f"reinforce.score={score}: possible are {', '.join(SCORES)} and judge; in Python also a function, model.reinforce(…, score=…)."
+        )
     judging = judge() if own is None and score == "judge" else None
     with Progressed(quiet) as shown:
         rows, asked, cells = read_asked(network, table, own is None and score != "judge", shown.say)
         begin({"table": table.name, "rows": table.rows, "seed": seed, "settings": chosen})
         was = lessons.begun(network, folder, resume)
-        lesson = Practice(network, rows, asked, scoring_of(network, rows, cells, score, own, judging), folder, seed, minutes, epochs, was, **chosen)
+        lesson = Practice(
+            network,
+            rows,
+            asked,
+            scoring_of(network, rows, cells, score, own, judging),
+            folder,
+            seed,
+            minutes,
+            epochs,
+            was,
+            **chosen,
+        )
         with lessons.alone(network):
             with lessons.other(network, was):
                 before = lesson.good()
             at = lessons.run(lesson, "Practising", resume, shown, lambda values: f"score {lesson.score:.3f}")
-            facts = {"seconds": round(at.seconds, 2), "steps": at.step, "stopped": at.stopped, "questions": len(lesson.learned), "held_out": len(lesson.held), "before": round(before, 4), "after": round(lesson.good(), 4)}
+            facts = {
+                "seconds": round(at.seconds, 2),
+                "steps": at.step,
+                "stopped": at.stopped,
+                "questions": len(lesson.learned),
+                "held_out": len(lesson.held),
+                "before": round(before, 4),
+                "after": round(lesson.good(), 4),
+            }
     if not facts["stopped"]:
         shutil.rmtree(folder, ignore_errors=True)
     return facts

@@ -52,15 +52,27 @@ class Script:
         return tokens, torch.from_numpy(there).to(device), torch.from_numpy(groups).to(device)
 
 
-def script(trunk: Any, lines: Sequence[np.ndarray], said: Sequence[np.ndarray], rows: np.ndarray, encoded: Mapping[str, Part], columns: Mapping[int, tuple[str, int]], most: int = 0,
-           beside: Mapping[tuple[int, int], int] | None = None) -> Script:
+def script(
+    trunk: Any,
+    lines: Sequence[np.ndarray],
+    said: Sequence[np.ndarray],
+    rows: np.ndarray,
+    encoded: Mapping[str, Part],
+    columns: Mapping[int, tuple[str, int]],
+    most: int = 0,
+    beside: Mapping[tuple[int, int], int] | None = None,
+) -> Script:
     """Lines of ids, below 0 where a cell stands, with the batch's rows they are of, as one script.
 
     Args:
         said: for each line which ids are to be learned. columns: for each number below 0 the column it stands for, and how many rows after the line's; a cell that its row lacks is left out.
         most: tokens of a cell that are taken, the first ones; 0: all. beside: where rows after these stand, by a row and how many after it; None: they follow one another.
     """
-    used = [column for column in dict.fromkeys(column for column, _ in columns.values()) if column in encoded and encoded[column].tokens.shape[1]]
+    used = [
+        column
+        for column in dict.fromkeys(column for column, _ in columns.values())
+        if column in encoded and encoded[column].tokens.shape[1]
+    ]
     whole = np.concatenate(lines) if lines else np.zeros(0, np.int64)
     pool = [trunk.words(torch.from_numpy(whole.clip(min=0).astype(np.int64)).to(trunk.loud.device))]
     starts, start, first_of = {}, len(whole), np.cumsum([0, *map(len, lines)])
@@ -92,7 +104,12 @@ def script(trunk: Any, lines: Sequence[np.ndarray], said: Sequence[np.ndarray], 
         group.append(np.concatenate(groups))
         wanted.append(np.concatenate(marks))
     row = np.concatenate(row_of)
-    return Script(torch.cat(pool), np.concatenate(index), Lines(row, np.concatenate(place), np.ones(len(row), np.int64), np.concatenate(group)), np.concatenate(wanted))
+    return Script(
+        torch.cat(pool),
+        np.concatenate(index),
+        Lines(row, np.concatenate(place), np.ones(len(row), np.int64), np.concatenate(group)),
+        np.concatenate(wanted),
+    )
 
 
 def told(trunk: Any, made: Script) -> torch.Tensor:
@@ -105,14 +122,21 @@ def lost(trunk: Any, made: Script) -> tuple[torch.Tensor, torch.Tensor]:
     """The summed loss of each row's said tokens [n], and how many they are, [n]."""
     count = int(made.lines.row.max()) + 1
     each, rows = lost_each(trunk, made)
-    return each.new_zeros(count).index_add(0, rows, each), each.new_zeros(count).index_add(0, rows, torch.ones_like(each))
+    return each.new_zeros(count).index_add(0, rows, each), each.new_zeros(count).index_add(
+        0, rows, torch.ones_like(each)
+    )
 
 
 def lost_each(trunk: Any, made: Script) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss of each said token [tokens], line by line, and the rows they are of, [tokens]."""
     at = np.flatnonzero((made.said >= 0) & (made.lines.place > 0))
-    hidden = trunk.run(made.pool, made.index, made.lines).index_select(0, torch.from_numpy(at - 1).to(made.pool.device))  # a line's tokens follow one another
-    wanted, rows = torch.from_numpy(made.said[at]).to(hidden.device), torch.from_numpy(made.lines.row[at]).to(hidden.device)
+    hidden = trunk.run(made.pool, made.index, made.lines).index_select(
+        0, torch.from_numpy(at - 1).to(made.pool.device)
+    )  # a line's tokens follow one another
+    wanted, rows = (
+        torch.from_numpy(made.said[at]).to(hidden.device),
+        torch.from_numpy(made.lines.row[at]).to(hidden.device),
+    )
     return cross_entropy(trunk, hidden, wanted), rows
 
 
@@ -128,7 +152,12 @@ def cross_entropy(trunk: Any, hidden: torch.Tensor, wanted: torch.Tensor) -> tor
     head = trunk.head[0]
     if type(head) is nn.Linear and head.bias is None:
         return pieces.cross_entropy(hidden, head.weight, wanted, trunk.scale, trunk.cap)
-    return pieces.in_pieces(lambda h, w: F.cross_entropy(trunk.logits(h), w, reduction="none"), hidden, wanted, max(1, pieces.CHUNK // trunk.vocabulary))
+    return pieces.in_pieces(
+        lambda h, w: F.cross_entropy(trunk.logits(h), w, reduction="none"),
+        hidden,
+        wanted,
+        max(1, pieces.CHUNK // trunk.vocabulary),
+    )
 
 
 def cell_of(places: np.ndarray, row: int, later: int, beside: Mapping[tuple[int, int], int] | None) -> int:
@@ -137,7 +166,9 @@ def cell_of(places: np.ndarray, row: int, later: int, beside: Mapping[tuple[int,
     return int(places[row]) if 0 <= row < len(places) else -1
 
 
-def stands_for(names: Sequence[str], kinds: Mapping[str, str], referred: Mapping[int, tuple[str, int]]) -> dict[int, tuple[str, int]]:
+def stands_for(
+    names: Sequence[str], kinds: Mapping[str, str], referred: Mapping[int, tuple[str, int]]
+) -> dict[int, tuple[str, int]]:
     """For each number below 0 the column it stands for, the one of that name or the first of that kind, and how many rows later."""
     result = {}
     for number, (name, later) in referred.items():

@@ -50,13 +50,24 @@ def folder_of(model: Model, out: str | Path | None) -> Path:
     return folder
 
 
-def distilled(model: Model, table: Any, column: str, *, out: str | Path | None, settings: Mapping[str, Any] | Sequence[str], note: Callable[[str], None] | None, **how: Any) -> Model:
+def distilled(
+    model: Model,
+    table: Any,
+    column: str,
+    *,
+    out: str | Path | None,
+    settings: Mapping[str, Any] | Sequence[str],
+    note: Callable[[str], None] | None,
+    **how: Any,
+) -> Model:
     """See ``Model.distill``."""
     given, network = of_section(settings, "distill", "distill.pairs=8192"), model.network
     model.check_asked(column, None)
     if "flow" not in network.ways[column]:
         able = [c for c in network.drawn_columns if "flow" in network.ways[c]]
-        raise UserError(f"'{column}' is not drawn by flow, which alone can be distilled. Possible: {', '.join(able) or 'none'}.")
+        raise UserError(
+            f"'{column}' is not drawn by flow, which alone can be distilled. Possible: {', '.join(able) or 'none'}."
+        )
     folder, opened = folder_of(model, out), Table.open(table)
     if not opened.rows:
         raise UserError(f"'{opened.name}' has no rows to draw from.")
@@ -66,8 +77,15 @@ def distilled(model: Model, table: Any, column: str, *, out: str | Path | None, 
     shown = [c for c in model.columns if c != column]
     rows = model.rows(chosen, shown, note)
     content = int(row_hashes(chosen, [c for c in shown if c in chosen.columns]).sum(dtype=np.uint64))
-    student, facts = distill(network, rows, column, folder / f"distill-{slug(column, model.columns.index(column))}", settings={**model.settings, **given},
-                             described={"table": opened.name, "rows": rows.count, "content": content}, **how)
+    student, facts = distill(
+        network,
+        rows,
+        column,
+        folder / f"distill-{slug(column, model.columns.index(column))}",
+        settings={**model.settings, **given},
+        described={"table": opened.name, "rows": rows.count, "content": content},
+        **how,
+    )
     network.add(column, student.eval())
     taught = {**model.settings.get("taught", {}), column: ["onestep"]}
     model.settings |= {"taught": taught, "generator": {**model.settings.get("generator", {}), "onestep": student.sizes}}
@@ -76,10 +94,26 @@ def distilled(model: Model, table: Any, column: str, *, out: str | Path | None, 
     return model
 
 
-def preferred(model: Model, table: Any, *, out: str | Path | None, settings: Mapping[str, Any] | Sequence[str], resume: bool, **how: Any) -> Model:
+def preferred(
+    model: Model,
+    table: Any,
+    *,
+    out: str | Path | None,
+    settings: Mapping[str, Any] | Sequence[str],
+    resume: bool,
+    **how: Any,
+) -> Model:
     """See ``Model.prefer``."""
     given, folder = of_section(settings, "prefer", "prefer.beta=0.3"), folder_of(model, out)
-    facts, judge = prefer(model.network, Table.open(table), folder / "prefer", settings=given, resume=resume, begin=lambda described: begin(folder / "prefer", described, resume), **how)
+    facts, judge = prefer(
+        model.network,
+        Table.open(table),
+        folder / "prefer",
+        settings=given,
+        resume=resume,
+        begin=lambda described: begin(folder / "prefer", described, resume),
+        **how,
+    )
     model.facts["preferred" if judge is None else "judge"] = facts
     if judge is None:
         unsure(model)
@@ -95,11 +129,29 @@ def unsure(model: Model) -> None:
         model.network.modalities[column].sureness = None
 
 
-def reinforced(model: Model, table: Any, *, score: Scoring | None, out: str | Path | None, settings: Mapping[str, Any] | Sequence[str], resume: bool, **how: Any) -> Model:
+def reinforced(
+    model: Model,
+    table: Any,
+    *,
+    score: Scoring | None,
+    out: str | Path | None,
+    settings: Mapping[str, Any] | Sequence[str],
+    resume: bool,
+    **how: Any,
+) -> Model:
     """See ``Model.reinforce``."""
     given, folder = of_section(settings, "reinforce", "reinforce.group=16"), folder_of(model, out)
-    model.facts["reinforced"] = reinforce(model.network, Table.open(table), folder / "reinforce", own=score, judge=lambda: Judge.load((model.folder or folder) / FILE, model.network), settings=given,
-                                          resume=resume, begin=lambda described: begin(folder / "reinforce", described, resume), **how)
+    model.facts["reinforced"] = reinforce(
+        model.network,
+        Table.open(table),
+        folder / "reinforce",
+        own=score,
+        judge=lambda: Judge.load((model.folder or folder) / FILE, model.network),
+        settings=given,
+        resume=resume,
+        begin=lambda described: begin(folder / "reinforce", described, resume),
+        **how,
+    )
     unsure(model)
     model.save(folder)
     return model

@@ -16,7 +16,14 @@ import torch
 from sensorium.core.errors import UserError, unknown
 
 WORDS: dict[str, tuple[str, ...]] = {
-    "name": ("What is this?", "What is this?", "What do you see?", "What does this show?", "Name this.", "What is it called?"),
+    "name": (
+        "What is this?",
+        "What is this?",
+        "What do you see?",
+        "What does this show?",
+        "Name this.",
+        "What is it called?",
+    ),
     "choice": ("Which of these is it: {options}?", "Is this {options}?", "Choose one: {options}."),
     "yes_no": ("Is this {value}?", "Is it {value}?", "Does this show {value}?"),
     "absent": ("Is there {value} in it?", "Do you see {value} here?", "Can you find {value} in this?"),
@@ -24,7 +31,11 @@ WORDS: dict[str, tuple[str, ...]] = {
     "describe": ("Describe this.", "Tell me about this.", "What do you know about this?"),
     "next": ("And this?", "What about this one?", "And what is this?"),
     "first": ("And what was the first one?", "What did I show you first?"),
-    "which": ("Which of the two is {value}, the first or the second?", "One of these is {value}. Which one?", "Is {value} the first or the second?"),
+    "which": (
+        "Which of the two is {value}, the first or the second?",
+        "One of these is {value}. Which one?",
+        "Is {value} the first or the second?",
+    ),
     "same": ("Do both have the same {column}?", "Are these two alike in {column}?"),
     "more": ("Which of the two has the larger {column}?", "Whose {column} is larger, the first's or the second's?"),
     "how_many": ("How many of these are {value}?", "How many times do you see {value} here?"),
@@ -34,17 +45,136 @@ WORDS: dict[str, tuple[str, ...]] = {
 HOLE = re.compile(r"\{(\w*)\}")
 FILLED = {"options": "a harp, a fern or a kite", "value": "a harp", "column": "colour"}
 """What stands in the holes while a language model finds other words."""
-SHOWN = (("Where do you live?", "In which place is your home?"), ("Can you swim?", "Are you able to swim?"), ("How old is the house?", "What is the age of the house?"), ("Is your friend a teacher?", "Does your friend teach?"),
-         ("Who wrote this book?", "What is the name of this book's author?"), ("Do they sell bread?", "Is there bread to buy?"), ("Which of them is taller?", "Who of the two is the taller one?"))
+SHOWN = (
+    ("Where do you live?", "In which place is your home?"),
+    ("Can you swim?", "Are you able to swim?"),
+    ("How old is the house?", "What is the age of the house?"),
+    ("Is your friend a teacher?", "Does your friend teach?"),
+    ("Who wrote this book?", "What is the name of this book's author?"),
+    ("Do they sell bread?", "Is there bread to buy?"),
+    ("Which of them is taller?", "Who of the two is the taller one?"),
+)
 """What it is to do, by examples."""
 ASKED = "Say this in other words: "
 OTHERS = ("How far is the moon?", "Tell me a story.", "Are there any trees?")
 """What says nothing of a question: it is measured against these how much a wording says of it."""
 KEPT = 0.5
 """The share of what a question says of itself that another wording must say of it."""
-ASKS = re.compile(r"\b(what|which|who|whose|whom|how|where|when|why|name|tell|describe|choose|pick|say|identify|count|explain)\b", re.IGNORECASE)
+ASKS = re.compile(
+    r"\b(what|which|who|whose|whom|how|where|when|why|name|tell|describe|choose|pick|say|identify|count|explain)\b",
+    re.IGNORECASE,
+)
 YES_OR_NO = ("yes_no", "absent", "same")
-COMMON = frozenset(["a", "able", "about", "alike", "an", "and", "any", "are", "at", "be", "been", "being", "bigger", "both", "call", "called", "can", "choose", "could", "count", "describe", "did", "do", "does", "exactly", "explain", "find", "first", "for", "give", "has", "have", "here", "how", "i", "identify", "if", "in", "is", "it", "its", "item", "kind", "know", "larger", "look", "looking", "many", "me", "much", "my", "name", "named", "now", "number", "object", "of", "on", "one", "ones", "or", "pick", "please", "possible", "same", "say", "second", "see", "seen", "select", "share", "show", "showing", "shown", "shows", "some", "spot", "tell", "that", "the", "them", "there", "these", "they", "thing", "things", "this", "those", "times", "to", "two", "type", "us", "was", "we", "were", "what", "whether", "which", "who", "whose", "will", "with", "would", "you", "your"])
+COMMON = frozenset(
+    [
+        "a",
+        "able",
+        "about",
+        "alike",
+        "an",
+        "and",
+        "any",
+        "are",
+        "at",
+        "be",
+        "been",
+        "being",
+        "bigger",
+        "both",
+        "call",
+        "called",
+        "can",
+        "choose",
+        "could",
+        "count",
+        "describe",
+        "did",
+        "do",
+        "does",
+        "exactly",
+        "explain",
+        "find",
+        "first",
+        "for",
+        "give",
+        "has",
+        "have",
+        "here",
+        "how",
+        "i",
+        "identify",
+        "if",
+        "in",
+        "is",
+        "it",
+        "its",
+        "item",
+        "kind",
+        "know",
+        "larger",
+        "look",
+        "looking",
+        "many",
+        "me",
+        "much",
+        "my",
+        "name",
+        "named",
+        "now",
+        "number",
+        "object",
+        "of",
+        "on",
+        "one",
+        "ones",
+        "or",
+        "pick",
+        "please",
+        "possible",
+        "same",
+        "say",
+        "second",
+        "see",
+        "seen",
+        "select",
+        "share",
+        "show",
+        "showing",
+        "shown",
+        "shows",
+        "some",
+        "spot",
+        "tell",
+        "that",
+        "the",
+        "them",
+        "there",
+        "these",
+        "they",
+        "thing",
+        "things",
+        "this",
+        "those",
+        "times",
+        "to",
+        "two",
+        "type",
+        "us",
+        "was",
+        "we",
+        "were",
+        "what",
+        "whether",
+        "which",
+        "who",
+        "whose",
+        "will",
+        "with",
+        "would",
+        "you",
+        "your",
+    ]
+)
 """Words that another wording may bring along: they ask for nothing else. Of others (whose house? a word of what?) a small model brings many."""
 POINTS = frozenset(["both", "first", "it", "its", "one", "ones", "that", "them", "these", "this", "those", "two"])
 """One of these is in it where one is in the question: it is asked about what is shown."""
@@ -63,11 +193,19 @@ def worded(own: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         if kind not in WORDS:
             raise unknown("question in the wordings:", kind, WORDS)
         wanted = holes(WORDS[kind][0])
-        if not isinstance(wordings, list) or not all(isinstance(wording, str) and wording.strip() for wording in wordings):
-            raise UserError(f"The wordings of '{kind}' are no list of texts. Write {{\"{kind}\": [\"{WORDS[kind][0]}\", …]}}.")
+        if not isinstance(wordings, list) or not all(
+            isinstance(wording, str) and wording.strip() for wording in wordings
+        ):
+            raise UserError(
+                f'The wordings of \'{kind}\' are no list of texts. Write {{"{kind}": ["{WORDS[kind][0]}", …]}}.'
+            )
         for wording in wordings:
             if holes(wording) != wanted or len(re.findall(r"[{}]", wording)) != 2 * len(wanted):
-                needed = f"{' and '.join(f'{{{hole}}}' for hole in wanted)}, each once, and no other braces" if wanted else "no hole and no braces"
+                needed = (
+                    f"{' and '.join(f'{{{hole}}}' for hole in wanted)}, each once, and no other braces"
+                    if wanted
+                    else "no hole and no braces"
+                )
                 raise UserError(f"A wording of '{kind}' takes {needed}. Given: '{wording}'.")
         result[kind] = (*WORDS[kind], *(wording for wording in dict.fromkeys(wordings) if wording not in WORDS[kind]))
     return result
@@ -87,9 +225,11 @@ def read_words(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"The wordings in '{path}' can't be read: {getattr(error, 'strerror', None) or error}.") from error
+        raise UserError(
+            f"The wordings in '{path}' can't be read: {getattr(error, 'strerror', None) or error}."
+        ) from error
     if not isinstance(found, dict):
-        raise UserError(f"'{path}' holds no wordings by question. Write {{\"name\": [\"{WORDS['name'][0]}\", …]}}.")
+        raise UserError(f'\'{path}\' holds no wordings by question. Write {{"name": ["{WORDS["name"][0]}", …]}}.')
     return found
 
 
@@ -110,12 +250,20 @@ def emptied(text: str, wording: str) -> str | None:
 def asks_the_same(kind: str, text: str, wording: str) -> bool:
     """Whether a text may be another wording of a question, by its form: one sentence of about the length, with the same ending, about what is shown, in words that ask for nothing else, and asking for yes or no where the
     other one does. English alone is known here."""
-    if text[-1:] != wording[-1] or re.search(r"[.?!:;]\s|[\n\"“”]", text) or len(text.split()) > len(wording.split()) + 5:
+    if (
+        text[-1:] != wording[-1]
+        or re.search(r"[.?!:;]\s|[\n\"“”]", text)
+        or len(text.split()) > len(wording.split()) + 5
+    ):
         return False
     new, old = (frozenset(re.findall(r"[\w']+", HOLE.sub("", words).lower())) for words in (text, wording))
     if not new <= COMMON | old or (old & POINTS and not new & POINTS):
         return False
-    return not re.match(r"(?:what|which|who|whose|how|where|when|why)\b", text, re.IGNORECASE) if kind in YES_OR_NO else ASKS.search(text) is not None
+    return (
+        not re.match(r"(?:what|which|who|whose|how|where|when|why)\b", text, re.IGNORECASE)
+        if kind in YES_OR_NO
+        else ASKS.search(text) is not None
+    )
 
 
 class Rewording:
@@ -140,8 +288,13 @@ class Rewording:
     def ids(self, question: str) -> tuple[list[int], list[int]]:
         """A conversation in which a question is to be said in other words, in two parts: as far as it is the same for all, and its rest."""
         said = [*(text for asked, other in SHOWN for text in (ASKED + asked, other)), ASKED + question]
-        pieces = self.language.written([{"role": role} for role in ("user", "assistant") * len(SHOWN) + ("user",)], answer=True)
-        parts = [self.language.ids(said[piece]) if own else self.language.words.encode(piece, add_special_tokens=False).ids for piece, own in pieces]
+        pieces = self.language.written(
+            [{"role": role} for role in ("user", "assistant") * len(SHOWN) + ("user",)], answer=True
+        )
+        parts = [
+            self.language.ids(said[piece]) if own else self.language.words.encode(piece, add_special_tokens=False).ids
+            for piece, own in pieces
+        ]
         last = max(number for number, (_, own) in enumerate(pieces) if own)
         return [i for part in parts[:last] for i in part], [i for part in parts[last:] for i in part]
 
@@ -172,7 +325,11 @@ class Rewording:
                 break
             hidden, state = self.trunk.continued(state, self.trunk.words(said[-1].unsqueeze(1)))
             last = hidden[:, -1]
-        return [self.language.text(line).strip() for line, done in zip(torch.stack(said, 1).tolist(), over.tolist(), strict=True) if done]
+        return [
+            self.language.text(line).strip()
+            for line, done in zip(torch.stack(said, 1).tolist(), over.tolist(), strict=True)
+            if done
+        ]
 
     def likely(self, question: str, other: str) -> float:
         """The mean log-probability of a question's tokens as other words for another text."""
@@ -193,7 +350,9 @@ class Rewording:
     def more(self, kind: str, wordings: Sequence[str], count: int) -> list[str]:
         """At most so many other wordings of a question, those first that say most of it; none that says more of what else is asked with the same holes."""
         found, known = dict[str, float](), {wording.lower() for some in WORDS.values() for wording in some}
-        rivals = [filled(some[0]) for other, some in WORDS.items() if other != kind and holes(some[0]) == holes(wordings[0])]
+        rivals = [
+            filled(some[0]) for other, some in WORDS.items() if other != kind and holes(some[0]) == holes(wordings[0])
+        ]
         for wording in dict.fromkeys(wordings):
             question = filled(wording)
             if len(question.split()) < 3:
@@ -209,7 +368,9 @@ class Rewording:
         return sorted(found, key=lambda text: -found[text])[:count]
 
 
-def reword(path: str, count: int, seed: int = 0, told: Callable[[str, list[str]], None] | None = None) -> dict[str, list[str]]:
+def reword(
+    path: str, count: int, seed: int = 0, told: Callable[[str, list[str]], None] | None = None
+) -> dict[str, list[str]]:
     """Other wordings of all questions by a language model, at most ``count`` of each.
 
     Args:

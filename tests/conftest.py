@@ -11,8 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"  # sums in another order are other numbers; and as many tests run at once as there are cores
-os.environ["SENSORIUM_CACHE"] = tempfile.mkdtemp(prefix="sensorium-features-")  # nothing of the user's, nor left in their place
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # sums in another order are other numbers; and as many tests run at once as there are cores
+)
+os.environ["SENSORIUM_CACHE"] = tempfile.mkdtemp(
+    prefix="sensorium-features-"
+)  # nothing of the user's, nor left in their place
 
 import numpy as np
 import pyarrow as pa
@@ -127,8 +131,12 @@ def drawing_model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
-        return Model.fit(tiny_table(40), out=tmp_path_factory.mktemp("drawing"), epochs=3,
-                         settings=[*TINY, "sample.generate=picture,curve,tone", "generator.flow.depth=1"])
+        return Model.fit(
+            tiny_table(40),
+            out=tmp_path_factory.mktemp("drawing"),
+            epochs=3,
+            settings=[*TINY, "sample.generate=picture,curve,tone", "generator.flow.depth=1"],
+        )
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +168,11 @@ def started(kept: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFact
 
     def start(*arguments: str, index: bool = True) -> Any:
         run, rows, _ = kept
-        running.append(Served(str(run), *([str(rows)] if index else []), *arguments, log=tmp_path_factory.mktemp("log") / "log.jsonl"))
+        running.append(
+            Served(
+                str(run), *([str(rows)] if index else []), *arguments, log=tmp_path_factory.mktemp("log") / "log.jsonl"
+            )
+        )
         return running[-1]
 
     yield start
@@ -235,7 +247,9 @@ def talks() -> pa.Table:
     from sensorium.data.table import Table
 
     table = Table.open(shown_table())
-    return ask_data(table, infer(table), each=6, kinds={kind: often for kind, often in KINDS.items() if kind not in SEVERAL})
+    return ask_data(
+        table, infer(table), each=6, kinds={kind: often for kind, often in KINDS.items() if kind not in SEVERAL}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -245,7 +259,15 @@ def talking(talks: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     from sensorium.model import Model
 
-    settings = [*TALKING, "trunk=causal_lm", f"trunk.path={twin('llama', tmp_path_factory.mktemp('speaker'))}", "trunk.tune=full", "trunk.rate=1", "sample.plans=0", "sample.talk=16"]
+    settings = [
+        *TALKING,
+        "trunk=causal_lm",
+        f"trunk.path={twin('llama', tmp_path_factory.mktemp('speaker'))}",
+        "trunk.tune=full",
+        "trunk.rate=1",
+        "sample.plans=0",
+        "sample.talk=16",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
         return Model.fit(talks, out=tmp_path_factory.mktemp("talking"), epochs=20, settings=settings, seed=0)

@@ -26,23 +26,39 @@ class Served:
     def __init__(self, *arguments: str, log: Path) -> None:
         self.log = log
         with open(log, "w", encoding="utf-8") as file:
-            self.process = subprocess.Popen([sys.executable, "-m", "sensorium", "serve", *arguments, "--port", "0"], stdout=subprocess.PIPE, stderr=file, text=True)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sensorium", "serve", *arguments, "--port", "0"],
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+            )
         line = self.process.stdout.readline()
         found = re.search(r"http://[^:]*:(\d+)/", line)
         if found is None:
             raise RuntimeError(f"the server said {line!r} and {log.read_text(encoding='utf-8')}")
         self.port = int(found[1])
 
-    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, seconds: float = 60) -> Answer:
+    def ask(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, seconds: float = 60
+    ) -> Answer:
         """Status, body (JSON where it is) and headers."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
         try:
             sent = {} if body is None else {"content-type": "application/json"}
-            connection.request(method, path, None if body is None else body if isinstance(body, bytes) else json.dumps(body), sent | (headers or {}))
+            connection.request(
+                method,
+                path,
+                None if body is None else body if isinstance(body, bytes) else json.dumps(body),
+                sent | (headers or {}),
+            )
             answer = connection.getresponse()
             data = answer.read()
             kind = answer.headers.get("content-type", "")
-            return answer.status, json.loads(data) if kind.startswith("application/json") else data, {name.lower(): value for name, value in answer.headers.items()}
+            return (
+                answer.status,
+                json.loads(data) if kind.startswith("application/json") else data,
+                {name.lower(): value for name, value in answer.headers.items()},
+            )
         finally:
             connection.close()
 

@@ -19,10 +19,75 @@ FETCHED = {"_to_copy", "copy_", "_local_scalar_dense"}
 """Operations that go from one device to the other."""
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 """Those whose indices may be the processor's."""
-SMALL = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "convolution", "matmul", "mm", "mv", "bmm", "addmm", "addmv", "baddbmm", "addbmm", "linear", "scaled_dot_product_attention"]
-WIDE = ["layer_norm", "group_norm", "native_layer_norm", "exp", "log", "pow", "norm", "cosine_similarity", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "nll_loss", "softplus", "cdist", "rsqrt", "reciprocal", "log1p", "log10", "log2", "expm1", "erfinv", "logsumexp", "kl_div", "binary_cross_entropy_with_logits", "dist", "acos", "asin", "cosh", "sinh", "tan", "upsample_bicubic2d", "upsample_bilinear2d", "upsample_nearest2d", "upsample_linear1d", "_upsample_bicubic2d_aa"]
+SMALL = [
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "convolution",
+    "matmul",
+    "mm",
+    "mv",
+    "bmm",
+    "addmm",
+    "addmv",
+    "baddbmm",
+    "addbmm",
+    "linear",
+    "scaled_dot_product_attention",
+]
+WIDE = [
+    "layer_norm",
+    "group_norm",
+    "native_layer_norm",
+    "exp",
+    "log",
+    "pow",
+    "norm",
+    "cosine_similarity",
+    "mse_loss",
+    "l1_loss",
+    "smooth_l1_loss",
+    "huber_loss",
+    "nll_loss",
+    "softplus",
+    "cdist",
+    "rsqrt",
+    "reciprocal",
+    "log1p",
+    "log10",
+    "log2",
+    "expm1",
+    "erfinv",
+    "logsumexp",
+    "kl_div",
+    "binary_cross_entropy_with_logits",
+    "dist",
+    "acos",
+    "asin",
+    "cosh",
+    "sinh",
+    "tan",
+    "upsample_bicubic2d",
+    "upsample_bilinear2d",
+    "upsample_nearest2d",
+    "upsample_linear1d",
+    "_upsample_bicubic2d_aa",
+]
 SUMMED = ["softmax", "log_softmax", "cumprod", "cumsum", "sum", "prod", "linalg_vector_norm"]
-WIDEST = ["addcdiv", "addcmul", "atan2", "bilinear", "cross", "dot", "grid_sampler", "index_put", "tensordot", "scatter_add"]
+WIDEST = [
+    "addcdiv",
+    "addcmul",
+    "atan2",
+    "bilinear",
+    "cross",
+    "dot",
+    "grid_sampler",
+    "index_put",
+    "tensordot",
+    "scatter_add",
+]
 """What CUDA's autocast computes in bf16, in fp32, to results of fp32, and in the widest type that it is given (torch's "CUDA Ops that can autocast")."""
 
 
@@ -34,7 +99,15 @@ class There(torch.Tensor):
 
     @staticmethod
     def __new__(cls, held: torch.Tensor) -> There:
-        return torch.Tensor._make_wrapper_subclass(cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype, layout=held.layout, device=f"{DEVICE}:0")
+        return torch.Tensor._make_wrapper_subclass(
+            cls,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            layout=held.layout,
+            device=f"{DEVICE}:0",
+        )
 
     def __init__(self, held: torch.Tensor) -> None:
         self.held = held
@@ -65,15 +138,24 @@ def run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         RuntimeError: they are on both devices, and it doesn't go from one to the other.
     """
     given = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-    there, name, wanted = any(isinstance(x, There) for x in given), function.overloadpacket.__name__, kwargs.get("device")
+    there, name, wanted = (
+        any(isinstance(x, There) for x in given),
+        function.overloadpacket.__name__,
+        kwargs.get("device"),
+    )
     if wanted is not None:
-        kwargs, there = {**kwargs, "device": torch.device("cpu"), **({"pin_memory": False} if kwargs.get("pin_memory") else {})}, torch.device(wanted).type == DEVICE
+        kwargs, there = (
+            {**kwargs, "device": torch.device("cpu"), **({"pin_memory": False} if kwargs.get("pin_memory") else {})},
+            torch.device(wanted).type == DEVICE,
+        )
     elif name == "copy_":
         there = isinstance(args[0], There)
     elif there and name not in FETCHED:
         mixed = (args[0], *args[2:3]) if name in INDEXED else given
         if any(isinstance(x, torch.Tensor) and not isinstance(x, There) and x.dim() for x in mixed):
-            raise RuntimeError(f"Expected all tensors to be on the same device, but {function} got some on {DEVICE} and some on cpu")
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but {function} got some on {DEVICE} and some on cpu"
+            )
     inner = pytree.tree_map_only(There, lambda x: x.held, (args, kwargs))
     out = function(*inner[0], **inner[1])
     if not there:
@@ -108,7 +190,9 @@ def begin() -> None:
         return made if device is None else made.to(device)
 
     torch.tensor = tensor  # what it does inside, no subclass hears of
-    torch.inference_mode = lambda mode=True: torch.no_grad()(mode) if callable(mode) else torch.no_grad()  # views of such tensors have no version there
+    torch.inference_mode = lambda mode=True: (
+        torch.no_grad()(mode) if callable(mode) else torch.no_grad()
+    )  # views of such tensors have no version there
     begin.kept = [*autocast()]  # they are gone with their library
     Mode().__enter__()
 
@@ -121,7 +205,11 @@ def autocast() -> Iterable[torch.library.Library]:
         for name in names:
             packet = getattr(torch.ops.aten, name)
             for operation in (getattr(packet, each) for each in packet.overloads()):
-                if not operation._schema.name.endswith("out") and "out" not in operation._overloadname and "imname" not in operation._overloadname:
+                if (
+                    not operation._schema.name.endswith("out")
+                    and "out" not in operation._overloadname
+                    and "imname" not in operation._overloadname
+                ):
                     library.impl(operation, casting(operation, cast), "AutocastPrivateUse1")
     return rest, library
 
@@ -140,7 +228,9 @@ def casting(operation: Any, cast: Callable[[Any, Any, Any], tuple[Any, Any]]) ->
 
 def floats(x: Any) -> bool:
     """Whether autocast may cast it."""
-    return isinstance(x, torch.Tensor) and x.is_floating_point() and x.dtype != torch.float64 and x.device.type == DEVICE
+    return (
+        isinstance(x, torch.Tensor) and x.is_floating_point() and x.dtype != torch.float64 and x.device.type == DEVICE
+    )
 
 
 def small(operation: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:

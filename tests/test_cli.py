@@ -57,8 +57,12 @@ try:
 finally:
     print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0 and done.stdout.strip() and done.stderr.strip().splitlines()[-1] in ("[]", "['PIL']"), done
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0 and done.stdout.strip() and done.stderr.strip().splitlines()[-1] in ("[]", "['PIL']"), (
+        done
+    )
 
 
 def test_importing_the_package_is_light() -> None:
@@ -68,7 +72,13 @@ def test_importing_the_package_is_light() -> None:
 
 
 def test_wrong_usage_is_status_two(run: Run) -> None:
-    for arguments in (["fitt"], ["fit"], ["fit", "x.csv", "--minuts", "3"], ["fit", "x.csv", "--seed", "many"], ["predict", "run", "x.csv"]):
+    for arguments in (
+        ["fitt"],
+        ["fit"],
+        ["fit", "x.csv", "--minuts", "3"],
+        ["fit", "x.csv", "--seed", "many"],
+        ["predict", "run", "x.csv"],
+    ):
         status, _, err = run(*arguments)
         assert status == 2 and err and "Traceback" not in err
 
@@ -109,7 +119,11 @@ def test_fit_takes_settings_from_a_file_and_the_command_line(run: Run, tmp_path:
                            "--out", tmp_path / "run", "--target", "colour", "--tracker", "none", "--max-bad", "50%")  # fmt: skip
     assert status == 0 and "steps" in out and str(tmp_path / "run") in out and "Traceback" not in err
     kept = json.loads((tmp_path / "run" / "settings.json").read_text())
-    assert kept["settings"]["train"]["batch"] == "8" and kept["settings"]["train"]["lr"] == 0.001 and kept["target"] == ["colour"]
+    assert (
+        kept["settings"]["train"]["batch"] == "8"
+        and kept["settings"]["train"]["lr"] == 0.001
+        and kept["target"] == ["colour"]
+    )
     assert kept["settings"]["trunk"][""] == "concat" and kept["settings"]["data"]["max_bad"] == "50%"
     assert json.loads((tmp_path / "run" / "model.json").read_text())["facts"]["batch"] == 8
 
@@ -121,7 +135,9 @@ def test_columns_says_what_each_column_is(run: Run, folder: Path, tmp_path: Path
         assert words in out
     told(run("columns", tmp_path / "nothing"), "nothing")
     spoiled = tiny_table(12, gaps=0.0)
-    spoiled = spoiled.set_column(0, "picture", pa.array([drawing("red", "bar", 1)] * 10 + [b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\nx"]))
+    spoiled = spoiled.set_column(
+        0, "picture", pa.array([drawing("red", "bar", 1)] * 10 + [b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\nx"])
+    )
     pq.write_table(spoiled, tmp_path / "spoiled.parquet")
     status, out, err = run("columns", tmp_path / "spoiled.parquet")
     assert status == 0 and "column 'picture': 2 bad cell(s); the first is row 10" in err
@@ -145,12 +161,24 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 def test_predictions_are_written(ending: str, run: Run, folder: Path, fitted: Model, tmp_path: Path) -> None:
     table, out = pq.read_table(folder / "tiny.parquet"), tmp_path / "new" / f"said{ending}"
     for column in ("colour", "width", "day", "name"):
-        status, words, _ = run("predict", folder / "run", folder / "tiny.parquet", "--column", column, "--out", out, "--seen", "picture,curve")
+        status, words, _ = run(
+            "predict",
+            folder / "run",
+            folder / "tiny.parquet",
+            "--column",
+            column,
+            "--out",
+            out,
+            "--seen",
+            "picture,curve",
+        )
         wanted = fitted.predict(table, column, ["picture", "curve"]).to_pylist()
         rows = rows_of(out)
         assert status == 0 and str(out) in words and len(rows) == 20 and list(rows[0]) == list(wanted[0])
         assert [str(row["value"]) for row in rows] == [str(row["value"]) for row in wanted] or column == "width"
-        assert np.allclose([float(row["probability"]) for row in rows], [row["probability"] for row in wanted], atol=1e-5)
+        assert np.allclose(
+            [float(row["probability"]) for row in rows], [row["probability"] for row in wanted], atol=1e-5
+        )
         if column == "width":
             assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in rows)
     assert [path.name for path in out.parent.iterdir()] == [out.name], "nothing half written is left"
@@ -174,16 +202,35 @@ def test_generated_texts_are_written(run: Run, folder: Path, fitted: Model, tmp_
     out = tmp_path / "said.jsonl"
     assert run("generate", folder / "run", folder / "tiny.parquet", "--column", "name", "--out", out)[0] == 0
     assert [row["value"] for row in rows_of(out)] == fitted.generate(pq.read_table(folder / "tiny.parquet"), "name")
-    told(run("generate", folder / "run", folder / "tiny.parquet", "--column", "picture", "--out", out), "image", "Possible: name")
+    told(
+        run("generate", folder / "run", folder / "tiny.parquet", "--column", "picture", "--out", out),
+        "image",
+        "Possible: name",
+    )
 
 
 def test_search_prints_what_it_found(run: Run, folder: Path, fitted: Model) -> None:
-    status, out, _ = run("search", folder / "run", folder / "tiny.parquet", "--by", "name=a red bar", "--among", "picture", "-k", 3)
+    status, out, _ = run(
+        "search", folder / "run", folder / "tiny.parquet", "--by", "name=a red bar", "--among", "picture", "-k", 3
+    )
     found = fitted.search({"name": "a red bar"}, among=pq.read_table(folder / "tiny.parquet"), column="picture", k=3)
     assert status == 0 and all(f"{score:.3f}" in out for score in found["score"].to_pylist())
-    status, out, _ = run("search", folder / "run", folder / "tiny.parquet", "--by", f"picture=@{folder / 'query.png'}", "--by", "colour=red")
+    status, out, _ = run(
+        "search",
+        folder / "run",
+        folder / "tiny.parquet",
+        "--by",
+        f"picture=@{folder / 'query.png'}",
+        "--by",
+        "colour=red",
+    )
     assert status == 0 and "score" in out
-    for by, words in (("name", "column=words"), ("nme=x", "Did you mean 'name'"), ("picture=@no.png", "no.png"), ("width=ten", "'ten' is no number")):
+    for by, words in (
+        ("name", "column=words"),
+        ("nme=x", "Did you mean 'name'"),
+        ("picture=@no.png", "no.png"),
+        ("width=ten", "'ten' is no number"),
+    ):
         told(run("search", folder / "run", folder / "tiny.parquet", "--by", by), words)
     told(run("search", folder / "run", folder / "tiny.parquet", "--by", "name=x", "-k", "0"), "k=0")
     told(run("search", folder / "run", folder / "tiny.parquet", "--by", "name=x", "--among", "photo"), "photo")
@@ -191,7 +238,11 @@ def test_search_prints_what_it_found(run: Run, folder: Path, fitted: Model) -> N
 
 def test_a_coverage_may_be_asked(run: Run, folder: Path, tmp_path: Path) -> None:
     asked = ("predict", folder / "run", folder / "tiny.parquet", "--column", "colour", "--out", tmp_path / "said.csv")
-    assert run(*asked, "--coverage", "0.8")[0] == 0 and json.loads(rows_of(tmp_path / "said.csv")[0]["set"])[0] in ("red", "green", "blue")
+    assert run(*asked, "--coverage", "0.8")[0] == 0 and json.loads(rows_of(tmp_path / "said.csv")[0]["set"])[0] in (
+        "red",
+        "green",
+        "blue",
+    )
     told(run(*asked, "--coverage", "1.5"), "between 0 and 1")
 
 
@@ -199,7 +250,22 @@ def test_an_index_is_made_searched_and_changed(run: Run, folder: Path, fitted: M
     made, table = tmp_path / "index", folder / "tiny.parquet"
     status, out, _ = run("index", folder / "run", table, "--out", made)
     assert status == 0 and f"Wrote {pq.read_table(table).num_rows:,} rows of 24 dimensions" in out
-    status, out, _ = run("search", made, "--by", "name=a red bar", "--among", "picture", "-k", 3, "--where", 'colour = "red"', "--not", "name=huge", "--weight", "name=2")
+    status, out, _ = run(
+        "search",
+        made,
+        "--by",
+        "name=a red bar",
+        "--among",
+        "picture",
+        "-k",
+        3,
+        "--where",
+        'colour = "red"',
+        "--not",
+        "name=huge",
+        "--weight",
+        "name=2",
+    )
     assert status == 0 and "score" in out and "blue" not in out
     told(run("search", made, table, "--by", "name=x"), "without a table")
     told(run("search", folder / "run", "--by", "name=x"), "give the table")
@@ -214,7 +280,9 @@ def test_an_index_is_made_searched_and_changed(run: Run, folder: Path, fitted: M
     assert status == 0 and "0 in place of others" in out
     status, out, _ = run("duplicates", made, "--above", "0.9999", "--out", tmp_path / "d.csv")
     assert status == 0 and "nearly alike" in out and (tmp_path / "d.csv").is_file()
-    (made / "index.json").write_text((made / "index.json").read_text().replace(str((folder / "run").resolve()), "/nowhere"))
+    (made / "index.json").write_text(
+        (made / "index.json").read_text().replace(str((folder / "run").resolve()), "/nowhere")
+    )
     told(run("search", made, "--by", "name=x"), "--run RUN")
     assert run("search", made, "--by", "name=x", "--run", folder / "run")[0] == 0
 
@@ -223,7 +291,9 @@ def test_evaluate_prints_and_writes_results(run: Run, folder: Path, tmp_path: Pa
     path = tmp_path / "deep" / "er" / "r.json"
     status, out, _ = run("evaluate", folder / "run", folder / "tiny.parquet", "--split", "b", "--seen", "picture, name", "--same", "colour",
                          "--json", path)  # fmt: skip
-    results = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    results = json.loads(
+        path.read_text(encoding="utf-8"), parse_constant=lambda text: pytest.fail(f"{text} is no JSON")
+    )
     assert status == 0 and results["rows"] == 10 and set(results["columns"]["colour"]["alone"]) == {"picture", "name"}
     assert "name>picture" in out or "name > picture" in out
     told(run("evaluate", folder / "run", folder / "tiny.parquet", "--split", "c"), "split")
@@ -235,21 +305,47 @@ def test_evaluate_prints_and_writes_results(run: Run, folder: Path, tmp_path: Pa
 
 def test_a_run_or_a_file_that_is_wrong_is_told(run: Run, folder: Path, tmp_path: Path) -> None:
     table = folder / "tiny.parquet"
-    told(run("predict", folder / "run", table, "--column", "colour", "--out", tmp_path / "said.xlsx"), ".parquet, .csv, .jsonl")
+    told(
+        run("predict", folder / "run", table, "--column", "colour", "--out", tmp_path / "said.xlsx"),
+        ".parquet, .csv, .jsonl",
+    )
     told(run("embed", folder / "run", table, "--out", tmp_path / "said.txt"), ".npy")
-    told(run("predict", folder / "run", table, "--column", "color", "--out", tmp_path / "said.csv"), "Did you mean 'colour'")
-    told(run("predict", folder / "run", table, "--column", "colour", "--seen", "nme", "--out", tmp_path / "said.csv"), "Did you mean 'name'")
-    told(run("predict", folder / "run", tmp_path / "no.csv", "--column", "colour", "--out", tmp_path / "said.csv"), "no.csv")
-    told(run("predict", folder, table, "--column", "colour", "--out", tmp_path / "said.csv"), "holds no model", "sensorium fit")
+    told(
+        run("predict", folder / "run", table, "--column", "color", "--out", tmp_path / "said.csv"),
+        "Did you mean 'colour'",
+    )
+    told(
+        run("predict", folder / "run", table, "--column", "colour", "--seen", "nme", "--out", tmp_path / "said.csv"),
+        "Did you mean 'name'",
+    )
+    told(
+        run("predict", folder / "run", tmp_path / "no.csv", "--column", "colour", "--out", tmp_path / "said.csv"),
+        "no.csv",
+    )
+    told(
+        run("predict", folder, table, "--column", "colour", "--out", tmp_path / "said.csv"),
+        "holds no model",
+        "sensorium fit",
+    )
     told(run("embed", folder / "run", table, "--columns", "nme", "--out", tmp_path / "x.npy"), "Did you mean 'name'")
-    told(run("predict", folder / "run", table, "--column", "colour", "--out", folder / "query.png" / "said.csv"), "query.png")
+    told(
+        run("predict", folder / "run", table, "--column", "colour", "--out", folder / "query.png" / "said.csv"),
+        "query.png",
+    )
     assert not list(tmp_path.iterdir())
 
 
 def test_what_is_said_once_goes_to_stderr(run: Run, folder: Path, tmp_path: Path) -> None:
     pq.write_table(tiny_table(5).select(["name"]), tmp_path / "less.parquet")
-    status, out, err = run("predict", folder / "run", tmp_path / "less.parquet", "--column", "colour", "--out", tmp_path / "said.csv")
-    assert status == 0 and err.count("has no column") == 1 and "has no column" not in out and len(rows_of(tmp_path / "said.csv")) == 5
+    status, out, err = run(
+        "predict", folder / "run", tmp_path / "less.parquet", "--column", "colour", "--out", tmp_path / "said.csv"
+    )
+    assert (
+        status == 0
+        and err.count("has no column") == 1
+        and "has no column" not in out
+        and len(rows_of(tmp_path / "said.csv")) == 5
+    )
 
 
 # --- our own faults -----------------------------------------------------------------------------------------------------------
@@ -260,7 +356,9 @@ def test_what_is_said_once_goes_to_stderr(run: Run, folder: Path, tmp_path: Path
     (OSError(28, "No space left on device"), 2, "No space left"), (OSError(5, "Input/output error"), 1, "fault of Sensorium"),
     (MemoryError(), 2, "memory"),
 ], ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "")  # fmt: skip
-def test_faults_have_their_status(error: Exception, status: int, words: str, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_have_their_status(
+    error: Exception, status: int, words: str, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*given: Any, **named: Any) -> None:
         raise error
 
@@ -272,7 +370,12 @@ def test_faults_have_their_status(error: Exception, status: int, words: str, run
 def test_module_and_script_are_the_command(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-m", "sensorium", "fit", str(folder / "tiny.parquet"), *TINY, "train.x=1"],
                           capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
-    assert done.returncode == 2 and "train" in done.stderr and len(done.stderr.strip().splitlines()) == 1 and not done.stdout
+    assert (
+        done.returncode == 2
+        and "train" in done.stderr
+        and len(done.stderr.strip().splitlines()) == 1
+        and not done.stdout
+    )
 
 
 def test_columns_tells_how_a_table_was_read_also_as_json(run: Run, tmp_path: Path) -> None:
@@ -298,13 +401,31 @@ def test_columns_tells_how_a_table_was_read_also_as_json(run: Run, tmp_path: Pat
 
 
 def test_fit_says_what_it_leaves_out(run: Run, tmp_path: Path) -> None:
-    rows = [{"scan": f"a/{i}.dcm", "same": 1, "uid": f"{i:032x}", "name": f"thing {i % 5} of it", "n": i * 7 % 11} for i in range(40)]
+    rows = [
+        {"scan": f"a/{i}.dcm", "same": 1, "uid": f"{i:032x}", "name": f"thing {i % 5} of it", "n": i * 7 % 11}
+        for i in range(40)
+    ]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"n": ')
-    settings = ["train.batch=16", "network.width=24", "network.gist=24", "trunk.depth=1", "trackers=none", "baselines.share=0", "memory.rows=0"]
+    settings = [
+        "train.batch=16",
+        "network.width=24",
+        "network.gist=24",
+        "trunk.depth=1",
+        "trackers=none",
+        "baselines.share=0",
+        "memory.rows=0",
+    ]
     status, _, err = run("fit", tmp_path / "t.jsonl", *settings, "--out", tmp_path / "run", "--epochs", 1)
     plain = " ".join(err.split())
     assert status == 0, err
-    for words in ("'scan' is left out", "DICOM", "'same' is left out: always 1", "'uid' is left out: an id", "column.uid.kind=text", "t.jsonl, line 41"):
+    for words in (
+        "'scan' is left out",
+        "DICOM",
+        "'same' is left out: always 1",
+        "'uid' is left out: an id",
+        "column.uid.kind=text",
+        "t.jsonl, line 41",
+    ):
         assert words in plain, words
     entry = json.loads((tmp_path / "run" / "quarantine.jsonl").read_text())
     assert entry["row"] == 40 and entry["column"] == "(row)" and "line 41" in entry["reason"]
@@ -315,14 +436,20 @@ def test_a_run_reads_tables_as_it_read_its_own(run: Run, tmp_path: Path, no_repo
     (tmp_path / "tables").mkdir()
     for i in range(24):
         (tmp_path / f"photos/{i}.png").write_bytes(drawing(["red", "green", "blue"][i % 3], "bar", i % 4))
-    lines = "".join(f"{tmp_path}/photos/{i}.png|{['red', 'green', 'blue'][i % 3]}|{i // 3}.{i % 3}0\n" for i in range(24))
+    lines = "".join(
+        f"{tmp_path}/photos/{i}.png|{['red', 'green', 'blue'][i % 3]}|{i // 3}.{i % 3}0\n" for i in range(24)
+    )
     (tmp_path / "tables/t.csv").write_text("photo|colour|code\n" + lines)
     model = Model.fit(tmp_path / "tables/t.csv", out=tmp_path / "run", epochs=1, target="colour", settings=[
         "column.photo.size=16", "train.batch=16", "network.width=24", "network.gist=24", "trunk.depth=1", "trackers=none", "baselines.share=0",
         "data.outside=true", "column.code.kind=category", "data.delimiter=|",
     ])  # fmt: skip
-    assert model.network.modalities["code"].classes and all(code.endswith("0") for code in model.network.modalities["code"].classes)
-    status, _, err = run("embed", tmp_path / "run", tmp_path / "tables/t.csv", "--columns", "photo", "--out", tmp_path / "gists.npy")
+    assert model.network.modalities["code"].classes and all(
+        code.endswith("0") for code in model.network.modalities["code"].classes
+    )
+    status, _, err = run(
+        "embed", tmp_path / "run", tmp_path / "tables/t.csv", "--columns", "photo", "--out", tmp_path / "gists.npy"
+    )
     vectors = np.load(tmp_path / "gists.npy")
     assert status == 0 and "can't be read" not in err and len(np.unique(vectors.round(4), axis=0)) > 2
     told = reading(tmp_path / "run")

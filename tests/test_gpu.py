@@ -37,7 +37,11 @@ def on_gpu(gpu: None, tiny: pa.Table, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_a_gpu_is_used_and_bf16_with_it(on_gpu: Any, tiny: pa.Table, tmp_path: Path) -> None:
     there = os.environ["SENSORIUM_DEVICE"]
-    for model, device in ((on_gpu, there), (Model.load(on_gpu.folder), there), (Model.load(on_gpu.folder, "cpu"), "cpu")):
+    for model, device in (
+        (on_gpu, there),
+        (Model.load(on_gpu.folder), there),
+        (Model.load(on_gpu.folder, "cpu"), "cpu"),
+    ):
         assert {part.device.type for part in model.network.parameters()} == {device}
     settings = [one for one in TINY if "precision" not in one] + ["train.precision=bf16"] * (there != "cuda")
     fitted = Model.fit(tiny, out=tmp_path / "run", epochs=1, settings=settings)
@@ -50,7 +54,9 @@ def test_what_was_learned_there_says_the_same_on_the_processor(on_gpu: Any, tiny
         np.testing.assert_allclose(on_gpu.embed(tiny, columns), here.embed(tiny, columns), atol=5e-3)
     ours, theirs = (model.predict(tiny, "colour", seen=["picture", "name"]) for model in (on_gpu, here))
     np.testing.assert_allclose(ours["probability"].to_numpy(), theirs["probability"].to_numpy(), atol=0.02)
-    ours, theirs = (model.predict(tiny, "width", seen=["picture", "name"])["value"].to_numpy() for model in (on_gpu, here))
+    ours, theirs = (
+        model.predict(tiny, "width", seen=["picture", "name"])["value"].to_numpy() for model in (on_gpu, here)
+    )
     np.testing.assert_allclose(ours, theirs, atol=0.02 * np.ptp(theirs) + 1e-3)
     ours, theirs = (model.generate(tiny.slice(0, 9), "curve", seen=["name"], seed=3) for model in (on_gpu, here))
     for one, other in zip(ours, theirs, strict=True):  # the noise is the processor's on both
@@ -71,8 +77,12 @@ def test_every_generator_learns_there(generator: str, tiny: pa.Table, tmp_path: 
 
 def test_latents_and_a_student_of_one_step(tiny: pa.Table, tmp_path: Path) -> None:
     model = Model.fit(tiny, out=tmp_path / "run", epochs=2, settings=[*TINY, *DRAWN, "generator.flow.latents=8"])
-    student = model.distill(tiny, "picture", out=tmp_path / "student", epochs=1, settings=["distill.pairs=64", "distill.batch=16"])
-    assert all(cell is not None for cell in student.generate(tiny.slice(0, 3), "picture", seen=["name"], generator="onestep"))
+    student = model.distill(
+        tiny, "picture", out=tmp_path / "student", epochs=1, settings=["distill.pairs=64", "distill.batch=16"]
+    )
+    assert all(
+        cell is not None for cell in student.generate(tiny.slice(0, 3), "picture", seen=["name"], generator="onestep")
+    )
 
 
 def test_a_run_goes_on_to_the_same_numbers(tiny: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,18 +38,28 @@ def unit(vectors: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("folder", ["fitted", "saved"])
-def test_a_loaded_model_answers_as_the_one_that_was_kept(folder: str, fitted: Model, tiny: pa.Table, tmp_path: Path) -> None:
+def test_a_loaded_model_answers_as_the_one_that_was_kept(
+    folder: str, fitted: Model, tiny: pa.Table, tmp_path: Path
+) -> None:
     loaded = Model.load(fitted.folder if folder == "fitted" else fitted.save(tmp_path / "a" / "b"))
-    assert loaded.columns == fitted.columns == COLUMNS and loaded.facts == fitted.facts and loaded.settings == fitted.settings
+    assert (
+        loaded.columns == fitted.columns == COLUMNS
+        and loaded.facts == fitted.facts
+        and loaded.settings == fitted.settings
+    )
     assert np.array_equal(loaded.embed(tiny), fitted.embed(tiny))
     for column in ASKED:
         assert loaded.predict(tiny, column).equals(fitted.predict(tiny, column))
-    assert loaded.generate(tiny, "name", temperature=1.0, seed=3) == fitted.generate(tiny, "name", temperature=1.0, seed=3)
+    assert loaded.generate(tiny, "name", temperature=1.0, seed=3) == fitted.generate(
+        tiny, "name", temperature=1.0, seed=3
+    )
     first, second = (m.evaluate(tiny) for m in (loaded, fitted))
     assert {**first, "seconds": 0} == {**second, "seconds": 0} and first["trained_on"] == fitted.facts["rows"]["train"]
 
 
-def test_saving_where_it_lies_and_over_another_works(fitted: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saving_where_it_lies_and_over_another_works(
+    fitted: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(fitted.folder, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     model = Model.load("run")
@@ -137,7 +147,11 @@ def test_what_is_asked_is_never_seen(fitted: Model, tiny: pa.Table) -> None:
 def test_a_table_may_lack_columns_have_others_and_be_in_any_order(fitted: Model, tiny: pa.Table) -> None:
     heard: list[str] = []
     whole = fitted.predict(tiny, "colour")
-    turned = tiny.select(COLUMNS[::-1]).append_column("new", pa.array(range(80))).append_column("split", pa.array(["test"] * 80))
+    turned = (
+        tiny.select(COLUMNS[::-1])
+        .append_column("new", pa.array(range(80)))
+        .append_column("split", pa.array(["test"] * 80))
+    )
     assert fitted.predict(turned, "colour").equals(whole) and np.array_equal(fitted.embed(turned), fitted.embed(tiny))
     some = fitted.predict(tiny.select(["name", "tone"]), "colour", note=heard.append)
     assert some.equals(fitted.predict(tiny, "colour", ["name", "tone"])) and not same(some, whole)
@@ -161,8 +175,16 @@ def test_other_types_of_the_same_cells_mean_the_same(fitted: Model) -> None:
         "name": pa.array(cells["name"]).dictionary_encode(), "tone": pa.array(cells["tone"], pa.large_binary()),
     }  # fmt: skip
     del other["curve"]
-    assert same(fitted.predict(pa.table(other), "colour"), fitted.predict(pa.table(cells).drop_columns(["curve"]), "colour"))
-    narrow = pa.table({**cells, "width": pa.array(cells["width"], pa.float32()), "day": pa.array(cells["day"]).cast(pa.timestamp("ms"))})
+    assert same(
+        fitted.predict(pa.table(other), "colour"), fitted.predict(pa.table(cells).drop_columns(["curve"]), "colour")
+    )
+    narrow = pa.table(
+        {
+            **cells,
+            "width": pa.array(cells["width"], pa.float32()),
+            "day": pa.array(cells["day"]).cast(pa.timestamp("ms")),
+        }
+    )
     assert same(fitted.predict(narrow, "colour"), plain)
     frame = pa.table(cells).to_pandas()
     assert same(fitted.predict(frame, "colour"), plain)
@@ -237,8 +259,12 @@ def test_generated_text_follows_the_seed(fitted: Model, tiny: pa.Table) -> None:
     assert (beams.scores >= greedy.scores - 1e-4).all()
 
 
-def test_of_several_texts_the_one_nearest_to_what_is_seen_is_said(fitted: Model, tiny: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sensorium.inference.SURENESS", 0.0)  # a model that knows little finds all that it draws unlikely
+def test_of_several_texts_the_one_nearest_to_what_is_seen_is_said(
+    fitted: Model, tiny: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "sensorium.inference.SURENESS", 0.0
+    )  # a model that knows little finds all that it draws unlikely
     rows, part = fitted.rows(tiny), np.arange(30)
     wanted = fitted.embed(tiny.slice(0, 30), ["picture"])
 
@@ -262,7 +288,9 @@ def test_what_is_unheeded_is_left_out_unless_asked_for_or_alone(fitted: Model, t
     model.network.unheeded["colour"] = Unheeded(("name",), ("picture",))
     after = model.predict(tiny, "colour")
     pictures = np.array([cell is not None for cell in tiny.column("picture").to_pylist()])
-    assert same(after.filter(pictures), without.filter(pictures)) and same(after.filter(~pictures), before.filter(~pictures))
+    assert same(after.filter(pictures), without.filter(pictures)) and same(
+        after.filter(~pictures), before.filter(~pictures)
+    )
     assert not same(before, after) and 0 < pictures.sum() < 80
     assert same(model.predict(tiny.select(["name"]), "colour"), model.predict(tiny, "colour", ["name"]))
     model.network.unheeded["colour"] = Unheeded(("name",))
@@ -271,7 +299,10 @@ def test_what_is_unheeded_is_left_out_unless_asked_for_or_alone(fitted: Model, t
     model.save(tmp_path)
     assert same(Model.load(tmp_path).predict(tiny, "colour"), after)
     entry = model.evaluate(tiny.slice(0, 9))["columns"]["colour"]
-    assert entry["unheeded"] == ["name"] and "unheeded" not in model.evaluate(tiny.slice(0, 9), seen=["name"])["columns"]["colour"]
+    assert (
+        entry["unheeded"] == ["name"]
+        and "unheeded" not in model.evaluate(tiny.slice(0, 9), seen=["name"])["columns"]["colour"]
+    )
 
 
 # --- search ---------------------------------------------------------------------------------------------------------------------
@@ -283,7 +314,9 @@ def test_search_finds_the_nearest_by_any_columns(fitted: Model, tiny: pa.Table) 
     found = fitted.search({"name": "a red bar"}, among=tiny, column="picture", k=7)
     rows, scores = found["row"].to_pylist(), found["score"].to_numpy()
     assert len(rows) == 7 and set(rows) <= set(have) and (np.diff(scores) <= 0).all()
-    assert np.allclose(scores, gists[rows] @ query, atol=1e-5) and math.isclose(scores[0], (gists[have] @ query).max(), abs_tol=1e-5)
+    assert np.allclose(scores, gists[rows] @ query, atol=1e-5) and math.isclose(
+        scores[0], (gists[have] @ query).max(), abs_tol=1e-5
+    )
     assert fitted.search({"name": "a red bar"}, among=tiny, column="picture", k=1000).num_rows == len(have)
     again = fitted.search({"picture": tiny["picture"][3].as_py()}, among=tiny, column="picture", k=1)
     assert tiny["picture"][again["row"][0].as_py()] == tiny["picture"][3] and again["score"][0].as_py() > 0.999
@@ -294,7 +327,8 @@ def test_search_finds_the_nearest_by_any_columns(fitted: Model, tiny: pa.Table) 
 
 
 @pytest.mark.parametrize(
-    "query", [{}, {"name": None}, {"name": "  "}, {"picture": b"no picture"}, {"picture": "no/such/file.png"}, {"width": "ten"}]
+    "query",
+    [{}, {"name": None}, {"name": "  "}, {"picture": b"no picture"}, {"picture": "no/such/file.png"}, {"width": "ten"}],
 )
 def test_a_query_that_says_nothing_is_refused(query: dict[str, Any], fitted: Model, tiny: pa.Table) -> None:
     with pytest.raises(UserError, match="query"):
@@ -310,8 +344,14 @@ def test_a_search_for_less_than_one_row_is_refused(fitted: Model, tiny: pa.Table
 # --- windows ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_large_table_is_asked_in_windows_with_the_same_answers(fitted: Model, tiny: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = fitted.embed(tiny), fitted.predict(tiny, "width"), fitted.search({"name": "red"}, among=tiny, column="tone", k=80)
+def test_a_large_table_is_asked_in_windows_with_the_same_answers(
+    fitted: Model, tiny: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = (
+        fitted.embed(tiny),
+        fitted.predict(tiny, "width"),
+        fitted.search({"name": "red"}, among=tiny, column="tone", k=80),
+    )
     monkeypatch.setattr("sensorium.model.WINDOW", 7)
     monkeypatch.setattr(Model.windows, "__defaults__", (None, None, 7))
     heard: list[str] = []
@@ -333,7 +373,12 @@ def test_an_evaluation_has_the_promised_keys(quick_fit: Callable[..., Model], ti
     assert json.loads(text) == results
     assert set(results) >= {"rows", "columns", "retrieval", "seconds", "trained_on"} and results["rows"] == 80
     assert set(results["columns"]) == set(ASKED)
-    for column, measures in {"colour": ["accuracy"], "width": ["r2", "mae"], "day": ["r2", "mae"], "name": ["exact", "chrf"]}.items():
+    for column, measures in {
+        "colour": ["accuracy"],
+        "width": ["r2", "mae"],
+        "day": ["r2", "mae"],
+        "name": ["exact", "chrf"],
+    }.items():
         entry = results["columns"][column]
         kinds = {"colour": "category", "width": "number", "day": "date", "name": "text"}
         assert entry["kind"] == kinds[column] and all(isinstance(entry[m], float) for m in measures)
@@ -344,7 +389,10 @@ def test_an_evaluation_has_the_promised_keys(quick_fit: Callable[..., Model], ti
     for direction, entry in results["retrieval"].items():
         assert 0 <= entry["recall@1"] <= entry["recall@10"] <= 1
         assert entry["gallery"] == 80 - tiny[direction.split(">")[1]].null_count
-    assert results["trained_on"] == 0 and model.evaluate(tiny_table(90, seed=2))["trained_on"] == model.facts["rows"]["train"]
+    assert (
+        results["trained_on"] == 0
+        and model.evaluate(tiny_table(90, seed=2))["trained_on"] == model.facts["rows"]["train"]
+    )
     assert model.evaluate(tiny.drop_columns(["tone"]))["trained_on"] is None
 
 
@@ -354,7 +402,10 @@ def test_intervals_and_sets_are_of_the_coverage_that_is_asked(fitted: Model, tin
     assert spans[0] < spans[1] and narrow["value"].equals(wide["value"])
     few, many = (fitted.predict(tiny, "colour", coverage=coverage)["set"].to_pylist() for coverage in (0.3, 0.9))
     values = fitted.predict(tiny, "colour")
-    assert "set" not in values.column_names and [some[0] for some in few] == [some[0] for some in many] == values["value"].to_pylist()
+    assert (
+        "set" not in values.column_names
+        and [some[0] for some in few] == [some[0] for some in many] == values["value"].to_pylist()
+    )
     assert all(set(a) <= set(b) <= {"red", "green", "blue"} for a, b in zip(few, many, strict=True))
     with pytest.raises(UserError, match="coverage"):
         fitted.predict(tiny, "name", coverage=0.5)
@@ -365,7 +416,9 @@ def test_an_evaluation_sees_only_what_it_may(fitted: Model, tiny: pa.Table) -> N
     truth = np.array(tiny["colour"].to_pylist(), dtype=object)
     said = np.array(fitted.predict(tiny, "colour", ["picture"])["value"].to_pylist(), dtype=object)
     have = truth != np.array(None)
-    assert math.isclose(narrow["accuracy"], float((truth[have] == said[have]).mean())) and set(narrow["alone"]) == {"picture"}
+    assert math.isclose(narrow["accuracy"], float((truth[have] == said[have]).mean())) and set(narrow["alone"]) == {
+        "picture"
+    }
 
 
 def test_rows_of_one_thing_are_all_hits(fitted: Model) -> None:
@@ -396,7 +449,9 @@ def test_a_split_is_a_part_of_the_table(fitted: Model, tiny: pa.Table) -> None:
     ["trunk=concat"], ["trunk=late", "match.kind=siglip"], ["objectives=tell,match,autoencode"], ["objectives=tell"], ["network.summary=false"],
     ["trunk.depth=0"], ["train.clip=0"],
 ], ids=" ".join)  # fmt: skip
-def test_every_kind_of_model_is_fitted_kept_and_asked(settings: list[str], quick_fit: Callable[..., Model], tmp_path: Path) -> None:
+def test_every_kind_of_model_is_fitted_kept_and_asked(
+    settings: list[str], quick_fit: Callable[..., Model], tmp_path: Path
+) -> None:
     table = tiny_table(40).select(["picture", "name", "colour", "width"])
     if settings[0] in ("trunk=concat", "trunk=late"):
         settings = [*settings, "trunk.depth=1"]
@@ -429,7 +484,9 @@ def test_targets_are_learned_and_must_be_askable(quick_fit: Callable[..., Model]
         quick_fit(tiny, "column.colour.kind=out", target="colour")
 
 
-def test_a_step_that_is_not_finite_is_skipped_and_counted(quick_fit: Callable[..., Model], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_step_that_is_not_finite_is_skipped_and_counted(
+    quick_fit: Callable[..., Model], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     losses, calls = Loop.losses, []
 
     def spoiled(self: Loop, *given: Any) -> dict[str, torch.Tensor]:
@@ -445,7 +502,9 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(quick_fit: Callable[..
     assert [line["step"] for line in lines if "loss" not in line] == [2, 5] and len(lines) == len(calls)
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing(quick_fit: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gradient_that_is_not_finite_changes_nothing(
+    quick_fit: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
     losses = Loop.losses
 
     class Spoiled(torch.autograd.Function):
@@ -457,13 +516,19 @@ def test_a_gradient_that_is_not_finite_changes_nothing(quick_fit: Callable[..., 
         def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
             return grad * float("inf")
 
-    monkeypatch.setattr(Loop, "losses", lambda self, *given: {k: Spoiled.apply(v) for k, v in losses(self, *given).items()})
+    monkeypatch.setattr(
+        Loop, "losses", lambda self, *given: {k: Spoiled.apply(v) for k, v in losses(self, *given).items()}
+    )
     model = quick_fit(tiny_table(50).select(["name", "colour"]), epochs=2)
-    assert model.facts["skipped_steps"] == model.facts["steps"] and all(torch.isfinite(p).all() for p in model.network.parameters())
+    assert model.facts["skipped_steps"] == model.facts["steps"] and all(
+        torch.isfinite(p).all() for p in model.network.parameters()
+    )
 
 
 def test_a_run_that_never_is_finite_says_so(quick_fit: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Loop, "losses", lambda self, batch, plans: {"x": self.objectives["match"].log_scale * float("inf")})
+    monkeypatch.setattr(
+        Loop, "losses", lambda self, batch, plans: {"x": self.objectives["match"].log_scale * float("inf")}
+    )
     with pytest.raises(UserError, match="isn't finite"):
         quick_fit(tiny_table(50).select(["name", "colour"]), epochs=60)
 
@@ -514,22 +579,33 @@ def test_tables_that_cannot_be_learned_are_told(quick_fit: Callable[..., Model],
     (["data.split=column:nme"], "name"), (["train.precision=fp8"], "bf16"), (["train.lr=-1"], "lr"), (["train.ema=1"], "ema"), (["match.kind=clip"], "siglip"),
     (["column.name.vocabulary=3"], "vocabulary"), (["train.optimizer=adam"], "adamw"), (["data.validation=2"], "validation"),
 ], ids=lambda value: value[0] if isinstance(value, list) else "")  # fmt: skip
-def test_settings_that_make_no_sense_are_told_before_any_work(settings: list[str], words: str, quick_fit: Callable[..., Model],
-                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_make_no_sense_are_told_before_any_work(
+    settings: list[str], words: str, quick_fit: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sensorium.train.fit.train", lambda *given: pytest.fail("training began"))
     with pytest.raises(UserError, match=words):
         quick_fit(tiny_table(40).select(["name", "colour", "width"]), *settings)
 
 
-@pytest.mark.parametrize("arguments", [{"seed": -1}, {"epochs": 0}, {"epochs": float("nan")}, {"minutes": -1}, {"device": "cuda:99"}, {"device": "tpu"}], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [{"seed": -1}, {"epochs": 0}, {"epochs": float("nan")}, {"minutes": -1}, {"device": "cuda:99"}, {"device": "tpu"}],
+    ids=str,
+)
 def test_arguments_that_make_no_sense_are_told(arguments: dict[str, Any], quick_fit: Callable[..., Model]) -> None:
     with pytest.raises(UserError):
         quick_fit(tiny_table(40).select(["name", "colour"]), **arguments)
 
 
 def test_settings_may_be_a_mapping(no_report: None, tmp_path: Path) -> None:
-    settings = {"trunk": "concat", "network": {"width": 24, "gist": 24}, "train": {"batch": 16}, "trackers": "none",
-                "column": {"width": "category", "name": {"kind": "text", "length": 5}}, "baselines": {"share": 0}}
+    settings = {
+        "trunk": "concat",
+        "network": {"width": 24, "gist": 24},
+        "train": {"batch": 16},
+        "trackers": "none",
+        "column": {"width": "category", "name": {"kind": "text", "length": 5}},
+        "baselines": {"share": 0},
+    }
     table = tiny_table(30).select(["name", "width", "colour"])
     table = table.set_column(1, "width", pa.array([i % 4 for i in range(30)]))
     model = Model.fit(table, out=tmp_path, epochs=1, settings=settings)
@@ -539,8 +615,12 @@ def test_settings_may_be_a_mapping(no_report: None, tmp_path: Path) -> None:
 
 def test_fits_with_one_seed_are_equal_and_with_another_not(quick_fit: Callable[..., Model], tmp_path: Path) -> None:
     table = tiny_table(40).select(["name", "colour", "picture"])
-    first, second, other = (quick_fit(table, epochs=1, seed=seed, out=tmp_path / str(i)) for i, seed in enumerate((4, 4, 5)))
-    assert np.array_equal(first.embed(table), second.embed(table)) and not np.allclose(first.embed(table), other.embed(table))
+    first, second, other = (
+        quick_fit(table, epochs=1, seed=seed, out=tmp_path / str(i)) for i, seed in enumerate((4, 4, 5))
+    )
+    assert np.array_equal(first.embed(table), second.embed(table)) and not np.allclose(
+        first.embed(table), other.embed(table)
+    )
 
 
 def test_a_run_without_a_folder_leaves_a_model(no_report: None, tiny: pa.Table) -> None:

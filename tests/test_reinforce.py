@@ -36,14 +36,26 @@ def test_it_learns_to_say_what_is_wanted_though_it_was_seldom_said(talking: Mode
     """The model says names of three to five letters; here short answers are wanted, whatever they are."""
     model = Model.load(shutil.copytree(talking.folder, tmp_path / "run"))
     before = {key: value.clone() for key, value in model.network.state_dict().items()}
-    model.reinforce(questions(), score=lambda said, right, row: -float(len(said)) - (row["colour"] != right), epochs=6, settings=[*FAST, "reinforce.beta=0"])
+    model.reinforce(
+        questions(),
+        score=lambda said, right, row: -float(len(said)) - (row["colour"] != right),
+        epochs=6,
+        settings=[*FAST, "reinforce.beta=0"],
+    )
     facts = model.facts["reinforced"]
     assert facts["after"] > facts["before"] + 0.5 and facts["steps"] >= 40 and facts["held_out"] >= 5
     changed = [key for key, value in model.network.state_dict().items() if not torch.equal(value, before[key])]
-    assert changed and all(key.startswith("trunk.learned.") for key in changed) and all(p.requires_grad for p in model.network.parameters())
+    assert (
+        changed
+        and all(key.startswith("trunk.learned.") for key in changed)
+        and all(p.requires_grad for p in model.network.parameters())
+    )
     assert not (tmp_path / "run" / "reinforce").exists()
     picture = drawing("red", "square", 2)
-    assert Model.load(tmp_path / "run").chat(asks("What is this?"), cells={"picture": picture}).text == model.chat(asks("What is this?"), cells={"picture": picture}).text
+    assert (
+        Model.load(tmp_path / "run").chat(asks("What is this?"), cells={"picture": picture}).text
+        == model.chat(asks("What is this?"), cells={"picture": picture}).text
+    )
 
 
 def test_what_it_was_begun_with_holds_it(talking: Model, tmp_path: Path) -> None:
@@ -51,14 +63,26 @@ def test_what_it_was_begun_with_holds_it(talking: Model, tmp_path: Path) -> None
     for beta in (0, 5):
         model = Model.load(shutil.copytree(talking.folder, tmp_path / f"run{beta}"))
         before = {key: value.detach().clone() for key, value in model.network.trunk.learned.items()}
-        model.reinforce(questions(), score=lambda said, right, row: -float(len(said)), epochs=2, settings=[*FAST, f"reinforce.beta={beta}"])
+        model.reinforce(
+            questions(),
+            score=lambda said, right, row: -float(len(said)),
+            epochs=2,
+            settings=[*FAST, f"reinforce.beta={beta}"],
+        )
         picture = drawing("green", "square", 2)
-        apart.append(sum(float((value.detach() - before[key]).square().sum()) for key, value in model.network.trunk.learned.items()))
+        apart.append(
+            sum(
+                float((value.detach() - before[key]).square().sum())
+                for key, value in model.network.trunk.learned.items()
+            )
+        )
         said = model.chat(asks("What is this?"), cells={"picture": picture}).text
     assert said == "green" and all(value > 0 for value in apart)
 
 
-def test_a_judge_can_score_and_a_lesson_stopped_goes_on_to_the_same_numbers(talking: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_can_score_and_a_lesson_stopped_goes_on_to_the_same_numbers(
+    talking: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import types
 
     from sensorium.reinforce import Practice
@@ -95,12 +119,16 @@ def test_questions_that_the_tuned_model_does_not_answer_are_left_out(talks: pa.T
     with pytest.raises(UserError, match="0 question"):
         model.reinforce(table, epochs=1)
     with pytest.raises(UserError, match="0 pair"):
-        model.prefer(table.append_column("chosen", table["answer"]).append_column("rejected", table["answer"]), epochs=1)
+        model.prefer(
+            table.append_column("chosen", table["answer"]).append_column("rejected", table["answer"]), epochs=1
+        )
 
 
 def test_answers_are_scored_as_people_would() -> None:
     assert [SCORES[name]("A red car.", "a red car", {}) for name in ("exact", "contains", "words")] == [1, 1, 1]
-    assert [SCORES[name]("it is a red car", "red car", {}) for name in ("exact", "contains")] == [0, 1] and SCORES["words"]("a red car", "a blue car", {}) == pytest.approx(2 / 3)
+    assert [SCORES[name]("it is a red car", "red car", {}) for name in ("exact", "contains")] == [0, 1] and SCORES[
+        "words"
+    ]("a red car", "a blue car", {}) == pytest.approx(2 / 3)
     assert SCORES["words"]("", "", {}) == 0 and SCORES["exact"]("blue", "red", {}) == 0
 
 
@@ -111,7 +139,10 @@ def test_what_is_no_question_is_told(talking: Model, fitted: Model, tmp_path: Pa
     with pytest.raises(UserError, match="no column 'conversation'"):
         model.reinforce(some.drop_columns(["conversation"]), epochs=1)
     with pytest.raises(UserError, match="0 question"):
-        model.reinforce(some.set_column(some.column_names.index("chosen"), "chosen", pa.array([None] * some.num_rows, pa.string())), epochs=1)
+        model.reinforce(
+            some.set_column(some.column_names.index("chosen"), "chosen", pa.array([None] * some.num_rows, pa.string())),
+            epochs=1,
+        )
     with pytest.raises(UserError, match=r"score=bleu.*exact, contains, words"):
         model.reinforce(some, epochs=1, settings=["reinforce.score=bleu"])
     with pytest.raises(UserError, match="reinforce.mean: 'all'"):
@@ -123,7 +154,17 @@ def test_what_is_no_question_is_told(talking: Model, fitted: Model, tmp_path: Pa
     with pytest.raises(UserError, match="hasn't learned to talk"):
         Model.load(shutil.copytree(fitted.folder, tmp_path / "other")).reinforce(some, epochs=1)
     pq.write_table(some, tmp_path / "q.parquet")
-    status, out, _ = run("reinforce", tmp_path / "run", tmp_path / "q.parquet", "reinforce.longest=6", "reinforce.group=4", "--epochs", 1, "--out", tmp_path / "better")
+    status, out, _ = run(
+        "reinforce",
+        tmp_path / "run",
+        tmp_path / "q.parquet",
+        "reinforce.longest=6",
+        "reinforce.group=4",
+        "--epochs",
+        1,
+        "--out",
+        tmp_path / "better",
+    )
     assert not status and "held out score" in out and (tmp_path / "better" / "model.json").is_file()
     status, _, err = run("reinforce", tmp_path / "run", tmp_path / "q.parquet", "reinforce.group=1", "--epochs", 1)
     assert status and "group" in err

@@ -21,8 +21,20 @@ sys.exit(pytest.main(["-m", "gpu", "-p", "no:cacheprovider", "-p", "no:xdist", s
 
 @pytest.mark.slow
 def test_nothing_is_left_on_the_wrong_device() -> None:
-    environment = {**os.environ, "SENSORIUM_DEVICE": "standin", "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(HERE / "test_gpu.py")], cwd=HERE.parent, env=environment, capture_output=True, text=True, timeout=1500, check=False)
+    environment = {
+        **os.environ,
+        "SENSORIUM_DEVICE": "standin",
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(HERE / "test_gpu.py")],
+        cwd=HERE.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
@@ -45,5 +57,12 @@ with torch.autocast("standin", torch.bfloat16):
 y.float().square().mean().backward()
 assert layer.weight.grad.device.type == "standin" and x[torch.tensor([0])].cpu().shape == (1, 4) and float(x.sum()) == float(x.cpu().sum())
 """
-    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(HERE)}, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(HERE)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr

@@ -22,7 +22,9 @@ from sensorium.model import Model
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Model:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
-        return Model.fit(tiny_table(260), out=tmp_path_factory.mktemp("learned"), epochs=12, settings=[*TINY, "data.validation=0.2"])
+        return Model.fit(
+            tiny_table(260), out=tmp_path_factory.mktemp("learned"), epochs=12, settings=[*TINY, "data.validation=0.2"]
+        )
 
 
 def swapped(rows: int = 60) -> tuple[pa.Table, np.ndarray]:
@@ -40,7 +42,13 @@ def test_wrong_cells_are_more_surprising_than_right_ones(learned: Model) -> None
     odd = found.column("of colour").to_numpy()
     better = (odd[wrong][:, None] > odd[~wrong]).mean()
     assert better > 0.9 and np.median(odd[wrong]) > 1 > np.median(odd[~wrong])
-    assert found.column_names == ["surprise", "column", *(f"of {c}" for c in learned.network.usual), "away", *(f"away of {c}" for c in ("picture", "name", "curve", "tone"))]
+    assert found.column_names == [
+        "surprise",
+        "column",
+        *(f"of {c}" for c in learned.network.usual),
+        "away",
+        *(f"away of {c}" for c in ("picture", "name", "curve", "tone")),
+    ]
     named = found.column("column").to_pylist()
     assert np.mean([name == "colour" for name, bad in zip(named, wrong, strict=True) if bad]) > 0.5
     whole = np.stack([found.column(name).to_numpy() for name in found.column_names if name.startswith("of ")], 1)
@@ -53,7 +61,15 @@ def test_what_can_not_be_said_is_null_and_what_is_usual_is_kept(learned: Model, 
     assert found.column("surprise").null_count == 1 and found.column("column")[1].as_py() is None
     assert found.column("of picture").null_count == 3 and found.column("of name").to_pylist()[:2] == [None, None]
     again = Model.load(learned.save(tmp_path / "again"))
-    assert again.surprise(rows).equals(found) and set(again.network.usual) == {"picture", "name", "colour", "width", "day", "curve", "tone"}
+    assert again.surprise(rows).equals(found) and set(again.network.usual) == {
+        "picture",
+        "name",
+        "colour",
+        "width",
+        "day",
+        "curve",
+        "tone",
+    }
 
 
 def test_a_run_that_held_out_too_little_says_so(fitted: Model) -> None:
@@ -64,7 +80,13 @@ def test_a_run_that_held_out_too_little_says_so(fitted: Model) -> None:
 def test_what_is_usual_are_quantiles_of_enough_rows() -> None:
     values = np.append(np.arange(100.0), np.nan)
     found = usual({"a": values, "b": values[:9]})
-    assert set(found) == {"a"} and len(found["a"]) == LEVELS and found["a"][0] == 0 and found["a"][-1] == 99 and found["a"][50] == pytest.approx(49.5)
+    assert (
+        set(found) == {"a"}
+        and len(found["a"]) == LEVELS
+        and found["a"][0] == 0
+        and found["a"][-1] == 99
+        and found["a"][50] == pytest.approx(49.5)
+    )
 
 
 def test_the_command_prints_the_oddest_rows_and_writes_all(learned: Model, tmp_path: Path) -> None:
@@ -74,9 +96,27 @@ def test_the_command_prints_the_oddest_rows_and_writes_all(learned: Model, tmp_p
     learned.save(tmp_path / "run")
     table, wrong = swapped(30)
     pq.write_table(table, tmp_path / "t.parquet")
-    done = subprocess.run([sys.executable, "-m", "sensorium", "surprise", str(tmp_path / "run"), str(tmp_path / "t.parquet"), "--out", str(tmp_path / "s.csv"), "-k", "3"],
-                          capture_output=True, text=True, check=False, timeout=200)
-    assert done.returncode == 0 and "colour" in done.stdout and (tmp_path / "s.csv").read_text().count("\n") == 31, done.stderr
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sensorium",
+            "surprise",
+            str(tmp_path / "run"),
+            str(tmp_path / "t.parquet"),
+            "--out",
+            str(tmp_path / "s.csv"),
+            "-k",
+            "3",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0 and "colour" in done.stdout and (tmp_path / "s.csv").read_text().count("\n") == 31, (
+        done.stderr
+    )
 
 
 def foreign(rows: int = 40) -> pa.Table:
@@ -93,8 +133,13 @@ def foreign(rows: int = 40) -> pa.Table:
         soundfile.write(out, 0.5 * rng.normal(size=2000).clip(-1, 1), 8000, format="WAV")
         return out.getvalue()
 
-    return pa.table({"picture": [picture() for _ in range(rows)], "tone": [noise() for _ in range(rows)],
-                     "curve": [(50 * rng.standard_cauchy((24, 2))).tolist() for _ in range(rows)]})
+    return pa.table(
+        {
+            "picture": [picture() for _ in range(rows)],
+            "tone": [noise() for _ in range(rows)],
+            "curve": [(50 * rng.standard_cauchy((24, 2))).tolist() for _ in range(rows)],
+        }
+    )
 
 
 def test_what_is_of_another_kind_is_far_away(learned: Model) -> None:

@@ -28,12 +28,34 @@ def test_the_whole_way(tmp_path: Path) -> None:
     (tmp_path / "query.png").write_bytes(drawing("red", "bar", 3))
     said = sensorium(tmp_path, "columns", "train.parquet")
     assert all(kind in said for kind in ("image", "text", "category", "number", "date", "series", "audio"))
-    sensorium(tmp_path, "fit", "train.parquet", "--out", "run", "--epochs", "20", "--seed", "0", "train.lr=0.005",
-              *[setting for setting in TINY if not setting.startswith("baselines")], "baselines.share=0.4")
-    for name in ("settings.json", "schema.json", "splits.parquet", "environment.json", "metrics.jsonl", "model.safetensors", "report.html"):
+    sensorium(
+        tmp_path,
+        "fit",
+        "train.parquet",
+        "--out",
+        "run",
+        "--epochs",
+        "20",
+        "--seed",
+        "0",
+        "train.lr=0.005",
+        *[setting for setting in TINY if not setting.startswith("baselines")],
+        "baselines.share=0.4",
+    )
+    for name in (
+        "settings.json",
+        "schema.json",
+        "splits.parquet",
+        "environment.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "report.html",
+    ):
         assert (tmp_path / "run" / name).stat().st_size, name
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "data:image/png" in page and "data:audio/wav" in page and "http://" not in page.replace("http://www.w3.org", "")
+    assert (
+        "data:image/png" in page and "data:audio/wav" in page and "http://" not in page.replace("http://www.w3.org", "")
+    )
 
     sensorium(tmp_path, "evaluate", "run", "new.parquet", "--json", "results.json")
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
@@ -42,15 +64,21 @@ def test_the_whole_way(tmp_path: Path) -> None:
     assert results["columns"]["width"]["r2"] > 0.3 and results["retrieval"]["name>picture"]["recall@10"] > 0.4
     assert results["trained_on"] == 0
 
-    sensorium(tmp_path, "predict", "run", "new.parquet", "--column", "colour", "--seen", "picture", "--out", "colour.parquet")
+    sensorium(
+        tmp_path, "predict", "run", "new.parquet", "--column", "colour", "--seen", "picture", "--out", "colour.parquet"
+    )
     predicted = pq.read_table(tmp_path / "colour.parquet")
     truth = np.array([c or "" for c in tiny_table(60, seed=2, gaps=0.05)["colour"].to_pylist()])
     known = truth != ""
     assert (np.array(predicted["value"].to_pylist())[known] == truth[known]).mean() > 0.7
     sensorium(tmp_path, "embed", "run", "new.parquet", "--columns", "picture", "--out", "gists.parquet")
     assert pq.read_table(tmp_path / "gists.parquet").num_rows == 60
-    found = sensorium(tmp_path, "search", "run", "new.parquet", "--by", "picture=@query.png", "--among", "name", "-k", "5")
+    found = sensorium(
+        tmp_path, "search", "run", "new.parquet", "--by", "picture=@query.png", "--among", "name", "-k", "5"
+    )
     assert found.count("red") >= 3, found
-    sensorium(tmp_path, "generate", "run", "new.parquet", "--column", "name", "--seen", "picture", "--out", "names.jsonl")
+    sensorium(
+        tmp_path, "generate", "run", "new.parquet", "--column", "name", "--seen", "picture", "--out", "names.jsonl"
+    )
     lines = [json.loads(line) for line in (tmp_path / "names.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(lines) == 60 and all(isinstance(line["value"], str) for line in lines)

@@ -65,8 +65,16 @@ class Backbone(abc.ABC):
     def __init__(self, folder: Path, kind: Kind, patches: bool = False) -> None:
         self.folder, self.kind = folder.resolve(), kind
         self.name = called(self.folder)
-        parts = [f"{path.name} {digest(path)}" for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors", ".txt", ".model")]
-        self.sha256 = hashlib.sha256(" ".join([kind, str(GRID), str(MOMENTS), str(WORDS), LAYOUT, *(["patches"] if patches else []), *parts]).encode()).hexdigest()
+        parts = [
+            f"{path.name} {digest(path)}"
+            for path in sorted(folder.iterdir())
+            if path.suffix in (".json", ".safetensors", ".txt", ".model")
+        ]
+        self.sha256 = hashlib.sha256(
+            " ".join(
+                [kind, str(GRID), str(MOMENTS), str(WORDS), LAYOUT, *(["patches"] if patches else []), *parts]
+            ).encode()
+        ).hexdigest()
 
     def picture(self, pixels: np.ndarray) -> np.ndarray:
         """A picture uint8 [h, w, 3] cut and scaled as the encoder wants it, uint8 [size, size, 3]."""
@@ -91,18 +99,32 @@ class Backbone(abc.ABC):
         where = next(self.model.parameters()).device
         found, there = self.tokens({key: value.to(where) for key, value in self.batch(cells).items()}, self.model)
         whole = found.float().cpu().numpy()
-        return list(whole) if there is None else [tokens[mask] for tokens, mask in zip(whole, there.cpu().numpy(), strict=True)]
+        return (
+            list(whole)
+            if there is None
+            else [tokens[mask] for tokens, mask in zip(whole, there.cpu().numpy(), strict=True)]
+        )
 
 
 def features(backbone: Backbone, cells: Sequence[Any], keep: bool = True) -> list[np.ndarray]:
     """Features float16 [tokens, width] of each cell (see ``Backbone.encode``); what was ever encoded on this machine isn't encoded again, unless it wasn't to ``keep``."""
-    keys = [hashlib.blake2b(cell.encode() if isinstance(cell, str) else np.ascontiguousarray(cell).tobytes(), digest_size=16, key=backbone.sha256[:64].encode()).digest() for cell in cells]
+    keys = [
+        hashlib.blake2b(
+            cell.encode() if isinstance(cell, str) else np.ascontiguousarray(cell).tobytes(),
+            digest_size=16,
+            key=backbone.sha256[:64].encode(),
+        ).digest()
+        for cell in cells
+    ]
     known = kept().get(list(dict.fromkeys(keys)))
     new = {key: cell for key, cell in zip(keys, cells, strict=True) if key not in known}
     order = sorted(new, key=lambda key: len(new[key]))  # texts of one length go together
     for start in range(0, len(order), AT_ONCE):
         some = order[start : start + AT_ONCE]
-        made = {key: np.nan_to_num(value).clip(-HALF, HALF).astype(np.float16) for key, value in zip(some, backbone.encode([new[key] for key in some]), strict=True)}
+        made = {
+            key: np.nan_to_num(value).clip(-HALF, HALF).astype(np.float16)
+            for key, value in zip(some, backbone.encode([new[key] for key in some]), strict=True)
+        }
         if keep:
             kept().put(made)
         known |= made
@@ -159,22 +181,41 @@ def open_backbone(name: str, kind: Kind, patches: bool = False) -> Backbone:
 @functools.lru_cache(maxsize=8)
 def _opened(folder: Path, kind: Kind, name: str, patches: bool) -> Backbone:
     config = checked(folder, name)
-    library = "timm" if "architecture" in config and "model_type" not in config else "voices" if config.get("model_type") == "voices" else "transformers"
+    library = (
+        "timm"
+        if "architecture" in config and "model_type" not in config
+        else "voices"
+        if config.get("model_type") == "voices"
+        else "transformers"
+    )
     if library == "timm" and kind != "image":
-        raise UserError(f"'{name}' is an encoder of pictures (timm: {config['architecture']}); the column holds {kind}. Give another backbone.")
+        raise UserError(
+            f"'{name}' is an encoder of pictures (timm: {config['architecture']}); the column holds {kind}. Give another backbone."
+        )
     if patches and library != "transformers":
-        raise UserError(f"The layout of LLaVA takes a CLIP or SigLIP that transformers opens; '{name}' is one of {library}. Give another backbone, or leave column.NAME.llava out.")
+        raise UserError(
+            f"The layout of LLaVA takes a CLIP or SigLIP that transformers opens; '{name}' is one of {library}. Give another backbone, or leave column.NAME.llava out."
+        )
     part = find(Backbone, library)
     try:
         backbone = part(folder, kind, patches)
-        trial = {"image": lambda: [backbone.picture(np.zeros((8, 8, 3), np.uint8))] * 2, "text": lambda: ["a", "one more word"], "audio": lambda: [np.zeros(backbone.rate, np.float32)]}
-        if any(found.ndim != 2 or found.shape[1] != backbone.width or not np.isfinite(found).all() for found in backbone.encode(trial[kind]())):
+        trial = {
+            "image": lambda: [backbone.picture(np.zeros((8, 8, 3), np.uint8))] * 2,
+            "text": lambda: ["a", "one more word"],
+            "audio": lambda: [np.zeros(backbone.rate, np.float32)],
+        }
+        if any(
+            found.ndim != 2 or found.shape[1] != backbone.width or not np.isfinite(found).all()
+            for found in backbone.encode(trial[kind]())
+        ):
             raise UserError(f"The backbone '{name}' gives no features of {backbone.width} finite numbers for a cell.")
         return backbone
     except UserError:
         raise
     except Exception as error:  # these libraries raise whatever a file makes them stumble over
-        raise UserError(f"The backbone '{name}' can't be opened as an encoder of {kind} by {library}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}") from error
+        raise UserError(
+            f"The backbone '{name}' can't be opened as an encoder of {kind} by {library}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+        ) from error
 
 
 def converted(folder: Path) -> bool:
@@ -207,16 +248,22 @@ def located(name: str) -> Path:
         return path
     found = HUB.fullmatch(name)
     if found is None or (not name.startswith("hf:") and (name[0] in ".~" or path.parent.is_dir())):
-        raise UserError(f"There is no backbone '{name}': no such folder. Give a folder with config.json and model.safetensors, package:NAME, or a repository on the hub, OWNER/NAME@REVISION.")
+        raise UserError(
+            f"There is no backbone '{name}': no such folder. Give a folder with config.json and model.safetensors, package:NAME, or a repository on the hub, OWNER/NAME@REVISION."
+        )
     try:
         from huggingface_hub import snapshot_download
     except ModuleNotFoundError as error:
-        raise UserError(f"The backbone '{name}' is no folder here, and fetching it from the hub needs the package 'huggingface_hub'. Install it with: pip install sensorium[backbones]") from error
+        raise UserError(
+            f"The backbone '{name}' is no folder here, and fetching it from the hub needs the package 'huggingface_hub'. Install it with: pip install sensorium[backbones]"
+        ) from error
     try:
         return Path(snapshot_download(found["name"], revision=found["revision"], allow_patterns=FETCHED))
     except Exception as error:  # of the hub, the network or the disk
-        raise UserError(f"The backbone '{name}' is no folder here and can't be had from the hub: {type(error).__name__}. With a connection it is fetched at first use, or by hand: "
-                        f"hf download {found['name']} --local-dir FOLDER; nothing is fetched where HF_HUB_OFFLINE=1.") from error
+        raise UserError(
+            f"The backbone '{name}' is no folder here and can't be had from the hub: {type(error).__name__}. With a connection it is fetched at first use, or by hand: "
+            f"hf download {found['name']} --local-dir FOLDER; nothing is fetched where HF_HUB_OFFLINE=1."
+        ) from error
 
 
 def checked(folder: Path, name: str) -> dict[str, Any]:
@@ -236,11 +283,20 @@ def checked(folder: Path, name: str) -> dict[str, Any]:
     files = [file for file in folder.iterdir() if file.is_file()]
     code = [file.name for file in files if file.suffix in CODE]
     if code or "auto_map" in config:
-        raise UserError(f"The backbone '{name}' brings code of its own ({', '.join(code) or 'auto_map in config.json'}), which is never run. Give one that transformers or timm knows without.")
+        raise UserError(
+            f"The backbone '{name}' brings code of its own ({', '.join(code) or 'auto_map in config.json'}), which is never run. Give one that transformers or timm knows without."
+        )
     weights = [file for file in files if file.suffix == ".safetensors"]
     if not weights:
         pickled = [file.name for file in files if file.suffix in PICKLED]
-        raise UserError(f"The backbone '{name}' has no model.safetensors" + (f", only {', '.join(pickled)}, which may run code when it is opened. Convert it with its maker's script." if pickled else "."))
+        raise UserError(
+            f"The backbone '{name}' has no model.safetensors"
+            + (
+                f", only {', '.join(pickled)}, which may run code when it is opened. Convert it with its maker's script."
+                if pickled
+                else "."
+            )
+        )
     from safetensors import SafetensorError, safe_open
 
     for file in weights:

@@ -38,7 +38,9 @@ class Kept:
         try:
             self.most = (gib if gib is not None else float(os.environ.get(LIMIT, GIB))) * 2**30
         except ValueError as error:
-            raise UserError(f"{LIMIT}={os.environ[LIMIT]} is no number of GiB. Give for instance 5, or 0 to keep nothing.") from error
+            raise UserError(
+                f"{LIMIT}={os.environ[LIMIT]} is no number of GiB. Give for instance 5, or 0 to keep nothing."
+            ) from error
         self.lock, self.file = threading.Lock(), None
         with contextlib.suppress(OSError, sqlite3.OperationalError):
             if not self.most:
@@ -59,7 +61,9 @@ class Kept:
         file = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
         file.execute("PRAGMA auto_vacuum = INCREMENTAL")
         file.execute("PRAGMA journal_mode = WAL")
-        file.execute("CREATE TABLE IF NOT EXISTS features (number INTEGER PRIMARY KEY, key BLOB UNIQUE, tokens INTEGER, data BLOB)")
+        file.execute(
+            "CREATE TABLE IF NOT EXISTS features (number INTEGER PRIMARY KEY, key BLOB UNIQUE, tokens INTEGER, data BLOB)"
+        )
         file.commit()
         return file
 
@@ -70,7 +74,9 @@ class Kept:
             with self.lock, contextlib.suppress(sqlite3.DatabaseError):
                 for start in range(0, len(keys), ASKED):
                     some = list(keys[start : start + ASKED])
-                    for key, tokens, data in self.file.execute(f"SELECT key, tokens, data FROM features WHERE key IN ({','.join('?' * len(some))})", some):
+                    for key, tokens, data in self.file.execute(
+                        f"SELECT key, tokens, data FROM features WHERE key IN ({','.join('?' * len(some))})", some
+                    ):
                         found[bytes(key)] = np.frombuffer(data, np.float16).reshape(tokens, -1)
         return found
 
@@ -80,10 +86,20 @@ class Kept:
             return
         with self.lock, contextlib.suppress(sqlite3.DatabaseError):  # a full disk keeps nothing
             with self.file:
-                self.file.executemany("INSERT OR IGNORE INTO features (key, tokens, data) VALUES (?, ?, ?)",
-                                      [(key, len(value), np.ascontiguousarray(value, np.float16).tobytes()) for key, value in features.items()])
-            used, = self.file.execute("SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size").fetchone()
+                self.file.executemany(
+                    "INSERT OR IGNORE INTO features (key, tokens, data) VALUES (?, ?, ?)",
+                    [
+                        (key, len(value), np.ascontiguousarray(value, np.float16).tobytes())
+                        for key, value in features.items()
+                    ],
+                )
+            (used,) = self.file.execute(
+                "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+            ).fetchone()
             if used > self.most:
                 with self.file:
-                    self.file.execute("DELETE FROM features WHERE number <= (SELECT MIN(number) + (MAX(number) - MIN(number)) * ? FROM features)", (FREED,))
+                    self.file.execute(
+                        "DELETE FROM features WHERE number <= (SELECT MIN(number) + (MAX(number) - MIN(number)) * ? FROM features)",
+                        (FREED,),
+                    )
                 self.file.execute("PRAGMA incremental_vacuum").fetchall()

@@ -20,8 +20,10 @@ from sensorium.core.files import digest
 
 CONTENT = re.compile("\ue000(\\d+)\ue001")
 """Stands for a message's content while the template is filled in, so that no content is read as part of it."""
-TEMPLATE = ("{% for message in messages %}{{ message['role'].capitalize() + ': ' + message['content'] + eos_token + '\n' }}{% endfor %}"
-            "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}")
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].capitalize() + ': ' + message['content'] + eos_token + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
+)
 """Of a model that was never taught a conversation."""
 
 
@@ -37,11 +39,23 @@ class Language:
 
         self.folder, self.name = folder.resolve(), called(folder.resolve())
         self.gguf = folder.name if folder.is_file() else None
-        files = [folder] if self.gguf else [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".jinja", ".safetensors", ".txt", ".model")]
+        files = (
+            [folder]
+            if self.gguf
+            else [
+                path
+                for path in sorted(folder.iterdir())
+                if path.suffix in (".json", ".jinja", ".safetensors", ".txt", ".model")
+            ]
+        )
         self.sha256 = hashlib.sha256(" ".join(f"{path.name} {digest(path)}" for path in files).encode()).hexdigest()
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(self.place, local_files_only=True, trust_remote_code=False, **self.part)
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(
+            self.place, local_files_only=True, trust_remote_code=False, **self.part
+        )
         if not self.tokenizer.is_fast or self.tokenizer.eos_token_id is None:
-            raise UserError(f"The language model '{folder}' has no fast tokenizer with an end of text, which is needed.")
+            raise UserError(
+                f"The language model '{folder}' has no fast tokenizer with an end of text, which is needed."
+            )
         self.words: Tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
         self.plain: Tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
         self.plain.encode_special_tokens = True  # what a user writes is never a control token
@@ -77,12 +91,23 @@ class Language:
         how = {} if self.gguf else {"use_safetensors": True}
         try:
             with quiet():
-                model = transformers.AutoModelForCausalLM.from_pretrained(self.place, local_files_only=True, trust_remote_code=False, dtype="auto" if as_kept else torch.float32, **self.part, **how)
+                model = transformers.AutoModelForCausalLM.from_pretrained(
+                    self.place,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    dtype="auto" if as_kept else torch.float32,
+                    **self.part,
+                    **how,
+                )
         except Exception as error:  # that library raises whatever a file makes it stumble over
-            raise UserError(f"The language model '{self.folder}' can't be opened: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}") from error
+            raise UserError(
+                f"The language model '{self.folder}' can't be opened: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+            ) from error
         known = model.get_input_embeddings().num_embeddings
         if len(self.tokenizer) > known:
-            raise UserError(f"The tokenizer in '{self.folder}' has {len(self.tokenizer)} tokens, the model {known}: they don't belong together. Fetch both anew.")
+            raise UserError(
+                f"The tokenizer in '{self.folder}' has {len(self.tokenizer)} tokens, the model {known}: they don't belong together. Fetch both anew."
+            )
         return model.eval().requires_grad_(False)
 
     def ids(self, text: str) -> list[int]:
@@ -99,17 +124,23 @@ class Language:
         Args:
             messages: with ``role``; what they say doesn't matter here. answer: end where the assistant is to begin.
         """
-        given = [{"role": message["role"], "content": f"\ue000{number}\ue001"} for number, message in enumerate(messages)]
+        given = [
+            {"role": message["role"], "content": f"\ue000{number}\ue001"} for number, message in enumerate(messages)
+        ]
         try:
             whole = self.tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=answer)
         except Exception as error:  # templates raise errors of their own
-            raise UserError(f"The template of '{self.name}' doesn't take messages in this order ({', '.join(str(m['role']) for m in messages)}): {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+            raise UserError(
+                f"The template of '{self.name}' doesn't take messages in this order ({', '.join(str(m['role']) for m in messages)}): {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            ) from error
         pieces = CONTENT.split(whole)  # text, number, text, number, …
         return [(int(piece), True) if at % 2 else (piece, False) for at, piece in enumerate(pieces) if piece]
 
     def _takes_system(self) -> bool:
         try:
-            return "\ue0000\ue001" in self.tokenizer.apply_chat_template([{"role": "system", "content": "\ue0000\ue001"}, {"role": "user", "content": "a"}], tokenize=False)
+            return "\ue0000\ue001" in self.tokenizer.apply_chat_template(
+                [{"role": "system", "content": "\ue0000\ue001"}, {"role": "user", "content": "a"}], tokenize=False
+            )
         except Exception:  # a template that knows no such role says so in many ways
             return False
 
@@ -129,16 +160,24 @@ def _opened(path: Path, name: str) -> Language:
     if path.is_dir():
         config = checked(path, name)
         kinds = config.get("architectures") or []
-        if kinds and not any("CausalLM" in kind or "LMHead" in kind or "ConditionalGeneration" in kind for kind in kinds):
-            raise UserError(f"'{name}' is no language model that writes on from what stands before ({', '.join(kinds)}). Give a causal one, as SmolLM2, Qwen 3, Llama or Gemma are.")
+        if kinds and not any(
+            "CausalLM" in kind or "LMHead" in kind or "ConditionalGeneration" in kind for kind in kinds
+        ):
+            raise UserError(
+                f"'{name}' is no language model that writes on from what stands before ({', '.join(kinds)}). Give a causal one, as SmolLM2, Qwen 3, Llama or Gemma are."
+            )
     try:
         return Language(path)
     except UserError:
         raise
     except ModuleNotFoundError as error:
-        raise UserError(f"'{name}' needs the package '{error.name}'. Install it with: pip install 'sensorium[backbones]'") from error
+        raise UserError(
+            f"'{name}' needs the package '{error.name}'. Install it with: pip install 'sensorium[backbones]'"
+        ) from error
     except Exception as error:  # as above
-        raise UserError(f"The language model '{name}' can't be opened: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}") from error
+        raise UserError(
+            f"The language model '{name}' can't be opened: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+        ) from error
 
 
 def as_safetensors(gguf: Path, out: Path) -> Path:
@@ -158,7 +197,11 @@ def as_safetensors(gguf: Path, out: Path) -> Path:
     with whole(out / "model.safetensors") as part:
         save_file(tensors, part, metadata={"format": "pt"})
     language.tokenizer.save_pretrained(out)
-    config = {key: value for key, value in model.config.to_dict().items() if key not in ("quantization_config", "_name_or_path")}
+    config = {
+        key: value
+        for key, value in model.config.to_dict().items()
+        if key not in ("quantization_config", "_name_or_path")
+    }
     with whole(out / "config.json") as part:
         part.write_text(json.dumps({**config, "architectures": [type(model).__name__]}), encoding="utf-8")
     return out

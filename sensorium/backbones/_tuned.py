@@ -46,8 +46,15 @@ class Tuning:
     def __post_init__(self) -> None:
         found = HOW.fullmatch(self.tune)
         numbered = found is not None and (bool(found[2]) == (found[1] == "last") or found[1] == "prompt")
-        if found is None or not numbered or found[2].strip("0") == "" != found[2] or (found[1] == "prompt" and self.where.startswith("column")):
-            raise UserError(f"{self.where}.tune={self.tune} isn't known. Possible: frozen, lora, dora, rslora, bias, last:N, full{'' if self.where.startswith('column') else ', prompt:N'}.")
+        if (
+            found is None
+            or not numbered
+            or found[2].strip("0") == "" != found[2]
+            or (found[1] == "prompt" and self.where.startswith("column"))
+        ):
+            raise UserError(
+                f"{self.where}.tune={self.tune} isn't known. Possible: frozen, lora, dora, rslora, bias, last:N, full{'' if self.where.startswith('column') else ', prompt:N'}."
+            )
 
     @property
     def kind(self) -> str:
@@ -91,19 +98,47 @@ class Tuning:
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ModuleNotFoundError as error:
-            raise UserError(f"{self.where}.tune=lora needs the package '{error.name}'. Install it with: pip install 'sensorium[backbones]'") from error
-        linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear) and part is not head})
-        points = sorted(name for name, part in model.named_modules() if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.groups == 1)
+            raise UserError(
+                f"{self.where}.tune=lora needs the package '{error.name}'. Install it with: pip install 'sensorium[backbones]'"
+            ) from error
+        linear = sorted(
+            {
+                name.rpartition(".")[2]
+                for name, part in model.named_modules()
+                if isinstance(part, nn.Linear) and part is not head
+            }
+        )
+        points = sorted(
+            name
+            for name, part in model.named_modules()
+            if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.groups == 1
+        )
         wanted = [target.strip() for target in self.targets.split(",") if target.strip()]
         possible = linear or sorted({name.rpartition(".")[2] for name in points})
         lost = [target for target in wanted if target not in possible]
         if lost:
-            raise UserError(f"{self.where}.targets={self.targets}: the model has no layer '{lost[0]}' of such a kind. Possible: {', '.join(possible)}.")
-        chosen = wanted or linear if linear else [name for name in points if not wanted or name.rpartition(".")[2] in wanted]
+            raise UserError(
+                f"{self.where}.targets={self.targets}: the model has no layer '{lost[0]}' of such a kind. Possible: {', '.join(possible)}."
+            )
+        chosen = (
+            wanted or linear if linear else [name for name in points if not wanted or name.rpartition(".")[2] in wanted]
+        )
         if not chosen:
-            raise UserError(f"{self.where}.tune=lora: the model has neither linear layers nor 1 × 1 convolutions. Choose {self.where}.tune=last:1, bias or full.")
+            raise UserError(
+                f"{self.where}.tune=lora: the model has neither linear layers nor 1 × 1 convolutions. Choose {self.where}.tune=last:1, bias or full."
+            )
         task: dict[str, Any] = {} if head is None else {"task_type": "CAUSAL_LM"}
-        return inject_adapter_in_model(LoraConfig(r=self.rank, lora_alpha=self.alpha or 2 * self.rank, use_dora=self.dora or self.tune == "dora", use_rslora=self.rslora or self.tune == "rslora", target_modules=chosen, **task), model)
+        return inject_adapter_in_model(
+            LoraConfig(
+                r=self.rank,
+                lora_alpha=self.alpha or 2 * self.rank,
+                use_dora=self.dora or self.tune == "dora",
+                use_rslora=self.rslora or self.tune == "rslora",
+                target_modules=chosen,
+                **task,
+            ),
+            model,
+        )
 
 
 def last(model: nn.Module, count: int, where: str) -> list[nn.Parameter]:
@@ -123,8 +158,16 @@ def last(model: nn.Module, count: int, where: str) -> list[nn.Parameter]:
 
 def layers_of(model: nn.Module) -> tuple[str, nn.ModuleList | nn.Sequential]:
     """A model's layers, by name: the list of modules that holds most of it; an empty one where it has none."""
-    lists = {name: part for name, part in model.named_modules() if isinstance(part, nn.ModuleList | nn.Sequential) and len(part) > 1}
-    return max(lists.items(), key=lambda one: (sum(p.numel() for p in one[1].parameters()), one[0].count(".")), default=("", nn.ModuleList()))
+    lists = {
+        name: part
+        for name, part in model.named_modules()
+        if isinstance(part, nn.ModuleList | nn.Sequential) and len(part) > 1
+    }
+    return max(
+        lists.items(),
+        key=lambda one: (sum(p.numel() for p in one[1].parameters()), one[0].count(".")),
+        default=("", nn.ModuleList()),
+    )
 
 
 def everywhere(settings: Mapping[str, Any], tune: str) -> dict[str, Any]:
@@ -134,9 +177,14 @@ def everywhere(settings: Mapping[str, Any], tune: str) -> dict[str, Any]:
         UserError: nothing stands on one, or ``tune`` isn't known.
     """
     Tuning(tune, where="pretrained")
-    columns = {name: {"tune": tune, **given} if isinstance(given, Mapping) and given.get("backbone") else given for name, given in settings.get("column", {}).items()}
+    columns = {
+        name: {"tune": tune, **given} if isinstance(given, Mapping) and given.get("backbone") else given
+        for name, given in settings.get("column", {}).items()
+    }
     trunk = settings.get("trunk", {})
     speaks = (trunk.get("") if isinstance(trunk, Mapping) else trunk) == "causal_lm"
     if not speaks and columns == dict(settings.get("column", {})):
-        raise UserError(f"--tune {tune}: nothing stands on a pretrained model. Give one, as column.photo.backbone=FOLDER, or trunk=causal_lm trunk.path=FOLDER.")
+        raise UserError(
+            f"--tune {tune}: nothing stands on a pretrained model. Give one, as column.photo.backbone=FOLDER, or trunk=causal_lm trunk.path=FOLDER."
+        )
     return {**settings, "column": columns, **({"trunk": {"tune": tune, **trunk}} if speaks else {})}

@@ -28,7 +28,9 @@ def read_ct2(path: Path) -> dict[str, np.ndarray]:
         UserError: it is no such file, or cut short.
     """
     with path.open("rb") as file:
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if path.stat().st_size else memoryview(b"")
+        data = (
+            memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if path.stat().st_size else memoryview(b"")
+        )
     at, result = 0, {}
 
     def number(kind: str) -> int:
@@ -61,8 +63,11 @@ def read_ct2(path: Path) -> dict[str, np.ndarray]:
 
 def as_transformers(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Arrays by the names that ``WhisperModel`` has."""
-    result = {"encoder.embed_positions.weight": found["encoder/position_encodings/encodings"], "decoder.embed_positions.weight": found["decoder/position_encodings/encodings"],
-              "decoder.embed_tokens.weight": found["decoder/embeddings/weight"]}
+    result = {
+        "encoder.embed_positions.weight": found["encoder/position_encodings/encodings"],
+        "decoder.embed_positions.weight": found["decoder/position_encodings/encodings"],
+        "decoder.embed_tokens.weight": found["decoder/embeddings/weight"],
+    }
 
     def put(name: str, given: str) -> None:
         for key, own in (("weight", "gamma"), ("bias", "beta"), ("weight", "weight"), ("bias", "bias")):
@@ -79,7 +84,9 @@ def as_transformers(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         put(f"encoder.{conv}", f"encoder/{conv}")
     for side in ("encoder", "decoder"):
         put(f"{side}.layer_norm", f"{side}/layer_norm")
-        for layer in range(sum(name.startswith(f"{side}/layer_") and name.endswith("/ffn/linear_0/weight") for name in found)):
+        for layer in range(
+            sum(name.startswith(f"{side}/layer_") and name.endswith("/ffn/linear_0/weight") for name in found)
+        ):
             own, given = f"{side}.layers.{layer}", f"{side}/layer_{layer}"
             put(f"{own}.fc1", f"{given}/ffn/linear_0")
             put(f"{own}.fc2", f"{given}/ffn/linear_1")
@@ -116,15 +123,40 @@ def from_ct2(given: Path, out: Path) -> Path:
     if any(value.dtype not in (np.float16, np.float32) for value in found.values()):
         raise UserError(f"'{given}' is quantised. Give one in float16 or float32.")
     tokens, width = found["decoder.embed_tokens.weight"].shape
-    layers = [sum(name.startswith(f"{side}.layers") and name.endswith("fc1.weight") for name in found) for side in ("encoder", "decoder")]
+    layers = [
+        sum(name.startswith(f"{side}.layers") and name.endswith("fc1.weight") for name in found)
+        for side in ("encoder", "decoder")
+    ]
     wide, mels = found["encoder.layers.0.fc1.weight"].shape[0], found["encoder.conv1.weight"].shape[1]
-    config = transformers.WhisperConfig(vocab_size=tokens, d_model=width, num_mel_bins=mels, encoder_layers=layers[0], decoder_layers=layers[1], encoder_attention_heads=width // HEAD, decoder_attention_heads=width // HEAD,
-                                        encoder_ffn_dim=wide, decoder_ffn_dim=wide, max_source_positions=len(found["encoder.embed_positions.weight"]), max_target_positions=len(found["decoder.embed_positions.weight"]),
-                                        pad_token_id=min(END, tokens - 1), bos_token_id=min(END, tokens - 1), eos_token_id=min(END, tokens - 1), decoder_start_token_id=min(END + 1, tokens - 1))
+    config = transformers.WhisperConfig(
+        vocab_size=tokens,
+        d_model=width,
+        num_mel_bins=mels,
+        encoder_layers=layers[0],
+        decoder_layers=layers[1],
+        encoder_attention_heads=width // HEAD,
+        decoder_attention_heads=width // HEAD,
+        encoder_ffn_dim=wide,
+        decoder_ffn_dim=wide,
+        max_source_positions=len(found["encoder.embed_positions.weight"]),
+        max_target_positions=len(found["decoder.embed_positions.weight"]),
+        pad_token_id=min(END, tokens - 1),
+        bos_token_id=min(END, tokens - 1),
+        eos_token_id=min(END, tokens - 1),
+        decoder_start_token_id=min(END + 1, tokens - 1),
+    )
     out.mkdir(parents=True, exist_ok=True)
     transformers.WhisperFeatureExtractor(feature_size=mels).save_pretrained(out)
     with whole(out / "model.safetensors") as part:
         save_file({name: np.ascontiguousarray(value) for name, value in found.items()}, part, metadata={"format": "pt"})
     with whole(out / "config.json") as part:
-        part.write_text(json.dumps({**{key: value for key, value in config.to_dict().items() if key != "_name_or_path"}, "architectures": ["WhisperModel"]}), encoding="utf-8")
+        part.write_text(
+            json.dumps(
+                {
+                    **{key: value for key, value in config.to_dict().items() if key != "_name_or_path"},
+                    "architectures": ["WhisperModel"],
+                }
+            ),
+            encoding="utf-8",
+        )
     return out

@@ -18,7 +18,21 @@ from timm.data import create_transform, resolve_model_data_config
 from sensorium.backbones import GRID, Backbone, as_maps, device, whole_and_grid
 from sensorium.core.errors import UserError
 
-SETTINGS = ("num_classes", "img_size", "in_chans", "global_pool", "dynamic_img_size", "reg_tokens", "class_token", "init_values", "qkv_bias", "embed_dim", "depth", "num_heads", "patch_size")
+SETTINGS = (
+    "num_classes",
+    "img_size",
+    "in_chans",
+    "global_pool",
+    "dynamic_img_size",
+    "reg_tokens",
+    "class_token",
+    "init_values",
+    "qkv_bias",
+    "embed_dim",
+    "depth",
+    "num_heads",
+    "patch_size",
+)
 """What a configuration may say of a model; never where else files lie."""
 
 
@@ -29,18 +43,37 @@ class Timm(Backbone):
         super().__init__(folder, kind, patches)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config["architecture"] not in timm.list_models():  # else timm would look for it on the hub
-            raise UserError(f"'{folder}' is of the architecture '{config['architecture']}', which this timm doesn't have.")
-        known = {key: value for key, value in {"num_classes": config.get("num_classes"), **config.get("model_args", {})}.items() if key in SETTINGS and value is not None}
+            raise UserError(
+                f"'{folder}' is of the architecture '{config['architecture']}', which this timm doesn't have."
+            )
+        known = {
+            key: value
+            for key, value in {"num_classes": config.get("num_classes"), **config.get("model_args", {})}.items()
+            if key in SETTINGS and value is not None
+        }
         self.model = timm.create_model(config["architecture"], pretrained=False, **known).eval()
         self.model.load_state_dict(load_file(folder / "model.safetensors"))
         self.model.reset_classifier(0)
         self.model.requires_grad_(False).to(device())
-        data = resolve_model_data_config(self.model, pretrained_cfg={**self.model.pretrained_cfg, **config.get("pretrained_cfg", {})})
-        self.cut = list(itertools.takewhile(lambda step: "ToTensor" not in type(step).__name__, create_transform(**data, is_training=False).transforms))
+        data = resolve_model_data_config(
+            self.model, pretrained_cfg={**self.model.pretrained_cfg, **config.get("pretrained_cfg", {})}
+        )
+        self.cut = list(
+            itertools.takewhile(
+                lambda step: "ToTensor" not in type(step).__name__,
+                create_transform(**data, is_training=False).transforms,
+            )
+        )
         self.mean, self.std = (torch.tensor(data[key]).view(3, 1, 1) for key in ("mean", "std"))
-        known = [level["reduction"] for level in getattr(self.model, "feature_info", None) or ()] if hasattr(self.model, "forward_intermediates") else []
+        known = (
+            [level["reduction"] for level in getattr(self.model, "feature_info", None) or ()]
+            if hasattr(self.model, "forward_intermediates")
+            else []
+        )
         alike = len(set(known)) == 1  # a transformer: one layer in its midst; else the last two before the end
-        self.levels = [len(known) // 2 - 1] if alike and len(known) > 2 else list(range(len(known)))[-2:] if not alike else []
+        self.levels = (
+            [len(known) // 2 - 1] if alike and len(known) > 2 else list(range(len(known)))[-2:] if not alike else []
+        )
         self.size = data["input_size"][-1]
         self.width = self.model.num_features + sum(self.model.feature_info[level]["num_chs"] for level in self.levels)
 
@@ -70,7 +103,13 @@ class Timm(Backbone):
         maps = found if found.ndim == 4 else as_maps(found, prefix)
         whole = found[:, 0] if prefix else maps.mean((2, 3))
         levels = [whole_and_grid(level.mean((2, 3)), level, min(GRID, *maps.shape[2:])) for level in before]
-        return torch.cat([scaled(level, self.width / (1 + len(levels)) / level.shape[2]) for level in (whole_and_grid(whole, maps), *levels)], 2), None
+        return torch.cat(
+            [
+                scaled(level, self.width / (1 + len(levels)) / level.shape[2])
+                for level in (whole_and_grid(whole, maps), *levels)
+            ],
+            2,
+        ), None
 
 
 def scaled(tokens: torch.Tensor, square: float) -> torch.Tensor:

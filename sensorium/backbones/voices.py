@@ -55,7 +55,10 @@ class Voices(Backbone):
     def batch(self, cells: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         """``mels`` [n, stretches, frames, bands], padded with silence, and how many ``stretches`` each has."""
         heard = [stretches(torch.from_numpy(np.array(wave, np.float32))) for wave in cells]
-        return {"mels": nn.utils.rnn.pad_sequence(heard, batch_first=True), "stretches": torch.tensor([len(one) for one in heard])}
+        return {
+            "mels": nn.utils.rnn.pad_sequence(heard, batch_first=True),
+            "stretches": torch.tensor([len(one) for one in heard]),
+        }
 
     def tokens(self, batch: Mapping[str, torch.Tensor], model: Any) -> tuple[torch.Tensor, torch.Tensor]:
         found = model(batch["mels"].flatten(0, 1)).unflatten(0, batch["mels"].shape[:2])
@@ -99,5 +102,10 @@ def from_resemblyzer(given: Path, out: Path) -> Path:
     with whole(out / "model.safetensors") as part:
         save_file(tensors, part, metadata={"format": "pt"})
     with whole(out / "config.json") as part:
-        part.write_text(json.dumps({"model_type": "voices", "architectures": ["Encoder"], "hidden": 256, "width": 256, "layers": 3}), encoding="utf-8")
+        part.write_text(
+            json.dumps(
+                {"model_type": "voices", "architectures": ["Encoder"], "hidden": 256, "width": 256, "layers": 3}
+            ),
+            encoding="utf-8",
+        )
     return out

@@ -35,7 +35,9 @@ def table_command(name: str) -> Any:
 
     def command(
         out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
-        settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="The builder's settings, as rows=200.")] = None,
+        settings: Annotated[
+            list[str] | None, typer.Argument(metavar="KEY=VALUE", help="The builder's settings, as rows=200.")
+        ] = None,
     ) -> None:
         from sensorium.cli.demo import build_table
 
@@ -63,7 +65,9 @@ def main() -> None:
     except MemoryError:
         fail("Out of memory. Use a smaller train.batch, or fewer columns.", 2)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM) or os.environ.get("SENSORIUM_DEBUG"):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM) or os.environ.get(
+            "SENSORIUM_DEBUG"
+        ):
             unexpected(error)
         fail(f"The system refused: {error}. Free some space, or write elsewhere.", 2)
     except Exception as error:
@@ -96,8 +100,11 @@ def unexpected(error: Exception) -> None:
     """Own up to a fault of ours."""
     if os.environ.get("SENSORIUM_DEBUG"):
         raise error
-    fail(f"This is a fault of Sensorium, not yours: {type(error).__name__}: {error}\n"
-         "Set SENSORIUM_DEBUG=1 to see where, and please report it.", 1)
+    fail(
+        f"This is a fault of Sensorium, not yours: {type(error).__name__}: {error}\n"
+        "Set SENSORIUM_DEBUG=1 to see where, and please report it.",
+        1,
+    )
 
 
 def fail(words: str, status: int) -> None:

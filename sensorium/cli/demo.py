@@ -18,7 +18,9 @@ from sensorium.core.settings import build
 
 SETTINGS = (
     "column.concept.kind=out",  # the name without man, woman or person: it would give the name away
-    *(f"column.image.{key}" for key in ("trim=true", "grey=0.2", "stroke=0.6")),  # studios differ in margins, colours and outlines
+    *(
+        f"column.image.{key}" for key in ("trim=true", "grey=0.2", "stroke=0.6")
+    ),  # studios differ in margins, colours and outlines
     "data.validation=0.03",
     "data.same=id",
     "sample.weights=name:12,tags:2,image:3",
@@ -33,7 +35,10 @@ SAME = 0.1, 5.0, 1.0
 learned from fewer rows for it."""
 LONG, FINE = 10.0, ("column.image.size=64", "train.ema=0.998")
 """From so many minutes on there is time for finer pictures, and for a mean of weights to be better than the last ones."""
-SPLITS = {"test_new_style": "known concepts, drawn by a studio in a style not seen for them", "test_new_concept": "new concepts"}
+SPLITS = {
+    "test_new_style": "known concepts, drawn by a studio in a style not seen for them",
+    "test_new_concept": "new concepts",
+}
 
 
 def build_table(name: str, out: Path, settings: Sequence[str]) -> dict[str, Any]:
@@ -77,12 +82,19 @@ def run_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = (),
     path = out / "emoji.parquet"
     if not path.exists():
         build_table("emoji", path, [])
-    Model.fit(path, out=out, minutes=minutes, seed=seed, settings=[*SETTINGS, *by_length(minutes), *settings], quiet=False)
+    Model.fit(
+        path, out=out, minutes=minutes, seed=seed, settings=[*SETTINGS, *by_length(minutes), *settings], quiet=False
+    )
     model = Model.load(out)
     table = Table.open(path)
     results = {split: measure(model, table, split) for split in SPLITS}
-    (out / "demo.json").write_text(json.dumps({"minutes": minutes, "seed": seed, "facts": model.facts, "results": results}, indent=1))
-    grid = Grid(title=f"One model, {minutes:g} minutes of training, {model.facts['parameters']:,} parameters", title_justify="left")
+    (out / "demo.json").write_text(
+        json.dumps({"minutes": minutes, "seed": seed, "facts": model.facts, "results": results}, indent=1)
+    )
+    grid = Grid(
+        title=f"One model, {minutes:g} minutes of training, {model.facts['parameters']:,} parameters",
+        title_justify="left",
+    )
     grid.add_column("measured on rows that were not trained on")
     for words in SPLITS.values():
         grid.add_column(words)
@@ -90,14 +102,25 @@ def run_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = (),
         grid.add_row(key, *(f"{results[split][key]:.2f}" for split in SPLITS))
     console().print(grid)
     note(f"{time.monotonic() - started:.0f} s in all. See {out / 'report.html'} in a browser, or try:")
-    note(f"  sensorium search {out} {path} --by name=\"a crying cat\" --among image")
+    note(f'  sensorium search {out} {path} --by name="a crying cat" --among image')
     note(f"  sensorium predict {out} {path} --column group --seen image --out {out / 'group.csv'}")
     note(f"  sensorium generate {out} {path} --column name --seen image --out {out / 'captions.csv'}")
 
 
 TALK = (
-    "trunk=causal_lm", "sample.plans=0", "sample.talk=12", "data.same=id", "data.validation=0.03", "match.same_thing=1", "network.drop=0.2", "column.image.trim=true", "column.image.dropout=0.3",
-    "column.group.kind=out", "column.conversation.recall=name", "column.conversation.recalled=10", "column.conversation.tokens=2",
+    "trunk=causal_lm",
+    "sample.plans=0",
+    "sample.talk=12",
+    "data.same=id",
+    "data.validation=0.03",
+    "match.same_thing=1",
+    "network.drop=0.2",
+    "column.image.trim=true",
+    "column.image.dropout=0.3",
+    "column.group.kind=out",
+    "column.conversation.recall=name",
+    "column.conversation.recalled=10",
+    "column.conversation.tokens=2",
 )
 """Of the demo that talks. Each step matches 128 pictures and names, and goes through 12 conversations; what is like a picture is told beside it."""
 EACH, ASKED = 8, "name:4,choice:2.5,yes_no:2,absent:1.5,field:0.3,unknown:0.1"
@@ -116,14 +139,24 @@ def run_chat_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] 
     path, talks = out / "emoji.parquet", out / "conversations.parquet"
     if not path.exists():
         build_table("emoji", path, [])
-    write_conversations(str(path), talks, "name", ["image"], EACH, ASKED, ["id", "name", "image", "group", "split"], seed)
-    given = [*TALK, f"trunk.path={language}", f"column.image.backbone={folders['image']}", f"column.name.backbone={folders['text']}", *settings]
+    write_conversations(
+        str(path), talks, "name", ["image"], EACH, ASKED, ["id", "name", "image", "group", "split"], seed
+    )
+    given = [
+        *TALK,
+        f"trunk.path={language}",
+        f"column.image.backbone={folders['image']}",
+        f"column.name.backbone={folders['text']}",
+        *settings,
+    ]
     Model.fit(talks, out=out, minutes=minutes, seed=seed, settings=given, quiet=False)
     model, table = Model.load(out), Table.open(path)
     results: dict[str, dict[str, Any]] = {}
     for split in SPLITS:  # minutes each: what is measured is kept
         results[split] = model.examine(table, split=split, about="name", of=["image"], note=note)
-        (out / "demo.json").write_text(json.dumps({"minutes": minutes, "seed": seed, "facts": model.facts, "results": results}, indent=1))
+        (out / "demo.json").write_text(
+            json.dumps({"minutes": minutes, "seed": seed, "facts": model.facts, "results": results}, indent=1)
+        )
     grid = Grid(title=f"A model that talks, {minutes:g} minutes of training", title_justify="left")
     grid.add_column("asked about drawings that were not trained on")
     for words in SPLITS.values():
@@ -140,7 +173,12 @@ def run_chat_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] 
     note(f"  sensorium serve {out}                      then any program that knows OpenAI's API")
 
 
-MARKS = {"exact": "What is this? (the exact name, of 1,595)", "choice": "Which of these four is it?", "yes_no": "Is this …? (mean over yes and no)", "absent": "Is there … in it? (it isn't)"}
+MARKS = {
+    "exact": "What is this? (the exact name, of 1,595)",
+    "choice": "Which of these four is it?",
+    "yes_no": "Is this …? (mean over yes and no)",
+    "absent": "Is there … in it? (it isn't)",
+}
 
 
 def measure(model: Any, table: Any, split: str) -> dict[str, float]:

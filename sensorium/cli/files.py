@@ -32,7 +32,9 @@ def check_folder(path: Path, option: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{option} {path}: the folder '{path.parent}' can't be made: {error.strerror or error}.") from error
+        raise UserError(
+            f"{option} {path}: the folder '{path.parent}' can't be made: {error.strerror or error}."
+        ) from error
     if path.is_dir():
         raise UserError(f"{option} {path} is a folder. Give the name of a file.")
 
@@ -87,7 +89,9 @@ def write_vectors(vectors: np.ndarray, path: Path) -> None:
         with asked_for(path) as part:
             np.save(part, vectors, allow_pickle=False)
     elif path.suffix == ".csv":
-        write_table(pa.table({f"gist_{i}": pa.array(vectors[:, i], from_pandas=True) for i in range(vectors.shape[1])}), path)
+        write_table(
+            pa.table({f"gist_{i}": pa.array(vectors[:, i], from_pandas=True) for i in range(vectors.shape[1])}), path
+        )
     else:
         none = pa.array(np.isnan(vectors).any(1))
         flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1], mask=none)

@@ -32,7 +32,16 @@ def search_table(run: Path, source: str, by: Sequence[str], among: str | None, k
     print_found(opened, model.search(asked(model, by), among=opened, column=among, k=k, note=note))
 
 
-def search_index(folder: Path, run: Path | None, by: Sequence[str], without: Sequence[str], where: str | None, weight: Sequence[str], among: str | None, k: int) -> None:
+def search_index(
+    folder: Path,
+    run: Path | None,
+    by: Sequence[str],
+    without: Sequence[str],
+    where: str | None,
+    weight: Sequence[str],
+    among: str | None,
+    k: int,
+) -> None:
     """Search an index."""
     index, model = opened(folder, run)
     weights = {}
@@ -44,7 +53,16 @@ def search_index(folder: Path, run: Path | None, by: Sequence[str], without: Seq
             raise UserError(f"--weight '{part}' is no weight. Write column=number, as photo=2.") from None
         if column not in query_of(by):
             raise unknown("column in --weight, which is not one of the query:", column, query_of(by))
-    print_rows(index.search(asked(model, by), among=among, k=k, condition=where, without=asked(model, without) if without else None, weights=weights or None))
+    print_rows(
+        index.search(
+            asked(model, by),
+            among=among,
+            k=k,
+            condition=where,
+            without=asked(model, without) if without else None,
+            weights=weights or None,
+        )
+    )
 
 
 def asked(model: Model, by: Sequence[str]) -> dict[str, Any]:
@@ -68,12 +86,23 @@ def opened(folder: Path, run: Path | None) -> tuple[Index, Model]:
 
     kept = Path(Store.open(folder).about["run"])
     if run is None and not (kept / "model.json").is_file():
-        raise UserError(f"'{folder}' was made with the run '{kept}', which is not there. If it was moved, say where to: --run RUN")
+        raise UserError(
+            f"'{folder}' was made with the run '{kept}', which is not there. If it was moved, say where to: --run RUN"
+        )
     model = Model.load(run or kept)
     return model.open_index(folder, note), model
 
 
-def write_index(run: Path, source: str, out: Path, columns: Sequence[str] | None, key: str | None, size: int | None, finder: str | None, plan: str) -> None:
+def write_index(
+    run: Path,
+    source: str,
+    out: Path,
+    columns: Sequence[str] | None,
+    key: str | None,
+    size: int | None,
+    finder: str | None,
+    plan: str,
+) -> None:
     """Make an index."""
     from sensorium.model import Model
 
@@ -81,9 +110,13 @@ def write_index(run: Path, source: str, out: Path, columns: Sequence[str] | None
     model = Model.load(run)
     table = model.open(source)
     with progress("Embedding", table.rows) as done:
-        index = model.index(table, out, columns=columns, key=key, size=size, finder=finder, plan=plan, note=note, done=done)
+        index = model.index(
+            table, out, columns=columns, key=key, size=size, finder=finder, plan=plan, note=note, done=done
+        )
     about = index.store.about
-    typer.echo(f"Wrote {len(index):,} rows of {about['size']} dimensions to {out}; to be searched: all columns, {', '.join(about['kinds'][1:]) or 'none'} alone.")
+    typer.echo(
+        f"Wrote {len(index):,} rows of {about['size']} dimensions to {out}; to be searched: all columns, {', '.join(about['kinds'][1:]) or 'none'} alone."
+    )
     for few, found in about["recall"].items():
         note(f"  {few} dimensions find {found:.1%} of the ten nearest (--size {few})")
     if about.get("found") is not None:
@@ -97,7 +130,9 @@ def change_index(run: Path, source: str, out: Path, remove: bool) -> None:
     if remove:
         key = index.store.about["key"]
         if key is None or key not in table.columns:
-            raise UserError(f"The key of '{out}' is {key!r}; '{table.name}' has the columns {', '.join(table.columns)}. Rows are removed by their key.")
+            raise UserError(
+                f"The key of '{out}' is {key!r}; '{table.name}' has the columns {', '.join(table.columns)}. Rows are removed by their key."
+            )
         count = index.remove(table.take(range(table.rows), [key]).column(key).to_pylist())
         typer.echo(f"Removed {count:,} rows; {len(index):,} are left in {out}")
         return
@@ -115,7 +150,12 @@ def write_duplicates(folder: Path, among: str | None, above: float, out: Path | 
     with progress("Comparing", len(index)) as done:
         groups = index.duplicates(above, among, done)
     cells = index.cells
-    numbers = pa.table({"group": pa.array([n for n, group in enumerate(groups) for _ in group], pa.int64()), "row": pa.array([row for group in groups for row in group], pa.int64())})
+    numbers = pa.table(
+        {
+            "group": pa.array([n for n, group in enumerate(groups) for _ in group], pa.int64()),
+            "row": pa.array([row for group in groups for row in group], pa.int64()),
+        }
+    )
     for name, taken in beside(numbers.column_names, cells.take(numbers.column("row"))).items():
         numbers = numbers.append_column(name, taken)
     typer.echo(f"{len(groups):,} groups of {numbers.num_rows:,} rows that are nearly alike")

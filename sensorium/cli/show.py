@@ -73,7 +73,16 @@ def print_rows(rows: pa.Table) -> None:
     for name in rows.column_names:
         grid.add_column(name, overflow="fold")
     for row in lines(rows):
-        grid.add_row(*("" if cell is None else f"{cell:.3f}" if name in ("score", "surprise") and isinstance(cell, float) else example([cell], 40) for name, cell in row.items()))
+        grid.add_row(
+            *(
+                ""
+                if cell is None
+                else f"{cell:.3f}"
+                if name in ("score", "surprise") and isinstance(cell, float)
+                else example([cell], 40)
+                for name, cell in row.items()
+            )
+        )
     console().print(grid, markup=False)
 
 

@@ -41,7 +41,15 @@ class Talk:
         say: prints a line; stream: prints a piece of an answer.
     """
 
-    def __init__(self, model: Model, table: Table | None, index: Index | None, say: Callable[[str], None], stream: Callable[[str], None], **how: Any) -> None:
+    def __init__(
+        self,
+        model: Model,
+        table: Table | None,
+        index: Index | None,
+        say: Callable[[str], None],
+        stream: Callable[[str], None],
+        **how: Any,
+    ) -> None:
         self.model, self.table, self.index, self.say, self.stream, self.how = model, table, index, say, stream, how
         self.asker: Asker | None = None
         self.new()
@@ -73,7 +81,9 @@ class Talk:
         """What isn't said to the model."""
         if name in KINDS:
             cell = Path(rest).expanduser().read_bytes()
-            at, column = deal(name, [c for c, m in self.model.network.modalities.items() if name_of(m) == name], self.cells)
+            at, column = deal(
+                name, [c for c, m in self.model.network.modalities.items() if name_of(m) == name], self.cells
+            )
             self.show(column, cell, at)
         elif name == "cell":
             column, equals, value = rest.partition("=")
@@ -89,15 +99,25 @@ class Talk:
                 raise UserError(f"'{rest}' is no row of '{self.table.name}'. Rows are 0 to {self.table.rows - 1}.")
             self.new()
             row = self.table.take(np.array([int(rest)])).to_pylist()[0]
-            media = [c for c, m in self.model.network.modalities.items() if row.get(c) is not None and (m.media or name_of(m) in ("series", "points"))]
-            for column in media[:1] or [c for c in self.model.columns if row.get(c) is not None and not self.model.network.modalities[c].talks]:
+            media = [
+                c
+                for c, m in self.model.network.modalities.items()
+                if row.get(c) is not None and (m.media or name_of(m) in ("series", "points"))
+            ]
+            for column in media[:1] or [
+                c for c in self.model.columns if row.get(c) is not None and not self.model.network.modalities[c].talks
+            ]:
                 self.show(column, row[column])
         elif name == "ask":
             self.of_many(rest)
         elif name == "adapter":
             if rest:
                 self.model.adapters.use(rest)
-            self.say(", ".join(f"{one} (heard)" if one == self.model.adapters.active else one for one in self.model.adapters.names))
+            self.say(
+                ", ".join(
+                    f"{one} (heard)" if one == self.model.adapters.active else one for one in self.model.adapters.names
+                )
+            )
         elif name == "why":
             self.why()
         elif name == "like":
@@ -111,7 +131,14 @@ class Talk:
         elif name == "help":
             self.say(HELP)
         else:
-            raise unknown("command", f"/{name}", [f"/{c}" for c in (*KINDS, "row", "cell", "ask", "adapter", "why", "like", "save", "new", "help", "quit")])
+            raise unknown(
+                "command",
+                f"/{name}",
+                [
+                    f"/{c}"
+                    for c in (*KINDS, "row", "cell", "ask", "adapter", "why", "like", "save", "new", "help", "quit")
+                ],
+            )
 
     def show(self, column: str, cell: Any, row: int = 0) -> None:
         """A cell that comes with the next question; after others of its kind in a row of its own."""
@@ -128,7 +155,13 @@ class Talk:
         print_rows(found.rows)
         for other in found.others:
             self.say(f"(or was this meant: /ask {other})")
-        told = "; ".join(", ".join(f"{name} {cell}" for name, cell in row.items() if cell is not None) for row in found.rows.slice(0, 10).to_pylist()) or "nothing"
+        told = (
+            "; ".join(
+                ", ".join(f"{name} {cell}" for name, cell in row.items() if cell is not None)
+                for row in found.rows.slice(0, 10).to_pylist()
+            )
+            or "nothing"
+        )
         self.messages += [{"role": "user", "content": question}, {"role": "assistant", "content": told}]
         self.meant = ""  # it came from the query
 
@@ -163,7 +196,9 @@ class Talk:
         for row in said.cited:
             self.say(f"  [{row['row']}] {in_words(row)[:100]} ({row['score']:.2f})")
         if said.right is not None:
-            self.say(f"(such answers were right in {said.right:.0%} of cases held out{f'; it would have been: {said.unsure}' if said.unsure else ''})")
+            self.say(
+                f"(such answers were right in {said.right:.0%} of cases held out{f'; it would have been: {said.unsure}' if said.unsure else ''})"
+            )
         if not said.ended:
             self.say(f"(cut off after {said.tokens} tokens: --max-tokens)")
         self.messages, self.waiting = [*asked, {"role": "assistant", "content": said.text}], []
@@ -183,7 +218,9 @@ class Talk:
         if not found:
             self.say("From the conversation alone: it refers to no cell.")
         for because in [b for b in found if not b.part] + [b for b in found if b.part][:5]:
-            self.say(f"  {because.column}{' ' + because.part if because.part else ''}: {because.nats:+.2f} nats likelier with it")
+            self.say(
+                f"  {because.column}{' ' + because.part if because.part else ''}: {because.nats:+.2f} nats likelier with it"
+            )
 
     def like(self) -> None:
         """Rows of the index that are like what is shown."""
@@ -197,7 +234,16 @@ class Talk:
         print_rows(self.index.search(cells, k=5))
 
 
-def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, temperature: float, sure: float, adapters: Sequence[Path], seed: int) -> None:
+def run_chat(
+    run: Path,
+    index: Path | None,
+    table: str | None,
+    max_tokens: int,
+    temperature: float,
+    sure: float,
+    adapters: Sequence[Path],
+    seed: int,
+) -> None:
     """The command ``chat``: lines from stdin until it ends."""
     import sys
 
@@ -210,8 +256,17 @@ def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, 
         model.load_adapter(adapter)
     out = Console(highlight=False)
     terminal = sys.stdin.isatty()
-    talk = Talk(model, model.open(table) if table else None, model.open_index(index, note) if index else None, lambda line: out.print(line, markup=False),
-                lambda piece: out.print(piece, end="", markup=False), max_tokens=max_tokens, temperature=temperature, sure=sure, seed=seed)
+    talk = Talk(
+        model,
+        model.open(table) if table else None,
+        model.open_index(index, note) if index else None,
+        lambda line: out.print(line, markup=False),
+        lambda piece: out.print(piece, end="", markup=False),
+        max_tokens=max_tokens,
+        temperature=temperature,
+        sure=sure,
+        seed=seed,
+    )
     if terminal:
         out.print(HELP, markup=False)
     while True:
@@ -223,8 +278,20 @@ def run_chat(run: Path, index: Path | None, table: str | None, max_tokens: int, 
             break
 
 
-def write_conversations(source: str, out: Path, about: str | None, of: Sequence[str], each: int, kinds: str | None, keep: Sequence[str] | None, seed: int, pairs: bool = False,
-                        words: Path | None = None, language: str | None = None, rewordings: int = 4) -> None:
+def write_conversations(
+    source: str,
+    out: Path,
+    about: str | None,
+    of: Sequence[str],
+    each: int,
+    kinds: str | None,
+    keep: Sequence[str] | None,
+    seed: int,
+    pairs: bool = False,
+    words: Path | None = None,
+    language: str | None = None,
+    rewordings: int = 4,
+) -> None:
     """The command ``ask-data``."""
     from sensorium.ask import ask_data, pair_data
     from sensorium.data.schema import infer
@@ -234,13 +301,17 @@ def write_conversations(source: str, out: Path, about: str | None, of: Sequence[
         raise UserError(f"--out {out}: conversations are written as .parquet.")
     table = open_table(source)
     said = wordings(words, language, rewordings, seed)
-    made = (pair_data if pairs else ask_data)(table, infer(table), about=about, of=of, each=each, kinds=chances(kinds), keep=keep, seed=seed, words=said)
+    made = (pair_data if pairs else ask_data)(
+        table, infer(table), about=about, of=of, each=each, kinds=chances(kinds), keep=keep, seed=seed, words=said
+    )
     with asked_for(out) as part:
         pq.write_table(made, part, compression="zstd")
     if pairs:
         note(f"{out}: {made.num_rows:,} pairs of a right and a wrong answer about the training rows of '{table.name}'")
         return
-    talks = [messages for messages in made.column("conversation").to_pylist() if messages]  # the last rows may only be there to be looked at
+    talks = [
+        messages for messages in made.column("conversation").to_pylist() if messages
+    ]  # the last rows may only be there to be looked at
     answers = sum(map(len, talks)) // 2
     note(f"{out}: {len(talks):,} conversations with {answers:,} answers about the training rows of '{table.name}'")
 
@@ -254,7 +325,9 @@ def wordings(words: Path | None, language: str | None, count: int, seed: int) ->
     from sensorium.wordings import WORDS, read_words, reword, worded
 
     if words is not None and language is not None and words.exists():
-        raise UserError(f"--words {words} is there already, so --reword has nothing to do. Leave one of them out, or name another file.")
+        raise UserError(
+            f"--words {words} is there already, so --reword has nothing to do. Leave one of them out, or name another file."
+        )
     if language is None:
         return dict(WORDS) if words is None else worded(read_words(words))
     found = reword(language, count, seed, lambda kind, said: note(f"  {kind}: {' '.join(said) or 'no other words'}"))
@@ -280,5 +353,7 @@ def chances(given: str | None) -> dict[str, float] | None:
         except ValueError:
             raise UserError(f"--kinds {given}: '{often}' is no number. Write KIND:OFTEN, as name:4,choice:2.") from None
         if not result[kind] > 0:
-            raise UserError(f"--kinds {given}: {kind} is asked {often} times as often. Give a number above 0, or leave it out.")
+            raise UserError(
+                f"--kinds {given}: {kind} is asked {often} times as often. Give a number above 0, or leave it out."
+            )
     return result

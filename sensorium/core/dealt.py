@@ -24,6 +24,8 @@ def deal(kind: str, columns: Sequence[str], rows: list[dict[str, Any]]) -> tuple
         if free is not None:
             return row, free
     if len(rows) >= ROWS:
-        raise UserError(f"One conversation looks at {ROWS * len(columns)} cells of kind {kind} at most. Leave one out, or begin a new conversation.")
+        raise UserError(
+            f"One conversation looks at {ROWS * len(columns)} cells of kind {kind} at most. Leave one out, or begin a new conversation."
+        )
     rows.append({})
     return len(rows) - 1, columns[0]

@@ -79,8 +79,9 @@ class Quantiles:
         gap = np.maximum(self.values[after] - self.values[at], 1e-300)
         with np.errstate(over="ignore"):
             share = np.clip((v - self.values[at]) / gap, 0.0, 1.0)
-        z = np.where(v == self.values[at], self.middle[at],
-                     self.right[at] + share * (self.left[after] - self.right[at]))
+        z = np.where(
+            v == self.values[at], self.middle[at], self.right[at] + share * (self.left[after] - self.right[at])
+        )
         below, above = np.maximum(self.values[0] - v, 0), np.maximum(v - self.values[-1], 0)
         z = np.where(below > 0, self.left[0] - self._outside(below, self.scale_low), z)
         return np.where(above > 0, self.right[-1] + self._outside(above, self.scale_high), z)

@@ -42,7 +42,9 @@ def defaults(part: Callable[..., Any]) -> dict[str, Any]:
     return {name: parameter.default for name, parameter in schema(part).items()}
 
 
-def check(part: Callable[..., Any], given: Mapping[str, Any], section: str, inner: Collection[str] = ()) -> dict[str, Any]:
+def check(
+    part: Callable[..., Any], given: Mapping[str, Any], section: str, inner: Collection[str] = ()
+) -> dict[str, Any]:
     """``given`` with every value converted to its annotation; ``inner``: what only the program itself may give.
 
     Raises:
@@ -54,7 +56,9 @@ def check(part: Callable[..., Any], given: Mapping[str, Any], section: str, inne
         if key not in known:
             others = owners(part, key)
             if others:
-                raise UserError(f"{section}.{key} is a setting of {', '.join(others)}, and {section} is {parts.name_of(part)} here, with {', '.join(sorted(known))}.")
+                raise UserError(
+                    f"{section}.{key} is a setting of {', '.join(others)}, and {section} is {parts.name_of(part)} here, with {', '.join(sorted(known))}."
+                )
             raise unknown(f"setting of {section}:", key, known)
         result[key] = convert(value, known[key].annotation, f"{section}.{key}")
     return result
@@ -62,7 +66,11 @@ def check(part: Callable[..., Any], given: Mapping[str, Any], section: str, inne
 
 def owners(part: Callable[..., Any], key: str) -> list[str]:
     """The names of the parts beside this one that have such a setting."""
-    contract = next((base for base in inspect.getmro(part) if base.__module__ == part.__module__.rpartition(".")[0]), None) if inspect.isclass(part) else None
+    contract = (
+        next((base for base in inspect.getmro(part) if base.__module__ == part.__module__.rpartition(".")[0]), None)
+        if inspect.isclass(part)
+        else None
+    )
     found = []
     for name in parts.names(contract) if contract else ():
         with contextlib.suppress(UserError):  # what it needs isn't installed
@@ -87,7 +95,9 @@ def convert(value: Any, wanted: Any, where: str) -> Any:
                 return option
         raise unknown(f"value of {where}:", value, get_args(wanted))
     if origin in (Union, types.UnionType):
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "null") and type(None) in get_args(wanted)):
+        if value is None or (
+            isinstance(value, str) and value.lower() in ("none", "null") and type(None) in get_args(wanted)
+        ):
             return None
         tried = [option for option in get_args(wanted) if option is not type(None)]
         for option in tried:
@@ -103,8 +113,16 @@ def convert(value: Any, wanted: Any, where: str) -> Any:
     try:
         if wanted is bool:
             if isinstance(value, str):
-                return {"true": True, "1": True, "yes": True, "on": True,
-                        "false": False, "0": False, "no": False, "off": False}[value.lower()]
+                return {
+                    "true": True,
+                    "1": True,
+                    "yes": True,
+                    "on": True,
+                    "false": False,
+                    "0": False,
+                    "no": False,
+                    "off": False,
+                }[value.lower()]
             if isinstance(value, bool):
                 return value
             raise ValueError

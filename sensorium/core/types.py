@@ -35,8 +35,14 @@ class Tokens:
     patch: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.grid and (math.prod(self.grid) != self.length or len(self.grid) != len(self.patch) or self.width % math.prod(self.patch)):
-            raise ValueError(f"a grid of {self.grid} patches of {self.patch} has not {self.length} vectors of {self.width}")
+        if self.grid and (
+            math.prod(self.grid) != self.length
+            or len(self.grid) != len(self.patch)
+            or self.width % math.prod(self.patch)
+        ):
+            raise ValueError(
+                f"a grid of {self.grid} patches of {self.patch} has not {self.length} vectors of {self.width}"
+            )
         if bool(self.vocabulary) == bool(self.width):
             raise ValueError("tokens are ids of a vocabulary or vectors of a width: give exactly one")
 

@@ -34,8 +34,11 @@ def scrub(text: str) -> str:
 def is_list(kind: pa.DataType) -> bool:
     """Whether cells of this type are lists of any flavour."""
     return (
-        pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
-        or pt.is_list_view(kind) or pt.is_large_list_view(kind)
+        pt.is_list(kind)
+        or pt.is_large_list(kind)
+        or pt.is_fixed_size_list(kind)
+        or pt.is_list_view(kind)
+        or pt.is_large_list_view(kind)
     )
 
 
@@ -89,7 +92,9 @@ def normal_type(kind: pa.DataType, level: int = 0) -> pa.DataType:
     if pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind):
         return pa.binary()
     if pt.is_decimal(kind):
-        return pa.float64() if kind.scale or kind.precision <= EXACT else pa.string()  # of so long whole numbers no digit is lost
+        return (
+            pa.float64() if kind.scale or kind.precision <= EXACT else pa.string()
+        )  # of so long whole numbers no digit is lost
     if pt.is_float16(kind):
         return pa.float32()
     if pt.is_timestamp(kind):
@@ -175,7 +180,13 @@ def check_layout(array: pa.Array) -> None:
         kind = array.type
         array.validate()
         if pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind):
-            bare = pa.binary() if pt.is_string(kind) else pa.large_binary() if pt.is_large_string(kind) else pa.binary_view()
+            bare = (
+                pa.binary()
+                if pt.is_string(kind)
+                else pa.large_binary()
+                if pt.is_large_string(kind)
+                else pa.binary_view()
+            )
             array.view(bare).validate(full=True)
         elif pt.is_struct(kind):
             for place in range(kind.num_fields):
@@ -241,8 +252,12 @@ def normal(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 def _castable(kind: pa.DataType) -> bool:
     """Whether Arrow writes this type as text the way we would."""
-    return pt.is_integer(kind) or pt.is_boolean(kind) or pt.is_date(kind) or pt.is_timestamp(kind) or (
-        pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
+    return (
+        pt.is_integer(kind)
+        or pt.is_boolean(kind)
+        or pt.is_date(kind)
+        or pt.is_timestamp(kind)
+        or (pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
     )
 
 
@@ -250,7 +265,9 @@ def _media(array: pa.Array) -> pa.Array:
     """Bytes or paths as ``{bytes, path}``."""
     text = pt.is_string(array.type)
     none = pa.nulls(len(array), pa.binary() if text else pa.string())
-    return pa.StructArray.from_arrays([none, array] if text else [array, none], fields=list(MEDIA), mask=array.is_null())
+    return pa.StructArray.from_arrays(
+        [none, array] if text else [array, none], fields=list(MEDIA), mask=array.is_null()
+    )
 
 
 def joined(a: pa.DataType, b: pa.DataType) -> pa.DataType:

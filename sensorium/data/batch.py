@@ -44,7 +44,10 @@ class Batch:
             return self
         return dataclasses.replace(
             self,
-            cells={column: {k: v.to(device, non_blocking=True) for k, v in cells.items()} for column, cells in self.cells.items()},
+            cells={
+                column: {k: v.to(device, non_blocking=True) for k, v in cells.items()}
+                for column, cells in self.cells.items()
+            },
             index={column: v.to(device, non_blocking=True) for column, v in self.index.items()},
             keys={column: v.to(device, non_blocking=True) for column, v in self.keys.items()},
             things=None if self.things is None else self.things.to(device, non_blocking=True),

@@ -67,7 +67,10 @@ def lines(table: pa.Table) -> list[dict[str, Any]]:
     try:
         return table.to_pylist()
     except (ValueError, OverflowError, pa.ArrowException):
-        columns = [[None if isinstance(cell, BadCell) else cell for chunk in column.chunks for cell in _values(chunk)] for column in table.columns]
+        columns = [
+            [None if isinstance(cell, BadCell) else cell for chunk in column.chunks for cell in _values(chunk)]
+            for column in table.columns
+        ]
         return [dict(zip(table.column_names, cells, strict=True)) for cells in zip(*columns, strict=True)]
 
 
@@ -138,8 +141,10 @@ def _numbers(array: pa.Array) -> np.ndarray:
     if pt.is_null(array.type):
         return np.full(len(array), np.nan)
     if not pt.is_floating(array.type):
-        array = array.cast(pa.float64(), safe=False) if not pt.is_boolean(array.type) else array.cast(pa.int8()).cast(
-            pa.float64()
+        array = (
+            array.cast(pa.float64(), safe=False)
+            if not pt.is_boolean(array.type)
+            else array.cast(pa.int8()).cast(pa.float64())
         )
     return array.to_numpy(zero_copy_only=False)
 

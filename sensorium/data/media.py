@@ -20,7 +20,21 @@ from sensorium.core.errors import BadCell
 from sensorium.layers.formats import ENDINGS, frame_name, media_type, named, undecided
 from sensorium.layers.unread import unread_format
 
-__all__ = ["ENDINGS", "HEAD", "MAX_BYTES", "File", "Files", "find", "frames_in", "is_frames", "media_bytes", "media_head", "named", "sniff", "unread_format"]
+__all__ = [
+    "ENDINGS",
+    "HEAD",
+    "MAX_BYTES",
+    "File",
+    "Files",
+    "find",
+    "frames_in",
+    "is_frames",
+    "media_bytes",
+    "media_head",
+    "named",
+    "sniff",
+    "unread_format",
+]
 
 MAX_BYTES = 256 << 20
 MOST_SHOWN = 50
@@ -107,7 +121,9 @@ def find(path: str, folder: Path | None, allow_outside: bool) -> Path:
     if not path or "\0" in path:
         raise BadCell("the path is empty" if not path else "the path holds a NUL")
     if folder is None and not allow_outside:
-        raise BadCell(f"'{_short(path)}' is a path, and this table has no folder that it could be in; data.outside=true allows any")
+        raise BadCell(
+            f"'{_short(path)}' is a path, and this table has no folder that it could be in; data.outside=true allows any"
+        )
     root = folder if folder is not None else Path.cwd()
     try:
         root = root.resolve()
@@ -133,10 +149,15 @@ def frames_in(full: Path) -> list[str]:
     """The names of the pictures in a folder in order, numbers in them by their value."""
     with os.scandir(full) as entries:
         found = [entry.name for entry in entries if frame_name(entry.name)]
-    return sorted(found, key=lambda name: [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)])
+    return sorted(
+        found,
+        key=lambda name: [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)],
+    )
 
 
-def _packed(full: Path, path: str, folder: Path | None, allow_outside: bool, max_bytes: int | None, size: int | None) -> bytes:
+def _packed(
+    full: Path, path: str, folder: Path | None, allow_outside: bool, max_bytes: int | None, size: int | None
+) -> bytes:
     """A folder's pictures as one file, a ZIP archive that keeps them as they are; of its beginning alone the first is enough."""
     out, total = io.BytesIO(), 0
     try:
@@ -220,8 +241,12 @@ class Files(list):
 
     def _repr_html_(self) -> str:
         lines = [[cell] if cell is None or isinstance(cell, File) else cell for cell in self]
-        shown = ["".join("<span>(failed)</span>" if cell is None else cell._repr_html_() for cell in line) for line in lines]
-        return "".join(f"<div>{line}</div>" for line in shown[:MOST_SHOWN]) + (f"<div>… and {len(shown) - MOST_SHOWN:,} more</div>" if len(shown) > MOST_SHOWN else "")
+        shown = [
+            "".join("<span>(failed)</span>" if cell is None else cell._repr_html_() for cell in line) for line in lines
+        ]
+        return "".join(f"<div>{line}</div>" for line in shown[:MOST_SHOWN]) + (
+            f"<div>… and {len(shown) - MOST_SHOWN:,} more</div>" if len(shown) > MOST_SHOWN else ""
+        )
 
 
 def sniff(head: bytes) -> str | None:

@@ -99,7 +99,13 @@ Begun = tuple[int, int, np.ndarray, pa.RecordBatch, dict[str, Iterator[Any]]]
 """A batch that workers have begun to read: its first row, its rows, which of them are wanted, these alone, their cells by column."""
 
 
-def begun(table: Table, modalities: Mapping[str, Modality], columns: Sequence[str], wanted: np.ndarray, pool: ThreadPoolExecutor) -> Iterator[Begun]:
+def begun(
+    table: Table,
+    modalities: Mapping[str, Modality],
+    columns: Sequence[str],
+    wanted: np.ndarray,
+    pool: ThreadPoolExecutor,
+) -> Iterator[Begun]:
     """The batches of a table; media are read by the workers, all else when it is looked at."""
     size = FEW if any(modalities[column].media for column in columns) else MANY
     for start, batch in table.batches(size, columns=columns):
@@ -200,7 +206,12 @@ def coded(rows: int, parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[
 
 
 def prepare_cells(
-    read: Store, modalities: Mapping[str, Modality], source: np.ndarray, wanted: np.ndarray, folder: Path, quarantine: Quarantine
+    read: Store,
+    modalities: Mapping[str, Modality],
+    source: np.ndarray,
+    wanted: np.ndarray,
+    folder: Path,
+    quarantine: Quarantine,
 ) -> Store:
     """The cells of a store, those of wanted rows prepared where their modality does so; what can't be is a bad cell."""
     changed = [c for c, m in modalities.items() if m.prepares and c in read.columns]

@@ -75,8 +75,11 @@ def look(table: Table, columns: Sequence[str] | None = None, sample: int = 2048)
 
 
 def _heavy(kind: pa.DataType) -> bool:
-    return pt.is_binary(kind) or is_list(kind) or pt.is_map(kind) or (
-        pt.is_struct(kind) and any(_heavy(field.type) for field in kind)
+    return (
+        pt.is_binary(kind)
+        or is_list(kind)
+        or pt.is_map(kind)
+        or (pt.is_struct(kind) and any(_heavy(field.type) for field in kind))
     )
 
 
@@ -182,7 +185,12 @@ class _Watcher:
         if self.name in table.declared and 2 * distinct <= self.present:
             kind = f"dictionary<{kind}>"
         profile = Profile(
-            name=self.name, type=kind, sample=cells, present=self.present, rows=self.rows, distinct=distinct,
+            name=self.name,
+            type=kind,
+            sample=cells,
+            present=self.present,
+            rows=self.rows,
+            distinct=distinct,
             heads=_heads(cells, self.kind, table, folders=distinct >= OWN * self.present > 1),
         )
         return Look(profile, self.low, self.high, self.rising and self.present > 1, self.exact, self.infinite)
@@ -203,7 +211,11 @@ def _heads(cells: list[Any], kind: pa.DataType, table: Table, folders: bool) -> 
     """First bytes of the files in a sample: of bytes, of ``{bytes, path}``, and of text that may well be a path; ``folders``: also of one of a
     folder of frames."""
     if pt.is_string(kind):
-        paths = [cell for cell in cells[:HEADS] if _PATH.fullmatch(cell) or (folders and is_frames(cell, table.folder, table.allow_outside))]
+        paths = [
+            cell
+            for cell in cells[:HEADS]
+            if _PATH.fullmatch(cell) or (folders and is_frames(cell, table.folder, table.allow_outside))
+        ]
         if 2 * len(paths) < len(cells[:HEADS]):
             return []
         cells = paths

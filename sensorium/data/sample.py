@@ -95,14 +95,20 @@ class Sampler:
         self.long = [c for c in predicted if c not in self.short]
         self.generated, self.drawn, self.blank = network.drawn_columns, drawn, blank
         else_learned = bool(predicted) or len(self.matched) > 1
-        self.apart = apart if apart is not None else else_learned and not network.trunk.talks and not set(targets) & set(self.generated)
+        self.apart = (
+            apart
+            if apart is not None
+            else else_learned and not network.trunk.talks and not set(targets) & set(self.generated)
+        )
         self.talked, self.talk = network.talked_columns, talk
         self.ways = {c: list(network.ways[c]) for c in self.generated}
         self.targets = list(targets)
         for c in self.targets:
             if c not in asked:
-                raise UserError(f"The target '{c}' can't be asked. Possible: {', '.join(asked) or 'none'}; a picture, a video, a sound or a series "
-                                "where it is learned with --generate.")
+                raise UserError(
+                    f"The target '{c}' can't be asked. Possible: {', '.join(asked) or 'none'}; a picture, a video, a sound or a series "
+                    "where it is learned with --generate."
+                )
         self.plans, self.absent = plans, absent
         self.share = share if share is not None else 0.5 if self.targets else 1.0
         self.alone = alone if alone is not None else 0.2 if self.targets else 0.6
@@ -131,7 +137,9 @@ class Sampler:
     def draw(self, rows: int, seed: Sequence[int]) -> list[Plan]:
         """The plans of one step; the same for the same seed."""
         rng, columns = np.random.default_rng(list(seed)), self.looked_at(seed)
-        each = max(1, int(rows * self.share / max(self.plans, 1)))  # of one size, as a new size is slow (``layers.shapes``)
+        each = max(
+            1, int(rows * self.share / max(self.plans, 1))
+        )  # of one size, as a new size is slow (``layers.shapes``)
         told, plans, kind = rng.permutation(rows), [], rng.random()
         talked = [c for c in self.talked if c in columns]
         columns = [c for c in columns if c not in talked]  # conversations are never seen

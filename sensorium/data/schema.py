@@ -128,7 +128,11 @@ def _said(value: Any) -> dict[str, Any]:
 def _place(schema: Schema, seen: Look, said: dict[str, Any], target: bool, remark: str = "") -> None:
     """Put one column among those that are used or those that are left out; ``remark``: what its cells were read as."""
     name = seen.profile.name
-    more = [words for words in (remark, f"{seen.infinite:,} infinite, which count as missing" if seen.infinite else "") if words]
+    more = [
+        words
+        for words in (remark, f"{seen.infinite:,} infinite, which count as missing" if seen.infinite else "")
+        if words
+    ]
     kind, settings = said.get("kind"), {key: value for key, value in said.items() if key != "kind"}
     if kind is not None:
         part = find(Modality, kind)
@@ -155,7 +159,9 @@ def _place(schema: Schema, seen: Look, said: dict[str, Any], target: bool, remar
                 f"No modality reads the column '{name}' ({seen.profile.type}). Write its cells as texts, numbers, dates, "
                 "files or lists of numbers."
             )
-        schema.left_out[name] = f"no modality reads {seen.profile.type}: write its cells as texts, numbers or lists of numbers"
+        schema.left_out[name] = (
+            f"no modality reads {seen.profile.type}: write its cells as texts, numbers or lists of numbers"
+        )
     else:
         kind, claim = best[0]
         why = "; ".join([claim.why, *more])
@@ -210,16 +216,30 @@ def columns_report(table: Table, schema: Schema, bad_counts: Mapping[str, int] |
         else:
             kind, why = "–", schema.left_out.get(name, "not in the schema")
         share = profile.present / profile.rows if profile.rows else 0.0
-        report.append({
-            "name": name, "kind": kind, "why": why, "type": profile.type, "present": share,
-            "distinct": profile.distinct, "example": example(profile.sample),
-        })
+        report.append(
+            {
+                "name": name,
+                "kind": kind,
+                "why": why,
+                "type": profile.type,
+                "present": share,
+                "distinct": profile.distinct,
+                "example": example(profile.sample),
+            }
+        )
     for name in schema.columns:
         if name not in table.columns:
-            report.append({
-                "name": name, "kind": schema.columns[name].kind, "why": "not in this table", "type": "",
-                "present": 0.0, "distinct": 0, "example": "",
-            })
+            report.append(
+                {
+                    "name": name,
+                    "kind": schema.columns[name].kind,
+                    "why": "not in this table",
+                    "type": "",
+                    "present": 0.0,
+                    "distinct": 0,
+                    "example": "",
+                }
+            )
     if bad_counts is not None:
         for entry in report:
             entry["bad"] = int(bad_counts.get(entry["name"], 0))

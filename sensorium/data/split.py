@@ -27,8 +27,13 @@ __all__ = ["Splits", "row_hashes", "split_rows", "things_of"]
 
 TRAIN, VALIDATION, TEST, ALONE = "train", "validation", "test", "alone"
 ALIASES = {
-    "train": TRAIN, "training": TRAIN,
-    "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "dev": VALIDATION, "eval": VALIDATION,
+    "train": TRAIN,
+    "training": TRAIN,
+    "val": VALIDATION,
+    "valid": VALIDATION,
+    "validation": VALIDATION,
+    "dev": VALIDATION,
+    "eval": VALIDATION,
 }
 """Names by which the first two parts are known; any other part keeps its own."""
 CARVED, MOST = 0.1, 2000
@@ -131,7 +136,9 @@ def split_rows(
         splits = _by_column(table, str(name))
         if TRAIN not in splits.names:
             found = ", ".join(map(repr, splits.names)) or "nothing"
-            raise UserError(f"The column '{name}' says of no row that it is for training. Found: {found}; needed: 'train'.")
+            raise UserError(
+                f"The column '{name}' says of no row that it is for training. Found: {found}; needed: 'train'."
+            )
         if VALIDATION not in splits.names:
             _carve(splits, VALIDATION, _keys(table, schema, group or thing, splits.rows(TRAIN)), seed, carved)
     if alone and ALONE not in splits.names:
@@ -144,7 +151,9 @@ def things_of(table: Table, schema: Schema, same: str, rows: np.ndarray) -> np.n
     return _keys(table, schema, same, rows).view(np.int64)
 
 
-def _keys(table: Table, schema: Schema, group: str | None, rows: np.ndarray | None = None, but: Sequence[str] = ()) -> np.ndarray:
+def _keys(
+    table: Table, schema: Schema, group: str | None, rows: np.ndarray | None = None, but: Sequence[str] = ()
+) -> np.ndarray:
     """What decides a row's side, uint64 [rows]: the hash of its group's cell, or of its content, ``but`` for some columns, if it has no group."""
     part = table if rows is None else table.select(rows)
     keys = np.zeros(part.rows, np.uint64)

@@ -67,7 +67,8 @@ class Store:
         shape = json.loads((folder / "store.json").read_text(encoding="utf-8"))
         self.folder, self.rows = folder, shape["rows"]
         self.columns = {
-            column: Column(folder, part["number"], part["dtype"], part["tail"]) for column, part in shape["columns"].items()
+            column: Column(folder, part["number"], part["dtype"], part["tail"])
+            for column, part in shape["columns"].items()
         }
 
     def cells(self, column: str, rows: Sequence[int] | np.ndarray) -> list[np.ndarray | None]:
@@ -122,7 +123,11 @@ class Writer:
             for number, (column, part) in enumerate(self.parts.items()):
                 part.close()
                 if keep(column):
-                    shape["columns"][column] = {"number": number, "dtype": part.dtype or "uint8", "tail": part.tail or []}
+                    shape["columns"][column] = {
+                        "number": number,
+                        "dtype": part.dtype or "uint8",
+                        "tail": part.tail or [],
+                    }
             with whole(self.folder / "store.json") as part:
                 part.write_text(json.dumps(shape), encoding="utf-8")
         return Store(self.folder)

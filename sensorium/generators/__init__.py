@@ -93,6 +93,7 @@ class Generator(nn.Module, abc.ABC):
         return self.loss(hidden, target).unsqueeze(1)
 
     @abc.abstractmethod
-    def sample(self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None,
-               **options: object) -> Said:
+    def sample(
+        self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, **options: object
+    ) -> Said:
         """Draw (or choose) the segment of ``rows`` rows, asking the trunk as often as needed."""

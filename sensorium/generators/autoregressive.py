@@ -69,7 +69,12 @@ class Autoregressive(Generator):
 
     def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         real = target != PAD
-        lost = F.cross_entropy(self.logits(hidden).flatten(0, 1), target.flatten().clamp(min=1), reduction="none").view(target.shape) * real
+        lost = (
+            F.cross_entropy(self.logits(hidden).flatten(0, 1), target.flatten().clamp(min=1), reduction="none").view(
+                target.shape
+            )
+            * real
+        )
         return lost * (target.shape[1] / real.sum(1, keepdim=True).clamp_min(1))
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -87,9 +92,19 @@ class Autoregressive(Generator):
 
     @torch.no_grad()
     def sample(
-        self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
-        temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, beam: int = 1, length_penalty: float = 0.0,
-        max_length: int = 0, lots: torch.Tensor | None = None,
+        self,
+        trunk: Trunk,
+        rows: int,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        beam: int = 1,
+        length_penalty: float = 0.0,
+        max_length: int = 0,
+        lots: torch.Tensor | None = None,
     ) -> Said:
         """Say the segment of each row; rows that have ended leave the batch where ``trunk`` has a ``reorder``.
 
@@ -124,8 +139,16 @@ class Autoregressive(Generator):
         return self._one_by_one(trunk, rows, device, longest, generator, temperature, top_k, top_p, lots)
 
     def _one_by_one(
-        self, trunk: Trunk, rows: int, device: torch.device, longest: int, generator: torch.Generator | None,
-        temperature: float, top_k: int, top_p: float, lots: torch.Tensor | None,
+        self,
+        trunk: Trunk,
+        rows: int,
+        device: torch.device,
+        longest: int,
+        generator: torch.Generator | None,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        lots: torch.Tensor | None,
     ) -> Said:
         said = torch.full((rows, longest), PAD, device=device)
         score = torch.zeros(rows, device=device)
@@ -140,7 +163,9 @@ class Autoregressive(Generator):
             elif lots is None:
                 ids = draw(logits / temperature, top_k, top_p, generator)
             else:
-                noise = torch.stack([torch.empty(logits.shape[1]).exponential_(generator=lot).log_().neg_() for lot in drawers])
+                noise = torch.stack(
+                    [torch.empty(logits.shape[1]).exponential_(generator=lot).log_().neg_() for lot in drawers]
+                )
                 ids = largest(logits / temperature, noise[lots[live.cpu()]].to(device), top_k, top_p)
             gained = logits.log_softmax(-1).gather(1, ids.unsqueeze(1)).squeeze(1)
             ids, gained = ids.masked_fill(ended, PAD), gained.masked_fill(ended, 0.0)
@@ -157,9 +182,7 @@ class Autoregressive(Generator):
                 tokens = self.embed(ids.unsqueeze(1), step + 1)
         return Said(said[:, : step + 1], score)
 
-    def _beams(
-        self, trunk: Trunk, rows: int, device: torch.device, longest: int, beam: int, penalty: float
-    ) -> Said:
+    def _beams(self, trunk: Trunk, rows: int, device: torch.device, longest: int, beam: int, penalty: float) -> Said:
         reorder, end = getattr(trunk, "reorder", None), self.said.end
         if reorder is None:
             raise UserError("This trunk can't reorder its rows, which beams need. Generate with beam=1.")
@@ -208,7 +231,11 @@ class Autoregressive(Generator):
 
 def draw(logits: torch.Tensor, top_k: int, top_p: float, generator: torch.Generator | None) -> torch.Tensor:
     """One id a row [n] from logits [n, vocabulary], among the ``top_k`` likeliest and those that make up ``top_p``."""
-    return torch.multinomial(kept(logits, top_k, top_p).softmax(1).cpu(), 1, generator=generator).squeeze(1).to(logits.device)
+    return (
+        torch.multinomial(kept(logits, top_k, top_p).softmax(1).cpu(), 1, generator=generator)
+        .squeeze(1)
+        .to(logits.device)
+    )
 
 
 def largest(logits: torch.Tensor, noise: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:

@@ -44,8 +44,9 @@ class Categorical(Generator):
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
         logits = self.logits(hidden, recalled).flatten(0, 1)
-        each = F.cross_entropy(logits, target.flatten() - 1, ignore_index=-1, reduction="none",
-                               label_smoothing=self.smoothing)
+        each = F.cross_entropy(
+            logits, target.flatten() - 1, ignore_index=-1, reduction="none", label_smoothing=self.smoothing
+        )
         return each.view(target.shape).mean(1)
 
     def logits(self, hidden: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
@@ -61,7 +62,11 @@ class Categorical(Generator):
         """Logits [n, 1, vocabulary - 1] of the network's answer and what remembered rows say, by its share."""
         if recalled is None:
             return logits
-        found = logits.new_zeros(logits.shape[-1] + 1, len(logits)).index_add_(0, recalled.targets.flatten(), recalled.weights.T)[1:].T
+        found = (
+            logits.new_zeros(logits.shape[-1] + 1, len(logits))
+            .index_add_(0, recalled.targets.flatten(), recalled.weights.T)[1:]
+            .T
+        )
         known = found.sum(1, keepdim=True)
         share = recalled.share * (known > 0)
         mixture = (1 - share) * logits[:, 0].softmax(-1) + share * found / known.clamp(min=1e-9)
@@ -99,8 +104,16 @@ class Categorical(Generator):
 
     @torch.no_grad()
     def sample(
-        self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None,
-        recalled: Recalled | None = None, *, sample: bool = False, temperature: float = 1.0, coverage: float = 0.0,
+        self,
+        trunk: Trunk,
+        rows: int,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        recalled: Recalled | None = None,
+        *,
+        sample: bool = False,
+        temperature: float = 1.0,
+        coverage: float = 0.0,
     ) -> Said:
         """The likeliest id, or one drawn at ``temperature`` with ``sample``; probabilities are those of the model.
 

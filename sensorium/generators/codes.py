@@ -35,8 +35,17 @@ class Codes(Generator):
 
     draws = causal = True
 
-    def __init__(self, tokens: Tokens, width: int, *, depth: int = 2, expand: float = 4.0, digits: int = 6, levels: int = 8,
-                 tells: float = 0.1) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        width: int,
+        *,
+        depth: int = 2,
+        expand: float = 4.0,
+        digits: int = 6,
+        levels: int = 8,
+        tells: float = 0.1,
+    ) -> None:
         super().__init__(tokens, width)
         at_least("generator.codes", 1, depth=depth, digits=digits)
         at_least("generator.codes", 2, levels=levels)
@@ -65,8 +74,19 @@ class Codes(Generator):
         return tokens.width > 0 and not tokens.ordered
 
     def last(self) -> Iterable[nn.Parameter]:
-        return [self.positions, self.first, self.table, self.say, self.bias, *self.refine.parameters(),
-                *(p for layer in (self.enter, self.leave, self.squeeze, self.widen, self.before) for p in layer.parameters())]
+        return [
+            self.positions,
+            self.first,
+            self.table,
+            self.say,
+            self.bias,
+            *self.refine.parameters(),
+            *(
+                p
+                for layer in (self.enter, self.leave, self.squeeze, self.widen, self.before)
+                for p in layer.parameters()
+            ),
+        ]
 
     # --- the autoencoder ----------------------------------------------------------------------------------------------
 
@@ -118,7 +138,11 @@ class Codes(Generator):
     def logits(self, hidden: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """What the trunk says [n, k, width] and a token's first digits as levels [n, k, d] to float logits [n, k, d + 1, levels]."""
         d = known.shape[-1]
-        told = torch.stack([self.table[i][known[..., i]] for i in range(d)], 2).cumsum(2) if d else hidden.new_zeros(*hidden.shape[:2], 0, self.width)
+        told = (
+            torch.stack([self.table[i][known[..., i]] for i in range(d)], 2).cumsum(2)
+            if d
+            else hidden.new_zeros(*hidden.shape[:2], 0, self.width)
+        )
         x = torch.cat([hidden.unsqueeze(2), hidden.unsqueeze(2) + told.to(hidden.dtype)], 2)
         x = x + self.down(F.gelu(self.up(self.norms["digits"](x))))
         return torch.einsum("nkdw,dlw->nkdl", x.float(), self.say[: d + 1].float()) + self.bias[: d + 1]
@@ -126,8 +150,16 @@ class Codes(Generator):
     # --- asking -------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample(self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
-               temperature: float = 1.0, blank: Trunk | None = None) -> Said:
+    def sample(
+        self,
+        trunk: Trunk,
+        rows: int,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 1.0,
+        blank: Trunk | None = None,
+    ) -> Said:
         """Say the vectors of each row, token by token.
 
         Args:
@@ -161,4 +193,6 @@ class Codes(Generator):
                 score = score + chance.gather(1, chosen)[:, 0] / (self.said.length * self.digits)
                 level = torch.cat([level, chosen.unsqueeze(1)], -1)
             codes.append(level)
-        return Said(self.decode(self.values(torch.cat(codes, 1))) + 0 * score[:, None, None], score)  # a row that failed says so
+        return Said(
+            self.decode(self.values(torch.cat(codes, 1))) + 0 * score[:, None, None], score
+        )  # a row that failed says so

@@ -49,13 +49,27 @@ class Flow(Generator):
 
     draws = placed = True
 
-    def __init__(self, tokens: Tokens, width: int, *, depth: int = 4, expand: float = 4.0, mean: float = -0.8, spread: float = 0.8,
-                 least: float = 0.05, begun: float = 0.3, latents: int = 0, coder: int = 32) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        width: int,
+        *,
+        depth: int = 4,
+        expand: float = 4.0,
+        mean: float = -0.8,
+        spread: float = 0.8,
+        least: float = 0.05,
+        begun: float = 0.3,
+        latents: int = 0,
+        coder: int = 32,
+    ) -> None:
         super().__init__(tokens, width)
         at_least("generator.flow", 0, depth=depth, spread=spread, begun=begun, latents=latents)
         at_least("generator.flow", 1, coder=coder)
         if not 0 < least < 1:
-            raise UserError(f"generator.flow.least={least} is no share. Give a number between 0 and 1, for instance 0.05.")
+            raise UserError(
+                f"generator.flow.least={least} is no share. Give a number between 0 and 1, for instance 0.05."
+            )
         self.depth, self.expand, self.mean, self.spread, self.least = depth, expand, mean, spread, least
         self.channels = coder
         self.coder, self.drawn_as = coded(tokens, latents, coder)
@@ -83,7 +97,9 @@ class Flow(Generator):
         n, k, _ = target.shape
         t = torch.sigmoid(torch.randn(n, 1, 1, device=target.device) * self.spread + self.mean).expand(-1, k, -1)
         if self.begun:
-            known = torch.randint(1, k, (n, 1), device=target.device) * (torch.rand(n, 1, device=target.device) < self.begun)
+            known = torch.randint(1, k, (n, 1), device=target.device) * (
+                torch.rand(n, 1, device=target.device) < self.begun
+            )
             t = t.masked_fill((torch.arange(k, device=target.device) < known).unsqueeze(-1), 1.0)
         return torch.cat([target, torch.randn_like(target), t.to(target.dtype), *costs], -1)
 
@@ -110,9 +126,18 @@ class Flow(Generator):
 
     @torch.no_grad()
     def sample(
-        self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
-        steps: int = 20, guidance: float = 2.0, solver: Literal["euler", "heun"] = "euler", blank: Trunk | None = None,
-        given: tuple[torch.Tensor, torch.Tensor] | None = None, watch: Callable[[torch.Tensor], None] | None = None,
+        self,
+        trunk: Trunk,
+        rows: int,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        *,
+        steps: int = 20,
+        guidance: float = 2.0,
+        solver: Literal["euler", "heun"] = "euler",
+        blank: Trunk | None = None,
+        given: tuple[torch.Tensor, torch.Tensor] | None = None,
+        watch: Callable[[torch.Tensor], None] | None = None,
         judged: bool = False,
     ) -> Said:
         """Draw the vectors of each row.
@@ -153,7 +178,9 @@ class Flow(Generator):
             known = torch.where(told.unsqueeze(-1), given[0], moment * given[0] + (1 - moment) * noise)
             return torch.where(given[1], known, z)
 
-        def velocity(z: torch.Tensor, moment: float, watch: Callable[[torch.Tensor], None] | None = None) -> torch.Tensor:
+        def velocity(
+            z: torch.Tensor, moment: float, watch: Callable[[torch.Tensor], None] | None = None
+        ) -> torch.Tensor:
             t, z = torch.full((rows,), moment, device=device), kept(z, moment)
             x = guess(trunk, z, t)
             if guidance != 1 and moment < self.guided:
@@ -173,7 +200,11 @@ class Flow(Generator):
         same = torch.randn(1, *z.shape[1:], generator=judge).to(device) if judged else z
         for moment in MOMENTS if judged else ():
             t = torch.full((rows,), moment, device=device)
-            mixed = torch.where(torch.zeros_like(z, dtype=torch.bool) if told is None else told.unsqueeze(-1), z, moment * z + (1 - moment) * same)
+            mixed = torch.where(
+                torch.zeros_like(z, dtype=torch.bool) if told is None else told.unsqueeze(-1),
+                z,
+                moment * z + (1 - moment) * same,
+            )
             score -= ((guess(trunk, mixed, t) - z) / (1 - moment)).square().mean((1, 2)) / len(MOMENTS)
         return Said(self.made(z), score)
 

@@ -30,8 +30,20 @@ class Gan(Generator):
 
     draws = True
 
-    def __init__(self, tokens: Tokens, width: int, *, depth: int = 4, judge: int = 2, expand: float = 4.0, whole: int = 64, each: int = 8,
-                 beta: float = 1.0, adversary: float = 0.2, steep: float = 10.0) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        width: int,
+        *,
+        depth: int = 4,
+        judge: int = 2,
+        expand: float = 4.0,
+        whole: int = 64,
+        each: int = 8,
+        beta: float = 1.0,
+        adversary: float = 0.2,
+        steep: float = 10.0,
+    ) -> None:
         super().__init__(tokens, width)
         at_least("generator.gan", 1, depth=depth, whole=whole, each=each)
         at_least("generator.gan", 0, beta=beta, adversary=adversary, steep=steep, judge=judge)
@@ -71,8 +83,16 @@ class Gan(Generator):
         return self.latents.bound(hidden, x, whole[:, 0], each, self.beta).unsqueeze(1)
 
     @torch.no_grad()
-    def sample(self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
-               temperature: float = 1.0, blank: Trunk | None = None) -> Said:
+    def sample(
+        self,
+        trunk: Trunk,
+        rows: int,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 1.0,
+        blank: Trunk | None = None,
+    ) -> Said:
         """Draw the vectors of each row in one pass.
 
         Args:

@@ -27,7 +27,9 @@ class Onestep(Generator):
 
     draws, placed, taught = True, True, "flow"
 
-    def __init__(self, tokens: Tokens, width: int, *, depth: int = 4, expand: float = 4.0, latents: int = 0, coder: int = 32) -> None:
+    def __init__(
+        self, tokens: Tokens, width: int, *, depth: int = 4, expand: float = 4.0, latents: int = 0, coder: int = 32
+    ) -> None:
         super().__init__(tokens, width)
         at_least("generator.onestep", 0, depth=depth, latents=latents)
         at_least("generator.onestep", 1, coder=coder)
@@ -44,7 +46,9 @@ class Onestep(Generator):
 
     def drawn(self, target: torch.Tensor) -> torch.Tensor:
         """Vectors [n, k, width] with the noise beside them that they are to be made of."""
-        return torch.cat([target, torch.randn(*target.shape[:2], self.drawn_as.width, device=target.device, dtype=target.dtype)], -1)
+        return torch.cat(
+            [target, torch.randn(*target.shape[:2], self.drawn_as.width, device=target.device, dtype=target.dtype)], -1
+        )
 
     def ask(self, target: torch.Tensor) -> torch.Tensor:
         return self.begin(target[..., self.said.width :].float())
@@ -66,8 +70,15 @@ class Onestep(Generator):
         return said if self.coder is None else self.coder.made(said)
 
     @torch.no_grad()
-    def sample(self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
-               blank: Trunk | None = None) -> Said:
+    def sample(
+        self,
+        trunk: Trunk,
+        rows: int,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        *,
+        blank: Trunk | None = None,
+    ) -> Said:
         """Draw the vectors of each row in one pass.
 
         Args:
@@ -77,5 +88,9 @@ class Onestep(Generator):
             vectors, and 0 for their score.
         """
         noise = torch.randn(rows, self.said.length, self.drawn_as.width, generator=generator).to(device)
-        made = self.made(trunk(self.begin(noise), 0), noise) if rows else noise.new_zeros(0, self.said.length, self.said.width)
+        made = (
+            self.made(trunk(self.begin(noise), 0), noise)
+            if rows
+            else noise.new_zeros(0, self.said.length, self.said.width)
+        )
         return Said(made, torch.zeros(rows, device=device))

@@ -119,8 +119,15 @@ class Quantile(Generator):
 
     @torch.no_grad()
     def sample(
-        self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None,
-        recalled: Recalled | None = None, *, sample: bool = False, coverage: float = 0.0,
+        self,
+        trunk: Trunk,
+        rows: int,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        recalled: Recalled | None = None,
+        *,
+        sample: bool = False,
+        coverage: float = 0.0,
     ) -> Said:
         """The median (or with ``sample`` a draw), its log-density, and the calibrated interval.
 
@@ -131,7 +138,9 @@ class Quantile(Generator):
             UserError: a coverage for which intervals are not calibrated.
         """
         if not 0 <= coverage <= self.covers[-1]:
-            raise UserError(f"coverage={coverage}: intervals are calibrated for shares of up to {self.covers[-1]}: {', '.join(map(str, self.covers))}.")
+            raise UserError(
+                f"coverage={coverage}: intervals are calibrated for shares of up to {self.covers[-1]}: {', '.join(map(str, self.covers))}."
+            )
         number = next(n for n, cover in enumerate(self.covers) if cover >= (coverage or self.cover))
         quantiles = self.quantiles(trunk(self.query.expand(rows, 1, -1).to(device), 0), recalled)
         level = torch.full((rows, self.said.width), 0.5)

@@ -28,8 +28,17 @@ class Vae(Generator):
 
     draws = True
 
-    def __init__(self, tokens: Tokens, width: int, *, depth: int = 4, expand: float = 4.0, whole: int = 64, each: int = 8,
-                 beta: float = 1.0) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        width: int,
+        *,
+        depth: int = 4,
+        expand: float = 4.0,
+        whole: int = 64,
+        each: int = 8,
+        beta: float = 1.0,
+    ) -> None:
         super().__init__(tokens, width)
         at_least("generator.vae", 1, depth=depth, whole=whole, each=each)
         at_least("generator.vae", 0, beta=beta)
@@ -46,7 +55,9 @@ class Vae(Generator):
     def drawn(self, target: torch.Tensor) -> torch.Tensor:
         """Vectors [n, k, width] with the noise of their latents beside them."""
         whole, each = self.latents.noise(len(target), target.device, None)
-        return torch.cat([target, each.to(target.dtype), whole.unsqueeze(1).expand(-1, target.shape[1], -1).to(target.dtype)], -1)
+        return torch.cat(
+            [target, each.to(target.dtype), whole.unsqueeze(1).expand(-1, target.shape[1], -1).to(target.dtype)], -1
+        )
 
     def ask(self, target: torch.Tensor) -> torch.Tensor:
         return self.latents.positions.expand(len(target), -1, -1)
@@ -56,8 +67,16 @@ class Vae(Generator):
         return self.latents.bound(hidden, x, whole[:, 0], each, self.beta)
 
     @torch.no_grad()
-    def sample(self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, *,
-               temperature: float = 1.0, blank: Trunk | None = None) -> Said:
+    def sample(
+        self,
+        trunk: Trunk,
+        rows: int,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 1.0,
+        blank: Trunk | None = None,
+    ) -> Said:
         """Draw the vectors of each row in one pass.
 
         Args:

@@ -32,7 +32,16 @@ class Autoencoder(nn.Module):
             Bojanowski et al. 2018, arXiv 1707.05776): a blurred picture has the right colours. spectrum: what the magnitudes of waves in time count, where there is only time.
     """
 
-    def __init__(self, tokens: Tokens, latents: int, *, hidden: int, beta: float = 1e-3, edges: float = 1.0, spectrum: float = 0.2) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        latents: int,
+        *,
+        hidden: int,
+        beta: float = 1e-3,
+        edges: float = 1.0,
+        spectrum: float = 0.2,
+    ) -> None:
         super().__init__()
         flat = min(len(tokens.grid), 2)  # of a film each frame by itself; those of one patch meet in its latents
         self.flat, self.patch, self.grid = flat, tokens.patch, tokens.grid
@@ -47,7 +56,10 @@ class Autoencoder(nn.Module):
             self.down += [down(narrow, wide, stride, stride), Residual(wide, flat)]
             self.up.insert(0, up(wide, narrow, stride, stride))
             self.up.insert(0, Residual(wide, flat))
-        self.found, self.begun = nn.Linear(self.frames * widths[-1], 2 * latents), nn.Linear(latents, self.frames * widths[-1])
+        self.found, self.begun = (
+            nn.Linear(self.frames * widths[-1], 2 * latents),
+            nn.Linear(latents, self.frames * widths[-1]),
+        )
         with torch.no_grad():
             self.found.bias[latents:] += QUIET
         self.register_buffer("middle", torch.zeros(latents))
@@ -64,7 +76,9 @@ class Autoencoder(nn.Module):
         n, y = len(x), self.refine.unfolded(x)
         for layer in self.down:
             y = layer(y)
-        y = y.reshape(n, -1, self.frames, y.shape[1], math.prod(self.grid[-self.flat :]))  # [n, places in time, frames of a patch, channels, places]
+        y = y.reshape(
+            n, -1, self.frames, y.shape[1], math.prod(self.grid[-self.flat :])
+        )  # [n, places in time, frames of a patch, channels, places]
         middle, spread = self.found(y.permute(0, 1, 4, 2, 3).reshape(n, math.prod(self.grid), -1)).float().chunk(2, -1)
         return middle, spread.clamp(CALM, 2.0)
 
@@ -121,7 +135,9 @@ class Autoencoder(nn.Module):
         a, b = self.refine.unfolded(one), self.refine.unfolded(other)
         total = (a - b).abs().flatten(1).mean(1)
         if self.spectrum:
-            total = total + self.spectrum * (torch.fft.rfft(a, norm="ortho").abs() - torch.fft.rfft(b, norm="ortho").abs()).abs().flatten(1).mean(1)
+            total = total + self.spectrum * (
+                torch.fft.rfft(a, norm="ortho").abs() - torch.fft.rfft(b, norm="ortho").abs()
+            ).abs().flatten(1).mean(1)
         for level in range(LEVELS if self.edges else 0):
             if min(a.shape[2:]) < 2:
                 break
@@ -153,7 +169,9 @@ def coded(tokens: Tokens, latents: int, hidden: int) -> tuple[Autoencoder | None
     """What is drawn of a segment, and the autoencoder that makes patches of it: so many latents of each patch, or where these are none or lie on no grid its own vectors."""
     if not latents or not Autoencoder.fits(tokens):
         return None, tokens
-    return Autoencoder(tokens, latents, hidden=hidden), dataclasses.replace(tokens, width=latents, patch=(1,) * len(tokens.grid))
+    return Autoencoder(tokens, latents, hidden=hidden), dataclasses.replace(
+        tokens, width=latents, patch=(1,) * len(tokens.grid)
+    )
 
 
 def halvings(patch: tuple[int, ...]) -> list[tuple[int, ...]]:

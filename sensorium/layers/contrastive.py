@@ -96,12 +96,23 @@ class _Contrastive(torch.autograd.Function):
         grads, ctx.grads = ctx.grads, None
         if grads is None:
             _, grads = _compute(*inputs, *ctx.how, True)
-        return *(None if x is None else g.mul_(given).to(x.dtype) for x, g in zip(inputs, grads, strict=True)), None, None
+        return (
+            *(None if x is None else g.mul_(given).to(x.dtype) for x, g in zip(inputs, grads, strict=True)),
+            None,
+            None,
+        )
 
 
 def _compute(
-    a: Tensor, b: Tensor, scale: Tensor, bias: Tensor | None,
-    kind: str, same: tuple[Tensor, Tensor] | None, block: int | None, weights: Tensor | None, precision: Precision,
+    a: Tensor,
+    b: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    kind: str,
+    same: tuple[Tensor, Tensor] | None,
+    block: int | None,
+    weights: Tensor | None,
+    precision: Precision,
     wanted: bool,
 ) -> tuple[Tensor, list[Tensor | None] | None]:
     """The loss and, if wanted, its gradients to a, b, scale and bias, in float32."""
@@ -109,7 +120,9 @@ def _compute(
         shapes = scale.shape, () if bias is None else bias.shape
         a, b, scale = a.detach().float(), b.detach().float(), scale.detach().float().reshape(())
         bias = torch.zeros_like(scale) if bias is None else bias.detach().float().reshape(())
-        share = a.new_full((len(a),), 1 / len(a)) if weights is None else weights.detach().float() / weights.float().sum()
+        share = (
+            a.new_full((len(a),), 1 / len(a)) if weights is None else weights.detach().float() / weights.float().sum()
+        )
         blocks, positives = Blocks(a, b, block, precision), Positives(same, len(a))
         # First as if a row had no positive but itself. Its own logit is kept apart from the others: what tells a nearly
         # perfect row from a perfect one would drown in the sum.
@@ -117,7 +130,11 @@ def _compute(
         if kind == "infonce":
             others, grad_a, grad_b = _softmax(blocks, own, scale, share, wanted)
             loss = sum((share * F.softplus(x - own)).sum() for x in others) / 2
-            pull, push, each = sum(share * torch.sigmoid(x - own) for x in others) / 2, 0, share / positives.count(share)
+            pull, push, each = (
+                sum(share * torch.sigmoid(x - own) for x in others) / 2,
+                0,
+                share / positives.count(share),
+            )
         else:
             loss, push, grad_a, grad_b = _sigmoid(blocks, bias, scale, share, weights is None, wanted)
             loss += (share * F.softplus(-own - bias)).sum()

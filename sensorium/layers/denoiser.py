@@ -45,7 +45,11 @@ class Denoiser(nn.Module):
     def last(self) -> Iterable[nn.Parameter]:
         """Parameters that meet vectors: see ``Generator.last``."""
         others = [*([] if self.told is None else [self.told]), *self.refine.parameters()]
-        return [self.positions, *others, *(p for layer in (self.enter, self.noisy, self.leave) for p in layer.parameters())]
+        return [
+            self.positions,
+            *others,
+            *(p for layer in (self.enter, self.noisy, self.leave) for p in layer.parameters()),
+        ]
 
     def tokens(self, z: torch.Tensor, t: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
         """Noisy vectors at moments [n] as asked tokens [n, k, width]; ``given``: which of them are as they are, [n, k]."""

@@ -25,7 +25,10 @@ class Domain:
     """
 
     def __init__(self, known: Mapping[str, torch.Tensor], levels: Mapping[str, Sequence[float]]) -> None:
-        self.known, self.levels = {kind: vectors.half() for kind, vectors in known.items()}, {kind: list(values) for kind, values in levels.items()}
+        self.known, self.levels = (
+            {kind: vectors.half() for kind, vectors in known.items()},
+            {kind: list(values) for kind, values in levels.items()},
+        )
 
     def away(self, kind: str, vectors: torch.Tensor) -> torch.Tensor:
         """How far vectors [n, size] lie from the known ones: 0 is usual, 1 as far as one of ten rows held out, [n]."""

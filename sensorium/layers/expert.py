@@ -32,7 +32,9 @@ class Expert(nn.ModuleDict):
         self.originals = [dict(leaves(decoder))]  # in a list: they are no part of this one
         for name, part in self.originals[0].items():
             base = getattr(part, "base_layer", part)
-            self[name.replace(".", "/")] = (base.as_linear() if isinstance(base, Rounded) else copy.deepcopy(base)).requires_grad_(True)
+            self[name.replace(".", "/")] = (
+                base.as_linear() if isinstance(base, Rounded) else copy.deepcopy(base)
+            ).requires_grad_(True)
 
     @contextlib.contextmanager
     def taking(self, mine: torch.Tensor) -> Iterator[None]:
@@ -92,5 +94,7 @@ def leaves(decoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         elif not isinstance(part, Rounded) and (not own or isinstance(part, nn.Embedding)):
             continue
         elif max((p.ndim for p in own.values()), default=0) > 2 or "expert" in name or len(own) > 2:
-            raise UserError(f"trunk.expert=true: the layer '{name}' ({type(part).__name__}) isn't a linear one or a norm. Choose a language model without a mixture of experts, or trunk.expert=false.")
+            raise UserError(
+                f"trunk.expert=true: the layer '{name}' ({type(part).__name__}) isn't a linear one or a norm. Choose a language model without a mixture of experts, or trunk.expert=false."
+            )
         yield name, part

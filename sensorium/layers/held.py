@@ -28,7 +28,13 @@ class Held(nn.Module):
     def hold(self, model: nn.Module, rate: float, steady: bool = False) -> None:
         """Keep a model in which what is to be learned asks for gradients."""
         self.held, self.rate, self.steady = [model], rate, steady
-        self.learned = nn.ParameterDict({name.replace(".", "/"): parameter for name, parameter in model.named_parameters() if parameter.requires_grad})
+        self.learned = nn.ParameterDict(
+            {
+                name.replace(".", "/"): parameter
+                for name, parameter in model.named_parameters()
+                if parameter.requires_grad
+            }
+        )
         if steady:
             model.eval()
 
@@ -60,7 +66,9 @@ class Held(nn.Module):
 
     def as_it_was(self) -> Any:
         """A context in which the model is as it was before anything was learned, where that is known: where low-rank updates are all that was."""
-        return Without([part for part in self.held[0].modules() if hasattr(part, "enable_adapters") and hasattr(part, "lora_A")])
+        return Without(
+            [part for part in self.held[0].modules() if hasattr(part, "enable_adapters") and hasattr(part, "lora_A")]
+        )
 
 
 class Without:

@@ -41,8 +41,14 @@ class Judge(nn.Module):
         return self.verdict(self.norm(y)).squeeze(-1).float()
 
 
-def adversarial(judge: nn.Module, real: torch.Tensor, made: torch.Tensor, near: torch.Tensor, *heard: torch.Tensor,
-                some: slice = ALL) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def adversarial(
+    judge: nn.Module,
+    real: torch.Tensor,
+    made: torch.Tensor,
+    near: torch.Tensor,
+    *heard: torch.Tensor,
+    some: slice = ALL,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What one step teaches both sides: the maker's loss of each row [n] through a judge that is held still; the judge's [n] by segments that are
     held still; how steep the judge is at ``some`` of them.
 
@@ -53,9 +59,14 @@ def adversarial(judge: nn.Module, real: torch.Tensor, made: torch.Tensor, near: 
         judge: segments [n, …], and what is ``heard`` beside, to [n, k].
         real, made: segments; near: a little noise like ``real``; heard: tensors [n, …] that teach nobody.
     """
-    heard, still = tuple(part.detach() for part in heard), {name: value.detach() for name, value in judge.named_parameters()}
+    heard, still = (
+        tuple(part.detach() for part in heard),
+        {name: value.detach() for name, value in judge.named_parameters()},
+    )
     true, false = judge(real, *heard), judge(made.detach(), *heard)
     fooled = functional_call(judge, still, (made, *heard)) - true.detach()
     x, y, heard = real[some], made.detach()[some], tuple(part[some] for part in heard)
-    slope = (judge(x + near[some], *heard) - true[some]).square() + (judge(y + near[some], *heard) - false[some]).square()
+    slope = (judge(x + near[some], *heard) - true[some]).square() + (
+        judge(y + near[some], *heard) - false[some]
+    ).square()
     return F.softplus(-fooled).mean(1), F.softplus(false - true).mean(1), slope.mean(1)

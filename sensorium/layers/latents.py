@@ -40,7 +40,9 @@ class Latents(nn.Module):
         self.positions = nn.Parameter(torch.randn(length, width) * 0.02)
         self.enter, self.leave = nn.Linear(size, width), nn.Linear(width, size)
         self.encoder, self.prior, self.decoder = blocks(-(-depth // 2)), blocks(-(-depth // 2)), blocks(depth)
-        self.norms = nn.ModuleDict({name: nn.LayerNorm(width, bias=False) for name in ("heard", "encoder", "prior", "decoder")})
+        self.norms = nn.ModuleDict(
+            {name: nn.LayerNorm(width, bias=False) for name in ("heard", "encoder", "prior", "decoder")}
+        )
         self.believes = nn.ModuleDict({"whole": nn.Linear(width, 2 * whole), "each": nn.Linear(width, 2 * each)})
         self.finds = nn.ModuleDict({"whole": nn.Linear(2 * width, 2 * whole), "each": nn.Linear(2 * width, 2 * each)})
         self.tells = nn.ModuleDict({"whole": nn.Linear(whole, width), "each": nn.Linear(each, width)})
@@ -53,9 +55,16 @@ class Latents(nn.Module):
     def last(self) -> Iterable[nn.Parameter]:
         """Parameters that meet vectors or latents: see ``Generator.last``."""
         ends = (self.enter, self.leave, *self.believes.values(), *self.finds.values(), *self.tells.values())
-        return [self.positions, self.blur, *self.refine.parameters(), *(p for layer in ends for p in layer.parameters())]
+        return [
+            self.positions,
+            self.blur,
+            *self.refine.parameters(),
+            *(p for layer in ends for p in layer.parameters()),
+        ]
 
-    def bound(self, hidden: torch.Tensor, x: torch.Tensor, whole: torch.Tensor, each: torch.Tensor, beta: float) -> torch.Tensor:
+    def bound(
+        self, hidden: torch.Tensor, x: torch.Tensor, whole: torch.Tensor, each: torch.Tensor, beta: float
+    ) -> torch.Tensor:
         """Minus the evidence bound, in nats for each number of a segment.
 
         Args:
@@ -86,7 +95,9 @@ class Latents(nn.Module):
         """What is known of a segment [n, k, width] and the latents of its tokens to vectors, fp32."""
         return self.refine(self.leave(self.through("decoder", context + self.tells["each"](z))).float()).float()
 
-    def imagined(self, hidden: torch.Tensor, whole: torch.Tensor, each: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def imagined(
+        self, hidden: torch.Tensor, whole: torch.Tensor, each: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors [n, k, size] from the prior, by noise [n, whole] and [n, k, each]; the mean log-probability of their latents, [n]."""
         heard = self.norms["heard"](hidden)
         z, first = scaled(self.believes["whole"](heard.mean(1)), whole)
@@ -94,18 +105,28 @@ class Latents(nn.Module):
         z, second = scaled(self.believes["each"](context), each)
         return self.decode(context, z), first.mean(-1) + second.mean((1, 2))
 
-    def noise(self, rows: int, device: torch.device, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def noise(
+        self, rows: int, device: torch.device, generator: torch.Generator | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Noise for the latents of ``rows`` rows, as ``imagined`` takes it."""
         sizes = (rows, self.whole), (rows, len(self.positions), self.each)
         whole, each = (torch.randn(size, generator=generator).to(device) for size in sizes)
         return whole, each
 
-    def drawn(self, trunk: Callable[[torch.Tensor, int], torch.Tensor], rows: int, device: torch.device, generator: torch.Generator | None,
-              temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def drawn(
+        self,
+        trunk: Callable[[torch.Tensor, int], torch.Tensor],
+        rows: int,
+        device: torch.device,
+        generator: torch.Generator | None,
+        temperature: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """What ``imagined`` gives for what a trunk says at each row's positions, the noise ``temperature`` times as large."""
         whole, each = (temperature * noise for noise in self.noise(rows, device, generator))
         if rows == 0:
-            return torch.zeros(0, len(self.positions), self.leave.out_features, device=device), torch.zeros(0, device=device)
+            return torch.zeros(0, len(self.positions), self.leave.out_features, device=device), torch.zeros(
+                0, device=device
+            )
         return self.imagined(trunk(self.positions.expand(rows, -1, -1), 0), whole, each)
 
 

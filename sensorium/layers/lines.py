@@ -39,7 +39,11 @@ class Lines:
 def binned(lengths: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Lines of these lengths dealt out to bins, the longest first, each where it still fits: (bin of each line, where it begins there, size of a bin)."""
     size = max(int(lengths.max(initial=1)), least)
-    order, bins, starts = np.argsort(-lengths, kind="stable"), np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
+    order, bins, starts = (
+        np.argsort(-lengths, kind="stable"),
+        np.zeros(len(lengths), np.int64),
+        np.zeros(len(lengths), np.int64),
+    )
     filled: list[int] = []
     for line in order:
         found = next((number for number, used in enumerate(filled) if used + lengths[line] <= size), len(filled))
@@ -62,7 +66,11 @@ class Packed:
 
     def fill(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens [n, width] to bins [bins, size, width]."""
-        return tokens.new_zeros(self.bins * self.size, tokens.shape[1]).index_copy(0, self.to, tokens).view(self.bins, self.size, -1)
+        return (
+            tokens.new_zeros(self.bins * self.size, tokens.shape[1])
+            .index_copy(0, self.to, tokens)
+            .view(self.bins, self.size, -1)
+        )
 
     def marked(self, which: np.ndarray) -> torch.Tensor:
         """The places of tokens [k], by number, bool [bins, size]."""
@@ -87,7 +95,11 @@ def pack_lines(lines: Lines, device: torch.device, least: int = 192) -> Packed:
     row, place, segment, group = (torch.from_numpy(values).view(count, size).to(device) for values in kept)
     mine, other = (lambda x: x.unsqueeze(2)), (lambda x: x.unsqueeze(1))
     together = (mine(group) == other(group)) & (mine(group) >= 0)
-    allowed = (mine(row) == other(row)) & ((other(segment) <= 0) | (mine(segment) == other(segment))) & ((other(place) <= mine(place)) | together)
+    allowed = (
+        (mine(row) == other(row))
+        & ((other(segment) <= 0) | (mine(segment) == other(segment)))
+        & ((other(place) <= mine(place)) | together)
+    )
     return Packed(torch.from_numpy(to).to(device), count, size, place.clamp(min=0), allowed)
 
 

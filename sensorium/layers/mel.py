@@ -44,7 +44,9 @@ def log_mel(
     return power.clamp_(min=floor).log10_().view(*wave.shape[:-1], -1, mels)
 
 
-def from_log_mel(mel: torch.Tensor, *, rate: int, hop: int, window: int, steps: int = 60, pursuit: int = 100) -> torch.Tensor:
+def from_log_mel(
+    mel: torch.Tensor, *, rate: int, hop: int, window: int, steps: int = 60, pursuit: int = 100
+) -> torch.Tensor:
     """Samples [(frames - 1) · hop] of a sound whose ``log_mel`` is about ``mel`` [frames, mels]; the same for the same input.
 
     Its phases come from the fast Griffin–Lim algorithm (Perraudin et al. 2013).
@@ -78,8 +80,10 @@ def griffin_lim(size: torch.Tensor, hop: int, window: int, steps: int, momentum:
         """By overlap and add, each sample divided by the windows' squares that fell on it."""
         pieces = torch.fft.irfft(spectrum, window) * shape
         length = (len(size) - 1) * hop + window
-        added, weight = (F.fold(x.T.unsqueeze(0), (1, length), (1, window), stride=(1, hop)).flatten()
-                         for x in (pieces, shape.square().expand_as(pieces)))
+        added, weight = (
+            F.fold(x.T.unsqueeze(0), (1, length), (1, window), stride=(1, hop)).flatten()
+            for x in (pieces, shape.square().expand_as(pieces))
+        )
         return (added / weight.clamp(min=1e-6))[window // 2 : window // 2 + padded]
 
     def spectrum_of(samples: torch.Tensor) -> torch.Tensor:

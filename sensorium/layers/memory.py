@@ -56,13 +56,30 @@ class Memory(nn.Module):
             margins: see ``Recalled``.
     """
 
-    def __init__(self, gists: Mapping[str, Tensor], sharpness: float, strength: float, sketches: Mapping[str, Tensor] | None = None,
-                 trust: float = 0.0, targets: Mapping[str, tuple[Tensor, Tensor]] | None = None,
-                 shares: Mapping[str, float] | None = None, by: Mapping[str, Sequence[str]] | None = None,
-                 margins: Mapping[str, Sequence[Any]] | None = None) -> None:
+    def __init__(
+        self,
+        gists: Mapping[str, Tensor],
+        sharpness: float,
+        strength: float,
+        sketches: Mapping[str, Tensor] | None = None,
+        trust: float = 0.0,
+        targets: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+        shares: Mapping[str, float] | None = None,
+        by: Mapping[str, Sequence[str]] | None = None,
+        margins: Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:
         super().__init__()
-        self.columns, self.sharpness, self.strength, self.trust = list(gists), float(sharpness), float(strength), float(trust)
-        self.told, self.shares, self.by = list(targets or ()), dict(shares or {}), {c: list(names) for c, names in (by or {}).items()}
+        self.columns, self.sharpness, self.strength, self.trust = (
+            list(gists),
+            float(sharpness),
+            float(strength),
+            float(trust),
+        )
+        self.told, self.shares, self.by = (
+            list(targets or ()),
+            dict(shares or {}),
+            {c: list(names) for c, names in (by or {}).items()},
+        )
         self.margins = {column: list(margin) for column, margin in (margins or {}).items()}
         self.register_buffer("known", torch.stack([gists[column].half() for column in self.columns]), persistent=False)
         self.register_buffer("present", self.known.abs().sum(2) > 0, persistent=False)
@@ -80,7 +97,10 @@ class Memory(nn.Module):
 
     def targets(self) -> dict[str, tuple[Tensor, Tensor]]:
         """The tokens that are remembered and which rows have them, by column."""
-        return {column: (getattr(self, f"tokens_{number}"), getattr(self, f"have_{number}")) for number, column in enumerate(self.told)}
+        return {
+            column: (getattr(self, f"tokens_{number}"), getattr(self, f"have_{number}"))
+            for number, column in enumerate(self.told)
+        }
 
     def needed(self) -> Memory | None:
         """A memory of no more than what changes anything; None where nothing does."""
@@ -88,10 +108,19 @@ class Memory(nn.Module):
         if not (self.strength or self.trust or told):
             return None
         mine = [{c: value for c, value in all_.items() if c in told} for all_ in (self.shares, self.by, self.margins)]
-        return Memory(dict(zip(self.columns, self.known, strict=True)), self.sharpness, self.strength,
-                      self.sketches() if self.trust else None, self.trust, told, *mine)
+        return Memory(
+            dict(zip(self.columns, self.known, strict=True)),
+            self.sharpness,
+            self.strength,
+            self.sketches() if self.trust else None,
+            self.trust,
+            told,
+            *mine,
+        )
 
-    def answer(self, column: str, seen: Mapping[str, tuple[Tensor, Tensor]], share: float | None = None) -> Recalled | None:
+    def answer(
+        self, column: str, seen: Mapping[str, tuple[Tensor, Tensor]], share: float | None = None
+    ) -> Recalled | None:
         """What the remembered rows say of an asked column; None where they don't count.
 
         A row is as like a remembered one as the mean cosine of those columns in ``by`` that it shows says; what the remembered one
@@ -115,8 +144,12 @@ class Memory(nn.Module):
             shown = shown + here.unsqueeze(1)
             both = both | (here.unsqueeze(1) & has & have)
         margin = self.margins.get(column)
-        return Recalled(tokens, self.weighed(like / shown.clamp(min=1), both), share,
-                        None if margin is None else tokens.new_tensor(margin, dtype=torch.float32))
+        return Recalled(
+            tokens,
+            self.weighed(like / shown.clamp(min=1), both),
+            share,
+            None if margin is None else tokens.new_tensor(margin, dtype=torch.float32),
+        )
 
     def weighed(self, like: Tensor, both: Tensor) -> Tensor:
         """Cosines [n, rows] to weights: 0 where not ``both`` have anything to compare, else a softmax."""
@@ -138,7 +171,11 @@ class Memory(nn.Module):
         Args:
             gist: unit vectors [n, gist]; sketch: unit vectors [n, sketch] of the same cells, zeros where a cell has none.
         """
-        looked = [(self.strength, gist, self.known[self.columns.index(column)])] if self.strength and column in self.columns else []
+        looked = (
+            [(self.strength, gist, self.known[self.columns.index(column)])]
+            if self.strength and column in self.columns
+            else []
+        )
         if self.trust and sketch is not None and column in self.sketched:
             looked.append((self.trust, sketch, self.sketches()[column]))
         if not looked or not len(gist):
@@ -151,7 +188,9 @@ class Memory(nn.Module):
         values, result = F.normalize(others[able], dim=1), gist.float()
         for strength, query, keys in looked:
             keys = keys[able].float()
-            found = torch.cat([(self.sharpness * part.float() @ keys.T).softmax(1) @ values for part in query.split(ROWS)])
+            found = torch.cat(
+                [(self.sharpness * part.float() @ keys.T).softmax(1) @ values for part in query.split(ROWS)]
+            )
             has = query.abs().sum(1, keepdim=True) > 0
             result = result + strength * has * F.normalize(found, dim=1)
         return F.normalize(result, dim=1)

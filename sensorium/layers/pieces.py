@@ -12,30 +12,50 @@ CHUNK = 1 << 24
 """Logits held at a time; more are computed in pieces."""
 
 
-def in_pieces(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], hidden: torch.Tensor, wanted: torch.Tensor, size: int) -> torch.Tensor:
+def in_pieces(
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], hidden: torch.Tensor, wanted: torch.Tensor, size: int
+) -> torch.Tensor:
     """``loss(hidden [n, width], wanted [n])`` of each token, [n], of ``size`` tokens at a time."""
     if len(wanted) <= size:
         return loss(hidden, wanted)
     again = torch.is_grad_enabled()
-    return torch.cat([checkpoint(loss, h, w, use_reentrant=False) if again else loss(h, w) for h, w in zip(hidden.split(size), wanted.split(size), strict=True)])
+    return torch.cat(
+        [
+            checkpoint(loss, h, w, use_reentrant=False) if again else loss(h, w)
+            for h, w in zip(hidden.split(size), wanted.split(size), strict=True)
+        ]
+    )
 
 
-def cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, wanted: torch.Tensor, scale: float = 1.0, cap: float = 0.0, size: int = 0) -> torch.Tensor:
+def cross_entropy(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    wanted: torch.Tensor,
+    scale: float = 1.0,
+    cap: float = 0.0,
+    size: int = 0,
+) -> torch.Tensor:
     """The loss of each token [n] of ``F.cross_entropy(hidden @ weight.T, wanted)``, ``size`` tokens at a time, with each product made as seldom as can be.
 
     Args:
         hidden: [n, width]. weight: [words, width]. wanted: [n]. scale: logits are multiplied by it; cap: and then bent to stay within it (Gemma's).
         size: tokens at a time; 0: as many as ``CHUNK`` allows.
     """
-    dtype = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else hidden.dtype
-    return _CrossEntropy.apply(hidden.to(dtype), weight.to(dtype), wanted, scale, cap, size or max(1, CHUNK // len(weight)))
+    dtype = (
+        torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else hidden.dtype
+    )
+    return _CrossEntropy.apply(
+        hidden.to(dtype), weight.to(dtype), wanted, scale, cap, size or max(1, CHUNK // len(weight))
+    )
 
 
 class _CrossEntropy(torch.autograd.Function):
     """Where the words' weights aren't learned the gradient is made on the way there, so that no logit is made twice; else of the first piece alone, and the other logits are made again on the way back."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, wanted: torch.Tensor, scale: float, cap: float, size: int) -> torch.Tensor:
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, wanted: torch.Tensor, scale: float, cap: float, size: int
+    ) -> torch.Tensor:
         losses, totals, gradients = [], [], []
         ctx.scale, ctx.cap, ctx.size = scale, cap, size
         ctx.at_once = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]

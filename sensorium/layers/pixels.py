@@ -153,7 +153,9 @@ def centred(pixels: np.ndarray, size: int) -> np.ndarray:
     h, w = pixels.shape[:2]
     top, left = (size - h) // 2, (size - w) // 2
     result = np.full((size, size, 3), 255, np.uint8)
-    torch.from_numpy(result)[top : top + h, left : left + w] = torch.from_numpy(pixels)  # faster than NumPy where planes are turned
+    torch.from_numpy(result)[top : top + h, left : left + w] = torch.from_numpy(
+        pixels
+    )  # faster than NumPy where planes are turned
     return result
 
 
@@ -183,7 +185,9 @@ def resized(pixels: np.ndarray, h: int, w: int) -> np.ndarray:
 def on_white(pixels: np.ndarray) -> np.ndarray:
     """RGB or RGBa, uint8 [h, w, 3 or 4], as colours [h, w, 3]."""
     if pixels.shape[-1] == 4:  # Colours are premultiplied: what is missing to full opacity is white.
-        pixels = np.minimum(pixels[..., :3].astype(np.uint16) + (255 - pixels[..., 3:].astype(np.uint16)), 255).astype(np.uint8)
+        pixels = np.minimum(pixels[..., :3].astype(np.uint16) + (255 - pixels[..., 3:].astype(np.uint16)), 255).astype(
+            np.uint8
+        )
     return pixels
 
 

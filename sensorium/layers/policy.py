@@ -18,7 +18,16 @@ def advantages(rewards: torch.Tensor, scaled: bool = True) -> torch.Tensor:
     return above / (rewards.std(1, keepdim=True) + 1e-4) if scaled else above
 
 
-def policy(now: torch.Tensor, before: torch.Tensor | None, row: torch.Tensor, advantage: torch.Tensor, *, beta: float = 0.0, mean: Mean = "grpo", longest: int = 1) -> torch.Tensor:
+def policy(
+    now: torch.Tensor,
+    before: torch.Tensor | None,
+    row: torch.Tensor,
+    advantage: torch.Tensor,
+    *,
+    beta: float = 0.0,
+    mean: Mean = "grpo",
+    longest: int = 1,
+) -> torch.Tensor:
     """The loss of answers that the model itself has just drawn.
 
     Args:

@@ -51,7 +51,9 @@ def usable(device: str | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         asked = f"--device {device}" if device else f"SENSORIUM_DEVICE={named}"
-        raise UserError(f"{asked} can't be used here ({str(error).splitlines()[0]}). Possible: {', '.join(['cpu', *cuda])}.") from error
+        raise UserError(
+            f"{asked} can't be used here ({str(error).splitlines()[0]}). Possible: {', '.join(['cpu', *cuda])}."
+        ) from error
 
 
 def idle_gpu(device: torch.device) -> str:

@@ -10,7 +10,16 @@ from torch.nn import functional as F
 Loss = Literal["dpo", "ipo"]
 
 
-def preferred(chosen: torch.Tensor, rejected: torch.Tensor, before_chosen: torch.Tensor, before_rejected: torch.Tensor, *, beta: float = 0.1, smoothing: float = 0.0, loss: Loss = "dpo") -> torch.Tensor:
+def preferred(
+    chosen: torch.Tensor,
+    rejected: torch.Tensor,
+    before_chosen: torch.Tensor,
+    before_rejected: torch.Tensor,
+    *,
+    beta: float = 0.1,
+    smoothing: float = 0.0,
+    loss: Loss = "dpo",
+) -> torch.Tensor:
     """The loss of each pair, [n].
 
     Args:

@@ -49,9 +49,13 @@ class Projected(nn.Module):
 
     def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor]:
         """``features`` [n, tokens, features] and ``there`` [n, tokens] to tokens [n, tokens, width] and the same mask."""
-        most = self.laid if cells["features"].shape[1] > len(self.places) else len(self.places)  # patches after what is laid are others'
+        most = (
+            self.laid if cells["features"].shape[1] > len(self.places) else len(self.places)
+        )  # patches after what is laid are others'
         given = cells["features"][:, :most].to(working_dtype(self.places))
-        x = self.enter(F.dropout(self.norm(given), self.dropout, self.training)) + self.places[: given.shape[1]].to(given.dtype)
+        x = self.enter(F.dropout(self.norm(given), self.dropout, self.training)) + self.places[: given.shape[1]].to(
+            given.dtype
+        )
         if self.laid:
             known = F.normalize(self.spread(cells), dim=-1) * ALL**0.5
             x = x + self.all(F.dropout(known.to(given.dtype), self.dropout, self.training)).unsqueeze(1)
@@ -91,7 +95,9 @@ class Projected(nn.Module):
             _, deviations, directions = torch.svd_lowrank(flat, q=size, niter=2)
         even = torch.diag(1 / deviations.clamp(min=1e-6))  # all directions equally wide
         known, turn = flat @ directions, even
-        pairs, weights = pairs_of(things) if things is not None else (torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0))
+        pairs, weights = (
+            pairs_of(things) if things is not None else (torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0))
+        )
         pairs, weights = pairs.to(flat.device), weights.to(flat.device)
         few, common = min(size, TWO), torch.full((min(size, TWO),), 0.5, device=flat.device)
         if len(pairs) >= LEAST:
@@ -118,7 +124,12 @@ class Patches(nn.Module):
 
     def __init__(self, features: int, width: int, laid: int, count: int) -> None:
         super().__init__()
-        self.linear_1, self.linear_2, self.laid, self.count = nn.Linear(features, width), nn.Linear(width, width), laid, count
+        self.linear_1, self.linear_2, self.laid, self.count = (
+            nn.Linear(features, width),
+            nn.Linear(width, width),
+            laid,
+            count,
+        )
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Patches [n, k, features] to tokens [n, k, width]."""

@@ -38,10 +38,19 @@ class Recall(nn.Module):
         self.where = None
 
     @torch.no_grad()
-    def keep(self, keys: torch.Tensor, shown: torch.Tensor, told: torch.Tensor | None, words: list[str], kin: torch.Tensor | None = None) -> None:
+    def keep(
+        self,
+        keys: torch.Tensor,
+        shown: torch.Tensor,
+        told: torch.Tensor | None,
+        words: list[str],
+        kin: torch.Tensor | None = None,
+    ) -> None:
         """Rows by the keys [n] of their cells, which take the place of those of the same key: gists [n, gist] of what is shown and, where it has one, of what is told."""
         if self.where is None:
-            self.where = {int(key): place for place, key in enumerate(self.keys[: min(int(self.count), len(self.keys))])}
+            self.where = {
+                int(key): place for place, key in enumerate(self.keys[: min(int(self.count), len(self.keys))])
+            }
         places = []
         for key in keys.tolist():
             place = self.where.get(key)
@@ -58,11 +67,19 @@ class Recall(nn.Module):
         if kin is not None:
             self.kin[at] = kin.float()
         raw = [word.encode()[:LETTERS] for word in words]
-        self.letters[at] = torch.tensor([[*text, *[0] * (LETTERS - len(text))] for text in raw], dtype=torch.uint8, device=at.device)
+        self.letters[at] = torch.tensor(
+            [[*text, *[0] * (LETTERS - len(text))] for text in raw], dtype=torch.uint8, device=at.device
+        )
 
     @torch.no_grad()
-    def like(self, shown: torch.Tensor, count: int, keys: torch.Tensor | None = None, kin: torch.Tensor | None = None,
-             alike: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.inner) -> tuple[list[list[str]], torch.Tensor]:
+    def like(
+        self,
+        shown: torch.Tensor,
+        count: int,
+        keys: torch.Tensor | None = None,
+        kin: torch.Tensor | None = None,
+        alike: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.inner,
+    ) -> tuple[list[list[str]], torch.Tensor]:
         """For gists [n, gist], and what else cells are ``alike`` by, the words of the rows that are most like them, each said once, the likest first; never of the row of the same key.
 
         And how near the nearest is, [n, 2], by its gist and by what else cells are alike by; NaN where no row is known.
@@ -73,7 +90,15 @@ class Recall(nn.Module):
         near = shown.float() @ (self.shown[:filled] + self.told[:filled]).T
         akin = None if kin is None else alike(kin.float(), self.kin[:filled])
         own = torch.zeros_like(near, dtype=torch.bool) if keys is None else keys.unsqueeze(1) == self.keys[:filled]
-        nearest = torch.stack([torch.zeros(len(near), device=near.device) if each is None else each.masked_fill(own, float("-inf")).amax(1) for each in (near, akin)], 1).cpu()
+        nearest = torch.stack(
+            [
+                torch.zeros(len(near), device=near.device)
+                if each is None
+                else each.masked_fill(own, float("-inf")).amax(1)
+                for each in (near, akin)
+            ],
+            1,
+        ).cpu()
         nearest = nearest.where(nearest.isfinite(), torch.tensor(float("nan")))
         if akin is not None:
             near = standard(near) + KIN * standard(akin)

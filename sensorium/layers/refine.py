@@ -31,7 +31,10 @@ class Refine(nn.Module):
         flat = min(len(self.grid), 2)  # of a film each frame by itself
         conv = nn.Conv1d if flat == 1 else nn.Conv2d
         self.channels = channels
-        self.first, self.second = conv((1 + beside) * channels, HIDDEN, 3, padding=1), conv(HIDDEN, channels, 3, padding=1)
+        self.first, self.second = (
+            conv((1 + beside) * channels, HIDDEN, 3, padding=1),
+            conv(HIDDEN, channels, 3, padding=1),
+        )
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)
 
@@ -53,6 +56,8 @@ class Refine(nn.Module):
     def folded(self, x: torch.Tensor, n: int) -> torch.Tensor:
         """The inverse of ``unfolded``."""
         dims = len(self.grid)
-        x = x.movedim(1, -1).reshape(n, *(size for pair in zip(self.grid, self.patch, strict=True) for size in pair), self.channels)
+        x = x.movedim(1, -1).reshape(
+            n, *(size for pair in zip(self.grid, self.patch, strict=True) for size in pair), self.channels
+        )
         x = x.permute(0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2), 1 + 2 * dims)
         return x.reshape(n, math.prod(self.grid), math.prod(self.patch) * self.channels)

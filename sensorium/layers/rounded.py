@@ -23,7 +23,9 @@ WEIGHTED = getattr(torch, "_weight_int8pack_mm", None)
 
 def normal_float() -> torch.Tensor:
     """The sixteen values of NF4, which normal weights take equally often; zero is one of them (appendix E)."""
-    above, below = (torch.special.ndtri(torch.linspace(0.9677083, 0.5, count, dtype=torch.float64)[:-1]) for count in (9, 8))
+    above, below = (
+        torch.special.ndtri(torch.linspace(0.9677083, 0.5, count, dtype=torch.float64)[:-1]) for count in (9, 8)
+    )
     values = torch.cat([above, -below, torch.zeros(1, dtype=torch.float64)]).sort().values
     return (values / values.max()).float()
 
@@ -67,7 +69,11 @@ class Rounded(nn.Linear):
         few = kind == "cpu" and self.bits == 8 and x.numel() <= FEW * self.in_features and as_they_are(self.in_features)
         with torch.autocast(kind, enabled=False):
             if few and not (torch.is_grad_enabled() and x.requires_grad):
-                found = times(x.reshape(-1, self.in_features), self.numbers, self.scales).view(*x.shape[:-1], self.out_features).to(dtype)
+                found = (
+                    times(x.reshape(-1, self.in_features), self.numbers, self.scales)
+                    .view(*x.shape[:-1], self.out_features)
+                    .to(dtype)
+                )
             else:
                 found = Product.apply(x.to(dtype), self)
             return found if bias is None else found + bias
@@ -91,7 +97,9 @@ def as_they_are(inside: int) -> bool:
 
 def times(x: torch.Tensor, numbers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """Tokens [n, d] times rounded weights [m, d], float [n, m]; x in bf16, on a CPU."""
-    return WEIGHTED(x.bfloat16(), numbers, torch.ones(len(numbers), dtype=torch.bfloat16)) * scales  # which it would round to bf16
+    return (
+        WEIGHTED(x.bfloat16(), numbers, torch.ones(len(numbers), dtype=torch.bfloat16)) * scales
+    )  # which it would round to bf16
 
 
 class Product(torch.autograd.Function):
@@ -125,7 +133,13 @@ def quarters(weight: torch.Tensor) -> dict[str, torch.Tensor]:
     kept = (scales.float() * steps.unsqueeze(1)).flatten()[: len(most)] + mean
     levels = normal_float().to(weight.device)
     codes = torch.bucketize(blocks / kept.clamp_min(1e-30).unsqueeze(1), (levels[1:] + levels[:-1]) / 2)
-    return {"numbers": (codes[:, ::2] * 16 + codes[:, 1::2]).to(torch.uint8), "scales": scales, "steps": steps, "mean": mean, "levels": levels}
+    return {
+        "numbers": (codes[:, ::2] * 16 + codes[:, 1::2]).to(torch.uint8),
+        "scales": scales,
+        "steps": steps,
+        "mean": mean,
+        "levels": levels,
+    }
 
 
 def round_linears(model: nn.Module, bits: int, but: nn.Module | None = None) -> None:
@@ -136,7 +150,9 @@ def round_linears(model: nn.Module, bits: int, but: nn.Module | None = None) -> 
     """
     found = [(name, part) for name, part in model.named_modules() if type(part) is nn.Linear and part is not but]
     if not found:
-        raise UserError(f"trunk.bits={bits}: the language model has no linear layers that could be rounded. Leave it out.")
+        raise UserError(
+            f"trunk.bits={bits}: the language model has no linear layers that could be rounded. Leave it out."
+        )
     for name, part in found:
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, Rounded(part, bits))
@@ -144,7 +160,9 @@ def round_linears(model: nn.Module, bits: int, but: nn.Module | None = None) -> 
 
 def weights_in(model: nn.Module) -> int:
     """How many weights a model has, rounded ones too, which are no parameters."""
-    return sum(p.numel() for p in model.parameters()) + sum(part.in_features * part.out_features for part in model.modules() if isinstance(part, Rounded))
+    return sum(p.numel() for p in model.parameters()) + sum(
+        part.in_features * part.out_features for part in model.modules() if isinstance(part, Rounded)
+    )
 
 
 def in_full(model: nn.Module) -> nn.Module:

@@ -49,14 +49,21 @@ class Sureness:
         for _ in range(50):
             chance = 1 / (1 + np.exp(-(x @ weights).clip(-30, 30)))
             slope = x.T @ (chance - target) + held @ weights
-            step = np.linalg.solve((x * (chance * (1 - chance))[:, None]).T @ x + held + 1e-9 * np.eye(len(weights)), slope)
+            step = np.linalg.solve(
+                (x * (chance * (1 - chance))[:, None]).T @ x + held + 1e-9 * np.eye(len(weights)), slope
+            )
             weights = weights - step.clip(-5, 5)
             if np.abs(step).max() < 1e-8:
                 break
-        return cls(float(weights[0]), *(tuple(float(value) for value in values) for values in (weights[1:], middle, spread)))
+        return cls(
+            float(weights[0]), *(tuple(float(value) for value in values) for values in (weights[1:], middle, spread))
+        )
 
 
 def expected_error(chance: NDArray[np.floating], right: NDArray[np.bool_], bins: int = 10) -> float:
     """Expected calibration error (Naeini et al. 2015): the mean distance of chances and shares that were right, over bins of as many answers each."""
     order = np.array_split(np.argsort(chance, kind="stable"), bins)
-    return float(sum(abs(chance[some].mean() - right[some].mean()) * len(some) for some in order if len(some)) / max(len(chance), 1))
+    return float(
+        sum(abs(chance[some].mean() - right[some].mean()) * len(some) for some in order if len(some))
+        / max(len(chance), 1)
+    )

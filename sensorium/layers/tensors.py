@@ -14,4 +14,8 @@ from sensorium.core.files import whole
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], told: Mapping[str, str] | None = None) -> None:
     """As safetensors, each a copy on the CPU, for none may share its memory with another; ``told``: what is noted beside them."""
     with whole(path) as part:
-        save_file({key: value.detach().contiguous().cpu().clone() for key, value in tensors.items()}, part, metadata=None if told is None else dict(told))
+        save_file(
+            {key: value.detach().contiguous().cpu().clone() for key, value in tensors.items()},
+            part,
+            metadata=None if told is None else dict(told),
+        )

@@ -51,7 +51,17 @@ class Vocoder(Finisher):
         width: channels; depth: blocks; finer: spectra to a frame, of 2 · hop samples each; one, where ``hop`` is no multiple of it.
     """
 
-    def __init__(self, decoded: Callable[[Any], torch.Tensor], rate: int, mels: int, hop: int, *, width: int = 192, depth: int = 4, finer: int = 2) -> None:
+    def __init__(
+        self,
+        decoded: Callable[[Any], torch.Tensor],
+        rate: int,
+        mels: int,
+        hop: int,
+        *,
+        width: int = 192,
+        depth: int = 4,
+        finer: int = 2,
+    ) -> None:
         super().__init__()
         self.decoded, self.rate, self.mels, self.hop = decoded, rate, mels, hop
         self.finer = finer if hop % finer == 0 else 1
@@ -72,13 +82,19 @@ class Vocoder(Finisher):
             x = block(x)
         n, frames = x.shape[:2]
         louder, phase = self.leave(self.last(x)).float().view(n, frames * self.finer, 2, self.bins).unbind(2)
-        size = magnitudes((mel.float() - 1) * 4, rate=self.rate, window=self.window, pursuit=PURSUIT).repeat_interleave(self.finer, 1)
+        size = magnitudes((mel.float() - 1) * 4, rate=self.rate, window=self.window, pursuit=PURSUIT).repeat_interleave(
+            self.finer, 1
+        )
         spectrum = torch.polar((size + SILENT) * louder.clamp(max=LOUDEST).exp(), phase)
         shape = hann(self.window).to(mel.device)
         pieces = torch.fft.irfft(spectrum, self.window) * shape
         length = (pieces.shape[1] - 1) * self.step + self.window
-        wave, weight = (F.fold(x.transpose(1, 2), (1, length), (1, self.window), stride=(1, self.step)).flatten(1)[:, self.window // 2 :]
-                        for x in (pieces, shape.square().expand(1, pieces.shape[1], -1)))
+        wave, weight = (
+            F.fold(x.transpose(1, 2), (1, length), (1, self.window), stride=(1, self.step)).flatten(1)[
+                :, self.window // 2 :
+            ]
+            for x in (pieces, shape.square().expand(1, pieces.shape[1], -1))
+        )
         wave = wave / weight.clamp(min=0.1)
         return F.pad(wave, (0, max(0, (frames - 1) * self.hop - wave.shape[1])))[:, : (frames - 1) * self.hop]
 
@@ -102,7 +118,9 @@ class Vocoder(Finisher):
         known = self.bands(pieces)
         made = self(known + NOISE * torch.randn_like(known))
         near = apart(made, pieces) + (self.bands(made).clamp(min=known.min()) - known).abs().mean()
-        fooling, judging, slope = adversarial(self.listener, pieces[HEARD], made[HEARD], FLOOR * torch.randn_like(pieces[HEARD]), some=SELDOM)
+        fooling, judging, slope = adversarial(
+            self.listener, pieces[HEARD], made[HEARD], FLOOR * torch.randn_like(pieces[HEARD]), some=SELDOM
+        )
         return {"near": near, "fooling": ADVERSARY * fooling.mean(), "judging": judging.mean() + STEEP * slope.mean()}
 
     @torch.no_grad()

@@ -86,9 +86,14 @@ class Modality(abc.ABC):
         """
         tuning = Tuning(tune, rank, rate=rate, where="column.NAME")
         if not backbone and tuning.kind != "frozen":
-            raise UserError(f"column.NAME.tune={tune} says how a backbone is learned further, and none is named: column.NAME.backbone=FOLDER.")
+            raise UserError(
+                f"column.NAME.tune={tune} says how a backbone is learned further, and none is named: column.NAME.backbone=FOLDER."
+            )
         if backbone:
-            self.encoder, self.tuning = open_backbone(backbone, kind, patches), None if tuning.kind == "frozen" else tuning
+            self.encoder, self.tuning = (
+                open_backbone(backbone, kind, patches),
+                None if tuning.kind == "frozen" else tuning,
+            )
         return bool(backbone)
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
@@ -100,12 +105,16 @@ class Modality(abc.ABC):
         used = used if most is None else min(used, most)
         if used != given:
             possible = f"{least:,} and more" if most is None else f"{least:,} to {most:,}"
-            self.clamped += (f"{name}={given:g} isn't possible ({possible}{f', multiples of {multiple}' * (multiple > 1)} are): {name}={used} is used",)
+            self.clamped += (
+                f"{name}={given:g} isn't possible ({possible}{f', multiples of {multiple}' * (multiple > 1)} are): {name}={used} is used",
+            )
         return used
 
     def dividing(self, name: str, given: int, size: int) -> int:
         """As ``within``, of what divides ``size``; of two that are equally near the larger one."""
-        used = min((part for part in range(1, size + 1) if size % part == 0), key=lambda part: (abs(part - given), -part))
+        used = min(
+            (part for part in range(1, size + 1) if size % part == 0), key=lambda part: (abs(part - given), -part)
+        )
         if used != given:
             self.clamped += (f"{name}={given} doesn't divide size={size}: {name}={used} is used",)
         return used
@@ -244,8 +253,14 @@ class Modality(abc.ABC):
         """The inverse of ``state``."""
 
 
-def claim_files(profile: Profile, begins: Callable[[bytes], bool], endings: tuple[str, ...], what: str, settings: dict[str, Any] | None = None,
-                rank: tuple[float, float] = (0.9, 0.09)) -> Claim | None:
+def claim_files(
+    profile: Profile,
+    begins: Callable[[bytes], bool],
+    endings: tuple[str, ...],
+    what: str,
+    settings: dict[str, Any] | None = None,
+    rank: tuple[float, float] = (0.9, 0.09),
+) -> Claim | None:
     """A claim on a column of files: sure where their first bytes are such files', less so where only their names say it.
 
     Args:
@@ -255,7 +270,11 @@ def claim_files(profile: Profile, begins: Callable[[bytes], bool], endings: tupl
     if profile.heads:
         share = sum(map(begins, profile.heads)) / len(profile.heads)
         if share >= 0.5:
-            return Claim(sure=rank[0] + rank[1] * share, why=f"{share:.0%} of the files begin as {what}s do", settings=settings or {})
+            return Claim(
+                sure=rank[0] + rank[1] * share,
+                why=f"{share:.0%} of the files begin as {what}s do",
+                settings=settings or {},
+            )
     texts = [cell.lower() for cell in profile.sample if isinstance(cell, str)]
     named = sum(text.endswith(endings) for text in texts)
     if texts and named >= 0.8 * len(profile.sample):
@@ -295,7 +314,10 @@ def collate_features(cells: Sequence[np.ndarray]) -> Cells:
     whole = np.zeros((len(cells), longest, cells[0].shape[1]), np.float32)
     for row, cell in zip(whole, cells, strict=True):
         row[: len(cell)] = cell
-    return {"features": torch.from_numpy(whole), "there": torch.from_numpy(np.arange(longest) < np.array([len(cell) for cell in cells])[:, None])}
+    return {
+        "features": torch.from_numpy(whole),
+        "there": torch.from_numpy(np.arange(longest) < np.array([len(cell) for cell in cells])[:, None]),
+    }
 
 
 def encoded(encoder: Backbone, tuning: Tuning | None, cells: Sequence[Any]) -> Cells:
@@ -305,7 +327,11 @@ def encoded(encoder: Backbone, tuning: Tuning | None, cells: Sequence[Any]) -> C
 
 def standing(width: int, encoder: Backbone, tuning: Tuning | None, places: int, dropout: float, laid: int = 0) -> Stem:
     """The stem of a column that stands on an encoder; see ``Projected``."""
-    return Standing(width, encoder.width, places, dropout, laid) if tuning is None else Tuned(encoder, tuning, width, places, dropout, laid)
+    return (
+        Standing(width, encoder.width, places, dropout, laid)
+        if tuning is None
+        else Tuned(encoder, tuning, width, places, dropout, laid)
+    )
 
 
 class Standing(Projected, Stem):
@@ -315,7 +341,9 @@ class Standing(Projected, Stem):
 class Tuned(Held, Projected, Stem):
     """An encoder that is learned further, and what is made of its features."""
 
-    def __init__(self, encoder: Backbone, tuning: Tuning, width: int, places: int, dropout: float, laid: int = 0) -> None:
+    def __init__(
+        self, encoder: Backbone, tuning: Tuning, width: int, places: int, dropout: float, laid: int = 0
+    ) -> None:
         super().__init__(width, encoder.width, places, dropout, laid)
         self.encoder = [encoder]
         self.hold(tuning.of(copy.deepcopy(encoder.model)), tuning.relative, steady=True)
@@ -339,5 +367,17 @@ class Tuned(Held, Projected, Stem):
     @torch.no_grad()
     def begin(self, cells: Cells, things: torch.Tensor | None = None) -> None:
         count = len(next(iter(cells.values())))
-        parts = [self.features({key: value[at : at + AT_ONCE] for key, value in cells.items()}) for at in range(0, count, AT_ONCE)] if self.laid else []
-        super().begin({"features": torch.cat([part["features"].float() for part in parts])} if parts else {"features": self.places[:0]}, things)
+        parts = (
+            [
+                self.features({key: value[at : at + AT_ONCE] for key, value in cells.items()})
+                for at in range(0, count, AT_ONCE)
+            ]
+            if self.laid
+            else []
+        )
+        super().begin(
+            {"features": torch.cat([part["features"].float() for part in parts])}
+            if parts
+            else {"features": self.places[:0]},
+            things,
+        )

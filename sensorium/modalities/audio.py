@@ -130,7 +130,9 @@ class Audio(Modality):
         if self.encoder is not None or not len(read):
             return None
         loud = np.clip((read.astype(np.float32) - (read.max() - QUIET)) / QUIET, 0, 1).T[::-1]
-        return np.repeat(np.repeat(np.repeat((255 * (1 - loud)).astype(np.uint8)[:, :, None], 3, 2), SHOWN[0], 0), SHOWN[1], 1)
+        return np.repeat(
+            np.repeat(np.repeat((255 * (1 - loud)).astype(np.uint8)[:, :, None], 3, 2), SHOWN[0], 0), SHOWN[1], 1
+        )
 
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
         """Tenths of the sound, each made silent, by their beginning in seconds."""
@@ -142,14 +144,20 @@ class Audio(Modality):
         return result
 
     def cut(self) -> str:
-        return f"{self.full:.0%} of the sounds reach the {self.seconds:g} s that are heard of each (column.NAME.seconds hears more)" if self.full else ""
+        return (
+            f"{self.full:.0%} of the sounds reach the {self.seconds:g} s that are heard of each (column.NAME.seconds hears more)"
+            if self.full
+            else ""
+        )
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         """What one has that is generated: as many frames as the longest sound, and the mean of each band and the spread of all."""
         if cells and self.encoder is None:
             self.full = sum(len(cell) > self.seconds * self.rate / self.hop for cell in cells) / len(cells)
             self.span = whole(max(map(len, cells)))
-            heard = np.concatenate([np.maximum(cell, cell.max() - QUIET) for cell in cells if len(cell)]).astype(np.float32)
+            heard = np.concatenate([np.maximum(cell, cell.max() - QUIET) for cell in cells if len(cell)]).astype(
+                np.float32
+            )
             self.middle, self.reach = heard.mean(0), max(float((heard - heard.mean(0)).std()), 0.05)
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
@@ -229,7 +237,13 @@ class Audio(Modality):
         """Stretches of four frames, up to the longest sound, each a vector of their bands, about one off zero; None with a backbone."""
         if self.encoder is not None:
             return None
-        return Tokens(length=self.span // FRAMES, width=FRAMES * self.mels, timed=True, grid=(self.span // FRAMES,), patch=(FRAMES,))
+        return Tokens(
+            length=self.span // FRAMES,
+            width=FRAMES * self.mels,
+            timed=True,
+            grid=(self.span // FRAMES,),
+            patch=(FRAMES,),
+        )
 
     def target(self, cells: Cells) -> torch.Tensor:
         """Bands before augmentation, [n, span / 4, 4 · mels], nothing below 60 dB under a sound's loudest; silence after its end."""
@@ -240,7 +254,9 @@ class Audio(Modality):
 
     def decode(self, tokens: np.ndarray) -> bytes:
         """Stretches [span / 4, 4 · mels] to a WAV of ``rate``, up to where nothing but silence follows."""
-        mel = torch.from_numpy(np.asarray(tokens, np.float32).reshape(self.span, self.mels) * self.reach + self.middle).clamp(SILENCE, LOUDEST)
+        mel = torch.from_numpy(
+            np.asarray(tokens, np.float32).reshape(self.span, self.mels) * self.reach + self.middle
+        ).clamp(SILENCE, LOUDEST)
         last = int((mel.amax(1) > mel.max() - ENDED).nonzero()[-1])
         mel = mel[: max(2, last + 1)].clamp(min=float(mel.max()) - QUIET)  # one frame alone has no samples
         if self.finished_by is None:
@@ -275,7 +291,11 @@ class Audio(Modality):
         return {"span": self.span, "middle": self.middle.tolist(), "reach": self.reach}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.span, self.middle, self.reach = int(state["span"]), np.array(state["middle"], np.float32), float(state["reach"])
+        self.span, self.middle, self.reach = (
+            int(state["span"]),
+            np.array(state["middle"], np.float32),
+            float(state["reach"]),
+        )
 
     def show(self, cell: Any) -> str:
         """A player; the sound is decoded and written anew, so that nothing of a hostile file reaches the page."""

@@ -73,7 +73,9 @@ class Category(Modality):
             return Claim(sure=0.9 if words <= 5 else 0.5, why=f"{distinct} distinct texts in {profile.present} rows")
         if all(isinstance(cell, (int, float)) and not isinstance(cell, bool) for cell in cells):
             values = {float(cell) for cell in cells if abs(cell) < 2**53}
-            codes = bool(values) and all(v == int(v) for v in values) and distinct <= 10 and profile.present >= 2 * distinct
+            codes = (
+                bool(values) and all(v == int(v) for v in values) and distinct <= 10 and profile.present >= 2 * distinct
+            )
             if codes and min(values) >= 0 and max(values) - min(values) < 10:
                 return Claim(sure=0.85, why=f"{distinct} distinct small whole numbers: codes")
         return None
@@ -189,8 +191,10 @@ class Category(Modality):
         classes: dict[Any, list[bool]] = {}
         for t, hit in pairs:
             classes.setdefault(t, []).append(hit)
-        return {"accuracy": sum(hit for _, hit in pairs) / len(pairs),
-                "balanced_accuracy": sum(sum(hits) / len(hits) for hits in classes.values()) / len(classes)}
+        return {
+            "accuracy": sum(hit for _, hit in pairs) / len(pairs),
+            "balanced_accuracy": sum(sum(hits) / len(hits) for hits in classes.values()) / len(classes),
+        }
 
     def _identity(self, cell: Any) -> int | bytes:
         """The class's id, or the value itself where it is no class: an unseen truth is always a miss."""

@@ -53,11 +53,23 @@ class Conversation(Modality):
 
     talks: ClassVar[bool] = True
 
-    def __init__(self, *, language: str = "", length: int = 512, system: str = "", recall: str = "", recalled: int = 6, remembered: int = 8192, tokens: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        language: str = "",
+        length: int = 512,
+        system: str = "",
+        recall: str = "",
+        recalled: int = 6,
+        remembered: int = 8192,
+        tokens: int = 0,
+    ) -> None:
         if length < 8:
             raise UserError(f"length={length} leaves no room for a conversation. Give at least 8.")
         if recalled < 1 or remembered < 1 or tokens < 0:
-            raise UserError(f"recalled={recalled}, remembered={remembered}, tokens={tokens}: the first two must be at least 1, the last at least 0.")
+            raise UserError(
+                f"recalled={recalled}, remembered={remembered}, tokens={tokens}: the first two must be at least 1, the last at least 0."
+            )
         self.path, self.length, self.system = language, length, system
         self.recall, self.recalled, self.remembered, self.tokens_of_cells = recall, recalled, remembered, tokens
         self.referred: set[str] = set()
@@ -72,7 +84,9 @@ class Conversation(Modality):
             UserError: none was given.
         """
         if not self.path:
-            raise UserError("Conversations need a language model: column.NAME.language=FOLDER, or as the trunk: trunk=causal_lm trunk.path=FOLDER.")
+            raise UserError(
+                "Conversations need a language model: column.NAME.language=FOLDER, or as the trunk: trunk=causal_lm trunk.path=FOLDER."
+            )
         return open_language(self.path)
 
     @classmethod
@@ -88,9 +102,14 @@ class Conversation(Modality):
                 messages = listed(cell)
             except BadCell:
                 continue
-            alike += bool(messages) and all(isinstance(m, Mapping) and ({"role", "content"} <= set(m) or {"from", "value"} <= set(m)) for m in messages)
+            alike += bool(messages) and all(
+                isinstance(m, Mapping) and ({"role", "content"} <= set(m) or {"from", "value"} <= set(m))
+                for m in messages
+            )
         share = alike / len(cells[:64])
-        return Claim(sure=0.98, why=f"{share:.0%} of the cells are lists of messages with roles") if share >= 0.8 else None
+        return (
+            Claim(sure=0.98, why=f"{share:.0%} of the cells are lists of messages with roles") if share >= 0.8 else None
+        )
 
     def read(self, cell: Any) -> np.ndarray:
         """Messages as JSON, uint8: [[role, [text or {"column": name}, …]], …]."""
@@ -100,8 +119,14 @@ class Conversation(Modality):
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         talks = [json.loads(cell.tobytes()) for cell in cells]
         named = [{part["column"] for _, parts in talk for part in parts if isinstance(part, dict)} for talk in talks]
-        self.referred, self.bare, self.again = set().union(*named), any(not columns for columns in named), any(len(showing(talk)) > 1 for talk in talks)
-        self.beside = any(isinstance(part, dict) and part.get("row") for talk in talks for _, parts in talk for part in parts)
+        self.referred, self.bare, self.again = (
+            set().union(*named),
+            any(not columns for columns in named),
+            any(len(showing(talk)) > 1 for talk in talks),
+        )
+        self.beside = any(
+            isinstance(part, dict) and part.get("row") for talk in talks for _, parts in talk for part in parts
+        )
 
     def prepare(self, read: np.ndarray) -> np.ndarray:
         """Messages to int32 [2k]: ids, where numbers below 0 stand for referred cells (``reference``), then 1 for each that is the assistant's, else 0.
@@ -132,7 +157,9 @@ class Conversation(Modality):
             first = 1 if messages[0][0] == "system" else 0
             later = next((at for at in range(first + 1, len(messages)) if messages[at][0] == "user"), None)
             if later is None:
-                raise BadCell(f"its last exchange has {len(ids)} tokens; {self.length} are kept of a conversation (column.NAME.length)")
+                raise BadCell(
+                    f"its last exchange has {len(ids)} tokens; {self.length} are kept of a conversation (column.NAME.length)"
+                )
             messages = messages[:first] + messages[later:]
 
     def ids(self, messages: Sequence[Any], answer: bool = False) -> tuple[list[int], list[int]]:
@@ -148,7 +175,9 @@ class Conversation(Modality):
                 role, parts = given[piece]
                 own = role == "assistant"
                 for part in parts:
-                    new = language.ids(part) if isinstance(part, str) else [reference(part["column"], part.get("row", 0))]
+                    new = (
+                        language.ids(part) if isinstance(part, str) else [reference(part["column"], part.get("row", 0))]
+                    )
                     ids += new
                     said += [int(own)] * len(new)
             else:
@@ -162,7 +191,10 @@ class Conversation(Modality):
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``ids`` int64 [n, k], padded with the end, ``said`` bool [n, k] and ``length`` [n]."""
         lengths = np.array([len(cell) // 2 for cell in cells], np.int64)
-        ids, said = np.full((len(cells), int(lengths.max(initial=1))), self.language.end, np.int64), np.zeros((len(cells), int(lengths.max(initial=1))), bool)
+        ids, said = (
+            np.full((len(cells), int(lengths.max(initial=1))), self.language.end, np.int64),
+            np.zeros((len(cells), int(lengths.max(initial=1))), bool),
+        )
         for row, (cell, length) in enumerate(zip(cells, lengths, strict=True)):
             ids[row, :length], said[row, :length] = cell[:length], cell[length:]
         return {"ids": torch.from_numpy(ids), "said": torch.from_numpy(said), "length": torch.from_numpy(lengths)}
@@ -175,24 +207,45 @@ class Conversation(Modality):
             messages = messages_of(cell)
         except BadCell as error:
             return html.escape(str(error))
-        return "<br>".join(f"<b>{html.escape(role)}:</b> " + html.escape(" ".join(part if isinstance(part, str) else f"[{part['column']}]" for part in parts)[:300]) for role, parts in messages[:6])
+        return "<br>".join(
+            f"<b>{html.escape(role)}:</b> "
+            + html.escape(" ".join(part if isinstance(part, str) else f"[{part['column']}]" for part in parts)[:300])
+            for role, parts in messages[:6]
+        )
 
     def features(self, read: np.ndarray | None) -> np.ndarray:
         """Nothing: what is said about a row isn't what its other columns are told from."""
         return np.zeros(1)
 
     def state(self) -> dict[str, Any]:
-        return {"referred": sorted(self.referred), "bare": self.bare, "again": self.again, "beside": self.beside, "sureness": None if self.sureness is None else dataclasses.asdict(self.sureness)}
+        return {
+            "referred": sorted(self.referred),
+            "bare": self.bare,
+            "again": self.again,
+            "beside": self.beside,
+            "sureness": None if self.sureness is None else dataclasses.asdict(self.sureness),
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.referred, self.bare, self.again, self.beside = set(state["referred"]), bool(state["bare"]), bool(state.get("again")), bool(state.get("beside"))
+        self.referred, self.bare, self.again, self.beside = (
+            set(state["referred"]),
+            bool(state["bare"]),
+            bool(state.get("again")),
+            bool(state.get("beside")),
+        )
         told = state.get("sureness")
-        self.sureness = Sureness(told["level"], *(tuple(told[key]) for key in ("slopes", "middle", "spread"))) if told else None
+        self.sureness = (
+            Sureness(told["level"], *(tuple(told[key]) for key in ("slopes", "middle", "spread"))) if told else None
+        )
 
 
 def showing(messages: Sequence[Any]) -> list[int]:
     """The numbers of the user's messages that show something."""
-    return [number for number, (role, parts) in enumerate(messages) if role == "user" and any(isinstance(part, dict) for part in parts)]
+    return [
+        number
+        for number, (role, parts) in enumerate(messages)
+        if role == "user" and any(isinstance(part, dict) for part in parts)
+    ]
 
 
 def last_said(ids: Sequence[int], said: Sequence[int]) -> np.ndarray:
@@ -247,9 +300,16 @@ def messages_of(cell: Any, ended: bool = True) -> list[tuple[str, list[Part]]]:
             raise BadCell(f"message {number} is by '{given}'; known are {', '.join(KNOWN)}")
         content = message.get("value" if own else "content")
         before = result[-1][0] if result else None
-        wrong = (role == "system" and result) or (role == "user" and before == "user") or (role in ("assistant", "tool") and before in (None, "system")) or (role == "assistant" and before == "assistant")
+        wrong = (
+            (role == "system" and result)
+            or (role == "user" and before == "user")
+            or (role in ("assistant", "tool") and before in (None, "system"))
+            or (role == "assistant" and before == "assistant")
+        )
         if wrong:
-            raise BadCell(f"message {number} is by '{role}' after '{before or 'nothing'}': a user and the assistant take turns, the user first, a system message before all")
+            raise BadCell(
+                f"message {number} is by '{role}' after '{before or 'nothing'}': a user and the assistant take turns, the user first, a system message before all"
+            )
         parts = list(parts_of(content, number, role != "assistant"))
         if any("\ud800" <= letter <= "\udfff" for part in parts if isinstance(part, str) for letter in part):
             raise BadCell(f"message {number} holds half of a character (a lone surrogate)")
@@ -278,7 +338,9 @@ def parts_of(content: Any, number: int, marks: bool = True) -> Iterable[Part]:
                 yield piece.strip("\n") if marks else piece
         return
     if not isinstance(content, Sequence):
-        raise BadCell(f"message {number} has {type(content).__name__} as its content, which is a text or a list of parts")
+        raise BadCell(
+            f"message {number} has {type(content).__name__} as its content, which is a text or a list of parts"
+        )
     for part in content:
         if isinstance(part, str):
             yield part
@@ -294,11 +356,15 @@ def parts_of(content: Any, number: int, marks: bool = True) -> Iterable[Part]:
         elif kind in ("text", "input_text", "output_text", "refusal") and part.get("text") is not None:
             yield str(part["text"])
         elif kind in MEDIA or any(part.get(key) is not None for key in ("image", "audio", "video")):
-            raise BadCell(f"message {number} brings its media inside ({kind}); put them in a column of their own and refer to that: {{\"type\": \"image\", \"column\": NAME}}")
+            raise BadCell(
+                f'message {number} brings its media inside ({kind}); put them in a column of their own and refer to that: {{"type": "image", "column": NAME}}'
+            )
         elif kind in ("image", "audio", "video"):
             yield {"column": kind}
         else:
-            raise BadCell(f"message {number} has a part of type '{kind}' with nothing in it that is known; known are text, image, audio and video, or any with a \"column\"")
+            raise BadCell(
+                f"message {number} has a part of type '{kind}' with nothing in it that is known; known are text, image, audio and video, or any with a \"column\""
+            )
 
 
 def calls_of(message: Mapping[str, Any]) -> list[str]:

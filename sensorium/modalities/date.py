@@ -59,7 +59,9 @@ class Date(Modality):
             if format:
                 read_date(write_date(EPOCH.replace(tzinfo=None), format), format)
         except ValueError as error:
-            raise UserError(f"format={format} is no form of dates: {error}. Give the signs of Python's strptime, as %d/%m/%Y.") from error
+            raise UserError(
+                f"format={format} is no form of dates: {error}. Give the signs of Python's strptime, as %d/%m/%Y."
+            ) from error
         self.quantiles, self.resolution = Quantiles(), "second"
 
     @classmethod
@@ -89,10 +91,14 @@ class Date(Modality):
             zone = {"zone": "UTC"} if form.endswith("Z") else {}
             again = cls(format=form)
             if all(again._is_date(text) and write_date(read_date(text, form), form) == text for text in texts):
-                return Claim(sure=0.95, why=f"texts that are dates, such as '{texts[0][:30]}'", form={"format": form, **zone})
+                return Claim(
+                    sure=0.95, why=f"texts that are dates, such as '{texts[0][:30]}'", form={"format": form, **zone}
+                )
         if dates >= SHARE * len(texts):
             zone = common_zone(texts)
-            return Claim(sure=0.95, why=f"texts that are dates, such as '{texts[0][:30]}'", form={"zone": zone} if zone else {})
+            return Claim(
+                sure=0.95, why=f"texts that are dates, such as '{texts[0][:30]}'", form={"zone": zone} if zone else {}
+            )
         form, known = date_form(texts, SHARE)
         if form is None:
             return None
@@ -158,7 +164,9 @@ class Date(Modality):
             return math.nan
         try:
             if self.format:
-                with contextlib.suppress(ValueError):  # as every date may be written, so that a column's own form and ISO meet
+                with contextlib.suppress(
+                    ValueError
+                ):  # as every date may be written, so that a column's own form and ISO meet
                     return _seconds(read_date(text, self.format))
             if partial := PARTIAL.fullmatch(text):
                 return _seconds(datetime.datetime(int(partial[1]), int(partial[2] or 1), 1))
@@ -166,7 +174,9 @@ class Date(Modality):
                 text = f"{slashed[1]}-{int(slashed[2]):02}-{int(slashed[3]):02}{slashed[4]}"
             return _seconds(datetime.datetime.fromisoformat(text))
         except (ValueError, OverflowError) as error:
-            wanted = f"in the form '{self.format}'" if self.format else "in ISO 8601 (the setting format may name another)"
+            wanted = (
+                f"in the form '{self.format}'" if self.format else "in ISO 8601 (the setting format may name another)"
+            )
             raise BadCell(f"'{text[:40]}' is no date {wanted}") from error
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
@@ -203,7 +213,9 @@ class Date(Modality):
         if not self.format:
             return _text(seconds, self.resolution, self.tz)
         moment = datetime.datetime.fromisoformat(_whole_text(seconds, self.resolution))
-        return write_date(moment if self.tz is None else moment.replace(tzinfo=datetime.UTC).astimezone(self.tz), self.format)
+        return write_date(
+            moment if self.tz is None else moment.replace(tzinfo=datetime.UTC).astimezone(self.tz), self.format
+        )
 
     def show(self, cell: Any) -> str:
         return html.escape(str(cell)[:40])
@@ -221,7 +233,10 @@ class Date(Modality):
         if not len(t):
             return {}
         variance = float(((t - t.mean()) ** 2).sum())
-        return {"r2": 1 - float(((t - s) ** 2).sum()) / variance if variance else 0.0, "mae": float(np.abs(t - s).mean())}
+        return {
+            "r2": 1 - float(((t - s) ** 2).sum()) / variance if variance else 0.0,
+            "mae": float(np.abs(t - s).mean()),
+        }
 
     def state(self) -> dict[str, Any]:
         return {"quantiles": self.quantiles.state(), "resolution": self.resolution}
@@ -277,7 +292,9 @@ def time_zone(name: str) -> datetime.tzinfo | None:
             return datetime.datetime.fromisoformat(f"2000-01-01T00:00{name}").tzinfo
         return zoneinfo.ZoneInfo(name)
     except (ValueError, OSError, LookupError) as error:
-        raise UserError(f"zone={name} is no time zone. Give a name such as Europe/Berlin, an offset such as +02:00, or UTC.") from error
+        raise UserError(
+            f"zone={name} is no time zone. Give a name such as Europe/Berlin, an offset such as +02:00, or UTC."
+        ) from error
 
 
 OFFSET = re.compile(r"\d:\d{2}(?::\d{2}(?:\.\d+)?)?\s?(Z|[+-]\d{2}:?\d{2})$")

@@ -113,7 +113,14 @@ class Image(Modality):
         else:
             size = self.within("size", size, 16, MOST, 16)
             patch = self.dividing("patch", patch, size)
-        self.size, self.max_pixels, self.trim, self.norm, self.kind, self.patch = size, max_pixels, trim, norm, stem, patch
+        self.size, self.max_pixels, self.trim, self.norm, self.kind, self.patch = (
+            size,
+            max_pixels,
+            trim,
+            norm,
+            stem,
+            patch,
+        )
         self.flip, self.turn, self.zoom, self.move, self.bend = flip, turn, zoom, move, bend
         self.colour, self.grey, self.stroke, self.outline, self.reverse = colour, grey, stroke, outline, reverse
         self.restyle, self.dropout = restyle, dropout
@@ -136,7 +143,9 @@ class Image(Modality):
             try:
                 return self.encoder.picture(pixels)
             except (MemoryError, RuntimeError, ValueError) as error:
-                raise BadCell(f"the encoder can't take a picture of {pixels.shape[1]} × {pixels.shape[0]} pixels") from error
+                raise BadCell(
+                    f"the encoder can't take a picture of {pixels.shape[1]} × {pixels.shape[0]} pixels"
+                ) from error
         return square(cell, self.size, self.max_pixels, self.trim)
 
     def picture(self, read: np.ndarray) -> np.ndarray | None:
@@ -175,6 +184,7 @@ class Image(Modality):
         if self.bend:  # a smooth field through 4 × 4 random shifts
             field = ((torch.rand(n, 2, 4, 4, generator=generator) * 2 - 1) * (2 * self.bend)).to(pixels.device)
             grid = grid + F.interpolate(field, (h, w), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+
         def some(share: float) -> torch.Tensor:
             return (torch.rand(n, generator=generator) < share).nonzero().squeeze(1).to(pixels.device)
 
@@ -190,7 +200,10 @@ class Image(Modality):
             seen[index] = outlined(seen[index])
         if self.stroke:
             chance = torch.rand(n, generator=generator)
-            for part, sign in ((chance < self.stroke / 2, 1.0), ((chance >= self.stroke / 2) & (chance < self.stroke), -1.0)):
+            for part, sign in (
+                (chance < self.stroke / 2, 1.0),
+                ((chance >= self.stroke / 2) & (chance < self.stroke), -1.0),
+            ):
                 index = part.nonzero().squeeze(1).to(pixels.device)
                 seen[index] = sign * largest(sign * seen[index])
         if self.grey:
@@ -203,7 +216,9 @@ class Image(Modality):
     def stem(self, width: int) -> Stem:
         """(size / 16)² tokens from "conv", (size / patch)² from "patches"; with a backbone one for all of the picture and 3² for its parts."""
         if self.encoder is not None:
-            return standing(width, self.encoder, self.tuning, recurring(1 + GRID_TOKENS**2), self.dropout, laid=1 + GRID_TOKENS**2)
+            return standing(
+                width, self.encoder, self.tuning, recurring(1 + GRID_TOKENS**2), self.dropout, laid=1 + GRID_TOKENS**2
+            )
         if self.kind == "patches":
             return Patches(width, self.size, self.patch)
         return Convolutional(width, self.size, self.norm, self.restyle)
@@ -224,12 +239,21 @@ class Image(Modality):
     def decode(self, tokens: np.ndarray) -> bytes:
         """Patches [(size / patch)², 3 · patch²] to a PNG."""
         side = self.size // self.patch
-        pixels = np.asarray(tokens).reshape(side, side, self.patch, self.patch, 3).swapaxes(1, 2).reshape(self.size, self.size, 3)
+        pixels = (
+            np.asarray(tokens)
+            .reshape(side, side, self.patch, self.patch, 3)
+            .swapaxes(1, 2)
+            .reshape(self.size, self.size, 3)
+        )
         return png(((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8))
 
     def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
         """``psnr``: how near the pixels are, in dB, at most 99."""
-        return {"psnr": psnr([self.read(a).astype(np.float32) - self.read(b) for a, b in zip(truth, said, strict=True)])} if len(truth) else {}
+        return (
+            {"psnr": psnr([self.read(a).astype(np.float32) - self.read(b) for a, b in zip(truth, said, strict=True)])}
+            if len(truth)
+            else {}
+        )
 
     def show(self, cell: Any) -> str:
         """A thumbnail, encoded anew, so that nothing of a hostile file reaches the page."""

@@ -79,11 +79,15 @@ class Number(Modality):
         form, written = number_form(texts)
         if form is None:
             return None
-        settings = {key: value for key, value in dataclasses.asdict(form).items() if value != getattr(NumberForm(), key)}
+        settings = {
+            key: value for key, value in dataclasses.asdict(form).items() if value != getattr(NumberForm(), key)
+        }
         signs = [f"'{sign}' between thousands" for sign in [form.thousands] if sign]
         signs += [f"decimal '{form.decimal}'"] if form.decimal != "." else []
         signs += [f"with '{sign.strip()}'" for sign in (form.prefix, form.suffix) if sign.strip()]
-        why = f"numbers written as '{written[:24]}'{', ' if signs else ''}{', '.join(signs)}; {profile.distinct} distinct"
+        why = (
+            f"numbers written as '{written[:24]}'{', ' if signs else ''}{', '.join(signs)}; {profile.distinct} distinct"
+        )
         return Claim(sure=0.85, why=why, form=settings)
 
     def read(self, cell: Any) -> np.ndarray:

@@ -33,7 +33,10 @@ BITS, REACH = 10, 4.0
 CLOUD = re.compile(r"(?i)(^|[^a-z])(points?|point_?clouds?|clouds?|lidar|radar)($|[^a-z])")
 
 
-_PAIR = re.compile(r"(?:POINT\s*Z?\s*)?[(\[]?\s*([+-]?\d+(?:\.\d+)?)\s*(?:[,;]\s*|\s+)([+-]?\d+(?:\.\d+)?)(?:\s*(?:[,;]\s*|\s+)([+-]?\d+(?:\.\d+)?))?\s*[)\]]?", re.IGNORECASE)
+_PAIR = re.compile(
+    r"(?:POINT\s*Z?\s*)?[(\[]?\s*([+-]?\d+(?:\.\d+)?)\s*(?:[,;]\s*|\s+)([+-]?\d+(?:\.\d+)?)(?:\s*(?:[,;]\s*|\s+)([+-]?\d+(?:\.\d+)?))?\s*[)\]]?",
+    re.IGNORECASE,
+)
 """Two or three numbers: ``-29.3,4.7``, ``(1.5, 2.5)``, ``POINT(4.7 -29.3)``."""
 
 
@@ -57,10 +60,27 @@ class Points(Modality):
     matched: ClassVar[bool] = True
     generator: ClassVar[str | None] = "flow"
 
-    def __init__(self, *, most: int = 256, tokens: int = 8, turn: float = 0.1, zoom: float = 0.1, move: float = 0.1, jitter: float = 0.02,
-                 drop: float = 0.1) -> None:
+    def __init__(
+        self,
+        *,
+        most: int = 256,
+        tokens: int = 8,
+        turn: float = 0.1,
+        zoom: float = 0.1,
+        move: float = 0.1,
+        jitter: float = 0.02,
+        drop: float = 0.1,
+    ) -> None:
         most, tokens = self.within("most", most, GROUP), self.within("tokens", tokens, 1)
-        self.most, self.seen_as, self.turn, self.zoom, self.move, self.jitter, self.drop = most, tokens, turn, zoom, move, jitter, drop
+        self.most, self.seen_as, self.turn, self.zoom, self.move, self.jitter, self.drop = (
+            most,
+            tokens,
+            turn,
+            zoom,
+            move,
+            jitter,
+            drop,
+        )
         self.size, self.span = 0, whole(most)
         self.mean = self.std = np.zeros(0, np.float32)
 
@@ -72,12 +92,26 @@ class Points(Modality):
             pairs = [pair for cell in texts if (pair := coordinates(cell)) is not None]
             fractions = sum(cell.count(".") >= 2 for cell in texts)
             if len(pairs) >= 0.98 * len(texts) and 2 * fractions > len(texts) and number_form(texts)[0] is None:
-                return Claim(sure=0.86, why=f"coordinates, such as '{texts[0][:30]}': each a point of {len(pairs[0])} numbers")
+                return Claim(
+                    sure=0.86, why=f"coordinates, such as '{texts[0][:30]}': each a point of {len(pairs[0])} numbers"
+                )
             return None
         some = profile.sample[:200]
-        sizes = [{len(point) for point in cell[:20]} for cell in some if isinstance(cell, (list, np.ndarray)) and len(cell) and
-                 all(isinstance(point, (list, np.ndarray)) and not any(hasattr(part, "__len__") for part in point) for point in cell[:20])]
-        if not sizes or 2 * len(sizes) < len(some) or not all(len(each) == 1 and 2 <= min(each) <= 16 for each in sizes):
+        sizes = [
+            {len(point) for point in cell[:20]}
+            for cell in some
+            if isinstance(cell, (list, np.ndarray))
+            and len(cell)
+            and all(
+                isinstance(point, (list, np.ndarray)) and not any(hasattr(part, "__len__") for part in point)
+                for point in cell[:20]
+            )
+        ]
+        if (
+            not sizes
+            or 2 * len(sizes) < len(some)
+            or not all(len(each) == 1 and 2 <= min(each) <= 16 for each in sizes)
+        ):
             return None
         if CLOUD.search(profile.name):
             return Claim(sure=0.95, why="cells are lists of points, and the column is called so")
@@ -100,12 +134,18 @@ class Points(Modality):
             return np.zeros(0, np.float32)
         try:
             cell = list(cell.values()) if isinstance(cell, dict) else cell
-            cell = [list(item.values()) if isinstance(item, dict) else item for item in cell] if isinstance(cell, list) else cell
+            cell = (
+                [list(item.values()) if isinstance(item, dict) else item for item in cell]
+                if isinstance(cell, list)
+                else cell
+            )
             points = np.asarray(cell, np.float64)
         except (ValueError, TypeError) as error:
             raise BadCell("expected a list of points of one size, each a list of numbers") from error
         if points.ndim != 2 or points.shape[1] < 2:
-            raise BadCell(f"expected a list of points, each a list of at least two numbers; found the shape {points.shape}")
+            raise BadCell(
+                f"expected a list of points, each a list of at least two numbers; found the shape {points.shape}"
+            )
         if points.size > LARGEST:
             raise BadCell(f"the set has {points.size} numbers, more than {LARGEST}")
         points = np.where(np.abs(points) < 1e30, points, np.nan)
@@ -126,7 +166,9 @@ class Points(Modality):
         pooled = np.concatenate([points[:: max(1, len(points) // 256)] for points in kept]).astype(np.float64)
         place = min(3, self.size)
         self.mean, self.std = pooled.mean(0).astype(np.float32), np.maximum(pooled.std(0), 1e-9).astype(np.float32)
-        self.std[:place] = math.sqrt(np.square(self.std[:place].astype(np.float64)).mean())  # else a turned set would be another one
+        self.std[:place] = math.sqrt(
+            np.square(self.std[:place].astype(np.float64)).mean()
+        )  # else a turned set would be another one
 
     def prepare(self, read: np.ndarray) -> np.ndarray:
         """A read cell to float32 [points, size] in spreads from the middle, in the order of the curve.
@@ -160,7 +202,13 @@ class Points(Modality):
         cos, sin = angle.cos().view(-1, 1), angle.sin().view(-1, 1)
         x, y, rest = points[..., 0], points[..., 1], points[..., 2:]
         turned = torch.cat([torch.stack([cos * x - sin * y, sin * x + cos * y], -1), rest], -1)
-        turned = torch.cat([turned[..., :place] * zoom.view(-1, 1, 1) + (draw[2 : 2 + place].T * self.move).unsqueeze(1), turned[..., place:]], -1)
+        turned = torch.cat(
+            [
+                turned[..., :place] * zoom.view(-1, 1, 1) + (draw[2 : 2 + place].T * self.move).unsqueeze(1),
+                turned[..., place:],
+            ],
+            -1,
+        )
         turned = turned + torch.randn(turned.shape, generator=generator).to(points.device) * self.jitter
         chance = torch.rand(n, count, generator=generator).to(points.device).masked_fill(~present(length, count), -1.0)
         keep = present(length, count) & ((chance >= self.drop) | (chance == chance.amax(1, keepdim=True)))
@@ -213,9 +261,15 @@ class Points(Modality):
         points = points_of(read).astype(np.float64)
         points = points[:: max(1, len(points) // 200)]
         low, reach = points[:, :2].min(0), max(float(np.ptp(points[:, :2], axis=0).max()), 1e-30)
-        depth = (points[:, 2] - points[:, 2].min()) / max(float(np.ptp(points[:, 2])), 1e-30) if points.shape[1] > 2 else np.zeros(len(points))
-        dots = "".join(f'<circle cx="{2 + 92 * (x - low[0]) / reach:.1f}" cy="{94 - 92 * (y - low[1]) / reach:.1f}" r="1.5" opacity="{1 - 0.7 * d:.2f}"/>'
-                       for (x, y), d in zip(points[:, :2], depth, strict=True))
+        depth = (
+            (points[:, 2] - points[:, 2].min()) / max(float(np.ptp(points[:, 2])), 1e-30)
+            if points.shape[1] > 2
+            else np.zeros(len(points))
+        )
+        dots = "".join(
+            f'<circle cx="{2 + 92 * (x - low[0]) / reach:.1f}" cy="{94 - 92 * (y - low[1]) / reach:.1f}" r="1.5" opacity="{1 - 0.7 * d:.2f}"/>'
+            for (x, y), d in zip(points[:, :2], depth, strict=True)
+        )
         return f'<svg width="96" height="96" viewBox="0 0 96 96" fill="currentColor">{dots}</svg>'
 
     def features(self, read: np.ndarray | None) -> np.ndarray:
@@ -272,10 +326,18 @@ class Pooled(Stem):
 
     def forward(self, cells: Cells) -> tuple[torch.Tensor, None]:
         """``points`` [n, points, size] and ``length`` [n] to tokens [n, tokens, width]."""
-        points, here = cells["points"].to(working_dtype(self.questions)), present(cells["length"], cells["points"].shape[1])
+        points, here = (
+            cells["points"].to(working_dtype(self.questions)),
+            present(cells["length"], cells["points"].shape[1]),
+        )
         x = self.enter(torch.cat([points, torch.sin(math.pi * points), torch.cos(math.pi * points)], -1))
         x = self.norm(self.down(F.gelu(self.up(F.gelu(x)))))
         keys, values = self.values(x).chunk(2, -1)
-        heard = (self.questions.to(keys.dtype) @ keys.transpose(1, 2)).float().masked_fill(~here.unsqueeze(1), -1e4).softmax(-1)
+        heard = (
+            (self.questions.to(keys.dtype) @ keys.transpose(1, 2))
+            .float()
+            .masked_fill(~here.unsqueeze(1), -1e4)
+            .softmax(-1)
+        )
         most = values.masked_fill(~here.unsqueeze(-1), -1e4).amax(1, keepdim=True).expand(-1, len(self.questions), -1)
         return self.out(torch.cat([heard.to(values.dtype) @ values, most], -1)), None

@@ -128,7 +128,10 @@ class Series(Modality):
         if not values.size:
             return None
         with np.errstate(invalid="ignore"):
-            low, high = (np.array([one(line[np.isfinite(line)], initial=start) for line in values])[:, None] for one, start in ((np.min, np.inf), (np.max, -np.inf)))
+            low, high = (
+                np.array([one(line[np.isfinite(line)], initial=start) for line in values])[:, None]
+                for one, start in ((np.min, np.inf), (np.max, -np.inf))
+            )
             tone = 255 * (1 - 0.85 * np.nan_to_num((values - low) / np.where(high > low, high - low, 1)))
         pixels = np.repeat(np.clip(tone, 0, 255).astype(np.uint8)[:, :, None], 3, 2)
         pixels[~np.isfinite(values)] = (250, 200, 150)
@@ -139,8 +142,14 @@ class Series(Modality):
         """Channels, each made a gap, and tenths of the time."""
         values, result = self._oriented(read), []
         edges = np.unique(np.linspace(0, len(values), 11).round().astype(int))
-        cuts = [(f"channel {channel}", (slice(None), channel)) for channel in range(values.shape[1] if values.shape[1] > 1 else 0)]
-        for name, cut in [*cuts, *((f"step {start}", (slice(start, end), slice(None))) for start, end in itertools.pairwise(edges.tolist()))]:
+        cuts = [
+            (f"channel {channel}", (slice(None), channel))
+            for channel in range(values.shape[1] if values.shape[1] > 1 else 0)
+        ]
+        for name, cut in [
+            *cuts,
+            *((f"step {start}", (slice(start, end), slice(None))) for start, end in itertools.pairwise(edges.tolist())),
+        ]:
             rest = values.copy()
             rest[cut] = np.nan
             back = rest if self.time_first or not int(read[1]) else rest.T
@@ -148,7 +157,11 @@ class Series(Modality):
         return result
 
     def cut(self) -> str:
-        return f"series of up to {self.longest:,} steps are averaged to {self.span} (column.NAME.length={self.longest} keeps them)" if self.longest > self.span else ""
+        return (
+            f"series of up to {self.longest:,} steps are averaged to {self.span} (column.NAME.length={self.longest} keeps them)"
+            if self.longest > self.span
+            else ""
+        )
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         """The order of dimensions, the longest length, the number of channels, and each channel's median and spread (IQR / 1.349)."""
@@ -243,7 +256,12 @@ class Series(Modality):
         keep |= ~keep.any(2, keepdim=True)
         keep = keep.to(device) & (torch.arange(out, device=device) < wanted[:, None])[:, :, None]
         present = present * keep
-        return {**cells, "series": torch.cat([values * (present > 0), present], 2), "length": wanted, "whole": cells["series"]}
+        return {
+            **cells,
+            "series": torch.cat([values * (present > 0), present], 2),
+            "length": wanted,
+            "whole": cells["series"],
+        }
 
     def _rotated(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Each triple of channels turned about a random axis, in the units of the table (Rodrigues' formula)."""
@@ -268,7 +286,13 @@ class Series(Modality):
 
     def tokens(self) -> Tokens:
         """Stretches of 16 steps, up to the longest series: each step's values and, in -1..1, whether they are there."""
-        return Tokens(length=self.span // STRIDE, width=STRIDE * 2 * max(self.channels, 1), timed=True, grid=(self.span // STRIDE,), patch=(STRIDE,))
+        return Tokens(
+            length=self.span // STRIDE,
+            width=STRIDE * 2 * max(self.channels, 1),
+            timed=True,
+            grid=(self.span // STRIDE,),
+            patch=(STRIDE,),
+        )
 
     def target(self, cells: Cells) -> torch.Tensor:
         """Values before augmentation, in spreads of their channel, [n, span / 16, 16 · 2 · channels]."""
@@ -380,7 +404,14 @@ class Series(Modality):
     def state(self) -> dict[str, Any]:
         """Channels, order and number of dimensions, the longest length, medians and spreads."""
         spread = {"mean": self.mean.tolist(), "std": self.std.tolist()}
-        return {"channels": self.channels, "time_first": self.time_first, "flat": self.flat, "span": self.span, "longest": self.longest, **spread}
+        return {
+            "channels": self.channels,
+            "time_first": self.time_first,
+            "flat": self.flat,
+            "span": self.span,
+            "longest": self.longest,
+            **spread,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse of ``state``."""

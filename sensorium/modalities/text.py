@@ -71,8 +71,19 @@ class Text(Modality):
     as_written = True
 
     def __init__(
-        self, *, vocabulary: int = 3000, length: int = 64, max_chars: int = 10_000, dropout: float = 0.1,
-        spelling: bool = True, buckets: int = 4096, files: bool = False, backbone: str = "", tune: str = "frozen", rank: int = 16, tune_rate: float = 0.0,
+        self,
+        *,
+        vocabulary: int = 3000,
+        length: int = 64,
+        max_chars: int = 10_000,
+        dropout: float = 0.1,
+        spelling: bool = True,
+        buckets: int = 4096,
+        files: bool = False,
+        backbone: str = "",
+        tune: str = "frozen",
+        rank: int = 16,
+        tune_rate: float = 0.0,
     ) -> None:
         self.stand_on(backbone, "text", tune, rank, tune_rate)
         if vocabulary < 256 + SPECIAL:
@@ -96,12 +107,17 @@ class Text(Modality):
             pdfs = sum(head.startswith(b"%PDF-") for head in profile.heads) / len(profile.heads)
             what, share, sure = ("texts", texts, 0.88) if texts >= pdfs else ("PDFs", pdfs, 0.6)
             if share >= 0.9:
-                files = what == "PDFs" or not all(isinstance(cell, bytes) for cell in profile.sample)  # else bytes that are texts
+                files = what == "PDFs" or not all(
+                    isinstance(cell, bytes) for cell in profile.sample
+                )  # else bytes that are texts
                 why = f"{share:.0%} of the {'files' if files else 'cells, which are bytes,'} begin as {what} do"
                 return Claim(sure=sure, why=why, form={"files": True} if files else {})
         cells = [cell for cell in profile.sample if cell is not None]
         if cells and all(isinstance(cell, list) and all(isinstance(item, str) for item in cell) for cell in cells):
-            return Claim(sure=0.55, why=f"lists of texts, read as one text each, such as '{max(map(joined, cells[:20]), key=len)[:30]}'")
+            return Claim(
+                sure=0.55,
+                why=f"lists of texts, read as one text each, such as '{max(map(joined, cells[:20]), key=len)[:30]}'",
+            )
         if not cells or not all(isinstance(cell, str) for cell in cells):
             return None
         words = sum(len(cell[:2000].split()) for cell in cells) / len(cells)
@@ -159,8 +175,11 @@ class Text(Modality):
         bpe = Tokenizer(models.BPE())
         bpe.pre_tokenizer = _split()
         trainer = trainers.BpeTrainer(
-            vocab_size=max(text.vocabulary for text in texts) - SPECIAL, min_frequency=2, show_progress=False,
-            initial_alphabet=_alphabet(), max_token_length=LONGEST_TOKEN,
+            vocab_size=max(text.vocabulary for text in texts) - SPECIAL,
+            min_frequency=2,
+            show_progress=False,
+            initial_alphabet=_alphabet(),
+            max_token_length=LONGEST_TOKEN,
         )
         bpe.train_from_iterator(_some([cells for _, cells in columns.values()]), trainer)
         merges, span = _merges(bpe), max(text.length for text in texts)
@@ -190,7 +209,11 @@ class Text(Modality):
         if self.encoder is None:
             return super().prepare_all(cells)
         texts = [cell.tobytes()[: self.length * LONGEST_TOKEN].decode("utf-8", "ignore") for cell in cells]
-        seen = features(self.encoder, texts, keep) if self.tuning is None else [np.frombuffer(text.encode(), np.uint8) for text in texts]
+        seen = (
+            features(self.encoder, texts, keep)
+            if self.tuning is None
+            else [np.frombuffer(text.encode(), np.uint8) for text in texts]
+        )
         return [packed(self.ids(cell), found) for cell, found in zip(cells, seen, strict=True)]
 
     def own(self, cells: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -236,9 +259,14 @@ class Text(Modality):
     def faded(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
         """Each word's tokens weakened in that measure, down to nothing at their places; ``keep`` [n, tokens]. Of features what they lack without the word."""
         if self.tuning is not None:
-            raise UserError("Words can't be faded in and out for an encoder that is learned further. Leave them out one by one instead, which is the default.")
+            raise UserError(
+                "Words can't be faded in and out for an encoder that is learned further. Leave them out one by one instead, which is the default."
+            )
         if self.encoder is not None:
-            cells, every = self.collate([cell]), self.collate([cell, *(cell if other is None else other for other in rest)])["features"].to(keep.device)
+            cells, every = (
+                self.collate([cell]),
+                self.collate([cell, *(cell if other is None else other for other in rest)])["features"].to(keep.device),
+            )
             gone, there = (every[1:] - every[:1]).flatten(1), cells["there"].to(keep.device)
             here = every[:1] + ((1 - keep) @ gone).view(len(keep), *every.shape[1:])
             return {"features": here[:, : there.shape[1]], "there": there.expand(len(keep), -1)}
@@ -248,12 +276,24 @@ class Text(Modality):
             left = np.zeros(0, cell.dtype) if other is None else other
             both = min(len(cell), len(left))
             start = next((i for i in range(both) if cell[i] != left[i]), both)
-            count = next((gone for gone in range(max(0, len(cell) - len(left)), len(cell) - start + 1) if agree(cell[start + gone :], left[start:])), 0)  # both may be cut at ``length``
-            while start > end and count and cell[start - 1] == cell[start + count - 1]:  # of words that are alike the one whose turn it is
+            count = next(
+                (
+                    gone
+                    for gone in range(max(0, len(cell) - len(left)), len(cell) - start + 1)
+                    if agree(cell[start + gone :], left[start:])
+                ),
+                0,
+            )  # both may be cut at ``length``
+            while (
+                start > end and count and cell[start - 1] == cell[start + count - 1]
+            ):  # of words that are alike the one whose turn it is
                 start -= 1
             owned[word, start : start + count] = 1
             end = start + count
-        return {**{key: value.expand(len(keep), *value.shape[1:]) for key, value in cells.items()}, "keep": 1 - ((1 - keep) @ owned).clamp(max=1)}
+        return {
+            **{key: value.expand(len(keep), *value.shape[1:]) for key, value in cells.items()},
+            "keep": 1 - ((1 - keep) @ owned).clamp(max=1),
+        }
 
     def stem(self, width: int) -> Stem:
         if self.encoder is not None:
@@ -288,7 +328,7 @@ class Text(Modality):
 
     def show(self, cell: Any) -> str:
         cell = joined(cell) if isinstance(cell, list) and all(isinstance(item, str) for item in cell) else cell
-        text = (bytes(cell[:2000]).decode("utf-8", "replace") if isinstance(cell, (bytes, bytearray)) else str(cell))
+        text = bytes(cell[:2000]).decode("utf-8", "replace") if isinstance(cell, (bytes, bytearray)) else str(cell)
         text = "".join(letter if letter.isprintable() else " " for letter in text[:400])
         return html.escape(text[:300] + "…" if len(text) > 300 else text)
 
@@ -342,7 +382,13 @@ def agree(one: np.ndarray, other: np.ndarray) -> bool:
 
 def packed(ids: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Ids int32 [k] and another array as one array of bytes, uint8."""
-    return np.concatenate([np.array([len(ids)], np.int32).view(np.uint8), np.ascontiguousarray(ids).view(np.uint8), np.ascontiguousarray(seen).view(np.uint8).ravel()])
+    return np.concatenate(
+        [
+            np.array([len(ids)], np.int32).view(np.uint8),
+            np.ascontiguousarray(ids).view(np.uint8),
+            np.ascontiguousarray(seen).view(np.uint8).ravel(),
+        ]
+    )
 
 
 def unpacked(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -97,7 +97,9 @@ class Video(Modality):
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         """Of what is generated the mean of each colour and the spread of all, of pixels in -1..1."""
         if cells:
-            pixels = np.concatenate([cell[::2, ::2, ::2].reshape(-1, 3) for cell in cells]).astype(np.float32) / 127.5 - 1
+            pixels = (
+                np.concatenate([cell[::2, ::2, ::2].reshape(-1, 3) for cell in cells]).astype(np.float32) / 127.5 - 1
+            )
             self.middle, self.reach = pixels.mean(0), max(float((pixels - pixels.mean(0)).std()), 0.05)
 
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
@@ -113,7 +115,9 @@ class Video(Modality):
         """Each frame's change since the one before in that measure: from the first frame standing still to the clip."""
         pixels = self.collate([cell])["pixels"].to(keep.device).float()
         change = torch.diff(pixels, dim=1) * keep[:, 1:, None, None, None]
-        return {"pixels": torch.cat([pixels[:, :1].expand(len(keep), -1, -1, -1, -1), pixels[:, :1] + change.cumsum(1)], 1)}
+        return {
+            "pixels": torch.cat([pixels[:, :1].expand(len(keep), -1, -1, -1, -1), pixels[:, :1] + change.cumsum(1)], 1)
+        }
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``pixels`` uint8 [n, frames, 3, size, size]."""
@@ -127,9 +131,16 @@ class Video(Modality):
         angle, zoom = draw[0] * self.turn, torch.exp2(draw[1] * math.log2(1 + self.zoom))
         side = torch.where(draw[7] < 0, -1.0, 1.0) if self.flip else torch.ones_like(angle)
         cos, sin, shift = torch.cos(angle) * zoom, torch.sin(angle) * zoom, draw[2:4] * 2 * self.move
-        way = torch.stack([torch.stack([cos * side, -sin, shift[0]], -1), torch.stack([sin * side, cos, shift[1]], -1)], 1)
+        way = torch.stack(
+            [torch.stack([cos * side, -sin, shift[0]], -1), torch.stack([sin * side, cos, shift[1]], -1)], 1
+        )
         seen = pixels.flatten(1, 2).float().sub_(255.0)  # outside the picture grid_sample gives 0, so white must be 0
-        seen = F.grid_sample(seen, F.affine_grid(way, [n, 3 * frames, h, w], align_corners=False), padding_mode="zeros", align_corners=False)
+        seen = F.grid_sample(
+            seen,
+            F.affine_grid(way, [n, 3 * frames, h, w], align_corners=False),
+            padding_mode="zeros",
+            align_corners=False,
+        )
         seen = seen.view(n, frames, 3, -1).transpose(1, 2).reshape(n, 3, -1)
         seen = torch.bmm(colour_mix(draw[4:7], self.colour), seen).view(n, 3, frames, h, w).transpose(1, 2)
         return {**cells, "pixels": (seen + 255.0).clamp_(0.0, 255.0).to(torch.uint8), "whole": pixels}
@@ -141,13 +152,23 @@ class Video(Modality):
     def tokens(self) -> Tokens:
         """Squares of ``patch`` by ``patch`` pixels over two frames, in time and then row by row, each a vector of their colours, about one off zero."""
         grid = self.frames // PAIR, self.size // self.patch, self.size // self.patch
-        return Tokens(length=math.prod(grid), width=3 * PAIR * self.patch**2, timed=True, grid=grid, patch=(PAIR, self.patch, self.patch))
+        return Tokens(
+            length=math.prod(grid),
+            width=3 * PAIR * self.patch**2,
+            timed=True,
+            grid=grid,
+            patch=(PAIR, self.patch, self.patch),
+        )
 
     def target(self, cells: Cells) -> torch.Tensor:
         """Pixels before augmentation, [n, frames / 2 · (size / patch)², 6 · patch²]."""
         pixels, p = cells.get("whole", cells["pixels"]), self.patch
         n, side = len(pixels), self.size // p
-        x = pixels.reshape(n, self.frames // PAIR, PAIR, 3, side, p, side, p).permute(0, 1, 4, 6, 2, 5, 7, 3).float() / 127.5 - 1
+        x = (
+            pixels.reshape(n, self.frames // PAIR, PAIR, 3, side, p, side, p).permute(0, 1, 4, 6, 2, 5, 7, 3).float()
+            / 127.5
+            - 1
+        )
         return ((x - torch.from_numpy(self.middle).to(x)) / self.reach).reshape(n, -1, 3 * PAIR * p**2)
 
     def decode(self, tokens: np.ndarray) -> bytes:
@@ -159,7 +180,11 @@ class Video(Modality):
 
     def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
         """``psnr``: how near the frames' pixels are, in dB, at most 99."""
-        return {"psnr": psnr([self.read(a).astype(np.float32) - self.read(b) for a, b in zip(truth, said, strict=True)])} if len(truth) else {}
+        return (
+            {"psnr": psnr([self.read(a).astype(np.float32) - self.read(b) for a, b in zip(truth, said, strict=True)])}
+            if len(truth)
+            else {}
+        )
 
     def state(self) -> dict[str, Any]:
         """How the colours of what is generated are scaled."""
@@ -173,7 +198,9 @@ class Video(Modality):
         if cell is None:
             return ""
         try:
-            frames = frames_of(cell.get("bytes") if isinstance(cell, dict) else cell, 12, 96, self.max_pixels, self.seconds)
+            frames = frames_of(
+                cell.get("bytes") if isinstance(cell, dict) else cell, 12, 96, self.max_pixels, self.seconds
+            )
         except (BadCell, UserError) as error:
             return f"<em>{html.escape(str(error))}</em>"
         data = base64.b64encode(written(frames, 8.0, ".webp", exact=False)).decode()
@@ -193,8 +220,15 @@ class Video(Modality):
         paths = []
         for part in np.array_split(ink, 4):
             total = part.sum() + 1e-6
-            paths += [(part * at).sum() / total, (part * at[:, None]).sum() / total, total / part.size, (part**2).sum() / total]
-        return np.concatenate([grid(pixels.mean(0)).ravel(), grid(np.abs(np.diff(ink, axis=0)).mean(0)).ravel(), paths]).astype(np.float32)
+            paths += [
+                (part * at).sum() / total,
+                (part * at[:, None]).sum() / total,
+                total / part.size,
+                (part**2).sum() / total,
+            ]
+        return np.concatenate(
+            [grid(pixels.mean(0)).ravel(), grid(np.abs(np.diff(ink, axis=0)).mean(0)).ravel(), paths]
+        ).astype(np.float32)
 
 
 class Moving(Stem):
@@ -211,7 +245,10 @@ class Moving(Stem):
             Conv(128, width, stride=half, norm=norm),
         )
         self.norms = nn.ModuleList([nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)])
-        self.mix, self.pair = nn.ModuleList([nn.Linear(3 * width, width), nn.Linear(3 * width, width)]), nn.Linear(PAIR * width, width)
+        self.mix, self.pair = (
+            nn.ModuleList([nn.Linear(3 * width, width), nn.Linear(3 * width, width)]),
+            nn.Linear(PAIR * width, width),
+        )
         for layer in self.mix:
             nn.init.zeros_(layer.weight)
         self.place = nn.Parameter(torch.randn(size // 16 * (size // 16), width) * 0.02)

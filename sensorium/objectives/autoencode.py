@@ -52,6 +52,10 @@ class Autoencode(Objective):
         seen = network.seen_gist(gist, shown)
         place = step.encoded[column].place[rows]
         generator = network.generator(column)
-        target = generator.drawn(network.modalities[column].target({k: v[place] for k, v in step.batch.cells[column].items()}))
-        hidden = network.trunk(seen, [network.ask(column, target, network.say_of(gist))], [generator.causal], [generator.draws])[0]
+        target = generator.drawn(
+            network.modalities[column].target({k: v[place] for k, v in step.batch.cells[column].items()})
+        )
+        hidden = network.trunk(
+            seen, [network.ask(column, target, network.say_of(gist))], [generator.causal], [generator.draws]
+        )[0]
         return generator.loss(hidden, target).float().mean()

@@ -71,7 +71,15 @@ class Match(Objective):
             if len(rows) < 2:
                 continue
             at, to = left.place[rows], right.place[rows]
-            lone.append(self.pair(left.gist.index_select(0, at), right.gist.index_select(0, to), scale, step.batch.keys[a][at], step.batch.keys[b][to]))
+            lone.append(
+                self.pair(
+                    left.gist.index_select(0, at),
+                    right.gist.index_select(0, to),
+                    scale,
+                    step.batch.keys[a][at],
+                    step.batch.keys[b][to],
+                )
+            )
             kinds = {type(step.network.modalities[c]) for c in (a, b)}
             weights.append(1.0 if len(kinds) == 2 else self.same_modality)
         result, weight = {}, self.weight if self.weight is not None else 0.02 if step.network.targets else 1.0
@@ -88,11 +96,22 @@ class Match(Objective):
                 if column in fused.seen or (place >= 0).sum() < 2:
                     continue
                 have = place >= 0
-                together.append(self.pair(fused.gist[have], part.gist.index_select(0, place[have]), scale, None, step.batch.keys[column][place[have]]))
+                together.append(
+                    self.pair(
+                        fused.gist[have],
+                        part.gist.index_select(0, place[have]),
+                        scale,
+                        None,
+                        step.batch.keys[column][place[have]],
+                    )
+                )
         if together:
             result["fuse"] = weight * self.fused * torch.stack(together).mean()
         if step.batch.things is not None and self.same_thing and gists:
-            alike = [self.alike(part.gist, step.batch.things[part.index], step.batch.keys[c], scale) for c, part in gists.items()]
+            alike = [
+                self.alike(part.gist, step.batch.things[part.index], step.batch.keys[c], scale)
+                for c, part in gists.items()
+            ]
             result["same"] = weight * self.same_thing * torch.stack(alike).sum()
         return result
 
@@ -123,8 +142,9 @@ class Match(Objective):
         """What cosines are multiplied by: the inverse of the learned temperature, at most 100."""
         return self.log_scale.clamp(max=math.log(100.0)).exp()
 
-    def pair(self, a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor, key_a: torch.Tensor | None,
-             key_b: torch.Tensor) -> torch.Tensor:
+    def pair(
+        self, a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor, key_a: torch.Tensor | None, key_b: torch.Tensor
+    ) -> torch.Tensor:
         """The loss between two sets of gists [n, gist] of the same rows."""
         keys = (key_b if key_a is None else key_a, key_b)
         with torch.autocast(a.device.type, enabled=False):  # a sum over a batch of exponentials wants fp32

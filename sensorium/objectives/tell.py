@@ -31,8 +31,18 @@ class Tell(Objective):
             and teaches the stems with every row, not with those alone that a plan shows.
     """
 
-    def __init__(self, *, weight: float = 1.0, long: float = 1.0, short: float = 0.3, target: float = 1.0, beside: float = 0.1,
-                 drawn: float = 1.0, talked: float = 1.0, direct: float = 1.5) -> None:
+    def __init__(
+        self,
+        *,
+        weight: float = 1.0,
+        long: float = 1.0,
+        short: float = 0.3,
+        target: float = 1.0,
+        beside: float = 0.1,
+        drawn: float = 1.0,
+        talked: float = 1.0,
+        direct: float = 1.5,
+    ) -> None:
         super().__init__()
         self.weight, self.long, self.short = weight, long, short
         self.target, self.beside, self.drawn, self.talked, self.direct = target, beside, drawn, talked, direct
@@ -48,7 +58,13 @@ class Tell(Objective):
                 continue
             tokens = step.network.modalities[column].tokens()
             often = self.long if tokens.ordered else self.drawn if column in step.network.drawn_columns else self.short
-            weight = self.target if column in step.network.targets else often * self.beside if step.network.targets else often
+            weight = (
+                self.target
+                if column in step.network.targets
+                else often * self.beside
+                if step.network.targets
+                else often
+            )
             result[named(column, way)] = self.weight * weight * torch.cat(parts).float().mean()
         direct = self.straight(step) if self.direct else []
         if direct:
@@ -63,7 +79,12 @@ class Tell(Objective):
             return losses
         for column in network.asked_columns:
             heard = [part for name, part in step.encoded.items() if part.gist is not None and name != column]
-            if network.modalities[column].tokens().length > 1 or column in network.drawn_columns or column not in step.encoded or not heard:
+            if (
+                network.modalities[column].tokens().length > 1
+                or column in network.drawn_columns
+                or column not in step.encoded
+                or not heard
+            ):
                 continue
             target, answers = network.modalities[column].target(step.batch.cells[column]), step.encoded[column]
             places = [answers.place[part.index] for part in heard]

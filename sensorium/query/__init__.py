@@ -58,7 +58,10 @@ class Asker:
     @classmethod
     def knowing(cls, table: Table, kinds: Mapping[str, str]) -> Asker:
         """Of a table of whose columns some kinds are known already, as a model knows them."""
-        return cls(table, infer(table, overrides={name: {"kind": kind} for name, kind in kinds.items() if name in table.columns}))
+        return cls(
+            table,
+            infer(table, overrides={name: {"kind": kind} for name, kind in kinds.items() if name in table.columns}),
+        )
 
     def answer(self, question: str) -> Found:
         """See ``query``."""
@@ -68,9 +71,15 @@ class Asker:
         found = likely(asked, 1 + OTHERS)
         best, against = found[0]
         if against > FAR or not (asked.many or asked.speaks):
-            raise UserError(f"What '{question[:100]}' asks of '{self.name}' isn't clear. Ask how many, which group has the most, the average of a column, or for a list, and name columns or their values: "
-                            f"{', '.join([*self.columns.groups, *self.columns.numbers])}. Or give a SELECT over 'rows'.")
-        return Found(best.sql(self.columns), run(self.rows, best.sql(self.columns)), [meaning.sql(self.columns) for meaning, cost in found[1:] if cost <= against + 2])
+            raise UserError(
+                f"What '{question[:100]}' asks of '{self.name}' isn't clear. Ask how many, which group has the most, the average of a column, or for a list, and name columns or their values: "
+                f"{', '.join([*self.columns.groups, *self.columns.numbers])}. Or give a SELECT over 'rows'."
+            )
+        return Found(
+            best.sql(self.columns),
+            run(self.rows, best.sql(self.columns)),
+            [meaning.sql(self.columns) for meaning, cost in found[1:] if cost <= against + 2],
+        )
 
     def about_many(self, question: str) -> bool:
         """Whether a question is about many rows, and not about one that is shown: it counts, compares or lists, and names what the table has."""
@@ -103,5 +112,15 @@ def columns_of(rows: pa.Table, schema: Schema) -> Columns:
             continue
         if ends["min"] is not None:
             numbers[name] = float(ends["min"]), float(ends["max"])
-    texts = {name: [short(value) for value in rows.column(name).to_pylist()] for name, kind in kinds.items() if kind in ("text", "category")}
-    return Columns(groups, numbers, frozenset(dates & set(numbers)), named(kinds, texts) or next(iter(texts), ""), frozenset(single))
+    texts = {
+        name: [short(value) for value in rows.column(name).to_pylist()]
+        for name, kind in kinds.items()
+        if kind in ("text", "category")
+    }
+    return Columns(
+        groups,
+        numbers,
+        frozenset(dates & set(numbers)),
+        named(kinds, texts) or next(iter(texts), ""),
+        frozenset(single),
+    )

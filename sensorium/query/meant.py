@@ -18,35 +18,78 @@ from collections.abc import Iterator, Mapping, Sequence
 MOST = 10
 """Rows and groups that are listed."""
 AVERAGE, SUM = "average mean typical typically", "total sum altogether combined"
-HIGH, LOW = "highest largest maximum most biggest greatest max top best", "lowest smallest minimum least fewest min bottom worst"
-COMMON, RARE = "common frequent frequently often popular biggest largest most", "rare rarest seldom uncommon smallest least fewest"
+HIGH, LOW = (
+    "highest largest maximum most biggest greatest max top best",
+    "lowest smallest minimum least fewest min bottom worst",
+)
+COMMON, RARE = (
+    "common frequent frequently often popular biggest largest most",
+    "rare rarest seldom uncommon smallest least fewest",
+)
 SCALES = (
-    ("newest latest recent recently youngest last", "oldest earliest first older old", "year date time day month born birth founded built release released created added"),
-    ("oldest eldest older", "youngest younger", "age"), ("heaviest", "lightest", "weight mass weigh"), ("longest", "shortest", "length duration minute second hour night day stay"),
-    ("tallest highest", "shortest lowest", "height altitude elevation"), ("expensive costliest dearest priciest", "cheapest cheap", "price cost fare fee amount"),
-    ("fastest quickest", "slowest", "speed velocity pace horsepower"), ("hottest warmest", "coldest coolest", "temperature"), ("best", "worst", "rating score grade star accuracy"),
-    ("largest biggest", "smallest", "size area population"), ("richest", "poorest", "income salary wage gdp wealth"), ("deepest", "shallowest", "depth"),
-    ("strongest powerful", "weakest", "strength power horsepower"), ("loudest", "quietest", "loudness volume"), ("widest", "narrowest", "width breadth"), ("efficient economical", "thirstiest", "mpg mileage efficiency gallon"),
-    ("windiest", "calmest", "wind"), ("wettest rainiest", "driest", "precipitation rain"),
+    (
+        "newest latest recent recently youngest last",
+        "oldest earliest first older old",
+        "year date time day month born birth founded built release released created added",
+    ),
+    ("oldest eldest older", "youngest younger", "age"),
+    ("heaviest", "lightest", "weight mass weigh"),
+    ("longest", "shortest", "length duration minute second hour night day stay"),
+    ("tallest highest", "shortest lowest", "height altitude elevation"),
+    ("expensive costliest dearest priciest", "cheapest cheap", "price cost fare fee amount"),
+    ("fastest quickest", "slowest", "speed velocity pace horsepower"),
+    ("hottest warmest", "coldest coolest", "temperature"),
+    ("best", "worst", "rating score grade star accuracy"),
+    ("largest biggest", "smallest", "size area population"),
+    ("richest", "poorest", "income salary wage gdp wealth"),
+    ("deepest", "shallowest", "depth"),
+    ("strongest powerful", "weakest", "strength power horsepower"),
+    ("loudest", "quietest", "loudness volume"),
+    ("widest", "narrowest", "width breadth"),
+    ("efficient economical", "thirstiest", "mpg mileage efficiency gallon"),
+    ("windiest", "calmest", "wind"),
+    ("wettest rainiest", "driest", "precipitation rain"),
 )
 """Words for the upper and for the lower end of a scale, and of what columns' names."""
-ABOVE = (r"\b(after|above|over|more than|greater|exceed\w*|since|at least|from \d+ on|or (?:later|more|above|higher|over|older)|beyond|"
-         r"(?:higher|longer|heavier|larger|bigger|later|newer|older|taller|faster|hotter|warmer|stronger) than)\b")
-BELOW = (r"\b(before|below|under|less than|fewer than|at most|until|up to|or (?:earlier|less|fewer|below|lower|under|younger)|"
-         r"(?:lower|shorter|lighter|smaller|earlier|younger|slower|colder|cooler|cheaper|weaker) than)\b")
+ABOVE = (
+    r"\b(after|above|over|more than|greater|exceed\w*|since|at least|from \d+ on|or (?:later|more|above|higher|over|older)|beyond|"
+    r"(?:higher|longer|heavier|larger|bigger|later|newer|older|taller|faster|hotter|warmer|stronger) than)\b"
+)
+BELOW = (
+    r"\b(before|below|under|less than|fewer than|at most|until|up to|or (?:earlier|less|fewer|below|lower|under|younger)|"
+    r"(?:lower|shorter|lighter|smaller|earlier|younger|slower|colder|cooler|cheaper|weaker) than)\b"
+)
 SHARP = r"\b(at least|at most|since|until|up to|from \d+ on|or (?:later|more|above|higher|over|older|earlier|less|fewer|below|lower|under|younger))\b"
 """Words that compare, upwards and downwards, and those that let the number itself in."""
 THAN = r"\b(at least|at most|more than|less than|fewer than)\b"
 NOT = r"\b(not|except|other than|outside|besides|without|isn t|aren t|wasn t|weren t|excluding)\b"
-MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]
+MONTHS = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
 YEARS = 1000, 3000
 SETS, TRIED = 16, 4
 """Sets of conditions that are looked at, the likeliest, and columns that a number may be of."""
-ASKING = ("which what who where is are was were there the a an of in on for do does did we i have has had with how many much number count list show give me all tell name find by per each every and or than that this ones one "
-          "from to it its their they be at as any")
+ASKING = (
+    "which what who where is are was were there the a an of in on for do does did we i have has had with how many much number count list show give me all tell name find by per each every and or than that this ones one "
+    "from to it its their they be at as any"
+)
 """Words that are no names of columns or values."""
 PLAIN = frozenset(ASKING.split(" "))
-DAY = re.compile(rf"\b(?:(\d{{4}})-(\d{{2}})-(\d{{2}})|({'|'.join(MONTHS)}) (\d{{1,2}})(?:st|nd|rd|th)?,? (\d{{4}})|(\d{{1,2}})(?:st|nd|rd|th)? (?:of )?({'|'.join(MONTHS)}),? (\d{{4}}))\b", re.IGNORECASE)
+DAY = re.compile(
+    rf"\b(?:(\d{{4}})-(\d{{2}})-(\d{{2}})|({'|'.join(MONTHS)}) (\d{{1,2}})(?:st|nd|rd|th)?,? (\d{{4}})|(\d{{1,2}})(?:st|nd|rd|th)? (?:of )?({'|'.join(MONTHS)}),? (\d{{4}}))\b",
+    re.IGNORECASE,
+)
 
 
 def folded(text: object) -> str:
@@ -56,7 +99,13 @@ def folded(text: object) -> str:
 
 def stem(word: str) -> str:
     """A word without a plural's end."""
-    return word[:-3] + "y" if word.endswith("ies") and len(word) > 4 else word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+    return (
+        word[:-3] + "y"
+        if word.endswith("ies") and len(word) > 4
+        else word[:-1]
+        if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is"))
+        else word
+    )
 
 
 def stems(text: object) -> list[str]:
@@ -81,7 +130,11 @@ def day_of(found: re.Match[str]) -> datetime.date | None:
     year, month, day, name_1, day_1, year_1, day_2, name_2, year_2 = found.groups()
     named = name_1 or name_2
     try:
-        return datetime.date(int(year or year_1 or year_2), MONTHS.index(named.lower()) + 1 if named else int(month), int(day or day_1 or day_2))
+        return datetime.date(
+            int(year or year_1 or year_2),
+            MONTHS.index(named.lower()) + 1 if named else int(month),
+            int(day or day_1 or day_2),
+        )
     except ValueError:
         return None
 
@@ -89,8 +142,14 @@ def day_of(found: re.Match[str]) -> datetime.date | None:
 def sign_of(text: str, start: int, end: int) -> str:
     """The sign by which a number or a day at a place of a text is compared: by the words since the number before it, or right after it."""
     before = folded(re.split(r"\d", text[:start])[-1])
-    after = re.match(r"or (later|more|above|higher|over|older|newer|earlier|less|fewer|below|lower|under|younger)\b", folded(text[end:]))
-    up, down = [found.end() for found in re.finditer(ABOVE, before)], [found.end() for found in re.finditer(BELOW, before)]
+    after = re.match(
+        r"or (later|more|above|higher|over|older|newer|earlier|less|fewer|below|lower|under|younger)\b",
+        folded(text[end:]),
+    )
+    up, down = (
+        [found.end() for found in re.finditer(ABOVE, before)],
+        [found.end() for found in re.finditer(BELOW, before)],
+    )
     if re.search(r"\bbetween( \w+)?$", before):
         return ">="
     if before == "and" and re.search(r"\bbetween\b[^\d]*[\d.]+\W+and\W*$", text[:start].lower()):
@@ -150,9 +209,19 @@ class Meaning:
 
     def sql(self, columns: Columns) -> str:
         """As SQL over a table ``rows`` with a column ``row``, its rows' numbers."""
-        where = " AND ".join(f"{compared(column, value, columns)} {sign} {literal(value)}" for column, sign, value in self.conditions)
-        measured = f"{self.measure}({name(self.number) if self.number else '*'}) AS {name(f'{CALLED[self.measure]} {self.number}'.strip())}" if self.measure else ""
-        order = "" if self.down is None else f" ORDER BY {2 if self.kind == 'groups' else name(self.number)} {'DESC' if self.down else 'ASC'} NULLS LAST"
+        where = " AND ".join(
+            f"{compared(column, value, columns)} {sign} {literal(value)}" for column, sign, value in self.conditions
+        )
+        measured = (
+            f"{self.measure}({name(self.number) if self.number else '*'}) AS {name(f'{CALLED[self.measure]} {self.number}'.strip())}"
+            if self.measure
+            else ""
+        )
+        order = (
+            ""
+            if self.down is None
+            else f" ORDER BY {2 if self.kind == 'groups' else name(self.number)} {'DESC' if self.down else 'ASC'} NULLS LAST"
+        )
         rest = f" FROM rows{f' WHERE {where}' if where else ''}"
         known = f"{'AND' if where else 'WHERE'} {name(self.column)} IS NOT NULL"
         match self.kind:
@@ -166,7 +235,17 @@ class Meaning:
                 return f"SELECT {measured}{rest}"
             case "groups":
                 return f"SELECT {name(self.column)}, {measured}{rest} {known} GROUP BY {name(self.column)}{order} LIMIT {MOST}"
-        shown = [name(column) for column in dict.fromkeys([columns.label, self.number, *(column for column, _, value in self.conditions if not isinstance(value, str))]) if column]
+        shown = [
+            name(column)
+            for column in dict.fromkeys(
+                [
+                    columns.label,
+                    self.number,
+                    *(column for column, _, value in self.conditions if not isinstance(value, str)),
+                ]
+            )
+            if column
+        ]
         return f"SELECT row, {', '.join(shown)}{rest}{order} LIMIT {MOST}"
 
     @property
@@ -191,7 +270,13 @@ def literal(value: str | float | datetime.date) -> str:
     """A value as SQL writes it."""
     if isinstance(value, datetime.date):
         return f"DATE '{value.isoformat()}'"
-    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(int(value)) if value == int(value) else repr(value)
+    return (
+        "'" + value.replace("'", "''") + "'"
+        if isinstance(value, str)
+        else str(int(value))
+        if value == int(value)
+        else repr(value)
+    )
 
 
 class Question:
@@ -211,7 +296,11 @@ class Question:
         self.marks = set(stems(re.sub(THAN, " ", self.plain)))  # "at least 6" is no superlative
         known = {word for column in (*columns.groups, *columns.numbers) for word in stems(column)}
         self.values, self.vague, inside = self.told_of(known)
-        self.numbers = {float(found[0]): sign_of(rest, found.start(), found.end()) for found in re.finditer(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\w)", rest) if found[0] not in inside}
+        self.numbers = {
+            float(found[0]): sign_of(rest, found.start(), found.end())
+            for found in re.finditer(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\w)", rest)
+            if found[0] not in inside
+        }
         self.named = self.mentioned([word for word in self.stems if word not in inside])
         self.high, self.low = self.has(HIGH), self.has(LOW)
         self.implied = self.implies()
@@ -221,26 +310,57 @@ class Question:
         self.many = bool(re.search(r"\b(how many|number of|count of|count the)\b", self.plain))
         self.each = bool(re.search(r"\b(each|per|by|every)\b", self.plain))
         asked = re.search(r"\b(how|what|which|who|where|when|number|average|mean|total|count)\b", self.plain)
-        self.listing = bool(re.match(r"(please )?((can|could) you )?(please )?(list|show|give|display|name|find|tell)\b", self.plain)) or not asked
+        self.listing = (
+            bool(
+                re.match(
+                    r"(please )?((can|could) you )?(please )?(list|show|give|display|name|find|tell)\b", self.plain
+                )
+            )
+            or not asked
+        )
         self.denied, self.which = bool(re.search(NOT, self.plain)), bool(re.match(r"(which|who)\b", self.plain))
-        after = re.search(r"\b(?:which|what|how many|number of|list|show|name|names of|of which)((?: (?:different|distinct|unique|various|all|the|is|are|was|were|me|possible))*) (\w+)", self.plain)
+        after = re.search(
+            r"\b(?:which|what|how many|number of|list|show|name|names of|of which)((?: (?:different|distinct|unique|various|all|the|is|are|was|were|me|possible))*) (\w+)",
+            self.plain,
+        )
         self.object = stem(after[2]) if after else ""
         self.different = bool(re.search(r"\b(different|distinct|unique|various)\b", self.plain))
-        own = {column: any(alike(self.object, word) for word in stems(column)) for column in (*columns.groups, *columns.numbers)} if self.object else {}
-        self.of_group, self.of_number = any(own.get(c) for c in columns.groups if c not in columns.single), any(own.get(c) for c in columns.numbers)
+        own = (
+            {
+                column: any(alike(self.object, word) for word in stems(column))
+                for column in (*columns.groups, *columns.numbers)
+            }
+            if self.object
+            else {}
+        )
+        self.of_group, self.of_number = (
+            any(own.get(c) for c in columns.groups if c not in columns.single),
+            any(own.get(c) for c in columns.numbers),
+        )
         self.of_value = any(self.object in stems(value) for _, value in self.values)
 
     def told_of(self, known: set[str]) -> tuple[list[tuple[str, str]], list[tuple[str, str]], set[str]]:
         """Values that stand in it, the longest first, those that may only be words of columns, and all their words."""
         places = self.columns.places
-        codes = {word.lower() for word in re.findall(r"\b[A-Z0-9]{1,3}\b", self.text)}  # short words count where they are written as codes are
+        codes = {
+            word.lower() for word in re.findall(r"\b[A-Z0-9]{1,3}\b", self.text)
+        }  # short words count where they are written as codes are
         told, vague, taken = [], [], set()
         for length in range(min(6, len(self.stems)), 0, -1):
             for start in range(len(self.stems) - length + 1):
                 words, here = " ".join(self.stems[start : start + length]), set(range(start, start + length))
-                if words not in places or (words in PLAIN and words not in codes) or words.isdigit() or here & taken or (len(words) < 3 and words not in codes):
+                if (
+                    words not in places
+                    or (words in PLAIN and words not in codes)
+                    or words.isdigit()
+                    or here & taken
+                    or (len(words) < 3 and words not in codes)
+                ):
                     continue
-                column, value = min(places[words], key=lambda place: (place[0] == self.columns.label, len(self.columns.groups[place[0]])))
+                column, value = min(
+                    places[words],
+                    key=lambda place: (place[0] == self.columns.label, len(self.columns.groups[place[0]])),
+                )
                 (vague if set(words.split()) <= known else told).append((column, value))
                 taken |= here
         return told, vague, {word for at in taken for word in (self.words[at], self.stems[at])}
@@ -251,7 +371,11 @@ class Question:
         for up, down, about in SCALES:
             for column in self.columns.numbers:
                 own = stems(column)
-                if set(own) & set(about.split()) or (column in self.columns.dates and about.startswith("year")) or any(word.startswith(short) for short in own if len(short) >= 4 for word in about.split()):
+                if (
+                    set(own) & set(about.split())
+                    or (column in self.columns.dates and about.startswith("year"))
+                    or any(word.startswith(short) for short in own if len(short) >= 4 for word in about.split())
+                ):
                     for words, upper in ((up, True), (down, False)):
                         if self.has(words):
                             found.setdefault(column, upper)
@@ -261,7 +385,16 @@ class Question:
     @property
     def about_many(self) -> bool:
         """Whether it counts, compares or lists, and names what the columns have."""
-        asks = self.many or self.each or self.high or self.low or self.has(AVERAGE) or self.has(SUM) or self.of_group or bool(re.match(r"(list|show)\b", self.plain))
+        asks = (
+            self.many
+            or self.each
+            or self.high
+            or self.low
+            or self.has(AVERAGE)
+            or self.has(SUM)
+            or self.of_group
+            or bool(re.match(r"(list|show)\b", self.plain))
+        )
         return bool(asks and self.speaks)
 
     @property
@@ -282,14 +415,24 @@ class Question:
             found = {word: {said for said in words if alike(said, word)} for word in own}
             initials = "".join(word[0] for word in own)
             if own and (found[max(own, key=len)] or all(found.values())):
-                shares[column], reasons[column] = sum(map(bool, found.values())) / len(own), set().union(*found.values())
+                shares[column], reasons[column] = (
+                    sum(map(bool, found.values())) / len(own),
+                    set().union(*found.values()),
+                )
             elif len(initials) > 2 and initials in words:
                 shares[column], reasons[column] = 1.0, {initials}
-        return {c for c in shares if not any(shares[other] > shares[c] and reasons[other] & reasons[c] for other in shares)}
+        return {
+            c for c in shares if not any(shares[other] > shares[c] and reasons[other] & reasons[c] for other in shares)
+        }
 
     def against(self, meaning: Meaning) -> float:
         """How much of the question speaks against a meaning, and how much of it the question doesn't say; 0: nothing."""
-        return self.against_conditions(meaning) + self.against_columns(meaning) + self.against_measure(meaning) + self.against_kind(meaning)
+        return (
+            self.against_conditions(meaning)
+            + self.against_columns(meaning)
+            + self.against_measure(meaning)
+            + self.against_kind(meaning)
+        )
 
     def against_conditions(self, meaning: Meaning) -> float:
         """That values, numbers and days stand in it and are no conditions, or are other ones."""
@@ -299,18 +442,24 @@ class Question:
         cost += 1.5 * sum(told in met for told in self.vague)
         for given in (*self.numbers, *self.days):
             cost += 3.0 * all(value != given for _, value in met)
-        return cost + sum(self.against_number(column, value) for column, _, value in meaning.conditions if isinstance(value, float))
+        return cost + sum(
+            self.against_number(column, value) for column, _, value in meaning.conditions if isinstance(value, float)
+        )
 
     def against_number(self, column: str, value: float) -> float:
         """That a number is none of those of a column, or the column isn't spoken of."""
         low, high = self.columns.numbers[column]
         a_year = YEARS[0] < value < YEARS[1] and (column in self.columns.dates or "year" in stems(column))
-        return 2.5 * (not low <= value <= high) + 0.5 * (column not in self.named and column not in self.implied and not a_year)
+        return 2.5 * (not low <= value <= high) + 0.5 * (
+            column not in self.named and column not in self.implied and not a_year
+        )
 
     def against_columns(self, meaning: Meaning) -> float:
         """That columns stand in it and aren't looked at, or the other way round."""
         inside = {column for column, _, _ in meaning.conditions}
-        return 3.0 * len(self.named - meaning.used - inside - {self.columns.label}) + 2.0 * len(meaning.used - self.named - set(self.implied))
+        return 3.0 * len(self.named - meaning.used - inside - {self.columns.label}) + 2.0 * len(
+            meaning.used - self.named - set(self.implied)
+        )
 
     def against_measure(self, meaning: Meaning) -> float:
         """That it averages, sums, counts or ranks otherwise."""
@@ -369,12 +518,32 @@ def meanings(question: Question) -> Iterator[Meaning]:
     """All that the grammar allows, with all conditions that the question mentions, some of them, or none."""
     columns = question.columns
     groups = [column for column in columns.groups if column not in columns.single]
-    choices: list[list[Condition]] = [[(column, "<>" if question.denied else "=", value), (column, "=", value)] for column, value in question.values]
-    choices += [[(column, sign, number) for column in sorted(columns.numbers, key=lambda c: question.against_number(c, number))[:TRIED]] for number, sign in question.numbers.items() if columns.numbers]
-    choices += [[(column, sign, day) for column in sorted(columns.dates)[:TRIED]] for day, sign in question.days.items() if columns.dates]
-    sets: list[tuple[Condition, ...]] = [tuple(some) for some in itertools.islice(itertools.product(*choices), 4 * SETS)]
+    choices: list[list[Condition]] = [
+        [(column, "<>" if question.denied else "=", value), (column, "=", value)] for column, value in question.values
+    ]
+    choices += [
+        [
+            (column, sign, number)
+            for column in sorted(columns.numbers, key=lambda c: question.against_number(c, number))[:TRIED]
+        ]
+        for number, sign in question.numbers.items()
+        if columns.numbers
+    ]
+    choices += [
+        [(column, sign, day) for column in sorted(columns.dates)[:TRIED]]
+        for day, sign in question.days.items()
+        if columns.dates
+    ]
+    sets: list[tuple[Condition, ...]] = [
+        tuple(some) for some in itertools.islice(itertools.product(*choices), 4 * SETS)
+    ]
     sets += [(*some, (column, "=", value)) for some in sets[:SETS] for column, value in question.vague]
-    sets.sort(key=lambda some: question.against_conditions(Meaning("count", conditions=some)) - 3.0 * len({column for column, _, _ in some} & question.named))
+    sets.sort(
+        key=lambda some: (
+            question.against_conditions(Meaning("count", conditions=some))
+            - 3.0 * len({column for column, _, _ in some} & question.named)
+        )
+    )
     for conditions in dict.fromkeys([*sets[:SETS], ()]):
         yield Meaning("count", conditions=conditions)
         yield Meaning("rows", conditions=conditions)
@@ -394,4 +563,6 @@ def meanings(question: Question) -> Iterator[Meaning]:
 
 def likely(question: Question, count: int) -> list[tuple[Meaning, float]]:
     """The meanings that least speaks against, and how much."""
-    return heapq.nsmallest(count, ((meaning, question.against(meaning)) for meaning in meanings(question)), key=lambda each: each[1])
+    return heapq.nsmallest(
+        count, ((meaning, question.against(meaning)) for meaning in meanings(question)), key=lambda each: each[1]
+    )

@@ -39,7 +39,21 @@ def simple(kind: pa.DataType) -> bool:
     """Whether SQL compares cells of a type as people would."""
     if pt.is_dictionary(kind):
         return simple(kind.value_type)
-    return any(is_one(kind) for is_one in (pt.is_string, pt.is_large_string, pt.is_string_view, pt.is_boolean, pt.is_integer, pt.is_floating, pt.is_decimal, pt.is_date, pt.is_timestamp, pt.is_time))
+    return any(
+        is_one(kind)
+        for is_one in (
+            pt.is_string,
+            pt.is_large_string,
+            pt.is_string_view,
+            pt.is_boolean,
+            pt.is_integer,
+            pt.is_floating,
+            pt.is_decimal,
+            pt.is_date,
+            pt.is_timestamp,
+            pt.is_time,
+        )
+    )
 
 
 def run(rows: pa.Table, sql: str) -> pa.Table:
@@ -49,7 +63,14 @@ def run(rows: pa.Table, sql: str) -> pa.Table:
         UserError: DuckDB isn't installed, it is no single SELECT, it can't be understood, or it takes too long.
     """
     duckdb = library()
-    connection = duckdb.connect(config={"enable_external_access": "false", "python_enable_replacements": "false", "memory_limit": MEMORY, "lock_configuration": "true"})
+    connection = duckdb.connect(
+        config={
+            "enable_external_access": "false",
+            "python_enable_replacements": "false",
+            "memory_limit": MEMORY,
+            "lock_configuration": "true",
+        }
+    )
     try:
         connection.register("rows", rows)
         try:
@@ -71,7 +92,9 @@ def run(rows: pa.Table, sql: str) -> pa.Table:
         except duckdb.Error as error:
             if stopped.is_set():
                 raise UserError(f"The query took longer than {SECONDS:g} s: {sql[:200]}") from error
-            raise UserError(f"The query can't be answered: {first(error)}. Columns of 'rows': {', '.join(rows.column_names)}.") from error
+            raise UserError(
+                f"The query can't be answered: {first(error)}. Columns of 'rows': {', '.join(rows.column_names)}."
+            ) from error
         finally:
             timer.cancel()
     finally:
@@ -92,5 +115,7 @@ def library() -> Any:
     try:
         import duckdb
     except ModuleNotFoundError as error:
-        raise UserError("Questions about many rows need the package 'duckdb'. Install it with: pip install 'sensorium[query]'") from error
+        raise UserError(
+            "Questions about many rows need the package 'duckdb'. Install it with: pip install 'sensorium[query]'"
+        ) from error
     return duckdb

@@ -10,7 +10,12 @@ from typing import Any
 
 from sensorium.report.assets import asset, environment
 
-MAIN = {"category": ("accuracy", "right"), "text": ("exact", "said exactly"), "number": ("r2", "R²"), "date": ("r2", "R²")}
+MAIN = {
+    "category": ("accuracy", "right"),
+    "text": ("exact", "said exactly"),
+    "number": ("r2", "R²"),
+    "date": ("r2", "R²"),
+}
 """What is shown of an answer, by kind of column."""
 
 
@@ -35,19 +40,35 @@ SEARCHES = 24
 """Pairs of columns whose search is shown, at most."""
 
 
-def write_card(folder: Path, columns: Mapping[str, str], facts: Mapping[str, Any], backbones: Mapping[str, Mapping[str, Any]], left_out: Mapping[str, str]) -> str:
+def write_card(
+    folder: Path,
+    columns: Mapping[str, str],
+    facts: Mapping[str, Any],
+    backbones: Mapping[str, Mapping[str, Any]],
+    left_out: Mapping[str, str],
+) -> str:
     """The card as Markdown with the front matter that hubs read.
 
     Args:
         folder: of the run, whose ``results-*.json`` are shown. columns: their kinds. backbones: for each column ``name``, ``licence`` and ``sha256``.
     """
     files = {name: words for name, words in HELD.items() if (folder / name).exists()}
-    results = {path.stem.removeprefix("results-"): json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("results*.json"))}
+    results = {
+        path.stem.removeprefix("results-"): json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("results*.json"))
+    }
     page = environment()
     page.autoescape = False  # Markdown; what tables say is put into cells that hold neither lines nor bars
     page.filters["cell"] = plain
-    return page.from_string(asset("card.md.jinja")).render(columns=columns, facts=facts, backbones=backbones, left_out=left_out, files=files, single=any("**" in words for words in files.values()),
-                                                           results=[(split, found.get("rows"), measured(found)) for split, found in results.items()])
+    return page.from_string(asset("card.md.jinja")).render(
+        columns=columns,
+        facts=facts,
+        backbones=backbones,
+        left_out=left_out,
+        files=files,
+        single=any("**" in words for words in files.values()),
+        results=[(split, found.get("rows"), measured(found)) for split, found in results.items()],
+    )
 
 
 def measured(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -57,9 +78,25 @@ def measured(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         key, words = MAIN.get(found.get("kind", ""), ("", ""))
         if key in found:
             base = found.get("baseline") or {}
-            lines.append({"what": f"{column}: {words}", "ours": found[key], "chance": found.get("chance"), "one": base.get("one_column"), "trees": base.get("trees")})
+            lines.append(
+                {
+                    "what": f"{column}: {words}",
+                    "ours": found[key],
+                    "chance": found.get("chance"),
+                    "one": base.get("one_column"),
+                    "trees": base.get("trees"),
+                }
+            )
     for pair, found in list(results.get("retrieval", {}).items())[:SEARCHES]:
-        lines.append({"what": f"{pair.replace('>', ' finds ')}: recall@10 of {found['gallery']:,}", "ours": found["recall@10"], "chance": min(1.0, 10 / max(1, found["gallery"])), "one": None, "trees": None})
+        lines.append(
+            {
+                "what": f"{pair.replace('>', ' finds ')}: recall@10 of {found['gallery']:,}",
+                "ours": found["recall@10"],
+                "chance": min(1.0, 10 / max(1, found["gallery"])),
+                "one": None,
+                "trees": None,
+            }
+        )
     return lines
 
 

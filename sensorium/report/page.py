@@ -72,7 +72,12 @@ def fill(run: RunInfo, evaluation: Evaluation, show: Show, room: int) -> str:
         "settings": flat(run.settings),
         "surroundings": flat(run.environment),
     }
-    taken = sum(len(cell) for drawn in evaluation.drawn.values() for samples in (*drawn.samples, *drawn.steps) for cell in samples)
+    taken = sum(
+        len(cell)
+        for drawn in evaluation.drawn.values()
+        for samples in (*drawn.samples, *drawn.steps)
+        for cell in samples
+    )
     cells.settle(room - taken - sum(why.size for drawn in evaluation.drawn.values() for why in drawn.whys))
     page = environment().get_template("page.html.jinja").render(cells=cells, **parts)
     return page.replace("\0", "\ufffd")
@@ -258,7 +263,13 @@ def drawing(run: RunInfo, column: str, drawn: Drawn, cells: Cells) -> dict[str, 
         for turn, (row, samples, steps) in enumerate(itertools.zip_longest(drawn.rows, drawn.samples, drawn.steps, fillvalue=()))
     ]  # fmt: skip
     kind = next((c.get("kind", "") for c in run.columns if c["name"] == column), "")
-    return {"column": column, "beside": beside, "rows": rows, "each": max(map(len, drawn.samples), default=0), "whys": [entry(kind, e) for e in drawn.whys]}
+    return {
+        "column": column,
+        "beside": beside,
+        "rows": rows,
+        "each": max(map(len, drawn.samples), default=0),
+        "whys": [entry(kind, e) for e in drawn.whys],
+    }
 
 
 def errors(run: RunInfo, column: str, said: Predictions, cells: Cells) -> dict[str, Any]:

@@ -43,15 +43,33 @@ class Explained:
     @property
     def size(self) -> int:
         """Characters of what is shown."""
-        return len(self.shown) + sum(map(len, (*self.seen.values(), *self.nearest, *self.contrast, *self.read.values())))
+        return len(self.shown) + sum(
+            map(len, (*self.seen.values(), *self.nearest, *self.contrast, *self.read.values()))
+        )
 
 
-def write_page(column: str, kind: str, entries: Sequence[Explained], overall: Mapping[str, tuple[float, float | None, float | None]] | None = None) -> str:
+def write_page(
+    column: str,
+    kind: str,
+    entries: Sequence[Explained],
+    overall: Mapping[str, tuple[float, float | None, float | None]] | None = None,
+) -> str:
     """The page as HTML; ``overall``: of each column its mean share and the ends of its interval."""
     how = next((e.why["inside"] for e in entries), "occlusion")
-    page, most = environment().get_template("why.html.jinja"), max((abs(mean) for mean, _, _ in (overall or {}).values()), default=0) or 1.0
-    return page.render(column=column, style=Markup(asset("style.css")), entries=[entry(kind, e) for e in entries], inside=INSIDE[how],
-                       overall=[{"name": c, "mean": mean, "low": low, "high": high, "length": 100 * abs(mean) / most} for c, (mean, low, high) in (overall or {}).items()])
+    page, most = (
+        environment().get_template("why.html.jinja"),
+        max((abs(mean) for mean, _, _ in (overall or {}).values()), default=0) or 1.0,
+    )
+    return page.render(
+        column=column,
+        style=Markup(asset("style.css")),
+        entries=[entry(kind, e) for e in entries],
+        inside=INSIDE[how],
+        overall=[
+            {"name": c, "mean": mean, "low": low, "high": high, "length": 100 * abs(mean) / most}
+            for c, (mean, low, high) in (overall or {}).items()
+        ],
+    )
 
 
 def entry(kind: str, e: Explained) -> dict[str, Any]:
@@ -59,11 +77,30 @@ def entry(kind: str, e: Explained) -> dict[str, Any]:
     shares = e.why["shares"]
     most = max(map(abs, shares.values()), default=0) or 1.0
     return {
-        "row": e.row, "shown": Markup(e.shown), "nothing": e.why["nothing"], "everything": e.why["everything"], "copied": e.why["copied"],
-        "columns": [{"name": c, "read": e.read.get(c, ""), "shown": Markup(e.seen[c]), "share": share, "error": e.why["errors"][c], "length": 100 * abs(share) / most,
-                     "parts": parts(kind, e.why["parts"].get(c), e.why["inside"])} for c, share in sorted(shares.items(), key=lambda pair: -pair[1])],
-        **{side: [{"shown": Markup(shown), **near} for shown, near in zip(cells, e.why[side], strict=True)] for side, cells in (("nearest", e.nearest), ("contrast", e.contrast))},
-        "turned": {**e.why["turned"], "shown": Markup(e.why["turned"]["shown"])} if (e.why["turned"] or {}).get("shown") else None,
+        "row": e.row,
+        "shown": Markup(e.shown),
+        "nothing": e.why["nothing"],
+        "everything": e.why["everything"],
+        "copied": e.why["copied"],
+        "columns": [
+            {
+                "name": c,
+                "read": e.read.get(c, ""),
+                "shown": Markup(e.seen[c]),
+                "share": share,
+                "error": e.why["errors"][c],
+                "length": 100 * abs(share) / most,
+                "parts": parts(kind, e.why["parts"].get(c), e.why["inside"]),
+            }
+            for c, share in sorted(shares.items(), key=lambda pair: -pair[1])
+        ],
+        **{
+            side: [{"shown": Markup(shown), **near} for shown, near in zip(cells, e.why[side], strict=True)]
+            for side, cells in (("nearest", e.nearest), ("contrast", e.contrast))
+        },
+        "turned": {**e.why["turned"], "shown": Markup(e.why["turned"]["shown"])}
+        if (e.why["turned"] or {}).get("shown")
+        else None,
     }
 
 
@@ -78,13 +115,26 @@ def parts(kind: str, found: Mapping[str, Any] | None, how: str) -> dict[str, Any
     width = side if side * side == worse.shape[1] and side > 1 else worse.shape[1]
     most, grid = np.abs(worse).max() or 1.0, all("," in name and name.replace(",", "").isdigit() for name in names)
     strongest = np.argsort(-np.abs(mean), kind="stable")[:MAPS] if worse.shape[1] > 1 else []
-    tinted = [{"name": name, "value": value, "tint": colour(t)} for name, value, t in zip(names, mean, tint, strict=True)]
+    tinted = [
+        {"name": name, "value": value, "tint": colour(t)} for name, value, t in zip(names, mean, tint, strict=True)
+    ]
     timed = [part for part in tinted if part["name"].startswith("step ") or part["name"].endswith(" s")]
     return {
-        "names": tinted, "over": tinted if grid else timed, "beside": [] if grid else [part for part in tinted if part not in timed],
-        "grid": math.isqrt(len(names)) if grid else 0, "width": width, "how": "from" if how == "attention" else "without",
-        "maps": [{"name": names[i], "cells": [{"tint": colour(value), "value": raw} for value, raw in zip(worse[i] / most, worse[i], strict=True)]}
-                 for i in strongest],
+        "names": tinted,
+        "over": tinted if grid else timed,
+        "beside": [] if grid else [part for part in tinted if part not in timed],
+        "grid": math.isqrt(len(names)) if grid else 0,
+        "width": width,
+        "how": "from" if how == "attention" else "without",
+        "maps": [
+            {
+                "name": names[i],
+                "cells": [
+                    {"tint": colour(value), "value": raw} for value, raw in zip(worse[i] / most, worse[i], strict=True)
+                ],
+            }
+            for i in strongest
+        ],
     }
 
 

@@ -39,7 +39,9 @@ class Rough(NamedTuple):
     scales: np.ndarray
 
 
-def nearest(queries: np.ndarray, vectors: np.ndarray, k: int, allowed: np.ndarray | None = None, rough: Rough | None = None) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    queries: np.ndarray, vectors: np.ndarray, k: int, allowed: np.ndarray | None = None, rough: Rough | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The rows whose product with each query is largest.
 
     Args:
@@ -60,14 +62,20 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int, allowed: np.ndarra
     if not count or not len(vectors):
         return scores, rows
     asked, whole = torch.from_numpy(np.ascontiguousarray(queries, np.float32)), torch.from_numpy(vectors)
-    best = groups(asked, whole, allowed) if rough is None else groups(asked, torch.from_numpy(rough.numbers), allowed, torch.from_numpy(rough.scales))
+    best = (
+        groups(asked, whole, allowed)
+        if rough is None
+        else groups(asked, torch.from_numpy(rough.numbers), allowed, torch.from_numpy(rough.scales))
+    )
     first = best.topk(min(k, best.shape[1]), dim=1).indices
     for some in parts(np.full(count, first.shape[1])):
         score, row = weighed(asked[some], whole, first[some], k, allowed)
         scores[some, : score.shape[1]], rows[some, : score.shape[1]] = score, row
     if rough is None or k > best.shape[1]:
         return scores, rows
-    reach = (best.scatter_(1, first, -torch.inf) >= torch.from_numpy(scores[:, -1:])).sum(1).numpy()  # other groups that may hold a nearer row
+    reach = (
+        (best.scatter_(1, first, -torch.inf) >= torch.from_numpy(scores[:, -1:])).sum(1).numpy()
+    )  # other groups that may hold a nearer row
     lost = np.flatnonzero(reach * GROUP > FEW * len(vectors))
     if len(lost):
         scores[lost], rows[lost] = nearest(queries[lost], vectors, k, allowed)
@@ -76,7 +84,10 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, k: int, allowed: np.ndarra
     for part in parts(reach[left]):
         some = left[part]
         more = best[some].topk(int(reach[some].max()), dim=1).indices
-        score, row = (np.concatenate(both, 1) for both in zip((scores[some], rows[some]), weighed(asked[some], whole, more, k, allowed), strict=True))
+        score, row = (
+            np.concatenate(both, 1)
+            for both in zip((scores[some], rows[some]), weighed(asked[some], whole, more, k, allowed), strict=True)
+        )
         order = np.argsort(-score, axis=1, kind="stable")[:, :k]
         scores[some], rows[some] = np.take_along_axis(score, order, 1), np.take_along_axis(row, order, 1)
     return scores, rows
@@ -93,19 +104,25 @@ def parts(groups: np.ndarray) -> Iterator[slice]:
         start = stop
 
 
-def weighed(queries: torch.Tensor, vectors: torch.Tensor, chosen: torch.Tensor, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def weighed(
+    queries: torch.Tensor, vectors: torch.Tensor, chosen: torch.Tensor, k: int, allowed: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """The best rows of each query's chosen groups [q, g], by the full product: scores and rows, -1 where no more may be found."""
     at = (chosen[..., None] * GROUP + torch.arange(GROUP)).flatten(1)
     there = at < len(vectors)
     at.clamp_(max=len(vectors) - 1)
     if allowed is not None:
         there &= torch.from_numpy(allowed)[at]
-    score = torch.bmm(vectors[at.flatten()].view(*at.shape, -1), queries[..., None])[..., 0].masked_fill_(~there, -torch.inf)
+    score = torch.bmm(vectors[at.flatten()].view(*at.shape, -1), queries[..., None])[..., 0].masked_fill_(
+        ~there, -torch.inf
+    )
     top = score.topk(min(k, score.shape[1]), dim=1)
     return top.values.numpy(), torch.where(top.values > -torch.inf, at.gather(1, top.indices), -1).numpy()
 
 
-def groups(queries: torch.Tensor, vectors: torch.Tensor, allowed: np.ndarray | None, scales: torch.Tensor | None = None) -> torch.Tensor:
+def groups(
+    queries: torch.Tensor, vectors: torch.Tensor, allowed: np.ndarray | None, scales: torch.Tensor | None = None
+) -> torch.Tensor:
     """The best product of each ``GROUP`` rows with each query, float32 [q, n / 32]; of rounded vectors and their ``scales`` [n / 32] the best that it can be.
 
     What rounding the d numbers of a vector by steps of s adds to its product with q is the sum of d errors as good as random, so it spreads by |q| s / √12; what bf16 adds is a share of the product.
@@ -116,7 +133,9 @@ def groups(queries: torch.Tensor, vectors: torch.Tensor, allowed: np.ndarray | N
     kind = torch.bfloat16 if few or (scales is not None and multiplies_bf16()) else torch.float32
     asked, tile = queries.to(kind), LONG if few else TILE
     turned, ones = asked.T.contiguous(), torch.ones(tile if few else 0, dtype=kind)
-    brought, scored = (torch.empty((0 if few else tile, wide), dtype=kind) for wide in (size, count))  # once: the pages of each new one would cost a fifth
+    brought, scored = (
+        torch.empty((0 if few else tile, wide), dtype=kind) for wide in (size, count)
+    )  # once: the pages of each new one would cost a fifth
     slack = SURE / 12**0.5 * queries.norm(dim=1)
     result = torch.empty(count, -(-n // GROUP))
     for start in range(0, n, tile):
@@ -124,12 +143,17 @@ def groups(queries: torch.Tensor, vectors: torch.Tensor, allowed: np.ndarray | N
         if few:
             score = WEIGHTED(asked, part, ones[: len(part)]).T
         else:
-            score = torch.mm(part if part.dtype == kind else brought[: len(part)].copy_(part), turned, out=scored[: len(part)])
+            score = torch.mm(
+                part if part.dtype == kind else brought[: len(part)].copy_(part), turned, out=scored[: len(part)]
+            )
         if allowed is not None:
             score.masked_fill_(~torch.from_numpy(allowed[start : start + tile])[:, None], -torch.inf)
         if short := -len(score) % GROUP:
             score = torch.cat([score, score.new_full((short, count), -torch.inf)])
-        top, at = torch.amax(score.unflatten(0, (-1, GROUP)), 1).float(), slice(start // GROUP, (start + len(score)) // GROUP)
+        top, at = (
+            torch.amax(score.unflatten(0, (-1, GROUP)), 1).float(),
+            slice(start // GROUP, (start + len(score)) // GROUP),
+        )
         if scales is not None:
             step = scales[at, None].clamp_min(1e-30)  # which leaves -inf what it is
             top = torch.maximum(top * (1 + BF16), top * (1 - BF16)) if kind == torch.bfloat16 else top
@@ -141,5 +165,7 @@ def groups(queries: torch.Tensor, vectors: torch.Tensor, allowed: np.ndarray | N
 def as_rough(vectors: np.ndarray) -> Rough:
     """float32 [n, d] in eight bits; a block that is to follow others begins with a ``GROUP`` of its own."""
     starts = np.arange(0, len(vectors), GROUP)
-    scales = (np.maximum.reduceat(np.abs(vectors).max(1, initial=0.0), starts) if len(starts) else np.zeros(0)).astype(np.float32) / 127
+    scales = (np.maximum.reduceat(np.abs(vectors).max(1, initial=0.0), starts) if len(starts) else np.zeros(0)).astype(
+        np.float32
+    ) / 127
     return Rough(np.rint(vectors / np.repeat(scales.clip(1e-30), GROUP)[: len(vectors), None]).astype(np.int8), scales)

@@ -53,8 +53,20 @@ class Index:
         self.store, self.windows = store, windows
 
     @classmethod
-    def build(cls, folder: Path, table: Table, windows: Windows, model: Mapping[str, Any], *, columns: Sequence[str] | None = None, key: str | None = None,
-              size: int | None = None, finder: str | None = None, plan: str = "pca", done: Callable[[int], None] | None = None) -> Index:
+    def build(
+        cls,
+        folder: Path,
+        table: Table,
+        windows: Windows,
+        model: Mapping[str, Any],
+        *,
+        columns: Sequence[str] | None = None,
+        key: str | None = None,
+        size: int | None = None,
+        finder: str | None = None,
+        plan: str = "pca",
+        done: Callable[[int], None] | None = None,
+    ) -> Index:
         """Index a table; what the folder held is replaced when all is written.
 
         Args:
@@ -69,7 +81,9 @@ class Index:
         gist = int(model["gist"])
         known = [c for c in model["columns"] if c in table.columns and (columns is None or c in columns)]
         if not table.rows or not known:
-            raise UserError(f"'{table.name}' has {table.rows} rows and of the model's columns {', '.join(known) or 'none'}: nothing can be indexed.")
+            raise UserError(
+                f"'{table.name}' has {table.rows} rows and of the model's columns {', '.join(known) or 'none'}: nothing can be indexed."
+            )
         if size is not None and not LEAST <= size <= gist:
             raise UserError(f"Of a vector {LEAST} to {gist} dimensions can be kept, not {size}.")
         if key is not None and key not in table.columns:
@@ -81,7 +95,11 @@ class Index:
                 moment = fed(writer, table, windows, known, done)
                 unique(writer.cells, key, table.name)
                 turn = np.ascontiguousarray(np.linalg.eigh(moment)[1][:, ::-1].astype(np.float32))
-                recall = {str(few): found for few in (64, 128, 256) if few < gist and (found := recalled(writer, turn, few)) is not None}
+                recall = {
+                    str(few): found
+                    for few in (64, 128, 256)
+                    if few < gist and (found := recalled(writer, turn, few)) is not None
+                }
                 turn = turn[:, : size or gist]
                 name = f"turn-{unused(folder):06}.npy"
                 save(folder / name, np.ascontiguousarray(turn))
@@ -89,8 +107,21 @@ class Index:
             except BaseException:
                 writer.undone()
                 raise
-            about = {"kinds": kinds, "gist": gist, "size": turn.shape[1], "turn": name, "parts": [entry], "columns": known, "key": key, "table": table.name,
-                                  "recall": recall, "sha256": model["sha256"], "run": model["run"], "finder": finder, "map": plan if plan == "umap" else None}
+            about = {
+                "kinds": kinds,
+                "gist": gist,
+                "size": turn.shape[1],
+                "turn": name,
+                "parts": [entry],
+                "columns": known,
+                "key": key,
+                "table": table.name,
+                "recall": recall,
+                "sha256": model["sha256"],
+                "run": model["run"],
+                "finder": finder,
+                "map": plan if plan == "umap" else None,
+            }
             index = cls(keep(folder, about, np.zeros(table.rows, bool)), windows)
             if finder:
                 index.store = keep(folder, {**about, "found": index.found()}, np.zeros(table.rows, bool))
@@ -105,8 +136,10 @@ class Index:
         """
         store = Store.open(folder)
         if store.about["sha256"] != sha256:
-            raise UserError(f"'{folder}' holds the vectors of another model ({store.about['sha256'][:12]}…, in '{store.about['run']}') than this one ({sha256[:12]}…). "
-                            "Search it with that one, or make it again.")
+            raise UserError(
+                f"'{folder}' holds the vectors of another model ({store.about['sha256'][:12]}…, in '{store.about['run']}') than this one ({sha256[:12]}…). "
+                "Search it with that one, or make it again."
+            )
         return cls(store, windows)
 
     def __len__(self) -> int:
@@ -115,12 +148,22 @@ class Index:
     @property
     def cells(self) -> pa.Table:
         """The plain cells of all rows, also of those that are gone."""
-        return pa.concat_tables([part.cells for part in self.store.parts], promote_options="permissive").drop_columns([ROW])
+        return pa.concat_tables([part.cells for part in self.store.parts], promote_options="permissive").drop_columns(
+            [ROW]
+        )
 
     # --- ask ----------------------------------------------------------------------------------------------------------
 
-    def search(self, query: Mapping[str, Any], *, among: str | None = None, k: int = 10, condition: str | None = None, without: Mapping[str, Any] | None = None,
-               weights: Mapping[str, float] | None = None) -> pa.Table:
+    def search(
+        self,
+        query: Mapping[str, Any],
+        *,
+        among: str | None = None,
+        k: int = 10,
+        condition: str | None = None,
+        without: Mapping[str, Any] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> pa.Table:
         """The rows nearest to a query of any columns.
 
         Args:
@@ -136,20 +179,37 @@ class Index:
             UserError: a column or condition that can't be searched by, or a query that says nothing.
         """
         barred = self.read(without) if without else None
-        return self.search_rows(self.read(query), among=among, k=k, condition=condition, without=barred, weights=weights)[0]
+        return self.search_rows(
+            self.read(query), among=among, k=k, condition=condition, without=barred, weights=weights
+        )[0]
 
-    def search_rows(self, rows: Rows, *, among: str | None = None, k: int = 10, condition: str | None = None, without: Rows | None = None,
-                    weights: Mapping[str, float] | None = None) -> list[pa.Table]:
+    def search_rows(
+        self,
+        rows: Rows,
+        *,
+        among: str | None = None,
+        k: int = 10,
+        condition: str | None = None,
+        without: Rows | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> list[pa.Table]:
         """As ``search``, for each of some rows that were read; those of ``without`` that are empty keep nothing out."""
         if k < 1:
             raise UserError(f"k={k}: a search finds at least one row.")
         k = min(k, max(self.store.rows, 1))
         asked = self.vectors(rows, weights)
         if without is not None:
-            asked = asked - AWAY * without.gists(self.store.about["columns"]) * there(without, self.store.about["columns"])[:, None]
+            asked = (
+                asked
+                - AWAY
+                * without.gists(self.store.about["columns"])
+                * there(without, self.store.about["columns"])[:, None]
+            )
         return self.nearest(turned(asked, self.store.turn), among, k, condition)
 
-    def nearest(self, vectors: np.ndarray, among: str | None = None, k: int = 10, condition: str | None = None) -> list[pa.Table]:
+    def nearest(
+        self, vectors: np.ndarray, among: str | None = None, k: int = 10, condition: str | None = None
+    ) -> list[pa.Table]:
         """As ``search``, for each of some vectors [n, size] of length 1."""
         scores, rows = self.best(vectors, self.kind(among), k, self.allowed(condition))
         cells, result = self.cells, []
@@ -181,11 +241,19 @@ class Index:
             asked = np.array(part.vectors[kind][rows[:: max(1, len(rows) // JUDGED)][:JUDGED]])
             here = part.has[WHOLE]
             if len(asked):
-                all_rows, proposed = (each[1] for each in (nearest(asked, part.vectors[WHOLE], FOUND, here, part.rough[WHOLE]), near(part, WHOLE, asked, FOUND, here)))
+                all_rows, proposed = (
+                    each[1]
+                    for each in (
+                        nearest(asked, part.vectors[WHOLE], FOUND, here, part.rough[WHOLE]),
+                        near(part, WHOLE, asked, FOUND, here),
+                    )
+                )
                 shares += overlap(all_rows, proposed)
         return round(float(np.mean(shares)), 4) if shares else None
 
-    def duplicates(self, above: float = 0.98, among: str | None = None, done: Callable[[int], None] | None = None) -> list[list[int]]:
+    def duplicates(
+        self, above: float = 0.98, among: str | None = None, done: Callable[[int], None] | None = None
+    ) -> list[list[int]]:
         """Groups of rows that are nearly alike, directly or by way of others: those whose vectors have a cosine above a bound; the largest first.
 
         Raises:
@@ -195,7 +263,9 @@ class Index:
         from scipy.sparse.csgraph import connected_components
 
         if not 0 < above <= 1:
-            raise UserError(f"above={above}: a cosine of 0 to 1 is the bound of what is nearly alike, for instance 0.98.")
+            raise UserError(
+                f"above={above}: a cosine of 0 to 1 is the bound of what is nearly alike, for instance 0.98."
+            )
         kind, allowed, one, other, start = self.kind(among), ~self.store.gone, [], [], 0
         for part in self.store.parts:
             rows = np.flatnonzero(allowed[start : start + len(part.cells)] & part.has[kind])
@@ -213,23 +283,35 @@ class Index:
                     done(len(some))
             start += len(part.cells)
         pairs = np.concatenate([np.zeros(0, np.int64), *one]), np.concatenate([np.zeros(0, np.int64), *other])
-        _, label = connected_components(scipy.sparse.coo_array((np.ones(len(pairs[0]), bool), pairs), (self.store.rows, self.store.rows)), directed=False)
+        _, label = connected_components(
+            scipy.sparse.coo_array((np.ones(len(pairs[0]), bool), pairs), (self.store.rows, self.store.rows)),
+            directed=False,
+        )
         alike = np.unique(np.concatenate(pairs))
         groups = [alike[label[alike] == number].tolist() for number in np.unique(label[alike])]
         return sorted(groups, key=lambda group: (-len(group), group[0]))
 
     def places(self) -> tuple[np.ndarray, np.ndarray]:
         """The rows that are on the map, and where, [n, 2] of about 0 to 1."""
-        parts, some = self.store.parts, np.flatnonzero(~self.store.gone & np.concatenate([part.has[WHOLE] for part in self.store.parts]))
+        parts, some = (
+            self.store.parts,
+            np.flatnonzero(~self.store.gone & np.concatenate([part.has[WHOLE] for part in self.store.parts])),
+        )
         if self.store.about.get("map"):
             return some, places.framed(np.concatenate([part.places for part in parts])[some])
-        return some, places.framed(places.flat(np.concatenate([np.array(part.vectors[WHOLE][:, : places.LEADING]) for part in parts])[some]))
+        return some, places.framed(
+            places.flat(np.concatenate([np.array(part.vectors[WHOLE][:, : places.LEADING]) for part in parts])[some])
+        )
 
     def among_known(self, vectors: np.ndarray, has: np.ndarray) -> np.ndarray:
         """New rows among those that are on the map."""
         result, parts = np.zeros((len(vectors), 2), np.float32), self.store.parts
         known = np.concatenate([part.has[WHOLE] for part in parts])
-        result[has] = places.between(np.array(vectors[has]), np.concatenate([part.vectors[WHOLE] for part in parts])[known], np.concatenate([part.places for part in parts])[known])
+        result[has] = places.between(
+            np.array(vectors[has]),
+            np.concatenate([part.vectors[WHOLE] for part in parts])[known],
+            np.concatenate([part.places for part in parts])[known],
+        )
         return result
 
     def read(self, query: Mapping[str, Any]) -> Rows:
@@ -243,7 +325,9 @@ class Index:
                 raise unknown("column of this index:", column, self.store.about["columns"])
         rows = next(self.windows([dict(query)], list(query))) if query else None
         if rows is None or not there(rows, query).all():
-            raise UserError(f"The query says nothing that could be looked for: {', '.join(query) or 'it'} is empty or can't be read.")
+            raise UserError(
+                f"The query says nothing that could be looked for: {', '.join(query) or 'it'} is empty or can't be read."
+            )
         return rows
 
     def vectors(self, rows: Rows, weights: Mapping[str, float] | None = None) -> np.ndarray:
@@ -260,10 +344,14 @@ class Index:
                 raise unknown("column of this index:", column, columns)
         if not all(math.isfinite(float(weight)) for weight in weights.values()):
             raise UserError(f"The weights {dict(weights)} are no numbers that a column could count.")
-        total = sum(float(weights.get(c, 1.0)) * rows.gists([c]) * rows.has(c)[:, None] for c in columns if rows.has(c).any())
+        total = sum(
+            float(weights.get(c, 1.0)) * rows.gists([c]) * rows.has(c)[:, None] for c in columns if rows.has(c).any()
+        )
         length = np.linalg.norm(total, axis=1, keepdims=True)
         if (length < 1e-6).any():
-            raise UserError(f"The weights {dict(weights)} leave nothing of the query. Give at least one column a weight above 0.")
+            raise UserError(
+                f"The weights {dict(weights)} leave nothing of the query. Give at least one column a weight above 0."
+            )
         return total / length
 
     def kind(self, among: str | None) -> str:
@@ -288,7 +376,11 @@ class Index:
         numbers = np.arange(cells.num_rows)
         if key is not None and key in table.columns:
             own, other = of_one_type(cells.column(key), table.take(np.arange(table.rows), [key]).column(key))
-            return pc.fill_null(pc.index_in(own, value_set=other.combine_chunks(), skip_nulls=True), -1).to_numpy().astype(np.int64)
+            return (
+                pc.fill_null(pc.index_in(own, value_set=other.combine_chunks(), skip_nulls=True), -1)
+                .to_numpy()
+                .astype(np.int64)
+            )
         common = [name for name in cells.column_names if name in table.columns]
         count = min(len(numbers), table.rows)
         theirs, same = table.take(np.arange(count), common), np.ones(count, bool)
@@ -313,7 +405,9 @@ class Index:
             self.reread()
             about, key = self.store.about, self.store.about["key"]
             if key is not None and key not in table.columns:
-                raise UserError(f"'{table.name}' has no column '{key}', which is the key of '{self.store.folder}'. Columns: {', '.join(table.columns)}.")
+                raise UserError(
+                    f"'{table.name}' has no column '{key}', which is the key of '{self.store.folder}'. Columns: {', '.join(table.columns)}."
+                )
             writer = Writer(self.store.folder, unused(self.store.folder), about["kinds"], table.rows, about["gist"])
             try:
                 fed(writer, table, self.windows, about["columns"], done)
@@ -321,16 +415,27 @@ class Index:
                 gone = self.store.gone.copy()
                 if key is not None:
                     gone |= self.having(key, pa.concat_tables(writer.cells, promote_options="permissive").column(key))
-                pa.unify_schemas([self.cells.schema, *(part.drop_columns([ROW]).schema for part in writer.cells)], promote_options="permissive")
-                entry = writer.done(self.store.turn, about.get("finder"), self.among_known if about.get("map") else None)
+                pa.unify_schemas(
+                    [self.cells.schema, *(part.drop_columns([ROW]).schema for part in writer.cells)],
+                    promote_options="permissive",
+                )
+                entry = writer.done(
+                    self.store.turn, about.get("finder"), self.among_known if about.get("map") else None
+                )
             except pa.ArrowException as error:
                 writer.undone()
-                raise UserError(f"The cells of '{table.name}' are of other types than those of '{self.store.folder}': {error}") from error
+                raise UserError(
+                    f"The cells of '{table.name}' are of other types than those of '{self.store.folder}': {error}"
+                ) from error
             except BaseException:
                 writer.undone()
                 raise
             replaced = int(gone.sum() - self.store.gone.sum())
-            self.store = keep(self.store.folder, {**about, "parts": [*about["parts"], entry]}, np.concatenate([gone, np.zeros(table.rows, bool)]))
+            self.store = keep(
+                self.store.folder,
+                {**about, "parts": [*about["parts"], entry]},
+                np.concatenate([gone, np.zeros(table.rows, bool)]),
+            )
         return replaced
 
     def remove(self, keys: Iterable[Any]) -> int:
@@ -344,10 +449,19 @@ class Index:
                 found = self.having(key, pa.chunked_array([pa.array(wanted)]))
             else:
                 if before["turn"] != self.store.about["turn"]:
-                    raise UserError(f"'{self.store.folder}' was made anew since it was opened, so its rows may have other numbers. Open it again.")
+                    raise UserError(
+                        f"'{self.store.folder}' was made anew since it was opened, so its rows may have other numbers. Open it again."
+                    )
                 found = np.zeros(self.store.rows, bool)
-                if not all(isinstance(number, int | np.integer) and not isinstance(number, bool) and 0 <= number < self.store.rows for number in wanted):
-                    raise UserError(f"'{self.store.folder}' has rows 0 to {self.store.rows - 1}; {wanted[:8]} were to be removed.")
+                if not all(
+                    isinstance(number, int | np.integer)
+                    and not isinstance(number, bool)
+                    and 0 <= number < self.store.rows
+                    for number in wanted
+                ):
+                    raise UserError(
+                        f"'{self.store.folder}' has rows 0 to {self.store.rows - 1}; {wanted[:8]} were to be removed."
+                    )
                 found[np.array(wanted, np.int64)] = True
             count = int((found & ~self.store.gone).sum())
             self.store = keep(self.store.folder, self.store.about, self.store.gone | found)
@@ -361,7 +475,9 @@ class Index:
         """
         store = Store.open(self.store.folder)
         if store.about["sha256"] != self.store.about["sha256"]:
-            raise UserError(f"'{self.store.folder}' was made anew with another model since it was opened. Open it again.")
+            raise UserError(
+                f"'{self.store.folder}' was made anew with another model since it was opened. Open it again."
+            )
         self.store = store
 
     def having(self, key: str, values: pa.ChunkedArray) -> np.ndarray:
@@ -377,7 +493,11 @@ def of_one_type(one: pa.ChunkedArray, other: pa.ChunkedArray) -> tuple[pa.Chunke
 
 def neither(cells: pa.ChunkedArray) -> np.ndarray:
     """Which numbers aren't any, which equal not even themselves."""
-    return pc.fill_null(pc.is_nan(cells), False).to_numpy() if pa.types.is_floating(cells.type) else np.zeros(len(cells), bool)
+    return (
+        pc.fill_null(pc.is_nan(cells), False).to_numpy()
+        if pa.types.is_floating(cells.type)
+        else np.zeros(len(cells), bool)
+    )
 
 
 def near(part: Part, kind: str, vectors: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -388,14 +508,21 @@ def near(part: Part, kind: str, vectors: np.ndarray, k: int, allowed: np.ndarray
         return nearest(vectors, part.vectors[kind], k, None if open_to_all else allowed, part.rough[kind])
     row = finder.propose(vectors, min(len(allowed), PROPOSED[0] * k + PROPOSED[1]))
     at = row.clip(0)
-    score = np.where((row >= 0) & allowed[at], np.einsum("qkd,qd->qk", part.vectors[kind][at], vectors), -np.inf).astype(np.float32)
+    score = np.where(
+        (row >= 0) & allowed[at], np.einsum("qkd,qd->qk", part.vectors[kind][at], vectors), -np.inf
+    ).astype(np.float32)
     order = np.argsort(-score, axis=1, kind="stable")[:, :k]
     score, row = np.take_along_axis(score, order, 1), np.take_along_axis(row, order, 1)
     row = np.where(np.isfinite(score), row, -1)
     few = (row >= 0).sum(1) < min(k, int(allowed.sum()))
-    score, row = (np.pad(each, ((0, 0), (0, k - each.shape[1])), constant_values=fill) for each, fill in ((score, -np.inf), (row, -1)))
+    score, row = (
+        np.pad(each, ((0, 0), (0, k - each.shape[1])), constant_values=fill)
+        for each, fill in ((score, -np.inf), (row, -1))
+    )
     if few.any():
-        score[few], row[few] = nearest(vectors[few], part.vectors[kind], k, None if open_to_all else allowed, part.rough[kind])
+        score[few], row[few] = nearest(
+            vectors[few], part.vectors[kind], k, None if open_to_all else allowed, part.rough[kind]
+        )
     return score, row
 
 
@@ -404,11 +531,15 @@ def there(rows: Rows, columns: Iterable[str]) -> np.ndarray:
     return np.any([rows.has(c) for c in columns], 0)
 
 
-def fed(writer: Writer, table: Table, windows: Windows, columns: Sequence[str], done: Callable[[int], None] | None) -> np.ndarray:
+def fed(
+    writer: Writer, table: Table, windows: Windows, columns: Sequence[str], done: Callable[[int], None] | None
+) -> np.ndarray:
     """Embed a table's rows into a part; the sum of the outer products of its vectors, [gist, gist]."""
     simple, start, total = [field.name for field in table.schema if is_plain(field.type) and field.name != ROW], 0, 0.0
     for rows in windows(table, columns):
-        cells = table.take(np.arange(start, start + rows.count), simple).append_column(ROW, pa.array(np.arange(start, start + rows.count)))
+        cells = table.take(np.arange(start, start + rows.count), simple).append_column(
+            ROW, pa.array(np.arange(start, start + rows.count))
+        )
         vectors = {}
         for kind in writer.kinds:
             if kind == WHOLE:
@@ -433,7 +564,9 @@ def recalled(writer: Writer, turn: np.ndarray, few: int) -> float | None:
         rows = several[kind][:: max(1, len(several[kind]) // JUDGED)][:JUDGED]
         if len(rows):
             asked = np.array(writer.whole[kind][rows])
-            full, cut = (nearest(turned(asked, turn[:, : side.shape[1]]), side, min(FOUND, len(whole)))[1] for side in sides)
+            full, cut = (
+                nearest(turned(asked, turn[:, : side.shape[1]]), side, min(FOUND, len(whole)))[1] for side in sides
+            )
             shares += overlap(full, cut)
     return round(float(np.mean(shares)), 4) if shares else None
 
@@ -451,11 +584,21 @@ def unique(cells: Sequence[pa.Table], key: str | None, name: str) -> None:
         raise UserError(f"The column '{key}' of '{name}' holds no plain cells. A key is a text, a number or a date.")
     column = pa.chunked_array([chunk for part in cells for chunk in part.column(key).chunks])
     if column.null_count or pc.count_distinct(column).as_py() < len(column):
-        raise UserError(f"The key '{key}' of '{name}' is missing in {column.null_count} rows and has {pc.count_distinct(column).as_py():,} values in {len(column):,} rows; "
-                        "each row needs its own.")
+        raise UserError(
+            f"The key '{key}' of '{name}' is missing in {column.null_count} rows and has {pc.count_distinct(column).as_py():,} values in {len(column):,} rows; "
+            "each row needs its own."
+        )
 
 
 def is_plain(kind: pa.DataType) -> bool:
     """Whether cells of this type can be shown and compared as they are."""
-    return (pt.is_string(kind) or pt.is_large_string(kind) or pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind) or pt.is_temporal(kind)
-            or pt.is_decimal(kind) or pt.is_dictionary(kind))
+    return (
+        pt.is_string(kind)
+        or pt.is_large_string(kind)
+        or pt.is_integer(kind)
+        or pt.is_floating(kind)
+        or pt.is_boolean(kind)
+        or pt.is_temporal(kind)
+        or pt.is_decimal(kind)
+        or pt.is_dictionary(kind)
+    )

@@ -32,7 +32,9 @@ def check(kind: str) -> None:
     if kind not in KINDS:
         raise unknown("map:", kind, KINDS)
     if kind == "umap" and importlib.util.find_spec("umap") is None:
-        raise UserError("The map 'umap' needs the package 'umap-learn', which isn't installed. Install it with: pip install sensorium[umap]")
+        raise UserError(
+            "The map 'umap' needs the package 'umap-learn', which isn't installed. Install it with: pip install sensorium[umap]"
+        )
 
 
 def umap(vectors: np.ndarray, has: np.ndarray) -> np.ndarray:
@@ -47,7 +49,9 @@ def umap(vectors: np.ndarray, has: np.ndarray) -> np.ndarray:
         warnings.simplefilter("ignore", ImportWarning)  # it has a part that would like TensorFlow
         from umap import UMAP
 
-    result[fitted] = UMAP(n_neighbors=min(NEAR, len(fitted) - 1), metric="cosine", random_state=0, n_jobs=1, init="pca").fit_transform(leading)
+    result[fitted] = UMAP(
+        n_neighbors=min(NEAR, len(fitted) - 1), metric="cosine", random_state=0, n_jobs=1, init="pca"
+    ).fit_transform(leading)
     others = np.setdiff1d(some, fitted, assume_unique=True)
     result[others] = between(np.array(vectors[others]), np.array(vectors[fitted]), result[fitted])
     return result

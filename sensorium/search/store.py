@@ -71,7 +71,11 @@ class Store:
         self.folder, self.about = folder, about
         self.parts = [self.part(entry) for entry in about["parts"]]
         self.rows = sum(entry["rows"] for entry in about["parts"])
-        self.gone = np.zeros(self.rows, bool) if about["gone"] is None else mapped(folder / plain(about["gone"]), np.uint8, (self.rows,)).astype(bool)
+        self.gone = (
+            np.zeros(self.rows, bool)
+            if about["gone"] is None
+            else mapped(folder / plain(about["gone"]), np.uint8, (self.rows,)).astype(bool)
+        )
         self.turn = mapped(folder / plain(about["turn"]), np.float32, (int(about["gist"]), int(about["size"])))
 
     @classmethod
@@ -83,11 +87,15 @@ class Store:
         """
         path = folder / INDEX
         if not path.is_file():
-            raise UserError(f"'{folder}' holds no index ({INDEX}). Make one with: sensorium index RUN TABLE --out {folder}")
+            raise UserError(
+                f"'{folder}' holds no index ({INDEX}). Make one with: sensorium index RUN TABLE --out {folder}"
+            )
         try:
             about = json.loads(path.read_text(encoding="utf-8"))
             if about["format"] != FORMAT:
-                raise UserError(f"'{folder}' is an index of format {about['format']}; this Sensorium reads {FORMAT}. Make it again.")
+                raise UserError(
+                    f"'{folder}' is an index of format {about['format']}; this Sensorium reads {FORMAT}. Make it again."
+                )
             if lacking := [name for name in NAMED if name not in about]:
                 raise ValueError(f"'{path}' doesn't say its {', '.join(lacking)}")
             if not about["parts"]:
@@ -109,12 +117,22 @@ class Store:
             raise ValueError(f"'{folder / 'cells.arrow'}' holds {cells.num_rows} rows, not {rows}")
         kinds, finder = list(self.about["kinds"]), self.about.get("finder")
         has = mapped(folder / "has.npy", np.uint8, (len(kinds), rows)).astype(bool)
-        return Part(cells, dict(zip(kinds, has, strict=True)),
-                    {kind: mapped(folder / f"{number}.npy", np.float32, (rows, size)) for number, kind in enumerate(kinds)},
-                    {kind: Rough(mapped(folder / f"{number}.int8.npy", np.int8, (rows, size)), mapped(folder / f"{number}.scale.npy", np.float32, (-(-rows // GROUP),)))
-                     for number, kind in enumerate(kinds)},
-                    {kind: find(Finder, finder)(folder / f"{number}.{finder}", rows, size) for number, kind in enumerate(kinds)} if finder else {},
-                    mapped(folder / "places.npy", np.float32, (rows, 2)) if self.about.get("map") else None)
+        return Part(
+            cells,
+            dict(zip(kinds, has, strict=True)),
+            {kind: mapped(folder / f"{number}.npy", np.float32, (rows, size)) for number, kind in enumerate(kinds)},
+            {
+                kind: Rough(
+                    mapped(folder / f"{number}.int8.npy", np.int8, (rows, size)),
+                    mapped(folder / f"{number}.scale.npy", np.float32, (-(-rows // GROUP),)),
+                )
+                for number, kind in enumerate(kinds)
+            },
+            {kind: find(Finder, finder)(folder / f"{number}.{finder}", rows, size) for number, kind in enumerate(kinds)}
+            if finder
+            else {},
+            mapped(folder / "places.npy", np.float32, (rows, 2)) if self.about.get("map") else None,
+        )
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -132,7 +150,9 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:
-        raise UserError(f"'{folder}' is being written to by another process. If there is none, remove '{lock}'.") from None
+        raise UserError(
+            f"'{folder}' is being written to by another process. If there is none, remove '{lock}'."
+        ) from None
     try:
         yield
     finally:
@@ -177,7 +197,10 @@ class Writer:
         self.folder = folder / self.name
         self.folder.mkdir(parents=True)
         self.has, self.cells, self.at = np.zeros((len(kinds), rows), np.uint8), [], 0
-        self.whole = {kind: np.lib.format.open_memmap(self.folder / f"{number}.raw.npy", "w+", np.float32, (rows, size)) for number, kind in enumerate(kinds)}
+        self.whole = {
+            kind: np.lib.format.open_memmap(self.folder / f"{number}.raw.npy", "w+", np.float32, (rows, size))
+            for number, kind in enumerate(kinds)
+        }
 
     def add(self, cells: pa.Table, vectors: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         """The next rows: their cells, and of each kind which of them have a vector and those vectors."""
@@ -189,7 +212,12 @@ class Writer:
         self.cells.append(cells)
         self.at += cells.num_rows
 
-    def done(self, turn: np.ndarray, finder: str | None = None, placed: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None) -> dict[str, Any]:
+    def done(
+        self,
+        turn: np.ndarray,
+        finder: str | None = None,
+        placed: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    ) -> dict[str, Any]:
         """Write all, vectors as the leading dimensions of those that ``turn`` [size, kept] turns them to, of length 1, and what finds them; the part's entry
         in the index. ``placed``: from the vectors of whole rows and which have one to their places on the map."""
         kept = turn.shape[1]

@@ -17,9 +17,21 @@ import pyarrow.types as pt
 
 from sensorium.core.errors import UserError, unknown
 
-TOKEN = re.compile(r"""\s*(?: (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.])) | (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
-                            | `(?P<quoted>[^`]+)` | (?P<sign><=|>=|!=|<>|==|[=<>(),]) | (?P<word>[^\W\d][\w.]*) )""", re.VERBOSE)
-SIGNS = {"=": "equal", "==": "equal", "!=": "not_equal", "<>": "not_equal", "<": "less", "<=": "less_equal", ">": "greater", ">=": "greater_equal"}
+TOKEN = re.compile(
+    r"""\s*(?: (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.])) | (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+                            | `(?P<quoted>[^`]+)` | (?P<sign><=|>=|!=|<>|==|[=<>(),]) | (?P<word>[^\W\d][\w.]*) )""",
+    re.VERBOSE,
+)
+SIGNS = {
+    "=": "equal",
+    "==": "equal",
+    "!=": "not_equal",
+    "<>": "not_equal",
+    "<": "less",
+    "<=": "less_equal",
+    ">": "greater",
+    ">=": "greater_equal",
+}
 WORDS = {"and", "or", "not", "in", "contains", "is", "missing", "null", "true", "false"}
 DEEPEST = 50
 """Brackets and nots within one another at most."""
@@ -47,9 +59,17 @@ class Reader:
         while words[place:].strip():
             found = TOKEN.match(words, place)
             if not found:
-                raise UserError(f"The condition '{words}' can't be read from '{words[place:].strip()[:20]}' on. Write it as: year > 2015 and group = \"food\".")
+                raise UserError(
+                    f"The condition '{words}' can't be read from '{words[place:].strip()[:20]}' on. Write it as: year > 2015 and group = \"food\"."
+                )
             kind, value = str(found.lastgroup), found[found.lastgroup]
-            self.tokens.append((kind, value.lower() if kind == "word" and value.lower() in WORDS else value, found.start(found.lastgroup)))
+            self.tokens.append(
+                (
+                    kind,
+                    value.lower() if kind == "word" and value.lower() in WORDS else value,
+                    found.start(found.lastgroup),
+                )
+            )
             place = found.end()
 
     # --- what is next -------------------------------------------------------------------------------------------------
@@ -65,7 +85,9 @@ class Reader:
     def puzzled(self, wanted: str) -> UserError:
         """The error where something else was expected."""
         found = f"'{self.words[self.tokens[self.at][2] :][:20]}'" if self.at < len(self.tokens) else "its end"
-        return UserError(f"In the condition '{self.words}' {wanted} was expected where {found} is. Write it as: year > 2015 and group = \"food\".")
+        return UserError(
+            f"In the condition '{self.words}' {wanted} was expected where {found} is. Write it as: year > 2015 and group = \"food\"."
+        )
 
     # --- the grammar --------------------------------------------------------------------------------------------------
 
@@ -102,7 +124,9 @@ class Reader:
         if self.next("contains"):
             text = self.value()
             if not isinstance(text, str) or not (pt.is_string(column.type) or pt.is_large_string(column.type)):
-                raise UserError(f"'contains' asks for a text in a column of texts; '{name}' holds {column.type}, and the value is {text!r}.")
+                raise UserError(
+                    f"'contains' asks for a text in a column of texts; '{name}' holds {column.type}, and the value is {text!r}."
+                )
             return pc.match_substring(column, text, ignore_case=True)
         unlike = self.next("not", "in")
         if unlike or self.next("in"):
@@ -125,7 +149,9 @@ class Reader:
 
     def column(self) -> tuple[str, pa.ChunkedArray]:
         kind, value, _ = self.tokens[self.at] if self.at < len(self.tokens) else ("", "", 0)
-        if kind not in ("word", "quoted") or (kind == "word" and value in WORDS and value not in self.table.column_names):
+        if kind not in ("word", "quoted") or (
+            kind == "word" and value in WORDS and value not in self.table.column_names
+        ):
             raise self.puzzled("the name of a column")
         if value not in self.table.column_names:
             raise unknown("column in the condition:", value, self.table.column_names)
@@ -147,8 +173,11 @@ class Reader:
         if pt.is_dictionary(kind):
             column, kind = column.cast(kind.value_type), kind.value_type
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        fits = (number and (pt.is_integer(kind) or pt.is_floating(kind))) or (isinstance(value, bool) and pt.is_boolean(kind)) or (
-            isinstance(value, str) and (pt.is_string(kind) or pt.is_large_string(kind) or pt.is_temporal(kind)))
+        fits = (
+            (number and (pt.is_integer(kind) or pt.is_floating(kind)))
+            or (isinstance(value, bool) and pt.is_boolean(kind))
+            or (isinstance(value, str) and (pt.is_string(kind) or pt.is_large_string(kind) or pt.is_temporal(kind)))
+        )
         try:
             if not fits:
                 raise ValueError

@@ -78,12 +78,20 @@ def limits_of(settings: Settings) -> Limits:
     """
     keys = keys_in(settings.key_file) if settings.key_file is not None else ()
     if settings.host not in LOOPBACK and not keys:
-        raise UserError(f"--host {settings.host}: whoever reaches that address could ask this model. Give a key: --key-file FILE, which holds one. To make one: "
-                        "python -c \"import secrets; print(secrets.token_urlsafe(32))\" > FILE")
+        raise UserError(
+            f"--host {settings.host}: whoever reaches that address could ask this model. Give a key: --key-file FILE, which holds one. To make one: "
+            'python -c "import secrets; print(secrets.token_urlsafe(32))" > FILE'
+        )
     if settings.host in ("0.0.0.0", "::") and not settings.hosts:
-        raise UserError(f"--host {settings.host} listens on every address: say by which names the server is called: --allow-host NAME, once for each.")
+        raise UserError(
+            f"--host {settings.host} listens on every address: say by which names the server is called: --allow-host NAME, once for each."
+        )
     hosts = {*(LOOPBACK if settings.host in LOOPBACK else (settings.host,)), *settings.hosts}
-    return Limits(seconds=settings.seconds, keys=keys, hosts=frozenset(f"[{host}]" if ":" in host and not host.startswith("[") else host.lower() for host in hosts))
+    return Limits(
+        seconds=settings.seconds,
+        keys=keys,
+        hosts=frozenset(f"[{host}]" if ":" in host and not host.startswith("[") else host.lower() for host in hosts),
+    )
 
 
 def keys_in(path: Path) -> tuple[bytes, ...]:
@@ -92,9 +100,14 @@ def keys_in(path: Path) -> tuple[bytes, ...]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
-        raise UserError(f"--key-file {path} can't be read: {getattr(error, 'strerror', None) or 'it is no text'}.") from error
+        raise UserError(
+            f"--key-file {path} can't be read: {getattr(error, 'strerror', None) or 'it is no text'}."
+        ) from error
     if not lines or min(map(len, lines)) < SHORTEST:
-        raise UserError(f"--key-file {path}: a key has at least {SHORTEST} characters, one key a line; " + (f"the shortest has {min(map(len, lines))}." if lines else "it is empty."))
+        raise UserError(
+            f"--key-file {path}: a key has at least {SHORTEST} characters, one key a line; "
+            + (f"the shortest has {min(map(len, lines))}." if lines else "it is empty.")
+        )
     if os.name == "posix" and mode & (stat.S_IRGRP | stat.S_IROTH):
         print(f"'{path}' can be read by others on this machine. Close it: chmod 600 {path}", file=sys.stderr)
     return tuple(hashlib.sha256(line.encode()).digest() for line in lines)
@@ -104,16 +117,41 @@ def application(settings: Settings, **changed: Any) -> tuple[Any, Server]:
     """The ASGI application, routes behind the guard, and what they hold, which is to be started. ``changed``: limits that differ."""
     limits, metrics = dataclasses.replace(limits_of(settings), **changed), Metrics()
     threads = max(1, (os.cpu_count() or 1) // settings.workers)
-    arguments = (str(settings.run), None if settings.index is None else str(settings.index), settings.table, threads, settings.device)
+    arguments = (
+        str(settings.run),
+        None if settings.index is None else str(settings.index),
+        settings.table,
+        threads,
+        settings.device,
+    )
     workers = [Process(f"model-{n}", begin, arguments, ("sensorium.serve.preload",)) for n in range(settings.workers)]
     batcher = Batcher(workers, settings.batch, watch=metrics.batch)
     table = None if settings.table is None else Table.open(settings.table, **reading(settings.run))
-    server = Server(re.sub(r"[^\w.-]", "-", settings.run.resolve().name), limits, metrics, batcher, Uploads(settings.run, 1 + settings.workers), table, settings.fetching, settings.run)
+    server = Server(
+        re.sub(r"[^\w.-]", "-", settings.run.resolve().name),
+        limits,
+        metrics,
+        batcher,
+        Uploads(settings.run, 1 + settings.workers),
+        table,
+        settings.fetching,
+        settings.run,
+    )
     metrics.gauge("waiting", "Requests that wait for the model.", lambda: batcher.count)
-    metrics.gauge("restarts", "Times that a model's process was started again.", lambda: sum(max(0, worker.starts - 1) for worker in workers))
+    metrics.gauge(
+        "restarts",
+        "Times that a model's process was started again.",
+        lambda: sum(max(0, worker.starts - 1) for worker in workers),
+    )
 
-    app = FastAPI(title="Sensorium", version=__version__, description="One model of a table: any column finds, predicts or generates any other.", docs_url=None,
-                  redoc_url=None, swagger_ui_oauth2_redirect_url=None)
+    app = FastAPI(
+        title="Sensorium",
+        version=__version__,
+        description="One model of a table: any column finds, predicts or generates any other.",
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
     for part in (own, openai, page):
         app.include_router(part.routes(server))
 
@@ -131,12 +169,30 @@ def application(settings: Settings, **changed: Any) -> tuple[Any, Server]:
         if "json" not in request.headers.get("content-type", "") and tuple(first["loc"]) == ("body",):
             return told(Refused(415, "Send JSON, and say so: -H 'content-type: application/json'.", "request"))
         words = "this is no JSON" if first["type"] == "json_invalid" else first["msg"]
-        return told(Refused(422, f"{place}: {words}" if place and first["type"] != "json_invalid" else words, "request", place or None))
+        return told(
+            Refused(
+                422,
+                f"{place}: {words}" if place and first["type"] != "json_invalid" else words,
+                "request",
+                place or None,
+            )
+        )
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> Response:
-        words = {404: "There is nothing at this path. See /docs for what there is.", 405: "This path is asked in another way. See /docs.", 400: "The body can't be read as JSON."}
-        return told(Refused(error.status_code, words.get(error.status_code, "The request can't be answered."), None, headers=dict(error.headers or {})))
+        words = {
+            404: "There is nothing at this path. See /docs for what there is.",
+            405: "This path is asked in another way. See /docs.",
+            400: "The body can't be read as JSON.",
+        }
+        return told(
+            Refused(
+                error.status_code,
+                words.get(error.status_code, "The request can't be answered."),
+                None,
+                headers=dict(error.headers or {}),
+            )
+        )
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
@@ -154,9 +210,13 @@ def serve(settings: Settings) -> None:
     if not (settings.run / "model.json").is_file():
         raise UserError(f"'{settings.run}' holds no model. A run's folder is wanted, as fit wrote it.")
     if settings.index is not None and not (settings.index / "index.json").is_file():
-        raise UserError(f"'{settings.index}' holds no index. Make one with: sensorium index {settings.run} TABLE --out {settings.index}")
+        raise UserError(
+            f"'{settings.index}' holds no index. Make one with: sensorium index {settings.run} TABLE --out {settings.index}"
+        )
     if settings.workers < 1 or settings.batch < 1 or settings.seconds <= 0:
-        raise UserError(f"--workers {settings.workers} --batch {settings.batch} --deadline {settings.seconds:g}: each is at least 1.")
+        raise UserError(
+            f"--workers {settings.workers} --batch {settings.batch} --deadline {settings.seconds:g}: each is at least 1."
+        )
     app, server = application(settings)
     bound = bind(settings.host, settings.port)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -166,17 +226,35 @@ def serve(settings: Settings) -> None:
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             host, port = bound.getsockname()[:2]
-            print(f"Sensorium answers at http://{f'[{host}]' if ':' in host else host}:{port}/ with '{server.name}'. Ctrl-C ends it.", flush=True)
+            print(
+                f"Sensorium answers at http://{f'[{host}]' if ':' in host else host}:{port}/ with '{server.name}'. Ctrl-C ends it.",
+                flush=True,
+            )
 
     async def answer() -> None:
         try:
             print(f"Loading '{server.name}' …", file=sys.stderr)
             await server.start()
             if elsewhere := (server.about["index"] or {}).get("elsewhere"):
-                print(f"{elsewhere:,} rows of '{settings.index}' are not those of '{settings.table}': they are found, but not shown. Make the index of that table, with --key to tell rows by.",
-                      file=sys.stderr)
-            await Announced(uvicorn.Config(app, http=timed(), ws="none", lifespan="off", log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30,
-                                           timeout_graceful_shutdown=30, proxy_headers=False, backlog=BACKLOG)).serve([bound])
+                print(
+                    f"{elsewhere:,} rows of '{settings.index}' are not those of '{settings.table}': they are found, but not shown. Make the index of that table, with --key to tell rows by.",
+                    file=sys.stderr,
+                )
+            await Announced(
+                uvicorn.Config(
+                    app,
+                    http=timed(),
+                    ws="none",
+                    lifespan="off",
+                    log_level="warning",
+                    access_log=False,
+                    server_header=False,
+                    timeout_keep_alive=30,
+                    timeout_graceful_shutdown=30,
+                    proxy_headers=False,
+                    backlog=BACKLOG,
+                )
+            ).serve([bound])
         finally:
             await server.stop()
 
@@ -207,7 +285,9 @@ def bind(host: str, port: int) -> socket.socket:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         one.bind(place)
     except OSError as error:
-        raise UserError(f"--host {host} --port {port} can't be listened on: {error.strerror or error}. Choose another: --port 0 takes a free one.") from error
+        raise UserError(
+            f"--host {host} --port {port} can't be listened on: {error.strerror or error}. Choose another: --port 0 takes a free one."
+        ) from error
     return one
 
 

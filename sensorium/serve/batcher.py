@@ -80,9 +80,21 @@ class Batcher:
             that took.
     """
 
-    def __init__(self, workers: list[Process], rows: int = ROWS, waiting: int = WAITING, longest: float = LONGEST,
-                 watch: Callable[[int, int, float], None] = lambda requests, rows, seconds: None) -> None:
-        self.workers, self.most_rows, self.most_waiting, self.longest, self.watch = workers, rows, waiting, longest, watch
+    def __init__(
+        self,
+        workers: list[Process],
+        rows: int = ROWS,
+        waiting: int = WAITING,
+        longest: float = LONGEST,
+        watch: Callable[[int, int, float], None] = lambda requests, rows, seconds: None,
+    ) -> None:
+        self.workers, self.most_rows, self.most_waiting, self.longest, self.watch = (
+            workers,
+            rows,
+            waiting,
+            longest,
+            watch,
+        )
         self.queues: dict[Kind, collections.deque[Waiting]] = {}
         self.options: dict[Kind, Mapping[str, Any]] = {}
         self.count = 0
@@ -111,7 +123,15 @@ class Batcher:
         """Whether a process can be asked."""
         return any(worker.alive for worker in self.workers)
 
-    async def ask(self, verb: str, options: Mapping[str, Any], job: dict[str, Any], seconds: float, alone: bool = False, heard: Callable[[Any], None] | None = None) -> Any:
+    async def ask(
+        self,
+        verb: str,
+        options: Mapping[str, Any],
+        job: dict[str, Any],
+        seconds: float,
+        alone: bool = False,
+        heard: Callable[[Any], None] | None = None,
+    ) -> Any:
         """The answer to one request, with others of its kind unless it is to be asked ``alone``; ``heard`` is told what a process tells of it before that.
 
         Raises:
@@ -193,7 +213,9 @@ class Batcher:
                 one.heard(piece)
 
         try:
-            said = await worker.ask({"verb": kind[0], "options": dict(options), "jobs": [one.job for one in taken]}, self.longest, hear)
+            said = await worker.ask(
+                {"verb": kind[0], "options": dict(options), "jobs": [one.job for one in taken]}, self.longest, hear
+            )
         except asyncio.CancelledError:
             settle(taken, Gone())
             raise

@@ -34,9 +34,13 @@ class Cells:
         """Refuse columns that the model doesn't know."""
         for name in names:
             if name is not None and name not in self.columns:
-                raise Refused(422, f"Unknown column '{whole(name[:80])}'.{did_you_mean(name[:80], self.columns)}", "column", param)
+                raise Refused(
+                    422, f"Unknown column '{whole(name[:80])}'.{did_you_mean(name[:80], self.columns)}", "column", param
+                )
 
-    async def row(self, cells: Mapping[str, Any], number: int = 0, param: str = "rows", strict: bool = True) -> dict[str, Any]:
+    async def row(
+        self, cells: Mapping[str, Any], number: int = 0, param: str = "rows", strict: bool = True
+    ) -> dict[str, Any]:
         """One row, its files decoded; empty cells are left out, and unless it is ``strict`` also those that can't be read.
 
         Raises:
@@ -66,7 +70,7 @@ class Cells:
         """
         if isinstance(cell, bytes):
             return cell
-        kind = "a data URL (data:image/png;base64,…) or {\"base64\": \"…\"}"
+        kind = 'a data URL (data:image/png;base64,…) or {"base64": "…"}'
         if isinstance(cell, Mapping) and set(cell) == {"base64"} and isinstance(cell["base64"], str):
             text = cell["base64"]
         elif isinstance(cell, str) and (begin := _DATA.match(cell[:256])):
@@ -89,11 +93,18 @@ class Cells:
 def plain(cell: Any, column: str, number: int, param: str) -> Any:
     """A cell as JSON has it, if it can be sent on."""
     if isinstance(cell, str) and len(cell) > LONGEST_TEXT:
-        raise Refused(422, f"Row {number}, column '{column}': {len(cell):,} characters, more than the limit of {LONGEST_TEXT:,}.", "cell", param)
+        raise Refused(
+            422,
+            f"Row {number}, column '{column}': {len(cell):,} characters, more than the limit of {LONGEST_TEXT:,}.",
+            "cell",
+            param,
+        )
     try:
         return whole(cell)
     except RecursionError:
-        raise Refused(422, f"Row {number}, column '{column}': lists in lists, {DEEPEST} deep and more.", "cell", param) from None
+        raise Refused(
+            422, f"Row {number}, column '{column}': lists in lists, {DEEPEST} deep and more.", "cell", param
+        ) from None
 
 
 def whole(cell: Any, depth: int = 0) -> Any:

@@ -36,7 +36,9 @@ async def fetch(address: str, seconds: float = SECONDS, most: int = MOST) -> byt
     """
     stop = threading.Event()
     held: list[socket.socket] = []
-    task = asyncio.get_running_loop().run_in_executor(None, follow, address, time.monotonic() + seconds, most, stop, held)
+    task = asyncio.get_running_loop().run_in_executor(
+        None, follow, address, time.monotonic() + seconds, most, stop, held
+    )
     try:
         async with asyncio.timeout(seconds + 1):
             return await asyncio.shield(task)
@@ -57,7 +59,9 @@ def follow(address: str, until: float, most: int, stop: threading.Event, held: l
         connection = Checked(host, port, parts.scheme == "https", until, held)
         try:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            connection.request("GET", path, headers={"User-Agent": "sensorium", "Accept-Encoding": "identity", "Connection": "close"})
+            connection.request(
+                "GET", path, headers={"User-Agent": "sensorium", "Accept-Encoding": "identity", "Connection": "close"}
+            )
             with connection.getresponse() as answer:
                 if answer.status in (301, 302, 303, 307, 308):
                     address = urljoin(address, answer.headers.get("Location", ""))
@@ -66,7 +70,9 @@ def follow(address: str, until: float, most: int, stop: threading.Event, held: l
                     raise Unfetched(f"the host answers with {answer.status}")
                 return body(answer, until, most, stop)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise Unfetched("the host can't be reached" if time.monotonic() < until else "fetching it took too long") from error
+            raise Unfetched(
+                "the host can't be reached" if time.monotonic() < until else "fetching it took too long"
+            ) from error
         finally:
             connection.close()
     raise Unfetched(f"it leads on more than {HOPS} times")
@@ -80,7 +86,9 @@ def checked(address: str):
     except ValueError as error:
         raise Unfetched("this is no web address") from error
     if parts.scheme not in PORTS or not parts.hostname or parts.username is not None or parts.password is not None:
-        raise Unfetched("only addresses that begin with http:// or https:// and name a host are fetched, without a user")
+        raise Unfetched(
+            "only addresses that begin with http:// or https:// and name a host are fetched, without a user"
+        )
     if port not in (None, 80, 443):
         raise Unfetched("only the ports 80 and 443 are dialled")
     if any(ord(sign) <= 32 or ord(sign) > 126 for sign in address):
@@ -122,7 +130,9 @@ class Checked(http.client.HTTPConnection):
                 if number + 1 == len(found):
                     raise
                 continue
-            self.sock = ssl.create_default_context().wrap_socket(dialled, server_hostname=self.host) if self.safe else dialled
+            self.sock = (
+                ssl.create_default_context().wrap_socket(dialled, server_hostname=self.host) if self.safe else dialled
+            )
             self.held.append(self.sock)
             return
 

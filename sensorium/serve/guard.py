@@ -31,13 +31,33 @@ GRACE, UNREAD = 0.5, 30.0
 """Seconds beyond those in which a request must be answered, for who is nearer to what takes long to say so; and until a client must have read on."""
 OPEN = frozenset({"/health"})
 """Paths that need no key."""
-POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: data:; connect-src 'self'; frame-src 'self'; "
-          "form-action 'none'; base-uri 'none'; frame-ancestors 'none'")
-HEADERS = ((b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"),
-           (b"x-frame-options", b"DENY"), (b"cross-origin-resource-policy", b"same-origin"), (b"cross-origin-opener-policy", b"same-origin"))
-KINDS = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error", 405: "invalid_request_error",
-         408: "timeout_error", 413: "invalid_request_error", 415: "invalid_request_error", 421: "invalid_request_error", 422: "invalid_request_error",
-         429: "rate_limit_error", 500: "server_error", 503: "unavailable_error"}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: data:; connect-src 'self'; frame-src 'self'; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    421: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "unavailable_error",
+}
 """The ``type`` of an error by its status, in OpenAI's words."""
 
 
@@ -63,14 +83,23 @@ class Limits:
 class Refused(Exception):
     """A request that isn't answered: status, words and what else a client is told."""
 
-    def __init__(self, status: int, words: str, code: str | None = None, param: str | None = None, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        words: str,
+        code: str | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(words)
         self.status, self.words, self.code, self.param, self.headers = status, words, code, param, headers or {}
 
     def body(self) -> bytes:
         """As OpenAI's errors are."""
         kind = KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        return json.dumps({"error": {"message": self.words, "type": kind, "param": self.param, "code": self.code}}).encode()
+        return json.dumps(
+            {"error": {"message": self.words, "type": kind, "param": self.param, "code": self.code}}
+        ).encode()
 
 
 class Guard:
@@ -96,14 +125,24 @@ class Guard:
         """
         host = headers.get(b"host", b"").decode("latin-1")
         if self.limits.hosts and bare(host) not in self.limits.hosts:
-            raise Refused(421, "This server isn't called by that name. Start it with --allow-host NAME to add one.", "host")
+            raise Refused(
+                421, "This server isn't called by that name. Start it with --allow-host NAME to add one.", "host"
+            )
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").partition("://")[2] != host:
             raise Refused(403, "Pages of other sites may not ask this server.", "origin")
-        if headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site") and headers.get(b"sec-fetch-mode") != b"navigate":
+        if (
+            headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site")
+            and headers.get(b"sec-fetch-mode") != b"navigate"
+        ):
             raise Refused(403, "Pages of other sites may not ask this server.", "origin")
         if self.limits.keys and scope["path"] not in OPEN and not self.knows(headers.get(b"authorization", b"")):
-            raise Refused(401, "A key is wanted: 'Authorization: Bearer KEY', or as the password of any user.", "key", headers={"WWW-Authenticate": 'Basic realm="Sensorium"'})
+            raise Refused(
+                401,
+                "A key is wanted: 'Authorization: Bearer KEY', or as the password of any user.",
+                "key",
+                headers={"WWW-Authenticate": 'Basic realm="Sensorium"'},
+            )
         if self.asking > self.limits.asking:
             raise Refused(429, "Too many requests are being answered. Try again.", "busy", headers={"Retry-After": "1"})
 
@@ -152,8 +191,20 @@ class Turn:
             route = getattr(self.scope.get("route"), "path", None) or "none"
             seconds = time.monotonic() - begun
             guard.metrics.answered(route, self.status, seconds)
-            log.info(json.dumps({"time": round(time.time(), 3), "request": self.name, "method": self.scope["method"] if len(self.scope["method"]) < 10 else "?",
-                                 "route": route, "status": self.status, "ms": round(1000 * seconds, 1), "in": self.size, "out": self.sent}))
+            log.info(
+                json.dumps(
+                    {
+                        "time": round(time.time(), 3),
+                        "request": self.name,
+                        "method": self.scope["method"] if len(self.scope["method"]) < 10 else "?",
+                        "route": route,
+                        "status": self.status,
+                        "ms": round(1000 * seconds, 1),
+                        "in": self.size,
+                        "out": self.sent,
+                    }
+                )
+            )
 
     async def answer(self, headers: dict[bytes, bytes]) -> None:
         """Read the body and have the request answered, as long as its client waits for it."""
@@ -161,18 +212,27 @@ class Turn:
         leaving = asyncio.create_task(self.leave())
         working = asyncio.create_task(self.work(body))
         try:
-            await asyncio.wait({leaving, working}, timeout=self.guard.limits.seconds + GRACE, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {leaving, working}, timeout=self.guard.limits.seconds + GRACE, return_when=asyncio.FIRST_COMPLETED
+            )
             if leaving.done() and not working.done():
                 raise Left
             if not working.done():
-                raise Refused(503, f"It took longer than {self.guard.limits.seconds:g} s.", "deadline", headers={"Retry-After": "5"})
+                raise Refused(
+                    503,
+                    f"It took longer than {self.guard.limits.seconds:g} s.",
+                    "deadline",
+                    headers={"Retry-After": "5"},
+                )
             try:
                 working.result()
             except (Refused, Left):
                 raise
             except Exception as error:
                 log.error(json.dumps({"request": self.name, "error": where(error)}))
-                raise Refused(500, f"This is a fault of the server. Its log says more of request {self.name}.", "fault") from None
+                raise Refused(
+                    500, f"This is a fault of the server. Its log says more of request {self.name}.", "fault"
+                ) from None
         finally:
             for task in (leaving, working):
                 task.cancel()
@@ -193,13 +253,22 @@ class Turn:
             self.size += len(piece)
             self.guard.held += len(piece)
             if self.size > limits.body:
-                raise Refused(413, f"A request may have {limits.body >> 20} MiB.", "size", headers={"Connection": "close"})
+                raise Refused(
+                    413, f"A request may have {limits.body >> 20} MiB.", "size", headers={"Connection": "close"}
+                )
             if self.guard.held > limits.bodies:
-                raise Refused(429, "Too much is being read at once. Try again.", "busy", headers={"Retry-After": "2", "Connection": "close"})
+                raise Refused(
+                    429,
+                    "Too much is being read at once. Try again.",
+                    "busy",
+                    headers={"Retry-After": "2", "Connection": "close"},
+                )
             if plain:  # whose numbers are read while nobody else is heard
                 self.values += piece.count(b",") + piece.count(b"[") + piece.count(b"{")
                 if self.values > limits.values:
-                    raise Refused(413, f"A request may have {limits.values:,} values.", "size", headers={"Connection": "close"})
+                    raise Refused(
+                        413, f"A request may have {limits.values:,} values.", "size", headers={"Connection": "close"}
+                    )
             pieces.append(piece)
             if not message.get("more_body", False):
                 return b"".join(pieces)
@@ -229,7 +298,14 @@ class Turn:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             own = {name for name, _ in message.get("headers", ())}
-            message = {**message, "headers": [*message.get("headers", ()), *((name, value) for name, value in HEADERS if name not in own), (b"x-request-id", self.name.encode())]}
+            message = {
+                **message,
+                "headers": [
+                    *message.get("headers", ()),
+                    *((name, value) for name, value in HEADERS if name not in own),
+                    (b"x-request-id", self.name.encode()),
+                ],
+            }
         elif message["type"] == "http.response.body":
             self.sent += len(message.get("body", b""))
         try:
@@ -243,8 +319,11 @@ class Turn:
         if self.status:
             return
         body = refused.body()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
-                   *((name.lower().encode(), value.encode()) for name, value in refused.headers.items())]
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            *((name.lower().encode(), value.encode()) for name, value in refused.headers.items()),
+        ]
         await self.send({"type": "http.response.start", "status": refused.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 

@@ -16,9 +16,25 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter("sensorium_requests", "Requests answered.", ["route", "status"], registry=self.registry)
-        self.seconds = Histogram("sensorium_request_seconds", "From the last byte of a request to the last of its answer.", ["route"], buckets=TIMES, registry=self.registry)
-        self.together = Histogram("sensorium_batch_rows", "Rows asked of the model together.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=self.registry)
-        self.model = Histogram("sensorium_batch_seconds", "What the model took for rows asked together.", buckets=TIMES, registry=self.registry)
+        self.seconds = Histogram(
+            "sensorium_request_seconds",
+            "From the last byte of a request to the last of its answer.",
+            ["route"],
+            buckets=TIMES,
+            registry=self.registry,
+        )
+        self.together = Histogram(
+            "sensorium_batch_rows",
+            "Rows asked of the model together.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=self.registry,
+        )
+        self.model = Histogram(
+            "sensorium_batch_seconds",
+            "What the model took for rows asked together.",
+            buckets=TIMES,
+            registry=self.registry,
+        )
 
     def gauge(self, name: str, words: str, value: Callable[[], float]) -> None:
         """A number that is looked up when it is read."""

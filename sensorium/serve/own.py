@@ -53,22 +53,34 @@ class Strict(BaseModel):
 class Asked(Strict):
     """Rows to be asked about: given as cells, or by their numbers in the table that the server shows."""
 
-    rows: Annotated[list[Row], Field(max_length=ROWS, description="Cells by column; files as data URLs or {\"base64\": …}.")] = []
-    table_rows: Annotated[list[int], Field(max_length=ROWS, description="Rows of the table that the server shows.")] = []
-    seen: Annotated[list[str] | None, few(COLUMNS), Field(description="The columns that are looked at; all but the asked one by default.")] = None
+    rows: Annotated[
+        list[Row], Field(max_length=ROWS, description='Cells by column; files as data URLs or {"base64": …}.')
+    ] = []
+    table_rows: Annotated[
+        list[int], Field(max_length=ROWS, description="Rows of the table that the server shows.")
+    ] = []
+    seen: Annotated[
+        list[str] | None,
+        few(COLUMNS),
+        Field(description="The columns that are looked at; all but the asked one by default."),
+    ] = None
 
 
 class Embed(Asked):
     """Vectors of rows."""
 
-    size: Annotated[int | None, Field(ge=8, le=65_536, description="Dimensions; fewer than all only where the server has an index.")] = None
+    size: Annotated[
+        int | None, Field(ge=8, le=65_536, description="Dimensions; fewer than all only where the server has an index.")
+    ] = None
 
 
 class Predict(Asked):
     """A column of rows: text, a category, a number, a date."""
 
     column: str
-    coverage: Annotated[float | None, Field(gt=0, lt=1, description="The share of rows whose truth the interval or the set holds.")] = None
+    coverage: Annotated[
+        float | None, Field(gt=0, lt=1, description="The share of rows whose truth the interval or the set holds.")
+    ] = None
 
 
 class Generate(Asked):
@@ -76,7 +88,10 @@ class Generate(Asked):
 
     column: str
     samples: Annotated[int, Field(ge=1, le=DRAWN)] = 1
-    seed: Annotated[int | None, Field(ge=0, lt=2**53, description="The same seed gives the same cells; such requests are asked alone.")] = None
+    seed: Annotated[
+        int | None,
+        Field(ge=0, lt=2**53, description="The same seed gives the same cells; such requests are asked alone."),
+    ] = None
     generator: str | None = None
     steps: Annotated[int | None, Field(ge=1, le=200)] = None
     guidance: Annotated[float | None, Field(ge=0, le=20)] = None
@@ -101,18 +116,34 @@ class Search(Strict):
 
     query: Row = {}
     table_row: Annotated[int | None, Field(description="Or a row of the table that the server shows.")] = None
-    seen: Annotated[list[str] | None, few(COLUMNS), Field(description="The columns of that row which are looked at.")] = None
+    seen: Annotated[
+        list[str] | None, few(COLUMNS), Field(description="The columns of that row which are looked at.")
+    ] = None
     without: Annotated[Row, Field(description="Cells of what shall not be found.")] = {}
-    where: Annotated[str | None, Field(max_length=4000, description="A condition on the rows' plain cells, as year > 2015 and group = \"food\".")] = None
-    weights: Annotated[dict[str, Weight] | None, few(COLUMNS), Field(description="How much each column of the query counts.")] = None
-    among: Annotated[str | None, Field(description="The column that is compared; all that a row has by default.")] = None
+    where: Annotated[
+        str | None,
+        Field(max_length=4000, description='A condition on the rows\' plain cells, as year > 2015 and group = "food".'),
+    ] = None
+    weights: Annotated[
+        dict[str, Weight] | None, few(COLUMNS), Field(description="How much each column of the query counts.")
+    ] = None
+    among: Annotated[str | None, Field(description="The column that is compared; all that a row has by default.")] = (
+        None
+    )
     k: Annotated[int, Field(ge=1, le=1000)] = 20
 
 
 class Query(Strict):
     """A question about many rows of the table that the server shows."""
 
-    question: Annotated[str, Field(min_length=1, max_length=1000, description="In English, as: Which group has the most? Or one SELECT over rows, which only reads.")]
+    question: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=1000,
+            description="In English, as: Which group has the most? Or one SELECT over rows, which only reads.",
+        ),
+    ]
 
 
 class Vectors(BaseModel):
@@ -176,17 +207,23 @@ def routes(server: Server) -> APIRouter:
             raise Refused(422, "No rows were given: send them as 'rows', each its cells by column.", "rows", "rows")
         for number, row in enumerate(asked.rows):
             rows.append(await cells.row({c: cell for c, cell in row.items() if c != hidden}, number))
-        found = await of_table(asked.table_rows, [c for c in server.columns if c != hidden and (not asked.seen or c in asked.seen)])
+        found = await of_table(
+            asked.table_rows, [c for c in server.columns if c != hidden and (not asked.seen or c in asked.seen)]
+        )
         return rows + [await cells.row(row, place, "table_rows", strict=False) for place, row in enumerate(found)]
 
     async def of_table(numbers: list[int], columns: list[str]) -> list[dict[str, Any]]:
         if not numbers:
             return []
         if server.sheet is None:
-            raise Refused(422, "This server shows no table: give the cells themselves, as 'rows'.", "table", "table_rows")
+            raise Refused(
+                422, "This server shows no table: give the cells themselves, as 'rows'.", "table", "table_rows"
+            )
         if not 0 <= min(numbers) <= max(numbers) < server.sheet.table.rows:
             wrong = next(number for number in numbers if not 0 <= number < server.sheet.table.rows)
-            raise Refused(422, f"The table has rows 0 to {server.sheet.table.rows - 1}, not {wrong}.", "row", "table_rows")
+            raise Refused(
+                422, f"The table has rows 0 to {server.sheet.table.rows - 1}, not {wrong}.", "row", "table_rows"
+            )
         return await server.look(server.sheet.rows, numbers, columns)
 
     @router.head("/health", include_in_schema=False)
@@ -209,8 +246,19 @@ def routes(server: Server) -> APIRouter:
     @router.get("/columns", tags=["model"])
     async def columns() -> dict[str, Any]:
         """The model's columns, what can be asked of each, and what is known of the model and the index."""
-        return {"model": server.name, **server.about, "report": (server.run / "report.html").is_file(), "table": None if server.sheet is None else {"name": server.sheet.table.name, "rows": server.sheet.table.rows,
-                                                                                                 "columns": server.sheet.columns, "plain": server.sheet.plain}}
+        return {
+            "model": server.name,
+            **server.about,
+            "report": (server.run / "report.html").is_file(),
+            "table": None
+            if server.sheet is None
+            else {
+                "name": server.sheet.table.name,
+                "rows": server.sheet.table.rows,
+                "columns": server.sheet.columns,
+                "plain": server.sheet.plain,
+            },
+        }
 
     @router.post("/embed", tags=["model"], response_model=Vectors)
     async def embed(asked: Embed) -> Response:
@@ -221,16 +269,39 @@ def routes(server: Server) -> APIRouter:
     @router.post("/predict", tags=["model"])
     async def predict(asked: Predict) -> Answers:
         """A column's cell for each row, how sure it is, and for numbers and dates an interval."""
-        said = await server.ask("predict", await taken(asked, asked.column), strict=len(asked.rows), column=asked.column, seen=asked.seen, coverage=asked.coverage)
+        said = await server.ask(
+            "predict",
+            await taken(asked, asked.column),
+            strict=len(asked.rows),
+            column=asked.column,
+            seen=asked.seen,
+            coverage=asked.coverage,
+        )
         return Answers(answers=shown(said["answers"]), tokens=said["tokens"])
 
     @router.post("/generate", tags=["model"])
     async def generate(asked: Generate) -> Drawn:
         """A column's cells for each row, drawn anew each time unless there is a seed."""
         if asked.samples * max(1, len(asked.rows) + len(asked.table_rows)) > DRAWN:
-            raise Refused(422, f"{asked.samples} samples of {len(asked.rows) + len(asked.table_rows)} rows: at most {DRAWN} cells are drawn for a request.", "samples", "samples")
-        options = asked.model_dump(include={"generator", "steps", "guidance", "solver", "temperature", "top_p"}, exclude_none=True)
-        said = await draw(server, await taken(asked, asked.column), asked.column, asked.seen, asked.samples, asked.seed, strict=len(asked.rows), **options)
+            raise Refused(
+                422,
+                f"{asked.samples} samples of {len(asked.rows) + len(asked.table_rows)} rows: at most {DRAWN} cells are drawn for a request.",
+                "samples",
+                "samples",
+            )
+        options = asked.model_dump(
+            include={"generator", "steps", "guidance", "solver", "temperature", "top_p"}, exclude_none=True
+        )
+        said = await draw(
+            server,
+            await taken(asked, asked.column),
+            asked.column,
+            asked.seen,
+            asked.samples,
+            asked.seed,
+            strict=len(asked.rows),
+            **options,
+        )
         return Drawn(cells=shown(said["cells"]), tokens=said["tokens"])
 
     @router.post("/explain", tags=["model"])
@@ -238,8 +309,23 @@ def routes(server: Server) -> APIRouter:
         """Why a column is said as it is: each seen column's exact share, and what in it counted."""
         if len(asked.rows) + len(asked.table_rows) > 16:
             raise Refused(422, "At most 16 rows are explained for a request.", "rows", "rows")
-        rows = await taken(asked, asked.column)  # what is drawn is looked at with noises that hang on a row's place among all that are asked together
-        return Whys(whys=shown(await server.ask("explain", rows, alone=server.columns[asked.column]["drawn"], strict=len(asked.rows), column=asked.column, seen=asked.seen, seed=asked.seed, inside=asked.inside)))
+        rows = await taken(
+            asked, asked.column
+        )  # what is drawn is looked at with noises that hang on a row's place among all that are asked together
+        return Whys(
+            whys=shown(
+                await server.ask(
+                    "explain",
+                    rows,
+                    alone=server.columns[asked.column]["drawn"],
+                    strict=len(asked.rows),
+                    column=asked.column,
+                    seen=asked.seen,
+                    seed=asked.seed,
+                    inside=asked.inside,
+                )
+            )
+        )
 
     @router.post("/surprise", tags=["model"])
     async def surprise(asked: Asked) -> Surprises:
@@ -254,22 +340,44 @@ def routes(server: Server) -> APIRouter:
         cells.check(*(asked.seen or ()), param="seen")
         query = await cells.row(asked.query, 0, "query")
         if asked.table_row is not None:
-            row, = await of_table([asked.table_row], list(server.columns) if asked.seen is None else asked.seen)
+            (row,) = await of_table([asked.table_row], list(server.columns) if asked.seen is None else asked.seen)
             query = {**await cells.row(row, 0, "table_row", strict=False), **query}
         without = [await cells.row(asked.without, 0, "without")] if asked.without else []
-        found = await server.ask("search", [query], without, among=asked.among, k=asked.k, condition=asked.where or None, weights=asked.weights or None)
+        found = await server.ask(
+            "search",
+            [query],
+            without,
+            among=asked.among,
+            k=asked.k,
+            condition=asked.where or None,
+            weights=asked.weights or None,
+        )
         return Found(rows=shown(found[0]))
 
     @router.post("/query", tags=["table"])
     async def query(asked: Query) -> Answered:
         """A question about many rows of the table as a query over its plain columns, and its answer."""
         if server.sheet is None:
-            raise Refused(422, "This server shows no table, so there is nothing to ask about. Start it with --table TABLE.", "table", "question")
+            raise Refused(
+                422,
+                "This server shows no table, so there is nothing to ask about. Start it with --table TABLE.",
+                "table",
+                "question",
+            )
         try:
             return Answered(**await asyncio.to_thread(server.sheet.answer, asked.question))
         except UserError as error:
-            foreign = type(error.__cause__).__module__.partition(".")[0].strip("_") == "duckdb"  # whose words may tell of files and settings
-            raise Refused(422, "The query can't be answered. One SELECT over the plain columns of the table 'rows' is possible." if foreign else str(error), "question", "question") from None
+            foreign = (
+                type(error.__cause__).__module__.partition(".")[0].strip("_") == "duckdb"
+            )  # whose words may tell of files and settings
+            raise Refused(
+                422,
+                "The query can't be answered. One SELECT over the plain columns of the table 'rows' is possible."
+                if foreign
+                else str(error),
+                "question",
+                "question",
+            ) from None
 
     return router
 
@@ -284,8 +392,27 @@ def written(said: dict[str, Any]) -> Response:
     return Response(json.dumps(said), media_type="application/json")
 
 
-async def draw(server: Server, rows: list[dict[str, Any]], column: str, seen: list[str] | None, samples: int, seed: int | None, strict: int | None = None, **options: Any) -> dict[str, Any]:
+async def draw(
+    server: Server,
+    rows: list[dict[str, Any]],
+    column: str,
+    seen: list[str] | None,
+    samples: int,
+    seed: int | None,
+    strict: int | None = None,
+    **options: Any,
+) -> dict[str, Any]:
     """Cells of a column; with a seed the same ones each time, whoever else asks."""
     if 0 < (options.get("temperature") or 0) < 0.001:
         options["temperature"] = 0.0
-    return await server.ask("generate", rows, alone=seed is not None, strict=strict, column=column, seen=seen, samples=samples, seed=seed, **options)
+    return await server.ask(
+        "generate",
+        rows,
+        alone=seed is not None,
+        strict=strict,
+        column=column,
+        seen=seen,
+        samples=samples,
+        seed=seed,
+        **options,
+    )

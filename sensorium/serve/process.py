@@ -37,7 +37,13 @@ class Process:
         preload: modules that children share, so that the next one starts fast.
     """
 
-    def __init__(self, name: str, begin: Callable[..., tuple[Any, Answer]], arguments: tuple[Any, ...], preload: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        begin: Callable[..., tuple[Any, Answer]],
+        arguments: tuple[Any, ...],
+        preload: tuple[str, ...] = (),
+    ) -> None:
         self.name, self.begin, self.arguments = name, begin, arguments
         self.about: Any = None
         self.starts = 0
@@ -62,7 +68,9 @@ class Process:
         self.stop()
         self.starts += 1
         self.pipe, theirs = self.context.Pipe()
-        self.child = self.context.Process(target=_run, args=(theirs, self.begin, self.arguments), daemon=True, name=self.name)
+        self.child = self.context.Process(
+            target=_run, args=(theirs, self.begin, self.arguments), daemon=True, name=self.name
+        )
         try:
             await asyncio.get_running_loop().run_in_executor(self.threads, self.child.start)
         finally:
@@ -99,7 +107,9 @@ class Process:
             raise Failed(said)
         return said
 
-    async def _hear(self, seconds: float, message: bytes | None = None, heard: Callable[[Any], None] | None = None) -> Any:
+    async def _hear(
+        self, seconds: float, message: bytes | None = None, heard: Callable[[Any], None] | None = None
+    ) -> Any:
         pipe, loop = self.pipe, asyncio.get_running_loop()
 
         def exchange() -> Any:

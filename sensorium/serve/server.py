@@ -63,7 +63,9 @@ class Server:
         Raises:
             UserError: the model or its index can't be loaded.
         """
-        self.about, *_ = await asyncio.gather(*(worker.start() for worker in self.batcher.workers), self.uploads.start())
+        self.about, *_ = await asyncio.gather(
+            *(worker.start() for worker in self.batcher.workers), self.uploads.start()
+        )
         self.sheet = None if self.table is None else Sheet(self.table, self.columns)
         self.batcher.start()
 
@@ -72,8 +74,17 @@ class Server:
         await self.batcher.stop()
         self.uploads.stop()
 
-    async def ask(self, verb: str, rows: Sequence[Mapping[str, Any]], without: Sequence[Mapping[str, Any]] = (), alone: bool = False, strict: int | None = None,
-                  own: Mapping[str, Any] | None = None, heard: Callable[[Any], None] | None = None, **options: Any) -> Any:
+    async def ask(
+        self,
+        verb: str,
+        rows: Sequence[Mapping[str, Any]],
+        without: Sequence[Mapping[str, Any]] = (),
+        alone: bool = False,
+        strict: int | None = None,
+        own: Mapping[str, Any] | None = None,
+        heard: Callable[[Any], None] | None = None,
+        **options: Any,
+    ) -> Any:
         """What the model says; ``alone``: not with other requests. ``strict``: cells that can't be read are refused in so many rows, all by default, and count as
         missing in those behind them. ``own``: what else this request brings that doesn't keep it from being asked with others; ``heard``: is told what is said before all is.
 
@@ -86,20 +97,46 @@ class Server:
         except (TypeError, ValueError, OverflowError):
             raise Refused(422, f"The options can't be read: {', '.join(given)}.", "request") from None
         try:
-            said = await self.batcher.ask(verb, given, {"rows": list(rows), "without": list(without), "strict": len(rows) if strict is None else strict, "told": heard is not None, **(own or {})},
-                                          self.limits.seconds, alone, heard)
+            said = await self.batcher.ask(
+                verb,
+                given,
+                {
+                    "rows": list(rows),
+                    "without": list(without),
+                    "strict": len(rows) if strict is None else strict,
+                    "told": heard is not None,
+                    **(own or {}),
+                },
+                self.limits.seconds,
+                alone,
+                heard,
+            )
         except Full as full:
-            raise Refused(429, "Too many requests wait. Try again.", "busy", headers={"Retry-After": str(round(full.seconds))}) from None
+            raise Refused(
+                429, "Too many requests wait. Try again.", "busy", headers={"Retry-After": str(round(full.seconds))}
+            ) from None
         except Late:
-            raise Refused(503, f"It took longer than {self.limits.seconds:g} s.", "deadline", headers={"Retry-After": "5"}) from None
+            raise Refused(
+                503, f"It took longer than {self.limits.seconds:g} s.", "deadline", headers={"Retry-After": "5"}
+            ) from None
         except Gone:
-            raise Refused(503, "The model's process ended and is started again. Try again.", "restarting", headers={"Retry-After": "2"}) from None
+            raise Refused(
+                503,
+                "The model's process ended and is started again. Try again.",
+                "restarting",
+                headers={"Retry-After": "2"},
+            ) from None
         except Broken:
             raise Refused(500, "This is a fault of the server. Its log says more.", "fault") from None
         if "wrong" in said:
             place = [f"Row {said['row']}"] if said.get("row") is not None else []
             place += [f"column '{said['column']}'"] if said.get("column") else []
-            raise Refused(422, (", ".join(place) + ": " if place else "") + said["wrong"], "cell" if place else "request", said.get("column"))
+            raise Refused(
+                422,
+                (", ".join(place) + ": " if place else "") + said["wrong"],
+                "cell" if place else "request",
+                said.get("column"),
+            )
         return said["said"]
 
     async def look(self, read: Callable[..., Any], *given: Any) -> Any:

@@ -19,8 +19,22 @@ from sensorium.data.media import HEAD, sniff
 from sensorium.data.table import Table
 from sensorium.search.where import where
 
-SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "image/avif", "audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4",
-         "video/mp4", "video/webm", "video/ogg")
+SHOWN = (
+    "image/png",
+    "image/jpeg",
+    "image/gif",
+    "image/webp",
+    "image/bmp",
+    "image/avif",
+    "audio/wav",
+    "audio/flac",
+    "audio/mpeg",
+    "audio/ogg",
+    "audio/mp4",
+    "video/mp4",
+    "video/webm",
+    "video/ogg",
+)
 """Types of files that a browser shows and that hold no script."""
 LONGEST = 2000
 """Characters of a cell in a list of rows."""
@@ -37,8 +51,14 @@ class Sheet:
 
     def __init__(self, table: Table, columns: Mapping[str, Mapping[str, Any]]) -> None:
         self.table, self.known = table, columns
-        self.columns = sorted(table.columns, key=lambda c: (c not in columns, not columns.get(c, {}).get("media")))  # what is to be looked at first
-        self.plain = [c for c in table.columns if not columns.get(c, {}).get("media") and not holds_bytes(table.schema.field(c).type)]
+        self.columns = sorted(
+            table.columns, key=lambda c: (c not in columns, not columns.get(c, {}).get("media"))
+        )  # what is to be looked at first
+        self.plain = [
+            c
+            for c in table.columns
+            if not columns.get(c, {}).get("media") and not holds_bytes(table.schema.field(c).type)
+        ]
         self.kept: pa.Table | None = None
         self.asker: Any = None
         self.asking = threading.Lock()
@@ -103,7 +123,11 @@ class Sheet:
                 self.asker = Asker.knowing(self.table, {name: about["kind"] for name, about in self.known.items()})
             found = self.asker.answer(question)
         columns = [listed(column) for column in found.rows.columns]
-        return {"sql": found.sql, "rows": [dict(zip(found.rows.column_names, cells, strict=True)) for cells in zip(*columns, strict=True)], "others": found.others}
+        return {
+            "sql": found.sql,
+            "rows": [dict(zip(found.rows.column_names, cells, strict=True)) for cells in zip(*columns, strict=True)],
+            "others": found.others,
+        }
 
     def values(self, column: str) -> list[Any]:
         """All rows' cells of a plain column, cut where long.
@@ -148,13 +172,20 @@ def holds_bytes(kind: pa.DataType) -> bool:
     """Whether cells of a type have bytes in them, which can't be shown as words."""
     if pa.types.is_dictionary(kind):
         return holds_bytes(kind.value_type)
-    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_binary_view(kind)
+    binary = (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
     return binary or any(holds_bytes(kind.field(number).type) for number in range(kind.num_fields))
 
 
 def listed(column: pa.ChunkedArray) -> list[Any]:
     """A column's cells as JSON can have them, cut where they are long; what can't be read is missing."""
-    return [None if isinstance(cell, BadCell) else brief(cell) for chunk in column.chunks for cell in plain_cells(chunk)]
+    return [
+        None if isinstance(cell, BadCell) else brief(cell) for chunk in column.chunks for cell in plain_cells(chunk)
+    ]
 
 
 def brief(cell: Any) -> Any:
@@ -171,4 +202,10 @@ def brief(cell: Any) -> Any:
         return {str(name): brief(one) for name, one in cell.items()}
     if isinstance(cell, decimal.Decimal):
         return float(cell)
-    return cell.isoformat() if hasattr(cell, "isoformat") else cell if isinstance(cell, bool | int | float | None) else str(cell)
+    return (
+        cell.isoformat()
+        if hasattr(cell, "isoformat")
+        else cell
+        if isinstance(cell, bool | int | float | None)
+        else str(cell)
+    )

@@ -33,7 +33,9 @@ class Uploads:
 
     def __init__(self, run: Path, count: int = 1, seconds: float = SECONDS, memory: int = MEMORY) -> None:
         self.seconds = seconds
-        self.decoders = [Process(f"decoder-{n}", begin, (str(run), memory), ("sensorium.serve.preload",)) for n in range(count)]
+        self.decoders = [
+            Process(f"decoder-{n}", begin, (str(run), memory), ("sensorium.serve.preload",)) for n in range(count)
+        ]
         self.free: asyncio.Queue[Process] = asyncio.Queue()
 
     async def start(self) -> None:
@@ -91,7 +93,11 @@ def begin(run: str, memory: int) -> tuple[Any, Any]:
         try:
             return {"read": modalities[message["column"]].read(message["data"])}
         except BadCell as error:  # what a library says may hold addresses
-            return {"bad": str(error) if error.__cause__ is None else f"no {name_of(modalities[message['column']])} can be read from this file"}
+            return {
+                "bad": str(error)
+                if error.__cause__ is None
+                else f"no {name_of(modalities[message['column']])} can be read from this file"
+            }
 
     return None, answer
 

@@ -35,7 +35,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in KINDS:
             raise TypeError(f"an array of {value.dtype} can't be sent")
-        return msgpack.ExtType(ARRAY, msgpack.packb([value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()]))
+        return msgpack.ExtType(
+            ARRAY, msgpack.packb([value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()])
+        )
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, datetime.timedelta):

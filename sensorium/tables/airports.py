@@ -15,10 +15,17 @@ from sensorium.tables import Builder, Progress
 from sensorium.tables._parquet import beginning, check_rows, data_file, share, write
 
 CREDITS = ("Airports: ourairports.com, public domain, in vega_datasets (MIT); package vega_datasets {version}",)
-SCHEMA = pa.schema([
-    ("id", pa.string()), ("name", pa.string()), ("city", pa.string()), ("latitude", pa.float64()), ("longitude", pa.float64()),
-    ("state", pa.string()), ("split", pa.string()),
-])
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("name", pa.string()),
+        ("city", pa.string()),
+        ("latitude", pa.float64()),
+        ("longitude", pa.float64()),
+        ("state", pa.string()),
+        ("split", pa.string()),
+    ]
+)
 
 
 class Airports(Builder):
@@ -37,10 +44,17 @@ class Airports(Builder):
         path, version = data_file("vega_datasets", "_data/airports.csv", "airports")
         with open(path, encoding="utf-8", newline="") as file:
             found = [entry for entry in csv.DictReader(file) if entry["state"] != "NA"]
-        rows = [{
-            "id": entry["iata"], "name": entry["name"].strip(), "city": entry["city"].strip(),
-            "latitude": float(entry["latitude"]), "longitude": float(entry["longitude"]), "state": entry["state"],
-            "split": "test" if share(f"airports {entry['iata']}") < 0.2 else "train",
-        } for entry in found]
+        rows = [
+            {
+                "id": entry["iata"],
+                "name": entry["name"].strip(),
+                "city": entry["city"].strip(),
+                "latitude": float(entry["latitude"]),
+                "longitude": float(entry["longitude"]),
+                "state": entry["state"],
+                "split": "test" if share(f"airports {entry['iata']}") < 0.2 else "train",
+            }
+            for entry in found
+        ]
         credits = [line.format(version=version) for line in CREDITS]
         return write(out, "airports", beginning(rows, self.rows), SCHEMA, credits, progress)

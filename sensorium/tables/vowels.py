@@ -14,8 +14,10 @@ from sensorium.tables import Builder, Progress
 from sensorium.tables._parquet import SERIES, beginning, check_rows, data_file, write
 from sensorium.tables._ts import cases
 
-CREDITS = ("Recordings: M. Kudo, J. Toyama, M. Shimbo 1999, 'Japanese Vowels' (UCI, CC BY 4.0), in aeon (BSD-3-Clause); "
-           "package aeon {version}",)
+CREDITS = (
+    "Recordings: M. Kudo, J. Toyama, M. Shimbo 1999, 'Japanese Vowels' (UCI, CC BY 4.0), in aeon (BSD-3-Clause); "
+    "package aeon {version}",
+)
 SCHEMA = pa.schema([("id", pa.string()), ("series", SERIES), ("speaker", pa.string()), ("split", pa.string())])
 
 
@@ -34,8 +36,12 @@ class Vowels(Builder):
         """Write the table; see ``Builder.build``."""
         rows, version = [], ""
         for split in ("train", "test"):
-            path, version = data_file("aeon", f"datasets/data/JapaneseVowels/JapaneseVowels_{split.upper()}.ts", "vowels")
-            rows += [{"id": f"{split}-{i:03}", "series": series, "speaker": f"speaker {label}", "split": split}
-                     for i, (series, label) in enumerate(cases(path))]
+            path, version = data_file(
+                "aeon", f"datasets/data/JapaneseVowels/JapaneseVowels_{split.upper()}.ts", "vowels"
+            )
+            rows += [
+                {"id": f"{split}-{i:03}", "series": series, "speaker": f"speaker {label}", "split": split}
+                for i, (series, label) in enumerate(cases(path))
+            ]
         credits = [line.format(version=version) for line in CREDITS]
         return write(out, "vowels", beginning(rows, self.rows), SCHEMA, credits, progress)

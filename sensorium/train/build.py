@@ -59,16 +59,38 @@ class Data:
         max_columns: a table with more columns is refused. max_cell_mb: MiB of the longest line or cell of a text file.
     """
 
-    def __init__(self, *, split: str = "auto", validation: float = 0.1, max_bad: str = "10%", outside: bool = False,
-                 workers: int = 2, same: str | None = None, alone: float = 0.02, encoding: str = "", delimiter: str = "",
-                 max_columns: int = 4096, max_cell_mb: float = 16.0) -> None:
+    def __init__(
+        self,
+        *,
+        split: str = "auto",
+        validation: float = 0.1,
+        max_bad: str = "10%",
+        outside: bool = False,
+        workers: int = 2,
+        same: str | None = None,
+        alone: float = 0.02,
+        encoding: str = "",
+        delimiter: str = "",
+        max_columns: int = 4096,
+        max_cell_mb: float = 16.0,
+    ) -> None:
         at_least("data", 1, workers=workers)
         for name, share in (("validation", validation), ("alone", alone)):
             if not 0 <= share < 1:
-                raise UserError(f"data.{name}={share} is no share of the training rows. Give a number from 0 on, below 1.")
-        self.split, self.validation, self.max_bad, self.outside, self.workers = split, validation, max_bad, outside, workers
+                raise UserError(
+                    f"data.{name}={share} is no share of the training rows. Give a number from 0 on, below 1."
+                )
+        self.split, self.validation, self.max_bad, self.outside, self.workers = (
+            split,
+            validation,
+            max_bad,
+            outside,
+            workers,
+        )
         self.same, self.alone = same, alone
-        self.reading = ReadOptions(encoding=encoding, delimiter=delimiter, max_columns=max_columns, max_cell_mb=max_cell_mb)
+        self.reading = ReadOptions(
+            encoding=encoding, delimiter=delimiter, max_columns=max_columns, max_cell_mb=max_cell_mb
+        )
 
     def open(self, table: Any, as_written: Collection[str] = ()) -> Table:
         """A table, opened with these settings; ``as_written``: columns whose cells in text files stay text."""
@@ -97,8 +119,22 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         UserError: with the nearest known name.
     """
-    known = {"network", "trunk", "data", "train", "sample", "objectives", "column", "generator", *OBJECTIVES, "autoencode",
-             "trackers", "baselines", "memory", "finish"}
+    known = {
+        "network",
+        "trunk",
+        "data",
+        "train",
+        "sample",
+        "objectives",
+        "column",
+        "generator",
+        *OBJECTIVES,
+        "autoencode",
+        "trackers",
+        "baselines",
+        "memory",
+        "finish",
+    }
     for section, given in settings.items():
         if section not in known:
             raise unknown("section of settings:", section, known)
@@ -152,7 +188,11 @@ def make_modalities(columns: Schema, settings: Mapping[str, Any]) -> dict[str, M
             result[name] = build(part, rest, f"column.{name}")
         except UserError as error:
             words = str(error).replace("column.NAME", f"column.{name}")
-            raise UserError(f"column.{name}.backbone: {words}" if rest.get("backbone") and not words.startswith("column.") else words) from error
+            raise UserError(
+                f"column.{name}.backbone: {words}"
+                if rest.get("backbone") and not words.startswith("column.")
+                else words
+            ) from error
     return result
 
 
@@ -172,7 +212,11 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
     ways = drawn_by(settings)
     for column, modality in modalities.items():
         tokens = modality.tokens() if asks(settings) else None
-        if tokens is None or modality.generator is None or (column not in written and find(Generator, modality.generator).draws):
+        if (
+            tokens is None
+            or modality.generator is None
+            or (column not in written and find(Generator, modality.generator).draws)
+        ):
             continue
         key = modality.shared()
         if key is not None and key in shared:
@@ -194,7 +238,9 @@ def begun(name: str, tokens: Tokens, settings: Mapping[str, Any], width: int, co
     draws = find(Generator, name).draws
     with torch.random.fork_rng(devices=[], enabled=draws):
         if draws:
-            torch.manual_seed(int.from_bytes(hashlib.sha256(f"{torch.initial_seed()} {column} {name}".encode()).digest()[:8]) >> 1)
+            torch.manual_seed(
+                int.from_bytes(hashlib.sha256(f"{torch.initial_seed()} {column} {name}".encode()).digest()[:8]) >> 1
+            )
         return make_generator(name, tokens, settings, width, column)
 
 
@@ -211,9 +257,13 @@ def check_conversations(modalities: Mapping[str, Modality], settings: Mapping[st
     """
     for column, modality in modalities.items():
         if modality.llava and not trunk_of(settings).talks:
-            raise UserError(f"column.{column}.llava=true is for conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave it out.")
+            raise UserError(
+                f"column.{column}.llava=true is for conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave it out."
+            )
         if modality.talks and not trunk_of(settings).talks:
-            raise UserError(f"Column '{column}' holds conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave the column out: column.{column}.kind=out")
+            raise UserError(
+                f"Column '{column}' holds conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave the column out: column.{column}.kind=out"
+            )
 
 
 def check_referred(modalities: Mapping[str, Modality]) -> None:
@@ -225,7 +275,11 @@ def check_referred(modalities: Mapping[str, Modality]) -> None:
     known = {*modalities, *map(name_of, modalities.values())}
     for column, modality in modalities.items():
         for name in sorted(modality.referred - known) if modality.talks else ():
-            raise unknown(f"column that conversations in '{column}' refer to:", name, [c for c, m in modalities.items() if not m.talks])
+            raise unknown(
+                f"column that conversations in '{column}' refer to:",
+                name,
+                [c for c, m in modalities.items() if not m.talks],
+            )
 
 
 def trunk_of(settings: Mapping[str, Any]) -> type[Trunk]:
@@ -252,7 +306,9 @@ def drawn_by(settings: Mapping[str, Any]) -> list[str]:
     able = [name for name in names(Generator) if find(Generator, name).draws and not find(Generator, name).taught]
     for name in chosen:
         if name in names(Generator) and find(Generator, name).taught:
-            raise UserError(f"Generator '{name}' is taught by a run that has ended: sensorium distill RUN TABLE. To fit with: {', '.join(able)}.")
+            raise UserError(
+                f"Generator '{name}' is taught by a run that has ended: sensorium distill RUN TABLE. To fit with: {', '.join(able)}."
+            )
         if name not in able:
             raise unknown("generator of pictures, videos, sounds, series and points:", name, able)
     return list(dict.fromkeys(chosen)) or ["flow"]
@@ -260,7 +316,11 @@ def drawn_by(settings: Mapping[str, Any]) -> list[str]:
 
 def able_to_generate(modalities: Mapping[str, Modality]) -> list[str]:
     """The columns of pictures, videos, sounds, series and points that could be generated."""
-    return [c for c, m in modalities.items() if m.generator is not None and m.tokens() is not None and find(Generator, m.generator).draws]
+    return [
+        c
+        for c, m in modalities.items()
+        if m.generator is not None and m.tokens() is not None and find(Generator, m.generator).draws
+    ]
 
 
 def generated(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -> list[str]:
@@ -277,8 +337,10 @@ def generated(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -
         if column not in modalities:
             raise unknown("column to generate:", column, able)
         if column not in able:
-            raise UserError(f"Column '{column}' is asked like any other; --generate is for pictures, videos, sounds, series and points. "
-                            f"Possible: {', '.join(able) or 'none'}.")
+            raise UserError(
+                f"Column '{column}' is asked like any other; --generate is for pictures, videos, sounds, series and points. "
+                f"Possible: {', '.join(able) or 'none'}."
+            )
     return wanted
 
 
@@ -295,5 +357,3 @@ def make_sampler(network: Network, targets: Sequence[str], settings: Mapping[str
 def plain(settings: Mapping[str, Any], section: str) -> dict[str, Any]:
     """A section's keys without the part's own name."""
     return {key: value for key, value in settings.get(section, {}).items() if key}
-
-

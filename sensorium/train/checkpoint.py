@@ -52,7 +52,9 @@ def write(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]], 
         shutil.rmtree(temporary, ignore_errors=True)
         kept = steps(folder)
         last = f"The last complete checkpoint is '{kept[-1]}'." if kept else "There is no complete checkpoint yet."
-        raise UserError(f"Can't write the checkpoint '{final}': {error}. {last} Free some space and go on with --resume.") from error
+        raise UserError(
+            f"Can't write the checkpoint '{final}': {error}. {last} Free some space and go on with --resume."
+        ) from error
     for old in (*steps(folder)[:-KEEP], *folder.glob(".writing-*")):  # and what a kill left half written
         shutil.rmtree(old, ignore_errors=True)
     return final

@@ -59,21 +59,54 @@ class Course(abc.ABC):
     """Of its settings."""
 
     def __init__(
-        self, network: nn.Module, objectives: Mapping[str, nn.Module], folder: Path, seed: int, minutes: float | None, *, accumulate: int,
-        optimizer: Name, lr: float, decay: float, beta1: float, beta2: float, warmup: int, fall: float, clip: float, ema: float,
-        precision: Precision, checkpoint_minutes: float, checkpoint_steps: int,
+        self,
+        network: nn.Module,
+        objectives: Mapping[str, nn.Module],
+        folder: Path,
+        seed: int,
+        minutes: float | None,
+        *,
+        accumulate: int,
+        optimizer: Name,
+        lr: float,
+        decay: float,
+        beta1: float,
+        beta2: float,
+        warmup: int,
+        fall: float,
+        clip: float,
+        ema: float,
+        precision: Precision,
+        checkpoint_minutes: float,
+        checkpoint_steps: int,
     ) -> None:
         at_least(self.section, 1, accumulate=accumulate)
-        at_least(self.section, 0, lr=lr, decay=decay, beta1=beta1, beta2=beta2, warmup=warmup, fall=fall, clip=clip, ema=ema,
-                 checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
+        at_least(
+            self.section,
+            0,
+            lr=lr,
+            decay=decay,
+            beta1=beta1,
+            beta2=beta2,
+            warmup=warmup,
+            fall=fall,
+            clip=clip,
+            ema=ema,
+            checkpoint_minutes=checkpoint_minutes,
+            checkpoint_steps=checkpoint_steps,
+        )
         for key, value in (("ema", ema), ("beta1", beta1), ("beta2", beta2)):
             if not value < 1:
-                raise UserError(f"{self.section}.{key}={value} never forgets. Give a number below 1, for instance 0.99.")
+                raise UserError(
+                    f"{self.section}.{key}={value} never forgets. Give a number below 1, for instance 0.99."
+                )
         self.network, self.objectives = network, nn.ModuleDict(objectives)
         self.folder, self.seed, self.minutes = folder, seed, minutes
         self.device = next(network.parameters()).device
         self.precision = choose(precision, self.device)
-        self.optimizer = Optimizer([network, self.objectives], name=optimizer, lr=lr, decay=decay, beta1=beta1, beta2=beta2)
+        self.optimizer = Optimizer(
+            [network, self.objectives], name=optimizer, lr=lr, decay=decay, beta1=beta1, beta2=beta2
+        )
         self.accumulate, self.warmup, self.fall, self.clip = accumulate, warmup, fall, clip
         self.ema_decay = ema
         self.ema = {k: v.detach().clone().float() for k, v in network.named_parameters()} if ema else {}
@@ -125,7 +158,9 @@ class Course(abc.ABC):
             self.optimizer.zero()
             values |= {"gradient": norm, "lr": self.optimizer.peak * share}
             if self.ema:
-                done = (step + 1) // self.accumulate  # a mean over more steps than there were would hold on to the first weights
+                done = (
+                    step + 1
+                ) // self.accumulate  # a mean over more steps than there were would hold on to the first weights
                 kept = min(self.ema_decay, (1 + done) / (10 + done))
                 with torch.no_grad():
                     for key, parameter in self.network.named_parameters():
@@ -202,9 +237,16 @@ class Course(abc.ABC):
             "ema": self.ema,
         }
         gradients = {k: p.grad for k, p in self.optimizer.parameters.items() if p.grad is not None}
-        checkpoint.write(self.folder, self.at.step, {**tensors, "gradients": gradients}, {
-            "progress": dataclasses.asdict(self.at), "precision": self.precision, **self.marks(),
-        })
+        checkpoint.write(
+            self.folder,
+            self.at.step,
+            {**tensors, "gradients": gradients},
+            {
+                "progress": dataclasses.asdict(self.at),
+                "precision": self.precision,
+                **self.marks(),
+            },
+        )
 
     def marks(self) -> dict[str, Any]:
         """What a course must have in common with the checkpoint that it goes on from."""
@@ -217,7 +259,9 @@ class Course(abc.ABC):
         mine = self.marks()
         if any(state.get(key) != value for key, value in mine.items()):
             then, now = (" and ".join(f"{key} {found.get(key)}" for key in mine) for found in (state, mine))
-            raise UserError(f"The checkpoint was written with {then}; this run has {now}. Resume with the same settings.")
+            raise UserError(
+                f"The checkpoint was written with {then}; this run has {now}. Resume with the same settings."
+            )
         self.network.load_state_dict(groups["network"])
         self.objectives.load_state_dict(groups["objectives"])
         self.optimizer.load_tensors(groups["optimizer"])
@@ -296,14 +340,18 @@ class Journal:
 
     def write(self, at: Progress, values: dict[str, float]) -> None:
         """One step's numbers."""
-        self.file.write(json.dumps({"step": at.step, "seconds": round(at.seconds, 3), "rows": at.rows, **values}) + "\n")
+        self.file.write(
+            json.dumps({"step": at.step, "seconds": round(at.seconds, 3), "rows": at.rows, **values}) + "\n"
+        )
 
     def close(self) -> None:
         """Close the file."""
         self.file.close()
 
 
-def asked_length(seed: int, minutes: float | None, epochs: float | None, usual: float) -> tuple[float | None, float | None]:
+def asked_length(
+    seed: int, minutes: float | None, epochs: float | None, usual: float
+) -> tuple[float | None, float | None]:
     """Minutes, or else epochs, of a course: ``usual`` minutes if neither is asked.
 
     Raises:

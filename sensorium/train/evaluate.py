@@ -85,7 +85,11 @@ def evaluate(
                 missing[column] = curve(rows, column, metric, have, truth, shown, seen)
         results["columns"][column] = entry
         predictions[column] = Predictions(
-            kind=kind, rows=have, truth=truth, said=said.cells, confidence=said.confidence,
+            kind=kind,
+            rows=have,
+            truth=truth,
+            said=said.cells,
+            confidence=said.confidence,
             interval=pairs(said.interval),
         )
     note("searching")
@@ -119,7 +123,11 @@ def trusted(modality: Modality, truth: Sequence[Any], said: Answers) -> dict[str
     right = np.array([id == known[type(cell), cell] for id, cell in zip(ids, said.cells, strict=True)])
     bins = np.minimum((said.confidence * BINS).astype(int), BINS - 1)
     gaps = [abs(float((right - said.confidence)[bins == number].sum())) for number in range(BINS)]
-    return {"covered": float(np.mean(held)), "set_size": float(np.mean([len(some) for some in said.sets])), "calibration_error": sum(gaps) / len(right)}
+    return {
+        "covered": float(np.mean(held)),
+        "set_size": float(np.mean([len(some) for some in said.sets])),
+        "calibration_error": sum(gaps) / len(right),
+    }
 
 
 def scores_of(modality: Modality, cells: Sequence[Any]) -> np.ndarray:
@@ -143,12 +151,24 @@ def cells_of(table: Table, column: str, rows: np.ndarray) -> list[Any]:
     return table.take(rows, [column]).column(column).to_pylist()
 
 
-def beside(column: str, metric: str, modality: Any, truth: list[Any], have: np.ndarray, rows: Rows, shown: list[str],
-           baselines: Baselines | None) -> dict[str, Any]:
+def beside(
+    column: str,
+    metric: str,
+    modality: Any,
+    truth: list[Any],
+    have: np.ndarray,
+    rows: Rows,
+    shown: list[str],
+    baselines: Baselines | None,
+) -> dict[str, Any]:
     """Chance and the plain baselines on the same rows, in the same metric."""
     if baselines is None or column not in baselines.targets:
         return {}
-    features = {c: np.stack([rows.network.modalities[c].features(rows.read[c][i]) for i in have]) for c in shown if c in rows.read}
+    features = {
+        c: np.stack([rows.network.modalities[c].features(rows.read[c][i]) for i in have])
+        for c in shown
+        if c in rows.read
+    }
     plain = baselines.predict(column, features, shown)
     name, single = plain["one_column"]
     return {
@@ -161,8 +181,15 @@ def beside(column: str, metric: str, modality: Any, truth: list[Any], have: np.n
     }
 
 
-def curve(rows: Rows, column: str, metric: str, have: np.ndarray, truth: list[Any], shown: list[str],
-          seen: Sequence[str] | None) -> list[tuple[float, float]]:
+def curve(
+    rows: Rows,
+    column: str,
+    metric: str,
+    have: np.ndarray,
+    truth: list[Any],
+    shown: list[str],
+    seen: Sequence[str] | None,
+) -> list[tuple[float, float]]:
     """The metric as columns are removed at random, each with the same chance, on at most ``CURVE_ROWS`` rows."""
     some = spread(np.arange(len(have)), CURVE_ROWS)
     part, points, nothing = have[some], [], np.zeros(rows.count, dtype=bool)
@@ -188,7 +215,9 @@ def search_all(rows: Rows, table: Table, same: str | None) -> dict[str, Retrieva
     if same is not None:
         values = table.take(np.arange(count), [same]).column(same).to_pylist()
         number: dict[Any, int] = {}
-        key = np.array([number.setdefault(str(v), len(number)) if v is not None else -1 - i for i, v in enumerate(values)])
+        key = np.array(
+            [number.setdefault(str(v), len(number)) if v is not None else -1 - i for i, v in enumerate(values)]
+        )
     gists = {}
     for column in rows.network.columns:
         if rows.network.modalities[column].matched and rows.has(column).any():
@@ -200,12 +229,22 @@ def search_all(rows: Rows, table: Table, same: str | None) -> dict[str, Retrieva
                 # Only rows whose thing is in the gallery can be found.
                 able = np.isin(key[from_rows], key[to_rows])
                 if able.any():
-                    found[f"{a}>{b}"] = rank(left[able], right, key[from_rows[able]], key[to_rows], from_rows[able], to_rows)
+                    found[f"{a}>{b}"] = rank(
+                        left[able], right, key[from_rows[able]], key[to_rows], from_rows[able], to_rows
+                    )
     return found
 
 
-def rank(queries: np.ndarray, gallery: np.ndarray, query_key: np.ndarray, gallery_key: np.ndarray, query_rows: np.ndarray,
-         gallery_rows: np.ndarray, k: int = 10, block: int = 1024) -> Retrieval:
+def rank(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    query_key: np.ndarray,
+    gallery_key: np.ndarray,
+    query_rows: np.ndarray,
+    gallery_rows: np.ndarray,
+    k: int = 10,
+    block: int = 1024,
+) -> Retrieval:
     """Rank a gallery for each query by the product of gists; ties count against us."""
     found, hits, ranks = [], [], []
     for start in range(0, len(queries), block):
@@ -217,5 +256,10 @@ def rank(queries: np.ndarray, gallery: np.ndarray, query_key: np.ndarray, galler
         top = np.take_along_axis(top, np.argsort(-np.take_along_axis(scores, top, 1), 1, kind="stable"), 1)
         found.append(gallery_rows[top])
         hits.append(np.take_along_axis(right, top, 1))
-    return Retrieval(query_rows=query_rows, found_rows=np.concatenate(found), hit=np.concatenate(hits), rank=np.concatenate(ranks),
-                     gallery=len(gallery_rows))
+    return Retrieval(
+        query_rows=query_rows,
+        found_rows=np.concatenate(found),
+        hit=np.concatenate(hits),
+        rank=np.concatenate(ranks),
+        gallery=len(gallery_rows),
+    )

@@ -38,12 +38,43 @@ class Finishing(Course):
 
     section = "finish"
 
-    def __init__(self, finisher: Finisher, cells: Sequence[np.ndarray], folder: Path, seed: int, steps: int, precision: Precision, *,
-                 share: float = 0.5, most: int = 1500, batch: int = 16, lr: float = 3e-3, decay: float = 0.01) -> None:
+    def __init__(
+        self,
+        finisher: Finisher,
+        cells: Sequence[np.ndarray],
+        folder: Path,
+        seed: int,
+        steps: int,
+        precision: Precision,
+        *,
+        share: float = 0.5,
+        most: int = 1500,
+        batch: int = 16,
+        lr: float = 3e-3,
+        decay: float = 0.01,
+    ) -> None:
         at_least("finish", 1, batch=batch)
         at_least("finish", 0, share=share, most=most, lr=lr, decay=decay)
-        super().__init__(finisher, {}, folder, seed, None, accumulate=1, optimizer="muon", lr=lr, decay=decay, beta1=0.8, beta2=0.95, warmup=40,
-                         fall=0.8, clip=5.0, ema=0.0, precision=precision, checkpoint_minutes=2.0, checkpoint_steps=0)
+        super().__init__(
+            finisher,
+            {},
+            folder,
+            seed,
+            None,
+            accumulate=1,
+            optimizer="muon",
+            lr=lr,
+            decay=decay,
+            beta1=0.8,
+            beta2=0.95,
+            warmup=40,
+            fall=0.8,
+            clip=5.0,
+            ema=0.0,
+            precision=precision,
+            checkpoint_minutes=2.0,
+            checkpoint_steps=0,
+        )
         self.cells, self.batch, self.steps = cells, batch, min(most, round(share * steps))
 
     def make(self, step: int) -> tuple[torch.Tensor]:
@@ -62,8 +93,17 @@ class Finishing(Course):
             return self.network.losses(pieces)
 
 
-def finish(network: Network, table: Table, rows: Callable[[str, str], np.ndarray], folder: Path, seed: int, steps: int, precision: Precision,
-           settings: dict[str, Any], told: Callable[[str, int], Any]) -> dict[str, dict[str, Any]]:
+def finish(
+    network: Network,
+    table: Table,
+    rows: Callable[[str, str], np.ndarray],
+    folder: Path,
+    seed: int,
+    steps: int,
+    precision: Precision,
+    settings: dict[str, Any],
+    told: Callable[[str, int], Any],
+) -> dict[str, dict[str, Any]]:
     """Teach every drawn column's finisher, if it has one.
 
     Args:
@@ -81,11 +121,15 @@ def finish(network: Network, table: Table, rows: Callable[[str, str], np.ndarray
             finisher = network.finish(column)
         if finisher is None:
             continue
-        cells, judges = (whole_cells(finisher, table, column, spread(rows(column, part), most))
-                         for part, most in (("train", CELLS), ("validation", JUDGES)))
+        cells, judges = (
+            whole_cells(finisher, table, column, spread(rows(column, part), most))
+            for part, most in (("train", CELLS), ("validation", JUDGES))
+        )
         course = None
         if min(len(cells), len(judges)) >= FEWEST:
-            course = Finishing(finisher, cells, folder / f"finish-{network.said_by[column]}", seed, steps, precision, **settings)
+            course = Finishing(
+                finisher, cells, folder / f"finish-{network.said_by[column]}", seed, steps, precision, **settings
+            )
         if course is not None and course.steps:
             with told(f"Learning what finishes {column}", course.steps) as done:
                 found[column] = taught(course, judges, done)

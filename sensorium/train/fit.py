@@ -1,7 +1,7 @@
 """Fit: from a table to a model in a run folder. The order of things, and what is kept of them.
 
-    RUN/ settings.json schema.json splits.parquet rows.npy environment.json quarantine.jsonl metrics.jsonl
-         checkpoints/ baselines/ model.json model.safetensors memory.safetensors results.json report.html tensorboard/
+RUN/ settings.json schema.json splits.parquet rows.npy environment.json quarantine.jsonl metrics.jsonl
+     checkpoints/ baselines/ model.json model.safetensors memory.safetensors results.json report.html tensorboard/
 """
 
 from __future__ import annotations
@@ -127,18 +127,35 @@ def fit(
         return run(make, opened, folder, list(target), minutes, epochs, seed, resume, given, data, wanted, shown)
 
 
-def run(make: type[Model], opened: Table, folder: Path, target: list[str], minutes: float | None, epochs: float | None, seed: int, resume: bool,
-        given: dict[str, Any], data: Data, device: torch.device, shown: Progressed) -> Model:
+def run(
+    make: type[Model],
+    opened: Table,
+    folder: Path,
+    target: list[str],
+    minutes: float | None,
+    epochs: float | None,
+    seed: int,
+    resume: bool,
+    given: dict[str, Any],
+    data: Data,
+    device: torch.device,
+    shown: Progressed,
+) -> Model:
     """The steps of a fit, in order."""
     shown.say(f"Looking at the columns of '{opened.name}' ({opened.rows:,} rows)")
     if gpu := idle_gpu(device):
         shown.say(f"A GPU is there and isn't used ({gpu}): --device cuda learns on it")
-    overrides = {column: {k: v for k, v in part.items() if k} if isinstance(part, dict) else {"kind": part}
-                 for column, part in given.get("column", {}).items()}
+    overrides = {
+        column: {k: v for k, v in part.items() if k} if isinstance(part, dict) else {"kind": part}
+        for column, part in given.get("column", {}).items()
+    }
     schema = infer(opened, overrides=overrides, targets=target)
     if not schema.columns:
-        raise UserError(f"No column of '{opened.name}' can be used: " +
-                        "; ".join(f"{name}: {why}" for name, why in schema.left_out.items()) + ".")
+        raise UserError(
+            f"No column of '{opened.name}' can be used: "
+            + "; ".join(f"{name}: {why}" for name, why in schema.left_out.items())
+            + "."
+        )
     for words in told_of_columns(opened, schema):
         shown.say(words)
     modalities = make_modalities(schema, given)
@@ -149,7 +166,9 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     asked = given.get("sample", {}).get("generate", "auto") != "auto"
     given = with_generated(given, modalities, minutes, device)
     if not asked and not given["sample"]["generate"] and (able := able_to_generate(modalities)):
-        shown.say(f"{', '.join(able)} will not be learned to be generated: that is on from {GENERATED[1]:g} minutes (on a GPU {GENERATED[0]:g}), or with --generate {','.join(able)}")
+        shown.say(
+            f"{', '.join(able)} will not be learned to be generated: that is on from {GENERATED[1]:g} minutes (on a GPU {GENERATED[0]:g}), or with --generate {','.join(able)}"
+        )
     write_json(folder / "schema.json", schema.to_json())
     quarantine = Quarantine(folder / "quarantine.jsonl", data.max_bad)
     store, splits = folder / "store", Splits((), np.zeros(0, np.int8))
@@ -159,19 +178,40 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
 
     def divided(left_out: np.ndarray) -> dict[str, np.ndarray]:
         nonlocal splits
-        splits = split_without(opened, schema, left_out, by=data.split, seed=seed, carved=data.validation, thing=data.same, alone=alone, but=talks)
+        splits = split_without(
+            opened,
+            schema,
+            left_out,
+            by=data.split,
+            seed=seed,
+            carved=data.validation,
+            thing=data.same,
+            alone=alone,
+            but=talks,
+        )
         return {name: splits.rows(name) for name in splits.names}
 
     with shown.bar("Reading cells", opened.rows) as done:
-        prepared = prepare(opened, modalities, divided, store, quarantine, stored=("train", "validation", ALONE), workers=data.workers, done=done)
+        prepared = prepare(
+            opened,
+            modalities,
+            divided,
+            store,
+            quarantine,
+            stored=("train", "validation", ALONE),
+            workers=data.workers,
+            done=done,
+        )
     check_referred(modalities)
     for column, modality in modalities.items():
         if words := modality.cut():
             shown.say(f"column '{column}': {words.replace('NAME', column)}")
     splits.save(folder / "splits.parquet")
     if not len(prepared.rows.get("train", ())):
-        raise UserError(f"No row of '{opened.name}' is left for training. Rows by part of the split: {splits.counts()}; "
-                        f"{len(quarantine)} of them can't be read.")
+        raise UserError(
+            f"No row of '{opened.name}' is left for training. Rows by part of the split: {splits.counts()}; "
+            f"{len(quarantine)} of them can't be read."
+        )
     given = enough_to_generate(given, modalities, prepared, table=opened, asked=asked, shown=shown)
     train_rows = prepared.source[prepared.rows["train"]]
     remember(folder, opened, list(schema.columns), train_rows, resume)
@@ -179,17 +219,27 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     network.targets = tuple(target)
     tuned = tuned_of(network)
     for what, one in tuned.items():
-        shown.say(f"{what}: {one['tuned_parameters']:,} of {one['all_parameters']:,} parameters are tuned ({one['tuned_share']:.1%}, {one['tune']}; {one['bytes'] / 2**20:,.0f} MiB{', in ' + str(one['bits']) + ' bits' if 'bits' in one else ''})"
-                  + (f", and {one['expert_parameters']:,} of its own for what is drawn" if "expert_parameters" in one else ""))
+        shown.say(
+            f"{what}: {one['tuned_parameters']:,} of {one['all_parameters']:,} parameters are tuned ({one['tuned_share']:.1%}, {one['tune']}; {one['bytes'] / 2**20:,.0f} MiB{', in ' + str(one['bits']) + ' bits' if 'bits' in one else ''})"
+            + (f", and {one['expert_parameters']:,} of its own for what is drawn" if "expert_parameters" in one else "")
+        )
     things = things_of(opened, schema, data.same, prepared.source) if data.same else None
     if not resume:
         look_first(network, prepared, things)
     objectives = {k: o.to(device) for k, o in make_objectives(given).items()}
     loop = Loop(
-        network=network, objectives=objectives, modalities=modalities,
-        store=prepared.ready, rows=prepared.rows["train"], sampler=make_sampler(network, target, given),
-        folder=folder / "checkpoints", seed=seed, minutes=minutes, epochs=epochs,
-        things=things if any(o.couples for o in objectives.values()) else None, source=prepared.source,
+        network=network,
+        objectives=objectives,
+        modalities=modalities,
+        store=prepared.ready,
+        rows=prepared.rows["train"],
+        sampler=make_sampler(network, target, given),
+        folder=folder / "checkpoints",
+        seed=seed,
+        minutes=minutes,
+        epochs=epochs,
+        things=things if any(o.couples for o in objectives.values()) else None,
+        source=prepared.source,
         **settings_of(Loop, given, "train"),
     )
     if resume and any((folder / "checkpoints").glob("step-*")):
@@ -199,22 +249,49 @@ def run(make: type[Model], opened: Table, folder: Path, target: list[str], minut
     write_json(folder / "environment.json", environment())
     at = train(loop, folder, given, minutes, shown)
     facts = {
-        "rows": {name: len(rows) for name, rows in prepared.rows.items()}, "seconds": round(at.seconds, 2), "steps": at.step,
-        "rows_per_second": round(at.rows / max(at.seconds, 1e-9), 1), "waited_share": round(at.waited / max(at.seconds, 1e-9), 4),
-        "skipped_steps": at.skipped, "parameters": sum(p.numel() for p in network.parameters()), "precision": loop.precision,
-        "batch": loop.batch, "seed": seed, "targets": target, "table": opened.name, "stopped": at.stopped,
-        "bad_rows": len(quarantine), "bad_cells": dict(quarantine.columns), **network.trunk.facts(), **({"tuned": tuned} if tuned else {}),
+        "rows": {name: len(rows) for name, rows in prepared.rows.items()},
+        "seconds": round(at.seconds, 2),
+        "steps": at.step,
+        "rows_per_second": round(at.rows / max(at.seconds, 1e-9), 1),
+        "waited_share": round(at.waited / max(at.seconds, 1e-9), 4),
+        "skipped_steps": at.skipped,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "precision": loop.precision,
+        "batch": loop.batch,
+        "seed": seed,
+        "targets": target,
+        "table": opened.name,
+        "stopped": at.stopped,
+        "bad_rows": len(quarantine),
+        "bad_cells": dict(quarantine.columns),
+        **network.trunk.facts(),
+        **({"tuned": tuned} if tuned else {}),
     }
     if network.drawn_columns and not at.stopped:
         facts["generating_share"] = round(loop.share_of_generating(), 3)
     network.eval()
     if "match" in objectives and not at.stopped:
-        memorise(network, prepared, build(Remember, plain(given, "memory"), "memory"), objectives["match"].scale().item(), seed)
+        memorise(
+            network,
+            prepared,
+            build(Remember, plain(given, "memory"), "memory"),
+            objectives["match"].scale().item(),
+            seed,
+        )
     settle(network, prepared, judge=not at.stopped)
     if not at.stopped:
         sure(network, prepared, loop.precision)
-        finished = finish(network, opened, lambda column, part: rows_with(prepared, column, part), folder / "checkpoints", seed, at.step, loop.precision, settings_of(Finishing, given, "finish"),
-                          shown.bar)
+        finished = finish(
+            network,
+            opened,
+            lambda column, part: rows_with(prepared, column, part),
+            folder / "checkpoints",
+            seed,
+            at.step,
+            loop.precision,
+            settings_of(Finishing, given, "finish"),
+            shown.bar,
+        )
         if finished:
             facts["finished"] = finished
             at.stopped = facts["stopped"] = any(told.get("stopped") for told in finished.values())
@@ -238,7 +315,11 @@ def told_of_columns(table: Table, schema: Schema) -> list[str]:
     """What the user should know before training: how the source was read, how columns are, and which are left out."""
     said = list(table.notes)
     for name, column in schema.columns.items():
-        if name in table.remarks or "infinite" in column.why or column.why.startswith(("numbers written", "dates written")):
+        if (
+            name in table.remarks
+            or "infinite" in column.why
+            or column.why.startswith(("numbers written", "dates written"))
+        ):
             said.append(f"column '{name}' ({column.kind}): {column.why}")
     left = [(name, why) for name, why in schema.left_out.items() if why != "you said so"]
     said += [f"column '{name}' is left out: {why}" for name, why in left[:MOST_TOLD]]
@@ -249,11 +330,18 @@ def told_of_columns(table: Table, schema: Schema) -> list[str]:
 
 def tuned_of(network: Network) -> dict[str, dict[str, Any]]:
     """What of each pretrained model is learned further, in numbers, by what people call it."""
-    found = {} if not isinstance(network.trunk, Held) else {f"Language model '{network.trunk.language.name}'": network.trunk.facts()}
+    found = (
+        {}
+        if not isinstance(network.trunk, Held)
+        else {f"Language model '{network.trunk.language.name}'": network.trunk.facts()}
+    )
     for column, key in network.stem_of.items():
         modality, stem = network.modalities[column], network.stems[key]
         if isinstance(stem, Held):
-            found[f"Column '{column}', backbone '{modality.encoder.name}'"] = {"tune": modality.tuning.tune, **stem.share()}
+            found[f"Column '{column}', backbone '{modality.encoder.name}'"] = {
+                "tune": modality.tuning.tune,
+                **stem.share(),
+            }
     return found
 
 
@@ -269,16 +357,29 @@ def look_first(network: Network, prepared: Prepared, things: np.ndarray | None) 
         first = {hash_of(cell): number for number, cell in reversed(list(enumerate(cells)))}
         kept = sorted(first.values())[:LOOKED]
         if kept and key in network.projectors:  # few do: each has hundreds of patches
-            few = {name: value.to(network.seen_mark.weight.device) for name, value in network.modalities[column].collate([cells[number] for number in kept[:FEW]]).items()}
-            network.projectors[key].begin(network.projectors[key].patches(stem.features(few)), network.trunk.loud.item())
+            few = {
+                name: value.to(network.seen_mark.weight.device)
+                for name, value in network.modalities[column].collate([cells[number] for number in kept[:FEW]]).items()
+            }
+            network.projectors[key].begin(
+                network.projectors[key].patches(stem.features(few)), network.trunk.loud.item()
+            )
             if "features" in few:
                 cells = [cell[: stem.laid] for cell in cells]
         if kept:
             own = None if things is None else torch.from_numpy(things[spread(rows, LOOKED * 4)][kept])
-            stem.begin({key: value.to(network.seen_mark.weight.device) for key, value in network.modalities[column].collate([cells[number] for number in kept]).items()}, own)
+            stem.begin(
+                {
+                    key: value.to(network.seen_mark.weight.device)
+                    for key, value in network.modalities[column].collate([cells[number] for number in kept]).items()
+                },
+                own,
+            )
 
 
-def with_generated(given: dict[str, Any], modalities: Mapping[str, Any], minutes: float | None, device: torch.device) -> dict[str, Any]:
+def with_generated(
+    given: dict[str, Any], modalities: Mapping[str, Any], minutes: float | None, device: torch.device
+) -> dict[str, Any]:
     """The settings with ``sample.generate`` by names, where "auto" is all columns if there is time to learn it.
 
     Raises:
@@ -293,8 +394,15 @@ def with_generated(given: dict[str, Any], modalities: Mapping[str, Any], minutes
     return given
 
 
-def enough_to_generate(given: dict[str, Any], modalities: Mapping[str, Any], prepared: Prepared, *, table: Table, asked: bool,
-                       shown: Progressed) -> dict[str, Any]:
+def enough_to_generate(
+    given: dict[str, Any],
+    modalities: Mapping[str, Any],
+    prepared: Prepared,
+    *,
+    table: Table,
+    asked: bool,
+    shown: Progressed,
+) -> dict[str, Any]:
     """The settings without columns that have too few training rows to be learned to be generated.
 
     Raises:
@@ -306,10 +414,14 @@ def enough_to_generate(given: dict[str, Any], modalities: Mapping[str, Any], pre
         if count >= LEAST_DRAWN:
             kept.append(column)
         elif asked:
-            raise UserError(f"--generate {column}: '{table.name}' has {count} training rows with it, and to learn to generate it takes at least {LEAST_DRAWN}. "
-                            "Leave it out of --generate, or give a table with more rows.")
+            raise UserError(
+                f"--generate {column}: '{table.name}' has {count} training rows with it, and to learn to generate it takes at least {LEAST_DRAWN}. "
+                "Leave it out of --generate, or give a table with more rows."
+            )
         else:
-            shown.say(f"'{column}' isn't learned to be generated: {count} training rows have it, {LEAST_DRAWN} are needed")
+            shown.say(
+                f"'{column}' isn't learned to be generated: {count} training rows have it, {LEAST_DRAWN} are needed"
+            )
     return {**given, "sample": {**given["sample"], "generate": ",".join(kept)}}
 
 
@@ -352,19 +464,38 @@ def begin(folder: Path, resume: bool, given: Mapping[str, Any], seed: int, targe
         now = json.loads(json.dumps(described))
         changed = [key for key in ("settings", "seed", "target") if before[key] != now[key]]
         if changed:
-            raise UserError(f"'{folder}' was begun with other {', '.join(changed)}: {[before[k] for k in changed]}, now "
-                            f"{[now[k] for k in changed]}. Resume with the same, or begin a new run with another --out.")
+            raise UserError(
+                f"'{folder}' was begun with other {', '.join(changed)}: {[before[k] for k in changed]}, now "
+                f"{[now[k] for k in changed]}. Resume with the same, or begin a new run with another --out."
+            )
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            for old in (*(folder / name for name in ("checkpoints", "store", "baselines", "tensorboard", "prefer", "reinforce")), *folder.glob("distill-*")):
+            for old in (
+                *(
+                    folder / name
+                    for name in ("checkpoints", "store", "baselines", "tensorboard", "prefer", "reinforce")
+                ),
+                *folder.glob("distill-*"),
+            ):
                 shutil.rmtree(old, ignore_errors=True)
-            for old in ("quarantine.jsonl", "metrics.jsonl", "model.json", "model.safetensors", "memory.safetensors", "reward.safetensors", "report.html", "results.json"):
+            for old in (
+                "quarantine.jsonl",
+                "metrics.jsonl",
+                "model.json",
+                "model.safetensors",
+                "memory.safetensors",
+                "reward.safetensors",
+                "report.html",
+                "results.json",
+            ):
                 (folder / old).unlink(missing_ok=True)
         write_json(path, described)
     except OSError as error:
-        raise UserError(f"The run can't be written to '{folder}': {error.strerror}. Choose another folder with --out.") from error
+        raise UserError(
+            f"The run can't be written to '{folder}': {error.strerror}. Choose another folder with --out."
+        ) from error
 
 
 def train(loop: Loop, folder: Path, given: Mapping[str, Any], minutes: float | None, shown: Progressed) -> Progress:
@@ -398,8 +529,15 @@ def plain_list(given: Mapping[str, Any], section: str) -> list[str]:
     return [item for item in (value.split(",") if isinstance(value, str) else value) if item and item != "none"]
 
 
-def plain_models(table: Table, prepared: Prepared, modalities: Mapping[str, Any], schema: Schema, folder: Path, seconds: float,
-                 seed: int) -> None:
+def plain_models(
+    table: Table,
+    prepared: Prepared,
+    modalities: Mapping[str, Any],
+    schema: Schema,
+    folder: Path,
+    seconds: float,
+    seed: int,
+) -> None:
     """Fit the baselines for every category, number and date on the same split."""
     kinds = {c: name_of(m) for c, m in modalities.items() if name_of(m) in SHORT}
     if not kinds:
@@ -410,15 +548,20 @@ def plain_models(table: Table, prepared: Prepared, modalities: Mapping[str, Any]
         return spread(rows, BASELINE_ROWS)
 
     def features(rows: np.ndarray) -> dict[str, np.ndarray]:
-        return {c: np.stack([modalities[c].features(cell) for cell in prepared.read.cells(c, rows)])
-                for c in modalities if c in prepared.read.columns and len(rows)}
+        return {
+            c: np.stack([modalities[c].features(cell) for cell in prepared.read.cells(c, rows)])
+            for c in modalities
+            if c in prepared.read.columns and len(rows)
+        }
 
     def truth(rows: np.ndarray) -> dict[str, list[Any]]:
         taken = table.take(prepared.source[rows], list(kinds))
         return {c: taken.column(c).to_pylist() for c in kinds}
 
     train, valid = some("train"), some("validation")
-    fit_baselines(features(train), truth(train), kinds, (features(valid), truth(valid)), folder / "baselines", seconds, seed)
+    fit_baselines(
+        features(train), truth(train), kinds, (features(valid), truth(valid)), folder / "baselines", seconds, seed
+    )
 
 
 def report(model: Model, table: Table, splits: Splits, folder: Path, same: str | None, shown: Progressed) -> None:
@@ -438,7 +581,14 @@ def report(model: Model, table: Table, splits: Splits, folder: Path, same: str |
         evaluation = model.evaluation(part, same=same, curves=number == 0)
         write_json(folder / f"results-{name}.json", evaluation.results)
         if number == 0:
-            report_run(folder / "report.html", model, part, evaluation, notes, known=(table, spread(splits.rows("train"), KNOWN)))
+            report_run(
+                folder / "report.html",
+                model,
+                part,
+                evaluation,
+                notes,
+                known=(table, spread(splits.rows("train"), KNOWN)),
+            )
     shown.say(f"Report: {folder / 'report.html'}")
 
 
@@ -453,8 +603,10 @@ def remember(folder: Path, table: Table, columns: list[str], rows: np.ndarray, r
     """
     hashes, path = np.sort(row_hashes(table, columns)[rows]), folder / "rows.npy"
     if resume and path.is_file() and not np.array_equal(read_hashes(path), hashes):
-        raise UserError(f"The table '{table.name}' has other training rows than the run in '{folder}' was begun with. Resume with "
-                        "the same table, or begin a new run with another --out.")
+        raise UserError(
+            f"The table '{table.name}' has other training rows than the run in '{folder}' was begun with. Resume with "
+            "the same table, or begin a new run with another --out."
+        )
     with whole(path) as part:
         np.save(part, hashes, allow_pickle=False)
 
@@ -482,7 +634,9 @@ def read_hashes(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"'{path}' can't be read: {error}. Remove it to go on without knowing which rows were trained on.") from error
+        raise UserError(
+            f"'{path}' can't be read: {error}. Remove it to go on without knowing which rows were trained on."
+        ) from error
 
 
 # --- small things -----------------------------------------------------------------------------------------------------------
@@ -492,11 +646,27 @@ def environment() -> dict[str, Any]:
     """What the run ran on: versions and machine, no names of users or hosts."""
     from importlib.metadata import version
 
-    packages = ("sensorium", "torch", "numpy", "pyarrow", "tokenizers", "scikit-learn", "pillow", "soundfile", "safetensors")
+    packages = (
+        "sensorium",
+        "torch",
+        "numpy",
+        "pyarrow",
+        "tokenizers",
+        "scikit-learn",
+        "pillow",
+        "soundfile",
+        "safetensors",
+    )
     return {
-        "python": platform.python_version(), "system": platform.system(), "machine": platform.machine(),
-        "cores": os.cpu_count(), "threads": torch.get_num_threads(), "cuda": torch.version.cuda if torch.cuda.is_available() else None,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else torch.backends.cpu.get_cpu_capability(),
         "packages": {name: found for name in packages if (found := version_or_none(version, name))},
     }
 
@@ -544,9 +714,14 @@ class Progressed:
             return
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-        with Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-                      TextColumn("{task.fields[note]}"), console=self.console, transient=True) as progress:
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+        ) as progress:
             task = progress.add_task(words, total=total, note="")
             yield lambda amount, note="": progress.update(task, advance=amount, note=note)
-
-

@@ -30,7 +30,9 @@ def able(network: Network) -> None:
         UserError: it is such.
     """
     if not network.trunk.learned:
-        raise UserError("Nothing of this model's language model is tuned (trunk.tune=frozen), so there is nothing to teach. Fit it with trunk.tune=lora.")
+        raise UserError(
+            "Nothing of this model's language model is tuned (trunk.tune=frozen), so there is nothing to teach. Fit it with trunk.tune=lora."
+        )
 
 
 @contextlib.contextmanager
@@ -69,8 +71,14 @@ def other(network: Network, weights: Mapping[str, torch.Tensor]) -> Iterator[Non
 
 def shown(network: Network, rows: Rows) -> dict[str, Any]:
     """The cells of rows behind their stems. What was computed in inference mode can't be learned through, so all is copied."""
-    return {c: dataclasses.replace(part, **{name: value.clone() for name, value in vars(part).items() if torch.is_tensor(value)})
-            for c, part in rows.shown([c for c in network.columns if c in rows.cells and not network.modalities[c].talks]).items()}
+    return {
+        c: dataclasses.replace(
+            part, **{name: value.clone() for name, value in vars(part).items() if torch.is_tensor(value)}
+        )
+        for c, part in rows.shown(
+            [c for c in network.columns if c in rows.cells and not network.modalities[c].talks]
+        ).items()
+    }
 
 
 def begun(network: Network, folder: Path, resume: bool) -> dict[str, torch.Tensor]:
@@ -97,7 +105,9 @@ def spoken_to(network: Network, messages: Sequence[Any]) -> None:
     """
     trunk, refers = network.trunk, any(isinstance(part, dict) for _, parts in messages for part in parts)
     if not as_tuned(network, refers) and (trunk.adapted or trunk.prompted):
-        raise BadCell("it refers to no cell, and this model answers such as its language model did before it was tuned (trunk.always=true would change that)")
+        raise BadCell(
+            "it refers to no cell, and this model answers such as its language model did before it was tuned (trunk.always=true would change that)"
+        )
 
 
 def drawn(seed: int, numbers: list[int], batch: int, step: int) -> list[int]:
@@ -113,6 +123,7 @@ def run(lesson: Course, words: str, resume: bool, shown: Any, note: Callable[[di
             shown.say(f"Warning: {wrong}")
     told = [lesson.at.share]
     with shown.bar(words, 1.0) as learning:
+
         def log(at: Progress, values: dict[str, float]) -> None:
             learning(min(at.share, 1.0) - told[0], note(values) if values else "skipped")
             told[0] = min(at.share, 1.0)
@@ -134,11 +145,15 @@ def begin(folder: Path, described: Mapping[str, Any], resume: bool) -> None:
             before = json.loads(path.read_text(encoding="utf-8"))
             if before != described:
                 changed = [key for key in described if before.get(key) != described[key]]
-                raise UserError(f"'{folder}' was begun with other {', '.join(changed)}: {[before.get(k) for k in changed]}, now "
-                                f"{[described[k] for k in changed]}. Resume with the same, or begin anew without --resume.")
+                raise UserError(
+                    f"'{folder}' was begun with other {', '.join(changed)}: {[before.get(k) for k in changed]}, now "
+                    f"{[described[k] for k in changed]}. Resume with the same, or begin anew without --resume."
+                )
             return
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_json(path, described)
     except (OSError, ValueError) as error:
-        raise UserError(f"The lesson can't be kept in '{folder}': {getattr(error, 'strerror', None) or error}.") from error
+        raise UserError(
+            f"The lesson can't be kept in '{folder}': {getattr(error, 'strerror', None) or error}."
+        ) from error

@@ -72,9 +72,26 @@ class Loop(Course):
         checkpoint_minutes: float = 2.0,
         checkpoint_steps: int = 0,
     ) -> None:
-        super().__init__(network, objectives, folder, seed, minutes, accumulate=accumulate, optimizer=optimizer, lr=lr, decay=decay, beta1=beta1,
-                         beta2=beta2, warmup=warmup, fall=fall, clip=clip, ema=ema, precision=precision,
-                         checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps)
+        super().__init__(
+            network,
+            objectives,
+            folder,
+            seed,
+            minutes,
+            accumulate=accumulate,
+            optimizer=optimizer,
+            lr=lr,
+            decay=decay,
+            beta1=beta1,
+            beta2=beta2,
+            warmup=warmup,
+            fall=fall,
+            clip=clip,
+            ema=ema,
+            precision=precision,
+            checkpoint_minutes=checkpoint_minutes,
+            checkpoint_steps=checkpoint_steps,
+        )
         at_least("train", 0, batch=batch)
         self.modalities, self.store, self.sampler, self.source = modalities, store, sampler, source
         self.apart = drawing(network) if sampler.apart else {}
@@ -112,15 +129,25 @@ class Loop(Course):
                 generator = torch.Generator().manual_seed(mix(self.seed, step, number))
                 batch.cells[column] = self.modalities[column].augment(batch.cells[column], generator)
 
-    def look_beside(self, rows: np.ndarray, cells: dict[str, list[np.ndarray | None]]) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
+    def look_beside(
+        self, rows: np.ndarray, cells: dict[str, list[np.ndarray | None]]
+    ) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
         """Rows of the store, in none of ``rows``, that conversations among their ``cells`` refer to, whose cells are put behind these; and where in the batch each is that is referred to, by the
         conversation's place and how many rows after it. A conversation that refers to what isn't there or isn't learned from is left out."""
         place, beside, used, more = {int(row): at for at, row in enumerate(rows)}, {}, set(), []
-        known = self.network.references(ROWS) if any(self.modalities[c].beside for c in self.network.talked_columns) else {}
+        known = (
+            self.network.references(ROWS) if any(self.modalities[c].beside for c in self.network.talked_columns) else {}
+        )
         for column in [c for c in self.network.talked_columns if c in cells] if known else ():
             for at, cell in enumerate(cells[column]):
-                later = {known[i] for i in np.unique(cell[cell < 0]).tolist() if known.get(i, ("", 0))[1]} if cell is not None else set()
-                found = {(name, after): self.after(int(rows[at]), after, name) for name, after in later if name in cells}
+                later = (
+                    {known[i] for i in np.unique(cell[cell < 0]).tolist() if known.get(i, ("", 0))[1]}
+                    if cell is not None
+                    else set()
+                )
+                found = {
+                    (name, after): self.after(int(rows[at]), after, name) for name, after in later if name in cells
+                }
                 if min(found.values(), default=0) < 0:
                     cells[column][at] = None
                     continue
@@ -169,7 +196,9 @@ class Loop(Course):
 
     def placed(self, step: int, batch: Batch, plans: Sequence[Plan]) -> tuple[Batch, Sequence[Plan]]:
         batch = batch.to(self.device)
-        if self.device.type != "cpu":  # a processor does it ahead of the step; elsewhere it would be slower there than all that follows
+        if (
+            self.device.type != "cpu"
+        ):  # a processor does it ahead of the step; elsewhere it would be slower there than all that follows
             self.augment(step, batch)
         return batch, [plan.to(self.device) for plan in plans]
 
@@ -206,9 +235,15 @@ class Loop(Course):
 def drawing(network: Network) -> dict[str, list[torch.nn.Parameter]]:
     """For each loss of what is drawn the parameters that draw it."""
     shared = [*network.trunk.drawing(), *(() if network.along is None else network.along.parameters())]
-    return {named(column, way if len(network.ways[column]) > 1 else None):
-            [parameter for parameter in (*network.generator(column, way).parameters(), *shared) if parameter.requires_grad]
-            for column in network.drawn_columns for way in network.ways[column]}
+    return {
+        named(column, way if len(network.ways[column]) > 1 else None): [
+            parameter
+            for parameter in (*network.generator(column, way).parameters(), *shared)
+            if parameter.requires_grad
+        ]
+        for column in network.drawn_columns
+        for way in network.ways[column]
+    }
 
 
 def automatic_batch(loop: Loop, rows: Any) -> int:

@@ -58,18 +58,29 @@ def memorise(network: Network, prepared: Prepared, remember: Remember, sharpness
         rows = np.sort(np.random.default_rng(seed).choice(rows, remember.rows, replace=False))
     judges = spread(judges, JUDGES)
     held, drawn = gists(network, prepared, matched, judges), sketches(network, prepared, matched, judges)
-    memory = Memory(gists(network, prepared, matched, rows), sharpness, 0.0, sketches(network, prepared, matched, rows),
-                    targets=targets(network, prepared, rows))
+    memory = Memory(
+        gists(network, prepared, matched, rows),
+        sharpness,
+        0.0,
+        sketches(network, prepared, matched, rows),
+        targets=targets(network, prepared, rows),
+    )
     kinds = {c: type(network.modalities[c]) for c in matched}
-    pairs = [(a, b) for a, b in itertools.permutations(matched, 2) if kinds[a] is not kinds[b]] or list(itertools.permutations(matched, 2))
+    pairs = [(a, b) for a, b in itertools.permutations(matched, 2) if kinds[a] is not kinds[b]] or list(
+        itertools.permutations(matched, 2)
+    )
 
     def found(strengths: tuple[float, float]) -> float:
         memory.strength, memory.trust = strengths
         refined = {c: memory(c, held[c], drawn.get(c)) for c in matched}
         return float(np.mean([nearness(refined[a], refined[b]) for a, b in pairs]))
 
-    memory.strength, memory.trust = max(itertools.product(STRENGTHS, STRENGTHS if memory.sketched else (0.0,)), key=found)
-    memory.by = {column: [c for c in matched if telling(memory, network.generator(column), column, c)] for column in memory.told}
+    memory.strength, memory.trust = max(
+        itertools.product(STRENGTHS, STRENGTHS if memory.sketched else (0.0,)), key=found
+    )
+    memory.by = {
+        column: [c for c in matched if telling(memory, network.generator(column), column, c)] for column in memory.told
+    }
     network.memory = memory
 
 
@@ -87,7 +98,9 @@ def counts(network: Network, prepared: Prepared) -> dict[str, list[int] | int]:
             continue
         total = np.zeros(1 + len(state["classes"]), np.int64)
         for start in range(0, len(have), PART):
-            total += np.bincount(np.concatenate(prepared.ready.cells(column, have[start : start + PART])), minlength=len(total))
+            total += np.bincount(
+                np.concatenate(prepared.ready.cells(column, have[start : start + PART])), minlength=len(total)
+            )
         found[column] = total[1:].tolist()
     prepared.ready.release()
     return found
@@ -105,13 +118,17 @@ def telling(memory: Memory, generator: Generator, column: str, by: str) -> bool:
         any_row = others / others.sum(1, keepdim=True).clamp(min=1)
         hidden, truth = told.weights.new_zeros(len(rows), 1, generator.width), told.targets[rows]
         plain = generator.loss(hidden, truth, dataclasses.replace(told, weights=any_row))
-        gains.append(plain - generator.loss(hidden, truth, dataclasses.replace(told, weights=(told.weights + any_row) / 2)))
+        gains.append(
+            plain - generator.loss(hidden, truth, dataclasses.replace(told, weights=(told.weights + any_row) / 2))
+        )
     return sum(map(len, gains)) > 1 and sureness(torch.cat(gains).float().cpu().numpy()) > 1
 
 
 def gists(network: Network, prepared: Prepared, columns: list[str], rows: np.ndarray) -> dict[str, torch.Tensor]:
     """Each column's gists of some rows [rows, gist], zeros where a row lacks it."""
-    result = {c: torch.zeros(len(rows), network.to_gist.out_features, device=network.to_gist.weight.device) for c in columns}
+    result = {
+        c: torch.zeros(len(rows), network.to_gist.out_features, device=network.to_gist.weight.device) for c in columns
+    }
     done = 0
     for start in range(0, len(rows), PART):
         for batch, encoded in encode(network, prepared, rows[start : start + PART], columns):

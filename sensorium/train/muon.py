@@ -26,8 +26,15 @@ class Muon(torch.optim.Optimizer):
         steps: of the Newton–Schulz iteration.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float = 0.0, momentum: float = 0.95,
-                 steps: int = 5) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        steps: int = 5,
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "steps": steps})
 
     @torch.no_grad()
@@ -41,7 +48,9 @@ class Muon(torch.optim.Optimizer):
             for parameters in shapes.values():
                 self.update(parameters, **{key: group[key] for key in self.defaults})
 
-    def update(self, parameters: list[nn.Parameter], lr: float, weight_decay: float, momentum: float, steps: int) -> None:
+    def update(
+        self, parameters: list[nn.Parameter], lr: float, weight_decay: float, momentum: float, steps: int
+    ) -> None:
         """Matrices of one shape, some of them transposed."""
         gradients = [parameter.grad for parameter in parameters]
         means = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in parameters]
@@ -51,7 +60,11 @@ class Muon(torch.optim.Optimizer):
         changes = orthogonal(wide, steps).to(parameters[0].dtype)
         size = lr * 0.2 * max(parameters[0].shape) ** 0.5
         torch._foreach_mul_(parameters, 1 - lr * weight_decay)
-        torch._foreach_add_(parameters, [c if p.shape == c.shape else c.T for p, c in zip(parameters, changes, strict=True)], alpha=-size)
+        torch._foreach_add_(
+            parameters,
+            [c if p.shape == c.shape else c.T for p, c in zip(parameters, changes, strict=True)],
+            alpha=-size,
+        )
 
 
 def orthogonal(x: torch.Tensor, steps: int = 5) -> torch.Tensor:

@@ -30,9 +30,19 @@ class Optimizer:
         lr: peak learning rate; decay: weight decay, on matrices; beta1, beta2: of AdamW.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], *, name: Name = "muon", lr: float = 5e-3, decay: float = 0.05,
-                 beta1: float = 0.9, beta2: float = 0.98) -> None:
-        named = list(itertools.chain.from_iterable(module.named_parameters(prefix=str(i)) for i, module in enumerate(modules)))
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        *,
+        name: Name = "muon",
+        lr: float = 5e-3,
+        decay: float = 0.05,
+        beta1: float = 0.9,
+        beta2: float = 0.98,
+    ) -> None:
+        named = list(
+            itertools.chain.from_iterable(module.named_parameters(prefix=str(i)) for i, module in enumerate(modules))
+        )
         named = [(key, p) for key, p in named if p.requires_grad]
         parts = [part for module in modules for part in module.modules()]
         embedding = {id(part.weight) for part in parts if isinstance(part, nn.Embedding | nn.EmbeddingBag)}
@@ -40,13 +50,18 @@ class Optimizer:
         layers = {id(part.weight) for part in parts if isinstance(part, nn.Linear | Conv)} - said
         rates = {id(p): rate for part in parts if isinstance(part, Trunk | Held) for p, rate in part.tuned()}
         self.parameters = dict(named)
-        tuned = [{"params": [p for _, p in named if rates.get(id(p)) == rate], "weight_decay": 0.0, "rate": rate} for rate in sorted(set(rates.values()))]
+        tuned = [
+            {"params": [p for _, p in named if rates.get(id(p)) == rate], "weight_decay": 0.0, "rate": rate}
+            for rate in sorted(set(rates.values()))
+        ]
         named = [(key, p) for key, p in named if id(p) not in rates]
         matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in embedding]
         rest = [p for _, p in named if p.ndim < 2 or id(p) in embedding]
         groups = [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}, *tuned]
         groups = [group for group in groups if group["params"]]
-        fused = self.fused = name in ("adamw", "muon") and all(p.device.type in ("cpu", "cuda") for p in matrices + rest)
+        fused = self.fused = name in ("adamw", "muon") and all(
+            p.device.type in ("cpu", "cuda") for p in matrices + rest
+        )
         match name:
             case "adamw":
                 self.parts = [torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=fused)]
@@ -58,7 +73,9 @@ class Optimizer:
                 hidden = [p for p in matrices if id(p) in layers and min(p.shape) > 1]
                 others = [p for p in matrices if id(p) not in layers or min(p.shape) <= 1]
                 groups = [{"params": others, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}, *tuned]
-                self.parts = [torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(beta1, beta2), fused=fused)]
+                self.parts = [
+                    torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(beta1, beta2), fused=fused)
+                ]
                 if hidden:
                     self.parts.append(Muon(hidden, lr=lr, weight_decay=decay))
         self.peak = lr
@@ -69,7 +86,9 @@ class Optimizer:
             for group in part.param_groups:
                 group["lr"] = self.peak * share * group.get("rate", 1.0)
             part.step()
-        torch.autograd.graph.increment_version(list(self.parameters.values()))  # fused ones don't, and copies of weights are made again when that changes
+        torch.autograd.graph.increment_version(
+            list(self.parameters.values())
+        )  # fused ones don't, and copies of weights are made again when that changes
 
     def zero(self) -> None:
         """Forget the gradients."""
@@ -83,7 +102,9 @@ class Optimizer:
         for part in self.parts:
             for parameter, state in part.state.items():
                 for key, value in state.items():
-                    result[f"{names[id(parameter)]}/{key}"] = value if torch.is_tensor(value) else torch.tensor(float(value))
+                    result[f"{names[id(parameter)]}/{key}"] = (
+                        value if torch.is_tensor(value) else torch.tensor(float(value))
+                    )
         return result
 
     def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
@@ -92,7 +113,9 @@ class Optimizer:
         for name, value in tensors.items():
             key, _, slot = name.rpartition("/")
             parameter = self.parameters[key]
-            where = parameter.device if slot != "step" or self.fused else value.device  # only fused ones count on the device
+            where = (
+                parameter.device if slot != "step" or self.fused else value.device
+            )  # only fused ones count on the device
             owner[id(parameter)].state.setdefault(parameter, {})[slot] = value.to(where, copy=True)
 
 

@@ -32,26 +32,47 @@ Known = tuple[Table, np.ndarray]
 """A table and the numbers of some of its rows."""
 
 
-def report_run(path: Path, model: Model, table: Table, evaluation: Evaluation, notes: list[str], folder: Path | None = None,
-               known: Known | None = None) -> None:
+def report_run(
+    path: Path,
+    model: Model,
+    table: Table,
+    evaluation: Evaluation,
+    notes: list[str],
+    folder: Path | None = None,
+    known: Known | None = None,
+) -> None:
     """Write the report of a run, from its folder (by default that of ``path``) and an evaluation of ``table``; ``known``: rows that it was trained
     on, to look for near copies in."""
     facts, folder = model.facts, folder or path.parent
     if "generating_share" in facts:
-        notes = [*notes, f"Learning to generate {', '.join(model.network.drawn_columns)} took {facts['generating_share']:.0%} of the time of a step."]
+        notes = [
+            *notes,
+            f"Learning to generate {', '.join(model.network.drawn_columns)} took {facts['generating_share']:.0%} of the time of a step.",
+        ]
 
     run = RunInfo(
-        name=folder.name, rows=facts["rows"], parameters=facts["parameters"], seconds=facts["seconds"], steps=facts["steps"],
-        rows_per_second=facts["rows_per_second"], waited_share=facts["waited_share"], settings=model.settings,
+        name=folder.name,
+        rows=facts["rows"],
+        parameters=facts["parameters"],
+        seconds=facts["seconds"],
+        steps=facts["steps"],
+        rows_per_second=facts["rows_per_second"],
+        waited_share=facts["waited_share"],
+        settings=model.settings,
         columns=[{"name": c.name, "kind": c.kind, "why": c.why} for c in model.schema.columns.values()],
-        left_out=model.schema.left_out, environment=read_json(folder / "environment.json"),
-        quarantine=put_aside(folder / "quarantine.jsonl", facts["bad_cells"]), metrics=folder / "metrics.jsonl", notes=notes,
+        left_out=model.schema.left_out,
+        environment=read_json(folder / "environment.json"),
+        quarantine=put_aside(folder / "quarantine.jsonl", facts["bad_cells"]),
+        metrics=folder / "metrics.jsonl",
+        notes=notes,
     )
 
     def show(row: int, column: str) -> str:
         return shown(model, table, row, column) if column in model.network.modalities else ""
 
-    evaluation.drawn = {column: drawn(model, table, column, known) for column in model.network.drawn_columns if column in table.columns}
+    evaluation.drawn = {
+        column: drawn(model, table, column, known) for column in model.network.drawn_columns if column in table.columns
+    }
     write_report(path, run, evaluation, show)
 
 
@@ -82,10 +103,16 @@ def drawn(model: Model, table: Table, column: str, known: Known | None) -> Drawn
     rows = spread(np.arange(table.rows), DRAWN)
     show = model.network.modalities[column].show
     cells, steps = model.draw(table.select(rows), column, samples=SAMPLES), []
-    if "watch" in schema(model.network.generator(column).sample) and model.schema.columns[column].kind != "audio":  # whose phases take long
+    if (
+        "watch" in schema(model.network.generator(column).sample) and model.schema.columns[column].kind != "audio"
+    ):  # whose phases take long
         steps = model.rows(table.select(rows[:WATCHED])).steps(column, steps=STEPS)
-    return Drawn(rows=rows.tolist(), samples=[[show(cell) for cell in each if cell is not None] for each in cells],
-                 steps=[[show(cell) for cell in each] for each in steps], whys=whys(model, table, column, known))
+    return Drawn(
+        rows=rows.tolist(),
+        samples=[[show(cell) for cell in each if cell is not None] for each in cells],
+        steps=[[show(cell) for cell in each] for each in steps],
+        whys=whys(model, table, column, known),
+    )
 
 
 def whys(model: Model, table: Table, column: str, known: Known | None) -> list[Explained]:
@@ -103,25 +130,53 @@ def whys(model: Model, table: Table, column: str, known: Known | None) -> list[E
     return explained(model, column, (table, rows), known, cells, model.explain(some, column, cells, seen, among))
 
 
-def explained(model: Model, column: str, some: Known, known: Known | None, cells: Sequence[Any], found: Sequence[Why | None]) -> list[Explained]:
+def explained(
+    model: Model, column: str, some: Known, known: Known | None, cells: Sequence[Any], found: Sequence[Why | None]
+) -> list[Explained]:
     """Why said cells of ``some`` rows are as they are, with all that is shown beside; ``known``: the rows among which their nearest ones are."""
-    entries, whole = [], model.schema.columns[column].kind == "category"  # of which one sees no more by its own cell alone
+    entries, whole = (
+        [],
+        model.schema.columns[column].kind == "category",
+    )  # of which one sees no more by its own cell alone
 
     def beside(number: int, seen: Sequence[str]) -> str:
         """A row of the table that was looked among."""
         assert known is not None
-        return " ".join(shown(model, known[0], int(known[1][number]), c) for c in ([column, *seen] if whole else [column]))
+        return " ".join(
+            shown(model, known[0], int(known[1][number]), c) for c in ([column, *seen] if whole else [column])
+        )
 
     for place, why in enumerate(found):
         if why is not None:
-            row, told, seen = int(some[1][place]), why.to_json(), [c for c in why.shares if known is not None and c in known[0].columns][:BESIDE]
-            sides = {side: [{**near, "row": int(known[1][near["row"]])} for near in told[side]] if known is not None else [] for side in ("nearest", "contrast")}
-            turned = "" if why.turned is None or known is None else shown(model, known[0], int(known[1][why.turned.row]), why.turned.column)
+            row, told, seen = (
+                int(some[1][place]),
+                why.to_json(),
+                [c for c in why.shares if known is not None and c in known[0].columns][:BESIDE],
+            )
+            sides = {
+                side: [{**near, "row": int(known[1][near["row"]])} for near in told[side]] if known is not None else []
+                for side in ("nearest", "contrast")
+            }
+            turned = (
+                ""
+                if why.turned is None or known is None
+                else shown(model, known[0], int(known[1][why.turned.row]), why.turned.column)
+            )
             if turned:
                 told["turned"] |= {"row": int(known[1][why.turned.row]), "shown": turned}
-            entries.append(Explained(row, model.network.modalities[column].show(cells[place]), {c: shown(model, some[0], row, c) for c in why.shares}, {**told, **sides},
-                                     *([beside(near["row"], seen) for near in told[side]] if known is not None else [] for side in sides),
-                                     read={c: url for c in why.parts if (url := read_as(model, some[0], row, c))}))
+            entries.append(
+                Explained(
+                    row,
+                    model.network.modalities[column].show(cells[place]),
+                    {c: shown(model, some[0], row, c) for c in why.shares},
+                    {**told, **sides},
+                    *(
+                        [beside(near["row"], seen) for near in told[side]] if known is not None else []
+                        for side in sides
+                    ),
+                    read={c: url for c in why.parts if (url := read_as(model, some[0], row, c))},
+                )
+            )
     return entries
 
 

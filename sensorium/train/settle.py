@@ -59,8 +59,20 @@ def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
     network.usual = usual(together(network, parts))
     if len(rows):
         learned = encode(network, prepared, spread(prepared.rows["train"], KNOWN))
-        network.domain = domain(*([{kind: vectors for kind, (_, vectors) in gists(network, encoded, torch.arange(batch.rows, device=next(network.parameters()).device)).items()}
-                                   for batch, encoded in some] for some in (learned, parts)))
+        network.domain = domain(
+            *(
+                [
+                    {
+                        kind: vectors
+                        for kind, (_, vectors) in gists(
+                            network, encoded, torch.arange(batch.rows, device=next(network.parameters()).device)
+                        ).items()
+                    }
+                    for batch, encoded in some
+                ]
+                for some in (learned, parts)
+            )
+        )
     if network.memory is not None:
         network.memory = network.memory.needed()
 
@@ -70,14 +82,20 @@ def together(network: Network, parts: Sequence[tuple[Batch, dict[str, Encoded]]]
     found: dict[str, list[np.ndarray]] = {}
     for batch, encoded in parts[: FITTED // PART]:
         targets = {c: network.modalities[c].target(batch.cells[c]) for c in told(network) if c in encoded}
-        for column, values in misfits(network, encoded, torch.arange(batch.rows, device=next(network.parameters()).device), targets).items():
+        for column, values in misfits(
+            network, encoded, torch.arange(batch.rows, device=next(network.parameters()).device), targets
+        ).items():
             found.setdefault(column, []).append(values.cpu().numpy())
     return {column: np.concatenate(values) for column, values in found.items()}
 
 
 def short_columns(network: Network) -> list[str]:
     """Columns that are asked by one token."""
-    return [c for c in network.asked_columns if network.modalities[c].tokens().length == 1 and c not in network.drawn_columns]
+    return [
+        c
+        for c in network.asked_columns
+        if network.modalities[c].tokens().length == 1 and c not in network.drawn_columns
+    ]
 
 
 def judged_columns(network: Network) -> list[str]:
@@ -139,7 +157,11 @@ def leaning(held: Held) -> float:
     lone = [c for c in held.shown if held.network.modalities[c].matched]
     held.judges = WORK // (1 + len(lone))
     without, *leaned = held.leaned(lone, (0.0, *SHARES))
-    gains = {share: without - losses for share, losses in zip(SHARES, leaned, strict=True) if (without - losses)[0].mean() >= 0}
+    gains = {
+        share: without - losses
+        for share, losses in zip(SHARES, leaned, strict=True)
+        if (without - losses)[0].mean() >= 0
+    }
     best = max(gains, key=lambda share: float(gains[share].mean()), default=0.0)
     return best if best and sureness(gains[best].mean(0)) > 1 else 0.0
 
@@ -149,7 +171,9 @@ def sureness(gain: np.ndarray) -> float:
     return float(gain.mean() / max(gain.std() / len(gain) ** 0.5, 1e-9))
 
 
-def encode(network: Network, prepared: Prepared, rows: np.ndarray, columns: Sequence[str] = ()) -> list[tuple[Batch, dict[str, Encoded]]]:
+def encode(
+    network: Network, prepared: Prepared, rows: np.ndarray, columns: Sequence[str] = ()
+) -> list[tuple[Batch, dict[str, Encoded]]]:
     """Some rows behind their stems, by parts; all columns by default."""
     parts, device = [], next(network.parameters()).device
     for start in range(0, len(rows), PART):
@@ -178,7 +202,11 @@ class Held:
 
     def losses(self, seen: Sequence[str]) -> np.ndarray:
         """The loss of each of the first rows, about ``judges`` many, from what it has of some columns."""
-        return torch.cat([self.generator.loss(self.hidden(seen, *part), part[2]).float() for part in self.first()]).cpu().numpy()
+        return (
+            torch.cat([self.generator.loss(self.hidden(seen, *part), part[2]).float() for part in self.first()])
+            .cpu()
+            .numpy()
+        )
 
     def first(self) -> list[tuple[dict[str, Encoded], torch.Tensor, torch.Tensor]]:
         """The first parts, until they have ``judges`` rows, and no fewer than ``JUDGES`` where there are as many."""
@@ -195,13 +223,27 @@ class Held:
             losses.append(torch.stack([self.mixed(heeded, shown, rows, target, shares) for heeded, shown in views], 1))
         return torch.cat(losses, 2).cpu().numpy()
 
-    def mixed(self, heeded: Mapping[str, Encoded], shown: Mapping[str, Encoded], rows: torch.Tensor, target: torch.Tensor,
-              shares: Sequence[float]) -> torch.Tensor:
+    def mixed(
+        self,
+        heeded: Mapping[str, Encoded],
+        shown: Mapping[str, Encoded],
+        rows: torch.Tensor,
+        target: torch.Tensor,
+        shares: Sequence[float],
+    ) -> torch.Tensor:
         """Losses [shares, rows] from what is heeded, mixed with what remembered rows say by what is shown."""
-        hidden, recalled = self.hidden(list(heeded), heeded, rows, target), self.network.answer(shown, self.column, rows, 1.0)
+        hidden, recalled = (
+            self.hidden(list(heeded), heeded, rows, target),
+            self.network.answer(shown, self.column, rows, 1.0),
+        )
         if recalled is None:
             return self.generator.loss(hidden, target).float().expand(len(shares), -1)
-        return torch.stack([self.generator.loss(hidden, target, dataclasses.replace(recalled, share=share)).float() for share in shares])
+        return torch.stack(
+            [
+                self.generator.loss(hidden, target, dataclasses.replace(recalled, share=share)).float()
+                for share in shares
+            ]
+        )
 
     def residuals(self, leaned: bool) -> torch.Tensor:
         """What a generator is calibrated by, of each row, answered by the network alone or leaning on its memory: its ``residual``."""
@@ -212,7 +254,9 @@ class Held:
             found.append(self.generator.residual(hidden, target, *([] if recalled is None else [recalled])))
         return torch.cat(found)
 
-    def hidden(self, seen: Sequence[str], encoded: Mapping[str, Encoded], rows: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def hidden(
+        self, seen: Sequence[str], encoded: Mapping[str, Encoded], rows: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
         """What the trunk says at the asked tokens of some rows of a part."""
         network = self.network
         asked = network.ask(self.column, target, network.overview(encoded, seen, rows))

@@ -25,7 +25,16 @@ def sure(network: Network, prepared: Prepared, precision: str) -> None:
         source = np.array([row for row, _, _ in asked], np.int64)
         if not len(source):
             continue
-        read = Rows(network, {c: list(prepared.ready.cells(c, source)) for c in network.columns if c != column and c in prepared.ready.columns}, {}, len(source))
+        read = Rows(
+            network,
+            {
+                c: list(prepared.ready.cells(c, source))
+                for c in network.columns
+                if c != column and c in prepared.ready.columns
+            },
+            {},
+            len(source),
+        )
         read.precision = precision
         told, right = [[0.0]] * len(asked), np.zeros(len(asked), bool)
         for some in batches([before for _, before, _ in asked]):

@@ -37,7 +37,9 @@ class Trunk(nn.Module, abc.ABC):
         return {}
 
     @abc.abstractmethod
-    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()) -> list[torch.Tensor]:
+    def forward(
+        self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()
+    ) -> list[torch.Tensor]:
         """Asked segments [n, k, width], all in one pass, to what is said at each token, [n, k, width] each.
 
         ``causal`` tells for each segment whether its tokens see only those before them, ``drawn`` whether it is a picture, a sound, a clip or a series that is being drawn; nobody else hears it,

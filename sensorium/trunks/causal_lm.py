@@ -34,6 +34,7 @@ FEW = 2
 BEGUN = "Look at what is shown and answer what is asked about it, in few words."
 """What learned tokens before all begin as."""
 
+
 @dataclasses.dataclass
 class Heard:
     """Keys and values of all before; which of these tokens are there, [n, s]; how many are, [n]."""
@@ -64,14 +65,37 @@ class CausalLM(Held, Trunk):
     early: ClassVar[bool] = True
     talks: ClassVar[bool] = True
 
-    def __init__(self, width: int, columns: list[str], *, path: str = "", tune: str = "lora", rank: int = 16, alpha: int = 0, dora: bool = False, rslora: bool = False,
-                 targets: str = "", rate: float = 0.0, bits: Literal[0, 4, 8] = 0, both: bool = True, always: bool = False, expert: bool = False, expert_rate: float = 0.05, checkpointing: bool = False, compile: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        columns: list[str],
+        *,
+        path: str = "",
+        tune: str = "lora",
+        rank: int = 16,
+        alpha: int = 0,
+        dora: bool = False,
+        rslora: bool = False,
+        targets: str = "",
+        rate: float = 0.0,
+        bits: Literal[0, 4, 8] = 0,
+        both: bool = True,
+        always: bool = False,
+        expert: bool = False,
+        expert_rate: float = 0.05,
+        checkpointing: bool = False,
+        compile: bool = False,
+    ) -> None:
         super().__init__()
         if not path:
-            raise UserError("trunk=causal_lm needs a language model: trunk.path=FOLDER, a GGUF file, package:NAME, or OWNER/NAME@REVISION on the hub.")
+            raise UserError(
+                "trunk=causal_lm needs a language model: trunk.path=FOLDER, a GGUF file, package:NAME, or OWNER/NAME@REVISION on the hub."
+            )
         how = Tuning(tune, rank, alpha, dora, rslora, targets, rate)
         if bits and how.kind in ("last", "full"):
-            raise UserError(f"trunk.bits={bits} rounds the language model's weights, so trunk.tune={tune} can't learn them. Choose lora, dora, rslora, bias, prompt or frozen, or leave trunk.bits out.")
+            raise UserError(
+                f"trunk.bits={bits} rounds the language model's weights, so trunk.tune={tune} can't learn them. Choose lora, dora, rslora, bias, prompt or frozen, or leave trunk.bits out."
+            )
         self.language: Language = open_language(path)
         model = self.language.model(as_kept=bits > 0)
         if bits:
@@ -90,15 +114,21 @@ class CausalLM(Held, Trunk):
         self.table = [self.decoder[0].get_input_embeddings()]
         self.expert, self.expert_rate, self.taken = Expert(self.decoder[0]) if expert else None, expert_rate, None
         config = model.config
-        self.cap = float(getattr(config, "final_logit_softcapping", None) or 0.0)  # Gemma's; the scales are Granite's and Cohere's
-        self.scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+        self.cap = float(
+            getattr(config, "final_logit_softcapping", None) or 0.0
+        )  # Gemma's; the scales are Granite's and Cohere's
+        self.scale = float(getattr(config, "logit_scale", None) or 1.0) / float(
+            getattr(config, "logits_scaling", None) or 1.0
+        )
         self.remembers = remembers(self.decoder[0])
         self.quick: dict[Any, Steps | None] = {}
         self.vocabulary, own = map(int, self.table[0].weight.shape)
         self.inner = own
         if self.prompted:  # words to begin with
             words = self.language.ids(BEGUN)
-            self.learned["prompt"] = nn.Parameter(self.table[0].weight[[words[at % len(words)] for at in range(self.prompted)]].detach().clone())
+            self.learned["prompt"] = nn.Parameter(
+                self.table[0].weight[[words[at % len(words)] for at in range(self.prompted)]].detach().clone()
+            )
         self.into, self.out = nn.Linear(width, own), nn.Linear(own, width)
         with torch.no_grad():
             loud = self.table[0].weight.float().square().mean().sqrt()
@@ -112,7 +142,13 @@ class CausalLM(Held, Trunk):
     def facts(self) -> dict[str, Any]:
         """What of it is learned, in numbers."""
         own = {} if self.expert is None else {"expert_parameters": sum(p.numel() for p in self.expert.parameters())}
-        return {"language_model": self.language.name, "tune": self.tune, **({"bits": self.bits} if self.bits else {}), **self.share(), **own}
+        return {
+            "language_model": self.language.name,
+            "tune": self.tune,
+            **({"bits": self.bits} if self.bits else {}),
+            **self.share(),
+            **own,
+        }
 
     def drawing(self) -> Iterable[nn.Parameter]:
         return () if self.expert is None else self.expert.parameters()
@@ -135,7 +171,7 @@ class CausalLM(Held, Trunk):
     def logits(self, hidden: torch.Tensor, state: Heard | None = None) -> torch.Tensor:
         """Hidden [..., width] to float logits of its vocabulary; ``state``: as it goes on from there, one token at a time."""
         step_by_step = state is not None and isinstance(state.cache, Kept) and hidden.ndim == 2 and len(hidden) <= FEW
-        logits = (state.cache.steps.logits(hidden) if step_by_step else self.head[0](hidden).float())
+        logits = state.cache.steps.logits(hidden) if step_by_step else self.head[0](hidden).float()
         logits = logits if self.scale == 1 else logits * self.scale
         return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
 
@@ -147,12 +183,30 @@ class CausalLM(Held, Trunk):
         if self.prompted:
             rows = np.unique(lines.row)
             new, every = np.tile(np.arange(self.prompted), len(rows)), rows.repeat(self.prompted)
-            index, pool = np.concatenate([index, len(pool) + new]), torch.cat([pool, self.learned["prompt"].to(pool.dtype)])
-            lines = Lines(*map(np.concatenate, ((lines.row, every), (lines.place + self.prompted, new), (lines.segment, np.zeros_like(new)), (lines.group, np.full_like(new, ALONE)))))
+            index, pool = (
+                np.concatenate([index, len(pool) + new]),
+                torch.cat([pool, self.learned["prompt"].to(pool.dtype)]),
+            )
+            lines = Lines(
+                *map(
+                    np.concatenate,
+                    (
+                        (lines.row, every),
+                        (lines.place + self.prompted, new),
+                        (lines.segment, np.zeros_like(new)),
+                        (lines.group, np.full_like(new, ALONE)),
+                    ),
+                )
+            )
         packed = pack_lines(lines, pool.device)
         tokens = packed.fill(pool.index_select(0, torch.from_numpy(index).to(pool.device)))
         with self.taking(None if drawn is None else packed.marked(np.flatnonzero(drawn))):
-            hidden = self.decoder[0](inputs_embeds=tokens, attention_mask=added(packed.allowed, tokens.dtype), position_ids=packed.positions, use_cache=False)
+            hidden = self.decoder[0](
+                inputs_embeds=tokens,
+                attention_mask=added(packed.allowed, tokens.dtype),
+                position_ids=packed.positions,
+                use_cache=False,
+            )
         return packed.back(hidden.last_hidden_state)[:count]
 
     @contextlib.contextmanager
@@ -200,7 +254,9 @@ class CausalLM(Held, Trunk):
             masks.append(mask)
         return torch.cat(tokens, 1), torch.cat(masks, 1)
 
-    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()) -> list[torch.Tensor]:
+    def forward(
+        self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()
+    ) -> list[torch.Tensor]:
         tokens, mask = self.seen(seen)
         n, s = mask.shape
         lengths = [part.shape[1] for part in asked]
@@ -214,15 +270,24 @@ class CausalLM(Held, Trunk):
             segments.append(np.full((n, length), number))
             groups.append(np.full((n, length), ALONE if one_way else number))
         rows = np.broadcast_to(np.arange(n)[:, None], known.shape)
-        lines = Lines(*(np.ascontiguousarray(x[known]) for x in (rows, *(np.concatenate(x, 1) for x in (places, segments, groups)))))
+        lines = Lines(
+            *(
+                np.ascontiguousarray(x[known])
+                for x in (rows, *(np.concatenate(x, 1) for x in (places, segments, groups)))
+            )
+        )
         pool = torch.cat([tokens, *map(self.enter, asked)], 1).flatten(0, 1)
         apart = None
         if any(drawn):
-            apart = np.concatenate([np.zeros(s, bool), *(np.full(length, own) for length, own in zip(lengths, drawn, strict=True))])
+            apart = np.concatenate(
+                [np.zeros(s, bool), *(np.full(length, own) for length, own in zip(lengths, drawn, strict=True))]
+            )
             apart = np.broadcast_to(apart, known.shape)[known]
         hidden = self.run(pool, np.flatnonzero(known), lines, apart)
         hidden = self.out(hidden)
-        whole = hidden.new_zeros(known.size, hidden.shape[1]).index_copy(0, torch.from_numpy(np.flatnonzero(known)).to(hidden.device), hidden)
+        whole = hidden.new_zeros(known.size, hidden.shape[1]).index_copy(
+            0, torch.from_numpy(np.flatnonzero(known)).to(hidden.device), hidden
+        )
         return list(whole.view(n, -1, whole.shape[1])[:, s:].split(lengths, 1))
 
     def start(self, seen: Seen) -> Heard:
@@ -230,7 +295,9 @@ class CausalLM(Held, Trunk):
         groups = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device) if self.both else None
         return self.hear(tokens, mask, groups)[1]
 
-    def hear(self, tokens: torch.Tensor, mask: torch.Tensor, groups: torch.Tensor | None = None) -> tuple[torch.Tensor, Heard]:
+    def hear(
+        self, tokens: torch.Tensor, mask: torch.Tensor, groups: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Heard]:
         """Tokens [n, s, width] of which some are there, [n, s], from the beginning: hidden [n, s, width], and what is remembered of them.
 
         ``groups`` [n, s]: tokens of one number from 0 on see one another; None: each sees those before it.
@@ -246,10 +313,18 @@ class CausalLM(Held, Trunk):
         allowed = mask.unsqueeze(1) & (place.unsqueeze(1) <= place.unsqueeze(2))
         if groups is not None:
             allowed |= mask.unsqueeze(1) & (groups.unsqueeze(1) == groups.unsqueeze(2)) & (groups.unsqueeze(1) >= 0)
-        allowed = allowed | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)  # what isn't there sees itself, for something must be seen
+        allowed = allowed | torch.eye(
+            mask.shape[1], dtype=torch.bool, device=mask.device
+        )  # what isn't there sees itself, for something must be seen
         cache = DynamicCache()
         with self.as_written():
-            found = self.decoder[0](inputs_embeds=tokens, attention_mask=added(allowed, tokens.dtype), position_ids=place, use_cache=True, **{self.remembers: cache})
+            found = self.decoder[0](
+                inputs_embeds=tokens,
+                attention_mask=added(allowed, tokens.dtype),
+                position_ids=place,
+                use_cache=True,
+                **{self.remembers: cache},
+            )
         return found.last_hidden_state[:, before:], Heard(cache, mask, mask.sum(1))
 
     def go_on(self, state: Heard, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, Heard]:
@@ -267,9 +342,17 @@ class CausalLM(Held, Trunk):
             hidden, kept = steps(tokens[:, 0], kept or steps.keep(state.cache, state.mask), mask, state.count)
             return hidden.unsqueeze(1), Heard(kept, mask, state.count + 1)
         cache = copied(state.cache) if kept is None else kept.steps.give_back(kept)
-        with self.as_written(), self.taking(torch.ones(n, k, dtype=torch.bool, device=tokens.device) if apart else None):
-            found = self.decoder[0](inputs_embeds=tokens, attention_mask=added(mask.unsqueeze(1).expand(-1, k, -1), tokens.dtype),
-                                    position_ids=state.count.unsqueeze(1) + torch.arange(k, device=tokens.device), use_cache=True, **{self.remembers: cache})
+        with (
+            self.as_written(),
+            self.taking(torch.ones(n, k, dtype=torch.bool, device=tokens.device) if apart else None),
+        ):
+            found = self.decoder[0](
+                inputs_embeds=tokens,
+                attention_mask=added(mask.unsqueeze(1).expand(-1, k, -1), tokens.dtype),
+                position_ids=state.count.unsqueeze(1) + torch.arange(k, device=tokens.device),
+                use_cache=True,
+                **{self.remembers: cache},
+            )
         return found.last_hidden_state, Heard(cache, mask, state.count + k)
 
     def steps(self, tokens: torch.Tensor) -> Steps | None:
@@ -279,7 +362,10 @@ class CausalLM(Held, Trunk):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         key = dtype, as_stands(self.decoder[0])
         if key not in self.quick:
-            self.quick = {**dict(list(self.quick.items())[-1:]), key: steps_of(self.decoder[0], self.head[0], dtype)}  # as it is tuned and as it was: two at most
+            self.quick = {
+                **dict(list(self.quick.items())[-1:]),
+                key: steps_of(self.decoder[0], self.head[0], dtype),
+            }  # as it is tuned and as it was: two at most
         return self.quick[key]
 
     def reorder(self, state: Heard, rows: torch.Tensor) -> Heard:
@@ -297,17 +383,27 @@ def compiled(model: nn.Module, expert: bool) -> None:
         UserError: there is no compiler, or an expert would go past what was compiled.
     """
     if expert:
-        raise UserError("trunk.compile=true makes one program of each layer, past which trunk.expert=true could not go. Leave one of them out.")
+        raise UserError(
+            "trunk.compile=true makes one program of each layer, past which trunk.expert=true could not go. Leave one of them out."
+        )
     if not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "g++", "clang++", "c++")):
-        raise UserError("trunk.compile=true wants a C++ compiler, and there is none here. Install one (Debian, Ubuntu: apt-get install g++), or leave it out.")
-    warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")  # torch.compile looks for one in what layers are given
+        raise UserError(
+            "trunk.compile=true wants a C++ compiler, and there is none here. Install one (Debian, Ubuntu: apt-get install g++), or leave it out."
+        )
+    warnings.filterwarnings(
+        "ignore", message="The .grad attribute of a Tensor that is not a leaf"
+    )  # torch.compile looks for one in what layers are given
     for layer in layers_of(model)[1]:
         layer.compile(dynamic=True)
 
 
 def added(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """What may be looked at, bool [n, q, k], as numbers that are added to scores, [n, 1, q, k]."""
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min).unsqueeze(1)
+    return (
+        torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+        .masked_fill(~allowed, torch.finfo(dtype).min)
+        .unsqueeze(1)
+    )
 
 
 def copied(cache: Any) -> Any:

@@ -42,7 +42,9 @@ class Concat(Trunk):
         token = self.fuse(torch.cat(parts, -1)).unsqueeze(1)
         return token, torch.ones(token.shape[:2], dtype=torch.bool, device=token.device)
 
-    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()) -> list[torch.Tensor]:
+    def forward(
+        self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()
+    ) -> list[torch.Tensor]:
         return self.body(*self.fused(seen), asked, causal)
 
     def start(self, seen: Seen) -> Past:

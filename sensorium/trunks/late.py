@@ -37,7 +37,9 @@ class Late(Trunk):
         votes[empty] = votes.sum(0) == 1
         return votes
 
-    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()) -> list[torch.Tensor]:
+    def forward(
+        self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()
+    ) -> list[torch.Tensor]:
         votes = self.present(seen)
         answers = [self.body(tokens, mask, asked, causal) for tokens, mask in seen.values()]
         return [average([answer[i] for answer in answers], votes) for i in range(len(asked))]

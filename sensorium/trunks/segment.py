@@ -21,12 +21,22 @@ class Segment(Trunk):
 
     early: ClassVar[bool] = True
 
-    def __init__(self, width: int, columns: list[str], *, depth: int = 3, heads: int = 3, expand: float = 2.0,
-                 dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        columns: list[str],
+        *,
+        depth: int = 3,
+        heads: int = 3,
+        expand: float = 2.0,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.body = Segments(width, depth, heads, dropout, round(expand * width))
 
-    def forward(self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()) -> list[torch.Tensor]:
+    def forward(
+        self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()
+    ) -> list[torch.Tensor]:
         tokens, masks = map(list, zip(*seen.values(), strict=True))
         return self.body(*pack(tokens, masks, sum(segment.shape[1] for segment in asked)), asked, causal)
 

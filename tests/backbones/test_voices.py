@@ -21,7 +21,10 @@ def wave(seconds: float, loud: float = 0.1) -> np.ndarray:
 
 
 @pytest.mark.filterwarnings("ignore")  # librosa's own
-@pytest.mark.parametrize(("seconds", "starts"), [(0.5, [0]), (1.6, [0]), (1.9, [0]), (2.0, [0, 77]), (2.4, [0, 77]), (4.0, [0, 77, 154, 231])])
+@pytest.mark.parametrize(
+    ("seconds", "starts"),
+    [(0.5, [0]), (1.6, [0]), (1.9, [0]), (2.0, [0, 77]), (2.4, [0, 77]), (4.0, [0, 77, 154, 231])],
+)
 def test_stretches_are_librosas_bands_of_what_is_loud_enough(seconds: float, starts: list[int]) -> None:
     for loud in (0.2, 0.001):
         given = wave(seconds, loud)
@@ -38,11 +41,15 @@ def test_stretches_are_librosas_bands_of_what_is_loud_enough(seconds: float, sta
 def test_a_sound_is_the_mean_of_its_stretches_as_a_unit_vector(tmp_path: Path) -> None:
     backbone = open_backbone(str(twin("voices", tmp_path)), "audio")
     long = wave(60)
-    found, = backbone.encode([long])
+    (found,) = backbone.encode([long])
     with torch.inference_mode():
         each = backbone.model(stretches(torch.from_numpy(long)))
     whole = each.mean(0) / each.mean(0).norm()
-    assert len(found) == 1 + MOMENTS and np.allclose(found[0], whole.numpy(), atol=1e-5) and np.allclose(each.norm(dim=1), 1, atol=1e-5)
+    assert (
+        len(found) == 1 + MOMENTS
+        and np.allclose(found[0], whole.numpy(), atol=1e-5)
+        and np.allclose(each.norm(dim=1), 1, atol=1e-5)
+    )
     with pytest.raises(UserError, match="encoder of voices; the column holds text"):
         open_backbone(str(twin("voices", tmp_path)), "text")
 
@@ -52,14 +59,25 @@ def test_the_packages_weights_are_read_as_plain_tensors(tmp_path: Path, monkeypa
     made, folder = Encoder(), tmp_path / _packages.SPEAKERS
     folder.mkdir()
     (folder / "__init__.py").write_text("raise RuntimeError('it is never run')")
-    torch.save({"step": 1, "model_state": {**made.state_dict(), "similarity_weight": torch.ones(1)}, "optimizer_state": {}}, folder / "pretrained.pt")
+    torch.save(
+        {"step": 1, "model_state": {**made.state_dict(), "similarity_weight": torch.ones(1)}, "optimizer_state": {}},
+        folder / "pretrained.pt",
+    )
     monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(tmp_path)
     path = located("package:resemblyzer")
     backbone = open_backbone("package:resemblyzer", "audio")
-    assert sorted(file.name for file in path.iterdir()) == ["config.json", "model.safetensors"] and backbone.width == 256 and backbone.rate == RATE
+    assert (
+        sorted(file.name for file in path.iterdir()) == ["config.json", "model.safetensors"]
+        and backbone.width == 256
+        and backbone.rate == RATE
+    )
     assert all(torch.equal(value, made.state_dict()[name]) for name, value in backbone.model.state_dict().items())
-    for name, kept in (("less", {"model_state": {}}), ("other", {"model_state": {name: value[:1] for name, value in made.state_dict().items()}}), ("none", [1])):
+    for name, kept in (
+        ("less", {"model_state": {}}),
+        ("other", {"model_state": {name: value[:1] for name, value in made.state_dict().items()}}),
+        ("none", [1]),
+    ):
         torch.save(kept, tmp_path / f"{name}.pt")
         with pytest.raises(UserError, match="other weights"):
             from_resemblyzer(tmp_path / f"{name}.pt", tmp_path / "nothing")

@@ -21,7 +21,9 @@ ROWS = 9
 def prepared(fitted: Any, tiny: pa.Table) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """The modalities and the prepared cells of nine rows that have every cell."""
     rows = fitted.rows(tiny.slice(0, ROWS))
-    assert list(rows.cells) == COLUMNS and all(cell is not None and len(cell) for cells in rows.cells.values() for cell in cells)
+    assert list(rows.cells) == COLUMNS and all(
+        cell is not None and len(cell) for cells in rows.cells.values() for cell in cells
+    )
     return fitted.network.modalities, rows.cells
 
 
@@ -101,8 +103,9 @@ def test_rows_in_another_order_are_the_same_rows(prepared: Any, there: list[list
 
 @quick
 @given(present, st.integers(1, 2 ** len(COLUMNS) - 1), st.data())
-def test_the_network_hears_nothing_of_columns_that_are_not_there(prepared: Any, fitted: Any, there: list[list[bool]], bits: int,
-                                                                 data: st.DataObject) -> None:
+def test_the_network_hears_nothing_of_columns_that_are_not_there(
+    prepared: Any, fitted: Any, there: list[list[bool]], bits: int, data: st.DataObject
+) -> None:
     modalities, cells = prepared
     chosen = [c for i, c in enumerate(COLUMNS) if bits >> i & 1]
     asked = data.draw(st.sampled_from([c for c in ("name", "colour", "width", "day")]))
@@ -116,7 +119,14 @@ def test_the_network_hears_nothing_of_columns_that_are_not_there(prepared: Any, 
             encoded = {c: network.encode(c, batch) for c in batch.cells}
             seen = network.seen(encoded, chosen, rows)
             target = torch.zeros(ROWS, 1, dtype=torch.int64) if asked in ("name", "colour") else torch.zeros(ROWS, 1, 1)
-            found.append((network.gists(encoded, chosen, rows), network.trunk(seen, [network.ask(asked, target, network.overview(encoded, chosen, rows))], [False])[0]))
+            found.append(
+                (
+                    network.gists(encoded, chosen, rows),
+                    network.trunk(seen, [network.ask(asked, target, network.overview(encoded, chosen, rows))], [False])[
+                        0
+                    ],
+                )
+            )
     assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
 
 

@@ -27,25 +27,48 @@ from .test_table import columns
 def test_bytes_paths_and_both(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"file")
     for cell, data in (
-        (b"x", b"x"), (bytearray(b"x"), b"x"), ("a.bin", b"file"), ("./a.bin", b"file"), (Path("a.bin"), b"file"),
-        ({"bytes": b"x", "path": "a.bin"}, b"x"), ({"bytes": None, "path": "a.bin"}, b"file"),
+        (b"x", b"x"),
+        (bytearray(b"x"), b"x"),
+        ("a.bin", b"file"),
+        ("./a.bin", b"file"),
+        (Path("a.bin"), b"file"),
+        ({"bytes": b"x", "path": "a.bin"}, b"x"),
+        ({"bytes": None, "path": "a.bin"}, b"file"),
         (str(tmp_path / "a.bin"), b"file"),
     ):
         assert media_bytes(cell, tmp_path, False) == data
         assert media_head(cell, tmp_path, False, 2) == data[:2]
 
 
-@pytest.mark.parametrize("cell, reason", [
-    (b"", "empty"), ("", "empty"), ({"bytes": None, "path": None}, "neither"), (7, "neither"), ("gone.png", "can't be read"),
-    ("folder", "holds no picture"), ("a\0b", "NUL"), ("x" * 5000, "can't be"), ("../secret", "leaves"),
-    ("/etc/passwd", "leaves"), ("folder/../../secret", "leaves"), ("link", "leaves"), ("linked/secret", "leaves"),
-    ("loop", "can't be"), ("pipe", "no file"),
-    ("http://example.com/x.png", "web address"), ("HTTPS://example.com", "web address"),
-    ("s3://b/x", "web address"),
-    ("file:///etc/passwd", "web address"), ("data:image/png;base64,AAAA", "web address"), (b"x" * 101, "limit"),
-    ("long", "limit"),
-    ("empty", "empty"), ("\ud800", "can't be"),
-])
+@pytest.mark.parametrize(
+    "cell, reason",
+    [
+        (b"", "empty"),
+        ("", "empty"),
+        ({"bytes": None, "path": None}, "neither"),
+        (7, "neither"),
+        ("gone.png", "can't be read"),
+        ("folder", "holds no picture"),
+        ("a\0b", "NUL"),
+        ("x" * 5000, "can't be"),
+        ("../secret", "leaves"),
+        ("/etc/passwd", "leaves"),
+        ("folder/../../secret", "leaves"),
+        ("link", "leaves"),
+        ("linked/secret", "leaves"),
+        ("loop", "can't be"),
+        ("pipe", "no file"),
+        ("http://example.com/x.png", "web address"),
+        ("HTTPS://example.com", "web address"),
+        ("s3://b/x", "web address"),
+        ("file:///etc/passwd", "web address"),
+        ("data:image/png;base64,AAAA", "web address"),
+        (b"x" * 101, "limit"),
+        ("long", "limit"),
+        ("empty", "empty"),
+        ("\ud800", "can't be"),
+    ],
+)
 def test_what_cannot_be_had_says_why(cell: object, reason: str, tmp_path: Path) -> None:
     folder = tmp_path / "table"
     (folder / "folder").mkdir(parents=True)
@@ -65,11 +88,11 @@ def test_paths_may_leave_only_when_allowed(tmp_path: Path) -> None:
     (tmp_path / "table").mkdir()
     (tmp_path / "table/t.csv").write_text("image\n../secret\n")
     for allowed, wanted in ((True, b"secret"), (False, None)):
-        cell, = columns(Table.open(tmp_path / "table/t.csv", allow_outside=allowed), ("image",))["image"]
+        (cell,) = columns(Table.open(tmp_path / "table/t.csv", allow_outside=allowed), ("image",))["image"]
         assert cell == wanted if wanted else isinstance(cell, BadCell)
-    cell, = columns(Table.open([{"image": str(tmp_path / "secret")}]), ("image",))["image"]
+    (cell,) = columns(Table.open([{"image": str(tmp_path / "secret")}]), ("image",))["image"]
     assert isinstance(cell, BadCell) and "no folder" in str(cell)
-    cell, = columns(Table.open([{"image": str(tmp_path / "secret")}], allow_outside=True), ("image",))["image"]
+    (cell,) = columns(Table.open([{"image": str(tmp_path / "secret")}], allow_outside=True), ("image",))["image"]
     assert cell == b"secret"
 
 
@@ -102,16 +125,34 @@ def test_sniff_knows_what_libraries_write() -> None:
     file = io.BytesIO()
     frames[0].save(file, "webp", save_all=True, append_images=frames[1:])
     assert sniff(file.getvalue()[:64]) == "video/webp-animated"
-    for kind, name in (("WAV", "wav"), ("FLAC", "flac"), ("OGG", "ogg"), ("MP3", "mpeg"), ("AIFF", "aiff"), ("RF64", "wav")):
+    for kind, name in (
+        ("WAV", "wav"),
+        ("FLAC", "flac"),
+        ("OGG", "ogg"),
+        ("MP3", "mpeg"),
+        ("AIFF", "aiff"),
+        ("RF64", "wav"),
+    ):
         assert sniff(sound(kind)[:64]) == f"audio/{name}"
 
 
-@pytest.mark.parametrize("head, kind", [
-    (b"\0\0\0\x20ftypisom", "video/mp4"), (b"\0\0\0\x20ftypM4A ", "audio/mp4"), (b"\0\0\0\x1cftypavif", "image/avif"),
-    (b"\x1aE\xdf\xa3\x9fB\x86\x81\x01B\xf7\x81\x01B\xf2\x81\x04B\xf3\x81\x08B\x82\x84webm", "video/webm"),
-    (b"ID3\x04", "audio/mpeg"), (b"", None), (b"BM is a company", None), ("\ufefftext".encode("utf-16"), None), (b"RIFF", None),
-    (b"plain text", None), (b"\xff", None), (b"\xff\xfea\0b\0", None),
-])
+@pytest.mark.parametrize(
+    "head, kind",
+    [
+        (b"\0\0\0\x20ftypisom", "video/mp4"),
+        (b"\0\0\0\x20ftypM4A ", "audio/mp4"),
+        (b"\0\0\0\x1cftypavif", "image/avif"),
+        (b"\x1aE\xdf\xa3\x9fB\x86\x81\x01B\xf7\x81\x01B\xf2\x81\x04B\xf3\x81\x08B\x82\x84webm", "video/webm"),
+        (b"ID3\x04", "audio/mpeg"),
+        (b"", None),
+        (b"BM is a company", None),
+        ("\ufefftext".encode("utf-16"), None),
+        (b"RIFF", None),
+        (b"plain text", None),
+        (b"\xff", None),
+        (b"\xff\xfea\0b\0", None),
+    ],
+)
 def test_sniff_by_head(head: bytes, kind: str | None) -> None:
     assert sniff(head) == kind
 

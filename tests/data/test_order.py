@@ -32,13 +32,20 @@ def test_every_epoch_visits_every_row(rows: int, batch: int) -> None:
         assert {len(part) for part in visited} == {min(batch, rows)}
         flat = np.concatenate(visited)
         assert np.array_equal(np.sort(flat[:rows]), numbers)
-        assert np.array_equal(flat[rows:], flat[: len(flat) - rows]), "the last batch is filled from the same epoch's beginning"
+        assert np.array_equal(flat[rows:], flat[: len(flat) - rows]), (
+            "the last batch is filled from the same epoch's beginning"
+        )
         assert all(len(set(part.tolist())) == len(part) for part in visited), "no row is twice in a batch"
 
 
 @pytest.mark.usefixtures("small")
 @settings(max_examples=50, deadline=None)
-@given(st.sampled_from(SIZES), st.integers(1, 40), st.integers(0, 2**63 - 1), st.lists(st.integers(0, 200), min_size=2, max_size=6))
+@given(
+    st.sampled_from(SIZES),
+    st.integers(1, 40),
+    st.integers(0, 2**63 - 1),
+    st.lists(st.integers(0, 200), min_size=2, max_size=6),
+)
 def test_a_step_does_not_hang_on_what_was_asked_before(rows: int, batch: int, seed: int, steps: list[int]) -> None:
     used = Order(np.arange(rows), batch, seed)
     for step in steps:
@@ -80,7 +87,9 @@ def test_it_is_the_same_order_as_ever() -> None:
     assert Order(np.arange(20), 6, seed=3).at(9).tolist() == [12, 13, 1, 7, 3, 6]
 
 
-@pytest.mark.parametrize("rows", [BLOCK * WINDOW - 1, BLOCK * WINDOW, BLOCK * WINDOW + 1, BLOCK * (2 * WINDOW + 1) + 17])
+@pytest.mark.parametrize(
+    "rows", [BLOCK * WINDOW - 1, BLOCK * WINDOW, BLOCK * WINDOW + 1, BLOCK * (2 * WINDOW + 1) + 17]
+)
 def test_real_windows_visit_every_row(rows: int) -> None:
     order = Order(np.arange(rows), 1000, seed=1)
     flat = np.concatenate([order.at(order.steps + step) for step in range(order.steps)])

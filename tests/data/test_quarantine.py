@@ -15,10 +15,22 @@ from sensorium.core.errors import UserError
 from sensorium.data.quarantine import EARLY, Quarantine, parse_max_bad, preview
 
 
-@pytest.mark.parametrize("value, limit", [
-    ("10%", 0.1), ("0.1", 0.1), (0.1, 0.1), ("50", 50), (50, 50), ("0", 0), (0, 0), ("100%", 1.0), (1.0, 1.0), (1, 1),
-    (" 2.5% ", 0.025),
-])
+@pytest.mark.parametrize(
+    "value, limit",
+    [
+        ("10%", 0.1),
+        ("0.1", 0.1),
+        (0.1, 0.1),
+        ("50", 50),
+        (50, 50),
+        ("0", 0),
+        (0, 0),
+        ("100%", 1.0),
+        (1.0, 1.0),
+        (1, 1),
+        (" 2.5% ", 0.025),
+    ],
+)
 def test_limits(value: str | float, limit: float) -> None:
     assert parse_max_bad(value) == limit and type(parse_max_bad(value)) is type(limit)
 
@@ -36,7 +48,9 @@ def test_a_row_counts_once_and_each_column_by_itself(tmp_path: Path) -> None:
     assert quarantine.add(np.int64(3), "sound", "empty", b"")
     assert not quarantine.add(3, "image", "torn again", b"")
     assert quarantine.add(4, "name", "too long", "é\ud800" * 500_000)
-    assert len(quarantine) == 2 and quarantine.rows == {3, 4} and quarantine.columns == {"image": 1, "sound": 1, "name": 1}
+    assert (
+        len(quarantine) == 2 and quarantine.rows == {3, 4} and quarantine.columns == {"image": 1, "sound": 1, "name": 1}
+    )
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [line["row"] for line in lines] == [3, 3, 4] and lines[0]["reason"] == "torn"
     assert lines[0]["cell"] == "image/png, 1,008 bytes, 89504e470d0a1a0a7878787878787878"
@@ -91,7 +105,9 @@ def test_a_share_is_not_judged_early_but_a_number_is() -> None:
 def test_threads_lose_nothing(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path / "q.jsonl")
     threads = [
-        threading.Thread(target=lambda start=start: [quarantine.add(row, "a", "bad", row) for row in range(start, start + 300)])
+        threading.Thread(
+            target=lambda start=start: [quarantine.add(row, "a", "bad", row) for row in range(start, start + 300)]
+        )
         for start in (0, 100, 200)
     ]
     for thread in threads:
@@ -102,7 +118,17 @@ def test_threads_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_preview_of_any_cell() -> None:
-    cells = (None, 1, float("nan"), "x" * 999, b"", {"bytes": b"x", "path": "p"}, {"path": "p"}, np.zeros((3, 2)), [1] * 10_000)
+    cells = (
+        None,
+        1,
+        float("nan"),
+        "x" * 999,
+        b"",
+        {"bytes": b"x", "path": "p"},
+        {"path": "p"},
+        np.zeros((3, 2)),
+        [1] * 10_000,
+    )
     for cell in (*cells, "\0"):
         text = preview(cell)
         assert text is None or (isinstance(text, str) and len(text) <= 201)

@@ -80,7 +80,10 @@ def test_plans_make_sense(shape: tuple[int, int, int], rows: int, seed: int, ste
     assert len(set(dealt.tolist())) == len(dealt) and dealt.min() >= 0 and dealt.max() < rows
     assert len(plans) == min(sampler.plans, rows)
     sizes = {len(plan.rows) for plan in plans}
-    assert sizes == {max(1, int(rows * sampler.share / sampler.plans))} and abs(len(dealt) - rows * sampler.share) <= sampler.plans
+    assert (
+        sizes == {max(1, int(rows * sampler.share / sampler.plans))}
+        and abs(len(dealt) - rows * sampler.share) <= sampler.plans
+    )
     for plan in plans:
         assert not set(plan.seen) & set(plan.asked) and set(plan.seen) | set(plan.asked) <= set(looked_at)
         assert set(plan.asked) <= set(made.asked_columns) and (np.diff(plan.rows.numpy()) > 0).all() and len(plan.rows)
@@ -106,7 +109,9 @@ def test_targets_are_asked_mostly_and_hardly_ever_seen() -> None:
 def test_every_column_is_seen_asked_and_left_out() -> None:
     plans = drawn(Sampler(network()))
     for column in ("text0", "text1", "image0", "class0", "class1"):
-        seen, asked = (np.mean([column in part for part in parts]) for parts in ([p.seen for p in plans], [p.asked for p in plans]))
+        seen, asked = (
+            np.mean([column in part for part in parts]) for parts in ([p.seen for p in plans], [p.asked for p in plans])
+        )
         assert seen > 0.05 and seen + asked < 0.99 and (asked > 0.05) == (column != "image0")
     lone = np.mean([len(p.seen) == 1 for p in plans])
     assert lone > 0.4 and any(len(p.seen) >= 3 for p in plans) and any(not p.seen for p in plans)
@@ -116,14 +121,22 @@ def test_columns_of_one_kind_take_turns_by_weight() -> None:
     sampler = Sampler(network(texts=5), weights={"text0": 4.0, "text4": 0.0}, most=2)
     looked = [sampler.looked_at((0, step)) for step in range(600)]
     share = {c: np.mean([c in columns for columns in looked]) for c in sampler.columns}
-    assert share["text4"] == 0 and share["text0"] > 0.7 and 0.2 < share["text1"] < 0.6 and share["image0"] == share["class0"] == 1
+    assert (
+        share["text4"] == 0
+        and share["text0"] > 0.7
+        and 0.2 < share["text1"] < 0.6
+        and share["image0"] == share["class0"] == 1
+    )
     asked = drawn(sampler)
     assert not any("text4" in p.asked or "text4" in p.seen for p in asked)
 
 
 def test_steps_differ() -> None:
     sampler = Sampler(network())
-    assert len({str([(p.rows.tolist(), p.seen, p.asked) for p in sampler.draw(32, (1, step))]) for step in range(50)}) == 50
+    assert (
+        len({str([(p.rows.tolist(), p.seen, p.asked) for p in sampler.draw(32, (1, step))]) for step in range(50)})
+        == 50
+    )
 
 
 def test_columns_that_are_not_there_are_told() -> None:
@@ -160,8 +173,15 @@ def test_what_is_to_be_drawn_has_a_question_of_its_own() -> None:
 
 
 def test_what_is_drawn_is_apart_where_there_is_anything_else_to_learn() -> None:
-    made, alone, talking = Network(text=Text(), image=Picture()), Network(image=Picture()), Network(text=Text(), image=Picture())
+    made, alone, talking = (
+        Network(text=Text(), image=Picture()),
+        Network(image=Picture()),
+        Network(text=Text(), image=Picture()),
+    )
     talking.trunk.talks = True
     assert [plan.apart for plan in Sampler(made).draw(32, (0, 0))] == [False, False, False, True]
-    assert Sampler(made).apart and not any(sampler.apart for sampler in (Sampler(alone), Sampler(talking), Sampler(made, ["image"]), Sampler(made, apart=False)))
+    assert Sampler(made).apart and not any(
+        sampler.apart
+        for sampler in (Sampler(alone), Sampler(talking), Sampler(made, ["image"]), Sampler(made, apart=False))
+    )
     assert Sampler(alone, apart=True).apart

@@ -27,7 +27,23 @@ from .test_sources import png, wav
 
 N = 200
 RNG = np.random.default_rng(0)
-WORDS = ["red", "green", "blue", "small", "large", "happy", "sad", "old", "new", "cat", "dog", "bird", "tree", "house", "river"]
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "small",
+    "large",
+    "happy",
+    "sad",
+    "old",
+    "new",
+    "cat",
+    "dog",
+    "bird",
+    "tree",
+    "house",
+    "river",
+]
 
 
 def sentence() -> str:
@@ -36,54 +52,92 @@ def sentence() -> str:
 
 def everything() -> dict[str, list]:
     return {
-        "id": list(range(1, N + 1)), "uid": [str(uuid.UUID(bytes=RNG.bytes(16))) for _ in range(N)],
-        "notes": [sentence() for _ in range(N)], "species": RNG.choice(["cat", "dog", "owl"], N).tolist(),
-        "weight": RNG.lognormal(size=N).tolist(), "born": [f"20{i % 20 + 10}-0{i % 9 + 1}-1{i % 9}" for i in range(N)],
-        "photo": [png(i) for i in range(N)], "call": [wav() + bytes([i]) for i in range(N)],
-        "walk": [RNG.normal(size=(5 + i % 3, 2)).tolist() for i in range(N)], "alive": RNG.random(N).__gt__(0.5).tolist(),
-        "empty": [None] * N, "same": ["x"] * N, "split": RNG.choice(["train", "test_a", "dev"], N).tolist(),
+        "id": list(range(1, N + 1)),
+        "uid": [str(uuid.UUID(bytes=RNG.bytes(16))) for _ in range(N)],
+        "notes": [sentence() for _ in range(N)],
+        "species": RNG.choice(["cat", "dog", "owl"], N).tolist(),
+        "weight": RNG.lognormal(size=N).tolist(),
+        "born": [f"20{i % 20 + 10}-0{i % 9 + 1}-1{i % 9}" for i in range(N)],
+        "photo": [png(i) for i in range(N)],
+        "call": [wav() + bytes([i]) for i in range(N)],
+        "walk": [RNG.normal(size=(5 + i % 3, 2)).tolist() for i in range(N)],
+        "alive": RNG.random(N).__gt__(0.5).tolist(),
+        "empty": [None] * N,
+        "same": ["x"] * N,
+        "split": RNG.choice(["train", "test_a", "dev"], N).tolist(),
         "when": pd.date_range("2020-01-01", periods=N, freq="D").tolist(),
     }
 
 
-KINDS = {"notes": "text", "species": "category", "weight": "number", "born": "date", "photo": "image", "call": "audio",
-         "walk": "series", "alive": "category", "when": "date"}
+KINDS = {
+    "notes": "text",
+    "species": "category",
+    "weight": "number",
+    "born": "date",
+    "photo": "image",
+    "call": "audio",
+    "walk": "series",
+    "alive": "category",
+    "when": "date",
+}
 
 
 def test_every_kind_of_column_is_recognised_and_the_rest_left_out() -> None:
     table = Table.open(everything())
     schema = infer(table)
     there = names(Modality)
-    assert {name: column.kind for name, column in schema.columns.items()} == {n: k for n, k in KINDS.items() if k in there}
+    assert {name: column.kind for name, column in schema.columns.items()} == {
+        n: k for n, k in KINDS.items() if k in there
+    }
     assert schema.split == "split" and set(schema.left_out) >= {"id", "uid", "empty", "same"}
-    assert "id" in schema.left_out["id"] and "UUIDs" in schema.left_out["uid"] and "always 'x'" in schema.left_out["same"]
+    assert (
+        "id" in schema.left_out["id"] and "UUIDs" in schema.left_out["uid"] and "always 'x'" in schema.left_out["same"]
+    )
     assert "no cell" in schema.left_out["empty"] and all(column.why for column in schema.columns.values())
     assert Schema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
 
 
-@pytest.mark.parametrize("name, cells", [
-    ("code", [f"{0x1F300 + i:X}" for i in range(N)]), ("x", [f"{0x1F300 + i:x}-200d-1f469" for i in range(N)]),
-    ("x", [f"IMG_{i:05}" for i in range(N)]), ("x", [uuid.uuid5(uuid.NAMESPACE_DNS, str(i)).hex for i in range(N)]),
-    ("file", [f"data/{i}.dat" for i in range(N)]), ("x", [f"https://example.com/{i}" for i in range(N)]),
-    ("customerId", [f"c{i // 2:03}" for i in range(N)]), ("patient_id", [1000 + 7 * i for i in range(N)]),
-    ("Unnamed: 0", list(range(N))), ("x", RNG.permutation(N).tolist()), ("id", ["zero", "one", "two", "three", "four"]),
-    ("id", [f"{0x1F300 + i // 2:X}" for i in range(N)]), ("x", [bytes([i]).hex() * 10 + f"{i:04}" for i in range(N)]),
-    ("key", [f"aB{i}xYz{i * 7}Qr{i}w" for i in range(N)]),
-])
+@pytest.mark.parametrize(
+    "name, cells",
+    [
+        ("code", [f"{0x1F300 + i:X}" for i in range(N)]),
+        ("x", [f"{0x1F300 + i:x}-200d-1f469" for i in range(N)]),
+        ("x", [f"IMG_{i:05}" for i in range(N)]),
+        ("x", [uuid.uuid5(uuid.NAMESPACE_DNS, str(i)).hex for i in range(N)]),
+        ("file", [f"data/{i}.dat" for i in range(N)]),
+        ("x", [f"https://example.com/{i}" for i in range(N)]),
+        ("customerId", [f"c{i // 2:03}" for i in range(N)]),
+        ("patient_id", [1000 + 7 * i for i in range(N)]),
+        ("Unnamed: 0", list(range(N))),
+        ("x", RNG.permutation(N).tolist()),
+        ("id", ["zero", "one", "two", "three", "four"]),
+        ("id", [f"{0x1F300 + i // 2:X}" for i in range(N)]),
+        ("x", [bytes([i]).hex() * 10 + f"{i:04}" for i in range(N)]),
+        ("key", [f"aB{i}xYz{i * 7}Qr{i}w" for i in range(N)]),
+    ],
+)
 def test_ids_are_left_out(name: str, cells: list) -> None:
     schema = infer(Table.open({name: cells}))
     assert not schema.columns and schema.left_out[name].startswith("an id")
 
 
-@pytest.mark.parametrize("name, cells, kind", [
-    ("year", list(range(1900, 1900 + N)), "number"), ("width", RNG.integers(0, 10**6, N).tolist(), "number"),
-    ("paid", [f"said number {i}" for i in range(N)], "text"), ("name", [f"{a}{b}" for a in WORDS for b in WORDS][:N], "text"),
-    ("postcode", [f"0{1000 + i % 7}" for i in range(N)], "category"), ("store_id", [i % 5 for i in range(N)], "category"),
-    ("video", [f"{sentence()} ({i})" for i in range(N)], "text"), ("idle", RNG.normal(size=N).tolist(), "number"),
-    ("day", [f"2020-{1 + i // 28:02}-{1 + i % 28:02}" for i in range(N)], "date"),
-    ("amount", ["1,5", "2,25", "x"] * 30, "category"),
-    ("number", RNG.normal(size=N).tolist(), "number"), ("stage", [i % 4 for i in range(N)], "category"),
-])
+@pytest.mark.parametrize(
+    "name, cells, kind",
+    [
+        ("year", list(range(1900, 1900 + N)), "number"),
+        ("width", RNG.integers(0, 10**6, N).tolist(), "number"),
+        ("paid", [f"said number {i}" for i in range(N)], "text"),
+        ("name", [f"{a}{b}" for a in WORDS for b in WORDS][:N], "text"),
+        ("postcode", [f"0{1000 + i % 7}" for i in range(N)], "category"),
+        ("store_id", [i % 5 for i in range(N)], "category"),
+        ("video", [f"{sentence()} ({i})" for i in range(N)], "text"),
+        ("idle", RNG.normal(size=N).tolist(), "number"),
+        ("day", [f"2020-{1 + i // 28:02}-{1 + i % 28:02}" for i in range(N)], "date"),
+        ("amount", ["1,5", "2,25", "x"] * 30, "category"),
+        ("number", RNG.normal(size=N).tolist(), "number"),
+        ("stage", [i % 4 for i in range(N)], "category"),
+    ],
+)
 def test_what_looks_like_an_id_but_is_none_stays(name: str, cells: list, kind: str) -> None:
     schema = infer(Table.open({name: cells}))
     assert {name: kind} == {n: column.kind for n, column in schema.columns.items()}, schema.left_out
@@ -91,23 +145,38 @@ def test_what_looks_like_an_id_but_is_none_stays(name: str, cells: list, kind: s
 
 def test_the_user_has_the_last_word() -> None:
     table = Table.open(everything())
-    schema = infer(table, overrides={
-        "id": {"kind": "number"}, "notes": {"kind": "out"}, "species": "text", "same": {"": "category"},
-        "split": {"kind": "category"},
-    }, targets=["uid"])
+    schema = infer(
+        table,
+        overrides={
+            "id": {"kind": "number"},
+            "notes": {"kind": "out"},
+            "species": "text",
+            "same": {"": "category"},
+            "split": {"kind": "category"},
+        },
+        targets=["uid"],
+    )
     assert schema.columns["id"].kind == "number" and schema.columns["id"].why == "you said so"
     assert schema.left_out["notes"] == "you said so" and schema.columns["species"].kind == "text"
-    assert schema.columns["same"].kind == "category" and schema.columns["split"].kind == "category" and schema.split is None
+    assert (
+        schema.columns["same"].kind == "category"
+        and schema.columns["split"].kind == "category"
+        and schema.split is None
+    )
     assert schema.columns["uid"].kind == "text"
     assert infer(table, overrides={"species": {"kind": "split"}}).split == "species"
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"overrides": {"note": {"kind": "text"}}}, "Did you mean 'notes'"), ({"targets": ["specie"]}, "Did you mean 'species'"),
-    ({"overrides": {"notes": {"kind": "txt"}}}, "Did you mean 'text'.*Possible: .*out, .*split"),
-    ({"overrides": {"notes": {"kind": "text", "wrong": 1}}}, "column.notes.*'wrong'"),
-    ({"targets": ["empty"]}, "target 'empty' can't be used: no cell"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"overrides": {"note": {"kind": "text"}}}, "Did you mean 'notes'"),
+        ({"targets": ["specie"]}, "Did you mean 'species'"),
+        ({"overrides": {"notes": {"kind": "txt"}}}, "Did you mean 'text'.*Possible: .*out, .*split"),
+        ({"overrides": {"notes": {"kind": "text", "wrong": 1}}}, "column.notes.*'wrong'"),
+        ({"targets": ["empty"]}, "target 'empty' can't be used: no cell"),
+    ],
+)
 def test_mistakes_are_named(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         infer(Table.open(everything()), **options)
@@ -131,16 +200,24 @@ def test_files_by_path_and_by_cell_have_heads(tmp_path: Path) -> None:
     rows = []
     for i in range(30):
         (tmp_path / f"{i}.png").write_bytes(png(i))
-        rows.append({
-            "a": f"{i}.png", "b": {"bytes": png(i), "path": None}, "c": png(i), "d": {"bytes": None, "path": f"{i}.png"},
-            "e": f"gone{i}.txt", "f": f"{sentence()}.png or so {i}",
-        })
+        rows.append(
+            {
+                "a": f"{i}.png",
+                "b": {"bytes": png(i), "path": None},
+                "c": png(i),
+                "d": {"bytes": None, "path": f"{i}.png"},
+                "e": f"gone{i}.txt",
+                "f": f"{sentence()}.png or so {i}",
+            }
+        )
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
     table = Table.open(tmp_path / "t.parquet")
     seen = look(table)
     for name in "abcd":
         assert len(seen[name].profile.heads) == 30 and {head[:4] for head in seen[name].profile.heads} == {b"\x89PNG"}
-        assert all(len(head) < HEAD and head[-8:-4] == b"IEND" for head in seen[name].profile.heads), "a small file is its own head"
+        assert all(len(head) < HEAD and head[-8:-4] == b"IEND" for head in seen[name].profile.heads), (
+            "a small file is its own head"
+        )
     assert isinstance(seen["a"].profile.sample[0], str) and seen["e"].profile.heads == [] == seen["f"].profile.heads
     schema = infer(table)
     assert [schema.columns[name].kind for name in "abcd"] == ["image"] * 4
@@ -149,7 +226,9 @@ def test_files_by_path_and_by_cell_have_heads(tmp_path: Path) -> None:
 def test_a_sample_is_spread_over_the_whole_table(tmp_path: Path) -> None:
     rows = 2 * LOOK
     column = np.arange(rows)
-    table = pa.table({"n": column, "late": np.where(column > rows * 0.9, "late", "early"), "blob": pa.array([b"x"] * rows)})
+    table = pa.table(
+        {"n": column, "late": np.where(column > rows * 0.9, "late", "early"), "blob": pa.array([b"x"] * rows)}
+    )
     pq.write_table(table, tmp_path / "t.parquet", row_group_size=rows // 8)
     seen = look(Table.open(tmp_path / "t.parquet"), sample=500)
     sample = np.array(seen["n"].profile.sample)
@@ -209,8 +288,14 @@ def test_report_of_columns() -> None:
     report = {entry["name"]: entry for entry in columns_report(table, schema, {"photo": 3})}
     assert list(report) == table.columns
     assert report["photo"] == {
-        "name": "photo", "kind": "image", "why": schema.columns["photo"].why, "type": "binary", "present": 1.0, "distinct": N,
-        "example": "image/png", "bad": 3,
+        "name": "photo",
+        "kind": "image",
+        "why": schema.columns["photo"].why,
+        "type": "binary",
+        "present": 1.0,
+        "distinct": N,
+        "example": "image/png",
+        "bad": 3,
     }
     assert report["id"]["kind"] == "–" and report["split"]["kind"] == "split" and report["empty"]["present"] == 0
     assert all(isinstance(entry["example"], str) and len(entry["example"]) <= 40 for entry in report.values())

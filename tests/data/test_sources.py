@@ -51,7 +51,9 @@ def test_folder_with_metadata(metadata: str, tmp_path: Path) -> None:
         (tmp_path / "files").mkdir(exist_ok=True)
         (tmp_path / f"files/{i}.png").write_bytes(png(i))
         (tmp_path / f"files/{i}.wav").write_bytes(wav())
-    rows = [{"file_name": f"files/{i}.png", "sound_file_name": f"files/{i}.wav", "words": f"word {i}"} for i in range(3)]
+    rows = [
+        {"file_name": f"files/{i}.png", "sound_file_name": f"files/{i}.wav", "words": f"word {i}"} for i in range(3)
+    ]
     if metadata == "csv":
         text = "file_name,sound_file_name,words\n" + "".join(",".join(row.values()) + "\n" for row in rows)
         (tmp_path / "metadata.csv").write_text(text)
@@ -62,7 +64,9 @@ def test_folder_with_metadata(metadata: str, tmp_path: Path) -> None:
     table = Table.open(str(tmp_path))
     assert table.columns == ["image", "sound", "words"] and table.folder == tmp_path.resolve()
     assert columns(table, ("image", "sound")) == {
-        "image": [png(i) for i in range(3)], "sound": [wav()] * 3, "words": [f"word {i}" for i in range(3)],
+        "image": [png(i) for i in range(3)],
+        "sound": [wav()] * 3,
+        "words": [f"word {i}" for i in range(3)],
     }
 
 
@@ -85,7 +89,8 @@ def test_folder_of_classes_and_splits(tmp_path: Path) -> None:
         (tmp_path / path).write_bytes(png())
     found = columns(Table.open(tmp_path))
     assert found == {
-        "image": ["test/cat/3.png", "train/cat/1.png", "train/dog/2.JPG"], "split": ["test", "train", "train"],
+        "image": ["test/cat/3.png", "train/cat/1.png", "train/dog/2.JPG"],
+        "split": ["test", "train", "train"],
         "label": ["cat", "cat", "dog"],
     }
 
@@ -108,17 +113,34 @@ def npy(array: np.ndarray, **options: bool) -> bytes:
 
 
 def test_tar_shards(tmp_path: Path) -> None:
-    write_tar(tmp_path / "0.tar", [
-        ("a/1.png", png()), ("a/1.json", b'{"year": 2001, "tags": ["x"]}'), ("a/1.cls", b"7\n"), ("a/1.mask.png", b"M"),
-        ("a/2.JPG", b"J"), ("a/2.txt", "né".encode()), ("a/2.cls", b"8"), ("a/2.npy", npy(np.ones((2, 3)))), (".hidden", b"x"),
-    ])
-    write_tar(tmp_path / "1.tar", [("b.wav", wav()), ("b.json", b"[1"), ("c.json", b"[1]"), ("d.npy", npy(np.array(["x"])))])
+    write_tar(
+        tmp_path / "0.tar",
+        [
+            ("a/1.png", png()),
+            ("a/1.json", b'{"year": 2001, "tags": ["x"]}'),
+            ("a/1.cls", b"7\n"),
+            ("a/1.mask.png", b"M"),
+            ("a/2.JPG", b"J"),
+            ("a/2.txt", "né".encode()),
+            ("a/2.cls", b"8"),
+            ("a/2.npy", npy(np.ones((2, 3)))),
+            (".hidden", b"x"),
+        ],
+    )
+    write_tar(
+        tmp_path / "1.tar", [("b.wav", wav()), ("b.json", b"[1"), ("c.json", b"[1]"), ("d.npy", npy(np.array(["x"])))]
+    )
     table = Table.open(str(tmp_path / "*.tar"))
     assert columns(table) == {
-        "__key__": ["a/1", "a/2", None, "c", None], "image": [png(), b"J", None, None, None],
-        "year": [2001, None, None, None, None], "tags": [["x"], None, None, None, None], "label": [7, 8, None, None, None],
-        "mask": [b"M", None, None, None, None], "text": [None, "né", None, None, None],
-        "array": [None, [[1, 1, 1]] * 2, None, None, None], "json": [None, None, None, [1], None],
+        "__key__": ["a/1", "a/2", None, "c", None],
+        "image": [png(), b"J", None, None, None],
+        "year": [2001, None, None, None, None],
+        "tags": [["x"], None, None, None, None],
+        "label": [7, 8, None, None, None],
+        "mask": [b"M", None, None, None, None],
+        "text": [None, "né", None, None, None],
+        "array": [None, [[1, 1, 1]] * 2, None, None, None],
+        "json": [None, None, None, [1], None],
     }
     assert {row: bad.where for row, bad in table.bad_rows.items()} == {2: "1.tar, sample b", 4: "1.tar, sample d"}
 
@@ -139,7 +161,9 @@ def test_tar_with_a_pickle_is_refused_and_runs_nothing(name: str, tmp_path: Path
 def test_reading_hostile_files_imports_no_pickle_and_runs_nothing(tmp_path: Path) -> None:
     """An audit hook sees every unpickling, exec, process and file outside of what was given."""
     write_tar(tmp_path / "0.tar", [("0.txt", b"x"), ("0.npy", npy(np.array([{}], object), allow_pickle=True))])
-    pq.write_table(pa.table({"a": [pickle.dumps({})]}).replace_schema_metadata({"pandas": "{}"}), tmp_path / "t.parquet")
+    pq.write_table(
+        pa.table({"a": [pickle.dumps({})]}).replace_schema_metadata({"pandas": "{}"}), tmp_path / "t.parquet"
+    )
     code = f"""if True:
         import sys
         from sensorium.core.errors import UserError
@@ -172,10 +196,16 @@ def test_tar_that_ends_early_keeps_what_came_before(tmp_path: Path) -> None:
     assert any("ends early" in note and "'4'" in note for note in table.notes), table.notes
 
 
-def test_tar_links_out_of_the_shard_devices_and_huge_members_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tar_links_out_of_the_shard_devices_and_huge_members_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "secret").write_text("secret")
     with tarfile.open(tmp_path / "0.tar", "w") as shard:
-        for kind, target in ((tarfile.SYMTYPE, str(tmp_path / "secret")), (tarfile.LNKTYPE, "secret"), (tarfile.FIFOTYPE, "")):
+        for kind, target in (
+            (tarfile.SYMTYPE, str(tmp_path / "secret")),
+            (tarfile.LNKTYPE, "secret"),
+            (tarfile.FIFOTYPE, ""),
+        ):
             info = tarfile.TarInfo("0.txt")
             info.type, info.linkname = kind, target
             shard.addfile(info)
@@ -190,12 +220,20 @@ def test_tar_links_out_of_the_shard_devices_and_huge_members_are_not_read(tmp_pa
 
 
 def dataset() -> datasets.Dataset:
-    features = datasets.Features({
-        "image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"]), "n": datasets.Value("int32"),
-        "s": datasets.Sequence(datasets.Value("float32")),
-    })
-    rows = {"image": [{"bytes": png(i), "path": None} for i in range(5)], "label": [0, 1, None, 0, 1], "n": list(range(5)),
-            "s": [[1.0, 2.0], None, [], [3.0], [4.0]]}
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=["cat", "dog"]),
+            "n": datasets.Value("int32"),
+            "s": datasets.Sequence(datasets.Value("float32")),
+        }
+    )
+    rows = {
+        "image": [{"bytes": png(i), "path": None} for i in range(5)],
+        "label": [0, 1, None, 0, 1],
+        "n": list(range(5)),
+        "s": [[1.0, 2.0], None, [], [3.0], [4.0]],
+    }
     return datasets.Dataset.from_dict(rows, features=features)
 
 
@@ -203,7 +241,12 @@ def test_datasets_are_read_undecoded_in_their_own_order() -> None:
     table = Table.open(dataset().select([4, 2, 0]))
     assert table.declared == {"label"}
     found = columns(table, ("image",))
-    assert found == {"image": [png(4), png(2), png(0)], "label": ["dog", None, "cat"], "n": [4, 2, 0], "s": [[4], [], [1, 2]]}
+    assert found == {
+        "image": [png(4), png(2), png(0)],
+        "label": ["dog", None, "cat"],
+        "n": [4, 2, 0],
+        "s": [[4], [], [1, 2]],
+    }
     assert table.take([2, 0], ["n", "label"]).to_pydict() == {"n": [0, 4], "label": ["cat", "dog"]}
 
 

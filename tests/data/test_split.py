@@ -53,7 +53,9 @@ def test_shares_are_kept_and_seeds_differ() -> None:
     table = Table.open({"x": list(range(20_000))})
     splits = split_rows(table, schema("x"), seed=0, shares=(0.7, 0.2, 0.1))
     assert splits.names == ("train", "validation", "test")
-    assert all(abs(n / 20_000 - share) < 0.01 for n, share in zip(splits.counts().values(), (0.7, 0.2, 0.1), strict=True))
+    assert all(
+        abs(n / 20_000 - share) < 0.01 for n, share in zip(splits.counts().values(), (0.7, 0.2, 0.1), strict=True)
+    )
     other = split_rows(table, schema("x"), seed=1, shares=(0.7, 0.2, 0.1))
     assert 0.35 < (splits.codes != other.codes).mean() < 0.6
     more = split_rows(Table.open({"x": list(range(25_000))}), schema("x"), seed=0, shares=(0.7, 0.2, 0.1))
@@ -103,21 +105,37 @@ def test_carved_validation_is_bounded_and_a_given_one_is_kept() -> None:
 @given(st.integers(0, 3), st.sampled_from(["column", "hash"]))
 def test_rows_are_held_out_alone_though_others_are_of_the_same_thing(seed: int, way: str) -> None:
     rows = 600
-    table = Table.open({"x": [i // 2 for i in range(rows)], "said": [f"{i}" for i in range(rows)], "thing": [i // 2 % 20 for i in range(rows)], "split": ["train"] * rows})
+    table = Table.open(
+        {
+            "x": [i // 2 for i in range(rows)],
+            "said": [f"{i}" for i in range(rows)],
+            "thing": [i // 2 % 20 for i in range(rows)],
+            "split": ["train"] * rows,
+        }
+    )
     how = {"by": "column:split" if way == "column" else "group:thing", "thing": "thing", "carved": 0.1, "seed": seed}
-    splits, before = (split_rows(table, schema("x", "said", "thing"), **how, **more) for more in ({"alone": 0.1, "but": ["said"]}, {}))
+    splits, before = (
+        split_rows(table, schema("x", "said", "thing"), **how, **more) for more in ({"alone": 0.1, "but": ["said"]}, {})
+    )
     cells = {column: words(table, splits, column) for column in ("x", "thing")}
     if way == "hash":  # a group's rows are all on one side
         assert not set(cells["thing"]["alone"]) & set(cells["thing"]["train"])
     else:
-        assert set(cells["thing"]["alone"]) <= set(cells["thing"]["train"]) and not set(cells["thing"]["alone"]) & set(cells["thing"]["validation"])
+        assert set(cells["thing"]["alone"]) <= set(cells["thing"]["train"]) and not set(cells["thing"]["alone"]) & set(
+            cells["thing"]["validation"]
+        )
         assert 0.05 * rows < len(splits.rows("alone")) <= 0.1 * rows
     assert not set(cells["x"]["alone"]) & set(cells["x"]["train"])  # what is said of one picture stays together
-    assert before.counts()["validation"] == splits.counts()["validation"] and before.counts()["train"] == splits.counts()["train"] + splits.counts()["alone"]
+    assert (
+        before.counts()["validation"] == splits.counts()["validation"]
+        and before.counts()["train"] == splits.counts()["train"] + splits.counts()["alone"]
+    )
 
 
 def test_columns_of_other_types_and_wrong_words() -> None:
-    table = Table.open({"x": [1, 2, 3], "fold": [0, 1, 2], "part": ["train", "a", "b"], "split": ["train", "test", "x"]})
+    table = Table.open(
+        {"x": [1, 2, 3], "fold": [0, 1, 2], "part": ["train", "a", "b"], "split": ["train", "test", "x"]}
+    )
     assert split_rows(table, schema("x"), by="column:part", seed=0).names == ("train", "validation", "a", "b")
     assert split_rows(table, schema("x", split="split"), by="hash", seed=0).names == ("train", "validation", "test")
     with pytest.raises(UserError, match=r"no row.*'0', '1', '2'"):
@@ -155,7 +173,10 @@ def test_saved_splits_come_back(tmp_path: Path) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=600), max_size=30), st.integers(0, 5))
+@given(
+    st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=600), max_size=30),
+    st.integers(0, 5),
+)
 def test_text_hashes_follow_content_alone(cells: list, cut: int) -> None:
     array = pa.array(cells, pa.string())
     hashes = cell_hashes(array)
@@ -167,7 +188,8 @@ def test_text_hashes_follow_content_alone(cells: list, cut: int) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(st.none() | st.lists(st.none() | st.floats(width=32, allow_nan=False), max_size=5), max_size=20), st.integers(0, 5)
+    st.lists(st.none() | st.lists(st.none() | st.floats(width=32, allow_nan=False), max_size=5), max_size=20),
+    st.integers(0, 5),
 )
 def test_list_hashes_follow_content_alone(cells: list, cut: int) -> None:
     array = pa.array(cells, pa.list_(pa.float64()))
@@ -197,7 +219,11 @@ def test_dates_and_files_are_hashed_by_content() -> None:
 
     day, second = datetime.date(2020, 1, 10), datetime.datetime(2020, 1, 10, 10, 20, 30)
     dates = cell_hashes(pa.array([day, None], pa.date32()))
-    assert dates[0] == cell_hashes(pa.array([18271 * 86400], pa.timestamp("s")))[0] == cell_hashes(pa.array(["2020-01-10"]))[0]
+    assert (
+        dates[0]
+        == cell_hashes(pa.array([18271 * 86400], pa.timestamp("s")))[0]
+        == cell_hashes(pa.array(["2020-01-10"]))[0]
+    )
     assert cell_hashes(pa.array([second], pa.timestamp("us")))[0] == cell_hashes(pa.array(["2020-01-10 10:20:30"]))[0]
     half = second.replace(microsecond=500_000)
     assert cell_hashes(pa.array([half], pa.timestamp("us")))[0] == cell_hashes(pa.array(["2020-01-10 10:20:30.5"]))[0]
@@ -217,7 +243,9 @@ def test_hashes_stay_what_they_are() -> None:
     """A run remembers these: another hash would make it forget what it was trained on."""
     table = Table.open({"t": ["a", "ü" * 300, None], "n": [1, 2.5, None], "s": [[1, 2], None, [0]]})
     assert [f"{h:016x}" for h in row_hashes(table, ["t", "n", "s"])] == [
-        "85ab410333e424a1", "238d248e7c4cdbb3", "a1384a9c08ac7448",
+        "85ab410333e424a1",
+        "238d248e7c4cdbb3",
+        "a1384a9c08ac7448",
     ]
 
 

@@ -32,20 +32,29 @@ from sensorium.data.table import Table
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20).map(lambda text: "t" + text)
 FLOAT = st.floats(allow_nan=False, allow_infinity=True, width=32)
 ROWS = st.lists(
-    st.fixed_dictionaries({
-        "text": st.none() | TEXT,
-        "whole": st.none() | st.integers(-(10**15), 10**15),
-        "real": st.none() | FLOAT,
-        "truth": st.none() | st.booleans(),
-        "series": st.none() | st.lists(FLOAT, min_size=1, max_size=4),
-        "matrix": st.none() | st.lists(st.tuples(FLOAT, FLOAT).map(list), min_size=1, max_size=3),
-    }),
-    min_size=1, max_size=12,
+    st.fixed_dictionaries(
+        {
+            "text": st.none() | TEXT,
+            "whole": st.none() | st.integers(-(10**15), 10**15),
+            "real": st.none() | FLOAT,
+            "truth": st.none() | st.booleans(),
+            "series": st.none() | st.lists(FLOAT, min_size=1, max_size=4),
+            "matrix": st.none() | st.lists(st.tuples(FLOAT, FLOAT).map(list), min_size=1, max_size=3),
+        }
+    ),
+    min_size=1,
+    max_size=12,
 )
-SCHEMA = pa.schema([
-    ("text", pa.string()), ("whole", pa.int64()), ("real", pa.float64()), ("truth", pa.bool_()),
-    ("series", pa.list_(pa.float64())), ("matrix", pa.list_(pa.list_(pa.float64(), 2))),
-])
+SCHEMA = pa.schema(
+    [
+        ("text", pa.string()),
+        ("whole", pa.int64()),
+        ("real", pa.float64()),
+        ("truth", pa.bool_()),
+        ("series", pa.list_(pa.float64())),
+        ("matrix", pa.list_(pa.list_(pa.float64(), 2))),
+    ]
+)
 
 
 def columns(table: Table, media: tuple[str, ...] = ()) -> dict[str, list]:
@@ -54,7 +63,8 @@ def columns(table: Table, media: tuple[str, ...] = ()) -> dict[str, list]:
     for _, batch in table.batches(5):
         for name in table.columns:
             result[name] += [
-                cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in table.cells(batch, name, name in media)
+                cell.tolist() if isinstance(cell, np.ndarray) else cell
+                for cell in table.cells(batch, name, name in media)
             ]
     return result
 
@@ -88,8 +98,12 @@ def in_every_format(rows: list[dict], folder: Path) -> dict[str, Table]:
     write_tar(folder / "t.tar", [(f"{i:03}.json", json.dumps(row).encode()) for i, row in enumerate(rows)])
     given_ = {
         **{path.name: path for path in sorted(folder.iterdir())},
-        "list": rows, "dict": {name: [row[name] for row in rows] for name in rows[0]}, "arrow": arrow,
-        "reader": arrow.to_reader(3), "pandas": pd.DataFrame(rows), "polars": pl.from_arrow(arrow),
+        "list": rows,
+        "dict": {name: [row[name] for row in rows] for name in rows[0]},
+        "arrow": arrow,
+        "reader": arrow.to_reader(3),
+        "pandas": pd.DataFrame(rows),
+        "polars": pl.from_arrow(arrow),
     }
     return {name: Table.open(source) for name, source in given_.items()}
 
@@ -107,7 +121,9 @@ def test_every_format_gives_the_same_cells_and_hashes(rows: list[dict]) -> None:
             assert {name: found.get(name, [None] * len(rows)) for name in wanted} == wanted, format_
             have = [name for name in wanted if name in table.columns]
             assert (row_hashes(table, have[::-1]) == hashes).all(), format_
-        assert len(set(hashes.tolist())) == len({json.dumps(row, sort_keys=True).replace("-0.0", "0.0") for row in rows})
+        assert len(set(hashes.tolist())) == len(
+            {json.dumps(row, sort_keys=True).replace("-0.0", "0.0") for row in rows}
+        )
 
 
 @settings(max_examples=30, deadline=None)
@@ -140,7 +156,9 @@ def test_only_the_row_groups_that_hold_the_rows_are_read(tmp_path: Path) -> None
     pq.write_table(pa.table({"n": range(100), "other": range(100)}), tmp_path / "t.parquet", row_group_size=10)
     table, read = Table.open(tmp_path / "t.parquet"), []
     stream = table._blocks.stream
-    table._blocks.stream = lambda block, names, size: (read.append((block, tuple(names))), stream(block, names, size))[1]
+    table._blocks.stream = lambda block, names, size: (read.append((block, tuple(names))), stream(block, names, size))[
+        1
+    ]
     assert table.take([95, 12, 15], ["n"])["n"].to_pylist() == [95, 12, 15]
     assert read == [(1, ("n",)), (9, ("n",))]
 
@@ -173,21 +191,26 @@ def test_csv_words_for_missing_count_only_among_numbers(tmp_path: Path) -> None:
     assert columns(table) == {"n": [1, None, None], "country": ["NA", "DE", " "], "all": [None, None, None]}
 
 
-@pytest.mark.parametrize("text, kinds", [
-    ("a;b\n1;2,5\n", ["int64", "string"]),
-    ("a\tb\n1\tx,y\n", ["int64", "string"]),
-    ("a|b\ntrue|1e3\n", ["bool", "double"]),
-    ('"a,x",b\n-1,99999999999999999999\n', ["int64", "string"]),
-    ("a,b\n+3,-inf\n", ["int64", "double"]),
-    ("a,b\n[1],\"[[1,2],[3,nan]]\"\n", ["list<element: int64>", "list<element: list<element: double>>"]),
-])
+@pytest.mark.parametrize(
+    "text, kinds",
+    [
+        ("a;b\n1;2,5\n", ["int64", "string"]),
+        ("a\tb\n1\tx,y\n", ["int64", "string"]),
+        ("a|b\ntrue|1e3\n", ["bool", "double"]),
+        ('"a,x",b\n-1,99999999999999999999\n', ["int64", "string"]),
+        ("a,b\n+3,-inf\n", ["int64", "double"]),
+        ('a,b\n[1],"[[1,2],[3,nan]]"\n', ["list<element: int64>", "list<element: list<element: double>>"]),
+    ],
+)
 def test_csv_delimiters_and_types(text: str, kinds: list[str], tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(text)
     assert [str(kind).replace("item", "element") for kind in Table.open(tmp_path / "t.csv").schema.types] == kinds
 
 
 def test_csv_bom_bad_bytes_nul_and_torn_lines(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_bytes(b'\xef\xbb\xbfa,b\r\n1,caf\xe9\r\n2,"x\r\n\0y"\r\n3\r\n\r\n4,5,6\r\n5,\xed\xa0\x80\r\n')
+    (tmp_path / "t.csv").write_bytes(
+        b'\xef\xbb\xbfa,b\r\n1,caf\xe9\r\n2,"x\r\n\0y"\r\n3\r\n\r\n4,5,6\r\n5,\xed\xa0\x80\r\n'
+    )
     table = Table.open(tmp_path / "t.csv")
     assert columns(table) == {"a": [1, 2, 3, None, 5], "b": ["caf\ufffd", "x\r\n\0y", None, None, "\ufffd" * 3]}
     assert table.repaired == {"b": 2}
@@ -212,8 +235,11 @@ def test_csv_ten_megabyte_cell_and_open_quote(tmp_path: Path) -> None:
 
 def test_json_lines_of_any_kind(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_bytes(
-        b'\xef\xbb\xbf{"a": 1, "b": [1, 2]}\n\n{"a": "x\\ud800\xff", "b": [1.5, null]}\n[1]\n{"a": \n' + b"[" * 100_000
-        + b'\n{"c": {"path": "x.png"}, "a": 2.0}\n{"c": null, "d": {}, "e": NaN, "f": 1' + b"0" * 30 + b"}\n"
+        b'\xef\xbb\xbf{"a": 1, "b": [1, 2]}\n\n{"a": "x\\ud800\xff", "b": [1.5, null]}\n[1]\n{"a": \n'
+        + b"[" * 100_000
+        + b'\n{"c": {"path": "x.png"}, "a": 2.0}\n{"c": null, "d": {}, "e": NaN, "f": 1'
+        + b"0" * 30
+        + b"}\n"
     )
     table = Table.open(tmp_path / "t.jsonl")
     found = columns(table)
@@ -236,10 +262,20 @@ def test_types_that_grow_over_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert columns(Table.open(tmp_path / "m.jsonl"))["v"] == ["1", "2", "[1]", "[2]", "[2.5]", "[[1]]"]
 
 
-@pytest.mark.parametrize("name, data, names", [
-    ("t.csv", b"", []), ("t.csv", b"\xef\xbb\xbf", []), ("t.csv", b"a,b\n", ["a", "b"]), ("t.csv", b"a", ["a"]),
-    ("t.tsv", b"a\tb\n", ["a", "b"]), ("t.jsonl", b"", []), ("t.jsonl", b"\n\n", []), ("t.json", b"[]", []), ("t.tar", b"", []),
-])
+@pytest.mark.parametrize(
+    "name, data, names",
+    [
+        ("t.csv", b"", []),
+        ("t.csv", b"\xef\xbb\xbf", []),
+        ("t.csv", b"a,b\n", ["a", "b"]),
+        ("t.csv", b"a", ["a"]),
+        ("t.tsv", b"a\tb\n", ["a", "b"]),
+        ("t.jsonl", b"", []),
+        ("t.jsonl", b"\n\n", []),
+        ("t.json", b"[]", []),
+        ("t.tar", b"", []),
+    ],
+)
 def test_empty_files_are_tables_without_rows(name: str, data: bytes, names: list[str], tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
     table = Table.open(tmp_path / name)
@@ -249,7 +285,16 @@ def test_empty_files_are_tables_without_rows(name: str, data: bytes, names: list
 
 def test_empty_things_in_memory() -> None:
     arrow = pa.table({"a": pa.array([], "int8")})
-    for source in ([], {}, {"a": []}, pd.DataFrame(), pd.DataFrame({"a": []}), pl.DataFrame(), arrow, arrow.to_reader()):
+    for source in (
+        [],
+        {},
+        {"a": []},
+        pd.DataFrame(),
+        pd.DataFrame({"a": []}),
+        pl.DataFrame(),
+        arrow,
+        arrow.to_reader(),
+    ):
         table = Table.open(source)
         assert table.rows == 0 and list(table.batches()) == []
 
@@ -281,11 +326,23 @@ def test_columns_of_one_name_are_refused_everywhere(tmp_path: Path) -> None:
             Table.open(source)
 
 
-@pytest.mark.parametrize("name, data", [
-    ("t.parquet", b""), ("t.parquet", b"PAR1 not really PAR1"), ("t.arrow", b""), ("t.arrow", b"ARROW1\0\0 torn"),
-    ("t.arrow", b"\xff\xff\xff\xff\x10\0\0\0 torn"), ("t.csv.gz", b"\x1f\x8b torn"), ("t.tar", b"no tar at all" * 100),
-    ("t.jsonl.xz", b"nothing"), ("t.json", b"[1, "), ("t.feather", b"FEA1"), ("t.xlsx", b"PK"), ("t", b"a,b"),
-])
+@pytest.mark.parametrize(
+    "name, data",
+    [
+        ("t.parquet", b""),
+        ("t.parquet", b"PAR1 not really PAR1"),
+        ("t.arrow", b""),
+        ("t.arrow", b"ARROW1\0\0 torn"),
+        ("t.arrow", b"\xff\xff\xff\xff\x10\0\0\0 torn"),
+        ("t.csv.gz", b"\x1f\x8b torn"),
+        ("t.tar", b"no tar at all" * 100),
+        ("t.jsonl.xz", b"nothing"),
+        ("t.json", b"[1, "),
+        ("t.feather", b"FEA1"),
+        ("t.xlsx", b"PK"),
+        ("t", b"a,b"),
+    ],
+)
 def test_damaged_or_unknown_files_say_so(name: str, data: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match="t"):
@@ -293,7 +350,17 @@ def test_damaged_or_unknown_files_say_so(name: str, data: bytes, tmp_path: Path)
 
 
 def test_things_that_are_no_table() -> None:
-    for source in (7, "x" * 5000, "a\0b", "~nobody-here/t.csv", "nowhere.csv", "no/*.parquet", ["gone.csv"], [1, 2], None):
+    for source in (
+        7,
+        "x" * 5000,
+        "a\0b",
+        "~nobody-here/t.csv",
+        "nowhere.csv",
+        "no/*.parquet",
+        ["gone.csv"],
+        [1, 2],
+        None,
+    ):
         with pytest.raises(UserError):
             Table.open(source)
     with pytest.raises(UserError, match="different lengths"):
@@ -316,8 +383,13 @@ def test_kinds_of_files_are_not_mixed_but_files_of_a_kind_are(tmp_path: Path) ->
 
 def test_a_damaged_row_group_is_named_when_it_is_reached(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    pq.write_table(pa.table({"a": ["x" * 100 + str(i) for i in range(3000)]}), path, row_group_size=1000, compression="zstd",
-                   use_dictionary=False)
+    pq.write_table(
+        pa.table({"a": ["x" * 100 + str(i) for i in range(3000)]}),
+        path,
+        row_group_size=1000,
+        compression="zstd",
+        use_dictionary=False,
+    )
     start = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
     data = bytearray(path.read_bytes())
     data[start : start + 200] = b"\xff" * 200
@@ -356,18 +428,36 @@ def test_types_are_made_few() -> None:
     import datetime
     import decimal
 
-    table = Table.open(pa.table({
-        "large": pa.array(["a", None], pa.large_string()), "view": pa.array(["a", "b"], pa.string_view()),
-        "dict": pa.array(["a", "b"]).dictionary_encode(), "fixed": pa.array([b"ab", b"cd"], pa.binary(2)),
-        "decimal": pa.array([decimal.Decimal("1.5"), None]), "half": pa.array([np.float16(1.5), None], pa.float16()),
-        "when": pa.array([1, 2_000_000_001], pa.timestamp("ns", "Europe/Berlin")), "day": pa.array([1, None], pa.date32()),
-        "far": pa.array([2**62, 0], pa.timestamp("us")), "floats": pa.array([[1.0, None], None], pa.list_(pa.float32(), 2)),
-        "lists": pa.array([[["a"]], []], pa.large_list(pa.list_(pa.large_string()))), "runs": pa.array([5, 5]),
-    }).set_column(11, "runs", pa.chunked_array([pa.RunEndEncodedArray.from_arrays([2], [5])])))
+    table = Table.open(
+        pa.table(
+            {
+                "large": pa.array(["a", None], pa.large_string()),
+                "view": pa.array(["a", "b"], pa.string_view()),
+                "dict": pa.array(["a", "b"]).dictionary_encode(),
+                "fixed": pa.array([b"ab", b"cd"], pa.binary(2)),
+                "decimal": pa.array([decimal.Decimal("1.5"), None]),
+                "half": pa.array([np.float16(1.5), None], pa.float16()),
+                "when": pa.array([1, 2_000_000_001], pa.timestamp("ns", "Europe/Berlin")),
+                "day": pa.array([1, None], pa.date32()),
+                "far": pa.array([2**62, 0], pa.timestamp("us")),
+                "floats": pa.array([[1.0, None], None], pa.list_(pa.float32(), 2)),
+                "lists": pa.array([[["a"]], []], pa.large_list(pa.list_(pa.large_string()))),
+                "runs": pa.array([5, 5]),
+            }
+        ).set_column(11, "runs", pa.chunked_array([pa.RunEndEncodedArray.from_arrays([2], [5])]))
+    )
     found = columns(table)
-    kinds = {name: str(table.schema.field(name).type) for name in ("large", "view", "dict", "fixed", "decimal", "half", "when")}
+    kinds = {
+        name: str(table.schema.field(name).type)
+        for name in ("large", "view", "dict", "fixed", "decimal", "half", "when")
+    }
     assert kinds == {
-        "large": "string", "view": "string", "dict": "string", "fixed": "binary", "decimal": "double", "half": "float",
+        "large": "string",
+        "view": "string",
+        "dict": "string",
+        "fixed": "binary",
+        "decimal": "double",
+        "half": "float",
         "when": "timestamp[us, tz=Europe/Berlin]",
     }
     assert table.declared == {"dict"} and found["runs"] == [5, 5] and found["lists"] == [[["a"]], []]
@@ -379,7 +469,7 @@ def test_types_are_made_few() -> None:
 def test_series_are_arrays_without_a_copy_where_possible() -> None:
     series, matrices = [[1.0, 2.0], None, [], [3.0]], [[[1, 2], [3, None]], [[1], [2, 3]], None, []]
     table = Table.open(pa.table({"s": series, "m": matrices}))
-    (_, batch), = table.batches()
+    ((_, batch),) = table.batches()
     cells = list(table.cells(batch.slice(0), "s", False))
     assert [None if cell is None else cell.tolist() for cell in cells] == [[1, 2], None, [], [3]]
     assert np.shares_memory(cells[0], batch["s"].values.to_numpy())
@@ -388,21 +478,31 @@ def test_series_are_arrays_without_a_copy_where_possible() -> None:
     assert matrices[0].shape == (2, 2) and math.isnan(matrices[0][1, 1])
     assert [part.tolist() for part in matrices[1]] == [[1], [2, 3]] and matrices[2] is None and matrices[3].size == 0
     gaps = Table.open({"m": [[[1.0, 2.0], None, [3.0, 4.0]]]})
-    (_, batch), = gaps.batches()
+    ((_, batch),) = gaps.batches()
     assert np.isnan(next(iter(gaps.cells(batch, "m", False)))[1]).all()
 
 
 def test_pandas_of_all_kinds() -> None:
-    frame = pd.DataFrame({
-        "mixed": ["a", 1, None], "lone": pd.Series(["a\ud800", "b", np.nan], dtype=object),
-        "cat": pd.Categorical(["x", "y", "x"]),
-        "when": pd.to_datetime(["2020-01-01", None, "2020-01-02"]), "image": [np.zeros((2, 3)), None, np.ones((2, 3))],
-        "na": pd.array([1, None, 3], "Int64"), "path": [Path("a.png"), b"x", None], 7: [1.5, np.nan, 2],
-    })
+    frame = pd.DataFrame(
+        {
+            "mixed": ["a", 1, None],
+            "lone": pd.Series(["a\ud800", "b", np.nan], dtype=object),
+            "cat": pd.Categorical(["x", "y", "x"]),
+            "when": pd.to_datetime(["2020-01-01", None, "2020-01-02"]),
+            "image": [np.zeros((2, 3)), None, np.ones((2, 3))],
+            "na": pd.array([1, None, 3], "Int64"),
+            "path": [Path("a.png"), b"x", None],
+            7: [1.5, np.nan, 2],
+        }
+    )
     frame.index = pd.Index([5, 6, 7], name="key")
     table = Table.open(frame)
     found = columns(table)
-    assert found["mixed"] == ["a", "1", None] and found["lone"] == ["a\ufffd", "b", None] and found["cat"] == ["x", "y", "x"]
+    assert (
+        found["mixed"] == ["a", "1", None]
+        and found["lone"] == ["a\ufffd", "b", None]
+        and found["cat"] == ["x", "y", "x"]
+    )
     assert found["image"][0] == [[0] * 3] * 2 and found["na"] == [1, None, 3] and found["7"] == [1.5, None, 2]
     assert found["path"] == [{"bytes": None, "path": "a.png"}, {"bytes": b"x", "path": None}, None]
     assert found["key"] == [5, 6, 7] and table.declared == {"cat"} and table.repaired == {"lone": 1}
@@ -432,7 +532,7 @@ def test_converted_files_go_when_the_process_ends_or_was_killed(tmp_path: Path) 
     code = f"""if True:
         import os, sys
         from sensorium.data.table import Table
-        table = Table.open({str(tmp_path / 't.csv')!r})
+        table = Table.open({str(tmp_path / "t.csv")!r})
         assert len(list(os.scandir({str(cache)!r}))) == 1, os.listdir({str(cache)!r})
         if sys.argv[1] == "fork" and os.fork() == 0:
             sys.exit()
@@ -485,5 +585,7 @@ def test_a_linked_table_keeps_its_folder(tmp_path: Path) -> None:
 
 def test_opening_a_table_does_not_import_torch(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "t.parquet")
-    code = "import sys; from sensorium.data.table import Table; Table.open(sys.argv[1]); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from sensorium.data.table import Table; Table.open(sys.argv[1]); assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "t.parquet")], check=True)

@@ -101,7 +101,13 @@ def test_it_says_what_it_learned(knowing: tuple[Autoregressive, Recurrent]) -> N
 
 def test_a_step_at_a_time_equals_one_pass(unsure: tuple[Autoregressive, Recurrent]) -> None:
     said, trunk = unsure
-    for options in ({}, {"beam": 4}, {"temperature": 2.0}, {"temperature": 1.5, "top_p": 0.8}, {"beam": 3, "length_penalty": 1.0}):
+    for options in (
+        {},
+        {"beam": 4},
+        {"temperature": 2.0},
+        {"temperature": 1.5, "top_p": 0.8},
+        {"beam": 3, "length_penalty": 1.0},
+    ):
         found = said.sample(trunk.start(), ROWS, CPU, torch.Generator().manual_seed(0), **options)
         assert torch.allclose(found.score, sure_of(said, trunk, found.tokens), atol=1e-4), options
         ends = (found.tokens == END).sum(1)
@@ -158,7 +164,12 @@ def test_cold_draws_are_greedy_and_seeds_reproduce(unsure: tuple[Autoregressive,
         return [[i for i in row if i] for row in found.tokens.tolist()]
 
     greedy = drawn(0)
-    assert drawn(1, temperature=1e-4) == drawn(1, temperature=5.0, top_k=1) == drawn(1, temperature=5.0, top_p=1e-6) == greedy
+    assert (
+        drawn(1, temperature=1e-4)
+        == drawn(1, temperature=5.0, top_k=1)
+        == drawn(1, temperature=5.0, top_p=1e-6)
+        == greedy
+    )
     assert drawn(1, temperature=1.0) == drawn(1, temperature=1.0) != drawn(2, temperature=1.0)
 
 
@@ -180,8 +191,13 @@ def test_top_p_is_that_of_a_whole_sort(spread: float, ids: int) -> None:
     for row, said in zip(logits.double(), found, strict=True):
         ranked, order = row.softmax(0).sort(descending=True)
         least = int((ranked.cumsum(0) - ranked < 0.9).sum())
-        assert abs(int(said.isfinite().sum()) - least) <= (1 if least > 100 else 0), "rounding may add or take one of many"
-        assert said[order[: least - 1]].equal(row[order[: least - 1]].float()) and not said[order[least + 1 :]].isfinite().any()
+        assert abs(int(said.isfinite().sum()) - least) <= (1 if least > 100 else 0), (
+            "rounding may add or take one of many"
+        )
+        assert (
+            said[order[: least - 1]].equal(row[order[: least - 1]].float())
+            and not said[order[least + 1 :]].isfinite().any()
+        )
 
 
 @pytest.mark.parametrize("top_k", [0, 7])
@@ -252,14 +268,18 @@ def test_options_out_of_range_say_what_is_possible() -> None:
 
 def test_fits_ordered_ids_with_an_end() -> None:
     assert Autoregressive.fits(Tokens(length=9, vocabulary=3, ordered=True, end=1))
-    assert not Autoregressive.fits(Tokens(length=9, vocabulary=3)) and not Autoregressive.fits(Tokens(length=1, width=1))
+    assert not Autoregressive.fits(Tokens(length=9, vocabulary=3)) and not Autoregressive.fits(
+        Tokens(length=1, width=1)
+    )
 
 
 def test_a_lot_draws_the_same_whatever_others_there_are() -> None:
     generator, _ = made()
 
     def drawn(lots: list[int]) -> list[list[int]]:
-        said = generator.sample(lambda tokens, start=0: tokens, len(lots), torch.device("cpu"), temperature=1.0, lots=torch.tensor(lots))
+        said = generator.sample(
+            lambda tokens, start=0: tokens, len(lots), torch.device("cpu"), temperature=1.0, lots=torch.tensor(lots)
+        )
         return [[i for i in row if i] for row in said.tokens.tolist()]
 
     alone, beside = drawn([1]), drawn([7, 1, 3])

@@ -53,7 +53,9 @@ def test_draws_follow_the_probabilities_and_the_seed() -> None:
     hidden = torch.randn(1, 1, 16).expand(4000, 1, 16)
 
     def drawn(seed: int) -> torch.Tensor:
-        return said.sample(lambda tokens, start: hidden, 4000, CPU, torch.Generator().manual_seed(seed), sample=True).tokens
+        return said.sample(
+            lambda tokens, start: hidden, 4000, CPU, torch.Generator().manual_seed(seed), sample=True
+        ).tokens
 
     assert torch.equal(drawn(1), drawn(1)) and not torch.equal(drawn(1), drawn(2))
     probabilities = said.sample(lambda tokens, start: hidden, 4000, CPU).probabilities
@@ -83,7 +85,9 @@ def test_one_class_and_none_are_harmless() -> None:
 
 def test_fits_ids_side_by_side_only() -> None:
     assert Categorical.fits(Tokens(length=1, vocabulary=3))
-    assert not Categorical.fits(Tokens(length=1, width=1)) and not Categorical.fits(Tokens(length=9, vocabulary=3, ordered=True, end=1))
+    assert not Categorical.fits(Tokens(length=1, width=1)) and not Categorical.fits(
+        Tokens(length=9, vocabulary=3, ordered=True, end=1)
+    )
 
 
 def doubtful(rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,7 +121,9 @@ def test_calibrated_probabilities_are_as_sure_as_they_are_right() -> None:
 
 def test_sets_hold_the_truth_as_often_as_asked_and_are_never_empty() -> None:
     said, (hidden, target), sizes = too_sure(), doubtful(4000, 1), []
-    assert said.sample(lambda tokens, start: hidden, len(hidden), CPU, coverage=0.5).sets.sum(1).min() == 4, "before calibration nothing is left out"
+    assert said.sample(lambda tokens, start: hidden, len(hidden), CPU, coverage=0.5).sets.sum(1).min() == 4, (
+        "before calibration nothing is left out"
+    )
     said.calibrate(said.residual(hidden, target))
     hidden, target = doubtful(20_000, 2)
     for coverage in (0.5, 0.8, 0.95):

@@ -54,7 +54,11 @@ def learned() -> tuple[Flow, Hears, torch.Tensor]:
 def coded() -> tuple[Flow, Hears, torch.Tensor]:
     """One that says latents, and makes them to vectors."""
     torch.manual_seed(0)
-    return by_heart(Flow(dataclasses.replace(KIND, width=12, grid=(2, 2), patch=(2, 2)), WIDTH, depth=2, latents=6, coder=16), 12, 400)
+    return by_heart(
+        Flow(dataclasses.replace(KIND, width=12, grid=(2, 2), patch=(2, 2)), WIDTH, depth=2, latents=6, coder=16),
+        12,
+        400,
+    )
 
 
 def test_latents_of_one_batch_are_learned_by_heart(coded: tuple[Flow, Hears, torch.Tensor]) -> None:
@@ -64,8 +68,13 @@ def test_latents_of_one_batch_are_learned_by_heart(coded: tuple[Flow, Hears, tor
     assert drawn.shape == target.shape and len(watched) == 20 and watched[-1].shape == target.shape
     assert (drawn - target).square().mean() < 0.02
     assert torch.equal(torch.cdist(drawn.flatten(1), target.flatten(1)).argmin(1), torch.arange(8))
-    assert torch.equal(draw(coded, 3, steps=4), draw(coded, 3, steps=4)) and not torch.equal(draw(coded, 3, steps=4), draw(coded, 4, steps=4))
-    known, other = flow.each(trunk(flow.ask(given := flow.drawn(target))), given), flow.each(trunk(flow.ask(given)).flip(0), given)
+    assert torch.equal(draw(coded, 3, steps=4), draw(coded, 3, steps=4)) and not torch.equal(
+        draw(coded, 3, steps=4), draw(coded, 4, steps=4)
+    )
+    known, other = (
+        flow.each(trunk(flow.ask(given := flow.drawn(target))), given),
+        flow.each(trunk(flow.ask(given)).flip(0), given),
+    )
     assert known.shape == (8, 4) and known.mean() < other.mean() / 2
     assert not flow.goes_on and flow.sample(trunk, 0, CPU).tokens.shape == (0, 4, 12)
 
@@ -103,14 +112,18 @@ def test_guidance_of_one_is_none_and_more_goes_further(learned: tuple[Flow, Hear
 
     plain = draw(learned, steps=4)
     assert torch.equal(draw(learned, steps=4, guidance=1.0, blank=blank), plain)
-    assert torch.equal(draw(learned, steps=4, guidance=3.0), plain), "without a blank trunk there is nothing to be guided from"
+    assert torch.equal(draw(learned, steps=4, guidance=3.0), plain), (
+        "without a blank trunk there is nothing to be guided from"
+    )
     assert not torch.allclose(draw(learned, steps=4, guidance=3.0, blank=blank), plain, atol=1e-3)
 
 
 def test_what_was_learned_scores_higher_than_what_was_not(learned: tuple[Flow, Hears, torch.Tensor]) -> None:
     flow, trunk, _ = learned
     known = flow.sample(trunk, 8, CPU, torch.Generator().manual_seed(0), judged=True).score
-    other = flow.sample(lambda tokens, start: tokens - 2 * trunk.rows, 8, CPU, torch.Generator().manual_seed(0), judged=True).score
+    other = flow.sample(
+        lambda tokens, start: tokens - 2 * trunk.rows, 8, CPU, torch.Generator().manual_seed(0), judged=True
+    ).score
     assert (known > other).float().mean() > 0.7
 
 
@@ -158,7 +171,9 @@ def test_the_rest_goes_with_the_beginning_that_is_given(continuing: Flow) -> Non
     level = torch.linspace(-0.8, 0.8, 8)[:, None, None].expand(-1, 4, 6)
     known = torch.zeros(8, 4, 6, dtype=torch.bool)
     known[:, 0], known[:, 1, :3] = True, True
-    said = continuing.sample(lambda tokens, start: tokens, 8, CPU, torch.Generator().manual_seed(0), given=(level, known)).tokens
+    said = continuing.sample(
+        lambda tokens, start: tokens, 8, CPU, torch.Generator().manual_seed(0), given=(level, known)
+    ).tokens
     assert torch.equal(said[known], level[known]) and torch.isfinite(said).all()
     assert (said - level)[:, 2:].abs().mean() < 0.15
     free = continuing.sample(lambda tokens, start: tokens, 8, CPU, torch.Generator().manual_seed(0)).tokens
@@ -173,5 +188,7 @@ def test_only_what_is_not_given_is_learned_from(continuing: Flow) -> None:
     assert torch.equal(given, given.cumprod(1).bool()), "what is given is a beginning"
     hidden = torch.randn(64, 4, WIDTH)
     other = drawn.clone()
-    other[..., 6:12] = torch.where(given.unsqueeze(-1), torch.randn(64, 4, 6), drawn[..., 6:12])  # the noise of what is given
+    other[..., 6:12] = torch.where(
+        given.unsqueeze(-1), torch.randn(64, 4, 6), drawn[..., 6:12]
+    )  # the noise of what is given
     assert torch.allclose(continuing.loss(hidden, drawn), continuing.loss(hidden, other))

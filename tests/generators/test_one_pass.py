@@ -60,7 +60,9 @@ def draw(learned: tuple[Generator, Hears, torch.Tensor], seed: int = 0, **option
 
 
 def test_one_batch_is_learned_by_heart(learned: tuple[Generator, Hears, torch.Tensor]) -> None:
-    for temperature in (0.0,) if isinstance(learned[0], Codes) else (0.0, 1.0):  # codes still move while they are learned
+    for temperature in (
+        (0.0,) if isinstance(learned[0], Codes) else (0.0, 1.0)
+    ):  # codes still move while they are learned
         drawn, target = draw(learned, temperature=temperature), learned[2]
         assert (drawn - target).square().mean() < 0.03
         assert torch.equal(torch.cdist(drawn.flatten(1), target.flatten(1)).argmin(1), torch.arange(8))
@@ -108,7 +110,11 @@ def test_where_nothing_tells_rows_apart_samples_are_of_all(name: str) -> None:
 
 def test_an_adversary_is_taught_by_its_own_loss_alone_and_teaches_the_decoder() -> None:
     torch.manual_seed(0)
-    gan, plain, target = Gan(KIND, WIDTH, adversary=1.0, steep=0.0, depth=1), Vae(KIND, WIDTH, depth=1), torch.randn(8, 4, 6)
+    gan, plain, target = (
+        Gan(KIND, WIDTH, adversary=1.0, steep=0.0, depth=1),
+        Vae(KIND, WIDTH, depth=1),
+        torch.randn(8, 4, 6),
+    )
     for layer in gan.modules():
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.2)
@@ -122,13 +128,17 @@ def test_an_adversary_is_taught_by_its_own_loss_alone_and_teaches_the_decoder() 
     gan.zero_grad()
     made = gan.judge(gan.latents.imagined(hidden, -whole[:, 0], other)[0].detach(), hidden)
     nn.functional.softplus(made - gan.judge(target, hidden)).mean(1).sum().backward()
-    assert verdict.any() and torch.allclose(verdict, gan.judge.verdict.weight.grad, atol=1e-5), "the judge isn't taught to be fooled"
+    assert verdict.any() and torch.allclose(verdict, gan.judge.verdict.weight.grad, atol=1e-5), (
+        "the judge isn't taught to be fooled"
+    )
 
 
 def test_codes_are_the_nearest_levels_and_come_back() -> None:
     torch.manual_seed(0)
     part = Codes(KIND, WIDTH, digits=3, levels=5)
     code = part.encode(torch.randn(10, 4, 6))
-    assert torch.equal(part.values(part.levels_of(code)), code) and set(part.levels_of(code).unique().tolist()) <= set(range(5))
+    assert torch.equal(part.values(part.levels_of(code)), code) and set(part.levels_of(code).unique().tolist()) <= set(
+        range(5)
+    )
     part.decode(code).square().sum().backward()
     assert part.enter.weight.grad.any(), "rounding lets the gradient through"

@@ -133,7 +133,9 @@ def test_draws_follow_the_quantiles_and_the_seed(trained: Quantile) -> None:
     hidden = uneven(1, 4)[0].expand(20_000, 1, 32)
 
     def drawn(seed: int) -> torch.Tensor:
-        return trained.sample(lambda tokens, start: hidden, 20_000, CPU, torch.Generator().manual_seed(seed), sample=True).tokens
+        return trained.sample(
+            lambda tokens, start: hidden, 20_000, CPU, torch.Generator().manual_seed(seed), sample=True
+        ).tokens
 
     assert torch.equal(drawn(1), drawn(1)) and not torch.equal(drawn(1), drawn(2))
     wanted = trained.quantiles(hidden[:1])[0, 0]

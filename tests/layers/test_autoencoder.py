@@ -19,7 +19,11 @@ def drawings(count: int, seed: int = 0) -> torch.Tensor:
     """Soft discs of any colour as vectors of 16 × 16 pictures, -1 to 1."""
     generator = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
-    middle, size, colour = 4 + 8 * torch.rand(count, 2, 1, 1, generator=generator), 3 + 3 * torch.rand(count, 1, 1, generator=generator), torch.rand(count, 3, 1, 1, generator=generator)
+    middle, size, colour = (
+        4 + 8 * torch.rand(count, 2, 1, 1, generator=generator),
+        3 + 3 * torch.rand(count, 1, 1, generator=generator),
+        torch.rand(count, 3, 1, 1, generator=generator),
+    )
     inside = torch.sigmoid(size - ((x - middle[:, 0]).square() + (y - middle[:, 1]).square()).sqrt())
     pictures = 1 - 2 * inside.unsqueeze(1) * colour
     return pictures.reshape(count, 3, 4, 4, 4, 4).permute(0, 2, 4, 3, 5, 1).reshape(count, 16, 48)
@@ -72,9 +76,16 @@ def test_segments_of_any_dimensions_are_learned_by_heart(kind: Tokens) -> None:
         moved = x.clone()
         moved[0, -1] = 0
         z, other = coder.learn(x)[0], coder.learn(moved)[0]
-    assert torch.equal(z[1], other[1]) and not torch.equal(z[0, -1], other[0, -1]), "each segment and each patch has its own latents"
+    assert torch.equal(z[1], other[1]) and not torch.equal(z[0, -1], other[0, -1]), (
+        "each segment and each patch has its own latents"
+    )
 
 
 def test_patches_are_halved_while_they_can_be() -> None:
-    assert halvings((8, 8)) == [(2, 2)] * 3 and halvings((5,)) == [(5,)] and halvings((6, 4)) == [(2, 2), (1, 2), (3, 1)] and halvings((1, 1)) == [(1, 1)]
+    assert (
+        halvings((8, 8)) == [(2, 2)] * 3
+        and halvings((5,)) == [(5,)]
+        and halvings((6, 4)) == [(2, 2), (1, 2), (3, 1)]
+        and halvings((1, 1)) == [(1, 1)]
+    )
     assert not Autoencoder.fits(Tokens(length=4, width=6))

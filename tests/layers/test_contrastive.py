@@ -78,8 +78,15 @@ def test_definition(kind, weighed, keys, block):
     generator = torch.Generator().manual_seed(2)
     some, other = (torch.randint(0, 30, (n,), generator=generator) + 2**62 for _ in range(2))
     alone = torch.randperm(n, generator=generator)
-    same = {"none": None, "distinct": (alone, alone), "a": (some, alone), "b": (alone, other), "both": (some, other),
-            "equal": (some, some), "one": (torch.zeros_like(alone), alone)}[keys]
+    same = {
+        "none": None,
+        "distinct": (alone, alone),
+        "a": (some, alone),
+        "b": (alone, other),
+        "both": (some, other),
+        "equal": (some, some),
+        "one": (torch.zeros_like(alone), alone),
+    }[keys]
     weights = torch.rand(n, generator=generator) * 3 if weighed else None
     if weighed:
         weights[:5] = 0
@@ -217,8 +224,14 @@ def test_a_broken_row_shows():
 def test_wrong_arguments():
     a, b = gists(4)
     scale = torch.tensor(14.0)
-    for arguments, rest in (((a, b[:3]), {}), ((a[:0], b[:0]), {}), ((a, b), {"bias": scale}), ((a, b), {"kind": "clip"}),
-                            ((a, b), {"weights": torch.ones(3)}), ((a, b), {"precision": "float16"}),
-                            ((a, b), {"same": (torch.arange(4), torch.arange(3))})):
+    for arguments, rest in (
+        ((a, b[:3]), {}),
+        ((a[:0], b[:0]), {}),
+        ((a, b), {"bias": scale}),
+        ((a, b), {"kind": "clip"}),
+        ((a, b), {"weights": torch.ones(3)}),
+        ((a, b), {"precision": "float16"}),
+        ((a, b), {"same": (torch.arange(4), torch.arange(3))}),
+    ):
         with pytest.raises(ValueError):
             contrastive(*arguments, scale, **rest)

@@ -23,7 +23,12 @@ def test_a_residual_branch_starts_as_nothing_and_learns(norm):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("size", [4, 7, 8])
 def test_stride_two_halves_upwards(norm, size):
-    assert Conv(3, 6, stride=(2, 2), norm=norm)(torch.randn(2, 3, size, size)).shape == (2, 6, -(-size // 2), -(-size // 2))
+    assert Conv(3, 6, stride=(2, 2), norm=norm)(torch.randn(2, 3, size, size)).shape == (
+        2,
+        6,
+        -(-size // 2),
+        -(-size // 2),
+    )
 
 
 @pytest.mark.parametrize("norm", ["group", "layer", "weight", "none"])

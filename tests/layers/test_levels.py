@@ -28,6 +28,7 @@ def tiff(values: np.ndarray, **tags: int) -> bytes:
 
 def png(values: np.ndarray, significant: int | None = None) -> bytes:
     """Sixteen bits a channel, grey [h, w] or in colours [h, w, 3 or 4]."""
+
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
@@ -35,7 +36,13 @@ def png(values: np.ndarray, significant: int | None = None) -> bytes:
     kind = {(): 0, (3,): 2, (4,): 6}[tuple(more)]
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
     bits = b"" if significant is None else chunk(b"sBIT", bytes([significant] * (more[0] if more else 1)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 16, kind, 0, 0, 0)) + bits + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 16, kind, 0, 0, 0))
+        + bits
+        + chunk(b"IDAT", zlib.compress(lines))
+        + chunk(b"IEND", b"")
+    )
 
 
 def plain(values: np.ndarray, white: int) -> np.ndarray:
@@ -99,12 +106,23 @@ def test_a_value_that_stands_for_transparency_is_white_in_16_bits_too() -> None:
 
 
 @pytest.mark.parametrize("way", range(1, 9))
-@pytest.mark.parametrize("values", [RAMP * 16, np.stack([RAMP >> 4, RAMP >> 5, RAMP >> 6], -1).astype(np.uint8), (RAMP / 4096).astype(np.float32)])
+@pytest.mark.parametrize(
+    "values",
+    [RAMP * 16, np.stack([RAMP >> 4, RAMP >> 5, RAMP >> 6], -1).astype(np.uint8), (RAMP / 4096).astype(np.float32)],
+)
 @pytest.mark.parametrize("packing", ["raw", "tiff_lzw"])
 def test_a_tiff_is_turned_once(way: int, values: np.ndarray, packing: str) -> None:
     """Its decoder turns it while it loads."""
     values = values[:12]
-    there = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"}
+    there = {
+        2: "FLIP_LEFT_RIGHT",
+        3: "ROTATE_180",
+        4: "FLIP_TOP_BOTTOM",
+        5: "TRANSPOSE",
+        6: "ROTATE_90",
+        7: "TRANSVERSE",
+        8: "ROTATE_270",
+    }
     upright = Pillow.fromarray(values)
     turned = upright.transpose(Pillow.Transpose[there[way]]) if way in there else upright
     data = []
@@ -113,7 +131,9 @@ def test_a_tiff_is_turned_once(way: int, values: np.ndarray, packing: str) -> No
         info[274] = orientation
         image.save(out, "TIFF", tiffinfo=info, compression=packing)
         data.append(out.getvalue())
-    assert np.array_equal(*(square(cell, 32, 10**6) for cell in data)) and np.array_equal(*(colours(cell, 32, 10**6) for cell in data))
+    assert np.array_equal(*(square(cell, 32, 10**6) for cell in data)) and np.array_equal(
+        *(colours(cell, 32, 10**6) for cell in data)
+    )
 
 
 def test_sixteen_bits_of_a_tiff_in_colours_say_what_is_white() -> None:
@@ -124,6 +144,10 @@ def test_sixteen_bits_of_a_tiff_in_colours_say_what_is_white() -> None:
                    (281, 3, 1, 4095)]  # fmt: skip
         body = struct.pack(f"{order}3H", 16, 16, 16) + b"\0\0" + struct.pack(f"{order}H", len(entries))
         for tag, kind, count, value in entries:
-            body += struct.pack(f"{order}HHI", tag, kind, count) + (struct.pack(f"{order}HH", value, 0) if kind == 3 and count == 1 else struct.pack(f"{order}I", value))
-        data = (code + struct.pack(f"{order}I", 16) + body + bytes(4)).ljust(200, b"\0") + values.astype(f"{order}u2").tobytes()
+            body += struct.pack(f"{order}HHI", tag, kind, count) + (
+                struct.pack(f"{order}HH", value, 0) if kind == 3 and count == 1 else struct.pack(f"{order}I", value)
+            )
+        data = (code + struct.pack(f"{order}I", 16) + body + bytes(4)).ljust(200, b"\0") + values.astype(
+            f"{order}u2"
+        ).tobytes()
         assert apart(data, wanted) <= 2

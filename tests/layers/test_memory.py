@@ -23,7 +23,9 @@ def known() -> dict[str, torch.Tensor]:
     return gists
 
 
-def found_by_hand(known: dict[str, torch.Tensor], column: str, query: torch.Tensor, keys: torch.Tensor, sharpness: float) -> torch.Tensor:
+def found_by_hand(
+    known: dict[str, torch.Tensor], column: str, query: torch.Tensor, keys: torch.Tensor, sharpness: float
+) -> torch.Tensor:
     """What one query finds, one row after the other, as the words say."""
     weights, values = [], []
     for row in range(20):
@@ -34,15 +36,21 @@ def found_by_hand(known: dict[str, torch.Tensor], column: str, query: torch.Tens
     return F.normalize(torch.stack(weights).softmax(0) @ torch.stack(values), dim=0)
 
 
-def by_hand(known: dict[str, torch.Tensor], column: str, gist: torch.Tensor, sharpness: float, strength: float) -> torch.Tensor:
-    return torch.stack([F.normalize(g + strength * found_by_hand(known, column, g, known[column], sharpness), dim=0) for g in gist])
+def by_hand(
+    known: dict[str, torch.Tensor], column: str, gist: torch.Tensor, sharpness: float, strength: float
+) -> torch.Tensor:
+    return torch.stack(
+        [F.normalize(g + strength * found_by_hand(known, column, g, known[column], sharpness), dim=0) for g in gist]
+    )
 
 
 @pytest.mark.parametrize("column", ["a", "b", "c"])
 @pytest.mark.parametrize(("sharpness", "strength"), [(1.0, 0.25), (40.0, 1.0)])
 def test_it_is_what_its_words_say(known, column: str, sharpness: float, strength: float) -> None:
     gist = unit(7, 16, 5)
-    assert torch.allclose(Memory(known, sharpness, strength)(column, gist), by_hand(known, column, gist, sharpness, strength), atol=2e-3)
+    assert torch.allclose(
+        Memory(known, sharpness, strength)(column, gist), by_hand(known, column, gist, sharpness, strength), atol=2e-3
+    )
 
 
 def test_a_row_that_is_remembered_leans_to_its_own_other_columns(known) -> None:
@@ -84,7 +92,9 @@ def test_sketches_find_rows_beside_gists(known) -> None:
     assert torch.equal(Memory(known, 20.0, 0.5, sketches)("b", gist, drawn), Memory(known, 20.0, 0.5)("b", gist))
     alone = Memory(known, 20.0, 0.0, sketches, 0.5)
     assert alone("a", gist) is gist and alone("b", gist) is gist
-    assert not torch.allclose(alone("b", gist, drawn)[0], gist[0], atol=1e-2) and torch.allclose(alone("b", gist, drawn)[2], gist[2])
+    assert not torch.allclose(alone("b", gist, drawn)[0], gist[0], atol=1e-2) and torch.allclose(
+        alone("b", gist, drawn)[2], gist[2]
+    )
 
 
 def told(column: str = "kind") -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -95,8 +105,12 @@ def told(column: str = "kind") -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
 def test_what_remembered_rows_say_is_weighed_by_what_both_show(known) -> None:
     memory = Memory(known, 20.0, 0.0, targets=told(), shares={"kind": 0.5}, by={"kind": ["a", "b"]})
     yes = torch.tensor([True, True, True])
-    seen = {"a": (known["a"][[3, 7, 5]], yes), "b": (known["b"][[9, 7, 5]], torch.tensor([False, True, False])),
-            "c": (known["c"][[11, 11, 11]], yes), "unknown": (unit(3, 16, 9), yes)}
+    seen = {
+        "a": (known["a"][[3, 7, 5]], yes),
+        "b": (known["b"][[9, 7, 5]], torch.tensor([False, True, False])),
+        "c": (known["c"][[11, 11, 11]], yes),
+        "unknown": (unit(3, 16, 9), yes),
+    }
     said = memory.answer("kind", seen)
     assert said.share == 0.5 and said.targets.flatten().tolist() == list(range(20)) and said.margin is None
     assert torch.allclose(said.weights.sum(1), torch.ones(3), atol=1e-5)
@@ -108,7 +122,10 @@ def test_what_remembered_rows_say_is_weighed_by_what_both_show(known) -> None:
         for row in range(20):
             if row != 5 and any(known[c][row].any() for c in shows):
                 cosines = {c: [float(seen[c][0][i] @ other) for other in known[c] if other.any()] for c in shows}
-                each = [float(seen[c][0][i] @ known[c][row]) if known[c][row].any() else sum(cosines[c]) / len(cosines[c]) for c in shows]
+                each = [
+                    float(seen[c][0][i] @ known[c][row]) if known[c][row].any() else sum(cosines[c]) / len(cosines[c])
+                    for c in shows
+                ]
                 like[row] = 20.0 * sum(each) / len(each)
         assert torch.allclose(said.weights[i], like.softmax(0), atol=3e-3)
     memory.by = {"kind": ["b"]}
@@ -118,7 +135,9 @@ def test_what_remembered_rows_say_is_weighed_by_what_both_show(known) -> None:
     assert memory.answer("kind", seen, 0.25).share == 0.25
     memory.margins = {"kind": [0.5]}
     assert memory.answer("kind", seen).margin.tolist() == [0.5]
-    nobody = Memory({"a": known["a"], "b": torch.zeros(20, 16)}, 20.0, 0.0, targets=told(), shares={"kind": 0.5}, by={"kind": ["b"]})
+    nobody = Memory(
+        {"a": known["a"], "b": torch.zeros(20, 16)}, 20.0, 0.0, targets=told(), shares={"kind": 0.5}, by={"kind": ["b"]}
+    )
     assert not nobody.answer("kind", {"b": (unit(2, 16, 8), yes[:2])}).weights.any()
 
 
@@ -126,13 +145,23 @@ def test_remembered_rows_speak_to_one_another_but_not_to_themselves(known) -> No
     memory = Memory(known, 20.0, 0.0, targets=told())
     ((rows, said, others),) = memory.among_themselves("kind", "b", 100)
     assert rows.tolist() == [row for row in range(20) if row not in (3, 4, 5)] and said.share == 1.0  # 3 and 4 lack "b"
-    assert torch.allclose(said.weights.sum(1), torch.ones(17), atol=1e-5) and not said.weights[torch.arange(17), rows].any()
+    assert (
+        torch.allclose(said.weights.sum(1), torch.ones(17), atol=1e-5)
+        and not said.weights[torch.arange(17), rows].any()
+    )
     assert torch.equal(others, said.weights > 0) and not others[:, [3, 4, 5]].any()
     like = (20.0 * known["b"][9] @ known["b"].T).index_fill(0, torch.tensor([3, 4, 5, 9]), -math.inf)
     assert torch.allclose(said.weights[rows.tolist().index(9)], like.softmax(0), atol=2e-3)
     assert [len(part) for part, _, _ in memory.among_themselves("kind", "b", 8)] == [9]
-    assert sum(len(part) for part, _, _ in Memory({"a": known["a"], "b": torch.zeros(20, 16)}, 20.0, 0.0, targets=told())
-               .among_themselves("kind", "b", 100)) == 0
+    assert (
+        sum(
+            len(part)
+            for part, _, _ in Memory(
+                {"a": known["a"], "b": torch.zeros(20, 16)}, 20.0, 0.0, targets=told()
+            ).among_themselves("kind", "b", 100)
+        )
+        == 0
+    )
 
 
 def test_no_more_is_kept_than_what_counts(known) -> None:

@@ -19,12 +19,21 @@ def drawn(things: int, hands: int, seed: int, every: bool = True) -> tuple[torch
     bend = torch.randn(hands, 12, 12, generator=world) * 0.3
     code = torch.randn(things, 12, generator=g)
     thing, hand = torch.arange(things).repeat_interleave(hands), torch.arange(hands).repeat(things)
-    own = torch.cat([code[thing] + torch.einsum("nij,nj->ni", bend[hand], code[thing]), manner[hand] + torch.randn(len(thing), 6, generator=g), torch.randn(len(thing), 20, generator=g) * 1.5], 1)
+    own = torch.cat(
+        [
+            code[thing] + torch.einsum("nij,nj->ni", bend[hand], code[thing]),
+            manner[hand] + torch.randn(len(thing), 6, generator=g),
+            torch.randn(len(thing), 20, generator=g) * 1.5,
+        ],
+        1,
+    )
     flat = own @ basis[:38] + 0.05 * torch.randn(len(thing), LAID * WIDTH, generator=g)
     return flat.view(-1, LAID, WIDTH), thing, hand
 
 
-def found(stem: Projected, features: torch.Tensor, thing: torch.Tensor, hand: torch.Tensor, plain: bool = False) -> float:
+def found(
+    stem: Projected, features: torch.Tensor, thing: torch.Tensor, hand: torch.Tensor, plain: bool = False
+) -> float:
     """The share of drawings by the first hand for which the likest of all others is of the same thing."""
     mine, cells = hand == 0, {"features": features}
     if plain:
@@ -48,19 +57,28 @@ def test_two_drawings_of_one_thing_are_found_though_hands_are_more_alike(hands: 
     untold.begin({"features": features})
     assert found(untold, *other) < found(stem, *other, plain=True)  # chance is 1 of 199
     kin = stem.kin({"features": other[0]})
-    assert kin.shape == (len(other[0]), stem.kindred) and torch.allclose(kin.square().mean(1), torch.ones(len(kin)), atol=1e-4)
+    assert kin.shape == (len(other[0]), stem.kindred) and torch.allclose(
+        kin.square().mean(1), torch.ones(len(kin)), atol=1e-4
+    )
 
 
 def test_it_is_kept_and_few_cells_change_nothing() -> None:
     features, thing, _ = drawn(100, 2, 1)
     stem, other = Projected(16, WIDTH, LAID, laid=LAID), Projected(16, WIDTH, LAID, laid=LAID)
     stem.begin({"features": features[: LEAST - 1]}, thing[: LEAST - 1])
-    assert not stem.basis.any() and torch.isfinite(stem({"features": features, "there": torch.ones(200, LAID, dtype=torch.bool)})[0]).all()
+    assert (
+        not stem.basis.any()
+        and torch.isfinite(stem({"features": features, "there": torch.ones(200, LAID, dtype=torch.bool)})[0]).all()
+    )
     stem.begin({"features": features}, thing)
     other.load_state_dict(stem.state_dict())
-    assert torch.equal(other.kin({"features": features}), stem.kin({"features": features})) and stem.basis.shape[1] == ALL
+    assert (
+        torch.equal(other.kin({"features": features}), stem.kin({"features": features})) and stem.basis.shape[1] == ALL
+    )
     some = collate_features([features[0, :2].numpy(), features[1].numpy()])["features"]
-    assert torch.isfinite(stem.alike(stem.kin({"features": some}), stem.kin({"features": features}))).all()  # a cell may have fewer tokens
+    assert torch.isfinite(
+        stem.alike(stem.kin({"features": some}), stem.kin({"features": features}))
+    ).all()  # a cell may have fewer tokens
 
 
 def test_each_thing_counts_by_its_cells() -> None:

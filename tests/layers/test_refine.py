@@ -34,7 +34,9 @@ def test_a_picture_and_a_film_are_unfolded_as_they_look() -> None:
     video = Video(size=32, frames=4, patch=16)
     cells = video.collate([video.read(clip("blue", (1, 0)))])
     seen = Refine(video.tokens()).unfolded(video.target(cells))
-    assert seen.shape == (4, 3, 32, 32) and np.allclose((seen.numpy() + 1) * 127.5, cells["pixels"][0].numpy(), atol=0.01)
+    assert seen.shape == (4, 3, 32, 32) and np.allclose(
+        (seen.numpy() + 1) * 127.5, cells["pixels"][0].numpy(), atol=0.01
+    )
 
 
 def test_a_grid_that_does_not_fit_is_refused() -> None:

@@ -13,8 +13,24 @@ from sensorium.core.errors import UserError
 from sensorium.layers import rounded
 from sensorium.layers.rounded import Rounded, in_full, normal_float, round_linears
 
-NF4 = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0,
-       0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0]
+NF4 = [
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+    -0.18477343022823334,
+    -0.09105003625154495,
+    0.0,
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+    0.5626170039176941,
+    0.7229568362236023,
+    1.0,
+]
 """As printed in appendix E of QLoRA."""
 
 
@@ -65,7 +81,9 @@ def test_weights_of_any_kind_come_back(weight: str, bits: int) -> None:
 @pytest.mark.parametrize("there", [True, False])
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize(("inside", "bias"), [(64, True), (40, False)])
-def test_it_multiplies_as_a_layer_of_its_weights_does(bits: int, inside: int, bias: bool, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_multiplies_as_a_layer_of_its_weights_does(
+    bits: int, inside: int, bias: bool, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked, of_torch = [], rounded.WEIGHTED
     assert of_torch is not None
     monkeypatch.setattr(rounded, "WEIGHTED", (lambda *given: asked.append(1) or of_torch(*given)) if there else None)
@@ -75,7 +93,9 @@ def test_it_multiplies_as_a_layer_of_its_weights_does(bits: int, inside: int, bi
         x = torch.randn(shape)
         with torch.no_grad():
             found, wanted, asked[:] = made(x), plain(x), []
-            assert torch.allclose(made(x), wanted, atol=2e-2 if few and there and bits == 8 and inside == 64 else 1e-5), shape
+            assert torch.allclose(
+                made(x), wanted, atol=2e-2 if few and there and bits == 8 and inside == 64 else 1e-5
+            ), shape
         assert found.shape == wanted.shape and found.dtype == wanted.dtype
         assert bool(asked) == (there and few and bits == 8 and inside == 64)
         x.requires_grad_()
@@ -96,7 +116,9 @@ def test_low_rank_updates_are_learned_beside_it(bits: int, dora: bool) -> None:
     model = copy.deepcopy(plain)
     round_linears(model, bits, model[2])
     assert type(model[2]) is nn.Linear and type(model[0]) is Rounded
-    model = peft.inject_adapter_in_model(peft.LoraConfig(r=4, target_modules=["0"], use_dora=dora), model.requires_grad_(False))
+    model = peft.inject_adapter_in_model(
+        peft.LoraConfig(r=4, target_modules=["0"], use_dora=dora), model.requires_grad_(False)
+    )
     x, wanted = torch.randn(50, 64), torch.randn(50, 8)
     before = model[0].base_layer.weight
     adapters = [p for p in model.parameters() if p.requires_grad]

@@ -95,7 +95,9 @@ def test_a_token_of_a_causal_segment_hears_only_those_before_it() -> None:
     other = asked[1].clone()
     other[:, 2] = drawn(ROWS, WIDTH, seed=70)
     after = made(seen, mask, [asked[0], other, asked[2]], CAUSAL)[1]
-    assert torch.equal(before[:, :2], after[:, :2]) and far(before[:, 2], after[:, 2]) and far(before[:, 3], after[:, 3])
+    assert (
+        torch.equal(before[:, :2], after[:, :2]) and far(before[:, 2], after[:, 2]) and far(before[:, 3], after[:, 3])
+    )
     both = [made(seen, mask, [tokens], [False])[0] for tokens in (asked[1], other)]
     assert far(both[0][:, 0], both[1][:, 0])
 

@@ -38,7 +38,12 @@ def test_answers_that_were_all_right_or_all_wrong_are_no_promise() -> None:
     signs, _ = answers(100, 0)
     for right in (np.ones(100, bool), np.zeros(100, bool)):
         chance = Sureness.of(signs, right).right(signs)
-        assert np.isfinite(chance).all() and (chance > 0).all() and (chance < 1).all() and abs(chance.mean() - right.mean()) < 0.05
+        assert (
+            np.isfinite(chance).all()
+            and (chance > 0).all()
+            and (chance < 1).all()
+            and abs(chance.mean() - right.mean()) < 0.05
+        )
 
 
 def test_few_answers_say_nothing() -> None:
@@ -56,7 +61,11 @@ def test_what_is_like_nothing_known_is_answered_wrong_however_sure_it_is() -> No
     half, other = np.arange(600) < 300, np.arange(600) >= 300
     told, blind = Sureness.of(signs[half], right[half]), signs * [1, 1, np.nan]
     chance = told.right(signs[other])
-    assert chance[known[other]].mean() > 0.8 and chance[~known[other]].mean() < 0.25 and expected_error(chance, right[other]) < 0.12
+    assert (
+        chance[known[other]].mean() > 0.8
+        and chance[~known[other]].mean() < 0.25
+        and expected_error(chance, right[other]) < 0.12
+    )
     never = Sureness.of(blind[half], right[half]).right(signs[other])
     assert abs(never.mean() - right.mean()) < 0.1 and never.std() < 0.1  # by sureness alone nothing can be told
     lost = told.right(blind[other])

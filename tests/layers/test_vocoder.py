@@ -23,8 +23,10 @@ def vocoder(width: int = 48, depth: int = 2) -> Vocoder:
 def tones(count: int, samples: int = 3000) -> list[np.ndarray]:
     """Hummed notes of a few pitches, each beginning anywhere."""
     t, lots = np.arange(samples) / RATE, np.random.default_rng(0)
-    return [(0.2 * sum(np.sin(2 * np.pi * pitch * k * t + lots.uniform(0, 6)) / k for k in (1, 2, 3))).astype(np.float32)
-            for pitch in lots.choice([220, 262, 330, 392], count)]
+    return [
+        (0.2 * sum(np.sin(2 * np.pi * pitch * k * t + lots.uniform(0, 6)) / k for k in (1, 2, 3))).astype(np.float32)
+        for pitch in lots.choice([220, 262, 330, 392], count)
+    ]
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 40])
@@ -79,7 +81,9 @@ def test_an_adversary_teaches_each_side_by_its_own_loss() -> None:
     ear, made, real = Ear(), torch.zeros(3, 4, requires_grad=True), torch.ones(3, 4)
     fooling, judging, slope = adversarial(ear, real, made, 0.1 * torch.ones(3, 4))
     fooling.sum().backward()
-    assert made.grad is not None and (made.grad < 0).all() and ear.weight.grad is None, "what is made becomes more as the real is"
+    assert made.grad is not None and (made.grad < 0).all() and ear.weight.grad is None, (
+        "what is made becomes more as the real is"
+    )
     made.grad = None
     (judging.sum() + slope.sum()).backward()
     assert made.grad is None and ear.weight.grad is not None
@@ -94,5 +98,9 @@ def test_what_was_computed_in_asking_serves_learning() -> None:
     with torch.inference_mode():
         from_log_mel(torch.zeros(4, MELS), rate=RATE, hop=HOP, window=2 * HOP, steps=1, pursuit=1)
     part = vocoder(16, 1)
-    sum(part.losses(torch.from_numpy(np.stack([part.piece(tone, np.random.default_rng(0)) for tone in tones(4)]))).values()).backward()
+    sum(
+        part.losses(
+            torch.from_numpy(np.stack([part.piece(tone, np.random.default_rng(0)) for tone in tones(4)]))
+        ).values()
+    ).backward()
     assert part.enter.weight.grad is not None

@@ -103,9 +103,16 @@ def claiming(frames: int, rate: int = 16000, channels: int = 1) -> bytes:
     size = frames * channels * 2
     fmt = struct.pack("<HHIIHH", 1, channels, rate, rate * channels * 2 & 0xFFFFFFFF, channels * 2 & 0xFFFF, 16)
     data = bytes(min(size, 4000))
-    return b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt " + struct.pack("<I", 16) + fmt + b"data" + struct.pack(
-        "<I", min(size, 0xFFFFFFFF)
-    ) + data
+    return (
+        b"RIFF"
+        + struct.pack("<I", 36 + len(data))
+        + b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + fmt
+        + b"data"
+        + struct.pack("<I", min(size, 0xFFFFFFFF))
+        + data
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,7 +199,10 @@ def test_tokens_do_not_depend_on_neighbours_or_padding(norm):
     alone, alone_mask = stem({"mel": cells["mel"][:1, :32], "length": cells["length"][:1]})
     assert alone_mask.all()
     torch.testing.assert_close(tokens[:1, :2], alone, atol=1e-5, rtol=1e-4)
-    noisy = {**cells, "mel": torch.where(torch.arange(128)[:, None] < cells["length"][:, None, None], cells["mel"], 9.0)}
+    noisy = {
+        **cells,
+        "mel": torch.where(torch.arange(128)[:, None] < cells["length"][:, None, None], cells["mel"], 9.0),
+    }
     again = stem(noisy)[0]
     torch.testing.assert_close(again[mask], tokens[mask])
 
@@ -337,7 +347,12 @@ def test_state_is_what_is_learned_of_sounds_that_are_generated_and_loads():
     audio, other = Audio(), Audio()
     audio.learn([audio.read(saved(tone(seconds=s))) for s in (0.3, 0.9)])
     other.load_state(audio.state())
-    assert other.state() == audio.state() and audio.span == 64 and audio.shared() is None and other.tokens().width == 4 * audio.mels
+    assert (
+        other.state() == audio.state()
+        and audio.span == 64
+        and audio.shared() is None
+        and other.tokens().width == 4 * audio.mels
+    )
 
 
 def test_what_is_generated_is_about_one_off_zero_and_ends_where_the_sound_does():
@@ -362,7 +377,9 @@ def test_a_sound_without_any_power_is_drawn():
 
 def test_what_is_not_heard_of_long_sounds_is_said() -> None:
     audio = Audio(seconds=1)
-    short, long = (audio.read(saved((0.1 * np.sin(np.arange(int(seconds * 16_000)))).astype(np.float32))) for seconds in (0.5, 3))
+    short, long = (
+        audio.read(saved((0.1 * np.sin(np.arange(int(seconds * 16_000)))).astype(np.float32))) for seconds in (0.5, 3)
+    )
     audio.learn([short, short])
     assert audio.cut() == ""
     audio.learn([short, long])
@@ -372,7 +389,17 @@ def test_what_is_not_heard_of_long_sounds_is_said() -> None:
 # What is damaged, claims too much, or takes FFmpeg
 
 
-KINDS = {"WAV": None, "FLAC": None, "OGG": None, "MP3": None, "AIFF": None, "AU": None, "CAF": None, "W64": None, "RF64": None}
+KINDS = {
+    "WAV": None,
+    "FLAC": None,
+    "OGG": None,
+    "MP3": None,
+    "AIFF": None,
+    "AU": None,
+    "CAF": None,
+    "W64": None,
+    "RF64": None,
+}
 
 
 def damaged(data: bytes) -> list[bytes]:
@@ -387,7 +414,9 @@ def damaged(data: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_reasons_of_damaged_sounds_are_plain_true_and_the_same_each_time(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_reasons_of_damaged_sounds_are_plain_true_and_the_same_each_time(
+    kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     for cell in damaged(saved(tone(0.3), format=kind)):
         found = []
         for _ in range(2):
@@ -441,11 +470,22 @@ def recorded(kind: str, codec: str, film: bool = False, rate: int = 16000) -> by
         stream = file.add_stream(codec, rate=rate, layout="mono")
         if film:
             for level in range(10):
-                file.mux(pictures.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 * level, np.uint8), format="rgb24")))
+                file.mux(
+                    pictures.encode(
+                        av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 * level, np.uint8), format="rgb24")
+                    )
+                )
             file.mux(pictures.encode())
-        frame = av.AudioFrame.from_ndarray((tone(rate=rate)[None] * 32767).astype(np.int16), format="s16", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            (tone(rate=rate)[None] * 32767).astype(np.int16), format="s16", layout="mono"
+        )
         frame.sample_rate = rate
-        resampler = av.AudioResampler(format=stream.codec_context.format, layout="mono", rate=rate, frame_size=stream.codec_context.frame_size or 1024)
+        resampler = av.AudioResampler(
+            format=stream.codec_context.format,
+            layout="mono",
+            rate=rate,
+            frame_size=stream.codec_context.frame_size or 1024,
+        )
         for even in (*resampler.resample(frame), *resampler.resample(None)):
             file.mux(stream.encode(even))
         file.mux(stream.encode())
@@ -463,7 +503,10 @@ def test_the_sound_of_what_ffmpeg_reads_is_the_same_tone(name: str) -> None:
     assert abs(len(mel) - len(plain)) <= 10 and abs(int(mel[30].argmax()) - int(plain[30].argmax())) <= 1
     assert abs(float(mel.max()) - float(plain.max())) < 0.05 and len(Audio(seconds=0.5).read(cell)) == 32
     if len(RECORDED[name]) == 2:
-        assert Audio.claim(profile([cell] * 3, [cell[:1024]] * 3)).sure > 0.9 and Video.claim(profile([cell] * 3, [cell[:1024]] * 3)) is None
+        assert (
+            Audio.claim(profile([cell] * 3, [cell[:1024]] * 3)).sure > 0.9
+            and Video.claim(profile([cell] * 3, [cell[:1024]] * 3)) is None
+        )
         with pytest.raises(BadCell, match="kind=audio reads"):
             Video().read(cell)
     assert Audio().show(cell).startswith("<audio")
@@ -494,7 +537,16 @@ def test_without_pyav_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     assert len(Audio().read(READABLE["mp3"])) > 60
 
 
-@pytest.mark.parametrize("cell", [b"ffconcat version 1.0\nfile /etc/hostname\n", b"#EXTM3U\nfile:///etc/hostname\n", b"%PDF-1.4", b"\x89PNG\r\n\x1a\n" + bytes(90), b"PK\x03\x04" + bytes(60)])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        b"ffconcat version 1.0\nfile /etc/hostname\n",
+        b"#EXTM3U\nfile:///etc/hostname\n",
+        b"%PDF-1.4",
+        b"\x89PNG\r\n\x1a\n" + bytes(90),
+        b"PK\x03\x04" + bytes(60),
+    ],
+)
 def test_what_is_no_sound_says_what_it_is_and_is_never_followed(cell: bytes) -> None:
     with pytest.raises(BadCell, match="can't be decoded"):
         Audio().read(cell)

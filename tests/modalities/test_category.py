@@ -27,8 +27,11 @@ def ids(category: Category, cells: list[Any]) -> list[int]:
     return [int(category.prepare(category.read(cell))[0]) for cell in cells]
 
 
-values = st.one_of(st.text(min_size=1, max_size=20).filter(lambda t: t.replace("\0", "").strip()), st.booleans(),
-                   st.integers(-2**62, 2**62))
+values = st.one_of(
+    st.text(min_size=1, max_size=20).filter(lambda t: t.replace("\0", "").strip()),
+    st.booleans(),
+    st.integers(-(2**62), 2**62),
+)
 
 
 @settings(deadline=None, max_examples=200)
@@ -70,8 +73,19 @@ def test_missing(cell: Any) -> None:
     assert len(Category().read(cell)) == 0
 
 
-@pytest.mark.parametrize("cell", [[1], {"a": 1}, b"\xff\xfe", float("inf"), pytest.param("x" * 10**7, id="long"),
-                                  pytest.param(b"x" * 10**7, id="long bytes"), 10**30, 1j])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        [1],
+        {"a": 1},
+        b"\xff\xfe",
+        float("inf"),
+        pytest.param("x" * 10**7, id="long"),
+        pytest.param(b"x" * 10**7, id="long bytes"),
+        10**30,
+        1j,
+    ],
+)
 def test_bad(cell: Any) -> None:
     with pytest.raises(BadCell):
         Category().read(cell)
@@ -95,7 +109,8 @@ def test_forgetting_turns_to_unseen_and_leaves_the_target() -> None:
 def test_score_counts_an_unseen_truth_as_a_miss() -> None:
     category = learned(["a", "a", "b"])
     assert category.score(["a", "a", "a", "b"], ["a", "a", "b", "b"]) == pytest.approx(
-        {"accuracy": 0.75, "balanced_accuracy": (2 / 3 + 1) / 2})
+        {"accuracy": 0.75, "balanced_accuracy": (2 / 3 + 1) / 2}
+    )
     assert category.score(["new"], ["a"])["accuracy"] == 0
     assert learned([1, 2]).score([1.0, 2.0], [1, 2])["accuracy"] == 1
 
@@ -109,8 +124,9 @@ def test_features_are_fixed_in_length() -> None:
 
 
 def claim(sample: list[Any], type_: str = "string") -> float:
-    found = Category.claim(Profile(name="x", type=type_, sample=sample, present=len(sample), rows=len(sample),
-                                   distinct=len(set(sample))))
+    found = Category.claim(
+        Profile(name="x", type=type_, sample=sample, present=len(sample), rows=len(sample), distinct=len(set(sample)))
+    )
     return found.sure if found else 0.0
 
 

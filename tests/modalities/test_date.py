@@ -32,12 +32,23 @@ def there_and_back(cells: list[Any], **options: Any) -> list[str]:
     return [copy.decode(said) for said in copy.target(copy.collate([copy.read(cell) for cell in cells])).numpy()]
 
 
-@pytest.mark.parametrize("cell", [
-    datetime.datetime(2024, 5, 13, 12), datetime.datetime(2024, 5, 13, 14, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
-    np.datetime64("2024-05-13T12"), np.datetime64("2024-05-13T12:00:00.000000000"), pd.Timestamp("2024-05-13 12:00"),
-    pd.Timestamp("2024-05-13 14:00", tz="Europe/Berlin"), "2024-05-13T12:00", "2024-05-13 12:00:00Z", "2024-05-13T14:00:00+02:00",
-    b"2024-05-13T12:00:00", " 20240513T120000 ", "2024/5/13 12:00",
-])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        datetime.datetime(2024, 5, 13, 12),
+        datetime.datetime(2024, 5, 13, 14, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
+        np.datetime64("2024-05-13T12"),
+        np.datetime64("2024-05-13T12:00:00.000000000"),
+        pd.Timestamp("2024-05-13 12:00"),
+        pd.Timestamp("2024-05-13 14:00", tz="Europe/Berlin"),
+        "2024-05-13T12:00",
+        "2024-05-13 12:00:00Z",
+        "2024-05-13T14:00:00+02:00",
+        b"2024-05-13T12:00:00",
+        " 20240513T120000 ",
+        "2024/5/13 12:00",
+    ],
+)
 def test_one_moment_however_it_is_given(cell: Any) -> None:
     assert Date().read(cell).tolist() == [NOON]
 
@@ -56,10 +67,25 @@ def test_missing(cell: Any) -> None:
     assert Date().read(cell).shape == (0,)
 
 
-@pytest.mark.parametrize("cell", [
-    "2024-13-01", "2024-02-30", "0000-00-00", "13.05.2024", "soon", 5, True, [1], np.datetime64("99999-01-01"), pytest.param("x" * 10**7, id="long"),
-    datetime.time(3), np.datetime64(2**62, "s"), b"\xff", np.timedelta64(3, "s"),
-])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "2024-13-01",
+        "2024-02-30",
+        "0000-00-00",
+        "13.05.2024",
+        "soon",
+        5,
+        True,
+        [1],
+        np.datetime64("99999-01-01"),
+        pytest.param("x" * 10**7, id="long"),
+        datetime.time(3),
+        np.datetime64(2**62, "s"),
+        b"\xff",
+        np.timedelta64(3, "s"),
+    ],
+)
 def test_bad(cell: Any) -> None:
     with pytest.raises(BadCell) as caught:
         Date().read(cell)
@@ -67,8 +93,13 @@ def test_bad(cell: Any) -> None:
 
 
 def test_bad_numbers() -> None:
-    for date, cell in ((Date(numbers="year"), 12345), (Date(numbers="year"), 1.5), (Date(numbers="s"), 1e300),
-                       (Date(numbers="s"), float("inf")), (Date(numbers="ns"), 10**400)):
+    for date, cell in (
+        (Date(numbers="year"), 12345),
+        (Date(numbers="year"), 1.5),
+        (Date(numbers="s"), 1e300),
+        (Date(numbers="s"), float("inf")),
+        (Date(numbers="ns"), 10**400),
+    ):
         with pytest.raises(BadCell):
             date.read(cell)
 
@@ -93,14 +124,17 @@ def test_any_moment_is_encoded_and_said(sample: list[datetime.datetime], others:
         Date().read(date.decode(said))
 
 
-@pytest.mark.parametrize(("cells", "said"), [
-    (["2019", "2024"], ["2019", "2024"]),
-    (["2019-03", "2024-12"], ["2019-03", "2024-12"]),
-    (["2019-03-02", "2024-12-31"], ["2019-03-02", "2024-12-31"]),
-    (["2024-01-01"] * 3, ["2024-01-01"] * 3),
-    (["2019-03-02T10:30", "2024-12-31T23:59"], ["2019-03-02T10:30", "2024-12-31T23:59"]),
-    (["2024-03-02T10:30:01", "2024-03-02T10:31:59"], ["2024-03-02T10:30:01", "2024-03-02T10:31:59"]),
-])
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["2019", "2024"], ["2019", "2024"]),
+        (["2019-03", "2024-12"], ["2019-03", "2024-12"]),
+        (["2019-03-02", "2024-12-31"], ["2019-03-02", "2024-12-31"]),
+        (["2024-01-01"] * 3, ["2024-01-01"] * 3),
+        (["2019-03-02T10:30", "2024-12-31T23:59"], ["2019-03-02T10:30", "2024-12-31T23:59"]),
+        (["2024-03-02T10:30:01", "2024-03-02T10:31:59"], ["2024-03-02T10:30:01", "2024-03-02T10:31:59"]),
+    ],
+)
 def test_said_as_fine_as_the_column(cells: list[str], said: list[str]) -> None:
     assert there_and_back(cells) == said
 
@@ -118,16 +152,28 @@ def test_cycles_know_the_weekend_and_the_year() -> None:
 
 
 def test_score_is_in_days() -> None:
-    assert Date().score(["2024-05-13", "2024-05-15"], ["2024-05-14", "2024-05-15"]) == pytest.approx({"r2": 0.5, "mae": 0.5})
+    assert Date().score(["2024-05-13", "2024-05-15"], ["2024-05-14", "2024-05-15"]) == pytest.approx(
+        {"r2": 0.5, "mae": 0.5}
+    )
     assert Date().score([None], ["2024"]) == {}
 
 
 def test_claims() -> None:
     def claim(type_: str, sample: list[Any]) -> bool:
-        return Date.claim(Profile(name="x", type=type_, sample=sample, present=len(sample), rows=len(sample),
-                                  distinct=len(sample))) is not None
+        return (
+            Date.claim(
+                Profile(
+                    name="x", type=type_, sample=sample, present=len(sample), rows=len(sample), distinct=len(sample)
+                )
+            )
+            is not None
+        )
 
-    assert claim("date32[day]", []) and claim("timestamp[us]", []) and claim("string", ["2024-05-13", "2023-01-01T10:00", ""])
+    assert (
+        claim("date32[day]", [])
+        and claim("timestamp[us]", [])
+        and claim("string", ["2024-05-13", "2023-01-01T10:00", ""])
+    )
     assert claim("object", [datetime.date(2024, 1, 1)])
     assert not claim("string", ["2024", "2023"]) and not claim("string", ["20240513"]) and not claim("string", ["x"])
     assert not claim("int64", [1, 2])

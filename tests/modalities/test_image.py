@@ -102,7 +102,9 @@ def test_every_kind_is_read(name, size):
     assert name in ("16 bits rgb",) or pixels.min() < 255
 
 
-@pytest.mark.parametrize("name", ["jpeg", "webp", "gif", "bmp", "interlaced", "animated gif", "animated png", "animated webp"])
+@pytest.mark.parametrize(
+    "name", ["jpeg", "webp", "gif", "bmp", "interlaced", "animated gif", "animated png", "animated webp"]
+)
 def test_kinds_agree_on_the_same_picture_and_the_first_frame(name):
     ours, plain = (Image().read(READABLE[key]).astype(int) for key in (name, "rgb"))
     assert np.abs(ours - plain).mean() < 8
@@ -147,15 +149,25 @@ def test_a_jpeg_is_decoded_no_larger_and_no_smaller_than_it_is_shown(sides, trim
     assert np.abs(shown - square(saved(smooth), 224, 10**8, trim)).mean() < 3
 
 
-@pytest.mark.parametrize("how", [
-    {"quality": 90}, {"quality": 40, "subsampling": 2}, {"quality": 95, "subsampling": 0}, {"quality": 85, "subsampling": 1},
-    {"quality": 90, "progressive": True}, {"quality": 90, "keep_rgb": True}, {"quality": 90, "restart_marker_rows": 1},
-])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"quality": 90},
+        {"quality": 40, "subsampling": 2},
+        {"quality": 95, "subsampling": 0},
+        {"quality": 85, "subsampling": 1},
+        {"quality": 90, "progressive": True},
+        {"quality": 90, "keep_rgb": True},
+        {"quality": 90, "restart_marker_rows": 1},
+    ],
+)
 @pytest.mark.parametrize("sides", [(500, 375), (97, 301), (1801, 905), (8, 3), (7, 5), (1, 1)])
 def test_both_decoders_of_jpeg_make_the_same_pixels(how, sides, monkeypatch):
     assert sys.modules["sensorium.layers.pixels"].simplejpeg is not None, "pip install 'sensorium[jpeg]'"
     noise = np.random.default_rng(0).integers(-60, 60, (sides[1], sides[0], 3))
-    data = saved(Pillow.fromarray((np.asarray(picture(*sides)).astype(int) + noise).clip(0, 255).astype(np.uint8)), "JPEG", **how)
+    data = saved(
+        Pillow.fromarray((np.asarray(picture(*sides)).astype(int) + noise).clip(0, 255).astype(np.uint8)), "JPEG", **how
+    )
     damaged = data[: len(data) * 2 // 3]
 
     def read(cell: bytes) -> np.ndarray | str:
@@ -216,7 +228,9 @@ def test_a_file_cut_short_is_a_bad_cell(format):
             Image().read(data[: int(len(data) * share)])
 
 
-@pytest.mark.parametrize("cell", [b"", None, "cat.png", 3, b"no picture at all", b"\x89PNG\r\n\x1a\n", b"RIFF", b"<svg/>"])
+@pytest.mark.parametrize(
+    "cell", [b"", None, "cat.png", 3, b"no picture at all", b"\x89PNG\r\n\x1a\n", b"RIFF", b"<svg/>"]
+)
 def test_what_is_no_picture_is_a_bad_cell(cell):
     with pytest.raises(BadCell):
         Image().read(cell)
@@ -224,7 +238,16 @@ def test_what_is_no_picture_is_a_bad_cell(cell):
 
 def test_random_damage_never_raises_anything_else():
     rng, image = np.random.default_rng(0), Image()
-    for name in ("rgb", "palette with alphas", "jpeg", "progressive jpeg", "webp", "animated gif", "16 bits grey tiff", "bmp"):
+    for name in (
+        "rgb",
+        "palette with alphas",
+        "jpeg",
+        "progressive jpeg",
+        "webp",
+        "animated gif",
+        "16 bits grey tiff",
+        "bmp",
+    ):
         for _ in range(25):
             data = bytearray(READABLE[name])
             for place in rng.integers(0, len(data), 6):
@@ -246,7 +269,9 @@ def bombs() -> dict[str, bytes]:
         "a header of 65 megapixels": png(8100, 8100, 8, 0, bytes(1000)),
         "nothing, 60 megapixels of it": png(7800, 7700, 8, 6, bytes(7700 * (7800 * 4 + 1))),
         "many texts": png(2, 2, body=bytes(14), extra=text * 100),
-        "one long text": png(2, 2, body=bytes(14), extra=png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(50_000_000), 9))),
+        "one long text": png(
+            2, 2, body=bytes(14), extra=png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(50_000_000), 9))
+        ),
         "a huge colour profile": png(2, 2, body=bytes(14), extra=profile),
         "a thousand scans": blank[:-2] + scan * 1000 + b"\xff\xd9",
         "a webp of 62 megapixels": saved(Pillow.new("L", (16000, 3900)), "WEBP", lossless=True, quality=0, method=0),
@@ -493,14 +518,28 @@ def test_trimmed_pictures_lose_their_margins_whatever_these_are():
     assert (Image(size=16, trim=True).read(blank) == (200, 0, 0)).any()
 
 
-@pytest.mark.parametrize(("setting", "holds"), [
-    ("grey", lambda before, after: (after.max(1).values == after.min(1).values).all() and (before != after).any()),
-    ("stroke", lambda before, after: (after != before).flatten(1).any(1).all()),
-    ("bend", lambda before, after: (after != before).flatten(1).any(1).all()),
-    ("outline", lambda before, after: (after <= before).all() and ((after == 0) & (before == 255)).any(1).flatten(1).any(1).all()),
-    ("reverse", lambda before, after: (after[..., 10:18, 13].float().mean((1, 2)) > after[..., 0, 0].float().mean(1)).all()
-     and (after[..., 0, 0] == after[..., 31, 31]).all() and len(after[..., 0, 0].unique(dim=0)) > 1),
-])
+@pytest.mark.parametrize(
+    ("setting", "holds"),
+    [
+        ("grey", lambda before, after: (after.max(1).values == after.min(1).values).all() and (before != after).any()),
+        ("stroke", lambda before, after: (after != before).flatten(1).any(1).all()),
+        ("bend", lambda before, after: (after != before).flatten(1).any(1).all()),
+        (
+            "outline",
+            lambda before, after: (
+                (after <= before).all() and ((after == 0) & (before == 255)).any(1).flatten(1).any(1).all()
+            ),
+        ),
+        (
+            "reverse",
+            lambda before, after: (
+                (after[..., 10:18, 13].float().mean((1, 2)) > after[..., 0, 0].float().mean(1)).all()
+                and (after[..., 0, 0] == after[..., 31, 31]).all()
+                and len(after[..., 0, 0].unique(dim=0)) > 1
+            ),
+        ),
+    ],
+)
 def test_each_variation_does_what_it_says(setting, holds):
     still = {"turn": 0.0, "zoom": 0.0, "move": 0.0, "colour": 0.0}
     pixels = torch.full((6, 3, 32, 32), 255, dtype=torch.uint8)
@@ -509,7 +548,9 @@ def test_each_variation_does_what_it_says(setting, holds):
     cells = {"pixels": pixels.contiguous(memory_format=torch.channels_last)}
     before = Image(size=32, **still).augment(cells, torch.Generator().manual_seed(0))["pixels"].int()
     assert (before - pixels.int()).abs().max() <= 1
-    after = Image(size=32, **still, **{setting: 1.0 if setting != "bend" else 0.2}).augment(cells, torch.Generator().manual_seed(0))
+    after = Image(size=32, **still, **{setting: 1.0 if setting != "bend" else 0.2}).augment(
+        cells, torch.Generator().manual_seed(0)
+    )
     assert holds(before, after["pixels"].int())
 
 
@@ -524,8 +565,15 @@ def test_pictures_that_are_all_small_are_not_enlarged() -> None:
         Pillow.fromarray(np.random.default_rng(side).integers(0, 255, (side, side - 2, 3), np.uint8)).save(out, kind)
         return out.getvalue()
 
-    table = Table.open(pa.table({"small": [picture(20 + i % 9, ["PNG", "JPEG", "WEBP"][i % 3]) for i in range(12)],
-                                 "mixed": [picture(20 if i else 200, "PNG") for i in range(12)], "n": list(range(12))}))
+    table = Table.open(
+        pa.table(
+            {
+                "small": [picture(20 + i % 9, ["PNG", "JPEG", "WEBP"][i % 3]) for i in range(12)],
+                "mixed": [picture(20 if i else 200, "PNG") for i in range(12)],
+                "n": list(range(12)),
+            }
+        )
+    )
     columns = infer(table).columns
     assert columns["small"].settings == {"size": 32} and columns["mixed"].settings == {}
     assert infer(table, overrides={"small": {"size": 64}}).columns["small"].settings == {"size": 64}
@@ -581,7 +629,10 @@ def document(text: str = "0 0 0 rg 0 0 150 100 re f", width: int = 300, height: 
         places.append(len(out))
         out += f"{number} 0 obj{body}endobj\n".encode()
     table = "".join(f"{place:010} 00000 n \n" for place in places)
-    return out + f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}trailer<</Size {len(objects) + 1}/Root 1 0 R>>\nstartxref\n{len(out)}\n%%EOF".encode()
+    return (
+        out
+        + f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}trailer<</Size {len(objects) + 1}/Root 1 0 R>>\nstartxref\n{len(out)}\n%%EOF".encode()
+    )
 
 
 def test_the_first_page_of_a_pdf_is_a_picture():
@@ -591,14 +642,28 @@ def test_the_first_page_of_a_pdf_is_a_picture():
     assert Image(trim=True).read(document()).mean() < 90 and Image(size=1024).read(document()).shape == (1024, 1024, 3)
     with ThreadPoolExecutor(4) as pool:
         assert all(np.array_equal(pixels, other) for other in pool.map(Image().read, [document()] * 16))
-    for data, words in ((document(pages=0), "no pages|damaged"), (document()[:90], "damaged|no pages"), (b"%PDF-1.7\n" + bytes(90), "damaged")):
+    for data, words in (
+        (document(pages=0), "no pages|damaged"),
+        (document()[:90], "damaged|no pages"),
+        (b"%PDF-1.7\n" + bytes(90), "damaged"),
+    ):
         with pytest.raises(BadCell, match=words):
             Image().read(data)
     for sides in ((14_400, 14_400), (1, 14_400), (900_000, 2)):
         assert Image().read(document(width=sides[0], height=sides[1])).shape == (48, 48, 3)
 
 
-@pytest.mark.parametrize("data", [png(0, 10), png(10, 0), png(0, 0), saved(Pillow.new("1", (16, 16)), "BMP")[:18] + bytes(8) + bytes(40), b"GIF89a" + bytes(40), b"P6 0 9 255\n" + bytes(20)])
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(0, 10),
+        png(10, 0),
+        png(0, 0),
+        saved(Pillow.new("1", (16, 16)), "BMP")[:18] + bytes(8) + bytes(40),
+        b"GIF89a" + bytes(40),
+        b"P6 0 9 255\n" + bytes(20),
+    ],
+)
 def test_a_picture_without_pixels_is_a_bad_cell(data):
     with pytest.raises(BadCell):
         Image().read(data)
@@ -634,7 +699,16 @@ def test_reasons_are_the_same_each_time_and_name_no_object():
             assert said[0] == said[1] and (isinstance(said[0], bytes) or " 0x" not in said[0])
 
 
-@pytest.mark.parametrize("error", [KeyError(270), IndexError("list index out of range"), OSError("decoder error -2"), ValueError("<_io.BytesIO object at 0x7f00>"), OSError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError(270),
+        IndexError("list index out of range"),
+        OSError("decoder error -2"),
+        ValueError("<_io.BytesIO object at 0x7f00>"),
+        OSError(),
+    ],
+)
 def test_what_a_decoder_stumbles_over_is_no_reason(error, monkeypatch):
     def fail(*_: object) -> None:
         raise error

@@ -47,24 +47,60 @@ def test_prices_come_back_with_their_cents() -> None:
     assert there_and_back(learned(cells), cells) == cells
 
 
-@pytest.mark.parametrize(("cell", "value"), [
-    (3, 3.0), (True, 1.0), (np.float32(1.5), 1.5), (Decimal("2.50"), 2.5), (" -1.5e3 ", -1500.0), (".5", 0.5), (b"12", 12.0),
-])
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        (3, 3.0),
+        (True, 1.0),
+        (np.float32(1.5), 1.5),
+        (Decimal("2.50"), 2.5),
+        (" -1.5e3 ", -1500.0),
+        (".5", 0.5),
+        (b"12", 12.0),
+    ],
+)
 def test_numbers_and_plain_texts_are_read(cell: Any, value: float) -> None:
     assert Number().read(cell).tolist() == [value]
 
 
-@pytest.mark.parametrize("cell", [
-    None, float("nan"), Decimal("nan"), np.float64("nan"), "", "  ", "NaN", "n/a", float("inf"), "-inf",
-])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        None,
+        float("nan"),
+        Decimal("nan"),
+        np.float64("nan"),
+        "",
+        "  ",
+        "NaN",
+        "n/a",
+        float("inf"),
+        "-inf",
+    ],
+)
 def test_missing(cell: Any) -> None:
     assert Number().read(cell).shape == (0,)
 
 
-@pytest.mark.parametrize("cell", [
-    "1e999", pytest.param(10**400, id="huge"), "1,234", "1_000", "٣", "12 kg", pytest.param("1" * 1000, id="thousand ones"), "0x10", [1], {}, b"\xff", 1j, "--1",
-    pytest.param("9" * 10**7, id="long"),
-])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "1e999",
+        pytest.param(10**400, id="huge"),
+        "1,234",
+        "1_000",
+        "٣",
+        "12 kg",
+        pytest.param("1" * 1000, id="thousand ones"),
+        "0x10",
+        [1],
+        {},
+        b"\xff",
+        1j,
+        "--1",
+        pytest.param("9" * 10**7, id="long"),
+    ],
+)
 def test_bad(cell: Any) -> None:
     with pytest.raises(BadCell) as caught:
         Number().read(cell)
@@ -102,14 +138,17 @@ def test_state_makes_a_copy() -> None:
 
 
 def test_score_against_sums_by_hand() -> None:
-    assert Number().score([1, 2, 3, 6], [1, 2, 3, 2]) == pytest.approx({"r2": 1 - 16 / 14, "mae": 1.0, "median_error": 0.0})
+    assert Number().score([1, 2, 3, 6], [1, 2, 3, 2]) == pytest.approx(
+        {"r2": 1 - 16 / 14, "mae": 1.0, "median_error": 0.0}
+    )
     assert Number().score([1e200, 2e200], [1e200, 2e200])["r2"] == 1.0
     assert Number().score([None], [3]) == {}
 
 
 def claim(type_: str, sample: list[Any]) -> bool:
-    found = Number.claim(Profile(name="x", type=type_, sample=sample, present=len(sample), rows=len(sample),
-                                 distinct=len(set(sample))))
+    found = Number.claim(
+        Profile(name="x", type=type_, sample=sample, present=len(sample), rows=len(sample), distinct=len(set(sample)))
+    )
     return found is not None
 
 

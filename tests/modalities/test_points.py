@@ -59,7 +59,10 @@ def test_what_is_no_set_of_points_is_a_bad_cell(cell: Any) -> None:
 
 def test_settings_that_can_not_be_are_clamped_and_it_is_said() -> None:
     points = Points(most=3, tokens=0)
-    assert (points.most, points.seen_as) == (8, 1) and [words.split(": ")[1] for words in points.clamped] == ["most=8 is used", "tokens=1 is used"]
+    assert (points.most, points.seen_as) == (8, 1) and [words.split(": ")[1] for words in points.clamped] == [
+        "most=8 is used",
+        "tokens=1 is used",
+    ]
 
 
 def test_only_a_name_tells_points_from_a_series() -> None:
@@ -76,13 +79,19 @@ def test_a_turned_set_keeps_its_shape() -> None:
     points = learned([rng.normal(size=(30, 3)) * [5, 1, 2]], turn=3.0, zoom=0.0, move=0.0, jitter=0.0, drop=0.0)
     cells = points.collate([points.prepare(points.read(rng.normal(size=(30, 3)) * [5, 1, 2]))])
     before, after = (x["points"][0, :30] for x in (cells, points.augment(cells, torch.Generator().manual_seed(0))))
-    assert not torch.allclose(before, after, atol=0.01) and torch.allclose(*(torch.cdist(x.double(), x.double()) for x in (before, after)), atol=1e-3)
+    assert not torch.allclose(before, after, atol=0.01) and torch.allclose(
+        *(torch.cdist(x.double(), x.double()) for x in (before, after)), atol=1e-3
+    )
 
 
 def shape(kind: str, rng: np.random.Generator) -> list[list[float]]:
     """A noisy ring, a bar or a cross."""
     t = rng.uniform(-1, 1, int(rng.integers(30, 60)))
-    x, y = {"ring": (np.cos(np.pi * t), np.sin(np.pi * t)), "bar": (t, 0 * t), "cross": (np.where(t > 0, 2 * t - 1, 0), np.where(t > 0, 0, 2 * t + 1))}[kind]
+    x, y = {
+        "ring": (np.cos(np.pi * t), np.sin(np.pi * t)),
+        "bar": (t, 0 * t),
+        "cross": (np.where(t > 0, 2 * t - 1, 0), np.where(t > 0, 0, 2 * t + 1)),
+    }[kind]
     return (np.stack([x, y], 1) + rng.normal(size=(len(t), 2)) * 0.05).tolist()
 
 
@@ -90,7 +99,15 @@ def test_a_model_tells_sets_apart_and_draws_them(quick_fit: Callable[..., Any]) 
     rng = np.random.default_rng(0)
     kinds = [["ring", "bar", "cross"][i % 3] for i in range(96)]
     table = pa.table({"points": [shape(kind, rng) for kind in kinds], "kind": kinds})
-    model = quick_fit(table, "sample.generate=points", "generator.flow.depth=1", "column.points.most=64", "train.lr=0.01", target=["kind"], epochs=15)
+    model = quick_fit(
+        table,
+        "sample.generate=points",
+        "generator.flow.depth=1",
+        "column.points.most=64",
+        "train.lr=0.01",
+        target=["kind"],
+        epochs=15,
+    )
     new = [shape(kind, rng) for kind in ("ring", "bar", "cross") * 10]
     said = model.predict([{"points": cell} for cell in new], "kind").column("value").to_pylist()
     assert np.mean([a == b for a, b in zip(said, ("ring", "bar", "cross") * 10, strict=True)]) > 0.8

@@ -86,14 +86,18 @@ def test_bad_cells_say_why(cell, reason):
 
 
 @pytest.mark.parametrize(
-    "cell", [[], [[], []], [None, None], [[float("nan")], [float("inf")]], np.full((4, 2), np.nan), "[]", "[null]"], ids=str
+    "cell",
+    [[], [[], []], [None, None], [[float("nan")], [float("inf")]], np.full((4, 2), np.nan), "[]", "[null]"],
+    ids=str,
 )
 def test_an_empty_list_and_one_of_gaps_are_missing(cell):
     assert Series().read(cell).shape == (0,)
 
 
 def test_a_list_in_a_text_is_the_list():
-    assert np.array_equal(Series().read("[[1, 2.5], [nan, -inf]]"), Series().read([[1, 2.5], [None, None]]), equal_nan=True)
+    assert np.array_equal(
+        Series().read("[[1, 2.5], [nan, -inf]]"), Series().read([[1, 2.5], [None, None]]), equal_nan=True
+    )
     with pytest.raises(BadCell):
         Series().read("[1, 2")
 
@@ -147,7 +151,9 @@ def test_outliers_do_not_move_the_scale_and_are_bounded():
 
 
 def test_constants_units_and_gaps_are_fine():
-    cells = [np.stack([np.full(50, 3.0), wave(50, 1)[:, 0] * 1e-9, wave(50, 1)[:, 0] * 1e9, np.full(50, np.nan)], 1)] * 2
+    cells = [
+        np.stack([np.full(50, 3.0), wave(50, 1)[:, 0] * 1e-9, wave(50, 1)[:, 0] * 1e9, np.full(50, np.nan)], 1)
+    ] * 2
     cells[1] = cells[1].copy()
     cells[1][10:20, 1] = np.nan
     series, read = learned(cells)
@@ -343,7 +349,16 @@ def test_lists_of_numbers_are_claimed_and_nothing_else():
     assert Series.claim(profile([wave(), None, []])) is not None or True
     assert Series.claim(profile([{"x": [1.0], "y": [2.0]}])) is not None
     assert Series.claim(profile([[None, 1.0], [float("nan")]])) is not None
-    for sample in ([["a", "b"]], ["text"], [3.5], [b"x"], [{"path": "a", "bytes": b"x"}], [[True, False]], [[[[1.0]]]], []):
+    for sample in (
+        [["a", "b"]],
+        ["text"],
+        [3.5],
+        [b"x"],
+        [{"path": "a", "bytes": b"x"}],
+        [[True, False]],
+        [[[[1.0]]]],
+        [],
+    ):
         assert Series.claim(profile(sample)) is None, sample
 
 

@@ -19,7 +19,14 @@ from sensorium.core.types import Profile
 from sensorium.layers.shapes import recurring
 from sensorium.modalities.text import END, SPECIAL, Text
 
-NAMES = ["grinning face", "cat with tears of joy", "flag: Österreich", "笑っている猫", "smiling cat", "face with tongue"] * 5
+NAMES = [
+    "grinning face",
+    "cat with tears of joy",
+    "flag: Österreich",
+    "笑っている猫",
+    "smiling cat",
+    "face with tongue",
+] * 5
 
 
 def learned(cells: list[Any] = NAMES, **options: Any) -> Text:
@@ -43,10 +50,22 @@ def test_any_text_comes_back_in_form_nfc_without_nul(cell: str) -> None:
     assert TEXT.decode(ids) == unicodedata.normalize("NFC", cell.replace("\0", ""))
 
 
-@pytest.mark.parametrize(("cell", "read"), [
-    ("\ud800a\udfff", "\ufffda\ufffd"), ("\ud83d\ude00", "😀"), ("a\x00b", "ab"), (b"caf\xc3\xa9", "café"), (12, "12"),
-    (1.5, "1.5"), ("e\u0301", "é"), (np.str_("x"), "x"), ("<pad><end>", "<pad><end>"), ("\ufeffbom", "\ufeffbom"), (True, "True"),
-])
+@pytest.mark.parametrize(
+    ("cell", "read"),
+    [
+        ("\ud800a\udfff", "\ufffda\ufffd"),
+        ("\ud83d\ude00", "😀"),
+        ("a\x00b", "ab"),
+        (b"caf\xc3\xa9", "café"),
+        (12, "12"),
+        (1.5, "1.5"),
+        ("e\u0301", "é"),
+        (np.str_("x"), "x"),
+        ("<pad><end>", "<pad><end>"),
+        ("\ufeffbom", "\ufeffbom"),
+        (True, "True"),
+    ],
+)
 def test_odd_cells_are_read(cell: Any, read: str) -> None:
     (ids,) = prepared(TEXT, [cell])
     assert TEXT.decode(ids) == read
@@ -70,7 +89,13 @@ def test_a_list_of_texts_is_one_text() -> None:
 
 def test_large_cells_are_cut_early() -> None:
     text = learned(length=8)
-    for cell in ("a" * 10**7, b"\xc3\xa9" * 10**7, b"x" + b"\xc3\xa9" * 10**7, "a\u0301" * 10**6, " " * 9_999 + "x" * 10**6):
+    for cell in (
+        "a" * 10**7,
+        b"\xc3\xa9" * 10**7,
+        b"x" + b"\xc3\xa9" * 10**7,
+        "a\u0301" * 10**6,
+        " " * 9_999 + "x" * 10**6,
+    ):
         read = text.read(cell)
         assert 0 < len(read) <= 4 * text.max_chars and len(text.prepare(read)) == 8
 
@@ -99,9 +124,13 @@ def test_state_is_json_and_makes_a_copy() -> None:
 
 def test_the_vocabulary_is_the_same_in_every_process() -> None:
     cells = [f"{a}{b} {c}{a}" for a in "abcdefgh" for b in "xyzuvw" for c in "klmno" for _ in range(3)]
-    code = ("import json, sys; from sensorium.modalities.text import Text; t = Text(vocabulary=600); "
-            "t.learn([t.read(cell) for cell in json.load(sys.stdin)]); print(json.dumps(t.merges))")
-    other = subprocess.run([sys.executable, "-c", code], input=json.dumps(cells), capture_output=True, text=True, check=True)
+    code = (
+        "import json, sys; from sensorium.modalities.text import Text; t = Text(vocabulary=600); "
+        "t.learn([t.read(cell) for cell in json.load(sys.stdin)]); print(json.dumps(t.merges))"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(cells), capture_output=True, text=True, check=True
+    )
     here = learned(cells, vocabulary=600).merges
     assert json.loads(other.stdout) == here and len(here) > 50
 
@@ -164,7 +193,14 @@ def test_words_spelled_alike_begin_alike() -> None:
 
 
 def test_sketches_are_alike_where_words_are() -> None:
-    texts = ["a red sailboat", "A RED  Sailboat", "red sailing boats", "\uff41 red sailboat", "three green apples", "猫"]
+    texts = [
+        "a red sailboat",
+        "A RED  Sailboat",
+        "red sailing boats",
+        "\uff41 red sailboat",
+        "three green apples",
+        "猫",
+    ]
     drawn = TEXT.sketch([TEXT.prepare(TEXT.read(text)) for text in texts])
     like = drawn @ drawn.T
     assert like[0, 1] == pytest.approx(1) and like[0, 3] == pytest.approx(1)
@@ -186,8 +222,16 @@ def test_features_and_show_are_bounded_and_safe() -> None:
 
 def test_claims() -> None:
     def sure(sample: list[Any]) -> float:
-        found = Text.claim(Profile(name="x", type="string", sample=sample, present=len(sample), rows=len(sample),
-                                   distinct=len({str(cell) for cell in sample})))
+        found = Text.claim(
+            Profile(
+                name="x",
+                type="string",
+                sample=sample,
+                present=len(sample),
+                rows=len(sample),
+                distinct=len({str(cell) for cell in sample}),
+            )
+        )
         return found.sure if found else 0.0
 
     assert sure(NAMES) > sure(["a1", "b2"]) > 0 and not sure([1, 2]) and not sure([])

@@ -62,7 +62,12 @@ def test_a_wide_transparent_clip_stands_in_the_middle_of_white() -> None:
     out = io.BytesIO()
     shown[0].save(out, "WEBP", save_all=True, append_images=shown[1:], duration=100, lossless=True)
     first, second = Video(size=32, frames=2).read(out.getvalue())
-    assert (first == 255).all() and (second[:8] == 255).all() and (second[9:23, :, 0] > 250).all() and (second[9:23, :, 1] < 5).all()
+    assert (
+        (first == 255).all()
+        and (second[:8] == 255).all()
+        and (second[9:23, :, 0] > 250).all()
+        and (second[9:23, :, 1] < 5).all()
+    )
 
 
 @pytest.mark.parametrize("format", ["webp", "gif"])
@@ -102,7 +107,15 @@ def test_without_pyav_films_say_what_to_install(monkeypatch: pytest.MonkeyPatch)
         written(np.zeros((2, 16, 16, 3), np.uint8), 8.0, ".mp4")
 
 
-@pytest.mark.parametrize(("cell", "words"), [(b"", "empty"), (b"nothing at all", "not a picture"), (7, "bytes of a video"), (clip("red", (1, 0))[:40], "decoded")])
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        (b"", "empty"),
+        (b"nothing at all", "not a picture"),
+        (7, "bytes of a video"),
+        (clip("red", (1, 0))[:40], "decoded"),
+    ],
+)
 def test_what_is_no_clip_is_a_bad_cell(cell: Any, words: str) -> None:
     with pytest.raises(BadCell, match=words):
         Video().read(cell)
@@ -125,7 +138,15 @@ def test_too_many_frames_and_pixels_are_turned_away(monkeypatch: pytest.MonkeyPa
         Video().read(clip("red", (1, 0), 4))
 
 
-@pytest.mark.parametrize(("settings", "used"), [({"size": 20}, "size=16"), ({"patch": 7}, "patch=8"), ({"frames": 3}, "frames=4"), ({"frames": 999}, "frames=256")])
+@pytest.mark.parametrize(
+    ("settings", "used"),
+    [
+        ({"size": 20}, "size=16"),
+        ({"patch": 7}, "patch=8"),
+        ({"frames": 3}, "frames=4"),
+        ({"frames": 999}, "frames=256"),
+    ],
+)
 def test_sizes_out_of_range_are_clamped_and_it_is_said(settings: dict[str, Any], used: str) -> None:
     video, (name, value) = Video(**settings), used.split("=")
     assert getattr(video, name) == int(value) and len(video.clamped) == 1 and f"{used} is used" in video.clamped[0]
@@ -139,8 +160,15 @@ def test_settings_that_can_not_be_are_refused(settings: dict[str, Any]) -> None:
 
 def test_columns_of_clips_are_told_from_columns_of_pictures() -> None:
     rows = 12
-    table = Table.open(pa.table({"moves": [clip("red", (1, 0), 4 + i % 3, kind=["GIF", "WEBP"][i % 2]) for i in range(rows)],
-                                 "stands": [drawing("red", "bar", i % 4) for i in range(rows)], "n": list(range(rows))}))
+    table = Table.open(
+        pa.table(
+            {
+                "moves": [clip("red", (1, 0), 4 + i % 3, kind=["GIF", "WEBP"][i % 2]) for i in range(rows)],
+                "stands": [drawing("red", "bar", i % 4) for i in range(rows)],
+                "n": list(range(rows)),
+            }
+        )
+    )
     kinds = {c.name: c.kind for c in infer(table).columns.values()}
     assert kinds["moves"] == "video" and kinds["stands"] == "image"
 
@@ -151,15 +179,30 @@ def test_all_frames_of_a_clip_are_varied_alike() -> None:
     varied = video.augment(cells, torch.Generator().manual_seed(0))["pixels"]
     assert (varied[0] == varied[0, 0]).all() and not torch.equal(varied[0], cells["pixels"][0])
     still = Video(size=32, frames=6, colour=0.0, turn=0.0, zoom=0.0, move=0.0)
-    assert (still.augment(cells, torch.Generator().manual_seed(0))["pixels"].int() - cells["pixels"].int()).abs().max() <= 1
+    assert (
+        still.augment(cells, torch.Generator().manual_seed(0))["pixels"].int() - cells["pixels"].int()
+    ).abs().max() <= 1
 
 
 def test_a_model_tells_which_way_a_clip_goes_and_draws_clips(quick_fit: Callable[..., Any]) -> None:
     """The first frames are the same for all ways but turned: only movement tells."""
     ways = [list(WAYS)[i % 4] for i in range(64)]
-    table = pa.table({"film": [clip(["red", "green", "blue"][i % 3], WAYS[way], 6) for i, way in enumerate(ways)], "way": ways})
-    model = quick_fit(table, "column.film.size=16", "column.film.frames=4", "column.film.patch=8", "sample.generate=film", "generator.flow.depth=1",
-                      "column.film.turn=0", "train.lr=0.01", "network.width=32", target=["way"], epochs=25)
+    table = pa.table(
+        {"film": [clip(["red", "green", "blue"][i % 3], WAYS[way], 6) for i, way in enumerate(ways)], "way": ways}
+    )
+    model = quick_fit(
+        table,
+        "column.film.size=16",
+        "column.film.frames=4",
+        "column.film.patch=8",
+        "sample.generate=film",
+        "generator.flow.depth=1",
+        "column.film.turn=0",
+        "train.lr=0.01",
+        "network.width=32",
+        target=["way"],
+        epochs=25,
+    )
     said = model.predict(table, "way", seen=["film"]).column("value").to_pylist()
     assert np.mean([a == b for a, b in zip(said, ways, strict=True)]) > 0.8
     cell = model.generate([{"way": "left"}], "film", steps=3)[0]
@@ -177,13 +220,17 @@ def test_a_folder_of_frames_is_a_clip_in_the_order_of_its_numbers(tmp_path: Path
     for row in range(3):
         frames_in_files(tmp_path / "clips" / str(row))
         (tmp_path / "clips" / str(row) / "notes.txt").write_text("no frame")
-    (tmp_path / "t.csv").write_text("clip,word\n" + "".join(f"clips/{row},word{row}\n" for row in range(3)), encoding="utf-8")
+    (tmp_path / "t.csv").write_text(
+        "clip,word\n" + "".join(f"clips/{row},word{row}\n" for row in range(3)), encoding="utf-8"
+    )
     table = Table.open(tmp_path / "t.csv")
     assert infer(table).columns["clip"].kind == "video"
     cells = list(table.cells(table.take([0, 1, 2], ["clip"]), "clip", True))
     assert len(cells) == 3 and all(animated(cell[:1024]) for cell in cells)
     assert Video(size=16, frames=12).read(cells[1])[:, 8, 8, 0].tolist() == [10 * number for number in range(12)]
-    assert Video(size=16, frames=6, seconds=0.6).read(cells[1])[:, 8, 8, 0].tolist() == [10 * number for number in range(6)], "ten a second"
+    assert Video(size=16, frames=6, seconds=0.6).read(cells[1])[:, 8, 8, 0].tolist() == [
+        10 * number for number in range(6)
+    ], "ten a second"
 
 
 def test_frames_that_can_not_be_had_are_bad_cells(tmp_path: Path) -> None:
@@ -208,7 +255,9 @@ def test_odd_names_of_frames_are_read_in_order(tmp_path: Path) -> None:
         Image.new("RGB", (16, 16), (10 * level, 0, 0)).save(out, "PNG")
         (Path(os.fsdecode(os.fsencode(tmp_path / "a") + b"/" + name))).write_bytes(out.getvalue())
     frames = Video(size=16, frames=4).read(media_bytes("a", tmp_path, False))
-    assert sorted(frames[:, 8, 8, 0].tolist()) == [0, 10, 20, 30] and frames[:, 8, 8, 0].tolist().index(10) < frames[:, 8, 8, 0].tolist().index(0)
+    assert sorted(frames[:, 8, 8, 0].tolist()) == [0, 10, 20, 30] and frames[:, 8, 8, 0].tolist().index(10) < frames[
+        :, 8, 8, 0
+    ].tolist().index(0)
 
 
 def test_names_of_classes_that_are_folders_too_stay_classes(tmp_path: Path) -> None:
@@ -269,7 +318,9 @@ def scene(number: int) -> np.ndarray:
 def test_frames_in_files_are_read_as_stills_are() -> None:
     plain = Video(size=24, frames=3).read(archived(*(stored(Image.fromarray(scene(n))) for n in range(3))))
     deep = archived(*(stored(Image.fromarray(scene(n).astype(np.uint16) * 257)) for n in range(3)))
-    floats = archived(*(stored(Image.fromarray(scene(n).astype(np.float32) / 255), "TIFF") for n in range(3)), ending="tif")
+    floats = archived(
+        *(stored(Image.fromarray(scene(n).astype(np.float32) / 255), "TIFF") for n in range(3)), ending="tif"
+    )
     exif, turned = Image.Exif(), [Image.fromarray(scene(n)).transpose(Image.Transpose.ROTATE_90) for n in range(3)]
     exif[0x0112] = 6
     for cell in (deep, floats, archived(*(stored(image, exif=exif) for image in turned))):
@@ -344,15 +395,26 @@ def test_a_film_of_uneven_frames_is_looked_at_when_it_shows_them() -> None:
     assert np.abs(Video(size=16, frames=6).read(cell)[:, 8, 12, 0] - np.repeat([40, 120, 200], 2)).max() < 8
     late = shot([40, 120, 200, 200], [0, 100, 800, 900], kind="matroska")
     seen = Video(size=16, frames=10).read(late)[:, 8, 12, 0].astype(int)
-    assert np.abs(seen - [40] + 0).tolist()[0] < 8 and np.abs(seen[1:8] - 120).max() < 8 and np.abs(seen[8:] - 200).max() < 8
+    assert (
+        np.abs(seen - [40] + 0).tolist()[0] < 8
+        and np.abs(seen[1:8] - 120).max() < 8
+        and np.abs(seen[8:] - 200).max() < 8
+    )
     first = shot([40, 120, 200], [5000, 5100, 5200], kind="matroska")
-    assert np.abs(Video(size=16, frames=6).read(first).astype(int) - Video(size=16, frames=6).read(cell)).max() < 3, "its time begins with its first frame"
-    assert np.abs(Video(size=16, frames=4, seconds=0.5).read(late)[:, 8, 12, 0].astype(int) - [40, 120, 120, 120]).max() < 8
+    assert np.abs(Video(size=16, frames=6).read(first).astype(int) - Video(size=16, frames=6).read(cell)).max() < 3, (
+        "its time begins with its first frame"
+    )
+    assert (
+        np.abs(Video(size=16, frames=4, seconds=0.5).read(late)[:, 8, 12, 0].astype(int) - [40, 120, 120, 120]).max()
+        < 8
+    )
 
 
 def test_pixels_that_are_shown_wider_than_high_are() -> None:
     for turn in (0, 90):
-        plain, wide = (Video(size=32, frames=2).read(shot([120, 120], turn=turn, kind="mov", wide=by))[0, :, :, 1] for by in (1, 2))
+        plain, wide = (
+            Video(size=32, frames=2).read(shot([120, 120], turn=turn, kind="mov", wide=by))[0, :, :, 1] for by in (1, 2)
+        )
         lines = [int((frame < 250).any(1 - bool(turn)).sum()) for frame in (plain, wide)]
         assert lines == [16, 8], "half as high as before, for the long side fills the square"
 
@@ -378,7 +440,9 @@ def test_a_film_that_ends_early_keeps_what_could_be_read() -> None:
             Video(size=16, frames=4).read(cell[:200])
 
 
-@pytest.mark.parametrize("cell", [b"ffconcat version 1.0\nfile /etc/hostname\n", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n"])
+@pytest.mark.parametrize(
+    "cell", [b"ffconcat version 1.0\nfile /etc/hostname\n", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n"]
+)
 def test_lists_of_other_files_are_never_opened(cell: bytes) -> None:
     for start in (b"", b"RIFF\0\0\0\0AVI ", b"\0\0\0\x20ftypisom"):
         with pytest.raises(BadCell):

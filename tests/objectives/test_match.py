@@ -41,7 +41,9 @@ def test_it_is_the_formula(kind: str) -> None:
     bias = None if match.bias is None else match.bias.item()
     assert loss.item() == pytest.approx(plain(gist.detach(), things, keys, scale.item(), bias), rel=1e-5)
     loss.backward()
-    assert gist.grad.isfinite().all() and gist.grad[6].abs().sum() > 0, "a cell that is alone is what others must not find"
+    assert gist.grad.isfinite().all() and gist.grad[6].abs().sum() > 0, (
+        "a cell that is alone is what others must not find"
+    )
 
 
 @pytest.mark.parametrize("things", [[1], [1, 2, 3], [4, 4]])

@@ -25,14 +25,18 @@ def plain(queries: np.ndarray, kept: np.ndarray, k: int, allowed: np.ndarray | N
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("share", [None, 0.5, 0.01])
 @pytest.mark.parametrize("n", [1, 31, 32, 5000, 4096 * 4 + 5])
-def test_they_are_those_of_a_full_product(n: int, share: float | None, bf16: bool, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_they_are_those_of_a_full_product(
+    n: int, share: float | None, bf16: bool, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exact, "multiplies_bf16", lambda: bf16)
     kept, queries = vectors(n), vectors(count, seed=1)
     allowed = None if share is None else np.random.default_rng(2).random(n) < share
     score, rows = exact.nearest(queries, kept, 10, allowed, exact.as_rough(kept))
     able = min(10, n if allowed is None else int(allowed.sum()))
     wanted, best = plain(queries, kept, able, allowed)
-    assert score.shape == rows.shape == (count, 10) and (rows[:, able:] == -1).all() and np.isneginf(score[:, able:]).all()
+    assert (
+        score.shape == rows.shape == (count, 10) and (rows[:, able:] == -1).all() and np.isneginf(score[:, able:]).all()
+    )
     assert np.allclose(score[:, :able], wanted, atol=1e-5)
     same = [len(set(a) & set(b)) for a, b in zip(rows[:, :able].tolist(), best.tolist(), strict=True)]
     assert sum(same) >= 0.999 * able * count
@@ -43,7 +47,9 @@ def test_they_are_those_of_a_full_product(n: int, share: float | None, bf16: boo
 @pytest.mark.parametrize("there", [True, False])
 @pytest.mark.parametrize("d", [32, 64, 40, 33])
 @pytest.mark.parametrize("count", [1, 8, 9])
-def test_a_few_queries_are_multiplied_by_the_rounded_numbers(count: int, d: int, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_queries_are_multiplied_by_the_rounded_numbers(
+    count: int, d: int, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
     of_torch = exact.WEIGHTED
     assert of_torch is not None
@@ -51,7 +57,9 @@ def test_a_few_queries_are_multiplied_by_the_rounded_numbers(count: int, d: int,
     monkeypatch.setattr(exact, "WEIGHTED", (lambda *given: asked.append(1) or of_torch(*given)) if there else None)
     monkeypatch.setattr(exact, "LONG", 4096)
     kept, queries = vectors(9001, d), vectors(count, d, seed=1)
-    assert (exact.nearest(queries, kept, 10, None, exact.as_rough(kept))[1] == plain(queries, kept, 10, None)[1]).mean() > 0.99
+    assert (
+        exact.nearest(queries, kept, 10, None, exact.as_rough(kept))[1] == plain(queries, kept, 10, None)[1]
+    ).mean() > 0.99
     assert bool(asked) == (there and count <= exact.ALONE and d % 32 == 0)
 
 
@@ -63,17 +71,24 @@ def test_rounding_errs_by_half_a_step_of_its_group(n: int) -> None:
     steps = np.repeat(scales, exact.GROUP)[:n, None]
     assert numbers.dtype == np.int8 and scales.shape == (-(-n // exact.GROUP),)
     assert (np.abs(numbers * steps - kept) <= steps / 2 + 1e-7).all()
-    assert n == 0 or all(np.abs(part).max() == 127 for part in np.array_split(numbers, range(exact.GROUP, n, exact.GROUP)))
+    assert n == 0 or all(
+        np.abs(part).max() == 127 for part in np.array_split(numbers, range(exact.GROUP, n, exact.GROUP))
+    )
 
 
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("count", [1, 20])
 @pytest.mark.parametrize("spread", ["crowded", "skewed", "alike"])
-def test_those_that_rounding_can_not_tell_apart_are_weighed(spread: str, count: int, bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_that_rounding_can_not_tell_apart_are_weighed(
+    spread: str, count: int, bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng, size = np.random.default_rng(0), {"skewed": 1 / np.arange(1, 65)}.get(spread, np.ones(64))
     near = {"crowded": 0.02, "skewed": 0.3, "alike": 1e-4}[spread]
     centres = rng.standard_normal((5, 64)) * size
-    kept, queries = (np.float32(centres[rng.integers(5, size=n)] + near * rng.standard_normal((n, 64)) * size) for n in (30_000, count))
+    kept, queries = (
+        np.float32(centres[rng.integers(5, size=n)] + near * rng.standard_normal((n, 64)) * size)
+        for n in (30_000, count)
+    )
     kept, queries = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (kept, queries))
     monkeypatch.setattr(exact, "multiplies_bf16", lambda: bf16)
     score, rows = exact.nearest(queries, kept, 10, None, exact.as_rough(kept))

@@ -38,9 +38,14 @@ def test_what_is_proposed_holds_the_nearest(name: str, rows: int, tmp_path: Path
     queries = vectors(20, 1)
     proposed = finder(tmp_path / "f", rows, SIZE).propose(queries, 72)
     assert proposed.shape == (20, 72) and proposed.dtype == np.int64 and (proposed % 2 == 0)[proposed >= 0].all()
-    assert ((proposed >= 0).sum(1) == min(72, len(able))).all() and all(len(set(line[line >= 0])) == (line >= 0).sum() for line in proposed)
+    assert ((proposed >= 0).sum(1) == min(72, len(able))).all() and all(
+        len(set(line[line >= 0])) == (line >= 0).sum() for line in proposed
+    )
     truth = nearest(queries, made, 10, np.arange(rows) % 2 == 0)[1] if rows else np.zeros((20, 0), np.int64)
-    shares = [len(set(near[near >= 0]) & set(line)) / max(1, (near >= 0).sum()) for near, line in zip(truth, proposed, strict=True)]
+    shares = [
+        len(set(near[near >= 0]) & set(line)) / max(1, (near >= 0).sum())
+        for near, line in zip(truth, proposed, strict=True)
+    ]
     assert not rows or np.mean(shares) >= 0.95
     assert finder(tmp_path / "f", rows, SIZE).propose(queries[:1], 5).shape == (1, 5)
 
@@ -52,7 +57,9 @@ def test_what_is_foreign_or_cut_short_is_refused(name: str, tmp_path: Path) -> N
     for rows, size in ((300, SIZE + 1), (299, SIZE)):
         with pytest.raises(ValueError, match="'.*f'"):
             finder(tmp_path / "f", rows, size)
-    for path in [tmp_path / "f"] if (tmp_path / "f").is_file() else [p for p in (tmp_path / "f").rglob("*") if p.is_file()]:
+    for path in (
+        [tmp_path / "f"] if (tmp_path / "f").is_file() else [p for p in (tmp_path / "f").rglob("*") if p.is_file()]
+    ):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match="'.*f'"):
         finder(tmp_path / "f", 300, SIZE)
@@ -61,7 +68,9 @@ def test_what_is_foreign_or_cut_short_is_refused(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", FINDERS)
-def test_an_index_with_a_finder_finds_what_one_without_does(fitted: Model, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_with_a_finder_finds_what_one_without_does(
+    fitted: Model, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = tiny_table(70).append_column("key", pa.array([f"k{number}" for number in range(70)]))
     plain = fitted.index(table, tmp_path / "plain", key="key")
     made = fitted.index(table, tmp_path / "made", key="key", finder=name)
@@ -69,7 +78,9 @@ def test_an_index_with_a_finder_finds_what_one_without_does(fitted: Model, tmp_p
     asked: list[int] = []
     kind = find(Finder, name)
     propose = kind.propose
-    monkeypatch.setattr(kind, "propose", lambda self, queries, count: (asked.append(count), propose(self, queries, count))[1])
+    monkeypatch.setattr(
+        kind, "propose", lambda self, queries, count: (asked.append(count), propose(self, queries, count))[1]
+    )
 
     def same(one: Index, other: Index, **options: object) -> None:
         for query in ({"name": "a red bar"}, {"tone": table["tone"][1].as_py(), "colour": "red"}):

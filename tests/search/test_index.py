@@ -48,8 +48,12 @@ def test_it_finds_what_a_search_of_the_table_finds(fitted: Model, index: Index, 
     for query in ({"name": "a red bar"}, {"picture": keyed()["picture"][3].as_py(), "colour": "red"}):
         found, direct = index.search(query, among=among, k=12), fitted.search(query, among=keyed(), column=among, k=12)
         assert np.allclose(found["score"].to_numpy(), direct["score"].to_numpy(), atol=1e-4)
-        assert len(set(rows(found)) & set(rows(direct))) >= 11 and found["name"].to_pylist() == [keyed()["name"][row].as_py() for row in rows(found)]
-    assert index.search({"name": "x"}, among=among, k=1000).num_rows == sum(cell is not None for cell in keyed()[among or "key"].to_pylist())
+        assert len(set(rows(found)) & set(rows(direct))) >= 11 and found["name"].to_pylist() == [
+            keyed()["name"][row].as_py() for row in rows(found)
+        ]
+    assert index.search({"name": "x"}, among=among, k=1000).num_rows == sum(
+        cell is not None for cell in keyed()[among or "key"].to_pylist()
+    )
 
 
 def test_conditions_choose_before_the_nearest_are_found(index: Index) -> None:
@@ -63,11 +67,17 @@ def test_conditions_choose_before_the_nearest_are_found(index: Index) -> None:
 def test_what_shall_not_be_found_and_weights_move_the_query(index: Index) -> None:
     plain = index.search({"name": "a red bar"}, k=ROWS)
     away = index.search({"name": "a red bar"}, k=ROWS, without={"colour": "red"})
+
     def mean(found: pa.Table) -> float:
         return np.mean([place for place, colour in enumerate(found["colour"].to_pylist()) if colour == "red"])
+
     assert mean(away) > mean(plain)
     query = {"name": "a red bar", "picture": keyed()["picture"][1].as_py()}
-    assert np.allclose(index.search(query, weights={"picture": 0.0})["score"].to_numpy(), index.search({"name": "a red bar"})["score"].to_numpy(), atol=1e-4)
+    assert np.allclose(
+        index.search(query, weights={"picture": 0.0})["score"].to_numpy(),
+        index.search({"name": "a red bar"})["score"].to_numpy(),
+        atol=1e-4,
+    )
     for weights, told in (({"picture": 0.0, "name": 0.0}, "leave nothing"), ({"colours": 1.0}, "colours")):
         with pytest.raises(UserError, match=told):
             index.search(query, weights=weights)
@@ -98,7 +108,9 @@ def test_without_a_key_rows_go_by_their_numbers(fitted: Model, tmp_path: Path) -
         index.search({"picture": b"x"})
 
 
-def test_who_opened_an_index_before_another_wrote_to_it_loses_nothing(fitted: Model, index: Index, tmp_path: Path) -> None:
+def test_who_opened_an_index_before_another_wrote_to_it_loses_nothing(
+    fitted: Model, index: Index, tmp_path: Path
+) -> None:
     one, other, third = (fitted.open_index(index.store.folder) for _ in range(3))
     one.add(Table.open(keyed(10, 100)))
     other.add(Table.open(keyed(5, 200)))
@@ -122,13 +134,23 @@ def test_rows_are_told_in_a_table_by_their_key_or_their_cells(fitted: Model, ind
     def found(table: pa.Table) -> list[int]:
         return index.rows_in(Table.open(table)).tolist()
 
-    assert found(keyed()) == list(range(ROWS)) and found(keyed().take(list(range(ROWS - 1, -1, -1)))) == list(range(ROWS - 1, -1, -1))
+    assert found(keyed()) == list(range(ROWS)) and found(keyed().take(list(range(ROWS - 1, -1, -1)))) == list(
+        range(ROWS - 1, -1, -1)
+    )
     index.add(Table.open(keyed(3, ROWS - 1)))
     assert found(keyed()) == [*range(ROWS), ROWS - 1, -1, -1]
     plain = fitted.index(tiny_table(8), tmp_path / "i")
-    changed = tiny_table(8).set_column(tiny_table(8).column_names.index("width"), "width", pa.array([None, 1e6, *tiny_table(8)["width"].to_pylist()[2:]]))
+    changed = tiny_table(8).set_column(
+        tiny_table(8).column_names.index("width"),
+        "width",
+        pa.array([None, 1e6, *tiny_table(8)["width"].to_pylist()[2:]]),
+    )
     same = [row if changed["width"][row] == tiny_table(8)["width"][row] else -1 for row in range(8)]
-    assert plain.rows_in(Table.open(tiny_table(8))).tolist() == list(range(8)) and plain.rows_in(Table.open(changed)).tolist() == same and same[1] == -1
+    assert (
+        plain.rows_in(Table.open(tiny_table(8))).tolist() == list(range(8))
+        and plain.rows_in(Table.open(changed)).tolist() == same
+        and same[1] == -1
+    )
     assert plain.rows_in(Table.open(tiny_table(5))).tolist() == [0, 1, 2, 3, 4, -1, -1, -1]
 
 
@@ -149,7 +171,9 @@ def test_absurd_requests_are_cut_or_told(index: Index) -> None:
 
 def test_alike_rows_come_in_groups(fitted: Model, tmp_path: Path) -> None:
     table = tiny_table(9, gaps=0.0)
-    index = fitted.index(pa.concat_tables([table, table.slice(2, 1), table.slice(2, 1), table.slice(5, 1)]), tmp_path / "i")
+    index = fitted.index(
+        pa.concat_tables([table, table.slice(2, 1), table.slice(2, 1), table.slice(5, 1)]), tmp_path / "i"
+    )
     assert index.duplicates(0.9999) == [[2, 9, 10], [5, 11]]
     index.remove([9, 10])
     assert index.duplicates(0.9999) == [[5, 11]] and index.duplicates(0.9999, among="picture")
@@ -157,7 +181,9 @@ def test_alike_rows_come_in_groups(fitted: Model, tmp_path: Path) -> None:
         index.duplicates(0.0)
 
 
-def test_fewer_dimensions_are_the_leading_ones_and_what_they_find_is_told(fitted: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_dimensions_are_the_leading_ones_and_what_they_find_is_told(
+    fitted: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, few = fitted.index(keyed(), tmp_path / "whole"), fitted.index(keyed(), tmp_path / "few", size=12)
     assert few.store.about["size"] == 12 and whole.store.about["size"] == 24 and whole.store.about["recall"] == {}
     a, b = (set(rows(index.search({"name": "a red bar"}, k=20))) for index in (whole, few))
@@ -167,7 +193,9 @@ def test_fewer_dimensions_are_the_leading_ones_and_what_they_find_is_told(fitted
             fitted.index(keyed(), tmp_path / "none", size=size)
 
 
-def test_another_model_and_what_is_cut_short_are_refused(fitted: Model, kept: Path, index: Index, tmp_path: Path) -> None:
+def test_another_model_and_what_is_cut_short_are_refused(
+    fitted: Model, kept: Path, index: Index, tmp_path: Path
+) -> None:
     other = Model.load(fitted.save(tmp_path / "other"))
     other.network.to_gist.weight.data += 1
     other.folder = None
@@ -189,12 +217,21 @@ def test_another_model_and_what_is_cut_short_are_refused(fitted: Model, kept: Pa
             fitted.open_index(folder)
         path.write_bytes(whole)
     about = json.loads((folder / "index.json").read_text())
-    for wrong in ({"size": 7}, {"parts": [{"name": "../x", "rows": ROWS}]}, {"turn": "../../etc/passwd"}, {"parts": 3}, {"parts": []}, {"gone": "x.npy"}):
+    for wrong in (
+        {"size": 7},
+        {"parts": [{"name": "../x", "rows": ROWS}]},
+        {"turn": "../../etc/passwd"},
+        {"parts": 3},
+        {"parts": []},
+        {"gone": "x.npy"},
+    ):
         (folder / "index.json").write_text(json.dumps(about | wrong))
         with pytest.raises(UserError, match="can't be read as an index"):
             Store.open(folder)
     for lacking in ("columns", "key", "kinds", "sha256", "run"):
-        (folder / "index.json").write_text(json.dumps({name: value for name, value in about.items() if name != lacking}))
+        (folder / "index.json").write_text(
+            json.dumps({name: value for name, value in about.items() if name != lacking})
+        )
         with pytest.raises(UserError, match=lacking):
             Store.open(folder)
     (folder / "index.json").write_text("[" * 100_000)
@@ -212,7 +249,11 @@ def test_what_fails_leaves_the_index_as_it_was(fitted: Model, index: Index) -> N
     before = sorted(path.name for path in folder.rglob("*"))
     twice = pa.concat_tables([keyed(2), keyed(2)])
     unlike = keyed(2, 90).set_column(4, "day", pa.array(["no", "date"]))
-    for table, told in ((twice, "its own"), (unlike, "other types"), (keyed(2).drop_columns(["key"]), "no column 'key'")):
+    for table, told in (
+        (twice, "its own"),
+        (unlike, "other types"),
+        (keyed(2).drop_columns(["key"]), "no column 'key'"),
+    ):
         warned = pytest.warns(SensoriumWarning, match="can't be read") if table is unlike else contextlib.nullcontext()
         with warned, pytest.raises(UserError, match=told):
             index.add(Table.open(table))
@@ -228,4 +269,7 @@ def test_what_fails_leaves_the_index_as_it_was(fitted: Model, index: Index) -> N
 
 def test_an_index_that_is_made_anew_takes_the_place_of_the_old_one(fitted: Model, index: Index) -> None:
     again = fitted.index(keyed(5), index.store.folder)
-    assert len(again) == 5 and len(list(again.store.folder.glob("part-*"))) == len(list(again.store.folder.glob("turn-*"))) == 1
+    assert (
+        len(again) == 5
+        and len(list(again.store.folder.glob("part-*"))) == len(list(again.store.folder.glob("turn-*"))) == 1
+    )

@@ -38,7 +38,10 @@ def test_groups_stay_together_also_rows_that_were_not_fitted(monkeypatch: pytest
     assert apart(found[has], label[has]) >= 0.98
     assert np.array_equal(found, places.umap(vectors, has))  # the same each time
     assert apart(places.flat(vectors), label) >= 0.9
-    assert np.isfinite(places.umap(vectors[:5], np.ones(5, bool))).all() and not places.umap(vectors[:5], np.zeros(5, bool)).any()
+    assert (
+        np.isfinite(places.umap(vectors[:5], np.ones(5, bool))).all()
+        and not places.umap(vectors[:5], np.zeros(5, bool)).any()
+    )
     spread = places.framed(np.concatenate([found[has], [[1e6, 1e6]]]))
     assert spread.min() >= -0.05 and spread.max() <= 1.05
 

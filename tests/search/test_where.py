@@ -13,10 +13,17 @@ from hypothesis import strategies as st
 from sensorium.core.errors import UserError
 from sensorium.search.where import where
 
-TABLE = pa.table({
-    "year": [2010, 2016, None, 2020], "group": ["food", "food", "it's \"x\"", None], "my col": [1.5, 2.0, 3.0, 4.0], "ok": [True, False, None, True],
-    "day": pa.array([datetime.date(2024, 5, day) for day in (1, 2, 3, 4)]), "kind": pa.array(["a", "b", "a", None]).dictionary_encode(), "in": [1, 2, 3, 4],
-})
+TABLE = pa.table(
+    {
+        "year": [2010, 2016, None, 2020],
+        "group": ["food", "food", 'it\'s "x"', None],
+        "my col": [1.5, 2.0, 3.0, 4.0],
+        "ok": [True, False, None, True],
+        "day": pa.array([datetime.date(2024, 5, day) for day in (1, 2, 3, 4)]),
+        "kind": pa.array(["a", "b", "a", None]).dictionary_encode(),
+        "in": [1, 2, 3, 4],
+    }
+)
 
 
 @pytest.mark.parametrize(("words", "rows"), [

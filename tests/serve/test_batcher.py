@@ -66,7 +66,9 @@ def run(test: Callable[[Batcher, Fake], Any], **given: Any) -> None:
 
 def test_those_of_one_kind_go_together_and_each_gets_its_own() -> None:
     async def test(batcher: Batcher, fake: Fake) -> None:
-        asked = [batcher.ask("embed" if n % 2 else "predict", {"column": n % 3}, {"rows": [n, -n]}, 5) for n in range(60)]
+        asked = [
+            batcher.ask("embed" if n % 2 else "predict", {"column": n % 3}, {"rows": [n, -n]}, 5) for n in range(60)
+        ]
         said = await asyncio.gather(*asked)
         assert [answer["said"] for answer in said] == [[n, -n] for n in range(60)]
         assert len(fake.heard) <= 7 and max(len(jobs) for _, jobs in fake.heard) >= 9
@@ -76,8 +78,13 @@ def test_those_of_one_kind_go_together_and_each_gets_its_own() -> None:
 
 def test_no_more_rows_than_allowed_go_together_and_the_oldest_go_first() -> None:
     async def test(batcher: Batcher, fake: Fake) -> None:
-        said = await asyncio.gather(*(batcher.ask("embed", {}, {"rows": [n] * 3}, 5) for n in range(20)), batcher.ask("embed", {}, {"rows": [99] * 50}, 5))
-        assert said[-1] == {"said": [99] * 50} and all(sum(map(len, jobs)) <= 8 or len(jobs) == 1 for _, jobs in fake.heard)
+        said = await asyncio.gather(
+            *(batcher.ask("embed", {}, {"rows": [n] * 3}, 5) for n in range(20)),
+            batcher.ask("embed", {}, {"rows": [99] * 50}, 5),
+        )
+        assert said[-1] == {"said": [99] * 50} and all(
+            sum(map(len, jobs)) <= 8 or len(jobs) == 1 for _, jobs in fake.heard
+        )
         assert [jobs[0][0] for _, jobs in fake.heard] == sorted(jobs[0][0] for _, jobs in fake.heard)
 
     run(test, rows=8)
@@ -93,7 +100,9 @@ def test_one_that_is_to_be_alone_is() -> None:
 
 def test_too_many_are_refused_with_a_time() -> None:
     async def test(batcher: Batcher, fake: Fake) -> None:
-        said = await asyncio.gather(*(batcher.ask("embed", {}, {"rows": [n]}, 5) for n in range(30)), return_exceptions=True)
+        said = await asyncio.gather(
+            *(batcher.ask("embed", {}, {"rows": [n]}, 5) for n in range(30)), return_exceptions=True
+        )
         refused = [answer for answer in said if isinstance(answer, Full)]
         assert len(refused) == 20 and all(full.seconds >= 1 for full in refused) and batcher.count == 0
 
@@ -131,7 +140,9 @@ def test_who_has_left_keeps_no_place() -> None:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         assert batcher.count == 0 and not batcher.queues and not batcher.options
-        assert await batcher.ask("embed", {}, {"rows": ["next"]}, 5) == {"said": ["next"]} and await first == {"said": ["first"]}
+        assert await batcher.ask("embed", {}, {"rows": ["next"]}, 5) == {"said": ["next"]} and await first == {
+            "said": ["first"]
+        }
 
     run(test, waiting=4)
 
@@ -150,7 +161,11 @@ def test_what_nobody_waits_for_any_more_is_left_off() -> None:
         asked[2].cancel()
         await asyncio.gather(*asked, return_exceptions=True)
         fake.seconds = 0.02
-        assert await batcher.ask("talk", {}, {"rows": [7]}, 30) == {"said": [7]} and fake.cuts == 1 and time.monotonic() - begun < 3
+        assert (
+            await batcher.ask("talk", {}, {"rows": [7]}, 30) == {"said": [7]}
+            and fake.cuts == 1
+            and time.monotonic() - begun < 3
+        )
         await batcher.ask("talk", {}, {"rows": [8]}, 30)
         assert fake.cuts == 1 and [rows for _, rows in fake.heard] == [[[0], [1], [2]], [[7]], [[8]]]
 
@@ -159,8 +174,13 @@ def test_what_nobody_waits_for_any_more_is_left_off() -> None:
 
 def test_one_that_breaks_the_model_breaks_no_other() -> None:
     async def test(batcher: Batcher, fake: Fake) -> None:
-        said = await asyncio.gather(*(batcher.ask("embed", {}, {"rows": ["spoilt" if n == 3 else n]}, 5) for n in range(8)), return_exceptions=True)
-        assert isinstance(said[3], Broken) and [answer["said"] for n, answer in enumerate(said) if n != 3] == [[n] for n in range(8) if n != 3]
+        said = await asyncio.gather(
+            *(batcher.ask("embed", {}, {"rows": ["spoilt" if n == 3 else n]}, 5) for n in range(8)),
+            return_exceptions=True,
+        )
+        assert isinstance(said[3], Broken) and [answer["said"] for n, answer in enumerate(said) if n != 3] == [
+            [n] for n in range(8) if n != 3
+        ]
 
     run(test)
 
@@ -180,10 +200,15 @@ def test_each_hears_what_is_told_of_his_own_and_nothing_twice() -> None:
         told: dict[Any, list[Any]] = {n: [] for n in (1, 2, "spoilt", 4)}
         first = asyncio.create_task(batcher.ask("talk", {}, {"rows": [0]}, 5))
         await asyncio.sleep(0.005)
-        answers = await asyncio.gather(*(batcher.ask("talk", {}, {"rows": [n]}, 5, heard=None if n == 4 else told[n].append) for n in told), return_exceptions=True)
+        answers = await asyncio.gather(
+            *(batcher.ask("talk", {}, {"rows": [n]}, 5, heard=None if n == 4 else told[n].append) for n in told),
+            return_exceptions=True,
+        )
         assert await first == {"said": [0]} and len(fake.heard[1][1]) == 4
         assert told == {1: ["[1]"], 2: ["[2]"], "spoilt": ["['spoilt']"], 4: []}
-        assert all(isinstance(answer, Broken) for answer in answers[:3]) and answers[3] == {"said": [4]}  # what was begun to be told isn't told anew
+        assert all(isinstance(answer, Broken) for answer in answers[:3]) and answers[3] == {
+            "said": [4]
+        }  # what was begun to be told isn't told anew
 
     run(test)
 

@@ -97,7 +97,11 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     real = socket.socket.connect
     monkeypatch.setattr(fetching.socket, "getaddrinfo", resolved)
-    monkeypatch.setattr(socket.socket, "connect", lambda self, place: real(self, ("127.0.0.1", server.server_port) if place[0] == "203.0.114.9" else place))
+    monkeypatch.setattr(
+        socket.socket,
+        "connect",
+        lambda self, place: real(self, ("127.0.0.1", server.server_port) if place[0] == "203.0.114.9" else place),
+    )
     yield asked
     server.shutdown()
     server.server_close()
@@ -124,7 +128,11 @@ def test_what_isn_t_fetched(host: list[str], path: str, given: dict[str, Any], w
 
 def test_a_second_answer_of_the_name_server_changes_nothing(host: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter(["203.0.114.9", "127.0.0.1"])
-    monkeypatch.setattr(fetching.socket, "getaddrinfo", lambda name, port, **_: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), port))])
+    monkeypatch.setattr(
+        fetching.socket,
+        "getaddrinfo",
+        lambda name, port, **_: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), port))],
+    )
     assert asyncio.run(fetch("http://files.example/file")) == b"the file"
     with pytest.raises(Unfetched, match="isn't a public one"):
         asyncio.run(fetch("http://files.example/file"))

@@ -36,12 +36,19 @@ def test_the_model_is_listed(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("encoding", [None, "float", "base64"])
-def test_embeddings_are_the_models(client: openai.OpenAI, drawing_model: Model, kept: tuple, encoding: str | None) -> None:
+def test_embeddings_are_the_models(
+    client: openai.OpenAI, drawing_model: Model, kept: tuple, encoding: str | None
+) -> None:
     given = {} if encoding is None else {"encoding_format": encoding}
     said = client.embeddings.create(model="tiny", input=["a red bar", "a big blue circle"], **given)
     index = Model.load(kept[0]).open_index(kept[1])
     own = turned(drawing_model.embed([{"name": "a red bar"}, {"name": "a big blue circle"}]), index.store.turn)
-    found = [np.frombuffer(base64.b64decode(one.embedding), "<f4") if isinstance(one.embedding, str) else np.array(one.embedding) for one in said.data]
+    found = [
+        np.frombuffer(base64.b64decode(one.embedding), "<f4")
+        if isinstance(one.embedding, str)
+        else np.array(one.embedding)
+        for one in said.data
+    ]
     assert np.allclose(found, own, atol=1e-4) and said.usage.prompt_tokens > 0
     fewer = client.embeddings.create(model="tiny", input="a red bar", dimensions=8)
     assert np.allclose(fewer.data[0].embedding, own[0, :8] / np.linalg.norm(own[0, :8]), atol=1e-3)
@@ -49,7 +56,12 @@ def test_embeddings_are_the_models(client: openai.OpenAI, drawing_model: Model, 
 
 def test_pictures_and_sounds_are_embedded(client: openai.OpenAI, drawing_model: Model, shown: pa.Table) -> None:
     parts = [{"type": "text", "text": "a red bar"}, {"type": "image_url", "image_url": {"url": picture(shown)}}]
-    sound = [{"type": "input_audio", "input_audio": {"data": base64.b64encode(shown["tone"][3].as_py()).decode(), "format": "wav"}}]
+    sound = [
+        {
+            "type": "input_audio",
+            "input_audio": {"data": base64.b64encode(shown["tone"][3].as_py()).decode(), "format": "wav"},
+        }
+    ]
     said = client.embeddings.create(model="tiny", input=[parts, sound])  # type: ignore[arg-type]
     rows = [{"name": "a red bar", "picture": shown["picture"][3].as_py()}, {"tone": shown["tone"][3].as_py()}]
     own = drawing_model.embed(rows)
@@ -57,8 +69,12 @@ def test_pictures_and_sounds_are_embedded(client: openai.OpenAI, drawing_model: 
 
 
 def test_pictures_are_drawn(client: openai.OpenAI) -> None:
-    said = client.images.generate(model="tiny", prompt="a red bar", n=2, response_format="b64_json", extra_body={"steps": 3, "seed": 4})
-    again = client.images.generate(model="tiny", prompt="a red bar", n=2, response_format="b64_json", extra_body={"steps": 3, "seed": 4})
+    said = client.images.generate(
+        model="tiny", prompt="a red bar", n=2, response_format="b64_json", extra_body={"steps": 3, "seed": 4}
+    )
+    again = client.images.generate(
+        model="tiny", prompt="a red bar", n=2, response_format="b64_json", extra_body={"steps": 3, "seed": 4}
+    )
     pictures = [base64.b64decode(one.b64_json) for one in said.data]
     assert [Image.open(io.BytesIO(one)).size for one in pictures] == [(16, 16)] * 2 and pictures[0] != pictures[1]
     assert pictures == [base64.b64decode(one.b64_json) for one in again.data]
@@ -81,21 +97,48 @@ def test_a_voice_is_a_class_of_a_column(client: openai.OpenAI) -> None:
 
 
 def test_a_picture_is_described(client: openai.OpenAI, drawing_model: Model, shown: pa.Table) -> None:
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": picture(shown)}}]}]
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is this?"},
+                {"type": "image_url", "image_url": {"url": picture(shown)}},
+            ],
+        },
+    ]
     own = drawing_model.generate([{"picture": shown["picture"][3].as_py()}], "name")[0]
     said = client.chat.completions.create(model="tiny", messages=messages)  # type: ignore[arg-type]
-    assert said.choices[0].message.content == own and said.choices[0].finish_reason == "stop" and said.usage.prompt_tokens > 0
+    assert (
+        said.choices[0].message.content == own
+        and said.choices[0].finish_reason == "stop"
+        and said.usage.prompt_tokens > 0
+    )
     brief = client.chat.completions.create(model="tiny", messages=messages, max_tokens=1)  # type: ignore[arg-type]
-    assert brief.choices[0].message.content == own.split()[0] and brief.choices[0].finish_reason == ("length" if " " in own else "stop") and brief.usage.completion_tokens == 1
-    chunks = list(client.chat.completions.create(model="tiny", messages=messages, stream=True, stream_options={"include_usage": True}))  # type: ignore[arg-type]
+    assert (
+        brief.choices[0].message.content == own.split()[0]
+        and brief.choices[0].finish_reason == ("length" if " " in own else "stop")
+        and brief.usage.completion_tokens == 1
+    )
+    chunks = list(
+        client.chat.completions.create(
+            model="tiny", messages=messages, stream=True, stream_options={"include_usage": True}
+        )
+    )  # type: ignore[arg-type]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == own
     assert chunks[-1].usage.prompt_tokens == said.usage.prompt_tokens and len(chunks) > 3
 
 
 def test_a_question_may_name_a_column(client: openai.OpenAI, drawing_model: Model, shown: pa.Table) -> None:
-    content = [{"type": "text", "text": "Which colour is it?"}, {"type": "image_url", "image_url": {"url": picture(shown)}}]
+    content = [
+        {"type": "text", "text": "Which colour is it?"},
+        {"type": "image_url", "image_url": {"url": picture(shown)}},
+    ]
     said = client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": content}])  # type: ignore[list-item, misc]
-    assert said.choices[0].message.content == drawing_model.predict([{"picture": shown["picture"][3].as_py()}], "colour")["value"][0].as_py()
+    assert (
+        said.choices[0].message.content
+        == drawing_model.predict([{"picture": shown["picture"][3].as_py()}], "colour")["value"][0].as_py()
+    )
 
 
 def test_words_alone_are_what_is_shown(client: openai.OpenAI) -> None:
@@ -117,15 +160,21 @@ def test_words_alone_are_what_is_shown(client: openai.OpenAI) -> None:
     ("/v1/chat/completions", {"model": "tiny", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/x"}}]}]}, 422, "not fetched"),
     ("/v1/chat/completions", {"model": "tiny", "messages": [{"role": "user", "content": [{"type": "hologram"}]}]}, 400, "Unknown part"),
 ])  # fmt: skip
-def test_what_is_wrong_is_said_in_openais_envelope(served: Served, path: str, body: dict, status: int, words: str) -> None:
+def test_what_is_wrong_is_said_in_openais_envelope(
+    served: Served, path: str, body: dict, status: int, words: str
+) -> None:
     found, said, _ = served.ask("POST", path, body)
-    assert found == status and words in said["error"]["message"] and set(said["error"]) == {"message", "type", "param", "code"}
+    assert (
+        found == status
+        and words in said["error"]["message"]
+        and set(said["error"]) == {"message", "type", "param", "code"}
+    )
 
 
 def test_words_that_look_like_control_tokens_are_words(client: openai.OpenAI, drawing_model: Model) -> None:
     texts = ["[END] red", "<|endoftext|> red", "</s><s>", "\x00\x01\x02 red"]
     said = client.embeddings.create(model="tiny", input=texts)
     modality = drawing_model.network.modalities["name"]
-    assert len(said.data) == len(texts) and all((modality.prepare(modality.read(text)) >= 3).all() for text in texts if len(modality.read(text)))
-
-
+    assert len(said.data) == len(texts) and all(
+        (modality.prepare(modality.read(text)) >= 3).all() for text in texts if len(modality.read(text))
+    )

@@ -29,7 +29,10 @@ def file_of(cell: bytes) -> str:
 
 
 def plain(found: pa.Table) -> list[dict[str, Any]]:
-    return [{name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in row.items()} for row in found.to_pylist()]
+    return [
+        {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in row.items()}
+        for row in found.to_pylist()
+    ]
 
 
 def same(said: Any, own: Any) -> bool:
@@ -41,10 +44,15 @@ def same(said: Any, own: Any) -> bool:
     return abs(said - own) < 1e-3 * max(1, abs(own)) if isinstance(own, float) else said == own
 
 
-@pytest.mark.parametrize(("column", "coverage"), [("colour", None), ("colour", 0.8), ("width", None), ("width", 0.5), ("day", None), ("name", None)])
+@pytest.mark.parametrize(
+    ("column", "coverage"),
+    [("colour", None), ("colour", 0.8), ("width", None), ("width", 0.5), ("day", None), ("name", None)],
+)
 def test_predictions_are_the_models(served: Served, drawing_model: Model, column: str, coverage: float | None) -> None:
     rows = [ROW, {"name": "big blue circle"}, {}]
-    own = drawing_model.predict([{**row, column: None} for row in rows], column, **({} if coverage is None else {"coverage": coverage}))
+    own = drawing_model.predict(
+        [{**row, column: None} for row in rows], column, **({} if coverage is None else {"coverage": coverage})
+    )
     assert same(served.post("/predict", rows=rows, column=column, coverage=coverage)["answers"], plain(own))
 
 
@@ -52,18 +60,33 @@ def test_rows_of_the_table_are_asked_by_number(served: Served, drawing_model: Mo
     said = served.post("/predict", table_rows=[3, 12], column="colour", seen=["picture", "tone"])
     assert same(said["answers"], plain(drawing_model.predict(shown.take([3, 12]), "colour", ["picture", "tone"])))
     every = list(range(40))
-    assert same(served.post("/predict", table_rows=every, column="width")["answers"], plain(drawing_model.predict(shown, "width")))
+    assert same(
+        served.post("/predict", table_rows=every, column="width")["answers"],
+        plain(drawing_model.predict(shown, "width")),
+    )
     assert said["tokens"] > 4
 
 
 def test_files_come_as_data_urls_and_as_base64(served: Served, drawing_model: Model, shown: pa.Table) -> None:
     cell = shown["picture"][5].as_py()
-    vectors = served.post("/embed", rows=[{"picture": file_of(cell)}, {"picture": {"base64": base64.b64encode(cell).decode()}}, {"tone": file_of(shown["tone"][0].as_py())}])["vectors"]
+    vectors = served.post(
+        "/embed",
+        rows=[
+            {"picture": file_of(cell)},
+            {"picture": {"base64": base64.b64encode(cell).decode()}},
+            {"tone": file_of(shown["tone"][0].as_py())},
+        ],
+    )["vectors"]
     own = drawing_model.embed([{"picture": cell}, {"tone": shown["tone"][0].as_py()}])
-    assert np.allclose(vectors[0], vectors[1], atol=1e-5) and abs(np.dot(vectors[0], vectors[2]) - own[0] @ own[1]) < 1e-3
+    assert (
+        np.allclose(vectors[0], vectors[1], atol=1e-5) and abs(np.dot(vectors[0], vectors[2]) - own[0] @ own[1]) < 1e-3
+    )
 
 
-@pytest.mark.parametrize(("column", "begins"), [("picture", "data:image/png;base64,"), ("tone", "data:audio/wav;base64,"), ("curve", None), ("name", None)])
+@pytest.mark.parametrize(
+    ("column", "begins"),
+    [("picture", "data:image/png;base64,"), ("tone", "data:audio/wav;base64,"), ("curve", None), ("name", None)],
+)
 def test_cells_of_every_kind_are_generated(served: Served, column: str, begins: str | None) -> None:
     given = {} if column == "name" else {"samples": 2, "seed": 7}
     said = served.post("/generate", rows=[ROW], column=column, **given)["cells"]
@@ -71,13 +94,30 @@ def test_cells_of_every_kind_are_generated(served: Served, column: str, begins: 
     assert said[0][0].startswith(begins) if begins else isinstance(said[0][0], str if column == "name" else list)
     assert said == served.post("/generate", rows=[ROW], column=column, **given)["cells"]
     if column != "name":
-        assert said[0][0] != said[0][1] and said != served.post("/generate", rows=[ROW], column=column, samples=2)["cells"]
+        assert (
+            said[0][0] != said[0][1] and said != served.post("/generate", rows=[ROW], column=column, samples=2)["cells"]
+        )
 
 
 def test_search_finds_what_the_index_finds(served: Served, kept: tuple) -> None:
     index = Model.load(kept[0]).open_index(kept[1])
-    said = served.post("/search", query={"name": "a red bar"}, without={"name": "blue"}, where="width > 5", weights={"name": 2}, among="picture", k=4)
-    own = index.search({"name": "a red bar"}, among="picture", k=4, condition="width > 5", without={"name": "blue"}, weights={"name": 2})
+    said = served.post(
+        "/search",
+        query={"name": "a red bar"},
+        without={"name": "blue"},
+        where="width > 5",
+        weights={"name": 2},
+        among="picture",
+        k=4,
+    )
+    own = index.search(
+        {"name": "a red bar"},
+        among="picture",
+        k=4,
+        condition="width > 5",
+        without={"name": "blue"},
+        weights={"name": 2},
+    )
     assert all(line.pop("table_row") == line["row"] for line in said["rows"])
     assert same(said["rows"], plain(own)) and len(said["rows"]) == 4
     assert served.post("/search", table_row=7, seen=["picture"], among="picture", k=1)["rows"][0]["score"] > 0.999
@@ -85,20 +125,46 @@ def test_search_finds_what_the_index_finds(served: Served, kept: tuple) -> None:
 
 def test_explanations_add_up_and_name_the_nearest_rows(served: Served) -> None:
     why = served.post("/explain", table_rows=[4], column="colour", seen=["picture", "name"])["whys"][0]
-    assert abs(sum(why["shares"].values()) - (why["everything"] - why["nothing"])) < 1e-4 and set(why["shares"]) <= {"picture", "name"}
-    assert {line["colour"] for line in why["index"]["nearest"]} <= {why["answer"]} and why["answer"] not in {line["colour"] for line in why["index"]["contrast"]}
+    assert abs(sum(why["shares"].values()) - (why["everything"] - why["nothing"])) < 1e-4 and set(why["shares"]) <= {
+        "picture",
+        "name",
+    }
+    assert {line["colour"] for line in why["index"]["nearest"]} <= {why["answer"]} and why["answer"] not in {
+        line["colour"] for line in why["index"]["contrast"]
+    }
 
     for way in ("gradients", "attention"):
-        other = served.post("/explain", table_rows=[4], column="colour", seen=["picture", "name"], inside=way)["whys"][0]
-        assert other["inside"] == way and other["shares"] == why["shares"] and other["parts"]["picture"]["names"] == why["parts"]["picture"]["names"] and other["parts"] != why["parts"]
+        other = served.post("/explain", table_rows=[4], column="colour", seen=["picture", "name"], inside=way)["whys"][
+            0
+        ]
+        assert (
+            other["inside"] == way
+            and other["shares"] == why["shares"]
+            and other["parts"]["picture"]["names"] == why["parts"]["picture"]["names"]
+            and other["parts"] != why["parts"]
+        )
     assert served.ask("POST", "/explain", {"table_rows": [4], "column": "colour", "inside": "guess"})[0] == 422
 
 
 def test_columns_and_their_ways_are_told(served: Served) -> None:
     status, said, _ = served.ask("GET", "/columns")
     assert status == 200 and said["columns"]["picture"] | {"tokens": 0} == {
-        "kind": "image", "media": True, "talks": False, "asked": True, "drawn": True, "searched": True, "generators": ["flow"], "ending": ".png", "classes": [], "tokens": 0}
-    assert said["index"]["rows"] == 40 and said["table"]["rows"] == 40 and said["columns"]["colour"]["classes"] == ["red", "blue", "green"]
+        "kind": "image",
+        "media": True,
+        "talks": False,
+        "asked": True,
+        "drawn": True,
+        "searched": True,
+        "generators": ["flow"],
+        "ending": ".png",
+        "classes": [],
+        "tokens": 0,
+    }
+    assert (
+        said["index"]["rows"] == 40
+        and said["table"]["rows"] == 40
+        and said["columns"]["colour"]["classes"] == ["red", "blue", "green"]
+    )
 
 
 @pytest.mark.parametrize(("path", "body", "words"), [
@@ -146,15 +212,22 @@ def test_what_is_wrong_is_said(served: Served, path: str, body: dict, words: str
 
 def test_a_temperature_next_to_nothing_is_none(served: Served) -> None:
     for temperature in (1e-38, 1e-300):
-        assert served.post("/generate", rows=[ROW | {"name": None}], column="name", temperature=temperature) == served.post("/generate", rows=[ROW | {"name": None}], column="name", temperature=0)
+        assert served.post(
+            "/generate", rows=[ROW | {"name": None}], column="name", temperature=temperature
+        ) == served.post("/generate", rows=[ROW | {"name": None}], column="name", temperature=0)
 
 
 def test_one_request_s_fault_is_no_other_s(served: Served) -> None:
     """While the model is busy a search with and one without anything that counts come together."""
-    busy = threading.Thread(target=served.ask, args=("POST", "/generate", {"rows": [ROW], "column": "picture", "samples": 32, "steps": 60}))
+    busy = threading.Thread(
+        target=served.ask, args=("POST", "/generate", {"rows": [ROW], "column": "picture", "samples": 32, "steps": 60})
+    )
     busy.start()
     time.sleep(0.3)
-    asked = [{"query": {"name": "x", "width": 1.0}, "weights": {"name": 0}, "k": 1}, {"query": {"name": "x"}, "weights": {"name": 0}, "k": 1}]
+    asked = [
+        {"query": {"name": "x", "width": 1.0}, "weights": {"name": 0}, "k": 1},
+        {"query": {"name": "x"}, "weights": {"name": 0}, "k": 1},
+    ]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         said = list(pool.map(lambda body: served.ask("POST", "/search", body)[0], asked))
     busy.join()
@@ -165,7 +238,12 @@ def test_explanations_don_t_hang_on_who_else_asks(served: Served) -> None:
     body = {"rows": [{"name": "a"}], "column": "picture", "seed": 1}
     alone = served.post("/explain", **body)["whys"][0]["everything"]
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        said = list(pool.map(lambda other: served.post("/explain", **other)["whys"][0]["everything"], [body | {"rows": [{"name": "b"}]}, body, body]))
+        said = list(
+            pool.map(
+                lambda other: served.post("/explain", **other)["whys"][0]["everything"],
+                [body | {"rows": [{"name": "b"}]}, body, body],
+            )
+        )
     assert said[1] == pytest.approx(alone, abs=1e-6) == said[2]
 
 
@@ -175,7 +253,11 @@ def test_what_nobody_waits_for_is_left_off(served: Served) -> None:
     served.post("/generate", **asked, steps=50)
     took, body = time.monotonic() - begun, json.dumps({**asked, "steps": 1000}).encode()
     with socket.create_connection(("127.0.0.1", served.port)) as client:
-        client.sendall(b"POST /generate HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        client.sendall(
+            b"POST /generate HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+            % len(body)
+            + body
+        )
         time.sleep(0.5)
     begun = time.monotonic()
     served.post("/predict", rows=[ROW], column="colour")
@@ -185,7 +267,12 @@ def test_what_nobody_waits_for_is_left_off(served: Served) -> None:
 def test_too_many_values_and_other_types_are_refused(served: Served) -> None:
     status, said, _ = served.ask("POST", "/embed", b'{"rows": [' + b"[]," * 600_000 + b"[]]}")
     assert status == 413 and "1,000,000 values" in said["error"]["message"]
-    status, said, _ = served.ask("POST", "/predict", json.dumps({"rows": [ROW], "column": "colour"}).encode(), {"content-type": "application/x-www-form-urlencoded"})
+    status, said, _ = served.ask(
+        "POST",
+        "/predict",
+        json.dumps({"rows": [ROW], "column": "colour"}).encode(),
+        {"content-type": "application/x-www-form-urlencoded"},
+    )
     assert status == 415 and "application/json" in said["error"]["message"]
     client = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
     client.request("HEAD", "/health")
@@ -193,7 +280,9 @@ def test_too_many_values_and_other_types_are_refused(served: Served) -> None:
     client.close()
 
 
-def test_rows_of_an_index_are_found_in_the_table_that_is_shown(started: Callable[..., Served], kept: tuple, shown: pa.Table, tmp_path: Path) -> None:
+def test_rows_of_an_index_are_found_in_the_table_that_is_shown(
+    started: Callable[..., Served], kept: tuple, shown: pa.Table, tmp_path: Path
+) -> None:
     """The table has them in another order, and one of them not at all."""
     from sensorium.model import Model
 
@@ -203,8 +292,12 @@ def test_rows_of_an_index_are_found_in_the_table_that_is_shown(started: Callable
     pq.write_table(shown.append_column("key", keys).take(order), tmp_path / "other.parquet")
     server = started(str(tmp_path / "index"), "--table", str(tmp_path / "other.parquet"), index=False)
     found = server.post("/search", query={"name": "a red bar"}, k=shown.num_rows)["rows"]
-    assert {line["row"]: line["table_row"] for line in found} == {row: order.index(row) if row else None for row in range(shown.num_rows)}
-    cells = server.ask("GET", "/table/rows?rows=" + ",".join(str(line["table_row"]) for line in found if line["row"]))[1]["rows"]
+    assert {line["row"]: line["table_row"] for line in found} == {
+        row: order.index(row) if row else None for row in range(shown.num_rows)
+    }
+    cells = server.ask("GET", "/table/rows?rows=" + ",".join(str(line["table_row"]) for line in found if line["row"]))[
+        1
+    ]["rows"]
     assert [line["cells"]["name"] for line in cells] == [line["name"] for line in found if line["row"]]
     points = server.ask("GET", "/table/map")[1]["points"]
     assert sorted(point[0] for point in points) == list(range(len(order)))
@@ -222,19 +315,41 @@ def test_rows_of_the_table_are_listed_and_chosen(served: Served, shown: pa.Table
     assert status == 200 and said["total"] == 40 and [row["row"] for row in said["rows"]] == [2, 3, 4]
     assert said["rows"][0]["cells"]["name"] == shown["name"][2].as_py() and said["rows"][0]["cells"]["picture"] is True
     _, some, _ = served.ask("GET", "/table/rows?where=colour%20%3D%20%22red%22")
-    assert {row["cells"]["colour"] for row in some["rows"]} == {"red"} and some["total"] == shown["colour"].to_pylist().count("red")
-    assert served.ask("GET", "/table/rows?where=nothing")[0] == 422 and served.ask("GET", "/table/rows?count=1000")[0] == 422
+    assert {row["cells"]["colour"] for row in some["rows"]} == {"red"} and some["total"] == shown[
+        "colour"
+    ].to_pylist().count("red")
+    assert (
+        served.ask("GET", "/table/rows?where=nothing")[0] == 422
+        and served.ask("GET", "/table/rows?count=1000")[0] == 422
+    )
 
 
 def test_questions_about_many_rows_are_answered_with_the_query(served: Served, shown: pa.Table) -> None:
     colours = [colour for colour in shown["colour"].to_pylist() if colour]
     said = served.post("/query", question="How many rows are red?")
     assert list(said["rows"][0].values()) == [colours.count("red")] and "count" in said["sql"].lower()
-    said = served.post("/query", question="SELECT row, day, width FROM rows WHERE day IS NOT NULL AND width IS NOT NULL ORDER BY row LIMIT 2")
-    assert [set(row) for row in said["rows"]] == [{"row", "day", "width"}] * 2 and isinstance(said["rows"][0]["day"], str)
-    for question, why in (("How is the weather?", "isn't clear"), ("DROP TABLE rows", "isn't clear"), ("SELECT * FROM read_csv('/etc/passwd')", "can't be answered"), ("WITH a AS (SELECT 1) DELETE FROM rows", "."), ("", "at least 1"), ("x" * 1001, "at most 1000")):
+    said = served.post(
+        "/query",
+        question="SELECT row, day, width FROM rows WHERE day IS NOT NULL AND width IS NOT NULL ORDER BY row LIMIT 2",
+    )
+    assert [set(row) for row in said["rows"]] == [{"row", "day", "width"}] * 2 and isinstance(
+        said["rows"][0]["day"], str
+    )
+    for question, why in (
+        ("How is the weather?", "isn't clear"),
+        ("DROP TABLE rows", "isn't clear"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "can't be answered"),
+        ("WITH a AS (SELECT 1) DELETE FROM rows", "."),
+        ("", "at least 1"),
+        ("x" * 1001, "at most 1000"),
+    ):
         status, told, _ = served.ask("POST", "/query", json.dumps({"question": question}).encode())
-        assert status == 422 and why in told["error"]["message"] and "Traceback" not in told["error"]["message"] and "root:" not in str(told)
+        assert (
+            status == 422
+            and why in told["error"]["message"]
+            and "Traceback" not in told["error"]["message"]
+            and "root:" not in str(told)
+        )
 
 
 def test_files_of_cells_are_shown_and_can_run_nothing(served: Served, shown: pa.Table) -> None:
@@ -243,7 +358,13 @@ def test_files_of_cells_are_shown_and_can_run_nothing(served: Served, shown: pa.
     assert "sandbox" in headers["content-security-policy"] and headers["x-content-type-options"] == "nosniff"
     gap = next(row for row in range(40) if shown["picture"][row].as_py() is None)
     assert served.ask("GET", f"/table/file/{gap}/picture")[0] == 204
-    for path in ("/table/file/40/picture", "/table/file/3/name", "/table/file/3/nothing", "/table/file/-1/picture", "/table/file/x/picture"):
+    for path in (
+        "/table/file/40/picture",
+        "/table/file/3/name",
+        "/table/file/3/nothing",
+        "/table/file/-1/picture",
+        "/table/file/x/picture",
+    ):
         assert served.ask("GET", path)[0] in (404, 422)
 
 
@@ -251,13 +372,16 @@ def test_the_state_is_told(served: Served) -> None:
     assert served.ask("GET", "/health")[:2] == (200, {"status": "ok"}) and served.ask("GET", "/ready")[0] == 200
     served.post("/embed", rows=[ROW])
     _, text, headers = served.ask("GET", "/metrics")
-    assert headers["content-type"].startswith("text/plain") and b'sensorium_requests_total{route="/embed",status="200"}' in text
+    assert (
+        headers["content-type"].startswith("text/plain")
+        and b'sensorium_requests_total{route="/embed",status="200"}' in text
+    )
     assert b"red bar" not in text and b"red bar" not in served.log.read_bytes()
 
 
 def test_the_routes_are_described(served: Served) -> None:
     _, said, _ = served.ask("GET", "/openapi.json")
-    assert {"/predict", "/embed", "/search", "/generate", "/explain", "/columns", "/v1/embeddings"} <= set(said["paths"])
+    assert {"/predict", "/embed", "/search", "/generate", "/explain", "/columns", "/v1/embeddings"} <= set(
+        said["paths"]
+    )
     assert served.ask("GET", "/docs")[0] == 200
-
-

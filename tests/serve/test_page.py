@@ -33,7 +33,10 @@ def browser() -> Iterator[sync_api.Browser]:
     if found is None:
         raise RuntimeError("Chromium is needed: apt-get install chromium")
     with sync_api.sync_playwright() as playing:
-        browser = playing.chromium.launch(executable_path=found, args=["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"])
+        browser = playing.chromium.launch(
+            executable_path=found,
+            args=["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"],
+        )
         yield browser
         browser.close()
 
@@ -44,14 +47,23 @@ def wrong() -> list[str]:
     return []
 
 
-def opened(browser: sync_api.Browser, served: Served, wrong: list[str], at: str = "/", **given: object) -> sync_api.Page:
+def opened(
+    browser: sync_api.Browser, served: Served, wrong: list[str], at: str = "/", **given: object
+) -> sync_api.Page:
     context = browser.new_context(**{"viewport": {"width": 1300, "height": 800}, "accept_downloads": True} | given)
     page = context.new_page()
     page.set_default_timeout(30_000)
     page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("dialog", lambda dialog: (wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
-    page.on("request", lambda request: wrong.append(f"asked {request.url}") if not request.url.startswith((f"http://127.0.0.1:{served.port}/", "data:", "blob:")) else None)
+    page.on(
+        "request",
+        lambda request: (
+            wrong.append(f"asked {request.url}")
+            if not request.url.startswith((f"http://127.0.0.1:{served.port}/", "data:", "blob:"))
+            else None
+        ),
+    )
     page.goto(f"http://127.0.0.1:{served.port}{at}")
     return page
 
@@ -86,7 +98,10 @@ def column_of(page: sync_api.Page, name: str) -> int:
 def test_the_sheet_shows_every_kind_of_cell(page: sync_api.Page, shown: pa.Table) -> None:
     assert page.locator("#about").inner_text() == "tiny · 40 rows of shown"
     assert cell(page, 2, column_of(page, "name")).inner_text() == shown["name"][2].as_py()
-    assert cell(page, 0, column_of(page, "curve")).locator("svg path").count() == 2 and cell(page, 0, column_of(page, "tone")).locator("button").count() == 1
+    assert (
+        cell(page, 0, column_of(page, "curve")).locator("svg path").count() == 2
+        and cell(page, 0, column_of(page, "tone")).locator("button").count() == 1
+    )
     page.set_viewport_size({"width": 700, "height": 700})
     cell(page, 2, column_of(page, "curve")).click()  # columns beyond the window are reached, too
     assert page.locator("#panel h2").inner_text() == "curve of row 2"
@@ -98,13 +113,20 @@ def test_the_sheet_shows_every_kind_of_cell(page: sync_api.Page, shown: pa.Table
     shot(page, "sheet")
 
 
-def test_rows_are_filtered_and_a_wrong_condition_is_said(page: sync_api.Page, shown: pa.Table, wrong: list[str]) -> None:
+def test_rows_are_filtered_and_a_wrong_condition_is_said(
+    page: sync_api.Page, shown: pa.Table, wrong: list[str]
+) -> None:
     page.fill("input[type=search]", 'colour = "red" and width > 20')
     page.click("text=Filter")
-    wanted = sum(colour == "red" and (width or 0) > 20 for colour, width in zip(shown["colour"].to_pylist(), shown["width"].to_pylist(), strict=True))
+    wanted = sum(
+        colour == "red" and (width or 0) > 20
+        for colour, width in zip(shown["colour"].to_pylist(), shown["width"].to_pylist(), strict=True)
+    )
     until(page, f"document.querySelector('.count').textContent === '{wanted} rows'")
     cells = page.locator(f".rows [data-column='{column_of(page, 'colour')}']")
-    wait_until(lambda: "" not in cells.all_inner_texts(), 30)  # the count stands before the rows that it counts have come
+    wait_until(
+        lambda: "" not in cells.all_inner_texts(), 30
+    )  # the count stands before the rows that it counts have come
     assert set(cells.all_inner_texts()) == {"red"}
     page.fill("input[type=search]", "colour >")
     page.click("text=Filter")
@@ -118,17 +140,34 @@ def test_it_is_walked_through_with_the_keys(page: sync_api.Page) -> None:
     for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Enter"):
         page.keyboard.press(key)
     heading = page.wait_for_selector("#panel h2")
-    assert heading.inner_text().endswith("of row 2") and page.evaluate("document.activeElement === document.querySelector('#panel h2')")
+    assert heading.inner_text().endswith("of row 2") and page.evaluate(
+        "document.activeElement === document.querySelector('#panel h2')"
+    )
     page.keyboard.press("Escape")
-    assert page.locator("#panel").is_hidden() and page.evaluate("document.activeElement.getAttribute('role')") == "gridcell"
+    assert (
+        page.locator("#panel").is_hidden()
+        and page.evaluate("document.activeElement.getAttribute('role')") == "gridcell"
+    )
     page.keyboard.press("End")
     page.wait_for_selector(".rows [data-place='39'] .cell")
     page.locator("[role=tab][aria-selected=true]").focus()
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("document.activeElement.textContent") == "Search" and page.locator("section.search").count() == 1
+    assert (
+        page.evaluate("document.activeElement.textContent") == "Search" and page.locator("section.search").count() == 1
+    )
 
 
-@pytest.mark.parametrize(("column", "what"), [("colour", ".answer strong"), ("width", ".answer p"), ("name", ".answer strong"), ("picture", ".samples img"), ("tone", ".samples audio"), ("curve", ".samples svg")])
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [
+        ("colour", ".answer strong"),
+        ("width", ".answer p"),
+        ("name", ".answer strong"),
+        ("picture", ".samples img"),
+        ("tone", ".samples audio"),
+        ("curve", ".samples svg"),
+    ],
+)
 def test_a_cell_is_hidden_and_asked_for(page: sync_api.Page, column: str, what: str) -> None:
     cell(page, 4, column_of(page, column)).click(position={"x": 120, "y": 60})
     boxes = page.locator("#panel fieldset input")
@@ -148,15 +187,27 @@ def test_it_says_why(page: sync_api.Page, shown: pa.Table) -> None:
     cell(page, 4, column_of(page, "colour")).click()
     page.click("text=Why?")
     page.wait_for_selector(".bars", timeout=60_000)
-    assert page.locator(".bars tr").count() >= 4 and page.locator(".over rect").count() >= 9 and page.locator(".words mark").count() == len(shown["name"][4].as_py().split())
+    assert (
+        page.locator(".bars tr").count() >= 4
+        and page.locator(".over rect").count() >= 9
+        and page.locator(".words mark").count() == len(shown["name"][4].as_py().split())
+    )
     until(page, "[...document.querySelectorAll('.stack img')].every(one => one.naturalWidth > 0)")
-    assert page.locator(".stack.wide").count() == sum(shown[name][4].is_valid for name in ("tone", "curve")), "heat lies on the spectrogram and on the channels, too"
+    assert page.locator(".stack.wide").count() == sum(shown[name][4].is_valid for name in ("tone", "curve")), (
+        "heat lies on the spectrogram and on the channels, too"
+    )
     shot(page, "why")
     for way in ("gradients", "attention"):
-        before = page.locator(".over rect").first.evaluate("one => [...one.parentNode.children].map(rect => rect.style.fill).join()")
+        before = page.locator(".over rect").first.evaluate(
+            "one => [...one.parentNode.children].map(rect => rect.style.fill).join()"
+        )
         page.locator("select").filter(has_text="leaving parts out").select_option(way)
         page.click("text=Why?")
-        until(page, f"document.querySelector('.over') && [...document.querySelector('.over').children].map(rect => rect.style.fill).join() !== {json.dumps(before)}", 60)
+        until(
+            page,
+            f"document.querySelector('.over') && [...document.querySelector('.over').children].map(rect => rect.style.fill).join() !== {json.dumps(before)}",
+            60,
+        )
         shot(page, f"why-{way}")
     page.locator(".near .example").first.click()
     until(page, "!document.querySelector('#panel h2').textContent.endsWith('row 4')")
@@ -168,15 +219,20 @@ def test_rows_are_searched_by_words_files_drops_and_records(page: sync_api.Page,
     page.click("form .main")
     page.wait_for_selector(".results .card")
     assert page.locator(".results .card").count() == 40
-    page.set_input_files("input[aria-label=picture]", {"name": "x.png", "mimeType": "image/png", "buffer": shown["picture"][6].as_py()})
+    page.set_input_files(
+        "input[aria-label=picture]", {"name": "x.png", "mimeType": "image/png", "buffer": shown["picture"][6].as_py()}
+    )
     page.wait_for_selector(".preview img")
     page.locator("input[aria-label='How much name counts']").fill("0")
     page.get_by_label("Only rows where").fill("width > 5")
     page.click("form .main")
     until(page, "document.querySelectorAll('.results .card').length < 40")
     shot(page, "search")
-    page.evaluate("""bytes => { const data = new DataTransfer(); data.items.add(new File([new Uint8Array(bytes)], "<img src=x onerror=alert(1)>.png", { type: "image/png" }));
-        document.querySelector("section.search").dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true })); }""", list(shown["picture"][9].as_py()))
+    page.evaluate(
+        """bytes => { const data = new DataTransfer(); data.items.add(new File([new Uint8Array(bytes)], "<img src=x onerror=alert(1)>.png", { type: "image/png" }));
+        document.querySelector("section.search").dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true })); }""",
+        list(shown["picture"][9].as_py()),
+    )
     until(page, "document.querySelector('#notice').textContent.includes('rows in')")
     page.click(".record")
     page.wait_for_selector("text=■ Stop")
@@ -227,7 +283,9 @@ def test_a_map_of_a_hundred_thousand_rows_is_moved_and_asked(page: sync_api.Page
     print(f"ten steps of the wheel and a look: {time.monotonic() - before:.2f} s")
     # In the middle of the map lies row 200 of line 125 or one of its neighbours, whose number is the rest of 40.
     assert int(page.locator(".tip").inner_text().split()[-1]) % 40 in {(200 + step) % 40 for step in range(-6, 7)}
-    coloured = page.evaluate("(() => { const c = document.querySelector('canvas.map'), d = c.getContext('2d').getImageData(c.width / 2 - 20, c.height / 2 - 20, 40, 40).data; return new Set(new Uint32Array(d.buffer)).size; })()")
+    coloured = page.evaluate(
+        "(() => { const c = document.querySelector('canvas.map'), d = c.getContext('2d').getImageData(c.width / 2 - 20, c.height / 2 - 20, 40, 40).data; return new Set(new Uint32Array(d.buffer)).size; })()"
+    )
     assert coloured > 1
     shot(page, "map-large")
 
@@ -256,7 +314,9 @@ def test_more_classes_than_digits_have_keys_too(page: sync_api.Page) -> None:
     page.wait_for_selector("text=2 corrected")
 
 
-def test_labels_are_corrected_and_saved_as_a_table_that_fit_takes(page: sync_api.Page, shown: pa.Table, quick_fit: Callable[..., Model]) -> None:
+def test_labels_are_corrected_and_saved_as_a_table_that_fit_takes(
+    page: sync_api.Page, shown: pa.Table, quick_fit: Callable[..., Model]
+) -> None:
     page.click("[role=tab]:has-text('Label')")
     page.click("text=Find what it is unsure of")
     page.wait_for_selector(".labelling kbd")
@@ -274,8 +334,14 @@ def test_labels_are_corrected_and_saved_as_a_table_that_fit_takes(page: sync_api
     with page.expect_download() as waiting:
         page.click("text=Save corrections")
     saved = pq.read_table(io.BytesIO(Path(waiting.value.path()).read_bytes()))
-    assert saved.num_rows == len(changed) and set(saved["colour"].to_pylist()) == {"blue"} and saved.column_names == shown.column_names
-    assert sorted(saved["name"].to_pylist(), key=str) == sorted((shown["name"][row].as_py() for row in changed), key=str)
+    assert (
+        saved.num_rows == len(changed)
+        and set(saved["colour"].to_pylist()) == {"blue"}
+        and saved.column_names == shown.column_names
+    )
+    assert sorted(saved["name"].to_pylist(), key=str) == sorted(
+        (shown["name"][row].as_py() for row in changed), key=str
+    )
     assert quick_fit(pa.concat_tables([shown, saved])).columns
 
 
@@ -286,7 +352,9 @@ def test_the_card_says_what_the_model_is(page: sync_api.Page) -> None:
 
 
 @pytest.mark.parametrize("given", [{"viewport": {"width": 390, "height": 780}}, {"color_scheme": "dark"}])
-def test_phones_and_the_dark_see_it_too(browser: sync_api.Browser, served: Served, wrong: list[str], given: dict) -> None:
+def test_phones_and_the_dark_see_it_too(
+    browser: sync_api.Browser, served: Served, wrong: list[str], given: dict
+) -> None:
     page = opened(browser, served, wrong, **given)
     page.wait_for_selector(".rows .cell img")
     cell(page, 0, 0).click()
@@ -304,19 +372,38 @@ def test_the_routes_are_described(browser: sync_api.Browser, served: Served, wro
     assert not wrong
 
 
-EVIL = ["<img src=x onerror=alert(1)>", "<script>alert(2)</script>", "javascript:alert(3)", '"><svg onload=alert(4)>', "{{7*7}}", "</td><iframe src=javascript:alert(5)>"]
+EVIL = [
+    "<img src=x onerror=alert(1)>",
+    "<script>alert(2)</script>",
+    "javascript:alert(3)",
+    '"><svg onload=alert(4)>',
+    "{{7*7}}",
+    "</td><iframe src=javascript:alert(5)>",
+]
 
 
-def test_nothing_that_a_table_holds_runs(browser: sync_api.Browser, started: Callable[..., Served], kept: tuple, tmp_path: Path, wrong: list[str]) -> None:
+def test_nothing_that_a_table_holds_runs(
+    browser: sync_api.Browser, started: Callable[..., Served], kept: tuple, tmp_path: Path, wrong: list[str]
+) -> None:
     rows = 12
     picture = drawing("red", "bar", 1)
     svg = b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(6)'><script>alert(7)</script></svg>"
-    table = pa.table({"picture": [picture, svg] + [picture] * (rows - 2), "name": [EVIL[n % len(EVIL)] for n in range(rows)], "colour": [EVIL[n % 3] for n in range(rows)], "width": [1.0] * rows,
-                      "tone": [tone(300.0)] * rows, EVIL[0]: [EVIL[n % len(EVIL)] for n in range(rows)]})
+    table = pa.table(
+        {
+            "picture": [picture, svg] + [picture] * (rows - 2),
+            "name": [EVIL[n % len(EVIL)] for n in range(rows)],
+            "colour": [EVIL[n % 3] for n in range(rows)],
+            "width": [1.0] * rows,
+            "tone": [tone(300.0)] * rows,
+            EVIL[0]: [EVIL[n % len(EVIL)] for n in range(rows)],
+        }
+    )
     pq.write_table(table, tmp_path / "evil<b>.parquet")
     told: list[str] = []
     Model.load(kept[0]).index(table, tmp_path / "index", note=told.append)
-    assert any("can't be read" in words for words in told) and any("'colour': none of its cells" in words for words in told)
+    assert any("can't be read" in words for words in told) and any(
+        "'colour': none of its cells" in words for words in told
+    )
     served = started(str(tmp_path / "index"), "--table", str(tmp_path / "evil<b>.parquet"), index=False)
     page = opened(browser, served, wrong)
     page.wait_for_selector(".rows .cell img")
@@ -337,4 +424,6 @@ def test_nothing_that_a_table_holds_runs(browser: sync_api.Browser, started: Cal
     page.wait_for_selector(".labelling kbd")
     page.wait_for_timeout(500)
     page.context.close()
-    assert not [words for words in wrong if "dialog" in words or "asked" in words or "Content Security Policy" in words], wrong
+    assert not [
+        words for words in wrong if "dialog" in words or "asked" in words or "Content Security Policy" in words
+    ], wrong

@@ -53,9 +53,15 @@ def test_it_answers_dies_and_is_started_again() -> None:
             assert await child.start() == {"born": 3} and child.alive
             array = np.arange(6, dtype=np.float32).reshape(2, 3)
             said = await child.ask({"do": "", "array": array, "bytes": b"\x00\xff", "text": "ä"}, 10)
-            assert said["number"] == 3 and np.array_equal(said["got"]["array"], array) and said["got"]["bytes"] == b"\x00\xff"
+            assert (
+                said["number"] == 3
+                and np.array_equal(said["got"]["array"], array)
+                and said["got"]["bytes"] == b"\x00\xff"
+            )
             told: list[Any] = []
-            assert (await child.ask({"do": "count", "to": 50}, 10, told.append))["number"] == 3 and told == [[n, "ä" * n] for n in range(50)]
+            assert (await child.ask({"do": "count", "to": 50}, 10, told.append))["number"] == 3 and told == [
+                [n, "ä" * n] for n in range(50)
+            ]
             assert (await child.ask({"do": "count", "to": 5}, 10))["number"] == 3  # nobody listens
             with pytest.raises(Failed) as failed:
                 await child.ask({"do": "break"}, 10)
@@ -119,7 +125,9 @@ def test_a_start_that_fails_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         child = Process("child", begin, (1,))
         with monkeypatch.context() as patch:
-            patch.setattr(child.context.Process, "start", lambda self: (_ for _ in ()).throw(OSError(11, "no more processes")))
+            patch.setattr(
+                child.context.Process, "start", lambda self: (_ for _ in ()).throw(OSError(11, "no more processes"))
+            )
             with pytest.raises(OSError, match="no more"):
                 await child.start()
         assert not child.alive
@@ -130,14 +138,25 @@ def test_a_start_that_fails_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(test())
 
 
-@pytest.mark.parametrize("array", [np.zeros((0, 3), np.float16), np.array(2.5, np.float32), np.arange(12).reshape(3, 4)[:, ::2], np.array([True, False]), np.arange(3, dtype=">i4")])
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((0, 3), np.float16),
+        np.array(2.5, np.float32),
+        np.arange(12).reshape(3, 4)[:, ::2],
+        np.array([True, False]),
+        np.arange(3, dtype=">i4"),
+    ],
+)
 def test_arrays_arrive_as_they_were(array: np.ndarray) -> None:
     got = unpack(pack({"x": array}))["x"]
     assert np.array_equal(got, array) and got.dtype == array.dtype and got.shape == array.shape
 
 
 def test_dates_and_decimals_arrive_as_json_would_write_them_and_objects_don_t() -> None:
-    assert unpack(pack([datetime.date(2020, 1, 2), datetime.datetime(2020, 1, 2, 3), decimal.Decimal("1.5"), np.float32(0.5)])) == ["2020-01-02", "2020-01-02T03:00:00", 1.5, 0.5]
+    assert unpack(
+        pack([datetime.date(2020, 1, 2), datetime.datetime(2020, 1, 2, 3), decimal.Decimal("1.5"), np.float32(0.5)])
+    ) == ["2020-01-02", "2020-01-02T03:00:00", 1.5, 0.5]
     for value in (object(), np.array(["x"], object), np.array(["x"])):
         with pytest.raises(TypeError, match="can't be sent"):
             pack(value)

@@ -17,7 +17,11 @@ from sensorium.serve.protocol import timed
 SLOW, SHORT = 0.8, 0.2
 
 
-async def answers(scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]], send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+async def answers(
+    scope: dict[str, Any],
+    receive: Callable[[], Awaitable[dict[str, Any]]],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+) -> None:
     """Reads a body, and says it after a while."""
     body = b""
     while True:
@@ -28,14 +32,18 @@ async def answers(scope: dict[str, Any], receive: Callable[[], Awaitable[dict[st
         if not message.get("more_body"):
             break
     await asyncio.sleep(SLOW)
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]})
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]}
+    )
     await send({"type": "http.response.body", "body": body})
 
 
 @contextlib.asynccontextmanager
 async def connected() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to a server with short deadlines."""
-    server = uvicorn.Server(uvicorn.Config(answers, port=0, http=timed(SHORT, SHORT), ws="none", lifespan="off", log_level="error"))
+    server = uvicorn.Server(
+        uvicorn.Config(answers, port=0, http=timed(SHORT, SHORT), ws="none", lifespan="off", log_level="error")
+    )
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
@@ -64,7 +72,7 @@ def test_who_asks_before_it_was_answered_is_answered_first(second: bytes) -> Non
         async with connected() as (reader, writer):
             writer.write(post(b"one") + second)
             await asyncio.sleep(SHORT * 2)
-            writer.write((post(b"two"))[len(second):])
+            writer.write((post(b"two"))[len(second) :])
             assert await heard(reader) == (b"HTTP/1.1 200 OK", b"one")
             assert await heard(reader) == (b"HTTP/1.1 200 OK", b"two")
 

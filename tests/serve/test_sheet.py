@@ -36,7 +36,15 @@ def test_every_kind_of_column_is_listed(tmp_path: Path) -> None:
     text = json.dumps(lines, allow_nan=False)
     assert len(text) < 1_600_000 and "hello" not in text and "/x/y" not in text
     first = lines[0]["cells"]
-    assert (first["name"], first["picture"], first["file"], first["files"], first["number"], first["price"], first["day"]) == ("a", True, True, True, None, 1.5, "2020-01-02")
+    assert (
+        first["name"],
+        first["picture"],
+        first["file"],
+        first["files"],
+        first["number"],
+        first["price"],
+        first["day"],
+    ) == ("a", True, True, True, None, 1.5, "2020-01-02")
     assert len(first["long"]) == 2001 and lines[1]["cells"]["picture"] is False and first["kind"] == "u"
     for name in sheet.plain:
         if name not in ("deep", "map"):

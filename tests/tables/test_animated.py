@@ -43,9 +43,18 @@ def archive(path, files: dict[str, bytes]) -> None:
 @pytest.fixture
 def packs(tmp_path):
     moving = drawing(24)
-    archive(tmp_path / "x-fluent-emoji-anim-1-1.2.3.tgz", {
-        "assets/1f431.webp": moving, "assets/2764-fe0f.webp": moving, "assets/1f436.webp": drawing(1), "assets/1f44d-1f3fb.webp": moving,
-        "assets/fffff.webp": moving, "assets/1f42d.webp": b"RIFFnot a picture", "assets/.gitkeep": b""})
+    archive(
+        tmp_path / "x-fluent-emoji-anim-1-1.2.3.tgz",
+        {
+            "assets/1f431.webp": moving,
+            "assets/2764-fe0f.webp": moving,
+            "assets/1f436.webp": drawing(1),
+            "assets/1f44d-1f3fb.webp": moving,
+            "assets/fffff.webp": moving,
+            "assets/1f42d.webp": b"RIFFnot a picture",
+            "assets/.gitkeep": b"",
+        },
+    )
     archive(tmp_path / "x-fluent-emoji-anim-2-1.2.3.tgz", {"assets/1f431.webp": moving, "assets/1f438.webp": moving})
     return tmp_path
 
@@ -67,7 +76,10 @@ def test_what_moves_and_has_a_name_is_kept_once(packs):
 def test_it_is_the_same_bytes_every_time_and_a_small_one_is_the_beginning(packs):
     one, other = (Animated(packs=packs).build(packs / name)["sha256"] for name in ("a.parquet", "b.parquet"))
     Animated(packs=packs, rows=2).build(packs / "few.parquet")
-    assert one == other and pq.read_table(packs / "few.parquet").to_pylist() == pq.read_table(packs / "a.parquet").to_pylist()[:2]
+    assert (
+        one == other
+        and pq.read_table(packs / "few.parquet").to_pylist() == pq.read_table(packs / "a.parquet").to_pylist()[:2]
+    )
 
 
 def test_no_archive_and_one_that_is_cut_short_are_told(packs, tmp_path):

@@ -15,8 +15,9 @@ loader = pytest.importorskip("espeakng_loader")
 
 
 def say(text: str, voice: str = "en-us+f2", speed: int = 170, pitch: int = 50) -> bytes:
-    return speak(text, library=loader.get_library_path(), data=loader.get_data_path(),
-                 voice=voice, speed=speed, pitch=pitch)
+    return speak(
+        text, library=loader.get_library_path(), data=loader.get_data_path(), voice=voice, speed=speed, pitch=pitch
+    )
 
 
 def test_a_sound_does_not_depend_on_what_was_said_before():

@@ -62,6 +62,12 @@ def test_windows_are_the_recordings_own(path):
 def test_columns_are_understood_without_being_told(path):
     schema = infer(Table.open(path), targets=["exercise"])
     kinds = {name: column.kind for name, column in schema.columns.items()}
-    assert kinds == {"subject": "category", "arm": "category", "exercise": "category", "start_s": "number", "series": "series"}
+    assert kinds == {
+        "subject": "category",
+        "arm": "category",
+        "exercise": "category",
+        "start_s": "number",
+        "series": "series",
+    }
     assert schema.split == "split"
     assert "an id" in schema.left_out["id"]

@@ -35,7 +35,9 @@ def middle(frame):
 
 
 def test_it_is_the_same_bytes_every_time_and_a_small_one_is_the_beginning(built, rows, tmp_path):
-    assert built[1]["rows"] == 240 and Motions(rows=240).build(tmp_path / "again.parquet")["sha256"] == built[1]["sha256"]
+    assert (
+        built[1]["rows"] == 240 and Motions(rows=240).build(tmp_path / "again.parquet")["sha256"] == built[1]["sha256"]
+    )
     Motions(rows=20).build(tmp_path / "few.parquet")
     assert pq.read_table(tmp_path / "few.parquet").to_pylist() == rows[:20]
     assert any("CC BY-SA" in line for line in built[1]["credits"])
@@ -64,7 +66,9 @@ def test_clips_move_as_their_sentences_say(rows):
 
 def test_two_things_have_two_halves_of_a_sentence(rows):
     two = [row for row in rows if row["other_thing"]]
-    assert 0.2 < len(two) / len(rows) < 0.4 and all(" while a" in row["sentence"] and row["thing"] != row["other_thing"] for row in two)
+    assert 0.2 < len(two) / len(rows) < 0.4 and all(
+        " while a" in row["sentence"] and row["thing"] != row["other_thing"] for row in two
+    )
 
 
 def test_sounds_glide_with_the_motion(rows):
@@ -72,7 +76,11 @@ def test_sounds_glide_with_the_motion(rows):
         power = np.abs(np.fft.rfft(part * np.hanning(len(part))))
         return np.fft.rfftfreq(len(part), 1 / 16_000)[power.argmax()]
 
-    for row in (row for row in rows if row["other_thing"] is None and row["motion"] in ("moves up", "moves down", "moves right", "moves left")):
+    for row in (
+        row
+        for row in rows
+        if row["other_thing"] is None and row["motion"] in ("moves up", "moves down", "moves right", "moves left")
+    ):
         wave, rate = soundfile.read(io.BytesIO(row["sound"]))
         assert rate == 16_000 and len(wave) == 16_000 and np.abs(wave).max() < 1
         first, last = pitch(wave[1000:3000]), pitch(wave[-3000:-1000])
@@ -82,10 +90,15 @@ def test_sounds_glide_with_the_motion(rows):
 def test_parts_of_the_split_hold_new_things_and_new_pairs(rows):
     train = [row for row in rows if row["split"] == "train"]
     things = {name for row in train for name in (row["thing"], row["other_thing"]) if name}
-    pairs = {(row["thing"], row["motion"]) for row in train} | {(row["other_thing"], row["other_motion"]) for row in train}
+    pairs = {(row["thing"], row["motion"]) for row in train} | {
+        (row["other_thing"], row["other_motion"]) for row in train
+    }
     assert {row["split"] for row in rows} == {"train", "test", "test_new_thing", "test_new_pair"} and len(train) > 80
     for row in rows:
-        both = [(row["thing"], row["motion"]), *([(row["other_thing"], row["other_motion"])] if row["other_thing"] else [])]
+        both = [
+            (row["thing"], row["motion"]),
+            *([(row["other_thing"], row["other_motion"])] if row["other_thing"] else []),
+        ]
         if row["split"] == "test_new_thing":
             assert any(name not in things for name, _ in both)
         elif row["split"] == "test_new_pair":

@@ -34,7 +34,11 @@ def test_the_same_bytes_again_and_a_small_table_is_a_beginning(name, tmp_path):
     table = pq.read_table(tmp_path / "new folder" / "whole.parquet")
     assert whole["rows"] == table.num_rows == WHOLE[name]
     assert pq.read_table(tmp_path / "0.parquet").equals(table.slice(0, 30))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.parquet", "1.parquet", "new folder"]  # nothing half written
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "0.parquet",
+        "1.parquet",
+        "new folder",
+    ]  # nothing half written
 
 
 def test_ids_are_unique_and_every_part_is_in_a_small_table(name, tmp_path):

@@ -35,10 +35,15 @@ def test_basicmotions(table):
     assert kinds(table) == {"series": "series", "activity": "category"}
     rows = pq.read_table(table).to_pylist()
     assert Counter((row["split"], row["activity"]) for row in rows) == {
-        (split, activity): 10 for split in ("train", "test") for activity in ("standing", "running", "walking", "badminton")}
+        (split, activity): 10
+        for split in ("train", "test")
+        for activity in ("standing", "running", "walking", "badminton")
+    }
     assert {np.array(row["series"]).shape for row in rows} == {(100, 6)}
-    still, running = (np.mean([np.array(r["series"])[:, 0].std() for r in rows if r["activity"] == a])
-                      for a in ("standing", "running"))
+    still, running = (
+        np.mean([np.array(r["series"])[:, 0].std() for r in rows if r["activity"] == a])
+        for a in ("standing", "running")
+    )
     assert running > 5 * still
 
 
@@ -56,7 +61,13 @@ def test_vowels(table):
 
 @pytest.mark.parametrize("table", ["airports"], indirect=True)
 def test_airports(table):
-    assert kinds(table) == {"name": "text", "city": "text", "latitude": "number", "longitude": "number", "state": "category"}
+    assert kinds(table) == {
+        "name": "text",
+        "city": "text",
+        "latitude": "number",
+        "longitude": "number",
+        "state": "category",
+    }
     rows = pq.read_table(table).to_pylist()
     states = Counter(row["state"] for row in rows)
     assert len(states) == 56

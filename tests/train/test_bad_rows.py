@@ -78,13 +78,17 @@ def weights(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["by hash", "by column"])
-def test_a_fit_with_bad_rows_is_a_fit_without_them(split: bool, quick_fit: Callable[..., Model], tmp_path: Path) -> None:
+def test_a_fit_with_bad_rows_is_a_fit_without_them(
+    split: bool, quick_fit: Callable[..., Model], tmp_path: Path
+) -> None:
     whole, rest, bad = tables(split)
     dirty = quick_fit(whole, *OVERRIDES, out=tmp_path / "dirty")
     clean = quick_fit(rest, *OVERRIDES, out=tmp_path / "clean")
     assert losses(tmp_path / "dirty") == losses(tmp_path / "clean")
     assert weights(tmp_path / "dirty") == weights(tmp_path / "clean")
-    assert {m: x.state() for m, x in dirty.network.modalities.items()} == {m: x.state() for m, x in clean.network.modalities.items()}
+    assert {m: x.state() for m, x in dirty.network.modalities.items()} == {
+        m: x.state() for m, x in clean.network.modalities.items()
+    }
     assert dirty.facts["rows"] == clean.facts["rows"]
     assert np.array_equal(np.load(tmp_path / "dirty" / "rows.npy"), np.load(tmp_path / "clean" / "rows.npy"))
     assert not (tmp_path / "clean" / "quarantine.jsonl").exists()
@@ -93,8 +97,12 @@ def test_a_fit_with_bad_rows_is_a_fit_without_them(split: bool, quick_fit: Calla
 def test_the_quarantine_says_each_bad_cell_once(quick_fit: Callable[..., Model], tmp_path: Path) -> None:
     whole, _, bad = tables(False)
     model = quick_fit(whole, *OVERRIDES, epochs=1)
-    entries = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert sorted((entry["row"], entry["column"]) for entry in entries) == sorted((row, column) for row, (column, _) in bad.items())
+    entries = [
+        json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert sorted((entry["row"], entry["column"]) for entry in entries) == sorted(
+        (row, column) for row, (column, _) in bad.items()
+    )
     for entry in entries:
         assert any(words in entry["reason"] for words in bad[entry["row"]][1].split("|")), entry
     assert model.facts["bad_rows"] == len(bad)
@@ -107,8 +115,12 @@ def test_the_quarantine_says_each_bad_cell_once(quick_fit: Callable[..., Model],
     assert len(again) == len(entries)
 
 
-@pytest.mark.parametrize(("most", "stops"), [("11", False), ("10", True), ("10%", False), ("9%", True), ("0.05", True), ("0", True)])
-def test_too_many_bad_rows_stop_the_run(most: str, stops: bool, quick_fit: Callable[..., Model], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("most", "stops"), [("11", False), ("10", True), ("10%", False), ("9%", True), ("0.05", True), ("0", True)]
+)
+def test_too_many_bad_rows_stop_the_run(
+    most: str, stops: bool, quick_fit: Callable[..., Model], tmp_path: Path
+) -> None:
     whole, _, bad = tables(False)
     assert len(bad) == 11
     if not stops:
@@ -130,7 +142,13 @@ def test_only_bad_rows_leave_nothing_to_learn_from(quick_fit: Callable[..., Mode
 
 def test_bad_cells_count_as_missing_when_the_model_is_asked(fitted: Model) -> None:
     cells, heard = tiny_cells(12, seed=5, gaps=0.0), []
-    spoiled = {0: spoil(cells, 0, 0), 1: spoil(cells, 1, 3), 2: spoil(cells, 2, 5), 3: spoil(cells, 3, 8), 4: spoil(cells, 4, 9)}
+    spoiled = {
+        0: spoil(cells, 0, 0),
+        1: spoil(cells, 1, 3),
+        2: spoil(cells, 2, 5),
+        3: spoil(cells, 3, 8),
+        4: spoil(cells, 4, 9),
+    }
     clean = tiny_cells(12, seed=5, gaps=0.0)
     for row, (column, _) in spoiled.items():
         clean[column][row] = None

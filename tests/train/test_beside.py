@@ -19,11 +19,16 @@ def talk(*later: int) -> np.ndarray:
 
 def loop_of(talks: dict[int, np.ndarray], photos: list[int], known: list[int], source: list[int] | None = None) -> Loop:
     """Row r's photo is [r], and None of rows that aren't in ``photos``."""
+
     def cells(column: str, rows: list[int]) -> list[np.ndarray | None]:
         return [talks.get(int(row)) if column == "talk" else np.array([row]) if row in photos else None for row in rows]
 
     loop = Loop.__new__(Loop)
-    loop.store, loop.rows, loop.source = SimpleNamespace(cells=cells), np.array(known), None if source is None else np.array(source)
+    loop.store, loop.rows, loop.source = (
+        SimpleNamespace(cells=cells),
+        np.array(known),
+        None if source is None else np.array(source),
+    )
     loop.modalities = {"talk": SimpleNamespace(beside=True), "photo": SimpleNamespace()}
     loop.network = SimpleNamespace(talked_columns=["talk"], references=lambda rows: PHOTO)
     return loop
@@ -54,11 +59,18 @@ def test_a_conversation_about_a_row_that_is_held_out_or_lacks_the_cell_is_left_o
     loop = loop_of({0: talk(0, 1), 2: talk(1), 4: talk(0, 1), 6: talk(0, 3)}, [0, 1, 2, 4, 6, 9], [0, 1, 2, 4, 5, 6, 8])
     more, beside, cells = looked(loop, [0, 2, 4, 6])
     assert more == [1] and beside == {(0, 1): 4}
-    assert [cell is None for cell in cells["talk"][:4]] == [False, True, True, True]  # 3 is held out, 5 has no photo, 9 is neither
+    assert [cell is None for cell in cells["talk"][:4]] == [
+        False,
+        True,
+        True,
+        True,
+    ]  # 3 is held out, 5 has no photo, 9 is neither
 
 
 def test_rows_are_those_of_the_table_where_some_could_not_be_read() -> None:
-    loop = loop_of({0: talk(0, 1), 1: talk(0, 1)}, list(range(5)), list(range(5)), source=[0, 2, 3, 4, 7])  # the table's rows 1, 5 and 6 are bad
+    loop = loop_of(
+        {0: talk(0, 1), 1: talk(0, 1)}, list(range(5)), list(range(5)), source=[0, 2, 3, 4, 7]
+    )  # the table's rows 1, 5 and 6 are bad
     more, beside, cells = looked(loop, [0, 1])
     assert more == [2] and beside == {(1, 1): 2} and cells["talk"][0] is None
 

@@ -71,7 +71,9 @@ def test_every_flipped_byte_is_found_and_the_one_before_is_used(name: str, tmp_p
     path = two(tmp_path) / "step-000000020" / name
     whole = path.read_bytes()
     assert step_of(tmp_path) == (20, [])
-    places = range(len(whole)) if len(whole) < 400 else sorted({*range(0, len(whole), len(whole) // 60), 0, len(whole) - 1})
+    places = (
+        range(len(whole)) if len(whole) < 400 else sorted({*range(0, len(whole), len(whole) // 60), 0, len(whole) - 1})
+    )
     for place in places:
         for bit in (1, 128):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
@@ -110,7 +112,10 @@ def full(*given: object, **named: object) -> None:
 
 REFUSALS = {
     "tensors": ("sensorium.train.checkpoint.save_file", full),
-    "safetensors' own error": ("sensorium.train.checkpoint.save_file", lambda *given: (_ for _ in ()).throw(SafetensorError("I/O error: No space"))),
+    "safetensors' own error": (
+        "sensorium.train.checkpoint.save_file",
+        lambda *given: (_ for _ in ()).throw(SafetensorError("I/O error: No space")),
+    ),
     "text": ("pathlib.Path.write_text", full),
     "sync": ("os.fsync", full),
     "rename": ("pathlib.Path.rename", full),
@@ -118,7 +123,9 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     two(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(*REFUSALS[name])
@@ -130,7 +137,9 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(name: str, tmp_path:
 
 
 @pytest.mark.usefixtures("no_report")
-def test_a_run_on_a_full_disk_goes_on_when_there_is_room(quick_fit: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_a_full_disk_goes_on_when_there_is_room(
+    quick_fit: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = tiny_table(50).select(PLAIN)
     given = [table, "train.checkpoint_steps=2"]
     quick_fit(*given, out=tmp_path / "whole", epochs=3)
@@ -148,11 +157,15 @@ def test_a_run_on_a_full_disk_goes_on_when_there_is_room(quick_fit: Callable[...
             quick_fit(*given, out=tmp_path / "full", epochs=3)
     assert checkpoint.read(tmp_path / "full" / "checkpoints")[1]["step"] == 4
     quick_fit(*given, out=tmp_path / "full", epochs=3, resume=True)
-    assert (tmp_path / "full" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert (tmp_path / "full" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
 
 
 @pytest.mark.usefixtures("no_report")
-def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(quick_fit: Callable[..., Model], tmp_path: Path) -> None:
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(
+    quick_fit: Callable[..., Model], tmp_path: Path
+) -> None:
     table = tiny_table(50).select(PLAIN)
     quick_fit(table, "train.checkpoint_steps=2", epochs=3)
     whole = (tmp_path / "run" / "model.safetensors").read_bytes()
@@ -172,7 +185,14 @@ LISTENING: list[bool] = []
 
 def hear(event: str, arguments: tuple[Any, ...]) -> None:
     """Every event by which a file could run something; a hook can't be taken away again, so it is switched."""
-    if LISTENING and event in ("pickle.find_class", "marshal.loads", "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn"):
+    if LISTENING and event in (
+        "pickle.find_class",
+        "marshal.loads",
+        "os.system",
+        "subprocess.Popen",
+        "os.exec",
+        "os.posix_spawn",
+    ):
         HEARD.append(f"{event} {arguments!r}")
 
 

@@ -28,10 +28,17 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-def test_a_vocoder_that_is_nearer_is_asked_and_kept(quick_fit: Callable[..., Any], judged: list[float], tmp_path: Path) -> None:
+def test_a_vocoder_that_is_nearer_is_asked_and_kept(
+    quick_fit: Callable[..., Any], judged: list[float], tmp_path: Path
+) -> None:
     model = quick_fit(tiny_table(40), *SETTINGS, epochs=2)
     facts = model.facts["finished"]["tone"]
-    assert facts["kept"] and facts["steps"] == 2 * model.facts["steps"] and facts["away"] == 1.0 and facts["plain_away"] == 2.0
+    assert (
+        facts["kept"]
+        and facts["steps"] == 2 * model.facts["steps"]
+        and facts["away"] == 1.0
+        and facts["plain_away"] == 2.0
+    )
     row = tiny_table(1)
     drawn = model.generate(row, "tone", steps=2)[0]
     wave, rate = soundfile.read(io.BytesIO(drawn))
@@ -57,7 +64,9 @@ def test_without_time_there_is_none(quick_fit: Callable[..., Any], judged: list[
     assert "finished" not in model.facts and model.network.modalities["tone"].finished_by is None
 
 
-def test_without_judges_there_is_none(quick_fit: Callable[..., Any], judged: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_judges_there_is_none(
+    quick_fit: Callable[..., Any], judged: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sensorium.train.finish.FEWEST", 30)
     model = quick_fit(tiny_table(40), *SETTINGS, epochs=1)
     assert "finished" not in model.facts and model.network.modalities["tone"].finished_by is None
@@ -68,7 +77,9 @@ def test_settings_are_checked_before_long_work(quick_fit: Callable[..., Any]) ->
         quick_fit(tiny_table(20), "finish.shar=1")
 
 
-def test_one_that_was_interrupted_is_gone_on_with(quick_fit: Callable[..., Any], judged: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_was_interrupted_is_gone_on_with(
+    quick_fit: Callable[..., Any], judged: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Finishing.run
 
     def ended(self: Any, log: Any) -> Any:

@@ -14,7 +14,26 @@ from sensorium import Model
 from sensorium.train.settle import Held, forward_selection, misleading
 
 ROWS = 3000
-WORDS = np.array(["amber", "birch", "coral", "delta", "ember", "flint", "grove", "heron", "indigo", "jade", "kelp", "linen", "maple", "north", "ochre", "pearl"])
+WORDS = np.array(
+    [
+        "amber",
+        "birch",
+        "coral",
+        "delta",
+        "ember",
+        "flint",
+        "grove",
+        "heron",
+        "indigo",
+        "jade",
+        "kelp",
+        "linen",
+        "maple",
+        "north",
+        "ochre",
+        "pearl",
+    ]
+)
 SETTINGS = ("trackers=none", "baselines.share=0", "data.split=column:split")
 
 
@@ -27,23 +46,27 @@ def useless(rng: np.random.Generator) -> pd.DataFrame:
     truth = rng.integers(0, 6, ROWS)
     kinds = np.array(["red", "green", "blue", "black", "white", "grey"])
     said = np.where(rng.random(ROWS) < 0.1, rng.integers(0, 6, ROWS), truth)
-    return pd.DataFrame({
-        "telling": [f"{kinds[k]} {words}" for k, words in zip(said, some_words(rng, ROWS, 4), strict=True)],
-        "words": some_words(rng, ROWS, 6),
-        "noise": rng.standard_normal(ROWS).astype(np.float32),
-        "answer": kinds[truth],
-    })
+    return pd.DataFrame(
+        {
+            "telling": [f"{kinds[k]} {words}" for k, words in zip(said, some_words(rng, ROWS, 4), strict=True)],
+            "words": some_words(rng, ROWS, 6),
+            "noise": rng.standard_normal(ROWS).astype(np.float32),
+            "answer": kinds[truth],
+        }
+    )
 
 
 def shared(rng: np.random.Generator) -> pd.DataFrame:
     """The class is a band of ``number``; the text is one of five that hundreds of rows share."""
     number = rng.random(ROWS).astype(np.float32)
     band = np.clip(np.floor((number + rng.normal(0, 0.01, ROWS)) * 6), 0, 5).astype(int)
-    return pd.DataFrame({
-        "number": number,
-        "notice": np.array(some_words(rng, 5, 8))[rng.integers(0, 5, ROWS)],
-        "answer": np.array(list("abcdef"))[band],
-    })
+    return pd.DataFrame(
+        {
+            "number": number,
+            "notice": np.array(some_words(rng, 5, 8))[rng.integers(0, 5, ROWS)],
+            "answer": np.array(list("abcdef"))[band],
+        }
+    )
 
 
 @pytest.mark.slow

@@ -30,6 +30,9 @@ def test_as_torch_has_it() -> None:
 
 @pytest.mark.parametrize("shape", [(5, 5), (4, 30)])
 def test_singular_values_go_to_about_one(shape: tuple[int, int]) -> None:
-    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1)) * torch.tensor([1e-3, 1.0, 1e3])[:, None, None]
+    x = (
+        torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
+        * torch.tensor([1e-3, 1.0, 1e3])[:, None, None]
+    )
     values = torch.linalg.svdvals(orthogonal(x).float())
     assert values.min() > 0.3 and values.max() < 1.4

@@ -73,7 +73,9 @@ def fit(table: pa.Table, folder: Path, *settings: str, resume: bool = False, epo
     ],
     ids=lambda settings: settings[0].rpartition(".")[2],
 )
-def test_a_killed_run_goes_on_to_the_same_numbers(settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_to_the_same_numbers(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = tiny_table(60).select(PLAIN)
     fit(table, tmp_path / "whole", *settings)
     wanted = losses(tmp_path / "whole")
@@ -152,7 +154,14 @@ def test_a_run_is_only_resumed_as_it_was_begun(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="settings"):
         fit(table, tmp_path, "train.lr=0.1", resume=True)
     with pytest.raises(UserError, match="seed"):
-        Model.fit(table, out=tmp_path, epochs=1, settings=[*known_settings(table), "train.checkpoint_steps=3"], seed=4, resume=True)
+        Model.fit(
+            table,
+            out=tmp_path,
+            epochs=1,
+            settings=[*known_settings(table), "train.checkpoint_steps=3"],
+            seed=4,
+            resume=True,
+        )
     with pytest.raises(UserError, match="table"):
         fit(tiny_table(41, seed=9).select(PLAIN), tmp_path, epochs=1, resume=True)
     with pytest.raises(UserError, match=r"[Tt]he table"):
@@ -170,11 +179,28 @@ def test_a_new_run_in_an_old_folder_takes_nothing_from_it(tmp_path: Path) -> Non
 
 # --- real kills ---------------------------------------------------------------------------------------------------------------
 
-COMMAND = [sys.executable, "-c", "import sensorium.train.fit as f; f.report = lambda *a, **k: None; from sensorium.cli import main; main()"]
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sensorium.train.fit as f; f.report = lambda *a, **k: None; from sensorium.cli import main; main()",
+]
 
 
 def command(table: Path, out: Path, *more: str) -> list[str]:
-    return [*COMMAND, "fit", str(table), *TINY, "train.checkpoint_steps=1", "--out", str(out), "--epochs", "20", "--seed", "5", *more]
+    return [
+        *COMMAND,
+        "fit",
+        str(table),
+        *TINY,
+        "train.checkpoint_steps=1",
+        "--out",
+        str(out),
+        "--epochs",
+        "20",
+        "--seed",
+        "5",
+        *more,
+    ]
 
 
 KILLS = 4

@@ -12,7 +12,14 @@ import pytest
 from sensorium import Model
 
 THINGS = 40
-TINY_ROWS = ["network.width=24", "network.gist=24", "trunk.depth=1", "trunk.heads=2", "trackers=none", "baselines.share=0"]
+TINY_ROWS = [
+    "network.width=24",
+    "network.gist=24",
+    "trunk.depth=1",
+    "trunk.heads=2",
+    "trackers=none",
+    "baselines.share=0",
+]
 
 
 @pytest.mark.parametrize(("weight", "found"), [(1.0, True), (0.0, False)])
@@ -21,8 +28,20 @@ def test_what_only_a_key_tells_is_learned(weight: float, found: bool, tmp_path: 
     rng = np.random.default_rng(0)
     names = ["".join(rng.choice(list("abcdefghij"), 6)) for _ in range(2 * THINGS)]
     rows = pd.DataFrame({"thing": [f"t{i % THINGS}" for i in range(2 * THINGS)], "name": names, "split": "train"})
-    settings = ["data.same=thing", "column.thing.kind=out", "column.name.kind=text", f"match.same_thing={weight}", "data.validation=0",
-                "baselines.share=0", "trackers=none", "train.batch=40", "column.name.dropout=0", "network.width=64", "trunk.heads=2", "trunk.depth=1"]
+    settings = [
+        "data.same=thing",
+        "column.thing.kind=out",
+        "column.name.kind=text",
+        f"match.same_thing={weight}",
+        "data.validation=0",
+        "baselines.share=0",
+        "trackers=none",
+        "train.batch=40",
+        "column.name.dropout=0",
+        "network.width=64",
+        "trunk.heads=2",
+        "trunk.depth=1",
+    ]
     model = Model.fit(rows, out=tmp_path, epochs=50, settings=settings, quiet=True)
     gists = model.embed(rows, columns=["name"])
     scores = gists @ gists.T
@@ -34,6 +53,10 @@ def test_what_only_a_key_tells_is_learned(weight: float, found: bool, tmp_path: 
 
 
 def test_a_key_without_a_column_that_is_matched_changes_nothing(tmp_path: Path) -> None:
-    rows = pd.DataFrame({"thing": [f"t{i % 20}" for i in range(40)], "size": np.arange(40) * 0.5, "kind": list("ab") * 20})
-    model = Model.fit(rows, out=tmp_path, epochs=1, settings=[*TINY_ROWS, "data.same=thing", "column.thing.kind=out"], quiet=True)
+    rows = pd.DataFrame(
+        {"thing": [f"t{i % 20}" for i in range(40)], "size": np.arange(40) * 0.5, "kind": list("ab") * 20}
+    )
+    model = Model.fit(
+        rows, out=tmp_path, epochs=1, settings=[*TINY_ROWS, "data.same=thing", "column.thing.kind=out"], quiet=True
+    )
     assert len(model.predict(rows, "kind")) == 40

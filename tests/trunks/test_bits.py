@@ -33,12 +33,18 @@ def heard(trunk: CausalLM, text: str = "What is red?") -> torch.Tensor:
 @pytest.mark.parametrize(("bits", "most"), [(8, 0.03), (4, 0.35)])
 def test_it_says_about_the_same_in_less_memory(folder: Path, name: str, bits: int, most: float) -> None:
     path = str(twin(name, folder))
-    plain, small = CausalLM(8, [], path=path, tune="frozen").eval(), CausalLM(8, [], path=path, tune="frozen", bits=bits).eval()
+    plain, small = (
+        CausalLM(8, [], path=path, tune="frozen").eval(),
+        CausalLM(8, [], path=path, tune="frozen", bits=bits).eval(),
+    )
     with torch.no_grad():
         whole, found = heard(plain), heard(small)
     assert 0 < (found - whole).norm() < most * whole.norm()
     assert small.facts()["bits"] == bits and "bits" not in plain.facts()
-    assert small.facts()["all_parameters"] == plain.facts()["all_parameters"] and small.facts()["bytes"] < plain.facts()["bytes"]
+    assert (
+        small.facts()["all_parameters"] == plain.facts()["all_parameters"]
+        and small.facts()["bytes"] < plain.facts()["bytes"]
+    )
     linear = [part for part in small.decoder[0].modules() if isinstance(part, torch.nn.Linear)]
     assert linear and all(isinstance(part, Rounded) for part in linear) and type(small.head[0]) is torch.nn.Linear
     assert all(p.dtype == torch.float32 for p in small.held[0].parameters())
@@ -57,7 +63,9 @@ def test_it_is_tuned_as_one_in_full_of_its_weights(folder: Path, bits: int, tune
             for parameter in trunk.learned.values():
                 parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
         heard(trunk, "Say a long sentence about nothing in particular.").square().mean().backward()
-        assert trunk.learned and {name for name, p in trunk.held[0].named_parameters() if p.requires_grad} <= {name.replace("/", ".") for name in trunk.learned}
+        assert trunk.learned and {name for name, p in trunk.held[0].named_parameters() if p.requires_grad} <= {
+            name.replace("/", ".") for name in trunk.learned
+        }
         known.append({name: p.grad for name, p in trunk.learned.items()})
     assert known[0].keys() == known[1].keys()
     for name, gradient in known[0].items():
@@ -67,7 +75,9 @@ def test_it_is_tuned_as_one_in_full_of_its_weights(folder: Path, bits: int, tune
 @pytest.mark.parametrize("there", [True, False])
 @pytest.mark.parametrize("kind", ["Llama", "Qwen3", "Mistral"])
 @pytest.mark.parametrize(("bits", "tune"), [(8, "frozen"), (8, "lora"), (8, "dora"), (4, "lora")])
-def test_one_token_at_a_time_it_says_what_it_says_at_once(folder: Path, kind: str, bits: int, tune: str, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_token_at_a_time_it_says_what_it_says_at_once(
+    folder: Path, kind: str, bits: int, tune: str, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = folder / f"wide-{kind}"
     if not path.exists():
         torch.manual_seed(0)
@@ -95,8 +105,15 @@ def test_one_token_at_a_time_it_says_what_it_says_at_once(folder: Path, kind: st
 @pytest.mark.parametrize("bits", [8, 4])
 def test_what_is_drawn_has_layers_in_full(folder: Path, bits: int) -> None:
     trunk = CausalLM(8, ["photo"], path=str(twin("llama", folder)), tune="frozen", bits=bits, expert=True)
-    assert trunk.expert.originals[0].keys() == CausalLM(8, ["photo"], path=str(twin("llama", folder)), tune="frozen", expert=True).expert.originals[0].keys()
-    assert not any(isinstance(part, Rounded) for part in trunk.expert.modules()) and all(p.requires_grad for p in trunk.expert.parameters())
+    assert (
+        trunk.expert.originals[0].keys()
+        == CausalLM(8, ["photo"], path=str(twin("llama", folder)), tune="frozen", expert=True)
+        .expert.originals[0]
+        .keys()
+    )
+    assert not any(isinstance(part, Rounded) for part in trunk.expert.modules()) and all(
+        p.requires_grad for p in trunk.expert.parameters()
+    )
     tokens, ones = trunk.words(torch.arange(20).unsqueeze(0)), torch.ones(1, 20, dtype=torch.bool)
     with torch.no_grad(), trunk.taking(ones):
         drawn = trunk.hear(tokens, ones)[0]
@@ -106,22 +123,42 @@ def test_what_is_drawn_has_layers_in_full(folder: Path, bits: int) -> None:
 
 @pytest.mark.parametrize("tune", ["full", "last:1"])
 def test_what_is_rounded_is_not_learned(folder: Path, tune: str) -> None:
-    with pytest.raises(UserError, match=rf"trunk.bits=4 rounds the language model's weights, so trunk.tune={tune} can't learn them. Choose lora"):
+    with pytest.raises(
+        UserError,
+        match=rf"trunk.bits=4 rounds the language model's weights, so trunk.tune={tune} can't learn them. Choose lora",
+    ):
         CausalLM(8, [], path=str(twin("llama", folder)), tune=tune, bits=4)
 
 
 def test_other_bits_are_refused_before_any_work(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"value of trunk.bits:.*5"):
-        Model.fit(tiny_table(20), out=tmp_path / "run", epochs=1, settings=["trunk=causal_lm", f"trunk.path={twin('llama', folder)}", "trunk.bits=5"])
+        Model.fit(
+            tiny_table(20),
+            out=tmp_path / "run",
+            epochs=1,
+            settings=["trunk=causal_lm", f"trunk.path={twin('llama', folder)}", "trunk.bits=5"],
+        )
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_a_run_on_it_is_kept_goes_on_and_gives_a_language_model_in_full(no_report: None, folder: Path, tmp_path: Path, bits: int) -> None:
-    settings = [*(s for s in TINY if not s.startswith("trunk.")), "trunk=causal_lm", f"trunk.path={twin('llama', folder)}", "trunk.rank=2", "trunk.rate=1", f"trunk.bits={bits}"]
+def test_a_run_on_it_is_kept_goes_on_and_gives_a_language_model_in_full(
+    no_report: None, folder: Path, tmp_path: Path, bits: int
+) -> None:
+    settings = [
+        *(s for s in TINY if not s.startswith("trunk.")),
+        "trunk=causal_lm",
+        f"trunk.path={twin('llama', folder)}",
+        "trunk.rank=2",
+        "trunk.rate=1",
+        f"trunk.bits={bits}",
+    ]
     model = Model.fit(tiny_table(40), out=tmp_path / "run", epochs=2, seed=0, settings=settings)
     again = Model.load(model.save(tmp_path / "kept"))
     few = tiny_table(4)
-    assert model.predict(few, "colour", seen=["name"]).to_pylist() == again.predict(few, "colour", seen=["name"]).to_pylist()
+    assert (
+        model.predict(few, "colour", seen=["name"]).to_pylist()
+        == again.predict(few, "colour", seen=["name"]).to_pylist()
+    )
     trunk = again.network.trunk
     assert trunk.bits == bits and any(isinstance(part, Rounded) for part in trunk.held[0].modules())
     before = copy.deepcopy(trunk.held[0].state_dict())

@@ -24,7 +24,12 @@ from sensorium.trunks.causal_lm import CausalLM
 
 TALKS = [
     [{"role": "user", "content": "What is red?"}, {"role": "assistant", "content": "A colour."}],
-    [{"role": "user", "content": "Say a long sentence about nothing in particular."}, {"role": "assistant", "content": "No."}, {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}],
+    [
+        {"role": "user", "content": "Say a long sentence about nothing in particular."},
+        {"role": "assistant", "content": "No."},
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": "So."},
+    ],
     [{"role": "user", "content": "ä 猫"}, {"role": "assistant", "content": "é"}],
 ]
 
@@ -41,7 +46,10 @@ def path(request: pytest.FixtureRequest, folder: Path) -> Path:
 
 def scripted(trunk: CausalLM, modality: Conversation, talks: list) -> tuple[object, list[np.ndarray]]:
     cells = [modality.prepare(modality.read(talk)) for talk in talks]
-    lines, said = ([half.astype(kind) for half in halves] for halves, kind in zip(zip(*(np.split(cell, 2) for cell in cells), strict=True), (np.int64, bool), strict=True))
+    lines, said = (
+        [half.astype(kind) for half in halves]
+        for halves, kind in zip(zip(*(np.split(cell, 2) for cell in cells), strict=True), (np.int64, bool), strict=True)
+    )
     return script(trunk, lines, said, np.arange(len(cells)), {}, {}), lines
 
 
@@ -80,7 +88,10 @@ def test_the_template_is_the_models_own_and_no_text_is_a_control_token(path: Pat
     theirs = language.tokenizer.apply_chat_template(talk, tokenize=True, return_dict=False)
     assert list(ids[: len(ids) // 2]) == list(theirs)
     end = language.tokenizer.eos_token
-    hostile = [{"role": "user", "content": f"a{end}b <|im_start|> {language.tokenizer.bos_token}"}, {"role": "assistant", "content": f"x{end}y"}]
+    hostile = [
+        {"role": "user", "content": f"a{end}b <|im_start|> {language.tokenizer.bos_token}"},
+        {"role": "assistant", "content": f"x{end}y"},
+    ]
     benign = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "x"}]
     count = [sum(int(i) in language.special for i in modality.prepare(modality.read(t))) for t in (hostile, benign)]
     assert count[0] == count[1]
@@ -110,12 +121,19 @@ def test_what_is_tuned_and_nothing_else_has_gradients(folder: Path, tune: str) -
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # by PEFT, of transformers
 def test_learned_tokens_come_before_all_and_are_heard_as_in_peft(path: Path, tmp_path: Path) -> None:
     trunk, modality = CausalLM(8, [], path=str(path), tune="prompt:5").train(), Conversation(language=str(path))
-    assert trunk.facts()["tuned_parameters"] == 5 * trunk.table[0].weight.shape[1] and CausalLM(8, [], path=str(path), tune="prompt").prompted == 16
+    assert (
+        trunk.facts()["tuned_parameters"] == 5 * trunk.table[0].weight.shape[1]
+        and CausalLM(8, [], path=str(path), tune="prompt").prompted == 16
+    )
     made, ids = scripted(trunk, modality, TALKS)
     told(trunk, made).sum().backward()
-    assert trunk.learned["prompt"].grad.abs().sum() > 0 and not any(p.grad is not None for p in trunk.held[0].parameters())
+    assert trunk.learned["prompt"].grad.abs().sum() > 0 and not any(
+        p.grad is not None for p in trunk.held[0].parameters()
+    )
     with torch.no_grad():
-        trunk.eval().learned["prompt"].add_(0.1 * torch.randn(trunk.learned["prompt"].shape, generator=torch.Generator().manual_seed(0)))
+        trunk.eval().learned["prompt"].add_(
+            0.1 * torch.randn(trunk.learned["prompt"].shape, generator=torch.Generator().manual_seed(0))
+        )
         whole = trunk.run(made.pool, made.index, made.lines).split([len(line) for line in ids])
         tokens, there, groups = made.padded()
         hidden, state = trunk.hear(tokens[:, :4], there[:, :4], groups[:, :4])
@@ -126,11 +144,17 @@ def test_learned_tokens_come_before_all_and_are_heard_as_in_peft(path: Path, tmp
         write_prompt(trunk, tmp_path)
         tuned = peft.PeftModel.from_pretrained(base, tmp_path).eval()
         for mine, line in zip(whole, ids, strict=True):
-            assert torch.allclose(trunk.logits(mine), tuned(torch.from_numpy(line).long().unsqueeze(0)).logits[0, 5:], atol=1e-4)
+            assert torch.allclose(
+                trunk.logits(mine), tuned(torch.from_numpy(line).long().unsqueeze(0)).logits[0, 5:], atol=1e-4
+            )
         frozen = CausalLM(8, [], path=str(path), tune="frozen").eval()
         with trunk.as_it_was():
-            assert torch.equal(trunk.run(made.pool, made.index, made.lines), frozen.run(made.pool, made.index, made.lines))
-        assert not torch.allclose(trunk.run(made.pool, made.index, made.lines), frozen.run(made.pool, made.index, made.lines), atol=1e-3)
+            assert torch.equal(
+                trunk.run(made.pool, made.index, made.lines), frozen.run(made.pool, made.index, made.lines)
+            )
+        assert not torch.allclose(
+            trunk.run(made.pool, made.index, made.lines), frozen.run(made.pool, made.index, made.lines), atol=1e-3
+        )
 
 
 @pytest.mark.parametrize("tune", ["prompt:0", "last:0", "last", "lora:3", "prompt:x"])
@@ -156,13 +180,19 @@ def test_without_its_adapters_the_language_model_is_as_it_was(folder: Path) -> N
 
 @pytest.mark.parametrize("name", SPEAKERS)
 @pytest.mark.parametrize("tune", ["full", "lora"])
-def test_a_loss_in_pieces_is_torchs_own_with_its_gradients(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, tune: str) -> None:
+def test_a_loss_in_pieces_is_torchs_own_with_its_gradients(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, tune: str
+) -> None:
     trunk = CausalLM(8, [], path=str(twin(name, folder)), tune=tune, rank=2).train()
     trunk.scale = 1.7
     hidden, wanted, weights = 3 * torch.randn(50, 24), torch.randint(0, trunk.vocabulary, (50,)), torch.rand(50)
     inputs = [hidden.requires_grad_(), *([trunk.head[0].weight] if tune == "full" else [])]
     found = []
-    for way in (lambda: torch.nn.functional.cross_entropy(trunk.logits(hidden), wanted, reduction="none"), lambda: cross_entropy(trunk, hidden, wanted), lambda: cross_entropy(trunk, hidden, wanted)):
+    for way in (
+        lambda: torch.nn.functional.cross_entropy(trunk.logits(hidden), wanted, reduction="none"),
+        lambda: cross_entropy(trunk, hidden, wanted),
+        lambda: cross_entropy(trunk, hidden, wanted),
+    ):
         if len(found) == 2:
             monkeypatch.setattr("sensorium.layers.pieces.CHUNK", 7 * trunk.vocabulary)
         loss = way()
@@ -176,11 +206,15 @@ def test_a_loss_in_pieces_is_torchs_own_with_its_gradients(folder: Path, monkeyp
 def test_in_bf16_a_loss_in_pieces_is_as_near_as_torchs(folder: Path) -> None:
     trunk = CausalLM(8, [], path=str(twin("llama", folder)), tune="full").train()
     hidden, wanted = torch.randn(50, 24, requires_grad=True), torch.randint(0, trunk.vocabulary, (50,))
-    exact, *gradients = (lambda loss: (loss, *torch.autograd.grad(loss.sum(), [hidden, trunk.head[0].weight])))(cross_entropy(trunk, hidden, wanted))
+    exact, *gradients = (lambda loss: (loss, *torch.autograd.grad(loss.sum(), [hidden, trunk.head[0].weight])))(
+        cross_entropy(trunk, hidden, wanted)
+    )
     with torch.autocast("cpu", torch.bfloat16):
         rough = cross_entropy(trunk, hidden, wanted)
     assert rough.dtype == torch.float32 and 0 < (rough - exact).abs().max() < 0.05
-    for mine, wanted_gradient in zip(torch.autograd.grad(rough.sum(), [hidden, trunk.head[0].weight]), gradients, strict=True):
+    for mine, wanted_gradient in zip(
+        torch.autograd.grad(rough.sum(), [hidden, trunk.head[0].weight]), gradients, strict=True
+    ):
         assert (mine - wanted_gradient).norm() < 0.02 * wanted_gradient.norm()
 
 
@@ -188,7 +222,10 @@ def test_checkpointing_gives_the_same_gradients(folder: Path) -> None:
     path, found = twin("llama", folder), []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        trunk, modality = CausalLM(8, [], path=str(path), tune="full", checkpointing=checkpointing).train(), Conversation(language=str(path))
+        trunk, modality = (
+            CausalLM(8, [], path=str(path), tune="full", checkpointing=checkpointing).train(),
+            Conversation(language=str(path)),
+        )
         told(trunk, scripted(trunk, modality, TALKS)[0]).sum().backward()
         found.append([p.grad for p in trunk.learned.values()])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
@@ -198,7 +235,10 @@ def test_too_long_a_conversation_loses_its_oldest_exchanges_whole(folder: Path) 
     path = str(twin("llama", folder))
     long = [{"role": "system", "content": "S"}]
     for number in range(12):
-        long += [{"role": "user", "content": f"question {number}"}, {"role": "assistant", "content": f"answer {number}"}]
+        long += [
+            {"role": "user", "content": f"question {number}"},
+            {"role": "assistant", "content": f"answer {number}"},
+        ]
     modality = Conversation(language=path, length=200)
     ids = modality.prepare(modality.read(long))
     text = modality.language.text(ids[: len(ids) // 2].tolist())
@@ -209,22 +249,35 @@ def test_too_long_a_conversation_loses_its_oldest_exchanges_whole(folder: Path) 
         modality.prepare(modality.read([{"role": "user", "content": "a" * 300}, {"role": "assistant", "content": "b"}]))
 
 
-@pytest.mark.parametrize(("cell", "why"), [
-    ([{"role": "assistant", "content": "x"}], "after 'nothing'"),
-    ([{"role": "user", "content": "x"}, {"role": "user", "content": "y"}], "message 2 is by 'user' after 'user'"),
-    ([{"role": "user", "content": "x"}, {"role": "system", "content": "y"}], "message 2 is by 'system'"),
-    ([{"role": "narrator", "content": "x"}], "by 'narrator'; known are"),
-    ([], "no messages"), ("{", "no JSON"), ([1], "no object with a role"), (5, "no list of messages"), ([{"role": "system", "content": "x"}], "nothing but a system message"),
-    ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}], "brings its media inside"),
-    ([{"role": "user", "content": [{"type": "hologram"}]}], "type 'hologram'"),
-])
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        ([{"role": "assistant", "content": "x"}], "after 'nothing'"),
+        ([{"role": "user", "content": "x"}, {"role": "user", "content": "y"}], "message 2 is by 'user' after 'user'"),
+        ([{"role": "user", "content": "x"}, {"role": "system", "content": "y"}], "message 2 is by 'system'"),
+        ([{"role": "narrator", "content": "x"}], "by 'narrator'; known are"),
+        ([], "no messages"),
+        ("{", "no JSON"),
+        ([1], "no object with a role"),
+        (5, "no list of messages"),
+        ([{"role": "system", "content": "x"}], "nothing but a system message"),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}],
+            "brings its media inside",
+        ),
+        ([{"role": "user", "content": [{"type": "hologram"}]}], "type 'hologram'"),
+    ],
+)
 def test_conversations_in_disorder_are_bad_cells_that_say_where(cell: object, why: str) -> None:
     with pytest.raises(BadCell, match=why):
         Conversation().read(cell)
 
 
 def test_every_layout_is_the_same_conversation() -> None:
-    own = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}, {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]}]
+    own = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]},
+    ]
     llava = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
     swift = {"messages": [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "A cat."}]}
     found = [messages_of(cell) for cell in (own, llava, swift, json.dumps(own), {"conversations": llava})]
@@ -247,10 +300,18 @@ def test_what_is_no_language_model_is_refused_before_any_work(folder: Path, tmp_
         tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"][:100].clone()
         save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
         config = json.loads((target / "config.json").read_text())
-        (target / "config.json").write_text(json.dumps({**config, "vocab_size": 100, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}))
+        (target / "config.json").write_text(
+            json.dumps({**config, "vocab_size": 100, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0})
+        )
 
-    for given, why in (("", "needs a language model: trunk.path"), (str(tmp_path / "nothing"), "no backbone|no such folder"), (str(twin("bert", folder)), "is no language model"),
-                       (broken("code", lambda target: (target / "run.py").write_text("1")), "brings code of its own"), (broken("cut", cut), "cut short"), (broken("fewer", fewer), "don't belong together")):
+    for given, why in (
+        ("", "needs a language model: trunk.path"),
+        (str(tmp_path / "nothing"), "no backbone|no such folder"),
+        (str(twin("bert", folder)), "is no language model"),
+        (broken("code", lambda target: (target / "run.py").write_text("1")), "brings code of its own"),
+        (broken("cut", cut), "cut short"),
+        (broken("fewer", fewer), "don't belong together"),
+    ):
         with pytest.raises(UserError, match=why):
             CausalLM(8, [], path=given)
     with pytest.raises(UserError, match="Possible: frozen, lora"):

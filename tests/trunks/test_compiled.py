@@ -24,15 +24,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
 @pytest.mark.filterwarnings("default")  # the compiler's own
-@pytest.mark.parametrize(("name", "how"), [("llama", {"tune": "lora", "bits": 8}), ("qwen3", {"tune": "full", "checkpointing": True})])
-def test_it_learns_what_one_as_written_does(folder: Path, name: str, how: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "how"), [("llama", {"tune": "lora", "bits": 8}), ("qwen3", {"tune": "full", "checkpointing": True})]
+)
+def test_it_learns_what_one_as_written_does(
+    folder: Path, name: str, how: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch._dynamo.reset()
     path, made = str(twin(name, folder)), []
     graphs = torch._dynamo.utils.counters["stats"]
     before = graphs["unique_graphs"]
     for compiled in (False, True):
         torch.manual_seed(0)
-        trunk, modality = CausalLM(8, [], path=path, rank=2, compile=compiled, **how).train(), Conversation(language=path)
+        trunk, modality = (
+            CausalLM(8, [], path=path, rank=2, compile=compiled, **how).train(),
+            Conversation(language=path),
+        )
         with torch.no_grad():
             for parameter in trunk.learned.values():
                 parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
@@ -57,7 +64,10 @@ def test_it_learns_what_one_as_written_does(folder: Path, name: str, how: dict[s
 
 def test_what_can_not_be_compiled_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(twin("llama", folder))
-    with pytest.raises(UserError, match=r"trunk.compile=true makes one program of each layer, past which trunk.expert=true could not go"):
+    with pytest.raises(
+        UserError,
+        match=r"trunk.compile=true makes one program of each layer, past which trunk.expert=true could not go",
+    ):
         CausalLM(8, [], path=path, compile=True, expert=True)
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(UserError, match=r"trunk.compile=true wants a C\+\+ compiler.*apt-get install g\+\+"):

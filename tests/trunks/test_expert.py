@@ -25,8 +25,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def given(width: int = 8) -> tuple[Seen, list[torch.Tensor]]:
     """Two rows, of which the second lacks a column, and three asked segments."""
     torch.manual_seed(3)
-    masks = {"": torch.ones(2, 1, dtype=torch.bool), "photo": torch.tensor([[1, 1, 1], [0, 0, 0]]).bool(), "note": torch.tensor([[1, 1], [1, 0]]).bool()}
-    return {name: (torch.randn(*mask.shape, width), mask) for name, mask in masks.items()}, [torch.randn(2, k, width) for k in (1, 4, 3)]
+    masks = {
+        "": torch.ones(2, 1, dtype=torch.bool),
+        "photo": torch.tensor([[1, 1, 1], [0, 0, 0]]).bool(),
+        "note": torch.tensor([[1, 1], [1, 0]]).bool(),
+    }
+    return {name: (torch.randn(*mask.shape, width), mask) for name, mask in masks.items()}, [
+        torch.randn(2, k, width) for k in (1, 4, 3)
+    ]
 
 
 def moved(trunk: CausalLM) -> None:
@@ -58,37 +64,72 @@ def test_only_what_is_drawn_goes_through_it(folder: Path, name: str, tune: str) 
         assert (one - alone).abs().max() > 0.001, "one token at a time, too"
 
 
-def test_it_alone_has_gradients_where_the_language_model_is_frozen_and_checkpointing_gives_the_same(folder: Path) -> None:
+def test_it_alone_has_gradients_where_the_language_model_is_frozen_and_checkpointing_gives_the_same(
+    folder: Path,
+) -> None:
     known = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        trunk = CausalLM(8, ["photo", "note"], path=str(twin("llama", folder)), tune="frozen", expert=True, checkpointing=checkpointing).train()
+        trunk = CausalLM(
+            8,
+            ["photo", "note"],
+            path=str(twin("llama", folder)),
+            tune="frozen",
+            expert=True,
+            checkpointing=checkpointing,
+        ).train()
         moved(trunk)
         seen, asked = given()
         found = trunk(seen, asked, [False, False, True], [False, True, False])
         trunk(seen, asked[:1], [False], [False])  # nothing is drawn here; what was is computed again as it was
         found[1].square().sum().backward()
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for name, p in trunk.expert.named_parameters() if "bias" not in name)
+        assert all(
+            p.grad is not None and p.grad.abs().sum() > 0
+            for name, p in trunk.expert.named_parameters()
+            if "bias" not in name
+        )
         assert not any(p.requires_grad for p in trunk.held[0].parameters())
-        assert {id(p) for p, _ in trunk.tuned()} == {id(p) for p in trunk.expert.parameters()} and {rate for _, rate in trunk.tuned()} == {trunk.expert_rate}
+        assert {id(p) for p, _ in trunk.tuned()} == {id(p) for p in trunk.expert.parameters()} and {
+            rate for _, rate in trunk.tuned()
+        } == {trunk.expert_rate}
         assert trunk.facts()["expert_parameters"] == sum(p.numel() for p in trunk.expert.parameters())
         known.append(torch.cat([p.grad.flatten() for p in trunk.expert.parameters()]))
     assert torch.allclose(*known, atol=1e-6)
 
 
 def test_a_mixture_of_experts_is_refused(folder: Path) -> None:
-    config = transformers.MixtralConfig(vocab_size=300, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, num_local_experts=2)
+    config = transformers.MixtralConfig(
+        vocab_size=300,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=2,
+    )
     path = twin("llama", folder)
     transformers.MixtralForCausalLM(config).save_pretrained(folder / "mixture")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / "mixture" / name).write_bytes((path / name).read_bytes())
-    with pytest.raises(UserError, match=r"trunk.expert=true: the layer .* Choose a language model without a mixture of experts"):
+    with pytest.raises(
+        UserError, match=r"trunk.expert=true: the layer .* Choose a language model without a mixture of experts"
+    ):
         CausalLM(8, [], path=str(folder / "mixture"), tune="frozen", expert=True)
 
 
-def test_a_run_that_draws_by_it_leaves_the_language_model_to_the_bit(no_report: None, folder: Path, tmp_path: Path) -> None:
+def test_a_run_that_draws_by_it_leaves_the_language_model_to_the_bit(
+    no_report: None, folder: Path, tmp_path: Path
+) -> None:
     path = twin("llama", folder)
-    settings = [*(s for s in TINY if not s.startswith("trunk.")), "trunk=causal_lm", f"trunk.path={path}", "trunk.tune=frozen", "trunk.expert=true", "sample.generate=picture", "generator.flow.depth=1"]
+    settings = [
+        *(s for s in TINY if not s.startswith("trunk.")),
+        "trunk=causal_lm",
+        f"trunk.path={path}",
+        "trunk.tune=frozen",
+        "trunk.expert=true",
+        "sample.generate=picture",
+        "generator.flow.depth=1",
+    ]
     model = Model.fit(tiny_table(40), out=tmp_path / "run", epochs=3, seed=0, settings=settings)
     drawn = model.generate(tiny_table(1), "picture", steps=2, seed=1)
     again = Model.load(model.save(tmp_path / "kept"))

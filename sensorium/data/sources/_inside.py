@@ -21,7 +21,15 @@ from sensorium.data.sources import Opened, converted
 from sensorium.data.spool import Spool
 
 CHUNK = 1 << 20
-BROKEN_ZIP = (zipfile.BadZipFile, NotImplementedError, RuntimeError, IndexError, UnicodeDecodeError, struct.error, *UNREADABLE)
+BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    IndexError,
+    UnicodeDecodeError,
+    struct.error,
+    *UNREADABLE,
+)
 """Exceptions that a damaged ZIP archive raises."""
 LONGEST_ERROR = 300
 

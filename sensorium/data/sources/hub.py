@@ -77,7 +77,8 @@ def _named(row: dict[str, Any], features: Any) -> dict[str, Any]:
     """A row with class labels by their names."""
     labels = {
         name: (feature.int2str(row[name]) if row[name] is not None and row[name] >= 0 else None)
-        for name, feature in features.items() if type(feature).__name__ == "ClassLabel" and name in row
+        for name, feature in features.items()
+        if type(feature).__name__ == "ClassLabel" and name in row
     }
     return {**row, **labels}
 
@@ -96,10 +97,14 @@ class HubBlocks(Blocks):
         self.labels = {
             name: feature.names for name, feature in dataset.features.items() if type(feature).__name__ == "ClassLabel"
         }
-        schema = pa.schema([
-            (name, pa.string() if name in self.labels else kind)
-            for name, kind in zip(dataset.features.arrow_schema.names, dataset.features.arrow_schema.types, strict=True)
-        ])
+        schema = pa.schema(
+            [
+                (name, pa.string() if name in self.labels else kind)
+                for name, kind in zip(
+                    dataset.features.arrow_schema.names, dataset.features.arrow_schema.types, strict=True
+                )
+            ]
+        )
         rows = len(dataset)
         super().__init__(schema, [min(BLOCK, rows - at) for at in range(0, rows, BLOCK)], "The dataset")
         self.declared |= set(self.labels)

@@ -98,8 +98,7 @@ def asked_for(path: Path, asked: str, tables: Sequence[str], views: Sequence[str
             return asked
         raise UserError(
             f"'{path}' has no table '{asked[:100]}', and that is no query either (SELECT ... or WITH ...; others are "
-            "never run)."
-            + did_you_mean(asked, every)
+            "never run)." + did_you_mean(asked, every)
         )
     if len(tables or views) == 1:
         return (tables or views)[0]
@@ -107,7 +106,7 @@ def asked_for(path: Path, asked: str, tables: Sequence[str], views: Sequence[str
         raise UserError(f"The database '{path}' has no table.")
     raise UserError(
         f"The database '{path}' has several tables. Name one, as '{path.name}#{every[0]}'. "
-            f"Possible: {', '.join(every)}."
+        f"Possible: {', '.join(every)}."
     )
 
 

@@ -44,7 +44,10 @@ class HNSW(Finder):
         if len(queries) and len(self.graph):
             self.graph.expansion_search = max(SOUGHT, count)
             found = self.graph.search(np.ascontiguousarray(queries, np.float32).reshape(len(queries), -1), count)
-            keys, counts = np.asarray(found.keys).reshape(len(queries), -1), np.asarray(found.counts if len(queries) > 1 else [len(found)]).reshape(-1)
+            keys, counts = (
+                np.asarray(found.keys).reshape(len(queries), -1),
+                np.asarray(found.counts if len(queries) > 1 else [len(found)]).reshape(-1),
+            )
             for line, (near, many) in enumerate(zip(keys, counts, strict=True)):
                 known = near[:many][near[:many] < self.rows]
                 result[line, : len(known)] = known.astype(np.int64)

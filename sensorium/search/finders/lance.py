@@ -32,13 +32,21 @@ class Lance(Finder):
                 for start in range(0, len(rows), AT_ONCE):
                     some = rows[start : start + AT_ONCE]
                     flat = pa.array(np.ascontiguousarray(vectors[some]).ravel())
-                    yield pa.record_batch([pa.array(some), pa.FixedSizeListArray.from_arrays(flat, size)], schema=schema)
+                    yield pa.record_batch(
+                        [pa.array(some), pa.FixedSizeListArray.from_arrays(flat, size)], schema=schema
+                    )
+
             return pa.RecordBatchReader.from_batches(schema, each())
 
         table = lancedb.connect(str(path)).create_table("vectors", data=parts(), schema=schema)
         if len(rows) >= LEAST:
-            table.create_index(metric="dot", vector_column_name="vector", index_type="IVF_PQ", num_partitions=round(len(rows) ** 0.5),
-                               num_sub_vectors=next(parts for parts in (size // 4, size // 2, size) if not size % parts))
+            table.create_index(
+                metric="dot",
+                vector_column_name="vector",
+                index_type="IVF_PQ",
+                num_partitions=round(len(rows) ** 0.5),
+                num_sub_vectors=next(parts for parts in (size // 4, size // 2, size) if not size % parts),
+            )
 
     def __init__(self, path: Path, rows: int, size: int) -> None:
         try:
@@ -54,8 +62,19 @@ class Lance(Finder):
         result = np.full((len(queries), count), -1, np.int64)
         for line, query in enumerate(queries):
             try:
-                found = self.table.search(query).distance_type("dot").nprobes(PROBED).select(["row"]).limit(count).to_arrow().column("row").to_numpy()
+                found = (
+                    self.table.search(query)
+                    .distance_type("dot")
+                    .nprobes(PROBED)
+                    .select(["row"])
+                    .limit(count)
+                    .to_arrow()
+                    .column("row")
+                    .to_numpy()
+                )
             except (RuntimeError, OSError, ValueError) as error:  # its files are read when they are needed
-                raise UserError(f"The Lance table of the index can't be read: {str(error).splitlines()[0][:200]}. Make the index again.") from error
+                raise UserError(
+                    f"The Lance table of the index can't be read: {str(error).splitlines()[0][:200]}. Make the index again."
+                ) from error
             result[line, : len(found)] = found
         return result

@@ -16,7 +16,12 @@ from sensorium.serve.guard import Refused
 from sensorium.serve.own import Strict, few
 from sensorium.serve.server import Server
 
-TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "svg": "image/svg+xml"}
+TYPES = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "svg": "image/svg+xml",
+}
 
 REPORTED = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; media-src data:; frame-ancestors 'self'; sandbox allow-scripts"
 """What a report may do: it is one file that holds all it shows."""
@@ -34,7 +39,11 @@ class Corrections(Strict):
 def routes(server: Server) -> APIRouter:
     """All of them, for one server."""
     router = APIRouter(include_in_schema=False)
-    known = {path.name: (path.read_bytes(), TYPES[path.name.rpartition(".")[2]]) for path in files(__package__).iterdir() if path.name.rpartition(".")[2] in TYPES}
+    known = {
+        path.name: (path.read_bytes(), TYPES[path.name.rpartition(".")[2]])
+        for path in files(__package__).iterdir()
+        if path.name.rpartition(".")[2] in TYPES
+    }
 
     def static(name: str, request: Request) -> Response:
         if name not in known:
@@ -59,16 +68,29 @@ def routes(server: Server) -> APIRouter:
         return static(name, request)
 
     @router.get("/table/rows")
-    async def some(start: Annotated[int, Query(ge=0)] = 0, count: Annotated[int, Query(ge=1, le=200)] = 50, where: Condition = None,
-                   rows: Annotated[str | None, Query(max_length=4000, pattern=r"^[0-9]+(,[0-9]+)*$")] = None) -> dict[str, Any]:
+    async def some(
+        start: Annotated[int, Query(ge=0)] = 0,
+        count: Annotated[int, Query(ge=1, le=200)] = 50,
+        where: Condition = None,
+        rows: Annotated[str | None, Query(max_length=4000, pattern=r"^[0-9]+(,[0-9]+)*$")] = None,
+    ) -> dict[str, Any]:
         """Some of the rows for which a condition holds, and how many there are; or those of some numbers."""
         if rows is not None:
             wanted = [int(row) for row in rows.split(",")]
             if len(wanted) > 200 or max(wanted) >= shown().table.rows:
-                raise Refused(422, f"The table has rows 0 to {shown().table.rows - 1}, of which 200 are shown at once; asked: {len(wanted)}, up to {max(wanted)}.", "rows", "rows")
+                raise Refused(
+                    422,
+                    f"The table has rows 0 to {shown().table.rows - 1}, of which 200 are shown at once; asked: {len(wanted)}, up to {max(wanted)}.",
+                    "rows",
+                    "rows",
+                )
             return {"total": len(wanted), "start": 0, "rows": await server.look(shown().lines, wanted)}
         found = await chosen(where)
-        return {"total": len(found), "start": start, "rows": await server.look(shown().lines, found[start : start + count])}
+        return {
+            "total": len(found),
+            "start": start,
+            "rows": await server.look(shown().lines, found[start : start + count]),
+        }
 
     @router.get("/table/numbers")
     async def numbers(where: Condition = None) -> dict[str, Any]:
@@ -103,8 +125,14 @@ def routes(server: Server) -> APIRouter:
         try:
             data = await server.look(shown().corrected, asked.column, asked.rows)
         except (KeyError, ValueError, TypeError, pa.ArrowException):
-            raise Refused(422, "The table has no such column or rows, or cells of that kind.", "column", "rows") from None
-        return Response(data, media_type="application/octet-stream", headers={"content-disposition": 'attachment; filename="corrections.parquet"'})
+            raise Refused(
+                422, "The table has no such column or rows, or cells of that kind.", "column", "rows"
+            ) from None
+        return Response(
+            data,
+            media_type="application/octet-stream",
+            headers={"content-disposition": 'attachment; filename="corrections.parquet"'},
+        )
 
     @router.get("/report")
     async def report() -> Response:
@@ -112,7 +140,11 @@ def routes(server: Server) -> APIRouter:
         path = server.run / "report.html"
         if not path.is_file():
             raise Refused(404, "This run has no report. Write one with: sensorium report RUN TABLE", "report")
-        return Response(await asyncio.to_thread(path.read_bytes), media_type=TYPES["html"], headers={"content-security-policy": REPORTED, "x-frame-options": "SAMEORIGIN"})
+        return Response(
+            await asyncio.to_thread(path.read_bytes),
+            media_type=TYPES["html"],
+            headers={"content-security-policy": REPORTED, "x-frame-options": "SAMEORIGIN"},
+        )
 
     @router.get("/table/file/{row}/{column:path}")
     async def cell(row: int, column: str) -> Response:
@@ -123,11 +155,20 @@ def routes(server: Server) -> APIRouter:
             raise Refused(404, "There is no file in this cell.", "cell") from None
         if not data:
             return Response(status_code=204)
-        return Response(data, media_type=kind, headers={"cache-control": "private, max-age=3600", "content-security-policy": "default-src 'none'; sandbox"})
+        return Response(
+            data,
+            media_type=kind,
+            headers={
+                "cache-control": "private, max-age=3600",
+                "content-security-policy": "default-src 'none'; sandbox",
+            },
+        )
 
     def shown() -> Any:
         if server.sheet is None:
-            raise Refused(404, "This server shows no table. Start it with: sensorium serve RUN INDEX --table TABLE", "table")
+            raise Refused(
+                404, "This server shows no table. Start it with: sensorium serve RUN INDEX --table TABLE", "table"
+            )
         return server.sheet
 
     return router

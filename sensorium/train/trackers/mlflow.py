@@ -18,7 +18,9 @@ class MLflow(Tracker):
         try:
             import mlflow
         except ModuleNotFoundError as error:
-            raise UserError("trackers=mlflow needs the package mlflow. Install it with: pip install 'sensorium[mlflow]'") from error
+            raise UserError(
+                "trackers=mlflow needs the package mlflow. Install it with: pip install 'sensorium[mlflow]'"
+            ) from error
         self.mlflow = mlflow
         if "MLFLOW_TRACKING_URI" not in os.environ:
             mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")

@@ -18,7 +18,9 @@ class Wandb(Tracker):
         try:
             import wandb
         except ModuleNotFoundError as error:
-            raise UserError("trackers=wandb needs the package wandb. Install it with: pip install 'sensorium[wandb]'") from error
+            raise UserError(
+                "trackers=wandb needs the package wandb. Install it with: pip install 'sensorium[wandb]'"
+            ) from error
         mode = os.environ.get("WANDB_MODE", "offline")
         self.run = wandb.init(project="sensorium", name=folder.name, dir=str(folder), config=dict(settings), mode=mode)
 
