@@ -113,11 +113,11 @@ def ours() -> dict[str, float | None]:
 
     import numpy as np
 
-    import sensorium.train.fit
+    import sensorium.fit.fit
     from sensorium import Model, Table
     from sensorium.model import keep_split
 
-    sensorium.train.fit.report = lambda *_, **__: None
+    sensorium.fit.fit.report = lambda *_, **__: None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "classic.parquet"
         table(path)

@@ -89,10 +89,10 @@ def growth(path: Path, folder: Path) -> tuple[float, float]:
 
     import pyarrow.parquet as pq
 
-    import sensorium.train.fit
+    import sensorium.fit.fit
     from sensorium import Model
 
-    sensorium.train.fit.report = lambda *_, **__: None
+    sensorium.fit.fit.report = lambda *_, **__: None
     rows = pq.read_metadata(path).num_rows
 
     def fit() -> None:
@@ -149,7 +149,7 @@ def looked_at(path: Path) -> float:
     from sensorium import Table
     from sensorium.data.prepare import read_rows
     from sensorium.data.schema import infer
-    from sensorium.train.build import make_modalities
+    from sensorium.network.build import make_modalities
 
     def read() -> None:
         table = Table.open(path)

@@ -66,7 +66,7 @@ def measured(loss: Any, n: int) -> dict[str, float]:
 
 def ours(n: int) -> dict[str, float]:
     """Sensorium's."""
-    from sensorium.layers.contrastive import contrastive
+    from sensorium.nn.losses.contrastive import contrastive
 
     return measured(contrastive, n)
 
@@ -83,7 +83,7 @@ def difference(n: int) -> dict[str, float]:
     import torch
     from open_clip.loss import ClipLoss
 
-    from sensorium.layers.contrastive import contrastive
+    from sensorium.nn.losses.contrastive import contrastive
 
     inputs = gists(n)
     found = []

@@ -50,7 +50,7 @@ def mel_ours(wave: Any) -> Any:
     """Sensorium's: [frames, mels]."""
     import torch
 
-    from sensorium.layers.mel import log_mel
+    from sensorium.nn.mel import log_mel
 
     return log_mel(torch.from_numpy(wave), rate=RATE, mels=MELS, hop=HOP, window=WINDOW).numpy()
 

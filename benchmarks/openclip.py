@@ -119,10 +119,10 @@ def fit(path: str, seconds: float, width: int | None = None) -> Any:
     """A model of ours after so many seconds of training, without a report."""
     import tempfile
 
-    import sensorium.train.fit
+    import sensorium.fit.fit
     from sensorium import Model
 
-    sensorium.train.fit.report = lambda *_, **__: None
+    sensorium.fit.fit.report = lambda *_, **__: None
     with tempfile.TemporaryDirectory() as folder:
         return Model.fit(path, out=folder, minutes=seconds / 60, seed=SEED, settings=settings(width), quiet=True)
 
@@ -138,7 +138,7 @@ def ours(path: str, seconds: float, width: int | None = None, isa: str | None = 
     from torch.utils.flop_counter import FlopCounterMode
 
     from benchmarks.peak import matrix_peak
-    from sensorium.train.loop import Loop
+    from sensorium.training.table_trainer import Loop
 
     times, waits, counted, learn, run = [], [], [], Loop.learn, Loop.run
 
@@ -175,8 +175,8 @@ def ours(path: str, seconds: float, width: int | None = None, isa: str | None = 
 def found(path: str, seconds: float) -> float:
     """Our recall@10, name to drawing, of ``test_new_style``, as ``Training.recall`` counts it."""
     from sensorium.data.table import Table
+    from sensorium.evaluation.evaluate import search_all
     from sensorium.model import keep_split
-    from sensorium.train.evaluate import search_all
 
     model = fit(path, seconds)
     part = keep_split(Table.open(path), "test_new_style", "split")

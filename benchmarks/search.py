@@ -129,7 +129,7 @@ def proposed(rows: int, finder: str | None) -> dict[str, float]:
 
     import numpy as np
 
-    from sensorium.core.parts import find
+    from sensorium.core.registry import find
     from sensorium.search.exact import nearest
     from sensorium.search.finders import Finder
     from sensorium.search.index import near

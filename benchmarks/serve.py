@@ -128,11 +128,11 @@ def server(batch: int, shown: int = 0) -> Iterator[tuple[int, int]]:
     """A server of a model that has seen the table once, with an index and perhaps a table of so many rows to show: its port and its process."""
     import pyarrow.parquet as pq
 
-    import sensorium.train.fit
+    import sensorium.fit.fit
     from sensorium.model import Model
 
     with tempfile.TemporaryDirectory() as folder:
-        sensorium.train.fit.report = lambda *given, **named: None
+        sensorium.fit.fit.report = lambda *given, **named: None
         model = Model.fit(
             table(),
             out=f"{folder}/run",

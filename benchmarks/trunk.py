@@ -102,9 +102,9 @@ def ours(shortest: int, steps: int) -> dict[str, float]:
     import torch
 
     from benchmarks._measure import memory_growth
-    from sensorium.layers.precision import autocast, choose
-    from sensorium.talk import lost, script
-    from sensorium.train.optimizer import Optimizer
+    from sensorium.network.packed_conversation import lost, script
+    from sensorium.nn.precision import autocast, choose
+    from sensorium.training.optimizer import Optimizer
     from sensorium.trunks.causal_lm import CausalLM
 
     lines = conversations(shortest, steps)
@@ -139,7 +139,7 @@ def trainer(shortest: int, steps: int, by_length: bool = False) -> dict[str, flo
     import transformers
 
     from benchmarks._measure import memory_growth
-    from sensorium.layers.precision import multiplies_bf16
+    from sensorium.nn.precision import multiplies_bf16
 
     lines = [{"input_ids": line.tolist()} for line in conversations(shortest, steps)]
     took: list[float] = []
@@ -188,7 +188,7 @@ def speak() -> dict[str, float]:
     import torch
 
     from benchmarks._measure import seconds
-    from sensorium.layers.precision import autocast, choose
+    from sensorium.nn.precision import autocast, choose
     from sensorium.trunks.causal_lm import CausalLM
 
     with tempfile.TemporaryDirectory() as folder:
@@ -212,7 +212,7 @@ def generate() -> dict[str, float]:
     import transformers
 
     from benchmarks._measure import seconds
-    from sensorium.layers.precision import multiplies_bf16
+    from sensorium.nn.precision import multiplies_bf16
 
     with tempfile.TemporaryDirectory() as folder:
         model = transformers.AutoModelForCausalLM.from_pretrained(

@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from sensorium.backbones._packages import from_packages
-from sensorium.layers.projected import Projected
 from sensorium.modalities import collate_features
 from sensorium.modalities.image import Image
+from sensorium.nn.feature_projection import Projected
 
 HELD, FOLDS = 300, 2
 

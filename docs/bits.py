@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sensorium.layers.precision import autocast, choose
-from sensorium.talk import lost, script
-from sensorium.train.optimizer import Optimizer
+from sensorium.network.packed_conversation import lost, script
+from sensorium.nn.precision import autocast, choose
+from sensorium.training.optimizer import Optimizer
 from sensorium.trunks.causal_lm import CausalLM
 
 TEXT = Path(__file__).resolve().parent / "how-it-works.md"

@@ -10,23 +10,24 @@ import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from sensorium.core.parts import find, names
+from sensorium.core.registry import find, names
 from sensorium.core.settings import describe, schema
-from sensorium.data.sample import Sampler
-from sensorium.distill import Lesson
+from sensorium.data.settings import Data
+from sensorium.datasets import Builder
+from sensorium.fit.fit import Extras
 from sensorium.generators import Generator
 from sensorium.modalities import Modality
+from sensorium.network.build import OBJECTIVES, Shape
 from sensorium.objectives import Objective
-from sensorium.prefer import Preference
-from sensorium.reinforce import Practice
-from sensorium.tables import Builder
-from sensorium.train.build import OBJECTIVES, Data, Shape
-from sensorium.train.finish import Finishing
-from sensorium.train.fit import Extras
-from sensorium.train.loop import Loop
-from sensorium.train.memorise import Remember
-from sensorium.train.optimizer import Optimizer
-from sensorium.train.trackers import Tracker
+from sensorium.posttraining.distill import Lesson
+from sensorium.posttraining.dpo import Preference
+from sensorium.posttraining.grpo import Practice
+from sensorium.training.build_memory import Remember
+from sensorium.training.fit_vocoder import Finishing
+from sensorium.training.optimizer import Optimizer
+from sensorium.training.questions import Sampler
+from sensorium.training.table_trainer import Loop
+from sensorium.training.trackers import Tracker
 from sensorium.trunks import Trunk
 
 PAGE = Path(__file__).parent / "settings.md"

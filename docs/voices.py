@@ -16,8 +16,8 @@ import torch
 from torch.nn import functional as F
 
 from sensorium.backbones import MOMENTS, transformers
+from sensorium.datasets.emoji import VARIANTS, VOICES, _pick
 from sensorium.modalities.audio import Audio
-from sensorium.tables.emoji import VARIANTS, VOICES, _pick
 
 PAIRS, CLIPS = 100, 1000
 

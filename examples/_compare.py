@@ -16,9 +16,9 @@ from sklearn.ensemble import RandomForestClassifier
 
 from sensorium import Model, Table
 from sensorium.core.errors import UserError
-from sensorium.core.parts import find
+from sensorium.core.registry import find
 from sensorium.data.split import Splits
-from sensorium.tables import Builder
+from sensorium.datasets import Builder
 
 TREES = 300
 

@@ -29,8 +29,8 @@ from sklearn.preprocessing import StandardScaler
 
 from sensorium import Model, Table
 from sensorium.data.split import Splits
-from sensorium.inference import Rows
-from sensorium.layers.memory import Memory
+from sensorium.inference.rows import Rows
+from sensorium.nn.row_memory import Memory
 
 NEW = 0.15
 """Share of the concepts that are kept out."""

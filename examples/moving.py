@@ -17,8 +17,8 @@ from _compare import arguments, build, fit, known, run, show
 from PIL import Image
 
 from sensorium import Model, Table
+from sensorium.datasets.motions import WAYS
 from sensorium.model import keep_split
-from sensorium.tables.motions import WAYS
 
 GALLERY, SAMPLES, SHEET = 100, 2, 8
 """Sentences among which the judge seeks the right one, clips drawn for each, and rows of the sheet that shows some."""

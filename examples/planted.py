@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 from scipy.stats import spearmanr
 
 from sensorium import Model, Table
-from sensorium.explain import Why
+from sensorium.explain.columns import Why
 
 CAUSES = ("picture", "note", "curve")
 SEEN = [*CAUSES, "number"]
@@ -116,7 +116,7 @@ def part(why: Why, row: dict[str, Any]) -> bool:
 
 def untrained(model: Model) -> Model:
     """The same network with weights as they are drawn."""
-    from sensorium.train.build import make_network
+    from sensorium.network.build import make_network
 
     torch.manual_seed(1)
     return Model(make_network(model.network.modalities, model.settings, 0), model.schema, model.settings, model.facts)

@@ -23,9 +23,9 @@ from _compare import arguments, build, fit, known, run, show
 from scipy.fft import dct
 
 from sensorium import Model, Table
-from sensorium.data.batch import collate
-from sensorium.layers.mel import log_mel
 from sensorium.model import keep_split
+from sensorium.network.batch import collate
+from sensorium.nn.mel import log_mel
 
 GALLERY = 100
 """Names among which the judge and the recogniser seek the right one."""

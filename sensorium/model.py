@@ -12,34 +12,35 @@ import pyarrow as pa
 import torch
 from safetensors import SafetensorError
 
-from sensorium import kept
-from sensorium.chat import Reply, choose, reply, seen_in, talker, to_answer, told_before, unless_unsure
 from sensorium.core.errors import UserError, unknown, warn
 from sensorium.core.files import whole
-from sensorium.core.parts import name_of
+from sensorium.core.registry import name_of
 from sensorium.core.settings import build, check
 from sensorium.data.media import Files
 from sensorium.data.order import spread
 from sensorium.data.schema import Schema, infer
+from sensorium.data.settings import Data
 from sensorium.data.table import Table
-from sensorium.examine import examine
-from sensorium.explain import Why, explain
-from sensorium.fill import BAD_ROW, fill, together
+from sensorium.dialogue.chat import Reply, choose, reply, seen_in, talker, to_answer, told_before, unless_unsure
+from sensorium.dialogue.evaluate import examine
+from sensorium.evaluation.baselines import Baselines
+from sensorium.explain.attribution import check_way
+from sensorium.explain.columns import Why, explain
+from sensorium.export import model_folder
 from sensorium.generators import INNER
-from sensorium.inference import Answers, Rows
-from sensorium.inside import check_way
-from sensorium.layers.precision import usable
-from sensorium.misfit import away, of_rows
+from sensorium.inference.fill import BAD_ROW, fill, together
+from sensorium.inference.rows import Answers, Rows
+from sensorium.inference.surprise import away, of_rows
 from sensorium.modalities import Modality
-from sensorium.network import Network
-from sensorium.report import Evaluation
+from sensorium.network.build import able_to_generate, plain
+from sensorium.network.network import Network
+from sensorium.nn.precision import usable
+from sensorium.report.types import Evaluation
 from sensorium.search.index import Index, Windows
-from sensorium.train.baselines import Baselines
-from sensorium.train.build import Data, able_to_generate, plain
-from sensorium.train.course import mix
+from sensorium.training.trainer import mix
 
 if TYPE_CHECKING:
-    from sensorium.export import Adapters
+    from sensorium.export.language_model import Adapters
     from sensorium.query import Found
 
 DRAWN = 64
@@ -105,7 +106,7 @@ class Model:
         Raises:
             UserError: what was asked can't be done; the message says what to do.
         """
-        from sensorium.train.fit import fit
+        from sensorium.fit.fit import fit
 
         return fit(
             cls,
@@ -129,9 +130,9 @@ class Model:
         """
         folder = Path(folder)
         try:
-            kept.write(folder, self.network, self.schema, self.settings, self.facts)
+            model_folder.write(folder, self.network, self.schema, self.settings, self.facts)
             if self.folder is not None and self.folder.resolve() != folder.resolve():
-                kept.copy_if_there(self.folder, folder, kept.BESIDE)
+                model_folder.copy_if_there(self.folder, folder, model_folder.BESIDE)
         except (OSError, SafetensorError) as error:
             raise UserError(
                 f"Can't write the model to '{folder}': {getattr(error, 'strerror', None) or error}."
@@ -157,15 +158,15 @@ class Model:
         )
         own = self.folder is not None and self.folder.resolve() == folder.resolve()
         if not rows:
-            kept.check_given(folder, own)
+            model_folder.check_given(folder, own)
         try:
-            kept.write(folder, self.network, self.schema, self.settings, self.facts, rows, own)
-            kept.copy_backbones(folder, encoders)
+            model_folder.write(folder, self.network, self.schema, self.settings, self.facts, rows, own)
+            model_folder.copy_backbones(folder, encoders)
             language = getattr(self.network.trunk, "language", None)
             if language is not None:
-                kept.copy_language(folder, language)
+                model_folder.copy_language(folder, language)
             if self.folder is not None and not own:
-                kept.copy_beside(self.folder, folder, self.network, rows)
+                model_folder.copy_beside(self.folder, folder, self.network, rows)
             card = write_card(
                 folder,
                 {name: column.kind for name, column in self.schema.columns.items()},
@@ -214,7 +215,7 @@ class Model:
                     raise UserError(
                         f"The repository '{name}' is there and public. To give the model to everybody{', with its memory of training rows' if rows else ''}, say private=False."
                     )
-                return str(hub.upload_folder(repo_id=name, folder_path=given, ignore_patterns=list(kept.OWN)))
+                return str(hub.upload_folder(repo_id=name, folder_path=given, ignore_patterns=list(model_folder.OWN)))
             except (HfHubHTTPError, OSError, ValueError) as error:
                 raise UserError(
                     f"The hub didn't take '{name}': {type(error).__name__}. Is it OWNER/NAME, and is a token with the right to write known (hf auth login)?"
@@ -226,14 +227,14 @@ class Model:
         Raises:
             UserError: the trunk is no language model, or the disk is full.
         """
-        from sensorium.export import export_trunk
+        from sensorium.export.language_model import export_trunk
 
         return export_trunk(self.network, Path(folder))
 
     @property
     def adapters(self) -> Adapters:
         """The low-rank updates that the language model can be heard with: ``names``, ``active``, and ``use(name)``; ``own`` are those of this run."""
-        from sensorium.export import Adapters
+        from sensorium.export.language_model import Adapters
 
         if self._adapters is None:
             self._adapters = Adapters(self.network.trunk)
@@ -259,7 +260,7 @@ class Model:
             UserError: no model there, one of a newer format, or a file that isn't what was written.
         """
         folder = Path(folder)
-        network, schema, settings, facts = kept.read(folder)
+        network, schema, settings, facts = model_folder.read(folder)
         return cls(network.to(usable(device)), schema, settings, facts, folder)
 
     from_pretrained = load
@@ -849,7 +850,7 @@ class Model:
         Raises:
             UserError: the column has no flow, the table no rows, or a setting isn't there.
         """
-        from sensorium.taught import distilled
+        from sensorium.posttraining.taught import distilled
 
         return distilled(
             self,
@@ -891,7 +892,7 @@ class Model:
         Raises:
             UserError: the model doesn't talk, nothing of it is tuned, or the table has no pairs.
         """
-        from sensorium.taught import preferred
+        from sensorium.posttraining.taught import preferred
 
         return preferred(
             self,
@@ -931,7 +932,7 @@ class Model:
         Raises:
             UserError: the model doesn't talk, nothing of it is tuned, the table has no questions, or there is no judge.
         """
-        from sensorium.taught import reinforced
+        from sensorium.posttraining.taught import reinforced
 
         return reinforced(
             self,
@@ -952,7 +953,7 @@ class Model:
         Raises:
             UserError: there is no judge, the last message isn't the assistant's, or as of ``chat``.
         """
-        from sensorium.judge import FILE, Judge
+        from sensorium.dialogue.reward_model import FILE, Judge
 
         given = list(messages)
         if not given or dict(given[-1]).get("role") != "assistant":
@@ -1186,7 +1187,7 @@ class Model:
             raise UserError(
                 "This model is in no folder yet, and an index names the one that its vectors are of. Save it first: model.save(FOLDER)."
             )
-        return {"run": str(self.folder.resolve()), "sha256": kept.identity(self.folder)}
+        return {"run": str(self.folder.resolve()), "sha256": model_folder.identity(self.folder)}
 
     def examine(
         self,
@@ -1225,8 +1226,8 @@ class Model:
         tell: Callable[[str], None] | None = None,
     ) -> Evaluation:
         """As ``evaluate``, with every prediction and every search; ``note`` hears of progress, ``tell`` of how the table was read (by default ``note`` does)."""
-        from sensorium.train.evaluate import evaluate
-        from sensorium.train.fit import known_rows
+        from sensorium.evaluation.evaluate import evaluate
+        from sensorium.training.run_folder import known_rows
 
         opened = keep_split(self.open(table), split, self.schema.split)
         self.tell_of(opened, self.network.columns, tell or note)
@@ -1251,8 +1252,9 @@ class Model:
         Raises:
             UserError: the model is in no run's folder, the table has no rows, or the file can't be written.
         """
-        from sensorium.train.fit import MOST_EVALUATED, trained_on
-        from sensorium.train.present import KNOWN, report_run
+        from sensorium.evaluation.report_data import KNOWN, report_run
+        from sensorium.fit.fit import MOST_EVALUATED
+        from sensorium.training.run_folder import trained_on
 
         if self.folder is None:
             raise UserError(

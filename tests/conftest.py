@@ -111,14 +111,14 @@ def tiny() -> pa.Table:
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fit without the evaluation and the report at its end."""
-    monkeypatch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
+    monkeypatch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
 
 
 @pytest.fixture(scope="session")
 def fitted(tiny: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model fitted to the tiny table for a moment: every part works, nothing is known well. Not to be changed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
+        patch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
         from sensorium.model import Model
 
         return Model.fit(tiny, out=tmp_path_factory.mktemp("fitted"), epochs=4, settings=TINY, seed=1)
@@ -130,7 +130,7 @@ def drawing_model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from sensorium.model import Model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
+        patch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
         return Model.fit(
             tiny_table(40),
             out=tmp_path_factory.mktemp("drawing"),
@@ -162,7 +162,7 @@ def kept(drawing_model: Any, shown: pa.Table, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def started(kept: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
     """``started("--key-file", file)``: a server of the tiny model with more arguments; all end with the session."""
-    from served import Served
+    from live_server import Served
 
     running: list[Any] = []
 
@@ -242,9 +242,9 @@ def shown_table(rows: int = 80, seed: int = 0) -> pa.Table:
 @pytest.fixture(scope="session")
 def talks() -> pa.Table:
     """Conversations about the colours of pictures, of one each."""
-    from sensorium.ask import KINDS, SEVERAL, ask_data
     from sensorium.data.schema import infer
     from sensorium.data.table import Table
+    from sensorium.dialogue.questions import KINDS, SEVERAL, ask_data
 
     table = Table.open(shown_table())
     return ask_data(
@@ -255,7 +255,7 @@ def talks() -> pa.Table:
 @pytest.fixture(scope="session")
 def talking(talks: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model that talks about pictures: its language model is a tiny one that knew nothing, and is tuned whole."""
-    from twins import twin
+    from tiny_models import twin
 
     from sensorium.model import Model
 
@@ -269,5 +269,5 @@ def talking(talks: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Any:
         "sample.talk=16",
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
+        patch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
         return Model.fit(talks, out=tmp_path_factory.mktemp("talking"), epochs=20, settings=settings, seed=0)

@@ -661,7 +661,7 @@ def read(name: str, path: Path) -> None:
     Raises:
         UserError, BadCell: it can't be read, as a user would be told.
     """
-    from sensorium.core.parts import find
+    from sensorium.core.registry import find
     from sensorium.data.table import Table
     from sensorium.modalities import Modality
 
@@ -682,7 +682,7 @@ def everything(table: Any) -> None:
     from sensorium.data.hashes import row_hashes
     from sensorium.data.prepare import read_rows
     from sensorium.data.schema import infer
-    from sensorium.train.build import make_modalities
+    from sensorium.network.build import make_modalities
 
     rows = 0
     for first, batch in table.batches(5):

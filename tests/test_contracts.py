@@ -22,21 +22,21 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import clip, tiny_cells
+from tiny_models import twin
 from torch import nn
-from twins import twin
 
 from sensorium.core.errors import BadCell
-from sensorium.core.parts import find, name_of, names
+from sensorium.core.registry import find, name_of, names
 from sensorium.core.settings import schema
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.data.batch import collate
 from sensorium.data.profile import look
-from sensorium.data.sample import Plan
 from sensorium.data.schema import claims
 from sensorium.data.table import Table
 from sensorium.generators import Generator, Said
-from sensorium.layers.memory import Recalled
 from sensorium.modalities import Modality
+from sensorium.network.batch import collate
+from sensorium.network.types import Plan
+from sensorium.nn.row_memory import Recalled
 from sensorium.objectives import Objective
 from sensorium.trunks import Trunk
 
@@ -691,7 +691,7 @@ def test_an_objective_bears_empty_and_lonely_batches(name: str, trained: Any) ->
 
 
 def test_tokens_are_hidden_in_training_alone_and_never_all() -> None:
-    from sensorium.network import thinned
+    from sensorium.network.network import thinned
 
     torch.manual_seed(0)
     mask = torch.rand(2000, 9) < 0.7

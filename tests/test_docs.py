@@ -27,7 +27,7 @@ SHORT = "train.batch=32 baselines.share=0 trackers=none network.width=48 trunk.d
 """Settings that make a fit of the docs a matter of seconds."""
 RUNNER = """
 import shlex, sys
-import sensorium.train.fit
+import sensorium.fit.fit
 from sensorium.cli import main
 
 def sh(line):
@@ -55,7 +55,7 @@ def pets(tmp_path_factory):
 def program(folder, code, report=False):
     """Run Python of the docs, in which fits are short and, unless said otherwise, without a report."""
     code = code.replace("minutes=5", f"epochs=1, settings={SHORT.split()}")
-    code = code if report else "sensorium.train.fit.report = lambda *given, **named: None\n" + code
+    code = code if report else "sensorium.fit.fit.report = lambda *given, **named: None\n" + code
     code = re.sub(r"(sensorium fit .*?)(?:--minutes|--epochs) [\d.]+", rf"\1--epochs 1 {SHORT}", code)
     done = subprocess.run(
         [sys.executable, "-c", RUNNER + code], cwd=folder, capture_output=True, text=True, timeout=300, check=False
@@ -131,7 +131,7 @@ def test_a_page_runs(page, pets):
 def test_a_modality_is_one_file(tmp_path, monkeypatch):
     import sensorium.modalities
     from sensorium import Model
-    from sensorium.core.parts import names
+    from sensorium.core.registry import names
     from sensorium.modalities import Modality
 
     ((head, code),) = blocks(ROOT / "docs" / "add-a-modality.md", "python")

@@ -13,7 +13,7 @@ import pytest
 from conftest import TINY, drawing
 
 from sensorium import Model
-from sensorium.train.loop import Loop
+from sensorium.training.table_trainer import Loop
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("no_report", "gpu")]
 DRAWN = ["sample.generate=picture,tone,curve", "sample.drawn=0.5"]
@@ -31,7 +31,7 @@ def gpu() -> Iterator[None]:
 def on_gpu(gpu: None, tiny: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model that learned on the first GPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
+        patch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
         return Model.fit(tiny, out=tmp_path_factory.mktemp("gpu"), epochs=3, settings=[*TINY, *DRAWN], seed=1)
 
 

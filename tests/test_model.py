@@ -18,8 +18,8 @@ from conftest import TINY, drawing, flip, tiny_cells, tiny_table
 from sensorium.core.errors import UserError
 from sensorium.data.table import Table
 from sensorium.model import Model
-from sensorium.network import Unheeded
-from sensorium.train.loop import Loop
+from sensorium.network.types import Unheeded
+from sensorium.training.table_trainer import Loop
 
 COLUMNS = ["picture", "name", "colour", "width", "day", "curve", "tone"]
 ASKED = ["name", "colour", "width", "day"]
@@ -263,7 +263,7 @@ def test_of_several_texts_the_one_nearest_to_what_is_seen_is_said(
     fitted: Model, tiny: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "sensorium.inference.SURENESS", 0.0
+        "sensorium.inference.rows.SURENESS", 0.0
     )  # a model that knows little finds all that it draws unlikely
     rows, part = fitted.rows(tiny), np.arange(30)
     wanted = fitted.embed(tiny.slice(0, 30), ["picture"])
@@ -582,7 +582,7 @@ def test_tables_that_cannot_be_learned_are_told(quick_fit: Callable[..., Model],
 def test_settings_that_make_no_sense_are_told_before_any_work(
     settings: list[str], words: str, quick_fit: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sensorium.train.fit.train", lambda *given: pytest.fail("training began"))
+    monkeypatch.setattr("sensorium.fit.fit.train", lambda *given: pytest.fail("training began"))
     with pytest.raises(UserError, match=words):
         quick_fit(tiny_table(40).select(["name", "colour", "width"]), *settings)
 

@@ -20,10 +20,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.backbones._kept import Kept
+from sensorium.backbones._feature_cache import Kept
 from sensorium.core.errors import UserError
 from sensorium.core.files import digest
-from sensorium.core.parts import find
+from sensorium.core.registry import find
 
 Kind = Literal["image", "text", "audio"]
 HUB = re.compile(r"(?:hf:)?(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?")

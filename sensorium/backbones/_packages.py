@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from sensorium.backbones import converted
-from sensorium.backbones._kept import folder
+from sensorium.backbones._feature_cache import folder
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
 
@@ -93,7 +93,7 @@ def smollm2() -> Path:
     Raises:
         UserError: the package isn't installed, or holds something else.
     """
-    from sensorium.backbones._language import as_safetensors
+    from sensorium.backbones._language_model import as_safetensors
 
     given = next(iter(sorted(found(WORDS).glob("*.gguf"))), None)
     if given is None:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from sensorium.backbones import Backbone, converted, device, side_by_side, whole_and_moments
 from sensorium.core.errors import UserError
 from sensorium.core.files import whole
-from sensorium.layers.mel import log_mel
+from sensorium.nn.mel import log_mel
 
 RATE, WINDOW, HOP, MELS = 16_000, 400, 160, 40
 """Samples a second, in a window and from one to the next; bands."""

@@ -23,8 +23,8 @@ for part in ("learning", "answering", "finding"):  # whose commands are listed i
 
 def add_tables() -> None:
     """One command for each builder in ``sensorium/tables``: its options are the builder's settings."""
-    from sensorium.core.parts import names as parts
-    from sensorium.tables import Builder
+    from sensorium.core.registry import names as parts
+    from sensorium.datasets import Builder
 
     for name in parts(Builder):
         build.command(name, help=f"Build the table '{name}'.")(table_command(name))

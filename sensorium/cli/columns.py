@@ -18,8 +18,10 @@ from sensorium.data.dialects import SIGNS
 from sensorium.data.prepare import read_rows
 from sensorium.data.quarantine import Quarantine, parse_max_bad
 from sensorium.data.schema import Schema, columns_report, infer
+from sensorium.data.settings import Data
 from sensorium.data.table import Table
-from sensorium.train.build import Data, check_settings, make_modalities, plain, said_as_written
+from sensorium.network.build import make_modalities, plain, said_as_written
+from sensorium.training.build import check_settings
 
 FILES = 3
 """Files whose delimiter is printed."""

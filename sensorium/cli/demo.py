@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table as Grid
 
 from sensorium.cli.show import console, note
-from sensorium.core.parts import find
+from sensorium.core.registry import find
 from sensorium.core.settings import build
 
 SETTINGS = (
@@ -44,7 +44,7 @@ SPLITS = {
 def build_table(name: str, out: Path, settings: Sequence[str]) -> dict[str, Any]:
     """Build one of Sensorium's tables and say what it is made of."""
     from sensorium.core.errors import UserError
-    from sensorium.tables import Builder
+    from sensorium.datasets import Builder
 
     given = {}
     for setting in settings:
@@ -132,7 +132,7 @@ def run_chat_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] 
     from sensorium.backbones._packages import from_packages, smollm2
     from sensorium.cli.talk import write_conversations
     from sensorium.data.table import Table
-    from sensorium.examine import examples
+    from sensorium.dialogue.evaluate import examples
     from sensorium.model import Model, infer, keep_split
 
     started, folders, language = time.monotonic(), from_packages(), smollm2()
@@ -183,8 +183,8 @@ MARKS = {
 
 def measure(model: Any, table: Any, split: str) -> dict[str, float]:
     """The demo's own numbers on one split (gallery: all its drawings)."""
+    from sensorium.evaluation.evaluate import search_all
     from sensorium.model import keep_split
-    from sensorium.train.evaluate import search_all
 
     part = keep_split(table, split, "split")
     cells = part.take(np.arange(part.rows), ["group", "name", "spoken_language"])

@@ -18,7 +18,7 @@ from sensorium.cli.files import as_json, asked_for, check_ending, check_folder, 
 from sensorium.cli.show import note, progress
 from sensorium.core.errors import UserError
 from sensorium.core.settings import schema
-from sensorium.fill import BAD_ROW
+from sensorium.inference.fill import BAD_ROW
 
 if TYPE_CHECKING:
     from sensorium.data.table import Table
@@ -147,9 +147,9 @@ def write_why(
     Raises:
         UserError: what was asked can't be done.
     """
-    from sensorium.explain import importance
+    from sensorium.evaluation.report_data import explained
+    from sensorium.explain.columns import importance
     from sensorium.report.why import write_page
-    from sensorium.train.present import explained
 
     check_folder(out, "--explain")
     table, known = model.open(source), None if among is None else model.open(among)
@@ -326,7 +326,7 @@ def write_filled(model: Model, source: str, out: Path, columns: Sequence[str] | 
     Raises:
         UserError: what was asked can't be done.
     """
-    from sensorium.fill import Stopped
+    from sensorium.inference.fill import Stopped
 
     check_ending(out)
     table, stopped = model.open(source), None

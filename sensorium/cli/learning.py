@@ -82,7 +82,7 @@ def fit(
     if generator is not None:
         given = merge(given, {"sample": {"generator": generator}})
     if tune is not None:
-        from sensorium.backbones._tuned import everywhere
+        from sensorium.backbones._tuning import everywhere
 
         given = everywhere(given, tune)
     if tracker:

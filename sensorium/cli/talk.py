@@ -15,9 +15,9 @@ from rich.console import Console
 
 from sensorium.cli.files import asked_for
 from sensorium.cli.show import note
-from sensorium.core.dealt import deal
+from sensorium.core.attachments import deal
 from sensorium.core.errors import UserError, unknown
-from sensorium.core.parts import name_of
+from sensorium.core.registry import name_of
 from sensorium.data.table import Table
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class Talk:
                 first.append(time.perf_counter() - started)
             self.stream(piece)
 
-        from sensorium.chat import in_words
+        from sensorium.dialogue.chat import in_words
 
         said = self.model.chat(asked, cells=self.cells, heard=heard, index=self.index, **self.how)
         self.say("")
@@ -207,7 +207,7 @@ class Talk:
 
     def why(self) -> None:
         """What the last answer came from."""
-        from sensorium.chat import why
+        from sensorium.dialogue.chat import why
 
         if not self.messages:
             raise UserError("Nothing was answered yet.")
@@ -247,7 +247,7 @@ def run_chat(
     """The command ``chat``: lines from stdin until it ends."""
     import sys
 
-    from sensorium.chat import talker
+    from sensorium.dialogue.chat import talker
     from sensorium.model import Model
 
     model = Model.load(run)
@@ -293,8 +293,8 @@ def write_conversations(
     rewordings: int = 4,
 ) -> None:
     """The command ``ask-data``."""
-    from sensorium.ask import ask_data, pair_data
     from sensorium.data.schema import infer
+    from sensorium.dialogue.questions import ask_data, pair_data
     from sensorium.model import open_table
 
     if out.suffix != ".parquet":
@@ -322,7 +322,7 @@ def wordings(words: Path | None, language: str | None, count: int, seed: int) ->
     Raises:
         UserError: see ``wordings``, or the file is there and a language model was named, too.
     """
-    from sensorium.wordings import WORDS, read_words, reword, worded
+    from sensorium.dialogue.templates import WORDS, read_words, reword, worded
 
     if words is not None and language is not None and words.exists():
         raise UserError(

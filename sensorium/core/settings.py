@@ -13,10 +13,13 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
-from sensorium.core import parts
+from sensorium.core import registry
 from sensorium.core.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    pass
 
 
 def schema(part: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -57,7 +60,7 @@ def check(
             others = owners(part, key)
             if others:
                 raise UserError(
-                    f"{section}.{key} is a setting of {', '.join(others)}, and {section} is {parts.name_of(part)} here, with {', '.join(sorted(known))}."
+                    f"{section}.{key} is a setting of {', '.join(others)}, and {section} is {registry.name_of(part)} here, with {', '.join(sorted(known))}."
                 )
             raise unknown(f"setting of {section}:", key, known)
         result[key] = convert(value, known[key].annotation, f"{section}.{key}")
@@ -72,9 +75,9 @@ def owners(part: Callable[..., Any], key: str) -> list[str]:
         else None
     )
     found = []
-    for name in parts.names(contract) if contract else ():
+    for name in registry.names(contract) if contract else ():
         with contextlib.suppress(UserError):  # what it needs isn't installed
-            if key in schema(parts.find(contract, name)):
+            if key in schema(registry.find(contract, name)):
                 found.append(name)
     return found
 
@@ -253,3 +256,8 @@ def read_file(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"'{path}' holds no settings: expected sections with keys, found {type(tree).__name__}.")
     return {key: value if isinstance(value, dict) else {"": value} for key, value in tree.items()}
+
+
+def sections(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as ``parse`` gives them, where ``{"trunk": "concat"}`` may be written for ``{"trunk": {"": "concat"}}``."""
+    return {key: merge({}, value) if isinstance(value, Mapping) else {"": value} for key, value in settings.items()}

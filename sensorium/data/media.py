@@ -17,8 +17,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sensorium.core.errors import BadCell
-from sensorium.layers.formats import ENDINGS, frame_name, media_type, named, undecided
-from sensorium.layers.unread import unread_format
+from sensorium.media.formats import ENDINGS, frame_name, media_type, named, undecided
+from sensorium.media.unsupported import unread_format
 
 __all__ = [
     "ENDINGS",

@@ -11,13 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sensorium.core.errors import UserError, unknown
-from sensorium.core.parts import find, names
+from sensorium.core.registry import find, names
 from sensorium.core.settings import check
 from sensorium.core.types import Claim
-from sensorium.data.ids import unread, why_out
 from sensorium.data.media import HEAD, sniff
 from sensorium.data.profile import Look, look
 from sensorium.data.table import Table
+from sensorium.data.uninformative import unread, why_out
 from sensorium.modalities import Modality
 
 OUT, SPLIT = "out", "split"

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
-from sensorium.layers.pieces import CHUNK, in_pieces
-from sensorium.layers.shapes import places
+from sensorium.nn.losses.chunked_cross_entropy import CHUNK, in_pieces
+from sensorium.nn.shape_buckets import places
 
 PAD = 0
 FEW = 256

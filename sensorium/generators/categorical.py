@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
-from sensorium.layers.memory import Recalled
+from sensorium.nn.row_memory import Recalled
 
 PERCENT = 100
 WARMTHS = 61

@@ -16,9 +16,9 @@ from sensorium.core.errors import UserError
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
-from sensorium.layers.attention import heads_of
-from sensorium.layers.block import Block
-from sensorium.layers.refine import Refine
+from sensorium.nn.attention import heads_of
+from sensorium.nn.patch_smoother import Refine
+from sensorium.nn.transformer import Block
 
 
 class Codes(Generator):

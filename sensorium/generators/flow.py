@@ -19,8 +19,8 @@ from sensorium.core.errors import UserError
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
-from sensorium.layers.autoencoder import coded
-from sensorium.layers.denoiser import Denoiser
+from sensorium.nn.autoencoder import coded
+from sensorium.nn.denoiser import Denoiser
 
 MOST = 1000
 """Steps from noise at most: more of them change no picture, and take as long as somebody mistyped."""

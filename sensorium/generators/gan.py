@@ -1,6 +1,6 @@
 """Vectors drawn in one pass by a decoder that learns from an adversary as well: what a likelihood blurs, an adversary sharpens.
 
-It is the conditional autoencoder of ``layers.latents`` and a judge of its own, which the same step of training teaches.
+It is the conditional autoencoder of ``nn.conditional_vae`` and a judge of its own, which the same step of training teaches.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import nn
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
-from sensorium.layers.judge import NEAR, Judge, adversarial
-from sensorium.layers.latents import Latents
+from sensorium.nn.conditional_vae import Latents
+from sensorium.nn.discriminator import NEAR, Judge, adversarial
 
 
 class Gan(Generator):
-    """The decoder is told beside the bound what ``layers.judge`` says of segments drawn from the prior; one step teaches both.
+    """The decoder is told beside the bound what ``nn.discriminator`` says of segments drawn from the prior; one step teaches both.
 
     Args:
         depth: blocks of the decoder; the encoder and the prior have half as many. judge: blocks of the judge.

@@ -1,6 +1,6 @@
 """Vectors drawn in one pass by a student of flow matching: what many steps of a teacher made of a noise, said at once.
 
-It knows vectors and a trunk, nothing of pictures or sounds. ``sensorium.distill`` teaches it.
+It knows vectors and a trunk, nothing of pictures or sounds. ``sensorium.posttraining.distill`` teaches it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch import nn
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
-from sensorium.layers.autoencoder import coded
-from sensorium.layers.denoiser import Denoiser
+from sensorium.nn.autoencoder import coded
+from sensorium.nn.denoiser import Denoiser
 
 
 class Onestep(Generator):

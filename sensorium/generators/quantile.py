@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
-from sensorium.layers.memory import Recalled
+from sensorium.nn.row_memory import Recalled
 
 COVERS = 0.5, 0.8, 0.9, 0.95, 0.98
 """Shares of the truth for which intervals are calibrated."""

@@ -13,11 +13,11 @@ from torch import nn
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, Said, Trunk
-from sensorium.layers.latents import Latents
+from sensorium.nn.conditional_vae import Latents
 
 
 class Vae(Generator):
-    """See ``layers.latents`` for the model and its sources.
+    """See ``nn.conditional_vae`` for the model and its sources.
 
     Args:
         depth: blocks of the decoder; the encoder and the prior have half as many.

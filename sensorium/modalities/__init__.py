@@ -20,13 +20,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.backbones import AT_ONCE, Backbone, Kind, features, open_backbone
-from sensorium.backbones._tuned import Tuning
+from sensorium.backbones._tuning import Tuning
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.layers.finisher import Finisher
-from sensorium.layers.held import Held
-from sensorium.layers.projected import Projected
-from sensorium.layers.shapes import recurring
+from sensorium.nn.external import Held
+from sensorium.nn.feature_projection import Projected
+from sensorium.nn.refiner import Finisher
+from sensorium.nn.shape_buckets import recurring
 
 Cells = dict[str, torch.Tensor]
 """The collated cells of one column: tensors whose first dimension is the rows that have the column."""

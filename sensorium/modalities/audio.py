@@ -19,13 +19,13 @@ from torch.nn import functional as F
 from sensorium.backbones import MOMENTS
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.layers.conv import Conv, Ragged, present, sinusoid, working_dtype
-from sensorium.layers.formats import dotted, fuller, is_sound, sounds_by_name, undecided
-from sensorium.layers.mel import from_log_mel, log_mel, resample
-from sensorium.layers.shapes import recurring
-from sensorium.layers.sounds import FASTEST, SLOWEST, decoded
-from sensorium.layers.vocoder import Vocoder
+from sensorium.media.audio import FASTEST, SLOWEST, decoded
+from sensorium.media.formats import dotted, fuller, is_sound, sounds_by_name, undecided
 from sensorium.modalities import Cells, Modality, Stem, claim_files, encoded, standing
+from sensorium.nn.conv import Conv, Ragged, present, sinusoid, working_dtype
+from sensorium.nn.mel import from_log_mel, log_mel, resample
+from sensorium.nn.shape_buckets import recurring
+from sensorium.nn.vocoder import Vocoder
 
 ENDINGS = dotted("audio")
 
@@ -51,7 +51,7 @@ class Audio(Modality):
         hop_ms: time from one frame to the next; the window is twice as long.
         seconds: what is kept of a sound, from its start.
         max_minutes: a longer sound is a bad cell, by its header.
-        norm: the norm of the convolutions (``layers.conv``).
+        norm: the norm of the convolutions (``nn.conv``).
         speed: largest change of tempo in training, as a share.
         pitch: largest shift in training along the mel bands, in bands.
         gain_db: largest change of loudness in training.

@@ -17,13 +17,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from sensorium.backbones._language import Language, open_language
-from sensorium.core.dealt import ROWS
+from sensorium.backbones._language_model import Language, open_language
+from sensorium.core.attachments import ROWS
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile
-from sensorium.layers.lines import reference
-from sensorium.layers.sureness import Sureness
 from sensorium.modalities import Cells, Modality, Stem
+from sensorium.nn.packing import reference
+from sensorium.nn.platt import Sureness
 
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "observation": "tool", "function": "tool"}
 KNOWN = ("system", "user", "assistant", "tool")

@@ -20,13 +20,13 @@ from torch.nn import functional as F
 from sensorium.backbones import GRID as GRID_TOKENS
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.layers.attention import heads_of
-from sensorium.layers.block import Block
-from sensorium.layers.conv import Conv, Norm, working_dtype
-from sensorium.layers.formats import is_image
-from sensorium.layers.pixels import ENDINGS, colour_mix, colours, png, psnr, side_of, square
-from sensorium.layers.shapes import recurring
+from sensorium.media.formats import is_image
+from sensorium.media.images import ENDINGS, colour_mix, colours, png, psnr, side_of, square
 from sensorium.modalities import Cells, Modality, Stem, claim_files, encoded, standing
+from sensorium.nn.attention import heads_of
+from sensorium.nn.conv import Conv, Norm, working_dtype
+from sensorium.nn.shape_buckets import recurring
+from sensorium.nn.transformer import Block
 
 SIZE, MOST = 48, 1024
 """Side of a picture, unless it is said, and the largest."""
@@ -49,7 +49,7 @@ class Image(Modality):
             to tell its kind are smaller than the default, the next multiple.
         max_pixels: a picture with more is a bad cell, by its header.
         trim: cut white and transparent margins off, so that a drawing's size on its sheet says nothing.
-        norm: the norm of the convolutions (``layers.conv``).
+        norm: the norm of the convolutions (``nn.conv``).
         stem: "conv", a small convolutional encoder; "patches", squares of ``patch`` pixels and transformer blocks.
         patch: side of a patch, where ``stem`` is "patches", and of what is one token where pictures are generated.
         flip: also mirror pictures in training. Off, because left and right may be the meaning.

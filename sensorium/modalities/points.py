@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.numerals import number_form
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.layers.conv import present, working_dtype
 from sensorium.modalities import Cells, Modality, Stem
+from sensorium.nn.conv import present, working_dtype
 
 GROUP = 8
 """Points of one generated token."""

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.layers.conv import Conv, Ragged, present, sinusoid, working_dtype
 from sensorium.modalities import Cells, Modality, Stem
+from sensorium.nn.conv import Conv, Ragged, present, sinusoid, working_dtype
 
 STRIDE = 16
 """Steps to a token."""
@@ -53,7 +53,7 @@ class Series(Modality):
         length: the most steps that are kept; a longer series is averaged down to so many.
         order: which way cells lie. "auto" takes the dimension that stays the same over the column for the channels, the
             smaller where both do.
-        norm: the norm of the convolutions (``layers.conv``).
+        norm: the norm of the convolutions (``nn.conv``).
         jitter: deviation of the noise added in training, in deviations of the channel.
         scaling: largest change of a channel's size in training, as a share.
         warp: largest change of tempo in training, as a share.

@@ -25,10 +25,10 @@ from torch.nn import functional as F
 from sensorium.backbones import WORDS, features
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.layers.conv import working_dtype
-from sensorium.layers.documents import document_text, is_text
-from sensorium.layers.shapes import places, recurring
+from sensorium.media.documents import document_text, is_text
 from sensorium.modalities import Cells, Modality, Stem, collate_features, standing
+from sensorium.nn.conv import working_dtype
+from sensorium.nn.shape_buckets import places, recurring
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads don't survive the fork of workers
 

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.layers.conv import Conv, Norm, working_dtype
-from sensorium.layers.formats import dotted, fuller, sounds_by_name
-from sensorium.layers.frames import animated, frames_of, written
-from sensorium.layers.pixels import colour_mix, psnr
+from sensorium.media.formats import dotted, fuller, sounds_by_name
+from sensorium.media.images import colour_mix, psnr
+from sensorium.media.video import animated, frames_of, written
 from sensorium.modalities import Cells, Modality, Stem, claim_files
+from sensorium.nn.conv import Conv, Norm, working_dtype
 
 ENDINGS = dotted("video")
 PAIR = 2
@@ -40,7 +40,7 @@ class Video(Modality):
         rate: frames a second of a clip that is generated.
         format: of a clip that is generated: webp, gif or mp4 (the extra ``video``).
         max_pixels: a clip whose frames have more is a bad cell, by its header.
-        norm: the norm of the convolutions (``layers.conv``).
+        norm: the norm of the convolutions (``nn.conv``).
         patch: side of the square that, over two frames, is one token where clips are generated.
         turn, zoom, move: largest rotation in radians, change of scale and shift as shares, in training, the same for all frames of a clip.
         colour: strength of changes of brightness, contrast, saturation and hue in training.

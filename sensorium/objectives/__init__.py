@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from sensorium.network import Step
+    from sensorium.network.types import Step
 
 
 class Objective(nn.Module, abc.ABC):

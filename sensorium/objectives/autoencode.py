@@ -14,7 +14,7 @@ from sensorium.core.errors import UserError
 from sensorium.objectives import Objective
 
 if TYPE_CHECKING:
-    from sensorium.network import Step
+    from sensorium.network.types import Step
 
 
 class Autoencode(Objective):

@@ -15,11 +15,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.core.settings import at_least
-from sensorium.layers.contrastive import contrastive
+from sensorium.nn.losses.contrastive import contrastive
 from sensorium.objectives import Objective
 
 if TYPE_CHECKING:
-    from sensorium.network import Step
+    from sensorium.network.types import Step
 
 MOST = 1024
 """Cells of one column that are compared with one another, so that memory doesn't grow with the square of the batch."""

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sensorium.objectives import Objective
 
 if TYPE_CHECKING:
-    from sensorium.network import Step
+    from sensorium.network.types import Step
 
 
 def named(column: str, way: str | None) -> str:

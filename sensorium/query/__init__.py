@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from sensorium.ask import named, short
 from sensorium.core.errors import UserError
 from sensorium.data.schema import Schema, infer
 from sensorium.data.table import Table
-from sensorium.query.meant import Columns, Question, likely
+from sensorium.dialogue.questions import named, short
+from sensorium.query.semantic_parser import Columns, Question, likely
 from sensorium.query.sql import plain, run
 
 VALUES = 50_000

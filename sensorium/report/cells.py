@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
-from sensorium.report import Retrieval, Show
+from sensorium.report.types import Retrieval, Show
 
 LIGHT = 1500
 """Letters up to which a cell is written where it is shown; a heavier one is kept once and put in place by the page."""

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from sensorium.report import Drawn, Evaluation, Predictions, RunInfo, Show, charts, words
+from sensorium.report import charts, words
 from sensorium.report.assets import asset, environment
 from sensorium.report.cells import Cells, examples, split
+from sensorium.report.types import Drawn, Evaluation, Predictions, RunInfo, Show
 from sensorium.report.why import entry
 
 LARGEST = 14_500_000

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from sensorium.layers.precision import multiplies_bf16
-from sensorium.layers.rounded import WEIGHTED, WIDE
+from sensorium.nn.precision import multiplies_bf16
+from sensorium.nn.quantized import WEIGHTED, WIDE
 
 GROUP = 32
 """Rows of which only the best score is kept: the k nearest of all lie in the k groups whose best are highest. They share what they are rounded by."""

@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from sensorium.core.errors import UserError, unknown
-from sensorium.core.parts import find
+from sensorium.core.registry import find
 from sensorium.data.cells import beside
 from sensorium.data.table import Table
-from sensorium.inference import Rows
-from sensorium.search import places
+from sensorium.inference.rows import Rows
+from sensorium.search import projection
 from sensorium.search.exact import nearest
 from sensorium.search.finders import Finder
 from sensorium.search.store import WHOLE, Part, Store, Writer, keep, locked, save, turned, unused
@@ -75,7 +75,7 @@ class Index:
             size: dimensions that are kept of each vector; all by default. finder: what proposes rows (``search.finders``); by default all are looked at.
             plan: how rows lie on the map, ``pca`` or ``umap``.
         """
-        places.check(plan)
+        projection.check(plan)
         if finder is not None:
             find(Finder, finder)
         gist = int(model["gist"])
@@ -103,7 +103,7 @@ class Index:
                 turn = turn[:, : size or gist]
                 name = f"turn-{unused(folder):06}.npy"
                 save(folder / name, np.ascontiguousarray(turn))
-                entry = writer.done(turn, finder, places.umap if plan == "umap" else None)
+                entry = writer.done(turn, finder, projection.umap if plan == "umap" else None)
             except BaseException:
                 writer.undone()
                 raise
@@ -298,16 +298,18 @@ class Index:
             np.flatnonzero(~self.store.gone & np.concatenate([part.has[WHOLE] for part in self.store.parts])),
         )
         if self.store.about.get("map"):
-            return some, places.framed(np.concatenate([part.places for part in parts])[some])
-        return some, places.framed(
-            places.flat(np.concatenate([np.array(part.vectors[WHOLE][:, : places.LEADING]) for part in parts])[some])
+            return some, projection.framed(np.concatenate([part.places for part in parts])[some])
+        return some, projection.framed(
+            projection.flat(
+                np.concatenate([np.array(part.vectors[WHOLE][:, : projection.LEADING]) for part in parts])[some]
+            )
         )
 
     def among_known(self, vectors: np.ndarray, has: np.ndarray) -> np.ndarray:
         """New rows among those that are on the map."""
         result, parts = np.zeros((len(vectors), 2), np.float32), self.store.parts
         known = np.concatenate([part.has[WHOLE] for part in parts])
-        result[has] = places.between(
+        result[has] = projection.between(
             np.array(vectors[has]),
             np.concatenate([part.vectors[WHOLE] for part in parts])[known],
             np.concatenate([part.places for part in parts])[known],

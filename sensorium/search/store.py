@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError
 from sensorium.core.files import sync, whole, write_json
-from sensorium.core.parts import find
+from sensorium.core.registry import find
 from sensorium.search.exact import GROUP, Rough, as_rough
 from sensorium.search.finders import Finder
 

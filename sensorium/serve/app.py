@@ -28,12 +28,12 @@ from sensorium.data.options import reading
 from sensorium.data.table import Table
 from sensorium.serve import openai, own, page
 from sensorium.serve.batcher import ROWS, Batcher
+from sensorium.serve.decoders import Uploads
 from sensorium.serve.guard import Guard, Limits, Refused
 from sensorium.serve.metrics import Metrics
 from sensorium.serve.process import Process
-from sensorium.serve.protocol import timed
 from sensorium.serve.server import Server
-from sensorium.serve.uploads import Uploads
+from sensorium.serve.timeouts import timed
 from sensorium.serve.worker import begin
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

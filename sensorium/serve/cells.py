@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from sensorium.core.errors import did_you_mean
+from sensorium.serve.decoders import Unreadable
 from sensorium.serve.fetch import Unfetched, fetch
 from sensorium.serve.guard import Refused
-from sensorium.serve.uploads import Unreadable
 
 Read = Callable[[str, bytes], Awaitable[Any]]
 

@@ -21,7 +21,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from sensorium.core.dealt import deal
+from sensorium.core.attachments import deal
 from sensorium.core.errors import UserError
 from sensorium.serve.guard import Refused
 from sensorium.serve.own import DRAWN, draw, few, numbers, written

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sensorium.core.errors import UserError
-from sensorium.serve.wire import pack, unpack
+from sensorium.serve.messages import pack, unpack
 
 log = logging.getLogger("sensorium.serve")
 

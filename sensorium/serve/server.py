@@ -16,11 +16,11 @@ from sensorium.data.media import HEAD, sniff
 from sensorium.data.table import Table
 from sensorium.serve.batcher import Batcher, Broken, Full, Gone, Late
 from sensorium.serve.cells import Cells
+from sensorium.serve.decoders import Uploads
 from sensorium.serve.guard import Limits, Refused
+from sensorium.serve.messages import pack
 from sensorium.serve.metrics import Metrics
-from sensorium.serve.sheet import Sheet
-from sensorium.serve.uploads import Uploads
-from sensorium.serve.wire import pack
+from sensorium.serve.table_view import Sheet
 
 log = logging.getLogger("sensorium.serve")
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sensorium.core.errors import BadCell, UserError
-from sensorium.core.parts import name_of
+from sensorium.core.registry import name_of
 from sensorium.data.cells import lines
 from sensorium.serve.process import go_on_or_cut, tell
 
 if TYPE_CHECKING:
     from sensorium.data.table import Table
-    from sensorium.inference import Rows
+    from sensorium.inference.rows import Rows
     from sensorium.model import Model
     from sensorium.search.index import Index
 
@@ -157,7 +157,7 @@ class Desk:
 
     def rows(self, jobs: Sequence[dict[str, Any]], which: str = "read") -> Rows:
         """The rows of all jobs, one after the other."""
-        from sensorium.inference import Rows
+        from sensorium.inference.rows import Rows
 
         every = [read for job in jobs for read in job[which]]
         columns, none = [c for c in self.model.columns if any(c in read for read in every)], (None, None)
@@ -240,7 +240,7 @@ class Desk:
         """How the assistant goes on with each job's ``messages``, as roles with parts, about its first row and those after it. With an index ``cite`` of its rows come along (``Model.looked_up``)."""
         import torch
 
-        from sensorium.chat import reply, to_answer, told_before, unless_unsure
+        from sensorium.dialogue.chat import reply, to_answer, told_before, unless_unsure
 
         given, cited = [to_answer(job["messages"]) for job in jobs], [[] for _ in jobs]
         for number, job in enumerate(jobs if self.index is not None and cite else ()):
@@ -334,7 +334,7 @@ class Desk:
             why.to_json() if why is not None else None
             for why in self.model.explain(rows, column, given, seen, seed=seed, inside=inside)
         ]
-        from sensorium.layers.pixels import png
+        from sensorium.media.images import png
 
         modalities = self.model.network.modalities
         for number, why in enumerate(whys):
@@ -415,7 +415,7 @@ def begin(
     """In the child: load all, and say what it is."""
     import torch
 
-    from sensorium.backbones._kept import LIMIT
+    from sensorium.backbones._feature_cache import LIMIT
     from sensorium.model import Model
 
     torch.set_num_threads(threads)

@@ -19,14 +19,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.backbones._language import Language, open_language
-from sensorium.backbones._steps import Kept, Steps, as_stands, remembers, steps_of
-from sensorium.backbones._tuned import Tuning, layers_of
+from sensorium.backbones._fast_decode import Kept, Steps, as_stands, remembers, steps_of
+from sensorium.backbones._language_model import Language, open_language
+from sensorium.backbones._tuning import Tuning, layers_of
 from sensorium.core.errors import UserError
-from sensorium.layers.expert import Expert
-from sensorium.layers.held import Held
-from sensorium.layers.lines import ALONE, Lines, pack_lines
-from sensorium.layers.rounded import round_linears
+from sensorium.nn.external import Held
+from sensorium.nn.modality_expert import Expert
+from sensorium.nn.packing import ALONE, Lines, pack_lines
+from sensorium.nn.quantized import round_linears
 from sensorium.trunks import Seen, Trunk
 
 FEW = 2

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sensorium.layers.segments import Past, Segments
+from sensorium.nn.segment_transformer import Past, Segments
 from sensorium.trunks import Seen, Trunk
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sensorium.layers.segments import Past, Segments
+from sensorium.nn.segment_transformer import Past, Segments
 from sensorium.trunks import Seen, Trunk
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from sensorium.layers.segments import Past, Segments, pack
+from sensorium.nn.segment_transformer import Past, Segments, pack
 from sensorium.trunks import Seen, Trunk
 
 

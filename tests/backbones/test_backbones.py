@@ -16,11 +16,11 @@ import torch
 import transformers as hf
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
-from twins import TWINS, tokenizer, twin
+from tiny_models import TWINS, tokenizer, twin
 
 from sensorium import backbones
 from sensorium.backbones import MOMENTS, _packages, features, located, open_backbone
-from sensorium.backbones._kept import Kept
+from sensorium.backbones._feature_cache import Kept
 from sensorium.core.errors import UserError
 from sensorium.modalities.audio import Audio
 from sensorium.modalities.image import Image as PictureModality

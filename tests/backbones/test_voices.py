@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from twins import twin
+from tiny_models import twin
 
 from sensorium.backbones import MOMENTS, _packages, located, open_backbone
 from sensorium.backbones.voices import HOP, MELS, QUIET, RATE, STRETCH, Encoder, from_resemblyzer, stretches

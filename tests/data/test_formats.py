@@ -268,7 +268,7 @@ def test_folder_of_such_files_and_imports(ending: str, tmp_path: Path) -> None:
 def test_sources_import_nothing_heavy_before_they_are_used() -> None:
     code = """if True:
         import sys
-        from sensorium.core.parts import find, names
+        from sensorium.core.registry import find, names
         from sensorium.data.sources import Source, open_source
         open_source([{"a": 1}])
         [find(Source, name).accepts("none#none") for name in names(Source)]

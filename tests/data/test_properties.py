@@ -674,7 +674,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from sensorium.model import Model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.train.fit.report", lambda *given, **named: None)
+        patch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
         return Model.fit(
             tiny_table(260), out=tmp_path_factory.mktemp("learned"), epochs=1, settings=[*TINY, "data.validation=0.2"]
         )

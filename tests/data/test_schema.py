@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensorium.core.errors import UserError
-from sensorium.core.parts import names
+from sensorium.core.registry import names
 from sensorium.core.types import Claim
 from sensorium.data.media import HEAD
 from sensorium.data.profile import EXACT, LOOK, look, stretches
@@ -264,7 +264,7 @@ def test_stretches_are_rows(rows: int, wanted: int) -> None:
 
 
 def test_the_surest_claim_wins_and_ties_are_stable(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sensorium.core.parts import find
+    from sensorium.core.registry import find
 
     for name in names(Modality):
         monkeypatch.setattr(find(Modality, name), "claim", classmethod(lambda cls, profile: Claim(sure=0.5, why="so")))

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from sensorium.core.errors import BadCell, UserError
-from sensorium.core.parts import find, names
+from sensorium.core.registry import find, names
 from sensorium.data.sources import Source
 from sensorium.data.table import Table
 
@@ -167,7 +167,7 @@ def test_reading_hostile_files_imports_no_pickle_and_runs_nothing(tmp_path: Path
     code = f"""if True:
         import sys
         from sensorium.core.errors import UserError
-        from sensorium.core.parts import find, names
+        from sensorium.core.registry import find, names
         from sensorium.data.sources import Source
         from sensorium.data.table import Table
         [find(Source, name) for name in names(Source)]

@@ -80,7 +80,7 @@ def test_latents_of_one_batch_are_learned_by_heart(coded: tuple[Flow, Hears, tor
 
 
 def test_the_student_of_a_flow_over_latents_says_what_it_says_at_once(coded: tuple[Flow, Hears, torch.Tensor]) -> None:
-    from sensorium.distill import student_of
+    from sensorium.posttraining.distill import student_of
 
     flow, trunk, _ = coded
     student = student_of(flow).eval()

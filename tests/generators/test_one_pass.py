@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sensorium.core.errors import UserError
-from sensorium.core.parts import find
+from sensorium.core.registry import find
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator
 from sensorium.generators.codes import Codes

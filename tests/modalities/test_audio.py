@@ -15,8 +15,8 @@ import torch
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.settings import build
 from sensorium.core.types import Profile
-from sensorium.layers import films
-from sensorium.layers.frames import written
+from sensorium.media import ffmpeg
+from sensorium.media.video import written
 from sensorium.modalities.audio import SILENCE, Audio
 from sensorium.modalities.video import Video
 
@@ -525,7 +525,7 @@ def test_a_film_without_sound_and_damaged_ones_say_so() -> None:
 def test_more_channels_than_eight_are_mixed() -> None:
     assert Audio().read(saved(tone(0.3, channels=20), format="WAV")).shape == (19, 48)
     many = bytearray(saved(tone(0.3, channels=12), format="CAF"))
-    wave, rate, said = films.samples(bytes(many), 1.0, 32, 1000, 400_000)
+    wave, rate, said = ffmpeg.samples(bytes(many), 1.0, 32, 1000, 400_000)
     assert rate == 16000 and abs(len(wave) - 4800) <= 1 and abs(float(np.abs(wave).max()) - 0.5) < 0.02
 
 

@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from sensorium.core.errors import BadCell
 from sensorium.core.settings import build
 from sensorium.core.types import Profile
-from sensorium.layers.pixels import opened, square
+from sensorium.media.images import opened, square
 from sensorium.modalities.image import Image
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -163,7 +163,7 @@ def test_a_jpeg_is_decoded_no_larger_and_no_smaller_than_it_is_shown(sides, trim
 )
 @pytest.mark.parametrize("sides", [(500, 375), (97, 301), (1801, 905), (8, 3), (7, 5), (1, 1)])
 def test_both_decoders_of_jpeg_make_the_same_pixels(how, sides, monkeypatch):
-    assert sys.modules["sensorium.layers.pixels"].simplejpeg is not None, "pip install 'sensorium[jpeg]'"
+    assert sys.modules["sensorium.media.images"].simplejpeg is not None, "pip install 'sensorium[jpeg]'"
     noise = np.random.default_rng(0).integers(-60, 60, (sides[1], sides[0], 3))
     data = saved(
         Pillow.fromarray((np.asarray(picture(*sides)).astype(int) + noise).clip(0, 255).astype(np.uint8)), "JPEG", **how
@@ -177,7 +177,7 @@ def test_both_decoders_of_jpeg_make_the_same_pixels(how, sides, monkeypatch):
             return str(error)
 
     fast = [read(data), read(damaged), read(saved(Pillow.new("CMYK", sides, (0, 90, 180, 10)), "JPEG"))]
-    monkeypatch.setattr("sensorium.layers.pixels.simplejpeg", None)
+    monkeypatch.setattr("sensorium.media.images.simplejpeg", None)
     slow = [read(data), read(damaged), read(saved(Pillow.new("CMYK", sides, (0, 90, 180, 10)), "JPEG"))]
     assert all(np.array_equal(a, b) for a, b in zip(fast, slow, strict=True))
 
@@ -713,7 +713,7 @@ def test_what_a_decoder_stumbles_over_is_no_reason(error, monkeypatch):
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("sensorium.layers.pixels.opened", fail)
+    monkeypatch.setattr("sensorium.media.images.opened", fail)
     with pytest.raises(BadCell) as found:
         Image().read(READABLE["rgb"])
     assert str(found.value) == "the picture can't be decoded: it is damaged"

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Profile
-from sensorium.layers.shapes import recurring
 from sensorium.modalities.text import END, SPECIAL, Text
+from sensorium.nn.shape_buckets import recurring
 
 NAMES = [
     "grinning face",

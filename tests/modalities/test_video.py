@@ -23,7 +23,7 @@ from sensorium.core.errors import BadCell, UserError
 from sensorium.data.media import media_bytes
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
-from sensorium.layers.frames import animated, film, frames_of, written
+from sensorium.media.video import animated, film, frames_of, written
 from sensorium.modalities.video import Video
 
 WAYS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
@@ -130,10 +130,10 @@ def test_a_clip_that_is_cut_short_keeps_its_beginning() -> None:
 def test_too_many_frames_and_pixels_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadCell, match="max_pixels"):
         Video(max_pixels=100).read(clip("red", (1, 0)))
-    monkeypatch.setattr("sensorium.layers.frames.MOST", 5)
+    monkeypatch.setattr("sensorium.media.video.MOST", 5)
     with pytest.raises(BadCell, match="more than 5 frames"):
         Video().read(clip("red", (1, 0), 9))
-    monkeypatch.setattr("sensorium.layers.frames.PIXELS", 2000)
+    monkeypatch.setattr("sensorium.media.video.PIXELS", 2000)
     with pytest.raises(BadCell, match="2,000 pixels"):
         Video().read(clip("red", (1, 0), 4))
 
@@ -358,7 +358,7 @@ def test_what_comes_after_a_broken_frame_is_left_out() -> None:
 
 
 def test_an_archive_that_lists_too_many_files_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sensorium.layers.frames.LISTED", 100)
+    monkeypatch.setattr("sensorium.media.video.LISTED", 100)
     with pytest.raises(BadCell, match="list of files has more than 100 bytes"):
         Video(size=16, frames=2).read(archived(*[stored(Image.new("RGB", (9, 9)))] * 4))
 

@@ -18,7 +18,7 @@ from sensorium.data.schema import infer
 from sensorium.data.table import Table
 from sensorium.model import Model
 from sensorium.query import Asker, query
-from sensorium.query.meant import Columns, Meaning, Question, likely, meanings
+from sensorium.query.semantic_parser import Columns, Meaning, Question, likely, meanings
 from sensorium.query.sql import run
 
 Run = Callable[..., tuple[int, str, str]]

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 from sensorium.core.errors import UserError
-from sensorium.report import Evaluation, Predictions, Retrieval, RunInfo, page, words, write_report
+from sensorium.report import page, words
 from sensorium.report.cells import Cells, examples, split
+from sensorium.report.types import Evaluation, Predictions, Retrieval, RunInfo
+from sensorium.report.write import write_report
 
 SECTIONS = [
     "summary", "results", "training", "retrieval", "confusion", "numbers", "captions", "drawn", "errors", "missing", "columns",

@@ -10,7 +10,7 @@ import pytest
 from conftest import tiny_table
 
 from sensorium.core.errors import UserError
-from sensorium.core.parts import find, names
+from sensorium.core.registry import find, names
 from sensorium.data.table import Table
 from sensorium.model import Model
 from sensorium.search.exact import nearest

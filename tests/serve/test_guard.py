@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from served import Served, wait_until
+from live_server import Served, wait_until
 
 KEY = "correct-horse-battery-staple"
 

@@ -11,8 +11,8 @@ import openai
 import pyarrow as pa
 import pytest
 import soundfile
+from live_server import Served
 from PIL import Image
-from served import Served
 
 from sensorium.model import Model
 from sensorium.search.store import turned

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from served import Served
+from live_server import Served
 
 from sensorium.model import Model
 

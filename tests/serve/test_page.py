@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import drawing, tone
-from served import Served, wait_until
+from live_server import Served, wait_until
 
 from sensorium.model import Model
 

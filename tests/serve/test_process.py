@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from sensorium.core.errors import UserError
+from sensorium.serve.decoders import limit
+from sensorium.serve.messages import pack, unpack
 from sensorium.serve.process import Cut, Died, Failed, Process, go_on_or_cut, tell
-from sensorium.serve.uploads import limit
-from sensorium.serve.wire import pack, unpack
 
 
 def begin(number: int) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 from conftest import drawing, shown_table
-from served import Served
+from live_server import Served
 
 from sensorium.model import Model
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 import transformers
 from conftest import TINY, tiny_table
-from twins import SPEAKERS, speaker, twin
+from tiny_models import SPEAKERS, speaker, twin
 
-from sensorium.backbones._steps import Kept
+from sensorium.backbones._fast_decode import Kept
 from sensorium.core.errors import UserError
-from sensorium.layers.rounded import Rounded, in_full
 from sensorium.model import Model
+from sensorium.nn.quantized import Rounded, in_full
 from sensorium.trunks.causal_lm import CausalLM
 
 
@@ -83,7 +83,7 @@ def test_one_token_at_a_time_it_says_what_it_says_at_once(
         torch.manual_seed(0)
         speaker(path, kind=kind, hidden_size=64, head_dim=32, intermediate_size=96)
     if not there:
-        monkeypatch.setattr("sensorium.layers.rounded.WEIGHTED", None)
+        monkeypatch.setattr("sensorium.nn.quantized.WEIGHTED", None)
     torch.manual_seed(0)
     trunk = CausalLM(8, [], path=str(path), rank=2, tune=tune, bits=bits).eval()
     ids = torch.tensor([trunk.language.ids("What is red, and what is round and is not a ball?")])

@@ -12,14 +12,14 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from twins import SPEAKERS, twin
+from tiny_models import SPEAKERS, twin
 
-from sensorium.backbones._language import open_language
-from sensorium.backbones._tuned import Tuning
+from sensorium.backbones._language_model import open_language
+from sensorium.backbones._tuning import Tuning
 from sensorium.core.errors import BadCell, UserError
-from sensorium.export import write_prompt
+from sensorium.export.language_model import write_prompt
 from sensorium.modalities.conversation import Conversation, messages_of
-from sensorium.talk import cross_entropy, script, told
+from sensorium.network.packed_conversation import cross_entropy, script, told
 from sensorium.trunks.causal_lm import CausalLM
 
 TALKS = [
@@ -194,7 +194,7 @@ def test_a_loss_in_pieces_is_torchs_own_with_its_gradients(
         lambda: cross_entropy(trunk, hidden, wanted),
     ):
         if len(found) == 2:
-            monkeypatch.setattr("sensorium.layers.pieces.CHUNK", 7 * trunk.vocabulary)
+            monkeypatch.setattr("sensorium.nn.losses.chunked_cross_entropy.CHUNK", 7 * trunk.vocabulary)
         loss = way()
         found.append([loss, *torch.autograd.grad((loss * weights).sum(), inputs)])
     for mine in found[1:]:

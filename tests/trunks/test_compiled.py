@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from test_causal_lm import TALKS, scripted
-from twins import twin
+from tiny_models import twin
 
 from sensorium.core.errors import UserError
 from sensorium.modalities.conversation import Conversation
-from sensorium.talk import told
+from sensorium.network.packed_conversation import told
 from sensorium.trunks.causal_lm import CausalLM
 
 

@@ -9,7 +9,7 @@ import torch
 import transformers
 from conftest import TINY, tiny_table
 from safetensors.torch import load_file
-from twins import SPEAKERS, twin
+from tiny_models import SPEAKERS, twin
 
 from sensorium.core.errors import UserError
 from sensorium.model import Model

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.core.parts import find, names
+from sensorium.core.registry import find, names
 from sensorium.data.blocks import Blocks, Memory, bare
 from sensorium.data.contents import COMPRESSED_ENDINGS, compression, ending_by_content
 from sensorium.data.encodings import detect

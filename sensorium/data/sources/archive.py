@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.core.parts import find, names
+from sensorium.core.registry import find, names
 from sensorium.data.arrow import MEDIA
 from sensorium.data.blocks import BATCH, Blocks, Joined
 from sensorium.data.media import HEAD, named, sniff

@@ -1,0 +1,112 @@
+"""A judge of answers: what is tuned of a language model, learned from preferences (``prefer.loss=reward``), and a head that scores what it makes of a conversation.
+
+RUN/ reward.safetensors
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from sensorium.core.errors import UserError
+from sensorium.core.tensors import write_tensors
+from sensorium.dialogue.chat import last_answers
+from sensorium.inference.rows import Rows
+from sensorium.network.adapters import other
+from sensorium.network.network import Network
+from sensorium.network.packed_conversation import heard
+from sensorium.nn.precision import autocast
+
+FILE = "reward.safetensors"
+
+
+@dataclasses.dataclass
+class Judge:
+    """Scores answers; higher is better, and only beside other answers to the same question.
+
+    Attributes:
+        weights: what is tuned of the language model. head: [1, width] and its ``level`` [1]. rest: the hash of all else of the network that it was learned in (``rest_of``).
+    """
+
+    weights: Mapping[str, torch.Tensor]
+    head: torch.Tensor
+    level: torch.Tensor
+    rest: str = ""
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors: whole or not at all."""
+        write_tensors(
+            path,
+            {
+                "head": self.head,
+                "level": self.level,
+                **{f"tuned.{name}": value for name, value in self.weights.items()},
+            },
+            {"rest": self.rest},
+        )
+
+    @classmethod
+    def load(cls, path: Path, network: Network) -> Judge:
+        """What ``save`` wrote.
+
+        Raises:
+            UserError: it isn't there, or is no judge of this network's language model.
+        """
+        if not path.is_file():
+            raise UserError(
+                f"There is no judge in '{path.parent}' that could score answers. Teach one: sensorium prefer {path.parent} PAIRS prefer.loss=reward"
+            )
+        try:
+            tensors = load_file(path)
+            with safe_open(path, "pt") as opened:
+                rest = (opened.metadata() or {}).get("rest", "")
+            weights = {
+                name.removeprefix("tuned."): value for name, value in tensors.items() if name.startswith("tuned.")
+            }
+            if {n: v.shape for n, v in weights.items()} != {
+                n: v.shape for n, v in network.trunk.learned.items()
+            } or tensors["head"].shape != (1, network.trunk.out.in_features):
+                raise UserError(
+                    f"'{path}' judges answers of another language model, or of one that is tuned otherwise."
+                )
+            if rest and rest != rest_of(network):
+                raise UserError(
+                    f"'{path}' was learned in another model than this one: what both have beside the tuned language model differs. Teach one for this model: sensorium prefer RUN PAIRS prefer.loss=reward"
+                )
+            return cls(weights, tensors["head"], tensors["level"], rest)
+        except (SafetensorError, OSError, KeyError) as error:
+            raise UserError(f"'{path}' can't be read: {error}") from error
+
+    @torch.no_grad()
+    def scores(
+        self, network: Network, rows: Rows, which: Sequence[int], conversations: Sequence[Sequence[Any]]
+    ) -> np.ndarray:
+        """Of what the assistant says last in each conversation, of which each is about a row, [n].
+
+        Raises:
+            UserError: a conversation is in no order or too long.
+        """
+        result = np.zeros(len(conversations))
+        with other(network, self.weights), autocast(rows.precision, rows.device):
+            for some, _, made in last_answers(network, rows, which, conversations):
+                hidden = heard(network.trunk, made).float()
+                result[some] = (hidden @ self.head.to(hidden).T + self.level.to(hidden)).squeeze(1).cpu().numpy()
+        return result
+
+
+def rest_of(network: Network) -> str:
+    """A hash of all of a network but what lessons change: what is tuned of its language model."""
+    found = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        if not name.startswith("trunk.learned."):
+            found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -1,0 +1,1 @@
+"""Evaluation: every column predicted and searched on held-out rows, beside plain baselines."""

@@ -1,0 +1,266 @@
+"""Evaluate: every column asked of every row, every direction searched, beside chance and the plain baselines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sensorium.core.errors import UserError, unknown
+from sensorium.core.registry import name_of
+from sensorium.data.order import spread
+from sensorium.data.table import Table
+from sensorium.evaluation.baselines import Baselines
+from sensorium.inference.rows import Answers, Rows
+from sensorium.modalities import Modality
+from sensorium.network.network import Network
+from sensorium.network.types import Unheeded
+from sensorium.report.types import Evaluation, Predictions, Retrieval
+
+RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
+CURVE_ROWS = 512
+COVERAGE, BINS, CLOSE = 0.9, 10, 1e-4
+"""Of the sets and intervals whose hold on the truth is measured; bins of sureness; and by how much, in spreads, a rounded end may be off."""
+METRIC = {"category": "accuracy", "number": "r2", "date": "r2"}
+
+
+def evaluate(
+    network: Network,
+    table: Table,
+    *,
+    seen: Sequence[str] | None = None,
+    same: str | None = None,
+    baselines: Baselines | None = None,
+    curves: bool = False,
+    note: Callable[[str], None] = lambda words: None,
+) -> Evaluation:
+    """What a network knows of a table.
+
+    Args:
+        seen: what predictions may see (all other columns by default).
+        same: key column; rows that share its value are one thing when searching.
+        baselines: plain models to stand beside ours.
+        curves: also measure accuracy against the share of columns removed.
+
+    Raises:
+        UserError: a column that isn't there, or a table without rows.
+    """
+    started = time.monotonic()
+    if not table.rows:
+        raise UserError(f"'{table.name}' has no rows to evaluate. Check the file, or the name given with --split.")
+    for column in seen or ():
+        if column not in network.columns:
+            raise unknown("column for --seen:", column, network.columns)
+    note("reading")
+    bad: dict[str, int] = {}
+    rows = Rows.of(network, table, bad=lambda row, column, why: bad.__setitem__(column, bad.get(column, 0) + 1))
+    results: dict[str, Any] = {"rows": table.rows, "columns": {}, "retrieval": {}}
+    predictions, missing = {}, {}
+    for column in network.asked_columns:
+        if column in network.drawn_columns:
+            continue  # many answers are right, so none is wrong
+        have = np.flatnonzero(rows.has(column))
+        if not len(have):
+            continue
+        note(f"asking {column}")
+        truth = cells_of(table, column, have)
+        modality = network.modalities[column]
+        kind = name_of(modality)
+        said = rows.say(column, seen, have, **({"coverage": COVERAGE} if kind in METRIC else {}))
+        entry = {"kind": kind, "n": len(have), **modality.score(truth, said.cells), **trusted(modality, truth, said)}
+        shown = [c for c in (network.columns if seen is None else seen) if c != column and rows.has(c).any()]
+        if kind in METRIC:
+            metric = METRIC[kind]
+            entry |= beside(column, metric, modality, truth, have, rows, shown, baselines)
+            alone = {c: modality.score(truth, rows.say(column, [c], have).cells).get(metric) for c in shown}
+            entry["alone"] = {c: value for c, value in alone.items() if value is not None}
+            left = [c for c in network.unheeded.get(column, Unheeded()).columns if seen is None and c in shown]
+            if left:
+                entry["unheeded"] = left
+            memory = network.memory
+            if memory is not None and memory.shares.get(column) and set(memory.by.get(column, ())) & set(shown):
+                entry["remembered"] = memory.shares[column]
+            if curves:
+                missing[column] = curve(rows, column, metric, have, truth, shown, seen)
+        results["columns"][column] = entry
+        predictions[column] = Predictions(
+            kind=kind,
+            rows=have,
+            truth=truth,
+            said=said.cells,
+            confidence=said.confidence,
+            interval=pairs(said.interval),
+        )
+    note("searching")
+    retrieval = search_all(rows, table, same)
+    for direction, found in retrieval.items():
+        results["retrieval"][direction] = {
+            "recall@1": float(found.hit[:, :1].any(1).mean()),
+            "recall@10": float(found.hit.any(1).mean()),
+            "median_rank": float(np.median(found.rank)),
+            "gallery": int(found.gallery),
+            "n": len(found.query_rows),
+        }
+    if bad:
+        results["bad_cells"] = bad
+    results["seconds"] = round(time.monotonic() - started, 2)
+    return Evaluation(results=results, predictions=predictions, retrieval=retrieval, missing=missing)
+
+
+def trusted(modality: Modality, truth: Sequence[Any], said: Answers) -> dict[str, float]:
+    """How far what is said of sureness holds: ``covered`` (the share of the truth that the 90 % intervals or sets hold), and for categories ``set_size``
+    (classes in a set, on average) and ``calibration_error``: the mean gap between how sure and how often right answers are, over ten bins (Naeini et al. 2015)."""
+    if said.interval is not None:
+        scores = [scores_of(modality, cells) for cells in (truth, *zip(*said.interval, strict=True))]
+        return {"covered": float(((scores[1] <= scores[0] + CLOSE) & (scores[0] <= scores[2] + CLOSE)).all(1).mean())}
+    if said.sets is None:
+        return {}
+    ids, known = [int(modality.prepare(modality.read(cell))[0]) for cell in truth], {}
+    for cell in (cell for some in said.sets for cell in some):
+        known.setdefault((type(cell), cell), int(modality.prepare(modality.read(cell))[0]))
+    held = [id in {known[type(cell), cell] for cell in some} for id, some in zip(ids, said.sets, strict=True)]
+    right = np.array([id == known[type(cell), cell] for id, cell in zip(ids, said.cells, strict=True)])
+    bins = np.minimum((said.confidence * BINS).astype(int), BINS - 1)
+    gaps = [abs(float((right - said.confidence)[bins == number].sum())) for number in range(BINS)]
+    return {
+        "covered": float(np.mean(held)),
+        "set_size": float(np.mean([len(some) for some in said.sets])),
+        "calibration_error": sum(gaps) / len(right),
+    }
+
+
+def scores_of(modality: Modality, cells: Sequence[Any]) -> np.ndarray:
+    """Cells of numbers or dates as what a generator says of them, [n, width]."""
+    read = [modality.prepare(modality.read(cell)) for cell in cells]
+    return modality.target(modality.collate(read))[:, 0].float().numpy()
+
+
+def pairs(interval: list[tuple[Any, Any]] | None) -> np.ndarray | None:
+    """Lower and upper cells as an array [n, 2]; dates stay objects."""
+    if interval is None:
+        return None
+    array = np.empty((len(interval), 2), dtype=object)
+    for i, ends in enumerate(interval):
+        array[i] = ends
+    return array
+
+
+def cells_of(table: Table, column: str, rows: np.ndarray) -> list[Any]:
+    """The table's own cells of a column."""
+    return table.take(rows, [column]).column(column).to_pylist()
+
+
+def beside(
+    column: str,
+    metric: str,
+    modality: Any,
+    truth: list[Any],
+    have: np.ndarray,
+    rows: Rows,
+    shown: list[str],
+    baselines: Baselines | None,
+) -> dict[str, Any]:
+    """Chance and the plain baselines on the same rows, in the same metric."""
+    if baselines is None or column not in baselines.targets:
+        return {}
+    features = {
+        c: np.stack([rows.network.modalities[c].features(rows.read[c][i]) for i in have])
+        for c in shown
+        if c in rows.read
+    }
+    plain = baselines.predict(column, features, shown)
+    name, single = plain["one_column"]
+    return {
+        "chance": modality.score(truth, list(plain["chance"])).get(metric),
+        "baseline": {
+            "one_column": modality.score(truth, list(single)).get(metric),
+            "one_column_name": name,
+            "trees": modality.score(truth, list(plain["trees"])).get(metric),
+        },
+    }
+
+
+def curve(
+    rows: Rows,
+    column: str,
+    metric: str,
+    have: np.ndarray,
+    truth: list[Any],
+    shown: list[str],
+    seen: Sequence[str] | None,
+) -> list[tuple[float, float]]:
+    """The metric as columns are removed at random, each with the same chance, on at most ``CURVE_ROWS`` rows."""
+    some = spread(np.arange(len(have)), CURVE_ROWS)
+    part, points, nothing = have[some], [], np.zeros(rows.count, dtype=bool)
+    for rate in RATES:
+        rng = np.random.default_rng(0)
+        gone = {c: rng.random(rows.count) < rate for c in shown}
+        said = rows.say(column, seen, part, hide=lambda c, gone=gone: gone.get(c, nothing))
+        value = rows.network.modalities[column].score([truth[i] for i in some], said.cells).get(metric)
+        if value is not None:
+            points.append((rate, value))
+    return points
+
+
+def search_all(rows: Rows, table: Table, same: str | None) -> dict[str, Retrieval]:
+    """Every ordered pair of matched columns: each row's cell of one, searched among the others' cells.
+
+    The gallery is the distinct rows that have the column; with ``same`` any row of equal key is a hit.
+    """
+    if same is not None and same not in table.columns:
+        raise unknown("column for --same:", same, table.columns)
+    count = table.rows
+    key = np.arange(count)
+    if same is not None:
+        values = table.take(np.arange(count), [same]).column(same).to_pylist()
+        number: dict[Any, int] = {}
+        key = np.array(
+            [number.setdefault(str(v), len(number)) if v is not None else -1 - i for i, v in enumerate(values)]
+        )
+    gists = {}
+    for column in rows.network.columns:
+        if rows.network.modalities[column].matched and rows.has(column).any():
+            gists[column] = rows.lone_gists(column)
+    found = {}
+    for a, (from_rows, left) in gists.items():
+        for b, (to_rows, right) in gists.items():
+            if a != b:
+                # Only rows whose thing is in the gallery can be found.
+                able = np.isin(key[from_rows], key[to_rows])
+                if able.any():
+                    found[f"{a}>{b}"] = rank(
+                        left[able], right, key[from_rows[able]], key[to_rows], from_rows[able], to_rows
+                    )
+    return found
+
+
+def rank(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    query_key: np.ndarray,
+    gallery_key: np.ndarray,
+    query_rows: np.ndarray,
+    gallery_rows: np.ndarray,
+    k: int = 10,
+    block: int = 1024,
+) -> Retrieval:
+    """Rank a gallery for each query by the product of gists; ties count against us."""
+    found, hits, ranks = [], [], []
+    for start in range(0, len(queries), block):
+        scores = queries[start : start + block] @ gallery.T
+        right = query_key[start : start + block, None] == gallery_key[None]
+        best = np.where(right, scores, -np.inf).max(1, keepdims=True)
+        ranks.append(1 + ((scores >= best) & ~right).sum(1))
+        top = np.argpartition(-scores, min(k, scores.shape[1]) - 1, axis=1)[:, :k]
+        top = np.take_along_axis(top, np.argsort(-np.take_along_axis(scores, top, 1), 1, kind="stable"), 1)
+        found.append(gallery_rows[top])
+        hits.append(np.take_along_axis(right, top, 1))
+    return Retrieval(
+        query_rows=query_rows,
+        found_rows=np.concatenate(found),
+        hit=np.concatenate(hits),
+        rank=np.concatenate(ranks),
+        gallery=len(gallery_rows),
+    )

@@ -1,0 +1,199 @@
+"""Puts a run and its evaluation before the reader: gathers what the report page shows."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sensorium.core.errors import BadCell
+from sensorium.core.settings import schema
+from sensorium.data.order import spread
+from sensorium.data.table import Table
+from sensorium.media.images import png
+from sensorium.report.types import Drawn, Evaluation, RunInfo
+from sensorium.report.why import Explained
+from sensorium.report.write import write_report
+
+if TYPE_CHECKING:
+    from sensorium.explain.columns import Why
+    from sensorium.model import Model
+
+REASONS = 3
+DRAWN, SAMPLES, WATCHED, STEPS = 12, 3, 4, 20
+"""Rows for which cells are drawn, how many for each, for how many of them each step is shown, and how many steps there are."""
+EXPLAINED, BESIDE, KNOWN = 3, 4, 1000
+"""Rows of which a drawn cell is explained, columns from which it is, and training rows among which near copies of it are looked for."""
+
+Known = tuple[Table, np.ndarray]
+"""A table and the numbers of some of its rows."""
+
+
+def report_run(
+    path: Path,
+    model: Model,
+    table: Table,
+    evaluation: Evaluation,
+    notes: list[str],
+    folder: Path | None = None,
+    known: Known | None = None,
+) -> None:
+    """Write the report of a run, from its folder (by default that of ``path``) and an evaluation of ``table``; ``known``: rows that it was trained
+    on, to look for near copies in."""
+    facts, folder = model.facts, folder or path.parent
+    if "generating_share" in facts:
+        notes = [
+            *notes,
+            f"Learning to generate {', '.join(model.network.drawn_columns)} took {facts['generating_share']:.0%} of the time of a step.",
+        ]
+
+    run = RunInfo(
+        name=folder.name,
+        rows=facts["rows"],
+        parameters=facts["parameters"],
+        seconds=facts["seconds"],
+        steps=facts["steps"],
+        rows_per_second=facts["rows_per_second"],
+        waited_share=facts["waited_share"],
+        settings=model.settings,
+        columns=[{"name": c.name, "kind": c.kind, "why": c.why} for c in model.schema.columns.values()],
+        left_out=model.schema.left_out,
+        environment=read_json(folder / "environment.json"),
+        quarantine=put_aside(folder / "quarantine.jsonl", facts["bad_cells"]),
+        metrics=folder / "metrics.jsonl",
+        notes=notes,
+    )
+
+    def show(row: int, column: str) -> str:
+        return shown(model, table, row, column) if column in model.network.modalities else ""
+
+    evaluation.drawn = {
+        column: drawn(model, table, column, known) for column in model.network.drawn_columns if column in table.columns
+    }
+    write_report(path, run, evaluation, show)
+
+
+def shown(model: Model, table: Table, row: int, column: str) -> str:
+    """A cell of a table as HTML that is safe as it is; empty where it is missing or can't be had."""
+    cell = cell_of(model, table, row, column)
+    return "" if cell is None else model.network.modalities[column].show(cell)
+
+
+def cell_of(model: Model, table: Table, row: int, column: str) -> Any:
+    """A cell of a table; None where it is missing or can't be had."""
+    cell = next(table.cells(table.take([row], [column]), column, model.network.modalities[column].media), None)
+    return None if isinstance(cell, BadCell) else cell
+
+
+def read_as(model: Model, table: Table, row: int, column: str) -> str:
+    """What the model has of a cell as a picture, a data URL; empty where there is none."""
+    modality, cell = model.network.modalities[column], cell_of(model, table, row, column)
+    try:
+        pixels = None if cell is None else modality.picture(modality.read(cell))
+    except BadCell:
+        return ""
+    return "" if pixels is None else f"data:image/png;base64,{base64.b64encode(png(pixels)).decode()}"
+
+
+def drawn(model: Model, table: Table, column: str, known: Known | None) -> Drawn:
+    """Samples of a column for some rows, evenly spread, from all that these have beside it."""
+    rows = spread(np.arange(table.rows), DRAWN)
+    show = model.network.modalities[column].show
+    cells, steps = model.draw(table.select(rows), column, samples=SAMPLES), []
+    if (
+        "watch" in schema(model.network.generator(column).sample) and model.schema.columns[column].kind != "audio"
+    ):  # whose phases take long
+        steps = model.rows(table.select(rows[:WATCHED])).steps(column, steps=STEPS)
+    return Drawn(
+        rows=rows.tolist(),
+        samples=[[show(cell) for cell in each if cell is not None] for each in cells],
+        steps=[[show(cell) for cell in each] for each in steps],
+        whys=whys(model, table, column, known),
+    )
+
+
+def whys(model: Model, table: Table, column: str, known: Known | None) -> list[Explained]:
+    """Why cells drawn for a few rows from a few columns are as they are."""
+    seen = [c for c in model.columns if c != column and c in table.columns][:BESIDE]
+    rows = spread(np.arange(table.rows), EXPLAINED)
+    if not seen:
+        return []
+    some, among = table.select(rows), None
+    if known is not None:
+        among = model.rows(known[0].select(known[1]), [column])
+        if not among.has(column).any():  # a column that few rows have
+            known = among = None
+    cells = model.generate(some, column, seen=seen)
+    return explained(model, column, (table, rows), known, cells, model.explain(some, column, cells, seen, among))
+
+
+def explained(
+    model: Model, column: str, some: Known, known: Known | None, cells: Sequence[Any], found: Sequence[Why | None]
+) -> list[Explained]:
+    """Why said cells of ``some`` rows are as they are, with all that is shown beside; ``known``: the rows among which their nearest ones are."""
+    entries, whole = (
+        [],
+        model.schema.columns[column].kind == "category",
+    )  # of which one sees no more by its own cell alone
+
+    def beside(number: int, seen: Sequence[str]) -> str:
+        """A row of the table that was looked among."""
+        assert known is not None
+        return " ".join(
+            shown(model, known[0], int(known[1][number]), c) for c in ([column, *seen] if whole else [column])
+        )
+
+    for place, why in enumerate(found):
+        if why is not None:
+            row, told, seen = (
+                int(some[1][place]),
+                why.to_json(),
+                [c for c in why.shares if known is not None and c in known[0].columns][:BESIDE],
+            )
+            sides = {
+                side: [{**near, "row": int(known[1][near["row"]])} for near in told[side]] if known is not None else []
+                for side in ("nearest", "contrast")
+            }
+            turned = (
+                ""
+                if why.turned is None or known is None
+                else shown(model, known[0], int(known[1][why.turned.row]), why.turned.column)
+            )
+            if turned:
+                told["turned"] |= {"row": int(known[1][why.turned.row]), "shown": turned}
+            entries.append(
+                Explained(
+                    row,
+                    model.network.modalities[column].show(cells[place]),
+                    {c: shown(model, some[0], row, c) for c in why.shares},
+                    {**told, **sides},
+                    *(
+                        [beside(near["row"], seen) for near in told[side]] if known is not None else []
+                        for side in sides
+                    ),
+                    read={c: url for c in why.parts if (url := read_as(model, some[0], row, c))},
+                )
+            )
+    return entries
+
+
+def put_aside(path: Path, counts: Mapping[str, int]) -> dict[str, tuple[int, list[str]]]:
+    """For each column how many cells are in quarantine, and the first reasons."""
+    reasons: dict[str, list[str]] = {column: [] for column in counts}
+    if path.is_file():
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                entry = json.loads(line)
+                said = reasons.setdefault(entry["column"], [])
+                if len(said) < REASONS and entry["reason"] not in said:
+                    said.append(entry["reason"])
+    return {column: (counts.get(column, 0), said) for column, said in reasons.items()}
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; empty where it isn't there."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,0 +1,226 @@
+"""What inside a seen cell counted: by leaving parts out, by integrated gradients, or by where the trunk looked.
+
+The three answer different questions. Leaving out asks again without one part, and is exact for that part alone. Integrated gradients share out what all
+parts together do. Attention says where was looked, which need not be what counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sensorium.core.errors import BadCell, UserError, unknown
+from sensorium.inference.rows import Rows
+from sensorium.modalities import Modality
+from sensorium.network.batch import Batch
+from sensorium.network.network import Network
+from sensorium.network.types import Encoded
+from sensorium.nn.attention import Attention
+
+if TYPE_CHECKING:
+    from sensorium.explain.scoring import Witness
+
+MOMENTS, EARLY = 64, 3
+"""Points of the path along which gradients are integrated, by the midpoint rule in the ``EARLY``-th root of the way: a norm makes a faint cell look like a strong
+one, so that most happens right at the beginning."""
+
+Parts = tuple[list[str], np.ndarray]
+"""The names of a cell's parts, and what each did to each token of the said cell, [parts, tokens]; [parts, 1] of the whole said cell."""
+
+
+def inside(witness: Witness, place: int, column: str, seen: Sequence[str], how: str = "occlusion") -> Parts | None:
+    """What the parts of one row's ``column`` did to one of the witness's said cells; None where it has fewer than two.
+
+    Args:
+        place: which of the said cells. seen: the columns that were looked at. how: a name of ``WAYS``.
+    """
+    parts = witness.rows.network.modalities[column].parts(witness.rows.read[column][int(witness.index[place])])
+    return None if len(parts) < 2 else ([name for name, _ in parts], WAYS[how](witness, place, column, seen, parts))
+
+
+def check_way(how: str, network: Network) -> None:
+    """Whether parts can be looked at so.
+
+    Raises:
+        UserError: no such way, or a trunk that looks at nothing.
+    """
+    if how not in WAYS:
+        raise unknown("way to look inside a cell:", how, list(WAYS))
+    if how == "attention" and not attentions(network):
+        raise UserError(
+            "This run's trunk has no attention to show where it looked. Ask for inside=occlusion or inside=gradients."
+        )
+
+
+def occlusion(
+    witness: Witness, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]
+) -> np.ndarray:
+    """How much worse each token of the said cell is without each part, [parts, tokens]."""
+    rows, row = witness.rows, int(witness.index[place])
+    one = repeated(rows, row, seen, 1 + len(parts))
+    one.cells[column] = [rows.cells[column][row], *without(rows.network.modalities[column], parts)]
+    worth = witness.weigh(seen, one, np.full(one.count, place))
+    return worth[:1] - worth[1:]
+
+
+def gradients(
+    witness: Witness, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]
+) -> np.ndarray:
+    """Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365, equation 1) over how much of each part is there, [parts, 1].
+
+    The path leads from the cell without any part to the cell. The parts of a set that don't overlap add up to the difference between both; parts that
+    overlap, as the channels and the moments of a series, go along paths of their own.
+    """
+    rows, row = witness.rows, int(witness.index[place])
+    network, modality = rows.network, rows.network.modalities[column]
+    cell, rest = rows.cells[column][row], without(modality, parts)
+    result, root = np.zeros((len(parts), 1)), (torch.arange(MOMENTS, device=rows.device) + 0.5) / MOMENTS
+    others = single(witness, row, [c for c in seen if c != column], MOMENTS)
+    for group in apart(modality, cell, rest):
+        keep = torch.ones(MOMENTS, len(parts), device=rows.device)
+        keep[:, group] = root[:, None] ** EARLY
+        keep.requires_grad_()
+        cells = modality.faded(cell, rest, keep)
+        here = torch.arange(MOMENTS, device=rows.device)
+        part = network.encode(column, Batch(MOMENTS, {column: cells}, {column: here}, {}))
+        total = torch.zeros((), device=rows.device)
+        for target in witness.targets:
+            at = torch.full((MOMENTS,), place, device=rows.device)
+            total = (
+                total
+                - network.weigh({**others, column: part}, witness.column, seen, here, target[at], witness.way)
+                .mean(1)
+                .sum()
+                / witness.draws
+            )
+        (found,) = torch.autograd.grad(total, keep)
+        result[group, 0] = (found[:, group] * EARLY * root[:, None] ** (EARLY - 1)).mean(0).cpu().numpy()
+    return result
+
+
+@torch.inference_mode()
+def attention(
+    witness: Witness, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]
+) -> np.ndarray:
+    """Attention rollout (Abnar & Zuidema 2020, arXiv 2005.00928) through the trunk from each token of the said cell to the parts, [parts, tokens].
+
+    What is looked at are tokens behind the stem; each is of the parts in the measure in which it changes as they fade. Of what a said token looked at
+    these are shares; its own, other columns' and the beginning's are left out.
+    """
+    rows, row = witness.rows, int(witness.index[place])
+    network, modality = rows.network, rows.network.modalities[column]
+    encoded = single(witness, row, seen, 1)
+    target, first = witness.targets[0][place : place + 1], torch.zeros(1, dtype=torch.int64, device=rows.device)
+    shown = {
+        c: (tokens[:, mask[0]], mask[:, mask[0]]) for c, (tokens, mask) in network.seen(encoded, seen, first).items()
+    }  # without holes, so that none moves
+    lengths = [tokens.shape[1] for tokens, _ in shown.values()]
+    start = sum(lengths[: list(shown).index(column)])
+    overview = network.lead(network.overview(encoded, seen, first), encoded, seen, first, witness.column, witness.way)
+    asked = network.ask(witness.column, target, overview, witness.way)
+    generator = network.generator(witness.column, witness.way)
+    looked = rollout(network, shown, asked, generator.causal, generator.draws)
+    keep = torch.cat([torch.ones(1, len(parts)), 1 - torch.eye(len(parts))]).to(rows.device)
+    cells = modality.faded(rows.cells[column][row], without(modality, parts), keep)
+    part = network.encode(
+        column, Batch(len(keep), {column: cells}, {column: torch.arange(len(keep), device=rows.device)}, {})
+    )
+    change = (
+        (part.tokens[1:] - part.tokens[:1]).float().norm(dim=-1)[:, part.mask[0]]
+    )  # [parts, tokens behind the stem]
+    owned = change / change.sum(0, keepdim=True).clamp(min=1e-9)
+    return (owned @ looked[:, start : start + owned.shape[1]].T).cpu().numpy()
+
+
+WAYS = {"occlusion": occlusion, "gradients": gradients, "attention": attention}
+"""How the inside of a cell is looked at."""
+
+
+def rollout(
+    network: Network, seen: dict[str, tuple[torch.Tensor, torch.Tensor]], asked: torch.Tensor, causal: bool, drawn: bool
+) -> torch.Tensor:
+    """Of what each asked token [1, k, width] of one row looked at, through all layers and past them, the share of each seen one: [k, seen tokens]."""
+    found: list[torch.Tensor] = []
+
+    def note(module: Attention, given: tuple[Any, ...], _: Any) -> None:
+        x = given[0]
+        n, s, w = x.shape
+        q, k, _v = module.qkv(x).view(n, s, 3, module.heads, w // module.heads).permute(2, 0, 3, 1, 4).float()
+        logits = q @ k.transpose(2, 3) / (w // module.heads) ** 0.5
+        found.append((logits + (given[1] if len(given) > 1 and given[1] is not None else 0)).softmax(-1).mean(1)[0])
+
+    hooks = [module.register_forward_hook(note) for module in attentions(network)]
+    try:
+        network.trunk(seen, [asked], [causal], [drawn])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    total = torch.eye(len(found[0]), device=asked.device)
+    for weights in found:
+        total = 0.5 * (weights @ total + total)
+    count = sum(tokens.shape[1] for tokens, _ in seen.values())
+    return total[-asked.shape[1] :, :count]
+
+
+def attentions(network: Network) -> list[Attention]:
+    """The trunk's attention layers, in their order."""
+    return [module for module in network.trunk.modules() if isinstance(module, Attention)]
+
+
+def without(modality: Modality, parts: Sequence[tuple[str, np.ndarray]]) -> list[np.ndarray | None]:
+    """Prepared cells that lack one part each; None where nothing is left."""
+    there = [number for number, (_, rest) in enumerate(parts) if len(rest)]
+    result: list[np.ndarray | None] = [None] * len(parts)
+    for number, cell in zip(
+        there, modality.prepare_all([parts[number][1] for number in there], keep=False), strict=True
+    ):
+        result[number] = None if isinstance(cell, BadCell) else cell
+    return result
+
+
+def apart(modality: Modality, cell: np.ndarray, rest: Sequence[np.ndarray | None]) -> list[list[int]]:
+    """Parts in sets that don't overlap: fading all of a set leaves nothing twice."""
+    groups: list[tuple[list[int], np.ndarray | None]] = []
+    for number, other in enumerate(rest):
+        changed = None if other is None or other.shape != cell.shape else other != cell
+        for members, covered in groups:
+            if changed is None or covered is None or not (changed & covered).any():
+                members.append(number)
+                if changed is not None and covered is not None:
+                    covered |= changed
+                break
+        else:
+            groups.append(([number], changed))
+    return [members for members, _ in groups]
+
+
+def single(witness: Witness, row: int, columns: Sequence[str], count: int) -> dict[str, Encoded]:
+    """What one row shows of some columns, ``count`` times, as tensors that gradients may pass."""
+    result = {}
+    for column, part in witness.shown(witness.rows).items():
+        at = int(part.place[row])
+        if column in columns and at >= 0:
+            place = torch.zeros(count, dtype=torch.int64, device=part.place.device)
+            result[column] = Encoded(
+                place[:1].clone(),
+                place,
+                part.tokens[at : at + 1].clone(),
+                part.mask[at : at + 1].clone(),
+                None if part.gist is None else part.gist[at : at + 1].clone(),
+            )
+    return result
+
+
+def repeated(rows: Rows, row: int, columns: Sequence[str], count: int) -> Rows:
+    """One row's cells of some columns, ``count`` times, of which single ones may then be changed."""
+    one = Rows(
+        rows.network,
+        {c: [rows.cells[c][row]] * count for c in columns},
+        {c: [rows.read[c][row]] * count for c in columns},
+        count,
+    )
+    one.precision = rows.precision
+    return one

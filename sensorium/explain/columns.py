@@ -1,0 +1,340 @@
+"""Why this cell? What each seen column, and each part of a seen cell, had in a cell that was said; and the training cells it is nearest to.
+
+A model that answers from any columns needs no surrogate: it is asked again without a column, or with a cell that lacks a word or a patch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensorium.explain.attribution import check_way, inside, repeated
+from sensorium.explain.scoring import Witness
+from sensorium.inference.rows import Rows
+from sensorium.network.batch import collate
+
+EXACT, EXACT_DRAWN = 10, 6
+"""Columns up to which all subsets are asked, and where cells are drawn, which takes eight times as long; of more, orders are drawn."""
+ORDERS = 32
+"""Orders that are drawn then, half of them the reverse of the others."""
+NEAREST, AROUND = 3, 50
+"""Training cells that are shown, and those whose mean distance says what is near."""
+RESAMPLED, SURE = 2000, 0.95
+"""Samples of rows by which the interval of a column's importance is found, and how much of them it holds."""
+LEAST_ROWS = 5
+"""Rows from which on an interval is told."""
+CLOSE = 24
+"""Cells of the table looked among, the nearest ones first, that are put in a row's place to see whether the answer turns."""
+COPY = 0.5
+"""A cell is nearly a copy of a training cell that is so much nearer than those around it (Carlini et al. 2023, arXiv 2301.13188, section 4)."""
+
+
+@dataclasses.dataclass
+class Turn:
+    """The smallest change of one cell that turns an answer, among real cells.
+
+    Attributes:
+        column, row: whose cell, of which row of the table looked among, was put in place. answer: what is said then.
+        distance: of that cell from the row's own, relative to the mean of those around it.
+    """
+
+    column: str
+    row: int
+    answer: Any
+    distance: float
+
+
+@dataclasses.dataclass
+class Why:
+    """Of one said cell.
+
+    Attributes:
+        nothing, everything: minus its loss where nothing and where all that the row has is seen. For texts, categories and codes that is a
+            mean log-probability in nats; for what is drawn by flow minus the error of the velocity.
+        shares: for each seen column its Shapley value (arXiv 1705.07874, equation 8): they add up to ``everything`` - ``nothing``.
+        errors: their standard errors where orders were drawn; 0 where every subset was asked.
+        parts: for each seen column whose cell has parts their names, and what each did to each token of the said cell, [parts, tokens].
+        inside: how that was found (``inside.WAYS``): how much worse the token is without the part; the part's integrated gradient, of the whole cell,
+            [parts, 1]; or its share of what the token looked at.
+        nearest: rows of the table looked among, nearest first, with their distance relative to the mean of those around. Of what is drawn and of
+            texts those whose own cells are nearest; of a category those whose seen columns are, and that are of the said class.
+        contrast: of a category the nearest rows of other classes. turned: and what turns it.
+        copied: the nearest is so near that the cell is nearly a copy of it.
+    """
+
+    nothing: float
+    everything: float
+    shares: dict[str, float]
+    errors: dict[str, float]
+    parts: dict[str, tuple[list[str], np.ndarray]]
+    inside: str = "occlusion"
+    nearest: list[tuple[int, float]] = dataclasses.field(default_factory=list)
+    contrast: list[tuple[int, float]] = dataclasses.field(default_factory=list)
+    turned: Turn | None = None
+    copied: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "nothing": self.nothing,
+            "everything": self.everything,
+            "shares": self.shares,
+            "errors": self.errors,
+            "parts": {
+                column: {"names": names, "worse": np.round(worse, 4).tolist()}
+                for column, (names, worse) in self.parts.items()
+            },
+            "inside": self.inside,
+            "nearest": [{"row": row, "distance": distance} for row, distance in self.nearest],
+            "contrast": [{"row": row, "distance": distance} for row, distance in self.contrast],
+            "turned": None if self.turned is None else dataclasses.asdict(self.turned),
+            "copied": self.copied,
+        }
+
+
+def explain(
+    rows: Rows,
+    column: str,
+    cells: Sequence[Any],
+    seen: Sequence[str] | None = None,
+    way: str | None = None,
+    seed: int = 0,
+    among: Rows | None = None,
+    done: Callable[[int], None] | None = None,
+    how: str = "occlusion",
+) -> list[Why | None]:
+    """Why each row's said cell of ``column`` is as it is.
+
+    Args:
+        rows: what was shown. cells: what was said, one for each row; None has no explanation.
+        seen: columns that could be looked at, all others by default. way: the generator that said it.
+        among: rows of the training table, for the nearest; those without the column are left out.
+        done: hears how many rows were explained. how: it is looked inside the seen cells, a name of ``inside.WAYS``.
+    """
+    check_way(how, rows.network)
+    witness = Witness(rows, column, cells, way, seed, heedless=seen is None)
+    result: list[Why | None] = [None] * rows.count
+    if not len(witness.index):
+        return result
+    columns = [c for c in (rows.network.columns if seen is None else seen) if c != column and rows.has(c).any()]
+    split = shapley(witness, columns, seed)
+    seen_by = witness.shown(rows)
+    chosen = (
+        among is not None
+        and rows.network.modalities[column].tokens().vocabulary > 0
+        and rows.network.modalities[column].tokens().length == 1
+    )
+    near = nearest(witness, among) if among is not None and not chosen else [[] for _ in witness.index]
+    known = Known(rows, column, among, [c for c in columns if c in seen_by]) if chosen else None
+    for place, row in enumerate(witness.index.tolist()):
+        here = [c for c in columns if c in seen_by and seen_by[c].place[row] >= 0]
+        parts = {c: found for c in here if (found := inside(witness, place, c, here, how)) is not None}
+        why = Why(
+            float(split.nothing[place]),
+            float(split.everything[place]),
+            {c: float(split.shares[c][place]) for c in here},
+            {c: float(split.errors[c][place]) for c in here},
+            parts,
+            how,
+            near[place],
+            copied=bool(near[place]) and near[place][0][1] < COPY,
+        )
+        if known is not None and here:
+            why.nearest, why.contrast = known.sides(row, cells[row])
+            why.turned = known.turn(row, cells[row], here)
+        result[row] = why
+        if done:
+            done(1)
+    return result
+
+
+def importance(whys: Sequence[Why | None], seed: int = 0) -> dict[str, tuple[float, float | None, float | None]]:
+    """Of each column the mean of its shares over the rows that show it, and the ends of its 95 % interval (percentile bootstrap over rows; None of fewer than five
+    rows, of which it would claim too much), most first."""
+    rng, shares = np.random.default_rng(seed), {}
+    for why in whys:
+        for column, share in (why.shares if why is not None else {}).items():
+            shares.setdefault(column, []).append(share)
+    found = {}
+    for column, each in shares.items():
+        means = np.array(each)[rng.integers(len(each), size=(RESAMPLED, len(each)))].mean(1)
+        low, high = np.quantile(means, ((1 - SURE) / 2, (1 + SURE) / 2))
+        found[column] = (
+            (float(np.mean(each)), float(low), float(high))
+            if len(each) >= LEAST_ROWS
+            else (float(np.mean(each)), None, None)
+        )
+    return dict(sorted(found.items(), key=lambda pair: -pair[1][0]))
+
+
+@dataclasses.dataclass
+class Shares:
+    """Of each column its share in every said cell [n] and its standard error [n]; and the worth of nothing and of everything [n]."""
+
+    shares: dict[str, np.ndarray]
+    errors: dict[str, np.ndarray]
+    nothing: np.ndarray
+    everything: np.ndarray
+
+
+def shapley(witness: Witness, columns: Sequence[str], seed: int) -> Shares:
+    """The Shapley values of columns: of every subset where there are few, else over orders that are drawn, each with its reverse."""
+    known: dict[frozenset[str], np.ndarray] = {}
+
+    def worth(seen: frozenset[str]) -> np.ndarray:
+        if seen not in known:
+            known[seen] = witness.weigh([c for c in columns if c in seen]).mean(1)
+        return known[seen]
+
+    count, shares = len(columns), {c: np.zeros(len(witness.index)) for c in columns}
+    errors = {c: np.zeros(len(witness.index)) for c in columns}
+    if count <= (EXACT if witness.draws == 1 else EXACT_DRAWN):
+        for column in columns:
+            others = [c for c in columns if c != column]
+            for size in range(count):
+                weight = math.factorial(size) * math.factorial(count - size - 1) / math.factorial(count)
+                for some in itertools.combinations(others, size):
+                    shares[column] += weight * (worth(frozenset(some) | {column}) - worth(frozenset(some)))
+    else:
+        rng = np.random.default_rng(seed)
+        gained: dict[str, list[np.ndarray]] = {c: [] for c in columns}
+        for order in (rng.permutation(columns).tolist() for _ in range(ORDERS // 2)):
+            for both in (order, order[::-1]):
+                for number, column in enumerate(both):
+                    gained[column].append(worth(frozenset(both[: number + 1])) - worth(frozenset(both[:number])))
+        for column, each in gained.items():
+            pairs = np.array(each).reshape(ORDERS // 2, 2, -1).mean(1)  # an order and its reverse are one draw
+            shares[column], errors[column] = pairs.mean(0), pairs.std(0, ddof=1) / math.sqrt(len(pairs))
+    return Shares(shares, errors, worth(frozenset()), worth(frozenset(columns)))
+
+
+class Known:
+    """Rows whose class is known, beside which the answers for others are put.
+
+    Args:
+        rows: those that are explained. column: the category that was asked. among: the known ones. seen: what is seen.
+    """
+
+    def __init__(self, rows: Rows, column: str, among: Rows, seen: Sequence[str]) -> None:
+        self.rows, self.column, self.among, self.seen = rows, column, among, [c for c in seen if among.has(c).any()]
+        self.which = np.flatnonzero(among.has(column))
+        self.plain: dict[
+            str, tuple[np.ndarray, np.ndarray]
+        ] = {}  # of columns without gists, which known rows have it and their features
+        modality, cells = rows.network.modalities[column], [among.cells[column][i] for i in self.which]
+        self.classes = [
+            modality.decode(tokens)
+            for tokens in modality.target(
+                collate(rows.network.modalities, {column: cells}, len(cells)).cells[column]
+            ).numpy()
+        ]
+        self.gaps = (
+            1 - rows.gists(self.seen) @ among.gists(self.seen)[self.which].T
+            if self.seen and len(self.which)
+            else np.zeros((rows.count, 0))
+        )
+
+    def sides(self, row: int, answer: Any) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+        """The nearest known rows of the said class, and of others."""
+        order = np.argsort(self.gaps[row], kind="stable")
+        usual = max(float(self.gaps[row][order[:AROUND]].mean()), 1e-9) if len(order) else 1.0
+
+        def first(same: bool) -> list[tuple[int, float]]:
+            found = (
+                (int(self.which[i]), float(self.gaps[row][i]) / usual)
+                for i in order
+                if (self.classes[i] == answer) == same
+            )
+            return list(itertools.islice((one for one in found if not self.itself(row, one[0])), NEAREST))
+
+        return first(True), first(False)
+
+    def itself(self, row: int, other: int) -> bool:
+        """Whether a known row shows the same as a row that is asked about: it is that row, or says no more than it."""
+        return all(
+            np.array_equal(self.rows.cells[c][row], self.among.cells[c][other])
+            if c in self.rows.cells and c in self.among.cells
+            else (c in self.rows.cells and self.rows.cells[c][row] is not None)
+            == (c in self.among.cells and self.among.cells[c][other] is not None)
+            for c in self.seen
+        )
+
+    def turn(self, row: int, answer: Any, seen: Sequence[str]) -> Turn | None:
+        """The nearest real cell of any column that, put in the row's place, turns the answer; None where none of the nearest does."""
+        best = None
+        for column in seen:
+            where, distance = self.away(row, column)
+            if not len(where):
+                continue
+            one = repeated(self.rows, row, seen, len(where))
+            one.cells[column], one.read[column] = (
+                [kept[column][i] for i in where] for kept in (self.among.cells, self.among.read)
+            )
+            said = one.say(self.column, seen).cells
+            other = next((i for i, cell in enumerate(said) if cell != answer), None)
+            if other is not None and (best is None or distance[other] < best.distance):
+                best = Turn(column, int(where[other]), said[other], float(distance[other]))
+        return best
+
+    def away(self, row: int, column: str) -> tuple[np.ndarray, np.ndarray]:
+        """The known rows whose cells of a column are nearest to a row's, and how far they are, relative to the mean of those around."""
+        if not self.among.has(column).any():
+            return np.zeros(0, np.int64), np.zeros(0)
+        if self.rows.network.modalities[column].matched:
+            mine, gists = self.rows.lone_gists(column)
+            where, others = self.among.lone_gists(column)
+            gap = 1 - others @ gists[mine == row][0]
+        else:
+            features = self.rows.network.modalities[column].features
+            if column not in self.plain:
+                here = np.flatnonzero(self.among.has(column))
+                self.plain[column] = here, np.nan_to_num(np.stack([features(self.among.read[column][i]) for i in here]))
+            where, others = self.plain[column]
+            gap = np.abs(others - np.nan_to_num(features(self.rows.read[column][row]))).mean(1)
+        _, first = np.unique(gap.round(6), return_index=True)  # one of those that are alike
+        order = first[np.argsort(gap[first], kind="stable")]
+        order = order[gap[order] > 1e-6][:AROUND]
+        return where[order[:CLOSE]], gap[order[:CLOSE]] / max(float(gap[order].mean()), 1e-9) if len(
+            order
+        ) else np.zeros(0)
+
+
+def nearest(witness: Witness, among: Rows) -> list[list[tuple[int, float]]]:
+    """For each said cell the nearest cells of ``among``, by the distance of what a generator says or, where that are ids, of gists."""
+    network, column = witness.rows.network, witness.column
+    where = np.flatnonzero(among.has(column))
+    if len(where) < 2 or network.modalities[column].tokens().length == 1:  # a class or a number is no copy
+        return [[] for _ in witness.index]
+    if network.modalities[column].tokens().width:
+        kept, said = (
+            flat(network, column, cells) for cells in ([among.cells[column][row] for row in where], witness.prepared)
+        )
+    elif network.modalities[column].matched:
+        kept = among.lone_gists(column)[1]
+        said = Rows(network, {column: witness.prepared}, {}, len(witness.prepared)).lone_gists(column)[1]
+    else:
+        return [[] for _ in witness.index]
+    result = []
+    for cell in said:
+        distance = np.sqrt(np.square(kept - cell).mean(1))
+        order = np.argsort(distance, kind="stable")
+        usual = max(float(distance[order[1 : 1 + AROUND]].mean()), 1e-9)
+        result.append([(int(where[i]), float(distance[i]) / usual) for i in order[:NEAREST]])
+    return result
+
+
+def flat(network: Any, column: str, cells: Sequence[np.ndarray]) -> np.ndarray:
+    """Prepared cells as one vector each, float32."""
+    parts = [
+        network.modalities[column].target(
+            collate(network.modalities, {column: cells[at : at + 256]}, len(cells[at : at + 256])).cells[column]
+        )
+        for at in range(0, len(cells), 256)
+    ]
+    return torch.cat(parts).flatten(1).float().numpy()

@@ -1,0 +1,72 @@
+"""TODO: docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensorium.inference.rows import Rows
+from sensorium.network.batch import collate
+from sensorium.network.types import Encoded, Unheeded
+from sensorium.nn.precision import autocast
+
+DRAWS = 8
+"""Moments and noises at which a drawn cell is looked at, the same for all that is compared."""
+
+
+class Witness:
+    """Said cells of one column, each of one row, and how likely they are under any seen columns.
+
+    Args:
+        rows: what the rows show. column, way: what was said, and by which generator. cells: one for each of ``rows``; those that are None or
+            can't be read have no explanation. heedless: columns that answers leave unheeded are not looked at, as ``Rows.say`` does by default.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        column: str,
+        cells: Sequence[Any],
+        way: str | None = None,
+        seed: int = 0,
+        heedless: bool = False,
+    ) -> None:
+        self.rows, self.column = rows, column
+        self.way = way and (
+            rows.network.generator(column, way).taught or way
+        )  # a student tells no likelihood, its teacher does
+        self.unheeded = rows.network.unheeded.get(column, Unheeded()) if heedless else Unheeded()
+        network, said = rows.network, rows.having(column, np.arange(rows.count), cells)
+        self.index = np.flatnonzero(said.has(column))
+        self.prepared = [said.cells[column][row] for row in self.index]
+        if not len(self.index):
+            return
+        batch = collate(network.modalities, {column: self.prepared}, len(self.index)).to(rows.device)
+        target = network.modalities[column].target(batch.cells[column])
+        self.draws = DRAWS if column in network.drawn_columns else 1
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.targets = [network.generator(column, self.way).drawn(target) for _ in range(self.draws)]
+
+    @torch.inference_mode()
+    def shown(self, rows: Rows) -> dict[str, Encoded]:
+        """What the rows show of all other columns, without what an answer leaves unheeded."""
+        return self.unheeded.left_out(rows.shown([c for c in rows.network.columns if c != self.column]))
+
+    @torch.inference_mode()
+    def weigh(self, seen: Sequence[str], rows: Rows | None = None, which: np.ndarray | None = None) -> np.ndarray:
+        """Minus the loss of each token [n, tokens] where the columns ``seen`` are; ``rows`` may show other cells than the witness's own, and
+        ``which`` say of which of the said cells they are."""
+        rows, which = rows or self.rows, np.arange(len(self.index)) if which is None else which
+        encoded, total = {c: part for c, part in self.shown(rows).items() if c in seen}, None
+        at = torch.from_numpy(self.index[which] if rows is self.rows else np.arange(len(which))).to(rows.device)
+        for target in self.targets:
+            with autocast(rows.precision, rows.device):
+                each = rows.network.weigh(
+                    encoded, self.column, seen, at, target[torch.from_numpy(which).to(rows.device)], self.way
+                )
+            total = each if total is None else total + each
+        return -(total / self.draws).float().cpu().numpy()

@@ -1,0 +1,1 @@
+"""Export: model folders, language models and adapters in the layouts that other tools open."""

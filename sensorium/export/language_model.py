@@ -1,0 +1,221 @@
+"""The language model of a run as others know it: merged with what was tuned, and that alone in PEFT's layout.
+
+FOLDER/ config.json model.safetensors tokenizer… projector.safetensors adapter/adapter_config.json adapter/adapter_model.safetensors llava/config.json …
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from sensorium.core.errors import UserError, unknown
+from sensorium.core.files import whole
+from sensorium.export.llava import export_llava, pictured, unlike
+from sensorium.network.network import Network
+from sensorium.nn.external import Held
+from sensorium.nn.quantized import in_full
+
+ADAPTER, WEIGHTS, BASE, OWN = "adapter", "adapter_model.safetensors", "base_sha256", "own"
+PREFIX = "base_model.model."
+
+
+def export_trunk(network: Network, folder: Path) -> dict[str, Any]:
+    """Write the language model of a network's trunk, merged, with its tokenizer; what brings our tokens into its width; of ``lora`` the adapter; and of a column of pictures with ``llava`` the whole as LLaVA
+    has it. What was written, in numbers, and ``llava``: the folders, or why there are none.
+
+    All of it are weights, settings and a tokenizer: no memory of rows, and no name that conversations look up.
+
+    Raises:
+        UserError: the trunk is no language model, or the disk is full or can't be written.
+    """
+    trunk = network.trunk
+    if not trunk.talks:
+        raise UserError("This run's trunk is no language model (trunk=causal_lm), so there is none to export.")
+    model, found = merged(trunk.held[0]), pictured(network)
+    why_not = unlike(network) if found else None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(folder)
+        trunk.language.tokenizer.save_pretrained(folder)
+        with whole(folder / "projector.safetensors") as part:
+            save_file(
+                {
+                    "weight": trunk.into.weight.detach().cpu().contiguous(),
+                    "bias": trunk.into.bias.detach().cpu().contiguous(),
+                    "loud": trunk.loud.detach().cpu().reshape(1),
+                },
+                part,
+            )
+        adapter = (
+            write_adapter(trunk, folder / ADAPTER)
+            if trunk.adapted
+            else write_prompt(trunk, folder / ADAPTER)
+            if trunk.prompted
+            else 0
+        )
+        for column, name in found.items() if why_not is None else ():
+            stem = network.stems[network.stem_of[column]]
+            export_llava(
+                network,
+                column,
+                model,
+                merged(stem.held[0]) if isinstance(stem, Held) else network.modalities[column].encoder.model,
+                folder / name,
+            )
+    except OSError as error:
+        raise UserError(f"Can't write the language model to '{folder}': {error.strerror or error}.") from error
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "adapter_parameters": adapter,
+        "llava": why_not or [str(folder / name) for name in found.values()],
+    }
+
+
+def merged(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy of a language model whose low-rank updates are added to its weights, so that nothing of PEFT is left in it; rounded ones in full."""
+    result = in_full(copy.deepcopy(model))
+    for name, part in list(result.named_modules()):
+        if hasattr(part, "lora_A"):
+            part.merge()
+            parent, _, own = name.rpartition(".")
+            setattr(result.get_submodule(parent), own, part.get_base_layer())
+    result.peft_config, result._hf_peft_config_loaded = {}, False
+    for key in ("quantization_config",):
+        if hasattr(result.config, key):
+            delattr(result.config, key)
+    return result
+
+
+def write_adapter(trunk: Any, folder: Path) -> int:
+    """What was tuned, as PEFT's own files; how many parameters that is."""
+    from peft import get_peft_model_state_dict
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = next(iter(trunk.held[0].peft_config.values()))
+    # PEFT would ask the hub whether a base of that name has other embeddings
+    kept = {
+        f"{PREFIX}{name}": value.detach().cpu().contiguous()
+        for name, value in get_peft_model_state_dict(trunk.held[0], save_embedding_layers=False).items()
+    }
+    with whole(folder / WEIGHTS) as part:
+        save_file(kept, part, metadata={"format": "pt", BASE: trunk.language.sha256})
+    config.base_model_name_or_path = trunk.language.name
+    config.save_pretrained(folder)
+    return sum(value.numel() for value in kept.values())
+
+
+def write_prompt(trunk: Any, folder: Path) -> int:
+    """Learned tokens before all that is heard, as PEFT's own files; how many parameters that is."""
+    from peft import PromptTuningConfig
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens, config = trunk.learned["prompt"].detach().cpu().contiguous(), trunk.held[0].config
+    with whole(folder / WEIGHTS) as part:
+        save_file({"prompt_embeddings": tokens}, part, metadata={"format": "pt", BASE: trunk.language.sha256})
+    PromptTuningConfig(
+        task_type="CAUSAL_LM",
+        num_virtual_tokens=len(tokens),
+        token_dim=tokens.shape[1],
+        num_transformer_submodules=1,
+        num_attention_heads=config.num_attention_heads,
+        num_layers=config.num_hidden_layers,
+        base_model_name_or_path=trunk.language.name,
+        inference_mode=True,
+    ).save_pretrained(folder)
+    return tokens.numel()
+
+
+def read_adapter(trunk: Any, folder: Path) -> int:
+    """Put low-rank updates in PEFT's layout in place of those that a trunk has; how many parameters that is.
+
+    Raises:
+        UserError: the trunk has none, there are none in the folder, or they are of another language model, of another rank or for other layers.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    if not getattr(trunk, "adapted", False):
+        raise UserError(
+            "This run's trunk has no low-rank updates (trunk=causal_lm trunk.tune=lora) that others could take the place of."
+        )
+    path = folder / WEIGHTS
+    try:
+        with safe_open(path, "pt") as opened:
+            base, given = (
+                (opened.metadata() or {}).get(BASE),
+                {key.removeprefix(PREFIX): opened.get_tensor(key) for key in list(opened.keys())},
+            )
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"'{folder}' holds no adapter in PEFT's layout ({WEIGHTS}): {error}") from error
+    if base is not None and base != trunk.language.sha256:
+        raise UserError(
+            f"The adapter in '{folder}' was learned on another language model than '{trunk.language.name}': its SHA-256 differs. Give one that was learned on this one."
+        )
+    own = get_peft_model_state_dict(trunk.held[0], save_embedding_layers=False)
+    wrong = next(
+        (key for key in [*own, *given] if key not in own or key not in given or own[key].shape != given[key].shape),
+        None,
+    )
+    if wrong:
+        shapes = " and ".join(
+            f"{list(some[wrong].shape)} {where}" if wrong in some else f"nothing {where}"
+            for some, where in ((own, "in this run"), (given, "in the adapter"))
+        )
+        raise UserError(
+            f"The adapter in '{folder}' doesn't fit: '{wrong}' is {shapes}. Rank and layers must be those that this run was tuned with."
+        )
+    set_peft_model_state_dict(trunk.held[0], given)
+    return sum(value.numel() for value in given.values())
+
+
+class Adapters:
+    """Several low-rank updates of one trunk, of which one is heard: those that it was tuned with, ``own``, and others that were loaded."""
+
+    def __init__(self, trunk: Any) -> None:
+        self.trunk, self.kept, self.active = trunk, {OWN: {}}, OWN
+
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        return list(self.kept)
+
+    def load(self, folder: Path, name: str | None = None) -> int:
+        """Read an adapter in PEFT's layout, under its folder's name or another, and let it be heard; how many parameters it has.
+
+        Raises:
+            UserError: see ``read_adapter``, or a name that is taken.
+        """
+        name = name or (folder.name if folder.name != ADAPTER else folder.resolve().parent.name)
+        if name in self.kept:
+            raise UserError(
+                f"There is an adapter '{name}' already. Give this one another name. Known: {', '.join(self.names)}."
+            )
+        before = self.now()
+        count = read_adapter(self.trunk, folder)
+        self.kept[self.active], self.kept[name], self.active = before, {}, name
+        self.trunk.foreign = True
+        return count
+
+    def use(self, name: str) -> None:
+        """Let one of them be heard.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        if name not in self.kept:
+            raise unknown("adapter", name, self.names)
+        if name != self.active:
+            self.kept[self.active] = self.now()
+            with torch.no_grad():
+                for key, value in self.kept[name].items():
+                    self.trunk.learned[key].copy_(value)
+            self.kept[name], self.active = {}, name
+            self.trunk.foreign = name != OWN
+
+    def now(self) -> dict[str, torch.Tensor]:
+        """What is heard, as tensors."""
+        return {key: value.detach().clone() for key, value in getattr(self.trunk, "learned", {}).items()}

@@ -1,0 +1,1 @@
+"""Fit: from a table to a trained model in a run folder."""

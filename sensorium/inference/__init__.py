@@ -1,0 +1,1 @@
+"""Inference: a trained network asked about the rows of a table."""

@@ -1,0 +1,164 @@
+"""How little a cell goes with the others of its row: what the network believes of each column, held against what is there.
+
+A picture's, sound's or text's gist is compared with the gist of the row's other columns; of a category, a number or a date the loss is taken. Rows held out
+in training say what is usual. And how far what a row has lies from all that was learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from sensorium.inference.rows import ROWS, Rows
+from sensorium.network.batch import collate
+from sensorium.network.network import Network
+from sensorium.network.types import Encoded, Unheeded
+from sensorium.nn.out_of_distribution import Domain, distance, relative
+from sensorium.nn.precision import autocast
+
+LEVELS = 101
+"""Quantiles that say what is usual."""
+FEWEST = 10
+"""Rows that can say it of a column."""
+
+
+@torch.inference_mode()
+def misfits(
+    network: Network,
+    encoded: Mapping[str, Encoded],
+    rows: torch.Tensor,
+    targets: Mapping[str, torch.Tensor],
+    columns: Sequence[str] | None = None,
+) -> dict[str, torch.Tensor]:
+    """For each column how far some rows' cells are from what their other columns say, [n]; NaN where a row lacks it, or has nothing else.
+
+    Args:
+        encoded: the columns behind their stems. rows: which of their rows. targets: of columns without gists what is to be said, in the order of
+            ``Encoded.index``. columns: those that are held against the others; all by default.
+    """
+    found = {}
+    for column in encoded if columns is None else [c for c in columns if c in encoded]:
+        part = encoded[column]
+        others, place = {c: e for c, e in encoded.items() if c != column}, part.place[rows]
+        if not others or (part.gist is None and column not in targets):
+            continue
+        there = (place >= 0) & torch.stack([e.place[rows] >= 0 for e in others.values()]).any(0)
+        value, some, at = torch.full((len(rows),), torch.nan, device=rows.device), rows[there], place[there]
+        if len(some) and part.gist is not None:
+            value[there] = 1 - (network.gists(others, list(others), some).float() * part.gist[at].float()).sum(1)
+        elif len(some):
+            heeded = network.unheeded.get(column, Unheeded()).left_out(others)
+            value[there] = network.weigh(heeded, column, list(others), some, targets[column][at]).mean(1).float()
+        found[column] = value
+    return found
+
+
+def usual(found: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+    """The quantiles of what ``misfits`` found for rows held out, by column; none where too few rows have it."""
+    held = {column: values[np.isfinite(values)] for column, values in found.items()}
+    return {column: quantiles(values) for column, values in held.items() if len(values) >= FEWEST}
+
+
+def quantiles(values: np.ndarray) -> list[float]:
+    """What ``LEVELS`` says of how usual values are."""
+    return np.quantile(values, np.linspace(0, 1, LEVELS)).round(5).tolist()
+
+
+def gists(
+    network: Network, encoded: Mapping[str, Encoded], rows: torch.Tensor
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The rows that have them, by place, and their gists [those, gist]: of each column that is matched, and of all that a row has under the name ""."""
+    found = {}
+    if encoded:
+        there = torch.stack([e.place[rows] >= 0 for e in encoded.values()]).any(0).nonzero().squeeze(1)
+        found[""] = there, network.gists(encoded, list(encoded), rows[there]).float()
+    for column, part in encoded.items():
+        if part.gist is not None:
+            there = (part.place[rows] >= 0).nonzero().squeeze(1)
+            found[column] = there, part.gist[part.place[rows[there]]].float()
+    return {kind: (there, vectors) for kind, (there, vectors) in found.items() if len(there)}
+
+
+def domain(known: Sequence[Mapping[str, torch.Tensor]], held: Sequence[Mapping[str, torch.Tensor]]) -> Domain | None:
+    """What is known of training rows' gists, and how far those of rows held out lie from them; None where too few were.
+
+    Args:
+        known, held: parts of both, gists by kind.
+    """
+    whole = [
+        {
+            kind: torch.cat([part[kind] for part in parts if kind in part])
+            for kind in dict.fromkeys(kind for part in parts for kind in part)
+        }
+        for parts in (known, held)
+    ]
+    kinds = [kind for kind, vectors in whole[1].items() if len(vectors) >= FEWEST and kind in whole[0]]
+    levels = {kind: quantiles(distance(whole[1][kind], whole[0][kind]).cpu().numpy()) for kind in kinds}
+    return Domain({kind: whole[0][kind].cpu() for kind in kinds}, levels) if kinds else None
+
+
+@torch.inference_mode()
+def away(rows: Rows) -> dict[str, np.ndarray]:
+    """How far the gists of all rows lie from those of training rows, by kind (see ``gists``): 0 is usual, 1 as far as one of ten; NaN where a row has none."""
+    network = rows.network
+    if network.domain is None:
+        return {}
+    encoded, result = rows.shown(network.columns), {kind: np.full(rows.count, np.nan) for kind in network.domain.known}
+    for some in torch.arange(rows.count, device=rows.device).split(ROWS):
+        with autocast(rows.precision, rows.device):
+            found = gists(network, encoded, some)
+        for kind, (there, vectors) in found.items():
+            if kind in result:
+                result[kind][some[there].cpu().numpy()] = network.domain.away(kind, vectors).cpu().numpy()
+    return result
+
+
+def told(network: Network) -> list[str]:
+    """Columns whose misfit is a loss: those without gists that are asked by one token."""
+    return [c for c in network.asked_columns if not network.modalities[c].matched and c not in network.drawn_columns]
+
+
+def agreement(rows: Rows, column: str, which: np.ndarray) -> list[float | None]:
+    """For some rows the share of rows held out whose own cell of a column goes with their others less well than theirs does, 0 to 1; None where nothing can be said."""
+    network = rows.network
+    if column not in network.usual or not rows.has(column).any():
+        return [None] * len(which)
+    encoded, found = rows.shown(network.columns), []
+    for some in torch.from_numpy(which).to(rows.device).split(ROWS):
+        with autocast(rows.precision, rows.device):
+            found.append(
+                misfits(network, encoded, some, {}, [column])
+                .get(column, torch.full((len(some),), torch.nan))
+                .cpu()
+                .numpy()
+            )
+    values, levels = np.concatenate(found) if found else np.zeros(0), network.usual[column]
+    return [
+        None if np.isnan(value) else float(1 - np.interp(value, levels, np.linspace(0, 1, len(levels))))
+        for value in values
+    ]
+
+
+def of_rows(rows: Rows) -> dict[str, np.ndarray]:
+    """The misfits of all rows, in units of what is usual: 0 is the middle of rows held out, 1 as unusual as one of ten; NaN where nothing can be said."""
+    network = rows.network
+    encoded = rows.shown([c for c in network.columns if c in network.usual or rows.has(c).any()])
+    targets = {}
+    for column in told(network):
+        if column in encoded:
+            cells = [rows.cells[column][row] for row in encoded[column].index.tolist()]
+            targets[column] = (
+                network.modalities[column]
+                .target(collate(network.modalities, {column: cells}, len(cells)).cells[column])
+                .to(rows.device)
+            )
+    result = {column: np.full(rows.count, np.nan) for column in network.usual}
+    for some in torch.arange(rows.count, device=rows.device).split(ROWS):
+        with autocast(rows.precision, rows.device):
+            found = misfits(network, encoded, some, targets)
+        for column, values in result.items():
+            if column in found:
+                values[some.cpu().numpy()] = relative(found[column].cpu().numpy(), network.usual[column])
+    return result

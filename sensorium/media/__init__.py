@@ -1,0 +1,1 @@
+"""Media files: bytes to arrays and back, for images, video, audio and documents."""

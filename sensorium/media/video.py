@@ -1,0 +1,193 @@
+"""Frames: the bytes of a moving picture to evenly spaced small squares of RGB on white, and back.
+
+Animated GIF, WebP and PNG are read by Pillow, and so are frames in files of their own, as a ZIP archive holds them,
+each as a still picture is; MP4, WebM
+and what else FFmpeg knows by PyAV, which is an extra. As with pictures, a hostile file is turned away before its
+frames are decoded, and as soon as they
+turn out to be too many.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pillow
+
+from sensorium.core.errors import BadCell, UserError
+from sensorium.media import ffmpeg
+from sensorium.media.formats import FIRST, archive, frame_name, is_film, is_sound
+from sensorium.media.image_files import Broken, opened, picture, why
+from sensorium.media.images import centred, fitted, on_white, resized
+
+MOST = 4_000
+"""Frames of a clip; and pixels of all of them together:"""
+PIXELS = 2_000_000_000
+STILL = 0.1
+"""Seconds that a frame lasts whose file doesn't say."""
+LARGEST, LISTED = 64 << 20, 4 << 20
+"""Bytes of a frame that is a file of its own; and of an archive's list of its files."""
+
+film = is_film
+
+
+def animated(head: bytes) -> bool:
+    """Whether a file's first bytes are those of a film or of a picture that moves."""
+    return (
+        (head.startswith(b"RIFF") and head[8:16] == b"WEBPVP8X" and len(head) > 20 and bool(head[20] & 2))
+        or (head.startswith(b"GIF89a") and b"NETSCAPE2.0" in head)
+        or (head.startswith(b"\x89PNG\r\n\x1a\n") and b"acTL" in head[:FIRST])
+        or film(head)
+        or archive(head, frame_name)
+    )
+
+
+def frames_of(data: Any, count: int, size: int, max_pixels: int, seconds: float) -> np.ndarray:
+    """``count`` frames of a clip, evenly spaced in its first ``seconds``, as RGB on white, uint8 [count, size, size,
+    3]. A still picture gives the same one each time; of a clip that is cut short, or damaged after its first frame, it
+    is what could be read.
+
+    Raises:
+        BadCell: no clip, cut short before its first frame, or larger than allowed.
+        UserError: a film, and PyAV isn't installed.
+    """
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise BadCell(f"expected the bytes of a video, found {type(data).__name__}")
+    if not len(data):
+        raise BadCell("the video file is empty")
+    data, shown, starts, at = bytes(data), [], [], 0.0
+    try:
+        for pixels, begins, lasts in way(data)(data, size, max_pixels):
+            begins = at if begins is None else max(begins, starts[-1] if starts else 0.0)
+            if begins >= seconds and shown:
+                at = seconds
+                break
+            if len(shown) >= MOST:
+                raise BadCell(f"the video has more than {MOST} frames in its first {seconds:g} seconds")
+            shown.append(pixels)
+            starts.append(begins)
+            at = begins + lasts
+    except Broken:
+        if not shown:
+            raise
+    except (BadCell, UserError):
+        raise
+    except MemoryError as error:
+        raise BadCell("the video needs more memory than there is") from error
+    except Exception as error:  # decoders raise whatever a broken file makes them stumble over
+        if not shown:
+            raise BadCell(f"the video can't be decoded: {why(error)}") from error
+    if not shown:
+        raise BadCell("the video has no frames")
+    wanted = (np.arange(count) + 0.5) / count * min(at, seconds)
+    chosen = (np.searchsorted(np.array(starts), wanted, side="right") - 1).clip(0)
+    return np.stack([shown[number] for number in chosen.tolist()])
+
+
+Moments = Iterator[tuple[np.ndarray, float | None, float]]
+"""Frames as squares; when each begins in seconds, None: where the one before ends; and how long it lasts."""
+
+
+def way(data: bytes) -> Callable[[bytes, int, int], Moments]:
+    """What reads a clip."""
+    head = data[:FIRST]
+    if is_sound(head):
+        raise BadCell("the file holds a sound and no film: column.NAME.kind=audio reads it")
+    return by_av if film(head) else by_file if archive(head, frame_name) else by_pillow
+
+
+def by_pillow(data: bytes, size: int, max_pixels: int) -> Moments:
+    """The frames of a moving picture."""
+    with opened(data, size, max_pixels) as image:
+        w, h = image.size
+        for number in itertools.count():  # how many there are would be known only once all of the file was read
+            if number * w * h > PIXELS:
+                raise BadCell(f"the video has more than {PIXELS:,} pixels")
+            if number:
+                try:
+                    image.seek(number)
+                except EOFError:
+                    return
+            yield fitted(image, data, size), None, (image.info.get("duration") or 1000 * STILL) / 1000
+
+
+def by_file(data: bytes, size: int, max_pixels: int) -> Moments:
+    """Pictures in an archive, in its order, each read as a still one is."""
+    total = 0
+    with unzipped(data) as files:
+        for entry in files.infolist():
+            if not frame_name(entry.filename):
+                continue
+            if entry.file_size > LARGEST:
+                raise BadCell(
+                    f"'{entry.filename}' in the archive has {entry.file_size:,} bytes, "
+                    f"more than the limit of {LARGEST:,}"
+                )
+            if entry.flag_bits & 1:
+                raise Broken(f"'{entry.filename}' in the archive takes a password")
+            with files.open(entry) as file:
+                found = file.read(LARGEST + 1)  # what a header says of a size is only said
+            with picture(found) as raw, opened(raw, size, max_pixels) as image:
+                total += image.size[0] * image.size[1]
+                if total > PIXELS or len(found) > LARGEST:
+                    raise BadCell(
+                        f"the frames in the archive are too large: more than {PIXELS:,} pixels or {LARGEST:,} bytes"
+                    )
+                yield fitted(image, raw, size), None, STILL
+
+
+def unzipped(data: bytes) -> zipfile.ZipFile:
+    """An archive, its list of files read, unless that is too long."""
+    end = data.rfind(b"PK\x05\x06")
+    if end < 0:
+        raise BadCell("the archive can't be decoded: it is cut short, for its list of files, at its end, isn't there")
+    if int.from_bytes(data[end + 12 : end + 16], "little") > LISTED:
+        raise BadCell(f"the archive's list of files has more than {LISTED:,} bytes")
+    return zipfile.ZipFile(io.BytesIO(data))
+
+
+def by_av(data: bytes, size: int, max_pixels: int) -> Moments:
+    """The frames of a film."""
+    for pixels, wide, begins, lasts in ffmpeg.frames(data, max_pixels):
+        sides = pixels.shape[0], pixels.shape[1] * wide
+        h, w = (max(1, round(side * size / max(sides))) for side in sides)
+        yield centred(on_white(resized(pixels, h, w)), size), begins, lasts
+
+
+CODECS = "libx264", "libopenh264", "mpeg4"
+"""What MP4 is written with, the first that this FFmpeg has: browsers play H.264, and not the last one."""
+
+
+def written(frames: np.ndarray, rate: float, ending: str, exact: bool = True) -> bytes:
+    """Frames uint8 [n, h, w, 3] as a clip of ``rate`` frames a second: ".webp" or ".gif" in a loop, or ".mp4".
+    ``exact``: a WebP holds the pixels as they are.
+
+    Raises:
+        UserError: ".mp4", and PyAV isn't installed.
+    """
+    out = io.BytesIO()
+    if ending != ".mp4":
+        first, *others = (Pillow.fromarray(frame) for frame in frames)
+        how = {"quality": 80, "lossless": exact} if ending == ".webp" else {}
+        first.save(
+            out, ending[1:].upper(), save_all=True, append_images=others, duration=round(1000 / rate), loop=0, **how
+        )
+        return out.getvalue()
+    try:
+        import av
+    except ImportError as error:
+        raise UserError(
+            "MP4 needs the package PyAV. Install it with: pip install 'sensorium[video]', or choose format=webp."
+        ) from error
+    with av.open(out, "w", format="mp4") as container:
+        codec = next(name for name in CODECS if name in av.codec.codecs_available)
+        stream = container.add_stream(codec, rate=max(1, round(rate)), options={"threads": "1"})
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+    return out.getvalue()

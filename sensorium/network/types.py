@@ -1,0 +1,101 @@
+"""Types that pass between data, trainer and network: plans, encoded columns, losses of segments."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What some rows of a batch show and are asked: one pass of the trunk.
+
+    Attributes:
+        rows: which rows of the batch, [n].
+        seen: columns shown; asked: columns to be said. A column in neither is simply not there.
+        way: by which generator, where a column has several; None: its first.
+        apart: what is asked teaches only what says it.
+    """
+
+    rows: torch.Tensor
+    seen: tuple[str, ...]
+    asked: tuple[str, ...]
+    way: str | None = None
+    apart: bool = False
+
+    def to(self, device: torch.device | str) -> Plan:
+        """The same on another device."""
+        return dataclasses.replace(self, rows=self.rows.to(device, non_blocking=True))
+
+
+@dataclasses.dataclass
+class Encoded:
+    """One column of a batch behind its stem.
+
+    Attributes:
+        index: which rows of the batch have it, [n].
+        place: for every row of the batch where it stands in ``index``, -1 where the row lacks the column.
+        tokens: [n, k, width] with the column's mark, ready for the trunk; mask: [n, k].
+        gist: unit vectors [n, gist] of the column alone; None where the column isn't matched.
+        kin: vectors [n, any] by which cells that conversations look up are alike (``Stem.kin``); None where there are none.
+        patches: [n, k, features] of pictures that stand so in conversations (``Image.llava``); None of all else. entered: tokens are in the language model's width already.
+    """
+
+    index: torch.Tensor
+    place: torch.Tensor
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    gist: torch.Tensor | None
+    kin: torch.Tensor | None = None
+    patches: torch.Tensor | None = None
+    entered: bool = False
+
+
+@dataclasses.dataclass
+class Told:
+    """What one plan said of one asked column: the loss of each row that has it, and the generator where it isn't the column's first."""
+
+    column: str
+    seen: tuple[str, ...]
+    loss: torch.Tensor
+    way: str | None = None
+
+
+@dataclasses.dataclass
+class Fused:
+    """The gist [n, gist] of what a plan saw together, and the batch's rows it belongs to."""
+
+    rows: torch.Tensor
+    seen: tuple[str, ...]
+    gist: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Unheeded:
+    """Columns that mislead about another one, or add nothing to what others say, in rows that have all of those that are needed to do
+    without them.
+
+    Attributes:
+        columns: what is left out; needed: what a row must have for that.
+    """
+
+    columns: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+
+    def left_out(self, encoded: Mapping[str, Encoded]) -> dict[str, Encoded]:
+        """Encoded columns without what an answer leaves out; a row that has nothing else keeps all."""
+        if not set(self.columns) & set(encoded):
+            return dict(encoded)
+        others = [part.place >= 0 for column, part in encoded.items() if column not in self.columns]
+        nothing = torch.zeros_like(next(iter(encoded.values())).place, dtype=torch.bool)
+        served = torch.stack([nothing, *others]).any(0)
+        for column in self.needed:
+            served = served & (encoded[column].place >= 0 if column in encoded else nothing)
+        return {
+            column: dataclasses.replace(part, place=part.place.masked_fill(served, -1))
+            if column in self.columns
+            else part
+            for column, part in encoded.items()
+        }

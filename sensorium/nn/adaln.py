@@ -1,0 +1,30 @@
+"""A transformer block that a vector steers: its norms are scaled and shifted by it, and its branches let through."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.nn.attention import Attention
+
+
+class Modulated(nn.Module):
+    """Pre-norm block with adaLN-Zero (Peebles & Xie 2023, arXiv 2212.09748): a new one is the identity."""
+
+    def __init__(self, width: int, heads: int, hidden: int | None = None) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads)
+        nn.init.normal_(self.attention.out.weight, std=width**-0.5)  # the gate is what starts at zero
+        self.up, self.down = nn.Linear(width, hidden or 4 * width), nn.Linear(hidden or 4 * width, width)
+        self.steer = nn.Linear(width, 6 * width)
+        nn.init.zeros_(self.steer.weight)
+        nn.init.zeros_(self.steer.bias)
+
+    def forward(self, x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+        """Tokens [n, k, width] and what steers them [n, width] to tokens [n, k, width]."""
+        scale, shift, gate, scale_mlp, shift_mlp, gate_mlp = self.steer(F.silu(by)).unsqueeze(1).chunk(6, -1)
+        y, _ = self.attention(F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)
+        x = x + gate * y
+        y = self.down(F.gelu(self.up(F.layer_norm(x, x.shape[-1:]) * (1 + scale_mlp) + shift_mlp)))
+        return x + gate_mlp * y

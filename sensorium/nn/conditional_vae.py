@@ -1,0 +1,146 @@
+"""A conditional autoencoder of a segment's vectors with two levels of latents: one for the whole segment, from which those of its tokens
+are then drawn, so that what is drawn hangs together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from sensorium.core.types import Tokens
+from sensorium.nn.attention import heads_of
+from sensorium.nn.patch_smoother import Refine
+from sensorium.nn.transformer import Block
+
+LEAST, MOST = -7.0, 2.0
+"""Bounds of the logarithm of a deviation."""
+
+
+class Latents(nn.Module):
+    """The bound of Kingma & Welling 2014 (arXiv 1312.6114) with a learned prior that hears ``hidden``, posteriors said relative to it
+    (arXiv 2007.03898, section 3.2), and a Laplace distribution of the vectors whose width is learned (arXiv 2006.13202): nothing
+    is left to balance between the two terms.
+
+    Args:
+        tokens: what is said; width: of ``hidden``.
+        depth: blocks of the decoder; the encoder and the prior have half as many. hidden: size of their feed-forward layers.
+        whole: latents of the segment; each: latents of every token.
+    """
+
+    def __init__(self, tokens: Tokens, width: int, *, depth: int, hidden: int, whole: int, each: int) -> None:
+        super().__init__()
+        length, size = tokens.length, tokens.width
+        self.whole, self.each, self.numbers = whole, each, length * size
+
+        def blocks(count: int) -> nn.ModuleList:
+            return nn.ModuleList(Block(width, heads_of(width, 48), hidden) for _ in range(count))
+
+        self.positions = nn.Parameter(torch.randn(length, width) * 0.02)
+        self.enter, self.leave = nn.Linear(size, width), nn.Linear(width, size)
+        self.encoder, self.prior, self.decoder = blocks(-(-depth // 2)), blocks(-(-depth // 2)), blocks(depth)
+        self.norms = nn.ModuleDict(
+            {name: nn.LayerNorm(width, bias=False) for name in ("heard", "encoder", "prior", "decoder")}
+        )
+        self.believes = nn.ModuleDict({"whole": nn.Linear(width, 2 * whole), "each": nn.Linear(width, 2 * each)})
+        self.finds = nn.ModuleDict({"whole": nn.Linear(2 * width, 2 * whole), "each": nn.Linear(2 * width, 2 * each)})
+        self.tells = nn.ModuleDict({"whole": nn.Linear(whole, width), "each": nn.Linear(each, width)})
+        for layer in (*self.believes.values(), *self.finds.values(), self.leave):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+        self.refine = Refine(tokens)
+        self.blur = nn.Parameter(torch.zeros(()))
+
+    def last(self) -> Iterable[nn.Parameter]:
+        """Parameters that meet vectors or latents: see ``Generator.last``."""
+        ends = (self.enter, self.leave, *self.believes.values(), *self.finds.values(), *self.tells.values())
+        return [
+            self.positions,
+            self.blur,
+            *self.refine.parameters(),
+            *(p for layer in ends for p in layer.parameters()),
+        ]
+
+    def bound(
+        self, hidden: torch.Tensor, x: torch.Tensor, whole: torch.Tensor, each: torch.Tensor, beta: float
+    ) -> torch.Tensor:
+        """Minus the evidence bound, in nats for each number of a segment.
+
+        Args:
+            hidden: [n, k, width]; x: vectors [n, k, size], fp32; whole, each: noise of the latents, [n, whole] and [n, k, each].
+            beta: what the distance from the prior counts.
+
+        Returns:
+            [n]
+        """
+        heard, code = self.norms["heard"](hidden), self.enter(x) + self.positions
+        code = self.through("encoder", code + heard)
+        found = self.finds["whole"](torch.cat([heard.mean(1), code.mean(1)], -1))
+        z, distance = relative(self.believes["whole"](heard.mean(1)), found, whole)
+        context = self.through("prior", heard + self.tells["whole"](z).unsqueeze(1))
+        found = self.finds["each"](torch.cat([context, code], -1))
+        z, more = relative(self.believes["each"](context), found, each)
+        blur = self.blur.clamp(min=LEAST)
+        error = (self.decode(context, z) - x).abs() * torch.exp(-blur) + blur + math.log(2)
+        return error.mean((1, 2)) + beta * (distance.sum(-1) + more.sum((1, 2))) / self.numbers
+
+    def through(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """Tokens through the blocks of that name and their norm."""
+        for block in getattr(self, name):
+            x = block(x)[0]
+        return self.norms[name](x)
+
+    def decode(self, context: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """What is known of a segment [n, k, width] and the latents of its tokens to vectors, fp32."""
+        return self.refine(self.leave(self.through("decoder", context + self.tells["each"](z))).float()).float()
+
+    def imagined(
+        self, hidden: torch.Tensor, whole: torch.Tensor, each: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors [n, k, size] from the prior, by noise [n, whole] and [n, k, each]; the mean log-probability of their latents, [n]."""
+        heard = self.norms["heard"](hidden)
+        z, first = scaled(self.believes["whole"](heard.mean(1)), whole)
+        context = self.through("prior", heard + self.tells["whole"](z).unsqueeze(1))
+        z, second = scaled(self.believes["each"](context), each)
+        return self.decode(context, z), first.mean(-1) + second.mean((1, 2))
+
+    def noise(
+        self, rows: int, device: torch.device, generator: torch.Generator | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noise for the latents of ``rows`` rows, as ``imagined`` takes it."""
+        sizes = (rows, self.whole), (rows, len(self.positions), self.each)
+        whole, each = (torch.randn(size, generator=generator).to(device) for size in sizes)
+        return whole, each
+
+    def drawn(
+        self,
+        trunk: Callable[[torch.Tensor, int], torch.Tensor],
+        rows: int,
+        device: torch.device,
+        generator: torch.Generator | None,
+        temperature: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What ``imagined`` gives for what a trunk says at each row's positions, the noise ``temperature`` times as large."""
+        whole, each = (temperature * noise for noise in self.noise(rows, device, generator))
+        if rows == 0:
+            return torch.zeros(0, len(self.positions), self.leave.out_features, device=device), torch.zeros(
+                0, device=device
+            )
+        return self.imagined(trunk(self.positions.expand(rows, -1, -1), 0), whole, each)
+
+
+def scaled(prior: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents from a prior (mean and logarithm of the deviation side by side), and the log-probability of each but for a constant."""
+    middle, spread = prior.float().chunk(2, -1)
+    spread = spread.clamp(LEAST, MOST)
+    return middle + noise * spread.exp(), -0.5 * noise.square() - spread
+
+
+def relative(prior: torch.Tensor, found: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents from a posterior that is said relative to its prior, and the distance KL(posterior, prior) of each."""
+    middle, spread = prior.float().chunk(2, -1)
+    move, scale = found.float().chunk(2, -1)
+    spread, scale = spread.clamp(LEAST, MOST), scale.clamp(LEAST, MOST)
+    z = middle + (move + noise * scale.exp()) * spread.exp()
+    return z, 0.5 * (move.square() + (2 * scale).exp() - 1) - scale

@@ -1,0 +1,79 @@
+"""From noisy vectors to the clean ones they come from: what flow matching asks at every moment, and a student of it once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.core.types import Tokens
+from sensorium.nn.adaln import Modulated
+from sensorium.nn.attention import heads_of
+from sensorium.nn.conv import waves
+from sensorium.nn.patch_smoother import Refine
+
+PLACED = 0.5
+"""How large positions are at first beside noisy vectors, which enter with a deviation of about 0.6: fainter ones are lost in the noise."""
+
+
+class Denoiser(nn.Module):
+    """The trunk hears the noisy vectors as it hears all tokens (``tokens``); blocks of this module's own, steered by the moment, follow it (``clean``).
+
+    Args:
+        tokens: what is said; width: of the trunk.
+        depth: blocks; hidden: size of their feed-forward layers.
+        told: tokens may be marked as given.
+    """
+
+    def __init__(self, tokens: Tokens, width: int, *, depth: int, hidden: int, told: bool = False) -> None:
+        super().__init__()
+        self.width = width
+        self.enter = nn.Linear(tokens.width, width)
+        self.positions = nn.Parameter(PLACED * places(tokens, width))
+        self.clock = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.noisy = nn.Linear(tokens.width, width)
+        self.blocks = nn.ModuleList(Modulated(width, heads_of(width, 48), hidden) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.leave = nn.Linear(width, tokens.width)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+        self.refine = Refine(tokens, beside=1)
+        self.told = nn.Parameter(torch.randn(width) * 0.02) if told else None
+
+    def last(self) -> Iterable[nn.Parameter]:
+        """Parameters that meet vectors: see ``Generator.last``."""
+        others = [*([] if self.told is None else [self.told]), *self.refine.parameters()]
+        return [
+            self.positions,
+            *others,
+            *(p for layer in (self.enter, self.noisy, self.leave) for p in layer.parameters()),
+        ]
+
+    def tokens(self, z: torch.Tensor, t: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
+        """Noisy vectors at moments [n] as asked tokens [n, k, width]; ``given``: which of them are as they are, [n, k]."""
+        tokens = self.enter(z) + self.positions + self.hour(t).unsqueeze(1)
+        return tokens if given is None or self.told is None else tokens + given.unsqueeze(-1) * self.told
+
+    def hour(self, t: torch.Tensor) -> torch.Tensor:
+        """Moments [n] in 0..1 as vectors [n, width]."""
+        return self.clock(waves(1000 * t, self.width))
+
+    def clean(self, hidden: torch.Tensor, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The vectors [n, k, width of a vector], fp32, that z [n, k, …] at t [n] are thought to come from.
+
+        ``hidden``: what the trunk said at ``tokens(z, t)``.
+        """
+        x, by = hidden + self.noisy(z).to(hidden.dtype), self.hour(t) + hidden.mean(1)
+        for block in self.blocks:
+            x = block(x, by)
+        said = self.leave(self.norm(x)).float()
+        return self.refine(said, z.to(said.dtype)).float()
+
+
+def places(tokens: Tokens, width: int) -> torch.Tensor:
+    """Sines and cosines of where each token lies, [length, width]; along each axis of a grid with its share of the width."""
+    axes = torch.meshgrid(*(torch.arange(size) for size in tokens.grid or (tokens.length,)), indexing="ij")
+    parts = [waves(axis.flatten(), width // len(axes)) for axis in axes]
+    return F.pad(torch.cat(parts, 1), (0, width - len(axes) * (width // len(axes))))

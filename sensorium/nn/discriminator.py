@@ -1,0 +1,72 @@
+"""A judge that an adversarial loss teaches beside the one it judges: how real is each token of a segment, for what is heard?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from sensorium.core.types import Tokens
+from sensorium.nn.attention import heads_of
+from sensorium.nn.transformer import Block
+
+NEAR = 0.1
+"""Deviation of the noise by which the slope of a judge of vectors is felt."""
+ALL = slice(None)
+
+
+class Judge(nn.Module):
+    """How real each token of a segment is, for what is heard: vectors [n, k, …] and hidden [n, k, width] to [n, k]."""
+
+    def __init__(self, tokens: Tokens, width: int, depth: int, hidden: int) -> None:
+        super().__init__()
+        self.enter, self.hears = nn.Linear(tokens.width, width), nn.Linear(width, width)
+        self.positions = nn.Parameter(torch.randn(tokens.length, width) * 0.02)
+        self.blocks = nn.ModuleList(Block(width, heads_of(width, 48), hidden) for _ in range(depth))
+        self.heard, self.norm = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
+        self.verdict = nn.Linear(width, 1, bias=False)
+        nn.init.normal_(self.verdict.weight, std=0.02)
+
+    def last(self) -> Iterable[nn.Parameter]:
+        """See ``Generator.last``."""
+        return [self.positions, *(p for layer in (self.enter, self.verdict) for p in layer.parameters())]
+
+    def forward(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        y = self.enter(x) + self.positions + self.hears(self.heard(hidden))
+        for block in self.blocks:
+            y = block(y)[0]
+        return self.verdict(self.norm(y)).squeeze(-1).float()
+
+
+def adversarial(
+    judge: nn.Module,
+    real: torch.Tensor,
+    made: torch.Tensor,
+    near: torch.Tensor,
+    *heard: torch.Tensor,
+    some: slice = ALL,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What one step teaches both sides: the maker's loss of each row [n] through a judge that is held still; the judge's [n] by segments that are
+    held still; how steep the judge is at ``some`` of them.
+
+    The judge is asked for pairs of a real and a made segment of one row (relativistic loss, arXiv 1807.00734), and must not be steep at
+    either (R1 and R2 as in R3GAN, arXiv 2501.05441, by the difference that a little noise makes, arXiv 2501.08316, section 3.3).
+
+    Args:
+        judge: segments [n, …], and what is ``heard`` beside, to [n, k].
+        real, made: segments; near: a little noise like ``real``; heard: tensors [n, …] that teach nobody.
+    """
+    heard, still = (
+        tuple(part.detach() for part in heard),
+        {name: value.detach() for name, value in judge.named_parameters()},
+    )
+    true, false = judge(real, *heard), judge(made.detach(), *heard)
+    fooled = functional_call(judge, still, (made, *heard)) - true.detach()
+    x, y, heard = real[some], made.detach()[some], tuple(part[some] for part in heard)
+    slope = (judge(x + near[some], *heard) - true[some]).square() + (
+        judge(y + near[some], *heard) - false[some]
+    ).square()
+    return F.softplus(-fooled).mean(1), F.softplus(false - true).mean(1), slope.mean(1)

@@ -1,0 +1,164 @@
+"""Features of a pretrained encoder to tokens, and what is told of them before training: in which directions cells differ, and which are of one thing.
+
+It knows tensors only: ``features`` [n, tokens, features] and ``there`` [n, tokens].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.nn.conv import working_dtype
+
+Cells = Mapping[str, torch.Tensor]
+
+ALL, LEAST, SHRUNK = 384, 64, 0.1
+"""Numbers that all features of a cell are brought to; cells that this takes at least; and what is added to each direction's spread, as a share of the mean one."""
+TWO, EACH, SURE, MOST = 256, 5, 0.9, 0.97
+"""Of two cells of one thing: directions that tell what they have in common, at most; pairs that each of these takes; how far what these say is believed; and how alike two may be at most in one."""
+
+
+class Projected(nn.Module):
+    """Features of a pretrained encoder, normalised, brought to the trunk's width, with a place each and one more look that starts as no change.
+
+    ``laid``: so many first tokens lie as in each cell (all of a picture, then its parts), so that what a feature means hangs on its place. All of these features together are brought to ``ALL`` numbers that
+    are told before training, from the cells alone: the directions in which cells differ most, whitened. Where it is known which cells are of one thing they are whitened by how those differ from one another
+    (linear discriminants, Fisher 1936). So little is then left to learn that few rows teach it. Each token has them.
+
+    Whether two cells are of one thing is told by the likelihood ratio of two Gaussians, in which they belong together and in which they don't (probabilistic linear discriminants, Ioffe 2006), where what two of
+    one thing have in common may also be a difference: where each thing was drawn once by each of two hands, two drawings of one hand are of two things.
+    """
+
+    def __init__(self, width: int, features: int, places: int, dropout: float = 0.0, laid: int = 0) -> None:
+        super().__init__()
+        self.norm, self.enter = nn.LayerNorm(features), nn.Linear(features, width)
+        self.places = nn.Parameter(torch.randn(places, width) * 0.02)
+        self.again, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.laid, self.dropout, self.kindred = laid, dropout, TWO if laid else 0
+        if laid:
+            self.register_buffer("middle", torch.zeros(laid * features))
+            self.register_buffer("basis", torch.zeros(laid * features, ALL))
+            self.register_buffer("pair", torch.zeros(ALL, TWO))
+            self.register_buffer("common", torch.zeros(TWO))
+            self.all = nn.Linear(ALL, width)
+        nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
+
+    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor]:
+        """``features`` [n, tokens, features] and ``there`` [n, tokens] to tokens [n, tokens, width] and the same mask."""
+        most = (
+            self.laid if cells["features"].shape[1] > len(self.places) else len(self.places)
+        )  # patches after what is laid are others'
+        given = cells["features"][:, :most].to(working_dtype(self.places))
+        x = self.enter(F.dropout(self.norm(given), self.dropout, self.training)) + self.places[: given.shape[1]].to(
+            given.dtype
+        )
+        if self.laid:
+            known = F.normalize(self.spread(cells), dim=-1) * ALL**0.5
+            x = x + self.all(F.dropout(known.to(given.dtype), self.dropout, self.training)).unsqueeze(1)
+        return x + self.down(F.gelu(self.up(self.again(x)))), cells["there"][:, :most]
+
+    def flat(self, given: torch.Tensor) -> torch.Tensor:
+        """The laid features of each cell side by side, [n, laid · features]; zeros where a cell has fewer."""
+        flat = given[:, : self.laid].float().flatten(1)
+        return F.pad(flat, (0, len(self.middle) - flat.shape[1]))
+
+    @torch.no_grad()
+    def spread(self, cells: Cells) -> torch.Tensor:
+        """All of each cell's features as ``ALL`` numbers, [n, ALL]."""
+        return (self.flat(cells["features"]) - self.middle) @ self.basis
+
+    @torch.no_grad()
+    def kin(self, cells: Cells) -> torch.Tensor | None:
+        """Vectors [n, kindred] of a mean square of 1, so that no cell is like all others; None where nothing is laid."""
+        return F.rms_norm(self.spread(cells) @ self.pair, (TWO,)) if self.laid else None
+
+    def alike(self, mine: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """Log-likelihood ratios [n, m] of the cells of such vectors [n, kindred] being of one thing with others' [m, kindred], but for a constant."""
+        rest = 1 - self.common.square()
+        apart = 0.5 * self.common.square() / rest
+        return (mine * (self.common / rest)) @ known.T - known.square() @ apart - (mine.square() @ apart).unsqueeze(1)
+
+    @torch.no_grad()
+    def begin(self, cells: Cells, things: torch.Tensor | None = None) -> None:
+        if not self.laid or len(cells["features"]) < LEAST:
+            return
+        flat = self.flat(cells["features"])
+        self.middle.copy_(flat.mean(0))
+        flat = flat - self.middle
+        size = min(ALL, len(flat) // 2, flat.shape[1])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            _, deviations, directions = torch.svd_lowrank(flat, q=size, niter=2)
+        even = torch.diag(1 / deviations.clamp(min=1e-6))  # all directions equally wide
+        known, turn = flat @ directions, even
+        pairs, weights = (
+            pairs_of(things) if things is not None else (torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0))
+        )
+        pairs, weights = pairs.to(flat.device), weights.to(flat.device)
+        few, common = min(size, TWO), torch.full((min(size, TWO),), 0.5, device=flat.device)
+        if len(pairs) >= LEAST:
+            apart = (known[pairs[:, 0]] - known[pairs[:, 1]]) / 2**0.5
+            within = (apart * weights.unsqueeze(1)).T @ apart / weights.sum()
+            within += SHRUNK * within.diagonal().mean() * torch.eye(size, device=flat.device)
+            turn = torch.linalg.cholesky(torch.linalg.inv(within))
+            few = min(size, TWO, len(pairs) // EACH)
+            wide = known[:, :few] @ even[:few, :few] * len(flat) ** 0.5
+            both = (wide[pairs[:, 0]] * weights.unsqueeze(1)).T @ wide[pairs[:, 1]] / weights.sum()
+            common, axes = torch.linalg.eigh((both + both.T) / 2)
+            common, even = (SURE * common).clamp(-MOST, MOST), even[:few, :few] @ axes
+        self.basis.zero_()[:, :size] = directions @ turn
+        self.pair.zero_()[:size, :few] = torch.linalg.inv(turn)[:, :few] @ even[:few, :few] * len(flat) ** 0.5
+        self.common.zero_()[:few] = common[:few]
+
+
+class Patches(nn.Module):
+    """All patches of a vision tower to a language model's tokens, by two linear layers (LLaVA 1.5, Liu et al. 2023, arXiv 2310.03744, section 3.3).
+
+    Args:
+        features, width: of a patch and of a token. laid: tokens of a cell's features that come before its patches; count: these.
+    """
+
+    def __init__(self, features: int, width: int, laid: int, count: int) -> None:
+        super().__init__()
+        self.linear_1, self.linear_2, self.laid, self.count = (
+            nn.Linear(features, width),
+            nn.Linear(width, width),
+            laid,
+            count,
+        )
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Patches [n, k, features] to tokens [n, k, width]."""
+        return self.linear_2(F.gelu(self.linear_1(patches.to(working_dtype(self.linear_1.weight)))))
+
+    def patches(self, cells: Cells) -> torch.Tensor:
+        """Those of a batch's cells, [n, k, features]."""
+        return cells["features"][:, self.laid : self.laid + self.count]
+
+    @torch.no_grad()
+    def begin(self, patches: torch.Tensor, loud: float) -> None:
+        """Begin with patches of a mean of 0 and a spread of 1, and tokens as loud as ``loud``, by those of some cells."""
+        flat = patches.float().flatten(0, 1)
+        middle, spread = flat.mean(0), flat.std(0).clamp(min=1e-4 * flat.std())
+        self.linear_1.weight.div_(spread)
+        self.linear_1.bias.sub_(self.linear_1.weight @ middle)
+        self.linear_2.bias.zero_()
+        self.linear_2.weight.mul_(loud / self(patches).float().square().mean().sqrt())
+
+
+def pairs_of(things: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Neighbours among the cells of each thing, all in a ring, as pairs [pairs, 2]; and a weight for each, so that each thing counts by its cells."""
+    order = things.argsort(stable=True)
+    _, counts = things[order].unique_consecutive(return_counts=True)
+    pairs, weights, start = [], [], 0
+    for count in counts.tolist():
+        own = order[start : start + count]
+        start += count
+        if count > 1:
+            pairs.append(torch.stack([own, own.roll(-1)], 1)[: count if count > 2 else 1])
+            weights.append(torch.full((len(pairs[-1]),), count / len(pairs[-1])))
+    return (torch.cat(pairs), torch.cat(weights)) if pairs else (torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0))

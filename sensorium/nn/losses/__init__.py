@@ -1,0 +1,1 @@
+"""Loss functions in plain torch: contrastive, preference (DPO), policy (GRPO) and chunked cross-entropy."""

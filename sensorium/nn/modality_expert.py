@@ -1,0 +1,100 @@
+"""A second set of weights in a decoder, for some of its tokens alone: these have feed-forward layers, queries, keys, values and norms of their own and look at all others as before.
+
+LMFusion (Shi et al. 2024, arXiv 2412.15188, section 3.1) and BAGEL (Deng et al. 2025, arXiv 2505.14683): what a language model says of words stays what it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from sensorium.core.errors import UserError
+from sensorium.nn.quantized import Rounded
+
+
+class Expert(nn.ModuleDict):
+    """Twins of a decoder's layers, which begin as these are.
+
+    Args:
+        decoder: with a list of layers, of linear layers and norms. Low-rank updates, where it has them, are the others' alone.
+
+    Raises:
+        UserError: a layer holds weights of another kind, as a mixture of experts does.
+    """
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.originals = [dict(leaves(decoder))]  # in a list: they are no part of this one
+        for name, part in self.originals[0].items():
+            base = getattr(part, "base_layer", part)
+            self[name.replace(".", "/")] = (
+                base.as_linear() if isinstance(base, Rounded) else copy.deepcopy(base)
+            ).requires_grad_(True)
+
+    @contextlib.contextmanager
+    def taking(self, mine: torch.Tensor) -> Iterator[None]:
+        """Meanwhile the tokens that ``mine`` marks, bool [n, s], go through the twins."""
+        where = Where(mine)
+        hooks: list[Any] = []
+        try:
+            for twin, part in zip(self.values(), self.originals[0].values(), strict=True):
+                way = Way(twin, where)
+                hooks += [part.register_forward_pre_hook(way.before), part.register_forward_hook(way.after)]
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+class Where:
+    """Which of n * s tokens are whose, and how they are put back in order."""
+
+    def __init__(self, mine: torch.Tensor) -> None:
+        self.shape = tuple(mine.shape)
+        flat = mine.flatten()
+        self.others, self.mine = (~flat).nonzero().squeeze(1), flat.nonzero().squeeze(1)
+        self.order = torch.cat([self.others, self.mine]).argsort()
+
+
+class Way:
+    """Two ways past one layer: what isn't mine goes through it, the rest through its twin. Neither is computed for the other's tokens."""
+
+    def __init__(self, twin: nn.Module, where: Where) -> None:
+        self.twin, self.where = twin, where
+
+    def before(self, _: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        tokens = given[0].flatten(0, 1)
+        self.kept = tokens.index_select(0, self.where.mine)
+        return (tokens.index_select(0, self.where.others),)
+
+    def after(self, _: nn.Module, given: tuple[torch.Tensor, ...], found: torch.Tensor) -> torch.Tensor:
+        own, self.kept = self.twin(self.kept), None
+        whole = torch.cat([found, own.to(found.dtype)]).index_select(0, self.where.order)
+        return whole.unflatten(0, self.where.shape)
+
+
+def leaves(decoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a decoder's layers that hold weights, and the norm after them, with their names; adapted ones whole.
+
+    Raises:
+        UserError: see ``Expert``.
+    """
+    inside: str | None = None
+    for name, part in decoder.named_modules():
+        if inside is not None and name.startswith(inside):
+            continue
+        own = dict(part.named_parameters(recurse=False))
+        if hasattr(part, "base_layer"):
+            inside = f"{name}."
+        elif not isinstance(part, Rounded) and (not own or isinstance(part, nn.Embedding)):
+            continue
+        elif max((p.ndim for p in own.values()), default=0) > 2 or "expert" in name or len(own) > 2:
+            raise UserError(
+                f"trunk.expert=true: the layer '{name}' ({type(part).__name__}) isn't a linear one or a norm. Choose a language model without a mixture of experts, or trunk.expert=false."
+            )
+        yield name, part

@@ -1,0 +1,105 @@
+"""A transformer over seen and asked segments: the seen see one another, each asked one sees all that is seen and itself.
+
+It knows tokens and masks, nothing of columns: positions inside a segment and the column's own mark are already in them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.nn.attention import Keys, forbid
+from sensorium.nn.shape_buckets import recurring
+from sensorium.nn.transformer import Block
+
+
+@dataclasses.dataclass
+class Past:
+    """What every layer remembers: keys and values of what is seen, then of what was asked so far; and what may be looked at, [n, s]."""
+
+    layers: list[list[Keys]]
+    mask: torch.Tensor
+
+    def rows(self, index: torch.Tensor) -> Past:
+        """The same for the rows ``index``."""
+        return Past([[contiguous((k[index], v[index])) for k, v in layer] for layer in self.layers], self.mask[index])
+
+
+class Segments(nn.Module):
+    """Pre-norm transformer blocks under the seen/asked mask."""
+
+    def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0, hidden: int | None = None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, heads, hidden, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, bias=False)
+
+    def forward(
+        self, seen: torch.Tensor, mask: torch.Tensor, asked: list[torch.Tensor], causal: list[bool]
+    ) -> list[torch.Tensor]:
+        """Seen tokens [n, s, width] with mask [n, s] and asked segments [n, k, width] to hidden [n, k, width] of each."""
+        lengths = [tokens.shape[1] for tokens in asked]
+        x = torch.cat([seen, *asked], 1)
+        allow = forbid(seen_asked(mask, lengths, causal))
+        for block in self.blocks:
+            x, _ = block(x, allow)
+        return list(self.norm(x[:, seen.shape[1] :]).split(lengths, 1))
+
+    def start(self, seen: torch.Tensor, mask: torch.Tensor) -> Past:
+        """Run what is seen once and remember it."""
+        allow, layers = forbid(mask[:, None, :].expand(-1, mask.shape[1], -1)), []
+        for block in self.blocks:
+            seen, kept = block(seen, allow)
+            layers.append([contiguous(kept)])
+        return Past(layers, mask)
+
+    def go_on(self, past: Past, tokens: torch.Tensor) -> tuple[torch.Tensor, Past]:
+        """Asked tokens [n, k, width] after all before; those of one call see one another."""
+        n, k, _ = tokens.shape
+        mask = torch.cat([past.mask, past.mask.new_ones(n, k)], 1)
+        allow, layers = forbid(mask[:, None, :].expand(-1, k, -1)), []
+        for block, layer in zip(self.blocks, past.layers, strict=True):
+            tokens, kept = block(tokens, allow, layer)
+            asked = [*layer[1:], kept]  # at most two, joined: they are few beside what is seen
+            layers.append([layer[0], tuple(torch.cat(both, 2) for both in zip(*asked, strict=True))])
+        return self.norm(tokens), Past(layers, mask)
+
+
+def contiguous(keys: Keys) -> Keys:
+    """Keys and values in the order of memory that products want, so that they are not copied in each step."""
+    return keys[0].contiguous(), keys[1].contiguous()
+
+
+def pack(tokens: list[torch.Tensor], masks: list[torch.Tensor], beside: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Segments [n, k, width] with masks [n, k], side by side without holes: tokens [n, s, width] and mask [n, s].
+
+    Missing cells and padded words cost nothing but in the row that has most tokens. Order carries no meaning here.
+    The length s is such that, with ``beside`` more tokens, it is one that recurs.
+    """
+    x, mask = torch.cat(tokens, 1), torch.cat(masks, 1)
+    longest = recurring((int(mask.sum(1).max()) if mask.numel() else 0) + beside) - beside
+    more = longest - x.shape[1]
+    if more >= 0:
+        return F.pad(x, (0, 0, 0, more)), F.pad(mask, (0, more))
+    order = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :longest]
+    return x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.shape[2])), mask.gather(1, order)
+
+
+def seen_asked(mask: torch.Tensor, lengths: list[int], causal: list[bool]) -> torch.Tensor:
+    """Who may look at whom, [n, s + k, s + k]: the one idea, as a mask.
+
+    Args:
+        mask: which seen tokens are present, [n, s].
+        lengths: tokens of each asked segment, together k; causal: whether a token sees only those before it.
+    """
+    n, s, k = *mask.shape, sum(lengths)
+    allowed = torch.zeros(n, s + k, s + k, dtype=torch.bool, device=mask.device)
+    allowed[:, :, :s] = mask[:, None, :]
+    start = s
+    for length, one_way in zip(lengths, causal, strict=True):
+        own = torch.ones(length, length, dtype=torch.bool, device=mask.device)
+        allowed[:, start : start + length, start : start + length] = own.tril() if one_way else own
+        start += length
+    return allowed

@@ -1,0 +1,189 @@
+"""Sound from log-mel spectrograms by a small network: each frame's spectra with their phases, then overlap and add.
+
+Everything is computed at the rate of frames, as in Vocos (arXiv 2306.00814), which makes it cheap on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sensorium.nn.discriminator import adversarial
+from sensorium.nn.mel import from_log_mel, hann, log_mel, magnitudes
+from sensorium.nn.refiner import Finisher
+
+WINDOWS = 256, 512, 1024
+"""Samples of the spectrograms by which two sounds are compared."""
+FLOOR = 1e-3
+"""Magnitude that is silence in them."""
+REACH = 7
+"""Frames that a layer looks at."""
+FRAMES = 32
+"""Of a piece that is learned from."""
+PURSUIT = 8
+"""Updates of the magnitudes that bands alone tell, which the network corrects."""
+QUIET = 6
+"""The logarithm (base 10) of power by which bands are below a sound's loudest at most."""
+SILENT, LOUDEST = 1e-3, 3.0
+"""The least of these magnitudes, and the logarithm of the largest correction."""
+NOISE = 0.02
+"""Deviation of what is added to bands in training, as drawn ones are not exact."""
+ADVERSARY, STEEP = 0.1, 1.0
+"""What the listener's word counts beside the distance of spectrograms, and the weight of its slope."""
+HEARD, SELDOM = slice(None, None, 2), slice(None, None, 4)
+"""Pieces that the listener hears, and of these those at which its slope is felt."""
+
+
+class Vocoder(Finisher):
+    """Convolutions along time (ConvNeXt, arXiv 2201.03545), and of each frame ``finer`` spectra: the phases, and what the magnitudes that
+    the bands tell are to be multiplied by; learned by the distance of spectrograms at several
+    resolutions (arXiv 1910.11480) and from a listener that looks at them (arXiv 2210.13438, section 3.4).
+
+    Args:
+        decoded: a cell of the table to samples [t] of ``rate``.
+        rate: samples a second; mels: bands of a frame; hop: samples from one frame to the next.
+        width: channels; depth: blocks; finer: spectra to a frame, of 2 · hop samples each; one, where ``hop`` is no multiple of it.
+    """
+
+    def __init__(
+        self,
+        decoded: Callable[[Any], torch.Tensor],
+        rate: int,
+        mels: int,
+        hop: int,
+        *,
+        width: int = 192,
+        depth: int = 4,
+        finer: int = 2,
+    ) -> None:
+        super().__init__()
+        self.decoded, self.rate, self.mels, self.hop = decoded, rate, mels, hop
+        self.finer = finer if hop % finer == 0 else 1
+        self.step, self.window = hop // self.finer, 2 * hop
+        self.bins = self.window // 2 + 1
+        self.enter = nn.Linear(REACH * mels, width)
+        self.first, self.last = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(Wide(width) for _ in range(depth))
+        self.leave = nn.Linear(width, self.finer * 2 * self.bins)
+        nn.init.normal_(self.leave.weight, std=0.02)
+        nn.init.zeros_(self.leave.bias)
+        self.listener = Listener()
+
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        """Bands [n, frames, mels] as an ``Audio`` column stores them to samples [n, (frames - 1) · hop]."""
+        x = self.first(self.enter(around(mel).flatten(2)))
+        for block in self.blocks:
+            x = block(x)
+        n, frames = x.shape[:2]
+        louder, phase = self.leave(self.last(x)).float().view(n, frames * self.finer, 2, self.bins).unbind(2)
+        size = magnitudes((mel.float() - 1) * 4, rate=self.rate, window=self.window, pursuit=PURSUIT).repeat_interleave(
+            self.finer, 1
+        )
+        spectrum = torch.polar((size + SILENT) * louder.clamp(max=LOUDEST).exp(), phase)
+        shape = hann(self.window).to(mel.device)
+        pieces = torch.fft.irfft(spectrum, self.window) * shape
+        length = (pieces.shape[1] - 1) * self.step + self.window
+        wave, weight = (
+            F.fold(x.transpose(1, 2), (1, length), (1, self.window), stride=(1, self.step)).flatten(1)[
+                :, self.window // 2 :
+            ]
+            for x in (pieces, shape.square().expand(1, pieces.shape[1], -1))
+        )
+        wave = wave / weight.clamp(min=0.1)
+        return F.pad(wave, (0, max(0, (frames - 1) * self.hop - wave.shape[1])))[:, : (frames - 1) * self.hop]
+
+    # --- learning -----------------------------------------------------------------------------------------------------
+
+    def read(self, cell: Any) -> np.ndarray:
+        return self.decoded(cell).numpy()
+
+    def piece(self, read: np.ndarray, lots: np.random.Generator) -> np.ndarray:
+        wanted = FRAMES * self.hop
+        wave = np.pad(read, (0, max(0, wanted - len(read))))
+        start = int(lots.integers(len(wave) - wanted + 1))
+        return wave[start : start + wanted]
+
+    def bands(self, wave: torch.Tensor) -> torch.Tensor:
+        """Samples [n, t] as bands [n, frames, mels], as an ``Audio`` column draws them."""
+        mel = log_mel(wave, rate=self.rate, mels=self.mels, hop=self.hop, window=2 * self.hop)
+        return torch.maximum(mel, mel.amax((1, 2), keepdim=True) - QUIET) / 4 + 1
+
+    def losses(self, pieces: torch.Tensor) -> dict[str, torch.Tensor]:
+        known = self.bands(pieces)
+        made = self(known + NOISE * torch.randn_like(known))
+        near = apart(made, pieces) + (self.bands(made).clamp(min=known.min()) - known).abs().mean()
+        fooling, judging, slope = adversarial(
+            self.listener, pieces[HEARD], made[HEARD], FLOOR * torch.randn_like(pieces[HEARD]), some=SELDOM
+        )
+        return {"near": near, "fooling": ADVERSARY * fooling.mean(), "judging": judging.mean() + STEEP * slope.mean()}
+
+    @torch.no_grad()
+    def compare(self, read: np.ndarray) -> tuple[float, float]:
+        wave = torch.from_numpy(read).to(self.device)[None]
+        wave = wave[:, : wave.shape[1] // self.hop * self.hop]
+        if not wave.shape[1]:
+            return math.nan, math.nan
+        mel = self.bands(wave)
+        plain = from_log_mel((mel[0] - 1) * 4, rate=self.rate, hop=self.hop, window=2 * self.hop)[None]
+        return tuple(float(apart(made, wave)) for made in (self(mel), plain))
+
+
+class Wide(nn.Module):
+    """A depthwise convolution over seven frames, and a feed-forward layer, beside what was there."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.over, self.norm = nn.Parameter(torch.randn(width, REACH) * REACH**-0.5), nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
+        self.scale = nn.Parameter(torch.full((width,), 0.25))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, frames, width] to the same."""
+        y = self.norm((around(x) * self.over).sum(-1))
+        return x + self.scale * self.down(F.gelu(self.up(y)))
+
+
+def around(x: torch.Tensor) -> torch.Tensor:
+    """Each frame's neighbourhood, [n, frames, width] to [n, frames, width, 7]."""
+    return F.pad(x, (0, 0, REACH // 2, REACH // 2)).unfold(1, REACH, 1)
+
+
+class Listener(nn.Module):
+    """How real each patch of a sound's spectrogram is: convolutions over its logarithm, a number for eight frames and eight bins."""
+
+    def __init__(self, width: int = 16, window: int = 512) -> None:
+        super().__init__()
+        self.window = window
+        layers: list[nn.Module] = []
+        for before, after in ((3, width), (width, width), (width, 2 * width)):
+            layers += [nn.Conv2d(before, after, 4, 2, 1), nn.LeakyReLU(0.2)]
+        self.body = nn.Sequential(*layers, nn.Conv2d(2 * width, 1, 3, 1, 1))
+
+    def forward(self, wave: torch.Tensor) -> torch.Tensor:
+        """Samples [n, t] to [n, patches]."""
+        found = spectrum(wave, self.window)
+        size = found.abs()
+        parts = torch.stack([(size + FLOOR).log() / 3 + 1, *torch.view_as_real(found / (size + FLOOR)).unbind(-1)], 1)
+        return self.body(parts).flatten(1).float()
+
+
+def spectrum(wave: torch.Tensor, window: int) -> torch.Tensor:
+    """Samples [n, t] to [n, frames, bins], complex, four frames to a window."""
+    frames = F.pad(wave, (window // 2, window // 2)).unfold(1, window, window // 4)
+    return torch.fft.rfft(frames * hann(window).to(wave.device)) / math.sqrt(window)
+
+
+def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """How far samples [n, t] are from ``other``, []: of their magnitudes the distance of logarithms, and the share of the difference."""
+    total = one.new_zeros(())
+    for window in WINDOWS:
+        a, b = (spectrum(wave, window).abs() for wave in (one, other))
+        logs = (torch.log(a + FLOOR) - torch.log(b + FLOOR)).abs().mean()
+        total = total + logs + (a - b).norm() / b.norm().clamp(min=FLOOR)
+    return total / len(WINDOWS)

@@ -1,0 +1,1 @@
+"""Post-training: distillation, preference optimisation (DPO), reinforcement (GRPO) and reward models."""

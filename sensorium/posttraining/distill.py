@@ -1,0 +1,374 @@
+"""Distil: what a run draws in many steps, taught to a student that draws it in one.
+
+The teacher draws pictures (sounds, clips, series) from what rows show; the student learns to say each at once from the noise that it was made of
+(arXiv 2101.02388), and so that a judge can't tell the two apart (arXiv 2405.05967). The rest of the network stays as it is.
+
+    FOLDER/ lesson.json pairs/ checkpoints/
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sensorium.core.errors import UserError
+from sensorium.core.files import whole
+from sensorium.core.progress import Progressed
+from sensorium.core.settings import at_least, check
+from sensorium.generators.flow import Flow
+from sensorium.generators.onestep import Onestep
+from sensorium.inference.rows import Rows
+from sensorium.network.build import plain
+from sensorium.network.network import Network
+from sensorium.nn.discriminator import NEAR, Judge, adversarial
+from sensorium.nn.precision import Precision, autocast
+from sensorium.posttraining.adapter_training import begin
+from sensorium.training.build import make_sampler
+from sensorium.training.optimizer import Name
+from sensorium.training.questions import Sampler
+from sensorium.training.trainer import Course, asked_length, mix
+
+SELDOM = slice(None, None, 4)
+"""Rows at which the judge's slope is felt, which takes two more looks."""
+MINUTES = 10.0
+MOST = 20_000
+"""Rows that the teacher is asked about, evenly spread where there are more; all are held in memory."""
+
+HELD = 16
+"""One batch of pairs of so many is not learned from, but tells how near the student comes."""
+
+
+class Lesson(Course):
+    """Teaches a student what a column's flow draws (section ``distill``).
+
+    Args:
+        pairs: cells that the teacher draws to learn from; steps, guidance: how it draws them, as in `generate`.
+        batch: pairs a step. adversary: what a judge's word counts beside the distance to what the teacher drew; judge: its blocks; steep: weight of
+            its slope.
+        optimizer, precision, checkpoint_minutes, checkpoint_steps: as in `train`. lr: peak learning rate; decay: weight decay; warmup: steps until the
+            rate is at its peak; fall: it falls as (1 - share of the lesson)^fall; clip: the largest norm of a gradient; ema: decay of the running mean
+            of weights that is kept as the student.
+    """
+
+    section = "distill"
+
+    def __init__(
+        self,
+        network: Network,
+        rows: Rows,
+        column: str,
+        sampler: Sampler,
+        folder: Path,
+        seed: int,
+        minutes: float | None,
+        epochs: float | None,
+        *,
+        pairs: int = 4096,
+        steps: int = 20,
+        guidance: float = 2.0,
+        batch: int = 64,
+        adversary: float = 0.2,
+        judge: int = 2,
+        steep: float = 10.0,
+        optimizer: Name = "muon",
+        lr: float = 2e-3,
+        decay: float = 0.05,
+        warmup: int = 40,
+        fall: float = 0.8,
+        clip: float = 2.0,
+        ema: float = 0.99,
+        precision: Precision = "auto",
+        checkpoint_minutes: float = 2.0,
+        checkpoint_steps: int = 0,
+    ) -> None:
+        at_least("distill", 1, pairs=pairs, steps=steps, batch=batch)
+        at_least("distill", 0, guidance=guidance, adversary=adversary, judge=judge, steep=steep)
+        teacher = network.generator(column, "flow")
+        assert isinstance(teacher, Flow)
+        self.asked, self.column, self.rows, self.sampler = network, column, rows, sampler
+        self.how, self.drawn, self.batch = {"steps": steps, "guidance": guidance}, folder / "pairs", batch
+        self.adversary, self.steep = adversary, steep
+        count = max(2, math.ceil(pairs / batch))
+        self.held = list(range(0, count, HELD))
+        self.learned = [number for number in range(count) if number % HELD]
+        device = next(network.parameters()).device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(seed, 0))
+            student = student_of(teacher).to(device)
+            against = Judge(teacher.said, teacher.width, judge, round(teacher.expand * teacher.width)).to(device)
+        super().__init__(
+            student,
+            {"judge": against} if adversary else {},
+            folder / "checkpoints",
+            seed,
+            minutes,
+            accumulate=1,
+            optimizer=optimizer,
+            lr=lr,
+            decay=decay,
+            beta1=0.9,
+            beta2=0.98,
+            warmup=warmup,
+            fall=fall,
+            clip=clip,
+            ema=ema,
+            precision=precision,
+            checkpoint_minutes=checkpoint_minutes,
+            checkpoint_steps=checkpoint_steps,
+        )
+        self.steps = None if epochs is None else math.ceil(epochs * len(self.learned))
+        # What was computed in inference mode can't be learned through.
+        self.shown = {
+            c: dataclasses.replace(
+                part, **{name: value.clone() for name, value in vars(part).items() if torch.is_tensor(value)}
+            )
+            for c, part in rows.shown([c for c in network.columns if c != column]).items()
+        }
+
+    # --- what the teacher draws ---------------------------------------------------------------------------------------
+
+    def question(self, number: int) -> tuple[tuple[str, ...], torch.Tensor]:
+        """What the rows of a batch of pairs show, and which rows they are [batch]; the same for the same number."""
+        rng = np.random.default_rng([self.seed, number])
+        seen = self.sampler.shown(rng, self.asked.columns, self.column)
+        return seen, torch.from_numpy(rng.integers(self.rows.count, size=self.batch)).to(self.device)
+
+    def draw(self, done: Callable[[int], None]) -> None:
+        """Let the teacher draw all batches of pairs that are not on the disk yet.
+
+        Raises:
+            UserError: the disk is full or can't be written; what was drawn stays.
+        """
+        self.drawn.mkdir(parents=True, exist_ok=True)
+        for number in (*self.held, *self.learned):
+            path = self.drawn / f"{number:06}.safetensors"
+            if not path.is_file():
+                seen, rows = self.question(number)
+                lots = torch.Generator().manual_seed(mix(self.seed, number))
+                with torch.no_grad(), autocast(self.precision, self.device):
+                    said = self.asked.say(self.shown, self.column, seen, rows, lots, way="flow", **self.how)
+                try:
+                    with whole(path) as part:
+                        save_file({"drawn": said.tokens.float().contiguous().cpu()}, part)
+                except (OSError, SafetensorError) as error:
+                    raise UserError(
+                        f"Can't write '{path}': {getattr(error, 'strerror', None) or error}. Free some space and go on with --resume."
+                    ) from error
+            done(self.batch)
+
+    def pair(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noise and what the teacher made of it, [batch, k, width of a vector] each.
+
+        Raises:
+            UserError: what was drawn can't be read.
+        """
+        path = self.drawn / f"{number:06}.safetensors"
+        try:
+            drawn = load_file(path)["drawn"]
+        except (OSError, KeyError, SafetensorError) as error:
+            raise UserError(f"'{path}' can't be read: {error}. Distil again without --resume.") from error
+        # The first that a flow draws is the noise.
+        return torch.randn(
+            *drawn.shape[:2],
+            self.network.drawn_as.width,
+            generator=torch.Generator().manual_seed(mix(self.seed, number)),
+        ), drawn
+
+    # --- the lesson ---------------------------------------------------------------------------------------------------
+
+    def make(self, step: int) -> tuple[int, torch.Tensor, torch.Tensor]:
+        passed, at = divmod(step, len(self.learned))
+        number = self.learned[np.random.default_rng([self.seed, 1, passed]).permutation(len(self.learned))[at]]
+        return number, *self.pair(number)
+
+    def size(self, number: int, noise: torch.Tensor, drawn: torch.Tensor) -> int:
+        return len(noise)
+
+    def placed(self, number: int, noise: torch.Tensor, drawn: torch.Tensor) -> tuple[Any, ...]:
+        return number, noise.to(self.device), drawn.to(self.device)
+
+    def losses(self, number: int, noise: torch.Tensor, drawn: torch.Tensor) -> dict[str, torch.Tensor]:
+        whole = drawn.isfinite().all(-1).all(-1)
+        with autocast(self.precision, self.device):
+            hidden, made = self.said(self.network, number, noise)
+            made, drawn, hidden = made[whole], drawn[whole], hidden[whole]
+            result = {"near": (made - drawn).abs().mean()}
+            if self.adversary and len(made):
+                fooling, judging, slope = adversarial(
+                    self.objectives["judge"], drawn, made, NEAR * torch.randn_like(drawn), hidden, some=SELDOM
+                )
+                result |= {
+                    "fooling": self.adversary * fooling.mean(),
+                    "judging": self.adversary * judging.mean() + self.steep * slope.mean(),
+                }
+        return result
+
+    def said(self, student: Onestep, number: int, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the trunk says to a student [batch, k, width], and what this makes of it, [batch, k, width of a vector]."""
+        seen, rows = self.question(number)
+        with torch.no_grad():
+            listener = self.asked.listener(self.shown, self.column, seen, rows, "flow")
+        hidden = listener(student.begin(noise))
+        return hidden, student.made(hidden, noise)
+
+    @torch.no_grad()
+    def away(self, student: Onestep) -> float:
+        """How far a student is from what the teacher drew, in the mean over the numbers of pairs that are held out.
+
+        Raises:
+            UserError: of nothing that the teacher drew the numbers are finite.
+        """
+        found = []
+        for number in self.held:
+            noise, drawn = (part.to(self.device) for part in self.pair(number))
+            with autocast(self.precision, self.device):
+                made = self.said(student, number, noise)[1]
+            found.append((made - drawn)[drawn.isfinite().all(-1).all(-1)].abs().flatten())
+        whole = torch.cat(found)
+        if not len(whole):
+            raise UserError(
+                f"There is nothing to learn from: of {len(self.held) * self.batch:,} cells of '{self.column}' that flow drew with {self.how} none has finite numbers. "
+                "Draw with less distill.guidance or more distill.steps."
+            )
+        return float(whole.mean())
+
+
+def student_of(teacher: Flow) -> Onestep:
+    """A student that knows what the teacher knows: asked at the first moment, it says what the teacher says there."""
+    student = Onestep(
+        teacher.said,
+        teacher.width,
+        depth=teacher.depth,
+        expand=teacher.expand,
+        latents=teacher.drawn_as.width if teacher.coder else 0,
+        coder=teacher.channels,
+    )
+    student.net.load_state_dict({name: value for name, value in teacher.net.state_dict().items() if name != "told"})
+    if teacher.coder is not None:
+        student.coder.load_state_dict(teacher.coder.state_dict())
+    return student
+
+
+def digest_of(network: Network) -> str:
+    """A digest of all that a student learns from: the network without students."""
+    students = tuple(
+        f"generators.{key}."
+        for ways in network.ways.values()
+        for key in ways.values()
+        if network.generators[key].taught
+    )
+    found = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        if not name.startswith(students):
+            found.update(
+                value.detach().cpu().contiguous().view(torch.uint8).numpy().data
+                if value.ndim
+                else str(value.item()).encode()
+            )
+    return found.hexdigest()
+
+
+def teach(
+    lesson: Lesson, resume: bool, learning: Callable[[float, str], None], note: Callable[[str], None]
+) -> tuple[Onestep, dict[str, Any]]:
+    """Learn what was drawn; where that was stopped, the student is as it was then.
+
+    Args:
+        learning: hears what share of the lesson more is over, and the loss.
+
+    Returns:
+        the student, and what is known of it: ``seconds``, ``steps``, ``stopped``; ``away``: how far it is from what the teacher drew, the mean over
+        the numbers of pairs that it did not learn from, and ``teacher_away``: how far the teacher's own first guess is.
+    """
+    weights = [p for p in lesson.asked.parameters() if p.requires_grad]
+    for parameter in weights:
+        parameter.requires_grad_(False)
+    try:
+        before = lesson.away(lesson.network)
+        if resume and any(lesson.folder.glob("step-*")):
+            for wrong in lesson.resume():
+                note(f"Warning: {wrong}")
+        told = [lesson.at.share]
+
+        def log(at: Any, values: dict[str, float]) -> None:
+            learning(min(at.share, 1.0) - told[0], f"loss {values['loss']:.3f}" if values else "skipped")
+            told[0] = min(at.share, 1.0)
+
+        at = lesson.run(log)
+        student = lesson.network
+        return student, {
+            "seconds": round(at.seconds, 2),
+            "steps": at.step,
+            "stopped": at.stopped,
+            "pairs": lesson.batch * len(lesson.learned),
+            "away": round(lesson.away(student), 4),
+            "teacher_away": round(before, 4),
+        }
+    finally:
+        for parameter in weights:
+            parameter.requires_grad_(True)
+
+
+def distill(
+    network: Network,
+    rows: Rows,
+    column: str,
+    folder: Path,
+    *,
+    minutes: float | None,
+    epochs: float | None,
+    seed: int,
+    resume: bool,
+    settings: Mapping[str, Any],
+    described: Mapping[str, Any],
+    quiet: bool,
+) -> tuple[Onestep, dict[str, Any]]:
+    """A student of a column's flow, and what is known of it: see ``teach``.
+
+    Args:
+        rows: what the teacher is asked about; folder: for what a lesson can be gone on with from, removed when it is over.
+        settings: of sections ``distill`` and ``sample``; described: what else a lesson that goes on must have in common with its beginning.
+
+    Raises:
+        UserError: a setting that isn't there or is out of range, or a lesson that can't be gone on with.
+    """
+    minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
+    chosen = check(Lesson, plain(settings, "distill"), "distill")
+    lesson = Lesson(
+        network,
+        rows,
+        column,
+        make_sampler(network, (), {"sample": plain(settings, "sample")}),
+        folder,
+        seed,
+        minutes,
+        epochs,
+        **chosen,
+    )
+    begin(
+        folder, {**described, "column": column, "seed": seed, "settings": chosen, "teacher": digest_of(network)}, resume
+    )
+    with Progressed(quiet) as shown:
+        with shown.bar(
+            f"Drawing {column} to learn from", lesson.batch * (len(lesson.held) + len(lesson.learned))
+        ) as drawing:
+            try:
+                lesson.draw(drawing)
+            except KeyboardInterrupt:
+                shown.say("What was drawn to learn from is kept: go on with --resume.")
+                raise
+        with shown.bar("Learning to draw it in one step", 1.0) as learning:
+            student, facts = teach(lesson, resume, learning, shown.say)
+    if not facts["stopped"]:
+        shutil.rmtree(folder, ignore_errors=True)
+    return student, facts

@@ -1,0 +1,1 @@
+"""Training: the trainer, its checkpoints and what runs around it. It knows no modality."""

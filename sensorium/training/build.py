@@ -1,0 +1,80 @@
+"""TODO: docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sensorium.core.errors import unknown
+from sensorium.core.registry import find
+from sensorium.core.settings import build, check
+from sensorium.data.settings import Data
+from sensorium.generators import Generator
+from sensorium.network.build import OBJECTIVES, Shape, drawn_by, objectives_of, plain
+from sensorium.network.network import Network
+from sensorium.objectives import Objective
+from sensorium.training.fit_vocoder import Finishing
+from sensorium.training.questions import Sampler
+from sensorium.training.table_trainer import Loop
+from sensorium.trunks import Trunk
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse unknown sections and keys before any long work.
+
+    Raises:
+        UserError: with the nearest known name.
+    """
+    known = {
+        "network",
+        "trunk",
+        "data",
+        "train",
+        "sample",
+        "objectives",
+        "column",
+        "generator",
+        *OBJECTIVES,
+        "autoencode",
+        "trackers",
+        "baselines",
+        "memory",
+        "finish",
+    }
+    for section, given in settings.items():
+        if section not in known:
+            raise unknown("section of settings:", section, known)
+        given = given if isinstance(given, Mapping) else {"": given}
+        rest = {key: value for key, value in given.items() if key}
+        match section:
+            case "network":
+                check(Shape, rest, section)
+            case "data":
+                check(Data, rest, section)
+            case "train":
+                check(Loop, rest, section)
+            case "finish":
+                check(Finishing, rest, section)
+            case "sample":
+                check(Sampler, rest, section)
+                drawn_by(settings)
+            case "trunk":
+                check(find(Trunk, str(given.get("", "segment"))), rest, section)
+            case "tell" | "match" | "autoencode":
+                check(find(Objective, section), rest, section)
+            case "objectives":
+                for name in objectives_of(settings):
+                    find(Objective, name)
+            case "generator":
+                for name, part in rest.items():
+                    check(find(Generator, name), part if isinstance(part, Mapping) else {"": part}, f"generator.{name}")
+
+
+def make_objectives(settings: Mapping[str, Any]) -> dict[str, Objective]:
+    """The objectives of a run."""
+    return {name: build(find(Objective, name), plain(settings, name), name) for name in objectives_of(settings)}
+
+
+def make_sampler(network: Network, targets: Sequence[str], settings: Mapping[str, Any]) -> Sampler:
+    """How questions are drawn in this run."""
+    return build(Sampler, plain(settings, "sample"), "sample", network=network, targets=targets)

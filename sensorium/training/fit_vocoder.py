@@ -1,0 +1,174 @@
+"""After training: what finishes cells that are drawn (a vocoder, for sounds), learned from training cells and kept where validation cells come
+out nearer than by what stands in for it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensorium.core.errors import BadCell
+from sensorium.core.settings import at_least
+from sensorium.data.order import spread
+from sensorium.data.table import Table
+from sensorium.network.network import Network
+from sensorium.nn.precision import Precision, autocast
+from sensorium.nn.refiner import Finisher
+from sensorium.training.trainer import Course, mix
+
+CELLS, JUDGES, FEWEST = 1000, 64, 4
+"""Training cells that are learned from and validation cells that judge, evenly spread, at most; and the fewest of each."""
+
+BYTES = 512 << 20
+"""Of read cells that are held at once."""
+
+
+class Finishing(Course):
+    """Teaches one column's finisher (section ``finish``).
+
+    Args:
+        share: of the training's steps, that many are spent on it; 0: none. most: steps at most.
+        batch: pieces of cells in a step; lr: peak learning rate; decay: weight decay.
+    """
+
+    section = "finish"
+
+    def __init__(
+        self,
+        finisher: Finisher,
+        cells: Sequence[np.ndarray],
+        folder: Path,
+        seed: int,
+        steps: int,
+        precision: Precision,
+        *,
+        share: float = 0.5,
+        most: int = 1500,
+        batch: int = 16,
+        lr: float = 3e-3,
+        decay: float = 0.01,
+    ) -> None:
+        at_least("finish", 1, batch=batch)
+        at_least("finish", 0, share=share, most=most, lr=lr, decay=decay)
+        super().__init__(
+            finisher,
+            {},
+            folder,
+            seed,
+            None,
+            accumulate=1,
+            optimizer="muon",
+            lr=lr,
+            decay=decay,
+            beta1=0.8,
+            beta2=0.95,
+            warmup=40,
+            fall=0.8,
+            clip=5.0,
+            ema=0.0,
+            precision=precision,
+            checkpoint_minutes=2.0,
+            checkpoint_steps=0,
+        )
+        self.cells, self.batch, self.steps = cells, batch, min(most, round(share * steps))
+
+    def make(self, step: int) -> tuple[torch.Tensor]:
+        lots = np.random.default_rng([self.seed, step])
+        chosen = lots.integers(len(self.cells), size=self.batch)
+        return (torch.from_numpy(np.stack([self.network.piece(self.cells[i], lots) for i in chosen])),)
+
+    def placed(self, pieces: torch.Tensor) -> tuple[torch.Tensor]:
+        return (pieces.to(self.device),)
+
+    def size(self, pieces: torch.Tensor) -> int:
+        return len(pieces)
+
+    def losses(self, pieces: torch.Tensor) -> dict[str, torch.Tensor]:
+        with autocast(self.precision, self.device):
+            return self.network.losses(pieces)
+
+
+def finish(
+    network: Network,
+    table: Table,
+    rows: Callable[[str, str], np.ndarray],
+    folder: Path,
+    seed: int,
+    steps: int,
+    precision: Precision,
+    settings: dict[str, Any],
+    told: Callable[[str, int], Any],
+) -> dict[str, dict[str, Any]]:
+    """Teach every drawn column's finisher, if it has one.
+
+    Args:
+        rows: of the table that have a column, in a part of the split. steps: that training took.
+        told: a progress bar for some words and a number of steps, as a context that gives a function.
+
+    Returns:
+        for each such column ``steps``, ``away`` (from cells held out), ``plain_away`` (without the finisher), and whether it is ``kept``; ``stopped``
+        where it was interrupted, which a resumed run goes on with.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for number, column in enumerate(network.drawn_columns):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(seed, number))
+            finisher = network.finish(column)
+        if finisher is None:
+            continue
+        cells, judges = (
+            whole_cells(finisher, table, column, spread(rows(column, part), most))
+            for part, most in (("train", CELLS), ("validation", JUDGES))
+        )
+        course = None
+        if min(len(cells), len(judges)) >= FEWEST:
+            course = Finishing(
+                finisher, cells, folder / f"finish-{network.said_by[column]}", seed, steps, precision, **settings
+            )
+        if course is not None and course.steps:
+            with told(f"Learning what finishes {column}", course.steps) as done:
+                found[column] = taught(course, judges, done)
+        if not found.get(column, {}).get("kept"):
+            network.unfinish(column)
+        if found.get(column, {}).get("stopped"):
+            break
+    return found
+
+
+def taught(course: Finishing, judges: Sequence[np.ndarray], done: Callable[[int], None]) -> dict[str, Any]:
+    """One column's finisher taught and judged: see ``finish``."""
+    if any(course.folder.glob("step-*")):
+        course.resume()
+    done(course.at.step)
+    at = course.run(lambda at, values: done(1))
+    if at.stopped:
+        return {"steps": at.step, "stopped": True, "kept": False}
+    shutil.rmtree(course.folder, ignore_errors=True)
+    pairs = np.array([course.network.compare(cell) for cell in judges])
+    pairs = np.nan_to_num(pairs[np.isfinite(pairs[:, 1])], nan=np.inf)
+    away, plain = pairs.mean(0).tolist() if len(pairs) else (math.inf, math.inf)
+    return {"steps": at.step, "away": round(away, 4), "plain_away": round(plain, 4), "kept": away < plain}
+
+
+def whole_cells(finisher: Finisher, table: Table, column: str, rows: np.ndarray) -> list[np.ndarray]:
+    """A column's cells in some rows that can be read and hold something, as many as ``BYTES`` hold."""
+    result, taken = [], 0
+    for start in range(0, len(rows), 64):
+        for cell in table.cells(table.take(rows[start : start + 64], [column]), column, True):
+            if cell is None or isinstance(cell, BadCell):
+                continue
+            try:
+                read = finisher.read(cell)
+            except BadCell:
+                continue
+            if len(read):
+                result.append(read)
+                taken += read.nbytes
+            if taken > BYTES:
+                return result
+    return result

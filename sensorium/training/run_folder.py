@@ -1,0 +1,148 @@
+"""TODO: docstring."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sensorium.core.errors import UserError
+from sensorium.core.files import whole, write_json
+from sensorium.data.hashes import row_hashes
+from sensorium.data.table import Table
+
+if TYPE_CHECKING:
+    pass
+
+
+def begin(folder: Path, resume: bool, given: Mapping[str, Any], seed: int, target: Sequence[str], table: Table) -> None:
+    """Make the run's folder, or see that it is the one to go on with."""
+    described = {"settings": given, "seed": seed, "target": list(target), "table": table.name}
+    path = folder / "settings.json"
+    if resume:
+        if not path.is_file():
+            raise UserError(f"There is no run in '{folder}' to go on with. Start it without --resume.")
+        before = json.loads(path.read_text(encoding="utf-8"))
+        now = json.loads(json.dumps(described))
+        changed = [key for key in ("settings", "seed", "target") if before[key] != now[key]]
+        if changed:
+            raise UserError(
+                f"'{folder}' was begun with other {', '.join(changed)}: {[before[k] for k in changed]}, now "
+                f"{[now[k] for k in changed]}. Resume with the same, or begin a new run with another --out."
+            )
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            for old in (
+                *(
+                    folder / name
+                    for name in ("checkpoints", "store", "baselines", "tensorboard", "prefer", "reinforce")
+                ),
+                *folder.glob("distill-*"),
+            ):
+                shutil.rmtree(old, ignore_errors=True)
+            for old in (
+                "quarantine.jsonl",
+                "metrics.jsonl",
+                "model.json",
+                "model.safetensors",
+                "memory.safetensors",
+                "reward.safetensors",
+                "report.html",
+                "results.json",
+            ):
+                (folder / old).unlink(missing_ok=True)
+        write_json(path, described)
+    except OSError as error:
+        raise UserError(
+            f"The run can't be written to '{folder}': {error.strerror}. Choose another folder with --out."
+        ) from error
+
+
+def remember(folder: Path, table: Table, columns: list[str], rows: np.ndarray, resume: bool) -> None:
+    """Keep the hashes of the training rows, sorted; a run that goes on must have the same.
+
+    Raises:
+        UserError: it has others.
+    """
+    hashes, path = np.sort(row_hashes(table, columns)[rows]), folder / "rows.npy"
+    if resume and path.is_file() and not np.array_equal(read_hashes(path), hashes):
+        raise UserError(
+            f"The table '{table.name}' has other training rows than the run in '{folder}' was begun with. Resume with "
+            "the same table, or begin a new run with another --out."
+        )
+    with whole(path) as part:
+        np.save(part, hashes, allow_pickle=False)
+
+
+def trained_on(folder: Path | None, table: Table, columns: Sequence[str]) -> np.ndarray | None:
+    """Which rows of a table the run was trained on, by content, bool [rows]; None where that isn't known."""
+    if folder is None or not (folder / "rows.npy").is_file() or not set(columns) <= set(table.columns):
+        return None
+    return np.isin(row_hashes(table, list(columns)), read_hashes(folder / "rows.npy"))
+
+
+def known_rows(folder: Path | None, table: Table, columns: Sequence[str]) -> int | None:
+    """How many rows of a table the run was trained on; None where that isn't known."""
+    known = trained_on(folder, table, columns)
+    return None if known is None else int(known.sum())
+
+
+def read_hashes(path: Path) -> np.ndarray:
+    """The hashes that ``remember`` kept.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"'{path}' can't be read: {error}. Remove it to go on without knowing which rows were trained on."
+        ) from error
+
+
+def environment() -> dict[str, Any]:
+    """What the run ran on: versions and machine, no names of users or hosts."""
+    from importlib.metadata import version
+
+    packages = (
+        "sensorium",
+        "torch",
+        "numpy",
+        "pyarrow",
+        "tokenizers",
+        "scikit-learn",
+        "pillow",
+        "soundfile",
+        "safetensors",
+    )
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else torch.backends.cpu.get_cpu_capability(),
+        "packages": {name: found for name in packages if (found := version_or_none(version, name))},
+    }
+
+
+def version_or_none(version: Callable[[str], str], name: str) -> str | None:
+    """A package's version, None where it isn't installed as a package."""
+    try:
+        return version(name)
+    except Exception:  # importlib.metadata raises its own error, and others for broken metadata
+        return None

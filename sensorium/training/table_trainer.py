@@ -1,0 +1,290 @@
+"""The training loop: rows of a prepared table in batches, the questions that are asked of them, and what the objectives say.
+
+It knows a network, objectives and plans, no modality. How steps follow one another is ``Course``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensorium.core.attachments import ROWS
+from sensorium.core.settings import at_least
+from sensorium.data.order import Order
+from sensorium.data.store import Store
+from sensorium.modalities import Modality
+from sensorium.network.batch import Batch, collate
+from sensorium.network.network import Network
+from sensorium.network.types import Plan
+from sensorium.nn.precision import Precision, autocast
+from sensorium.objectives import Objective
+from sensorium.objectives.tell import named
+from sensorium.training.optimizer import Name, clip
+from sensorium.training.questions import Sampler
+from sensorium.training.trainer import MASK, Course, mix
+
+
+class Loop(Course):
+    """Trains a network on a prepared table.
+
+    Args:
+        things: for each row of the store the number of what it is of (``data.same``), int64; None where nothing says so.
+        source: the table's row of each row of the store, ascending; by default the store has all of them.
+        batch: rows a step; 0 chooses by memory and table. accumulate: steps whose gradients are added to one update.
+        optimizer, lr, decay, beta1, beta2: see ``Optimizer``.
+        warmup: steps until the learning rate is at its peak, at most a tenth of the run; fall: it falls as (1 - share of the run)^fall.
+        clip: the largest norm of a gradient. ema: decay of the running mean of weights that is kept as the result; 0: off.
+        precision: auto, fp32 or bf16. checkpoint_minutes: minutes between checkpoints; checkpoint_steps: or steps, if not 0.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        objectives: Mapping[str, Objective],
+        modalities: Mapping[str, Modality],
+        store: Store,
+        rows: Any,
+        sampler: Sampler,
+        folder: Path,
+        seed: int,
+        minutes: float | None,
+        epochs: float | None,
+        things: np.ndarray | None = None,
+        source: np.ndarray | None = None,
+        *,
+        batch: int = 128,
+        accumulate: int = 1,
+        optimizer: Name = "muon",
+        lr: float = 5e-3,
+        decay: float = 0.5,
+        beta1: float = 0.9,
+        beta2: float = 0.98,
+        warmup: int = 40,
+        fall: float = 0.8,
+        clip: float = 2.0,
+        ema: float = 0.0,
+        precision: Precision = "auto",
+        checkpoint_minutes: float = 2.0,
+        checkpoint_steps: int = 0,
+    ) -> None:
+        super().__init__(
+            network,
+            objectives,
+            folder,
+            seed,
+            minutes,
+            accumulate=accumulate,
+            optimizer=optimizer,
+            lr=lr,
+            decay=decay,
+            beta1=beta1,
+            beta2=beta2,
+            warmup=warmup,
+            fall=fall,
+            clip=clip,
+            ema=ema,
+            precision=precision,
+            checkpoint_minutes=checkpoint_minutes,
+            checkpoint_steps=checkpoint_steps,
+        )
+        at_least("train", 0, batch=batch)
+        self.modalities, self.store, self.sampler, self.source = modalities, store, sampler, source
+        self.apart = drawing(network) if sampler.apart else {}
+        own = {id(parameter) for part in self.apart.values() for parameter in part}
+        parts = ([p for p in self.optimizer.parameters.values() if (id(p) in own) is drawn] for drawn in (False, True))
+        self.clipped_together = [part for part in parts if part]
+        self.rows, self.epochs, self.things, self.automatic = rows, epochs, things, batch == 0
+        self.arrange(batch or automatic_batch(self, rows))
+
+    def arrange(self, batch: int) -> None:
+        """Deal the rows out in batches of this size."""
+        self.batch, self.order = batch, Order(self.rows, batch, self.seed, self.things)
+        self.steps = math.ceil(self.epochs * self.order.steps) if self.epochs is not None else None
+
+    # --- one step -----------------------------------------------------------------------------------------------------
+
+    def make(self, step: int) -> tuple[int, Batch, list[Plan]]:
+        """The batch and the plans of a step, from (seed, step) alone; on a processor the batch is augmented already."""
+        rows, seed = self.order.at(step), (self.seed & MASK, step)
+        columns = [c for c in self.sampler.looked_at(seed) if c in self.store.columns]
+        cells = {c: list(self.store.cells(c, rows)) for c in columns}
+        more, beside = self.look_beside(rows, cells)
+        batch = collate(self.modalities, cells, len(rows) + len(more))
+        batch.own, batch.beside = len(rows), beside
+        if self.things is not None:
+            batch.things = torch.from_numpy(self.things[np.concatenate([rows, more])])
+        if self.device.type == "cpu":
+            self.augment(step, batch)
+        return step, batch, self.sampler.draw(len(rows), seed)
+
+    def augment(self, step: int, batch: Batch) -> None:
+        """Each column's cells varied, where they are; what is drawn is a function of (seed, step) on every device."""
+        for number, column in enumerate(self.network.columns):
+            if column in batch.cells:
+                generator = torch.Generator().manual_seed(mix(self.seed, step, number))
+                batch.cells[column] = self.modalities[column].augment(batch.cells[column], generator)
+
+    def look_beside(
+        self, rows: np.ndarray, cells: dict[str, list[np.ndarray | None]]
+    ) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
+        """Rows of the store, in none of ``rows``, that conversations among their ``cells`` refer to, whose cells are put behind these; and where in the batch each is that is referred to, by the
+        conversation's place and how many rows after it. A conversation that refers to what isn't there or isn't learned from is left out."""
+        place, beside, used, more = {int(row): at for at, row in enumerate(rows)}, {}, set(), []
+        known = (
+            self.network.references(ROWS) if any(self.modalities[c].beside for c in self.network.talked_columns) else {}
+        )
+        for column in [c for c in self.network.talked_columns if c in cells] if known else ():
+            for at, cell in enumerate(cells[column]):
+                later = (
+                    {known[i] for i in np.unique(cell[cell < 0]).tolist() if known.get(i, ("", 0))[1]}
+                    if cell is not None
+                    else set()
+                )
+                found = {
+                    (name, after): self.after(int(rows[at]), after, name) for name, after in later if name in cells
+                }
+                if min(found.values(), default=0) < 0:
+                    cells[column][at] = None
+                    continue
+                for (name, after), row in found.items():
+                    if row not in place:
+                        place[row] = len(rows) + len(more)
+                        more.append(row)
+                    beside[at, after] = place[row]
+                    used.add(name)
+        for column in cells if more else ():
+            cells[column] += list(self.store.cells(column, more)) if column in used else [None] * len(more)
+        return np.array(more, np.int64), beside
+
+    def after(self, row: int, count: int, column: str) -> int:
+        """The row of the store that is so many rows of the table after another; -1 where there is none that is learned from and has the column."""
+        wanted = (row if self.source is None else int(self.source[row])) + count
+        found = wanted if self.source is None else int(np.searchsorted(self.source, wanted))
+        if self.source is not None and (found == len(self.source) or self.source[found] != wanted):
+            return -1
+        at = int(np.searchsorted(self.rows, found))
+        if at == len(self.rows) or self.rows[at] != found:
+            return -1
+        cell = self.store.cells(column, [found])[0]
+        return found if cell is not None and len(cell) else -1
+
+    def losses(self, batch: Batch, plans: Sequence[Plan]) -> dict[str, torch.Tensor]:
+        """Every objective's losses on one batch."""
+        with autocast(self.precision, self.device):
+            step = self.network(batch, plans)
+            result: dict[str, torch.Tensor] = {}
+            for objective in self.objectives.values():
+                result |= objective(step)
+        return result
+
+    def backward(self, losses: Mapping[str, torch.Tensor]) -> None:
+        for name, loss in losses.items():
+            if name in self.apart:
+                (loss / self.accumulate).backward(inputs=self.apart[name])
+        rest = {name: loss for name, loss in losses.items() if name not in self.apart}
+        if any(loss.requires_grad for loss in rest.values()):
+            super().backward(rest)
+
+    def clipped(self) -> float:
+        norms = [clip(part, self.clip) for part in self.clipped_together]
+        return next((norm for norm in norms if not math.isfinite(norm)), norms[0])
+
+    def placed(self, step: int, batch: Batch, plans: Sequence[Plan]) -> tuple[Batch, Sequence[Plan]]:
+        batch = batch.to(self.device)
+        if (
+            self.device.type != "cpu"
+        ):  # a processor does it ahead of the step; elsewhere it would be slower there than all that follows
+            self.augment(step, batch)
+        return batch, [plan.to(self.device) for plan in plans]
+
+    def size(self, step: int, batch: Batch, plans: Sequence[Plan]) -> int:
+        return batch.own
+
+    def release(self) -> None:
+        self.store.release()
+
+    def marks(self) -> dict[str, Any]:
+        return {"seed": self.seed, "batch": self.batch}
+
+    def prepare(self, state: Mapping[str, Any]) -> None:
+        if self.automatic and state["batch"] != self.batch:  # memory was freer or scarcer then
+            self.arrange(state["batch"])
+
+    def share_of_generating(self) -> float:
+        """The share of a step's time that questions take whose answers are drawn: one step measured with them and one without."""
+        batch, plans = self.placed(*self.make(self.at.step))
+        others = [plan for plan in plans if not set(plan.asked) & set(self.network.drawn_columns)]
+        spent = []
+        for some in (plans, plans, others):  # the first is not counted: its kernels are still to be made
+            started = time.perf_counter()
+            losses = self.losses(batch, some)
+            if any(loss.requires_grad for loss in losses.values()):  # of drawing alone nothing may be left
+                self.backward(losses)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            spent.append(time.perf_counter() - started)
+            self.optimizer.zero()
+        return max(0.0, 1 - spent[2] / spent[1])
+
+
+def drawing(network: Network) -> dict[str, list[torch.nn.Parameter]]:
+    """For each loss of what is drawn the parameters that draw it."""
+    shared = [*network.trunk.drawing(), *(() if network.along is None else network.along.parameters())]
+    return {
+        named(column, way if len(network.ways[column]) > 1 else None): [
+            parameter
+            for parameter in (*network.generator(column, way).parameters(), *shared)
+            if parameter.requires_grad
+        ]
+        for column in network.drawn_columns
+        for way in network.ways[column]
+    }
+
+
+def automatic_batch(loop: Loop, rows: Any) -> int:
+    """A batch that memory and table allow: 128, halved while one step would take over half of what is free.
+
+    The need of a step is measured on 16 and 32 rows and grows in proportion.
+    """
+    wanted = min(128, max(8, 2 ** int(math.log2(max(len(rows) // 4, 8)))))
+    if loop.device.type != "cpu":
+        free = torch.cuda.mem_get_info(loop.device)[0]
+    else:
+        free = available_memory()
+    loop.order = Order(rows, min(32, len(rows)), loop.seed)
+    batch, plans = loop.placed(*loop.make(0))
+    with (kept := Activations()):
+        loop.losses(batch, plans)
+    each = 2 * kept.bytes / batch.rows
+    while wanted > 8 and each * wanted > free / 2:
+        wanted //= 2
+    return wanted
+
+
+class Activations(torch.autograd.graph.saved_tensors_hooks):
+    """Counts the bytes that a forward keeps for its backward."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        super().__init__(self.count, lambda tensor: tensor)
+
+    def count(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.bytes += tensor.numel() * tensor.element_size()
+        return tensor
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping; 4 GiB where the system doesn't say."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 4 << 30

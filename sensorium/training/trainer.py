@@ -1,0 +1,378 @@
+"""A course of training: one step after another until its time or its steps are over, stopped and gone on with anywhere.
+
+It knows no table and no modality. Everything random is a function of (seed, step), so a course that was stopped goes on to the same numbers.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import json
+import math
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import nn
+
+from sensorium.core.errors import UserError
+from sensorium.core.settings import at_least
+from sensorium.nn.precision import Precision, choose
+from sensorium.training import checkpoint
+from sensorium.training.optimizer import Name, Optimizer, clip
+
+MASK = 2**63 - 1
+WARM = 0.1
+"""Share of a run by which the learning rate is at its peak, however few its steps are."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands. ``share`` is the part of its time or steps that is over."""
+
+    step: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    skipped: int = 0
+    rows: int = 0
+    share: float = 0.0
+    stopped: bool = False
+
+
+class Course(abc.ABC):
+    """Trains a network on what ``make`` gives for each step.
+
+    Args:
+        network: what is learned and kept; objectives: modules that learn beside it.
+        folder: of the checkpoints; minutes: how long, where ``steps`` isn't given.
+        optimizer, lr, decay, beta1, beta2: see ``Optimizer``.
+        accumulate, warmup, fall, clip, ema, precision, checkpoint_minutes, checkpoint_steps: see ``Loop``.
+    """
+
+    steps: int | None = None
+    section: str = "train"
+    """Of its settings."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objectives: Mapping[str, nn.Module],
+        folder: Path,
+        seed: int,
+        minutes: float | None,
+        *,
+        accumulate: int,
+        optimizer: Name,
+        lr: float,
+        decay: float,
+        beta1: float,
+        beta2: float,
+        warmup: int,
+        fall: float,
+        clip: float,
+        ema: float,
+        precision: Precision,
+        checkpoint_minutes: float,
+        checkpoint_steps: int,
+    ) -> None:
+        at_least(self.section, 1, accumulate=accumulate)
+        at_least(
+            self.section,
+            0,
+            lr=lr,
+            decay=decay,
+            beta1=beta1,
+            beta2=beta2,
+            warmup=warmup,
+            fall=fall,
+            clip=clip,
+            ema=ema,
+            checkpoint_minutes=checkpoint_minutes,
+            checkpoint_steps=checkpoint_steps,
+        )
+        for key, value in (("ema", ema), ("beta1", beta1), ("beta2", beta2)):
+            if not value < 1:
+                raise UserError(
+                    f"{self.section}.{key}={value} never forgets. Give a number below 1, for instance 0.99."
+                )
+        self.network, self.objectives = network, nn.ModuleDict(objectives)
+        self.folder, self.seed, self.minutes = folder, seed, minutes
+        self.device = next(network.parameters()).device
+        self.precision = choose(precision, self.device)
+        self.optimizer = Optimizer(
+            [network, self.objectives], name=optimizer, lr=lr, decay=decay, beta1=beta1, beta2=beta2
+        )
+        self.accumulate, self.warmup, self.fall, self.clip = accumulate, warmup, fall, clip
+        self.ema_decay = ema
+        self.ema = {k: v.detach().clone().float() for k, v in network.named_parameters()} if ema else {}
+        self.checkpoint_minutes, self.checkpoint_steps = checkpoint_minutes, checkpoint_steps
+        self.at = Progress()
+
+    @abc.abstractmethod
+    def make(self, step: int) -> tuple[Any, ...]:
+        """What a step looks at, from (seed, step) alone; made ahead in another thread."""
+
+    @abc.abstractmethod
+    def losses(self, *work: Any) -> dict[str, torch.Tensor]:
+        """The losses of a step, which are added, from what ``make`` gave, on the device."""
+
+    def placed(self, *work: Any) -> tuple[Any, ...]:
+        """What ``make`` gave, on the device. Default: as it is."""
+        return work
+
+    @abc.abstractmethod
+    def size(self, *work: Any) -> int:
+        """How many rows a step looks at."""
+
+    def release(self) -> None:
+        """Give memory back, now and then. Default: there is none."""
+
+    # --- one step -----------------------------------------------------------------------------------------------------
+
+    def learn(self, step: int, *work: Any) -> dict[str, float] | None:
+        """Gradients of one step, and an update where enough are gathered; None where the step was skipped."""
+        torch.manual_seed(mix(self.seed, step, -1))
+        losses = self.losses(*self.placed(*work))
+        total = sum(losses.values())
+        if not torch.is_tensor(total) or not total.requires_grad:
+            return None
+        if math.isfinite(float(total.detach())):
+            self.backward(losses)
+        else:
+            self.optimizer.zero()
+            return None
+        values = {"loss": float(total.detach()), **{name: float(loss.detach()) for name, loss in losses.items()}}
+        if (step + 1) % self.accumulate == 0:
+            norm = self.clipped()
+            if not math.isfinite(norm):
+                self.optimizer.zero()
+                return None
+            warm = max((step + 1) / max(self.warmup, 1), self.at.share / WARM)
+            share = min(warm, 1.0) * max(1 - self.at.share, 0.0) ** self.fall
+            self.optimizer.step(share)
+            self.optimizer.zero()
+            values |= {"gradient": norm, "lr": self.optimizer.peak * share}
+            if self.ema:
+                done = (
+                    step + 1
+                ) // self.accumulate  # a mean over more steps than there were would hold on to the first weights
+                kept = min(self.ema_decay, (1 + done) / (10 + done))
+                with torch.no_grad():
+                    for key, parameter in self.network.named_parameters():
+                        self.ema[key].lerp_(parameter.float(), 1 - kept)
+        return values
+
+    def backward(self, losses: Mapping[str, torch.Tensor]) -> None:
+        """The gradients of a step's losses. Default: of their sum."""
+        (sum(losses.values()) / self.accumulate).backward()
+
+    def clipped(self) -> float:
+        """Scale the gradients so that their norm is at most ``clip``; the norm before (may be infinite or NaN)."""
+        return clip(self.optimizer.parameters.values(), self.clip)
+
+    # --- the whole run ------------------------------------------------------------------------------------------------
+
+    def run(self, log: Callable[[Progress, dict[str, float]], None] = lambda at, values: None) -> Progress:
+        """Train to the end, or until Ctrl-C or SIGTERM, which save first."""
+        stop = threading.Event()
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, lambda *_: stop.set())
+        ahead = Ahead(self.make, self.at.step)
+        saved, started = time.monotonic(), time.monotonic() - self.at.seconds
+        self.network.train()
+        try:
+            while not stop.is_set() and not self.over():
+                wait = time.perf_counter()
+                work = ahead.next()
+                self.at.waited += time.perf_counter() - wait
+                values = self.learn(self.at.step, *work)
+                self.at.step += 1
+                self.at.rows += self.size(*work)
+                self.at.seconds = time.monotonic() - started
+                self.at.share = self.at.step / self.steps if self.steps else self.at.seconds / (60 * self.minutes)
+                if values is None:
+                    self.at.skipped += 1
+                    if self.at.skipped > 100 and self.at.skipped > self.at.step / 2:
+                        raise UserError(
+                            f"{self.at.skipped} of {self.at.step} steps had a loss or gradient that isn't finite. "
+                            f"Lower {self.section}.lr, or set {'train' if self.section == 'finish' else self.section}.precision=fp32."
+                        )
+                log(self.at, values or {})
+                if self.at.step % 64 == 0:
+                    self.release()
+                due = time.monotonic() - saved > 60 * self.checkpoint_minutes
+                if self.at.step % self.checkpoint_steps == 0 if self.checkpoint_steps else due:
+                    self.save()
+                    saved = time.monotonic()
+            self.at.stopped = not self.over()
+            self.save()
+        finally:
+            ahead.close()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        self.network.eval()
+        if self.ema:
+            self.network.load_state_dict({k: v.to(self.device) for k, v in self.ema.items()}, strict=False)
+        return self.at
+
+    def over(self) -> bool:
+        """True where the time or the steps are used up."""
+        return self.at.step >= self.steps if self.steps is not None else self.at.seconds >= 60 * (self.minutes or 0)
+
+    # --- stop and go on -----------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        tensors = {
+            "network": dict(self.network.state_dict()),
+            "objectives": dict(self.objectives.state_dict()),
+            "optimizer": self.optimizer.tensors(),
+            "ema": self.ema,
+        }
+        gradients = {k: p.grad for k, p in self.optimizer.parameters.items() if p.grad is not None}
+        checkpoint.write(
+            self.folder,
+            self.at.step,
+            {**tensors, "gradients": gradients},
+            {
+                "progress": dataclasses.asdict(self.at),
+                "precision": self.precision,
+                **self.marks(),
+            },
+        )
+
+    def marks(self) -> dict[str, Any]:
+        """What a course must have in common with the checkpoint that it goes on from."""
+        return {"seed": self.seed}
+
+    def resume(self) -> list[str]:
+        """Go back to the newest usable checkpoint; what was wrong with newer ones."""
+        groups, state, wrong = checkpoint.read(self.folder)
+        self.prepare(state)
+        mine = self.marks()
+        if any(state.get(key) != value for key, value in mine.items()):
+            then, now = (" and ".join(f"{key} {found.get(key)}" for key in mine) for found in (state, mine))
+            raise UserError(
+                f"The checkpoint was written with {then}; this run has {now}. Resume with the same settings."
+            )
+        self.network.load_state_dict(groups["network"])
+        self.objectives.load_state_dict(groups["objectives"])
+        self.optimizer.load_tensors(groups["optimizer"])
+        for key, value in groups["gradients"].items():
+            self.optimizer.parameters[key].grad = value.to(self.device)
+        self.ema = {k: v.to(self.device) for k, v in groups["ema"].items()}
+        self.precision = state["precision"]
+        self.at = Progress(**{**state["progress"], "stopped": False})
+        return wrong
+
+    def prepare(self, state: Mapping[str, Any]) -> None:
+        """Take over from a checkpoint's state what this course may. Default: nothing."""
+
+
+class Ahead:
+    """Makes the next batches in a thread of its own while the network learns, so that training doesn't wait for data.
+
+    That thread computes with one core: OpenMP gives each thread a team of its own, and two teams that spin on the same
+    cores cost a training step a fifth of its speed.
+    """
+
+    def __init__(self, make: Callable[[int], Any], step: int, depth: int = 3) -> None:
+        self.queue: queue.Queue[Any] = queue.Queue(depth)
+        self.closed = threading.Event()
+        self.threads = torch.get_num_threads()
+        self.thread = threading.Thread(target=self.work, args=(make, step), daemon=True, name="batches")
+        self.thread.start()
+
+    def work(self, make: Callable[[int], Any], step: int) -> None:
+        torch.set_num_threads(1)
+        while not self.closed.is_set():
+            try:
+                item = make(step)
+            except BaseException as error:  # handed to the thread that waits
+                item = error
+            while not self.closed.is_set():
+                try:
+                    self.queue.put(item, timeout=0.2)
+                    break
+                except queue.Full:
+                    continue
+            if isinstance(item, BaseException):
+                return
+            step += 1
+
+    def next(self) -> Any:
+        """What the next step looks at; an error met while making it is raised here."""
+        item = self.queue.get()
+        if self.threads:  # one of torch's two kinds of number is the whole process's, and the other thread has set it
+            torch.set_num_threads(self.threads)
+            self.threads = 0
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Stop making batches."""
+        self.closed.set()
+        self.thread.join(timeout=10)
+
+
+class Journal:
+    """``metrics.jsonl``: one line a step; cut back to the checkpoint's step when a run goes on."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        kept = []
+        if path.exists() and step:
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line)
+                except (ValueError, KeyError):
+                    continue  # a line that a kill cut in two
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self.file: IO[str] = path.open("a", encoding="utf-8", buffering=1)
+
+    def write(self, at: Progress, values: dict[str, float]) -> None:
+        """One step's numbers."""
+        self.file.write(
+            json.dumps({"step": at.step, "seconds": round(at.seconds, 3), "rows": at.rows, **values}) + "\n"
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def asked_length(
+    seed: int, minutes: float | None, epochs: float | None, usual: float
+) -> tuple[float | None, float | None]:
+    """Minutes, or else epochs, of a course: ``usual`` minutes if neither is asked.
+
+    Raises:
+        UserError: a seed or a length that is out of range.
+    """
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed {seed} is out of range. Give a whole number from 0 on, below 2^63.")
+    for name, value in (("minutes", minutes), ("epochs", epochs)):
+        if value is not None and not value > 0:
+            raise UserError(f"--{name} {value} leaves no time to learn. Give a number above 0.")
+    if minutes is None and epochs is None:
+        minutes = usual
+    return minutes, None if minutes else epochs
+
+
+def mix(*numbers: int) -> int:
+    """Several numbers to one 63-bit seed (splitmix64, Steele et al. 2014)."""
+    state = 0x9E3779B97F4A7C15
+    for number in numbers:
+        state = (state ^ (number & (2**64 - 1))) * 0xBF58476D1CE4E5B9 & (2**64 - 1)
+        state ^= state >> 27
+        state = state * 0x94D049BB133111EB & (2**64 - 1)
+        state ^= state >> 31
+    return state & MASK
