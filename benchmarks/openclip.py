@@ -138,18 +138,18 @@ def ours(path: str, seconds: float, width: int | None = None, isa: str | None = 
     from torch.utils.flop_counter import FlopCounterMode
 
     from benchmarks.peak import matrix_peak
-    from sensorium.training.table_trainer import Loop
+    from sensorium.training.table_trainer import TableTrainer
 
-    times, waits, counted, learn, run = [], [], [], Loop.learn, Loop.run
+    times, waits, counted, learn, run = [], [], [], TableTrainer.learn, TableTrainer.run
 
-    def timed(loop: Loop, *given: Any) -> Any:
+    def timed(loop: TableTrainer, *given: Any) -> Any:
         start = time.perf_counter()
         found = learn(loop, *given)
         times.append(time.perf_counter() - start)
         waits.append(loop.at.waited)
         return found
 
-    def running(loop: Loop, *given: Any) -> Any:
+    def running(loop: TableTrainer, *given: Any) -> Any:
         at = run(loop, *given)
         loop.network.train()
         with FlopCounterMode(display=False) as counter:
@@ -158,7 +158,7 @@ def ours(path: str, seconds: float, width: int | None = None, isa: str | None = 
         counted.extend([counter.get_total_flops(), sum(loop.optimizer.parameters[key].numel() for key in learned)])
         return at
 
-    Loop.learn, Loop.run = timed, running
+    TableTrainer.learn, TableTrainer.run = timed, running
     model = fit(path, seconds, width)
     start, median = len(times) // 4, sorted(times[len(times) // 4 :])[len(times) * 3 // 8]
     peak = matrix_peak("bfloat16" if model.facts["precision"] == "bf16" else "float32")

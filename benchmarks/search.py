@@ -74,14 +74,14 @@ def mapped(folder: str, rows: int) -> tuple[Any, Any]:
     """The vectors and their rough copies in files, mapped as an index maps them."""
     import numpy as np
 
-    from sensorium.search.exact import Rough, as_rough
+    from sensorium.search.exact import CoarseVectors, as_rough
 
     whole = vectors(rows)
     files = {"whole": whole, **as_rough(whole)._asdict()}
     for name, array in files.items():
         np.save(Path(folder) / f"{name}.npy", array)
     whole, *rough = (np.load(Path(folder) / f"{name}.npy", mmap_mode="c") for name in files)
-    return whole, Rough(*rough)
+    return whole, CoarseVectors(*rough)
 
 
 def ours(rows: int, batch: int) -> dict[str, float]:
@@ -133,7 +133,7 @@ def proposed(rows: int, finder: str | None) -> dict[str, float]:
     from sensorium.search.exact import nearest
     from sensorium.search.finders import Finder
     from sensorium.search.index import near
-    from sensorium.search.store import WHOLE, Part
+    from sensorium.search.store import WHOLE, StorePart
 
     with tempfile.TemporaryDirectory() as folder:
         whole, rough = mapped(folder, rows)
@@ -142,7 +142,7 @@ def proposed(rows: int, finder: str | None) -> dict[str, float]:
             find(Finder, finder).write(Path(folder) / finder, whole, np.arange(rows))
             made = {WHOLE: find(Finder, finder)(Path(folder) / finder, rows, SIZE)}
         took = time.perf_counter() - begun
-        part = Part(None, {WHOLE: there}, {WHOLE: whole}, {WHOLE: rough}, made, None)
+        part = StorePart(None, {WHOLE: there}, {WHOLE: whole}, {WHOLE: rough}, made, None)
         found = [near(part, WHOLE, one[None], K, there)[1][0].tolist() for one in asked]
         best = nearest(asked, whole, K)[1].tolist()
         speed = len(asked) / seconds(lambda: [near(part, WHOLE, one[None], K, there) for one in asked])

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 from sensorium.backbones._packages import from_packages
 from sensorium.modalities import collate_features
 from sensorium.modalities.image import Image
-from sensorium.nn.feature_projection import Projected
+from sensorium.nn.feature_projection import FeatureProjection
 
 HELD, FOLDS = 300, 2
 
 
 def shares(features: torch.Tensor, things: torch.Tensor, known: np.ndarray, asked: np.ndarray) -> tuple[float, float]:
     """By the angle between linear discriminants, and by the likelihood ratio of two being of one thing."""
-    stem = Projected(16, features.shape[2], features.shape[1], laid=features.shape[1])
+    stem = FeatureProjection(16, features.shape[2], features.shape[1], laid=features.shape[1])
     stem.begin({"features": features[known]}, things[known])
     (own, kin), (bank, others) = (
         (F.normalize(stem.spread({"features": features[rows]}), dim=1), stem.kin({"features": features[rows]}))

@@ -12,21 +12,21 @@ from typing import Any, Literal, get_args, get_origin
 
 from sensorium.core.registry import find, names
 from sensorium.core.settings import describe, schema
-from sensorium.data.settings import Data
+from sensorium.data.settings import DataSettings
 from sensorium.datasets import Builder
-from sensorium.fit.fit import Extras
+from sensorium.fit.fit import BaselineSettings
 from sensorium.generators import Generator
 from sensorium.modalities import Modality
-from sensorium.network.build import OBJECTIVES, Shape
+from sensorium.network.build import OBJECTIVES, NetworkSize
 from sensorium.objectives import Objective
-from sensorium.posttraining.distill import Lesson
-from sensorium.posttraining.dpo import Preference
-from sensorium.posttraining.grpo import Practice
-from sensorium.training.build_memory import Remember
-from sensorium.training.fit_vocoder import Finishing
+from sensorium.posttraining.distill import DistillationTrainer
+from sensorium.posttraining.dpo import DPOTrainer
+from sensorium.posttraining.grpo import GRPOTrainer
+from sensorium.training.build_memory import MemorySettings
+from sensorium.training.fit_vocoder import VocoderSettings
 from sensorium.training.optimizer import Optimizer
-from sensorium.training.questions import Sampler
-from sensorium.training.table_trainer import Loop
+from sensorium.training.questions import QuestionSampler
+from sensorium.training.table_trainer import TableTrainer
 from sensorium.training.trackers import Tracker
 from sensorium.trunks import Trunk
 
@@ -54,7 +54,7 @@ def words(part: Any) -> dict[str, str]:
     for match, end in zip(found, ends, strict=True):
         said = " ".join(text[match.end() : end].split()).rstrip(";., ")
         result |= dict.fromkeys(match[1].split(", "), said.replace("``", "`"))
-    if part is Loop:  # it hands these on
+    if part is TableTrainer:  # it hands these on
         result |= {"optimizer": "", **{key: said for key, said in words(Optimizer).items() if key in result}}
     return result
 
@@ -104,10 +104,10 @@ def page() -> str:
             part = find(contract, name)
             parts.append(f"### `{pattern.replace('NAME', name)}`\n\n{first(part)}\n\n{table(part)}\n")
 
-    section("`train`: how it learns", Loop)
-    section("`data`: how the table is read", Data)
-    section("`sample`: which questions are asked", Sampler)
-    section("`network`: how large it is", Shape)
+    section("`train`: how it learns", TableTrainer)
+    section("`data`: how the table is read", DataSettings)
+    section("`sample`: which questions are asked", QuestionSampler)
+    section("`network`: how large it is", NetworkSize)
     parts.append(
         "## `trunk`: what fusion is\n\n`trunk=concat` chooses one; its own settings are `trunk.key=value`. The default is `segment`.\n"
     )
@@ -127,12 +127,12 @@ def page() -> str:
         "## `generator.NAME`: how cells are said\n\nThe modality chooses the generator; `generator.quantile.levels=9` sets it up.\n"
     )
     several(Generator, "generator.NAME")
-    section("`distill`: how a student is taught (`sensorium distill`)", Lesson)
-    section("`prefer`: how preferences are taught (`sensorium prefer`)", Preference)
-    section("`reinforce`: how a model practises (`sensorium reinforce`)", Practice)
-    section("`baselines`: the plain models beside ours", Extras)
-    section("`memory`: what is kept of training rows", Remember)
-    section("`finish`: what finishes drawn cells, after training", Finishing)
+    section("`distill`: how a student is taught (`sensorium distill`)", DistillationTrainer)
+    section("`prefer`: how preferences are taught (`sensorium prefer`)", DPOTrainer)
+    section("`reinforce`: how a model practises (`sensorium reinforce`)", GRPOTrainer)
+    section("`baselines`: the plain models beside ours", BaselineSettings)
+    section("`memory`: what is kept of training rows", MemorySettings)
+    section("`finish`: what finishes drawn cells, after training", VocoderSettings)
     chosen = ", ".join(f"`{name}`" for name in names(Tracker))
     parts.append(
         f"## `trackers`: where numbers go\n\n`trackers=tensorboard,wandb` (or `--tracker`, several times): {chosen}, or `none`. "

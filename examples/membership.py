@@ -30,7 +30,7 @@ from sklearn.preprocessing import StandardScaler
 from sensorium import Model, Table
 from sensorium.data.split import Splits
 from sensorium.inference.rows import Rows
-from sensorium.nn.row_memory import Memory
+from sensorium.nn.row_memory import RowMemory
 
 NEW = 0.15
 """Share of the concepts that are kept out."""
@@ -128,7 +128,7 @@ def signals(rows: Rows, cells: pa.Table) -> dict[str, np.ndarray]:
     found["year"] = -np.abs(np.array(rows.say("year", SEEN[0]).cells, float) - years)
     image, name = (rows.encoded(column).gist.float() for column in SEEN[0])
     found["match"] = (image * name).sum(1).numpy()
-    if isinstance(network.memory, Memory):
+    if isinstance(network.memory, RowMemory):
         cosines = [
             gist @ network.memory.known[network.memory.columns.index(column)].float().T
             for column, gist in zip(SEEN[0], (image, name), strict=True)

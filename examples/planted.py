@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 from scipy.stats import spearmanr
 
 from sensorium import Model, Table
-from sensorium.explain.columns import Why
+from sensorium.explain.columns import Explanation
 
 CAUSES = ("picture", "note", "curve")
 SEEN = [*CAUSES, "number"]
@@ -100,12 +100,12 @@ def drawing(rng: np.random.Generator, place: int | None, answer: str) -> bytes:
     return out.getvalue()
 
 
-def share(whys: list[Why | None], truth: list[dict[str, Any]], rows: list[int]) -> float:
+def share(whys: list[Explanation | None], truth: list[dict[str, Any]], rows: list[int]) -> float:
     """How often the column that caused the class has the largest share."""
     return float(np.mean([max(whys[n].shares, key=whys[n].shares.get) == truth[n]["cause"] for n in rows])) if rows else float("nan")
 
 
-def part(why: Why, row: dict[str, Any]) -> bool:
+def part(why: Explanation, row: dict[str, Any]) -> bool:
     """Whether the part with the cue counts most in the column that holds it."""
     names, worse = why.parts[row["cause"]]
     most = names[int(worse.mean(1).argmax())]
@@ -122,7 +122,7 @@ def untrained(model: Model) -> Model:
     return Model(make_network(model.network.modalities, model.settings, 0), model.schema, model.settings, model.facts)
 
 
-def curves(model: Model, test: Table, said: list[Any], whys: list[Why | None]) -> dict[str, float]:
+def curves(model: Model, test: Table, said: list[Any], whys: list[Explanation | None]) -> dict[str, float]:
     """The mean probability of the said class over the numbers of columns taken away (deletion) or shown (insertion), the most important first, and at random."""
     orders = {"by shares": [sorted(why.shares, key=lambda c, why=why: -why.shares[c]) for why in whys],
               "at random": [np.random.default_rng(n).permutation(list(why.shares)).tolist() for n, why in enumerate(whys)]}

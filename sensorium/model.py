@@ -19,13 +19,13 @@ from sensorium.core.settings import build, check
 from sensorium.data.media import Files
 from sensorium.data.order import spread
 from sensorium.data.schema import Schema, infer
-from sensorium.data.settings import Data
+from sensorium.data.settings import DataSettings
 from sensorium.data.table import Table
 from sensorium.dialogue.chat import Reply, choose, reply, seen_in, talker, to_answer, told_before, unless_unsure
 from sensorium.dialogue.evaluate import examine
 from sensorium.evaluation.baselines import Baselines
 from sensorium.explain.attribution import check_way
-from sensorium.explain.columns import Why, explain
+from sensorium.explain.columns import Explanation, explain
 from sensorium.export import model_folder
 from sensorium.generators import INNER
 from sensorium.inference.fill import BAD_ROW, fill, together
@@ -41,7 +41,7 @@ from sensorium.training.trainer import mix
 
 if TYPE_CHECKING:
     from sensorium.export.language_model import Adapters
-    from sensorium.query import Found
+    from sensorium.query import QueryResult
 
 DRAWN = 64
 """Rows that are read at once where cells are drawn, which takes long: what is finished is handed out."""
@@ -74,7 +74,7 @@ class Model:
     ) -> None:
         self.network, self.schema, self.settings, self.facts = network.eval(), schema, dict(settings), dict(facts)
         self.folder = folder
-        self.data = build(Data, plain(self.settings, "data"), "data")
+        self.data = build(DataSettings, plain(self.settings, "data"), "data")
         self._adapters: Adapters | None = None
 
     # --- make, keep ---------------------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ class Model:
         self.tell_of(
             opened, [c for c in self.network.columns if columns is None or c in columns], tell, row_by_row(table)
         )
-        heard, strange = Misread(), dict.fromkeys(() if row_by_row(table) else self.network.columns, "")
+        heard, strange = UnreadableCells(), dict.fromkeys(() if row_by_row(table) else self.network.columns, "")
         for start in range(0, max(opened.rows, 1), size or max(opened.rows, 1)):
             part = (
                 opened
@@ -580,7 +580,7 @@ class Model:
         note: Callable[[str], None] | None = None,
         done: Callable[[int], None] | None = None,
         inside: str = "occlusion",
-    ) -> list[Why | None]:
+    ) -> list[Explanation | None]:
         """Why each row's cell of ``column`` was said: the share that each seen column had in it, how much worse its parts would be without each
         part of a seen cell, and from ``among``, which should be the table that the run was trained on, the nearest rows, for a category also those of other
         classes and what would turn the answer (of 2,000 rows, evenly spread).
@@ -605,7 +605,7 @@ class Model:
             raise UserError(
                 f"The table to look for near copies in has no cell of '{column}' that can be read. Give the one that the run was trained on."
             )
-        result: list[Why | None] = []
+        result: list[Explanation | None] = []
         for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN)):
             here = list(
                 self.said(part, column, seen, mix(seed, number), generator)
@@ -727,7 +727,7 @@ class Model:
             }
         )
 
-    def query(self, table: Any, question: str) -> Found:
+    def query(self, table: Any, question: str) -> QueryResult:
         """The answer to a question about many of a table's rows ("Which group has the oldest ones?"), or to one SELECT over ``rows``: see ``query.query``.
 
         Returns:
@@ -736,9 +736,9 @@ class Model:
         Raises:
             UserError: DuckDB isn't installed, the question speaks of nothing that the table has, or the query can't be answered.
         """
-        from sensorium.query import Asker
+        from sensorium.query import QueryEngine
 
-        return Asker.knowing(
+        return QueryEngine.knowing(
             self.open(table), {name: column.kind for name, column in self.schema.columns.items()}
         ).answer(question)
 
@@ -953,13 +953,13 @@ class Model:
         Raises:
             UserError: there is no judge, the last message isn't the assistant's, or as of ``chat``.
         """
-        from sensorium.dialogue.reward_model import FILE, Judge
+        from sensorium.dialogue.reward_model import FILE, RewardModel
 
         given = list(messages)
         if not given or dict(given[-1]).get("role") != "assistant":
             raise UserError("The last message of what is judged is by the assistant.")
         rows, before = self.conversation(given[:-1], cells)
-        judge = Judge.load((self.folder or Path()) / FILE, self.network)
+        judge = RewardModel.load((self.folder or Path()) / FILE, self.network)
         return float(judge.scores(self.network, rows, [0], [[*before, ("assistant", [str(given[-1]["content"])])]])[0])
 
     def generate_together(
@@ -1024,7 +1024,7 @@ class Model:
         opened, tell = self.open(table), note or warn
         for column in columns or ():
             self.check_asked(column, None)
-        heard = Misread()
+        heard = UnreadableCells()
         self.tell_of(opened, [c for c in self.network.columns if c not in (columns or ())], tell)
         if columns is not None and not columns:
             raise UserError(f"No column to fill was named. Possible: {', '.join(self.network.asked_columns)}.")
@@ -1277,7 +1277,7 @@ class Model:
         return Path(out)
 
 
-class Misread:
+class UnreadableCells:
     """Hears of cells that can't be read, and tells of each column how many, the first row and why."""
 
     def __init__(self) -> None:

@@ -32,11 +32,11 @@ from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.data.profile import look
 from sensorium.data.schema import claims
 from sensorium.data.table import Table
-from sensorium.generators import Generator, Said
+from sensorium.generators import Generator, GeneratorOutput
 from sensorium.modalities import Modality
 from sensorium.network.batch import collate
 from sensorium.network.types import Plan
-from sensorium.nn.row_memory import Recalled
+from sensorium.nn.row_memory import MemoryAnswer
 from sensorium.objectives import Objective
 from sensorium.trunks import Trunk
 
@@ -484,8 +484,8 @@ def test_an_answer_leans_on_what_is_remembered_by_its_share(name: str, kind: Tok
     like = torch.eye(6)[[4, 0, 2, 0]]
     like[3] = 0  # nothing is shown by the last row
 
-    def said(share: float | None) -> tuple[Said, torch.Tensor]:
-        recalled = [] if share is None else [Recalled(known, like, share)]
+    def said(share: float | None) -> tuple[GeneratorOutput, torch.Tensor]:
+        recalled = [] if share is None else [MemoryAnswer(known, like, share)]
 
         def trunk(tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
             return torch.tanh(tokens + torch.linspace(-1, 1, 4).view(4, 1, 1))

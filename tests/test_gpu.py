@@ -13,7 +13,7 @@ import pytest
 from conftest import TINY, drawing
 
 from sensorium import Model
-from sensorium.training.table_trainer import Loop
+from sensorium.training.table_trainer import TableTrainer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("no_report", "gpu")]
 DRAWN = ["sample.generate=picture,tone,curve", "sample.drawn=0.5"]
@@ -86,18 +86,18 @@ def test_latents_and_a_student_of_one_step(tiny: pa.Table, tmp_path: Path) -> No
 
 
 def test_a_run_goes_on_to_the_same_numbers(tiny: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, learn = [*TINY, "train.checkpoint_steps=5"], Loop.learn
+    settings, learn = [*TINY, "train.checkpoint_steps=5"], TableTrainer.learn
     Model.fit(tiny, out=tmp_path / "whole", epochs=4, settings=settings)
 
-    def stopping(loop: Loop, step: int, *work: Any) -> Any:
+    def stopping(loop: TableTrainer, step: int, *work: Any) -> Any:
         if step == 12:
             raise KeyboardInterrupt
         return learn(loop, step, *work)
 
-    monkeypatch.setattr(Loop, "learn", stopping)
+    monkeypatch.setattr(TableTrainer, "learn", stopping)
     with pytest.raises(KeyboardInterrupt):
         Model.fit(tiny, out=tmp_path / "cut", epochs=4, settings=settings)
-    monkeypatch.setattr(Loop, "learn", learn)
+    monkeypatch.setattr(TableTrainer, "learn", learn)
     Model.fit(tiny, out=tmp_path / "cut", epochs=4, settings=settings, resume=True)
     ours, theirs = (Model.load(tmp_path / name).embed(tiny, ["picture"]) for name in ("whole", "cut"))
     np.testing.assert_allclose(ours, theirs, atol=5e-3)  # sums there are added in no fixed order

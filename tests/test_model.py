@@ -18,8 +18,8 @@ from conftest import TINY, drawing, flip, tiny_cells, tiny_table
 from sensorium.core.errors import UserError
 from sensorium.data.table import Table
 from sensorium.model import Model
-from sensorium.network.types import Unheeded
-from sensorium.training.table_trainer import Loop
+from sensorium.network.types import IgnoredColumns
+from sensorium.training.table_trainer import TableTrainer
 
 COLUMNS = ["picture", "name", "colour", "width", "day", "curve", "tone"]
 ASKED = ["name", "colour", "width", "day"]
@@ -285,7 +285,7 @@ def test_what_is_unheeded_is_left_out_unless_asked_for_or_alone(fitted: Model, t
     others = [c for c in model.columns if c not in ("colour", "name")]
     without = model.predict(tiny, "colour", others)
     before = model.predict(tiny, "colour")
-    model.network.unheeded["colour"] = Unheeded(("name",), ("picture",))
+    model.network.unheeded["colour"] = IgnoredColumns(("name",), ("picture",))
     after = model.predict(tiny, "colour")
     pictures = np.array([cell is not None for cell in tiny.column("picture").to_pylist()])
     assert same(after.filter(pictures), without.filter(pictures)) and same(
@@ -293,9 +293,9 @@ def test_what_is_unheeded_is_left_out_unless_asked_for_or_alone(fitted: Model, t
     )
     assert not same(before, after) and 0 < pictures.sum() < 80
     assert same(model.predict(tiny.select(["name"]), "colour"), model.predict(tiny, "colour", ["name"]))
-    model.network.unheeded["colour"] = Unheeded(("name",))
+    model.network.unheeded["colour"] = IgnoredColumns(("name",))
     assert same(model.predict(tiny.select(["name"]), "colour"), model.predict(tiny, "colour", ["name"]))
-    model.network.unheeded["colour"] = Unheeded(("name",), ("picture",))
+    model.network.unheeded["colour"] = IgnoredColumns(("name",), ("picture",))
     model.save(tmp_path)
     assert same(Model.load(tmp_path).predict(tiny, "colour"), after)
     entry = model.evaluate(tiny.slice(0, 9))["columns"]["colour"]
@@ -487,14 +487,14 @@ def test_targets_are_learned_and_must_be_askable(quick_fit: Callable[..., Model]
 def test_a_step_that_is_not_finite_is_skipped_and_counted(
     quick_fit: Callable[..., Model], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    losses, calls = Loop.losses, []
+    losses, calls = TableTrainer.losses, []
 
-    def spoiled(self: Loop, *given: Any) -> dict[str, torch.Tensor]:
+    def spoiled(self: TableTrainer, *given: Any) -> dict[str, torch.Tensor]:
         calls.append(1)
         found = losses(self, *given)
         return {name: loss * float("nan") if len(calls) in (2, 5) else loss for name, loss in found.items()}
 
-    monkeypatch.setattr(Loop, "losses", spoiled)
+    monkeypatch.setattr(TableTrainer, "losses", spoiled)
     model = quick_fit(tiny_table(50).select(["name", "colour", "width"]), epochs=3)
     assert model.facts["skipped_steps"] == 2 and model.facts["steps"] == len(calls)
     assert all(torch.isfinite(p).all() for p in model.network.parameters())
@@ -505,7 +505,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(
 def test_a_gradient_that_is_not_finite_changes_nothing(
     quick_fit: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = Loop.losses
+    losses = TableTrainer.losses
 
     class Spoiled(torch.autograd.Function):
         @staticmethod
@@ -517,7 +517,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
             return grad * float("inf")
 
     monkeypatch.setattr(
-        Loop, "losses", lambda self, *given: {k: Spoiled.apply(v) for k, v in losses(self, *given).items()}
+        TableTrainer, "losses", lambda self, *given: {k: Spoiled.apply(v) for k, v in losses(self, *given).items()}
     )
     model = quick_fit(tiny_table(50).select(["name", "colour"]), epochs=2)
     assert model.facts["skipped_steps"] == model.facts["steps"] and all(
@@ -527,7 +527,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
 
 def test_a_run_that_never_is_finite_says_so(quick_fit: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        Loop, "losses", lambda self, batch, plans: {"x": self.objectives["match"].log_scale * float("inf")}
+        TableTrainer, "losses", lambda self, batch, plans: {"x": self.objectives["match"].log_scale * float("inf")}
     )
     with pytest.raises(UserError, match="isn't finite"):
         quick_fit(tiny_table(50).select(["name", "colour"]), epochs=60)

@@ -13,7 +13,7 @@ import transformers as hf
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-from sensorium.backbones.voices import MELS, Encoder
+from sensorium.backbones.voices import MELS, SpeakerEncoder
 
 WORDS = [
     "[PAD]",
@@ -223,7 +223,7 @@ def speaker(
 
 def voices(folder: Path) -> None:
     made = {
-        name: 8 * value for name, value in Encoder(MELS, 24, 16, 2).state_dict().items()
+        name: 8 * value for name, value in SpeakerEncoder(MELS, 24, 16, 2).state_dict().items()
     }  # else all sounds are one to it
     save_file(made, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"model_type": "voices", "hidden": 24, "width": 16, "layers": 2}))

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.backbones._feature_cache import Kept
+from sensorium.backbones._feature_cache import FeatureCache
 from sensorium.core.errors import UserError
 from sensorium.core.files import digest
 from sensorium.core.registry import find
@@ -132,9 +132,9 @@ def features(backbone: Backbone, cells: Sequence[Any], keep: bool = True) -> lis
 
 
 @functools.lru_cache(maxsize=1)
-def kept() -> Kept:
+def kept() -> FeatureCache:
     """What all runs on this machine keep."""
-    return Kept()
+    return FeatureCache()
 
 
 def device() -> torch.device:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.nn.quantized import Rounded, as_they_are, eighths, in_full, times, weights_in
+from sensorium.nn.quantized import QuantizedLinear, as_they_are, eighths, in_full, times, weights_in
 
 MOST = 400_000_000
 """Weights of a decoder that are copied; of larger ones the copy costs too much memory."""
@@ -35,30 +35,30 @@ TURNS = ("default", "linear", "llama3", "yarn")
 
 
 @dataclasses.dataclass
-class Kept:
+class DecoderCache:
     """Keys and values of all layers, each [n, heads, room, d]; ``used``: how many tokens are there; ``full``: none of them is padding; ``newest``: how many are written into this memory, by whoever
     goes on in it. ``steps``: who goes on from here."""
 
-    steps: Steps
+    steps: FastDecoder
     keys: list[torch.Tensor]
     values: list[torch.Tensor]
     newest: list[int]
     used: int
     full: bool
 
-    def reordered(self, rows: torch.Tensor) -> Kept:
-        return Kept(
+    def reordered(self, rows: torch.Tensor) -> DecoderCache:
+        return DecoderCache(
             self.steps, [k[rows] for k in self.keys], [v[rows] for v in self.values], [self.used], self.used, self.full
         )
 
-    def longer(self) -> Kept:
+    def longer(self) -> DecoderCache:
         """With one more place. It writes into the same memory, unless another has gone on from here already, or there is no room."""
         if self.newest[0] > self.used or self.used == self.keys[0].shape[2]:
             grown = [
                 [F.pad(part[:, :, : self.used], (0, 0, 0, ROOM)) for part in parts]
                 for parts in (self.keys, self.values)
             ]
-            return Kept(self.steps, *grown, [self.used + 1], self.used + 1, self.full)
+            return DecoderCache(self.steps, *grown, [self.used + 1], self.used + 1, self.full)
         self.newest[0] += 1
         return dataclasses.replace(self, used=self.used + 1)
 
@@ -94,7 +94,7 @@ class Layer:
     scales: torch.Tensor | None
 
 
-class Steps:
+class FastDecoder:
     """A decoder and its head, for one token of each row at a time.
 
     Args:
@@ -145,13 +145,13 @@ class Steps:
             scales,
         )
 
-    def keep(self, cache: Any, mask: torch.Tensor) -> Kept:
+    def keep(self, cache: Any, mask: torch.Tensor) -> DecoderCache:
         """What transformers remembers of tokens of which some are there, [n, s]."""
         keys = [F.pad(layer.keys[..., self.pairs].to(self.dtype), (0, 0, 0, ROOM)) for layer in cache.layers]
         values = [F.pad(layer.values.to(self.dtype), (0, 0, 0, ROOM)) for layer in cache.layers]
-        return Kept(self, keys, values, [mask.shape[1]], mask.shape[1], bool(mask.all()))
+        return DecoderCache(self, keys, values, [mask.shape[1]], mask.shape[1], bool(mask.all()))
 
-    def give_back(self, kept: Kept) -> Any:
+    def give_back(self, kept: DecoderCache) -> Any:
         """The inverse of ``keep``."""
         from transformers import DynamicCache
 
@@ -161,8 +161,8 @@ class Steps:
         return cache
 
     def __call__(
-        self, x: torch.Tensor, kept: Kept, mask: torch.Tensor, count: torch.Tensor
-    ) -> tuple[torch.Tensor, Kept]:
+        self, x: torch.Tensor, kept: DecoderCache, mask: torch.Tensor, count: torch.Tensor
+    ) -> tuple[torch.Tensor, DecoderCache]:
         """Tokens [n, width] after so many others, [n], and which of these and themselves are there, [n, s + 1]: hidden [n, width]."""
         n, at, kept = len(x), kept.used, kept.longer()
         looked = None if kept.full else mask[:, None, None]
@@ -271,7 +271,7 @@ def usual(decoder: nn.Module) -> bool:
     } or decoder.rotary_emb.rope_type not in TURNS:
         return False
     if weights_in(decoder) > MOST or (
-        any(isinstance(part, Rounded) for part in decoder.modules()) and not rounded(decoder)
+        any(isinstance(part, QuantizedLinear) for part in decoder.modules()) and not rounded(decoder)
     ):
         return False
     for layer in decoder.layers:
@@ -287,7 +287,7 @@ def usual(decoder: nn.Module) -> bool:
         linear = [part for name, part in layer.named_modules() if name.endswith("_proj")]
         if not all(
             isinstance(base := getattr(part, "base_layer", part), nn.Linear)
-            and (isinstance(base, Rounded) or type(base.weight.data) is torch.Tensor)
+            and (isinstance(base, QuantizedLinear) or type(base.weight.data) is torch.Tensor)
             for part in linear
         ):
             return False
@@ -296,11 +296,11 @@ def usual(decoder: nn.Module) -> bool:
 
 def rounded(decoder: nn.Module) -> bool:
     """Whether a decoder's layers are rounded, and can be multiplied with so."""
-    found = [part for part in decoder.modules() if isinstance(part, Rounded)]
+    found = [part for part in decoder.modules() if isinstance(part, QuantizedLinear)]
     return bool(found) and all(as_they_are(part.in_features) for part in found)
 
 
-def steps_of(decoder: nn.Module, head: nn.Module, dtype: torch.dtype) -> Steps | None:
+def steps_of(decoder: nn.Module, head: nn.Module, dtype: torch.dtype) -> FastDecoder | None:
     """A decoder step by step; None where it isn't of the usual build, or says something else step by step."""
     if not usual(decoder) or type(head) is not nn.Linear:
         return None
@@ -309,7 +309,7 @@ def steps_of(decoder: nn.Module, head: nn.Module, dtype: torch.dtype) -> Steps |
     words = decoder.get_input_embeddings().weight
     tokens = words[torch.arange(5) * (len(words) // 5)].detach().unsqueeze(0)
     with torch.autocast("cpu", enabled=False):
-        steps = Steps(decoder, head, dtype)
+        steps = FastDecoder(decoder, head, dtype)
         whole, cache = decoder(inputs_embeds=tokens, use_cache=False).last_hidden_state[0], DynamicCache()
         decoder(inputs_embeds=tokens[:, :2], use_cache=True, **{remembers(decoder): cache})
     kept = steps.keep(cache, torch.ones(1, 2, dtype=torch.bool))

@@ -30,7 +30,7 @@ def folder() -> Path:
     return Path(os.environ.get("SENSORIUM_CACHE") or Path(base) / "sensorium")
 
 
-class Kept:
+class FeatureCache:
     """The file. Where it can't be written, nothing is kept and all is computed; a broken one is begun anew."""
 
     def __init__(self, path: Path | None = None, gib: float | None = None) -> None:

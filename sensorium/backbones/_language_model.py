@@ -27,7 +27,7 @@ TEMPLATE = (
 """Of a model that was never taught a conversation."""
 
 
-class Language:
+class LanguageModel:
     """The tokenizer of a causal language model and the place of its weights.
 
     Attributes:
@@ -145,7 +145,7 @@ class Language:
             return False
 
 
-def open_language(name: str) -> Language:
+def open_language(name: str) -> LanguageModel:
     """The language model of a folder, a GGUF file, or a repository on the hub (``OWNER/NAME@REVISION``), opened once a process.
 
     Raises:
@@ -156,7 +156,7 @@ def open_language(name: str) -> Language:
 
 
 @functools.lru_cache(maxsize=4)
-def _opened(path: Path, name: str) -> Language:
+def _opened(path: Path, name: str) -> LanguageModel:
     if path.is_dir():
         config = checked(path, name)
         kinds = config.get("architectures") or []
@@ -167,7 +167,7 @@ def _opened(path: Path, name: str) -> Language:
                 f"'{name}' is no language model that writes on from what stands before ({', '.join(kinds)}). Give a causal one, as SmolLM2, Qwen 3, Llama or Gemma are."
             )
     try:
-        return Language(path)
+        return LanguageModel(path)
     except UserError:
         raise
     except ModuleNotFoundError as error:

@@ -26,7 +26,7 @@ QUIET = 10 ** (-30 / 20)
 """The root of the mean square to which what is quieter is made louder."""
 
 
-class Encoder(nn.Module):
+class SpeakerEncoder(nn.Module):
     """Stretches of mel bands to unit vectors."""
 
     def __init__(self, mels: int = MELS, hidden: int = 256, width: int = 256, layers: int = 3) -> None:
@@ -48,7 +48,7 @@ class Voices(Backbone):
             raise UserError(f"'{folder}' is an encoder of voices; the column holds {kind}. Give another backbone.")
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self.rate, self.width = RATE, int(config["width"])
-        self.model = Encoder(MELS, int(config["hidden"]), self.width, int(config["layers"]))
+        self.model = SpeakerEncoder(MELS, int(config["hidden"]), self.width, int(config["layers"]))
         self.model.load_state_dict(load_file(folder / "model.safetensors"))
         self.model.eval().requires_grad_(False).to(device())
 
@@ -89,7 +89,7 @@ def from_resemblyzer(given: Path, out: Path) -> Path:
     """
     if converted(out):
         return out
-    wanted = Encoder().state_dict()
+    wanted = SpeakerEncoder().state_dict()
     try:
         known = torch.load(given, map_location="cpu", weights_only=True)["model_state"]
         tensors = {name: known[name].float().contiguous() for name in wanted}

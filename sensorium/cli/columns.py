@@ -18,7 +18,7 @@ from sensorium.data.dialects import SIGNS
 from sensorium.data.prepare import read_rows
 from sensorium.data.quarantine import Quarantine, parse_max_bad
 from sensorium.data.schema import Schema, columns_report, infer
-from sensorium.data.settings import Data
+from sensorium.data.settings import DataSettings
 from sensorium.data.table import Table
 from sensorium.network.build import make_modalities, plain, said_as_written
 from sensorium.training.build import check_settings
@@ -37,7 +37,7 @@ def print_columns(source: str, settings: Sequence[str], check: bool, out: Path |
     """
     given = parse(settings)
     check_settings(given)
-    data = build(Data, plain(given, "data"), "data")
+    data = build(DataSettings, plain(given, "data"), "data")
     share = parse_max_bad(data.max_bad)
     table = data.open(source, said_as_written(given.get("column", {})))
     overrides = {

@@ -326,7 +326,7 @@ def write_filled(model: Model, source: str, out: Path, columns: Sequence[str] | 
     Raises:
         UserError: what was asked can't be done.
     """
-    from sensorium.inference.fill import Stopped
+    from sensorium.inference.fill import FillInterrupted
 
     check_ending(out)
     table, stopped = model.open(source), None
@@ -346,7 +346,7 @@ def write_filled(model: Model, source: str, out: Path, columns: Sequence[str] | 
     try:
         with progress("Filling", table.rows) as done:
             filled = model.fill(table, columns, jointly, seed, note, done)
-    except Stopped as stop:
+    except FillInterrupted as stop:
         filled, stopped = stop.table, stop
         note(f"Rows from {stop.rows} on are as they were.")
     cells = filled.column("filled").to_pylist() if filled.num_columns and "filled" in filled.column_names else []

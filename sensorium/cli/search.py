@@ -82,9 +82,9 @@ def asked(model: Model, by: Sequence[str]) -> dict[str, Any]:
 def opened(folder: Path, run: Path | None) -> tuple[Index, Model]:
     """An index and the model that it is of."""
     from sensorium.model import Model
-    from sensorium.search.store import Store
+    from sensorium.search.store import VectorStore
 
-    kept = Path(Store.open(folder).about["run"])
+    kept = Path(VectorStore.open(folder).about["run"])
     if run is None and not (kept / "model.json").is_file():
         raise UserError(
             f"'{folder}' was made with the run '{kept}', which is not there. If it was moved, say where to: --run RUN"

@@ -22,7 +22,7 @@ from sensorium.data.table import Table
 
 if TYPE_CHECKING:
     from sensorium.model import Model
-    from sensorium.query import Asker
+    from sensorium.query import QueryEngine
     from sensorium.search.index import Index
 
 HELP = """/image FILE, /audio FILE, /video FILE: show it with the next question
@@ -34,7 +34,7 @@ HELP = """/image FILE, /audio FILE, /video FILE: show it with the next question
 KINDS = ("image", "audio", "video")
 
 
-class Talk:
+class ChatCommand:
     """One conversation in the terminal.
 
     Args:
@@ -51,7 +51,7 @@ class Talk:
         **how: Any,
     ) -> None:
         self.model, self.table, self.index, self.say, self.stream, self.how = model, table, index, say, stream, how
-        self.asker: Asker | None = None
+        self.asker: QueryEngine | None = None
         self.new()
 
     def new(self) -> None:
@@ -165,14 +165,14 @@ class Talk:
         self.messages += [{"role": "user", "content": question}, {"role": "assistant", "content": told}]
         self.meant = ""  # it came from the query
 
-    def asks(self) -> Asker:
+    def asks(self) -> QueryEngine:
         """Who answers questions about many rows of the table."""
         if self.table is None:
             raise UserError("There is no table to ask about. Give one with --table.")
         if self.asker is None:
-            from sensorium.query import Asker
+            from sensorium.query import QueryEngine
 
-            self.asker = Asker.knowing(self.table, {})
+            self.asker = QueryEngine.knowing(self.table, {})
         return self.asker
 
     def ask(self, text: str) -> None:
@@ -256,7 +256,7 @@ def run_chat(
         model.load_adapter(adapter)
     out = Console(highlight=False)
     terminal = sys.stdin.isatty()
-    talk = Talk(
+    talk = ChatCommand(
         model,
         model.open(table) if table else None,
         model.open_index(index, note) if index else None,

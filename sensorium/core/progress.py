@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     pass
 
 
-class Progressed:
+class ProgressReporter:
     """Progress on stderr: bars on a terminal, a line now and then elsewhere, nothing when quiet."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
 
-    def __enter__(self) -> Progressed:
+    def __enter__(self) -> ProgressReporter:
         from rich.console import Console
 
         self.console = Console(stderr=True, quiet=self.quiet)

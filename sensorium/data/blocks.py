@@ -228,7 +228,7 @@ def dates_of(array: pa.Array, period: str) -> pa.Array:
     )
 
 
-class Memory(Blocks):
+class MemoryBlocks(Blocks):
     """An Arrow table that is in memory already (or mapped into it)."""
 
     def __init__(self, table: pa.Table, where: str) -> None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from sensorium.core.errors import BadCell
 from sensorium.data.order import spread
 from sensorium.data.quarantine import Quarantine
-from sensorium.data.store import Store, Writer
+from sensorium.data.store import CellStore, CellStoreWriter
 from sensorium.data.table import Table
 from sensorium.modalities import Modality
 
@@ -47,8 +47,8 @@ class Prepared:
         rows: for each part of the split the store's rows, ascending; source: the table's row of each store row.
     """
 
-    read: Store
-    ready: Store
+    read: CellStore
+    ready: CellStore
     rows: dict[str, np.ndarray]
     source: np.ndarray
 
@@ -172,7 +172,7 @@ def prepare(
     wanted = code >= 0
     looked = int(wanted.sum()) + len(table.bad_rows)
     quarantine.check(looked, final=False)
-    writer, source = Writer(folder / "read", list(modalities)), array("q")
+    writer, source = CellStoreWriter(folder / "read", list(modalities)), array("q")
     with writer:
         for row, cells in read_rows(table, modalities, wanted, quarantine, workers, done):
             if names[code[row]] in stored:
@@ -206,18 +206,18 @@ def coded(rows: int, parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[
 
 
 def prepare_cells(
-    read: Store,
+    read: CellStore,
     modalities: Mapping[str, Modality],
     source: np.ndarray,
     wanted: np.ndarray,
     folder: Path,
     quarantine: Quarantine,
-) -> Store:
+) -> CellStore:
     """The cells of a store, those of wanted rows prepared where their modality does so; what can't be is a bad cell."""
     changed = [c for c, m in modalities.items() if m.prepares and c in read.columns]
     if not changed:
         return read
-    with Writer(folder, changed) as writer:
+    with CellStoreWriter(folder, changed) as writer:
         for start in range(0, read.rows, FEW):
             if start % RELEASE == 0:
                 read.release()
@@ -237,7 +237,7 @@ def prepare_cells(
     return ready
 
 
-def learn_from(store: Store, modalities: Mapping[str, Modality], rows: np.ndarray) -> None:
+def learn_from(store: CellStore, modalities: Mapping[str, Modality], rows: np.ndarray) -> None:
     """Let each modality take its statistics from up to ``LEARN`` evenly spread training rows."""
     some = spread(rows, LEARN)
     kinds: dict[type[Modality], dict[str, tuple[Modality, Sequence[np.ndarray]]]] = {}
@@ -254,7 +254,7 @@ def learn_from(store: Store, modalities: Mapping[str, Modality], rows: np.ndarra
 class Sample(Sequence):
     """The present cells of some rows, fetched from the store when looked at."""
 
-    def __init__(self, store: Store, column: str, rows: np.ndarray) -> None:
+    def __init__(self, store: CellStore, column: str, rows: np.ndarray) -> None:
         self.part = store.columns[column]
         self.rows = [int(r) for r in rows if self.part.offsets[int(r) + 1] > self.part.offsets[int(r)]]
 

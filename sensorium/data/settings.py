@@ -12,7 +12,7 @@ from sensorium.data.options import ReadOptions
 from sensorium.data.table import Table
 
 
-class Data:
+class DataSettings:
     """How a table is read (section ``data``).
 
     Args:

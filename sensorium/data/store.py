@@ -19,7 +19,7 @@ from sensorium.core.errors import UserError
 from sensorium.core.files import whole
 
 
-class Column:
+class StoredColumn:
     """One stored column, open for reading."""
 
     def __init__(self, folder: Path, number: int, dtype: str, tail: Sequence[int]) -> None:
@@ -55,7 +55,7 @@ class Mapped:
             self.map.madvise(mmap.MADV_DONTNEED)
 
 
-class Store:
+class CellStore:
     """Read cells of many rows.
 
     Attributes:
@@ -67,7 +67,7 @@ class Store:
         shape = json.loads((folder / "store.json").read_text(encoding="utf-8"))
         self.folder, self.rows = folder, shape["rows"]
         self.columns = {
-            column: Column(folder, part["number"], part["dtype"], part["tail"])
+            column: StoredColumn(folder, part["number"], part["dtype"], part["tail"])
             for column, part in shape["columns"].items()
         }
 
@@ -83,7 +83,7 @@ class Store:
             part.offsets_map.release()
 
 
-class Writer:
+class CellStoreWriter:
     """Writes a store row by row; it exists, under its name, only once it is complete.
 
     Raises:
@@ -99,7 +99,7 @@ class Writer:
             for number, column in enumerate(columns):
                 self.parts[column] = ColumnWriter(folder, number)
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> CellStoreWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,7 +116,7 @@ class Writer:
             raise unwritable(self.folder, error) from error
         self.rows += 1
 
-    def close(self, keep: Callable[[str], bool] = lambda column: True) -> Store:
+    def close(self, keep: Callable[[str], bool] = lambda column: True) -> CellStore:
         """Finish and open for reading."""
         shape = {"rows": self.rows, "columns": {}}
         with writable(self.folder):
@@ -130,7 +130,7 @@ class Writer:
                     }
             with whole(self.folder / "store.json") as part:
                 part.write_text(json.dumps(shape), encoding="utf-8")
-        return Store(self.folder)
+        return CellStore(self.folder)
 
 
 @contextlib.contextmanager

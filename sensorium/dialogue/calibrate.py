@@ -11,7 +11,7 @@ from sensorium.dialogue.chat import batches, go_on, signs
 from sensorium.inference.rows import Rows
 from sensorium.modalities.conversation import last_exchange
 from sensorium.network.network import Network
-from sensorium.nn.platt import SHORT, Sureness
+from sensorium.nn.platt import SHORT, PlattScaler
 
 ASKED = 128
 """Conversations of a part that are asked, at most."""
@@ -40,7 +40,7 @@ def sure(network: Network, prepared: Prepared, precision: str) -> None:
         for some in batches([before for _, before, _ in asked]):
             for at, answer in zip(some, go_on(network, read, some, [asked[at][1] for at in some], SHORT), strict=True):
                 told[at], right[at] = signs(answer, asked[at][1], modality.language), answer.text == asked[at][2]
-        modality.sureness = Sureness.of(np.array(told), right)
+        modality.sureness = PlattScaler.of(np.array(told), right)
 
 
 def short_ones(network: Network, prepared: Prepared, column: str, part: str) -> list[tuple[int, list[int], str]]:

@@ -24,7 +24,7 @@ from sensorium.generators.autoregressive import draw
 from sensorium.inference.rows import Rows
 from sensorium.modalities.conversation import last_said, messages_of
 from sensorium.network.network import Network
-from sensorium.network.packed_conversation import Script, lost
+from sensorium.network.packed_conversation import PackedConversation, lost
 from sensorium.nn.platt import SHORT
 from sensorium.nn.precision import autocast
 
@@ -299,7 +299,7 @@ def go_on(
                 [words for words in made.recalled for _ in range(each)],
                 made.near.repeat(each, 0),
             )
-        texts, every = [Spoken(language) for _ in ids], [[] for _ in ids]
+        texts, every = [StreamedText(language) for _ in ids], [[] for _ in ids]
         live, score, said, ended = (
             torch.arange(len(ids), device=device),
             torch.zeros(len(ids), device=device),
@@ -424,7 +424,7 @@ def weigh(network: Network, rows: Rows, which: Sequence[int], conversations: Seq
 
 def last_answers(
     network: Network, rows: Rows, which: Sequence[int], conversations: Sequence[Sequence[Any]]
-) -> Iterator[tuple[list[int], bool, Script]]:
+) -> Iterator[tuple[list[int], bool, PackedConversation]]:
     """Conversations of which what the assistant says last alone is said, some at once: their numbers, whether they refer to cells, and themselves.
 
     Raises:
@@ -472,7 +472,7 @@ def choose(network: Network, rows: Rows, columns: Sequence[str], question: str, 
 
 
 @dataclasses.dataclass
-class Because:
+class TextAttribution:
     """How much likelier an answer is with a cell, or a part of one, than without it, in nats."""
 
     column: str
@@ -480,7 +480,7 @@ class Because:
     nats: float
 
 
-def why(network: Network, rows: Rows, row: int, messages: Sequence[Any], answer: str) -> list[Because]:
+def why(network: Network, rows: Rows, row: int, messages: Sequence[Any], answer: str) -> list[TextAttribution]:
     """What of the cells that a conversation refers to an answer came from: each left out, and then each of its parts, the weightiest first.
 
     Raises:
@@ -500,7 +500,7 @@ def why(network: Network, rows: Rows, row: int, messages: Sequence[Any], answer:
             continue
         called = f"{column} {at - row + 1}" if at > row else column
         alone = rows.having(column, np.array([at]), [None])
-        result.append(Because(called, "", base - float(weigh(network, alone, [row], [whole])[0])))
+        result.append(TextAttribution(called, "", base - float(weigh(network, alone, [row], [whole])[0])))
         parts = network.modalities[column].parts(rows.read[column][at])
         ready = network.modalities[column].prepare_all([cell for _, cell in parts], keep=False) if parts else []
         able = [(name, cell) for (name, _), cell in zip(parts, ready, strict=True) if not isinstance(cell, BadCell)]
@@ -512,11 +512,13 @@ def why(network: Network, rows: Rows, row: int, messages: Sequence[Any], answer:
             others.cells[column][number * span + at - row] = cell
         others.precision = rows.precision
         without = weigh(network, others, [number * span for number in range(len(able))], [whole] * len(able))
-        result += [Because(called, name, base - float(value)) for (name, _), value in zip(able, without, strict=True)]
+        result += [
+            TextAttribution(called, name, base - float(value)) for (name, _), value in zip(able, without, strict=True)
+        ]
     return sorted(result, key=lambda because: (because.part != "", -because.nats))
 
 
-class Spoken:
+class StreamedText:
     """Ids as they are said, and their text so far; half a character waits for its other half."""
 
     def __init__(self, language: Any) -> None:

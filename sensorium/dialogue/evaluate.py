@@ -12,7 +12,7 @@ from sensorium.data.order import spread
 from sensorium.data.schema import Schema
 from sensorium.data.table import Table
 from sensorium.dialogue.chat import folded, reply, talker
-from sensorium.dialogue.questions import MEASURED, ORDER, Asker, Question
+from sensorium.dialogue.questions import MEASURED, ORDER, Question, QuestionGenerator
 from sensorium.dialogue.templates import WORDS
 from sensorium.inference.rows import Rows
 from sensorium.network.network import Network
@@ -87,7 +87,9 @@ def examine(
     return {**result, "n": len(rows)}
 
 
-def pairs(asker: Asker, rows: np.ndarray, compared: bool, seed: int) -> list[tuple[int, Question, list[Any]]]:
+def pairs(
+    asker: QuestionGenerator, rows: np.ndarray, compared: bool, seed: int
+) -> list[tuple[int, Question, list[Any]]]:
     """Questions about each row and the one after it, where both show the same column: what the second is once the first was named, and which of them is what."""
     result = []
     for number, (row, other) in enumerate(itertools.pairwise(rows.tolist())):
@@ -141,10 +143,10 @@ def examples(
 
 def asker_of(
     network: Network, table: Table, columns: Schema, about: str | None = None, of: Sequence[str] = ()
-) -> Asker:
+) -> QuestionGenerator:
     """Who asks a network about a table: by default about the media that both have."""
     shown = list(of) or [c for c in network.columns if network.modalities[c].media]
-    return Asker(table, columns, about, [c for c in shown if c in table.columns])
+    return QuestionGenerator(table, columns, about, [c for c in shown if c in table.columns])
 
 
 def conversation(question: Question, shown: Sequence[str]) -> list[Any]:

@@ -80,7 +80,7 @@ class Question:
     shown: tuple[int, ...] = ()
 
 
-class Asker:
+class QuestionGenerator:
     """Asks about the rows of a table.
 
     Args:
@@ -383,7 +383,7 @@ def begun(
     seed: int,
     by: str,
     words: Mapping[str, Sequence[str]],
-) -> tuple[Asker, np.ndarray, dict[str, float], list[str]]:
+) -> tuple[QuestionGenerator, np.ndarray, dict[str, float], list[str]]:
     """Who asks, about which rows, how often each kind of question, and which columns come along; see ``ask_data``.
 
     Raises:
@@ -403,14 +403,14 @@ def begun(
     if not table.rows:
         raise UserError(f"'{table.name}' has no rows to ask about.")
     asker, splits = (
-        Asker(table, columns, about, of, keep, words),
+        QuestionGenerator(table, columns, about, of, keep, words),
         split_rows(table, columns, by=by, seed=seed, carved=0.0),
     )
     kept = list(dict.fromkeys([*(keep if keep is not None else table.columns), *asker.of]))
     return asker, splits.rows("train"), chances, kept
 
 
-def taken(table: Table, asker: Asker, picked: Sequence[int], kept: Sequence[str]) -> pa.Table:
+def taken(table: Table, asker: QuestionGenerator, picked: Sequence[int], kept: Sequence[str]) -> pa.Table:
     """The rows that were asked about, each as often as it was.
 
     Raises:
@@ -473,7 +473,7 @@ def pair_data(
 
 
 def made(
-    asker: Asker, rows: np.ndarray, each: int, chances: Mapping[str, float], seed: int
+    asker: QuestionGenerator, rows: np.ndarray, each: int, chances: Mapping[str, float], seed: int
 ) -> Iterator[tuple[int, list[dict[str, Any]] | None]]:
     """The conversations of rows: each row's side by side, or, where some are about several rows, in a random order in which they refer to those that follow."""
     if any(kind in SEVERAL for kind in chances):
@@ -489,7 +489,7 @@ def made(
 
 
 def chained(
-    asker: Asker, rows: np.ndarray, each: int, chances: Mapping[str, float], seed: int
+    asker: QuestionGenerator, rows: np.ndarray, each: int, chances: Mapping[str, float], seed: int
 ) -> Iterator[tuple[int, list[dict[str, Any]] | None]]:
     """Conversations from the last one to the first, so that the rows that follow are known when one is about them."""
     able = [

@@ -29,7 +29,7 @@ FILE = "reward.safetensors"
 
 
 @dataclasses.dataclass
-class Judge:
+class RewardModel:
     """Scores answers; higher is better, and only beside other answers to the same question.
 
     Attributes:
@@ -54,7 +54,7 @@ class Judge:
         )
 
     @classmethod
-    def load(cls, path: Path, network: Network) -> Judge:
+    def load(cls, path: Path, network: Network) -> RewardModel:
         """What ``save`` wrote.
 
         Raises:

@@ -20,7 +20,7 @@ CLASSES = 64
 
 
 @dataclasses.dataclass
-class Target:
+class BaselineTarget:
     """What was chosen for one target column.
 
     Attributes:
@@ -69,7 +69,7 @@ class Target:
         return max(known, key=lambda c: (c in self.single, self.single.get(c, 0.0), self.quick[c]), default=None)
 
 
-def read_truth(name: str, cells: list[Any], kind: str, notes: list[str]) -> tuple[np.ndarray, Target | None]:
+def read_truth(name: str, cells: list[Any], kind: str, notes: list[str]) -> tuple[np.ndarray, BaselineTarget | None]:
     """A target's cells as ``code`` gives them, float64 [n], and what is known of it; None where nothing is."""
     if kind not in ("category", "number", "date"):
         raise UserError(f"Baselines can't tell '{name}', which is {kind}. They tell: category, number, date.")
@@ -81,10 +81,10 @@ def read_truth(name: str, cells: list[Any], kind: str, notes: list[str]) -> tupl
         classes = sorted(counts, key=lambda cell: (-counts[cell], str(cell)))
         if len(classes) > CLASSES:
             notes.append(f"'{name}': trees tell the {CLASSES} most frequent of {len(classes)} classes apart.")
-        target = Target(kind=kind, classes=classes[:CLASSES]) if classes else None
+        target = BaselineTarget(kind=kind, classes=classes[:CLASSES]) if classes else None
     else:
         moments = kind == "date" and any(not isinstance(cell, (int, float)) for cell in present)
-        target = Target(kind=kind, moments=moments)
+        target = BaselineTarget(kind=kind, moments=moments)
     if target is None:
         notes.append(f"'{name}' has no known value in the training rows: no baseline stands beside it.")
         return np.zeros(0), None
@@ -104,7 +104,7 @@ def read_truth(name: str, cells: list[Any], kind: str, notes: list[str]) -> tupl
     return values, target
 
 
-def code(cells: Sequence[Any], target: Target) -> np.ndarray:
+def code(cells: Sequence[Any], target: BaselineTarget) -> np.ndarray:
     """Cells as float64 [n]: codes (-1: a class not told apart), or distances from the mean; NaN where missing."""
     if target.classes is not None:
         index = {cell: float(number) for number, cell in enumerate(target.classes)}

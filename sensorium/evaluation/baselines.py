@@ -19,10 +19,10 @@ import numpy as np
 
 from sensorium.core.errors import UserError
 from sensorium.data.order import spread
-from sensorium.evaluation.baseline_targets import Target, code, read_truth
+from sensorium.evaluation.baseline_targets import BaselineTarget, code, read_truth
 from sensorium.evaluation.trees import (
     WIDEST,
-    Cost,
+    TreeCost,
     Trees,
     fit_trees,
     grow_trees,
@@ -65,7 +65,7 @@ class Baselines:
         seed: int,
     ) -> None:
         self.columns, self.truth, self.kept, self.widths, self.seed = columns, truth, kept, widths, seed
-        self.targets: dict[str, Target] = {}
+        self.targets: dict[str, BaselineTarget] = {}
         self.notes: list[str] = []
         self.seconds = 0.0
         self._grown: dict[tuple[str, tuple[str, ...]], tuple[Trees, np.ndarray, int] | None] = {}
@@ -172,9 +172,9 @@ class Baselines:
         return x[:, picked], y, picked
 
     @functools.cached_property
-    def cost(self) -> Cost:
+    def cost(self) -> TreeCost:
         """What trees cost here."""
-        return Cost(self.seed)
+        return TreeCost(self.seed)
 
     def _training_rows(self, target: str) -> np.ndarray:
         """The stored rows that the trees of a target learn from."""
@@ -234,7 +234,7 @@ class Baselines:
             self = cls(columns, truth, found["kept"], found["widths"], found["seed"])
             for name, fields in found["targets"].items():
                 fields["grown"] = [tuple(trees) for trees in fields["grown"]]
-                self.targets[name] = Target(**fields)
+                self.targets[name] = BaselineTarget(**fields)
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise UserError(
                 f"The baselines in '{folder}' can't be read ({error}). Fit the run again to have them."

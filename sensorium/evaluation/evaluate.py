@@ -16,7 +16,7 @@ from sensorium.evaluation.baselines import Baselines
 from sensorium.inference.rows import Answers, Rows
 from sensorium.modalities import Modality
 from sensorium.network.network import Network
-from sensorium.network.types import Unheeded
+from sensorium.network.types import IgnoredColumns
 from sensorium.report.types import Evaluation, Predictions, Retrieval
 
 RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -76,7 +76,7 @@ def evaluate(
             entry |= beside(column, metric, modality, truth, have, rows, shown, baselines)
             alone = {c: modality.score(truth, rows.say(column, [c], have).cells).get(metric) for c in shown}
             entry["alone"] = {c: value for c, value in alone.items() if value is not None}
-            left = [c for c in network.unheeded.get(column, Unheeded()).columns if seen is None and c in shown]
+            left = [c for c in network.unheeded.get(column, IgnoredColumns()).columns if seen is None and c in shown]
             if left:
                 entry["unheeded"] = left
             memory = network.memory

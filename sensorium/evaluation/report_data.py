@@ -15,12 +15,12 @@ from sensorium.core.settings import schema
 from sensorium.data.order import spread
 from sensorium.data.table import Table
 from sensorium.media.images import png
-from sensorium.report.types import Drawn, Evaluation, RunInfo
-from sensorium.report.why import Explained
+from sensorium.report.types import Evaluation, GeneratedSamples, RunInfo
+from sensorium.report.why import ExplainedCell
 from sensorium.report.write import write_report
 
 if TYPE_CHECKING:
-    from sensorium.explain.columns import Why
+    from sensorium.explain.columns import Explanation
     from sensorium.model import Model
 
 REASONS = 3
@@ -99,7 +99,7 @@ def read_as(model: Model, table: Table, row: int, column: str) -> str:
     return "" if pixels is None else f"data:image/png;base64,{base64.b64encode(png(pixels)).decode()}"
 
 
-def drawn(model: Model, table: Table, column: str, known: Known | None) -> Drawn:
+def drawn(model: Model, table: Table, column: str, known: Known | None) -> GeneratedSamples:
     """Samples of a column for some rows, evenly spread, from all that these have beside it."""
     rows = spread(np.arange(table.rows), DRAWN)
     show = model.network.modalities[column].show
@@ -108,7 +108,7 @@ def drawn(model: Model, table: Table, column: str, known: Known | None) -> Drawn
         "watch" in schema(model.network.generator(column).sample) and model.schema.columns[column].kind != "audio"
     ):  # whose phases take long
         steps = model.rows(table.select(rows[:WATCHED])).steps(column, steps=STEPS)
-    return Drawn(
+    return GeneratedSamples(
         rows=rows.tolist(),
         samples=[[show(cell) for cell in each if cell is not None] for each in cells],
         steps=[[show(cell) for cell in each] for each in steps],
@@ -116,7 +116,7 @@ def drawn(model: Model, table: Table, column: str, known: Known | None) -> Drawn
     )
 
 
-def whys(model: Model, table: Table, column: str, known: Known | None) -> list[Explained]:
+def whys(model: Model, table: Table, column: str, known: Known | None) -> list[ExplainedCell]:
     """Why cells drawn for a few rows from a few columns are as they are."""
     seen = [c for c in model.columns if c != column and c in table.columns][:BESIDE]
     rows = spread(np.arange(table.rows), EXPLAINED)
@@ -132,8 +132,13 @@ def whys(model: Model, table: Table, column: str, known: Known | None) -> list[E
 
 
 def explained(
-    model: Model, column: str, some: Known, known: Known | None, cells: Sequence[Any], found: Sequence[Why | None]
-) -> list[Explained]:
+    model: Model,
+    column: str,
+    some: Known,
+    known: Known | None,
+    cells: Sequence[Any],
+    found: Sequence[Explanation | None],
+) -> list[ExplainedCell]:
     """Why said cells of ``some`` rows are as they are, with all that is shown beside; ``known``: the rows among which their nearest ones are."""
     entries, whole = (
         [],
@@ -166,7 +171,7 @@ def explained(
             if turned:
                 told["turned"] |= {"row": int(known[1][why.turned.row]), "shown": turned}
             entries.append(
-                Explained(
+                ExplainedCell(
                     row,
                     model.network.modalities[column].show(cells[place]),
                     {c: shown(model, some[0], row, c) for c in why.shares},

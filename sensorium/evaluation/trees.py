@@ -101,7 +101,7 @@ def judge(truth: np.ndarray, said: np.ndarray, sort: bool) -> float:
     return -float((((truth - said) / unit) ** 2).mean()) / (float((truth / unit).var()) or 1.0)
 
 
-class Cost:
+class TreeCost:
     """What a tree costs on this machine, measured on random numbers: seconds = fixed + rate × rows × features."""
 
     def __init__(self, seed: int) -> None:

@@ -21,7 +21,7 @@ from sensorium.network.types import Encoded
 from sensorium.nn.attention import Attention
 
 if TYPE_CHECKING:
-    from sensorium.explain.scoring import Witness
+    from sensorium.explain.scoring import CellScorer
 
 MOMENTS, EARLY = 64, 3
 """Points of the path along which gradients are integrated, by the midpoint rule in the ``EARLY``-th root of the way: a norm makes a faint cell look like a strong
@@ -31,7 +31,7 @@ Parts = tuple[list[str], np.ndarray]
 """The names of a cell's parts, and what each did to each token of the said cell, [parts, tokens]; [parts, 1] of the whole said cell."""
 
 
-def inside(witness: Witness, place: int, column: str, seen: Sequence[str], how: str = "occlusion") -> Parts | None:
+def inside(witness: CellScorer, place: int, column: str, seen: Sequence[str], how: str = "occlusion") -> Parts | None:
     """What the parts of one row's ``column`` did to one of the witness's said cells; None where it has fewer than two.
 
     Args:
@@ -56,7 +56,7 @@ def check_way(how: str, network: Network) -> None:
 
 
 def occlusion(
-    witness: Witness, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]
+    witness: CellScorer, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]
 ) -> np.ndarray:
     """How much worse each token of the said cell is without each part, [parts, tokens]."""
     rows, row = witness.rows, int(witness.index[place])
@@ -67,7 +67,7 @@ def occlusion(
 
 
 def gradients(
-    witness: Witness, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]
+    witness: CellScorer, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]
 ) -> np.ndarray:
     """Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365, equation 1) over how much of each part is there, [parts, 1].
 
@@ -103,7 +103,7 @@ def gradients(
 
 @torch.inference_mode()
 def attention(
-    witness: Witness, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]
+    witness: CellScorer, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]
 ) -> np.ndarray:
     """Attention rollout (Abnar & Zuidema 2020, arXiv 2005.00928) through the trunk from each token of the said cell to the parts, [parts, tokens].
 
@@ -197,7 +197,7 @@ def apart(modality: Modality, cell: np.ndarray, rest: Sequence[np.ndarray | None
     return [members for members, _ in groups]
 
 
-def single(witness: Witness, row: int, columns: Sequence[str], count: int) -> dict[str, Encoded]:
+def single(witness: CellScorer, row: int, columns: Sequence[str], count: int) -> dict[str, Encoded]:
     """What one row shows of some columns, ``count`` times, as tensors that gradients may pass."""
     result = {}
     for column, part in witness.shown(witness.rows).items():

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sensorium.explain.attribution import check_way, inside, repeated
-from sensorium.explain.scoring import Witness
+from sensorium.explain.scoring import CellScorer
 from sensorium.inference.rows import Rows
 from sensorium.network.batch import collate
 
@@ -36,7 +36,7 @@ COPY = 0.5
 
 
 @dataclasses.dataclass
-class Turn:
+class Counterfactual:
     """The smallest change of one cell that turns an answer, among real cells.
 
     Attributes:
@@ -51,7 +51,7 @@ class Turn:
 
 
 @dataclasses.dataclass
-class Why:
+class Explanation:
     """Of one said cell.
 
     Attributes:
@@ -76,7 +76,7 @@ class Why:
     inside: str = "occlusion"
     nearest: list[tuple[int, float]] = dataclasses.field(default_factory=list)
     contrast: list[tuple[int, float]] = dataclasses.field(default_factory=list)
-    turned: Turn | None = None
+    turned: Counterfactual | None = None
     copied: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def explain(
     among: Rows | None = None,
     done: Callable[[int], None] | None = None,
     how: str = "occlusion",
-) -> list[Why | None]:
+) -> list[Explanation | None]:
     """Why each row's said cell of ``column`` is as it is.
 
     Args:
@@ -118,8 +118,8 @@ def explain(
         done: hears how many rows were explained. how: it is looked inside the seen cells, a name of ``inside.WAYS``.
     """
     check_way(how, rows.network)
-    witness = Witness(rows, column, cells, way, seed, heedless=seen is None)
-    result: list[Why | None] = [None] * rows.count
+    witness = CellScorer(rows, column, cells, way, seed, heedless=seen is None)
+    result: list[Explanation | None] = [None] * rows.count
     if not len(witness.index):
         return result
     columns = [c for c in (rows.network.columns if seen is None else seen) if c != column and rows.has(c).any()]
@@ -131,11 +131,11 @@ def explain(
         and rows.network.modalities[column].tokens().length == 1
     )
     near = nearest(witness, among) if among is not None and not chosen else [[] for _ in witness.index]
-    known = Known(rows, column, among, [c for c in columns if c in seen_by]) if chosen else None
+    known = ReferenceRows(rows, column, among, [c for c in columns if c in seen_by]) if chosen else None
     for place, row in enumerate(witness.index.tolist()):
         here = [c for c in columns if c in seen_by and seen_by[c].place[row] >= 0]
         parts = {c: found for c in here if (found := inside(witness, place, c, here, how)) is not None}
-        why = Why(
+        why = Explanation(
             float(split.nothing[place]),
             float(split.everything[place]),
             {c: float(split.shares[c][place]) for c in here},
@@ -154,7 +154,9 @@ def explain(
     return result
 
 
-def importance(whys: Sequence[Why | None], seed: int = 0) -> dict[str, tuple[float, float | None, float | None]]:
+def importance(
+    whys: Sequence[Explanation | None], seed: int = 0
+) -> dict[str, tuple[float, float | None, float | None]]:
     """Of each column the mean of its shares over the rows that show it, and the ends of its 95 % interval (percentile bootstrap over rows; None of fewer than five
     rows, of which it would claim too much), most first."""
     rng, shares = np.random.default_rng(seed), {}
@@ -174,7 +176,7 @@ def importance(whys: Sequence[Why | None], seed: int = 0) -> dict[str, tuple[flo
 
 
 @dataclasses.dataclass
-class Shares:
+class ShapleyValues:
     """Of each column its share in every said cell [n] and its standard error [n]; and the worth of nothing and of everything [n]."""
 
     shares: dict[str, np.ndarray]
@@ -183,7 +185,7 @@ class Shares:
     everything: np.ndarray
 
 
-def shapley(witness: Witness, columns: Sequence[str], seed: int) -> Shares:
+def shapley(witness: CellScorer, columns: Sequence[str], seed: int) -> ShapleyValues:
     """The Shapley values of columns: of every subset where there are few, else over orders that are drawn, each with its reverse."""
     known: dict[frozenset[str], np.ndarray] = {}
 
@@ -211,10 +213,10 @@ def shapley(witness: Witness, columns: Sequence[str], seed: int) -> Shares:
         for column, each in gained.items():
             pairs = np.array(each).reshape(ORDERS // 2, 2, -1).mean(1)  # an order and its reverse are one draw
             shares[column], errors[column] = pairs.mean(0), pairs.std(0, ddof=1) / math.sqrt(len(pairs))
-    return Shares(shares, errors, worth(frozenset()), worth(frozenset(columns)))
+    return ShapleyValues(shares, errors, worth(frozenset()), worth(frozenset(columns)))
 
 
-class Known:
+class ReferenceRows:
     """Rows whose class is known, beside which the answers for others are put.
 
     Args:
@@ -265,7 +267,7 @@ class Known:
             for c in self.seen
         )
 
-    def turn(self, row: int, answer: Any, seen: Sequence[str]) -> Turn | None:
+    def turn(self, row: int, answer: Any, seen: Sequence[str]) -> Counterfactual | None:
         """The nearest real cell of any column that, put in the row's place, turns the answer; None where none of the nearest does."""
         best = None
         for column in seen:
@@ -279,7 +281,7 @@ class Known:
             said = one.say(self.column, seen).cells
             other = next((i for i, cell in enumerate(said) if cell != answer), None)
             if other is not None and (best is None or distance[other] < best.distance):
-                best = Turn(column, int(where[other]), said[other], float(distance[other]))
+                best = Counterfactual(column, int(where[other]), said[other], float(distance[other]))
         return best
 
     def away(self, row: int, column: str) -> tuple[np.ndarray, np.ndarray]:
@@ -305,7 +307,7 @@ class Known:
         ) else np.zeros(0)
 
 
-def nearest(witness: Witness, among: Rows) -> list[list[tuple[int, float]]]:
+def nearest(witness: CellScorer, among: Rows) -> list[list[tuple[int, float]]]:
     """For each said cell the nearest cells of ``among``, by the distance of what a generator says or, where that are ids, of gists."""
     network, column = witness.rows.network, witness.column
     where = np.flatnonzero(among.has(column))

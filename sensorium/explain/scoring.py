@@ -10,14 +10,14 @@ import torch
 
 from sensorium.inference.rows import Rows
 from sensorium.network.batch import collate
-from sensorium.network.types import Encoded, Unheeded
+from sensorium.network.types import Encoded, IgnoredColumns
 from sensorium.nn.precision import autocast
 
 DRAWS = 8
 """Moments and noises at which a drawn cell is looked at, the same for all that is compared."""
 
 
-class Witness:
+class CellScorer:
     """Said cells of one column, each of one row, and how likely they are under any seen columns.
 
     Args:
@@ -38,7 +38,7 @@ class Witness:
         self.way = way and (
             rows.network.generator(column, way).taught or way
         )  # a student tells no likelihood, its teacher does
-        self.unheeded = rows.network.unheeded.get(column, Unheeded()) if heedless else Unheeded()
+        self.unheeded = rows.network.unheeded.get(column, IgnoredColumns()) if heedless else IgnoredColumns()
         network, said = rows.network, rows.having(column, np.arange(rows.count), cells)
         self.index = np.flatnonzero(said.has(column))
         self.prepared = [said.cells[column][row] for row in self.index]

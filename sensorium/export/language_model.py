@@ -17,7 +17,7 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import whole
 from sensorium.export.llava import export_llava, pictured, unlike
 from sensorium.network.network import Network
-from sensorium.nn.external import Held
+from sensorium.nn.external import ExternalModel
 from sensorium.nn.quantized import in_full
 
 ADAPTER, WEIGHTS, BASE, OWN = "adapter", "adapter_model.safetensors", "base_sha256", "own"
@@ -64,7 +64,7 @@ def export_trunk(network: Network, folder: Path) -> dict[str, Any]:
                 network,
                 column,
                 model,
-                merged(stem.held[0]) if isinstance(stem, Held) else network.modalities[column].encoder.model,
+                merged(stem.held[0]) if isinstance(stem, ExternalModel) else network.modalities[column].encoder.model,
                 folder / name,
             )
     except OSError as error:

@@ -24,14 +24,14 @@ from sensorium.core.files import digest, whole
 from sensorium.core.tensors import write_tensors
 from sensorium.data.schema import Schema
 from sensorium.dialogue.reward_model import FILE as JUDGE
-from sensorium.dialogue.reward_model import Judge, rest_of
+from sensorium.dialogue.reward_model import RewardModel, rest_of
 from sensorium.export import redaction
 from sensorium.network.build import make_modalities, make_network
 from sensorium.network.network import Network
-from sensorium.network.types import Unheeded
-from sensorium.nn.linear_probe import Probes
-from sensorium.nn.out_of_distribution import Domain
-from sensorium.nn.row_memory import Memory
+from sensorium.network.types import IgnoredColumns
+from sensorium.nn.linear_probe import LinearProbes
+from sensorium.nn.out_of_distribution import OutOfDistribution
+from sensorium.nn.row_memory import RowMemory
 
 FORMAT = 7
 MEMORY, DOMAIN, PROBES = "memory.safetensors", "domain.safetensors", "probes.safetensors"
@@ -127,13 +127,15 @@ def write(
         part.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
 
 
-def write_memory(folder: Path, memory: Memory | Probes | None) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def write_memory(
+    folder: Path, memory: RowMemory | LinearProbes | None
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Write a memory of rows, or the probes that stand for one; what ``model.json`` says of each. A file of what the model hasn't is removed."""
-    if not isinstance(memory, Memory):
+    if not isinstance(memory, RowMemory):
         (folder / MEMORY).unlink(missing_ok=True)
-    if not isinstance(memory, Probes):
+    if not isinstance(memory, LinearProbes):
         (folder / PROBES).unlink(missing_ok=True)
-    if isinstance(memory, Probes):
+    if isinstance(memory, LinearProbes):
         write_tensors(folder / PROBES, memory.tensors())
         return None, {**memory.described(), "sha256": digest(folder / PROBES)}
     if memory is None:
@@ -214,7 +216,7 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
                 network.finish(column)
         network.load_state_dict(tensors)
         network.unheeded = {
-            column: Unheeded(tuple(left["columns"]), tuple(left["needed"]))
+            column: IgnoredColumns(tuple(left["columns"]), tuple(left["needed"]))
             for column, left in described.get("unheeded", {}).items()
         }
         network.usual = {
@@ -346,7 +348,7 @@ def identity(folder: Path) -> str:
         raise UserError(f"'{folder}' holds no model that can be read: {error}.") from error
 
 
-def domain_of(path: Path, how: Mapping[str, Any] | None) -> Domain | None:
+def domain_of(path: Path, how: Mapping[str, Any] | None) -> OutOfDistribution | None:
     """The known gists that were written to a file; a model whose file of them was removed does without."""
     if how is None or not path.is_file():
         return None
@@ -355,10 +357,12 @@ def domain_of(path: Path, how: Mapping[str, Any] | None) -> Domain | None:
             f"'{path}' isn't what was written: its SHA-256 differs. Copy it again, or remove it to do without."
         )
     kept = load_file(path)
-    return Domain({kind: kept[str(number)] for number, (kind, _) in enumerate(how["levels"])}, dict(how["levels"]))
+    return OutOfDistribution(
+        {kind: kept[str(number)] for number, (kind, _) in enumerate(how["levels"])}, dict(how["levels"])
+    )
 
 
-def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> Memory | None:
+def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> RowMemory | None:
     """The memory that was written to a file, its gists of ``size``; a model whose file of it was removed does without."""
     if how is None or not path.is_file():
         return None
@@ -372,7 +376,7 @@ def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> Memory |
         raise ValueError(f"{path.name} holds gists of shape {list(known.shape)}, not of size {size}")
     sketches = {column: kept[f"sketches.{column}"] for column in how.get("sketched", ())}
     told = {column: (kept[f"tokens.{column}"], kept[f"have.{column}"]) for column in how.get("told", ())}
-    return Memory(
+    return RowMemory(
         dict(zip(how["columns"], known, strict=True)),
         how["sharpness"],
         how["strength"],
@@ -385,7 +389,7 @@ def remembered(path: Path, how: Mapping[str, Any] | None, size: int) -> Memory |
     )
 
 
-def probes_of(path: Path, how: Mapping[str, Any] | None) -> Probes | None:
+def probes_of(path: Path, how: Mapping[str, Any] | None) -> LinearProbes | None:
     """The linear probes that were written to a file in place of a memory; a model whose file of them was removed does without."""
     if how is None or not path.is_file():
         return None
@@ -393,7 +397,7 @@ def probes_of(path: Path, how: Mapping[str, Any] | None) -> Probes | None:
         raise UserError(
             f"'{path}' isn't what was written: its SHA-256 differs. Copy it again, or remove it to do without."
         )
-    return Probes.of(load_file(path), how)
+    return LinearProbes.of(load_file(path), how)
 
 
 def check_given(folder: Path, own: bool) -> None:
@@ -422,7 +426,9 @@ def copy_beside(source: Path, target: Path, network: Network, rows: bool) -> Non
     if (
         not rows and (source / JUDGE).is_file()
     ):  # a judge knows the network that it is of, whose weights may have changed
-        dataclasses.replace(Judge.load(source / JUDGE, network), rest=rest_of(read(target)[0])).save(target / JUDGE)
+        dataclasses.replace(RewardModel.load(source / JUDGE, network), rest=rest_of(read(target)[0])).save(
+            target / JUDGE
+        )
 
 
 def copy_if_there(source: Path, target: Path, names: Sequence[str]) -> None:

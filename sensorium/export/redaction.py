@@ -16,8 +16,8 @@ import torch
 from sensorium.core.quantiles import PLATEAU
 from sensorium.data.prepare import LEARN
 from sensorium.network.network import Network
-from sensorium.nn.linear_probe import FEWEST, Probes, probes
-from sensorium.nn.row_memory import Memory
+from sensorium.nn.linear_probe import FEWEST, LinearProbes, probes
+from sensorium.nn.row_memory import RowMemory
 
 HIDDEN = ("trackers",)
 """Sections of settings that say nothing of the model."""
@@ -129,9 +129,9 @@ def counted(middle: np.ndarray, wide: np.ndarray, rows: int) -> np.ndarray:
 
 def memory_of(
     network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], fewest: int = FEWEST
-) -> Probes | None:
+) -> LinearProbes | None:
     """What the network's memory adds, without its rows; of categories no class that is rare."""
-    found = probes(network.memory, fewest) if isinstance(network.memory, Memory) else network.memory
+    found = probes(network.memory, fewest) if isinstance(network.memory, RowMemory) else network.memory
     for column, ids in rare.items() if found is not None else ():
         new = torch.zeros(1 + len(network.modalities[column].state()["classes"]), dtype=torch.int64)
         new[ids] = torch.arange(len(ids))

@@ -18,14 +18,14 @@ import torch
 
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import write_json
-from sensorium.core.progress import Progressed
+from sensorium.core.progress import ProgressReporter
 from sensorium.core.registry import find, name_of
 from sensorium.core.settings import build, parse, sections
 from sensorium.data.order import spread
 from sensorium.data.prepare import Prepared, prepare
 from sensorium.data.quarantine import Quarantine, parse_max_bad
 from sensorium.data.schema import Schema, infer
-from sensorium.data.settings import Data
+from sensorium.data.settings import DataSettings
 from sensorium.data.split import ALONE, Splits, split_rows, things_of
 from sensorium.data.table import Table
 from sensorium.dialogue.calibrate import sure
@@ -44,16 +44,16 @@ from sensorium.network.build import (
     said_as_written,
 )
 from sensorium.network.network import Network
-from sensorium.nn.external import Held
+from sensorium.nn.external import ExternalModel
 from sensorium.nn.precision import idle_gpu, usable
 from sensorium.training.build import check_settings, make_objectives, make_sampler
-from sensorium.training.build_memory import Remember, memorise
+from sensorium.training.build_memory import MemorySettings, memorise
 from sensorium.training.calibrate import settle
-from sensorium.training.fit_vocoder import Finishing, finish
+from sensorium.training.fit_vocoder import VocoderSettings, finish
 from sensorium.training.run_folder import begin, environment, remember
-from sensorium.training.table_trainer import Loop
+from sensorium.training.table_trainer import TableTrainer
 from sensorium.training.trackers import Tracker, make_trackers
-from sensorium.training.trainer import Journal, Progress, asked_length
+from sensorium.training.trainer import MetricsLog, Progress, asked_length
 
 if TYPE_CHECKING:
     from sensorium.model import Model
@@ -72,7 +72,7 @@ MOST_TOLD = 20
 SHORT = {"category", "number", "date"}
 
 
-class Extras:
+class BaselineSettings:
     """What is done beside training (section ``baselines``).
 
     Args:
@@ -101,12 +101,12 @@ def fit(
     """Train a model and make it; see ``Model.fit``."""
     given = parse(settings) if not isinstance(settings, Mapping) else sections(settings)
     check_settings(given)
-    build(Extras, plain(given, "baselines"), "baselines")
-    build(Remember, plain(given, "memory"), "memory")
+    build(BaselineSettings, plain(given, "baselines"), "baselines")
+    build(MemorySettings, plain(given, "memory"), "memory")
     for name in plain_list(given, "trackers"):
         find(Tracker, name)
     minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
-    data = build(Data, plain(given, "data"), "data")
+    data = build(DataSettings, plain(given, "data"), "data")
     parse_max_bad(data.max_bad)
     wanted = usable(device)
     opened = data.open(table, said_as_written(given.get("column", {})))
@@ -118,7 +118,7 @@ def fit(
                 raise unknown(what, column, opened.columns)
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="sensorium-"))
     begin(folder, resume, given, seed, target, opened)
-    with Progressed(quiet) as shown:
+    with ProgressReporter(quiet) as shown:
         return run(make, opened, folder, list(target), minutes, epochs, seed, resume, given, data, wanted, shown)
 
 
@@ -132,9 +132,9 @@ def run(
     seed: int,
     resume: bool,
     given: dict[str, Any],
-    data: Data,
+    data: DataSettings,
     device: torch.device,
-    shown: Progressed,
+    shown: ProgressReporter,
 ) -> Model:
     """The steps of a fit, in order."""
     shown.say(f"Looking at the columns of '{opened.name}' ({opened.rows:,} rows)")
@@ -222,7 +222,7 @@ def run(
     if not resume:
         look_first(network, prepared, things)
     objectives = {k: o.to(device) for k, o in make_objectives(given).items()}
-    loop = Loop(
+    loop = TableTrainer(
         network=network,
         objectives=objectives,
         modalities=modalities,
@@ -235,7 +235,7 @@ def run(
         epochs=epochs,
         things=things if any(o.couples for o in objectives.values()) else None,
         source=prepared.source,
-        **settings_of(Loop, given, "train"),
+        **settings_of(TableTrainer, given, "train"),
     )
     if resume and any((folder / "checkpoints").glob("step-*")):
         for wrong in loop.resume():
@@ -269,7 +269,7 @@ def run(
         memorise(
             network,
             prepared,
-            build(Remember, plain(given, "memory"), "memory"),
+            build(MemorySettings, plain(given, "memory"), "memory"),
             objectives["match"].scale().item(),
             seed,
         )
@@ -284,7 +284,7 @@ def run(
             seed,
             at.step,
             loop.precision,
-            settings_of(Finishing, given, "finish"),
+            settings_of(VocoderSettings, given, "finish"),
             shown.bar,
         )
         if finished:
@@ -295,7 +295,7 @@ def run(
     if at.stopped:
         shown.say(f"Stopped and saved. Go on with: --resume --out {folder}")
         return model
-    extras = build(Extras, plain(given, "baselines"), "baselines")
+    extras = build(BaselineSettings, plain(given, "baselines"), "baselines")
     seconds = min(extras.most, extras.share * at.seconds)
     if seconds > 0:
         shown.say(f"Fitting plain models for comparison (at most {seconds:.0f} s)")
@@ -327,12 +327,12 @@ def tuned_of(network: Network) -> dict[str, dict[str, Any]]:
     """What of each pretrained model is learned further, in numbers, by what people call it."""
     found = (
         {}
-        if not isinstance(network.trunk, Held)
+        if not isinstance(network.trunk, ExternalModel)
         else {f"Language model '{network.trunk.language.name}'": network.trunk.facts()}
     )
     for column, key in network.stem_of.items():
         modality, stem = network.modalities[column], network.stems[key]
-        if isinstance(stem, Held):
+        if isinstance(stem, ExternalModel):
             found[f"Column '{column}', backbone '{modality.encoder.name}'"] = {
                 "tune": modality.tuning.tune,
                 **stem.share(),
@@ -396,7 +396,7 @@ def enough_to_generate(
     *,
     table: Table,
     asked: bool,
-    shown: Progressed,
+    shown: ProgressReporter,
 ) -> dict[str, Any]:
     """The settings without columns that have too few training rows to be learned to be generated.
 
@@ -443,9 +443,11 @@ def settings_of(part: type, given: Mapping[str, Any], section: str) -> dict[str,
     return check(part, plain(given, section), section)
 
 
-def train(loop: Loop, folder: Path, given: Mapping[str, Any], minutes: float | None, shown: Progressed) -> Progress:
+def train(
+    loop: TableTrainer, folder: Path, given: Mapping[str, Any], minutes: float | None, shown: ProgressReporter
+) -> Progress:
     """Run the loop with a journal, trackers and a progress bar."""
-    journal = Journal(folder / "metrics.jsonl", loop.at.step)
+    journal = MetricsLog(folder / "metrics.jsonl", loop.at.step)
     trackers: list[Tracker] = make_trackers(plain_list(given, "trackers"), folder, given)
     total = loop.steps or round(60 * (minutes or 0))
     try:
@@ -509,7 +511,7 @@ def plain_models(
     )
 
 
-def report(model: Model, table: Table, splits: Splits, folder: Path, same: str | None, shown: Progressed) -> None:
+def report(model: Model, table: Table, splits: Splits, folder: Path, same: str | None, shown: ProgressReporter) -> None:
     """Evaluate on rows held out: ``results-PART.json`` for each part, and ``report.html`` for the first."""
     from sensorium.evaluation.report_data import KNOWN, report_run
 

@@ -24,7 +24,7 @@ INNER = ("blank", "given", "judged", "lots", "watch")
 
 
 @dataclasses.dataclass
-class Said:
+class GeneratorOutput:
     """What a generator drew for n rows.
 
     Attributes:
@@ -95,5 +95,5 @@ class Generator(nn.Module, abc.ABC):
     @abc.abstractmethod
     def sample(
         self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, **options: object
-    ) -> Said:
+    ) -> GeneratorOutput:
         """Draw (or choose) the segment of ``rows`` rows, asking the trunk as often as needed."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
-from sensorium.generators import Generator, Said, Trunk
+from sensorium.generators import Generator, GeneratorOutput, Trunk
 from sensorium.nn.losses.chunked_cross_entropy import CHUNK, in_pieces
 from sensorium.nn.shape_buckets import places
 
@@ -105,7 +105,7 @@ class Autoregressive(Generator):
         length_penalty: float = 0.0,
         max_length: int = 0,
         lots: torch.Tensor | None = None,
-    ) -> Said:
+    ) -> GeneratorOutput:
         """Say the segment of each row; rows that have ended leave the batch where ``trunk`` has a ``reorder``.
 
         Args:
@@ -133,7 +133,7 @@ class Autoregressive(Generator):
             raise UserError(f"beam={beam} with temperature={temperature}: beams are not drawn. Leave one of them out.")
         longest = min(max_length or self.said.length, self.said.length)
         if rows == 0:
-            return Said(torch.zeros(0, 1, dtype=torch.long, device=device), torch.zeros(0, device=device))
+            return GeneratorOutput(torch.zeros(0, 1, dtype=torch.long, device=device), torch.zeros(0, device=device))
         if beam > 1:
             return self._beams(trunk, rows, device, longest, beam, length_penalty)
         return self._one_by_one(trunk, rows, device, longest, generator, temperature, top_k, top_p, lots)
@@ -149,7 +149,7 @@ class Autoregressive(Generator):
         top_k: int,
         top_p: float,
         lots: torch.Tensor | None,
-    ) -> Said:
+    ) -> GeneratorOutput:
         said = torch.full((rows, longest), PAD, device=device)
         score = torch.zeros(rows, device=device)
         live = torch.arange(rows, device=device)  # the rows that the trunk still runs
@@ -180,9 +180,11 @@ class Autoregressive(Generator):
                 live, ids, ended = live[still], ids[still], ended[still]
             if step + 1 < longest:
                 tokens = self.embed(ids.unsqueeze(1), step + 1)
-        return Said(said[:, : step + 1], score)
+        return GeneratorOutput(said[:, : step + 1], score)
 
-    def _beams(self, trunk: Trunk, rows: int, device: torch.device, longest: int, beam: int, penalty: float) -> Said:
+    def _beams(
+        self, trunk: Trunk, rows: int, device: torch.device, longest: int, beam: int, penalty: float
+    ) -> GeneratorOutput:
         reorder, end = getattr(trunk, "reorder", None), self.said.end
         if reorder is None:
             raise UserError("This trunk can't reorder its rows, which beams need. Generate with beam=1.")
@@ -226,7 +228,7 @@ class Autoregressive(Generator):
             said = torch.cat([said[first.unsqueeze(1), parent], ids.unsqueeze(2)], 2)
         else:
             close(torch.ones_like(ids, dtype=torch.bool), longest)
-        return Said(best_said, best_score)
+        return GeneratorOutput(best_said, best_score)
 
 
 def draw(logits: torch.Tensor, top_k: int, top_p: float, generator: torch.Generator | None) -> torch.Tensor:

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
-from sensorium.generators import Generator, Said, Trunk
-from sensorium.nn.row_memory import Recalled
+from sensorium.generators import Generator, GeneratorOutput, Trunk
+from sensorium.nn.row_memory import MemoryAnswer
 
 PERCENT = 100
 WARMTHS = 61
@@ -42,23 +42,23 @@ class Categorical(Generator):
     def ask(self, target: torch.Tensor) -> torch.Tensor:
         return self.query.expand(len(target), -1, -1)
 
-    def loss(self, hidden: torch.Tensor, target: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
+    def loss(self, hidden: torch.Tensor, target: torch.Tensor, recalled: MemoryAnswer | None = None) -> torch.Tensor:
         logits = self.logits(hidden, recalled).flatten(0, 1)
         each = F.cross_entropy(
             logits, target.flatten() - 1, ignore_index=-1, reduction="none", label_smoothing=self.smoothing
         )
         return each.view(target.shape).mean(1)
 
-    def logits(self, hidden: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
+    def logits(self, hidden: torch.Tensor, recalled: MemoryAnswer | None = None) -> torch.Tensor:
         """What is answered, [n, tokens, vocabulary - 1], at the calibrated temperature."""
         return self.mixed(self.head(hidden).float(), recalled) / self.known(recalled)[0]
 
-    def known(self, recalled: Recalled | None) -> torch.Tensor:
+    def known(self, recalled: MemoryAnswer | None) -> torch.Tensor:
         """What rows held out told of such answers: see ``margin``."""
         return self.trust if recalled is None or recalled.margin is None else recalled.margin
 
     @staticmethod
-    def mixed(logits: torch.Tensor, recalled: Recalled | None) -> torch.Tensor:
+    def mixed(logits: torch.Tensor, recalled: MemoryAnswer | None) -> torch.Tensor:
         """Logits [n, 1, vocabulary - 1] of the network's answer and what remembered rows say, by its share."""
         if recalled is None:
             return logits
@@ -72,7 +72,9 @@ class Categorical(Generator):
         mixture = (1 - share) * logits[:, 0].softmax(-1) + share * found / known.clamp(min=1e-9)
         return mixture.clamp(min=1e-9).log().unsqueeze(1)
 
-    def residual(self, hidden: torch.Tensor, target: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
+    def residual(
+        self, hidden: torch.Tensor, target: torch.Tensor, recalled: MemoryAnswer | None = None
+    ) -> torch.Tensor:
         """Of each row the logits before calibration and the true id, [n, vocabulary]."""
         return torch.cat([self.mixed(self.head(hidden).float(), recalled)[:, 0], target.float()], 1)
 
@@ -109,12 +111,12 @@ class Categorical(Generator):
         rows: int,
         device: torch.device,
         generator: torch.Generator | None = None,
-        recalled: Recalled | None = None,
+        recalled: MemoryAnswer | None = None,
         *,
         sample: bool = False,
         temperature: float = 1.0,
         coverage: float = 0.0,
-    ) -> Said:
+    ) -> GeneratorOutput:
         """The likeliest id, or one drawn at ``temperature`` with ``sample``; probabilities are those of the model.
 
         Args:
@@ -135,10 +137,10 @@ class Categorical(Generator):
             chosen = logits.argmax(-1)
         score = log.gather(-1, chosen.unsqueeze(-1)).squeeze(-1).sum(1)
         if self.said.length > 1:
-            return Said(tokens=chosen + 1, score=score)
+            return GeneratorOutput(tokens=chosen + 1, score=score)
         whole, sets = F.pad(log.exp(), (1, 0))[:, 0], None
         if coverage:
             sets = whole >= 1 - self.known(recalled)[1 + math.ceil(coverage * PERCENT - 1e-9)]
             sets[:, 0] = False
             sets |= F.one_hot(logits[:, 0].argmax(-1) + 1, whole.shape[1]).bool()  # which is never empty
-        return Said(tokens=chosen + 1, score=score, probabilities=whole, sets=sets)
+        return GeneratorOutput(tokens=chosen + 1, score=score, probabilities=whole, sets=sets)

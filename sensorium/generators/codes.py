@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from sensorium.core.errors import UserError
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
-from sensorium.generators import Generator, Said, Trunk
+from sensorium.generators import Generator, GeneratorOutput, Trunk
 from sensorium.nn.attention import heads_of
-from sensorium.nn.patch_smoother import Refine
-from sensorium.nn.transformer import Block
+from sensorium.nn.patch_smoother import PatchSmoother
+from sensorium.nn.transformer import TransformerBlock
 
 
 class Codes(Generator):
@@ -54,14 +54,14 @@ class Codes(Generator):
         hidden = round(expand * width)
 
         def blocks() -> nn.ModuleList:
-            return nn.ModuleList(Block(width, heads_of(width, 48), hidden) for _ in range(depth))
+            return nn.ModuleList(TransformerBlock(width, heads_of(width, 48), hidden) for _ in range(depth))
 
         self.positions = nn.Parameter(torch.randn(tokens.length, width) * 0.02)
         self.enter, self.leave = nn.Linear(tokens.width, width), nn.Linear(width, tokens.width)
         self.encoder, self.decoder = blocks(), blocks()
         self.squeeze, self.widen = nn.Linear(width, digits), nn.Linear(digits, width)
         self.norms = nn.ModuleDict({name: nn.LayerNorm(width, bias=False) for name in ("encoder", "decoder", "digits")})
-        self.refine = Refine(tokens)
+        self.refine = PatchSmoother(tokens)
         self.first = nn.Parameter(torch.randn(width) * 0.02)
         self.before = nn.Linear(digits, width)
         self.table = nn.Parameter(torch.randn(digits, levels, width) * 0.02)
@@ -159,7 +159,7 @@ class Codes(Generator):
         *,
         temperature: float = 1.0,
         blank: Trunk | None = None,
-    ) -> Said:
+    ) -> GeneratorOutput:
         """Say the vectors of each row, token by token.
 
         Args:
@@ -176,7 +176,7 @@ class Codes(Generator):
             raise UserError(f"temperature={temperature}: give 0 for the likeliest code, or more.")
         score = torch.zeros(rows, device=device)
         if rows == 0:
-            return Said(torch.zeros(0, self.said.length, self.said.width, device=device), score)
+            return GeneratorOutput(torch.zeros(0, self.said.length, self.said.width, device=device), score)
         codes: list[torch.Tensor] = []
         for place in range(self.said.length):
             token = self.before(self.values(codes[-1])) if codes else self.first.expand(rows, 1, -1)
@@ -193,6 +193,6 @@ class Codes(Generator):
                 score = score + chance.gather(1, chosen)[:, 0] / (self.said.length * self.digits)
                 level = torch.cat([level, chosen.unsqueeze(1)], -1)
             codes.append(level)
-        return Said(
+        return GeneratorOutput(
             self.decode(self.values(torch.cat(codes, 1))) + 0 * score[:, None, None], score
         )  # a row that failed says so

@@ -18,7 +18,7 @@ from torch import nn
 from sensorium.core.errors import UserError
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
-from sensorium.generators import Generator, Said, Trunk
+from sensorium.generators import Generator, GeneratorOutput, Trunk
 from sensorium.nn.autoencoder import coded
 from sensorium.nn.denoiser import Denoiser
 
@@ -139,7 +139,7 @@ class Flow(Generator):
         given: tuple[torch.Tensor, torch.Tensor] | None = None,
         watch: Callable[[torch.Tensor], None] | None = None,
         judged: bool = False,
-    ) -> Said:
+    ) -> GeneratorOutput:
         """Draw the vectors of each row.
 
         Args:
@@ -164,7 +164,7 @@ class Flow(Generator):
             guidance = 1.0
         noise = torch.randn(rows, self.said.length, self.drawn_as.width, generator=generator).to(device)
         if rows == 0:
-            return Said(noise.new_zeros(0, self.said.length, self.said.width), torch.zeros(0, device=device))
+            return GeneratorOutput(noise.new_zeros(0, self.said.length, self.said.width), torch.zeros(0, device=device))
 
         told = None if given is None else given[1].all(-1)
 
@@ -206,7 +206,7 @@ class Flow(Generator):
                 moment * z + (1 - moment) * same,
             )
             score -= ((guess(trunk, mixed, t) - z) / (1 - moment)).square().mean((1, 2)) / len(MOMENTS)
-        return Said(self.made(z), score)
+        return GeneratorOutput(self.made(z), score)
 
     def made(self, z: torch.Tensor) -> torch.Tensor:
         """What was drawn as vectors [n, k, width]."""

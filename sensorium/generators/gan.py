@@ -12,9 +12,9 @@ from torch import nn
 
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
-from sensorium.generators import Generator, Said, Trunk
-from sensorium.nn.conditional_vae import Latents
-from sensorium.nn.discriminator import NEAR, Judge, adversarial
+from sensorium.generators import Generator, GeneratorOutput, Trunk
+from sensorium.nn.conditional_vae import ConditionalVAE
+from sensorium.nn.discriminator import NEAR, Discriminator, adversarial
 
 
 class Gan(Generator):
@@ -48,8 +48,8 @@ class Gan(Generator):
         at_least("generator.gan", 1, depth=depth, whole=whole, each=each)
         at_least("generator.gan", 0, beta=beta, adversary=adversary, steep=steep, judge=judge)
         self.beta, self.adversary, self.steep = beta, adversary, steep
-        self.latents = Latents(tokens, width, depth=depth, hidden=round(expand * width), whole=whole, each=each)
-        self.judge = Judge(tokens, width, judge, round(expand * width))
+        self.latents = ConditionalVAE(tokens, width, depth=depth, hidden=round(expand * width), whole=whole, each=each)
+        self.judge = Discriminator(tokens, width, judge, round(expand * width))
 
     @classmethod
     def fits(cls, tokens: Tokens) -> bool:
@@ -92,7 +92,7 @@ class Gan(Generator):
         *,
         temperature: float = 1.0,
         blank: Trunk | None = None,
-    ) -> Said:
+    ) -> GeneratorOutput:
         """Draw the vectors of each row in one pass.
 
         Args:
@@ -106,4 +106,4 @@ class Gan(Generator):
             UserError: a temperature below 0.
         """
         at_least("generate", 0, temperature=temperature)
-        return Said(*self.latents.drawn(trunk, rows, device, generator, temperature))
+        return GeneratorOutput(*self.latents.drawn(trunk, rows, device, generator, temperature))

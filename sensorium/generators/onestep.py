@@ -12,7 +12,7 @@ from torch import nn
 
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
-from sensorium.generators import Generator, Said, Trunk
+from sensorium.generators import Generator, GeneratorOutput, Trunk
 from sensorium.nn.autoencoder import coded
 from sensorium.nn.denoiser import Denoiser
 
@@ -78,7 +78,7 @@ class Onestep(Generator):
         generator: torch.Generator | None = None,
         *,
         blank: Trunk | None = None,
-    ) -> Said:
+    ) -> GeneratorOutput:
         """Draw the vectors of each row in one pass.
 
         Args:
@@ -93,4 +93,4 @@ class Onestep(Generator):
             if rows
             else noise.new_zeros(0, self.said.length, self.said.width)
         )
-        return Said(made, torch.zeros(rows, device=device))
+        return GeneratorOutput(made, torch.zeros(rows, device=device))

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
-from sensorium.generators import Generator, Said, Trunk
-from sensorium.nn.row_memory import Recalled
+from sensorium.generators import Generator, GeneratorOutput, Trunk
+from sensorium.nn.row_memory import MemoryAnswer
 
 COVERS = 0.5, 0.8, 0.9, 0.95, 0.98
 """Shares of the truth for which intervals are calibrated."""
@@ -56,7 +56,7 @@ class Quantile(Generator):
     def ask(self, target: torch.Tensor) -> torch.Tensor:
         return self.query.expand(len(target), 1, -1)
 
-    def quantiles(self, hidden: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
+    def quantiles(self, hidden: torch.Tensor, recalled: MemoryAnswer | None = None) -> torch.Tensor:
         """Hidden [n, 1, width] to rising quantiles [n, token width, levels].
 
         Those of what remembered rows say are averaged with them, level by level ("Is it better to average probabilities or
@@ -72,7 +72,7 @@ class Quantile(Generator):
         share = recalled.share * recalled.weights.sum(1).view(-1, 1, 1)
         return (1 - share) * own + share * self.weighted_quantiles(recalled)
 
-    def weighted_quantiles(self, recalled: Recalled) -> torch.Tensor:
+    def weighted_quantiles(self, recalled: MemoryAnswer) -> torch.Tensor:
         """The quantiles [n, token width, levels] of remembered vectors, by their weights."""
         values, order = recalled.targets[:, 0].float().T.sort(1)
         reached = recalled.weights[:, order].cumsum(-1)
@@ -80,7 +80,7 @@ class Quantile(Generator):
         at = torch.searchsorted(reached, levels).clamp(max=values.shape[1] - 1)
         return values.expand(len(at), -1, -1).gather(2, at)
 
-    def loss(self, hidden: torch.Tensor, target: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
+    def loss(self, hidden: torch.Tensor, target: torch.Tensor, recalled: MemoryAnswer | None = None) -> torch.Tensor:
         off = target[:, 0].float().unsqueeze(-1) - self.quantiles(hidden, recalled)
         return 2 * torch.maximum(self.levels * off, (self.levels - 1) * off).mean((1, 2))
 
@@ -89,7 +89,9 @@ class Quantile(Generator):
         ends = [self._at(quantiles, torch.full_like(quantiles[..., 0], p)) for p in ((1 - cover) / 2, (1 + cover) / 2)]
         return torch.stack(ends, 1)
 
-    def residual(self, hidden: torch.Tensor, target: torch.Tensor, recalled: Recalled | None = None) -> torch.Tensor:
+    def residual(
+        self, hidden: torch.Tensor, target: torch.Tensor, recalled: MemoryAnswer | None = None
+    ) -> torch.Tensor:
         """How far the truth lies outside the uncalibrated interval of each coverage (negative: inside), [n, coverages, token width]."""
         quantiles, truth, found = self.quantiles(hidden, recalled), target[:, 0].float(), []
         for cover in self.covers:
@@ -124,11 +126,11 @@ class Quantile(Generator):
         rows: int,
         device: torch.device,
         generator: torch.Generator | None = None,
-        recalled: Recalled | None = None,
+        recalled: MemoryAnswer | None = None,
         *,
         sample: bool = False,
         coverage: float = 0.0,
-    ) -> Said:
+    ) -> GeneratorOutput:
         """The median (or with ``sample`` a draw), its log-density, and the calibrated interval.
 
         Args:
@@ -151,7 +153,9 @@ class Quantile(Generator):
         low, high = self.bounds(quantiles, self.covers[number]).unbind(1)
         wider = (self.widening if recalled is None or recalled.margin is None else recalled.margin)[number]
         interval = torch.stack([torch.minimum(low - wider, middle), torch.maximum(high + wider, middle)], 1)
-        return Said(tokens=value.unsqueeze(1), score=self._density(quantiles, level).sum(-1), interval=interval)
+        return GeneratorOutput(
+            tokens=value.unsqueeze(1), score=self._density(quantiles, level).sum(-1), interval=interval
+        )
 
     def _at(self, quantiles: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         """The quantile function [n, w] at probabilities [n, w]: linear inside, exponential tails outside."""

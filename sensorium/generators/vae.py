@@ -12,8 +12,8 @@ from torch import nn
 
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
-from sensorium.generators import Generator, Said, Trunk
-from sensorium.nn.conditional_vae import Latents
+from sensorium.generators import Generator, GeneratorOutput, Trunk
+from sensorium.nn.conditional_vae import ConditionalVAE
 
 
 class Vae(Generator):
@@ -43,7 +43,7 @@ class Vae(Generator):
         at_least("generator.vae", 1, depth=depth, whole=whole, each=each)
         at_least("generator.vae", 0, beta=beta)
         self.beta = beta
-        self.latents = Latents(tokens, width, depth=depth, hidden=round(expand * width), whole=whole, each=each)
+        self.latents = ConditionalVAE(tokens, width, depth=depth, hidden=round(expand * width), whole=whole, each=each)
 
     @classmethod
     def fits(cls, tokens: Tokens) -> bool:
@@ -76,7 +76,7 @@ class Vae(Generator):
         *,
         temperature: float = 1.0,
         blank: Trunk | None = None,
-    ) -> Said:
+    ) -> GeneratorOutput:
         """Draw the vectors of each row in one pass.
 
         Args:
@@ -90,4 +90,4 @@ class Vae(Generator):
             UserError: a temperature below 0.
         """
         at_least("generate", 0, temperature=temperature)
-        return Said(*self.latents.drawn(trunk, rows, device, generator, temperature))
+        return GeneratorOutput(*self.latents.drawn(trunk, rows, device, generator, temperature))

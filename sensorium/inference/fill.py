@@ -26,7 +26,7 @@ FILLED, BAD_ROW = "filled", "bad_row"
 """The column that says what was filled, and the one that says why a row can't be read."""
 
 
-class Stopped(KeyboardInterrupt):
+class FillInterrupted(KeyboardInterrupt):
     """Filling was interrupted; ``table`` is as it was to be, but for rows from ``rows`` on, which are as they were."""
 
     def __init__(self, table: pa.Table, rows: int) -> None:
@@ -89,7 +89,7 @@ def fill(
         except KeyboardInterrupt:
             if not parts:
                 raise
-            raise Stopped(joined([*parts, untouched(table, start, parts[0])]), start) from None
+            raise FillInterrupted(joined([*parts, untouched(table, start, parts[0])]), start) from None
         if done:
             done(part.rows)
     whole = joined(parts)

@@ -21,7 +21,7 @@ from sensorium.data.prepare import read_rows
 from sensorium.data.table import Table
 from sensorium.network.batch import collate
 from sensorium.network.network import Network
-from sensorium.network.types import Encoded, Unheeded
+from sensorium.network.types import Encoded, IgnoredColumns
 from sensorium.nn.precision import autocast
 
 ROWS = 256
@@ -327,7 +327,7 @@ class Rows:
         chosen by CLIP in arXiv 2102.12092: ``candidates`` with the likeliest one; 1: only that; 0: as many as are cheap, 1 where
         other options are given.
         """
-        unheeded = self.network.unheeded.get(column, Unheeded()) if seen is None else Unheeded()
+        unheeded = self.network.unheeded.get(column, IgnoredColumns()) if seen is None else IgnoredColumns()
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
         modality, generator = self.network.modalities[column], torch.Generator().manual_seed(seed)
         encoded = self.shown(seen)

@@ -14,8 +14,8 @@ import torch
 from sensorium.inference.rows import ROWS, Rows
 from sensorium.network.batch import collate
 from sensorium.network.network import Network
-from sensorium.network.types import Encoded, Unheeded
-from sensorium.nn.out_of_distribution import Domain, distance, relative
+from sensorium.network.types import Encoded, IgnoredColumns
+from sensorium.nn.out_of_distribution import OutOfDistribution, distance, relative
 from sensorium.nn.precision import autocast
 
 LEVELS = 101
@@ -49,7 +49,7 @@ def misfits(
         if len(some) and part.gist is not None:
             value[there] = 1 - (network.gists(others, list(others), some).float() * part.gist[at].float()).sum(1)
         elif len(some):
-            heeded = network.unheeded.get(column, Unheeded()).left_out(others)
+            heeded = network.unheeded.get(column, IgnoredColumns()).left_out(others)
             value[there] = network.weigh(heeded, column, list(others), some, targets[column][at]).mean(1).float()
         found[column] = value
     return found
@@ -81,7 +81,9 @@ def gists(
     return {kind: (there, vectors) for kind, (there, vectors) in found.items() if len(there)}
 
 
-def domain(known: Sequence[Mapping[str, torch.Tensor]], held: Sequence[Mapping[str, torch.Tensor]]) -> Domain | None:
+def domain(
+    known: Sequence[Mapping[str, torch.Tensor]], held: Sequence[Mapping[str, torch.Tensor]]
+) -> OutOfDistribution | None:
     """What is known of training rows' gists, and how far those of rows held out lie from them; None where too few were.
 
     Args:
@@ -96,7 +98,7 @@ def domain(known: Sequence[Mapping[str, torch.Tensor]], held: Sequence[Mapping[s
     ]
     kinds = [kind for kind, vectors in whole[1].items() if len(vectors) >= FEWEST and kind in whole[0]]
     levels = {kind: quantiles(distance(whole[1][kind], whole[0][kind]).cpu().numpy()) for kind in kinds}
-    return Domain({kind: whole[0][kind].cpu() for kind in kinds}, levels) if kinds else None
+    return OutOfDistribution({kind: whole[0][kind].cpu() for kind in kinds}, levels) if kinds else None
 
 
 @torch.inference_mode()

@@ -37,7 +37,7 @@ ALONE = threading.Lock()
 """PDFium draws one page at a time."""
 
 
-class Broken(BadCell):
+class BrokenImage(BadCell):
     """A picture that can't be decoded, rather than one that is larger than allowed: of a clip, what was before it is
     kept."""
 
@@ -52,7 +52,7 @@ def picture(data: Any) -> Iterator[bytes]:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise BadCell(f"expected the bytes of a picture, found {type(data).__name__}")
     if not len(data):
-        raise Broken("the picture file is empty")
+        raise BrokenImage("the picture file is empty")
     try:
         yield bytes(data)
     except BadCell:
@@ -60,7 +60,7 @@ def picture(data: Any) -> Iterator[bytes]:
     except MemoryError as error:
         raise BadCell("the picture needs more memory than there is") from error
     except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over.
-        raise Broken(f"the picture can't be decoded: {why(error)}") from error
+        raise BrokenImage(f"the picture can't be decoded: {why(error)}") from error
 
 
 def why(error: Exception) -> str:
@@ -81,13 +81,13 @@ def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillo
         image = page(data, size, max_pixels) if kind == "application/pdf" else heic(data)
     else:
         if found := by_media(kind) or (unread_format(data[:1024]) if not kind else None):
-            raise Broken(f"the file is {found[0]}, which isn't read here: {found[1]}")
+            raise BrokenImage(f"the file is {found[0]}, which isn't read here: {found[1]}")
         image = by_pillow(data)
     w, h = image.size
     if w * h > max_pixels:
         raise BadCell(f"the picture has {w} × {h} pixels, more than max_pixels={max_pixels}")
     if min(w, h) < 1:
-        raise Broken(f"the picture has {w} × {h} pixels: none")
+        raise BrokenImage(f"the picture has {w} × {h} pixels: none")
     if (
         (decoded := w * h * SMALL.get(image.mode, 4)) > DENSE
         and decoded > SPARSE * len(data)
@@ -118,7 +118,7 @@ def by_pillow(data: bytes) -> Pillow.Image:
         accepted = accept(data[:16]) if accept else True
         if accepted and not isinstance(accepted, str):
             return factory(io.BytesIO(data), "")
-    raise Broken(f"not a picture in a format that can be read ({LISTED})")
+    raise BrokenImage(f"not a picture in a format that can be read ({LISTED})")
 
 
 def heic(data: bytes) -> Pillow.Image:
@@ -137,16 +137,16 @@ def page(data: bytes, size: int, max_pixels: int) -> Pillow.Image:
             document = pypdfium2.PdfDocument(data)
         except pypdfium2.PdfiumError as error:
             text = str(error).lower()
-            raise Broken(
+            raise BrokenImage(
                 "the PDF takes a password" if "password" in text else "the PDF is damaged: it can't be opened"
             ) from error
         try:
             if not len(document):
-                raise Broken("the PDF has no pages")
+                raise BrokenImage("the PDF has no pages")
             first = document[0]
             w, h = first.get_size()
             if not (0 < w < 1e6 and 0 < h < 1e6):
-                raise Broken(f"the PDF's first page measures {w:g} × {h:g}")
+                raise BrokenImage(f"the PDF's first page measures {w:g} × {h:g}")
             longest = min(DRAWN, 4 * size, math.sqrt(max_pixels * max(w, h) / min(w, h)))
             return (
                 first.render(scale=max(1.0, math.floor(longest)) / max(w, h), may_draw_forms=False)

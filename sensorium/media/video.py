@@ -21,7 +21,7 @@ from PIL import Image as Pillow
 from sensorium.core.errors import BadCell, UserError
 from sensorium.media import ffmpeg
 from sensorium.media.formats import FIRST, archive, frame_name, is_film, is_sound
-from sensorium.media.image_files import Broken, opened, picture, why
+from sensorium.media.image_files import BrokenImage, opened, picture, why
 from sensorium.media.images import centred, fitted, on_white, resized
 
 MOST = 4_000
@@ -71,7 +71,7 @@ def frames_of(data: Any, count: int, size: int, max_pixels: int, seconds: float)
             shown.append(pixels)
             starts.append(begins)
             at = begins + lasts
-    except Broken:
+    except BrokenImage:
         if not shown:
             raise
     except (BadCell, UserError):
@@ -128,7 +128,7 @@ def by_file(data: bytes, size: int, max_pixels: int) -> Moments:
                     f"more than the limit of {LARGEST:,}"
                 )
             if entry.flag_bits & 1:
-                raise Broken(f"'{entry.filename}' in the archive takes a password")
+                raise BrokenImage(f"'{entry.filename}' in the archive takes a password")
             with files.open(entry) as file:
                 found = file.read(LARGEST + 1)  # what a header says of a size is only said
             with picture(found) as raw, opened(raw, size, max_pixels) as image:

@@ -23,9 +23,9 @@ from sensorium.backbones import AT_ONCE, Backbone, Kind, features, open_backbone
 from sensorium.backbones._tuning import Tuning
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.nn.external import Held
-from sensorium.nn.feature_projection import Projected
-from sensorium.nn.refiner import Finisher
+from sensorium.nn.external import ExternalModel
+from sensorium.nn.feature_projection import FeatureProjection
+from sensorium.nn.refiner import Refiner
 from sensorium.nn.shape_buckets import recurring
 
 Cells = dict[str, torch.Tensor]
@@ -51,7 +51,7 @@ class Modality(abc.ABC):
     """The pretrained encoder whose features stand for the cells (``column.NAME.backbone``)."""
     tuning: Tuning | None = None
     """How it is learned further (``column.NAME.tune``). None: it stays as it is, so that its features of a cell are computed once, not in each step."""
-    finished_by: Finisher | None = None
+    finished_by: Refiner | None = None
     """What finishes drawn cells, once that was learned."""
     as_written: bool = False
     """Cells of text files (CSV) are taken as they are written, not as the numbers or dates that they look like."""
@@ -195,7 +195,7 @@ class Modality(abc.ABC):
         """One said segment (ids [length] or vectors [length, width]) to a cell, as a user would write it."""
         raise NotImplementedError(type(self).__name__)
 
-    def finisher(self) -> Finisher | None:
+    def finisher(self) -> Refiner | None:
         """A module with fresh weights that learns to finish cells that are drawn, and that ``decode`` asks from then on (kept as ``finished_by``);
         None where nothing is to be finished, which is the default."""
         return None
@@ -328,17 +328,17 @@ def encoded(encoder: Backbone, tuning: Tuning | None, cells: Sequence[Any]) -> C
 def standing(width: int, encoder: Backbone, tuning: Tuning | None, places: int, dropout: float, laid: int = 0) -> Stem:
     """The stem of a column that stands on an encoder; see ``Projected``."""
     return (
-        Standing(width, encoder.width, places, dropout, laid)
+        FrozenFeatures(width, encoder.width, places, dropout, laid)
         if tuning is None
-        else Tuned(encoder, tuning, width, places, dropout, laid)
+        else TunedFeatures(encoder, tuning, width, places, dropout, laid)
     )
 
 
-class Standing(Projected, Stem):
+class FrozenFeatures(FeatureProjection, Stem):
     """What is made of the features of an encoder that stays as it is."""
 
 
-class Tuned(Held, Projected, Stem):
+class TunedFeatures(ExternalModel, FeatureProjection, Stem):
     """An encoder that is learned further, and what is made of its features."""
 
     def __init__(

@@ -22,7 +22,7 @@ from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.media.audio import FASTEST, SLOWEST, decoded
 from sensorium.media.formats import dotted, fuller, is_sound, sounds_by_name, undecided
 from sensorium.modalities import Cells, Modality, Stem, claim_files, encoded, standing
-from sensorium.nn.conv import Conv, Ragged, present, sinusoid, working_dtype
+from sensorium.nn.conv import ConvBlock, Ragged, present, sinusoid, working_dtype
 from sensorium.nn.mel import from_log_mel, log_mel, resample
 from sensorium.nn.shape_buckets import recurring
 from sensorium.nn.vocoder import Vocoder
@@ -231,7 +231,7 @@ class Audio(Modality):
         """One token for every 16 frames; with a backbone one for all of the sound and up to 16 for its moments."""
         if self.encoder is not None:
             return standing(width, self.encoder, self.tuning, recurring(1 + MOMENTS), self.dropout)
-        return Spectral(width, self.mels, self.norm)
+        return AudioStem(width, self.mels, self.norm)
 
     def tokens(self) -> Tokens | None:
         """Stretches of four frames, up to the longest sound, each a vector of their bands, about one off zero; None with a backbone."""
@@ -327,7 +327,7 @@ def whole(frames: int) -> int:
     return -(-max(frames, 1) // STRIDE) * STRIDE
 
 
-class Spectral(Stem):
+class AudioStem(Stem):
     """Patches of 4 frames by 4 bands, then convolutions: [frames, mels] → [frames / 16, width], bands become channels.
 
     Where a layer is a matrix product in disguise (patches, convolutions over time alone) it is written as one: oneDNN's
@@ -341,9 +341,9 @@ class Spectral(Stem):
         half = (2, 2)
         self.flat = nn.ModuleList(
             [
-                Conv(32, 64, stride=half, norm=norm),
-                Conv(64, 64, residual=True, norm=norm),
-                Conv(64, 128, stride=half, norm=norm),
+                ConvBlock(32, 64, stride=half, norm=norm),
+                ConvBlock(64, 64, residual=True, norm=norm),
+                ConvBlock(64, 128, stride=half, norm=norm),
             ]
         )
         self.enter = nn.Linear(3 * 128 * (self.bands // 16), width)

@@ -17,13 +17,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from sensorium.backbones._language_model import Language, open_language
+from sensorium.backbones._language_model import LanguageModel, open_language
 from sensorium.core.attachments import ROWS
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile
 from sensorium.modalities import Cells, Modality, Stem
 from sensorium.nn.packing import reference
-from sensorium.nn.platt import Sureness
+from sensorium.nn.platt import PlattScaler
 
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "observation": "tool", "function": "tool"}
 KNOWN = ("system", "user", "assistant", "tool")
@@ -74,10 +74,10 @@ class Conversation(Modality):
         self.recall, self.recalled, self.remembered, self.tokens_of_cells = recall, recalled, remembered, tokens
         self.referred: set[str] = set()
         self.bare = self.again = self.beside = False
-        self.sureness: Sureness | None = None
+        self.sureness: PlattScaler | None = None
 
     @property
-    def language(self) -> Language:
+    def language(self) -> LanguageModel:
         """Its language model's tokenizer.
 
         Raises:
@@ -200,7 +200,7 @@ class Conversation(Modality):
         return {"ids": torch.from_numpy(ids), "said": torch.from_numpy(said), "length": torch.from_numpy(lengths)}
 
     def stem(self, width: int) -> Stem:
-        return _Silent(width)
+        return _ConversationStem(width)
 
     def show(self, cell: Any) -> str:
         try:
@@ -235,7 +235,7 @@ class Conversation(Modality):
         )
         told = state.get("sureness")
         self.sureness = (
-            Sureness(told["level"], *(tuple(told[key]) for key in ("slopes", "middle", "spread"))) if told else None
+            PlattScaler(told["level"], *(tuple(told[key]) for key in ("slopes", "middle", "spread"))) if told else None
         )
 
 
@@ -385,7 +385,7 @@ def calls_of(message: Mapping[str, Any]) -> list[str]:
     return result
 
 
-class _Silent(Stem):
+class _ConversationStem(Stem):
     """Conversations are asked, never seen."""
 
     def __init__(self, width: int) -> None:

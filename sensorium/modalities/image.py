@@ -24,9 +24,9 @@ from sensorium.media.formats import is_image
 from sensorium.media.images import ENDINGS, colour_mix, colours, png, psnr, side_of, square
 from sensorium.modalities import Cells, Modality, Stem, claim_files, encoded, standing
 from sensorium.nn.attention import heads_of
-from sensorium.nn.conv import Conv, Norm, working_dtype
+from sensorium.nn.conv import ConvBlock, Norm, working_dtype
 from sensorium.nn.shape_buckets import recurring
-from sensorium.nn.transformer import Block
+from sensorium.nn.transformer import TransformerBlock
 
 SIZE, MOST = 48, 1024
 """Side of a picture, unless it is said, and the largest."""
@@ -220,8 +220,8 @@ class Image(Modality):
                 width, self.encoder, self.tuning, recurring(1 + GRID_TOKENS**2), self.dropout, laid=1 + GRID_TOKENS**2
             )
         if self.kind == "patches":
-            return Patches(width, self.size, self.patch)
-        return Convolutional(width, self.size, self.norm, self.restyle)
+            return FullSizePatches(width, self.size, self.patch)
+        return ImageStem(width, self.size, self.norm, self.restyle)
 
     def tokens(self) -> Tokens | None:
         """Patches, row by row, each a vector of its colours in -1..1; None with a backbone."""
@@ -303,7 +303,7 @@ def largest(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-class Convolutional(Stem):
+class ImageStem(Stem):
     """Six 3 × 3 convolutions to (size / 16)² tokens, with a learned position added to each."""
 
     def __init__(self, width: int, size: int, norm: Norm, restyle: float = 0.0) -> None:
@@ -311,12 +311,12 @@ class Convolutional(Stem):
         self.restyle = restyle
         half = (2, 2)
         self.body = nn.Sequential(
-            Conv(3, 32, stride=half, norm=norm),
-            Conv(32, 64, stride=half, norm=norm),
-            Conv(64, 64, residual=True, norm=norm),
-            Conv(64, 128, stride=half, norm=norm),
-            Conv(128, 128, residual=True, norm=norm),
-            Conv(128, width, stride=half, norm=norm),
+            ConvBlock(3, 32, stride=half, norm=norm),
+            ConvBlock(32, 64, stride=half, norm=norm),
+            ConvBlock(64, 64, residual=True, norm=norm),
+            ConvBlock(64, 128, stride=half, norm=norm),
+            ConvBlock(128, 128, residual=True, norm=norm),
+            ConvBlock(128, width, stride=half, norm=norm),
         )
         self.position = nn.Parameter(torch.randn((size // 16) ** 2, width) * 0.02)
 
@@ -338,15 +338,15 @@ def restyled(x: torch.Tensor, strength: float) -> torch.Tensor:
     return x * (1 + scale).to(x.dtype) + (shift * spread).to(x.dtype)
 
 
-class Patches(Stem):
+class FullSizePatches(Stem):
     """The plain transformer on patches (ViT, arXiv 2010.11929), for comparison."""
 
     def __init__(self, width: int, size: int, patch: int, depth: int = 4) -> None:
         super().__init__()
         side = (patch, patch)
-        self.embed = Conv(3, width, kernel=side, stride=side, pad=(False, False), norm="none", act=False)
+        self.embed = ConvBlock(3, width, kernel=side, stride=side, pad=(False, False), norm="none", act=False)
         self.position = nn.Parameter(torch.randn((size // patch) ** 2, width) * 0.02)
-        self.blocks = nn.ModuleList(Block(width, heads_of(width, 32)) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads_of(width, 32)) for _ in range(depth))
         self.norm = nn.LayerNorm(width, bias=False)
 
     def forward(self, cells: Cells) -> tuple[torch.Tensor, None]:

@@ -220,7 +220,7 @@ class Points(Modality):
         """``tokens`` tokens of a set, however many points it has."""
         if not self.size:
             raise UserError("A column of points has no size of a point yet: it has to learn from some cells first.")
-        return Pooled(width, self.size, self.seen_as)
+        return PointsStem(width, self.size, self.seen_as)
 
     def tokens(self) -> Tokens:
         """Eight points each along the curve, up to the largest set: their numbers and, in -1..1, whether they are there."""
@@ -313,7 +313,7 @@ def curve(place: np.ndarray) -> np.ndarray:
     return code
 
 
-class Pooled(Stem):
+class PointsStem(Stem):
     """Each point by itself through a small network, then a few learned questions to all of them: no order, any number
     (PointNet, arXiv 1612.00593; questions as in the Set Transformer, arXiv 1810.00825)."""
 

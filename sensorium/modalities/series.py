@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.modalities import Cells, Modality, Stem
-from sensorium.nn.conv import Conv, Ragged, present, sinusoid, working_dtype
+from sensorium.nn.conv import ConvBlock, Ragged, present, sinusoid, working_dtype
 
 STRIDE = 16
 """Steps to a token."""
@@ -282,7 +282,7 @@ class Series(Modality):
         """One token for every 16 steps."""
         if not self.channels:
             raise UserError("A series column has no channels yet: it has to learn from some cells first.")
-        return Temporal(width, self.channels, self.norm)
+        return SeriesStem(width, self.channels, self.norm)
 
     def tokens(self) -> Tokens:
         """Stretches of 16 steps, up to the longest series: each step's values and, in -1..1, whether they are there."""
@@ -466,7 +466,7 @@ def numbers(cell: Any) -> np.ndarray:
         raise BadCell("the series holds something that is no number, or lists of unequal depth") from error
 
 
-class Temporal(Stem):
+class SeriesStem(Stem):
     """Short, middle and long kernels side by side, then convolutions that halve time: a token for every 16 steps.
 
     Kernels of several lengths see fast and slow movements alike (InceptionTime, arXiv 1909.04939).
@@ -475,16 +475,16 @@ class Temporal(Stem):
     def __init__(self, width: int, channels: int, norm: Ragged) -> None:
         super().__init__()
         self.scales = nn.ModuleList(
-            Conv(3 * channels, 32, kernel=(1, kernel), stride=(1, 2), norm=norm) for kernel in (3, 9, 27)
+            ConvBlock(3 * channels, 32, kernel=(1, kernel), stride=(1, 2), norm=norm) for kernel in (3, 9, 27)
         )
         self.body = nn.ModuleList(
             [
-                Conv(96, 96, kernel=(1, 5), stride=(1, 2), norm=norm),
-                Conv(96, 96, kernel=(1, 5), residual=True, norm=norm),
-                Conv(96, 128, kernel=(1, 5), stride=(1, 2), norm=norm),
-                Conv(128, 128, kernel=(1, 5), residual=True, norm=norm),
-                Conv(128, width, kernel=(1, 3), stride=(1, 2), norm=norm),
-                Conv(width, width, kernel=(1, 3), residual=True, norm=norm),
+                ConvBlock(96, 96, kernel=(1, 5), stride=(1, 2), norm=norm),
+                ConvBlock(96, 96, kernel=(1, 5), residual=True, norm=norm),
+                ConvBlock(96, 128, kernel=(1, 5), stride=(1, 2), norm=norm),
+                ConvBlock(128, 128, kernel=(1, 5), residual=True, norm=norm),
+                ConvBlock(128, width, kernel=(1, 3), stride=(1, 2), norm=norm),
+                ConvBlock(width, width, kernel=(1, 3), residual=True, norm=norm),
             ]
         )
         self.place = nn.Parameter(torch.tensor(0.1))

@@ -19,7 +19,7 @@ from sensorium.media.formats import dotted, fuller, sounds_by_name
 from sensorium.media.images import colour_mix, psnr
 from sensorium.media.video import animated, frames_of, written
 from sensorium.modalities import Cells, Modality, Stem, claim_files
-from sensorium.nn.conv import Conv, Norm, working_dtype
+from sensorium.nn.conv import ConvBlock, Norm, working_dtype
 
 ENDINGS = dotted("video")
 PAIR = 2
@@ -147,7 +147,7 @@ class Video(Modality):
 
     def stem(self, width: int) -> Stem:
         """(size / 16)² tokens for every two frames."""
-        return Moving(width, self.size, self.frames, self.norm)
+        return VideoStem(width, self.size, self.frames, self.norm)
 
     def tokens(self) -> Tokens:
         """Squares of ``patch`` by ``patch`` pixels over two frames, in time and then row by row, each a vector of their colours, about one off zero."""
@@ -231,18 +231,18 @@ class Video(Modality):
         ).astype(np.float32)
 
 
-class Moving(Stem):
+class VideoStem(Stem):
     """Convolutions over each frame and its change since the frame before, then over time, where two frames become one."""
 
     def __init__(self, width: int, size: int, frames: int, norm: Norm) -> None:
         super().__init__()
         half = (2, 2)
         self.body = nn.Sequential(
-            Conv(6, 32, stride=half, norm=norm),
-            Conv(32, 64, stride=half, norm=norm),
-            Conv(64, 128, stride=half, norm=norm),
-            Conv(128, 128, residual=True, norm=norm),
-            Conv(128, width, stride=half, norm=norm),
+            ConvBlock(6, 32, stride=half, norm=norm),
+            ConvBlock(32, 64, stride=half, norm=norm),
+            ConvBlock(64, 128, stride=half, norm=norm),
+            ConvBlock(128, 128, residual=True, norm=norm),
+            ConvBlock(128, width, stride=half, norm=norm),
         )
         self.norms = nn.ModuleList([nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)])
         self.mix, self.pair = (

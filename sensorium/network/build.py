@@ -21,7 +21,7 @@ from sensorium.trunks import Trunk
 OBJECTIVES = ("tell", "match")
 
 
-class Shape:
+class NetworkSize:
     """The network's size (section ``network``).
 
     Args:
@@ -93,7 +93,7 @@ def make_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any]
 
 def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -> Network:
     """A network with weights drawn from torch's own generator."""
-    shape = build(Shape, plain(settings, "network"), "network")
+    shape = build(NetworkSize, plain(settings, "network"), "network")
     trunk = build(trunk_of(settings), plain(settings, "trunk"), "trunk", width=shape.width, columns=list(modalities))
     generators: dict[str, Generator] = {}
     shared, written, more = {}, generated(modalities, settings), {}

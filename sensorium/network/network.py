@@ -18,30 +18,30 @@ from torch.nn import functional as F
 from sensorium.core.attachments import ROWS
 from sensorium.core.errors import unknown
 from sensorium.core.registry import name_of
-from sensorium.generators import Generator, Said
+from sensorium.generators import Generator, GeneratorOutput
 from sensorium.modalities import Cells, Modality
 from sensorium.network.batch import Batch
-from sensorium.network.packed_conversation import Script, cell_of, script, stands_for
+from sensorium.network.packed_conversation import PackedConversation, cell_of, script, stands_for
 from sensorium.network.packed_conversation import told as converse
-from sensorium.network.types import Encoded, Fused, Plan, Told, Unheeded
-from sensorium.nn.feature_projection import Patches
-from sensorium.nn.online_memory import Recall
-from sensorium.nn.out_of_distribution import Domain
+from sensorium.network.types import Encoded, FusedGist, IgnoredColumns, Plan, SegmentLoss
+from sensorium.nn.feature_projection import PatchProjector
+from sensorium.nn.online_memory import OnlineMemory
+from sensorium.nn.out_of_distribution import OutOfDistribution
 from sensorium.nn.packing import reference
-from sensorium.nn.refiner import Finisher
-from sensorium.nn.row_memory import Memory, Recalled
+from sensorium.nn.refiner import Refiner
+from sensorium.nn.row_memory import MemoryAnswer, RowMemory
 from sensorium.trunks import Seen, Trunk
 
 
 @dataclasses.dataclass
-class Step:
+class StepOutput:
     """All that the objectives look at: one batch, once through the stems and each plan once through the trunk."""
 
     network: Network
     batch: Batch
     encoded: dict[str, Encoded]
-    told: list[Told]
-    fused: list[Fused]
+    told: list[SegmentLoss]
+    fused: list[FusedGist]
 
 
 class Network(nn.Module):
@@ -84,10 +84,10 @@ class Network(nn.Module):
         self.columns = list(modalities)
         self.targets: tuple[str, ...] = ()
         self.matches = True
-        self.unheeded: dict[str, Unheeded] = {}
+        self.unheeded: dict[str, IgnoredColumns] = {}
         self.usual: dict[str, list[float]] = {}
-        self.domain: Domain | None = None
-        self.memory: Memory | None = None
+        self.domain: OutOfDistribution | None = None
+        self.memory: RowMemory | None = None
         self.counts: dict[str, object] = {}  # of some columns in how many training rows each value is; see withheld
         self.width, self.summary, self.drop = width, summary, drop
         self.stem_of = {
@@ -109,7 +109,7 @@ class Network(nn.Module):
         self.finishers = nn.ModuleDict()
         self.projectors = nn.ModuleDict(
             {
-                self.stem_of[column]: Patches(
+                self.stem_of[column]: PatchProjector(
                     modality.encoder.width, trunk.inner, self.stems[self.stem_of[column]].laid, modality.encoder.patches
                 )
                 for column, modality in modalities.items()
@@ -119,7 +119,7 @@ class Network(nn.Module):
         self.referred: dict[int, dict[int, tuple[str, int]]] = {}
         self.recalls = nn.ModuleDict(
             {
-                self.stem_of[shown]: Recall(
+                self.stem_of[shown]: OnlineMemory(
                     gist, self.modalities[column].remembered, self.stems[self.stem_of[shown]].kindred
                 )
                 for column in self.talked_columns
@@ -184,7 +184,7 @@ class Network(nn.Module):
         key = f"{self.said_by[column]}_{name_of(generator)}"
         self.ways[column][name_of(generator)], self.generators[key] = key, generator
 
-    def finish(self, column: str) -> Finisher | None:
+    def finish(self, column: str) -> Refiner | None:
         """A fresh module that finishes drawn cells of a column, from now on asked wherever they are decoded; None where there is nothing to finish."""
         finisher = self.modalities[column].finisher()
         if finisher is not None:
@@ -198,7 +198,7 @@ class Network(nn.Module):
         self.finishers.pop(self.said_by[column])
         self.modalities[column].finished_by = None
 
-    def forward(self, batch: Batch, plans: Sequence[Plan]) -> Step:
+    def forward(self, batch: Batch, plans: Sequence[Plan]) -> StepOutput:
         """Everything one step of training needs, in one pass."""
         encoded = self.encode_all(batch)
         for column in self.talked_columns if self.training else ():
@@ -231,13 +231,15 @@ class Network(nn.Module):
             )
             total = self.total_gist(encoded, plan.seen, plan.rows)
             if not plan.apart:
-                fused.append(Fused(plan.rows, plan.seen, self.fused_gist(total, hidden[0])))
+                fused.append(FusedGist(plan.rows, plan.seen, self.fused_gist(total, hidden[0])))
             for column, said, target, present in zip(asked, hidden[1:], targets, places, strict=True):
                 if present.any():
                     told.append(
-                        Told(column, plan.seen, self.generator(column, plan.way).loss(said, target)[present], plan.way)
+                        SegmentLoss(
+                            column, plan.seen, self.generator(column, plan.way).loss(said, target)[present], plan.way
+                        )
                     )
-        return Step(self, batch, encoded, told, fused)
+        return StepOutput(self, batch, encoded, told, fused)
 
     def looked_up(self, column: str) -> list[str]:
         """The columns whose cells, where conversations of ``column`` refer to them, bring along what rows that are like them are called."""
@@ -297,7 +299,7 @@ class Network(nn.Module):
 
     def talk(
         self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor, batch: Batch
-    ) -> list[Told]:
+    ) -> list[SegmentLoss]:
         """What the assistant says in the conversations of some rows, each word from all before it."""
         place = encoded[column].place[rows]
         rows, place = rows[place >= 0], place[place >= 0]
@@ -306,7 +308,7 @@ class Network(nn.Module):
         losses = converse(
             self.trunk, self.conversation(column, encoded, rows_of(cells, place), rows, batch.keys, batch.beside)
         )
-        return [Told(column, (), losses)]
+        return [SegmentLoss(column, (), losses)]
 
     def conversation(
         self,
@@ -316,7 +318,7 @@ class Network(nn.Module):
         rows: torch.Tensor,
         keys: Mapping[str, torch.Tensor] | None = None,
         beside: Mapping[tuple[int, int], int] | None = None,
-    ) -> Script:
+    ) -> PackedConversation:
         """Collated conversations, and the batch's rows that they are of [n], with the cells that they refer to in their midst, and what rows like these are called.
 
         ``keys``: of the cells of the batch, which training looks nobody up by himself with. ``beside``: where rows after these stand, by a row and how many after it; None: they follow one another.
@@ -527,9 +529,9 @@ class Network(nn.Module):
         seen: Sequence[str],
         rows: torch.Tensor,
         way: str | None = None,
-    ) -> Listener:
+    ) -> ConditionedTrunk:
         """The trunk as who says ``column`` to some rows hears it."""
-        return Listener(
+        return ConditionedTrunk(
             self,
             column,
             self.seen(encoded, seen, rows),
@@ -583,7 +585,7 @@ class Network(nn.Module):
 
     def answer(
         self, encoded: Mapping[str, Encoded], column: str, rows: torch.Tensor, share: float | None = None
-    ) -> Recalled | None:
+    ) -> MemoryAnswer | None:
         """What remembered rows say of ``column`` to some rows, by the gists of what these show; None where that doesn't count."""
         if self.memory is None or not self.generator(column).leans:
             return None
@@ -619,7 +621,7 @@ class Network(nn.Module):
         again: torch.Tensor | None = None,
         way: str | None = None,
         **options: object,
-    ) -> Said:
+    ) -> GeneratorOutput:
         """Ask ``column`` of some rows, from what each has of ``seen``; ``again`` may say which of ``rows`` (by number) to ask, some
         of them several times: what they show is looked at once. ``way``: by which of its generators."""
         how, listeners = self.generator(column, way), [self.listener(encoded, column, seen, rows, way)]
@@ -655,7 +657,7 @@ class Network(nn.Module):
         return generator.each(hidden, target)
 
 
-class Listener:
+class ConditionedTrunk:
     """The trunk as a generator sees it: asked tokens in, hidden out; what was seen is run once and remembered.
 
     At ``start`` 0 the segment begins anew; whoever has gone on from there doesn't come back.

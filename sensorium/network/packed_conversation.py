@@ -15,10 +15,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.nn.losses import chunked_cross_entropy
-from sensorium.nn.packing import ALONE, Lines
+from sensorium.nn.packing import ALONE, PackedSequences
 
 
-class Part(Protocol):
+class PackedCell(Protocol):
     """A column behind its stem: see ``network.Encoded``."""
 
     place: torch.Tensor
@@ -28,7 +28,7 @@ class Part(Protocol):
 
 
 @dataclasses.dataclass
-class Script:
+class PackedConversation:
     """Conversations of several rows: token i is ``pool[index[i]]``, in ``lines``; ``said``: the id that it is and that is to be learned there, or -1.
 
     ``recalled``: for each line what rows that are like its cells are called; ``near``: how near the nearest of them is, [lines, 2] (``nn.online_memory``), NaN where nothing was looked up.
@@ -36,7 +36,7 @@ class Script:
 
     pool: torch.Tensor
     index: np.ndarray
-    lines: Lines
+    lines: PackedSequences
     said: np.ndarray
     recalled: list[list[str]] = dataclasses.field(default_factory=list)
     near: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2)))
@@ -57,11 +57,11 @@ def script(
     lines: Sequence[np.ndarray],
     said: Sequence[np.ndarray],
     rows: np.ndarray,
-    encoded: Mapping[str, Part],
+    encoded: Mapping[str, PackedCell],
     columns: Mapping[int, tuple[str, int]],
     most: int = 0,
     beside: Mapping[tuple[int, int], int] | None = None,
-) -> Script:
+) -> PackedConversation:
     """Lines of ids, below 0 where a cell stands, with the batch's rows they are of, as one script.
 
     Args:
@@ -104,21 +104,21 @@ def script(
         group.append(np.concatenate(groups))
         wanted.append(np.concatenate(marks))
     row = np.concatenate(row_of)
-    return Script(
+    return PackedConversation(
         torch.cat(pool),
         np.concatenate(index),
-        Lines(row, np.concatenate(place), np.ones(len(row), np.int64), np.concatenate(group)),
+        PackedSequences(row, np.concatenate(place), np.ones(len(row), np.int64), np.concatenate(group)),
         np.concatenate(wanted),
     )
 
 
-def told(trunk: Any, made: Script) -> torch.Tensor:
+def told(trunk: Any, made: PackedConversation) -> torch.Tensor:
     """The mean loss of each row's said tokens [n], each from all before it; 0 where a row says nothing."""
     sums, counts = lost(trunk, made)
     return sums / counts.clamp_min(1)
 
 
-def lost(trunk: Any, made: Script) -> tuple[torch.Tensor, torch.Tensor]:
+def lost(trunk: Any, made: PackedConversation) -> tuple[torch.Tensor, torch.Tensor]:
     """The summed loss of each row's said tokens [n], and how many they are, [n]."""
     count = int(made.lines.row.max()) + 1
     each, rows = lost_each(trunk, made)
@@ -127,7 +127,7 @@ def lost(trunk: Any, made: Script) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def lost_each(trunk: Any, made: Script) -> tuple[torch.Tensor, torch.Tensor]:
+def lost_each(trunk: Any, made: PackedConversation) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss of each said token [tokens], line by line, and the rows they are of, [tokens]."""
     at = np.flatnonzero((made.said >= 0) & (made.lines.place > 0))
     hidden = trunk.run(made.pool, made.index, made.lines).index_select(
@@ -140,7 +140,7 @@ def lost_each(trunk: Any, made: Script) -> tuple[torch.Tensor, torch.Tensor]:
     return cross_entropy(trunk, hidden, wanted), rows
 
 
-def heard(trunk: Any, made: Script) -> torch.Tensor:
+def heard(trunk: Any, made: PackedConversation) -> torch.Tensor:
     """What the language model makes of each line when all of it is said: its last token's hidden [n, width]."""
     last = np.zeros(int(made.lines.row.max()) + 1, np.int64)
     last[made.lines.row] = np.arange(len(made.index))  # a line's tokens follow one another

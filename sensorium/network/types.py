@@ -54,7 +54,7 @@ class Encoded:
 
 
 @dataclasses.dataclass
-class Told:
+class SegmentLoss:
     """What one plan said of one asked column: the loss of each row that has it, and the generator where it isn't the column's first."""
 
     column: str
@@ -64,7 +64,7 @@ class Told:
 
 
 @dataclasses.dataclass
-class Fused:
+class FusedGist:
     """The gist [n, gist] of what a plan saw together, and the batch's rows it belongs to."""
 
     rows: torch.Tensor
@@ -73,7 +73,7 @@ class Fused:
 
 
 @dataclasses.dataclass(frozen=True)
-class Unheeded:
+class IgnoredColumns:
     """Columns that mislead about another one, or add nothing to what others say, in rows that have all of those that are needed to do
     without them.
 

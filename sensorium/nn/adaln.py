@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from sensorium.nn.attention import Attention
 
 
-class Modulated(nn.Module):
+class AdaLNBlock(nn.Module):
     """Pre-norm block with adaLN-Zero (Peebles & Xie 2023, arXiv 2212.09748): a new one is the identity."""
 
     def __init__(self, width: int, heads: int, hidden: int | None = None) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.core.types import Tokens
-from sensorium.nn.patch_smoother import Refine
+from sensorium.nn.patch_smoother import PatchSmoother
 
 WIDER, GROUPS, LEVELS = 4, 8, 3
 """How many times as wide as the first its last convolutions are at most; groups of channels that are normed together, and sizes at which edges are compared."""
@@ -47,7 +47,7 @@ class Autoencoder(nn.Module):
         self.flat, self.patch, self.grid = flat, tokens.patch, tokens.grid
         self.frames = math.prod(tokens.patch[:-flat])
         self.beta, self.edges, self.spectrum = beta, edges, spectrum if flat == 1 else 0.0
-        self.refine = Refine(tokens)
+        self.refine = PatchSmoother(tokens)
         widths, strides = [self.refine.channels], halvings(tokens.patch[-flat:])
         widths += [min(hidden << number, WIDER * hidden) for number in range(len(strides))]
         down, up = (nn.Conv1d, nn.ConvTranspose1d) if flat == 1 else (nn.Conv2d, nn.ConvTranspose2d)

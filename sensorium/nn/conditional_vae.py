@@ -11,14 +11,14 @@ from torch import nn
 
 from sensorium.core.types import Tokens
 from sensorium.nn.attention import heads_of
-from sensorium.nn.patch_smoother import Refine
-from sensorium.nn.transformer import Block
+from sensorium.nn.patch_smoother import PatchSmoother
+from sensorium.nn.transformer import TransformerBlock
 
 LEAST, MOST = -7.0, 2.0
 """Bounds of the logarithm of a deviation."""
 
 
-class Latents(nn.Module):
+class ConditionalVAE(nn.Module):
     """The bound of Kingma & Welling 2014 (arXiv 1312.6114) with a learned prior that hears ``hidden``, posteriors said relative to it
     (arXiv 2007.03898, section 3.2), and a Laplace distribution of the vectors whose width is learned (arXiv 2006.13202): nothing
     is left to balance between the two terms.
@@ -35,7 +35,7 @@ class Latents(nn.Module):
         self.whole, self.each, self.numbers = whole, each, length * size
 
         def blocks(count: int) -> nn.ModuleList:
-            return nn.ModuleList(Block(width, heads_of(width, 48), hidden) for _ in range(count))
+            return nn.ModuleList(TransformerBlock(width, heads_of(width, 48), hidden) for _ in range(count))
 
         self.positions = nn.Parameter(torch.randn(length, width) * 0.02)
         self.enter, self.leave = nn.Linear(size, width), nn.Linear(width, size)
@@ -49,7 +49,7 @@ class Latents(nn.Module):
         for layer in (*self.believes.values(), *self.finds.values(), self.leave):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
-        self.refine = Refine(tokens)
+        self.refine = PatchSmoother(tokens)
         self.blur = nn.Parameter(torch.zeros(()))
 
     def last(self) -> Iterable[nn.Parameter]:

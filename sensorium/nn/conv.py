@@ -21,7 +21,7 @@ GAIN = 1.7015
 """Makes GELU keep the variance of a unit Gaussian (Brock et al. 2021, arXiv 2101.08692, section 4)."""
 
 
-class Conv(nn.Module):
+class ConvBlock(nn.Module):
     """Convolution, norm, GELU; as a residual branch ``x + gelu(norm(conv(x)))`` it starts as no change at all.
 
     Args:

@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.core.types import Tokens
-from sensorium.nn.adaln import Modulated
+from sensorium.nn.adaln import AdaLNBlock
 from sensorium.nn.attention import heads_of
 from sensorium.nn.conv import waves
-from sensorium.nn.patch_smoother import Refine
+from sensorium.nn.patch_smoother import PatchSmoother
 
 PLACED = 0.5
 """How large positions are at first beside noisy vectors, which enter with a deviation of about 0.6: fainter ones are lost in the noise."""
@@ -34,12 +34,12 @@ class Denoiser(nn.Module):
         self.positions = nn.Parameter(PLACED * places(tokens, width))
         self.clock = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.noisy = nn.Linear(tokens.width, width)
-        self.blocks = nn.ModuleList(Modulated(width, heads_of(width, 48), hidden) for _ in range(depth))
+        self.blocks = nn.ModuleList(AdaLNBlock(width, heads_of(width, 48), hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(width, bias=False)
         self.leave = nn.Linear(width, tokens.width)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
-        self.refine = Refine(tokens, beside=1)
+        self.refine = PatchSmoother(tokens, beside=1)
         self.told = nn.Parameter(torch.randn(width) * 0.02) if told else None
 
     def last(self) -> Iterable[nn.Parameter]:

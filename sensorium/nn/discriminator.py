@@ -11,21 +11,21 @@ from torch.nn import functional as F
 
 from sensorium.core.types import Tokens
 from sensorium.nn.attention import heads_of
-from sensorium.nn.transformer import Block
+from sensorium.nn.transformer import TransformerBlock
 
 NEAR = 0.1
 """Deviation of the noise by which the slope of a judge of vectors is felt."""
 ALL = slice(None)
 
 
-class Judge(nn.Module):
+class Discriminator(nn.Module):
     """How real each token of a segment is, for what is heard: vectors [n, k, …] and hidden [n, k, width] to [n, k]."""
 
     def __init__(self, tokens: Tokens, width: int, depth: int, hidden: int) -> None:
         super().__init__()
         self.enter, self.hears = nn.Linear(tokens.width, width), nn.Linear(width, width)
         self.positions = nn.Parameter(torch.randn(tokens.length, width) * 0.02)
-        self.blocks = nn.ModuleList(Block(width, heads_of(width, 48), hidden) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads_of(width, 48), hidden) for _ in range(depth))
         self.heard, self.norm = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
         self.verdict = nn.Linear(width, 1, bias=False)
         nn.init.normal_(self.verdict.weight, std=0.02)

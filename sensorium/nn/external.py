@@ -10,7 +10,7 @@ from torch import nn
 from sensorium.nn.quantized import weights_in
 
 
-class Held(nn.Module):
+class ExternalModel(nn.Module):
     """To be inherited by who holds such a model, before any other module.
 
     Attributes:
@@ -38,12 +38,12 @@ class Held(nn.Module):
         if steady:
             model.eval()
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Held:
+    def _apply(self, fn: Any, recurse: bool = True) -> ExternalModel:
         super()._apply(fn, recurse)
         self.held[0]._apply(fn)
         return self
 
-    def train(self, mode: bool = True) -> Held:
+    def train(self, mode: bool = True) -> ExternalModel:
         super().train(mode)
         self.held[0].train(mode and not self.steady)
         return self
@@ -66,12 +66,12 @@ class Held(nn.Module):
 
     def as_it_was(self) -> Any:
         """A context in which the model is as it was before anything was learned, where that is known: where low-rank updates are all that was."""
-        return Without(
+        return WithoutExternal(
             [part for part in self.held[0].modules() if hasattr(part, "enable_adapters") and hasattr(part, "lora_A")]
         )
 
 
-class Without:
+class WithoutExternal:
     """Layers without their adapters meanwhile."""
 
     def __init__(self, layers: list[Any]) -> None:

@@ -21,7 +21,7 @@ TWO, EACH, SURE, MOST = 256, 5, 0.9, 0.97
 """Of two cells of one thing: directions that tell what they have in common, at most; pairs that each of these takes; how far what these say is believed; and how alike two may be at most in one."""
 
 
-class Projected(nn.Module):
+class FeatureProjection(nn.Module):
     """Features of a pretrained encoder, normalised, brought to the trunk's width, with a place each and one more look that starts as no change.
 
     ``laid``: so many first tokens lie as in each cell (all of a picture, then its parts), so that what a feature means hangs on its place. All of these features together are brought to ``ALL`` numbers that
@@ -115,7 +115,7 @@ class Projected(nn.Module):
         self.common.zero_()[:few] = common[:few]
 
 
-class Patches(nn.Module):
+class PatchProjector(nn.Module):
     """All patches of a vision tower to a language model's tokens, by two linear layers (LLaVA 1.5, Liu et al. 2023, arXiv 2310.03744, section 3.3).
 
     Args:

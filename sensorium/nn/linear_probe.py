@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.nn.row_memory import Memory, Recalled
+from sensorium.nn.row_memory import MemoryAnswer, RowMemory
 
 FEWEST = 5
 """Rows that a class, or a range of values, must have to be said."""
@@ -30,7 +30,7 @@ STEPS = 60
 """Steps of L-BFGS."""
 
 
-class Probes(nn.Module):
+class LinearProbes(nn.Module):
     """What a memory of rows adds, without the rows; it is asked as a ``Memory`` is.
 
     Args:
@@ -86,7 +86,7 @@ class Probes(nn.Module):
         }
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> Probes:
+    def of(cls, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> LinearProbes:
         """The inverse of ``tensors`` and ``described``."""
         by = described["by"]
         return cls(
@@ -116,7 +116,7 @@ class Probes(nn.Module):
 
     def answer(
         self, column: str, seen: Mapping[str, tuple[Tensor, Tensor]], share: float | None = None
-    ) -> Recalled | None:
+    ) -> MemoryAnswer | None:
         """What is said of an asked column; see ``Memory``."""
         share = self.shares.get(column, 0.0) if share is None else share
         looked = {c: part for c, part in seen.items() if c in self.by.get(column, ())}
@@ -127,14 +127,14 @@ class Probes(nn.Module):
             logits = logits + (gist.float() * here.unsqueeze(1)) @ known[f"weight.{column}.{name}"]
             shown = shown + here.unsqueeze(1)
         tokens, margin = known[f"tokens.{column}"], self.margins.get(column)
-        return Recalled(
+        return MemoryAnswer(
             tokens,
             (logits + known[f"bias.{column}"]).softmax(1) * (shown > 0),
             share,
             None if margin is None else tokens.new_tensor(margin, dtype=torch.float32),
         )
 
-    def without(self, column: str, ids: Tensor) -> Probes:
+    def without(self, column: str, ids: Tensor) -> LinearProbes:
         """The same where a category's ids [old] have become others, 0 where they are gone."""
         tensors = self.tensors()
         if column not in self.by:
@@ -149,11 +149,11 @@ class Probes(nn.Module):
         described = self.described()
         if not left.any():
             described["by"] = {c: by for c, by in self.by.items() if c != column}
-        return Probes.of({**tensors, **changed}, described)
+        return LinearProbes.of({**tensors, **changed}, described)
 
 
 @torch.inference_mode(False)
-def probes(memory: Memory, fewest: int = FEWEST) -> Probes | None:
+def probes(memory: RowMemory, fewest: int = FEWEST) -> LinearProbes | None:
     """What a memory adds, learned from its rows; None where that is nothing. The same memory gives the same.
 
     Args:
@@ -188,7 +188,7 @@ def probes(memory: Memory, fewest: int = FEWEST) -> Probes | None:
     if not maps and not sketches and not weights:
         return None
     kept_of = {column: memory.margins[column] for column in weights if column in memory.margins}
-    return Probes(
+    return LinearProbes(
         maps,
         sketches,
         memory.strength,

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from sensorium.core.errors import UserError
-from sensorium.nn.quantized import Rounded
+from sensorium.nn.quantized import QuantizedLinear
 
 
-class Expert(nn.ModuleDict):
+class ModalityExpert(nn.ModuleDict):
     """Twins of a decoder's layers, which begin as these are.
 
     Args:
@@ -33,17 +33,17 @@ class Expert(nn.ModuleDict):
         for name, part in self.originals[0].items():
             base = getattr(part, "base_layer", part)
             self[name.replace(".", "/")] = (
-                base.as_linear() if isinstance(base, Rounded) else copy.deepcopy(base)
+                base.as_linear() if isinstance(base, QuantizedLinear) else copy.deepcopy(base)
             ).requires_grad_(True)
 
     @contextlib.contextmanager
     def taking(self, mine: torch.Tensor) -> Iterator[None]:
         """Meanwhile the tokens that ``mine`` marks, bool [n, s], go through the twins."""
-        where = Where(mine)
+        where = ExpertRouting(mine)
         hooks: list[Any] = []
         try:
             for twin, part in zip(self.values(), self.originals[0].values(), strict=True):
-                way = Way(twin, where)
+                way = RoutedLinear(twin, where)
                 hooks += [part.register_forward_pre_hook(way.before), part.register_forward_hook(way.after)]
             yield
         finally:
@@ -51,7 +51,7 @@ class Expert(nn.ModuleDict):
                 hook.remove()
 
 
-class Where:
+class ExpertRouting:
     """Which of n * s tokens are whose, and how they are put back in order."""
 
     def __init__(self, mine: torch.Tensor) -> None:
@@ -61,10 +61,10 @@ class Where:
         self.order = torch.cat([self.others, self.mine]).argsort()
 
 
-class Way:
+class RoutedLinear:
     """Two ways past one layer: what isn't mine goes through it, the rest through its twin. Neither is computed for the other's tokens."""
 
-    def __init__(self, twin: nn.Module, where: Where) -> None:
+    def __init__(self, twin: nn.Module, where: ExpertRouting) -> None:
         self.twin, self.where = twin, where
 
     def before(self, _: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
@@ -91,7 +91,7 @@ def leaves(decoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         own = dict(part.named_parameters(recurse=False))
         if hasattr(part, "base_layer"):
             inside = f"{name}."
-        elif not isinstance(part, Rounded) and (not own or isinstance(part, nn.Embedding)):
+        elif not isinstance(part, QuantizedLinear) and (not own or isinstance(part, nn.Embedding)):
             continue
         elif max((p.ndim for p in own.values()), default=0) > 2 or "expert" in name or len(own) > 2:
             raise UserError(

@@ -16,7 +16,7 @@ LETTERS = 64
 """Bytes of a text that are kept."""
 
 
-class Recall(nn.Module):
+class OnlineMemory(nn.Module):
     """Rows by the gist of one of their cells, each with the gist and the words of another.
 
     Args:

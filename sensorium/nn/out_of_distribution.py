@@ -17,7 +17,7 @@ MIDDLE, HIGH = 50, 90
 """Percentiles of what is usual that are 0 and 1."""
 
 
-class Domain:
+class OutOfDistribution:
     """Known vectors of several kinds.
 
     Args:

@@ -16,7 +16,7 @@ ALONE = -1
 
 
 @dataclasses.dataclass
-class Lines:
+class PackedSequences:
     """For each token [n]: the line it belongs to; its place in it; its segment, 0 for what is seen; and its group, whose tokens see one another both ways."""
 
     row: np.ndarray
@@ -83,7 +83,7 @@ class Packed:
         return hidden.reshape(self.bins * self.size, -1).index_select(0, self.to)
 
 
-def pack_lines(lines: Lines, device: torch.device, least: int = 192) -> Packed:
+def pack_lines(lines: PackedSequences, device: torch.device, least: int = 192) -> Packed:
     """Lines in bins of at least ``least`` tokens. A token sees what is seen of its line and stands before it, what of its own segment stands before it, and its group."""
     lengths = np.bincount(lines.row)
     bins, starts, size = binned(lengths, least)

@@ -14,7 +14,7 @@ HIDDEN = 24
 """Channels between its two convolutions."""
 
 
-class Refine(nn.Module):
+class PatchSmoother(nn.Module):
     """Adds to said vectors what two 3 × 3 convolutions (of three steps, where there is only time) find; at first nothing.
 
     Args:

@@ -19,7 +19,7 @@ HELD = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Sureness:
+class PlattScaler:
     """The chance that an answer is right: 1 / (1 + exp(-(level + slopes · x))), x being its signs less their ``middle``, by their ``spread``."""
 
     level: float
@@ -33,7 +33,7 @@ class Sureness:
         return 1 / (1 + np.exp(-(self.level + x @ self.slopes).clip(-30, 30)))
 
     @classmethod
-    def of(cls, signs: NDArray[np.floating], right: NDArray[np.bool_]) -> Sureness | None:
+    def of(cls, signs: NDArray[np.floating], right: NDArray[np.bool_]) -> PlattScaler | None:
         """From answers' signs [n, k], of which it is known whether they were right; None where they are too few. Newton's method on the penalised likelihood; targets as Platt has them, so that
         answers that were all right are no promise."""
         if len(right) < FEWEST:

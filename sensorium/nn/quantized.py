@@ -30,7 +30,7 @@ def normal_float() -> torch.Tensor:
     return (values / values.max()).float()
 
 
-class Rounded(nn.Linear):
+class QuantizedLinear(nn.Linear):
     """A frozen linear layer in fewer bits.
 
     Args:
@@ -75,7 +75,7 @@ class Rounded(nn.Linear):
                     .to(dtype)
                 )
             else:
-                found = Product.apply(x.to(dtype), self)
+                found = QuantizedMatmul.apply(x.to(dtype), self)
             return found if bias is None else found + bias
 
     def extra_repr(self) -> str:
@@ -102,11 +102,11 @@ def times(x: torch.Tensor, numbers: torch.Tensor, scales: torch.Tensor) -> torch
     )  # which it would round to bf16
 
 
-class Product(torch.autograd.Function):
+class QuantizedMatmul(torch.autograd.Function):
     """What a rounded layer makes of tokens. Weights in full are kept for neither way, so that memory holds those of one layer at a time."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, layer: Rounded) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, layer: QuantizedLinear) -> torch.Tensor:
         ctx.layer = layer
         return F.linear(x, layer.in_full(x.dtype))
 
@@ -155,20 +155,20 @@ def round_linears(model: nn.Module, bits: int, but: nn.Module | None = None) -> 
         )
     for name, part in found:
         parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, Rounded(part, bits))
+        setattr(model.get_submodule(parent), own, QuantizedLinear(part, bits))
 
 
 def weights_in(model: nn.Module) -> int:
     """How many weights a model has, rounded ones too, which are no parameters."""
     return sum(p.numel() for p in model.parameters()) + sum(
-        part.in_features * part.out_features for part in model.modules() if isinstance(part, Rounded)
+        part.in_features * part.out_features for part in model.modules() if isinstance(part, QuantizedLinear)
     )
 
 
 def in_full(model: nn.Module) -> nn.Module:
     """Put ordinary layers in place of a model's rounded ones; the model."""
     for name, part in list(model.named_modules()):
-        if isinstance(part, Rounded):
+        if isinstance(part, QuantizedLinear):
             parent, _, own = name.rpartition(".")
             setattr(model.get_submodule(parent), own, part.as_linear())
     return model

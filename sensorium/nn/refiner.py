@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 
-class Finisher(nn.Module, abc.ABC):
+class Refiner(nn.Module, abc.ABC):
     """One column's, kept where it is nearer to cells that were held out than what stands in for it."""
 
     @property

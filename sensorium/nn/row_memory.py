@@ -25,7 +25,7 @@ ROWS = 512
 
 
 @dataclasses.dataclass(frozen=True)
-class Recalled:
+class MemoryAnswer:
     """What remembered rows say of one asked column of n rows.
 
     Attributes:
@@ -42,7 +42,7 @@ class Recalled:
     margin: Tensor | None = None
 
 
-class Memory(nn.Module):
+class RowMemory(nn.Module):
     """Gists of some rows, by column.
 
     Args:
@@ -102,13 +102,13 @@ class Memory(nn.Module):
             for number, column in enumerate(self.told)
         }
 
-    def needed(self) -> Memory | None:
+    def needed(self) -> RowMemory | None:
         """A memory of no more than what changes anything; None where nothing does."""
         told = {c: kept for c, kept in self.targets().items() if self.shares.get(c) and self.by.get(c)}
         if not (self.strength or self.trust or told):
             return None
         mine = [{c: value for c, value in all_.items() if c in told} for all_ in (self.shares, self.by, self.margins)]
-        return Memory(
+        return RowMemory(
             dict(zip(self.columns, self.known, strict=True)),
             self.sharpness,
             self.strength,
@@ -120,7 +120,7 @@ class Memory(nn.Module):
 
     def answer(
         self, column: str, seen: Mapping[str, tuple[Tensor, Tensor]], share: float | None = None
-    ) -> Recalled | None:
+    ) -> MemoryAnswer | None:
         """What the remembered rows say of an asked column; None where they don't count.
 
         A row is as like a remembered one as the mean cosine of those columns in ``by`` that it shows says; what the remembered one
@@ -144,7 +144,7 @@ class Memory(nn.Module):
             shown = shown + here.unsqueeze(1)
             both = both | (here.unsqueeze(1) & has & have)
         margin = self.margins.get(column)
-        return Recalled(
+        return MemoryAnswer(
             tokens,
             self.weighed(like / shown.clamp(min=1), both),
             share,
@@ -155,7 +155,7 @@ class Memory(nn.Module):
         """Cosines [n, rows] to weights: 0 where not ``both`` have anything to compare, else a softmax."""
         return (self.sharpness * like).masked_fill(~both, -1e9).softmax(1) * both
 
-    def among_themselves(self, column: str, by: str, most: int) -> Iterator[tuple[Tensor, Recalled, Tensor]]:
+    def among_themselves(self, column: str, by: str, most: int) -> Iterator[tuple[Tensor, MemoryAnswer, Tensor]]:
         """What the other remembered rows, likened by one column, say of an asked one to each that has both, by parts: which rows are
         spoken to, evenly spread over all and about ``most`` of them, what they are told, and by whom [rows, m]."""
         tokens, have = self.targets()[column]
@@ -163,7 +163,7 @@ class Memory(nn.Module):
         asked = both.nonzero().squeeze(1)
         for rows in asked[:: max(1, len(asked) // most)].split(ROWS):
             others = both.expand(len(rows), -1).scatter(1, rows.unsqueeze(1), False)
-            yield rows, Recalled(tokens, self.weighed(keys[rows] @ keys.T, others), 1.0), others
+            yield rows, MemoryAnswer(tokens, self.weighed(keys[rows] @ keys.T, others), 1.0), others
 
     def forward(self, column: str, gist: Tensor, sketch: Tensor | None = None) -> Tensor:
         """Unit vectors [n, gist] of a column, refined; as they are where no row that is remembered has it and others.

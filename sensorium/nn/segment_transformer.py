@@ -13,27 +13,29 @@ from torch.nn import functional as F
 
 from sensorium.nn.attention import Keys, forbid
 from sensorium.nn.shape_buckets import recurring
-from sensorium.nn.transformer import Block
+from sensorium.nn.transformer import TransformerBlock
 
 
 @dataclasses.dataclass
-class Past:
+class KeyValueCache:
     """What every layer remembers: keys and values of what is seen, then of what was asked so far; and what may be looked at, [n, s]."""
 
     layers: list[list[Keys]]
     mask: torch.Tensor
 
-    def rows(self, index: torch.Tensor) -> Past:
+    def rows(self, index: torch.Tensor) -> KeyValueCache:
         """The same for the rows ``index``."""
-        return Past([[contiguous((k[index], v[index])) for k, v in layer] for layer in self.layers], self.mask[index])
+        return KeyValueCache(
+            [[contiguous((k[index], v[index])) for k, v in layer] for layer in self.layers], self.mask[index]
+        )
 
 
-class Segments(nn.Module):
+class SegmentTransformer(nn.Module):
     """Pre-norm transformer blocks under the seen/asked mask."""
 
     def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0, hidden: int | None = None) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads, hidden, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads, hidden, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width, bias=False)
 
     def forward(
@@ -47,15 +49,15 @@ class Segments(nn.Module):
             x, _ = block(x, allow)
         return list(self.norm(x[:, seen.shape[1] :]).split(lengths, 1))
 
-    def start(self, seen: torch.Tensor, mask: torch.Tensor) -> Past:
+    def start(self, seen: torch.Tensor, mask: torch.Tensor) -> KeyValueCache:
         """Run what is seen once and remember it."""
         allow, layers = forbid(mask[:, None, :].expand(-1, mask.shape[1], -1)), []
         for block in self.blocks:
             seen, kept = block(seen, allow)
             layers.append([contiguous(kept)])
-        return Past(layers, mask)
+        return KeyValueCache(layers, mask)
 
-    def go_on(self, past: Past, tokens: torch.Tensor) -> tuple[torch.Tensor, Past]:
+    def go_on(self, past: KeyValueCache, tokens: torch.Tensor) -> tuple[torch.Tensor, KeyValueCache]:
         """Asked tokens [n, k, width] after all before; those of one call see one another."""
         n, k, _ = tokens.shape
         mask = torch.cat([past.mask, past.mask.new_ones(n, k)], 1)
@@ -64,7 +66,7 @@ class Segments(nn.Module):
             tokens, kept = block(tokens, allow, layer)
             asked = [*layer[1:], kept]  # at most two, joined: they are few beside what is seen
             layers.append([layer[0], tuple(torch.cat(both, 2) for both in zip(*asked, strict=True))])
-        return self.norm(tokens), Past(layers, mask)
+        return self.norm(tokens), KeyValueCache(layers, mask)
 
 
 def contiguous(keys: Keys) -> Keys:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sensorium.nn.attention import Attention, Keys
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Pre-norm block. Both branches end in zeros, so that a new network is the identity (arXiv 2003.04887).
 
     The norm is LayerNorm without a bias: torch has it as one kernel on CPUs, where its RMSNorm is six passes over memory.

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from sensorium.nn.discriminator import adversarial
 from sensorium.nn.mel import from_log_mel, hann, log_mel, magnitudes
-from sensorium.nn.refiner import Finisher
+from sensorium.nn.refiner import Refiner
 
 WINDOWS = 256, 512, 1024
 """Samples of the spectrograms by which two sounds are compared."""
@@ -40,7 +40,7 @@ HEARD, SELDOM = slice(None, None, 2), slice(None, None, 4)
 """Pieces that the listener hears, and of these those at which its slope is felt."""
 
 
-class Vocoder(Finisher):
+class Vocoder(Refiner):
     """Convolutions along time (ConvNeXt, arXiv 2201.03545), and of each frame ``finer`` spectra: the phases, and what the magnitudes that
     the bands tell are to be multiplied by; learned by the distance of spectrograms at several
     resolutions (arXiv 1910.11480) and from a listener that looks at them (arXiv 2210.13438, section 3.4).
@@ -69,11 +69,11 @@ class Vocoder(Finisher):
         self.bins = self.window // 2 + 1
         self.enter = nn.Linear(REACH * mels, width)
         self.first, self.last = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(Wide(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(WideConv(width) for _ in range(depth))
         self.leave = nn.Linear(width, self.finer * 2 * self.bins)
         nn.init.normal_(self.leave.weight, std=0.02)
         nn.init.zeros_(self.leave.bias)
-        self.listener = Listener()
+        self.listener = SpectralDiscriminator()
 
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
         """Bands [n, frames, mels] as an ``Audio`` column stores them to samples [n, (frames - 1) · hop]."""
@@ -134,7 +134,7 @@ class Vocoder(Finisher):
         return tuple(float(apart(made, wave)) for made in (self(mel), plain))
 
 
-class Wide(nn.Module):
+class WideConv(nn.Module):
     """A depthwise convolution over seven frames, and a feed-forward layer, beside what was there."""
 
     def __init__(self, width: int) -> None:
@@ -154,7 +154,7 @@ def around(x: torch.Tensor) -> torch.Tensor:
     return F.pad(x, (0, 0, REACH // 2, REACH // 2)).unfold(1, REACH, 1)
 
 
-class Listener(nn.Module):
+class SpectralDiscriminator(nn.Module):
     """How real each patch of a sound's spectrogram is: convolutions over its logarithm, a number for eight frames and eight bins."""
 
     def __init__(self, width: int = 16, window: int = 512) -> None:

@@ -20,7 +20,7 @@ from sensorium.dialogue.chat import as_tuned
 from sensorium.inference.rows import Rows
 from sensorium.network.adapters import tuned
 from sensorium.network.network import Network
-from sensorium.training.trainer import Course, Progress
+from sensorium.training.trainer import Progress, Trainer
 
 
 def shown(network: Network, rows: Rows) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def drawn(seed: int, numbers: list[int], batch: int, step: int) -> list[int]:
     return np.random.default_rng([seed, passed]).permutation(numbers)[at * batch : (at + 1) * batch].tolist()
 
 
-def run(lesson: Course, words: str, resume: bool, shown: Any, note: Callable[[dict[str, float]], str]) -> Progress:
+def run(lesson: Trainer, words: str, resume: bool, shown: Any, note: Callable[[dict[str, float]], str]) -> Progress:
     """Learn, from where a stopped lesson was where that is asked, and show how far it is and what a step's numbers say."""
     if resume and any(lesson.folder.glob("step-*")):
         for wrong in lesson.resume():

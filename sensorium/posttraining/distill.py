@@ -23,20 +23,20 @@ from safetensors.torch import load_file, save_file
 
 from sensorium.core.errors import UserError
 from sensorium.core.files import whole
-from sensorium.core.progress import Progressed
+from sensorium.core.progress import ProgressReporter
 from sensorium.core.settings import at_least, check
 from sensorium.generators.flow import Flow
 from sensorium.generators.onestep import Onestep
 from sensorium.inference.rows import Rows
 from sensorium.network.build import plain
 from sensorium.network.network import Network
-from sensorium.nn.discriminator import NEAR, Judge, adversarial
+from sensorium.nn.discriminator import NEAR, Discriminator, adversarial
 from sensorium.nn.precision import Precision, autocast
 from sensorium.posttraining.adapter_training import begin
 from sensorium.training.build import make_sampler
 from sensorium.training.optimizer import Name
-from sensorium.training.questions import Sampler
-from sensorium.training.trainer import Course, asked_length, mix
+from sensorium.training.questions import QuestionSampler
+from sensorium.training.trainer import Trainer, asked_length, mix
 
 SELDOM = slice(None, None, 4)
 """Rows at which the judge's slope is felt, which takes two more looks."""
@@ -48,7 +48,7 @@ HELD = 16
 """One batch of pairs of so many is not learned from, but tells how near the student comes."""
 
 
-class Lesson(Course):
+class DistillationTrainer(Trainer):
     """Teaches a student what a column's flow draws (section ``distill``).
 
     Args:
@@ -67,7 +67,7 @@ class Lesson(Course):
         network: Network,
         rows: Rows,
         column: str,
-        sampler: Sampler,
+        sampler: QuestionSampler,
         folder: Path,
         seed: int,
         minutes: float | None,
@@ -105,7 +105,9 @@ class Lesson(Course):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(seed, 0))
             student = student_of(teacher).to(device)
-            against = Judge(teacher.said, teacher.width, judge, round(teacher.expand * teacher.width)).to(device)
+            against = Discriminator(teacher.said, teacher.width, judge, round(teacher.expand * teacher.width)).to(
+                device
+            )
         super().__init__(
             student,
             {"judge": against} if adversary else {},
@@ -279,7 +281,7 @@ def digest_of(network: Network) -> str:
 
 
 def teach(
-    lesson: Lesson, resume: bool, learning: Callable[[float, str], None], note: Callable[[str], None]
+    lesson: DistillationTrainer, resume: bool, learning: Callable[[float, str], None], note: Callable[[str], None]
 ) -> tuple[Onestep, dict[str, Any]]:
     """Learn what was drawn; where that was stopped, the student is as it was then.
 
@@ -343,8 +345,8 @@ def distill(
         UserError: a setting that isn't there or is out of range, or a lesson that can't be gone on with.
     """
     minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
-    chosen = check(Lesson, plain(settings, "distill"), "distill")
-    lesson = Lesson(
+    chosen = check(DistillationTrainer, plain(settings, "distill"), "distill")
+    lesson = DistillationTrainer(
         network,
         rows,
         column,
@@ -358,7 +360,7 @@ def distill(
     begin(
         folder, {**described, "column": column, "seed": seed, "settings": chosen, "teacher": digest_of(network)}, resume
     )
-    with Progressed(quiet) as shown:
+    with ProgressReporter(quiet) as shown:
         with shown.bar(
             f"Drawing {column} to learn from", lesson.batch * (len(lesson.held) + len(lesson.learned))
         ) as drawing:

@@ -19,21 +19,21 @@ import torch
 from torch import nn
 
 from sensorium.core.errors import BadCell, UserError
-from sensorium.core.progress import Progressed
+from sensorium.core.progress import ProgressReporter
 from sensorium.core.settings import at_least, check
 from sensorium.data.table import Table
 from sensorium.dialogue.chat import talker
-from sensorium.dialogue.reward_model import Judge, rest_of
+from sensorium.dialogue.reward_model import RewardModel, rest_of
 from sensorium.inference.rows import Rows
 from sensorium.modalities.conversation import last_said, messages_of
 from sensorium.network.build import plain
 from sensorium.network.network import Network
-from sensorium.network.packed_conversation import Script, heard, lost
+from sensorium.network.packed_conversation import PackedConversation, heard, lost
 from sensorium.nn.losses.dpo import Loss, preferred, rewarded
 from sensorium.nn.precision import Precision, autocast
 from sensorium.posttraining import adapter_training as lessons
 from sensorium.training.optimizer import Name
-from sensorium.training.trainer import Course, asked_length, mix
+from sensorium.training.trainer import Trainer, asked_length, mix
 
 MINUTES = 10.0
 COLUMNS = "conversation", "chosen", "rejected"
@@ -42,7 +42,7 @@ HELD = 10
 
 
 @dataclasses.dataclass
-class Pair:
+class PreferencePair:
     """Two answers to what was said about a row: collated as conversations whose last message alone is said."""
 
     row: int
@@ -53,7 +53,7 @@ class Pair:
 Kind = Literal[Loss, "reward"]
 
 
-class Preference(Course):
+class DPOTrainer(Trainer):
     """Teaches which of two answers is better (section ``prefer``).
 
     Args:
@@ -70,7 +70,7 @@ class Preference(Course):
         self,
         network: Network,
         rows: Rows,
-        pairs: Sequence[Pair],
+        pairs: Sequence[PreferencePair],
         folder: Path,
         seed: int,
         minutes: float | None,
@@ -142,7 +142,9 @@ class Preference(Course):
         column = talker(self.whole)
         cells = [cell for number in numbers for cell in (self.pairs[number].chosen, self.pairs[number].rejected)]
         which = torch.tensor([self.pairs[number].row for number in numbers for _ in range(2)])
-        made: Script = self.whole.conversation(column, self.shown, self.whole.modalities[column].collate(cells), which)
+        made: PackedConversation = self.whole.conversation(
+            column, self.shown, self.whole.modalities[column].collate(cells), which
+        )
         if self.kind == "reward":
             return self.head(heard(self.whole.trunk, made).float()).view(-1, 2)
         sums, counts = lost(self.whole.trunk, made)
@@ -198,7 +200,7 @@ class Preference(Course):
         return float((found[:, 0] > found[:, 1]).float().mean())
 
 
-def read_pairs(network: Network, table: Table, note: Any) -> tuple[Rows, list[Pair]]:
+def read_pairs(network: Network, table: Table, note: Any) -> tuple[Rows, list[PreferencePair]]:
     """The rows of a table of preferences, read, and their pairs.
 
     Raises:
@@ -221,7 +223,7 @@ def read_pairs(network: Network, table: Table, note: Any) -> tuple[Rows, list[Pa
                 if not answer:
                     raise BadCell("an answer is missing")
                 both.append(last_said(*modality.shortened([*asked, ["assistant", [answer]]])))
-            pairs.append(Pair(row, *both))
+            pairs.append(PreferencePair(row, *both))
         except BadCell as error:
             wrong.setdefault(str(error), []).append(row)
     lessons.tell_left_out(wrong, note)
@@ -242,7 +244,7 @@ def prefer(
     settings: Mapping[str, Any],
     begin: Any,
     quiet: bool,
-) -> tuple[dict[str, Any], Judge | None]:
+) -> tuple[dict[str, Any], RewardModel | None]:
     """Teach a network a table's preferences; what is known of it: ``seconds``, ``steps``, ``stopped``, ``pairs``, and the share of held out pairs whose chosen answer is likelier, ``before`` and ``after``.
     And the judge, where one was to learn them.
 
@@ -253,14 +255,14 @@ def prefer(
         UserError: nothing is tuned in this network, a setting that isn't there, or a lesson that can't be gone on with.
     """
     minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
-    chosen = check(Preference, plain(settings, "prefer"), "prefer")
+    chosen = check(DPOTrainer, plain(settings, "prefer"), "prefer")
     talker(network)
     lessons.able(network)
-    with Progressed(quiet) as shown:
+    with ProgressReporter(quiet) as shown:
         rows, pairs = read_pairs(network, table, shown.say)
         begin({"table": table.name, "rows": table.rows, "seed": seed, "settings": chosen})
         lesson, own = (
-            Preference(network, rows, pairs, folder, seed, minutes, epochs, **chosen),
+            DPOTrainer(network, rows, pairs, folder, seed, minutes, epochs, **chosen),
             lessons.begun(network, folder, resume),
         )
         judge = None
@@ -285,7 +287,7 @@ def prefer(
                 "after": round(lesson.right(), 4),
             }
         if lesson.kind == "reward":
-            judge = Judge(
+            judge = RewardModel(
                 lessons.tuned(network),
                 lesson.head.weight.detach().clone(),
                 lesson.head.bias.detach().clone(),

@@ -18,21 +18,21 @@ import numpy as np
 import torch
 
 from sensorium.core.errors import BadCell, UserError
-from sensorium.core.progress import Progressed
+from sensorium.core.progress import ProgressReporter
 from sensorium.core.settings import at_least, check
 from sensorium.data.table import Table
 from sensorium.dialogue.chat import folded, go_on, prompts, reply, talker
-from sensorium.dialogue.reward_model import Judge
+from sensorium.dialogue.reward_model import RewardModel
 from sensorium.inference.rows import Rows
 from sensorium.modalities.conversation import messages_of
 from sensorium.network.build import plain
 from sensorium.network.network import Network
-from sensorium.network.packed_conversation import Script, lost_each
+from sensorium.network.packed_conversation import PackedConversation, lost_each
 from sensorium.nn.losses.grpo import Mean, advantages, policy
 from sensorium.nn.precision import Precision, autocast
 from sensorium.posttraining import adapter_training as lessons
 from sensorium.training.optimizer import Name
-from sensorium.training.trainer import Course, asked_length, mix
+from sensorium.training.trainer import Trainer, asked_length, mix
 
 MINUTES = 10.0
 HELD, ASKED = 10, 64
@@ -63,7 +63,7 @@ SCORES: dict[str, Scoring] = {"exact": exact, "contains": contains, "words": wor
 
 
 @dataclasses.dataclass
-class Asked:
+class Prompt:
     """A question about a row, in ids up to where the assistant is to speak, and the right answer, if there is one."""
 
     row: int
@@ -72,7 +72,7 @@ class Asked:
     right: str
 
 
-class Practice(Course):
+class GRPOTrainer(Trainer):
     """Draws answers and learns from how good they are (section ``reinforce``).
 
     Args:
@@ -89,8 +89,8 @@ class Practice(Course):
         self,
         network: Network,
         rows: Rows,
-        asked: Sequence[Asked],
-        scoring: Callable[[Sequence[Asked], Sequence[str]], np.ndarray],
+        asked: Sequence[Prompt],
+        scoring: Callable[[Sequence[Prompt], Sequence[str]], np.ndarray],
         folder: Path,
         seed: int,
         minutes: float | None,
@@ -183,7 +183,7 @@ class Practice(Course):
             np.array([*one.ids, *answer.ids, *[0] * len(one.ids), *[1] * len(answer.ids)], np.int32)
             for one, answer in zip(asked, said, strict=True)
         ]
-        made: Script = self.whole.conversation(
+        made: PackedConversation = self.whole.conversation(
             column, self.shown, self.whole.modalities[column].collate(cells), torch.tensor([one.row for one in asked])
         )
         before = None
@@ -207,7 +207,7 @@ class Practice(Course):
 
 def read_asked(
     network: Network, table: Table, right: bool, note: Any
-) -> tuple[Rows, list[Asked], list[dict[str, Any]]]:
+) -> tuple[Rows, list[Prompt], list[dict[str, Any]]]:
     """The rows of a table of questions, read, its questions, and the rows' plain cells.
 
     Args:
@@ -237,7 +237,7 @@ def read_asked(
             if right and not cell[answer]:
                 raise BadCell("the right answer is missing")
             asked.append(
-                Asked(row, messages, prompts(network, [messages])[0], str(cell[answer] or "") if answer else "")
+                Prompt(row, messages, prompts(network, [messages])[0], str(cell[answer] or "") if answer else "")
             )
         except (BadCell, UserError) as error:
             wrong.setdefault(str(error), []).append(row)
@@ -253,8 +253,8 @@ def scoring_of(
     cells: Sequence[Mapping[str, Any]],
     score: str,
     own: Scoring | None,
-    judge: Judge | None,
-) -> Callable[[Sequence[Asked], Sequence[str]], np.ndarray]:
+    judge: RewardModel | None,
+) -> Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]:
     """How answers are scored, all at once.
 
     Raises:
@@ -270,7 +270,7 @@ def scoring_of(
         )
     function = own or SCORES[score]
 
-    def scored(asked: Sequence[Asked], said: Sequence[str]) -> np.ndarray:
+    def scored(asked: Sequence[Prompt], said: Sequence[str]) -> np.ndarray:
         found = np.array(
             [float(function(text, one.right, dict(cells[one.row]))) for one, text in zip(asked, said, strict=True)]
         )
@@ -290,7 +290,7 @@ def reinforce(
     folder: Path,
     *,
     own: Scoring | None,
-    judge: Callable[[], Judge],
+    judge: Callable[[], RewardModel],
     minutes: float | None,
     epochs: float | None,
     seed: int,
@@ -309,7 +309,7 @@ def reinforce(
         UserError: nothing is tuned in this network, a setting that isn't there, a table without questions, or a lesson that can't be gone on with.
     """
     minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
-    chosen = check(Practice, plain(settings, "reinforce"), "reinforce")
+    chosen = check(GRPOTrainer, plain(settings, "reinforce"), "reinforce")
     talker(network)
     lessons.able(network)
     score = str(chosen.get("score", "exact"))
@@ -318,11 +318,11 @@ def reinforce(
             f"reinforce.score={score}: possible are {', '.join(SCORES)} and judge; in Python also a function, model.reinforce(…, score=…)."
         )
     judging = judge() if own is None and score == "judge" else None
-    with Progressed(quiet) as shown:
+    with ProgressReporter(quiet) as shown:
         rows, asked, cells = read_asked(network, table, own is None and score != "judge", shown.say)
         begin({"table": table.name, "rows": table.rows, "seed": seed, "settings": chosen})
         was = lessons.begun(network, folder, resume)
-        lesson = Practice(
+        lesson = GRPOTrainer(
             network,
             rows,
             asked,

@@ -13,7 +13,7 @@ from sensorium.core.settings import parse, sections
 from sensorium.data.hashes import row_hashes
 from sensorium.data.order import spread
 from sensorium.data.table import Table
-from sensorium.dialogue.reward_model import FILE, Judge
+from sensorium.dialogue.reward_model import FILE, RewardModel
 from sensorium.network.network import slug
 from sensorium.posttraining.adapter_training import begin
 from sensorium.posttraining.distill import MOST, distill
@@ -146,7 +146,7 @@ def reinforced(
         Table.open(table),
         folder / "reinforce",
         own=score,
-        judge=lambda: Judge.load((model.folder or folder) / FILE, model.network),
+        judge=lambda: RewardModel.load((model.folder or folder) / FILE, model.network),
         settings=given,
         resume=resume,
         begin=lambda described: begin(folder / "reinforce", described, resume),

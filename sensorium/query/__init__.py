@@ -14,7 +14,7 @@ from sensorium.core.errors import UserError
 from sensorium.data.schema import Schema, infer
 from sensorium.data.table import Table
 from sensorium.dialogue.questions import named, short
-from sensorium.query.semantic_parser import Columns, Question, likely
+from sensorium.query.semantic_parser import ParsedQuestion, QueryColumns, likely
 from sensorium.query.sql import plain, run
 
 VALUES = 50_000
@@ -27,7 +27,7 @@ OTHERS = 2
 
 
 @dataclasses.dataclass
-class Found:
+class QueryResult:
     """What was found.
 
     Attributes:
@@ -39,16 +39,16 @@ class Found:
     others: list[str]
 
 
-def query(table: Table, schema: Schema, question: str) -> Found:
+def query(table: Table, schema: Schema, question: str) -> QueryResult:
     """The answer to a question about a table's rows, or to one SELECT over ``rows``.
 
     Raises:
         UserError: DuckDB isn't installed, the question speaks of nothing that the table has, or the query can't be answered.
     """
-    return Asker(table, schema).answer(question)
+    return QueryEngine(table, schema).answer(question)
 
 
-class Asker:
+class QueryEngine:
     """Answers questions about one table, which is read once."""
 
     def __init__(self, table: Table, schema: Schema) -> None:
@@ -56,18 +56,18 @@ class Asker:
         self.columns = columns_of(self.rows, schema)
 
     @classmethod
-    def knowing(cls, table: Table, kinds: Mapping[str, str]) -> Asker:
+    def knowing(cls, table: Table, kinds: Mapping[str, str]) -> QueryEngine:
         """Of a table of whose columns some kinds are known already, as a model knows them."""
         return cls(
             table,
             infer(table, overrides={name: {"kind": kind} for name, kind in kinds.items() if name in table.columns}),
         )
 
-    def answer(self, question: str) -> Found:
+    def answer(self, question: str) -> QueryResult:
         """See ``query``."""
         if re.match(r"\s*(select\s.+\sfrom|with\s.+\sas|from)\s+\S", question, re.IGNORECASE | re.DOTALL):
-            return Found(question.strip(), run(self.rows, question), [])
-        asked = Question(question, self.columns)
+            return QueryResult(question.strip(), run(self.rows, question), [])
+        asked = ParsedQuestion(question, self.columns)
         found = likely(asked, 1 + OTHERS)
         best, against = found[0]
         if against > FAR or not (asked.many or asked.speaks):
@@ -75,7 +75,7 @@ class Asker:
                 f"What '{question[:100]}' asks of '{self.name}' isn't clear. Ask how many, which group has the most, the average of a column, or for a list, and name columns or their values: "
                 f"{', '.join([*self.columns.groups, *self.columns.numbers])}. Or give a SELECT over 'rows'."
             )
-        return Found(
+        return QueryResult(
             best.sql(self.columns),
             run(self.rows, best.sql(self.columns)),
             [meaning.sql(self.columns) for meaning, cost in found[1:] if cost <= against + 2],
@@ -83,10 +83,10 @@ class Asker:
 
     def about_many(self, question: str) -> bool:
         """Whether a question is about many rows, and not about one that is shown: it counts, compares or lists, and names what the table has."""
-        return Question(question, self.columns).about_many
+        return ParsedQuestion(question, self.columns).about_many
 
 
-def columns_of(rows: pa.Table, schema: Schema) -> Columns:
+def columns_of(rows: pa.Table, schema: Schema) -> QueryColumns:
     """What of a table's plain columns can be asked about."""
     kinds = {name: column.kind for name, column in schema.columns.items() if name in rows.column_names}
     groups: dict[str, list[str]] = {}
@@ -117,7 +117,7 @@ def columns_of(rows: pa.Table, schema: Schema) -> Columns:
         for name, kind in kinds.items()
         if kind in ("text", "category")
     }
-    return Columns(
+    return QueryColumns(
         groups,
         numbers,
         frozenset(dates & set(numbers)),

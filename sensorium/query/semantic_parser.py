@@ -162,7 +162,7 @@ def sign_of(text: str, start: int, end: int) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Columns:
+class QueryColumns:
     """What can be asked about.
 
     Attributes:
@@ -192,7 +192,7 @@ Condition = tuple[str, str, str | float | datetime.date]
 
 
 @dataclasses.dataclass(frozen=True)
-class Meaning:
+class Parse:
     """A query.
 
     Attributes:
@@ -207,7 +207,7 @@ class Meaning:
     down: bool | None = None
     conditions: tuple[Condition, ...] = ()
 
-    def sql(self, columns: Columns) -> str:
+    def sql(self, columns: QueryColumns) -> str:
         """As SQL over a table ``rows`` with a column ``row``, its rows' numbers."""
         where = " AND ".join(
             f"{compared(column, value, columns)} {sign} {literal(value)}" for column, sign, value in self.conditions
@@ -259,7 +259,7 @@ def name(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
-def compared(column: str, value: str | float | datetime.date, columns: Columns) -> str:
+def compared(column: str, value: str | float | datetime.date, columns: QueryColumns) -> str:
     """What of a column is compared with a value: of dates their day, or with a number their year."""
     if isinstance(value, datetime.date):
         return f"CAST({name(column)} AS DATE)"
@@ -279,10 +279,10 @@ def literal(value: str | float | datetime.date) -> str:
     )
 
 
-class Question:
+class ParsedQuestion:
     """What stands in a question, as far as columns, values and common words tell."""
 
-    def __init__(self, text: str, columns: Columns) -> None:
+    def __init__(self, text: str, columns: QueryColumns) -> None:
         self.text, self.columns = text, columns
         self.days: dict[datetime.date, str] = {}  # with the sign by which it is compared
         rest = text
@@ -425,7 +425,7 @@ class Question:
             c for c in shares if not any(shares[other] > shares[c] and reasons[other] & reasons[c] for other in shares)
         }
 
-    def against(self, meaning: Meaning) -> float:
+    def against(self, meaning: Parse) -> float:
         """How much of the question speaks against a meaning, and how much of it the question doesn't say; 0: nothing."""
         return (
             self.against_conditions(meaning)
@@ -434,7 +434,7 @@ class Question:
             + self.against_kind(meaning)
         )
 
-    def against_conditions(self, meaning: Meaning) -> float:
+    def against_conditions(self, meaning: Parse) -> float:
         """That values, numbers and days stand in it and are no conditions, or are other ones."""
         cost, met = 0.0, {(column, value): sign for column, sign, value in meaning.conditions}
         for told in self.values:
@@ -454,14 +454,14 @@ class Question:
             column not in self.named and column not in self.implied and not a_year
         )
 
-    def against_columns(self, meaning: Meaning) -> float:
+    def against_columns(self, meaning: Parse) -> float:
         """That columns stand in it and aren't looked at, or the other way round."""
         inside = {column for column, _, _ in meaning.conditions}
         return 3.0 * len(self.named - meaning.used - inside - {self.columns.label}) + 2.0 * len(
             meaning.used - self.named - set(self.implied)
         )
 
-    def against_measure(self, meaning: Meaning) -> float:
+    def against_measure(self, meaning: Parse) -> float:
         """That it averages, sums, counts or ranks otherwise."""
         kind, cost = meaning.kind, 0.0
         ranked, ends = meaning.down is not None, meaning.measure in ("min", "max") and kind == "measure"
@@ -483,7 +483,7 @@ class Question:
         counts = kind in ("count", "distinct") or (kind == "groups" and meaning.measure == "count")
         return cost + (0.0 if counts else 3.0) * self.many + 1.5 * (kind in ("count", "distinct") and not self.many)
 
-    def against_kind(self, meaning: Meaning) -> float:
+    def against_kind(self, meaning: Parse) -> float:
         """That it asks for groups, rows, values or one number, and this gives another of these."""
         kind, cost = meaning.kind, 0.0
         ends = kind == "measure" and meaning.measure in ("min", "max")
@@ -514,7 +514,7 @@ class Question:
         return cost
 
 
-def meanings(question: Question) -> Iterator[Meaning]:
+def meanings(question: ParsedQuestion) -> Iterator[Parse]:
     """All that the grammar allows, with all conditions that the question mentions, some of them, or none."""
     columns = question.columns
     groups = [column for column in columns.groups if column not in columns.single]
@@ -540,28 +540,28 @@ def meanings(question: Question) -> Iterator[Meaning]:
     sets += [(*some, (column, "=", value)) for some in sets[:SETS] for column, value in question.vague]
     sets.sort(
         key=lambda some: (
-            question.against_conditions(Meaning("count", conditions=some))
+            question.against_conditions(Parse("count", conditions=some))
             - 3.0 * len({column for column, _, _ in some} & question.named)
         )
     )
     for conditions in dict.fromkeys([*sets[:SETS], ()]):
-        yield Meaning("count", conditions=conditions)
-        yield Meaning("rows", conditions=conditions)
+        yield Parse("count", conditions=conditions)
+        yield Parse("rows", conditions=conditions)
         for column in columns.groups:
-            yield Meaning("distinct", column, conditions=conditions)
+            yield Parse("distinct", column, conditions=conditions)
         for column in groups:
-            yield Meaning("list", column, conditions=conditions)
+            yield Parse("list", column, conditions=conditions)
         for column in (*groups, *columns.dates):
-            yield from (Meaning("groups", column, "count", "", down, conditions) for down in (True, False))
+            yield from (Parse("groups", column, "count", "", down, conditions) for down in (True, False))
         for number in columns.numbers:
             for measure in ("min", "max") if number in columns.dates else ("avg", "min", "max", "sum"):
-                yield Meaning("measure", "", measure, number, conditions=conditions)
+                yield Parse("measure", "", measure, number, conditions=conditions)
                 for column, down in itertools.product(groups, (True, False)):
-                    yield Meaning("groups", column, measure, number, down, conditions)
-            yield from (Meaning("rows", "", "", number, down, conditions) for down in (True, False))
+                    yield Parse("groups", column, measure, number, down, conditions)
+            yield from (Parse("rows", "", "", number, down, conditions) for down in (True, False))
 
 
-def likely(question: Question, count: int) -> list[tuple[Meaning, float]]:
+def likely(question: ParsedQuestion, count: int) -> list[tuple[Parse, float]]:
     """The meanings that least speaks against, and how much."""
     return heapq.nsmallest(
         count, ((meaning, question.against(meaning)) for meaning in meanings(question)), key=lambda each: each[1]

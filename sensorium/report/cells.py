@@ -18,7 +18,7 @@ HEAVY = {"audio": 1, "video": 2}
 """Kinds whose cells are kept only after all lighter ones."""
 
 
-class Cells:
+class CellGallery:
     """Cells as HTML: ``place`` each where it is to be shown, ``settle`` which are kept, then write the page.
 
     Attributes:
@@ -33,11 +33,11 @@ class Cells:
         self.library: dict[str, Markup] = {}
         self.left_out = 0
 
-    def place(self, row: int, column: str, turn: int = 0) -> Spot:
+    def place(self, row: int, column: str, turn: int = 0) -> CellSlot:
         """A cell where it is to be shown; the lower its turn, the more important."""
         key = (int(row), column)
         self.asked[key] = min(turn, self.asked.get(key, turn))
-        return Spot(self, key)
+        return CellSlot(self, key)
 
     def settle(self, room: int) -> None:
         """Make the cells that were asked for, light kinds first, then by turn, until so many letters are used."""
@@ -63,10 +63,10 @@ class Cells:
 
 
 @dataclasses.dataclass
-class Spot:
+class CellSlot:
     """The place of a cell; as HTML it is what was settled for it."""
 
-    cells: Cells
+    cells: CellGallery
     key: tuple[int, str]
 
     def __html__(self) -> str:

@@ -16,8 +16,8 @@ from markupsafe import Markup
 
 from sensorium.report import charts, words
 from sensorium.report.assets import asset, environment
-from sensorium.report.cells import Cells, examples, split
-from sensorium.report.types import Drawn, Evaluation, Predictions, RunInfo, Show
+from sensorium.report.cells import CellGallery, examples, split
+from sensorium.report.types import Evaluation, GeneratedSamples, Predictions, RunInfo, Show
 from sensorium.report.why import entry
 
 LARGEST = 14_500_000
@@ -48,7 +48,7 @@ def fill(run: RunInfo, evaluation: Evaluation, show: Show, room: int) -> str:
     columns = evaluation.results.get("columns", {})
     metrics = {c: words.deciding(c, entry, evaluation.metrics) for c, entry in columns.items()}
     verdicts = [words.verdict(c, entry, metrics[c]) for c, entry in columns.items()]
-    cells = Cells(show, {c["name"]: c.get("kind", "") for c in run.columns})
+    cells = CellGallery(show, {c["name"]: c.get("kind", "") for c in run.columns})
     script = asset("script.js")
     parts: dict[str, Any] = {
         "run": run,
@@ -140,7 +140,7 @@ def caption_column(run: RunInfo) -> str | None:
     return next((c["name"] for c in run.columns if c.get("kind") == "text"), None)
 
 
-def directions(run: RunInfo, evaluation: Evaluation, cells: Cells) -> dict[str, Any]:
+def directions(run: RunInfo, evaluation: Evaluation, cells: CellGallery) -> dict[str, Any]:
     """The grid of all directions, and for each its examples."""
     names, shown, label = [c["name"] for c in run.columns], chosen(evaluation), caption_column(run)
     kinds = {c["name"]: c.get("kind", "") for c in run.columns}
@@ -238,7 +238,7 @@ def same_words(truth: Any, said: Any) -> bool:
     return " ".join(str(truth).split()).casefold() == " ".join(str(said).split()).casefold()
 
 
-def caption(run: RunInfo, column: str, said: Predictions, cells: Cells) -> dict[str, Any]:
+def caption(run: RunInfo, column: str, said: Predictions, cells: CellGallery) -> dict[str, Any]:
     """Some texts said beside what is true, evenly spread, with a picture or sound of the row."""
     some = np.linspace(0, len(said.truth) - 1, min(len(said.truth), SAMPLES)).astype(int)
     from_ = [
@@ -255,7 +255,7 @@ def caption(run: RunInfo, column: str, said: Predictions, cells: Cells) -> dict[
     return {"column": column, "rows": rows, "beside": from_, "n": len(said.truth)}
 
 
-def drawing(run: RunInfo, column: str, drawn: Drawn, cells: Cells) -> dict[str, Any]:
+def drawing(run: RunInfo, column: str, drawn: GeneratedSamples, cells: CellGallery) -> dict[str, Any]:
     """Samples of some rows beside what is true, and the words of the row."""
     beside = [c["name"] for c in run.columns if c["name"] != column and c.get("kind") in ("text", "category")][:2]
     rows = [
@@ -273,7 +273,7 @@ def drawing(run: RunInfo, column: str, drawn: Drawn, cells: Cells) -> dict[str, 
     }
 
 
-def errors(run: RunInfo, column: str, said: Predictions, cells: Cells) -> dict[str, Any]:
+def errors(run: RunInfo, column: str, said: Predictions, cells: CellGallery) -> dict[str, Any]:
     """The worst rows: numbers furthest off, other cells wrong with the most confidence."""
     n = len(said.truth)
     sure = np.full(n, np.nan) if said.confidence is None else np.asarray(said.confidence, np.float64)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sensorium.report.why import Explained
+from sensorium.report.why import ExplainedCell
 
 Show = Callable[[int, str], str]
 """``show(row, column)``: the table's cell as a small piece of HTML that is safe as it is (``Modality.show``); "" where
@@ -84,7 +84,7 @@ class Retrieval:
 
 
 @dataclasses.dataclass(kw_only=True)
-class Drawn:
+class GeneratedSamples:
     """What was drawn of one column.
 
     Attributes:
@@ -96,7 +96,7 @@ class Drawn:
     rows: Sequence[int]
     samples: Sequence[Sequence[str]]
     steps: Sequence[Sequence[str]] = ()
-    whys: Sequence[Explained] = ()
+    whys: Sequence[ExplainedCell] = ()
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -113,7 +113,7 @@ class Evaluation:
 
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
     predictions: dict[str, Predictions] = dataclasses.field(default_factory=dict)
-    drawn: dict[str, Drawn] = dataclasses.field(default_factory=dict)
+    drawn: dict[str, GeneratedSamples] = dataclasses.field(default_factory=dict)
     retrieval: dict[str, Retrieval] = dataclasses.field(default_factory=dict)
     missing: dict[str, list[tuple[float, float]]] = dataclasses.field(default_factory=dict)
     metrics: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -23,7 +23,7 @@ MAPS = 4
 
 
 @dataclasses.dataclass
-class Explained:
+class ExplainedCell:
     """One said cell.
 
     Attributes:
@@ -51,7 +51,7 @@ class Explained:
 def write_page(
     column: str,
     kind: str,
-    entries: Sequence[Explained],
+    entries: Sequence[ExplainedCell],
     overall: Mapping[str, tuple[float, float | None, float | None]] | None = None,
 ) -> str:
     """The page as HTML; ``overall``: of each column its mean share and the ends of its interval."""
@@ -72,7 +72,7 @@ def write_page(
     )
 
 
-def entry(kind: str, e: Explained) -> dict[str, Any]:
+def entry(kind: str, e: ExplainedCell) -> dict[str, Any]:
     """What the template shows of one cell."""
     shares = e.why["shares"]
     most = max(map(abs, shares.values()), default=0) or 1.0

@@ -28,7 +28,7 @@ SURE, BF16 = 4.0, 2.0**-8
 """Standard deviations of rounding that are reckoned with, and the share of a product that bf16 may take, of the query and of the result."""
 
 
-class Rough(NamedTuple):
+class CoarseVectors(NamedTuple):
     """Vectors by which rows are chosen that are then weighed in full: a quarter of what is read.
 
     Attributes:
@@ -40,7 +40,11 @@ class Rough(NamedTuple):
 
 
 def nearest(
-    queries: np.ndarray, vectors: np.ndarray, k: int, allowed: np.ndarray | None = None, rough: Rough | None = None
+    queries: np.ndarray,
+    vectors: np.ndarray,
+    k: int,
+    allowed: np.ndarray | None = None,
+    rough: CoarseVectors | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows whose product with each query is largest.
 
@@ -162,10 +166,12 @@ def groups(
     return result
 
 
-def as_rough(vectors: np.ndarray) -> Rough:
+def as_rough(vectors: np.ndarray) -> CoarseVectors:
     """float32 [n, d] in eight bits; a block that is to follow others begins with a ``GROUP`` of its own."""
     starts = np.arange(0, len(vectors), GROUP)
     scales = (np.maximum.reduceat(np.abs(vectors).max(1, initial=0.0), starts) if len(starts) else np.zeros(0)).astype(
         np.float32
     ) / 127
-    return Rough(np.rint(vectors / np.repeat(scales.clip(1e-30), GROUP)[: len(vectors), None]).astype(np.int8), scales)
+    return CoarseVectors(
+        np.rint(vectors / np.repeat(scales.clip(1e-30), GROUP)[: len(vectors), None]).astype(np.int8), scales
+    )

@@ -23,7 +23,7 @@ from sensorium.inference.rows import Rows
 from sensorium.search import projection
 from sensorium.search.exact import nearest
 from sensorium.search.finders import Finder
-from sensorium.search.store import WHOLE, Part, Store, Writer, keep, locked, save, turned, unused
+from sensorium.search.store import WHOLE, StorePart, VectorStore, VectorStoreWriter, keep, locked, save, turned, unused
 from sensorium.search.where import where
 
 ROW = "sensorium.row"
@@ -49,7 +49,7 @@ class Index:
         store: what is kept of them. windows: reads rows of a table for the network, some at a time.
     """
 
-    def __init__(self, store: Store, windows: Windows) -> None:
+    def __init__(self, store: VectorStore, windows: Windows) -> None:
         self.store, self.windows = store, windows
 
     @classmethod
@@ -90,7 +90,7 @@ class Index:
             raise unknown("column for the key:", key, table.columns)
         kinds = [WHOLE, *(c for c in known if c in model["matched"])]
         with locked(folder):
-            writer = Writer(folder, unused(folder), kinds, table.rows, gist)
+            writer = VectorStoreWriter(folder, unused(folder), kinds, table.rows, gist)
             try:
                 moment = fed(writer, table, windows, known, done)
                 unique(writer.cells, key, table.name)
@@ -134,7 +134,7 @@ class Index:
         Raises:
             UserError: there is none, it can't be read, or its vectors are another model's.
         """
-        store = Store.open(folder)
+        store = VectorStore.open(folder)
         if store.about["sha256"] != sha256:
             raise UserError(
                 f"'{folder}' holds the vectors of another model ({store.about['sha256'][:12]}…, in '{store.about['run']}') than this one ({sha256[:12]}…). "
@@ -410,7 +410,9 @@ class Index:
                 raise UserError(
                     f"'{table.name}' has no column '{key}', which is the key of '{self.store.folder}'. Columns: {', '.join(table.columns)}."
                 )
-            writer = Writer(self.store.folder, unused(self.store.folder), about["kinds"], table.rows, about["gist"])
+            writer = VectorStoreWriter(
+                self.store.folder, unused(self.store.folder), about["kinds"], table.rows, about["gist"]
+            )
             try:
                 fed(writer, table, self.windows, about["columns"], done)
                 unique(writer.cells, key, table.name)
@@ -475,7 +477,7 @@ class Index:
         Raises:
             UserError: it can't be read any more, or is another model's by now.
         """
-        store = Store.open(self.store.folder)
+        store = VectorStore.open(self.store.folder)
         if store.about["sha256"] != self.store.about["sha256"]:
             raise UserError(
                 f"'{self.store.folder}' was made anew with another model since it was opened. Open it again."
@@ -502,7 +504,7 @@ def neither(cells: pa.ChunkedArray) -> np.ndarray:
     )
 
 
-def near(part: Part, kind: str, vectors: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def near(part: StorePart, kind: str, vectors: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores and rows [n, k] of a part's allowed rows nearest to some vectors: of those that its finder proposes where it has one and most rows may be found, and
     that are enough; else of all."""
     open_to_all, finder = bool(allowed.all()), part.finders.get(kind)
@@ -534,7 +536,11 @@ def there(rows: Rows, columns: Iterable[str]) -> np.ndarray:
 
 
 def fed(
-    writer: Writer, table: Table, windows: Windows, columns: Sequence[str], done: Callable[[int], None] | None
+    writer: VectorStoreWriter,
+    table: Table,
+    windows: Windows,
+    columns: Sequence[str],
+    done: Callable[[int], None] | None,
 ) -> np.ndarray:
     """Embed a table's rows into a part; the sum of the outer products of its vectors, [gist, gist]."""
     simple, start, total = [field.name for field in table.schema if is_plain(field.type) and field.name != ROW], 0, 0.0
@@ -557,7 +563,7 @@ def fed(
     return np.asarray(total, np.float64)
 
 
-def recalled(writer: Writer, turn: np.ndarray, few: int) -> float | None:
+def recalled(writer: VectorStoreWriter, turn: np.ndarray, few: int) -> float | None:
     """The share of the ten rows found by all dimensions that the leading ``few`` find too, by cells of single columns; None where none is there."""
     shares, several = [], {kind: np.flatnonzero(have) for kind, have in zip(writer.kinds, writer.has, strict=True)}
     whole = np.array(writer.whole[WHOLE][:: -(-writer.rows // JUDGES)])

@@ -22,7 +22,7 @@ import pyarrow as pa
 from sensorium.core.errors import UserError
 from sensorium.core.files import sync, whole, write_json
 from sensorium.core.registry import find
-from sensorium.search.exact import GROUP, Rough, as_rough
+from sensorium.search.exact import GROUP, CoarseVectors, as_rough
 from sensorium.search.finders import Finder
 
 FORMAT = 2
@@ -38,7 +38,7 @@ BLOCK = 65_536
 
 
 @dataclasses.dataclass
-class Part:
+class StorePart:
     """Rows that were written together.
 
     Attributes:
@@ -52,12 +52,12 @@ class Part:
     cells: pa.Table
     has: dict[str, np.ndarray]
     vectors: dict[str, np.ndarray]
-    rough: dict[str, Rough]
+    rough: dict[str, CoarseVectors]
     finders: dict[str, Finder]
     places: np.ndarray | None
 
 
-class Store:
+class VectorStore:
     """The folder of one index.
 
     Attributes:
@@ -79,7 +79,7 @@ class Store:
         self.turn = mapped(folder / plain(about["turn"]), np.float32, (int(about["gist"]), int(about["size"])))
 
     @classmethod
-    def open(cls, folder: Path) -> Store:
+    def open(cls, folder: Path) -> VectorStore:
         """Read what is there.
 
         Raises:
@@ -104,7 +104,7 @@ class Store:
         except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError, pa.ArrowException) as error:
             raise UserError(f"'{folder}' can't be read as an index: {error}. Make it again.") from error
 
-    def part(self, entry: dict[str, Any]) -> Part:
+    def part(self, entry: dict[str, Any]) -> StorePart:
         """Map one part's files, after a look at their sizes.
 
         Raises:
@@ -117,12 +117,12 @@ class Store:
             raise ValueError(f"'{folder / 'cells.arrow'}' holds {cells.num_rows} rows, not {rows}")
         kinds, finder = list(self.about["kinds"]), self.about.get("finder")
         has = mapped(folder / "has.npy", np.uint8, (len(kinds), rows)).astype(bool)
-        return Part(
+        return StorePart(
             cells,
             dict(zip(kinds, has, strict=True)),
             {kind: mapped(folder / f"{number}.npy", np.float32, (rows, size)) for number, kind in enumerate(kinds)},
             {
-                kind: Rough(
+                kind: CoarseVectors(
                     mapped(folder / f"{number}.int8.npy", np.int8, (rows, size)),
                     mapped(folder / f"{number}.scale.npy", np.float32, (-(-rows // GROUP),)),
                 )
@@ -159,7 +159,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.unlink(missing_ok=True)
 
 
-def keep(folder: Path, about: dict[str, Any], gone: np.ndarray) -> Store:
+def keep(folder: Path, about: dict[str, Any], gone: np.ndarray) -> VectorStore:
     """Make ``about`` what a folder says, and remove what it no longer names."""
     name = None
     if gone.any():
@@ -170,7 +170,7 @@ def keep(folder: Path, about: dict[str, Any], gone: np.ndarray) -> Store:
     for left in folder.glob("*-[0-9]*"):
         if left.name not in named and left.name.split("-")[0] in ("part", "gone", "turn"):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-    return Store.open(folder)
+    return VectorStore.open(folder)
 
 
 def unused(folder: Path) -> int:
@@ -185,7 +185,7 @@ def save(path: Path, array: np.ndarray) -> None:
         np.save(part, array, allow_pickle=False)
 
 
-class Writer:
+class VectorStoreWriter:
     """A part while it is written; ``done`` names it, what isn't done is removed.
 
     Args:

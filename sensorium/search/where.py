@@ -43,14 +43,14 @@ def where(words: str, table: pa.Table) -> pa.ChunkedArray:
     Raises:
         UserError: it can't be understood, names a column that isn't there, or compares what can't be compared.
     """
-    reader = Reader(words, table)
+    reader = ConditionParser(words, table)
     met = reader.either(0)
     if reader.at < len(reader.tokens):
         raise reader.puzzled("'and', 'or' or the end")
     return pc.fill_null(met, False)
 
 
-class Reader:
+class ConditionParser:
     """Reads a condition from left to right; what each part gives is a boolean for each row, null where a cell is missing."""
 
     def __init__(self, words: str, table: pa.Table) -> None:

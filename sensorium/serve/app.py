@@ -28,7 +28,7 @@ from sensorium.data.options import reading
 from sensorium.data.table import Table
 from sensorium.serve import openai, own, page
 from sensorium.serve.batcher import ROWS, Batcher
-from sensorium.serve.decoders import Uploads
+from sensorium.serve.decoders import DecoderPool
 from sensorium.serve.guard import Guard, Limits, Refused
 from sensorium.serve.metrics import Metrics
 from sensorium.serve.process import Process
@@ -132,7 +132,7 @@ def application(settings: Settings, **changed: Any) -> tuple[Any, Server]:
         limits,
         metrics,
         batcher,
-        Uploads(settings.run, 1 + settings.workers),
+        DecoderPool(settings.run, 1 + settings.workers),
         table,
         settings.fetching,
         settings.run,

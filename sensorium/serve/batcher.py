@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sensorium.serve.process import Cut, Died, Failed, Process
+from sensorium.serve.process import CallFailed, Interrupted, Process, ProcessDied
 
 log = logging.getLogger("sensorium.serve")
 
@@ -29,7 +29,7 @@ PAUSES = 0.1, 5.0
 """Seconds between attempts to start a process again, at first and at most."""
 
 
-class Full(Exception):
+class QueueFull(Exception):
     """Too many requests wait; ``seconds`` until it may be better."""
 
     def __init__(self, seconds: float) -> None:
@@ -37,20 +37,20 @@ class Full(Exception):
         self.seconds = seconds
 
 
-class Late(Exception):
+class RequestTimeout(Exception):
     """The request waited longer than it was to."""
 
 
-class Gone(Exception):
+class ClientDisconnected(Exception):
     """The process that was to answer ended."""
 
 
-class Broken(Exception):
+class WorkerFailed(Exception):
     """An error of ours."""
 
 
 @dataclasses.dataclass(eq=False)
-class Waiting:
+class QueuedRequest:
     """One request: what it asks, until when, where its answer is awaited, since when, who hears what is told before that, whether a process was asked and something was told, and, while one answers, by whom and with whom."""
 
     job: dict[str, Any]
@@ -60,7 +60,7 @@ class Waiting:
     heard: Callable[[Any], None] | None = None
     taken: bool = False
     told: bool = False
-    asked: tuple[Process, list[Waiting]] | None = None
+    asked: tuple[Process, list[QueuedRequest]] | None = None
 
     @property
     def wanted(self) -> bool:
@@ -95,7 +95,7 @@ class Batcher:
             longest,
             watch,
         )
-        self.queues: dict[Kind, collections.deque[Waiting]] = {}
+        self.queues: dict[Kind, collections.deque[QueuedRequest]] = {}
         self.options: dict[Kind, Mapping[str, Any]] = {}
         self.count = 0
         self.some = asyncio.Event()
@@ -114,7 +114,7 @@ class Batcher:
         for queue in self.queues.values():
             for one in queue:
                 if one.wanted:
-                    one.answer.set_exception(Gone())
+                    one.answer.set_exception(ClientDisconnected())
         for worker in self.workers:
             worker.stop()
 
@@ -138,12 +138,12 @@ class Batcher:
             Full, Late, Gone, Broken: see there.
         """
         if self.count >= self.most_waiting:
-            raise Full(max(1.0, self.took * self.count / max(1, len(self.workers))))
+            raise QueueFull(max(1.0, self.took * self.count / max(1, len(self.workers))))
         if not self.ready and not any(worker.starts for worker in self.workers):
-            raise Gone
+            raise ClientDisconnected
         now = time.monotonic()
         kind = verb, repr(sorted(options.items())) + (f" {id(job)}" if alone else "")
-        one = Waiting(job, now + seconds, asyncio.get_running_loop().create_future(), now, heard)
+        one = QueuedRequest(job, now + seconds, asyncio.get_running_loop().create_future(), now, heard)
         self.queues.setdefault(kind, collections.deque()).append(one)
         self.options[kind] = options
         self.count += 1
@@ -162,7 +162,7 @@ class Batcher:
                 if not queue:
                     del self.queues[kind], self.options[kind]
 
-    def take(self) -> tuple[Kind, Mapping[str, Any], list[Waiting]] | None:
+    def take(self) -> tuple[Kind, Mapping[str, Any], list[QueuedRequest]] | None:
         """The next requests that are asked together."""
         while self.queues:
             kind = min(self.queues, key=lambda kind: self.queues[kind][0].since)
@@ -200,7 +200,9 @@ class Batcher:
             if taken is not None:
                 await self._together(worker, *taken)
 
-    async def _together(self, worker: Process, kind: Kind, options: Mapping[str, Any], taken: list[Waiting]) -> None:
+    async def _together(
+        self, worker: Process, kind: Kind, options: Mapping[str, Any], taken: list[QueuedRequest]
+    ) -> None:
         begun = time.monotonic()
         for one in taken:
             one.asked = worker, taken
@@ -217,27 +219,29 @@ class Batcher:
                 {"verb": kind[0], "options": dict(options), "jobs": [one.job for one in taken]}, self.longest, hear
             )
         except asyncio.CancelledError:
-            settle(taken, Gone())
+            settle(taken, ClientDisconnected())
             raise
-        except Cut:
-            settle(taken, Gone())
+        except Interrupted:
+            settle(taken, ClientDisconnected())
             return
-        except Died:
+        except ProcessDied:
             log.error("the process %s died", worker.name)
-            settle(taken, Gone())
+            settle(taken, ClientDisconnected())
             return
         except Exception as error:  # of the process (Failed), or a message that can't be sent
             if len(taken) == 1:
-                log.error("%s failed: %s", kind[0], str(error) if isinstance(error, Failed) else type(error).__name__)
-                settle(taken, Broken())
+                log.error(
+                    "%s failed: %s", kind[0], str(error) if isinstance(error, CallFailed) else type(error).__name__
+                )
+                settle(taken, WorkerFailed())
                 return
-            settle([one for one in taken if one.told], Broken())  # what was told can't be taken back
+            settle([one for one in taken if one.told], WorkerFailed())  # what was told can't be taken back
             try:
                 for one in taken:  # which of them it was is found out by asking each alone
                     if one.wanted:
                         await self._together(worker, kind, options, [one])
             finally:
-                settle(taken, Gone())
+                settle(taken, ClientDisconnected())
             return
         finally:
             for one in taken:
@@ -250,13 +254,13 @@ class Batcher:
                 one.answer.set_result(answer)
 
 
-def expire(one: Waiting) -> None:
+def expire(one: QueuedRequest) -> None:
     """Tell who waits that it took too long."""
     if one.wanted:
-        one.answer.set_exception(Late())
+        one.answer.set_exception(RequestTimeout())
 
 
-def settle(taken: list[Waiting], error: Exception) -> None:
+def settle(taken: list[QueuedRequest], error: Exception) -> None:
     """Tell all who still wait the same."""
     for one in taken:
         if one.wanted:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sensorium.core.errors import did_you_mean
 from sensorium.serve.decoders import Unreadable
-from sensorium.serve.fetch import Unfetched, fetch
+from sensorium.serve.fetch import FetchRefused, fetch
 from sensorium.serve.guard import Refused
 
 Read = Callable[[str, bytes], Awaitable[Any]]
@@ -20,7 +20,7 @@ LONGEST_TEXT, DEEPEST = 1 << 20, 8
 """Characters of a text, and lists in one another."""
 
 
-class Cells:
+class RequestCells:
     """Reads cells for the columns of one model.
 
     Args:
@@ -56,7 +56,7 @@ class Cells:
                 continue
             try:
                 row[column] = await self.read(column, await self.file(cell))
-            except (Unreadable, Unfetched) as error:
+            except (Unreadable, FetchRefused) as error:
                 if not strict:
                     continue
                 raise Refused(422, f"Row {number}, column '{column}': {error}.", "cell", param) from None

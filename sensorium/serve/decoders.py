@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sensorium.serve.process import Died, Process
+from sensorium.serve.process import Process, ProcessDied
 
 log = logging.getLogger("sensorium.serve")
 
@@ -24,7 +24,7 @@ class Unreadable(Exception):
     """A cell that can't be read; says why."""
 
 
-class Uploads:
+class DecoderPool:
     """Decoders, of which a broken one is replaced.
 
     Args:
@@ -63,7 +63,7 @@ class Uploads:
             if not decoder.alive:
                 await decoder.start()
             return await decoder.ask({"column": column, "data": data}, self.seconds)
-        except Died:
+        except ProcessDied:
             return {"bad": f"to decode it takes more than {self.seconds:g} s, or more memory than a file may"}
         except Exception as error:
             log.error("a decoder failed: %s", type(error).__name__)

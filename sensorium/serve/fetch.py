@@ -24,7 +24,7 @@ TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", 
 """Addresses of IPv6 that lead to ones of IPv4."""
 
 
-class Unfetched(Exception):
+class FetchRefused(Exception):
     """A file that isn't fetched; says why, without addresses."""
 
 
@@ -43,7 +43,7 @@ async def fetch(address: str, seconds: float = SECONDS, most: int = MOST) -> byt
         async with asyncio.timeout(seconds + 1):
             return await asyncio.shield(task)
     except TimeoutError as error:
-        raise Unfetched(f"fetching it took more than {seconds:g} s") from error
+        raise FetchRefused(f"fetching it took more than {seconds:g} s") from error
     finally:
         stop.set()
         for one in held:  # a thread that still reads hears of it at once
@@ -56,7 +56,7 @@ def follow(address: str, until: float, most: int, stop: threading.Event, held: l
     for _ in range(HOPS + 1):
         parts = checked(address)
         host, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
-        connection = Checked(host, port, parts.scheme == "https", until, held)
+        connection = CheckedAddress(host, port, parts.scheme == "https", until, held)
         try:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request(
@@ -67,15 +67,15 @@ def follow(address: str, until: float, most: int, stop: threading.Event, held: l
                     address = urljoin(address, answer.headers.get("Location", ""))
                     continue
                 if answer.status != 200:
-                    raise Unfetched(f"the host answers with {answer.status}")
+                    raise FetchRefused(f"the host answers with {answer.status}")
                 return body(answer, until, most, stop)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise Unfetched(
+            raise FetchRefused(
                 "the host can't be reached" if time.monotonic() < until else "fetching it took too long"
             ) from error
         finally:
             connection.close()
-    raise Unfetched(f"it leads on more than {HOPS} times")
+    raise FetchRefused(f"it leads on more than {HOPS} times")
 
 
 def checked(address: str):
@@ -84,15 +84,15 @@ def checked(address: str):
         parts = urlsplit(address)
         port = parts.port
     except ValueError as error:
-        raise Unfetched("this is no web address") from error
+        raise FetchRefused("this is no web address") from error
     if parts.scheme not in PORTS or not parts.hostname or parts.username is not None or parts.password is not None:
-        raise Unfetched(
+        raise FetchRefused(
             "only addresses that begin with http:// or https:// and name a host are fetched, without a user"
         )
     if port not in (None, 80, 443):
-        raise Unfetched("only the ports 80 and 443 are dialled")
+        raise FetchRefused("only the ports 80 and 443 are dialled")
     if any(ord(sign) <= 32 or ord(sign) > 126 for sign in address):
-        raise Unfetched("an address holds no spaces and only letters of ASCII, others as %XX")
+        raise FetchRefused("an address holds no spaces and only letters of ASCII, others as %XX")
     return parts
 
 
@@ -103,13 +103,13 @@ def body(answer: http.client.HTTPResponse, until: float, most: int, stop: thread
         pieces.append(piece)
         size += len(piece)
         if size > most:
-            raise Unfetched(f"it has more than {most >> 20} MiB")
+            raise FetchRefused(f"it has more than {most >> 20} MiB")
         if time.monotonic() > until or stop.is_set():
-            raise Unfetched("fetching it took too long")
+            raise FetchRefused("fetching it took too long")
     return b"".join(pieces)
 
 
-class Checked(http.client.HTTPConnection):
+class CheckedAddress(http.client.HTTPConnection):
     """A connection that dials only public addresses, those that it looked at."""
 
     def __init__(self, host: str, port: int, safe: bool, until: float, held: list[socket.socket]) -> None:
@@ -146,9 +146,9 @@ def public(host: str, port: int) -> list[tuple[int, tuple]]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise Unfetched("the host's name can't be resolved") from error
+        raise FetchRefused("the host's name can't be resolved") from error
     if not found or not all(is_public(place[0]) for *_, place in found):
-        raise Unfetched("the host isn't a public one")
+        raise FetchRefused("the host isn't a public one")
     return [(family, place) for family, *_, place in found]
 
 

@@ -114,7 +114,7 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            await Turn(self, scope, receive, send).run()
+            await TokenBucket(self, scope, receive, send).run()
         # WebSockets are not spoken here: uvicorn refuses what isn't accepted
 
     def let_in(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
@@ -162,7 +162,7 @@ class Guard:
         return found and bool(value)
 
 
-class Turn:
+class TokenBucket:
     """One request on its way through."""
 
     def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
@@ -183,7 +183,7 @@ class Turn:
             await self.answer(headers)
         except Refused as refused:
             await self.refuse(refused)
-        except Left:
+        except ClientGone:
             self.status = self.status or 499
         finally:
             guard.asking -= 1
@@ -216,7 +216,7 @@ class Turn:
                 {leaving, working}, timeout=self.guard.limits.seconds + GRACE, return_when=asyncio.FIRST_COMPLETED
             )
             if leaving.done() and not working.done():
-                raise Left
+                raise ClientGone
             if not working.done():
                 raise Refused(
                     503,
@@ -226,7 +226,7 @@ class Turn:
                 )
             try:
                 working.result()
-            except (Refused, Left):
+            except (Refused, ClientGone):
                 raise
             except Exception as error:
                 log.error(json.dumps({"request": self.name, "error": where(error)}))
@@ -248,7 +248,7 @@ class Turn:
         while True:
             message = await self.hear()
             if message["type"] == "http.disconnect":
-                raise Left
+                raise ClientGone
             piece = message.get("body", b"")
             self.size += len(piece)
             self.guard.held += len(piece)
@@ -312,7 +312,7 @@ class Turn:
             async with asyncio.timeout(UNREAD):
                 await self.tell(message)
         except TimeoutError:  # who doesn't read the answer doesn't hold a place
-            raise Left from None
+            raise ClientGone from None
 
     async def refuse(self, refused: Refused) -> None:
         """Answer with an error, if nothing was answered yet."""
@@ -328,7 +328,7 @@ class Turn:
         await self.send({"type": "http.response.body", "body": body})
 
 
-class Left(Exception):
+class ClientGone(Exception):
     """The client has left."""
 
 

@@ -36,7 +36,7 @@ def few(most: int) -> BeforeValidator:
     return BeforeValidator(look)
 
 
-class Strict(BaseModel):
+class StrictRequest(BaseModel):
     """A request of which nothing is left aside."""
 
     model_config = ConfigDict(extra="forbid")
@@ -50,7 +50,7 @@ class Strict(BaseModel):
         return given
 
 
-class Asked(Strict):
+class RowsRequest(StrictRequest):
     """Rows to be asked about: given as cells, or by their numbers in the table that the server shows."""
 
     rows: Annotated[
@@ -66,7 +66,7 @@ class Asked(Strict):
     ] = None
 
 
-class Embed(Asked):
+class EmbedRequest(RowsRequest):
     """Vectors of rows."""
 
     size: Annotated[
@@ -74,7 +74,7 @@ class Embed(Asked):
     ] = None
 
 
-class Predict(Asked):
+class PredictRequest(RowsRequest):
     """A column of rows: text, a category, a number, a date."""
 
     column: str
@@ -83,7 +83,7 @@ class Predict(Asked):
     ] = None
 
 
-class Generate(Asked):
+class GenerateRequest(RowsRequest):
     """A column of rows, drawn or said."""
 
     column: str
@@ -100,7 +100,7 @@ class Generate(Asked):
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
 
 
-class Explain(Asked):
+class ExplainRequest(RowsRequest):
     """Why a column is said so."""
 
     column: str
@@ -111,7 +111,7 @@ class Explain(Asked):
 Weight = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
 
 
-class Search(Strict):
+class SearchRequest(StrictRequest):
     """Rows of the index near to a query of any columns."""
 
     query: Row = {}
@@ -133,7 +133,7 @@ class Search(Strict):
     k: Annotated[int, Field(ge=1, le=1000)] = 20
 
 
-class Query(Strict):
+class QueryRequest(StrictRequest):
     """A question about many rows of the table that the server shows."""
 
     question: Annotated[
@@ -146,34 +146,34 @@ class Query(Strict):
     ]
 
 
-class Vectors(BaseModel):
+class EmbedResponse(BaseModel):
     """One vector a row, of length 1."""
 
     vectors: list[list[float]]
     tokens: int
 
 
-class Answers(BaseModel):
+class PredictResponse(BaseModel):
     """One answer a row: ``value``, ``probability``, for numbers and dates ``low`` and ``high``, with a coverage for categories ``set``."""
 
     answers: list[dict[str, Any]]
     tokens: int
 
 
-class Drawn(BaseModel):
+class GenerateResponse(BaseModel):
     """For each row its samples; files as data URLs, null for one that failed."""
 
     cells: list[list[Any]]
     tokens: int
 
 
-class Found(BaseModel):
+class SearchResponse(BaseModel):
     """Rows, nearest first: ``row``, ``score``, their plain cells, and ``table_row``: their number in the table that is served, null where it doesn't have them."""
 
     rows: list[dict[str, Any]]
 
 
-class Answered(BaseModel):
+class QueryResponse(BaseModel):
     """What was asked, its answer of at most 1,000 rows, and other queries that might have been meant."""
 
     sql: str
@@ -181,13 +181,13 @@ class Answered(BaseModel):
     others: list[str]
 
 
-class Whys(BaseModel):
+class ExplainResponse(BaseModel):
     """For each row its explanation: see docs/explain.md."""
 
     whys: list[dict[str, Any] | None]
 
 
-class Surprises(BaseModel):
+class SurpriseResponse(BaseModel):
     """For each row how little its cells go together: see docs/surprise.md."""
 
     rows: list[dict[str, Any]]
@@ -197,7 +197,7 @@ def routes(server: Server) -> APIRouter:
     """All of them, for one server."""
     router = APIRouter()
 
-    async def taken(asked: Asked, hidden: str | None = None) -> list[dict[str, Any]]:
+    async def taken(asked: RowsRequest, hidden: str | None = None) -> list[dict[str, Any]]:
         """The rows of a request, read."""
         cells, rows = server.cells, []
         cells.check(*(asked.seen or ()), param="seen")
@@ -260,14 +260,14 @@ def routes(server: Server) -> APIRouter:
             },
         }
 
-    @router.post("/embed", tags=["model"], response_model=Vectors)
-    async def embed(asked: Embed) -> Response:
+    @router.post("/embed", tags=["model"], response_model=EmbedResponse)
+    async def embed(asked: EmbedRequest) -> Response:
         """One vector for each row, from what it has of the seen columns."""
         said = await server.ask("embed", await taken(asked), strict=len(asked.rows), seen=asked.seen, size=asked.size)
         return written({"vectors": numbers(said["vectors"]), "tokens": said["tokens"]})
 
     @router.post("/predict", tags=["model"])
-    async def predict(asked: Predict) -> Answers:
+    async def predict(asked: PredictRequest) -> PredictResponse:
         """A column's cell for each row, how sure it is, and for numbers and dates an interval."""
         said = await server.ask(
             "predict",
@@ -277,10 +277,10 @@ def routes(server: Server) -> APIRouter:
             seen=asked.seen,
             coverage=asked.coverage,
         )
-        return Answers(answers=shown(said["answers"]), tokens=said["tokens"])
+        return PredictResponse(answers=shown(said["answers"]), tokens=said["tokens"])
 
     @router.post("/generate", tags=["model"])
-    async def generate(asked: Generate) -> Drawn:
+    async def generate(asked: GenerateRequest) -> GenerateResponse:
         """A column's cells for each row, drawn anew each time unless there is a seed."""
         if asked.samples * max(1, len(asked.rows) + len(asked.table_rows)) > DRAWN:
             raise Refused(
@@ -302,17 +302,17 @@ def routes(server: Server) -> APIRouter:
             strict=len(asked.rows),
             **options,
         )
-        return Drawn(cells=shown(said["cells"]), tokens=said["tokens"])
+        return GenerateResponse(cells=shown(said["cells"]), tokens=said["tokens"])
 
     @router.post("/explain", tags=["model"])
-    async def explain(asked: Explain) -> Whys:
+    async def explain(asked: ExplainRequest) -> ExplainResponse:
         """Why a column is said as it is: each seen column's exact share, and what in it counted."""
         if len(asked.rows) + len(asked.table_rows) > 16:
             raise Refused(422, "At most 16 rows are explained for a request.", "rows", "rows")
         rows = await taken(
             asked, asked.column
         )  # what is drawn is looked at with noises that hang on a row's place among all that are asked together
-        return Whys(
+        return ExplainResponse(
             whys=shown(
                 await server.ask(
                     "explain",
@@ -328,12 +328,12 @@ def routes(server: Server) -> APIRouter:
         )
 
     @router.post("/surprise", tags=["model"])
-    async def surprise(asked: Asked) -> Surprises:
+    async def surprise(asked: RowsRequest) -> SurpriseResponse:
         """How little the cells of each row go together."""
-        return Surprises(rows=shown(await server.ask("surprise", await taken(asked), strict=len(asked.rows))))
+        return SurpriseResponse(rows=shown(await server.ask("surprise", await taken(asked), strict=len(asked.rows))))
 
     @router.post("/search", tags=["index"])
-    async def search(asked: Search) -> Found:
+    async def search(asked: SearchRequest) -> SearchResponse:
         """The rows of the index that are nearest to a query of any columns."""
         cells = server.cells
         cells.check(asked.among, param="among")
@@ -352,10 +352,10 @@ def routes(server: Server) -> APIRouter:
             condition=asked.where or None,
             weights=asked.weights or None,
         )
-        return Found(rows=shown(found[0]))
+        return SearchResponse(rows=shown(found[0]))
 
     @router.post("/query", tags=["table"])
-    async def query(asked: Query) -> Answered:
+    async def query(asked: QueryRequest) -> QueryResponse:
         """A question about many rows of the table as a query over its plain columns, and its answer."""
         if server.sheet is None:
             raise Refused(
@@ -365,7 +365,7 @@ def routes(server: Server) -> APIRouter:
                 "question",
             )
         try:
-            return Answered(**await asyncio.to_thread(server.sheet.answer, asked.question))
+            return QueryResponse(**await asyncio.to_thread(server.sheet.answer, asked.question))
         except UserError as error:
             foreign = (
                 type(error.__cause__).__module__.partition(".")[0].strip("_") == "duckdb"

@@ -25,7 +25,7 @@ PATIENCE = 600.0
 Answer = Callable[[Any], Any]
 
 
-class Died(Exception):
+class ProcessDied(Exception):
     """The process ended, or was ended as it took too long, while it was asked."""
 
 
@@ -89,22 +89,22 @@ class Process:
         """
         async with self.lock:
             if not self.alive:
-                raise Died(self.name)
+                raise ProcessDied(self.name)
             self.asked = True
             try:
                 kind, said = await self._hear(seconds, pack(message), heard)
             except OSError as error:
                 self.stop()
-                raise Died(self.name) from error
+                raise ProcessDied(self.name) from error
             except asyncio.CancelledError:
                 self.stop()  # its answer would be taken for that of the next message
                 raise
             finally:
                 self.asked = False
         if kind == "cut":
-            raise Cut
+            raise Interrupted
         if kind != "answer":
-            raise Failed(said)
+            raise CallFailed(said)
         return said
 
     async def _hear(
@@ -129,10 +129,10 @@ class Process:
             self.stop()
             with contextlib.suppress(OSError, EOFError):
                 await hearing
-            raise Died(f"{self.name}: no answer in {seconds:g} s") from error
+            raise ProcessDied(f"{self.name}: no answer in {seconds:g} s") from error
         except (EOFError, OSError) as error:
             self.stop()
-            raise Died(self.name) from error
+            raise ProcessDied(self.name) from error
 
     def cut(self) -> None:
         """Let it leave off what it answers, where it says it piece by piece: nobody waits for it any more."""
@@ -151,11 +151,11 @@ class Process:
         pipe.close()
 
 
-class Cut(Exception):
+class Interrupted(Exception):
     """The process left off, as it was told."""
 
 
-class Failed(Exception):
+class CallFailed(Exception):
     """The process met an error of ours, which it has written to its log; it goes on."""
 
 
@@ -188,7 +188,7 @@ def go_on_or_cut() -> None:
     """
     if _ours is not None and _ours.poll():
         _ours.recv_bytes()  # while it answers nothing else is sent
-        raise Cut
+        raise Interrupted
 
 
 def _run(pipe: Any, begin: Callable[..., tuple[Any, Answer]], arguments: tuple[Any, ...]) -> None:
@@ -210,7 +210,7 @@ def _run(pipe: Any, begin: Callable[..., tuple[Any, Answer]], arguments: tuple[A
                 continue
             try:
                 said = pack(["answer", answer(message)])
-            except Cut:
+            except Interrupted:
                 said = pack(["cut", None])
             except MemoryError:
                 os._exit(9)  # what is left of its memory can't be trusted to answer

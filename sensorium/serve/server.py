@@ -14,13 +14,13 @@ from typing import Any
 from sensorium.core.errors import UserError
 from sensorium.data.media import HEAD, sniff
 from sensorium.data.table import Table
-from sensorium.serve.batcher import Batcher, Broken, Full, Gone, Late
-from sensorium.serve.cells import Cells
-from sensorium.serve.decoders import Uploads
+from sensorium.serve.batcher import Batcher, ClientDisconnected, QueueFull, RequestTimeout, WorkerFailed
+from sensorium.serve.cells import RequestCells
+from sensorium.serve.decoders import DecoderPool
 from sensorium.serve.guard import Limits, Refused
 from sensorium.serve.messages import pack
 from sensorium.serve.metrics import Metrics
-from sensorium.serve.table_view import Sheet
+from sensorium.serve.table_view import TableView
 
 log = logging.getLogger("sensorium.serve")
 
@@ -38,11 +38,11 @@ class Server:
     limits: Limits
     metrics: Metrics
     batcher: Batcher
-    uploads: Uploads
+    uploads: DecoderPool
     table: Table | None
     fetching: bool
     run: Path
-    sheet: Sheet | None = None
+    sheet: TableView | None = None
     drawn_map: list[Any] | None = None
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
     begun: int = dataclasses.field(default_factory=lambda: int(time.time()))
@@ -53,9 +53,9 @@ class Server:
         return self.about["columns"]
 
     @property
-    def cells(self) -> Cells:
+    def cells(self) -> RequestCells:
         """Reads cells of requests."""
-        return Cells(self.columns, self.uploads.read, self.fetching)
+        return RequestCells(self.columns, self.uploads.read, self.fetching)
 
     async def start(self) -> None:
         """Begin all processes, and hear what the model is.
@@ -66,7 +66,7 @@ class Server:
         self.about, *_ = await asyncio.gather(
             *(worker.start() for worker in self.batcher.workers), self.uploads.start()
         )
-        self.sheet = None if self.table is None else Sheet(self.table, self.columns)
+        self.sheet = None if self.table is None else TableView(self.table, self.columns)
         self.batcher.start()
 
     async def stop(self) -> None:
@@ -111,22 +111,22 @@ class Server:
                 alone,
                 heard,
             )
-        except Full as full:
+        except QueueFull as full:
             raise Refused(
                 429, "Too many requests wait. Try again.", "busy", headers={"Retry-After": str(round(full.seconds))}
             ) from None
-        except Late:
+        except RequestTimeout:
             raise Refused(
                 503, f"It took longer than {self.limits.seconds:g} s.", "deadline", headers={"Retry-After": "5"}
             ) from None
-        except Gone:
+        except ClientDisconnected:
             raise Refused(
                 503,
                 "The model's process ended and is started again. Try again.",
                 "restarting",
                 headers={"Retry-After": "2"},
             ) from None
-        except Broken:
+        except WorkerFailed:
             raise Refused(500, "This is a fault of the server. Its log says more.", "fault") from None
         if "wrong" in said:
             place = [f"Row {said['row']}"] if said.get("row") is not None else []

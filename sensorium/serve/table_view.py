@@ -42,7 +42,7 @@ POINTS = 400
 """Numbers of a series in a list of rows."""
 
 
-class Sheet:
+class TableView:
     """Rows to look at.
 
     Args:
@@ -116,11 +116,13 @@ class Sheet:
         Raises:
             UserError: it isn't clear, can't be answered, or DuckDB isn't installed.
         """
-        from sensorium.query import Asker
+        from sensorium.query import QueryEngine
 
         with self.asking:  # one at a time: each may take a core and 2 GB
             if self.asker is None:
-                self.asker = Asker.knowing(self.table, {name: about["kind"] for name, about in self.known.items()})
+                self.asker = QueryEngine.knowing(
+                    self.table, {name: about["kind"] for name, about in self.known.items()}
+                )
             found = self.asker.answer(question)
         columns = [listed(column) for column in found.rows.columns]
         return {

@@ -35,7 +35,7 @@ CITED = 3
 """Rows of the index that come with what is said in a conversation."""
 
 
-class Wrong(Exception):
+class RequestRefused(Exception):
     """What is wrong with one request; ``row`` and ``column`` say where."""
 
     def __init__(self, words: str, row: int | None = None, column: str | None = None) -> None:
@@ -43,7 +43,7 @@ class Wrong(Exception):
         self.said = {"wrong": words, "row": row, "column": column}
 
 
-class Desk:
+class ModelWorker:
     """A model, perhaps an index of rows for it, and the verbs that requests may ask."""
 
     def __init__(self, model: Model, index: Index | None, table: Table | None = None) -> None:
@@ -117,10 +117,10 @@ class Desk:
                     if not any(len(cell) for column, (cell, _) in read.items() if column in seen)
                 ]
                 if empty and message["verb"] in ("embed", "search"):
-                    raise Wrong("it holds nothing that could be looked at", empty[0])
+                    raise RequestRefused("it holds nothing that could be looked at", empty[0])
                 job["barred"] = [self.read(cells, row) for row, cells in enumerate(job.get("without", ()))]
                 fine.append(number)
-            except Wrong as wrong:
+            except RequestRefused as wrong:
                 said[number] = wrong.said
         self.answer(message, fine, said)
         return said
@@ -137,7 +137,7 @@ class Desk:
                 said[number] = {"said": answer}
         except UserError as error:
             if len(which) == 1:
-                said[which[0]] = Wrong(str(error)).said
+                said[which[0]] = RequestRefused(str(error)).said
                 return
             for number in which:
                 self.answer(message, [number], said)
@@ -152,7 +152,7 @@ class Desk:
                 found[column] = read, modality.prepare(read) if len(read) else read
             except BadCell as error:
                 if strict:
-                    raise Wrong(str(error), row, column) from None
+                    raise RequestRefused(str(error), row, column) from None
         return found
 
     def rows(self, jobs: Sequence[dict[str, Any]], which: str = "read") -> Rows:
@@ -421,7 +421,7 @@ def begin(
     torch.set_num_threads(threads)
     os.environ[LIMIT] = "0"  # of what people ask no features stay on the disk
     model = Model.load(Path(run), device)
-    desk = Desk(
+    desk = ModelWorker(
         model,
         None if index is None else model.open_index(Path(index)),
         None if table is None or index is None else model.open(table),

@@ -8,14 +8,14 @@ from typing import Any
 from sensorium.core.errors import unknown
 from sensorium.core.registry import find
 from sensorium.core.settings import build, check
-from sensorium.data.settings import Data
+from sensorium.data.settings import DataSettings
 from sensorium.generators import Generator
-from sensorium.network.build import OBJECTIVES, Shape, drawn_by, objectives_of, plain
+from sensorium.network.build import OBJECTIVES, NetworkSize, drawn_by, objectives_of, plain
 from sensorium.network.network import Network
 from sensorium.objectives import Objective
-from sensorium.training.fit_vocoder import Finishing
-from sensorium.training.questions import Sampler
-from sensorium.training.table_trainer import Loop
+from sensorium.training.fit_vocoder import VocoderSettings
+from sensorium.training.questions import QuestionSampler
+from sensorium.training.table_trainer import TableTrainer
 from sensorium.trunks import Trunk
 
 
@@ -48,15 +48,15 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         rest = {key: value for key, value in given.items() if key}
         match section:
             case "network":
-                check(Shape, rest, section)
+                check(NetworkSize, rest, section)
             case "data":
-                check(Data, rest, section)
+                check(DataSettings, rest, section)
             case "train":
-                check(Loop, rest, section)
+                check(TableTrainer, rest, section)
             case "finish":
-                check(Finishing, rest, section)
+                check(VocoderSettings, rest, section)
             case "sample":
-                check(Sampler, rest, section)
+                check(QuestionSampler, rest, section)
                 drawn_by(settings)
             case "trunk":
                 check(find(Trunk, str(given.get("", "segment"))), rest, section)
@@ -75,6 +75,6 @@ def make_objectives(settings: Mapping[str, Any]) -> dict[str, Objective]:
     return {name: build(find(Objective, name), plain(settings, name), name) for name in objectives_of(settings)}
 
 
-def make_sampler(network: Network, targets: Sequence[str], settings: Mapping[str, Any]) -> Sampler:
+def make_sampler(network: Network, targets: Sequence[str], settings: Mapping[str, Any]) -> QuestionSampler:
     """How questions are drawn in this run."""
-    return build(Sampler, plain(settings, "sample"), "sample", network=network, targets=targets)
+    return build(QuestionSampler, plain(settings, "sample"), "sample", network=network, targets=targets)

@@ -18,7 +18,7 @@ from sensorium.data.prepare import Prepared
 from sensorium.generators import Generator
 from sensorium.network.batch import collate
 from sensorium.network.network import Network
-from sensorium.nn.row_memory import Memory
+from sensorium.nn.row_memory import RowMemory
 from sensorium.training.calibrate import encode, judged_columns, sureness
 
 STRENGTHS = 0.0, 0.5
@@ -29,7 +29,7 @@ PART = 1024
 """Rows that are encoded at once."""
 
 
-class Remember:
+class MemorySettings:
     """What a model remembers of its training rows (section ``memory``).
 
     Args:
@@ -43,7 +43,7 @@ class Remember:
 
 
 @torch.inference_mode()
-def memorise(network: Network, prepared: Prepared, remember: Remember, sharpness: float, seed: int) -> None:
+def memorise(network: Network, prepared: Prepared, remember: MemorySettings, sharpness: float, seed: int) -> None:
     """Set ``network.memory``, where a row has several columns that are matched and there are validation rows to judge it; and ``network.counts``.
 
     Args:
@@ -58,7 +58,7 @@ def memorise(network: Network, prepared: Prepared, remember: Remember, sharpness
         rows = np.sort(np.random.default_rng(seed).choice(rows, remember.rows, replace=False))
     judges = spread(judges, JUDGES)
     held, drawn = gists(network, prepared, matched, judges), sketches(network, prepared, matched, judges)
-    memory = Memory(
+    memory = RowMemory(
         gists(network, prepared, matched, rows),
         sharpness,
         0.0,
@@ -107,7 +107,7 @@ def counts(network: Network, prepared: Prepared) -> dict[str, list[int] | int]:
 
 
 @torch.inference_mode()
-def telling(memory: Memory, generator: Generator, column: str, by: str) -> bool:
+def telling(memory: RowMemory, generator: Generator, column: str, by: str) -> bool:
     """Whether rows that are alike in one column say of another what is so, surely more often than any rows do.
 
     Two drawings of a thing by different makers are alike, and each says of the other's maker what isn't so. Rows held out can't show

@@ -19,7 +19,7 @@ from sensorium.data.prepare import Prepared
 from sensorium.inference.surprise import domain, gists, misfits, told, usual
 from sensorium.network.batch import Batch, collate
 from sensorium.network.network import Network
-from sensorium.network.types import Encoded, Unheeded
+from sensorium.network.types import Encoded, IgnoredColumns
 
 ROWS, FEWEST, JUDGES = 1000, 20, 40
 """Validation rows looked at, at most and at least; and the fewest that can say that a column misleads."""
@@ -48,7 +48,7 @@ def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
         generator, memory = network.generator(column), network.memory
         if not len(rows) or (column not in judged and not hasattr(generator, "calibrate")):
             continue
-        held = Held(network, column, parts)
+        held = ValidationRows(network, column, parts)
         if column in judged and held.count >= JUDGES:
             network.unheeded[column] = misleading(held)
             if memory is not None and memory.by.get(column):
@@ -104,7 +104,7 @@ def judged_columns(network: Network) -> list[str]:
     return [c for c in short_columns(network) if c in network.targets or not network.targets][:ASKED]
 
 
-def misleading(held: Held) -> Unheeded:
+def misleading(held: ValidationRows) -> IgnoredColumns:
     """The columns without which the answers on rows held out are better, or at least not surely worse; the worst first.
 
     Sought from both ends: from all, a column is left out where the mean loss falls by more than its standard error; from the
@@ -113,17 +113,17 @@ def misleading(held: Held) -> Unheeded:
     without the others.
     """
     if not 1 < len(held.shown) <= SHOWN:
-        return Unheeded()
+        return IgnoredColumns()
     held.judges = WORK // len(held.shown) ** 2
     left, out, now = backward_elimination(held)
     few, losses = forward_selection(held)
     if len(few) < len(left) and sureness(losses - now) <= 1:
         left, out, now = few, [c for c in [*out, *left] if c not in few], losses
     needed = [c for c in left if sureness(held.losses([x for x in left if x != c]) - now) > 1] if out else []
-    return Unheeded(tuple(out), tuple(needed))
+    return IgnoredColumns(tuple(out), tuple(needed))
 
 
-def backward_elimination(held: Held) -> tuple[list[str], list[str], np.ndarray]:
+def backward_elimination(held: ValidationRows) -> tuple[list[str], list[str], np.ndarray]:
     """All columns without those that mislead, left out one after the other; those, the worst first; the losses without them."""
     seen, out, now = list(held.shown), [], held.losses(held.shown)
     while len(seen) > 1:
@@ -137,7 +137,7 @@ def backward_elimination(held: Held) -> tuple[list[str], list[str], np.ndarray]:
     return seen, out, now
 
 
-def forward_selection(held: Held) -> tuple[list[str], np.ndarray]:
+def forward_selection(held: ValidationRows) -> tuple[list[str], np.ndarray]:
     """The best column, and those that make the answers from it better, added one after the other; the losses with them."""
     tried = {column: held.losses([column]) for column in held.shown}
     best = min(tried, key=lambda column: float(tried[column].mean()))
@@ -152,7 +152,7 @@ def forward_selection(held: Held) -> tuple[list[str], np.ndarray]:
     return seen, now
 
 
-def leaning(held: Held) -> float:
+def leaning(held: ValidationRows) -> float:
     """The share of remembered rows in an answer with which the mean loss on rows held out is least, over answers from all columns and
     from each one that has gists; 0 unless it falls by more than its standard error, and from all columns doesn't rise."""
     lone = [c for c in held.shown if held.network.modalities[c].matched]
@@ -186,7 +186,7 @@ def encode(
     return parts
 
 
-class Held:
+class ValidationRows:
     """Rows held out that have a column, to be asked for it from any others."""
 
     def __init__(self, network: Network, column: str, parts: Sequence[tuple[Batch, dict[str, Encoded]]]) -> None:
@@ -217,7 +217,7 @@ class Held:
     def leaned(self, lone: Sequence[str], shares: Sequence[float]) -> np.ndarray:
         """For each share of remembered rows the losses [shares, 1 + lone, rows] of the first rows: from all columns, then from each of
         ``lone`` (what a row lacks is as if nothing were shown)."""
-        unheeded, losses = self.network.unheeded.get(self.column, Unheeded()), []
+        unheeded, losses = self.network.unheeded.get(self.column, IgnoredColumns()), []
         for encoded, rows, target in self.first():
             views = [(unheeded.left_out(encoded), encoded)]
             views += [({c: encoded[c]} if c in encoded else {},) * 2 for c in lone]
@@ -248,7 +248,7 @@ class Held:
 
     def residuals(self, leaned: bool) -> torch.Tensor:
         """What a generator is calibrated by, of each row, answered by the network alone or leaning on its memory: its ``residual``."""
-        unheeded, found = self.network.unheeded.get(self.column, Unheeded()), []
+        unheeded, found = self.network.unheeded.get(self.column, IgnoredColumns()), []
         for encoded, rows, target in self.parts:
             recalled = self.network.answer(encoded, self.column, rows) if leaned else None
             hidden = self.hidden(self.shown, unheeded.left_out(encoded), rows, target)

@@ -18,8 +18,8 @@ from sensorium.data.order import spread
 from sensorium.data.table import Table
 from sensorium.network.network import Network
 from sensorium.nn.precision import Precision, autocast
-from sensorium.nn.refiner import Finisher
-from sensorium.training.trainer import Course, mix
+from sensorium.nn.refiner import Refiner
+from sensorium.training.trainer import Trainer, mix
 
 CELLS, JUDGES, FEWEST = 1000, 64, 4
 """Training cells that are learned from and validation cells that judge, evenly spread, at most; and the fewest of each."""
@@ -28,7 +28,7 @@ BYTES = 512 << 20
 """Of read cells that are held at once."""
 
 
-class Finishing(Course):
+class VocoderSettings(Trainer):
     """Teaches one column's finisher (section ``finish``).
 
     Args:
@@ -40,7 +40,7 @@ class Finishing(Course):
 
     def __init__(
         self,
-        finisher: Finisher,
+        finisher: Refiner,
         cells: Sequence[np.ndarray],
         folder: Path,
         seed: int,
@@ -127,7 +127,7 @@ def finish(
         )
         course = None
         if min(len(cells), len(judges)) >= FEWEST:
-            course = Finishing(
+            course = VocoderSettings(
                 finisher, cells, folder / f"finish-{network.said_by[column]}", seed, steps, precision, **settings
             )
         if course is not None and course.steps:
@@ -140,7 +140,7 @@ def finish(
     return found
 
 
-def taught(course: Finishing, judges: Sequence[np.ndarray], done: Callable[[int], None]) -> dict[str, Any]:
+def taught(course: VocoderSettings, judges: Sequence[np.ndarray], done: Callable[[int], None]) -> dict[str, Any]:
     """One column's finisher taught and judged: see ``finish``."""
     if any(course.folder.glob("step-*")):
         course.resume()
@@ -155,7 +155,7 @@ def taught(course: Finishing, judges: Sequence[np.ndarray], done: Callable[[int]
     return {"steps": at.step, "away": round(away, 4), "plain_away": round(plain, 4), "kept": away < plain}
 
 
-def whole_cells(finisher: Finisher, table: Table, column: str, rows: np.ndarray) -> list[np.ndarray]:
+def whole_cells(finisher: Refiner, table: Table, column: str, rows: np.ndarray) -> list[np.ndarray]:
     """A column's cells in some rows that can be read and hold something, as many as ``BYTES`` hold."""
     result, taken = [], 0
     for start in range(0, len(rows), 64):

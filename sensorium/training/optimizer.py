@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from sensorium.generators import Generator
-from sensorium.nn.conv import Conv
-from sensorium.nn.external import Held
+from sensorium.nn.conv import ConvBlock
+from sensorium.nn.external import ExternalModel
 from sensorium.training.muon import Muon
 from sensorium.trunks import Trunk
 
@@ -47,8 +47,8 @@ class Optimizer:
         parts = [part for module in modules for part in module.modules()]
         embedding = {id(part.weight) for part in parts if isinstance(part, nn.Embedding | nn.EmbeddingBag)}
         said = {id(p) for part in parts if isinstance(part, Generator) for p in part.last()}
-        layers = {id(part.weight) for part in parts if isinstance(part, nn.Linear | Conv)} - said
-        rates = {id(p): rate for part in parts if isinstance(part, Trunk | Held) for p, rate in part.tuned()}
+        layers = {id(part.weight) for part in parts if isinstance(part, nn.Linear | ConvBlock)} - said
+        rates = {id(p): rate for part in parts if isinstance(part, Trunk | ExternalModel) for p, rate in part.tuned()}
         self.parameters = dict(named)
         tuned = [
             {"params": [p for _, p in named if rates.get(id(p)) == rate], "weight_decay": 0.0, "rate": rate}

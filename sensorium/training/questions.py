@@ -21,7 +21,7 @@ BESIDE = 0.05
 """Share of plans that ask for a text although the user has other targets: many tokens, most of a step's time."""
 
 
-class Sampler:
+class QuestionSampler:
     """Draws the plans of a step.
 
     Args:

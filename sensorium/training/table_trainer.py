@@ -17,7 +17,7 @@ import torch
 from sensorium.core.attachments import ROWS
 from sensorium.core.settings import at_least
 from sensorium.data.order import Order
-from sensorium.data.store import Store
+from sensorium.data.store import CellStore
 from sensorium.modalities import Modality
 from sensorium.network.batch import Batch, collate
 from sensorium.network.network import Network
@@ -26,11 +26,11 @@ from sensorium.nn.precision import Precision, autocast
 from sensorium.objectives import Objective
 from sensorium.objectives.tell import named
 from sensorium.training.optimizer import Name, clip
-from sensorium.training.questions import Sampler
-from sensorium.training.trainer import MASK, Course, mix
+from sensorium.training.questions import QuestionSampler
+from sensorium.training.trainer import MASK, Trainer, mix
 
 
-class Loop(Course):
+class TableTrainer(Trainer):
     """Trains a network on a prepared table.
 
     Args:
@@ -48,9 +48,9 @@ class Loop(Course):
         network: Network,
         objectives: Mapping[str, Objective],
         modalities: Mapping[str, Modality],
-        store: Store,
+        store: CellStore,
         rows: Any,
-        sampler: Sampler,
+        sampler: QuestionSampler,
         folder: Path,
         seed: int,
         minutes: float | None,
@@ -247,7 +247,7 @@ def drawing(network: Network) -> dict[str, list[torch.nn.Parameter]]:
     }
 
 
-def automatic_batch(loop: Loop, rows: Any) -> int:
+def automatic_batch(loop: TableTrainer, rows: Any) -> int:
     """A batch that memory and table allow: 128, halved while one step would take over half of what is free.
 
     The need of a step is measured on 16 and 32 rows and grows in proportion.

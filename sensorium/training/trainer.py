@@ -44,7 +44,7 @@ class Progress:
     stopped: bool = False
 
 
-class Course(abc.ABC):
+class Trainer(abc.ABC):
     """Trains a network on what ``make`` gives for each step.
 
     Args:
@@ -184,7 +184,7 @@ class Course(abc.ABC):
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 before[number] = signal.signal(number, lambda *_: stop.set())
-        ahead = Ahead(self.make, self.at.step)
+        ahead = Prefetcher(self.make, self.at.step)
         saved, started = time.monotonic(), time.monotonic() - self.at.seconds
         self.network.train()
         try:
@@ -276,7 +276,7 @@ class Course(abc.ABC):
         """Take over from a checkpoint's state what this course may. Default: nothing."""
 
 
-class Ahead:
+class Prefetcher:
     """Makes the next batches in a thread of its own while the network learns, so that training doesn't wait for data.
 
     That thread computes with one core: OpenMP gives each thread a team of its own, and two teams that spin on the same
@@ -323,7 +323,7 @@ class Ahead:
         self.thread.join(timeout=10)
 
 
-class Journal:
+class MetricsLog:
     """``metrics.jsonl``: one line a step; cut back to the checkpoint's step when a run goes on."""
 
     def __init__(self, path: Path, step: int) -> None:

@@ -19,13 +19,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.backbones._fast_decode import Kept, Steps, as_stands, remembers, steps_of
-from sensorium.backbones._language_model import Language, open_language
+from sensorium.backbones._fast_decode import DecoderCache, FastDecoder, as_stands, remembers, steps_of
+from sensorium.backbones._language_model import LanguageModel, open_language
 from sensorium.backbones._tuning import Tuning, layers_of
 from sensorium.core.errors import UserError
-from sensorium.nn.external import Held
-from sensorium.nn.modality_expert import Expert
-from sensorium.nn.packing import ALONE, Lines, pack_lines
+from sensorium.nn.external import ExternalModel
+from sensorium.nn.modality_expert import ModalityExpert
+from sensorium.nn.packing import ALONE, PackedSequences, pack_lines
 from sensorium.nn.quantized import round_linears
 from sensorium.trunks import Seen, Trunk
 
@@ -36,7 +36,7 @@ BEGUN = "Look at what is shown and answer what is asked about it, in few words."
 
 
 @dataclasses.dataclass
-class Heard:
+class PrefixCache:
     """Keys and values of all before; which of these tokens are there, [n, s]; how many are, [n]."""
 
     cache: Any
@@ -44,7 +44,7 @@ class Heard:
     count: torch.Tensor
 
 
-class CausalLM(Held, Trunk):
+class CausalLM(ExternalModel, Trunk):
     """Early fusion in a language model. Words see those before them; a picture's, a sound's or a series' tokens see one another.
 
     Args:
@@ -96,7 +96,7 @@ class CausalLM(Held, Trunk):
             raise UserError(
                 f"trunk.bits={bits} rounds the language model's weights, so trunk.tune={tune} can't learn them. Choose lora, dora, rslora, bias, prompt or frozen, or leave trunk.bits out."
             )
-        self.language: Language = open_language(path)
+        self.language: LanguageModel = open_language(path)
         model = self.language.model(as_kept=bits > 0)
         if bits:
             round_linears(model, bits, model.get_output_embeddings())
@@ -112,7 +112,11 @@ class CausalLM(Held, Trunk):
         self.prompted = how.tokens
         self.decoder, self.head = [model.get_decoder()], [model.get_output_embeddings()]
         self.table = [self.decoder[0].get_input_embeddings()]
-        self.expert, self.expert_rate, self.taken = Expert(self.decoder[0]) if expert else None, expert_rate, None
+        self.expert, self.expert_rate, self.taken = (
+            ModalityExpert(self.decoder[0]) if expert else None,
+            expert_rate,
+            None,
+        )
         config = model.config
         self.cap = float(
             getattr(config, "final_logit_softcapping", None) or 0.0
@@ -121,7 +125,7 @@ class CausalLM(Held, Trunk):
             getattr(config, "logits_scaling", None) or 1.0
         )
         self.remembers = remembers(self.decoder[0])
-        self.quick: dict[Any, Steps | None] = {}
+        self.quick: dict[Any, FastDecoder | None] = {}
         self.vocabulary, own = map(int, self.table[0].weight.shape)
         self.inner = own
         if self.prompted:  # words to begin with
@@ -168,16 +172,20 @@ class CausalLM(Held, Trunk):
         tokens = self.into(tokens)
         return F.rms_norm(tokens.float(), tokens.shape[-1:]) * self.loud
 
-    def logits(self, hidden: torch.Tensor, state: Heard | None = None) -> torch.Tensor:
+    def logits(self, hidden: torch.Tensor, state: PrefixCache | None = None) -> torch.Tensor:
         """Hidden [..., width] to float logits of its vocabulary; ``state``: as it goes on from there, one token at a time."""
-        step_by_step = state is not None and isinstance(state.cache, Kept) and hidden.ndim == 2 and len(hidden) <= FEW
+        step_by_step = (
+            state is not None and isinstance(state.cache, DecoderCache) and hidden.ndim == 2 and len(hidden) <= FEW
+        )
         logits = state.cache.steps.logits(hidden) if step_by_step else self.head[0](hidden).float()
         logits = logits if self.scale == 1 else logits * self.scale
         return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
 
     # --- lines ----------------------------------------------------------------------------------------------------------
 
-    def run(self, pool: torch.Tensor, index: np.ndarray, lines: Lines, drawn: np.ndarray | None = None) -> torch.Tensor:
+    def run(
+        self, pool: torch.Tensor, index: np.ndarray, lines: PackedSequences, drawn: np.ndarray | None = None
+    ) -> torch.Tensor:
         """Tokens ``pool[index]`` [n, width] in their lines, packed, to hidden [n, width]; ``drawn``: which of them are the expert's, [n]."""
         count = len(lines)
         if self.prompted:
@@ -187,7 +195,7 @@ class CausalLM(Held, Trunk):
                 np.concatenate([index, len(pool) + new]),
                 torch.cat([pool, self.learned["prompt"].to(pool.dtype)]),
             )
-            lines = Lines(
+            lines = PackedSequences(
                 *map(
                     np.concatenate,
                     (
@@ -270,7 +278,7 @@ class CausalLM(Held, Trunk):
             segments.append(np.full((n, length), number))
             groups.append(np.full((n, length), ALONE if one_way else number))
         rows = np.broadcast_to(np.arange(n)[:, None], known.shape)
-        lines = Lines(
+        lines = PackedSequences(
             *(
                 np.ascontiguousarray(x[known])
                 for x in (rows, *(np.concatenate(x, 1) for x in (places, segments, groups)))
@@ -290,14 +298,14 @@ class CausalLM(Held, Trunk):
         )
         return list(whole.view(n, -1, whole.shape[1])[:, s:].split(lengths, 1))
 
-    def start(self, seen: Seen) -> Heard:
+    def start(self, seen: Seen) -> PrefixCache:
         tokens, mask = self.seen(seen)
         groups = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device) if self.both else None
         return self.hear(tokens, mask, groups)[1]
 
     def hear(
         self, tokens: torch.Tensor, mask: torch.Tensor, groups: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, Heard]:
+    ) -> tuple[torch.Tensor, PrefixCache]:
         """Tokens [n, s, width] of which some are there, [n, s], from the beginning: hidden [n, s, width], and what is remembered of them.
 
         ``groups`` [n, s]: tokens of one number from 0 on see one another; None: each sees those before it.
@@ -325,22 +333,24 @@ class CausalLM(Held, Trunk):
                 use_cache=True,
                 **{self.remembers: cache},
             )
-        return found.last_hidden_state[:, before:], Heard(cache, mask, mask.sum(1))
+        return found.last_hidden_state[:, before:], PrefixCache(cache, mask, mask.sum(1))
 
-    def go_on(self, state: Heard, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, Heard]:
+    def go_on(self, state: PrefixCache, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, PrefixCache]:
         hidden, state = self.continued(state, self.enter(tokens), drawn)
         return self.out(hidden), state
 
-    def continued(self, state: Heard, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, Heard]:
+    def continued(
+        self, state: PrefixCache, tokens: torch.Tensor, drawn: bool = False
+    ) -> tuple[torch.Tensor, PrefixCache]:
         """As ``go_on``, with tokens that are words already."""
         n, k, _ = tokens.shape
         mask = torch.cat([state.mask, state.mask.new_ones(n, k)], 1)
-        kept = state.cache if isinstance(state.cache, Kept) else None
+        kept = state.cache if isinstance(state.cache, DecoderCache) else None
         apart = drawn and self.expert is not None
         steps = None if apart else kept.steps if kept else self.steps(tokens) if k == 1 else None
         if steps is not None and k == 1 and mask.shape[1] <= steps.most:
             hidden, kept = steps(tokens[:, 0], kept or steps.keep(state.cache, state.mask), mask, state.count)
-            return hidden.unsqueeze(1), Heard(kept, mask, state.count + 1)
+            return hidden.unsqueeze(1), PrefixCache(kept, mask, state.count + 1)
         cache = copied(state.cache) if kept is None else kept.steps.give_back(kept)
         with (
             self.as_written(),
@@ -353,9 +363,9 @@ class CausalLM(Held, Trunk):
                 use_cache=True,
                 **{self.remembers: cache},
             )
-        return found.last_hidden_state, Heard(cache, mask, state.count + k)
+        return found.last_hidden_state, PrefixCache(cache, mask, state.count + k)
 
-    def steps(self, tokens: torch.Tensor) -> Steps | None:
+    def steps(self, tokens: torch.Tensor) -> FastDecoder | None:
         """Its weights as they are read fastest, where it goes on one token at a time; made again when they have changed."""
         if torch.is_grad_enabled() or tokens.device.type != "cpu" or self.decoder[0].training:
             return None
@@ -368,12 +378,12 @@ class CausalLM(Held, Trunk):
             }  # as it is tuned and as it was: two at most
         return self.quick[key]
 
-    def reorder(self, state: Heard, rows: torch.Tensor) -> Heard:
-        if isinstance(state.cache, Kept):
-            return Heard(state.cache.reordered(rows), state.mask[rows], state.count[rows])
+    def reorder(self, state: PrefixCache, rows: torch.Tensor) -> PrefixCache:
+        if isinstance(state.cache, DecoderCache):
+            return PrefixCache(state.cache.reordered(rows), state.mask[rows], state.count[rows])
         cache = copied(state.cache)
         cache.batch_select_indices(rows)
-        return Heard(cache, state.mask[rows], state.count[rows])
+        return PrefixCache(cache, state.mask[rows], state.count[rows])
 
 
 def compiled(model: nn.Module, expert: bool) -> None:

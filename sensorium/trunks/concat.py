@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sensorium.nn.segment_transformer import Past, Segments
+from sensorium.nn.segment_transformer import KeyValueCache, SegmentTransformer
 from sensorium.trunks import Seen, Trunk
 
 
@@ -26,7 +26,7 @@ class Concat(Trunk):
         self.fuse = nn.Sequential(
             nn.Linear(max(len(columns), 1) * width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width)
         )
-        self.body = Segments(width, depth, heads, dropout)
+        self.body = SegmentTransformer(width, depth, heads, dropout)
 
     def fused(self, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
         """The fused token [n, 1, width] and its mask [n, 1]."""
@@ -47,11 +47,13 @@ class Concat(Trunk):
     ) -> list[torch.Tensor]:
         return self.body(*self.fused(seen), asked, causal)
 
-    def start(self, seen: Seen) -> Past:
+    def start(self, seen: Seen) -> KeyValueCache:
         return self.body.start(*self.fused(seen))
 
-    def go_on(self, state: Past, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, Past]:
+    def go_on(
+        self, state: KeyValueCache, tokens: torch.Tensor, drawn: bool = False
+    ) -> tuple[torch.Tensor, KeyValueCache]:
         return self.body.go_on(state, tokens)
 
-    def reorder(self, state: Past, rows: torch.Tensor) -> Past:
+    def reorder(self, state: KeyValueCache, rows: torch.Tensor) -> KeyValueCache:
         return state.rows(rows)

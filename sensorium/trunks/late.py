@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 import torch
 
-from sensorium.nn.segment_transformer import Past, Segments
+from sensorium.nn.segment_transformer import KeyValueCache, SegmentTransformer
 from sensorium.trunks import Seen, Trunk
 
 
 @dataclasses.dataclass
-class Votes:
+class VoteState:
     """One remembered past for each column, and which rows have the column, [columns, n]."""
 
-    pasts: list[Past]
+    pasts: list[KeyValueCache]
     present: torch.Tensor
 
 
@@ -27,7 +27,7 @@ class Late(Trunk):
 
     def __init__(self, width: int, columns: list[str], *, depth: int = 2, heads: int = 6, dropout: float = 0.1) -> None:
         super().__init__()
-        self.body = Segments(width, depth, heads, dropout)
+        self.body = SegmentTransformer(width, depth, heads, dropout)
 
     @staticmethod
     def present(seen: Seen) -> torch.Tensor:
@@ -44,15 +44,17 @@ class Late(Trunk):
         answers = [self.body(tokens, mask, asked, causal) for tokens, mask in seen.values()]
         return [average([answer[i] for answer in answers], votes) for i in range(len(asked))]
 
-    def start(self, seen: Seen) -> Votes:
-        return Votes([self.body.start(tokens, mask) for tokens, mask in seen.values()], self.present(seen))
+    def start(self, seen: Seen) -> VoteState:
+        return VoteState([self.body.start(tokens, mask) for tokens, mask in seen.values()], self.present(seen))
 
-    def go_on(self, state: Votes, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, Votes]:
+    def go_on(self, state: VoteState, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, VoteState]:
         answers = [self.body.go_on(past, tokens) for past in state.pasts]
-        return average([hidden for hidden, _ in answers], state.present), Votes([p for _, p in answers], state.present)
+        return average([hidden for hidden, _ in answers], state.present), VoteState(
+            [p for _, p in answers], state.present
+        )
 
-    def reorder(self, state: Votes, rows: torch.Tensor) -> Votes:
-        return Votes([past.rows(rows) for past in state.pasts], state.present[:, rows])
+    def reorder(self, state: VoteState, rows: torch.Tensor) -> VoteState:
+        return VoteState([past.rows(rows) for past in state.pasts], state.present[:, rows])
 
 
 def average(answers: list[torch.Tensor], votes: torch.Tensor) -> torch.Tensor:

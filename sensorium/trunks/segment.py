@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from sensorium.nn.segment_transformer import Past, Segments, pack
+from sensorium.nn.segment_transformer import KeyValueCache, SegmentTransformer, pack
 from sensorium.trunks import Seen, Trunk
 
 
@@ -32,7 +32,7 @@ class Segment(Trunk):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.body = Segments(width, depth, heads, dropout, round(expand * width))
+        self.body = SegmentTransformer(width, depth, heads, dropout, round(expand * width))
 
     def forward(
         self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()
@@ -40,11 +40,13 @@ class Segment(Trunk):
         tokens, masks = map(list, zip(*seen.values(), strict=True))
         return self.body(*pack(tokens, masks, sum(segment.shape[1] for segment in asked)), asked, causal)
 
-    def start(self, seen: Seen) -> Past:
+    def start(self, seen: Seen) -> KeyValueCache:
         return self.body.start(*pack(*map(list, zip(*seen.values(), strict=True))))
 
-    def go_on(self, state: Past, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, Past]:
+    def go_on(
+        self, state: KeyValueCache, tokens: torch.Tensor, drawn: bool = False
+    ) -> tuple[torch.Tensor, KeyValueCache]:
         return self.body.go_on(state, tokens)
 
-    def reorder(self, state: Past, rows: torch.Tensor) -> Past:
+    def reorder(self, state: KeyValueCache, rows: torch.Tensor) -> KeyValueCache:
         return state.rows(rows)

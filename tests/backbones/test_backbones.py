@@ -20,7 +20,7 @@ from tiny_models import TWINS, tokenizer, twin
 
 from sensorium import backbones
 from sensorium.backbones import MOMENTS, _packages, features, located, open_backbone
-from sensorium.backbones._feature_cache import Kept
+from sensorium.backbones._feature_cache import FeatureCache
 from sensorium.core.errors import UserError
 from sensorium.modalities.audio import Audio
 from sensorium.modalities.image import Image as PictureModality
@@ -199,34 +199,34 @@ def test_what_was_encoded_is_found_again_by_content_and_backbone(
 def test_the_file_of_features_is_bounded_and_bears_being_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = Kept(tmp_path / "f.sqlite", gib=2e-3)
+    kept = FeatureCache(tmp_path / "f.sqlite", gib=2e-3)
     rng = np.random.default_rng(0)
     for number in range(12):
         kept.put({f"{number}-{i}".encode(): rng.standard_normal((10, 1000)).astype(np.float16) for i in range(20)})
     assert sum(path.stat().st_size for path in tmp_path.glob("f.sqlite")) < 4e6
     assert kept.get([b"11-3"]) and not kept.get([b"0-3"]) and not kept.get([b"none"])
     (tmp_path / "b.sqlite").write_bytes(b"no database" * 1000)
-    broken = Kept(tmp_path / "b.sqlite")
+    broken = FeatureCache(tmp_path / "b.sqlite")
     broken.put({b"k": np.ones((2, 3), np.float16)})
     assert np.array_equal(broken.get([b"k"])[b"k"], np.ones((2, 3)))
     assert sqlite3.connect(tmp_path / "b.sqlite").execute("PRAGMA integrity_check").fetchone() == ("ok",)
     with monkeypatch.context() as patch:
         patch.setattr(
-            Kept, "opened", lambda self: (_ for _ in ()).throw(sqlite3.OperationalError("database is locked"))
+            FeatureCache, "opened", lambda self: (_ for _ in ()).throw(sqlite3.OperationalError("database is locked"))
         )
-        assert Kept(tmp_path / "b.sqlite").get([b"k"]) == {}  # another's file is left alone
+        assert FeatureCache(tmp_path / "b.sqlite").get([b"k"]) == {}  # another's file is left alone
     assert (
-        np.array_equal(Kept(tmp_path / "b.sqlite").get([b"k"])[b"k"], np.ones((2, 3)))
+        np.array_equal(FeatureCache(tmp_path / "b.sqlite").get([b"k"])[b"k"], np.ones((2, 3)))
         and (tmp_path / "b.sqlite").stat().st_mode & 0o077 == 0
     )
     with monkeypatch.context() as patch:
         patch.setenv("SENSORIUM_CACHE_GIB", "much")
         with pytest.raises(UserError, match="SENSORIUM_CACHE_GIB=much"):
-            Kept(tmp_path / "b.sqlite")
-    nothing = Kept(tmp_path / "n.sqlite", gib=0)
+            FeatureCache(tmp_path / "b.sqlite")
+    nothing = FeatureCache(tmp_path / "n.sqlite", gib=0)
     nothing.put({b"k": np.ones((2, 3), np.float16)})
     assert nothing.get([b"k"]) == {} and not (tmp_path / "n.sqlite").exists()
-    nowhere = Kept(Path("/proc/nowhere/f.sqlite"))
+    nowhere = FeatureCache(Path("/proc/nowhere/f.sqlite"))
     nowhere.put({b"k": np.ones((2, 3), np.float16)})
     assert nowhere.get([b"k"]) == {}
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny_models import SPEAKERS, twin
 
-from sensorium.backbones._fast_decode import Kept, as_stands, steps_of
+from sensorium.backbones._fast_decode import DecoderCache, as_stands, steps_of
 from sensorium.training.optimizer import Optimizer
-from sensorium.trunks.causal_lm import CausalLM, Heard
+from sensorium.trunks.causal_lm import CausalLM, PrefixCache
 
 USUAL = {"llama": True, "qwen3": True, "mistral": True, "gemma2": False}
 """Which twins are of the build that is known."""
@@ -34,14 +34,14 @@ def rows(trunk: CausalLM, length: int = 12) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def gone_on(
-    trunk: CausalLM, state: Heard, more: torch.Tensor, by_steps: bool
-) -> tuple[torch.Tensor, torch.Tensor, Heard]:
+    trunk: CausalLM, state: PrefixCache, more: torch.Tensor, by_steps: bool
+) -> tuple[torch.Tensor, torch.Tensor, PrefixCache]:
     """Hidden and logits of tokens said one after the other."""
     hidden, logits = [], []
     for at in range(more.shape[1]):
         if by_steps:
             h, state = trunk.continued(state, more[:, at : at + 1])
-            assert isinstance(state.cache, Kept)
+            assert isinstance(state.cache, DecoderCache)
         else:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(trunk, "steps", lambda tokens: None)
@@ -134,7 +134,7 @@ def test_a_window_that_is_full_is_left_to_the_decoder(folder: Path) -> None:
         kinds = []
         for at in range(4):
             _, state = trunk.continued(state, tokens[:, at : at + 1])
-            kinds.append(isinstance(state.cache, Kept))
+            kinds.append(isinstance(state.cache, DecoderCache))
     assert kinds == [True, True, False, False]
 
 

@@ -17,7 +17,7 @@ from tiny_models import twin
 from sensorium.backbones import open_backbone
 from sensorium.backbones._tuning import Tuning, everywhere
 from sensorium.core.errors import UserError
-from sensorium.modalities import Tuned
+from sensorium.modalities import TunedFeatures
 from sensorium.model import Model
 from sensorium.training.optimizer import Optimizer
 
@@ -31,11 +31,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stem_of(
     name: str, kind: str, folder: Path, tune: str, laid: int = 0
-) -> tuple[Tuned, dict[str, torch.Tensor], list[np.ndarray]]:
+) -> tuple[TunedFeatures, dict[str, torch.Tensor], list[np.ndarray]]:
     encoder = open_backbone(str(twin(name, folder)), kind)
     given = [encoder.picture(cell) for cell in cells(kind)] if kind == "image" else cells(kind)
     torch.manual_seed(0)
-    return Tuned(encoder, Tuning(tune, rank=4), 24, 80, 0.0, laid), encoder.batch(given), encoder.encode(given)
+    return TunedFeatures(encoder, Tuning(tune, rank=4), 24, 80, 0.0, laid), encoder.batch(given), encoder.encode(given)
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES, ids=[f"{name}-{kind}" for name, kind in CASES])

@@ -10,7 +10,7 @@ import torch
 from tiny_models import twin
 
 from sensorium.backbones import MOMENTS, _packages, located, open_backbone
-from sensorium.backbones.voices import HOP, MELS, QUIET, RATE, STRETCH, Encoder, from_resemblyzer, stretches
+from sensorium.backbones.voices import HOP, MELS, QUIET, RATE, STRETCH, SpeakerEncoder, from_resemblyzer, stretches
 from sensorium.core.errors import UserError
 
 librosa = pytest.importorskip("librosa")
@@ -56,7 +56,7 @@ def test_a_sound_is_the_mean_of_its_stretches_as_a_unit_vector(tmp_path: Path) -
 
 def test_the_packages_weights_are_read_as_plain_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    made, folder = Encoder(), tmp_path / _packages.SPEAKERS
+    made, folder = SpeakerEncoder(), tmp_path / _packages.SPEAKERS
     folder.mkdir()
     (folder / "__init__.py").write_text("raise RuntimeError('it is never run')")
     torch.save(

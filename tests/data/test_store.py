@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from sensorium.core.errors import UserError
 from sensorium.data import store as module
-from sensorium.data.store import Store, Writer
+from sensorium.data.store import CellStore, CellStoreWriter
 
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
 
 
-def stored(folder: Path, columns: dict[str, list[np.ndarray | None]]) -> Store:
-    with Writer(folder, list(columns)) as writer:
+def stored(folder: Path, columns: dict[str, list[np.ndarray | None]]) -> CellStore:
+    with CellStoreWriter(folder, list(columns)) as writer:
         for row in range(max(map(len, columns.values()))):
             writer.add({column: cells[row] for column, cells in columns.items()})
         return writer.close()
@@ -39,7 +39,7 @@ def test_ragged_cells_come_back(tmp_path: Path, lengths: list[int | None], dtype
     rng = np.random.default_rng(0)
     cells = [None if k is None else (rng.random((k, *tail)) * 9).astype(dtype) for k in lengths]
     opened = stored(tmp_path / "s", {"a": cells, "b": cells[::-1]})
-    again = Store(tmp_path / "s")
+    again = CellStore(tmp_path / "s")
     for store in (opened, again):
         assert store.rows == len(cells) and list(store.columns) == ["a", "b"]
         assert all(same(got, want) for got, want in zip(store.cells("a", range(len(cells))), cells, strict=True))
@@ -49,9 +49,9 @@ def test_ragged_cells_come_back(tmp_path: Path, lengths: list[int | None], dtype
 def test_a_column_without_cells_and_a_store_without_rows(tmp_path: Path) -> None:
     store = stored(tmp_path / "a", {"x": [None, np.zeros(0, np.float32)], "y": [np.ones(2), np.ones(3)]})
     assert store.cells("x", [0, 1]) == [None, None] and len(store.cells("y", [1])[0]) == 3
-    with Writer(tmp_path / "b", ["x"]) as writer:
+    with CellStoreWriter(tmp_path / "b", ["x"]) as writer:
         assert writer.close().rows == 0
-    with Writer(tmp_path / "c", []) as writer:
+    with CellStoreWriter(tmp_path / "c", []) as writer:
         writer.add({})
         assert writer.close().rows == 1
 
@@ -67,7 +67,7 @@ def test_cells_are_read_only_and_survive_a_release(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", [np.zeros(2, np.float32), np.zeros((2, 1)), np.zeros((2, 2))])
 def test_cells_of_other_kinds_are_refused(other: np.ndarray, tmp_path: Path) -> None:
-    with Writer(tmp_path, ["x"]) as writer:
+    with CellStoreWriter(tmp_path, ["x"]) as writer:
         writer.add({"x": np.zeros(3)})
         with pytest.raises(ValueError, match="among cells of"):
             writer.add({"x": other})
@@ -75,7 +75,7 @@ def test_cells_of_other_kinds_are_refused(other: np.ndarray, tmp_path: Path) -> 
 
 def test_a_store_is_there_only_when_it_is_whole(tmp_path: Path) -> None:
     stored(tmp_path, {"x": [np.arange(3)]})
-    writer = Writer(tmp_path, ["x"])
+    writer = CellStoreWriter(tmp_path, ["x"])
     assert not (tmp_path / "store.json").exists()
     writer.add({"x": np.arange(9)})
     with writer:
@@ -92,7 +92,7 @@ def test_a_full_disk_is_told(when: str, file: str, tmp_path: Path) -> None:
     rows = 40_000 if when == "while cells are added" else 10
 
     def write() -> None:
-        with Writer(tmp_path, ["x"]) as writer:
+        with CellStoreWriter(tmp_path, ["x"]) as writer:
             for _ in range(rows):
                 writer.add({"x": np.zeros(64)})
             writer.close()
@@ -120,4 +120,4 @@ def test_every_refusal_of_the_system_is_told(what: str, tmp_path: Path, monkeypa
 def test_a_forbidden_folder_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="Permission denied"):
-        Writer(tmp_path / "s", ["x"])
+        CellStoreWriter(tmp_path / "s", ["x"])

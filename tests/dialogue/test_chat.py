@@ -29,10 +29,10 @@ from sensorium.data.schema import infer
 from sensorium.data.table import Table
 from sensorium.dialogue.chat import reply, seen_in, weigh, why, with_rows
 from sensorium.dialogue.evaluate import examples
-from sensorium.dialogue.questions import KINDS, SEVERAL, Asker, ask_data
+from sensorium.dialogue.questions import KINDS, SEVERAL, QuestionGenerator, ask_data
 from sensorium.export.language_model import read_adapter, write_adapter
 from sensorium.model import Model
-from sensorium.nn.online_memory import Recall
+from sensorium.nn.online_memory import OnlineMemory
 from sensorium.trunks.causal_lm import CausalLM
 
 Run = Callable[..., tuple[int, str, str]]
@@ -86,7 +86,7 @@ def test_conversations_are_a_function_of_the_seed_and_all_kinds_are_asked() -> N
     one, two, other = (ask_data(table, schema, about="colour", each=8, seed=seed) for seed in (0, 0, 1))
     one, two, other = (made.column("conversation").to_pylist() for made in (one, two, other))
     assert one == two != other
-    asker, rng = Asker(table, schema, "colour"), np.random.default_rng(0)
+    asker, rng = QuestionGenerator(table, schema, "colour"), np.random.default_rng(0)
     found = {
         q.kind
         for row in range(table.rows)
@@ -879,7 +879,7 @@ def test_what_is_like_a_cell_is_told_beside_it_and_nobody_looks_himself_up(
 
 
 def test_a_full_recall_forgets_the_oldest() -> None:
-    bank = Recall(4, 3)
+    bank = OnlineMemory(4, 3)
     for number in range(5):
         bank.keep(torch.tensor([number]), torch.eye(5, 4)[number : number + 1], None, [str(number)])
     assert [bank.words(place) for place in range(3)] == ["3", "4", "2"] and int(bank.count) == 5

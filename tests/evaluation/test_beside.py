@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from sensorium.nn.packing import reference
-from sensorium.training.table_trainer import Loop
+from sensorium.training.table_trainer import TableTrainer
 
 PHOTO = {(reference("photo", later)): ("photo", later) for later in range(16)}
 
@@ -17,13 +17,15 @@ def talk(*later: int) -> np.ndarray:
     return np.array([*ids, *[0] * (len(ids) - 1), 1], np.int32)
 
 
-def loop_of(talks: dict[int, np.ndarray], photos: list[int], known: list[int], source: list[int] | None = None) -> Loop:
+def loop_of(
+    talks: dict[int, np.ndarray], photos: list[int], known: list[int], source: list[int] | None = None
+) -> TableTrainer:
     """Row r's photo is [r], and None of rows that aren't in ``photos``."""
 
     def cells(column: str, rows: list[int]) -> list[np.ndarray | None]:
         return [talks.get(int(row)) if column == "talk" else np.array([row]) if row in photos else None for row in rows]
 
-    loop = Loop.__new__(Loop)
+    loop = TableTrainer.__new__(TableTrainer)
     loop.store, loop.rows, loop.source = (
         SimpleNamespace(cells=cells),
         np.array(known),
@@ -34,7 +36,7 @@ def loop_of(talks: dict[int, np.ndarray], photos: list[int], known: list[int], s
     return loop
 
 
-def looked(loop: Loop, rows: list[int]) -> tuple[list[int], dict, dict]:
+def looked(loop: TableTrainer, rows: list[int]) -> tuple[list[int], dict, dict]:
     cells = {column: list(loop.store.cells(column, rows)) for column in ("photo", "talk")}
     more, beside = loop.look_beside(np.array(rows), cells)
     return more.tolist(), beside, cells

@@ -17,13 +17,13 @@ from conftest import tiny_table
 from sensorium.cli.draw import explain_rows, write_why
 from sensorium.core.errors import UserError
 from sensorium.explain.attribution import apart, single
-from sensorium.explain.columns import COPY, Why, explain, importance, shapley
-from sensorium.explain.scoring import Witness
+from sensorium.explain.columns import COPY, Explanation, explain, importance, shapley
+from sensorium.explain.scoring import CellScorer
 from sensorium.modalities.text import Text
 from sensorium.modalities.video import Video
 from sensorium.model import Model
 from sensorium.network.batch import Batch
-from sensorium.network.types import Unheeded
+from sensorium.network.types import IgnoredColumns
 from sensorium.training.trainer import mix
 
 SEEN = ["name", "colour", "width"]
@@ -45,7 +45,7 @@ def test_shares_add_up_to_what_all_columns_tell_together(drawing_model: Model) -
 
 def test_a_share_is_the_mean_over_all_orders(drawing_model: Model) -> None:
     rows = drawing_model.rows(tiny_table(3, gaps=0.0))
-    witness = Witness(rows, "name", tiny_table(3, gaps=0.0).column("name").to_pylist())
+    witness = CellScorer(rows, "name", tiny_table(3, gaps=0.0).column("name").to_pylist())
     columns = ["colour", "width", "tone"]
     shares = shapley(witness, columns, 0).shares
     for column in columns:
@@ -109,7 +109,7 @@ def test_parts_are_the_cells_without_them(drawing_model: Model) -> None:
     assert set(why.parts) == {"name", "tone", "curve"} and np.isfinite(worse).all() and worse.any()
     other = pa.table({"name": [" ".join(names[1:])], "picture": rows.column("picture")[:1]})
     there, without = (
-        Witness(
+        CellScorer(
             drawing_model.rows(table, ["name"]), "picture", other.column("picture").to_pylist(), seed=mix(0, 0)
         ).weigh(["name"])
         for table in (rows.slice(0, 1), other)
@@ -167,7 +167,7 @@ def test_what_an_answer_leaves_unheeded_has_no_share(drawing_model: Model) -> No
     rows, network = tiny_table(3, gaps=0.0).select(["name", "colour", "tone", "width"]), drawing_model.network
     cells = rows.column("width").to_pylist()
     try:
-        network.unheeded = {"width": Unheeded(("tone",), ("name",))}
+        network.unheeded = {"width": IgnoredColumns(("tone",), ("name",))}
         assert all(set(why.shares) == {"name", "colour"} for why in drawing_model.explain(rows, "width", cells))
         assert all(
             set(why.shares) == {"name", "tone"} for why in drawing_model.explain(rows, "width", cells, ["name", "tone"])
@@ -207,7 +207,8 @@ def test_a_class_is_put_beside_rows_of_it_and_of_others_and_what_turns_it_does(d
 def test_what_matters_over_many_rows_has_an_interval() -> None:
     rng = np.random.default_rng(0)
     whys = [
-        Why(0.0, 1.0, {"a": 1.0 + rng.normal(0, 0.1), **({"b": 0.2} if row % 2 else {})}, {}, {}) for row in range(100)
+        Explanation(0.0, 1.0, {"a": 1.0 + rng.normal(0, 0.1), **({"b": 0.2} if row % 2 else {})}, {}, {})
+        for row in range(100)
     ]
     found = importance([*whys, None])
     assert list(found) == ["a", "b"] and found["b"] == pytest.approx((0.2, 0.2, 0.2))
@@ -265,7 +266,7 @@ def test_integrated_gradients_of_a_cell_add_up_to_what_it_says(drawing_model: Mo
     seen, network = ["picture", "tone", "curve"], drawing_model.network
     shown = drawing_model.rows(rows, seen)
     cells = rows.column("name").to_pylist()
-    witness = Witness(shown, "name", cells)
+    witness = CellScorer(shown, "name", cells)
     whole = witness.weigh(seen).mean(1)
     why = explain(shown, "name", cells, seen, how="gradients")[0]
     for column, (_, worth) in why.parts.items():

@@ -21,7 +21,7 @@ from sensorium.backbones import features, open_backbone
 from sensorium.core.errors import UserError
 from sensorium.dialogue.chat import weigh
 from sensorium.model import Model
-from sensorium.nn.feature_projection import Patches
+from sensorium.nn.feature_projection import PatchProjector
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -134,7 +134,7 @@ def test_all_patches_are_learned_from_and_pictures_are_told_apart(
 
 def test_patches_begin_alike_spread_and_as_loud_as_words() -> None:
     torch.manual_seed(0)
-    projector, patches = Patches(12, 20, laid=3, count=4), 5 + torch.randn(30, 4, 12) * torch.logspace(-2, 2, 12)
+    projector, patches = PatchProjector(12, 20, laid=3, count=4), 5 + torch.randn(30, 4, 12) * torch.logspace(-2, 2, 12)
     projector.begin(patches, 0.07)
     found = projector(patches)
     assert float(found.detach().square().mean().sqrt()) == pytest.approx(0.07, rel=1e-3)

@@ -20,9 +20,9 @@ from sensorium import Model
 from sensorium.core.errors import UserError
 from sensorium.core.quantiles import Quantiles
 from sensorium.export import model_folder, redaction
-from sensorium.nn.linear_probe import FEWEST, Probes
-from sensorium.nn.online_memory import Recall
-from sensorium.nn.row_memory import Memory
+from sensorium.nn.linear_probe import FEWEST, LinearProbes
+from sensorium.nn.online_memory import OnlineMemory
+from sensorium.nn.row_memory import RowMemory
 
 RARE = "violet-of-nobody-else"
 TOLD = 97.125
@@ -56,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     for column in ("colour", "width"):
         modality = made.network.modalities[column]
         told[column] = modality.target(modality.collate(part.cells[column])), torch.ones(rows, dtype=torch.bool)
-    made.network.memory = Memory(
+    made.network.memory = RowMemory(
         gists,
         20.0,
         0.5,
@@ -118,14 +118,16 @@ def test_what_is_given_away_has_nothing_of_single_rows(model: Model, tmp_path: P
                                 f"{path.name} {name} holds a training row's gist"
                             )
     assert (
-        model.folder is not None and (model.folder / "rows.npy").is_file() and isinstance(model.network.memory, Memory)
+        model.folder is not None
+        and (model.folder / "rows.npy").is_file()
+        and isinstance(model.network.memory, RowMemory)
     )
 
 
 def test_it_is_loaded_and_answers_without_the_rows(model: Model, tmp_path: Path) -> None:
     given = Model.from_pretrained(model.save_pretrained(tmp_path / "given"))
     table = people(30, seed=5).drop(["split"])
-    assert isinstance(given.network.memory, Probes) and given.network.domain is None
+    assert isinstance(given.network.memory, LinearProbes) and given.network.domain is None
     colours = given.network.modalities["colour"]
     assert (
         RARE not in colours.classes
@@ -277,7 +279,7 @@ def test_quantiles_are_of_several_rows(values: np.ndarray) -> None:
 
 
 def test_names_that_are_looked_up_stay_here() -> None:
-    recall = Recall(4, 8)
+    recall = OnlineMemory(4, 8)
     recall.keep(torch.arange(3), torch.eye(4)[:3], torch.eye(4)[1:], ["Anna", "Bert", "Cleo"])
     network = types.SimpleNamespace(
         state_dict=lambda: {

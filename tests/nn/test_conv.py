@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sensorium.nn.conv import Conv, present, sinusoid
+from sensorium.nn.conv import ConvBlock, present, sinusoid
 
 NORMS = ["group", "layer", "weight", "batch", "none"]
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_residual_branch_starts_as_nothing_and_learns(norm):
-    layer = Conv(8, 8, norm=norm, residual=True)
+    layer = ConvBlock(8, 8, norm=norm, residual=True)
     x = torch.randn(3, 8, 5, 5)
     assert torch.equal(layer(x), x)
     layer(x).square().sum().backward()
@@ -23,7 +23,7 @@ def test_a_residual_branch_starts_as_nothing_and_learns(norm):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("size", [4, 7, 8])
 def test_stride_two_halves_upwards(norm, size):
-    assert Conv(3, 6, stride=(2, 2), norm=norm)(torch.randn(2, 3, size, size)).shape == (
+    assert ConvBlock(3, 6, stride=(2, 2), norm=norm)(torch.randn(2, 3, size, size)).shape == (
         2,
         6,
         -(-size // 2),
@@ -33,12 +33,12 @@ def test_stride_two_halves_upwards(norm, size):
 
 @pytest.mark.parametrize("norm", ["group", "layer", "weight", "none"])
 def test_rows_do_not_mix(norm):
-    layer, x = Conv(3, 6, norm=norm), torch.randn(4, 3, 6, 6)
+    layer, x = ConvBlock(3, 6, norm=norm), torch.randn(4, 3, 6, 6)
     torch.testing.assert_close(layer(x)[:1], layer(x[:1]))
 
 
 def test_batch_norm_mixes_rows_in_training_only():
-    layer, x = Conv(3, 6, norm="batch"), torch.randn(4, 3, 6, 6)
+    layer, x = ConvBlock(3, 6, norm="batch"), torch.randn(4, 3, 6, 6)
     assert not torch.allclose(layer(x)[:1], layer(x[:1]), atol=1e-3)
     layer.eval()
     torch.testing.assert_close(layer(x)[:1], layer(x[:1]))
@@ -49,25 +49,25 @@ def test_activations_keep_their_size_through_ten_layers(norm):
     torch.manual_seed(0)
     x = torch.randn(8, 32, 16, 16)
     for _ in range(10):
-        x = Conv(32, 32, norm=norm)(x)
+        x = ConvBlock(32, 32, norm=norm)(x)
     assert 0.2 < x.square().mean().sqrt() < 2
 
 
 @pytest.mark.parametrize("kernel", [(2, 2), (2, 1), (1, 4), (3, 3)])
 @pytest.mark.parametrize("norm", ["none", "weight"])
 def test_patches_as_a_matrix_product_are_the_convolution(kernel, norm):
-    layer = Conv(5, 7, kernel=kernel, stride=kernel, pad=(False, False), norm=norm, act=False)
+    layer = ConvBlock(5, 7, kernel=kernel, stride=kernel, pad=(False, False), norm=norm, act=False)
     x = torch.randn(2, 5, 9, 10)
     torch.testing.assert_close(layer(x), F.conv2d(x, *layer._weights(), stride=kernel), atol=1e-5, rtol=1e-5)
 
 
 def test_a_residual_cannot_change_size():
     with pytest.raises(ValueError, match="keeps"):
-        Conv(3, 6, residual=True)
+        ConvBlock(3, 6, residual=True)
 
 
 def test_weight_standardisation_ignores_offset_and_size_of_the_weights():
-    layer, x = Conv(4, 4, norm="weight"), torch.randn(2, 4, 6, 6)
+    layer, x = ConvBlock(4, 4, norm="weight"), torch.randn(2, 4, 6, 6)
     before = layer(x)
     with torch.no_grad():
         layer.weight.mul_(3).add_(0.7)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sensorium.modalities import collate_features
-from sensorium.nn.feature_projection import ALL, LEAST, Projected, pairs_of
+from sensorium.nn.feature_projection import ALL, LEAST, FeatureProjection, pairs_of
 
 LAID, WIDTH = 4, 24
 
@@ -32,7 +32,7 @@ def drawn(things: int, hands: int, seed: int, every: bool = True) -> tuple[torch
 
 
 def found(
-    stem: Projected, features: torch.Tensor, thing: torch.Tensor, hand: torch.Tensor, plain: bool = False
+    stem: FeatureProjection, features: torch.Tensor, thing: torch.Tensor, hand: torch.Tensor, plain: bool = False
 ) -> float:
     """The share of drawings by the first hand for which the likest of all others is of the same thing."""
     mine, cells = hand == 0, {"features": features}
@@ -48,12 +48,12 @@ def found(
 
 @pytest.mark.parametrize("hands", [2, 3])
 def test_two_drawings_of_one_thing_are_found_though_hands_are_more_alike(hands: int) -> None:
-    stem = Projected(16, WIDTH, LAID, laid=LAID)
+    stem = FeatureProjection(16, WIDTH, LAID, laid=LAID)
     features, thing, _ = drawn(400, hands, 1)
     stem.begin({"features": features}, thing)
     other = drawn(100, hands, 2)
     assert found(stem, *other) > found(stem, *other, plain=True) + 0.12 > 0.15
-    untold = Projected(16, WIDTH, LAID, laid=LAID)
+    untold = FeatureProjection(16, WIDTH, LAID, laid=LAID)
     untold.begin({"features": features})
     assert found(untold, *other) < found(stem, *other, plain=True)  # chance is 1 of 199
     kin = stem.kin({"features": other[0]})
@@ -64,7 +64,7 @@ def test_two_drawings_of_one_thing_are_found_though_hands_are_more_alike(hands: 
 
 def test_it_is_kept_and_few_cells_change_nothing() -> None:
     features, thing, _ = drawn(100, 2, 1)
-    stem, other = Projected(16, WIDTH, LAID, laid=LAID), Projected(16, WIDTH, LAID, laid=LAID)
+    stem, other = FeatureProjection(16, WIDTH, LAID, laid=LAID), FeatureProjection(16, WIDTH, LAID, laid=LAID)
     stem.begin({"features": features[: LEAST - 1]}, thing[: LEAST - 1])
     assert (
         not stem.basis.any()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sensorium.nn.linear_probe import FEWEST, Probes, classes, probes
-from sensorium.nn.row_memory import Memory
+from sensorium.nn.linear_probe import FEWEST, LinearProbes, classes, probes
+from sensorium.nn.row_memory import RowMemory
 
 
 def unit(rows: int, size: int, seed: int) -> torch.Tensor:
@@ -17,7 +17,7 @@ def unit(rows: int, size: int, seed: int) -> torch.Tensor:
 
 
 @pytest.fixture
-def memory() -> Memory:
+def memory() -> RowMemory:
     """Rows of three kinds: what they say follows from what they show; a fourth kind has too few."""
     kind = torch.arange(200) % 3 + 1
     kind[:4] = 4
@@ -30,7 +30,7 @@ def memory() -> Memory:
             torch.ones(200, dtype=torch.bool),
         ),
     }
-    return Memory(
+    return RowMemory(
         {"a": a, "b": b},
         20.0,
         0.5,
@@ -43,7 +43,7 @@ def memory() -> Memory:
     )
 
 
-def test_probes_say_what_the_rows_say(memory: Memory) -> None:
+def test_probes_say_what_the_rows_say(memory: RowMemory) -> None:
     learned = probes(memory)
     seen = {
         column: (known.float(), memory.present[number])
@@ -88,13 +88,13 @@ def test_probes_say_what_the_rows_say(memory: Memory) -> None:
     ).mean() + 0.1  # a gist leans towards what its row holds elsewhere
     again = probes(memory)
     assert all(torch.equal(value, again.tensors()[name]) for name, value in learned.tensors().items())
-    back = Probes.of(learned.tensors(), json.loads(json.dumps(learned.described())))
+    back = LinearProbes.of(learned.tensors(), json.loads(json.dumps(learned.described())))
     assert torch.equal(back.answer("kind", seen).weights, said.weights) and torch.equal(
         back("b", gist, sketch), learned("b", gist, sketch)
     )
 
 
-def test_probes_are_learned_of_what_counts_alone(memory: Memory) -> None:
+def test_probes_are_learned_of_what_counts_alone(memory: RowMemory) -> None:
     memory.strength = memory.trust = 0.0
     memory.shares = {"kind": 0.5}
     learned = probes(memory)

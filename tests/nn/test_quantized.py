@@ -11,7 +11,7 @@ from torch import nn
 
 from sensorium.core.errors import UserError
 from sensorium.nn import quantized
-from sensorium.nn.quantized import Rounded, in_full, normal_float, round_linears
+from sensorium.nn.quantized import QuantizedLinear, in_full, normal_float, round_linears
 
 NF4 = [
     -1.0,
@@ -50,16 +50,16 @@ def test_rounding_errs_as_little_as_its_bits_allow(shape: tuple[int, int], sprea
     with torch.no_grad():
         plain.weight.copy_(spread * torch.randn(shape))
     for bits, most in ((8, 0.013), (4, 0.13)):
-        made = Rounded(plain, bits)
+        made = QuantizedLinear(plain, bits)
         assert made.weight.shape == plain.weight.shape and torch.equal(made.bias, plain.bias)
         assert (made.weight - plain.weight).norm() < most * plain.weight.norm(), bits
     steps = plain.weight.abs().amax(1, keepdim=True) / 127
-    assert ((Rounded(plain, 8).weight - plain.weight).abs() <= steps * 0.5001).all()
+    assert ((QuantizedLinear(plain, 8).weight - plain.weight).abs() <= steps * 0.5001).all()
 
 
 @pytest.mark.parametrize(("bits", "wanted"), [(8, 8 + 32 / 1024), (4, 4 + 8 / 64 + 32 / (64 * 256))])
 def test_it_takes_the_memory_that_it_says(bits: int, wanted: float) -> None:
-    made = Rounded(layer(1024, 512, False), bits)
+    made = QuantizedLinear(layer(1024, 512, False), bits)
     kept = sum(part.nbytes for part in (*made.parameters(), *made.buffers()))
     assert 8 * kept == pytest.approx(wanted * 1024 * 512, rel=0.003)
 
@@ -74,7 +74,7 @@ def test_weights_of_any_kind_come_back(weight: str, bits: int) -> None:
             plain.weight[3, 5] = -2.0
         elif weight == "alike":
             plain.weight.fill_(0.3)
-    found = Rounded(plain, bits).weight
+    found = QuantizedLinear(plain, bits).weight
     assert torch.isfinite(found).all() and torch.allclose(found, plain.weight, atol=0.02)
 
 
@@ -87,7 +87,7 @@ def test_it_multiplies_as_a_layer_of_its_weights_does(
     asked, of_torch = [], quantized.WEIGHTED
     assert of_torch is not None
     monkeypatch.setattr(quantized, "WEIGHTED", (lambda *given: asked.append(1) or of_torch(*given)) if there else None)
-    made = Rounded(layer(inside, 24, bias), bits)
+    made = QuantizedLinear(layer(inside, 24, bias), bits)
     plain = made.as_linear()
     for shape, few in (((2, 9, inside), False), ((2, 3, inside), True), ((inside,), True), ((0, inside), True)):
         x = torch.randn(shape)
@@ -115,7 +115,7 @@ def test_low_rank_updates_are_learned_beside_it(bits: int, dora: bool) -> None:
     plain = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 8))
     model = copy.deepcopy(plain)
     round_linears(model, bits, model[2])
-    assert type(model[2]) is nn.Linear and type(model[0]) is Rounded
+    assert type(model[2]) is nn.Linear and type(model[0]) is QuantizedLinear
     model = peft.inject_adapter_in_model(
         peft.LoraConfig(r=4, target_modules=["0"], use_dora=dora), model.requires_grad_(False)
     )
@@ -131,7 +131,7 @@ def test_low_rank_updates_are_learned_beside_it(bits: int, dora: bool) -> None:
     assert losses[-1] < 0.9 * losses[0] and torch.equal(model[0].base_layer.weight, before)
     said, whole = model(x), in_full(copy.deepcopy(model))
     whole[0].merge()
-    assert not any(isinstance(part, Rounded) for part in whole.modules())
+    assert not any(isinstance(part, QuantizedLinear) for part in whole.modules())
     assert torch.allclose(whole(x), said, atol=1e-4)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sensorium.nn.row_memory import ROWS, Memory
+from sensorium.nn.row_memory import ROWS, RowMemory
 
 
 def unit(rows: int, size: int, seed: int) -> torch.Tensor:
@@ -49,20 +49,22 @@ def by_hand(
 def test_it_is_what_its_words_say(known, column: str, sharpness: float, strength: float) -> None:
     gist = unit(7, 16, 5)
     assert torch.allclose(
-        Memory(known, sharpness, strength)(column, gist), by_hand(known, column, gist, sharpness, strength), atol=2e-3
+        RowMemory(known, sharpness, strength)(column, gist),
+        by_hand(known, column, gist, sharpness, strength),
+        atol=2e-3,
     )
 
 
 def test_a_row_that_is_remembered_leans_to_its_own_other_columns(known) -> None:
     row = known["a"][7:8]
-    refined, others = Memory(known, 100.0, 1.0)("a", row), F.normalize(known["b"][7:8] + known["c"][7:8], dim=1)
+    refined, others = RowMemory(known, 100.0, 1.0)("a", row), F.normalize(known["b"][7:8] + known["c"][7:8], dim=1)
     assert (refined @ others.T).item() > 0.7
     assert (row @ others.T).item() < 0.3
     assert torch.allclose(refined.norm(dim=1), torch.ones(1), atol=1e-5)
 
 
 def test_each_gist_is_refined_by_itself_however_many_come(known) -> None:
-    memory, many = Memory(known, 20.0, 0.5), unit(ROWS + 9, 16, 6)
+    memory, many = RowMemory(known, 20.0, 0.5), unit(ROWS + 9, 16, 6)
     refined = memory("a", many)
     for i in (0, ROWS - 1, ROWS, ROWS + 8):
         assert torch.allclose(refined[i : i + 1], memory("a", many[i : i + 1]), atol=1e-5)
@@ -70,16 +72,16 @@ def test_each_gist_is_refined_by_itself_however_many_come(known) -> None:
 
 def test_it_leaves_a_gist_as_it_is_where_nothing_is_known(known) -> None:
     gist = unit(3, 16, 5)
-    assert Memory(known, 20.0, 0.0)("a", gist) is gist
-    assert Memory(known, 20.0, 0.5)("d", gist) is gist
-    assert Memory({"a": known["a"], "b": torch.zeros(20, 16)}, 20.0, 0.5)("a", gist) is gist
-    assert Memory(known, 20.0, 0.5)("a", gist[:0]).shape == (0, 16)
+    assert RowMemory(known, 20.0, 0.0)("a", gist) is gist
+    assert RowMemory(known, 20.0, 0.5)("d", gist) is gist
+    assert RowMemory({"a": known["a"], "b": torch.zeros(20, 16)}, 20.0, 0.5)("a", gist) is gist
+    assert RowMemory(known, 20.0, 0.5)("a", gist[:0]).shape == (0, 16)
 
 
 def test_sketches_find_rows_beside_gists(known) -> None:
     gist, sketches, drawn = unit(7, 16, 5), {"b": unit(20, 30, 7)}, unit(7, 30, 8)
     drawn[2] = 0
-    memory = Memory(known, 20.0, 0.5, sketches, 0.25)
+    memory = RowMemory(known, 20.0, 0.5, sketches, 0.25)
     wanted = []
     for g, sketch in zip(gist, drawn, strict=True):
         total = g + 0.5 * found_by_hand(known, "b", g, known["b"], 20.0)
@@ -87,10 +89,10 @@ def test_sketches_find_rows_beside_gists(known) -> None:
             total = total + 0.25 * found_by_hand(known, "b", sketch, sketches["b"], 20.0)
         wanted.append(F.normalize(total, dim=0))
     assert torch.allclose(memory("b", gist, drawn), torch.stack(wanted), atol=2e-3)
-    assert torch.equal(memory("b", gist), Memory(known, 20.0, 0.5)("b", gist))
-    assert torch.equal(memory("a", gist, drawn), Memory(known, 20.0, 0.5)("a", gist))
-    assert torch.equal(Memory(known, 20.0, 0.5, sketches)("b", gist, drawn), Memory(known, 20.0, 0.5)("b", gist))
-    alone = Memory(known, 20.0, 0.0, sketches, 0.5)
+    assert torch.equal(memory("b", gist), RowMemory(known, 20.0, 0.5)("b", gist))
+    assert torch.equal(memory("a", gist, drawn), RowMemory(known, 20.0, 0.5)("a", gist))
+    assert torch.equal(RowMemory(known, 20.0, 0.5, sketches)("b", gist, drawn), RowMemory(known, 20.0, 0.5)("b", gist))
+    alone = RowMemory(known, 20.0, 0.0, sketches, 0.5)
     assert alone("a", gist) is gist and alone("b", gist) is gist
     assert not torch.allclose(alone("b", gist, drawn)[0], gist[0], atol=1e-2) and torch.allclose(
         alone("b", gist, drawn)[2], gist[2]
@@ -103,7 +105,7 @@ def told(column: str = "kind") -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
 
 
 def test_what_remembered_rows_say_is_weighed_by_what_both_show(known) -> None:
-    memory = Memory(known, 20.0, 0.0, targets=told(), shares={"kind": 0.5}, by={"kind": ["a", "b"]})
+    memory = RowMemory(known, 20.0, 0.0, targets=told(), shares={"kind": 0.5}, by={"kind": ["a", "b"]})
     yes = torch.tensor([True, True, True])
     seen = {
         "a": (known["a"][[3, 7, 5]], yes),
@@ -135,14 +137,14 @@ def test_what_remembered_rows_say_is_weighed_by_what_both_show(known) -> None:
     assert memory.answer("kind", seen, 0.25).share == 0.25
     memory.margins = {"kind": [0.5]}
     assert memory.answer("kind", seen).margin.tolist() == [0.5]
-    nobody = Memory(
+    nobody = RowMemory(
         {"a": known["a"], "b": torch.zeros(20, 16)}, 20.0, 0.0, targets=told(), shares={"kind": 0.5}, by={"kind": ["b"]}
     )
     assert not nobody.answer("kind", {"b": (unit(2, 16, 8), yes[:2])}).weights.any()
 
 
 def test_remembered_rows_speak_to_one_another_but_not_to_themselves(known) -> None:
-    memory = Memory(known, 20.0, 0.0, targets=told())
+    memory = RowMemory(known, 20.0, 0.0, targets=told())
     ((rows, said, others),) = memory.among_themselves("kind", "b", 100)
     assert rows.tolist() == [row for row in range(20) if row not in (3, 4, 5)] and said.share == 1.0  # 3 and 4 lack "b"
     assert (
@@ -156,7 +158,7 @@ def test_remembered_rows_speak_to_one_another_but_not_to_themselves(known) -> No
     assert (
         sum(
             len(part)
-            for part, _, _ in Memory(
+            for part, _, _ in RowMemory(
                 {"a": known["a"], "b": torch.zeros(20, 16)}, 20.0, 0.0, targets=told()
             ).among_themselves("kind", "b", 100)
         )
@@ -168,14 +170,14 @@ def test_no_more_is_kept_than_what_counts(known) -> None:
     sketches, targets = {"b": unit(20, 30, 7)}, told("kind") | told("size")
     by, margins = {"kind": ["a"], "size": ["b"]}, {"size": [0.1]}
 
-    def kept(strength: float, trust: float, **shares: float) -> Memory | None:
-        return Memory(known, 20.0, strength, sketches, trust, targets, shares, by, margins).needed()
+    def kept(strength: float, trust: float, **shares: float) -> RowMemory | None:
+        return RowMemory(known, 20.0, strength, sketches, trust, targets, shares, by, margins).needed()
 
     assert kept(0.0, 0.0, kind=0.0, size=0.0) is None
     memory = kept(0.5, 0.0, kind=0.25, size=0.0)
     assert (memory.strength, memory.trust, memory.sketched, memory.told) == (0.5, 0.0, [], ["kind"])
     assert (memory.shares, memory.by, memory.margins) == ({"kind": 0.25}, {"kind": ["a"]}, {})
     gist = unit(2, 16, 5)
-    assert torch.equal(memory("a", gist), Memory(known, 20.0, 0.5)("a", gist))
+    assert torch.equal(memory("a", gist), RowMemory(known, 20.0, 0.5)("a", gist))
     assert kept(0.0, 0.5).sketched == ["b"] and not kept(0.0, 0.5).told
     assert kept(0.0, 0.0, size=0.5).margins == margins and list(kept(0.0, 0.0, size=0.5).told) == ["size"]

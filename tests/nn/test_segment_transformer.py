@@ -11,19 +11,19 @@ from torch.nn import functional as F
 from sensorium.core.errors import UserError
 from sensorium.nn import attention
 from sensorium.nn.attention import Attention, attend, forbid
-from sensorium.nn.segment_transformer import Segments, pack, seen_asked
+from sensorium.nn.segment_transformer import SegmentTransformer, pack, seen_asked
 from sensorium.nn.shape_buckets import recurring
-from sensorium.nn.transformer import Block
+from sensorium.nn.transformer import TransformerBlock
 
 WIDTH, ROWS = 16, 3
 CAUSAL = [False, True, False]
 LENGTHS = [1, 4, 2]
 
 
-def body(depth: int = 2, seed: int = 0) -> Segments:
+def body(depth: int = 2, seed: int = 0) -> SegmentTransformer:
     """Segments with noise on every weight: new ones are the identity, which hears nothing at all."""
     torch.manual_seed(seed)
-    made = Segments(WIDTH, depth, 2, hidden=24).eval()
+    made = SegmentTransformer(WIDTH, depth, 2, hidden=24).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
@@ -178,6 +178,6 @@ def test_no_rows_are_borne() -> None:
 
 def test_a_new_block_is_no_change_and_a_bad_width_is_told() -> None:
     x = drawn(2, 5, WIDTH)
-    assert torch.equal(Block(WIDTH, 2)(x)[0], x)
+    assert torch.equal(TransformerBlock(WIDTH, 2)(x)[0], x)
     with pytest.raises(UserError, match="multiple"):
         Attention(10, 3)

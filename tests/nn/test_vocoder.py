@@ -10,7 +10,7 @@ import torch
 
 from sensorium.nn.discriminator import adversarial
 from sensorium.nn.vocoder import Vocoder, apart, around
-from sensorium.training.fit_vocoder import Finishing
+from sensorium.training.fit_vocoder import VocoderSettings
 
 RATE, HOP, MELS = 4000, 64, 16
 
@@ -63,7 +63,7 @@ def test_pieces_are_of_one_length_and_of_the_sound() -> None:
 def test_tones_are_learned_better_than_griffin_lim_makes_them(tmp_path: Path) -> None:
     part, cells = vocoder(), tones(16)
     before = np.mean([part.compare(cell) for cell in cells[:4]], 0)
-    course = Finishing(part, cells, tmp_path, 0, 160, "fp32", share=1.0, lr=0.01, batch=8)
+    course = VocoderSettings(part, cells, tmp_path, 0, 160, "fp32", share=1.0, lr=0.01, batch=8)
     course.run()
     ours, plain = np.mean([part.compare(cell) for cell in cells[:4]], 0)
     assert ours < 0.8 * before[0] and ours < plain == before[1]

@@ -90,16 +90,18 @@ def test_a_student_is_explained_by_its_teacher(taught: Model) -> None:
 def stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Lessons end at the step that the list names, as if someone had pressed Ctrl-C."""
     at = [5]
-    over = sensorium.posttraining.distill.Lesson.over
-    monkeypatch.setattr(sensorium.posttraining.distill.Lesson, "over", lambda self: over(self) or self.at.step == at[0])
-    run = sensorium.posttraining.distill.Lesson.run
+    over = sensorium.posttraining.distill.DistillationTrainer.over
+    monkeypatch.setattr(
+        sensorium.posttraining.distill.DistillationTrainer, "over", lambda self: over(self) or self.at.step == at[0]
+    )
+    run = sensorium.posttraining.distill.DistillationTrainer.run
 
     def ended(self: Any, log: Any) -> Any:
         result = run(self, log)
         result.stopped = not over(self)
         return result
 
-    monkeypatch.setattr(sensorium.posttraining.distill.Lesson, "run", ended)
+    monkeypatch.setattr(sensorium.posttraining.distill.DistillationTrainer, "run", ended)
     yield at
 
 
@@ -139,14 +141,14 @@ def test_a_lesson_that_was_stopped_goes_on_to_the_same_numbers(
 def test_rows_that_the_teacher_fails_at_are_not_learned_from(
     drawing_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pair = sensorium.posttraining.distill.Lesson.pair
+    pair = sensorium.posttraining.distill.DistillationTrainer.pair
 
     def spoiled(self: Any, number: int) -> Any:
         noise, drawn = pair(self, number)
         drawn[1, 0, 0] = float("nan")
         return noise, drawn
 
-    monkeypatch.setattr(sensorium.posttraining.distill.Lesson, "pair", spoiled)
+    monkeypatch.setattr(sensorium.posttraining.distill.DistillationTrainer, "pair", spoiled)
     model = Model.load(drawing_model.save(tmp_path / "m")).distill(tiny_table(40), "picture", epochs=1, settings=FEW)
     assert all(p.isfinite().all() for p in model.network.generator("picture", "onestep").parameters())
 

@@ -104,13 +104,13 @@ def test_the_chosen_answer_becomes_likelier_and_all_but_the_language_model_stays
 def test_a_lesson_stopped_goes_on_to_the_same_numbers(
     talking: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sensorium.posttraining.dpo import Preference
+    from sensorium.posttraining.dpo import DPOTrainer
 
     pairs, settings = pairs_of(30), ["prefer.checkpoint_steps=2", "prefer.precision=fp32", "prefer.batch=8"]
     whole = Model.load(shutil.copytree(talking.folder, tmp_path / "whole")).prefer(pairs, epochs=1, settings=settings)
-    over, steps = Preference.over, whole.facts["preferred"]["steps"]
+    over, steps = DPOTrainer.over, whole.facts["preferred"]["steps"]
     with monkeypatch.context() as patch:
-        patch.setattr(Preference, "over", lambda self: self.at.step >= 4 or over(self))
+        patch.setattr(DPOTrainer, "over", lambda self: self.at.step >= 4 or over(self))
         patch.setattr("sensorium.posttraining.dpo.shutil", types.SimpleNamespace(rmtree=lambda *given, **named: None))
         part = Model.load(shutil.copytree(talking.folder, tmp_path / "part"))
         part.prefer(pairs, epochs=1, settings=settings)

@@ -85,7 +85,7 @@ def test_a_judge_can_score_and_a_lesson_stopped_goes_on_to_the_same_numbers(
 ) -> None:
     import types
 
-    from sensorium.posttraining.grpo import Practice
+    from sensorium.posttraining.grpo import GRPOTrainer
 
     first, some = shutil.copytree(talking.folder, tmp_path / "judged"), questions(20)
     settings = [*FAST, "reinforce.score=judge", "reinforce.checkpoint_steps=2", "reinforce.group=4"]
@@ -93,9 +93,9 @@ def test_a_judge_can_score_and_a_lesson_stopped_goes_on_to_the_same_numbers(
         Model.load(first).reinforce(some, epochs=1, settings=settings)
     Model.load(first).prefer(some, epochs=2, settings=["prefer.loss=reward", "prefer.lr=2e-3"])
     whole = Model.load(shutil.copytree(first, tmp_path / "whole")).reinforce(some, epochs=1, settings=settings)
-    over, steps = Practice.over, whole.facts["reinforced"]["steps"]
+    over, steps = GRPOTrainer.over, whole.facts["reinforced"]["steps"]
     with monkeypatch.context() as patch:
-        patch.setattr(Practice, "over", lambda self: self.at.step >= 4 or over(self))
+        patch.setattr(GRPOTrainer, "over", lambda self: self.at.step >= 4 or over(self))
         patch.setattr("sensorium.posttraining.grpo.shutil", types.SimpleNamespace(rmtree=lambda *given, **named: None))
         part = Model.load(shutil.copytree(first, tmp_path / "part"))
         part.reinforce(some, epochs=1, settings=settings)

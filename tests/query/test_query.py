@@ -17,8 +17,8 @@ from sensorium.core.errors import UserError
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
 from sensorium.model import Model
-from sensorium.query import Asker, query
-from sensorium.query.semantic_parser import Columns, Meaning, Question, likely, meanings
+from sensorium.query import QueryEngine, query
+from sensorium.query.semantic_parser import Parse, ParsedQuestion, QueryColumns, likely, meanings
 from sensorium.query.sql import run
 
 Run = Callable[..., tuple[int, str, str]]
@@ -36,9 +36,9 @@ WINES = pa.table(
 
 
 @pytest.fixture(scope="module")
-def asker() -> Asker:
+def asker() -> QueryEngine:
     table = Table.open(WINES)
-    return Asker(table, infer(table))
+    return QueryEngine(table, infer(table))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def asker() -> Asker:
         ("In which year was the oldest red wine bottled?", [(datetime.date(2019, 5, 1),)]),
     ],
 )
-def test_it_answers_what_people_ask(asker: Asker, question: str, answer: list[tuple]) -> None:
+def test_it_answers_what_people_ask(asker: QueryEngine, question: str, answer: list[tuple]) -> None:
     found = asker.answer(question)
     rows = [tuple(row.values()) for row in found.rows.to_pylist()]
     ranked = (
@@ -94,7 +94,7 @@ def test_questions_by_people_who_did_not_know_the_grammar(tmp_path: Path) -> Non
     for name, frame in frames.items():
         frame.to_parquet(tmp_path / f"{name}.parquet")
         table = Table.open(tmp_path / f"{name}.parquet")
-        askers[name] = Asker(table, infer(table))
+        askers[name] = QueryEngine(table, infer(table))
     for one in json.loads((HERE / "held.json").read_text(encoding="utf-8")):
         asker = askers[one["table"]]
         truths = [(sql, run(asker.rows, sql)) for sql in one["sql"]]
@@ -139,8 +139,8 @@ def same(mine: pa.Table, theirs: pa.Table, sql: str) -> bool:
 def test_values_and_columns_with_quotes_are_only_names() -> None:
     table = Table.open(pa.table({'a "b"': ["it's", "x y", "it's"], "n": [1, 2, 3]}))
     assert query(table, infer(table), "how many it's").rows.to_pylist() == [{"count": 2}]
-    assert Meaning("list", 'a "b"', conditions=(('a "b"', "=", "'; DROP TABLE rows; --"),)).sql(
-        Columns({'a "b"': []}, {}, frozenset(), "")
+    assert Parse("list", 'a "b"', conditions=(('a "b"', "=", "'; DROP TABLE rows; --"),)).sql(
+        QueryColumns({'a "b"': []}, {}, frozenset(), "")
     ) == (
         'SELECT DISTINCT "a ""b""" FROM rows WHERE "a ""b""" = \'\'\'; DROP TABLE rows; --\' AND "a ""b""" IS NOT NULL ORDER BY 1'
     )
@@ -157,7 +157,7 @@ def test_times_of_a_day_belong_to_it_and_names_that_sql_takes_for_one_stay_apart
             }
         )
     )
-    asker = Asker(table, infer(table))
+    asker = QueryEngine(table, infer(table))
     assert asker.rows.column_names == ["row", "Age", "age_", "Row_", "seen"]
     assert asker.answer("how many were seen after 2020-05-01").rows.to_pylist() == [{"count": 2}] and asker.answer(
         "how many were seen on 2020-05-02"
@@ -168,13 +168,13 @@ def test_times_of_a_day_belong_to_it_and_names_that_sql_takes_for_one_stay_apart
 
 
 def test_many_columns_and_numbers_are_looked_through_at_once() -> None:
-    columns = Columns(
+    columns = QueryColumns(
         {f"c{at}": [f"red{at}", f"hot{at}"] for at in range(12)},
         {f"n{at}": (0.0, 100.0 + at) for at in range(15)},
         frozenset(),
         "c0",
     )
-    question = Question("How many red1 and hot2 have n3 above 5, n4 below 20 and n5 at least 7?", columns)
+    question = ParsedQuestion("How many red1 and hot2 have n3 above 5, n4 below 20 and n5 at least 7?", columns)
     assert len(list(meanings(question))) < 60_000
     best, cost = likely(question, 1)[0]
     assert cost < 1 and set(best.conditions) == {
@@ -186,7 +186,7 @@ def test_many_columns_and_numbers_are_looked_through_at_once() -> None:
     }
 
 
-def test_what_speaks_of_nothing_there_is_told(asker: Asker) -> None:
+def test_what_speaks_of_nothing_there_is_told(asker: QueryEngine) -> None:
     for question in ("", "how are you?", "What is the weather like tomorrow?"):
         with pytest.raises(UserError, match="isn't clear"):
             asker.answer(question)
@@ -220,29 +220,29 @@ def test_what_speaks_of_nothing_there_is_told(asker: Asker) -> None:
         "SELECT (FROM rows",
     ],
 )
-def test_a_query_reads_the_table_and_nothing_else(asker: Asker, tmp_path: Path, sql: str) -> None:
+def test_a_query_reads_the_table_and_nothing_else(asker: QueryEngine, tmp_path: Path, sql: str) -> None:
     (tmp_path / "secret").write_text("secret words", encoding="utf-8")
     with pytest.raises(UserError) as refused:
         run(asker.rows, sql.format(file=tmp_path / "out", secret=tmp_path / "secret"))
     assert "secret words" not in str(refused.value) and not (tmp_path / "out").exists()
 
 
-def test_a_query_that_takes_too_long_is_stopped(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_that_takes_too_long_is_stopped(asker: QueryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sensorium.query.sql.SECONDS", 0.5)
     with pytest.raises(UserError, match="longer than"):
         run(asker.rows, "SELECT count(*) FROM range(10000000) a, range(10000000) b")
 
 
-def test_without_duckdb_it_says_what_to_install(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_duckdb_it_says_what_to_install(asker: QueryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(UserError, match=r"sensorium\[query\]"):
         asker.answer("how many red wines")
 
 
 def test_a_bare_reading_costs_nothing() -> None:
-    columns = Columns({"colour": ["red"]}, {"price": (1.0, 30.0)}, frozenset(), "wine")
-    (best, cost), *_ = likely(Question("How many red wines?", columns), 3)
-    assert cost == 0 and best == Meaning("count", conditions=(("colour", "=", "red"),))
+    columns = QueryColumns({"colour": ["red"]}, {"price": (1.0, 30.0)}, frozenset(), "wine")
+    (best, cost), *_ = likely(ParsedQuestion("How many red wines?", columns), 3)
+    assert cost == 0 and best == Parse("count", conditions=(("colour", "=", "red"),))
 
 
 def test_the_command_and_the_model(fitted: Model, tmp_path: Path, run: Run) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from sensorium.core.errors import UserError
 from sensorium.report import page, words
-from sensorium.report.cells import Cells, examples, split
+from sensorium.report.cells import CellGallery, examples, split
 from sensorium.report.types import Evaluation, Predictions, Retrieval, RunInfo
 from sensorium.report.write import write_report
 
@@ -300,7 +300,7 @@ def test_stays_small_and_keeps_the_first_of_every_direction(tmp_path: Path) -> N
 
 
 def test_room_goes_to_light_kinds_then_by_turn() -> None:
-    cells = Cells(lambda row, column: column * 2000, {"a": "audio", "i": "image"})
+    cells = CellGallery(lambda row, column: column * 2000, {"a": "audio", "i": "image"})
     spots = [cells.place(1, "a", 0), cells.place(2, "i", 5), cells.place(3, "i", 1), cells.place(4, "i", 2)]
     cells.settle(4500)
     assert ["not kept" in spot.__html__() for spot in spots] == [True, True, False, False]
@@ -367,7 +367,7 @@ def test_confusion_puts_rare_classes_together() -> None:
 
 
 def test_errors_are_the_worst_first(tmp_path: Path) -> None:
-    cells = Cells(show, {})
+    cells = CellGallery(show, {})
     said = Predictions(kind="number", rows=np.array([7, 8, 9]), truth=[1.0, 2.0, 3.0], said=[1.0, 5.0, 3.5])
     assert [r["row"] for r in page.errors(RunInfo(name=""), "c", said, cells)["rows"]] == [8, 9]
     sure = np.array([0.2, 0.9, 0.5])

@@ -16,7 +16,7 @@ from sensorium.core.errors import SensoriumWarning, UserError
 from sensorium.data.table import Table
 from sensorium.model import Model
 from sensorium.search.index import Index
-from sensorium.search.store import Store
+from sensorium.search.store import VectorStore
 
 ROWS = 70
 
@@ -227,19 +227,19 @@ def test_another_model_and_what_is_cut_short_are_refused(
     ):
         (folder / "index.json").write_text(json.dumps(about | wrong))
         with pytest.raises(UserError, match="can't be read as an index"):
-            Store.open(folder)
+            VectorStore.open(folder)
     for lacking in ("columns", "key", "kinds", "sha256", "run"):
         (folder / "index.json").write_text(
             json.dumps({name: value for name, value in about.items() if name != lacking})
         )
         with pytest.raises(UserError, match=lacking):
-            Store.open(folder)
+            VectorStore.open(folder)
     (folder / "index.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match="can't be read as an index"):
-        Store.open(folder)
+        VectorStore.open(folder)
     (folder / "index.json").write_text(json.dumps(about | {"format": 99}))
     with pytest.raises(UserError, match="format 99"):
-        Store.open(folder)
+        VectorStore.open(folder)
     with pytest.raises(UserError, match="holds no index"):
         fitted.open_index(tmp_path / "nowhere")
 

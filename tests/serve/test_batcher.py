@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sensorium.serve.batcher import Batcher, Broken, Full, Gone, Late
-from sensorium.serve.process import Cut, Died, Failed
+from sensorium.serve.batcher import Batcher, ClientDisconnected, QueueFull, RequestTimeout, WorkerFailed
+from sensorium.serve.process import CallFailed, Interrupted, ProcessDied
 
 
 class Fake:
@@ -35,12 +35,12 @@ class Fake:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.seconds):
                 await self.off.wait()
-            raise Cut
+            raise Interrupted
         if self.fatal:
             self.alive = False
-            raise Died("fake")
+            raise ProcessDied("fake")
         if any("spoilt" in job["rows"] for job in message["jobs"]):
-            raise Failed("ValueError")
+            raise CallFailed("ValueError")
         return [{"said": list(job["rows"])} for job in message["jobs"]]
 
     def cut(self) -> None:
@@ -103,7 +103,7 @@ def test_too_many_are_refused_with_a_time() -> None:
         said = await asyncio.gather(
             *(batcher.ask("embed", {}, {"rows": [n]}, 5) for n in range(30)), return_exceptions=True
         )
-        refused = [answer for answer in said if isinstance(answer, Full)]
+        refused = [answer for answer in said if isinstance(answer, QueueFull)]
         assert len(refused) == 20 and all(full.seconds >= 1 for full in refused) and batcher.count == 0
 
     run(test, waiting=10)
@@ -119,7 +119,7 @@ def test_who_is_late_or_has_left_is_not_asked_for() -> None:
         await asyncio.sleep(0.02)
         gone.cancel()
         begun = time.monotonic()
-        with pytest.raises(Late):
+        with pytest.raises(RequestTimeout):
             await late
         assert time.monotonic() - begun < 0.2 and await first == {"said": ["first"]}
         await batcher.ask("embed", {}, {"rows": ["last"]}, 5)
@@ -178,7 +178,7 @@ def test_one_that_breaks_the_model_breaks_no_other() -> None:
             *(batcher.ask("embed", {}, {"rows": ["spoilt" if n == 3 else n]}, 5) for n in range(8)),
             return_exceptions=True,
         )
-        assert isinstance(said[3], Broken) and [answer["said"] for n, answer in enumerate(said) if n != 3] == [
+        assert isinstance(said[3], WorkerFailed) and [answer["said"] for n, answer in enumerate(said) if n != 3] == [
             [n] for n in range(8) if n != 3
         ]
 
@@ -188,7 +188,7 @@ def test_one_that_breaks_the_model_breaks_no_other() -> None:
 def test_who_was_asked_for_hears_that_the_process_died_and_the_next_are_answered() -> None:
     async def test(batcher: Batcher, fake: Fake) -> None:
         fake.fatal = True
-        with pytest.raises(Gone):
+        with pytest.raises(ClientDisconnected):
             await batcher.ask("embed", {}, {"rows": [1]}, 5)
         assert await batcher.ask("embed", {}, {"rows": [2]}, 5) == {"said": [2]} and fake.starts == 2
 
@@ -206,7 +206,7 @@ def test_each_hears_what_is_told_of_his_own_and_nothing_twice() -> None:
         )
         assert await first == {"said": [0]} and len(fake.heard[1][1]) == 4
         assert told == {1: ["[1]"], 2: ["[2]"], "spoilt": ["['spoilt']"], 4: []}
-        assert all(isinstance(answer, Broken) for answer in answers[:3]) and answers[3] == {
+        assert all(isinstance(answer, WorkerFailed) for answer in answers[:3]) and answers[3] == {
             "said": [4]
         }  # what was begun to be told isn't told anew
 
@@ -221,6 +221,8 @@ def test_what_waits_at_the_end_is_told() -> None:
         asked = [asyncio.create_task(batcher.ask("embed", {"n": n}, {"rows": [n]}, 30)) for n in range(3)]
         await asyncio.sleep(0.05)
         await batcher.stop()
-        assert all(isinstance(answer, Gone) for answer in await asyncio.gather(*asked, return_exceptions=True))
+        assert all(
+            isinstance(answer, ClientDisconnected) for answer in await asyncio.gather(*asked, return_exceptions=True)
+        )
 
     asyncio.run(inside())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sensorium.serve import fetch as fetching
-from sensorium.serve.fetch import Unfetched, fetch, is_public
+from sensorium.serve.fetch import FetchRefused, fetch, is_public
 
 
 @pytest.mark.parametrize("address", [
@@ -40,7 +40,7 @@ def test_addresses_that_are_never_dialled(address: str, monkeypatch: pytest.Monk
         raise AssertionError("it was dialled")
 
     monkeypatch.setattr(socket.socket, "connect", dialled)
-    with pytest.raises(Unfetched) as error:
+    with pytest.raises(FetchRefused) as error:
         asyncio.run(fetch(address, 2))
     assert "127" not in str(error.value) and "8.8" not in str(error.value)
 
@@ -121,7 +121,7 @@ def test_files_are_fetched_along_redirects_and_resolved_once_each(host: list[str
 ])  # fmt: skip
 def test_what_isn_t_fetched(host: list[str], path: str, given: dict[str, Any], words: str) -> None:
     begun = time.monotonic()
-    with pytest.raises(Unfetched, match=words):
+    with pytest.raises(FetchRefused, match=words):
         asyncio.run(fetch(f"http://files.example{path}", **given))
     assert time.monotonic() - begun < 3
 
@@ -134,5 +134,5 @@ def test_a_second_answer_of_the_name_server_changes_nothing(host: list[str], mon
         lambda name, port, **_: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), port))],
     )
     assert asyncio.run(fetch("http://files.example/file")) == b"the file"
-    with pytest.raises(Unfetched, match="isn't a public one"):
+    with pytest.raises(FetchRefused, match="isn't a public one"):
         asyncio.run(fetch("http://files.example/file"))

@@ -15,7 +15,7 @@ import pytest
 from sensorium.core.errors import UserError
 from sensorium.serve.decoders import limit
 from sensorium.serve.messages import pack, unpack
-from sensorium.serve.process import Cut, Died, Failed, Process, go_on_or_cut, tell
+from sensorium.serve.process import CallFailed, Interrupted, Process, ProcessDied, go_on_or_cut, tell
 
 
 def begin(number: int) -> tuple[Any, Any]:
@@ -63,15 +63,15 @@ def test_it_answers_dies_and_is_started_again() -> None:
                 [n, "ä" * n] for n in range(50)
             ]
             assert (await child.ask({"do": "count", "to": 5}, 10))["number"] == 3  # nobody listens
-            with pytest.raises(Failed) as failed:
+            with pytest.raises(CallFailed) as failed:
                 await child.ask({"do": "break"}, 10)
             assert "secret" not in str(failed.value) and child.alive
             for way, longest in (("die", 10.0), ("eat", 10.0), ("hang", 0.3)):
                 begun = time.monotonic()
-                with pytest.raises(Died):
+                with pytest.raises(ProcessDied):
                     await child.ask({"do": way}, longest)
                 assert time.monotonic() - begun < 8 and not child.alive
-                with pytest.raises(Died):
+                with pytest.raises(ProcessDied):
                     await child.ask({"do": ""}, 1)
                 await child.start()
                 assert (await child.ask({"do": ""}, 10))["number"] == 3
@@ -93,7 +93,7 @@ def test_it_leaves_off_what_nobody_waits_for_and_answers_the_next() -> None:
                 while len(told) < 3:
                     await asyncio.sleep(0.01)
                 child.cut()
-                with pytest.raises(Cut):
+                with pytest.raises(Interrupted):
                     await asking
                 assert time.monotonic() - begun < 8 and len(told) < 900
                 child.cut()  # nothing is asked: nobody hears it

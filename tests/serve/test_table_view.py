@@ -14,7 +14,7 @@ from conftest import drawing
 
 from sensorium.core.errors import UserError
 from sensorium.data.table import Table
-from sensorium.serve.table_view import Sheet
+from sensorium.serve.table_view import TableView
 
 KNOWN = {"picture": {"media": True}, "name": {"media": False}}
 
@@ -31,7 +31,7 @@ def odd() -> pa.Table:
 
 def test_every_kind_of_column_is_listed(tmp_path: Path) -> None:
     pq.write_table(odd(), tmp_path / "odd.parquet")
-    sheet = Sheet(Table.open(tmp_path / "odd.parquet"), KNOWN)
+    sheet = TableView(Table.open(tmp_path / "odd.parquet"), KNOWN)
     lines = sheet.lines([0, 1])
     text = json.dumps(lines, allow_nan=False)
     assert len(text) < 1_600_000 and "hello" not in text and "/x/y" not in text
@@ -55,9 +55,9 @@ def test_every_kind_of_column_is_listed(tmp_path: Path) -> None:
 
 def test_rows_are_given_as_the_model_sees_them_and_corrected(tmp_path: Path) -> None:
     pq.write_table(odd(), tmp_path / "odd.parquet")
-    sheet = Sheet(Table.open(tmp_path / "odd.parquet"), KNOWN)
+    sheet = TableView(Table.open(tmp_path / "odd.parquet"), KNOWN)
     assert [set(row) for row in sheet.rows([1, 0], ["picture", "name"])] == [set(), {"picture", "name"}]
-    sheet = Sheet(Table.open(odd().select(["name", "picture"])), KNOWN)
+    sheet = TableView(Table.open(odd().select(["name", "picture"])), KNOWN)
     (tmp_path / "new.parquet").write_bytes(sheet.corrected("name", {1: "b"}))
     assert pq.read_table(tmp_path / "new.parquet").to_pylist() == [{"name": "b", "picture": None}]
     with pytest.raises(KeyError):
@@ -67,7 +67,7 @@ def test_rows_are_given_as_the_model_sees_them_and_corrected(tmp_path: Path) -> 
 def test_a_table_that_is_gone_is_an_error_of_words(tmp_path: Path) -> None:
     path = tmp_path / "odd.parquet"
     pq.write_table(odd(), path)
-    sheet = Sheet(Table.open(path), KNOWN)
+    sheet = TableView(Table.open(path), KNOWN)
     path.unlink()
     with pytest.raises(UserError):
         sheet.lines([0])

@@ -19,7 +19,7 @@ from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
 from sensorium.generators.categorical import Categorical
 from sensorium.generators.quantile import Quantile
-from sensorium.nn.row_memory import Memory
+from sensorium.nn.row_memory import RowMemory
 from sensorium.training import build_memory, calibrate
 from sensorium.training.build_memory import nearness
 from sensorium.training.calibrate import leaning
@@ -37,7 +37,7 @@ def remembering(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return model
 
 
-def made(model: Model, strength: float = 0.5) -> Memory:
+def made(model: Model, strength: float = 0.5) -> RowMemory:
     gists, sketches, table = {}, {}, tiny_table(60)
     rows = model.rows(table)
     for column in ("picture", "name", "tone"):
@@ -54,7 +54,7 @@ def made(model: Model, strength: float = 0.5) -> Memory:
     told[have] = colours.target(
         colours.collate([cell for cell in rows.cells["colour"] if cell is not None and len(cell)])
     )
-    return Memory(
+    return RowMemory(
         gists, 20.0, strength, sketches, strength, {"colour": (told, have)}, {"colour": 0.0}, {"colour": list(gists)}
     )
 
@@ -205,7 +205,7 @@ def test_rows_held_out_say_whether_anything_is_remembered(helps: bool, monkeypat
         ready=SimpleNamespace(columns=network.columns, release=lambda: None),
         rows={"train": np.arange(90), "validation": np.arange(30)},
     )
-    build_memory.memorise(network, prepared, build_memory.Remember(), 20.0, 0)
+    build_memory.memorise(network, prepared, build_memory.MemorySettings(), 20.0, 0)
     assert (network.memory.strength > 0) == helps
 
 
@@ -241,7 +241,7 @@ def test_rows_held_out_say_whether_sketches_count(helps: bool, monkeypatch: pyte
     build_memory.memorise(
         network,
         SimpleNamespace(ready=ready, rows={"train": np.arange(90), "validation": np.arange(30)}),
-        build_memory.Remember(),
+        build_memory.MemorySettings(),
         20.0,
         0,
     )
@@ -258,7 +258,7 @@ def test_answers_go_by_columns_in_which_like_rows_agree() -> None:
     drawn["noise"] = F.normalize(torch.randn(60, 24, generator=noise), dim=1)
     have = torch.ones(60, dtype=torch.bool)
     told = {"kind": (1 + thing % 5, have), "maker": (1 + torch.arange(60) % 2, have)}
-    memory = Memory(drawn, 30.0, 0.0, targets={c: (tokens.unsqueeze(1), have) for c, (tokens, have) in told.items()})
+    memory = RowMemory(drawn, 30.0, 0.0, targets={c: (tokens.unsqueeze(1), have) for c, (tokens, have) in told.items()})
     says = {
         "kind": Categorical(Tokens(length=1, vocabulary=6), 8),
         "maker": Categorical(Tokens(length=1, vocabulary=3), 8),
@@ -266,7 +266,7 @@ def test_answers_go_by_columns_in_which_like_rows_agree() -> None:
     found = {c: [by for by in drawn if build_memory.telling(memory, says[c], c, by)] for c in says}
     assert found == {"kind": ["picture", "name"], "maker": []}
     size = (1.0 + 0.1 * thing + 0.02 * torch.randn(60, generator=noise)).view(60, 1, 1)
-    memory = Memory(drawn, 30.0, 0.0, targets={"size": (size, have)})
+    memory = RowMemory(drawn, 30.0, 0.0, targets={"size": (size, have)})
     quantile = Quantile(Tokens(length=1, width=1), 8)
     assert [by for by in drawn if build_memory.telling(memory, quantile, "size", by)] == ["picture", "name"]
 

@@ -15,7 +15,7 @@ from conftest import tiny_table
 from sensorium.core.errors import UserError
 from sensorium.model import Model
 from sensorium.nn.vocoder import Vocoder
-from sensorium.training.fit_vocoder import Finishing
+from sensorium.training.fit_vocoder import VocoderSettings
 
 SETTINGS = ["sample.generate=tone", "generator.flow.depth=1", "data.validation=0.3", "finish.share=2", "finish.batch=4"]
 
@@ -80,7 +80,7 @@ def test_settings_are_checked_before_long_work(quick_fit: Callable[..., Any]) ->
 def test_one_that_was_interrupted_is_gone_on_with(
     quick_fit: Callable[..., Any], judged: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Finishing.run
+    run = VocoderSettings.run
 
     def ended(self: Any, log: Any) -> Any:
         at = run(self, log)
@@ -88,8 +88,8 @@ def test_one_that_was_interrupted_is_gone_on_with(
         return at
 
     with monkeypatch.context() as patch:
-        patch.setattr(Finishing, "over", lambda self: self.at.step == 3)
-        patch.setattr(Finishing, "run", ended)
+        patch.setattr(VocoderSettings, "over", lambda self: self.at.step == 3)
+        patch.setattr(VocoderSettings, "run", ended)
         model = quick_fit(tiny_table(40), *SETTINGS, epochs=2, out=tmp_path / "part")
     assert model.facts["stopped"] and model.network.modalities["tone"].finished_by is None
     again = quick_fit(tiny_table(40), *SETTINGS, epochs=2, out=tmp_path / "part", resume=True)

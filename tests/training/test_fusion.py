@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sensorium import Model
-from sensorium.training.calibrate import Held, forward_selection, misleading
+from sensorium.training.calibrate import ValidationRows, forward_selection, misleading
 
 ROWS = 3000
 WORDS = np.array(
@@ -131,7 +131,7 @@ def test_columns_that_tell_something_only_together_are_kept() -> None:
 
 
 def test_as_many_rows_judge_as_are_wanted() -> None:
-    held = Held.__new__(Held)
+    held = ValidationRows.__new__(ValidationRows)
     held.parts = [({}, torch.arange(n), torch.zeros(n)) for n in (3, 30, 0, 20, 64, 64)]
     for judges, parts in ((1, 4), (53, 4), (54, 5), (118, 6), (10**6, 6)):  # 40 rows at least
         held.judges = judges

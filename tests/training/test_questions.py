@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
-from sensorium.training.questions import Sampler
+from sensorium.training.questions import QuestionSampler
 
 
 class Kind:
@@ -72,9 +72,9 @@ shapes = st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(0, 3)).filt
 def test_plans_make_sense(shape: tuple[int, int, int], rows: int, seed: int, step: int, data: st.DataObject) -> None:
     made = network(*shape)
     targets = data.draw(st.lists(st.sampled_from(made.asked_columns), unique=True)) if made.asked_columns else []
-    sampler = Sampler(made, targets)
+    sampler = QuestionSampler(made, targets)
     plans, looked_at = sampler.draw(rows, (seed, step)), sampler.looked_at((seed, step))
-    again = Sampler(network(*shape), targets).draw(rows, (seed, step))
+    again = QuestionSampler(network(*shape), targets).draw(rows, (seed, step))
     assert [(p.rows.tolist(), p.seen, p.asked) for p in plans] == [(p.rows.tolist(), p.seen, p.asked) for p in again]
     dealt = np.concatenate([p.rows.numpy() for p in plans])
     assert len(set(dealt.tolist())) == len(dealt) and dealt.min() >= 0 and dealt.max() < rows
@@ -94,12 +94,12 @@ def test_plans_make_sense(shape: tuple[int, int, int], rows: int, seed: int, ste
     assert set(targets) <= set(looked_at)
 
 
-def drawn(sampler: Sampler, steps: int = 400) -> list[Any]:
+def drawn(sampler: QuestionSampler, steps: int = 400) -> list[Any]:
     return [plan for step in range(steps) for plan in sampler.draw(32, (1, step))]
 
 
 def test_targets_are_asked_mostly_and_hardly_ever_seen() -> None:
-    plans = drawn(Sampler(network(), targets=["class0", "text1"]))
+    plans = drawn(QuestionSampler(network(), targets=["class0", "text1"]))
     for target in ("class0", "text1"):
         assert sum(target in p.asked for p in plans) > 0.9 * len(plans)
         assert sum(target in p.seen for p in plans) < 0.06 * len(plans)
@@ -107,7 +107,7 @@ def test_targets_are_asked_mostly_and_hardly_ever_seen() -> None:
 
 
 def test_every_column_is_seen_asked_and_left_out() -> None:
-    plans = drawn(Sampler(network()))
+    plans = drawn(QuestionSampler(network()))
     for column in ("text0", "text1", "image0", "class0", "class1"):
         seen, asked = (
             np.mean([column in part for part in parts]) for parts in ([p.seen for p in plans], [p.asked for p in plans])
@@ -118,7 +118,7 @@ def test_every_column_is_seen_asked_and_left_out() -> None:
 
 
 def test_columns_of_one_kind_take_turns_by_weight() -> None:
-    sampler = Sampler(network(texts=5), weights={"text0": 4.0, "text4": 0.0}, most=2)
+    sampler = QuestionSampler(network(texts=5), weights={"text0": 4.0, "text4": 0.0}, most=2)
     looked = [sampler.looked_at((0, step)) for step in range(600)]
     share = {c: np.mean([c in columns for columns in looked]) for c in sampler.columns}
     assert (
@@ -132,7 +132,7 @@ def test_columns_of_one_kind_take_turns_by_weight() -> None:
 
 
 def test_steps_differ() -> None:
-    sampler = Sampler(network())
+    sampler = QuestionSampler(network())
     assert (
         len({str([(p.rows.tolist(), p.seen, p.asked) for p in sampler.draw(32, (1, step))]) for step in range(50)})
         == 50
@@ -141,27 +141,27 @@ def test_steps_differ() -> None:
 
 def test_columns_that_are_not_there_are_told() -> None:
     with pytest.raises(UserError, match="Did you mean .text[01]"):
-        Sampler(network(), weights={"text9": 1.0})
+        QuestionSampler(network(), weights={"text9": 1.0})
     with pytest.raises(UserError, match="'image0' can't be asked"):
-        Sampler(network(), targets=["image0"])
+        QuestionSampler(network(), targets=["image0"])
     with pytest.raises(UserError, match="nothing"):
-        Sampler(network(), targets=["nothing"])
+        QuestionSampler(network(), targets=["nothing"])
 
 
 def test_a_table_with_nothing_to_ask_is_only_matched() -> None:
-    plans = drawn(Sampler(network(texts=0, images=2, categories=0)), 20)
+    plans = drawn(QuestionSampler(network(texts=0, images=2, categories=0)), 20)
     assert all(p.asked == () for p in plans)
 
 
 def test_targets_are_asked_of_many_subsets() -> None:
-    plans = drawn(Sampler(network(), targets=["class0"]))
+    plans = drawn(QuestionSampler(network(), targets=["class0"]))
     sizes = np.array([len(p.seen) for p in plans])
     assert 0.15 < np.mean(sizes == 1) < 0.5 and len({p.seen for p in plans}) > 8
 
 
 def test_what_is_to_be_drawn_has_a_question_of_its_own() -> None:
     made = Network(text=Text(), image=Picture(), other=Picture(), group=Category())
-    plans = [Sampler(made, drawn=0.5).draw(32, (3, step)) for step in range(400)]
+    plans = [QuestionSampler(made, drawn=0.5).draw(32, (3, step)) for step in range(400)]
     own = [part[-1] for part in plans]
     assert all(len(part) == 4 and len(part[-1].rows) == 16 and len(part[-1].asked) == 1 for part in plans)
     assert not any({"image", "other"} & set(p.asked) for part in plans for p in part[:-1])
@@ -169,7 +169,7 @@ def test_what_is_to_be_drawn_has_a_question_of_its_own() -> None:
     assert 0.4 < share < 0.6 and not any(p.asked[0] in p.seen for p in own)
     blank, whole = np.mean([not p.seen for p in own]), np.mean([len(p.seen) == 3 for p in own])
     assert 0.05 < blank < 0.2 and whole > 0.2 and len({p.seen for p in own}) > 6
-    assert all(len(part) == 3 for part in ([Sampler(made, drawn=0).draw(32, (3, step)) for step in range(9)]))
+    assert all(len(part) == 3 for part in ([QuestionSampler(made, drawn=0).draw(32, (3, step)) for step in range(9)]))
 
 
 def test_what_is_drawn_is_apart_where_there_is_anything_else_to_learn() -> None:
@@ -179,9 +179,14 @@ def test_what_is_drawn_is_apart_where_there_is_anything_else_to_learn() -> None:
         Network(text=Text(), image=Picture()),
     )
     talking.trunk.talks = True
-    assert [plan.apart for plan in Sampler(made).draw(32, (0, 0))] == [False, False, False, True]
-    assert Sampler(made).apart and not any(
+    assert [plan.apart for plan in QuestionSampler(made).draw(32, (0, 0))] == [False, False, False, True]
+    assert QuestionSampler(made).apart and not any(
         sampler.apart
-        for sampler in (Sampler(alone), Sampler(talking), Sampler(made, ["image"]), Sampler(made, apart=False))
+        for sampler in (
+            QuestionSampler(alone),
+            QuestionSampler(talking),
+            QuestionSampler(made, ["image"]),
+            QuestionSampler(made, apart=False),
+        )
     )
-    assert Sampler(alone, apart=True).apart
+    assert QuestionSampler(alone, apart=True).apart

@@ -21,7 +21,7 @@ from conftest import TINY, known_settings, tiny_table
 
 from sensorium.core.errors import UserError
 from sensorium.model import Model
-from sensorium.training.trainer import Journal
+from sensorium.training.trainer import MetricsLog
 
 PLAIN = ["name", "colour", "width", "day"]
 """Columns whose steps take milliseconds."""
@@ -43,16 +43,16 @@ def weights(folder: Path) -> str:
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None] | None = None) -> None:
     """Let the next run be killed (or something else happen) once it has written its ``step``-th line."""
-    write = Journal.write
+    write = MetricsLog.write
 
-    def writing(self: Journal, at: Any, values: dict[str, float]) -> None:
+    def writing(self: MetricsLog, at: Any, values: dict[str, float]) -> None:
         write(self, at, values)
         if at.step == step:
             if act is None:
                 raise Killed
             act()
 
-    monkeypatch.setattr(Journal, "write", writing)
+    monkeypatch.setattr(MetricsLog, "write", writing)
 
 
 def fit(table: pa.Table, folder: Path, *settings: str, resume: bool = False, epochs: float = 4, **more: Any) -> Model:

@@ -11,10 +11,10 @@ import transformers
 from conftest import TINY, tiny_table
 from tiny_models import SPEAKERS, speaker, twin
 
-from sensorium.backbones._fast_decode import Kept
+from sensorium.backbones._fast_decode import DecoderCache
 from sensorium.core.errors import UserError
 from sensorium.model import Model
-from sensorium.nn.quantized import Rounded, in_full
+from sensorium.nn.quantized import QuantizedLinear, in_full
 from sensorium.trunks.causal_lm import CausalLM
 
 
@@ -46,7 +46,9 @@ def test_it_says_about_the_same_in_less_memory(folder: Path, name: str, bits: in
         and small.facts()["bytes"] < plain.facts()["bytes"]
     )
     linear = [part for part in small.decoder[0].modules() if isinstance(part, torch.nn.Linear)]
-    assert linear and all(isinstance(part, Rounded) for part in linear) and type(small.head[0]) is torch.nn.Linear
+    assert (
+        linear and all(isinstance(part, QuantizedLinear) for part in linear) and type(small.head[0]) is torch.nn.Linear
+    )
     assert all(p.dtype == torch.float32 for p in small.held[0].parameters())
 
 
@@ -98,7 +100,7 @@ def test_one_token_at_a_time_it_says_what_it_says_at_once(
         hidden, state = trunk.hear(trunk.words(ids[:, :3]), ones[:, :3])
         for at in range(3, ids.shape[1]):
             hidden, state = trunk.continued(state, trunk.words(ids[:, at : at + 1]))
-            assert isinstance(state.cache, Kept) == there
+            assert isinstance(state.cache, DecoderCache) == there
             assert (hidden[0, 0] - whole[0, at]).norm() < (0.05 if there else 1e-4) * whole[0, at].norm()
 
 
@@ -111,7 +113,7 @@ def test_what_is_drawn_has_layers_in_full(folder: Path, bits: int) -> None:
         .expert.originals[0]
         .keys()
     )
-    assert not any(isinstance(part, Rounded) for part in trunk.expert.modules()) and all(
+    assert not any(isinstance(part, QuantizedLinear) for part in trunk.expert.modules()) and all(
         p.requires_grad for p in trunk.expert.parameters()
     )
     tokens, ones = trunk.words(torch.arange(20).unsqueeze(0)), torch.ones(1, 20, dtype=torch.bool)
@@ -160,7 +162,7 @@ def test_a_run_on_it_is_kept_goes_on_and_gives_a_language_model_in_full(
         == again.predict(few, "colour", seen=["name"]).to_pylist()
     )
     trunk = again.network.trunk
-    assert trunk.bits == bits and any(isinstance(part, Rounded) for part in trunk.held[0].modules())
+    assert trunk.bits == bits and any(isinstance(part, QuantizedLinear) for part in trunk.held[0].modules())
     before = copy.deepcopy(trunk.held[0].state_dict())
     again.export_trunk(tmp_path / "lm")
     assert all(torch.equal(value, before[name]) for name, value in trunk.held[0].state_dict().items())

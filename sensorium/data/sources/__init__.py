@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError
 from sensorium.core.registry import find, names
-from sensorium.data.blocks import Blocks, Memory, bare
+from sensorium.data.blocks import Blocks, MemoryBlocks, bare
 from sensorium.data.contents import COMPRESSED_ENDINGS, compression, ending_by_content
 from sensorium.data.encodings import detect
 from sensorium.data.options import ReadOptions
@@ -260,7 +260,7 @@ def converted(spool: Spool, final: Final | None = None, empty: Sequence[str] = (
     """
     if spool.rows and not spool.fields:
         spool.discard()
-        return Memory(pa.Table.from_batches([bare(spool.rows)]), spool.where)
+        return MemoryBlocks(pa.Table.from_batches([bare(spool.rows)]), spool.where)
     if not spool.rows:
         spool.discard()
         names_ = list(spool.fields) or list(empty)

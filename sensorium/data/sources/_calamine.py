@@ -18,7 +18,7 @@ MEMORY = 8 << 30
 """Bytes that the process may take, where the system can tell it."""
 
 
-class Broken(Exception):
+class BrokenWorkbook(Exception):
     """A file that can't be read, and why."""
 
 
@@ -48,9 +48,9 @@ def rows_apart(path: str, wanted: str) -> tuple[dict[str, Any], Iterator[list[An
     lines = _lines(process)
     about = next(lines, None)
     if not isinstance(about, dict):
-        raise Broken("it is damaged")
+        raise BrokenWorkbook("it is damaged")
     if "error" in about:
-        raise Broken(about["error"])
+        raise BrokenWorkbook(about["error"])
     return about, ([_value(cell) for cell in row] for row in lines)
 
 
@@ -60,9 +60,9 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[Any]:
         for line in process.stdout:
             yield json.loads(line)
         if process.wait():
-            raise Broken("it is damaged")
+            raise BrokenWorkbook("it is damaged")
     except ValueError as error:
-        raise Broken("it is damaged") from error
+        raise BrokenWorkbook("it is damaged") from error
     finally:
         process.stdout.close()
         if process.poll() is None:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.data.blocks import Blocks, Memory
+from sensorium.data.blocks import Blocks, MemoryBlocks
 from sensorium.data.contents import UNREADABLE
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, converted
@@ -94,10 +94,10 @@ def spool_batches(
     Raises:
         UserError: two columns share a name, or there are too many.
     """
-    blocks: Blocks = Memory(schema.empty_table(), spool.where)
+    blocks: Blocks = MemoryBlocks(schema.empty_table(), spool.where)
     options.check_columns(len(blocks.schema.names), spool.where)
     for batch in batches:
-        piece = Memory(pa.Table.from_batches([batch]), spool.where)
+        piece = MemoryBlocks(pa.Table.from_batches([batch]), spool.where)
         spool.add_blocks(piece)
         for column, cells in piece.repairs().items():
             opened.mended(column, cells)

@@ -19,7 +19,7 @@ from sensorium.data.blocks import distinct
 from sensorium.data.objects import spool_objects
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files
-from sensorium.data.sources._calamine import Broken, pick, rows_apart
+from sensorium.data.sources._calamine import BrokenWorkbook, pick, rows_apart
 from sensorium.data.sources._inside import library, split, why
 from sensorium.data.sources._sheets import look
 from sensorium.data.spool import spooling
@@ -135,7 +135,7 @@ def _read(path: Path, wanted: str, old: bool) -> tuple[dict[str, Any], Iterator[
 def _whole(rows: Iterator[Row], path: Path) -> Iterator[Row]:
     try:
         yield from rows
-    except Broken as error:
+    except BrokenWorkbook as error:
         raise UserError(f"'{path}' can't be read as a spreadsheet: {why(error)}") from error
 
 

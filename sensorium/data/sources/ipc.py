@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError
 from sensorium.data.arrow import bounded, check_layout
-from sensorium.data.blocks import BATCH, Blocks, Joined, Memory, distinct, names_of
+from sensorium.data.blocks import BATCH, Blocks, Joined, MemoryBlocks, distinct, names_of
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files
 from sensorium.data.spool import spooling
@@ -115,7 +115,7 @@ def _converted(path: Path) -> Blocks:
             batch.validate(full=False)
             for column in batch.columns:
                 check_layout(column)
-            blocks = Memory(pa.Table.from_batches([batch]), f"'{path}'")
+            blocks = MemoryBlocks(pa.Table.from_batches([batch]), f"'{path}'")
             remarks |= blocks.remarks
             spool.add_blocks(blocks)
             for name, rows in blocks.repaired.items():

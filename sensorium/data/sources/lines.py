@@ -29,7 +29,7 @@ _SPEECH = ({"role", "content"}, {"from", "value"})
 Object = tuple[dict[str, Any] | BadObject, int]
 
 
-class Lines(Source):
+class JsonLines(Source):
     """One file of JSON lines or several."""
 
     suffixes = (".jsonl", ".ndjson", ".json")

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError
 from sensorium.data.arrow import joined, normal, scrub
-from sensorium.data.blocks import Memory, bare, distinct
+from sensorium.data.blocks import MemoryBlocks, bare, distinct
 from sensorium.data.options import ReadOptions
 from sensorium.data.pycells import to_array
 from sensorium.data.sources import Opened, Source, converted
@@ -43,14 +43,14 @@ class InMemory(Source):
             rows = [given] if isinstance(given, Mapping) else [{} if row is None else row for row in given]
             names = {str(key): key for row in rows for key in row}
             if not names and rows:
-                opened.blocks = Memory(pa.Table.from_batches([bare(len(rows))]), "The table")
+                opened.blocks = MemoryBlocks(pa.Table.from_batches([bare(len(rows))]), "The table")
                 return opened
             given = _columns({name: [row.get(key) for row in rows] for name, key in names.items()}, opened)
         elif _library(given) == "pandas":
             given = _pandas(given, opened)
         elif _library(given) == "polars":
             given = (given.collect() if type(given).__name__ == "LazyFrame" else given).to_arrow()
-        opened.blocks = Memory(given, "The table")
+        opened.blocks = MemoryBlocks(given, "The table")
         return opened
 
 
@@ -158,7 +158,7 @@ def _reader(reader: pa.RecordBatchReader) -> Opened:
     opened = Opened(None, "table")  # type: ignore[arg-type]
     with spooling("The reader's table") as spool:
         for batch in reader:
-            blocks = Memory(pa.Table.from_batches([batch]), "The reader's table")
+            blocks = MemoryBlocks(pa.Table.from_batches([batch]), "The reader's table")
             spool.add_blocks(blocks)
             for name, cells in blocks.repairs().items():
                 opened.mended(name, cells)

@@ -123,7 +123,7 @@ def _compute(
         share = (
             a.new_full((len(a),), 1 / len(a)) if weights is None else weights.detach().float() / weights.float().sum()
         )
-        blocks, positives = Blocks(a, b, block, precision), Positives(same, len(a))
+        blocks, positives = LossBlocks(a, b, block, precision), Positives(same, len(a))
         # First as if a row had no positive but itself. Its own logit is kept apart from the others: what tells a nearly
         # perfect row from a perfect one would drown in the sum.
         own = torch.linalg.vecdot(a, b) * scale
@@ -154,7 +154,7 @@ def _compute(
 
 
 def _softmax(
-    blocks: Blocks, own: Tensor, scale: Tensor, share: Tensor, wanted: bool
+    blocks: LossBlocks, own: Tensor, scale: Tensor, share: Tensor, wanted: bool
 ) -> tuple[tuple[Tensor, Tensor], Tensor | None, Tensor | None]:
     """The logsumexp of each row's and each column's logits but its own, and what those send to a and b (over scale).
 
@@ -190,7 +190,7 @@ def _softmax(
 
 
 def _softmax_apart(
-    blocks: Blocks, own: Tensor, scale: Tensor, share: Tensor, wanted: bool
+    blocks: LossBlocks, own: Tensor, scale: Tensor, share: Tensor, wanted: bool
 ) -> tuple[tuple[Tensor, Tensor], Tensor | None, Tensor | None]:
     """The same for logits of any size: rows and columns have exponentials of their own."""
     rows, columns = torch.full_like(share, -math.inf), torch.full_like(share, -math.inf)
@@ -210,7 +210,7 @@ def _softmax_apart(
 
 
 def _sigmoid(
-    blocks: Blocks, bias: Tensor, scale: Tensor, share: Tensor, alike: bool, wanted: bool
+    blocks: LossBlocks, bias: Tensor, scale: Tensor, share: Tensor, alike: bool, wanted: bool
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """The weighted sum of softplus(logit + bias) over pairs of different rows, and what it sends to bias, a and b."""
     loss, push = torch.zeros_like(scale), torch.zeros_like(scale)
@@ -226,7 +226,7 @@ def _sigmoid(
     return loss, push, grad_a, grad_b
 
 
-class Blocks:
+class LossBlocks:
     """The logits of all pairs of rows, one block at a time, and the way back from their gradients.
 
     Those of a row with itself are -inf: they play no part here.

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from sensorium.core.errors import UserError
 from sensorium.serve.guard import Refused
-from sensorium.serve.own import Strict, few
+from sensorium.serve.own import StrictRequest, few
 from sensorium.serve.server import Server
 
 TYPES = {
@@ -29,7 +29,7 @@ REPORTED = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-in
 Condition = Annotated[str | None, Query(max_length=4000)]
 
 
-class Corrections(Strict):
+class Corrections(StrictRequest):
     """Cells of one column that shall be others, by the numbers of their rows."""
 
     column: str
