@@ -20,12 +20,15 @@ HELD, FOLDS = 300, 2
 def shares(features: torch.Tensor, things: torch.Tensor, known: np.ndarray, asked: np.ndarray) -> tuple[float, float]:
     """By the angle between linear discriminants, and by the likelihood ratio of two being of one thing."""
     stem = FeatureProjection(16, features.shape[2], features.shape[1], laid=features.shape[1])
-    stem.begin({"features": features[known]}, things[known])
+    stem.initialise({"features": features[known]}, things[known])
     (own, kin), (bank, others) = (
-        (F.normalize(stem.spread({"features": features[rows]}), dim=1), stem.kin({"features": features[rows]}))
+        (
+            F.normalize(stem.spread({"features": features[rows]}), dim=1),
+            stem.similarity_features({"features": features[rows]}),
+        )
         for rows in (asked, known)
     )
-    best = [known[near.argmax(1).numpy()] for near in (own @ bank.T, stem.alike(kin, others))]
+    best = [known[near.argmax(1).numpy()] for near in (own @ bank.T, stem.compare(kin, others))]
     return tuple(float((things[found] == things[asked]).float().mean()) for found in best)
 
 

@@ -110,7 +110,7 @@ def parts(model: Model, table: Table) -> tuple[pa.Table, pa.Table, pa.Table]:
 
 def accuracy(rows: Rows, cells: pa.Table) -> float:
     """How often the group is right, from image and name."""
-    said, truth = rows.say("group", SEEN[0]).cells, cells.column("group").to_pylist()
+    said, truth = rows.predict("group", SEEN[0]).cells, cells.column("group").to_pylist()
     return float(np.mean([a == b for a, b in zip(said, truth, strict=True) if b is not None]))
 
 
@@ -121,11 +121,11 @@ def signals(rows: Rows, cells: pa.Table) -> dict[str, np.ndarray]:
     classes, years = network.modalities["group"].classes, np.array(cells.column("year").to_pylist(), float)
     found = {}
     for seen in SEEN:
-        likely = rows.say("group", seen).probabilities
+        likely = rows.predict("group", seen).probabilities
         each = [likely[n, 1 + classes.index(cell)] if cell in classes else np.nan for n, cell in enumerate(truth)]
         loss = np.log(np.maximum(each, 1e-12))
         found[f"group from {' and '.join(seen)}"] = np.where(np.isnan(loss), np.nanmean(loss), loss)
-    found["year"] = -np.abs(np.array(rows.say("year", SEEN[0]).cells, float) - years)
+    found["year"] = -np.abs(np.array(rows.predict("year", SEEN[0]).cells, float) - years)
     image, name = (rows.encoded(column).gist.float() for column in SEEN[0])
     found["match"] = (image * name).sum(1).numpy()
     if isinstance(network.memory, RowMemory):

@@ -133,7 +133,7 @@ def curves(model: Model, test: Table, said: list[Any], whys: list[Explanation | 
             likely = []
             for count in range(len(order[0]) + 1):
                 shown = [set(o[count:] if what == "deletion" else o[:count]) for o in order]
-                told = rows.say("class", SEEN, hide=lambda c, shown=shown: np.array([c not in some for some in shown])).probabilities
+                told = rows.predict("class", SEEN, hide=lambda c, shown=shown: np.array([c not in some for some in shown])).probabilities
                 likely.append(np.mean([told[n, 1 + classes.index(cell)] for n, cell in enumerate(said)]))
             result[f"{what} {name}"] = float(np.mean(likely))
     return result

@@ -27,7 +27,7 @@ from sensorium.evaluation.baselines import Baselines
 from sensorium.explain.attribution import check_way
 from sensorium.explain.columns import Explanation, explain
 from sensorium.export import model_folder
-from sensorium.generators import INNER
+from sensorium.generators import INTERNAL_OPTIONS
 from sensorium.inference.fill import BAD_ROW, fill, together
 from sensorium.inference.rows import Answers, Rows
 from sensorium.inference.surprise import away, of_rows
@@ -318,7 +318,7 @@ class Model:
                 self.network, part, columns, lambda row, column, why, start=start: heard(start + row, column, why)
             )
             for column in list(strange):
-                found = self.network.modalities[column].unknown(read.cells.get(column, []))
+                found = self.network.modalities[column].describe_unknown(read.cells.get(column, []))
                 if found or not read.has(column).any():
                     strange[column] = found or strange[column]
                 else:
@@ -423,10 +423,10 @@ class Model:
         """
         if samples < 1:
             raise UserError(f"samples={samples}: give at least 1.")
-        if column not in self.network.drawn_columns:
+        if column not in self.network.generative_columns:
             if samples > 1:
                 raise UserError(
-                    f"samples={samples}: of '{column}' one cell is said. Possible for: {', '.join(self.network.drawn_columns) or 'none'}."
+                    f"samples={samples}: of '{column}' one cell is said. Possible for: {', '.join(self.network.generative_columns) or 'none'}."
                 )
             if generator is not None and column in self.network.asked_columns:
                 self.network.generator(column, generator)
@@ -460,7 +460,7 @@ class Model:
             for cells in without_bad(
                 part,
                 samples,
-                lambda good, part=part, number=number: part.draw(
+                lambda good, part=part, number=number: part.generate(
                     column, seen, samples, mix(seed, number), generator, good, **chosen
                 ),
             )
@@ -473,8 +473,8 @@ class Model:
             UserError: one that the generator doesn't have or that is out of range.
         """
         way = self.network.generator(column, generator)
-        chosen = check(way.sample, given, f"generate for '{column}'", INNER)
-        if way.draws:  # nothing of no rows, but what is out of range is told before the first row is read
+        chosen = check(way.sample, given, f"generate for '{column}'", INTERNAL_OPTIONS)
+        if way.is_generative:  # nothing of no rows, but what is out of range is told before the first row is read
             way.sample(
                 lambda tokens, _: tokens.new_zeros(*tokens.shape[:2], way.width),
                 0,
@@ -521,7 +521,7 @@ class Model:
         modality = self.network.modalities[column]
         way = self.continues(column)
         if way is None:
-            able = [c for c in self.network.drawn_columns if self.continues(c)]
+            able = [c for c in self.network.generative_columns if self.continues(c)]
             raise UserError(
                 f"'{column}' can't be continued: that takes a series that the run learned to draw by flow. Possible: {', '.join(able) or 'none'}."
             )
@@ -556,16 +556,21 @@ class Model:
                     note(
                         f"column '{column}': of {long} series only the last {modality.span - horizon} steps are looked at, as training saw {modality.span} in all."
                     )
-                yield from part.go_on(column, horizon, seen, samples, mix(seed, number), way, **chosen)
+                yield from part.continue_(column, horizon, seen, samples, mix(seed, number), way, **chosen)
 
         return windows()
 
     def continues(self, column: str) -> str | None:
         """The generator of a column that can go on from a beginning; None where there is none."""
-        if type(self.network.modalities[column]).begun is Modality.begun:
+        if type(self.network.modalities[column]).prefix_tokens is Modality.prefix_tokens:
             return None
         return next(
-            (way for way in self.network.ways.get(column, ()) if self.network.generator(column, way).goes_on), None
+            (
+                way
+                for way in self.network.generator_keys.get(column, ())
+                if self.network.generator(column, way).can_continue
+            ),
+            None,
         )
 
     def explain(
@@ -630,9 +635,9 @@ class Model:
 
     def said(self, rows: Rows, column: str, seen: Sequence[str] | None, seed: int, generator: str | None) -> list[Any]:
         """What is said or drawn of a column for rows that were read."""
-        if column in self.network.drawn_columns:
-            return [cells[0] for cells in rows.draw(column, seen, 1, seed, generator)]
-        return rows.say(column, seen, seed=seed).cells
+        if column in self.network.generative_columns:
+            return [cells[0] for cells in rows.generate(column, seen, 1, seed, generator)]
+        return rows.predict(column, seen, seed=seed).cells
 
     def chat(
         self,
@@ -780,7 +785,9 @@ class Model:
 
         used = [c for c in self.columns if any(c in row for row in every)]
         table = Table.open([{c: row.get(c) for c in used} or {self.columns[0]: None} for row in every])
-        return Rows.of(self.network, table, [c for c in used if not self.network.modalities[c].talks], bad=bad), given
+        return Rows.of(
+            self.network, table, [c for c in used if not self.network.modalities[c].is_dialogue], bad=bad
+        ), given
 
     def surprise(self, rows: Any, note: Callable[[str], None] | None = None) -> pa.Table:
         """How little each row's cells go together: wrong labels, swapped files and odd rows stand out.
@@ -793,7 +800,7 @@ class Model:
         Raises:
             UserError: the run held out no rows that could say what is usual.
         """
-        if not self.network.usual:
+        if not self.network.surprise_quantiles:
             raise UserError(
                 "This run has held out too few rows to say what is usual: 20 are needed for validation. Fit it on more rows."
             )
@@ -1050,12 +1057,12 @@ class Model:
                 f"candidates={candidates}: give 1 for the likeliest text, more to choose from, or 0 for as many as are cheap."
             )
         self.check_asked(column, seen)
-        if column in self.network.drawn_columns:
+        if column in self.network.generative_columns:
             raise UserError(f"A cell of '{column}' is drawn, not predicted. Ask for it with: generate.")
         wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
         chosen = self.options(column, None, options)
         said = [
-            part.say(column, seen, seed=mix(seed, i), candidates=candidates, **chosen).without(part.bad)
+            part.predict(column, seen, seed=mix(seed, i), candidates=candidates, **chosen).without(part.bad)
             for i, part in enumerate(self.windows(rows, wanted, note))
         ]
         return Answers.joined(said)
@@ -1112,7 +1119,7 @@ class Model:
                 number = np.array([row for row in range(part.count) if row not in part.bad], np.int64)
                 gists = part.gists()[number]
             elif self.network.modalities[column].matched:
-                number, gists = part.lone_gists(column)
+                number, gists = part.column_gists(column)
             else:
                 number = np.flatnonzero(part.has(column))
                 gists = part.gists([column])[number]

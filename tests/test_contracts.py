@@ -43,7 +43,7 @@ from sensorium.trunks import Trunk
 WIDTH = 24
 MODALITIES, GENERATORS, TRUNKS, OBJECTIVES = (names(part) for part in (Modality, Generator, Trunk, Objective))
 MODALITIES = [
-    name for name in MODALITIES if not find(Modality, name).talks
+    name for name in MODALITIES if not find(Modality, name).is_dialogue
 ]  # conversations need a language model, and are tried with one elsewhere
 
 
@@ -221,17 +221,17 @@ def test_a_cell_whose_parts_are_all_there_is_itself_and_fading_reaches_its_token
         rest = [modality.prepare(other) if len(other) else None for _, other in parts]
         keep = torch.ones(2, len(parts), requires_grad=True)
         whole, _ = stem(modality.collate([ready]))
-        tokens, _ = stem(modality.faded(ready, rest, keep))
+        tokens, _ = stem(modality.interpolate_parts(ready, rest, keep))
         assert torch.allclose(tokens[1], whole[0], atol=1e-4)
         (gradient,) = torch.autograd.grad(tokens.square().sum(), keep)
         assert gradient.shape == keep.shape and torch.isfinite(gradient).all() and gradient.any()
-        nothing, _ = stem(modality.faded(ready, rest, torch.zeros(1, len(parts))))
+        nothing, _ = stem(modality.interpolate_parts(ready, rest, torch.zeros(1, len(parts))))
         assert torch.isfinite(nothing).all() and not torch.allclose(nothing[0], whole[0], atol=1e-3)
 
 
 def test_what_is_read_is_a_picture_or_none(learned: Learned) -> None:
     for read in learned.read:
-        pixels = learned.modality.picture(read)
+        pixels = learned.modality.as_image(read)
         assert pixels is None or (
             pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size
         )
@@ -422,8 +422,8 @@ def targets(kind: Tokens, rows: int, seed: int = 0) -> torch.Tensor:
 def test_a_generator_learns_rows_one_by_one(name: str, kind: Tokens) -> None:
     torch.manual_seed(0)
     generator = live(find(Generator, name)(kind, WIDTH))
-    target = generator.drawn(targets(kind, 8))
-    asked = generator.ask(target)
+    target = generator.with_noise(targets(kind, 8))
+    asked = generator.asked_tokens(target)
     assert asked.shape[0] == 8 and asked.shape[2] == WIDTH and asked.ndim == 3
     hidden = torch.tanh(asked.detach() + torch.randn(8, 1, WIDTH)).requires_grad_()
     loss = generator.loss(hidden, target)
@@ -477,7 +477,9 @@ def test_a_generator_says_segments_of_its_kind(name: str, kind: Tokens) -> None:
     assert len(generator.sample(lambda tokens, start: tokens, 0, torch.device("cpu")).score) == 0
 
 
-@pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if find(Generator, pair[0])(pair[1], WIDTH).leans])
+@pytest.mark.parametrize(
+    ("name", "kind"), [pair for pair in PAIRS if find(Generator, pair[0])(pair[1], WIDTH).uses_memory]
+)
 def test_an_answer_leans_on_what_is_remembered_by_its_share(name: str, kind: Tokens) -> None:
     torch.manual_seed(0)
     generator, known = live(find(Generator, name)(kind, WIDTH)).eval(), targets(kind, 6)
@@ -490,7 +492,7 @@ def test_an_answer_leans_on_what_is_remembered_by_its_share(name: str, kind: Tok
         def trunk(tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
             return torch.tanh(tokens + torch.linspace(-1, 1, 4).view(4, 1, 1))
 
-        asked = trunk(generator.ask(known[:4]))
+        asked = trunk(generator.asked_tokens(known[:4]))
         return generator.sample(trunk, 4, torch.device("cpu"), None, *recalled), generator.loss(
             asked, known[[4, 0, 2, 0]], *recalled
         )
@@ -526,7 +528,7 @@ COLUMNS = ["a", "b", "c"]
 def trunk_of(name: str) -> Trunk:
     torch.manual_seed(0)
     part = find(Trunk, name)
-    shape = {"path": str(twin("llama", LANGUAGES)), "rank": 4} if part.talks else {"heads": 2, "depth": 2}
+    shape = {"path": str(twin("llama", LANGUAGES)), "rank": 4} if part.is_language_model else {"heads": 2, "depth": 2}
     return live(part(WIDTH, COLUMNS, **shape)).eval()
 
 
@@ -623,12 +625,12 @@ def test_going_on_token_by_token_is_as_all_at_once(name: str) -> None:
     seen = seen_of(COLUMNS)
     seen["a"][1][1] = False
     said = trunk(seen, asked, causal)
-    state, parts = trunk.start(seen), []
+    state, parts = trunk.prefill(seen), []
     for i in range(asked[1].shape[1]):
-        hidden, state = trunk.go_on(state, asked[1][:, i : i + 1])
+        hidden, state = trunk.decode(state, asked[1][:, i : i + 1])
         parts.append(hidden)
     assert near(torch.cat(parts, 1), said[1])
-    assert near(trunk.go_on(trunk.start(seen), asked[2])[0], said[2])
+    assert near(trunk.decode(trunk.prefill(seen), asked[2])[0], said[2])
     assert not near(said[1][:, -1], trunk(seen, [asked[1].flip(1)], [True])[0][:, 0])
 
 
@@ -637,9 +639,9 @@ def test_a_remembered_state_can_be_reordered(name: str) -> None:
     trunk, (asked, _) = trunk_of(name), asked_of()
     seen, rows = seen_of(COLUMNS), torch.tensor([3, 3, 0, 1, 2])
     seen["a"][1][1] = False
-    _, state = trunk.go_on(trunk.start(seen), asked[1][:, :1])
-    straight, _ = trunk.go_on(state, asked[1][:, 1:2])
-    turned, _ = trunk.go_on(trunk.reorder(state, rows), asked[1][rows, 1:2])
+    _, state = trunk.decode(trunk.prefill(seen), asked[1][:, :1])
+    straight, _ = trunk.decode(state, asked[1][:, 1:2])
+    turned, _ = trunk.decode(trunk.reorder(state, rows), asked[1][rows, 1:2])
     assert near(turned, straight[rows])
 
 
@@ -691,11 +693,11 @@ def test_an_objective_bears_empty_and_lonely_batches(name: str, trained: Any) ->
 
 
 def test_tokens_are_hidden_in_training_alone_and_never_all() -> None:
-    from sensorium.network.network import thinned
+    from sensorium.network.network import drop_tokens
 
     torch.manual_seed(0)
     mask = torch.rand(2000, 9) < 0.7
-    kept = thinned(mask, 0.4)
+    kept = drop_tokens(mask, 0.4)
     assert not (kept & ~mask).any() and torch.equal(kept.any(1), mask.any(1))
     assert 0.55 < float(kept.sum() / mask.sum()) < 0.68
 

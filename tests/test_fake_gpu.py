@@ -12,8 +12,8 @@ import pytest
 HERE = Path(__file__).parent
 SCRIPT = """
 import sys
-import standin
-standin.begin()
+import fake_gpu
+fake_gpu.begin()
 import pytest
 sys.exit(pytest.main(["-m", "gpu", "-p", "no:cacheprovider", "-p", "no:xdist", sys.argv[1]]))
 """
@@ -41,8 +41,8 @@ def test_nothing_is_left_on_the_wrong_device() -> None:
 @pytest.mark.slow
 def test_the_stand_in_holds_tensors_apart_and_casts_as_cuda_does() -> None:
     script = """
-import standin
-standin.begin()
+import fake_gpu
+fake_gpu.begin()
 import torch
 x, layer = torch.randn(3, 4, device="standin"), torch.nn.Linear(4, 5).to("standin")
 for wrong in (lambda: x + torch.ones(4), lambda: x.numpy(), lambda: layer(torch.ones(1, 4)), lambda: x.index_select(0, torch.tensor([0]))):

@@ -269,12 +269,12 @@ def test_of_several_texts_the_one_nearest_to_what_is_seen_is_said(
     wanted = fitted.embed(tiny.slice(0, 30), ["picture"])
 
     def near(candidates: int) -> tuple[list[str], np.ndarray]:
-        said = rows.say("name", ["picture"], part, candidates=candidates).cells
+        said = rows.predict("name", ["picture"], part, candidates=candidates).cells
         return said, (fitted.embed(pa.table({"name": said}), ["name"]) * wanted).sum(1)
 
     (first, one), (_, eight), (again, _), (same_again, _) = near(1), near(8), near(0), near(0)
     assert eight.mean() > one.mean() and again == same_again
-    assert first == rows.say("name", ["picture"], part, beam=1).cells  # with other options there is no choice
+    assert first == rows.predict("name", ["picture"], part, beam=1).cells  # with other options there is no choice
     with pytest.raises(UserError, match="candidates"):
         fitted.generate(tiny, "name", candidates=-1)
 
@@ -285,7 +285,7 @@ def test_what_is_unheeded_is_left_out_unless_asked_for_or_alone(fitted: Model, t
     others = [c for c in model.columns if c not in ("colour", "name")]
     without = model.predict(tiny, "colour", others)
     before = model.predict(tiny, "colour")
-    model.network.unheeded["colour"] = IgnoredColumns(("name",), ("picture",))
+    model.network.ignored["colour"] = IgnoredColumns(("name",), ("picture",))
     after = model.predict(tiny, "colour")
     pictures = np.array([cell is not None for cell in tiny.column("picture").to_pylist()])
     assert same(after.filter(pictures), without.filter(pictures)) and same(
@@ -293,9 +293,9 @@ def test_what_is_unheeded_is_left_out_unless_asked_for_or_alone(fitted: Model, t
     )
     assert not same(before, after) and 0 < pictures.sum() < 80
     assert same(model.predict(tiny.select(["name"]), "colour"), model.predict(tiny, "colour", ["name"]))
-    model.network.unheeded["colour"] = IgnoredColumns(("name",))
+    model.network.ignored["colour"] = IgnoredColumns(("name",))
     assert same(model.predict(tiny.select(["name"]), "colour"), model.predict(tiny, "colour", ["name"]))
-    model.network.unheeded["colour"] = IgnoredColumns(("name",), ("picture",))
+    model.network.ignored["colour"] = IgnoredColumns(("name",), ("picture",))
     model.save(tmp_path)
     assert same(Model.load(tmp_path).predict(tiny, "colour"), after)
     entry = model.evaluate(tiny.slice(0, 9))["columns"]["colour"]

@@ -187,7 +187,7 @@ def generate(
     model.check_asked(column, names(seen))
     if jointly:
         raise UserError(f"--jointly with one column, '{column}'. Give several: --column {column},another.")
-    if column in model.network.drawn_columns:
+    if column in model.network.generative_columns:
         from sensorium.cli.draw import write_drawn, write_forecast, write_why
 
         if top_p != 1 or beam != 1 or candidates:

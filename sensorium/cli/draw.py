@@ -209,7 +209,7 @@ def explain_rows(
 
     model.check_asked(column, seen)
     table = model.open(source)
-    if column in model.network.drawn_columns:
+    if column in model.network.generative_columns:
         raise UserError(
             f"The cells of '{column}' are drawn. To see why one is as it is: generate --column {column} --explain {out}"
         )

@@ -105,7 +105,9 @@ class ChatCommand:
                 if row.get(c) is not None and (m.media or name_of(m) in ("series", "points"))
             ]
             for column in media[:1] or [
-                c for c in self.model.columns if row.get(c) is not None and not self.model.network.modalities[c].talks
+                c
+                for c in self.model.columns
+                if row.get(c) is not None and not self.model.network.modalities[c].is_dialogue
             ]:
                 self.show(column, row[column])
         elif name == "ask":

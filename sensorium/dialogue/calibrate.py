@@ -19,7 +19,7 @@ ASKED = 128
 
 def sure(network: Network, prepared: Prepared, precision: str) -> None:
     """Go on with conversations held out where they are about some cell and end with a short answer, and note how often what is said is what stands there."""
-    for column in network.talked_columns:
+    for column in network.dialogue_columns:
         modality = network.modalities[column]
         asked = [each for part in (VALIDATION, ALONE) for each in short_ones(network, prepared, column, part)]
         source = np.array([row for row, _, _ in asked], np.int64)

@@ -74,12 +74,12 @@ def talker(network: Network) -> str:
     Raises:
         UserError: it learned none.
     """
-    if not network.talked_columns:
+    if not network.dialogue_columns:
         raise UserError(
             "This model hasn't learned to talk. Build conversations and fit on them: sensorium ask-data TABLE --out conversations.parquet; "
             "sensorium fit conversations.parquet trunk=causal_lm trunk.path=FOLDER"
         )
-    return network.talked_columns[0]
+    return network.dialogue_columns[0]
 
 
 def seen_in(
@@ -281,7 +281,7 @@ def go_on(
     language, device = trunk.language, rows.device
     cells = network.modalities[column].collate([np.array([*line, *[0] * len(line)], np.int32) for line in ids])
     encoded = {c: rows.encoded(c) for c in rows.cells if c != column and rows.has(c).any()}
-    made = network.conversation(column, encoded, cells, torch.tensor(list(which)))
+    made = network.pack_conversations(column, encoded, cells, torch.tensor(list(which)))
     tokens, there, groups = made.padded()
     length = there.sum(1)
     with autocast(rows.precision, device), as_heard(network, any(i < 0 for line in ids for i in line)):
@@ -431,14 +431,18 @@ def last_answers(
         UserError: one is too long, or in no order that the language model takes.
     """
     column = talker(network)
-    modality, encoded, known = network.modalities[column], rows.shown([c for c in rows.cells if c != column]), []
+    modality, encoded, known = (
+        network.modalities[column],
+        rows.encoded_columns([c for c in rows.cells if c != column]),
+        [],
+    )
     for messages in conversations:
         try:
             known.append(modality.shortened([[role, list(parts)] for role, parts in messages]))
         except BadCell as error:
             raise UserError(f"A conversation can't be weighed: {error}") from error
     for some in batches([ids for ids, _ in known]):
-        made = network.conversation(
+        made = network.pack_conversations(
             column,
             encoded,
             modality.collate([last_said(*known[number]) for number in some]),
@@ -499,7 +503,7 @@ def why(network: Network, rows: Rows, row: int, messages: Sequence[Any], answer:
         if column not in rows.cells or at >= rows.count or not rows.has(column)[at]:
             continue
         called = f"{column} {at - row + 1}" if at > row else column
-        alone = rows.having(column, np.array([at]), [None])
+        alone = rows.with_cells(column, np.array([at]), [None])
         result.append(TextAttribution(called, "", base - float(weigh(network, alone, [row], [whole])[0])))
         parts = network.modalities[column].parts(rows.read[column][at])
         ready = network.modalities[column].prepare_all([cell for _, cell in parts], keep=False) if parts else []

@@ -49,7 +49,7 @@ def examine(
         ),
         ROWS,
     )
-    read = Rows.of(network, table.select(rows), [c for c in network.columns if c not in network.talked_columns])
+    read = Rows.of(network, table.select(rows), [c for c in network.columns if c not in network.dialogue_columns])
     asked: list[tuple[int, Question, list[Any]]] = []
     for number, row in enumerate(rows.tolist()):
         rng = np.random.default_rng([seed, row])
@@ -124,7 +124,7 @@ def examples(
     asker = asker_of(network, table, columns)
     rows = spread(np.arange(table.rows), count)
     read, asked = (
-        Rows.of(network, table.select(rows), [c for c in network.columns if c not in network.talked_columns]),
+        Rows.of(network, table.select(rows), [c for c in network.columns if c not in network.dialogue_columns]),
         [],
     )
     for number, row in enumerate(rows.tolist()):

@@ -59,7 +59,7 @@ def evaluate(
     results: dict[str, Any] = {"rows": table.rows, "columns": {}, "retrieval": {}}
     predictions, missing = {}, {}
     for column in network.asked_columns:
-        if column in network.drawn_columns:
+        if column in network.generative_columns:
             continue  # many answers are right, so none is wrong
         have = np.flatnonzero(rows.has(column))
         if not len(have):
@@ -68,15 +68,15 @@ def evaluate(
         truth = cells_of(table, column, have)
         modality = network.modalities[column]
         kind = name_of(modality)
-        said = rows.say(column, seen, have, **({"coverage": COVERAGE} if kind in METRIC else {}))
+        said = rows.predict(column, seen, have, **({"coverage": COVERAGE} if kind in METRIC else {}))
         entry = {"kind": kind, "n": len(have), **modality.score(truth, said.cells), **trusted(modality, truth, said)}
         shown = [c for c in (network.columns if seen is None else seen) if c != column and rows.has(c).any()]
         if kind in METRIC:
             metric = METRIC[kind]
             entry |= beside(column, metric, modality, truth, have, rows, shown, baselines)
-            alone = {c: modality.score(truth, rows.say(column, [c], have).cells).get(metric) for c in shown}
+            alone = {c: modality.score(truth, rows.predict(column, [c], have).cells).get(metric) for c in shown}
             entry["alone"] = {c: value for c, value in alone.items() if value is not None}
-            left = [c for c in network.unheeded.get(column, IgnoredColumns()).columns if seen is None and c in shown]
+            left = [c for c in network.ignored.get(column, IgnoredColumns()).columns if seen is None and c in shown]
             if left:
                 entry["unheeded"] = left
             memory = network.memory
@@ -197,7 +197,7 @@ def curve(
     for rate in RATES:
         rng = np.random.default_rng(0)
         gone = {c: rng.random(rows.count) < rate for c in shown}
-        said = rows.say(column, seen, part, hide=lambda c, gone=gone: gone.get(c, nothing))
+        said = rows.predict(column, seen, part, hide=lambda c, gone=gone: gone.get(c, nothing))
         value = rows.network.modalities[column].score([truth[i] for i in some], said.cells).get(metric)
         if value is not None:
             points.append((rate, value))
@@ -222,7 +222,7 @@ def search_all(rows: Rows, table: Table, same: str | None) -> dict[str, Retrieva
     gists = {}
     for column in rows.network.columns:
         if rows.network.modalities[column].matched and rows.has(column).any():
-            gists[column] = rows.lone_gists(column)
+            gists[column] = rows.column_gists(column)
     found = {}
     for a, (from_rows, left) in gists.items():
         for b, (to_rows, right) in gists.items():

@@ -48,7 +48,7 @@ def report_run(
     if "generating_share" in facts:
         notes = [
             *notes,
-            f"Learning to generate {', '.join(model.network.drawn_columns)} took {facts['generating_share']:.0%} of the time of a step.",
+            f"Learning to generate {', '.join(model.network.generative_columns)} took {facts['generating_share']:.0%} of the time of a step.",
         ]
 
     run = RunInfo(
@@ -72,7 +72,9 @@ def report_run(
         return shown(model, table, row, column) if column in model.network.modalities else ""
 
     evaluation.drawn = {
-        column: drawn(model, table, column, known) for column in model.network.drawn_columns if column in table.columns
+        column: drawn(model, table, column, known)
+        for column in model.network.generative_columns
+        if column in table.columns
     }
     write_report(path, run, evaluation, show)
 
@@ -93,7 +95,7 @@ def read_as(model: Model, table: Table, row: int, column: str) -> str:
     """What the model has of a cell as a picture, a data URL; empty where there is none."""
     modality, cell = model.network.modalities[column], cell_of(model, table, row, column)
     try:
-        pixels = None if cell is None else modality.picture(modality.read(cell))
+        pixels = None if cell is None else modality.as_image(modality.read(cell))
     except BadCell:
         return ""
     return "" if pixels is None else f"data:image/png;base64,{base64.b64encode(png(pixels)).decode()}"

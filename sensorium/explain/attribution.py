@@ -83,7 +83,7 @@ def gradients(
         keep = torch.ones(MOMENTS, len(parts), device=rows.device)
         keep[:, group] = root[:, None] ** EARLY
         keep.requires_grad_()
-        cells = modality.faded(cell, rest, keep)
+        cells = modality.interpolate_parts(cell, rest, keep)
         here = torch.arange(MOMENTS, device=rows.device)
         part = network.encode(column, Batch(MOMENTS, {column: cells}, {column: here}, {}))
         total = torch.zeros((), device=rows.device)
@@ -91,7 +91,7 @@ def gradients(
             at = torch.full((MOMENTS,), place, device=rows.device)
             total = (
                 total
-                - network.weigh({**others, column: part}, witness.column, seen, here, target[at], witness.way)
+                - network.nll({**others, column: part}, witness.column, seen, here, target[at], witness.way)
                 .mean(1)
                 .sum()
                 / witness.draws
@@ -115,16 +115,19 @@ def attention(
     encoded = single(witness, row, seen, 1)
     target, first = witness.targets[0][place : place + 1], torch.zeros(1, dtype=torch.int64, device=rows.device)
     shown = {
-        c: (tokens[:, mask[0]], mask[:, mask[0]]) for c, (tokens, mask) in network.seen(encoded, seen, first).items()
+        c: (tokens[:, mask[0]], mask[:, mask[0]])
+        for c, (tokens, mask) in network.seen_tokens(encoded, seen, first).items()
     }  # without holes, so that none moves
     lengths = [tokens.shape[1] for tokens, _ in shown.values()]
     start = sum(lengths[: list(shown).index(column)])
-    overview = network.lead(network.overview(encoded, seen, first), encoded, seen, first, witness.column, witness.way)
-    asked = network.ask(witness.column, target, overview, witness.way)
+    overview = network.condition(
+        network.condition_vector(encoded, seen, first), encoded, seen, first, witness.column, witness.way
+    )
+    asked = network.asked_tokens(witness.column, target, overview, witness.way)
     generator = network.generator(witness.column, witness.way)
-    looked = rollout(network, shown, asked, generator.causal, generator.draws)
+    looked = rollout(network, shown, asked, generator.causal, generator.is_generative)
     keep = torch.cat([torch.ones(1, len(parts)), 1 - torch.eye(len(parts))]).to(rows.device)
-    cells = modality.faded(rows.cells[column][row], without(modality, parts), keep)
+    cells = modality.interpolate_parts(rows.cells[column][row], without(modality, parts), keep)
     part = network.encode(
         column, Batch(len(keep), {column: cells}, {column: torch.arange(len(keep), device=rows.device)}, {})
     )

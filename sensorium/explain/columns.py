@@ -278,7 +278,7 @@ class ReferenceRows:
             one.cells[column], one.read[column] = (
                 [kept[column][i] for i in where] for kept in (self.among.cells, self.among.read)
             )
-            said = one.say(self.column, seen).cells
+            said = one.predict(self.column, seen).cells
             other = next((i for i, cell in enumerate(said) if cell != answer), None)
             if other is not None and (best is None or distance[other] < best.distance):
                 best = Counterfactual(column, int(where[other]), said[other], float(distance[other]))
@@ -289,8 +289,8 @@ class ReferenceRows:
         if not self.among.has(column).any():
             return np.zeros(0, np.int64), np.zeros(0)
         if self.rows.network.modalities[column].matched:
-            mine, gists = self.rows.lone_gists(column)
-            where, others = self.among.lone_gists(column)
+            mine, gists = self.rows.column_gists(column)
+            where, others = self.among.column_gists(column)
             gap = 1 - others @ gists[mine == row][0]
         else:
             features = self.rows.network.modalities[column].features
@@ -318,8 +318,8 @@ def nearest(witness: CellScorer, among: Rows) -> list[list[tuple[int, float]]]:
             flat(network, column, cells) for cells in ([among.cells[column][row] for row in where], witness.prepared)
         )
     elif network.modalities[column].matched:
-        kept = among.lone_gists(column)[1]
-        said = Rows(network, {column: witness.prepared}, {}, len(witness.prepared)).lone_gists(column)[1]
+        kept = among.column_gists(column)[1]
+        said = Rows(network, {column: witness.prepared}, {}, len(witness.prepared)).column_gists(column)[1]
     else:
         return [[] for _ in witness.index]
     result = []

@@ -36,25 +36,25 @@ class CellScorer:
     ) -> None:
         self.rows, self.column = rows, column
         self.way = way and (
-            rows.network.generator(column, way).taught or way
+            rows.network.generator(column, way).teacher or way
         )  # a student tells no likelihood, its teacher does
-        self.unheeded = rows.network.unheeded.get(column, IgnoredColumns()) if heedless else IgnoredColumns()
-        network, said = rows.network, rows.having(column, np.arange(rows.count), cells)
+        self.unheeded = rows.network.ignored.get(column, IgnoredColumns()) if heedless else IgnoredColumns()
+        network, said = rows.network, rows.with_cells(column, np.arange(rows.count), cells)
         self.index = np.flatnonzero(said.has(column))
         self.prepared = [said.cells[column][row] for row in self.index]
         if not len(self.index):
             return
         batch = collate(network.modalities, {column: self.prepared}, len(self.index)).to(rows.device)
         target = network.modalities[column].target(batch.cells[column])
-        self.draws = DRAWS if column in network.drawn_columns else 1
+        self.draws = DRAWS if column in network.generative_columns else 1
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.targets = [network.generator(column, self.way).drawn(target) for _ in range(self.draws)]
+            self.targets = [network.generator(column, self.way).with_noise(target) for _ in range(self.draws)]
 
     @torch.inference_mode()
     def shown(self, rows: Rows) -> dict[str, Encoded]:
         """What the rows show of all other columns, without what an answer leaves unheeded."""
-        return self.unheeded.left_out(rows.shown([c for c in rows.network.columns if c != self.column]))
+        return self.unheeded.left_out(rows.encoded_columns([c for c in rows.network.columns if c != self.column]))
 
     @torch.inference_mode()
     def weigh(self, seen: Sequence[str], rows: Rows | None = None, which: np.ndarray | None = None) -> np.ndarray:
@@ -65,7 +65,7 @@ class CellScorer:
         at = torch.from_numpy(self.index[which] if rows is self.rows else np.arange(len(which))).to(rows.device)
         for target in self.targets:
             with autocast(rows.precision, rows.device):
-                each = rows.network.weigh(
+                each = rows.network.nll(
                     encoded, self.column, seen, at, target[torch.from_numpy(which).to(rows.device)], self.way
                 )
             total = each if total is None else total + each

@@ -34,7 +34,7 @@ def export_trunk(network: Network, folder: Path) -> dict[str, Any]:
         UserError: the trunk is no language model, or the disk is full or can't be written.
     """
     trunk = network.trunk
-    if not trunk.talks:
+    if not trunk.is_language_model:
         raise UserError("This run's trunk is no language model (trunk=causal_lm), so there is none to export.")
     model, found = merged(trunk.held[0]), pictured(network)
     why_not = unlike(network) if found else None
@@ -59,7 +59,7 @@ def export_trunk(network: Network, folder: Path) -> dict[str, Any]:
             else 0
         )
         for column, name in found.items() if why_not is None else ():
-            stem = network.stems[network.stem_of[column]]
+            stem = network.stems[network.stem_key[column]]
             export_llava(
                 network,
                 column,

@@ -71,7 +71,7 @@ def export_llava(network: Network, column: str, language: nn.Module, tower: nn.M
     )
     with torch.device("meta"):
         names = set(transformers.LlavaForConditionalGeneration(config).state_dict())
-    projector = network.projectors[network.stem_of[column]]
+    projector = network.projectors[network.stem_key[column]]
     parts = {
         "model.language_model.": language.get_decoder(),
         "model.vision_tower.": tower,
@@ -98,7 +98,7 @@ def export_llava(network: Network, column: str, language: nn.Module, tower: nn.M
     said.suppress_tokens = [mark]
     said.save_pretrained(folder)
     begin = (
-        BEGIN.replace("SYSTEM", json.dumps(network.modalities[network.talked_columns[0]].system))
+        BEGIN.replace("SYSTEM", json.dumps(network.modalities[network.dialogue_columns[0]].system))
         if trunk.language.has_system
         else ""
     )
@@ -116,5 +116,5 @@ def export_llava(network: Network, column: str, language: nn.Module, tower: nn.M
 
 def pictured(network: Network) -> dict[str, str]:
     """The columns whose pictures stand in conversations as such a model has it, and the folder that each is written to."""
-    columns = [c for c in network.columns if network.stem_of[c] in network.projectors]
+    columns = [c for c in network.columns if network.stem_key[c] in network.projectors]
     return {column: "llava" if len(columns) == 1 else f"llava-{number}" for number, column in enumerate(columns, 1)}

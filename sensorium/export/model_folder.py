@@ -26,6 +26,7 @@ from sensorium.data.schema import Schema
 from sensorium.dialogue.reward_model import FILE as JUDGE
 from sensorium.dialogue.reward_model import RewardModel, rest_of
 from sensorium.export import redaction
+from sensorium.export.older_formats import OLDEST, upgrade_weights
 from sensorium.network.build import make_modalities, make_network
 from sensorium.network.network import Network
 from sensorium.network.types import IgnoredColumns
@@ -33,7 +34,7 @@ from sensorium.nn.linear_probe import LinearProbes
 from sensorium.nn.out_of_distribution import OutOfDistribution
 from sensorium.nn.row_memory import RowMemory
 
-FORMAT = 7
+FORMAT = 8
 MEMORY, DOMAIN, PROBES = "memory.safetensors", "domain.safetensors", "probes.safetensors"
 BESIDE = (
     JUDGE,
@@ -86,7 +87,7 @@ def write(
     counts: Mapping[str, Any] = getattr(network, "counts", {})
     rare = {} if rows else redaction.common(network, counts)
     memory = network.memory if rows else redaction.memory_of(network, rare, counts)
-    domain, weights = network.domain if rows else None, folder / "model.safetensors"
+    domain, weights = network.out_of_distribution if rows else None, folder / "model.safetensors"
     write_tensors(weights, network.state_dict() if rows else redaction.tensors(network, rare))
     known, learned = write_memory(folder, memory)
     if domain is None:
@@ -101,8 +102,8 @@ def write(
         "modalities": {column: m.state() for column, m in network.modalities.items()}
         if rows
         else redaction.states(network, rare, counts, int(facts.get("rows", {}).get("train", 0))),
-        "unheeded": {column: dataclasses.asdict(left) for column, left in network.unheeded.items()},
-        "usual": network.usual,
+        "unheeded": {column: dataclasses.asdict(left) for column, left in network.ignored.items()},
+        "usual": network.surprise_quantiles,
         "domain": None
         if domain is None
         else {"levels": [[kind, domain.levels[kind]] for kind in domain.known], "sha256": digest(folder / DOMAIN)},
@@ -115,7 +116,7 @@ def write(
         "language": None
         if (language := getattr(network.trunk, "language", None)) is None
         else {"folder": str(language.folder), "sha256": language.sha256},
-        "finished": [column for column, m in network.modalities.items() if m.finished_by is not None],
+        "finished": [column for column, m in network.modalities.items() if m.refiner is not None],
         "memory": known,
         "probes": learned,
         **({"counts": counts} if rows and counts else {}),
@@ -182,7 +183,7 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
                 f"'{folder}' was written by a newer Sensorium (format {described['format']}; this one reads "
                 f"{FORMAT}). Upgrade with: pip install -U sensorium"
             )
-        if described["format"] < FORMAT:
+        if described["format"] < OLDEST:
             raise UserError(
                 f"'{folder}' was written by an older Sensorium (format {described['format']}; this one reads {FORMAT}), "
                 "whose networks were others. Train it again."
@@ -213,16 +214,16 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
             )
         with torch.random.fork_rng(devices=[]):
             for column in described.get("finished", ()):
-                network.finish(column)
-        network.load_state_dict(tensors)
-        network.unheeded = {
+                network.add_refiner(column)
+        network.load_state_dict(upgrade_weights(tensors, described["format"]))
+        network.ignored = {
             column: IgnoredColumns(tuple(left["columns"]), tuple(left["needed"]))
             for column, left in described.get("unheeded", {}).items()
         }
-        network.usual = {
+        network.surprise_quantiles = {
             column: [float(level) for level in levels] for column, levels in described.get("usual", {}).items()
         }
-        network.domain = domain_of(folder / DOMAIN, described.get("domain"))
+        network.out_of_distribution = domain_of(folder / DOMAIN, described.get("domain"))
         network.memory = remembered(
             folder / MEMORY, described.get("memory"), network.to_gist.out_features
         ) or probes_of(folder / PROBES, described.get("probes"))

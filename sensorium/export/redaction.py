@@ -36,10 +36,10 @@ def tensors(network: Network, rare: Mapping[str, torch.Tensor]) -> dict[str, tor
     for column, ids in rare.items():
         old = len(network.modalities[column].state()["classes"])
         for name in (
-            f"stems.{network.stem_of[column]}.table.weight",
+            f"stems.{network.stem_key[column]}.table.weight",
             *(
                 f"generators.{key}.head.{part}"
-                for key in network.ways.get(column, {}).values()
+                for key in network.generator_keys.get(column, {}).values()
                 for part in ("weight", "bias")
             ),
         ):

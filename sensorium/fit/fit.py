@@ -168,7 +168,7 @@ def run(
     quarantine = Quarantine(folder / "quarantine.jsonl", data.max_bad)
     store, splits = folder / "store", Splits((), np.zeros(0, np.int8))
 
-    talks = [column for column, modality in modalities.items() if modality.talks]
+    talks = [column for column, modality in modalities.items() if modality.is_dialogue]
     alone = data.alone if talks and data.same else 0.0
 
     def divided(left_out: np.ndarray) -> dict[str, np.ndarray]:
@@ -199,7 +199,7 @@ def run(
         )
     check_referred(modalities)
     for column, modality in modalities.items():
-        if words := modality.cut():
+        if words := modality.truncation_note():
             shown.say(f"column '{column}': {words.replace('NAME', column)}")
     splits.save(folder / "splits.parquet")
     if not len(prepared.rows.get("train", ())):
@@ -262,7 +262,7 @@ def run(
         **network.trunk.facts(),
         **({"tuned": tuned} if tuned else {}),
     }
-    if network.drawn_columns and not at.stopped:
+    if network.generative_columns and not at.stopped:
         facts["generating_share"] = round(loop.share_of_generating(), 3)
     network.eval()
     if "match" in objectives and not at.stopped:
@@ -330,7 +330,7 @@ def tuned_of(network: Network) -> dict[str, dict[str, Any]]:
         if not isinstance(network.trunk, ExternalModel)
         else {f"Language model '{network.trunk.language.name}'": network.trunk.facts()}
     )
-    for column, key in network.stem_of.items():
+    for column, key in network.stem_key.items():
         modality, stem = network.modalities[column], network.stems[key]
         if isinstance(stem, ExternalModel):
             found[f"Column '{column}', backbone '{modality.encoder.name}'"] = {
@@ -342,9 +342,9 @@ def tuned_of(network: Network) -> dict[str, dict[str, Any]]:
 
 def look_first(network: Network, prepared: Prepared, things: np.ndarray | None) -> None:
     """Let each stem look at training cells, no cell twice, before the first step (``Stem.begin``)."""
-    for column, key in network.stem_of.items():
+    for column, key in network.stem_key.items():
         stem = network.stems[key]
-        if type(stem).begin is Stem.begin or column not in prepared.ready.columns:
+        if type(stem).initialise is Stem.initialise or column not in prepared.ready.columns:
             continue
         rows = prepared.rows["train"]
         rows = rows[np.diff(prepared.ready.columns[column].offsets)[rows] > 0]
@@ -356,14 +356,14 @@ def look_first(network: Network, prepared: Prepared, things: np.ndarray | None) 
                 name: value.to(network.seen_mark.weight.device)
                 for name, value in network.modalities[column].collate([cells[number] for number in kept[:FEW]]).items()
             }
-            network.projectors[key].begin(
+            network.projectors[key].initialise(
                 network.projectors[key].patches(stem.features(few)), network.trunk.loud.item()
             )
             if "features" in few:
                 cells = [cell[: stem.laid] for cell in cells]
         if kept:
             own = None if things is None else torch.from_numpy(things[spread(rows, LOOKED * 4)][kept])
-            stem.begin(
+            stem.initialise(
                 {
                     key: value.to(network.seen_mark.weight.device)
                     for key, value in network.modalities[column].collate([cells[number] for number in kept]).items()

@@ -19,7 +19,7 @@ Trunk = Callable[[torch.Tensor, int], torch.Tensor]
 what was seen; what was run before is remembered (cached keys and values). At ``start`` 0 the segment begins anew."""
 
 
-INNER = ("blank", "given", "judged", "lots", "watch")
+INTERNAL_OPTIONS = ("blank", "given", "judged", "lots", "watch")
 """Options of ``sample`` that the program gives, and no user."""
 
 
@@ -47,18 +47,18 @@ class Generator(nn.Module, abc.ABC):
 
     causal: bool = False
     """True where a token of the segment sees only those before it."""
-    leans: bool = False
+    uses_memory: bool = False
     """True where a segment is one token and ``loss`` and ``sample`` (and ``residual``, where there is one) take ``recalled``: what
     remembered rows say, to be mixed into the answer."""
 
-    draws: bool = False
+    is_generative: bool = False
     """True where a segment is drawn rather than predicted, as many are right (a picture): a run learns it where that is asked for, and
     ``sample`` takes ``blank``: a trunk that is shown nothing, beside the one that is shown what is seen."""
-    placed: bool = False
+    one_token_per_vector: bool = False
     """True where the segment is asked all at once, by a token for each of its vectors, in their order."""
-    goes_on: bool = False
+    can_continue: bool = False
     """True where ``sample`` takes ``given``: a beginning that it goes on from."""
-    taught: str = ""
+    teacher: str = ""
     """Name of the generator that it learns from when a run has ended, as its student; empty where it learns with the run."""
 
     def __init__(self, tokens: Tokens, width: int) -> None:
@@ -70,15 +70,15 @@ class Generator(nn.Module, abc.ABC):
     def fits(cls, tokens: Tokens) -> bool:
         """True where this generator can say such tokens."""
 
-    def drawn(self, target: torch.Tensor) -> torch.Tensor:
+    def with_noise(self, target: torch.Tensor) -> torch.Tensor:
         """A target with what training draws at random for it (noise, a moment), which ``ask`` and ``loss`` then share. Default: as it is."""
         return target
 
     @abc.abstractmethod
-    def ask(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
         """The asked segment's input tokens [n, k, width] in training, where the target, as ``drawn`` gave it, is known."""
 
-    def last(self) -> Iterable[nn.Parameter]:
+    def output_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters that turn ids or vectors to tokens or hidden to ids or vectors, which optimizers for hidden layers leave to others.
         Default: all."""
         return self.parameters()
@@ -87,7 +87,7 @@ class Generator(nn.Module, abc.ABC):
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss of each row, [n], from what the trunk gave at the asked tokens."""
 
-    def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """How unlikely each token of each row is, [n, k], in the mean over the tokens that are there: the loss, but for what it has beside a
         likelihood. Where that has no parts, [n, 1]."""
         return self.loss(hidden, target).unsqueeze(1)

@@ -55,7 +55,7 @@ class Autoregressive(Generator):
         """The token that stands before the first id, [rows, 1, width]."""
         return (self.first + self.positions[0]).expand(rows, 1, -1)
 
-    def ask(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
         known = self.embed(target[:, :-1], 1)
         if self.training and self.blur > 0:
             hidden = torch.rand(known.shape[:2], device=known.device) < self.blur
@@ -67,7 +67,7 @@ class Autoregressive(Generator):
         logits = F.linear(hidden, self.table.to(hidden.dtype), self.bias.to(hidden.dtype)).float()
         return logits.index_fill(-1, torch.tensor([PAD], device=logits.device), float("-inf"))
 
-    def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         real = target != PAD
         lost = (
             F.cross_entropy(self.logits(hidden).flatten(0, 1), target.flatten().clamp(min=1), reduction="none").view(

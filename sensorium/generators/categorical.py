@@ -27,7 +27,7 @@ class Categorical(Generator):
 
     def __init__(self, tokens: Tokens, width: int, *, smoothing: float = 0.0) -> None:
         super().__init__(tokens, width)
-        self.smoothing, self.leans = smoothing, tokens.length == 1
+        self.smoothing, self.uses_memory = smoothing, tokens.length == 1
         self.query = nn.Parameter(torch.randn(tokens.length, width) * 0.5)
         self.head = nn.Linear(width, max(1, tokens.vocabulary - 1))
         nn.init.normal_(self.head.weight, std=0.5 * width**-0.5)
@@ -39,7 +39,7 @@ class Categorical(Generator):
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.vocabulary > 0 and not tokens.ordered
 
-    def ask(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
         return self.query.expand(len(target), -1, -1)
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor, recalled: MemoryAnswer | None = None) -> torch.Tensor:

@@ -33,7 +33,7 @@ class Codes(Generator):
         tells: what saying the codes counts beside the autoencoder's error.
     """
 
-    draws = causal = True
+    is_generative = causal = True
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Codes(Generator):
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.width > 0 and not tokens.ordered
 
-    def last(self) -> Iterable[nn.Parameter]:
+    def output_parameters(self) -> Iterable[nn.Parameter]:
         return [
             self.positions,
             self.first,
@@ -115,7 +115,7 @@ class Codes(Generator):
 
     # --- training -----------------------------------------------------------------------------------------------------
 
-    def ask(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             known = self.encode(target)[:, :-1]
         first = self.first.expand(len(target), 1, -1)
@@ -127,7 +127,7 @@ class Codes(Generator):
         error = (self.decode(code) - x).abs().mean((1, 2))
         return error + self.tells * self.entropy(hidden, self.levels_of(code.detach())).mean(1)
 
-    def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return self.entropy(hidden, self.levels_of(self.encode(target.float()).detach()))
 
     def entropy(self, hidden: torch.Tensor, level: torch.Tensor) -> torch.Tensor:

@@ -47,7 +47,7 @@ class Flow(Generator):
         coder: channels of the autoencoder's first convolution.
     """
 
-    draws = placed = True
+    is_generative = placed = True
 
     def __init__(
         self,
@@ -73,8 +73,8 @@ class Flow(Generator):
         self.depth, self.expand, self.mean, self.spread, self.least = depth, expand, mean, spread, least
         self.channels = coder
         self.coder, self.drawn_as = coded(tokens, latents, coder)
-        self.goes_on = tokens.timed and tokens.length > 1 and self.coder is None
-        self.begun = begun if self.goes_on else 0.0
+        self.can_continue = tokens.timed and tokens.length > 1 and self.coder is None
+        self.begun = begun if self.can_continue else 0.0
         self.guided = 1.0 if tokens.timed else GUIDED
         self.net = Denoiser(self.drawn_as, width, depth=depth, hidden=round(expand * width), told=bool(self.begun))
 
@@ -82,12 +82,12 @@ class Flow(Generator):
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.width > 0 and not tokens.ordered
 
-    def last(self) -> Iterable[nn.Parameter]:
+    def output_parameters(self) -> Iterable[nn.Parameter]:
         return [*self.net.last(), *(() if self.coder is None else self.coder.parameters())]
 
     # --- training -----------------------------------------------------------------------------------------------------
 
-    def drawn(self, target: torch.Tensor) -> torch.Tensor:
+    def with_noise(self, target: torch.Tensor) -> torch.Tensor:
         """Vectors [n, k, width] to [n, k, 2 · width + 1]: beside each its noise and the moment, 1 where it is given. Of latents, of their width, with what coding
         the segment cost behind them."""
         costs = []
@@ -103,15 +103,15 @@ class Flow(Generator):
             t = t.masked_fill((torch.arange(k, device=target.device) < known).unsqueeze(-1), 1.0)
         return torch.cat([target, torch.randn_like(target), t.to(target.dtype), *costs], -1)
 
-    def ask(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
         z, t, _, given = self.mixed(target)
         return self.net.tokens(z, t, given)
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        loss = self.each(hidden, target).mean(1)
+        loss = self.token_nll(hidden, target).mean(1)
         return loss if self.coder is None else loss + target[:, 0, -1]
 
-    def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         z, t, x, given = self.mixed(target)
         error = ((self.net.clean(hidden, z, t) - x) / (1 - t).clamp(min=self.least)[:, None, None]).square().mean(-1)
         return error if given is None else error * ~given * (given.shape[1] / (~given).sum(1, keepdim=True))

@@ -28,7 +28,7 @@ class Gan(Generator):
         adversary: what the judge's word counts beside that bound; steep: weight of the judge's slope.
     """
 
-    draws = True
+    is_generative = True
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class Gan(Generator):
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.width > 0 and not tokens.ordered
 
-    def last(self) -> Iterable[nn.Parameter]:
+    def output_parameters(self) -> Iterable[nn.Parameter]:
         return [*self.latents.last(), *self.judge.last()]
 
-    def drawn(self, target: torch.Tensor) -> torch.Tensor:
+    def with_noise(self, target: torch.Tensor) -> torch.Tensor:
         """Vectors [n, k, width] with what is drawn for them beside: noise for the latents of two segments, and for the judge."""
         n, k, width = target.shape
         whole, each = self.latents.noise(n, target.device, None)
@@ -66,7 +66,7 @@ class Gan(Generator):
         noise = near, each, other, whole.unsqueeze(1).expand(-1, k, -1)
         return torch.cat([target, *(part.to(target.dtype) for part in noise)], -1)
 
-    def ask(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
         return self.latents.positions.expand(len(target), -1, -1)
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -77,7 +77,7 @@ class Gan(Generator):
         fooling, judging, slope = adversarial(self.judge, x, drawn, NEAR * near, hidden)
         return bound + self.adversary * (fooling + judging) + self.steep * slope
 
-    def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         sizes = self.said.width, self.said.width, self.latents.each, self.latents.each, self.latents.whole
         x, _, each, _, whole = target.float().split(sizes, -1)
         return self.latents.bound(hidden, x, whole[:, 0], each, self.beta).unsqueeze(1)

@@ -41,22 +41,22 @@ class Onestep(Generator):
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.width > 0 and not tokens.ordered
 
-    def last(self) -> Iterable[nn.Parameter]:
+    def output_parameters(self) -> Iterable[nn.Parameter]:
         return [*self.net.last(), *(() if self.coder is None else self.coder.parameters())]
 
-    def drawn(self, target: torch.Tensor) -> torch.Tensor:
+    def with_noise(self, target: torch.Tensor) -> torch.Tensor:
         """Vectors [n, k, width] with the noise beside them that they are to be made of."""
         return torch.cat(
             [target, torch.randn(*target.shape[:2], self.drawn_as.width, device=target.device, dtype=target.dtype)], -1
         )
 
-    def ask(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
         return self.begin(target[..., self.said.width :].float())
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return self.each(hidden, target).mean(1)
+        return self.token_nll(hidden, target).mean(1)
 
-    def each(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         x, noise = target.float().split([self.said.width, self.drawn_as.width], -1)
         return (self.made(hidden, noise) - x).abs().mean(-1)
 

@@ -27,7 +27,7 @@ class Quantile(Generator):
         cover: share of the truth that the interval should hold, unless another is asked.
     """
 
-    leans = True
+    uses_memory = True
 
     def __init__(self, tokens: Tokens, width: int, *, levels: int = 19, cover: float = 0.9) -> None:
         super().__init__(tokens, width)
@@ -53,7 +53,7 @@ class Quantile(Generator):
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.width > 0 and tokens.length == 1 and not tokens.ordered
 
-    def ask(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
         return self.query.expand(len(target), 1, -1)
 
     def quantiles(self, hidden: torch.Tensor, recalled: MemoryAnswer | None = None) -> torch.Tensor:

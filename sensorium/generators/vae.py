@@ -26,7 +26,7 @@ class Vae(Generator):
         beta: what the distance to the prior counts beside the likelihood (1: the evidence bound itself).
     """
 
-    draws = True
+    is_generative = True
 
     def __init__(
         self,
@@ -49,17 +49,17 @@ class Vae(Generator):
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.width > 0 and not tokens.ordered
 
-    def last(self) -> Iterable[nn.Parameter]:
+    def output_parameters(self) -> Iterable[nn.Parameter]:
         return self.latents.last()
 
-    def drawn(self, target: torch.Tensor) -> torch.Tensor:
+    def with_noise(self, target: torch.Tensor) -> torch.Tensor:
         """Vectors [n, k, width] with the noise of their latents beside them."""
         whole, each = self.latents.noise(len(target), target.device, None)
         return torch.cat(
             [target, each.to(target.dtype), whole.unsqueeze(1).expand(-1, target.shape[1], -1).to(target.dtype)], -1
         )
 
-    def ask(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
         return self.latents.positions.expand(len(target), -1, -1)
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -72,7 +72,7 @@ def fill(
             raise UserError(
                 f"Column '{column}' of '{table.name}' holds {kind}, and what would be filled in are files. Leave it out: name the columns to fill."
             )
-    parts, size = [], DRAWN if set(columns) & set(network.drawn_columns) else WINDOW
+    parts, size = [], DRAWN if set(columns) & set(network.generative_columns) else WINDOW
     for start in range(0, max(table.rows, 1), size):
         part = table.select(np.arange(start, min(start + size, table.rows)))
         try:
@@ -135,15 +135,15 @@ def window(
             missing(network, table, found, rows, column),
         )
         cells, sure = said(network, rows, column, None, empty, seed) if len(empty) else ([], [])
-        if column in network.drawn_columns and len(empty):
-            sure = agreement(rows.having(column, empty, cells), column, empty)
+        if column in network.generative_columns and len(empty):
+            sure = agreement(rows.with_cells(column, empty, cells), column, empty)
         if here is not None and not len(empty):
             continue
         for row, cell, chance in zip(empty.tolist(), cells, sure, strict=True):
             if cell is not None:
                 filled[row].append({"column": column, "sure": chance})
         if jointly:
-            rows = rows.having(column, empty, cells)
+            rows = rows.with_cells(column, empty, cells)
         known = [None] * table.rows if here is None else here.to_pylist()
         kind = None if here is None else here.type
         if kind is not None and network.modalities[column].media and is_text(kind):  # beside paths no bytes can stand
@@ -174,10 +174,10 @@ def said(
     network: Network, rows: Rows, column: str, seen: Sequence[str] | None, asked: np.ndarray, seed: int
 ) -> tuple[list[Any], list[float | None]]:
     """A column of some rows, and how sure each is; None where it is drawn."""
-    if column in network.drawn_columns:
-        cells = [one[0] for one in rows.draw(column, seen, seed=seed, rows=asked)]
+    if column in network.generative_columns:
+        cells = [one[0] for one in rows.generate(column, seen, seed=seed, rows=asked)]
         return cells, [None] * len(cells)
-    answers = rows.say(column, seen, asked, seed)
+    answers = rows.predict(column, seen, asked, seed)
     return answers.cells, [float(chance) for chance in answers.confidence]
 
 
@@ -193,7 +193,7 @@ def together(
         for row, cell in zip(result, cells, strict=True):
             row[column] = cell
         if jointly:
-            rows, shown = rows.having(column, every, cells), None if shown is None else [*shown, column]
+            rows, shown = rows.with_cells(column, every, cells), None if shown is None else [*shown, column]
     return result
 
 

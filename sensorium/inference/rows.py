@@ -106,7 +106,7 @@ class Rows:
         self.network, self.cells, self.read, self.count = network, cells, read, count
         self.device, self.precision = next(network.parameters()).device, "fp32"
         self.bad: dict[int, str] = {}
-        self.known: dict[str, Encoded] = {}
+        self.encoded_cache: dict[str, Encoded] = {}
         self.remembered: dict[str, Encoded] = {}
 
     @classmethod
@@ -139,12 +139,12 @@ class Rows:
         result.bad = {row: str(why) for row, why in table.bad_rows.items()}
         return result
 
-    def having(self, column: str, rows: np.ndarray, cells: Sequence[Any]) -> Rows:
+    def with_cells(self, column: str, rows: np.ndarray, cells: Sequence[Any]) -> Rows:
         """These rows where some of them have other cells of a column: what was said there, or None. What can't be read counts as missing."""
         modality = self.network.modalities[column]
         other = Rows(self.network, dict(self.cells), dict(self.read), self.count)
         other.precision, other.bad = self.precision, self.bad
-        for kept, mine in ((other.known, self.known), (other.remembered, self.remembered)):
+        for kept, mine in ((other.encoded_cache, self.encoded_cache), (other.remembered, self.remembered)):
             kept.update({name: part for name, part in mine.items() if name != column})
         other.read[column] = list(self.read.get(column, [None] * self.count))
         other.cells[column] = list(self.cells.get(column, [None] * self.count))
@@ -168,7 +168,7 @@ class Rows:
     @torch.inference_mode()
     def encoded(self, column: str) -> Encoded:
         """A column of all rows behind its stem: computed once, however often the rows are asked."""
-        if column not in self.known:
+        if column not in self.encoded_cache:
             parts = []
             for start in range(0, self.count, ROWS):
                 cells = self.cells[column][start : start + ROWS]
@@ -177,19 +177,19 @@ class Rows:
                     with autocast(self.precision, self.device):
                         part = self.network.encode(column, batch)
                     parts.append(dataclasses.replace(part, index=part.index + start))
-            self.known[column] = join(parts, self.count)
-        return self.known[column]
+            self.encoded_cache[column] = join(parts, self.count)
+        return self.encoded_cache[column]
 
-    def shown(self, columns: Sequence[str]) -> dict[str, Encoded]:
+    def encoded_columns(self, columns: Sequence[str]) -> dict[str, Encoded]:
         """Those of ``columns`` that any row has."""
         return {c: self.encoded(c) for c in columns if self.has(c).any()}
 
     @torch.inference_mode()
-    def recalled(self, column: str) -> Encoded:
+    def with_memory(self, column: str) -> Encoded:
         """What ``encoded`` gives, its gists refined by what the network remembers."""
         if column not in self.remembered:
             part = self.encoded(column)
-            self.remembered[column] = self.network.recall(
+            self.remembered[column] = self.network.refine_gists(
                 column, part, [self.cells[column][i] for i in part.index.tolist()]
             )
         return self.remembered[column]
@@ -198,23 +198,23 @@ class Rows:
     def gists(self, columns: Sequence[str] | None = None) -> np.ndarray:
         """Unit vectors [n, gist] of what each row has of ``columns`` (all by default)."""
         columns = list(columns or self.network.columns)
-        encoded, parts = {c: self.recalled(c) for c in self.shown(columns)}, []
+        encoded, parts = {c: self.with_memory(c) for c in self.encoded_columns(columns)}, []
         for rows in torch.arange(self.count, device=self.device).split(ROWS):
             with autocast(self.precision, self.device):
                 parts.append(self.network.gists(encoded, columns, rows).float().cpu().numpy())
         return np.concatenate(parts) if self.count else np.zeros((0, self.network.to_gist.out_features), np.float32)
 
-    def lone_gists(self, column: str) -> tuple[np.ndarray, np.ndarray]:
+    def column_gists(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """The rows that have a matched column, and its gists [those, gist]."""
         if not self.has(column).any():
             return np.zeros(0, np.int64), np.zeros((0, self.network.to_gist.out_features), np.float32)
-        part = self.recalled(column)
+        part = self.with_memory(column)
         if part.gist is None:
             raise ValueError(f"column '{column}' has no gist of its own")
         return part.index.cpu().numpy(), part.gist.float().cpu().numpy()
 
     @torch.inference_mode()
-    def draw(
+    def generate(
         self,
         column: str,
         seen: Sequence[str] | None = None,
@@ -229,14 +229,14 @@ class Rows:
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
         modality, encoded, generator = (
             self.network.modalities[column],
-            self.shown(seen),
+            self.encoded_columns(seen),
             torch.Generator().manual_seed(seed),
         )
         asked = torch.arange(self.count) if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
         for part in asked.to(self.device).split(max(1, ROWS // samples)):
             again = torch.arange(len(part), device=self.device).repeat_interleave(samples)
             with autocast(self.precision, self.device):
-                said = self.network.say(
+                said = self.network.sample(
                     encoded, column, seen, part, generator, again if samples > 1 else None, way, **options
                 )
             made = File if modality.media else lambda cell: cell
@@ -252,8 +252,14 @@ class Rows:
         modality, thought, generator = self.network.modalities[column], [], torch.Generator().manual_seed(seed)
         rows = torch.arange(self.count, device=self.device)
         with autocast(self.precision, self.device):
-            said = self.network.say(
-                self.shown(seen), column, seen, rows, generator, watch=lambda x: thought.append(plain(x)), **options
+            said = self.network.sample(
+                self.encoded_columns(seen),
+                column,
+                seen,
+                rows,
+                generator,
+                watch=lambda x: thought.append(plain(x)),
+                **options,
             )
         return [
             [modality.decode(x[row]) for x in (*thought, plain(said.tokens)) if np.isfinite(x[row]).all()]
@@ -261,7 +267,7 @@ class Rows:
         ]
 
     @torch.inference_mode()
-    def go_on(
+    def continue_(
         self,
         column: str,
         horizon: int,
@@ -275,7 +281,7 @@ class Rows:
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
         modality, encoded, generator = (
             self.network.modalities[column],
-            self.shown(seen),
+            self.encoded_columns(seen),
             torch.Generator().manual_seed(seed),
         )
         result: list[list[Any]] = [[] for _ in range(self.count)]
@@ -285,10 +291,10 @@ class Rows:
             if not len(part):
                 continue
             cells = [self.read[column][row] for row in part]
-            given = [x.to(self.device).repeat_interleave(samples, 0) for x in modality.begun(cells, horizon)]
+            given = [x.to(self.device).repeat_interleave(samples, 0) for x in modality.prefix_tokens(cells, horizon)]
             again = torch.arange(len(part), device=self.device).repeat_interleave(samples)
             with autocast(self.precision, self.device):
-                said = self.network.say(
+                said = self.network.sample(
                     encoded,
                     column,
                     seen,
@@ -302,12 +308,12 @@ class Rows:
             for number, tokens in enumerate(plain(said.tokens)):
                 row = number // samples
                 result[part[row]].append(
-                    modality.rest(tokens, cells[row], horizon) if np.isfinite(tokens).all() else None
+                    modality.continuation(tokens, cells[row], horizon) if np.isfinite(tokens).all() else None
                 )
         return result
 
     @torch.inference_mode()
-    def say(
+    def predict(
         self,
         column: str,
         seen: Sequence[str] | None = None,
@@ -327,10 +333,10 @@ class Rows:
         chosen by CLIP in arXiv 2102.12092: ``candidates`` with the likeliest one; 1: only that; 0: as many as are cheap, 1 where
         other options are given.
         """
-        unheeded = self.network.unheeded.get(column, IgnoredColumns()) if seen is None else IgnoredColumns()
+        unheeded = self.network.ignored.get(column, IgnoredColumns()) if seen is None else IgnoredColumns()
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
         modality, generator = self.network.modalities[column], torch.Generator().manual_seed(seed)
-        encoded = self.shown(seen)
+        encoded = self.encoded_columns(seen)
         if hide is not None:
             encoded = {
                 c: dataclasses.replace(e, place=e.place.masked_fill(torch.from_numpy(hide(c)).to(self.device), -1))
@@ -345,10 +351,10 @@ class Rows:
         for part in asked.to(self.device).split(ROWS // 4 if choice else ROWS):
             if not len(part):
                 continue
-            recalled = self.network.answer(whole, column, part)
-            remembered = {} if recalled is None else {"recalled": recalled}
+            recalled = self.network.memory_answer(whole, column, part)
+            memory_cache = {} if recalled is None else {"recalled": recalled}
             with autocast(self.precision, self.device):
-                said = self.network.say(encoded, column, seen, part, generator, **remembered, **options)
+                said = self.network.sample(encoded, column, seen, part, generator, **memory_cache, **options)
             found, score = [modality.decode(tokens) for tokens in plain(said.tokens)], plain(said.score)
             if choice:
                 length = plain((said.tokens > 0).sum(1)).clip(1)
@@ -363,7 +369,7 @@ class Rows:
                     else torch.zeros(len(part))
                 )
                 count[plain(shown) == 0] = 1  # there is nothing to recognise
-                found, score = self.chosen(column, encoded, seen, part, found, score, count, options)
+                found, score = self.rerank(column, encoded, seen, part, found, score, count, options)
             cells += found
             scores.append(score)
             if said.probabilities is not None:
@@ -383,7 +389,7 @@ class Rows:
         confidence = chances.max(1) if chances is not None else np.exp(np.minimum(score, 0))
         return Answers(cells, score, confidence, chances, interval or None, sets or None)
 
-    def chosen(
+    def rerank(
         self,
         column: str,
         encoded: dict[str, Encoded],
@@ -407,7 +413,7 @@ class Rows:
         again = torch.from_numpy(owner[len(count) :]).to(self.device)
         with autocast(self.precision, self.device):
             wanted = network.gists(encoded, seen, rows).float()
-            said = network.say(encoded, column, seen, rows, again=again, lots=torch.from_numpy(lot), **how)
+            said = network.sample(encoded, column, seen, rows, again=again, lots=torch.from_numpy(lot), **how)
         cells = cells + [modality.decode(tokens) for tokens in plain(said.tokens)]
         score = np.concatenate([score, plain(said.score)])
         read = [modality.read(cell) for cell in cells]
@@ -449,6 +455,6 @@ def join(parts: Sequence[Encoded], rows: int) -> Encoded:
         torch.cat([F.pad(part.tokens, (0, 0, 0, longest - part.tokens.shape[1])) for part in parts]),
         torch.cat([F.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts]),
         None if parts[0].gist is None else torch.cat([part.gist for part in parts]),
-        None if parts[0].kin is None else torch.cat([part.kin for part in parts]),
+        None if parts[0].similarity is None else torch.cat([part.similarity for part in parts]),
         None if parts[0].patches is None else torch.cat([part.patches for part in parts]),
     )

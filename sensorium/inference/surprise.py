@@ -49,8 +49,8 @@ def misfits(
         if len(some) and part.gist is not None:
             value[there] = 1 - (network.gists(others, list(others), some).float() * part.gist[at].float()).sum(1)
         elif len(some):
-            heeded = network.unheeded.get(column, IgnoredColumns()).left_out(others)
-            value[there] = network.weigh(heeded, column, list(others), some, targets[column][at]).mean(1).float()
+            heeded = network.ignored.get(column, IgnoredColumns()).left_out(others)
+            value[there] = network.nll(heeded, column, list(others), some, targets[column][at]).mean(1).float()
         found[column] = value
     return found
 
@@ -105,29 +105,34 @@ def domain(
 def away(rows: Rows) -> dict[str, np.ndarray]:
     """How far the gists of all rows lie from those of training rows, by kind (see ``gists``): 0 is usual, 1 as far as one of ten; NaN where a row has none."""
     network = rows.network
-    if network.domain is None:
+    if network.out_of_distribution is None:
         return {}
-    encoded, result = rows.shown(network.columns), {kind: np.full(rows.count, np.nan) for kind in network.domain.known}
+    encoded, result = (
+        rows.encoded_columns(network.columns),
+        {kind: np.full(rows.count, np.nan) for kind in network.out_of_distribution.known},
+    )
     for some in torch.arange(rows.count, device=rows.device).split(ROWS):
         with autocast(rows.precision, rows.device):
             found = gists(network, encoded, some)
         for kind, (there, vectors) in found.items():
             if kind in result:
-                result[kind][some[there].cpu().numpy()] = network.domain.away(kind, vectors).cpu().numpy()
+                result[kind][some[there].cpu().numpy()] = network.out_of_distribution.away(kind, vectors).cpu().numpy()
     return result
 
 
 def told(network: Network) -> list[str]:
     """Columns whose misfit is a loss: those without gists that are asked by one token."""
-    return [c for c in network.asked_columns if not network.modalities[c].matched and c not in network.drawn_columns]
+    return [
+        c for c in network.asked_columns if not network.modalities[c].matched and c not in network.generative_columns
+    ]
 
 
 def agreement(rows: Rows, column: str, which: np.ndarray) -> list[float | None]:
     """For some rows the share of rows held out whose own cell of a column goes with their others less well than theirs does, 0 to 1; None where nothing can be said."""
     network = rows.network
-    if column not in network.usual or not rows.has(column).any():
+    if column not in network.surprise_quantiles or not rows.has(column).any():
         return [None] * len(which)
-    encoded, found = rows.shown(network.columns), []
+    encoded, found = rows.encoded_columns(network.columns), []
     for some in torch.from_numpy(which).to(rows.device).split(ROWS):
         with autocast(rows.precision, rows.device):
             found.append(
@@ -136,7 +141,7 @@ def agreement(rows: Rows, column: str, which: np.ndarray) -> list[float | None]:
                 .cpu()
                 .numpy()
             )
-    values, levels = np.concatenate(found) if found else np.zeros(0), network.usual[column]
+    values, levels = np.concatenate(found) if found else np.zeros(0), network.surprise_quantiles[column]
     return [
         None if np.isnan(value) else float(1 - np.interp(value, levels, np.linspace(0, 1, len(levels))))
         for value in values
@@ -146,7 +151,7 @@ def agreement(rows: Rows, column: str, which: np.ndarray) -> list[float | None]:
 def of_rows(rows: Rows) -> dict[str, np.ndarray]:
     """The misfits of all rows, in units of what is usual: 0 is the middle of rows held out, 1 as unusual as one of ten; NaN where nothing can be said."""
     network = rows.network
-    encoded = rows.shown([c for c in network.columns if c in network.usual or rows.has(c).any()])
+    encoded = rows.encoded_columns([c for c in network.columns if c in network.surprise_quantiles or rows.has(c).any()])
     targets = {}
     for column in told(network):
         if column in encoded:
@@ -156,11 +161,11 @@ def of_rows(rows: Rows) -> dict[str, np.ndarray]:
                 .target(collate(network.modalities, {column: cells}, len(cells)).cells[column])
                 .to(rows.device)
             )
-    result = {column: np.full(rows.count, np.nan) for column in network.usual}
+    result = {column: np.full(rows.count, np.nan) for column in network.surprise_quantiles}
     for some in torch.arange(rows.count, device=rows.device).split(ROWS):
         with autocast(rows.precision, rows.device):
             found = misfits(network, encoded, some, targets)
         for column, values in result.items():
             if column in found:
-                values[some.cpu().numpy()] = relative(found[column].cpu().numpy(), network.usual[column])
+                values[some.cpu().numpy()] = relative(found[column].cpu().numpy(), network.surprise_quantiles[column])
     return result

@@ -43,7 +43,7 @@ class Modality(abc.ABC):
     """How the name of a file ends that holds what ``decode`` makes; empty where that is no file."""
     generator: ClassVar[str | None] = None
     """Name of the generator that says such a cell; None where it can't be asked yet."""
-    talks: ClassVar[bool] = False
+    is_dialogue: ClassVar[bool] = False
     """Cells are conversations, which refer to other cells of their rows: they are asked of a trunk that talks, and never seen."""
     llava: bool = False
     """In conversations cells stand as all patches of their encoder (``Image.llava``)."""
@@ -51,7 +51,7 @@ class Modality(abc.ABC):
     """The pretrained encoder whose features stand for the cells (``column.NAME.backbone``)."""
     tuning: Tuning | None = None
     """How it is learned further (``column.NAME.tune``). None: it stays as it is, so that its features of a cell are computed once, not in each step."""
-    finished_by: Refiner | None = None
+    refiner: Refiner | None = None
     """What finishes drawn cells, once that was learned."""
     as_written: bool = False
     """Cells of text files (CSV) are taken as they are written, not as the numbers or dates that they look like."""
@@ -64,7 +64,7 @@ class Modality(abc.ABC):
         """How sure this modality is that the column is its own; None if it can't be."""
 
     @classmethod
-    def written(cls, settings: Mapping[str, Any]) -> bool:
+    def reads_as_written(cls, settings: Mapping[str, Any]) -> bool:
         """Whether a column that the user says is of this kind, with these settings, is taken as it is written; see ``as_written``."""
         return False
 
@@ -78,7 +78,7 @@ class Modality(abc.ABC):
             BadCell: the cell can't be read; the reason is shown to the user.
         """
 
-    def stand_on(self, backbone: str, kind: Kind, tune: str, rank: int, rate: float, patches: bool = False) -> bool:
+    def use_backbone(self, backbone: str, kind: Kind, tune: str, rank: int, rate: float, patches: bool = False) -> bool:
         """Let the features of a pretrained encoder stand for the cells, if one is named; see ``Tuning`` for how it is learned further.
 
         Raises:
@@ -99,7 +99,7 @@ class Modality(abc.ABC):
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         """Take statistics from a sample of read training cells (vocabulary, mean, quantiles)."""
 
-    def within(self, name: str, given: float, least: int, most: int | None = None, multiple: int = 1) -> int:
+    def clamp(self, name: str, given: float, least: int, most: int | None = None, multiple: int = 1) -> int:
         """A size or length as near to ``given`` as it may be; where that isn't it, ``clamped`` says so."""
         used = max(least, round(given / multiple) * multiple)
         used = used if most is None else min(used, most)
@@ -110,7 +110,7 @@ class Modality(abc.ABC):
             )
         return used
 
-    def dividing(self, name: str, given: int, size: int) -> int:
+    def nearest_divisor(self, name: str, given: int, size: int) -> int:
         """As ``within``, of what divides ``size``; of two that are equally near the larger one."""
         used = min(
             (part for part in range(1, size + 1) if size % part == 0), key=lambda part: (abs(part - given), -part)
@@ -119,11 +119,11 @@ class Modality(abc.ABC):
             self.clamped += (f"{name}={given} doesn't divide size={size}: {name}={used} is used",)
         return used
 
-    def picture(self, read: np.ndarray) -> np.ndarray | None:
+    def as_image(self, read: np.ndarray) -> np.ndarray | None:
         """What the model has of a read cell as a picture uint8 [h, w, 3], on which ``parts`` lie: squares line by line, or from left to right. Default: there is none."""
         return None
 
-    def cut(self) -> str:
+    def truncation_note(self) -> str:
         """What is not read of long cells, and the setting that reads it, in words; empty where nothing is left out. Known once statistics are."""
         return ""
 
@@ -155,7 +155,7 @@ class Modality(abc.ABC):
                 result.append(error)
         return result
 
-    def unknown(self, cells: Sequence[np.ndarray | None]) -> str:
+    def describe_unknown(self, cells: Sequence[np.ndarray | None]) -> str:
         """What the column knows, in words, where it knows none of some prepared cells; empty where it knows any, or that says nothing. Default: empty."""
         return ""
 
@@ -195,17 +195,17 @@ class Modality(abc.ABC):
         """One said segment (ids [length] or vectors [length, width]) to a cell, as a user would write it."""
         raise NotImplementedError(type(self).__name__)
 
-    def finisher(self) -> Refiner | None:
+    def make_refiner(self) -> Refiner | None:
         """A module with fresh weights that learns to finish cells that are drawn, and that ``decode`` asks from then on (kept as ``finished_by``);
         None where nothing is to be finished, which is the default."""
         return None
 
-    def begun(self, cells: Sequence[np.ndarray], horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def prefix_tokens(self, cells: Sequence[np.ndarray], horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Read cells as the beginnings of segments whose next ``horizon`` steps are asked: vectors [n, length, width] and which numbers
         of them are known. For modalities whose cells can be continued."""
         raise NotImplementedError(type(self).__name__)
 
-    def rest(self, tokens: np.ndarray, cell: np.ndarray, horizon: int) -> Any:
+    def continuation(self, tokens: np.ndarray, cell: np.ndarray, horizon: int) -> Any:
         """The ``horizon`` steps of a said segment that follow on a read cell, as a user would write them."""
         raise NotImplementedError(type(self).__name__)
 
@@ -225,7 +225,7 @@ class Modality(abc.ABC):
         """The parts of a read cell that can be left out: for each its name, and the read cell without it. Default: none."""
         return []
 
-    def faded(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
+    def interpolate_parts(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
         """A prepared cell n times, each of its parts there as far as ``keep`` [n, parts], 0 to 1, says; gradients pass to it.
 
         ``rest``: the cell without each of its ``parts``, prepared; None where nothing was left. Default: what a part changes is taken away in that measure.
@@ -285,7 +285,7 @@ def claim_files(
 class Stem(nn.Module, abc.ABC):
     """A small encoder of one modality."""
 
-    kindred: int = 0
+    similarity_size: int = 0
     """Size of the vectors that ``kin`` gives, and ``alike`` compares; 0: it gives none."""
 
     @abc.abstractmethod
@@ -296,14 +296,14 @@ class Stem(nn.Module, abc.ABC):
         """Cells as ``forward`` and ``kin`` begin with them, so that what both need is computed once. Default: as they are."""
         return cells
 
-    def begin(self, cells: Cells, things: torch.Tensor | None = None) -> None:
+    def initialise(self, cells: Cells, things: torch.Tensor | None = None) -> None:
         """Look at collated training cells before the first step, and at which of them are of one thing, [rows], where that is known. Default: nothing is to be seen."""
 
-    def kin(self, cells: Cells) -> torch.Tensor | None:
+    def similarity_features(self, cells: Cells) -> torch.Tensor | None:
         """Vectors [rows, kindred] by which it is told which cells are of one thing, as far as ``begin`` has seen, whatever is learned. Default: none."""
         return None
 
-    def alike(self, mine: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    def compare(self, mine: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """How much the cells of some such vectors [n, kindred] seem to be of one thing with others' [m, kindred]: [n, m], to be compared within a row. Default: by their angle."""
         return mine @ known.T
 
@@ -361,11 +361,11 @@ class TunedFeatures(ExternalModel, FeatureProjection, Stem):
         return super().forward(self.features(cells))
 
     @torch.no_grad()
-    def kin(self, cells: Cells) -> torch.Tensor | None:
-        return super().kin(self.features(cells)) if self.laid else None
+    def similarity_features(self, cells: Cells) -> torch.Tensor | None:
+        return super().similarity_features(self.features(cells)) if self.laid else None
 
     @torch.no_grad()
-    def begin(self, cells: Cells, things: torch.Tensor | None = None) -> None:
+    def initialise(self, cells: Cells, things: torch.Tensor | None = None) -> None:
         count = len(next(iter(cells.values())))
         parts = (
             [
@@ -375,7 +375,7 @@ class TunedFeatures(ExternalModel, FeatureProjection, Stem):
             if self.laid
             else []
         )
-        super().begin(
+        super().initialise(
             {"features": torch.cat([part["features"].float() for part in parts])}
             if parts
             else {"features": self.places[:0]},

@@ -88,10 +88,10 @@ class Audio(Modality):
         tune_rate: float = 0.0,
         dropout: float = 0.1,
     ) -> None:
-        if self.stand_on(backbone, "audio", tune, rank, tune_rate):
+        if self.use_backbone(backbone, "audio", tune, rank, tune_rate):
             rate = self.encoder.rate
-        mels = self.within("mels", mels, 8, BANDS, 8)
-        rate = self.within("rate", rate, SLOWEST, FASTEST)
+        mels = self.clamp("mels", mels, 8, BANDS, 8)
+        rate = self.clamp("rate", rate, SLOWEST, FASTEST)
         if hop_ms <= 0 or seconds <= 0 or max_minutes <= 0:
             raise UserError("hop_ms, seconds and max_minutes are greater than zero.")
         self.rate, self.mels, self.hop = rate, mels, max(1, round(rate * hop_ms / 1000))
@@ -125,7 +125,7 @@ class Audio(Modality):
             raise BadCell("the sound's samples are out of range")
         return (torch.maximum(mel, mel.max() - 8) / 4 + 1).to(torch.float16).numpy()
 
-    def picture(self, read: np.ndarray) -> np.ndarray | None:
+    def as_image(self, read: np.ndarray) -> np.ndarray | None:
         """The spectrogram: time to the right, high bands above, loud ones dark."""
         if self.encoder is not None or not len(read):
             return None
@@ -143,7 +143,7 @@ class Audio(Modality):
             result.append((f"{start * (self.hop if self.encoder is None else 1) / self.rate:.2f} s", rest))
         return result
 
-    def cut(self) -> str:
+    def truncation_note(self) -> str:
         return (
             f"{self.full:.0%} of the sounds reach the {self.seconds:g} s that are heard of each (column.NAME.seconds hears more)"
             if self.full
@@ -259,16 +259,16 @@ class Audio(Modality):
         ).clamp(SILENCE, LOUDEST)
         last = int((mel.amax(1) > mel.max() - ENDED).nonzero()[-1])
         mel = mel[: max(2, last + 1)].clamp(min=float(mel.max()) - QUIET)  # one frame alone has no samples
-        if self.finished_by is None:
+        if self.refiner is None:
             wave = from_log_mel((mel - 1) * 4, rate=self.rate, hop=self.hop, window=2 * self.hop)
         else:
             with torch.no_grad():
-                wave = self.finished_by(mel.to(self.finished_by.device)[None])[0].cpu()
+                wave = self.refiner(mel.to(self.refiner.device)[None])[0].cpu()
         out = io.BytesIO()
         soundfile.write(out, wave.clamp(-1, 1).numpy(), self.rate, format="WAV", subtype="PCM_16")
         return out.getvalue()
 
-    def finisher(self) -> Vocoder:
+    def make_refiner(self) -> Vocoder:
         """A vocoder; without one phases come from the fast Griffin–Lim algorithm."""
         return Vocoder(self.wave, self.rate, self.mels, self.hop)
 

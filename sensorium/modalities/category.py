@@ -45,7 +45,7 @@ class Category(Modality):
         self._loose: dict[str, int] = {}
 
     @classmethod
-    def written(cls, settings: Mapping[str, Any]) -> bool:
+    def reads_as_written(cls, settings: Mapping[str, Any]) -> bool:
         return True
 
     @property
@@ -145,7 +145,7 @@ class Category(Modality):
             found = next((self._loose[word] for word in _spellings(value) if word in self._loose), None)
         return np.array([found or 0])
 
-    def unknown(self, cells: Sequence[np.ndarray | None]) -> str:
+    def describe_unknown(self, cells: Sequence[np.ndarray | None]) -> str:
         """Its first classes, where no cell is one of its classes."""
         there = [int(cell[0]) for cell in cells if cell is not None and len(cell)]
         return ", ".join(repr(value) for value in self.classes[:4]) if there and not any(there) else ""

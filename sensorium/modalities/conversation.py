@@ -51,7 +51,7 @@ class Conversation(Modality):
         tokens: of a cell that a conversation refers to, the first ones; 0: all.
     """
 
-    talks: ClassVar[bool] = True
+    is_dialogue: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -65,7 +65,7 @@ class Date(Modality):
         self.quantiles, self.resolution = Quantiles(), "second"
 
     @classmethod
-    def written(cls, settings: Mapping[str, Any]) -> bool:
+    def reads_as_written(cls, settings: Mapping[str, Any]) -> bool:
         return settings.get("numbers", "none") == "none"
 
     @property

@@ -107,12 +107,12 @@ class Image(Modality):
         if llava and not backbone:
             raise UserError("column.NAME.llava=true takes a backbone, a CLIP or SigLIP: column.NAME.backbone=FOLDER.")
         self.llava = llava
-        if self.stand_on(backbone, "image", tune, rank, tune_rate, llava):
+        if self.use_backbone(backbone, "image", tune, rank, tune_rate, llava):
             size = self.encoder.size
             patch = size if patch < 1 or size % patch else patch
         else:
-            size = self.within("size", size, 16, MOST, 16)
-            patch = self.dividing("patch", patch, size)
+            size = self.clamp("size", size, 16, MOST, 16)
+            patch = self.nearest_divisor("patch", patch, size)
         self.size, self.max_pixels, self.trim, self.norm, self.kind, self.patch = (
             size,
             max_pixels,
@@ -148,7 +148,7 @@ class Image(Modality):
                 ) from error
         return square(cell, self.size, self.max_pixels, self.trim)
 
-    def picture(self, read: np.ndarray) -> np.ndarray | None:
+    def as_image(self, read: np.ndarray) -> np.ndarray | None:
         return read
 
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:

@@ -52,7 +52,7 @@ class Number(Modality):
         self.quantiles, self.decimals = Quantiles(), -1
 
     @classmethod
-    def written(cls, settings: Mapping[str, Any]) -> bool:
+    def reads_as_written(cls, settings: Mapping[str, Any]) -> bool:
         return bool({"decimal", "thousands", "prefix", "suffix"} & set(settings))
 
     @property

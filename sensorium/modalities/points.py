@@ -71,7 +71,7 @@ class Points(Modality):
         jitter: float = 0.02,
         drop: float = 0.1,
     ) -> None:
-        most, tokens = self.within("most", most, GROUP), self.within("tokens", tokens, 1)
+        most, tokens = self.clamp("most", most, GROUP), self.clamp("tokens", tokens, 1)
         self.most, self.seen_as, self.turn, self.zoom, self.move, self.jitter, self.drop = (
             most,
             tokens,

@@ -80,7 +80,7 @@ class Series(Modality):
         rotate_triples: bool = False,
         rotate: float = 0.4,
     ) -> None:
-        length = self.within("length", length, STRIDE)
+        length = self.clamp("length", length, STRIDE)
         self.length, self.order, self.norm, self.jitter, self.scaling = length, order, norm, jitter, scaling
         self.warp, self.crop, self.drop, self.rotate_triples, self.rotate = warp, crop, drop, rotate_triples, rotate
         self.channels, self.time_first, self.flat, self.span = 0, order != "channels_first", False, whole(length)
@@ -122,7 +122,7 @@ class Series(Modality):
         sizes = (len(values), values.shape[1] if values.ndim == 2 else 0)
         return np.concatenate([np.asarray(sizes, np.float32), flat])
 
-    def picture(self, read: np.ndarray) -> np.ndarray | None:
+    def as_image(self, read: np.ndarray) -> np.ndarray | None:
         """A line for each channel, time to the right: its lowest value white, its highest dark, gaps orange."""
         values = self._oriented(read).T.astype(np.float64)
         if not values.size:
@@ -156,7 +156,7 @@ class Series(Modality):
             result.append((name, np.concatenate([read[:2], back.ravel()])))
         return result
 
-    def cut(self) -> str:
+    def truncation_note(self) -> str:
         return (
             f"series of up to {self.longest:,} steps are averaged to {self.span} (column.NAME.length={self.longest} keeps them)"
             if self.longest > self.span
@@ -215,9 +215,9 @@ class Series(Modality):
         values = read[2:].reshape(rows, columns or 1)
         return values if self.time_first or not columns else values.T
 
-    def faded(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
+    def interpolate_parts(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
         """Values fade to the channel's median and don't become gaps: half a gap is nothing that a series can have."""
-        cells = super().faded(cell, rest, keep)
+        cells = super().interpolate_parts(cell, rest, keep)
         there = self.collate([cell])["series"].to(keep.device).chunk(2, -1)[1]
         values = cells["series"].chunk(2, -1)[0]
         return {**cells, "series": torch.cat([values, there.expand_as(values)], -1)}
@@ -311,7 +311,7 @@ class Series(Modality):
         """How many steps a read cell has."""
         return len(self._oriented(read))
 
-    def begun(self, cells: Sequence[np.ndarray], horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def prefix_tokens(self, cells: Sequence[np.ndarray], horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Beginnings, of which the last steps count, and the ``horizon`` steps to come: that these are there is known, and that nothing is after
         them. Steps are as they were read: nothing is averaged."""
         known = np.zeros((len(cells), self.span, 2, max(self.channels, 1)), bool)
@@ -325,7 +325,7 @@ class Series(Modality):
         shape = (len(cells), self.span // STRIDE, -1)
         return torch.from_numpy(values).reshape(shape), torch.from_numpy(known).reshape(shape)
 
-    def rest(self, tokens: np.ndarray, cell: np.ndarray, horizon: int) -> list[Any]:
+    def continuation(self, tokens: np.ndarray, cell: np.ndarray, horizon: int) -> list[Any]:
         """The ``horizon`` steps of a said segment that follow on the read ``cell``, as the column has them."""
         values = np.split(np.asarray(tokens, np.float64).reshape(self.span, -1), 2, -1)[0]
         start = min(self.steps(cell), self.span - horizon)

@@ -85,7 +85,7 @@ class Text(Modality):
         rank: int = 16,
         tune_rate: float = 0.0,
     ) -> None:
-        self.stand_on(backbone, "text", tune, rank, tune_rate)
+        self.use_backbone(backbone, "text", tune, rank, tune_rate)
         if vocabulary < 256 + SPECIAL:
             raise UserError(f"vocabulary={vocabulary}: bytes alone need {256 + SPECIAL}. Give at least that many.")
         if length < 1 or max_chars < 1:
@@ -97,7 +97,7 @@ class Text(Modality):
         self._set([])
 
     @classmethod
-    def written(cls, settings: Mapping[str, Any]) -> bool:
+    def reads_as_written(cls, settings: Mapping[str, Any]) -> bool:
         return True
 
     @classmethod
@@ -256,7 +256,7 @@ class Text(Modality):
         rest = ((word.group(), (text[: word.start()] + text[word.end() :].lstrip()).strip()) for word in words[:PARTS])
         return [(word, self.read(other.encode() or None) if self.files else self.read(other)) for word, other in rest]
 
-    def faded(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
+    def interpolate_parts(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
         """Each word's tokens weakened in that measure, down to nothing at their places; ``keep`` [n, tokens]. Of features what they lack without the word."""
         if self.tuning is not None:
             raise UserError(

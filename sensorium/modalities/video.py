@@ -68,9 +68,9 @@ class Video(Modality):
         colour: float = 0.2,
         flip: bool = False,
     ) -> None:
-        size = self.within("size", size, 16, MOST, 16)
-        patch = self.dividing("patch", patch, size)
-        frames = self.within("frames", frames, PAIR, LONGEST, PAIR)
+        size = self.clamp("size", size, 16, MOST, 16)
+        patch = self.nearest_divisor("patch", patch, size)
+        frames = self.clamp("frames", frames, PAIR, LONGEST, PAIR)
         if not seconds > 0 or not rate > 0:
             raise UserError(f"seconds={seconds}, rate={rate}: both are above 0.")
         self.size, self.frames, self.seconds, self.rate, self.patch = size, frames, seconds, rate, patch
@@ -111,7 +111,7 @@ class Video(Modality):
             result.append((f"frame {number + 1}", rest))
         return result
 
-    def faded(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
+    def interpolate_parts(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
         """Each frame's change since the one before in that measure: from the first frame standing still to the clip."""
         pixels = self.collate([cell])["pixels"].to(keep.device).float()
         change = torch.diff(pixels, dim=1) * keep[:, 1:, None, None, None]

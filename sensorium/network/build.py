@@ -43,7 +43,9 @@ def said_as_written(columns: Mapping[str, Any]) -> list[str]:
     for name, said in columns.items():
         given = dict(said) if isinstance(said, Mapping) else {"kind": said}
         kind = given.pop("kind", given.pop("", None))
-        if (kind in names(Modality) and find(Modality, kind).written(given)) or (kind is None and set(given) & FORMS):
+        if (kind in names(Modality) and find(Modality, kind).reads_as_written(given)) or (
+            kind is None and set(given) & FORMS
+        ):
             result.append(name)
     return result
 
@@ -70,7 +72,7 @@ def make_modalities(columns: Schema, settings: Mapping[str, Any]) -> dict[str, M
         rest = {**column.settings, **(more if isinstance(more, Mapping) else {})}
         rest = {k: v for k, v in rest.items() if k not in ("", "kind")}
         part = find(Modality, column.kind)
-        if part.talks and trunk_of(settings).talks:
+        if part.is_dialogue and trunk_of(settings).is_language_model:
             rest.setdefault("language", settings["trunk"].get("path", ""))
         try:
             result[name] = build(part, rest, f"column.{name}")
@@ -103,7 +105,7 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
         if (
             tokens is None
             or modality.generator is None
-            or (column not in written and find(Generator, modality.generator).draws)
+            or (column not in written and find(Generator, modality.generator).is_generative)
         ):
             continue
         key = modality.shared()
@@ -123,7 +125,7 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
 
 def begun(name: str, tokens: Tokens, settings: Mapping[str, Any], width: int, column: str) -> Generator:
     """A generator with fresh weights; one that draws has random numbers of its own, so that nothing else begins differently for it."""
-    draws = find(Generator, name).draws
+    draws = find(Generator, name).is_generative
     with torch.random.fork_rng(devices=[], enabled=draws):
         if draws:
             torch.manual_seed(
@@ -144,11 +146,11 @@ def check_conversations(modalities: Mapping[str, Modality], settings: Mapping[st
         UserError: there are some.
     """
     for column, modality in modalities.items():
-        if modality.llava and not trunk_of(settings).talks:
+        if modality.llava and not trunk_of(settings).is_language_model:
             raise UserError(
                 f"column.{column}.llava=true is for conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave it out."
             )
-        if modality.talks and not trunk_of(settings).talks:
+        if modality.is_dialogue and not trunk_of(settings).is_language_model:
             raise UserError(
                 f"Column '{column}' holds conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave the column out: column.{column}.kind=out"
             )
@@ -162,11 +164,11 @@ def check_referred(modalities: Mapping[str, Modality]) -> None:
     """
     known = {*modalities, *map(name_of, modalities.values())}
     for column, modality in modalities.items():
-        for name in sorted(modality.referred - known) if modality.talks else ():
+        for name in sorted(modality.referred - known) if modality.is_dialogue else ():
             raise unknown(
                 f"column that conversations in '{column}' refer to:",
                 name,
-                [c for c, m in modalities.items() if not m.talks],
+                [c for c, m in modalities.items() if not m.is_dialogue],
             )
 
 
@@ -191,9 +193,11 @@ def drawn_by(settings: Mapping[str, Any]) -> list[str]:
     """
     given = settings.get("sample", {}).get("generator", "flow")
     chosen = [name.strip() for name in (given.split(",") if isinstance(given, str) else given) if name.strip()]
-    able = [name for name in names(Generator) if find(Generator, name).draws and not find(Generator, name).taught]
+    able = [
+        name for name in names(Generator) if find(Generator, name).is_generative and not find(Generator, name).teacher
+    ]
     for name in chosen:
-        if name in names(Generator) and find(Generator, name).taught:
+        if name in names(Generator) and find(Generator, name).teacher:
             raise UserError(
                 f"Generator '{name}' is taught by a run that has ended: sensorium distill RUN TABLE. To fit with: {', '.join(able)}."
             )
@@ -207,7 +211,7 @@ def able_to_generate(modalities: Mapping[str, Modality]) -> list[str]:
     return [
         c
         for c, m in modalities.items()
-        if m.generator is not None and m.tokens() is not None and find(Generator, m.generator).draws
+        if m.generator is not None and m.tokens() is not None and find(Generator, m.generator).is_generative
     ]
 
 

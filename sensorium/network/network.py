@@ -84,63 +84,72 @@ class Network(nn.Module):
         self.columns = list(modalities)
         self.targets: tuple[str, ...] = ()
         self.matches = True
-        self.unheeded: dict[str, IgnoredColumns] = {}
-        self.usual: dict[str, list[float]] = {}
-        self.domain: OutOfDistribution | None = None
+        self.ignored: dict[str, IgnoredColumns] = {}
+        self.surprise_quantiles: dict[str, list[float]] = {}
+        self.out_of_distribution: OutOfDistribution | None = None
         self.memory: RowMemory | None = None
         self.counts: dict[str, object] = {}  # of some columns in how many training rows each value is; see withheld
         self.width, self.summary, self.drop = width, summary, drop
-        self.stem_of = {
+        self.stem_key = {
             column: modality.shared() or slug(column, i) for i, (column, modality) in enumerate(modalities.items())
         }
         self.stems, self.heads = nn.ModuleDict(), nn.ModuleDict()
-        for column, key in self.stem_of.items():
+        for column, key in self.stem_key.items():
             if key not in self.stems:
                 self.stems[key] = modalities[column].stem(width)
                 if modalities[column].matched:
                     self.heads[key] = GistHead(width, gist)
         self.trunk = trunk
-        self.said_by = {column: modalities[column].shared() or slug(column, i) for i, column in enumerate(modalities)}
-        self.generators = nn.ModuleDict({self.said_by[column]: generator for column, generator in generators.items()})
-        self.ways = {column: {name_of(generator): self.said_by[column]} for column, generator in generators.items()}
+        self.generator_key = {
+            column: modalities[column].shared() or slug(column, i) for i, column in enumerate(modalities)
+        }
+        self.generators = nn.ModuleDict(
+            {self.generator_key[column]: generator for column, generator in generators.items()}
+        )
+        self.generator_keys = {
+            column: {name_of(generator): self.generator_key[column]} for column, generator in generators.items()
+        }
         for column, others in (more or {}).items():
             for generator in others:
-                self.add(column, generator)
-        self.finishers = nn.ModuleDict()
+                self.add_generator(column, generator)
+        self.refiners = nn.ModuleDict()
         self.projectors = nn.ModuleDict(
             {
-                self.stem_of[column]: PatchProjector(
-                    modality.encoder.width, trunk.inner, self.stems[self.stem_of[column]].laid, modality.encoder.patches
+                self.stem_key[column]: PatchProjector(
+                    modality.encoder.width,
+                    trunk.embedding_size,
+                    self.stems[self.stem_key[column]].laid,
+                    modality.encoder.patches,
                 )
                 for column, modality in modalities.items()
                 if modality.llava
             }
         )
-        self.referred: dict[int, dict[int, tuple[str, int]]] = {}
-        self.recalls = nn.ModuleDict(
+        self.reference_cache: dict[int, dict[int, tuple[str, int]]] = {}
+        self.online_memories = nn.ModuleDict(
             {
-                self.stem_of[shown]: OnlineMemory(
-                    gist, self.modalities[column].remembered, self.stems[self.stem_of[shown]].kindred
+                self.stem_key[shown]: OnlineMemory(
+                    gist, self.modalities[column].remembered, self.stems[self.stem_key[shown]].similarity_size
                 )
-                for column in self.talked_columns
-                for shown in self.looked_up(column)
+                for column in self.dialogue_columns
+                for shown in self.lookup_columns(column)
             }
         )
         self.seen_mark = nn.Embedding(len(self.columns) + 1, width)
         self.asked_mark = nn.Embedding(len(self.columns) + 1, width)
         nn.init.normal_(self.seen_mark.weight, std=0.02)
         nn.init.normal_(self.asked_mark.weight, std=0.02)
-        self.from_gist = nn.Linear(gist, width) if summary else None
-        self.heard = nn.Linear(gist, width, bias=False) if summary else None
-        self.felt = nn.Linear(width, width, bias=False) if summary else None
-        spoken = any(part.placed and self.timed(c) for c, part in generators.items()) and any(
+        self.gist_token = nn.Linear(gist, width) if summary else None
+        self.gist_to_condition = nn.Linear(gist, width, bias=False) if summary else None
+        self.token_to_condition = nn.Linear(width, width, bias=False) if summary else None
+        spoken = any(part.one_token_per_vector and self.timed(c) for c, part in generators.items()) and any(
             map(self.ordered, self.columns)
         )
         self.to_gist = nn.Linear(width, gist)
         # Small beside the gists it is added to; not zero, so that what has none of them gets a unit vector as well.
         nn.init.normal_(self.to_gist.weight, std=0.05 / width)
         nn.init.zeros_(self.to_gist.bias)
-        self.along = (
+        self.text_to_condition = (
             nn.Linear(width, width, bias=False) if summary and spoken else None
         )  # last, so that nothing else begins differently for it
 
@@ -157,17 +166,17 @@ class Network(nn.Module):
     @property
     def asked_columns(self) -> list[str]:
         """Columns that can be asked."""
-        return [column for column in self.columns if self.said_by[column] in self.generators]
+        return [column for column in self.columns if self.generator_key[column] in self.generators]
 
     @property
-    def talked_columns(self) -> list[str]:
+    def dialogue_columns(self) -> list[str]:
         """Columns of conversations."""
-        return [column for column in self.columns if self.modalities[column].talks]
+        return [column for column in self.columns if self.modalities[column].is_dialogue]
 
     @property
-    def drawn_columns(self) -> list[str]:
+    def generative_columns(self) -> list[str]:
         """Columns that are drawn and not predicted: pictures, sounds, series."""
-        return [c for c in self.asked_columns if self.generator(c).draws]
+        return [c for c in self.asked_columns if self.generator(c).is_generative]
 
     def generator(self, column: str, way: str | None = None) -> Generator:
         """How a column is said: by its first generator, or by the one of that name.
@@ -175,73 +184,82 @@ class Network(nn.Module):
         Raises:
             UserError: this network has not learned to say it so.
         """
-        if way is not None and way not in self.ways[column]:
-            raise unknown(f"generator of '{column}' in this model:", way, self.ways[column])
-        return self.generators[self.said_by[column] if way is None else self.ways[column][way]]
+        if way is not None and way not in self.generator_keys[column]:
+            raise unknown(f"generator of '{column}' in this model:", way, self.generator_keys[column])
+        return self.generators[self.generator_key[column] if way is None else self.generator_keys[column][way]]
 
-    def add(self, column: str, generator: Generator) -> None:
+    def add_generator(self, column: str, generator: Generator) -> None:
         """One more way of saying a column, in place of one of its kind."""
-        key = f"{self.said_by[column]}_{name_of(generator)}"
-        self.ways[column][name_of(generator)], self.generators[key] = key, generator
+        key = f"{self.generator_key[column]}_{name_of(generator)}"
+        self.generator_keys[column][name_of(generator)], self.generators[key] = key, generator
 
-    def finish(self, column: str) -> Refiner | None:
+    def add_refiner(self, column: str) -> Refiner | None:
         """A fresh module that finishes drawn cells of a column, from now on asked wherever they are decoded; None where there is nothing to finish."""
-        finisher = self.modalities[column].finisher()
+        finisher = self.modalities[column].make_refiner()
         if finisher is not None:
-            self.finishers[self.said_by[column]] = self.modalities[column].finished_by = finisher.to(
+            self.refiners[self.generator_key[column]] = self.modalities[column].refiner = finisher.to(
                 self.seen_mark.weight.device
             )
         return finisher
 
-    def unfinish(self, column: str) -> None:
+    def remove_refiner(self, column: str) -> None:
         """Do without it again."""
-        self.finishers.pop(self.said_by[column])
-        self.modalities[column].finished_by = None
+        self.refiners.pop(self.generator_key[column])
+        self.modalities[column].refiner = None
 
     def forward(self, batch: Batch, plans: Sequence[Plan]) -> StepOutput:
         """Everything one step of training needs, in one pass."""
         encoded = self.encode_all(batch)
-        for column in self.talked_columns if self.training else ():
-            self.look_up_later(column, batch, encoded)
+        for column in self.dialogue_columns if self.training else ():
+            self.remember_batch(column, batch, encoded)
         told, fused = [], []
         for plan in plans:
             asked = [column for column in plan.asked if column in encoded]
-            for column in [column for column in asked if self.modalities[column].talks]:
-                told += self.talk(column, encoded, batch.cells[column], plan.rows, batch)
+            for column in [column for column in asked if self.modalities[column].is_dialogue]:
+                told += self.dialogue_loss(column, encoded, batch.cells[column], plan.rows, batch)
                 asked.remove(column)
             if not asked and plan.asked:
                 continue
             targets, places, segments = [], [], [self.ask_gist(len(plan.rows))]
-            overview = self.overview(encoded, plan.seen, plan.rows)
+            overview = self.condition_vector(encoded, plan.seen, plan.rows)
             for column in asked:
                 place = encoded[column].place[plan.rows]
                 target = self.modalities[column].target(rows_of(batch.cells[column], place.clamp(min=0)))
-                target = self.generator(column, plan.way).drawn(target)
+                target = self.generator(column, plan.generator_name).with_noise(target)
                 targets.append(target)
                 places.append(place >= 0)
                 segments.append(
-                    self.ask(
-                        column, target, self.lead(overview, encoded, plan.seen, plan.rows, column, plan.way), plan.way
+                    self.asked_tokens(
+                        column,
+                        target,
+                        self.condition(overview, encoded, plan.seen, plan.rows, column, plan.generator_name),
+                        plan.generator_name,
                     )
                 )
-            said_by = [self.generator(column, plan.way) for column in asked]
-            seen = self.seen(encoded, plan.seen, plan.rows)
+            generator_key = [self.generator(column, plan.generator_name) for column in asked]
+            seen = self.seen_tokens(encoded, plan.seen, plan.rows)
             hidden = self.trunk(
-                seen, segments, [False, *(by.causal for by in said_by)], [False, *(by.draws for by in said_by)]
+                seen,
+                segments,
+                [False, *(by.causal for by in generator_key)],
+                [False, *(by.is_generative for by in generator_key)],
             )
             total = self.total_gist(encoded, plan.seen, plan.rows)
-            if not plan.apart:
+            if not plan.detached:
                 fused.append(FusedGist(plan.rows, plan.seen, self.fused_gist(total, hidden[0])))
             for column, said, target, present in zip(asked, hidden[1:], targets, places, strict=True):
                 if present.any():
                     told.append(
                         SegmentLoss(
-                            column, plan.seen, self.generator(column, plan.way).loss(said, target)[present], plan.way
+                            column,
+                            plan.seen,
+                            self.generator(column, plan.generator_name).loss(said, target)[present],
+                            plan.generator_name,
                         )
                     )
         return StepOutput(self, batch, encoded, told, fused)
 
-    def looked_up(self, column: str) -> list[str]:
+    def lookup_columns(self, column: str) -> list[str]:
         """The columns whose cells, where conversations of ``column`` refer to them, bring along what rows that are like them are called."""
         talk = self.modalities[column]
         if not talk.recall:
@@ -254,10 +272,10 @@ class Network(nn.Module):
             if c != talk.recall and self.modalities[c].matched and {c, name_of(self.modalities[c])} & talk.referred
         ]
 
-    def look_up_later(self, column: str, batch: Batch, encoded: Mapping[str, Encoded]) -> None:
+    def remember_batch(self, column: str, batch: Batch, encoded: Mapping[str, Encoded]) -> None:
         """Keep what the rows of a batch are called, by the gists of their cells."""
         called = encoded.get(self.modalities[column].recall)
-        for shown in self.looked_up(column) if called is not None else ():
+        for shown in self.lookup_columns(column) if called is not None else ():
             part = encoded.get(shown)
             if part is None:
                 continue
@@ -271,15 +289,15 @@ class Network(nn.Module):
                 str(modality.decode(tokens))
                 for tokens in modality.target({key: value[there] for key, value in cells.items()}).cpu().numpy()
             ]
-            self.recalls[self.stem_of[shown]].keep(
+            self.online_memories[self.stem_key[shown]].keep(
                 batch.keys[shown][here],
                 part.gist[here],
                 None if called.gist is None else called.gist[there],
                 words,
-                None if part.kin is None else part.kin[here],
+                None if part.similarity is None else part.similarity[here],
             )
 
-    def like(
+    def nearest_names(
         self,
         column: str,
         shown: str,
@@ -289,15 +307,15 @@ class Network(nn.Module):
     ) -> tuple[list[list[str]], torch.Tensor]:
         """What rows are called that are like some cells of ``shown``, for conversations of ``column``, and how near the nearest is, [n, 2]."""
         own, part = None if keys is None else keys[places], encoded[shown]
-        return self.recalls[self.stem_of[shown]].like(
+        return self.online_memories[self.stem_key[shown]].like(
             part.gist[places],
             self.modalities[column].recalled,
             own,
-            None if part.kin is None else part.kin[places],
-            self.stems[self.stem_of[shown]].alike,
+            None if part.similarity is None else part.similarity[places],
+            self.stems[self.stem_key[shown]].compare,
         )
 
-    def talk(
+    def dialogue_loss(
         self, column: str, encoded: Mapping[str, Encoded], cells: Cells, rows: torch.Tensor, batch: Batch
     ) -> list[SegmentLoss]:
         """What the assistant says in the conversations of some rows, each word from all before it."""
@@ -306,11 +324,11 @@ class Network(nn.Module):
         if not len(rows):
             return []
         losses = converse(
-            self.trunk, self.conversation(column, encoded, rows_of(cells, place), rows, batch.keys, batch.beside)
+            self.trunk, self.pack_conversations(column, encoded, rows_of(cells, place), rows, batch.keys, batch.beside)
         )
         return [SegmentLoss(column, (), losses)]
 
-    def conversation(
+    def pack_conversations(
         self,
         column: str,
         encoded: Mapping[str, Encoded],
@@ -329,7 +347,7 @@ class Network(nn.Module):
         columns, own = self.references(ROWS), rows.cpu().numpy()
         recalled: list[list[str]] = [[] for _ in lines]
         nearest = np.full((len(lines), 2), np.nan)
-        for shown in self.looked_up(column):
+        for shown in self.lookup_columns(column):
             if shown not in encoded:
                 continue
             places, about = (
@@ -341,7 +359,7 @@ class Network(nn.Module):
                     name, later = columns.get(i, ("", 0))
                     if name == shown and (cell := cell_of(places, int(own[number]), later, beside)) >= 0:
                         about.append((number, i, cell))
-            found, near = self.like(
+            found, near = self.nearest_names(
                 column,
                 shown,
                 encoded,
@@ -363,14 +381,14 @@ class Network(nn.Module):
             if i in columns
         }
         entered = {
-            name: part if part.patches is None else self.entered(name, part, told, beside)
+            name: part if part.patches is None else self.enter_patches(name, part, told, beside)
             for name, part in encoded.items()
         }
         made = script(self.trunk, lines, said, own, entered, columns, modality.tokens_of_cells, beside)
         made.recalled, made.near = recalled, nearest
         return made
 
-    def entered(
+    def enter_patches(
         self, column: str, part: Encoded, told: set[tuple[int, str, int]], beside: Mapping[tuple[int, int], int] | None
     ) -> Encoded:
         """A column of pictures that stand in conversations as all their patches (``Image.llava``), in the language model's width: those alone that are told of, by row, column and how many rows after it."""
@@ -379,7 +397,7 @@ class Network(nn.Module):
             {cell for row, name, later in told if name == column and (cell := cell_of(known, row, later, beside)) >= 0}
         )
         index = torch.tensor(cells, dtype=torch.int64, device=part.place.device)
-        tokens, place = self.projectors[self.stem_of[column]](part.patches[index]), torch.full_like(part.place, -1)
+        tokens, place = self.projectors[self.stem_key[column]](part.patches[index]), torch.full_like(part.place, -1)
         place[part.index[index]] = torch.arange(len(cells), device=index.device)
         return dataclasses.replace(
             part,
@@ -391,20 +409,20 @@ class Network(nn.Module):
 
     def references(self, rows: int) -> dict[int, tuple[str, int]]:
         """For each number that stands for a cell among ids its column, and how many rows after the conversation's, below ``rows``."""
-        if rows not in self.referred:
+        if rows not in self.reference_cache:
             names = (*self.columns, *{name_of(m) for m in self.modalities.values()})
-            self.referred[rows] = stands_for(
+            self.reference_cache[rows] = stands_for(
                 self.columns,
                 {c: name_of(m) for c, m in self.modalities.items()},
                 {reference(name, later): (name, later) for name in names for later in range(rows)},
             )
-        return self.referred[rows]
+        return self.reference_cache[rows]
 
     def encode_all(self, batch: Batch) -> dict[str, Encoded]:
         """Every column of a batch through its stem; columns that share one go through it together."""
         together: dict[str, list[str]] = {}
         for column in batch.cells:
-            together.setdefault(self.stem_of[column], []).append(column)
+            together.setdefault(self.stem_key[column], []).append(column)
         found: dict[str, Encoded] = {}
         for columns in together.values():
             found |= self.encode_together(columns, batch)
@@ -416,21 +434,21 @@ class Network(nn.Module):
 
     def encode_together(self, columns: Sequence[str], batch: Batch) -> dict[str, Encoded]:
         """Columns of a batch that share a stem, in one pass of it."""
-        key, sizes = self.stem_of[columns[0]], [len(batch.index[column]) for column in columns]
-        cells = self.stems[key].features(joined([batch.cells[column] for column in columns]))
+        key, sizes = self.stem_key[columns[0]], [len(batch.index[column]) for column in columns]
+        cells = self.stems[key].features(concat_cells([batch.cells[column] for column in columns]))
         tokens, mask = self.stems[key](cells)
         patches = self.projectors[key].patches(cells) if key in self.projectors else None
-        kin = self.stems[key].kin(cells) if key in self.recalls else None
+        kin = self.stems[key].similarity_features(cells) if key in self.online_memories else None
         kins = [None] * len(columns) if kin is None else kin.split(sizes)
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         if self.training and self.drop and key in self.heads and self.modalities[columns[0]].shared() is None:
-            mask = thinned(mask, self.drop)  # texts, which share a stem, leave words out before it
+            mask = drop_tokens(mask, self.drop)  # texts, which share a stem, leave words out before it
         gists: Sequence[torch.Tensor | None] = [None] * len(columns)
         if key in self.heads:
             gist = F.normalize(self.heads[key](tokens, mask).float(), dim=-1)
-            if self.from_gist is not None:
-                tokens = torch.cat([self.from_gist(gist.to(tokens.dtype)).unsqueeze(1).to(tokens.dtype), tokens], 1)
+            if self.gist_token is not None:
+                tokens = torch.cat([self.gist_token(gist.to(tokens.dtype)).unsqueeze(1).to(tokens.dtype), tokens], 1)
                 mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
             gists = gist.split(sizes)
         found = {}
@@ -443,7 +461,7 @@ class Network(nn.Module):
             found[column] = Encoded(index, place, part + mark.to(part.dtype), here, gist, own, patches)
         return found
 
-    def seen(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> Seen:
+    def seen_tokens(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor) -> Seen:
         """The seen tokens of some rows of a batch; column "" is one token that every row has."""
         mark = self.seen_mark.weight[len(self.columns)]
         result = {"": (mark.expand(len(rows), 1, -1), torch.ones(len(rows), 1, dtype=torch.bool, device=mark.device))}
@@ -457,24 +475,24 @@ class Network(nn.Module):
         result[""] = (result[""][0].to(dtype), result[""][1])
         return result
 
-    def seen_gist(self, gist: torch.Tensor, column: str) -> Seen:
+    def gist_as_seen(self, gist: torch.Tensor, column: str) -> Seen:
         """Gists [n, gist] as all that is seen: one token each, in the place of ``column``."""
         mark, here = self.seen_mark.weight, torch.ones(len(gist), 1, dtype=torch.bool, device=gist.device)
-        token = self.from_gist(gist).unsqueeze(1)
+        token = self.gist_token(gist).unsqueeze(1)
         begin = mark[len(self.columns)].to(token.dtype).expand(len(gist), 1, -1)
         return {"": (begin, here), column: (token + mark[self.columns.index(column)].to(token.dtype), here)}
 
-    def hear(self, gist: torch.Tensor, column: str, target: torch.Tensor) -> torch.Tensor:
+    def tokens_from_gist(self, gist: torch.Tensor, column: str, target: torch.Tensor) -> torch.Tensor:
         """What the segment of ``column`` hears from gists [n, gist] where there is no trunk: [n, k, width]."""
-        return F.layer_norm(self.ask(column, target, self.say_of(gist)), (self.width,))
+        return F.layer_norm(self.asked_tokens(column, target, self.gist_condition(gist)), (self.width,))
 
-    def ask(
+    def asked_tokens(
         self, column: str, target: torch.Tensor, overview: torch.Tensor | None, way: str | None = None
     ) -> torch.Tensor:
         """Input tokens [n, k, width] of an asked segment: see ``begin_asked``."""
-        return self.begin_asked(column, self.generator(column, way).ask(target), overview)
+        return self.mark_asked(column, self.generator(column, way).asked_tokens(target), overview)
 
-    def begin_asked(self, column: str, tokens: torch.Tensor, overview: torch.Tensor | None) -> torch.Tensor:
+    def mark_asked(self, column: str, tokens: torch.Tensor, overview: torch.Tensor | None) -> torch.Tensor:
         """Asked tokens [n, k, width] with the column's mark and the overview of what is seen, [n, width] or [n, k, width].
 
         That is a way past the trunk from what is seen to what is said: the trunk begins at a linear model of the sum and
@@ -485,27 +503,31 @@ class Network(nn.Module):
             return tokens
         return tokens + (overview if overview.ndim == 3 else overview.unsqueeze(1)).to(tokens.dtype)
 
-    def say_of(self, gist: torch.Tensor) -> torch.Tensor | None:
+    def gist_condition(self, gist: torch.Tensor) -> torch.Tensor | None:
         """The overview [n, width] where gists [n, gist] are all that is seen; None without ``summary``."""
-        return None if self.heard is None else self.heard(F.normalize(gist, dim=-1))
+        return None if self.gist_to_condition is None else self.gist_to_condition(F.normalize(gist, dim=-1))
 
-    def overview(
+    def condition_vector(
         self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: torch.Tensor
     ) -> torch.Tensor | None:
         """What some rows show of ``columns`` in one vector [n, width]: from the sum of their gists, and the sum of the tokens of
         what has none. None without ``summary``, and where columns must not meet before the trunk."""
         if not self.trunk.early:
             return None
-        result, tokens = self.say_of(self.total_gist(encoded, columns, rows)), []
+        result, tokens = self.gist_condition(self.total_gist(encoded, columns, rows)), []
         for column in columns:
             part = encoded.get(column)
             if part is not None and part.gist is None:
                 place = part.place[rows]
                 here = (part.mask[place.clamp(min=0)] & (place >= 0).unsqueeze(1)).unsqueeze(-1)
                 tokens.append((part.tokens.index_select(0, place.clamp(min=0)) * here).sum(1))
-        return result if result is None or not tokens else result + self.felt(F.layer_norm(sum(tokens), (self.width,)))
+        return (
+            result
+            if result is None or not tokens
+            else result + self.token_to_condition(F.layer_norm(sum(tokens), (self.width,)))
+        )
 
-    def lead(
+    def condition(
         self,
         overview: torch.Tensor | None,
         encoded: Mapping[str, Encoded],
@@ -516,13 +538,18 @@ class Network(nn.Module):
     ) -> torch.Tensor | None:
         """The overview as ``asked`` hears it. Where that is placed in time it is a vector for each of its tokens, [n, k, width], with the texts'
         tokens at the same places: a voice goes through the letters in their order (arXiv 2406.18009), which attention would have to find out."""
-        if overview is None or self.along is None or not self.timed(asked) or not self.generator(asked, way).placed:
+        if (
+            overview is None
+            or self.text_to_condition is None
+            or not self.timed(asked)
+            or not self.generator(asked, way).one_token_per_vector
+        ):
             return overview
         length = self.modalities[asked].tokens().length
-        texts = [self.beside(encoded[c], rows, length) for c in columns if c in encoded and self.ordered(c)]
+        texts = [self.text_condition(encoded[c], rows, length) for c in columns if c in encoded and self.ordered(c)]
         return sum(texts, overview.unsqueeze(1).expand(-1, length, -1))
 
-    def listener(
+    def conditioned_trunk(
         self,
         encoded: Mapping[str, Encoded],
         column: str,
@@ -534,21 +561,22 @@ class Network(nn.Module):
         return ConditionedTrunk(
             self,
             column,
-            self.seen(encoded, seen, rows),
-            self.lead(self.overview(encoded, seen, rows), encoded, seen, rows, column, way),
-            self.generator(column, way).draws,
+            self.seen_tokens(encoded, seen, rows),
+            self.condition(self.condition_vector(encoded, seen, rows), encoded, seen, rows, column, way),
+            self.generator(column, way).is_generative,
         )
 
-    def beside(self, part: Encoded, rows: torch.Tensor, length: int) -> torch.Tensor:
+    def text_condition(self, part: Encoded, rows: torch.Tensor, length: int) -> torch.Tensor:
         """What a text's tokens say to the asked tokens at their places, [n, length, width]; nothing beyond its end."""
         place, first = (
             part.place[rows],
-            int(part.gist is not None and self.from_gist is not None),
+            int(part.gist is not None and self.gist_token is not None),
         )  # a gist comes before the tokens
         here = (part.mask[place.clamp(min=0)] & (place >= 0).unsqueeze(1))[:, first : first + length]
         tokens = part.tokens.index_select(0, place.clamp(min=0))[:, first : first + length]
         return F.pad(
-            self.along(F.layer_norm(tokens, (self.width,))) * here.unsqueeze(-1), (0, 0, 0, length - tokens.shape[1])
+            self.text_to_condition(F.layer_norm(tokens, (self.width,))) * here.unsqueeze(-1),
+            (0, 0, 0, length - tokens.shape[1]),
         )
 
     def ask_gist(self, rows: int) -> torch.Tensor:
@@ -572,7 +600,7 @@ class Network(nn.Module):
         """
         return F.normalize(total + self.to_gist(hidden[:, 0]).float(), dim=-1)
 
-    def recall(self, column: str, part: Encoded, cells: Sequence[np.ndarray]) -> Encoded:
+    def refine_gists(self, column: str, part: Encoded, cells: Sequence[np.ndarray]) -> Encoded:
         """A column whose gists are refined by what is remembered; tokens, which the trunk learned from, stay as they are.
 
         ``cells``: what ``part`` was made of, prepared.
@@ -583,11 +611,11 @@ class Network(nn.Module):
         drawn = None if sketch is None else torch.from_numpy(sketch).to(part.gist)
         return dataclasses.replace(part, gist=self.memory(column, part.gist, drawn))
 
-    def answer(
+    def memory_answer(
         self, encoded: Mapping[str, Encoded], column: str, rows: torch.Tensor, share: float | None = None
     ) -> MemoryAnswer | None:
         """What remembered rows say of ``column`` to some rows, by the gists of what these show; None where that doesn't count."""
-        if self.memory is None or not self.generator(column).leans:
+        if self.memory is None or not self.generator(column).uses_memory:
             return None
         seen = {}
         for name, part in encoded.items():
@@ -601,7 +629,7 @@ class Network(nn.Module):
 
         A row with one matched column alone takes that column's gist; the others go through the trunk.
         """
-        hidden = self.trunk(self.seen(encoded, columns, rows), [self.ask_gist(len(rows))], [False])
+        hidden = self.trunk(self.seen_tokens(encoded, columns, rows), [self.ask_gist(len(rows))], [False])
         result = self.fused_gist(self.total_gist(encoded, columns, rows), hidden[0])
         places = {column: encoded[column].place[rows] for column in columns if column in encoded}
         count = sum(((place >= 0).long() for place in places.values()), torch.zeros_like(rows))
@@ -611,7 +639,7 @@ class Network(nn.Module):
                 result[alone] = gist[place[alone]].to(result.dtype)
         return result
 
-    def say(
+    def sample(
         self,
         encoded: Mapping[str, Encoded],
         column: str,
@@ -624,9 +652,9 @@ class Network(nn.Module):
     ) -> GeneratorOutput:
         """Ask ``column`` of some rows, from what each has of ``seen``; ``again`` may say which of ``rows`` (by number) to ask, some
         of them several times: what they show is looked at once. ``way``: by which of its generators."""
-        how, listeners = self.generator(column, way), [self.listener(encoded, column, seen, rows, way)]
-        if how.draws:
-            listeners.append(self.listener(encoded, column, (), rows, way))
+        how, listeners = self.generator(column, way), [self.conditioned_trunk(encoded, column, seen, rows, way)]
+        if how.is_generative:
+            listeners.append(self.conditioned_trunk(encoded, column, (), rows, way))
             options["blank"] = listeners[1]
         for listener in listeners if again is not None else ():
             listener.reorder(again)
@@ -634,7 +662,7 @@ class Network(nn.Module):
             listeners[0], len(rows if again is None else again), rows.device, generator=generator, **options
         )
 
-    def weigh(
+    def nll(
         self,
         encoded: Mapping[str, Encoded],
         column: str,
@@ -646,15 +674,15 @@ class Network(nn.Module):
         """The loss [n, tokens] of a segment of ``column`` that is known, from what some rows have of ``seen``."""
         generator, overview = (
             self.generator(column, way),
-            self.lead(self.overview(encoded, seen, rows), encoded, seen, rows, column, way),
+            self.condition(self.condition_vector(encoded, seen, rows), encoded, seen, rows, column, way),
         )
         (hidden,) = self.trunk(
-            self.seen(encoded, seen, rows),
-            [self.ask(column, target, overview, way)],
+            self.seen_tokens(encoded, seen, rows),
+            [self.asked_tokens(column, target, overview, way)],
             [generator.causal],
-            [generator.draws],
+            [generator.is_generative],
         )
-        return generator.each(hidden, target)
+        return generator.token_nll(hidden, target)
 
 
 class ConditionedTrunk:
@@ -667,14 +695,14 @@ class ConditionedTrunk:
         self, network: Network, column: str, seen: Seen, overview: torch.Tensor | None, drawn: bool = False
     ) -> None:
         self.network, self.column, self.overview, self.drawn = network, column, overview, drawn
-        self.state = self.begun = network.trunk.start(seen)
+        self.state = self.begun = network.trunk.prefill(seen)
 
     def __call__(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
         if start:
             self.begun = None  # else beams would copy it in each step
         state = self.state if start else self.begun
-        hidden, self.state = self.network.trunk.go_on(
-            state, self.network.begin_asked(self.column, tokens, self.overview), self.drawn
+        hidden, self.state = self.network.trunk.decode(
+            state, self.network.mark_asked(self.column, tokens, self.overview), self.drawn
         )
         return hidden
 
@@ -701,13 +729,13 @@ class GistHead(nn.Module):
         return self.skip(x) + self.down(F.gelu(self.up(x)))
 
 
-def thinned(mask: torch.Tensor, share: float) -> torch.Tensor:
+def drop_tokens(mask: torch.Tensor, share: float) -> torch.Tensor:
     """A mask [n, k] without a random share of what is there; something is left of each row."""
     chance = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1.0)
     return mask & ((chance >= share) | (chance == chance.amax(1, keepdim=True)))
 
 
-def joined(parts: Sequence[Cells]) -> Cells:
+def concat_cells(parts: Sequence[Cells]) -> Cells:
     """Cells of columns that share a stem, one column's rows after another's, padded with zeros to the longest."""
     if len(parts) == 1:
         return parts[0]

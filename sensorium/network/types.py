@@ -22,8 +22,8 @@ class Plan:
     rows: torch.Tensor
     seen: tuple[str, ...]
     asked: tuple[str, ...]
-    way: str | None = None
-    apart: bool = False
+    generator_name: str | None = None
+    detached: bool = False
 
     def to(self, device: torch.device | str) -> Plan:
         """The same on another device."""
@@ -48,7 +48,7 @@ class Encoded:
     tokens: torch.Tensor
     mask: torch.Tensor
     gist: torch.Tensor | None
-    kin: torch.Tensor | None = None
+    similarity: torch.Tensor | None = None
     patches: torch.Tensor | None = None
     entered: bool = False
 
@@ -60,7 +60,7 @@ class SegmentLoss:
     column: str
     seen: tuple[str, ...]
     loss: torch.Tensor
-    way: str | None = None
+    generator_name: str | None = None
 
 
 @dataclasses.dataclass

@@ -48,7 +48,7 @@ class ExternalModel(nn.Module):
         self.held[0].train(mode and not self.steady)
         return self
 
-    def tuned(self) -> Iterable[tuple[nn.Parameter, float]]:
+    def tuned_parameters(self) -> Iterable[tuple[nn.Parameter, float]]:
         """What is learned of the model, with its rate."""
         return [(parameter, self.rate) for parameter in self.learned.values()]
 

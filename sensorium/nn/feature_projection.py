@@ -37,7 +37,7 @@ class FeatureProjection(nn.Module):
         self.norm, self.enter = nn.LayerNorm(features), nn.Linear(features, width)
         self.places = nn.Parameter(torch.randn(places, width) * 0.02)
         self.again, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        self.laid, self.dropout, self.kindred = laid, dropout, TWO if laid else 0
+        self.laid, self.dropout, self.similarity_size = laid, dropout, TWO if laid else 0
         if laid:
             self.register_buffer("middle", torch.zeros(laid * features))
             self.register_buffer("basis", torch.zeros(laid * features, ALL))
@@ -72,18 +72,18 @@ class FeatureProjection(nn.Module):
         return (self.flat(cells["features"]) - self.middle) @ self.basis
 
     @torch.no_grad()
-    def kin(self, cells: Cells) -> torch.Tensor | None:
+    def similarity_features(self, cells: Cells) -> torch.Tensor | None:
         """Vectors [n, kindred] of a mean square of 1, so that no cell is like all others; None where nothing is laid."""
         return F.rms_norm(self.spread(cells) @ self.pair, (TWO,)) if self.laid else None
 
-    def alike(self, mine: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    def compare(self, mine: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """Log-likelihood ratios [n, m] of the cells of such vectors [n, kindred] being of one thing with others' [m, kindred], but for a constant."""
         rest = 1 - self.common.square()
         apart = 0.5 * self.common.square() / rest
         return (mine * (self.common / rest)) @ known.T - known.square() @ apart - (mine.square() @ apart).unsqueeze(1)
 
     @torch.no_grad()
-    def begin(self, cells: Cells, things: torch.Tensor | None = None) -> None:
+    def initialise(self, cells: Cells, things: torch.Tensor | None = None) -> None:
         if not self.laid or len(cells["features"]) < LEAST:
             return
         flat = self.flat(cells["features"])

@@ -49,7 +49,7 @@ class SegmentTransformer(nn.Module):
             x, _ = block(x, allow)
         return list(self.norm(x[:, seen.shape[1] :]).split(lengths, 1))
 
-    def start(self, seen: torch.Tensor, mask: torch.Tensor) -> KeyValueCache:
+    def prefill(self, seen: torch.Tensor, mask: torch.Tensor) -> KeyValueCache:
         """Run what is seen once and remember it."""
         allow, layers = forbid(mask[:, None, :].expand(-1, mask.shape[1], -1)), []
         for block in self.blocks:
@@ -57,7 +57,7 @@ class SegmentTransformer(nn.Module):
             layers.append([contiguous(kept)])
         return KeyValueCache(layers, mask)
 
-    def go_on(self, past: KeyValueCache, tokens: torch.Tensor) -> tuple[torch.Tensor, KeyValueCache]:
+    def decode(self, past: KeyValueCache, tokens: torch.Tensor) -> tuple[torch.Tensor, KeyValueCache]:
         """Asked tokens [n, k, width] after all before; those of one call see one another."""
         n, k, _ = tokens.shape
         mask = torch.cat([past.mask, past.mask.new_ones(n, k)], 1)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from sensorium.network.types import Step
+    from sensorium.network.network import StepOutput
 
 
 class Objective(nn.Module, abc.ABC):
@@ -21,5 +21,5 @@ class Objective(nn.Module, abc.ABC):
         return False
 
     @abc.abstractmethod
-    def forward(self, step: Step) -> dict[str, torch.Tensor]:
+    def forward(self, step: StepOutput) -> dict[str, torch.Tensor]:
         """Named, weighted losses (scalars) of this step; the sum of all is minimised."""

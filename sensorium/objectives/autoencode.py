@@ -14,7 +14,7 @@ from sensorium.core.errors import UserError
 from sensorium.objectives import Objective
 
 if TYPE_CHECKING:
-    from sensorium.network.types import Step
+    from sensorium.network.network import StepOutput
 
 
 class Autoencode(Objective):
@@ -29,8 +29,8 @@ class Autoencode(Objective):
         super().__init__()
         self.weight, self.share = weight, share
 
-    def forward(self, step: Step) -> dict[str, torch.Tensor]:
-        if step.network.from_gist is None:
+    def forward(self, step: StepOutput) -> dict[str, torch.Tensor]:
+        if step.network.gist_token is None:
             raise UserError("The objective autoencode tells from gists, so it needs network.summary=true.")
         asked, losses = set(step.network.asked_columns), []
         for column, part in step.encoded.items():
@@ -46,16 +46,19 @@ class Autoencode(Objective):
         return {"autoencode": self.weight * torch.stack(losses).mean()} if losses else {}
 
     @staticmethod
-    def told(step: Step, column: str, gist: torch.Tensor, rows: torch.Tensor, shown: str) -> torch.Tensor:
+    def told(step: StepOutput, column: str, gist: torch.Tensor, rows: torch.Tensor, shown: str) -> torch.Tensor:
         """The mean loss of one column's cells in some rows, from gists [n, gist] of these rows, in the place of ``shown``."""
         network = step.network
-        seen = network.seen_gist(gist, shown)
+        seen = network.gist_as_seen(gist, shown)
         place = step.encoded[column].place[rows]
         generator = network.generator(column)
-        target = generator.drawn(
+        target = generator.with_noise(
             network.modalities[column].target({k: v[place] for k, v in step.batch.cells[column].items()})
         )
         hidden = network.trunk(
-            seen, [network.ask(column, target, network.say_of(gist))], [generator.causal], [generator.draws]
+            seen,
+            [network.asked_tokens(column, target, network.gist_condition(gist))],
+            [generator.causal],
+            [generator.is_generative],
         )[0]
         return generator.loss(hidden, target).float().mean()

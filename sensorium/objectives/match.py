@@ -19,7 +19,7 @@ from sensorium.nn.losses.contrastive import contrastive
 from sensorium.objectives import Objective
 
 if TYPE_CHECKING:
-    from sensorium.network.types import Step
+    from sensorium.network.network import StepOutput
 
 MOST = 1024
 """Cells of one column that are compared with one another, so that memory doesn't grow with the square of the batch."""
@@ -62,7 +62,7 @@ class Match(Objective):
     def couples(self) -> bool:
         return self.same_thing > 0
 
-    def forward(self, step: Step) -> dict[str, torch.Tensor]:
+    def forward(self, step: StepOutput) -> dict[str, torch.Tensor]:
         scale = self.scale()
         lone, weights = [], []
         gists = {c: e for c, e in step.encoded.items() if e.gist is not None}

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sensorium.objectives import Objective
 
 if TYPE_CHECKING:
-    from sensorium.network.types import Step
+    from sensorium.network.network import StepOutput
 
 
 def named(column: str, way: str | None) -> str:
@@ -47,17 +47,19 @@ class Tell(Objective):
         self.weight, self.long, self.short = weight, long, short
         self.target, self.beside, self.drawn, self.talked, self.direct = target, beside, drawn, talked, direct
 
-    def forward(self, step: Step) -> dict[str, torch.Tensor]:
+    def forward(self, step: StepOutput) -> dict[str, torch.Tensor]:
         losses = defaultdict(list)
         for told in step.told:
-            losses[told.column, told.way].append(told.loss)
+            losses[told.column, told.generator_name].append(told.loss)
         result = {}
         for (column, way), parts in losses.items():
-            if step.network.modalities[column].talks:
+            if step.network.modalities[column].is_dialogue:
                 result[named(column, None)] = self.weight * self.talked * torch.cat(parts).float().mean()
                 continue
             tokens = step.network.modalities[column].tokens()
-            often = self.long if tokens.ordered else self.drawn if column in step.network.drawn_columns else self.short
+            often = (
+                self.long if tokens.ordered else self.drawn if column in step.network.generative_columns else self.short
+            )
             weight = (
                 self.target
                 if column in step.network.targets
@@ -72,16 +74,16 @@ class Tell(Objective):
         return result
 
     @staticmethod
-    def straight(step: Step) -> list[torch.Tensor]:
+    def straight(step: StepOutput) -> list[torch.Tensor]:
         """The mean loss of each short column from each matched column's gist, and of a target from all that its row has."""
         network, losses = step.network, []
-        if network.from_gist is None:
+        if network.gist_token is None:
             return losses
         for column in network.asked_columns:
             heard = [part for name, part in step.encoded.items() if part.gist is not None and name != column]
             if (
                 network.modalities[column].tokens().length > 1
-                or column in network.drawn_columns
+                or column in network.generative_columns
                 or column not in step.encoded
                 or not heard
             ):
@@ -89,14 +91,14 @@ class Tell(Objective):
             target, answers = network.modalities[column].target(step.batch.cells[column]), step.encoded[column]
             places = [answers.place[part.index] for part in heard]
             gists, place = torch.cat([part.gist for part in heard]), torch.cat(places).clamp(min=0)
-            loss = network.generator(column).loss(network.hear(gists, column, target[place]), target[place])
+            loss = network.generator(column).loss(network.tokens_from_gist(gists, column, target[place]), target[place])
             for each, own in zip(loss.split([len(p) for p in places]), places, strict=True):
                 have = own >= 0
                 if have.any():
                     losses.append(each[have].float().mean())
             if column in network.targets and network.trunk.early:
                 others = [name for name in step.encoded if name not in network.targets]
-                overview = network.overview(step.encoded, others, answers.index)
-                hidden = F.layer_norm(network.ask(column, target, overview), (network.width,))
+                overview = network.condition_vector(step.encoded, others, answers.index)
+                hidden = F.layer_norm(network.asked_tokens(column, target, overview), (network.width,))
                 losses.append(network.generator(column).loss(hidden, target).float().mean())
         return losses

@@ -29,8 +29,8 @@ def shown(network: Network, rows: Rows) -> dict[str, Any]:
         c: dataclasses.replace(
             part, **{name: value.clone() for name, value in vars(part).items() if torch.is_tensor(value)}
         )
-        for c, part in rows.shown(
-            [c for c in network.columns if c in rows.cells and not network.modalities[c].talks]
+        for c, part in rows.encoded_columns(
+            [c for c in network.columns if c in rows.cells and not network.modalities[c].is_dialogue]
         ).items()
     }
 

@@ -134,7 +134,7 @@ class DistillationTrainer(Trainer):
             c: dataclasses.replace(
                 part, **{name: value.clone() for name, value in vars(part).items() if torch.is_tensor(value)}
             )
-            for c, part in rows.shown([c for c in network.columns if c != column]).items()
+            for c, part in rows.encoded_columns([c for c in network.columns if c != column]).items()
         }
 
     # --- what the teacher draws ---------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class DistillationTrainer(Trainer):
                 seen, rows = self.question(number)
                 lots = torch.Generator().manual_seed(mix(self.seed, number))
                 with torch.no_grad(), autocast(self.precision, self.device):
-                    said = self.asked.say(self.shown, self.column, seen, rows, lots, way="flow", **self.how)
+                    said = self.asked.sample(self.shown, self.column, seen, rows, lots, way="flow", **self.how)
                 try:
                     with whole(path) as part:
                         save_file({"drawn": said.tokens.float().contiguous().cpu()}, part)
@@ -219,7 +219,7 @@ class DistillationTrainer(Trainer):
         """What the trunk says to a student [batch, k, width], and what this makes of it, [batch, k, width of a vector]."""
         seen, rows = self.question(number)
         with torch.no_grad():
-            listener = self.asked.listener(self.shown, self.column, seen, rows, "flow")
+            listener = self.asked.conditioned_trunk(self.shown, self.column, seen, rows, "flow")
         hidden = listener(student.begin(noise))
         return hidden, student.made(hidden, noise)
 
@@ -265,9 +265,9 @@ def digest_of(network: Network) -> str:
     """A digest of all that a student learns from: the network without students."""
     students = tuple(
         f"generators.{key}."
-        for ways in network.ways.values()
+        for ways in network.generator_keys.values()
         for key in ways.values()
-        if network.generators[key].taught
+        if network.generators[key].teacher
     )
     found = hashlib.sha256()
     for name, value in network.state_dict().items():

@@ -26,6 +26,7 @@ from sensorium.dialogue.chat import talker
 from sensorium.dialogue.reward_model import RewardModel, rest_of
 from sensorium.inference.rows import Rows
 from sensorium.modalities.conversation import last_said, messages_of
+from sensorium.network import adapters
 from sensorium.network.build import plain
 from sensorium.network.network import Network
 from sensorium.network.packed_conversation import PackedConversation, heard, lost
@@ -142,7 +143,7 @@ class DPOTrainer(Trainer):
         column = talker(self.whole)
         cells = [cell for number in numbers for cell in (self.pairs[number].chosen, self.pairs[number].rejected)]
         which = torch.tensor([self.pairs[number].row for number in numbers for _ in range(2)])
-        made: PackedConversation = self.whole.conversation(
+        made: PackedConversation = self.whole.pack_conversations(
             column, self.shown, self.whole.modalities[column].collate(cells), which
         )
         if self.kind == "reward":
@@ -229,7 +230,7 @@ def read_pairs(network: Network, table: Table, note: Any) -> tuple[Rows, list[Pr
     lessons.tell_left_out(wrong, note)
     if len(pairs) < 2:
         raise UserError(f"'{table.name}' has {len(pairs)} pair(s) of answers; at least 2 are needed.")
-    return Rows.of(network, table, [c for c in network.columns if not network.modalities[c].talks]), pairs
+    return Rows.of(network, table, [c for c in network.columns if not network.modalities[c].is_dialogue]), pairs
 
 
 def prefer(
@@ -257,7 +258,7 @@ def prefer(
     minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
     chosen = check(DPOTrainer, plain(settings, "prefer"), "prefer")
     talker(network)
-    lessons.able(network)
+    adapters.able(network)
     with ProgressReporter(quiet) as shown:
         rows, pairs = read_pairs(network, table, shown.say)
         begin({"table": table.name, "rows": table.rows, "seed": seed, "settings": chosen})
@@ -266,8 +267,8 @@ def prefer(
             lessons.begun(network, folder, resume),
         )
         judge = None
-        with lessons.alone(network):
-            with lessons.other(network, own):
+        with adapters.alone(network):
+            with adapters.other(network, own):
                 if lesson.kind != "reward":
                     with (
                         shown.bar("Weighing answers as they were", len(pairs)) as weighing,
@@ -288,7 +289,7 @@ def prefer(
             }
         if lesson.kind == "reward":
             judge = RewardModel(
-                lessons.tuned(network),
+                adapters.tuned(network),
                 lesson.head.weight.detach().clone(),
                 lesson.head.bias.detach().clone(),
                 rest_of(network),

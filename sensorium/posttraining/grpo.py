@@ -25,6 +25,7 @@ from sensorium.dialogue.chat import folded, go_on, prompts, reply, talker
 from sensorium.dialogue.reward_model import RewardModel
 from sensorium.inference.rows import Rows
 from sensorium.modalities.conversation import messages_of
+from sensorium.network import adapters
 from sensorium.network.build import plain
 from sensorium.network.network import Network
 from sensorium.network.packed_conversation import PackedConversation, lost_each
@@ -183,13 +184,13 @@ class GRPOTrainer(Trainer):
             np.array([*one.ids, *answer.ids, *[0] * len(one.ids), *[1] * len(answer.ids)], np.int32)
             for one, answer in zip(asked, said, strict=True)
         ]
-        made: PackedConversation = self.whole.conversation(
+        made: PackedConversation = self.whole.pack_conversations(
             column, self.shown, self.whole.modalities[column].collate(cells), torch.tensor([one.row for one in asked])
         )
         before = None
         with autocast(self.precision, self.device):
             if self.beta:
-                with torch.no_grad(), lessons.other(self.whole, self.begun):
+                with torch.no_grad(), adapters.other(self.whole, self.begun):
                     before = -lost_each(self.whole.trunk, made)[0]
             lost, row = lost_each(self.whole.trunk, made)
         return {"reinforce": policy(-lost, before, row, better, beta=self.beta, mean=self.mean, longest=self.longest)}
@@ -244,7 +245,7 @@ def read_asked(
     lessons.tell_left_out(wrong, note)
     if len(asked) < 2:
         raise UserError(f"'{table.name}' has {len(asked)} question(s) to practise on; at least 2 are needed.")
-    return Rows.of(network, table, [c for c in network.columns if not network.modalities[c].talks]), asked, cells
+    return Rows.of(network, table, [c for c in network.columns if not network.modalities[c].is_dialogue]), asked, cells
 
 
 def scoring_of(
@@ -311,7 +312,7 @@ def reinforce(
     minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
     chosen = check(GRPOTrainer, plain(settings, "reinforce"), "reinforce")
     talker(network)
-    lessons.able(network)
+    adapters.able(network)
     score = str(chosen.get("score", "exact"))
     if own is None and score not in (*SCORES, "judge"):
         raise UserError(
@@ -334,8 +335,8 @@ def reinforce(
             was,
             **chosen,
         )
-        with lessons.alone(network):
-            with lessons.other(network, was):
+        with adapters.alone(network):
+            with adapters.other(network, was):
                 before = lesson.good()
             at = lessons.run(lesson, "Practising", resume, shown, lambda values: f"score {lesson.score:.3f}")
             facts = {

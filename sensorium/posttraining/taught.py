@@ -63,8 +63,8 @@ def distilled(
     """See ``Model.distill``."""
     given, network = of_section(settings, "distill", "distill.pairs=8192"), model.network
     model.check_asked(column, None)
-    if "flow" not in network.ways[column]:
-        able = [c for c in network.drawn_columns if "flow" in network.ways[c]]
+    if "flow" not in network.generator_keys[column]:
+        able = [c for c in network.generative_columns if "flow" in network.generator_keys[c]]
         raise UserError(
             f"'{column}' is not drawn by flow, which alone can be distilled. Possible: {', '.join(able) or 'none'}."
         )
@@ -86,7 +86,7 @@ def distilled(
         described={"table": opened.name, "rows": rows.count, "content": content},
         **how,
     )
-    network.add(column, student.eval())
+    network.add_generator(column, student.eval())
     taught = {**model.settings.get("taught", {}), column: ["onestep"]}
     model.settings |= {"taught": taught, "generator": {**model.settings.get("generator", {}), "onestep": student.sizes}}
     model.facts["distilled"] = {**model.facts.get("distilled", {}), column: facts}
@@ -125,7 +125,7 @@ def preferred(
 
 def unsure(model: Model) -> None:
     """How often answers are right was told of the model as it was: of this one it isn't known."""
-    for column in model.network.talked_columns:
+    for column in model.network.dialogue_columns:
         model.network.modalities[column].sureness = None
 
 

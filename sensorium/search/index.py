@@ -554,7 +554,7 @@ def fed(
                 some = np.flatnonzero(there(rows, columns))
                 vectors[kind] = some, rows.gists(columns)[some]
             elif kind in rows.cells:
-                vectors[kind] = rows.lone_gists(kind)
+                vectors[kind] = rows.column_gists(kind)
         writer.add(cells, vectors)
         total = total + sum(part.T @ part for _, part in vectors.values())
         start += rows.count

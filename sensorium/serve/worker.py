@@ -69,11 +69,11 @@ class ModelWorker:
             columns[column] = {
                 "kind": name_of(modality),
                 "media": modality.media,
-                "talks": modality.talks,
+                "talks": modality.is_dialogue,
                 "asked": asked,
-                "drawn": column in network.drawn_columns,
+                "drawn": column in network.generative_columns,
                 "searched": modality.matched,
-                "generators": list(network.ways.get(column, ())),
+                "generators": list(network.generator_keys.get(column, ())),
                 "ending": modality.ending,
                 "classes": [str(value) for value in getattr(modality, "classes", [])][:200],
                 "tokens": tokens.length if tokens else None,
@@ -99,7 +99,7 @@ class ModelWorker:
             "gist": network.to_gist.out_features,
             "index": index,
             "facts": facts,
-            "surprise": list(network.usual),
+            "surprise": list(network.surprise_quantiles),
         }
 
     def __call__(self, message: dict[str, Any]) -> list[dict[str, Any]]:
@@ -217,7 +217,7 @@ class ModelWorker:
     ) -> list[Any]:
         """Each job's cells, a list of samples a row; new ones each time where no seed is given."""
         rows, seed = self.rows(jobs), secrets.randbelow(2**31) if seed is None else seed
-        if column in self.model.network.drawn_columns:
+        if column in self.model.network.generative_columns:
             said = list(self.model.draw(rows, column, seen, seed, samples, None, generator, **options))
         else:
             cells = self.model.generate(rows, column, seen, seed, samples=samples, generator=generator, **options)
@@ -328,7 +328,7 @@ class ModelWorker:
         """Each job's explanations, ``Why`` as JSON, with the nearest rows of the index."""
         rows = self.rows(jobs)
         given = None if cells is None else list(cells)
-        if given is None and column not in self.model.network.drawn_columns:
+        if given is None and column not in self.model.network.generative_columns:
             given = self.model.answers(rows, column, seen, seed).cells
         whys = [
             why.to_json() if why is not None else None
@@ -341,7 +341,7 @@ class ModelWorker:
             if why is not None:
                 why["answer"] = given[number] if given is not None else None
                 seen_as = {
-                    c: modalities[c].picture(rows.read[c][number])
+                    c: modalities[c].as_image(rows.read[c][number])
                     for c in why["parts"]
                     if c in rows.read and rows.read[c][number] is not None
                 }
@@ -404,7 +404,7 @@ def split(said: Any, jobs: Sequence[dict[str, Any]]) -> list[Any]:
 def read_tokens(rows: Rows) -> np.ndarray:
     """How many tokens the trunk reads of each row, [n]."""
     count = np.zeros(rows.count, np.int64)
-    for part in rows.known.values():
+    for part in rows.encoded_cache.values():
         count[part.index.cpu().numpy()] += part.mask.sum(1).cpu().numpy()
     return count
 

@@ -158,7 +158,7 @@ def targets(network: Network, prepared: Prepared, rows: np.ndarray) -> dict[str,
     """The tokens [rows, ...] of the columns whose answers may lean on them, and which rows have them [rows]."""
     result = {}
     for column in judged_columns(network):
-        if column not in prepared.ready.columns or not network.generator(column).leans:
+        if column not in prepared.ready.columns or not network.generator(column).uses_memory:
             continue
         batch = collate(network.modalities, {column: prepared.ready.cells(column, rows)}, len(rows))
         if column in batch.cells:

@@ -50,17 +50,17 @@ def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
             continue
         held = ValidationRows(network, column, parts)
         if column in judged and held.count >= JUDGES:
-            network.unheeded[column] = misleading(held)
+            network.ignored[column] = misleading(held)
             if memory is not None and memory.by.get(column):
                 memory.shares[column] = leaning(held)
         if hasattr(generator, "calibrate") and held.count:
             generator.calibrate(held.residuals(leaned=False))
             if memory is not None and memory.shares.get(column):
                 memory.margins[column] = generator.margin(held.residuals(leaned=True)).tolist()
-    network.usual = usual(together(network, parts))
+    network.surprise_quantiles = usual(together(network, parts))
     if len(rows):
         learned = encode(network, prepared, spread(prepared.rows["train"], KNOWN))
-        network.domain = domain(
+        network.out_of_distribution = domain(
             *(
                 [
                     {
@@ -95,7 +95,7 @@ def short_columns(network: Network) -> list[str]:
     return [
         c
         for c in network.asked_columns
-        if network.modalities[c].tokens().length == 1 and c not in network.drawn_columns
+        if network.modalities[c].tokens().length == 1 and c not in network.generative_columns
     ]
 
 
@@ -217,7 +217,7 @@ class ValidationRows:
     def leaned(self, lone: Sequence[str], shares: Sequence[float]) -> np.ndarray:
         """For each share of remembered rows the losses [shares, 1 + lone, rows] of the first rows: from all columns, then from each of
         ``lone`` (what a row lacks is as if nothing were shown)."""
-        unheeded, losses = self.network.unheeded.get(self.column, IgnoredColumns()), []
+        unheeded, losses = self.network.ignored.get(self.column, IgnoredColumns()), []
         for encoded, rows, target in self.first():
             views = [(unheeded.left_out(encoded), encoded)]
             views += [({c: encoded[c]} if c in encoded else {},) * 2 for c in lone]
@@ -235,7 +235,7 @@ class ValidationRows:
         """Losses [shares, rows] from what is heeded, mixed with what remembered rows say by what is shown."""
         hidden, recalled = (
             self.hidden(list(heeded), heeded, rows, target),
-            self.network.answer(shown, self.column, rows, 1.0),
+            self.network.memory_answer(shown, self.column, rows, 1.0),
         )
         if recalled is None:
             return self.generator.loss(hidden, target).float().expand(len(shares), -1)
@@ -248,9 +248,9 @@ class ValidationRows:
 
     def residuals(self, leaned: bool) -> torch.Tensor:
         """What a generator is calibrated by, of each row, answered by the network alone or leaning on its memory: its ``residual``."""
-        unheeded, found = self.network.unheeded.get(self.column, IgnoredColumns()), []
+        unheeded, found = self.network.ignored.get(self.column, IgnoredColumns()), []
         for encoded, rows, target in self.parts:
-            recalled = self.network.answer(encoded, self.column, rows) if leaned else None
+            recalled = self.network.memory_answer(encoded, self.column, rows) if leaned else None
             hidden = self.hidden(self.shown, unheeded.left_out(encoded), rows, target)
             found.append(self.generator.residual(hidden, target, *([] if recalled is None else [recalled])))
         return torch.cat(found)
@@ -260,5 +260,5 @@ class ValidationRows:
     ) -> torch.Tensor:
         """What the trunk says at the asked tokens of some rows of a part."""
         network = self.network
-        asked = network.ask(self.column, target, network.overview(encoded, seen, rows))
-        return network.trunk(network.seen(encoded, seen, rows), [asked], [self.generator.causal])[0]
+        asked = network.asked_tokens(self.column, target, network.condition_vector(encoded, seen, rows))
+        return network.trunk(network.seen_tokens(encoded, seen, rows), [asked], [self.generator.causal])[0]

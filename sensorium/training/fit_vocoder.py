@@ -115,10 +115,10 @@ def finish(
         where it was interrupted, which a resumed run goes on with.
     """
     found: dict[str, dict[str, Any]] = {}
-    for number, column in enumerate(network.drawn_columns):
+    for number, column in enumerate(network.generative_columns):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(seed, number))
-            finisher = network.finish(column)
+            finisher = network.add_refiner(column)
         if finisher is None:
             continue
         cells, judges = (
@@ -128,13 +128,13 @@ def finish(
         course = None
         if min(len(cells), len(judges)) >= FEWEST:
             course = VocoderSettings(
-                finisher, cells, folder / f"finish-{network.said_by[column]}", seed, steps, precision, **settings
+                finisher, cells, folder / f"finish-{network.generator_key[column]}", seed, steps, precision, **settings
             )
         if course is not None and course.steps:
             with told(f"Learning what finishes {column}", course.steps) as done:
                 found[column] = taught(course, judges, done)
         if not found.get(column, {}).get("kept"):
-            network.unfinish(column)
+            network.remove_refiner(column)
         if found.get(column, {}).get("stopped"):
             break
     return found

@@ -46,9 +46,14 @@ class Optimizer:
         named = [(key, p) for key, p in named if p.requires_grad]
         parts = [part for module in modules for part in module.modules()]
         embedding = {id(part.weight) for part in parts if isinstance(part, nn.Embedding | nn.EmbeddingBag)}
-        said = {id(p) for part in parts if isinstance(part, Generator) for p in part.last()}
+        said = {id(p) for part in parts if isinstance(part, Generator) for p in part.output_parameters()}
         layers = {id(part.weight) for part in parts if isinstance(part, nn.Linear | ConvBlock)} - said
-        rates = {id(p): rate for part in parts if isinstance(part, Trunk | ExternalModel) for p, rate in part.tuned()}
+        rates = {
+            id(p): rate
+            for part in parts
+            if isinstance(part, Trunk | ExternalModel)
+            for p, rate in part.tuned_parameters()
+        }
         self.parameters = dict(named)
         tuned = [
             {"params": [p for _, p in named if rates.get(id(p)) == rate], "weight_decay": 0.0, "rate": rate}

@@ -68,18 +68,18 @@ class QuestionSampler:
         self.columns = network.columns
         self.matched = [c for c in network.columns if network.modalities[c].matched]
         asked = network.asked_columns
-        predicted = [c for c in asked if c not in network.drawn_columns]
+        predicted = [c for c in asked if c not in network.generative_columns]
         self.short = [c for c in predicted if network.modalities[c].tokens().length == 1]
         self.long = [c for c in predicted if c not in self.short]
-        self.generated, self.drawn, self.blank = network.drawn_columns, drawn, blank
+        self.generated, self.drawn, self.blank = network.generative_columns, drawn, blank
         else_learned = bool(predicted) or len(self.matched) > 1
         self.apart = (
             apart
             if apart is not None
-            else else_learned and not network.trunk.talks and not set(targets) & set(self.generated)
+            else else_learned and not network.trunk.is_language_model and not set(targets) & set(self.generated)
         )
-        self.talked, self.talk = network.talked_columns, talk
-        self.ways = {c: list(network.ways[c]) for c in self.generated}
+        self.talked, self.talk = network.dialogue_columns, talk
+        self.ways = {c: list(network.generator_keys[c]) for c in self.generated}
         self.targets = list(targets)
         for c in self.targets:
             if c not in asked:

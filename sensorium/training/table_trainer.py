@@ -137,9 +137,11 @@ class TableTrainer(Trainer):
         conversation's place and how many rows after it. A conversation that refers to what isn't there or isn't learned from is left out."""
         place, beside, used, more = {int(row): at for at, row in enumerate(rows)}, {}, set(), []
         known = (
-            self.network.references(ROWS) if any(self.modalities[c].beside for c in self.network.talked_columns) else {}
+            self.network.references(ROWS)
+            if any(self.modalities[c].beside for c in self.network.dialogue_columns)
+            else {}
         )
-        for column in [c for c in self.network.talked_columns if c in cells] if known else ():
+        for column in [c for c in self.network.dialogue_columns if c in cells] if known else ():
             for at, cell in enumerate(cells[column]):
                 later = (
                     {known[i] for i in np.unique(cell[cell < 0]).tolist() if known.get(i, ("", 0))[1]}
@@ -219,7 +221,7 @@ class TableTrainer(Trainer):
     def share_of_generating(self) -> float:
         """The share of a step's time that questions take whose answers are drawn: one step measured with them and one without."""
         batch, plans = self.placed(*self.make(self.at.step))
-        others = [plan for plan in plans if not set(plan.asked) & set(self.network.drawn_columns)]
+        others = [plan for plan in plans if not set(plan.asked) & set(self.network.generative_columns)]
         spent = []
         for some in (plans, plans, others):  # the first is not counted: its kernels are still to be made
             started = time.perf_counter()
@@ -235,15 +237,18 @@ class TableTrainer(Trainer):
 
 def drawing(network: Network) -> dict[str, list[torch.nn.Parameter]]:
     """For each loss of what is drawn the parameters that draw it."""
-    shared = [*network.trunk.drawing(), *(() if network.along is None else network.along.parameters())]
+    shared = [
+        *network.trunk.generative_parameters(),
+        *(() if network.text_to_condition is None else network.text_to_condition.parameters()),
+    ]
     return {
-        named(column, way if len(network.ways[column]) > 1 else None): [
+        named(column, way if len(network.generator_keys[column]) > 1 else None): [
             parameter
             for parameter in (*network.generator(column, way).parameters(), *shared)
             if parameter.requires_grad
         ]
-        for column in network.drawn_columns
-        for way in network.ways[column]
+        for column in network.generative_columns
+        for way in network.generator_keys[column]
     }
 
 

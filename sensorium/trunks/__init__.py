@@ -19,16 +19,16 @@ class Trunk(nn.Module, abc.ABC):
 
     early: ClassVar[bool] = False
     """Asked tokens may begin with what all columns say together; not where fusion comes later by design."""
-    talks: ClassVar[bool] = False
+    is_language_model: ClassVar[bool] = False
     """It is a language model, which takes part in conversations."""
-    inner: int = 0
+    embedding_size: int = 0
     """Size of a word's vector in it."""
 
-    def tuned(self) -> Iterable[tuple[nn.Parameter, float]]:
+    def tuned_parameters(self) -> Iterable[tuple[nn.Parameter, float]]:
         """Parameters that were learned elsewhere, with their learning rates relative to the others'. Default: none."""
         return ()
 
-    def drawing(self) -> Iterable[nn.Parameter]:
+    def generative_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters that only what is drawn goes through. Default: none."""
         return ()
 
@@ -47,11 +47,11 @@ class Trunk(nn.Module, abc.ABC):
         """
 
     @abc.abstractmethod
-    def start(self, seen: Seen) -> Any:
+    def prefill(self, seen: Seen) -> Any:
         """Run what is seen once; the state that ``go_on`` continues from."""
 
     @abc.abstractmethod
-    def go_on(self, state: Any, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, Any]:
+    def decode(self, state: Any, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, Any]:
         """Asked tokens [n, k, width] after those before: (hidden [n, k, width], new state).
 
         Tokens of one call see one another and those of earlier calls.

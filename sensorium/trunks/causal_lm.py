@@ -63,7 +63,7 @@ class CausalLM(ExternalModel, Trunk):
     """
 
     early: ClassVar[bool] = True
-    talks: ClassVar[bool] = True
+    is_language_model: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class CausalLM(ExternalModel, Trunk):
         self.remembers = remembers(self.decoder[0])
         self.quick: dict[Any, FastDecoder | None] = {}
         self.vocabulary, own = map(int, self.table[0].weight.shape)
-        self.inner = own
+        self.embedding_size = own
         if self.prompted:  # words to begin with
             words = self.language.ids(BEGUN)
             self.learned["prompt"] = nn.Parameter(
@@ -154,12 +154,12 @@ class CausalLM(ExternalModel, Trunk):
             **own,
         }
 
-    def drawing(self) -> Iterable[nn.Parameter]:
+    def generative_parameters(self) -> Iterable[nn.Parameter]:
         return () if self.expert is None else self.expert.parameters()
 
-    def tuned(self) -> Iterable[tuple[nn.Parameter, float]]:
-        own = [(parameter, self.expert_rate) for parameter in self.drawing()]
-        return [*super().tuned(), *own]
+    def tuned_parameters(self) -> Iterable[tuple[nn.Parameter, float]]:
+        own = [(parameter, self.expert_rate) for parameter in self.generative_parameters()]
+        return [*super().tuned_parameters(), *own]
 
     # --- words ----------------------------------------------------------------------------------------------------------
 
@@ -298,7 +298,7 @@ class CausalLM(ExternalModel, Trunk):
         )
         return list(whole.view(n, -1, whole.shape[1])[:, s:].split(lengths, 1))
 
-    def start(self, seen: Seen) -> PrefixCache:
+    def prefill(self, seen: Seen) -> PrefixCache:
         tokens, mask = self.seen(seen)
         groups = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device) if self.both else None
         return self.hear(tokens, mask, groups)[1]
@@ -335,7 +335,7 @@ class CausalLM(ExternalModel, Trunk):
             )
         return found.last_hidden_state[:, before:], PrefixCache(cache, mask, mask.sum(1))
 
-    def go_on(self, state: PrefixCache, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, PrefixCache]:
+    def decode(self, state: PrefixCache, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, PrefixCache]:
         hidden, state = self.continued(state, self.enter(tokens), drawn)
         return self.out(hidden), state
 

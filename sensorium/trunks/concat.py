@@ -47,13 +47,13 @@ class Concat(Trunk):
     ) -> list[torch.Tensor]:
         return self.body(*self.fused(seen), asked, causal)
 
-    def start(self, seen: Seen) -> KeyValueCache:
-        return self.body.start(*self.fused(seen))
+    def prefill(self, seen: Seen) -> KeyValueCache:
+        return self.body.prefill(*self.fused(seen))
 
-    def go_on(
+    def decode(
         self, state: KeyValueCache, tokens: torch.Tensor, drawn: bool = False
     ) -> tuple[torch.Tensor, KeyValueCache]:
-        return self.body.go_on(state, tokens)
+        return self.body.decode(state, tokens)
 
     def reorder(self, state: KeyValueCache, rows: torch.Tensor) -> KeyValueCache:
         return state.rows(rows)

@@ -44,11 +44,11 @@ class Late(Trunk):
         answers = [self.body(tokens, mask, asked, causal) for tokens, mask in seen.values()]
         return [average([answer[i] for answer in answers], votes) for i in range(len(asked))]
 
-    def start(self, seen: Seen) -> VoteState:
-        return VoteState([self.body.start(tokens, mask) for tokens, mask in seen.values()], self.present(seen))
+    def prefill(self, seen: Seen) -> VoteState:
+        return VoteState([self.body.prefill(tokens, mask) for tokens, mask in seen.values()], self.present(seen))
 
-    def go_on(self, state: VoteState, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, VoteState]:
-        answers = [self.body.go_on(past, tokens) for past in state.pasts]
+    def decode(self, state: VoteState, tokens: torch.Tensor, drawn: bool = False) -> tuple[torch.Tensor, VoteState]:
+        answers = [self.body.decode(past, tokens) for past in state.pasts]
         return average([hidden for hidden, _ in answers], state.present), VoteState(
             [p for _, p in answers], state.present
         )

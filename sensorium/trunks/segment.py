@@ -40,13 +40,13 @@ class Segment(Trunk):
         tokens, masks = map(list, zip(*seen.values(), strict=True))
         return self.body(*pack(tokens, masks, sum(segment.shape[1] for segment in asked)), asked, causal)
 
-    def start(self, seen: Seen) -> KeyValueCache:
-        return self.body.start(*pack(*map(list, zip(*seen.values(), strict=True))))
+    def prefill(self, seen: Seen) -> KeyValueCache:
+        return self.body.prefill(*pack(*map(list, zip(*seen.values(), strict=True))))
 
-    def go_on(
+    def decode(
         self, state: KeyValueCache, tokens: torch.Tensor, drawn: bool = False
     ) -> tuple[torch.Tensor, KeyValueCache]:
-        return self.body.go_on(state, tokens)
+        return self.body.decode(state, tokens)
 
     def reorder(self, state: KeyValueCache, rows: torch.Tensor) -> KeyValueCache:
         return state.rows(rows)

@@ -86,11 +86,11 @@ def test_a_cell_whose_parts_are_all_there_is_itself(model: Model, column: str) -
     rows, modality = model.rows(tiny_table(1, gaps=0.0)), model.network.modalities[column]
     ready, parts = rows.cells[column][0], modality.parts(rows.read[column][0])
     rest = [modality.prepare(other) if len(other) else None for _, other in parts]
-    stem = model.network.stems[model.network.stem_of[column]].eval()
+    stem = model.network.stems[model.network.stem_key[column]].eval()
     with torch.inference_mode():
         whole, there = stem(collate(model.network.modalities, {column: [ready]}, 1).cells[column])
-        same, _ = stem(modality.faded(ready, rest, torch.ones(1, len(parts))))
-        less, _ = stem(modality.faded(ready, rest, torch.zeros(1, len(parts))))
+        same, _ = stem(modality.interpolate_parts(ready, rest, torch.ones(1, len(parts))))
+        less, _ = stem(modality.interpolate_parts(ready, rest, torch.zeros(1, len(parts))))
     assert torch.allclose(whole[there], same[there], atol=1e-4) and not torch.allclose(
         whole[there], less[there], atol=1e-3
     )

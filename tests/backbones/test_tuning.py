@@ -128,7 +128,7 @@ def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
 def test_a_model_on_them_learns_is_kept_and_answers_the_same(model: Model, folder: Path, tmp_path: Path) -> None:
     rows = tiny_table(12, seed=5)
     for column in COLUMNS:
-        stem = model.network.stems[model.network.stem_of[column]]
+        stem = model.network.stems[model.network.stem_key[column]]
         before = dict(stem.encoder[0].model.named_parameters())
         moved = [
             not torch.equal(value, before.get(key.replace("/", "."), torch.zeros_like(value)))
@@ -234,13 +234,13 @@ def test_one_word_tunes_all_that_is_pretrained() -> None:
 def test_cells_that_are_looked_up_too_go_through_the_encoder_once(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, key = model.network, model.network.stem_of["picture"]
+    network, key = model.network, model.network.stem_key["picture"]
     encoder, seen = network.stems[key].encoder[0], []
     tokens = encoder.tokens
     monkeypatch.setattr(encoder, "tokens", lambda batch, own: seen.append(len(batch["pixels"])) or tokens(batch, own))
-    network.recalls[key] = torch.nn.Identity()
+    network.online_memories[key] = torch.nn.Identity()
     try:
         found = model.rows(tiny_table(6, gaps=0.0), ["picture"]).encoded("picture")
     finally:
-        del network.recalls[key]
-    assert seen == [6] and found.kin.shape == (6, network.stems[key].kindred)
+        del network.online_memories[key]
+    assert seen == [6] and found.similarity.shape == (6, network.stems[key].similarity_size)

@@ -859,7 +859,7 @@ def test_what_is_like_a_cell_is_told_beside_it_and_nobody_looks_himself_up(
         "column.conversation.tokens=3",
     ]
     model = Model.fit(talks, out=tmp_path / "run", epochs=4, settings=settings)
-    (bank,) = model.network.recalls.values()
+    (bank,) = model.network.online_memories.values()
     assert 20 < int(bank.count) <= 64, "each picture is kept once, however often it was seen"
     said = model.chat(asks("What is this?"), cells={"picture": picture("red")}, max_tokens=4)
     assert (

@@ -167,13 +167,13 @@ def test_what_an_answer_leaves_unheeded_has_no_share(drawing_model: Model) -> No
     rows, network = tiny_table(3, gaps=0.0).select(["name", "colour", "tone", "width"]), drawing_model.network
     cells = rows.column("width").to_pylist()
     try:
-        network.unheeded = {"width": IgnoredColumns(("tone",), ("name",))}
+        network.ignored = {"width": IgnoredColumns(("tone",), ("name",))}
         assert all(set(why.shares) == {"name", "colour"} for why in drawing_model.explain(rows, "width", cells))
         assert all(
             set(why.shares) == {"name", "tone"} for why in drawing_model.explain(rows, "width", cells, ["name", "tone"])
         ), "unless it is named"
     finally:
-        network.unheeded = {}
+        network.ignored = {}
 
 
 def test_a_class_is_put_beside_rows_of_it_and_of_others_and_what_turns_it_does(drawing_model: Model) -> None:
@@ -278,13 +278,13 @@ def test_integrated_gradients_of_a_cell_add_up_to_what_it_says(drawing_model: Mo
             keep[:, group] = 0
             faded = Batch(
                 1,
-                {column: modality.faded(shown.cells[column][0], rest, keep)},
+                {column: modality.interpolate_parts(shown.cells[column][0], rest, keep)},
                 {column: torch.zeros(1, dtype=torch.int64)},
                 {},
             )
             blank = {**single(witness, 0, [c for c in seen if c != column], 1), column: network.encode(column, faded)}
             without = (
-                -network.weigh(blank, "name", seen, torch.zeros(1, dtype=torch.int64), witness.targets[0][:1])
+                -network.nll(blank, "name", seen, torch.zeros(1, dtype=torch.int64), witness.targets[0][:1])
                 .mean()
                 .item()
             )
@@ -298,14 +298,16 @@ def test_words_fade_where_they_stand_and_a_still_clip_has_no_change() -> None:
     read = text.read("the cat and the dog saw the cat")
     parts = text.parts(read)
     cell, rest = text.prepare(read), [text.prepare(other) for _, other in parts]
-    cells = text.faded(cell, rest, 1 - torch.eye(len(parts)))
+    cells = text.interpolate_parts(cell, rest, 1 - torch.eye(len(parts)))
     for row, (word, _) in enumerate(parts):
         gone = cell[cells["keep"][row, : len(cell)].numpy() == 0]
         assert text.decode(gone).strip() == word, word
     assert (cells["keep"] == 0).sum(0).max() == 1  # no token is two words'
     short = Text(vocabulary=300, length=6)
     short._set(text.merges)
-    cells = short.faded(short.prepare(read), [short.prepare(other) for _, other in parts], 1 - torch.eye(len(parts)))
+    cells = short.interpolate_parts(
+        short.prepare(read), [short.prepare(other) for _, other in parts], 1 - torch.eye(len(parts))
+    )
     cell = short.prepare(read)
     gone = [short.decode(cell[row[: len(cell)] == 0]).strip() for row in cells["keep"].numpy()]
     assert (
@@ -315,7 +317,7 @@ def test_words_fade_where_they_stand_and_a_still_clip_has_no_change() -> None:
     )
     video = Video(frames=4, size=32)
     clip = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
-    faded = video.faded(clip, [], torch.tensor([[1.0] * 4, [0.0] * 4]))["pixels"]
+    faded = video.interpolate_parts(clip, [], torch.tensor([[1.0] * 4, [0.0] * 4]))["pixels"]
     assert torch.equal(faded[0], video.collate([clip])["pixels"][0].float()) and (faded[1] == faded[1, :1]).all()
 
 

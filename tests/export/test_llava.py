@@ -88,7 +88,9 @@ def test_transformers_alone_opens_it_and_says_the_same(
         line = ids.shortened([["user", [{"column": "picture"}, "What is this?"]]], answer=True)[0]
         cells = ids.collate([np.array([*line, *[0] * len(line)], np.int32)])
         with torch.inference_mode():
-            made = network.conversation("conversation", {"picture": rows.encoded("picture")}, cells, torch.tensor([0]))
+            made = network.pack_conversations(
+                "conversation", {"picture": rows.encoded("picture")}, cells, torch.tensor([0])
+            )
             mine = network.trunk.logits(network.trunk.run(made.pool, made.index, made.lines))
             theirs = alone(**given).logits[0]
             assert mine.shape[0] == theirs.shape[0] and (mine - theirs[:, : mine.shape[1]]).abs().max() <= 1e-3

@@ -50,7 +50,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     rows, gists, table = 90, {}, people()
     part = made.rows(table.slice(0, rows))
     for column in ("picture", "name", "tone"):
-        gists[column] = torch.from_numpy(part.lone_gists(column)[1])
+        gists[column] = torch.from_numpy(part.column_gists(column)[1])
     sketches = {"name": torch.from_numpy(made.network.modalities["name"].sketch(part.cells["name"]))}
     told = {}
     for column in ("colour", "width"):
@@ -127,7 +127,7 @@ def test_what_is_given_away_has_nothing_of_single_rows(model: Model, tmp_path: P
 def test_it_is_loaded_and_answers_without_the_rows(model: Model, tmp_path: Path) -> None:
     given = Model.from_pretrained(model.save_pretrained(tmp_path / "given"))
     table = people(30, seed=5).drop(["split"])
-    assert isinstance(given.network.memory, LinearProbes) and given.network.domain is None
+    assert isinstance(given.network.memory, LinearProbes) and given.network.out_of_distribution is None
     colours = given.network.modalities["colour"]
     assert (
         RARE not in colours.classes
@@ -137,7 +137,7 @@ def test_it_is_loaded_and_answers_without_the_rows(model: Model, tmp_path: Path)
     for column in ("colour", "width", "day", "name"):
         assert given.predict(table, column, candidates=1).num_rows == 30
     said, before = (
-        np.array(one.rows(table).say("colour", ["curve"]).probabilities) for one in (given, model)
+        np.array(one.rows(table).predict("colour", ["curve"]).probabilities) for one in (given, model)
     )  # no probe speaks of the curve
     stay = [0, *(1 + model.network.modalities["colour"].classes.index(c) for c in colours.classes)]
     assert np.allclose(said, before[:, stay] / before[:, stay].sum(1, keepdims=True), atol=1e-4)

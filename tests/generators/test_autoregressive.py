@@ -65,7 +65,7 @@ def learn(said: Autoregressive, trunk: Recurrent, target: torch.Tensor, steps: i
     optimizer = torch.optim.Adam([*said.parameters(), *trunk.parameters()], lr=0.03)
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = said.loss(trunk(said.ask(target)), target).mean()
+        loss = said.loss(trunk(said.asked_tokens(target)), target).mean()
         loss.backward()
         optimizer.step()
     return loss.item()
@@ -88,7 +88,7 @@ def unsure() -> tuple[Autoregressive, Recurrent]:
 
 def sure_of(said: Autoregressive, trunk: Recurrent, ids: torch.Tensor) -> torch.Tensor:
     """Log-probability of ids [n, k], computed in one pass."""
-    log = said.logits(trunk(said.ask(ids))).log_softmax(-1)
+    log = said.logits(trunk(said.asked_tokens(ids))).log_softmax(-1)
     return (log.gather(2, ids.unsqueeze(2)).squeeze(2) * (ids != 0)).nan_to_num(0.0).sum(1)
 
 
@@ -231,7 +231,7 @@ def test_a_later_id_changes_no_earlier_loss_and_padding_counts_nothing() -> None
     target = targets()
     wide = torch.nn.functional.pad(target, (0, 0))
     short = target[:1, : int((target[0] != 0).sum())]
-    hidden = trunk(said.ask(wide))
+    hidden = trunk(said.asked_tokens(wide))
     alone = said.loss(hidden[:1, : short.shape[1]], short)
     assert torch.allclose(said.loss(hidden, wide)[0], alone[0], atol=1e-6)
     assert said.loss(hidden, torch.zeros_like(wide)).tolist() == [0.0] * ROWS
@@ -242,7 +242,7 @@ def test_loss_in_pieces_has_the_same_gradients(monkeypatch: pytest.MonkeyPatch) 
     for chunk in (1 << 24, VOCABULARY * 3):
         monkeypatch.setattr(autoregressive, "CHUNK", chunk)
         said, trunk = made(smoothing=0.1)
-        loss = said.loss(trunk(said.ask(targets())), targets())
+        loss = said.loss(trunk(said.asked_tokens(targets())), targets())
         loss.mean().backward()
         results.append([loss.detach(), *(p.grad for p in said.parameters()), *(p.grad for p in trunk.parameters())])
     for whole, pieces in zip(*results, strict=True):
@@ -252,9 +252,9 @@ def test_loss_in_pieces_has_the_same_gradients(monkeypatch: pytest.MonkeyPatch) 
 def test_blur_hides_known_ids_in_training_only() -> None:
     said, _ = made(blur=1.0)
     one, other = targets(seed=0), targets(seed=1)
-    assert torch.equal(said.ask(one), said.ask(other))
+    assert torch.equal(said.asked_tokens(one), said.asked_tokens(other))
     said.eval()
-    assert not torch.equal(said.ask(one), said.ask(other))
+    assert not torch.equal(said.asked_tokens(one), said.asked_tokens(other))
 
 
 def test_options_out_of_range_say_what_is_possible() -> None:

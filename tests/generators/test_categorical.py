@@ -27,7 +27,7 @@ def test_it_learns_a_batch_by_heart(length: int) -> None:
     optimizer = torch.optim.Adam([context, *said.parameters()], lr=0.2)
     for _ in range(30):
         optimizer.zero_grad()
-        loss = said.loss(torch.tanh(said.ask(target) * context), target)
+        loss = said.loss(torch.tanh(said.asked_tokens(target) * context), target)
         assert loss.shape == (rows,)
         loss.mean().backward()
         optimizer.step()

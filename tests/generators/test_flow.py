@@ -33,8 +33,8 @@ def by_heart(flow: Flow, width: int, steps: int) -> tuple[Flow, Hears, torch.Ten
     trunk, target = Hears(8), torch.randn(8, 4, width, generator=torch.Generator().manual_seed(2)).clamp(-1, 1)
     optimizer = torch.optim.Adam([*flow.parameters(), *trunk.parameters()], lr=3e-3)
     for step in range(steps):
-        drawn = flow.drawn(target)
-        loss = flow.loss(trunk(flow.ask(drawn)), drawn).mean()
+        drawn = flow.with_noise(target)
+        loss = flow.loss(trunk(flow.asked_tokens(drawn)), drawn).mean()
         optimizer.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:
@@ -72,11 +72,11 @@ def test_latents_of_one_batch_are_learned_by_heart(coded: tuple[Flow, Hears, tor
         draw(coded, 3, steps=4), draw(coded, 4, steps=4)
     )
     known, other = (
-        flow.each(trunk(flow.ask(given := flow.drawn(target))), given),
-        flow.each(trunk(flow.ask(given)).flip(0), given),
+        flow.token_nll(trunk(flow.asked_tokens(given := flow.with_noise(target))), given),
+        flow.token_nll(trunk(flow.asked_tokens(given)).flip(0), given),
     )
     assert known.shape == (8, 4) and known.mean() < other.mean() / 2
-    assert not flow.goes_on and flow.sample(trunk, 0, CPU).tokens.shape == (0, 4, 12)
+    assert not flow.can_continue and flow.sample(trunk, 0, CPU).tokens.shape == (0, 4, 12)
 
 
 def test_the_student_of_a_flow_over_latents_says_what_it_says_at_once(coded: tuple[Flow, Hears, torch.Tensor]) -> None:
@@ -159,8 +159,8 @@ def continuing() -> Flow:
     flow = Flow(Tokens(length=4, width=6, timed=True), WIDTH, depth=2, begun=0.5)
     optimizer = torch.optim.Adam(flow.parameters(), lr=3e-3)
     for _ in range(400):
-        drawn = flow.drawn((torch.rand(32, 1, 1) * 2 - 1).expand(-1, 4, 6))
-        loss = flow.loss(flow.ask(drawn), drawn).mean()
+        drawn = flow.with_noise((torch.rand(32, 1, 1) * 2 - 1).expand(-1, 4, 6))
+        loss = flow.loss(flow.asked_tokens(drawn), drawn).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -182,7 +182,7 @@ def test_the_rest_goes_with_the_beginning_that_is_given(continuing: Flow) -> Non
 
 def test_only_what_is_not_given_is_learned_from(continuing: Flow) -> None:
     torch.manual_seed(0)
-    drawn = continuing.drawn(torch.randn(64, 4, 6))
+    drawn = continuing.with_noise(torch.randn(64, 4, 6))
     given = drawn[..., -1] == 1
     assert 0.3 < given.any(1).float().mean() < 0.7 and not given[:, -1].any()
     assert torch.equal(given, given.cumprod(1).bool()), "what is given is a beginning"

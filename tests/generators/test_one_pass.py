@@ -39,8 +39,8 @@ def learn(name: str, steps: int = 400, **settings: Any) -> tuple[Generator, Hear
     target = torch.randn(8, 4, 6, generator=torch.Generator().manual_seed(2)).clamp(-1, 1)
     optimizer = torch.optim.Adam([*part.parameters(), *trunk.parameters()], lr=3e-3)
     for step in range(steps):
-        drawn = part.drawn(target)
-        loss = part.loss(trunk(part.ask(drawn)), drawn).mean()
+        drawn = part.with_noise(target)
+        loss = part.loss(trunk(part.asked_tokens(drawn)), drawn).mean()
         optimizer.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:
@@ -96,8 +96,8 @@ def test_where_nothing_tells_rows_apart_samples_are_of_all(name: str) -> None:
     part = find(Generator, name)(KIND, WIDTH, depth=2)
     optimizer, sign = torch.optim.Adam(part.parameters(), lr=3e-3), torch.tensor([1.0, -1.0]).repeat(16)[:, None, None]
     for _ in range(400):
-        drawn = part.drawn(sign.expand(-1, 4, 6) * 0.7)
-        loss = part.loss(part.ask(drawn), drawn).mean()
+        drawn = part.with_noise(sign.expand(-1, 4, 6) * 0.7)
+        loss = part.loss(part.asked_tokens(drawn), drawn).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -119,7 +119,7 @@ def test_an_adversary_is_taught_by_its_own_loss_alone_and_teaches_the_decoder() 
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.2)
     plain.latents.load_state_dict(gan.latents.state_dict())
-    drawn, hidden = gan.drawn(target), torch.randn(8, 4, WIDTH)
+    drawn, hidden = gan.with_noise(target), torch.randn(8, 4, WIDTH)
     x, _, each, other, whole = drawn.split([6, 6, 8, 8, 64], -1)
     gan.loss(hidden, drawn).sum().backward()
     plain.loss(hidden, torch.cat([x, each, whole], -1)).sum().backward()

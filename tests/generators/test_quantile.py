@@ -158,7 +158,7 @@ def test_it_learns_a_batch_by_heart() -> None:
     optimizer = torch.optim.Adam([context, *said.parameters()], lr=0.1)
     for _ in range(120):
         optimizer.zero_grad()
-        said.loss(said.ask(target) * context, target).mean().backward()
+        said.loss(said.asked_tokens(target) * context, target).mean().backward()
         optimizer.step()
     found = said.sample(lambda tokens, start: tokens * context, 8, CPU)
     assert torch.allclose(found.tokens, target, atol=0.1)

@@ -161,7 +161,7 @@ def test_filling_that_is_stopped_keeps_what_was_filled(
         pa.table({"name": [f"big red square {i}" for i in range(5)], "picture": pa.nulls(5, pa.binary())}), source
     )
     for after, kept in ((0, None), (1, 2), (2, 4)):
-        count, say = [0], drawing_model.network.say
+        count, say = [0], drawing_model.network.sample
 
         def stopping(
             *given: object, say: object = say, count: list[int] = count, after: int = after, **named: object

@@ -184,7 +184,7 @@ def test_the_command_writes_a_folder_or_a_table(drawing_model: Model, tmp_path: 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, model: Model, after: int) -> None:
     """Let somebody press Ctrl-C in a model's questions, after some."""
-    say, count = model.network.say, [0]
+    say, count = model.network.sample, [0]
 
     def stopping(*given: Any, **named: Any) -> Any:
         count[0] += 1
@@ -356,7 +356,7 @@ def test_a_column_with_too_few_rows_is_refused_with_the_count_needed(
     with pytest.raises(UserError, match=r"--generate picture: .* has [1-5] training rows .* at least 16"):
         quick_fit(table, "sample.generate=picture")
     monkeypatch.setattr("sensorium.fit.fit.GENERATED", (0.0, 0.0))
-    assert quick_fit(table, minutes=0.05).network.drawn_columns == ["curve", "tone"], "unasked it is left out"
+    assert quick_fit(table, minutes=0.05).network.generative_columns == ["curve", "tone"], "unasked it is left out"
 
 
 def test_the_report_shows_samples_each_step_and_what_generating_took(drawing_model: Model, tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_steps_lead_to_what_is_drawn(drawing_model: Model) -> None:
     rows = drawing_model.rows(tiny_table(2))
     steps = rows.steps("picture", seed=3, steps=4)
     assert [len(each) for each in steps] == [5, 5] and len(set(steps[0])) > 2
-    assert [each[-1] for each in steps] == [cells[0] for cells in rows.draw("picture", seed=3, steps=4)]
+    assert [each[-1] for each in steps] == [cells[0] for cells in rows.generate("picture", seed=3, steps=4)]
 
 
 def test_a_long_series_is_continued_at_its_own_pace(quick_fit: Callable[..., Any]) -> None:
@@ -406,7 +406,7 @@ def test_a_long_series_is_continued_at_its_own_pace(quick_fit: Callable[..., Any
 def test_one_column_that_is_drawn_is_enough_for_a_run(quick_fit: Callable[..., Any]) -> None:
     table = tiny_table(40, gaps=0.0).select(["picture"])
     model = quick_fit(table, "sample.generate= picture", "generator.flow.depth=1", "objectives=tell")
-    assert model.network.drawn_columns == ["picture"] and len(model.generate([{}], "picture", steps=1)) == 1
+    assert model.network.generative_columns == ["picture"] and len(model.generate([{}], "picture", steps=1)) == 1
 
 
 def test_flow_continues_a_series_also_where_it_is_not_the_first_generator(quick_fit: Callable[..., Any]) -> None:
@@ -438,10 +438,10 @@ def test_what_is_drawn_in_time_hears_a_texts_tokens_at_their_places(drawing_mode
     rows = drawing_model.rows(
         pa.table({"name": ["big red square 7", "big red square 9", None, "tiny"], "colour": ["red"] * 4})
     )
-    encoded, every = rows.shown(["name", "colour"]), torch.arange(4)
-    overview = network.overview(encoded, ["name", "colour"], every)
+    encoded, every = rows.encoded_columns(["name", "colour"]), torch.arange(4)
+    overview = network.condition_vector(encoded, ["name", "colour"], every)
     tone, picture = (
-        network.lead(overview, encoded, ["name", "colour"], every, column) for column in ("tone", "picture")
+        network.condition(overview, encoded, ["name", "colour"], every, column) for column in ("tone", "picture")
     )
     assert picture is overview and tone.shape == (4, network.modalities["tone"].tokens().length, network.width)
     added = (tone - overview.unsqueeze(1)).abs().sum(-1) > 1e-6
@@ -449,11 +449,11 @@ def test_what_is_drawn_in_time_hears_a_texts_tokens_at_their_places(drawing_mode
     for row, length in enumerate(lengths):
         assert added[row].tolist() == [place < length for place in range(added.shape[1])]
     assert torch.equal(
-        network.lead(overview, encoded, ["colour"], every, "tone"), overview.unsqueeze(1).expand_as(tone)
+        network.condition(overview, encoded, ["colour"], every, "tone"), overview.unsqueeze(1).expand_as(tone)
     )
     alone = drawing_model.rows(pa.table({"name": ["tiny"], "colour": ["red"]}))
-    shown = alone.shown(["name", "colour"])
-    one = network.lead(
-        network.overview(shown, ["name", "colour"], every[:1]), shown, ["name", "colour"], every[:1], "tone"
+    shown = alone.encoded_columns(["name", "colour"])
+    one = network.condition(
+        network.condition_vector(shown, ["name", "colour"], every[:1]), shown, ["name", "colour"], every[:1], "tone"
     )
     assert torch.allclose(one[0], tone[3], atol=1e-5), "whatever its neighbours are"

@@ -45,7 +45,7 @@ def test_wrong_cells_are_more_surprising_than_right_ones(learned: Model) -> None
     assert found.column_names == [
         "surprise",
         "column",
-        *(f"of {c}" for c in learned.network.usual),
+        *(f"of {c}" for c in learned.network.surprise_quantiles),
         "away",
         *(f"away of {c}" for c in ("picture", "name", "curve", "tone")),
     ]
@@ -61,7 +61,7 @@ def test_what_can_not_be_said_is_null_and_what_is_usual_is_kept(learned: Model, 
     assert found.column("surprise").null_count == 1 and found.column("column")[1].as_py() is None
     assert found.column("of picture").null_count == 3 and found.column("of name").to_pylist()[:2] == [None, None]
     again = Model.load(learned.save(tmp_path / "again"))
-    assert again.surprise(rows).equals(found) and set(again.network.usual) == {
+    assert again.surprise(rows).equals(found) and set(again.network.surprise_quantiles) == {
         "picture",
         "name",
         "colour",

@@ -381,9 +381,9 @@ def test_what_is_not_heard_of_long_sounds_is_said() -> None:
         audio.read(saved((0.1 * np.sin(np.arange(int(seconds * 16_000)))).astype(np.float32))) for seconds in (0.5, 3)
     )
     audio.learn([short, short])
-    assert audio.cut() == ""
+    assert audio.truncation_note() == ""
     audio.learn([short, long])
-    assert "50%" in audio.cut() and "1 s" in audio.cut()
+    assert "50%" in audio.truncation_note() and "1 s" in audio.truncation_note()
 
 
 # What is damaged, claims too much, or takes FFmpeg

@@ -366,4 +366,4 @@ def test_what_is_averaged_of_long_series_is_said() -> None:
     series = Series(length=64)
     for steps, words in ((64, ""), (200, "averaged to 64")):
         series.learn([series.read([float(step) for step in range(steps)])] * 2)
-        assert words in series.cut() and bool(words) == bool(series.cut())
+        assert words in series.truncation_note() and bool(words) == bool(series.truncation_note())

@@ -117,14 +117,16 @@ def test_the_network_hears_nothing_of_columns_that_are_not_there(
         batch = collate(modalities, {c: given_cells[c] for c in columns}, ROWS)
         with torch.no_grad():
             encoded = {c: network.encode(c, batch) for c in batch.cells}
-            seen = network.seen(encoded, chosen, rows)
+            seen = network.seen_tokens(encoded, chosen, rows)
             target = torch.zeros(ROWS, 1, dtype=torch.int64) if asked in ("name", "colour") else torch.zeros(ROWS, 1, 1)
             found.append(
                 (
                     network.gists(encoded, chosen, rows),
-                    network.trunk(seen, [network.ask(asked, target, network.overview(encoded, chosen, rows))], [False])[
-                        0
-                    ],
+                    network.trunk(
+                        seen,
+                        [network.asked_tokens(asked, target, network.condition_vector(encoded, chosen, rows))],
+                        [False],
+                    )[0],
                 )
             )
     assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])

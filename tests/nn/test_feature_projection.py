@@ -40,8 +40,8 @@ def found(
         unit = torch.nn.functional.normalize(stem.spread(cells), dim=1)
         near = unit[mine] @ unit.T
     else:
-        kin = stem.kin(cells)
-        near = stem.alike(kin[mine], kin)
+        kin = stem.similarity_features(cells)
+        near = stem.compare(kin[mine], kin)
     near[torch.arange(int(mine.sum())), mine.nonzero().squeeze(1)] = float("-inf")
     return float((thing[near.argmax(1)] == thing[mine]).float().mean())
 
@@ -50,14 +50,14 @@ def found(
 def test_two_drawings_of_one_thing_are_found_though_hands_are_more_alike(hands: int) -> None:
     stem = FeatureProjection(16, WIDTH, LAID, laid=LAID)
     features, thing, _ = drawn(400, hands, 1)
-    stem.begin({"features": features}, thing)
+    stem.initialise({"features": features}, thing)
     other = drawn(100, hands, 2)
     assert found(stem, *other) > found(stem, *other, plain=True) + 0.12 > 0.15
     untold = FeatureProjection(16, WIDTH, LAID, laid=LAID)
-    untold.begin({"features": features})
+    untold.initialise({"features": features})
     assert found(untold, *other) < found(stem, *other, plain=True)  # chance is 1 of 199
-    kin = stem.kin({"features": other[0]})
-    assert kin.shape == (len(other[0]), stem.kindred) and torch.allclose(
+    kin = stem.similarity_features({"features": other[0]})
+    assert kin.shape == (len(other[0]), stem.similarity_size) and torch.allclose(
         kin.square().mean(1), torch.ones(len(kin)), atol=1e-4
     )
 
@@ -65,19 +65,20 @@ def test_two_drawings_of_one_thing_are_found_though_hands_are_more_alike(hands: 
 def test_it_is_kept_and_few_cells_change_nothing() -> None:
     features, thing, _ = drawn(100, 2, 1)
     stem, other = FeatureProjection(16, WIDTH, LAID, laid=LAID), FeatureProjection(16, WIDTH, LAID, laid=LAID)
-    stem.begin({"features": features[: LEAST - 1]}, thing[: LEAST - 1])
+    stem.initialise({"features": features[: LEAST - 1]}, thing[: LEAST - 1])
     assert (
         not stem.basis.any()
         and torch.isfinite(stem({"features": features, "there": torch.ones(200, LAID, dtype=torch.bool)})[0]).all()
     )
-    stem.begin({"features": features}, thing)
+    stem.initialise({"features": features}, thing)
     other.load_state_dict(stem.state_dict())
     assert (
-        torch.equal(other.kin({"features": features}), stem.kin({"features": features})) and stem.basis.shape[1] == ALL
+        torch.equal(other.similarity_features({"features": features}), stem.similarity_features({"features": features}))
+        and stem.basis.shape[1] == ALL
     )
     some = collate_features([features[0, :2].numpy(), features[1].numpy()])["features"]
     assert torch.isfinite(
-        stem.alike(stem.kin({"features": some}), stem.kin({"features": features}))
+        stem.compare(stem.similarity_features({"features": some}), stem.similarity_features({"features": features}))
     ).all()  # a cell may have fewer tokens
 
 

@@ -71,8 +71,8 @@ def test_changing_what_is_seen_changes_every_asked_segment() -> None:
 def test_what_is_asked_never_changes_what_is_seen() -> None:
     """With two layers a seen token that heard an asked one would carry it to the other asked ones; and it would itself differ."""
     made, (seen, mask, asked) = body(depth=3), inputs()
-    alone = made.start(seen, mask)
-    _, past = made.go_on(alone, asked[1])
+    alone = made.prefill(seen, mask)
+    _, past = made.decode(alone, asked[1])
     for before, after in zip(alone.layers, past.layers, strict=True):
         assert torch.equal(before[0][0], after[0][0]) and after[1][0].shape[2] == asked[1].shape[1]
     allowed = seen_asked(mask, LENGTHS, CAUSAL)

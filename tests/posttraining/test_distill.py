@@ -116,7 +116,7 @@ def test_a_lesson_that_was_stopped_goes_on_to_the_same_numbers(
     drawing_model.save(tmp_path / "teacher")
     part = lesson("part")
     assert part.facts["distilled"]["picture"]["stopped"] and part.facts["distilled"]["picture"]["steps"] == 5
-    assert "onestep" in Model.load(tmp_path / "part").network.ways["picture"], "the student is kept as it is"
+    assert "onestep" in Model.load(tmp_path / "part").network.generator_keys["picture"], "the student is kept as it is"
     kept = next((tmp_path / "part").glob("distill-*"))
     assert len(list((kept / "pairs").glob("*.safetensors"))) == 12
     with pytest.raises(UserError, match="other column|other .*seed"):

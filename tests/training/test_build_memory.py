@@ -41,7 +41,7 @@ def made(model: Model, strength: float = 0.5) -> RowMemory:
     gists, sketches, table = {}, {}, tiny_table(60)
     rows = model.rows(table)
     for column in ("picture", "name", "tone"):
-        at, found = rows.lone_gists(column)
+        at, found = rows.column_gists(column)
         gists[column] = torch.zeros(60, found.shape[1])
         gists[column][at] = torch.from_numpy(found)
         drawn = model.network.modalities[column].sketch([rows.cells[column][i] for i in at])
@@ -73,7 +73,7 @@ def test_it_is_kept_with_the_model_and_refines_what_is_compared_alone(rememberin
     names = loaded.embed(table, ["name"])
     said = {column: loaded.predict(table, column, candidates=1) for column in ("colour", "width", "name")}
     have = [i for i, cell in enumerate(table["picture"].to_pylist()) if cell is not None]
-    assert np.allclose(with_it[have], loaded.rows(table).lone_gists("picture")[1], atol=1e-5)
+    assert np.allclose(with_it[have], loaded.rows(table).column_gists("picture")[1], atol=1e-5)
     loaded.network.memory.trust = 0.0
     assert not np.allclose(names, loaded.embed(table, ["name"]), atol=1e-3) and np.array_equal(
         with_it, loaded.embed(table, ["picture"])

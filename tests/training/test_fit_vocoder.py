@@ -45,23 +45,23 @@ def test_a_vocoder_that_is_nearer_is_asked_and_kept(
     assert rate == 16_000 and np.isfinite(wave).all()
     again = Model.load(model.save(tmp_path / "kept"))
     assert again.generate(row, "tone", steps=2)[0] == drawn
-    again.network.unfinish("tone")
+    again.network.remove_refiner("tone")
     assert again.generate(row, "tone", steps=2)[0] != drawn, "Griffin–Lim makes another sound"
     assert not list(model.folder.glob("checkpoints/finish-*"))
-    assert Model.load(again.save(tmp_path / "without")).network.modalities["tone"].finished_by is None
+    assert Model.load(again.save(tmp_path / "without")).network.modalities["tone"].refiner is None
 
 
 def test_one_that_is_not_nearer_is_done_without(quick_fit: Callable[..., Any], judged: list[float]) -> None:
     judged[:] = [2.0, 1.0]
     model = quick_fit(tiny_table(40), *SETTINGS, epochs=1)
-    assert not model.facts["finished"]["tone"]["kept"] and model.network.modalities["tone"].finished_by is None
+    assert not model.facts["finished"]["tone"]["kept"] and model.network.modalities["tone"].refiner is None
     assert not any("finishers" in name for name in model.network.state_dict())
-    assert Model.load(model.folder).network.modalities["tone"].finished_by is None
+    assert Model.load(model.folder).network.modalities["tone"].refiner is None
 
 
 def test_without_time_there_is_none(quick_fit: Callable[..., Any], judged: list[float]) -> None:
     model = quick_fit(tiny_table(40), *SETTINGS, "finish.share=0", epochs=1)
-    assert "finished" not in model.facts and model.network.modalities["tone"].finished_by is None
+    assert "finished" not in model.facts and model.network.modalities["tone"].refiner is None
 
 
 def test_without_judges_there_is_none(
@@ -69,7 +69,7 @@ def test_without_judges_there_is_none(
 ) -> None:
     monkeypatch.setattr("sensorium.training.fit_vocoder.FEWEST", 30)
     model = quick_fit(tiny_table(40), *SETTINGS, epochs=1)
-    assert "finished" not in model.facts and model.network.modalities["tone"].finished_by is None
+    assert "finished" not in model.facts and model.network.modalities["tone"].refiner is None
 
 
 def test_settings_are_checked_before_long_work(quick_fit: Callable[..., Any]) -> None:
@@ -91,7 +91,7 @@ def test_one_that_was_interrupted_is_gone_on_with(
         patch.setattr(VocoderSettings, "over", lambda self: self.at.step == 3)
         patch.setattr(VocoderSettings, "run", ended)
         model = quick_fit(tiny_table(40), *SETTINGS, epochs=2, out=tmp_path / "part")
-    assert model.facts["stopped"] and model.network.modalities["tone"].finished_by is None
+    assert model.facts["stopped"] and model.network.modalities["tone"].refiner is None
     again = quick_fit(tiny_table(40), *SETTINGS, epochs=2, out=tmp_path / "part", resume=True)
     straight = quick_fit(tiny_table(40), *SETTINGS, epochs=2, out=tmp_path / "whole")
     assert again.facts["finished"]["tone"]["kept"] and not again.facts["stopped"]

@@ -53,10 +53,10 @@ class Network:
     def __init__(self, **modalities: Kind) -> None:
         self.modalities, self.columns = modalities, list(modalities)
         self.asked_columns = [c for c, m in modalities.items() if m.length]
-        self.drawn_columns = [c for c, m in modalities.items() if isinstance(m, Picture)]
-        self.ways = {c: ["flow"] for c in self.drawn_columns}
-        self.talked_columns: list[str] = []
-        self.trunk = SimpleNamespace(talks=False)
+        self.generative_columns = [c for c, m in modalities.items() if isinstance(m, Picture)]
+        self.generator_keys = {c: ["flow"] for c in self.generative_columns}
+        self.dialogue_columns: list[str] = []
+        self.trunk = SimpleNamespace(is_language_model=False)
 
 
 def network(texts: int = 2, images: int = 1, categories: int = 2) -> Any:
@@ -178,8 +178,8 @@ def test_what_is_drawn_is_apart_where_there_is_anything_else_to_learn() -> None:
         Network(image=Picture()),
         Network(text=Text(), image=Picture()),
     )
-    talking.trunk.talks = True
-    assert [plan.apart for plan in QuestionSampler(made).draw(32, (0, 0))] == [False, False, False, True]
+    talking.trunk.is_language_model = True
+    assert [plan.detached for plan in QuestionSampler(made).draw(32, (0, 0))] == [False, False, False, True]
     assert QuestionSampler(made).apart and not any(
         sampler.apart
         for sampler in (

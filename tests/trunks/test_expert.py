@@ -56,11 +56,11 @@ def test_only_what_is_drawn_goes_through_it(folder: Path, name: str, tune: str) 
         text, picture, words = trunk(seen, asked, [False, False, True], [False, True, False])
         assert torch.allclose(text, plain[0], atol=1e-6) and torch.allclose(words, plain[2], atol=1e-6)
         assert (picture - plain[1]).abs().max() > 0.01
-        state = trunk.start(seen)
-        assert torch.allclose(trunk.go_on(state, asked[1], True)[0], picture, atol=1e-5), "remembered or at once"
-        assert torch.allclose(trunk.go_on(state, asked[1])[0], plain[1], atol=1e-5)
-        one, state = trunk.go_on(trunk.start(seen), asked[1][:, :1], True)
-        alone = trunk.go_on(trunk.start(seen), asked[1][:, :1])[0]
+        state = trunk.prefill(seen)
+        assert torch.allclose(trunk.decode(state, asked[1], True)[0], picture, atol=1e-5), "remembered or at once"
+        assert torch.allclose(trunk.decode(state, asked[1])[0], plain[1], atol=1e-5)
+        one, state = trunk.decode(trunk.prefill(seen), asked[1][:, :1], True)
+        alone = trunk.decode(trunk.prefill(seen), asked[1][:, :1])[0]
         assert (one - alone).abs().max() > 0.001, "one token at a time, too"
 
 
@@ -89,8 +89,8 @@ def test_it_alone_has_gradients_where_the_language_model_is_frozen_and_checkpoin
             if "bias" not in name
         )
         assert not any(p.requires_grad for p in trunk.held[0].parameters())
-        assert {id(p) for p, _ in trunk.tuned()} == {id(p) for p in trunk.expert.parameters()} and {
-            rate for _, rate in trunk.tuned()
+        assert {id(p) for p, _ in trunk.tuned_parameters()} == {id(p) for p in trunk.expert.parameters()} and {
+            rate for _, rate in trunk.tuned_parameters()
         } == {trunk.expert_rate}
         assert trunk.facts()["expert_parameters"] == sum(p.numel() for p in trunk.expert.parameters())
         known.append(torch.cat([p.grad.flatten() for p in trunk.expert.parameters()]))
