@@ -47,7 +47,7 @@ class Flow(Generator):
         coder: channels of the autoencoder's first convolution.
     """
 
-    is_generative = placed = True
+    is_generative = one_token_per_vector = True
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ class Onestep(Generator):
             its teacher, and has its sizes. latents, coder: as its teacher's.
     """
 
-    draws, placed, taught = True, True, "flow"
+    is_generative, one_token_per_vector, teacher = True, True, "flow"
 
     def __init__(
         self, tokens: Tokens, width: int, *, depth: int = 4, expand: float = 4.0, latents: int = 0, coder: int = 32
