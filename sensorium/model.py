@@ -3,59 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from safetensors import SafetensorError
 
-from sensorium.core.errors import UserError, unknown, warn
-from sensorium.core.files import whole
+from sensorium.core.errors import UserError, warn
 from sensorium.core.registry import name_of
-from sensorium.core.settings import build, check
-from sensorium.data.media import Files
 from sensorium.data.order import spread
-from sensorium.data.schema import Schema, infer
-from sensorium.data.settings import DataSettings
+from sensorium.data.schema import infer
 from sensorium.data.table import Table
 from sensorium.dialogue.chat import Reply, choose, reply, seen_in, talker, to_answer, told_before, unless_unsure
 from sensorium.dialogue.evaluate import examine
 from sensorium.evaluation.baselines import Baselines
-from sensorium.explain.attribution import check_way
-from sensorium.explain.columns import Explanation, explain
-from sensorium.export import model_folder
-from sensorium.generators import INTERNAL_OPTIONS
-from sensorium.inference.fill import BAD_ROW, fill, together
+from sensorium.explain import rows as explain_verbs
+from sensorium.explain.columns import Explanation
+from sensorium.export import hub, model_folder
+from sensorium.inference import generate as generate_verbs
+from sensorium.inference import predict as predict_verbs
+from sensorium.inference import surprise as surprise_verbs
+from sensorium.inference.fill import fill
 from sensorium.inference.rows import Answers, Rows
-from sensorium.inference.surprise import away, of_rows
-from sensorium.modalities import Modality
-from sensorium.network.build import able_to_generate, plain
-from sensorium.network.network import Network
+from sensorium.inference.trained import Trained, UnreadableCells, keep_split, reasons
 from sensorium.nn.precision import usable
 from sensorium.report.types import Evaluation
+from sensorium.search import table as search_verbs
 from sensorium.search.index import Index, Windows
-from sensorium.training.trainer import mix
 
 if TYPE_CHECKING:
     from sensorium.export.language_model import Adapters
     from sensorium.query import QueryResult
-
-DRAWN = 64
-"""Rows that are read at once where cells are drawn, which takes long: what is finished is handed out."""
-BESIDE = 2000
-"""Rows of known classes beside which an explained answer is put."""
-WINDOW = 4096
-"""Rows that are held in memory at once where a large table is asked."""
 
 
 Cells = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 """The row that a conversation is about, by columns, or several rows."""
 
 
-class Model:
+class Model(Trained):
     """One trained network and all that is needed to ask it about tables.
 
     Attributes:
@@ -64,18 +51,7 @@ class Model:
         folder: where it was loaded from or fitted to; None for a model that lives in memory only.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        schema: Schema,
-        settings: Mapping[str, Any],
-        facts: Mapping[str, Any],
-        folder: Path | None = None,
-    ) -> None:
-        self.network, self.schema, self.settings, self.facts = network.eval(), schema, dict(settings), dict(facts)
-        self.folder = folder
-        self.data = build(DataSettings, plain(self.settings, "data"), "data")
-        self._adapters: Adapters | None = None
+    _adapters: Adapters | None = None
 
     # --- make, keep ---------------------------------------------------------------------------------------------------
 
@@ -128,17 +104,7 @@ class Model:
         Raises:
             UserError: the disk is full or can't be written.
         """
-        folder = Path(folder)
-        try:
-            model_folder.write(folder, self.network, self.schema, self.settings, self.facts)
-            if self.folder is not None and self.folder.resolve() != folder.resolve():
-                model_folder.copy_if_there(self.folder, folder, model_folder.BESIDE)
-        except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"Can't write the model to '{folder}': {getattr(error, 'strerror', None) or error}."
-            ) from error
-        self.folder = self.folder or folder
-        return folder
+        return hub.save(self, Path(folder))
 
     def save_pretrained(self, folder: str | Path, *, rows: bool = False) -> Path:
         """Write the model for others: with the encoders that columns stand on, what was measured, and a card (``README.md``) that says what the model is; without what tells
@@ -150,42 +116,7 @@ class Model:
         Raises:
             UserError: the disk is full or can't be written, or the folder holds a run's files that tell of rows, as this model's own does.
         """
-        from sensorium.report.card import licence, write_card
-
-        folder, encoders = (
-            Path(folder),
-            {c: m.encoder for c, m in self.network.modalities.items() if m.encoder is not None},
-        )
-        own = self.folder is not None and self.folder.resolve() == folder.resolve()
-        if not rows:
-            model_folder.check_given(folder, own)
-        try:
-            model_folder.write(folder, self.network, self.schema, self.settings, self.facts, rows, own)
-            model_folder.copy_backbones(folder, encoders)
-            language = getattr(self.network.trunk, "language", None)
-            if language is not None:
-                model_folder.copy_language(folder, language)
-            if self.folder is not None and not own:
-                model_folder.copy_beside(self.folder, folder, self.network, rows)
-            card = write_card(
-                folder,
-                {name: column.kind for name, column in self.schema.columns.items()},
-                self.facts,
-                {
-                    c: {"name": e.name, "licence": licence(e.folder), "sha256": e.sha256}
-                    for c, e in {**encoders, **({"(the trunk)": language} if language is not None else {})}.items()
-                },
-                self.schema.left_out,
-            )
-            with whole(folder / "README.md") as part:
-                part.write_text(card, encoding="utf-8")
-        except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"Can't write the model to '{folder}': {getattr(error, 'strerror', None) or error}."
-            ) from error
-        if rows:
-            self.folder = self.folder or folder
-        return folder
+        return hub.save_pretrained(self, Path(folder), rows)
 
     def push_to_hub(self, name: str, *, private: bool = True, token: str | None = None, rows: bool = False) -> str:
         """Give the model to a repository on the Hugging Face hub, ``OWNER/NAME``, made where it isn't there; the address. Nothing else leaves the machine.
@@ -196,30 +127,7 @@ class Model:
         Raises:
             UserError: the hub's package isn't installed, or it refuses.
         """
-        import tempfile
-
-        try:
-            from huggingface_hub import HfApi
-            from huggingface_hub.errors import HfHubHTTPError
-        except ModuleNotFoundError as error:
-            raise UserError(
-                "To give a model to the hub the package 'huggingface_hub' is needed. Install it with: pip install sensorium[backbones]"
-            ) from error
-        with tempfile.TemporaryDirectory() as folder:
-            own, hub = self.folder, HfApi(token=token)
-            given = self.save_pretrained(Path(folder) / "model", rows=rows)
-            self.folder = own
-            try:
-                hub.create_repo(name, private=private, exist_ok=True)
-                if private and not hub.repo_info(name).private:
-                    raise UserError(
-                        f"The repository '{name}' is there and public. To give the model to everybody{', with its memory of training rows' if rows else ''}, say private=False."
-                    )
-                return str(hub.upload_folder(repo_id=name, folder_path=given, ignore_patterns=list(model_folder.OWN)))
-            except (HfHubHTTPError, OSError, ValueError) as error:
-                raise UserError(
-                    f"The hub didn't take '{name}': {type(error).__name__}. Is it OWNER/NAME, and is a token with the right to write known (hf auth login)?"
-                ) from error
+        return hub.push_to_hub(self, name, private, token, rows)
 
     def export_trunk(self, folder: str | Path) -> dict[str, Any]:
         """Write the language model of this model's trunk as ``transformers`` reads it, merged with what was tuned; see ``export.export_trunk``.
@@ -267,109 +175,11 @@ class Model:
 
     # --- ask ----------------------------------------------------------------------------------------------------------
 
-    @property
-    def columns(self) -> list[str]:
-        """The columns the model knows."""
-        return list(self.network.columns)
-
-    def open(self, table: Any) -> Table:
-        """A table as this model's run read its own: the same encoding and limits, and paths out of the table's folder where these were allowed."""
-        if isinstance(table, Table):
-            return table
-        return self.data.open(
-            table, [name for name, modality in self.network.modalities.items() if modality.as_written]
-        )
-
-    def rows(self, table: Any, columns: Sequence[str] | None = None, note: Callable[[str], None] | None = None) -> Rows:
-        """Rows read and prepared once, to be asked many times. For tables that fit into memory; see ``windows``."""
-        return list(self.windows(table, columns, note, size=None))[0]
-
-    def windows(
-        self,
-        table: Any,
-        columns: Sequence[str] | None = None,
-        note: Callable[[str], None] | None = None,
-        size: int | None = WINDOW,
-    ) -> Iterator[Rows]:
-        """The rows of a table, a window at a time, so that memory doesn't grow with the table.
-
-        ``note`` hears once of how the table was read, of columns that lack, and for each column of cells that can't be read, which count as missing;
-        by default these are warnings.
-
-        Raises:
-            UserError: the table has columns, and none of them is the model's.
-        """
-        if isinstance(table, Rows):
-            yield table
-            return
-        opened, tell = self.open(table), note or warn
-        self.check(columns or ())
-        self.tell_of(
-            opened, [c for c in self.network.columns if columns is None or c in columns], tell, row_by_row(table)
-        )
-        heard, strange = UnreadableCells(), dict.fromkeys(() if row_by_row(table) else self.network.columns, "")
-        for start in range(0, max(opened.rows, 1), size or max(opened.rows, 1)):
-            part = (
-                opened
-                if size is None or opened.rows <= size
-                else opened.select(np.arange(start, min(start + size, opened.rows)))
-            )
-            read = Rows.of(
-                self.network, part, columns, lambda row, column, why, start=start: heard(start + row, column, why)
-            )
-            for column in list(strange):
-                found = self.network.modalities[column].describe_unknown(read.cells.get(column, []))
-                if found or not read.has(column).any():
-                    strange[column] = found or strange[column]
-                else:
-                    del strange[column]
-            yield read
-        for column, known in strange.items():
-            if known:
-                tell(f"column '{column}': none of its cells is one that the model knows, as {known}")
-        for words in heard.words():
-            tell(words)
-
-    def tell_of(self, opened: Table, wanted: Sequence[str], tell: Callable[[str], None], partial: bool = False) -> None:
-        """Say how a table was read and which wanted columns it lacks; ``partial``: its rows were written by hand, with what is known of each.
-
-        Raises:
-            UserError: it has columns, and none of them is the model's.
-        """
-        known = set(self.network.columns)
-        if opened.columns and not known & set(opened.columns):
-            raise UserError(
-                f"'{opened.name}' has none of this model's columns: it has {', '.join(opened.columns[:8])}{', …' if len(opened.columns) > 8 else ''}, and the model knows "
-                f"{', '.join(self.network.columns)}. Rename the table's columns."
-            )
-        lacking = [c for c in wanted if c not in opened.columns]
-        if lacking and (not partial or set(opened.columns) - known):
-            strange = [c for c in opened.columns if c not in known] if partial else []
-            tell(
-                f"'{opened.name}' has no column {', '.join(map(repr, lacking))}: the model answers without."
-                + (f" It has {', '.join(map(repr, strange[:8]))}." if strange else "")
-            )
-        for words in opened.notes:
-            tell(words)
-
-    def check(self, columns: Iterable[str]) -> None:
-        """Refuse columns that the model doesn't know."""
-        if isinstance(columns, str):
-            raise UserError(f"Columns are given as a list: ['{columns}'], not '{columns}'.")
-        for column in columns:
-            if column not in self.network.columns:
-                raise unknown("column of this model:", column, self.network.columns)
-
     def embed(
         self, rows: Any, columns: Sequence[str] | None = None, note: Callable[[str], None] | None = None
     ) -> np.ndarray:
         """One unit vector [rows, gist] for each row, from whichever of ``columns`` it has (all by default); NaN for a row that can't be read."""
-        self.check(columns or ())
-        found = []
-        for part in self.windows(rows, columns, note):
-            found.append(part.gists(columns))
-            found[-1][list(part.bad)] = np.nan
-        return np.concatenate(found)
+        return predict_verbs.embed(self, rows, columns, note)
 
     def predict(
         self,
@@ -389,18 +199,7 @@ class Model:
             truth in so many of all rows like those held out in training, the likeliest first. A row of the table that can't be read has no answer;
             where there are such rows ``bad_row`` says why.
         """
-        said = self.answers(rows, column, seen, seed, note, candidates, **options)
-        if not said.cells:  # the types that answers have
-            return self.predict([{}], column, seen, **options).slice(0, 0)
-        parts: dict[str, Any] = {
-            "value": said.cells,
-            "probability": pa.array(said.confidence, pa.float32(), from_pandas=True),
-        }
-        if said.sets is not None:
-            parts["set"] = said.sets
-        if said.interval is not None:
-            parts |= {"low": [low for low, _ in said.interval], "high": [high for _, high in said.interval]}
-        return pa.table(parts | reasons(said.bad, len(said.cells)))
+        return predict_verbs.predict(self, rows, column, seen, seed, note, candidates, **options)
 
     def generate(
         self,
@@ -421,23 +220,7 @@ class Model:
         options for the generator "flow", ``temperature`` for the others.
         Of ``candidates`` texts the one that recognises best what is seen is said; 0: up to 32, 1 where other options are given.
         """
-        if samples < 1:
-            raise UserError(f"samples={samples}: give at least 1.")
-        if column not in self.network.generative_columns:
-            if samples > 1:
-                raise UserError(
-                    f"samples={samples}: of '{column}' one cell is said. Possible for: {', '.join(self.network.generative_columns) or 'none'}."
-                )
-            if generator is not None and column in self.network.asked_columns:
-                self.network.generator(column, generator)
-            return self.answers(rows, column, seen, seed, note, candidates, **options).cells
-        if candidates:
-            raise UserError(
-                f"candidates={candidates} is for text; of '{column}' draw several with samples={candidates}."
-            )
-        drawn = list(self.draw(rows, column, seen, seed, samples, note, generator, **options))
-        cells = drawn if samples > 1 else [cells[0] for cells in drawn]
-        return Files(cells) if self.network.modalities[column].media else cells
+        return generate_verbs.generate(self, rows, column, seen, seed, candidates, samples, generator, note, **options)
 
     def draw(
         self,
@@ -451,37 +234,7 @@ class Model:
         **options: Any,
     ) -> Iterator[list[Any]]:
         """The cells that are drawn for one row after the other; see ``generate``. None for one that failed. What is asked is checked at once."""
-        self.check_asked(column, seen)
-        chosen = self.options(column, generator, options)
-        wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
-        return (
-            cells
-            for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN))
-            for cells in without_bad(
-                part,
-                samples,
-                lambda good, part=part, number=number: part.generate(
-                    column, seen, samples, mix(seed, number), generator, good, **chosen
-                ),
-            )
-        )
-
-    def options(self, column: str, generator: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Options for saying or drawing a column, of the types that its generator takes.
-
-        Raises:
-            UserError: one that the generator doesn't have or that is out of range.
-        """
-        way = self.network.generator(column, generator)
-        chosen = check(way.sample, given, f"generate for '{column}'", INTERNAL_OPTIONS)
-        if way.is_generative:  # nothing of no rows, but what is out of range is told before the first row is read
-            way.sample(
-                lambda tokens, _: tokens.new_zeros(*tokens.shape[:2], way.width),
-                0,
-                self.network.seen_mark.weight.device,
-                **chosen,
-            )
-        return chosen
+        return generate_verbs.draw(self, rows, column, seen, seed, samples, note, generator, **options)
 
     def forecast(
         self,
@@ -503,7 +256,7 @@ class Model:
         Raises:
             UserError: a column that can't be continued, or no horizon.
         """
-        return list(self.continued(rows, column, horizon, seen, seed, samples, note, **options))
+        return generate_verbs.forecast(self, rows, column, horizon, seen, seed, samples, note, **options)
 
     def continued(
         self,
@@ -517,61 +270,11 @@ class Model:
         **options: Any,
     ) -> Iterator[list[Any]]:
         """As ``forecast``, row after row as they are finished."""
-        self.check_asked(column, [c for c in seen or () if c != column])
-        modality = self.network.modalities[column]
-        way = self.continues(column)
-        if way is None:
-            able = [c for c in self.network.generative_columns if self.continues(c)]
-            raise UserError(
-                f"'{column}' can't be continued: that takes a series that the run learned to draw by flow. Possible: {', '.join(able) or 'none'}."
-            )
-        chosen = self.options(column, way, options)
-        if modality.longest > modality.span:
-            raise UserError(
-                f"'{column}' can't be continued: training had series of {modality.longest} steps, and averaged them to {modality.span}. Fit with "
-                f"column.{column}.length={modality.longest}."
-            )
-        if samples < 1 or horizon < 1:
-            raise UserError(
-                f"horizon={horizon}, samples={samples}: needed are at least 1 sample and a horizon of 1 to {modality.span - 1} steps, as "
-                f"{modality.span} steps of '{column}' are drawn in all."
-            )
-        if horizon >= modality.span:
-            if note:
-                note(
-                    f"column '{column}': {modality.span - 1} steps follow instead of {horizon:,}, as {modality.span} are drawn in all, and one at least is what they follow on."
-                )
-            horizon = modality.span - 1
-
-        def windows() -> Iterator[list[Any]]:
-            for number, part in enumerate(
-                self.windows(rows, self.network.columns if seen is None else [*seen, column], note, size=DRAWN)
-            ):
-                long = sum(
-                    modality.steps(cell) + horizon > modality.span
-                    for cell in part.read.get(column, [])
-                    if cell is not None
-                )
-                if long and note:
-                    note(
-                        f"column '{column}': of {long} series only the last {modality.span - horizon} steps are looked at, as training saw {modality.span} in all."
-                    )
-                yield from part.continue_(column, horizon, seen, samples, mix(seed, number), way, **chosen)
-
-        return windows()
+        return generate_verbs.continued(self, rows, column, horizon, seen, seed, samples, note, **options)
 
     def continues(self, column: str) -> str | None:
         """The generator of a column that can go on from a beginning; None where there is none."""
-        if type(self.network.modalities[column]).prefix_tokens is Modality.prefix_tokens:
-            return None
-        return next(
-            (
-                way
-                for way in self.network.generator_keys.get(column, ())
-                if self.network.generator(column, way).can_continue
-            ),
-            None,
-        )
+        return generate_verbs.continues(self, column)
 
     def explain(
         self,
@@ -593,51 +296,7 @@ class Model:
         ``cells``: one for each of ``rows``, as ``generate`` and ``predict`` gave them, from ``seen`` and by ``generator``; by default what is said now. ``inside``: how it is looked inside
         seen cells: ``occlusion``, ``gradients`` or ``attention``.
         """
-        self.check_asked(column, seen)
-        check_way(inside, self.network)
-        self.network.generator(column, generator)
-        wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
-        known, which = None, np.zeros(0, np.int64)
-        if among is not None:
-            near = self.open(among) if not isinstance(among, Rows) else None
-            which = np.arange(near.rows if near is not None else among.count)
-            if near is not None and name_of(self.network.modalities[column]) == "category":
-                which = spread(which, BESIDE)
-                known = self.rows(near.select(which), [column, *wanted], note)
-            else:
-                known = self.rows(among, [column], note)
-        if known is not None and not known.has(column).any():
-            raise UserError(
-                f"The table to look for near copies in has no cell of '{column}' that can be read. Give the one that the run was trained on."
-            )
-        result: list[Explanation | None] = []
-        for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN)):
-            here = list(
-                self.said(part, column, seen, mix(seed, number), generator)
-                if cells is None
-                else cells[len(result) : len(result) + part.count]
-            )
-            for row in part.bad:
-                here[row : row + 1] = [None]
-            if len(here) != part.count:
-                raise UserError(
-                    f"{len(cells or ())} cells to explain, but more rows. Give one cell for each row, None for those to leave out."
-                )
-            result += explain(part, column, here, seen, generator, mix(seed, number), known, done, inside)
-        for why in result:
-            if why is not None:
-                why.nearest, why.contrast = (
-                    [(int(which[row]), away) for row, away in some] for some in (why.nearest, why.contrast)
-                )
-                if why.turned is not None:
-                    why.turned.row = int(which[why.turned.row])
-        return result
-
-    def said(self, rows: Rows, column: str, seen: Sequence[str] | None, seed: int, generator: str | None) -> list[Any]:
-        """What is said or drawn of a column for rows that were read."""
-        if column in self.network.generative_columns:
-            return [cells[0] for cells in rows.generate(column, seen, 1, seed, generator)]
-        return rows.predict(column, seen, seed=seed).cells
+        return explain_verbs.explain_rows(self, rows, column, cells, seen, among, seed, generator, note, done, inside)
 
     def chat(
         self,
@@ -800,34 +459,7 @@ class Model:
         Raises:
             UserError: the run held out no rows that could say what is usual.
         """
-        if not self.network.surprise_quantiles:
-            raise UserError(
-                "This run has held out too few rows to say what is usual: 20 are needed for validation. Fit it on more rows."
-            )
-        parts, far, bad, count = [], [], {}, 0
-        for part in self.windows(rows, None, note):
-            parts.append(of_rows(part))
-            far.append(away(part))
-            bad |= {count + row: why for row, why in part.bad.items()}
-            count += part.count
-        each, far = (
-            {column: np.concatenate([part[column] for part in some]) for column in some[0]} for some in (parts, far)
-        )
-        known = np.stack(list(each.values()), 1)
-        most, some = np.where(np.isfinite(known), known, -np.inf), np.isfinite(known).any(1)
-        names = [list(each)[place] if there else None for place, there in zip(most.argmax(1), some, strict=True)]
-        return pa.table(
-            {
-                "surprise": pa.array(np.where(some, most.max(1), np.nan), pa.float32(), from_pandas=True),
-                "column": pa.array(names, pa.string()),
-                **{f"of {column}": pa.array(values, pa.float32(), from_pandas=True) for column, values in each.items()},
-                **{
-                    f"away of {kind}" if kind else "away": pa.array(values, pa.float32(), from_pandas=True)
-                    for kind, values in far.items()
-                },
-                **reasons(bad, count),
-            }
-        )
+        return surprise_verbs.surprise_table(self, rows, note)
 
     def distill(
         self,
@@ -995,23 +627,7 @@ class Model:
         note: Callable[[str], None] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """As ``generate_together``, row after row as they are finished."""
-        self.check(columns)
-        for column in columns:
-            self.check_asked(column, seen)
-        if not columns:
-            raise UserError(f"No column was asked for. Possible: {', '.join(self.network.asked_columns)}.")
-        if set(columns) & set(seen or ()):
-            raise UserError(
-                f"Asked: {', '.join(columns)}; seen: {', '.join(seen or ())}. A column is either asked or seen."
-            )
-        wanted = [c for c in (self.network.columns if seen is None else seen) if c not in columns]
-        return (
-            dict.fromkeys(columns) if place in part.bad else row
-            for number, part in enumerate(self.windows(rows, wanted, note, size=DRAWN))
-            for place, row in enumerate(
-                together(self.network, part, columns, seen, jointly=jointly, seed=mix(seed, number))
-            )
-        )
+        return generate_verbs.generate_together(self, rows, columns, seen, seed, jointly, note)
 
     def fill(
         self,
@@ -1052,38 +668,7 @@ class Model:
         **options: Any,
     ) -> Answers:
         """What the model says of a column, with scores."""
-        if candidates < 0:
-            raise UserError(
-                f"candidates={candidates}: give 1 for the likeliest text, more to choose from, or 0 for as many as are cheap."
-            )
-        self.check_asked(column, seen)
-        if column in self.network.generative_columns:
-            raise UserError(f"A cell of '{column}' is drawn, not predicted. Ask for it with: generate.")
-        wanted = [c for c in (self.network.columns if seen is None else seen) if c != column]
-        chosen = self.options(column, None, options)
-        said = [
-            part.predict(column, seen, seed=mix(seed, i), candidates=candidates, **chosen).without(part.bad)
-            for i, part in enumerate(self.windows(rows, wanted, note))
-        ]
-        return Answers.joined(said)
-
-    def check_asked(self, column: str, seen: Sequence[str] | None) -> None:
-        """Refuse columns that the model doesn't know or can't be asked for."""
-        self.check([column])
-        self.check(seen or ())
-        if seen and set(seen) == {column}:
-            raise UserError(f"Asked: {column}; seen: {', '.join(seen or ())}. A column is either asked or seen.")
-        if column not in self.network.asked_columns:
-            kind = name_of(self.network.modalities[column])
-            able = column in able_to_generate(self.network.modalities)
-            why = (
-                f"which this run did not learn to generate. Fit with --generate {column}."
-                if able
-                else "which can be read but not generated."
-            )
-            raise UserError(
-                f"Column '{column}' holds {kind}, {why} Possible: {', '.join(self.network.asked_columns) or 'none'}."
-            )
+        return predict_verbs.answers(self, rows, column, seen, seed, note, candidates, **options)
 
     def search(
         self,
@@ -1102,34 +687,7 @@ class Model:
         Raises:
             UserError: a column that the model doesn't know, a query of which no cell can be read, or k below 1.
         """
-        self.check([*query, *([column] if column else [])])
-        if k < 1:
-            raise UserError(f"k={k}: a search finds at least one row.")
-        heard: list[str] = []
-        one = self.rows([dict(query)], list(query), heard.append) if query else None
-        if one is None or not any(one.has(c).any() for c in query):
-            why = "; ".join(heard) or f"{', '.join(query) or 'it'} is empty"
-            raise UserError(f"The query says nothing that could be looked for: {why}.")
-        for words in heard:
-            (note or warn)(words)
-        asked = one.gists(list(query))
-        numbers, parts, start = [], [], 0
-        for part in self.windows(among, [column] if column else None, note):
-            if column is None:
-                number = np.array([row for row in range(part.count) if row not in part.bad], np.int64)
-                gists = part.gists()[number]
-            elif self.network.modalities[column].matched:
-                number, gists = part.column_gists(column)
-            else:
-                number = np.flatnonzero(part.has(column))
-                gists = part.gists([column])[number]
-            numbers.append(number + start)
-            parts.append(gists)
-            start += part.count
-        number, gists = np.concatenate(numbers), np.concatenate(parts)
-        scores = gists @ asked[0]
-        best = np.argsort(-scores, kind="stable")[:k]
-        return pa.table({"row": pa.array(number[best], pa.int64()), "score": pa.array(scores[best], pa.float32())})
+        return search_verbs.search_table(self, query, among=among, column=column, k=k, note=note)
 
     def index(
         self,
@@ -1284,67 +842,6 @@ class Model:
         return Path(out)
 
 
-class UnreadableCells:
-    """Hears of cells that can't be read, and tells of each column how many, the first row and why."""
-
-    def __init__(self) -> None:
-        self.columns: dict[str, list[Any]] = {}
-
-    def __call__(self, row: int, column: str, why: str) -> None:
-        self.columns.setdefault(column, [0, row, why])[0] += 1
-
-    def words(self) -> list[str]:
-        """What to tell, a line a column."""
-        return [
-            f"column '{column}': {count} cell(s) can't be read and count as missing; the first is row {first}: {why}"
-            for column, (count, first, why) in self.columns.items()
-        ]
-
-
-def row_by_row(table: Any) -> bool:
-    """Whether rows were written by hand: a dict of cells or a list of dicts, which say of each row what is known of it."""
-    return isinstance(table, Mapping) or (
-        isinstance(table, list | tuple) and all(isinstance(row, Mapping) for row in table)
-    )
-
-
-def reasons(bad: Mapping[int, str], rows: int) -> dict[str, pa.Array]:
-    """The column ``bad_row``: why a row can't be read, null for those that can; nothing where all can."""
-    return {BAD_ROW: pa.array([bad.get(row) for row in range(rows)], pa.string())} if bad else {}
-
-
-def without_bad(
-    part: Rows, samples: int, draw: Callable[[np.ndarray | None], Iterator[list[Any]]]
-) -> Iterator[list[Any]]:
-    """What is drawn for the rows of a window, None for those that can't be read; ``draw`` takes the rows to draw for, None for all."""
-    if not part.bad:
-        yield from draw(None)
-        return
-    drawn = draw(np.array([row for row in range(part.count) if row not in part.bad], np.int64))
-    for row in range(part.count):
-        yield [None] * samples if row in part.bad else next(drawn)
-
-
 def open_table(table: Any) -> Table:
     """A ``Table`` from whatever a user hands in."""
     return table if isinstance(table, Table) else Table.open(table)
-
-
-def keep_split(table: Table, split: str | None, column: str | None) -> Table:
-    """The rows whose split column says ``split``."""
-    if split is None:
-        return table
-    column = column or "split"
-    if column not in table.columns:
-        raise UserError(
-            f"--split {split} was asked, but '{table.name}' has no column '{column}'. "
-            f"Columns: {', '.join(table.columns)}."
-        )
-    values = np.array(
-        [str(cell) for _, batch in table.batches(columns=[column]) for cell in batch.column(0).to_pylist()],
-        dtype=object,
-    )
-    rows = np.flatnonzero(values == split)
-    if not len(rows):
-        raise unknown(f"value of '{column}' in '{table.name}':", split, set(values.tolist()))
-    return table.select(rows)

@@ -17,6 +17,7 @@ from conftest import TINY, drawing, flip, tiny_cells, tiny_table
 
 from sensorium.core.errors import UserError
 from sensorium.data.table import Table
+from sensorium.inference.trained import Trained
 from sensorium.model import Model
 from sensorium.network.types import IgnoredColumns
 from sensorium.training.table_trainer import TableTrainer
@@ -352,8 +353,8 @@ def test_a_large_table_is_asked_in_windows_with_the_same_answers(
         fitted.predict(tiny, "width"),
         fitted.search({"name": "red"}, among=tiny, column="tone", k=80),
     )
-    monkeypatch.setattr("sensorium.model.WINDOW", 7)
-    monkeypatch.setattr(Model.windows, "__defaults__", (None, None, 7))
+    monkeypatch.setattr("sensorium.inference.trained.WINDOW", 7)
+    monkeypatch.setattr(Trained.windows, "__defaults__", (None, None, 7))
     heard: list[str] = []
     assert np.allclose(fitted.embed(tiny, note=heard.append), whole[0], atol=1e-5) and not heard
     assert same(fitted.predict(tiny, "width"), whole[1])

@@ -17,13 +17,15 @@ from sensorium.core.errors import UserError
 from sensorium.data.table import Table
 from sensorium.inference.rows import Rows
 from sensorium.inference.surprise import agreement
+from sensorium.inference.trained import BAD_ROW
 from sensorium.network.network import Network
 
 WINDOW, DRAWN = 1024, 64
 """Rows that are held in memory at once, and where cells are drawn, which takes long: what is filled when somebody stops it is kept."""
 FILE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-FILLED, BAD_ROW = "filled", "bad_row"
-"""The column that says what was filled, and the one that says why a row can't be read."""
+
+FILLED = "filled"
+"""Column of a filled table that says which cells were filled, and how sure each is."""
 
 
 class FillInterrupted(KeyboardInterrupt):

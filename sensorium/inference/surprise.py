@@ -6,12 +6,16 @@ in training say what is usual. And how far what a row has lies from all that was
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
+from sensorium.core.errors import UserError
 from sensorium.inference.rows import ROWS, Rows
+from sensorium.inference.trained import Trained, reasons
 from sensorium.network.batch import collate
 from sensorium.network.network import Network
 from sensorium.network.types import Encoded, IgnoredColumns
@@ -169,3 +173,35 @@ def of_rows(rows: Rows) -> dict[str, np.ndarray]:
             if column in found:
                 values[some.cpu().numpy()] = relative(found[column].cpu().numpy(), network.surprise_quantiles[column])
     return result
+
+
+def surprise_table(trained: Trained, rows: Any, note: Callable[[str], None] | None = None) -> pa.Table:
+    """Surprise of each row, as a table: see ``Model.surprise``."""
+    if not trained.network.surprise_quantiles:
+        raise UserError(
+            "This run has held out too few rows to say what is usual: 20 are needed for validation. Fit it on more rows."
+        )
+    parts, far, bad, count = [], [], {}, 0
+    for part in trained.windows(rows, None, note):
+        parts.append(of_rows(part))
+        far.append(away(part))
+        bad |= {count + row: why for row, why in part.bad.items()}
+        count += part.count
+    each, far = (
+        {column: np.concatenate([part[column] for part in some]) for column in some[0]} for some in (parts, far)
+    )
+    known = np.stack(list(each.values()), 1)
+    most, some = np.where(np.isfinite(known), known, -np.inf), np.isfinite(known).any(1)
+    names = [list(each)[place] if there else None for place, there in zip(most.argmax(1), some, strict=True)]
+    return pa.table(
+        {
+            "surprise": pa.array(np.where(some, most.max(1), np.nan), pa.float32(), from_pandas=True),
+            "column": pa.array(names, pa.string()),
+            **{f"of {column}": pa.array(values, pa.float32(), from_pandas=True) for column, values in each.items()},
+            **{
+                f"away of {kind}" if kind else "away": pa.array(values, pa.float32(), from_pandas=True)
+                for kind, values in far.items()
+            },
+            **reasons(bad, count),
+        }
+    )

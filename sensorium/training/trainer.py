@@ -21,12 +21,12 @@ import torch
 from torch import nn
 
 from sensorium.core.errors import UserError
+from sensorium.core.seeds import mix
 from sensorium.core.settings import at_least
 from sensorium.nn.precision import Precision, choose
 from sensorium.training import checkpoint
 from sensorium.training.optimizer import Name, Optimizer, clip
 
-MASK = 2**63 - 1
 WARM = 0.1
 """Share of a run by which the learning rate is at its peak, however few its steps are."""
 
@@ -365,14 +365,3 @@ def asked_length(
     if minutes is None and epochs is None:
         minutes = usual
     return minutes, None if minutes else epochs
-
-
-def mix(*numbers: int) -> int:
-    """Several numbers to one 63-bit seed (splitmix64, Steele et al. 2014)."""
-    state = 0x9E3779B97F4A7C15
-    for number in numbers:
-        state = (state ^ (number & (2**64 - 1))) * 0xBF58476D1CE4E5B9 & (2**64 - 1)
-        state ^= state >> 27
-        state = state * 0x94D049BB133111EB & (2**64 - 1)
-        state ^= state >> 31
-    return state & MASK

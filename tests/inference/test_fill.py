@@ -14,7 +14,8 @@ import pytest
 from conftest import tiny_table
 from PIL import Image
 
-from sensorium.cli.draw import write_filled, write_together
+from sensorium.cli.filling import write_filled
+from sensorium.cli.generation import write_together
 from sensorium.core.errors import SensoriumWarning, UserError
 from sensorium.model import Model
 
@@ -63,7 +64,7 @@ def test_empty_cells_are_filled_and_named_and_the_others_stay(drawing_model: Mod
 def test_how_sure_a_drawn_cell_is_says_how_it_goes_with_its_row_beside_real_ones(
     drawing_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drawing_model.network, "usual", {"picture": np.linspace(0, 2, 101).tolist()})
+    monkeypatch.setattr(drawing_model.network, "surprise_quantiles", {"picture": np.linspace(0, 2, 101).tolist()})
     table = gapped()
     filled = drawing_model.fill(table)
     (sure,) = (entry["sure"] for entry in filled.column("filled").to_pylist()[1] if entry["column"] == "picture")
@@ -73,7 +74,7 @@ def test_how_sure_a_drawn_cell_is_says_how_it_goes_with_its_row_beside_real_ones
         for columns in (["picture"], [c for c in table.column_names if c != "picture"])
     )
     assert sure == pytest.approx(1 - (1 - gist @ rest) / 2, abs=0.02)
-    monkeypatch.setattr(drawing_model.network, "usual", {"picture": [0.0] * 101})
+    monkeypatch.setattr(drawing_model.network, "surprise_quantiles", {"picture": [0.0] * 101})
     (sure,) = (
         entry["sure"]
         for entry in drawing_model.fill(table).column("filled").to_pylist()[1]
@@ -172,7 +173,7 @@ def test_filling_that_is_stopped_keeps_what_was_filled(
             return say(*given, **named)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(drawing_model.network, "say", stopping)
+            patch.setattr(drawing_model.network, "sample", stopping)
             write_filled(drawing_model, str(source), out, ["picture", "colour"] if kept == 4 else ["picture"], False, 0)
         if kept is None:
             assert not out.exists()

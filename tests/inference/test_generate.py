@@ -154,7 +154,7 @@ def test_resuming_gives_the_same_numbers(quick_fit: Callable[..., Any], tmp_path
 
 
 def test_the_command_writes_a_folder_or_a_table(drawing_model: Model, tmp_path: Path) -> None:
-    from sensorium.cli.draw import write_drawn
+    from sensorium.cli.generation import write_drawn
 
     table = tmp_path / "t.parquet"
     pq.write_table(tiny_table(3), table)
@@ -192,13 +192,13 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, model: Model, after: int) -> No
             raise KeyboardInterrupt
         return say(*given, **named)
 
-    monkeypatch.setattr(model.network, "say", stopping)
+    monkeypatch.setattr(model.network, "sample", stopping)
 
 
 def test_what_is_finished_is_kept_and_what_was_there_is_not_lost(
     drawing_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from sensorium.cli.draw import write_drawn, write_forecast, write_together
+    from sensorium.cli.generation import write_drawn, write_forecast, write_together
 
     table, out, folder = tmp_path / "t.parquet", tmp_path / "drawn.parquet", tmp_path / "drawn.v2"
     pq.write_table(tiny_table(5), table)
@@ -313,7 +313,7 @@ def test_numbers_that_are_not_finite_fail_alone(drawing_model: Model, monkeypatc
 
 
 def test_a_series_is_continued(drawing_model: Model, tmp_path: Path) -> None:
-    from sensorium.cli.draw import write_forecast
+    from sensorium.cli.generation import write_forecast
 
     rows = pa.table(
         {
