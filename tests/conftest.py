@@ -217,7 +217,7 @@ def flip(path: Path, place: int) -> None:
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """``run("fit", …)``: (status, stdout, stderr) of a command, in this process."""
 
-    from sensorium.cli import main
+    from sensorium.cli.main import main
 
     def call(*arguments: Any) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["sensorium", *map(str, arguments)])

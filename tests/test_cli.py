@@ -18,7 +18,7 @@ import pytest
 from conftest import TINY, drawing, known_settings, tiny_table
 
 from sensorium.core.errors import UserError
-from sensorium.data.options import reading
+from sensorium.data.options import open_arguments
 from sensorium.model import Model
 
 Run = Callable[..., tuple[int, str, str]]
@@ -50,7 +50,7 @@ def test_help_comes_without_torch(command: list[str]) -> None:
     heavy = ("torch", "sklearn", "pyarrow", "transformers", "PIL")
     code = f"""
 import sys
-from sensorium.cli import main
+from sensorium.cli.main import main
 sys.argv = ["sensorium", *{command!r}]
 try:
     main()
@@ -289,7 +289,7 @@ def test_an_index_is_made_searched_and_changed(run: Run, folder: Path, fitted: M
 
 def test_evaluate_prints_and_writes_results(run: Run, folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "r.json"
-    status, out, _ = run("evaluate", folder / "run", folder / "tiny.parquet", "--split", "b", "--seen", "picture, name", "--same", "colour",
+    status, out, _ = run("evaluate", folder / "run", folder / "tiny.parquet", "--split", "b", "--seen", "picture, name", "--entity-key", "colour",
                          "--json", path)  # fmt: skip
     results = json.loads(
         path.read_text(encoding="utf-8"), parse_constant=lambda text: pytest.fail(f"{text} is no JSON")
@@ -297,7 +297,7 @@ def test_evaluate_prints_and_writes_results(run: Run, folder: Path, tmp_path: Pa
     assert status == 0 and results["rows"] == 10 and set(results["columns"]["colour"]["alone"]) == {"picture", "name"}
     assert "name>picture" in out or "name > picture" in out
     told(run("evaluate", folder / "run", folder / "tiny.parquet", "--split", "c"), "split")
-    told(run("evaluate", folder / "run", folder / "tiny.parquet", "--same", "colr"), "Did you mean 'colour'")
+    told(run("evaluate", folder / "run", folder / "tiny.parquet", "--entity-key", "colr"), "Did you mean 'colour'")
     told(run("evaluate", folder / "run", folder / "tiny.parquet", "--seen", "colr"), "Did you mean 'colour'")
     told(run("evaluate", folder / "run", folder / "tiny.parquet", "--json", folder / "query.png" / "r.json"), "--json")
     told(run("evaluate", folder / "run", folder / "tiny.parquet", "--json", tmp_path), "--json")
@@ -452,6 +452,6 @@ def test_a_run_reads_tables_as_it_read_its_own(run: Run, tmp_path: Path, no_repo
     )
     vectors = np.load(tmp_path / "gists.npy")
     assert status == 0 and "can't be read" not in err and len(np.unique(vectors.round(4), axis=0)) > 2
-    told = reading(tmp_path / "run")
+    told = open_arguments(tmp_path / "run")
     assert told["allow_outside"] is True and told["options"].delimiter == "|"
     assert Model.load(tmp_path / "run").open(tmp_path / "tables/t.csv").schema.field("code").type == pa.string()

@@ -28,7 +28,7 @@ SHORT = "train.batch=32 baselines.share=0 trackers=none network.width=48 trunk.d
 RUNNER = """
 import shlex, sys
 import sensorium.fit.fit
-from sensorium.cli import main
+from sensorium.cli.main import main
 
 def sh(line):
     sys.argv = shlex.split(line, comments=True)
@@ -170,7 +170,7 @@ def test_links_lead_somewhere(page):
 def test_options_that_docs_name_exist():
     from typer.testing import CliRunner
 
-    from sensorium.cli import app
+    from sensorium.cli.main import app
 
     for page in PAGES:
         for line in re.findall(r"^    sensorium (\w+ .*)$", page.read_text(encoding="utf-8"), re.M):

@@ -1,4 +1,4 @@
-"""The command ``columns``: what a table holds and how it was read, as a table or as JSON."""
+"""Column report: what a table holds and how it was read, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from rich.table import Table as Grid
 
-from sensorium.cli.files import asked_for
-from sensorium.cli.show import console, note
+from sensorium.cli.files import write_whole
+from sensorium.cli.output import console, note
 from sensorium.core.errors import UserError
 from sensorium.core.files import json_text
 from sensorium.core.settings import build, parse
-from sensorium.data.dialects import SIGNS
+from sensorium.data.dialects import DELIMITERS
 from sensorium.data.prepare import read_rows
 from sensorium.data.quarantine import Quarantine, parse_max_bad
 from sensorium.data.schema import Schema, columns_report, infer
@@ -23,9 +23,9 @@ from sensorium.data.table import Table
 from sensorium.network.build import make_modalities, plain, said_as_written
 from sensorium.training.build import check_settings
 
-FILES = 3
+MAX_FILES = 3
 """Files whose delimiter is printed."""
-LISTED = 1000
+MAX_LISTED = 1000
 """Bad rows and cells of a column that the JSON names."""
 
 
@@ -41,7 +41,8 @@ def print_columns(source: str, settings: Sequence[str], check: bool, out: Path |
     share = parse_max_bad(data.max_bad)
     table = data.open(source, said_as_written(given.get("column", {})))
     overrides = {
-        name: dict(said) if isinstance(said, dict) else {"kind": said} for name, said in given.get("column", {}).items()
+        name: dict(value) if isinstance(value, dict) else {"kind": value}
+        for name, value in given.get("column", {}).items()
     }
     schema = infer(table, overrides=overrides)
     bad = bad_cells(table, schema) if check else None
@@ -49,20 +50,20 @@ def print_columns(source: str, settings: Sequence[str], check: bool, out: Path |
         table, schema, None if bad is None else {column: len(cells) for column, cells in bad.items()}
     )
     if out is not None:
-        text = json_text(described(table, schema, report, bad))
+        text = json_text(report_json(table, schema, report, bad))
         if str(out) == "-":
             sys.stdout.write(text + "\n")
         else:
-            with asked_for(out) as part:
+            with write_whole(out) as part:
                 part.write_text(text, encoding="utf-8")
             note(f"Wrote {out}")
     else:
         console().print(grid(table, report), markup=False)
         if not table.rows:
             note(f"'{table.name}' has no rows")
-        for file, about in list(table.found.items())[:FILES]:
+        for file, about in list(table.found.items())[:MAX_FILES]:
             if (sign := about.get("delimiter", ",")) != ",":
-                note(f"'{file}': {f'delimiter {SIGNS.get(sign, repr(sign))}' if sign else 'one cell a line'}")
+                note(f"'{file}': {f'delimiter {DELIMITERS.get(sign, repr(sign))}' if sign else 'one cell a line'}")
         for words in table.notes:
             note(words)
         for column, cells in (bad or {}).items():
@@ -75,7 +76,7 @@ def print_columns(source: str, settings: Sequence[str], check: bool, out: Path |
 
 
 def bad_cells(table: Table, schema: Schema) -> dict[str, list[tuple[int, str]]]:
-    """For each column the rows whose cell can't be read, and why."""
+    """Rows whose cell can't be read, and why, by column."""
     found: dict[str, list[tuple[int, str]]] = {}
     try:
         modalities = make_modalities(schema, {})
@@ -83,16 +84,16 @@ def bad_cells(table: Table, schema: Schema) -> dict[str, list[tuple[int, str]]]:
         note(f"Cells were not read: {error}")
         return found
 
-    def heard(row: int, column: str, why: str) -> None:
+    def on_bad(row: int, column: str, why: str) -> None:
         found.setdefault(column, []).append((row, why))
 
-    for _ in read_rows(table, modalities, table.good, bad=heard):
+    for _ in read_rows(table, modalities, table.good, bad=on_bad):
         pass
     return found
 
 
 def grid(table: Table, report: Sequence[dict[str, Any]]) -> Grid:
-    """The columns, a line each."""
+    """Report as a grid, a line a column."""
     good, bad = table.rows - len(table.bad_rows), len(table.bad_rows)
     title = f"{table.name}: {good:,} rows" + (f", and {bad:,} that can't be read" if bad else "")
     result = Grid(title=title, title_justify="left")
@@ -108,10 +109,10 @@ def grid(table: Table, report: Sequence[dict[str, Any]]) -> Grid:
     return result
 
 
-def described(
+def report_json(
     table: Table, schema: Schema, report: Sequence[dict[str, Any]], bad: dict[str, list[tuple[int, str]]] | None
 ) -> dict[str, Any]:
-    """All that was found of a table, as JSON has it."""
+    """Report as JSON: all that was found of a table."""
     settings = {name: column.settings for name, column in schema.columns.items() if column.settings}
     return {
         "table": table.name, "rows": table.rows, "split": schema.split, "notes": table.notes, "read": table.found,
@@ -119,10 +120,10 @@ def described(
         "left_out": schema.left_out, "remarks": table.remarks, "repaired_cells": table.repaired,
         "bad_rows": [
             {"row": row, "where": why.where, "reason": why.reason, "preview": why.preview}
-            for row, why in list(table.bad_rows.items())[:LISTED]
+            for row, why in list(table.bad_rows.items())[:MAX_LISTED]
         ],
         "bad_row_count": len(table.bad_rows),
         "bad_cells": None if bad is None else {
-            column: [{"row": row, "reason": why} for row, why in cells[:LISTED]] for column, cells in bad.items()
+            column: [{"row": row, "reason": why} for row, why in cells[:MAX_LISTED]] for column, cells in bad.items()
         },
     }  # fmt: skip

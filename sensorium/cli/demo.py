@@ -1,4 +1,4 @@
-"""The demo: the emoji table, one model for all of it, and what it can do on drawings and concepts it never saw."""
+"""Demo on the emoji table: one model for all of it, measured on drawings and concepts it never saw."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import Progress
 from rich.table import Table as Grid
 
-from sensorium.cli.show import console, note
-from sensorium.core.registry import find
-from sensorium.core.settings import build
+from sensorium.cli.output import console, note
+from sensorium.cli.tables import build_table
 
 SETTINGS = (
     "column.concept.kind=out",  # the name without man, woman or person: it would give the name away
@@ -28,48 +26,30 @@ SETTINGS = (
     "sample.everything=0.1",
 )
 DROP = 0.02, 0.3
-"""Share of a picture's or a sound's tokens that training hides: for each minute, and at most. What is seen more often is sooner
-known by heart."""
+"""Token dropout of pictures and sounds: the share hidden for each minute of training, and at most.
+
+What is seen more often is sooner known by heart."""
 SAME = 0.1, 5.0, 1.0
-"""Weight of matching drawings and voices of one emoji: for each minute, beyond so many, and at most. In a short run all else is
-learned from fewer rows for it."""
+"""Weight of matching drawings and voices of one emoji: for each minute, beyond so many, and at most.
+
+In a short run all else is learned from fewer rows for it."""
 LONG, FINE = 10.0, ("column.image.size=64", "train.ema=0.998")
-"""From so many minutes on there is time for finer pictures, and for a mean of weights to be better than the last ones."""
+"""Settings of long runs: from so many minutes on there is time for finer pictures, and a mean of weights is better than
+the last ones."""
 SPLITS = {
     "test_new_style": "known concepts, drawn by a studio in a style not seen for them",
     "test_new_concept": "new concepts",
 }
 
 
-def build_table(name: str, out: Path, settings: Sequence[str]) -> dict[str, Any]:
-    """Build one of Sensorium's tables and say what it is made of."""
-    from sensorium.core.errors import UserError
-    from sensorium.datasets import Builder
-
-    given = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise UserError(f"'{setting}' is no setting. Write KEY=VALUE, as rows=200.")
-        given[key] = value
-    builder = build(find(Builder, name), given, f"table {name}")
-    with Progress(transient=True) as progress:
-        task = progress.add_task(f"Building {name}", total=None)
-        built = builder.build(out, progress=lambda done, total: progress.update(task, completed=done, total=total))
-    note(f"{out}: {built['rows']:,} rows, SHA-256 {built['sha256'][:16]}…")
-    for line in built["credits"]:
-        note(f"  {line}")
-    return built
-
-
 def by_length(minutes: float) -> list[str]:
-    """The settings that hang on how long a run is."""
+    """Settings that depend on how long a run is."""
     drop, same = min(DROP[0] * minutes, DROP[1]), min(max(SAME[0] * (minutes - SAME[1]), 0.0), SAME[2])
     return [f"network.drop={drop:g}", f"match.same_thing={same:g}", *(FINE if minutes >= LONG else ())]
 
 
 def run_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = (), pretrained: bool = False) -> None:
-    """The command ``demo``."""
+    """Train on the emoji table, measure the model, and print what to try next."""
     if pretrained:
         from sensorium.backbones._packages import from_packages
 
@@ -122,15 +102,18 @@ TALK = (
     "column.conversation.recalled=10",
     "column.conversation.tokens=2",
 )
-"""Of the demo that talks. Each step matches 128 pictures and names, and goes through 12 conversations; what is like a picture is told beside it."""
+"""Settings of the chat demo.
+
+Each step matches 128 pictures and names, and goes through 12 conversations; what is like a picture is told beside it.
+"""
 EACH, ASKED = 8, "name:4,choice:2.5,yes_no:2,absent:1.5,field:0.3,unknown:0.1"
 """Conversations of a row, and of what kinds."""
 
 
 def run_chat_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = ()) -> None:
-    """The command ``demo --chat``."""
+    """Tune a language model on conversations about the emoji table, measure it, and print examples."""
     from sensorium.backbones._packages import from_packages, smollm2
-    from sensorium.cli.talk import write_conversations
+    from sensorium.cli.conversations import write_conversations
     from sensorium.data.table import Table
     from sensorium.dialogue.evaluate import examples
     from sensorium.model import Model, infer, keep_split
@@ -182,7 +165,7 @@ MARKS = {
 
 
 def measure(model: Any, table: Any, split: str) -> dict[str, float]:
-    """The demo's own numbers on one split (gallery: all its drawings)."""
+    """Metrics of the demo on one split (gallery: all its drawings)."""
     from sensorium.evaluation.evaluate import search_all
     from sensorium.model import keep_split
 
@@ -196,8 +179,8 @@ def measure(model: Any, table: Any, split: str) -> dict[str, float]:
     truth = [group[i] for i in known]
 
     def right(column: str, cells: list[Any], seen: list[str] | None, asked: np.ndarray) -> float:
-        said = rows.say(column, seen, asked)
-        return float(np.mean([a == b for a, b in zip(said.cells, cells, strict=True)]))
+        answers = rows.say(column, seen, asked)
+        return float(np.mean([a == b for a, b in zip(answers.cells, cells, strict=True)]))
 
     return {
         "name > image, recall@10": float(found["name>image"].hit.any(1).mean()),

@@ -1,19 +1,22 @@
-"""Files that commands write and queries they read."""
+"""Output files of commands, and the queries that they read."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.core.files import json_text, whole
-from sensorium.data.cells import lines
+from sensorium.core.files import atomic_write, json_text
+from sensorium.data.cells import row_dicts
+
+if TYPE_CHECKING:
+    from sensorium.model import Model
 
 ENDINGS = (".parquet", ".csv", ".jsonl")
 
@@ -40,32 +43,32 @@ def check_folder(path: Path, option: str) -> None:
 
 
 @contextlib.contextmanager
-def asked_for(path: Path) -> Iterator[Path]:
-    """``whole`` for a file that the user named.
+def write_whole(path: Path) -> Generator[Path]:
+    """Atomic write of a file that the user named: ``core.files.whole`` with an error for the user.
 
     Raises:
         UserError: it can't be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as part:
+        with atomic_write(path) as part:
             yield part
     except OSError as error:
         raise UserError(f"Can't write '{path}': {error.strerror or error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:
-    """JSON, whole or not at all."""
-    with asked_for(path) as part:
+    """Write JSON, whole or not at all."""
+    with write_whole(path) as part:
         part.write_text(json_text(value), encoding="utf-8")
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Parquet, CSV or JSON lines by the ending; whole or not at all."""
+    """Write Parquet, CSV or JSON lines by the ending; whole or not at all."""
     import pyarrow.csv
     import pyarrow.parquet
 
-    with asked_for(path) as part:
+    with write_whole(path) as part:
         match path.suffix:
             case ".parquet":
                 pyarrow.parquet.write_table(table, part)
@@ -73,20 +76,20 @@ def write_table(table: pa.Table, path: Path) -> None:
                 pyarrow.csv.write_csv(table, part)
             case _:
                 with part.open("w", encoding="utf-8") as file:
-                    for row in lines(table):
+                    for row in row_dicts(table):
                         file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
 
 
 def as_json(table: pa.Table, column: str) -> pa.Table:
-    """A table whose lists in one column are JSON, so that they can stand in a CSV file."""
+    """Table whose lists in one column are JSON texts, so that they can stand in a CSV file."""
     cells = [json.dumps(cell, ensure_ascii=False) for cell in table.column(column).to_pylist()]
     return table.set_column(table.column_names.index(column), column, pa.array(cells, pa.string()))
 
 
 def write_vectors(vectors: np.ndarray, path: Path) -> None:
-    """Vectors as .npy, or as a column ``gist`` of lists (in CSV as one column a number); rows of NaN are null there."""
+    """Write vectors as .npy, or as a column ``gist`` of lists (in CSV a column each); rows of NaN are null there."""
     if path.suffix == ".npy":
-        with asked_for(path) as part:
+        with write_whole(path) as part:
             np.save(part, vectors, allow_pickle=False)
     elif path.suffix == ".csv":
         write_table(
@@ -99,7 +102,7 @@ def write_vectors(vectors: np.ndarray, path: Path) -> None:
 
 
 def query_of(parts: Sequence[str]) -> dict[str, Any]:
-    """``["name=a cat", "photo=@cat.png"]`` as a row; ``@`` reads a file, ``@@`` begins a text with one @."""
+    """Query row from ``["name=a cat", "photo=@cat.png"]``; ``@`` reads a file, ``@@`` begins a text with one @."""
     query: dict[str, Any] = {}
     for part in parts:
         column, equals, value = part.partition("=")
@@ -115,3 +118,19 @@ def query_of(parts: Sequence[str]) -> dict[str, Any]:
         else:
             query[column] = value.removeprefix("@")
     return query
+
+
+def check_cells(out: Path, model: Model, columns: Sequence[str]) -> None:
+    """Refuse a text file for cells that are files, and a .csv for series."""
+    for column in columns:
+        modality = model.network.modalities[column]
+        if modality.media and out.suffix != ".parquet":
+            raise UserError(
+                f"--out {out}: the cells of '{column}' are files, which can't stand in {out.suffix}. Give a "
+                ".parquet file."
+            )
+        if out.suffix == ".csv" and model.schema.columns[column].kind in ("series", "points"):
+            raise UserError(
+                f"--out {out}: lists of numbers ('{column}') can't stand in a cell of .csv. Give a .parquet "
+                "or a .jsonl file."
+            )

@@ -1,21 +1,14 @@
-"""The command itself, and the options that several of its verbs take. Nothing heavy is imported before a verb runs."""
+"""Command line options that several commands take."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    name="sensorium",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="One multimodal model for a table: any column finds, predicts or generates any other.",
-)
-build = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Build a table from packages.")
-app.add_typer(build, name="table")
+from sensorium.core.errors import UserError
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that fit or save wrote.")]
 Source = Annotated[
@@ -27,25 +20,31 @@ Seen = Annotated[
 Inside = Annotated[
     str,
     typer.Option(
-        help="How it is looked inside seen cells: occlusion (again without each part), gradients (integrated) or attention (rolled out)."
+        help="How it is looked inside seen cells: occlusion (again without each part), gradients (integrated) or "
+        "attention (rolled out)."
     ),
 ]
+EntityKey = Annotated[
+    str | None, typer.Option("--entity-key", help="Key column: rows that share its value are one thing when searching.")
+]
+Same = Annotated[str | None, typer.Option("--same", hidden=True, help="The old name of --entity-key.")]
 MaxBad = Annotated[str | None, typer.Option("--max-bad", help="How many rows may hold a bad cell: 10% or a number.")]
 
 
-@app.callback(invoke_without_command=True)
-def options(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
-) -> None:
-    if version:
-        from sensorium import __version__
-
-        typer.echo(__version__)
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
 def names(joined: str | None) -> list[str] | None:
-    """``a,b`` as a list; None stays."""
+    """Column names of a comma-separated option; None stays."""
     return None if joined is None else [name.strip() for name in joined.split(",") if name.strip()]
+
+
+def renamed(option: str, value: str | None, old_option: str, old_value: str | None) -> str | None:
+    """Value of a renamed option; the old name still counts, with a warning on stderr.
+
+    Raises:
+        UserError: both are given.
+    """
+    if old_value is None:
+        return value
+    if value is not None:
+        raise UserError(f"{old_option} is the old name of {option}. Give only {option}.")
+    print(f"{old_option} is called {option} now, and will be gone in the next release.", file=sys.stderr)
+    return old_value

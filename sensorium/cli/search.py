@@ -1,4 +1,4 @@
-"""What ``search``, ``index`` and ``duplicates`` do."""
+"""Search, indexes, near duplicates and SQL: the commands ``search``, ``index``, ``duplicates`` and ``query``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pyarrow as pa
 import typer
 
 from sensorium.cli.files import check_ending, check_folder, query_of, write_table
-from sensorium.cli.show import note, print_found, print_rows, progress
+from sensorium.cli.output import note, print_found, print_rows, progress
 from sensorium.core.errors import UserError, unknown
-from sensorium.data.cells import beside
+from sensorium.data.cells import qualified_names
 
 if TYPE_CHECKING:
     from sensorium.model import Model
     from sensorium.search.index import Index
 
-SHOWN = 20
+MAX_PRINTED_GROUPS = 20
 """Groups of near duplicates that are printed."""
 
 
@@ -29,7 +29,7 @@ def search_table(run: Path, source: str, by: Sequence[str], among: str | None, k
     model = Model.load(run)
     opened = model.open(source)
     model.check([among] if among else [])
-    print_found(opened, model.search(asked(model, by), among=opened, column=among, k=k, note=note))
+    print_found(opened, model.search(query_row(model, by), among=opened, column=among, k=k, note=note))
 
 
 def search_index(
@@ -43,7 +43,7 @@ def search_index(
     k: int,
 ) -> None:
     """Search an index."""
-    index, model = opened(folder, run)
+    index, model = open_index(folder, run)
     weights = {}
     for part in weight:
         column, equals, value = part.partition("=")
@@ -55,18 +55,18 @@ def search_index(
             raise unknown("column in --weight, which is not one of the query:", column, query_of(by))
     print_rows(
         index.search(
-            asked(model, by),
+            query_row(model, by),
             among=among,
             k=k,
             condition=where,
-            without=asked(model, without) if without else None,
+            without=query_row(model, without) if without else None,
             weights=weights or None,
         )
     )
 
 
-def asked(model: Model, by: Sequence[str]) -> dict[str, Any]:
-    """What is looked for, as a row.
+def query_row(model: Model, by: Sequence[str]) -> dict[str, Any]:
+    """Query row of ``--by``, checked against the model's columns.
 
     Raises:
         UserError: nothing, a column that the model doesn't know, or words where a file is needed.
@@ -79,17 +79,18 @@ def asked(model: Model, by: Sequence[str]) -> dict[str, Any]:
     return query
 
 
-def opened(folder: Path, run: Path | None) -> tuple[Index, Model]:
-    """An index and the model that it is of."""
+def open_index(folder: Path, run: Path | None) -> tuple[Index, Model]:
+    """Index of a folder, and the model that it was made with."""
     from sensorium.model import Model
     from sensorium.search.store import VectorStore
 
-    kept = Path(VectorStore.open(folder).about["run"])
-    if run is None and not (kept / "model.json").is_file():
+    made_with = Path(VectorStore.open(folder).about["run"])
+    if run is None and not (made_with / "model.json").is_file():
         raise UserError(
-            f"'{folder}' was made with the run '{kept}', which is not there. If it was moved, say where to: --run RUN"
+            f"'{folder}' was made with the run '{made_with}', which is not there. If it was moved, say where "
+            "to: --run RUN"
         )
-    model = Model.load(run or kept)
+    model = Model.load(run or made_with)
     return model.open_index(folder, note), model
 
 
@@ -103,7 +104,7 @@ def write_index(
     finder: str | None,
     plan: str,
 ) -> None:
-    """Make an index."""
+    """Write an index of a table."""
     from sensorium.model import Model
 
     check_folder(out / "index.json", "--out")
@@ -115,7 +116,8 @@ def write_index(
         )
     about = index.store.about
     typer.echo(
-        f"Wrote {len(index):,} rows of {about['size']} dimensions to {out}; to be searched: all columns, {', '.join(about['kinds'][1:]) or 'none'} alone."
+        f"Wrote {len(index):,} rows of {about['size']} dimensions to {out}; to be searched: all columns, "
+        f"{', '.join(about['kinds'][1:]) or 'none'} alone."
     )
     for few, found in about["recall"].items():
         note(f"  {few} dimensions find {found:.1%} of the ten nearest (--size {few})")
@@ -125,13 +127,14 @@ def write_index(
 
 def change_index(run: Path, source: str, out: Path, remove: bool) -> None:
     """Add rows to an index, or remove some."""
-    index, model = opened(out, run)
+    index, model = open_index(out, run)
     table = model.open(source)
     if remove:
         key = index.store.about["key"]
         if key is None or key not in table.columns:
             raise UserError(
-                f"The key of '{out}' is {key!r}; '{table.name}' has the columns {', '.join(table.columns)}. Rows are removed by their key."
+                f"The key of '{out}' is {key!r}; '{table.name}' has the columns {', '.join(table.columns)}. "
+                "Rows are removed by their key."
             )
         count = index.remove(table.take(range(table.rows), [key]).column(key).to_pylist())
         typer.echo(f"Removed {count:,} rows; {len(index):,} are left in {out}")
@@ -142,11 +145,11 @@ def change_index(run: Path, source: str, out: Path, remove: bool) -> None:
 
 
 def write_duplicates(folder: Path, among: str | None, above: float, out: Path | None, run: Path | None = None) -> None:
-    """Find near duplicates, print the largest groups, and write all."""
+    """Find near duplicates, print the largest groups, and write all of them."""
     if out is not None:
         check_ending(out)
         check_folder(out, "--out")
-    index, _ = opened(folder, run)
+    index, _ = open_index(folder, run)
     with progress("Comparing", len(index)) as done:
         groups = index.duplicates(above, among, done)
     cells = index.cells
@@ -156,10 +159,10 @@ def write_duplicates(folder: Path, among: str | None, above: float, out: Path | 
             "row": pa.array([row for group in groups for row in group], pa.int64()),
         }
     )
-    for name, taken in beside(numbers.column_names, cells.take(numbers.column("row"))).items():
+    for name, taken in qualified_names(numbers.column_names, cells.take(numbers.column("row"))).items():
         numbers = numbers.append_column(name, taken)
     typer.echo(f"{len(groups):,} groups of {numbers.num_rows:,} rows that are nearly alike")
-    few = sum(map(len, groups[:SHOWN]))
+    few = sum(map(len, groups[:MAX_PRINTED_GROUPS]))
     if few:
         print_rows(numbers.slice(0, few))
     if out is not None:
@@ -168,7 +171,7 @@ def write_duplicates(folder: Path, among: str | None, above: float, out: Path | 
 
 
 def answer_query(source: str, question: str, out: Path | None) -> None:
-    """The command ``query``."""
+    """Print or write the answer to a question about many rows."""
     from sensorium.cli.files import check_ending, write_table
     from sensorium.data.schema import infer
     from sensorium.model import open_table

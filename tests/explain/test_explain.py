@@ -14,8 +14,9 @@ import pytest
 import torch
 from conftest import tiny_table
 
-from sensorium.cli.draw import explain_rows, write_why
+from sensorium.cli.explanation import explain_rows, write_why
 from sensorium.core.errors import UserError
+from sensorium.core.seeds import mix
 from sensorium.explain.attribution import apart, single
 from sensorium.explain.columns import COPY, Explanation, explain, importance, shapley
 from sensorium.explain.scoring import CellScorer
@@ -24,7 +25,6 @@ from sensorium.modalities.video import Video
 from sensorium.model import Model
 from sensorium.network.batch import Batch
 from sensorium.network.types import IgnoredColumns
-from sensorium.training.trainer import mix
 
 SEEN = ["name", "colour", "width"]
 

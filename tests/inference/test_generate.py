@@ -154,11 +154,11 @@ def test_resuming_gives_the_same_numbers(quick_fit: Callable[..., Any], tmp_path
 
 
 def test_the_command_writes_a_folder_or_a_table(drawing_model: Model, tmp_path: Path) -> None:
-    from sensorium.cli.generation import write_drawn
+    from sensorium.cli.generation import write_samples
 
     table = tmp_path / "t.parquet"
     pq.write_table(tiny_table(3), table)
-    write_drawn(drawing_model, str(table), "picture", tmp_path / "drawn", ["name"], 0, 2, {"steps": 2})
+    write_samples(drawing_model, str(table), "picture", tmp_path / "drawn", ["name"], 0, 2, {"steps": 2})
     told = [
         json.loads(line) for line in (tmp_path / "drawn" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     ]
@@ -166,20 +166,20 @@ def test_the_command_writes_a_folder_or_a_table(drawing_model: Model, tmp_path: 
     for entry in told:
         with Image.open(tmp_path / "drawn" / entry["file_name"]) as picture:
             assert picture.size == (16, 16)
-    write_drawn(drawing_model, str(table), "tone", tmp_path / "tones.parquet", None, 0, 1, {"steps": 2})
+    write_samples(drawing_model, str(table), "tone", tmp_path / "tones.parquet", None, 0, 1, {"steps": 2})
     kept = pq.read_table(tmp_path / "tones.parquet")
     assert kept.num_rows == 3 and kept.schema.field("value").type == pa.binary()
-    write_drawn(drawing_model, str(table), "curve", tmp_path / "curves.jsonl", None, 0, 1, {"steps": 2})
+    write_samples(drawing_model, str(table), "curve", tmp_path / "curves.jsonl", None, 0, 1, {"steps": 2})
     assert len((tmp_path / "curves.jsonl").read_text(encoding="utf-8").splitlines()) == 3
     pq.write_table(tiny_table(0), table)
-    write_drawn(drawing_model, str(table), "tone", tmp_path / "none.parquet", None, 0, 1, {"steps": 2})
+    write_samples(drawing_model, str(table), "tone", tmp_path / "none.parquet", None, 0, 1, {"steps": 2})
     assert pq.read_table(tmp_path / "none.parquet").column_names == ["row", "sample", "value"]
     with pytest.raises(UserError, match="folder"):
-        write_drawn(drawing_model, str(table), "picture", tmp_path / "drawn.csv", None, 0, 1, {})
+        write_samples(drawing_model, str(table), "picture", tmp_path / "drawn.csv", None, 0, 1, {})
     with pytest.raises(UserError, match="a series can't stand"):
-        write_drawn(drawing_model, str(table), "curve", tmp_path / "curves.csv", None, 0, 1, {})
+        write_samples(drawing_model, str(table), "curve", tmp_path / "curves.csv", None, 0, 1, {})
     with pytest.raises(UserError, match="--samples 0"):
-        write_drawn(drawing_model, str(table), "picture", tmp_path / "drawn", None, 0, 0, {})
+        write_samples(drawing_model, str(table), "picture", tmp_path / "drawn", None, 0, 0, {})
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, model: Model, after: int) -> None:
@@ -198,13 +198,13 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, model: Model, after: int) -> No
 def test_what_is_finished_is_kept_and_what_was_there_is_not_lost(
     drawing_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from sensorium.cli.generation import write_drawn, write_forecast, write_together
+    from sensorium.cli.generation import write_forecast, write_samples, write_together
 
     table, out, folder = tmp_path / "t.parquet", tmp_path / "drawn.parquet", tmp_path / "drawn.v2"
     pq.write_table(tiny_table(5), table)
-    write_drawn(drawing_model, str(table), "picture", out, ["name"], 0, 1, {"steps": 1})
+    write_samples(drawing_model, str(table), "picture", out, ["name"], 0, 1, {"steps": 1})
     folder.mkdir()
-    write_drawn(drawing_model, str(table), "picture", folder, ["name"], 0, 1, {"steps": 1})
+    write_samples(drawing_model, str(table), "picture", folder, ["name"], 0, 1, {"steps": 1})
     before, told = out.read_bytes(), (folder / "metadata.jsonl").read_bytes()
 
     def untouched() -> None:
@@ -221,17 +221,17 @@ def test_what_is_finished_is_kept_and_what_was_there_is_not_lost(
     ):
         for place in (out, folder):
             with pytest.raises(UserError):
-                write_drawn(drawing_model, str(table), "picture", place, ["name"], 0, 1, options)
+                write_samples(drawing_model, str(table), "picture", place, ["name"], 0, 1, options)
             untouched()
     with pytest.raises(UserError, match="All 5 failed"):
-        write_drawn(drawing_model, str(table), "picture", out, ["name"], 0, 1, {"guidance": 1e30})
+        write_samples(drawing_model, str(table), "picture", out, ["name"], 0, 1, {"guidance": 1e30})
     untouched()
     monkeypatch.setattr("sensorium.inference.rows.ROWS", 2)
     with monkeypatch.context() as patch:
         interrupted(patch, drawing_model, 0)
         for place in (out, folder):
             with pytest.raises(KeyboardInterrupt):
-                write_drawn(drawing_model, str(table), "picture", place, ["name"], 0, 1, {"steps": 1})
+                write_samples(drawing_model, str(table), "picture", place, ["name"], 0, 1, {"steps": 1})
             untouched()
     for place, rows in (
         (out, lambda: pq.read_table(out).num_rows),
@@ -240,7 +240,7 @@ def test_what_is_finished_is_kept_and_what_was_there_is_not_lost(
         with monkeypatch.context() as patch:
             interrupted(patch, drawing_model, 2)
             with pytest.raises(KeyboardInterrupt):
-                write_drawn(drawing_model, str(table), "picture", place, ["name"], 0, 1, {"steps": 1})
+                write_samples(drawing_model, str(table), "picture", place, ["name"], 0, 1, {"steps": 1})
             assert rows() == 4 and "finished is kept: 4" in capsys.readouterr().err
     monkeypatch.setattr("sensorium.model.DRAWN", 2)
     with monkeypatch.context() as patch:
@@ -391,7 +391,7 @@ def test_a_long_series_is_continued_at_its_own_pace(quick_fit: Callable[..., Any
     )
     model = quick_fit(table, "sample.generate=pulse", "generator.flow.depth=1", epochs=1)
     read = model.network.modalities["pulse"].read(ramp)
-    values, known = model.network.modalities["pulse"].begun([read], 4)
+    values, known = model.network.modalities["pulse"].prefix_tokens([read], 4)
     steps = (
         values.reshape(64, 2)[:60, 0].numpy() * model.network.modalities["pulse"].std
         + model.network.modalities["pulse"].mean

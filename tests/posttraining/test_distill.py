@@ -182,7 +182,7 @@ def test_the_command_teaches_a_run(drawing_model: Model, tmp_path: Path) -> None
     import pyarrow.parquet as pq
     from typer.testing import CliRunner
 
-    from sensorium.cli import app
+    from sensorium.cli.main import app
 
     drawing_model.save(tmp_path / "run")
     pq.write_table(tiny_table(20), tmp_path / "t.parquet")

@@ -1,10 +1,10 @@
-"""What commands print: tables on stdout, notes on stderr."""
+"""Terminal output of commands: tables on stdout, notes on stderr."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pyarrow as pa
@@ -12,32 +12,32 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table as Grid
 
-from sensorium.data.cells import beside, lines
+from sensorium.data.cells import qualified_names, row_dicts
 from sensorium.data.schema import example
 from sensorium.data.table import Table
 
 
 def note(words: str) -> None:
-    """A line on stderr."""
+    """Print a line on stderr."""
     print(words, file=sys.stderr)
 
 
 def console() -> Console:
-    """Stdout, as wide as it needs where it is no terminal."""
+    """Console on stdout, as wide as it needs where it is no terminal."""
     out = Console()
     return out if out.is_terminal else Console(width=160)
 
 
 @contextlib.contextmanager
-def progress(words: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, as a function that hears how many more are done."""
+def progress(words: str, total: int) -> Generator[Callable[[int], None]]:
+    """Progress bar on stderr, as a function to call with how many more are done."""
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(words, total=total)
         yield lambda done: bar.advance(task, done)
 
 
 def print_results(results: dict[str, Any]) -> None:
-    """Results of an evaluation as two tables."""
+    """Print the results of an evaluation as two tables."""
     grid = Grid(title=f"{results['rows']:,} rows", title_justify="left")
     for name in ("column", "kind", "measure", "Sensorium", "chance", "one column", "trees"):
         grid.add_column(name)
@@ -62,17 +62,17 @@ def print_results(results: dict[str, Any]) -> None:
 
 
 def print_found(table: Table, found: pa.Table) -> None:
-    """Rows found by a search, with their cells."""
+    """Print rows found by a search, with their cells."""
     own = {name: found.column(name) for name in ("row", "score")}
-    print_rows(pa.table({**own, **beside(own, table.take(found.column("row").to_pylist()))}))
+    print_rows(pa.table({**own, **qualified_names(own, table.take(found.column("row").to_pylist()))}))
 
 
 def print_rows(rows: pa.Table) -> None:
-    """Rows with their own cells."""
+    """Print rows with their own cells."""
     grid = Grid()
     for name in rows.column_names:
         grid.add_column(name, overflow="fold")
-    for row in lines(rows):
+    for row in row_dicts(rows):
         grid.add_row(
             *(
                 ""
@@ -87,5 +87,5 @@ def print_rows(rows: pa.Table) -> None:
 
 
 def number(value: Any) -> str:
-    """A measure in three digits."""
+    """Metric in three digits."""
     return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
