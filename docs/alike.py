@@ -19,7 +19,7 @@ HELD, FOLDS = 300, 2
 
 def shares(features: torch.Tensor, things: torch.Tensor, known: np.ndarray, asked: np.ndarray) -> tuple[float, float]:
     """By the angle between linear discriminants, and by the likelihood ratio of two being of one thing."""
-    stem = FeatureProjection(16, features.shape[2], features.shape[1], laid=features.shape[1])
+    stem = FeatureProjection(16, features.shape[2], features.shape[1], n_placed=features.shape[1])
     stem.initialise({"features": features[known]}, things[known])
     (own, kin), (bank, others) = (
         (

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sensorium.core.attachments import deal
+from sensorium.core.attachments import assign_cell
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.registry import name_of
 from sensorium.generators.autoregressive import draw
@@ -25,7 +25,7 @@ from sensorium.inference.rows import Rows
 from sensorium.modalities.conversation import last_said, messages_of
 from sensorium.network.network import Network
 from sensorium.network.packed_conversation import PackedConversation, lost
-from sensorium.nn.platt import SHORT
+from sensorium.nn.platt import MAX_ANSWER_TOKENS
 from sensorium.nn.precision import autocast
 
 AT_ONCE = 32
@@ -110,7 +110,7 @@ def seen_in(
                 continue
             kind, cell = found
             try:
-                row, column = deal(kind, columns.get(kind, ()), rows)
+                row, column = assign_cell(kind, columns.get(kind, ()), rows)
             except UserError as error:
                 raise UserError(f"Message {number}: {error}") from None
             rows[row][column] = cell
@@ -340,7 +340,7 @@ def go_on(
             known is not None
             and not trunk.foreign
             and answer.ended
-            and answer.tokens <= SHORT
+            and answer.tokens <= MAX_ANSWER_TOKENS
             and any(i < 0 for i in line)
         ):
             answer.right = float(known.right(np.array([signs(answer, line, language)]))[0])

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sensorium.core.errors import UserError, unknown
-from sensorium.core.files import whole
+from sensorium.core.files import atomic_write
 from sensorium.export.llava import export_llava, pictured, unlike
 from sensorium.network.network import Network
 from sensorium.nn.external import ExternalModel
@@ -36,13 +36,13 @@ def export_trunk(network: Network, folder: Path) -> dict[str, Any]:
     trunk = network.trunk
     if not trunk.is_language_model:
         raise UserError("This run's trunk is no language model (trunk=causal_lm), so there is none to export.")
-    model, found = merged(trunk.held[0]), pictured(network)
+    model, found = merged(trunk.wrapped[0]), pictured(network)
     why_not = unlike(network) if found else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         model.save_pretrained(folder)
         trunk.language.tokenizer.save_pretrained(folder)
-        with whole(folder / "projector.safetensors") as part:
+        with atomic_write(folder / "projector.safetensors") as part:
             save_file(
                 {
                     "weight": trunk.into.weight.detach().cpu().contiguous(),
@@ -64,7 +64,7 @@ def export_trunk(network: Network, folder: Path) -> dict[str, Any]:
                 network,
                 column,
                 model,
-                merged(stem.held[0]) if isinstance(stem, ExternalModel) else network.modalities[column].encoder.model,
+                merged(stem.wrapped[0]) if isinstance(stem, ExternalModel) else network.modalities[column].encoder.model,
                 folder / name,
             )
     except OSError as error:
@@ -96,13 +96,13 @@ def write_adapter(trunk: Any, folder: Path) -> int:
     from peft import get_peft_model_state_dict
 
     folder.mkdir(parents=True, exist_ok=True)
-    config = next(iter(trunk.held[0].peft_config.values()))
+    config = next(iter(trunk.wrapped[0].peft_config.values()))
     # PEFT would ask the hub whether a base of that name has other embeddings
     kept = {
         f"{PREFIX}{name}": value.detach().cpu().contiguous()
-        for name, value in get_peft_model_state_dict(trunk.held[0], save_embedding_layers=False).items()
+        for name, value in get_peft_model_state_dict(trunk.wrapped[0], save_embedding_layers=False).items()
     }
-    with whole(folder / WEIGHTS) as part:
+    with atomic_write(folder / WEIGHTS) as part:
         save_file(kept, part, metadata={"format": "pt", BASE: trunk.language.sha256})
     config.base_model_name_or_path = trunk.language.name
     config.save_pretrained(folder)
@@ -114,8 +114,8 @@ def write_prompt(trunk: Any, folder: Path) -> int:
     from peft import PromptTuningConfig
 
     folder.mkdir(parents=True, exist_ok=True)
-    tokens, config = trunk.learned["prompt"].detach().cpu().contiguous(), trunk.held[0].config
-    with whole(folder / WEIGHTS) as part:
+    tokens, config = trunk.learned["prompt"].detach().cpu().contiguous(), trunk.wrapped[0].config
+    with atomic_write(folder / WEIGHTS) as part:
         save_file({"prompt_embeddings": tokens}, part, metadata={"format": "pt", BASE: trunk.language.sha256})
     PromptTuningConfig(
         task_type="CAUSAL_LM",
@@ -155,7 +155,7 @@ def read_adapter(trunk: Any, folder: Path) -> int:
         raise UserError(
             f"The adapter in '{folder}' was learned on another language model than '{trunk.language.name}': its SHA-256 differs. Give one that was learned on this one."
         )
-    own = get_peft_model_state_dict(trunk.held[0], save_embedding_layers=False)
+    own = get_peft_model_state_dict(trunk.wrapped[0], save_embedding_layers=False)
     wrong = next(
         (key for key in [*own, *given] if key not in own or key not in given or own[key].shape != given[key].shape),
         None,
@@ -168,7 +168,7 @@ def read_adapter(trunk: Any, folder: Path) -> int:
         raise UserError(
             f"The adapter in '{folder}' doesn't fit: '{wrong}' is {shapes}. Rank and layers must be those that this run was tuned with."
         )
-    set_peft_model_state_dict(trunk.held[0], given)
+    set_peft_model_state_dict(trunk.wrapped[0], given)
     return sum(value.numel() for value in given.values())
 
 

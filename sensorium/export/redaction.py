@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sensorium.core.quantiles import PLATEAU
-from sensorium.data.prepare import LEARN
+from sensorium.core.quantiles import PLATEAU_SHARE
+from sensorium.data.prepare import MAX_LEARN_ROWS
 from sensorium.network.network import Network
-from sensorium.nn.linear_probe import FEWEST, LinearProbes, probes
+from sensorium.nn.linear_probe import MIN_ROWS, LinearProbes, probes
 from sensorium.nn.row_memory import RowMemory
 
 HIDDEN = ("trackers",)
@@ -51,7 +51,7 @@ def tensors(network: Network, rare: Mapping[str, torch.Tensor]) -> dict[str, tor
     return found
 
 
-def common(network: Network, counts: Mapping[str, Any], fewest: int = FEWEST) -> dict[str, torch.Tensor]:
+def common(network: Network, counts: Mapping[str, Any], fewest: int = MIN_ROWS) -> dict[str, torch.Tensor]:
     """The ids of classes of ``fewest`` training rows or more, and 0 ("unseen"), of each category that has others."""
     found = {}
     for column, modality in network.modalities.items():
@@ -66,7 +66,7 @@ def common(network: Network, counts: Mapping[str, Any], fewest: int = FEWEST) ->
 
 
 def states(
-    network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], rows: int, fewest: int = FEWEST
+    network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], rows: int, fewest: int = MIN_ROWS
 ) -> dict[str, Any]:
     """What the columns learned (``Modality.state``), without rare classes and with no quantile that is a single row's.
 
@@ -80,13 +80,13 @@ def states(
             state["classes"] = [state["classes"][i - 1] for i in rare[column][1:].tolist()]
         if "quantiles" in state:
             known = counts.get(column)
-            learned = min(known if isinstance(known, int) else rows, LEARN)
+            learned = min(known if isinstance(known, int) else rows, MAX_LEARN_ROWS)
             state["quantiles"] = coarse(state["quantiles"], learned, fewest)
         found[column] = state
     return found
 
 
-def coarse(quantiles: Mapping[str, list[float]], rows: int, fewest: int = FEWEST) -> dict[str, list[float]]:
+def coarse(quantiles: Mapping[str, list[float]], rows: int, fewest: int = MIN_ROWS) -> dict[str, list[float]]:
     """Quantiles (``Quantiles.state``), each the mean of ``fewest`` rows' values or more, or a value that so many have.
 
     Args:
@@ -122,13 +122,13 @@ def counted(middle: np.ndarray, wide: np.ndarray, rows: int) -> np.ndarray:
         shares[number] = 2 * (rank - below)
         below += shares[number]
     counts = shares * rows
-    if abs(below - 1) < 1e-6 and (shares > 0).all() and (rows == LEARN or np.abs(counts - counts.round()).max() < 1e-3):
+    if abs(below - 1) < 1e-6 and (shares > 0).all() and (rows == MAX_LEARN_ROWS or np.abs(counts - counts.round()).max() < 1e-3):
         return counts
-    return np.where(wide > 0, np.maximum(wide / PLATEAU * rows, 1.0), 1.0)
+    return np.where(wide > 0, np.maximum(wide / PLATEAU_SHARE * rows, 1.0), 1.0)
 
 
 def memory_of(
-    network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], fewest: int = FEWEST
+    network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], fewest: int = MIN_ROWS
 ) -> LinearProbes | None:
     """What the network's memory adds, without its rows; of categories no class that is rare."""
     found = probes(network.memory, fewest) if isinstance(network.memory, RowMemory) else network.memory

@@ -21,12 +21,12 @@ from sensorium.core.files import write_json
 from sensorium.core.progress import ProgressReporter
 from sensorium.core.registry import find, name_of
 from sensorium.core.settings import build, parse, sections
-from sensorium.data.order import spread
+from sensorium.data.order import evenly_spaced
 from sensorium.data.prepare import Prepared, prepare
 from sensorium.data.quarantine import Quarantine, parse_max_bad
 from sensorium.data.schema import Schema, infer
 from sensorium.data.settings import DataSettings
-from sensorium.data.split import ALONE, Splits, split_rows, things_of
+from sensorium.data.split import ROWWISE, Splits, split_rows, things_of
 from sensorium.data.table import Table
 from sensorium.dialogue.calibrate import sure
 from sensorium.evaluation.baselines import ROWS as BASELINE_ROWS
@@ -112,7 +112,7 @@ def fit(
     opened = data.open(table, said_as_written(given.get("column", {})))
     if not opened.rows:
         raise UserError(f"'{opened.name}' has no rows, so there is nothing to learn from.")
-    for what, columns in (("target:", target), ("column in data.same:", [data.same] if data.same else [])):
+    for what, columns in (("target:", target), ("column in data.entity_key:", [data.entity_key] if data.entity_key else [])):
         for column in columns:
             if column not in opened.columns:
                 raise unknown(what, column, opened.columns)
@@ -137,9 +137,9 @@ def run(
     shown: ProgressReporter,
 ) -> Model:
     """The steps of a fit, in order."""
-    shown.say(f"Looking at the columns of '{opened.name}' ({opened.rows:,} rows)")
+    shown.log(f"Looking at the columns of '{opened.name}' ({opened.rows:,} rows)")
     if gpu := idle_gpu(device):
-        shown.say(f"A GPU is there and isn't used ({gpu}): --device cuda learns on it")
+        shown.log(f"A GPU is there and isn't used ({gpu}): --device cuda learns on it")
     overrides = {
         column: {k: v for k, v in part.items() if k} if isinstance(part, dict) else {"kind": part}
         for column, part in given.get("column", {}).items()
@@ -152,16 +152,16 @@ def run(
             + "."
         )
     for words in told_of_columns(opened, schema):
-        shown.say(words)
+        shown.log(words)
     modalities = make_modalities(schema, given)
     for column, modality in modalities.items():
         for words in modality.clamped:
-            shown.say(f"column '{column}': {words}")
+            shown.log(f"column '{column}': {words}")
     check_conversations(modalities, given)
     asked = given.get("sample", {}).get("generate", "auto") != "auto"
     given = with_generated(given, modalities, minutes, device)
     if not asked and not given["sample"]["generate"] and (able := able_to_generate(modalities)):
-        shown.say(
+        shown.log(
             f"{', '.join(able)} will not be learned to be generated: that is on from {GENERATED[1]:g} minutes (on a GPU {GENERATED[0]:g}), or with --generate {','.join(able)}"
         )
     write_json(folder / "schema.json", schema.to_json())
@@ -169,7 +169,7 @@ def run(
     store, splits = folder / "store", Splits((), np.zeros(0, np.int8))
 
     talks = [column for column, modality in modalities.items() if modality.is_dialogue]
-    alone = data.alone if talks and data.same else 0.0
+    alone = data.dialogue_validation if talks and data.entity_key else 0.0
 
     def divided(left_out: np.ndarray) -> dict[str, np.ndarray]:
         nonlocal splits
@@ -180,7 +180,7 @@ def run(
             by=data.split,
             seed=seed,
             carved=data.validation,
-            thing=data.same,
+            thing=data.entity_key,
             alone=alone,
             but=talks,
         )
@@ -193,14 +193,14 @@ def run(
             divided,
             store,
             quarantine,
-            stored=("train", "validation", ALONE),
+            stored=("train", "validation", ROWWISE),
             workers=data.workers,
             done=done,
         )
     check_referred(modalities)
     for column, modality in modalities.items():
         if words := modality.truncation_note():
-            shown.say(f"column '{column}': {words.replace('NAME', column)}")
+            shown.log(f"column '{column}': {words.replace('NAME', column)}")
     splits.save(folder / "splits.parquet")
     if not len(prepared.rows.get("train", ())):
         raise UserError(
@@ -214,11 +214,11 @@ def run(
     network.targets = tuple(target)
     tuned = tuned_of(network)
     for what, one in tuned.items():
-        shown.say(
+        shown.log(
             f"{what}: {one['tuned_parameters']:,} of {one['all_parameters']:,} parameters are tuned ({one['tuned_share']:.1%}, {one['tune']}; {one['bytes'] / 2**20:,.0f} MiB{', in ' + str(one['bits']) + ' bits' if 'bits' in one else ''})"
             + (f", and {one['expert_parameters']:,} of its own for what is drawn" if "expert_parameters" in one else "")
         )
-    things = things_of(opened, schema, data.same, prepared.source) if data.same else None
+    things = things_of(opened, schema, data.entity_key, prepared.source) if data.entity_key else None
     if not resume:
         look_first(network, prepared, things)
     objectives = {k: o.to(device) for k, o in make_objectives(given).items()}
@@ -239,8 +239,8 @@ def run(
     )
     if resume and any((folder / "checkpoints").glob("step-*")):
         for wrong in loop.resume():
-            shown.say(f"Warning: {wrong}")
-        shown.say(f"Going on from step {loop.at.step}")
+            shown.log(f"Warning: {wrong}")
+        shown.log(f"Going on from step {loop.at.step}")
     write_json(folder / "environment.json", environment())
     at = train(loop, folder, given, minutes, shown)
     facts = {
@@ -293,16 +293,16 @@ def run(
     model = make(network, schema, given, facts, folder)
     model.save(folder)
     if at.stopped:
-        shown.say(f"Stopped and saved. Go on with: --resume --out {folder}")
+        shown.log(f"Stopped and saved. Go on with: --resume --out {folder}")
         return model
     extras = build(BaselineSettings, plain(given, "baselines"), "baselines")
     seconds = min(extras.most, extras.share * at.seconds)
     if seconds > 0:
-        shown.say(f"Fitting plain models for comparison (at most {seconds:.0f} s)")
+        shown.log(f"Fitting plain models for comparison (at most {seconds:.0f} s)")
         plain_models(opened, prepared, modalities, schema, folder, seconds, seed)
     with contextlib.suppress(OSError):
         shutil.rmtree(store)
-    report(model, opened, splits, folder, data.same, shown)
+    report(model, opened, splits, folder, data.entity_key, shown)
     return model
 
 
@@ -348,7 +348,7 @@ def look_first(network: Network, prepared: Prepared, things: np.ndarray | None) 
             continue
         rows = prepared.rows["train"]
         rows = rows[np.diff(prepared.ready.columns[column].offsets)[rows] > 0]
-        cells = prepared.ready.cells(column, spread(rows, LOOKED * 4))
+        cells = prepared.ready.cells(column, evenly_spaced(rows, LOOKED * 4))
         first = {hash_of(cell): number for number, cell in reversed(list(enumerate(cells)))}
         kept = sorted(first.values())[:LOOKED]
         if kept and key in network.projectors:  # few do: each has hundreds of patches
@@ -360,9 +360,9 @@ def look_first(network: Network, prepared: Prepared, things: np.ndarray | None) 
                 network.projectors[key].patches(stem.features(few)), network.trunk.loud.item()
             )
             if "features" in few:
-                cells = [cell[: stem.laid] for cell in cells]
+                cells = [cell[: stem.n_placed] for cell in cells]
         if kept:
-            own = None if things is None else torch.from_numpy(things[spread(rows, LOOKED * 4)][kept])
+            own = None if things is None else torch.from_numpy(things[evenly_spaced(rows, LOOKED * 4)][kept])
             stem.initialise(
                 {
                     key: value.to(network.seen_mark.weight.device)
@@ -375,7 +375,7 @@ def look_first(network: Network, prepared: Prepared, things: np.ndarray | None) 
 def with_generated(
     given: dict[str, Any], modalities: Mapping[str, Any], minutes: float | None, device: torch.device
 ) -> dict[str, Any]:
-    """The settings with ``sample.generate`` by names, where "auto" is all columns if there is time to learn it.
+    """The settings with ``questions.generate`` by names, where "auto" is all columns if there is time to learn it.
 
     Raises:
         UserError: a column that can't be generated.
@@ -414,7 +414,7 @@ def enough_to_generate(
                 "Leave it out of --generate, or give a table with more rows."
             )
         else:
-            shown.say(
+            shown.log(
                 f"'{column}' isn't learned to be generated: {count} training rows have it, {LEAST_DRAWN} are needed"
             )
     return {**given, "sample": {**given["sample"], "generate": ",".join(kept)}}
@@ -492,7 +492,7 @@ def plain_models(
 
     def some(part: str) -> np.ndarray:
         rows = prepared.rows.get(part, np.zeros(0, np.int64))
-        return spread(rows, BASELINE_ROWS)
+        return evenly_spaced(rows, BASELINE_ROWS)
 
     def features(rows: np.ndarray) -> dict[str, np.ndarray]:
         return {
@@ -515,16 +515,16 @@ def report(model: Model, table: Table, splits: Splits, folder: Path, same: str |
     """Evaluate on rows held out: ``results-PART.json`` for each part, and ``report.html`` for the first."""
     from sensorium.evaluation.report_data import KNOWN, report_run
 
-    parts = [name for name in splits.names if name not in ("train", "validation", ALONE) and len(splits.rows(name))]
+    parts = [name for name in splits.names if name not in ("train", "validation", ROWWISE) and len(splits.rows(name))]
     parts = parts or [name for name in ("validation",) if name in splits.names and len(splits.rows(name))]
     if not parts:
-        shown.say("No rows were held out, so there is nothing to report on.")
+        shown.log("No rows were held out, so there is nothing to report on.")
         return
     for number, name in enumerate(sorted(parts, key=lambda name: -len(splits.rows(name)) if name == "test" else 0)):
-        shown.say(f"Evaluating on '{name}'")
+        shown.log(f"Evaluating on '{name}'")
         rows = splits.rows(name)
         notes = [f"Measured on '{name}', {min(len(rows), MOST_EVALUATED):,} of {len(rows):,} rows."]
-        part = table.select(spread(rows, MOST_EVALUATED))
+        part = table.select(evenly_spaced(rows, MOST_EVALUATED))
         evaluation = model.evaluation(part, same=same, curves=number == 0)
         write_json(folder / f"results-{name}.json", evaluation.results)
         if number == 0:
@@ -534,9 +534,9 @@ def report(model: Model, table: Table, splits: Splits, folder: Path, same: str |
                 part,
                 evaluation,
                 notes,
-                known=(table, spread(splits.rows("train"), KNOWN)),
+                known=(table, evenly_spaced(splits.rows("train"), KNOWN)),
             )
-    shown.say(f"Report: {folder / 'report.html'}")
+    shown.log(f"Report: {folder / 'report.html'}")
 
 
 # --- which rows a run knows -----------------------------------------------------------------------------------------------

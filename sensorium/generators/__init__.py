@@ -63,7 +63,7 @@ class Generator(nn.Module, abc.ABC):
 
     def __init__(self, tokens: Tokens, width: int) -> None:
         super().__init__()
-        self.said, self.width = tokens, width
+        self.output_tokens, self.width = tokens, width
 
     @classmethod
     @abc.abstractmethod

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, GeneratorOutput, Trunk
-from sensorium.nn.losses.chunked_cross_entropy import CHUNK, in_pieces
+from sensorium.nn.losses.chunked_cross_entropy import MAX_LOGITS, in_pieces
 from sensorium.nn.shape_buckets import places
 
-PAD = 0
-FEW = 256
+PAD_ID = 0
+NUCLEUS_CANDIDATES = 256
 """Ids among which those are sought first that make up ``top_p``."""
 
 
@@ -65,10 +65,10 @@ class Autoregressive(Generator):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden [..., width] to float logits [..., vocabulary]; padding can't be said."""
         logits = F.linear(hidden, self.table.to(hidden.dtype), self.bias.to(hidden.dtype)).float()
-        return logits.index_fill(-1, torch.tensor([PAD], device=logits.device), float("-inf"))
+        return logits.index_fill(-1, torch.tensor([PAD_ID], device=logits.device), float("-inf"))
 
     def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        real = target != PAD
+        real = target != PAD_ID
         lost = (
             F.cross_entropy(self.logits(hidden).flatten(0, 1), target.flatten().clamp(min=1), reduction="none").view(
                 target.shape
@@ -78,10 +78,10 @@ class Autoregressive(Generator):
         return lost * (target.shape[1] / real.sum(1, keepdim=True).clamp_min(1))
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        real = target != PAD
+        real = target != PAD_ID
         at, count = places(real)
         chosen, wanted = hidden.flatten(0, 1)[at], target.flatten()[at].clamp(min=1)
-        size = max(1, CHUNK // self.said.vocabulary)
+        size = max(1, MAX_LOGITS // self.output_tokens.vocabulary)
         each = in_pieces(self._cross_entropy, chosen, wanted, size)
         row = at[:count] // target.shape[1]
         return each.new_zeros(len(target)).index_add(0, row, each[:count]) / real.sum(1).clamp_min(1)
@@ -131,7 +131,7 @@ class Autoregressive(Generator):
             )
         if beam > 1 and temperature > 0:
             raise UserError(f"beam={beam} with temperature={temperature}: beams are not drawn. Leave one of them out.")
-        longest = min(max_length or self.said.length, self.said.length)
+        longest = min(max_length or self.output_tokens.length, self.output_tokens.length)
         if rows == 0:
             return GeneratorOutput(torch.zeros(0, 1, dtype=torch.long, device=device), torch.zeros(0, device=device))
         if beam > 1:
@@ -150,7 +150,7 @@ class Autoregressive(Generator):
         top_p: float,
         lots: torch.Tensor | None,
     ) -> GeneratorOutput:
-        said = torch.full((rows, longest), PAD, device=device)
+        ids_so_far = torch.full((rows, longest), PAD_ID, device=device)
         score = torch.zeros(rows, device=device)
         live = torch.arange(rows, device=device)  # the rows that the trunk still runs
         tokens, ended = self.begin(rows), torch.zeros(rows, dtype=torch.bool, device=device)
@@ -168,10 +168,10 @@ class Autoregressive(Generator):
                 )
                 ids = largest(logits / temperature, noise[lots[live.cpu()]].to(device), top_k, top_p)
             gained = logits.log_softmax(-1).gather(1, ids.unsqueeze(1)).squeeze(1)
-            ids, gained = ids.masked_fill(ended, PAD), gained.masked_fill(ended, 0.0)
-            said[live, step] = ids
+            ids, gained = ids.masked_fill(ended, PAD_ID), gained.masked_fill(ended, 0.0)
+            ids_so_far[live, step] = ids
             score[live] += gained
-            ended = ended | (ids == self.said.end)
+            ended = ended | (ids == self.output_tokens.end)
             if ended.all():
                 break
             if reorder is not None and 2 * int(ended.sum()) >= len(ended):
@@ -180,12 +180,12 @@ class Autoregressive(Generator):
                 live, ids, ended = live[still], ids[still], ended[still]
             if step + 1 < longest:
                 tokens = self.embed(ids.unsqueeze(1), step + 1)
-        return GeneratorOutput(said[:, : step + 1], score)
+        return GeneratorOutput(ids_so_far[:, : step + 1], score)
 
     def _beams(
         self, trunk: Trunk, rows: int, device: torch.device, longest: int, beam: int, penalty: float
     ) -> GeneratorOutput:
-        reorder, end = getattr(trunk, "reorder", None), self.said.end
+        reorder, end = getattr(trunk, "reorder", None), self.output_tokens.end
         if reorder is None:
             raise UserError("This trunk can't reorder its rows, which beams need. Generate with beam=1.")
         first = torch.arange(rows, device=device)
@@ -193,9 +193,9 @@ class Autoregressive(Generator):
         beam = min(beam, log.shape[1] - 1)
         score, ids = log.topk(beam, 1)  # [rows, beam]
         reorder(first.repeat_interleave(beam))
-        said = ids.unsqueeze(2)
+        ids_so_far = ids.unsqueeze(2)
         best = torch.full((rows,), float("-inf"), device=device)  # of what has ended, by the penalised score
-        best_score, best_said = best.clone(), torch.full((rows, longest), PAD, device=device)
+        best_score, best_ids = best.clone(), torch.full((rows, longest), PAD_ID, device=device)
         greedy = torch.zeros(rows, dtype=torch.long, device=device)  # the beam that holds the greedy beginning
 
         def close(which: torch.Tensor, length: int) -> None:
@@ -204,7 +204,7 @@ class Autoregressive(Generator):
             value, place = (score / length**penalty).masked_fill(~which, float("-inf")).max(1)
             better = value > best
             best, best_score = torch.where(better, value, best), torch.where(better, score[first, place], best_score)
-            best_said[better] = F.pad(said[first, place], (0, longest - length))[better]
+            best_ids[better] = F.pad(ids_so_far[first, place], (0, longest - length))[better]
 
         for step in range(1, longest):
             done = ids == end
@@ -225,16 +225,16 @@ class Autoregressive(Generator):
             greedy = (flat == own_flat.unsqueeze(1)).to(torch.int8).argmax(1)
             parent, ids = flat // log.shape[2], flat % log.shape[2]
             reorder((first.unsqueeze(1) * beam + parent).flatten())
-            said = torch.cat([said[first.unsqueeze(1), parent], ids.unsqueeze(2)], 2)
+            ids_so_far = torch.cat([ids_so_far[first.unsqueeze(1), parent], ids.unsqueeze(2)], 2)
         else:
             close(torch.ones_like(ids, dtype=torch.bool), longest)
-        return GeneratorOutput(best_said, best_score)
+        return GeneratorOutput(best_ids, best_score)
 
 
 def draw(logits: torch.Tensor, top_k: int, top_p: float, generator: torch.Generator | None) -> torch.Tensor:
     """One id a row [n] from logits [n, vocabulary], among the ``top_k`` likeliest and those that make up ``top_p``."""
     return (
-        torch.multinomial(kept(logits, top_k, top_p).softmax(1).cpu(), 1, generator=generator)
+        torch.multinomial(filter_logits(logits, top_k, top_p).softmax(1).cpu(), 1, generator=generator)
         .squeeze(1)
         .to(logits.device)
     )
@@ -246,23 +246,23 @@ def largest(logits: torch.Tensor, noise: torch.Tensor, top_k: int, top_p: float)
     Most often the largest of all is among those kept, and then nothing need be ranked.
     """
     if top_k:
-        return (kept(logits, top_k, top_p) + noise).argmax(1)
+        return (filter_logits(logits, top_k, top_p) + noise).argmax(1)
     ids = (logits + noise).argmax(1)
     share = logits.softmax(1)
     likelier = (share * (share > share.gather(1, ids.unsqueeze(1)))).sum(1)
     if top_p < 1 and (out := likelier >= top_p).any():
-        ids[out] = (kept(logits[out], 0, top_p) + noise[out]).argmax(1)
+        ids[out] = (filter_logits(logits[out], 0, top_p) + noise[out]).argmax(1)
     return ids
 
 
-def kept(logits: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
+def filter_logits(logits: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
     """Logits [n, vocabulary], minus infinity but for the ``top_k`` likeliest and those that make up ``top_p``."""
     if 0 < top_k < logits.shape[1]:
         logits = logits.masked_fill(logits < logits.topk(top_k, 1).values[:, -1:], float("-inf"))
     return nucleus(logits, top_p) if top_p < 1 else logits
 
 
-def nucleus(logits: torch.Tensor, top_p: float, few: int = FEW) -> torch.Tensor:
+def nucleus(logits: torch.Tensor, top_p: float, few: int = NUCLEUS_CANDIDATES) -> torch.Tensor:
     """Logits [n, vocabulary], minus infinity but for the likeliest ids that together have ``top_p``; sought among the ``few``
     likeliest first, as sorting all takes several times as long."""
     few = min(few, logits.shape[1])

@@ -13,8 +13,8 @@ from sensorium.core.types import Tokens
 from sensorium.generators import Generator, GeneratorOutput, Trunk
 from sensorium.nn.row_memory import MemoryAnswer
 
-PERCENT = 100
-WARMTHS = 61
+PERCENTS = 100
+TEMPERATURES = 61
 """Temperatures that are tried, from 1/5 to 5."""
 
 
@@ -33,7 +33,7 @@ class Categorical(Generator):
         nn.init.normal_(self.head.weight, std=0.5 * width**-0.5)
         nn.init.zeros_(self.head.bias)
         # The temperature that answers are said at, and for 0 to 100 % of coverage how doubtful a class of a set may be: all, until rows held out tell.
-        self.register_buffer("trust", torch.ones(1 + PERCENT + 1))
+        self.register_buffer("trust", torch.ones(1 + PERCENTS + 1))
 
     @classmethod
     def fits(cls, tokens: Tokens) -> bool:
@@ -89,12 +89,12 @@ class Categorical(Generator):
         if not len(residual):
             return found
         logits, true = residual[:, :-1], residual[:, -1].long() - 1
-        tried = torch.logspace(-math.log10(5), math.log10(5), WARMTHS).tolist()
+        tried = torch.logspace(-math.log10(5), math.log10(5), TEMPERATURES).tolist()
         found[0] = min(tried, key=lambda warmth: float(F.cross_entropy(logits / warmth, true)))
         doubt = 1 - (logits / found[0]).softmax(1).gather(1, true[:, None])[:, 0]
         doubt, n = doubt.sort().values, len(doubt)
-        for percent in range(PERCENT + 1):
-            rank = math.ceil((n + 1) * percent / PERCENT)
+        for percent in range(PERCENTS + 1):
+            rank = math.ceil((n + 1) * percent / PERCENTS)
             if rank <= n:  # of too few rows nothing is known so surely
                 found[1 + percent] = doubt[max(rank, 1) - 1]
         return found
@@ -136,11 +136,11 @@ class Categorical(Generator):
         else:
             chosen = logits.argmax(-1)
         score = log.gather(-1, chosen.unsqueeze(-1)).squeeze(-1).sum(1)
-        if self.said.length > 1:
+        if self.output_tokens.length > 1:
             return GeneratorOutput(tokens=chosen + 1, score=score)
         whole, sets = F.pad(log.exp(), (1, 0))[:, 0], None
         if coverage:
-            sets = whole >= 1 - self.known(recalled)[1 + math.ceil(coverage * PERCENT - 1e-9)]
+            sets = whole >= 1 - self.known(recalled)[1 + math.ceil(coverage * PERCENTS - 1e-9)]
             sets[:, 0] = False
             sets |= F.one_hot(logits[:, 0].argmax(-1) + 1, whole.shape[1]).bool()  # which is never empty
         return GeneratorOutput(tokens=chosen + 1, score=score, probabilities=whole, sets=sets)

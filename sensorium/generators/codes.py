@@ -138,12 +138,12 @@ class Codes(Generator):
     def logits(self, hidden: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """What the trunk says [n, k, width] and a token's first digits as levels [n, k, d] to float logits [n, k, d + 1, levels]."""
         d = known.shape[-1]
-        told = (
+        embedded = (
             torch.stack([self.table[i][known[..., i]] for i in range(d)], 2).cumsum(2)
             if d
             else hidden.new_zeros(*hidden.shape[:2], 0, self.width)
         )
-        x = torch.cat([hidden.unsqueeze(2), hidden.unsqueeze(2) + told.to(hidden.dtype)], 2)
+        x = torch.cat([hidden.unsqueeze(2), hidden.unsqueeze(2) + embedded.to(hidden.dtype)], 2)
         x = x + self.down(F.gelu(self.up(self.norms["digits"](x))))
         return torch.einsum("nkdw,dlw->nkdl", x.float(), self.say[: d + 1].float()) + self.bias[: d + 1]
 
@@ -176,9 +176,11 @@ class Codes(Generator):
             raise UserError(f"temperature={temperature}: give 0 for the likeliest code, or more.")
         score = torch.zeros(rows, device=device)
         if rows == 0:
-            return GeneratorOutput(torch.zeros(0, self.said.length, self.said.width, device=device), score)
+            return GeneratorOutput(
+                torch.zeros(0, self.output_tokens.length, self.output_tokens.width, device=device), score
+            )
         codes: list[torch.Tensor] = []
-        for place in range(self.said.length):
+        for place in range(self.output_tokens.length):
             token = self.before(self.values(codes[-1])) if codes else self.first.expand(rows, 1, -1)
             hidden = trunk(token + self.positions[place], place)
             level = torch.zeros(rows, 1, 0, dtype=torch.long, device=device)
@@ -190,7 +192,7 @@ class Codes(Generator):
                     chosen = (cumulated < lot).sum(-1, keepdim=True).clamp(max=self.levels - 1)
                 else:
                     chosen = chance.argmax(-1, keepdim=True)
-                score = score + chance.gather(1, chosen)[:, 0] / (self.said.length * self.digits)
+                score = score + chance.gather(1, chosen)[:, 0] / (self.output_tokens.length * self.digits)
                 level = torch.cat([level, chosen.unsqueeze(1)], -1)
             codes.append(level)
         return GeneratorOutput(

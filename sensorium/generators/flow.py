@@ -19,15 +19,15 @@ from sensorium.core.errors import UserError
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, GeneratorOutput, Trunk
-from sensorium.nn.autoencoder import coded
+from sensorium.nn.autoencoder import with_autoencoder
 from sensorium.nn.denoiser import Denoiser
 
-MOST = 1000
+MAX_STEPS = 1000
 """Steps from noise at most: more of them change no picture, and take as long as somebody mistyped."""
-GUIDED = 0.7
+GUIDED_UNTIL = 0.7
 """The moment until which guidance pulls, of what isn't drawn in time: where little noise is left, pictures with it and without are judged alike (arXiv 2404.07724), and it takes a pass of its
 own. Speech is understood less without it."""
-MOMENTS = 0.25, 0.5, 0.75
+SCORED_MOMENTS = 0.25, 0.5, 0.75
 """At which the loss of what was drawn is taken, as its score."""
 
 
@@ -72,18 +72,20 @@ class Flow(Generator):
             )
         self.depth, self.expand, self.mean, self.spread, self.least = depth, expand, mean, spread, least
         self.channels = coder
-        self.coder, self.drawn_as = coded(tokens, latents, coder)
+        self.coder, self.latent_tokens = with_autoencoder(tokens, latents, coder)
         self.can_continue = tokens.timed and tokens.length > 1 and self.coder is None
-        self.begun = begun if self.can_continue else 0.0
-        self.guided = 1.0 if tokens.timed else GUIDED
-        self.net = Denoiser(self.drawn_as, width, depth=depth, hidden=round(expand * width), told=bool(self.begun))
+        self.prefix_share = begun if self.can_continue else 0.0
+        self.guided = 1.0 if tokens.timed else GUIDED_UNTIL
+        self.net = Denoiser(
+            self.latent_tokens, width, depth=depth, hidden=round(expand * width), mark_given=bool(self.prefix_share)
+        )
 
     @classmethod
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.width > 0 and not tokens.ordered
 
     def output_parameters(self) -> Iterable[nn.Parameter]:
-        return [*self.net.last(), *(() if self.coder is None else self.coder.parameters())]
+        return [*self.net.output_parameters(), *(() if self.coder is None else self.coder.parameters())]
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -96,9 +98,9 @@ class Flow(Generator):
             costs = [cost[:, None, None].expand(-1, target.shape[1], -1)]
         n, k, _ = target.shape
         t = torch.sigmoid(torch.randn(n, 1, 1, device=target.device) * self.spread + self.mean).expand(-1, k, -1)
-        if self.begun:
+        if self.prefix_share:
             known = torch.randint(1, k, (n, 1), device=target.device) * (
-                torch.rand(n, 1, device=target.device) < self.begun
+                torch.rand(n, 1, device=target.device) < self.prefix_share
             )
             t = t.masked_fill((torch.arange(k, device=target.device) < known).unsqueeze(-1), 1.0)
         return torch.cat([target, torch.randn_like(target), t.to(target.dtype), *costs], -1)
@@ -113,14 +115,18 @@ class Flow(Generator):
 
     def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         z, t, x, given = self.mixed(target)
-        error = ((self.net.clean(hidden, z, t) - x) / (1 - t).clamp(min=self.least)[:, None, None]).square().mean(-1)
+        error = (
+            ((self.net.predict_clean(hidden, z, t) - x) / (1 - t).clamp(min=self.least)[:, None, None])
+            .square()
+            .mean(-1)
+        )
         return error if given is None else error * ~given * (given.shape[1] / (~given).sum(1, keepdim=True))
 
     def mixed(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """What ``drawn`` gave as z [n, k, width], t [n], x [n, k, width], in fp32, and which tokens are given [n, k], if any may be."""
-        width = self.drawn_as.width
+        width = self.latent_tokens.width
         x, noise, t = target[..., : 2 * width + 1].float().split([width, width, 1], -1)
-        return t * x + (1 - t) * noise, t[:, -1, 0], x, (t == 1).squeeze(-1) if self.begun else None
+        return t * x + (1 - t) * noise, t[:, -1, 0], x, (t == 1).squeeze(-1) if self.prefix_share else None
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -158,30 +164,34 @@ class Flow(Generator):
         Raises:
             UserError: options that are out of range.
         """
-        if not 1 <= steps <= MOST or not math.isfinite(guidance) or guidance < 0:
-            raise UserError(f"steps={steps}, guidance={guidance}: needed are 1 to {MOST:,} steps and guidance ≥ 0.")
+        if not 1 <= steps <= MAX_STEPS or not math.isfinite(guidance) or guidance < 0:
+            raise UserError(
+                f"steps={steps}, guidance={guidance}: needed are 1 to {MAX_STEPS:,} steps and guidance ≥ 0."
+            )
         if blank is None:
             guidance = 1.0
-        noise = torch.randn(rows, self.said.length, self.drawn_as.width, generator=generator).to(device)
+        noise = torch.randn(rows, self.output_tokens.length, self.latent_tokens.width, generator=generator).to(device)
         if rows == 0:
-            return GeneratorOutput(noise.new_zeros(0, self.said.length, self.said.width), torch.zeros(0, device=device))
+            return GeneratorOutput(
+                noise.new_zeros(0, self.output_tokens.length, self.output_tokens.width), torch.zeros(0, device=device)
+            )
 
-        told = None if given is None else given[1].all(-1)
+        given_tokens = None if given is None else given[1].all(-1)
 
         def guess(listener: Trunk, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            return self.net.clean(listener(self.net.tokens(z, t, told), 0), z, t)
+            return self.net.predict_clean(listener(self.net.tokens(z, t, given_tokens), 0), z, t)
 
-        def kept(z: torch.Tensor, moment: float) -> torch.Tensor:
+        def with_given(z: torch.Tensor, moment: float) -> torch.Tensor:
             """What is known put in its place: as it is where all of a token is known, as noisy as the rest elsewhere."""
             if given is None:
                 return z
-            known = torch.where(told.unsqueeze(-1), given[0], moment * given[0] + (1 - moment) * noise)
+            known = torch.where(given_tokens.unsqueeze(-1), given[0], moment * given[0] + (1 - moment) * noise)
             return torch.where(given[1], known, z)
 
         def velocity(
             z: torch.Tensor, moment: float, watch: Callable[[torch.Tensor], None] | None = None
         ) -> torch.Tensor:
-            t, z = torch.full((rows,), moment, device=device), kept(z, moment)
+            t, z = torch.full((rows,), moment, device=device), with_given(z, moment)
             x = guess(trunk, z, t)
             if guidance != 1 and moment < self.guided:
                 without = guess(blank, z, t)
@@ -195,19 +205,19 @@ class Flow(Generator):
             first = velocity(z, now, watch)
             ahead = z + (then - now) * first
             z = ahead if solver == "euler" or then == 1 else z + (then - now) / 2 * (first + velocity(ahead, then))
-        z = kept(z, 1.0)
+        z = with_given(z, 1.0)
         judge, score = torch.Generator().manual_seed(0), torch.zeros(rows, device=device)
         same = torch.randn(1, *z.shape[1:], generator=judge).to(device) if judged else z
-        for moment in MOMENTS if judged else ():
+        for moment in SCORED_MOMENTS if judged else ():
             t = torch.full((rows,), moment, device=device)
             mixed = torch.where(
-                torch.zeros_like(z, dtype=torch.bool) if told is None else told.unsqueeze(-1),
+                torch.zeros_like(z, dtype=torch.bool) if given_tokens is None else given_tokens.unsqueeze(-1),
                 z,
                 moment * z + (1 - moment) * same,
             )
-            score -= ((guess(trunk, mixed, t) - z) / (1 - moment)).square().mean((1, 2)) / len(MOMENTS)
+            score -= ((guess(trunk, mixed, t) - z) / (1 - moment)).square().mean((1, 2)) / len(SCORED_MOMENTS)
         return GeneratorOutput(self.made(z), score)
 
     def made(self, z: torch.Tensor) -> torch.Tensor:
         """What was drawn as vectors [n, k, width]."""
-        return z if self.coder is None else self.coder.made(z)
+        return z if self.coder is None else self.coder.decode_normalised(z)

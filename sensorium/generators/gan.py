@@ -14,7 +14,7 @@ from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, GeneratorOutput, Trunk
 from sensorium.nn.conditional_vae import ConditionalVAE
-from sensorium.nn.discriminator import NEAR, Discriminator, adversarial
+from sensorium.nn.discriminator import NOISE_DEVIATION, Discriminator, adversarial_losses
 
 
 class Gan(Generator):
@@ -56,7 +56,7 @@ class Gan(Generator):
         return tokens.width > 0 and not tokens.ordered
 
     def output_parameters(self) -> Iterable[nn.Parameter]:
-        return [*self.latents.last(), *self.judge.last()]
+        return [*self.latents.output_parameters(), *self.judge.output_parameters()]
 
     def with_noise(self, target: torch.Tensor) -> torch.Tensor:
         """Vectors [n, k, width] with what is drawn for them beside: noise for the latents of two segments, and for the judge."""
@@ -70,15 +70,27 @@ class Gan(Generator):
         return self.latents.positions.expand(len(target), -1, -1)
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        sizes = self.said.width, self.said.width, self.latents.each, self.latents.each, self.latents.whole
+        sizes = (
+            self.output_tokens.width,
+            self.output_tokens.width,
+            self.latents.each,
+            self.latents.each,
+            self.latents.whole,
+        )
         x, near, each, other, whole = target.float().split(sizes, -1)
         bound = self.latents.bound(hidden, x, whole[:, 0], each, self.beta)
-        drawn = self.latents.imagined(hidden, -whole[:, 0], other)[0]
-        fooling, judging, slope = adversarial(self.judge, x, drawn, NEAR * near, hidden)
+        generated = self.latents.sample_prior(hidden, -whole[:, 0], other)[0]
+        fooling, judging, slope = adversarial_losses(self.judge, x, generated, NOISE_DEVIATION * near, hidden)
         return bound + self.adversary * (fooling + judging) + self.steep * slope
 
     def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        sizes = self.said.width, self.said.width, self.latents.each, self.latents.each, self.latents.whole
+        sizes = (
+            self.output_tokens.width,
+            self.output_tokens.width,
+            self.latents.each,
+            self.latents.each,
+            self.latents.whole,
+        )
         x, _, each, _, whole = target.float().split(sizes, -1)
         return self.latents.bound(hidden, x, whole[:, 0], each, self.beta).unsqueeze(1)
 
@@ -106,4 +118,4 @@ class Gan(Generator):
             UserError: a temperature below 0.
         """
         at_least("generate", 0, temperature=temperature)
-        return GeneratorOutput(*self.latents.drawn(trunk, rows, device, generator, temperature))
+        return GeneratorOutput(*self.latents.sample(trunk, rows, device, generator, temperature))

@@ -13,7 +13,7 @@ from torch import nn
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
 from sensorium.generators import Generator, GeneratorOutput, Trunk
-from sensorium.nn.autoencoder import coded
+from sensorium.nn.autoencoder import with_autoencoder
 from sensorium.nn.denoiser import Denoiser
 
 
@@ -34,30 +34,34 @@ class Onestep(Generator):
         at_least("generator.onestep", 0, depth=depth, latents=latents)
         at_least("generator.onestep", 1, coder=coder)
         self.sizes = {"depth": depth, "expand": expand, "latents": latents, "coder": coder}
-        self.coder, self.drawn_as = coded(tokens, latents, coder)
-        self.net = Denoiser(self.drawn_as, width, depth=depth, hidden=round(expand * width))
+        self.coder, self.latent_tokens = with_autoencoder(tokens, latents, coder)
+        self.net = Denoiser(self.latent_tokens, width, depth=depth, hidden=round(expand * width))
 
     @classmethod
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.width > 0 and not tokens.ordered
 
     def output_parameters(self) -> Iterable[nn.Parameter]:
-        return [*self.net.last(), *(() if self.coder is None else self.coder.parameters())]
+        return [*self.net.output_parameters(), *(() if self.coder is None else self.coder.parameters())]
 
     def with_noise(self, target: torch.Tensor) -> torch.Tensor:
         """Vectors [n, k, width] with the noise beside them that they are to be made of."""
         return torch.cat(
-            [target, torch.randn(*target.shape[:2], self.drawn_as.width, device=target.device, dtype=target.dtype)], -1
+            [
+                target,
+                torch.randn(*target.shape[:2], self.latent_tokens.width, device=target.device, dtype=target.dtype),
+            ],
+            -1,
         )
 
     def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
-        return self.begin(target[..., self.said.width :].float())
+        return self.begin(target[..., self.output_tokens.width :].float())
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return self.token_nll(hidden, target).mean(1)
 
     def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        x, noise = target.float().split([self.said.width, self.drawn_as.width], -1)
+        x, noise = target.float().split([self.output_tokens.width, self.latent_tokens.width], -1)
         return (self.made(hidden, noise) - x).abs().mean(-1)
 
     def begin(self, noise: torch.Tensor) -> torch.Tensor:
@@ -66,8 +70,8 @@ class Onestep(Generator):
 
     def made(self, hidden: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """The vectors [n, k, width of a vector], fp32, from what the trunk said at ``begin(noise)``."""
-        said = self.net.clean(hidden, noise, noise.new_zeros(len(noise)))
-        return said if self.coder is None else self.coder.made(said)
+        output = self.net.predict_clean(hidden, noise, noise.new_zeros(len(noise)))
+        return output if self.coder is None else self.coder.decode_normalised(output)
 
     @torch.no_grad()
     def sample(
@@ -87,10 +91,10 @@ class Onestep(Generator):
         Returns:
             vectors, and 0 for their score.
         """
-        noise = torch.randn(rows, self.said.length, self.drawn_as.width, generator=generator).to(device)
+        noise = torch.randn(rows, self.output_tokens.length, self.latent_tokens.width, generator=generator).to(device)
         made = (
             self.made(trunk(self.begin(noise), 0), noise)
             if rows
-            else noise.new_zeros(0, self.said.length, self.said.width)
+            else noise.new_zeros(0, self.output_tokens.length, self.output_tokens.width)
         )
         return GeneratorOutput(made, torch.zeros(rows, device=device))

@@ -13,7 +13,7 @@ from sensorium.core.types import Tokens
 from sensorium.generators import Generator, GeneratorOutput, Trunk
 from sensorium.nn.row_memory import MemoryAnswer
 
-COVERS = 0.5, 0.8, 0.9, 0.95, 0.98
+COVERAGES = 0.5, 0.8, 0.9, 0.95, 0.98
 """Shares of the truth for which intervals are calibrated."""
 
 
@@ -35,7 +35,7 @@ class Quantile(Generator):
             raise UserError(f"levels={levels}: an odd number from 3 on is needed, so that one of them is the median.")
         if not 0 < cover < 1:
             raise UserError(f"cover={cover}: a share between 0 and 1 is needed, for instance 0.9.")
-        self.half, self.cover, self.covers = levels // 2, cover, sorted({*COVERS, cover})
+        self.half, self.cover, self.covers = levels // 2, cover, sorted({*COVERAGES, cover})
         self.query = nn.Parameter(torch.randn(1, width) * 0.5)
         self.head = nn.Linear(width, tokens.width * levels)
         nn.init.normal_(self.head.weight, std=0.5 * width**-0.5)
@@ -62,7 +62,7 @@ class Quantile(Generator):
         Those of what remembered rows say are averaged with them, level by level ("Is it better to average probabilities or
         quantiles?", Lichtendahl et al. 2013).
         """
-        x = self.head(hidden[:, 0]).float().view(len(hidden), self.said.width, len(self.levels))
+        x = self.head(hidden[:, 0]).float().view(len(hidden), self.output_tokens.width, len(self.levels))
         middle = x[..., self.half, None]
         down = F.softplus(x[..., : self.half]).flip(-1).cumsum(-1).flip(-1)
         up = F.softplus(x[..., self.half + 1 :]).cumsum(-1)
@@ -145,9 +145,9 @@ class Quantile(Generator):
             )
         number = next(n for n, cover in enumerate(self.covers) if cover >= (coverage or self.cover))
         quantiles = self.quantiles(trunk(self.query.expand(rows, 1, -1).to(device), 0), recalled)
-        level = torch.full((rows, self.said.width), 0.5)
+        level = torch.full((rows, self.output_tokens.width), 0.5)
         if sample:
-            level = torch.rand(rows, self.said.width, generator=generator).clamp(1e-4, 1 - 1e-4)
+            level = torch.rand(rows, self.output_tokens.width, generator=generator).clamp(1e-4, 1 - 1e-4)
         level, middle = level.to(device), quantiles[..., self.half]
         value = self._at(quantiles, level)
         low, high = self.bounds(quantiles, self.covers[number]).unbind(1)

@@ -50,7 +50,7 @@ class Vae(Generator):
         return tokens.width > 0 and not tokens.ordered
 
     def output_parameters(self) -> Iterable[nn.Parameter]:
-        return self.latents.last()
+        return self.latents.output_parameters()
 
     def with_noise(self, target: torch.Tensor) -> torch.Tensor:
         """Vectors [n, k, width] with the noise of their latents beside them."""
@@ -63,7 +63,7 @@ class Vae(Generator):
         return self.latents.positions.expand(len(target), -1, -1)
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        x, each, whole = target.float().split([self.said.width, self.latents.each, self.latents.whole], -1)
+        x, each, whole = target.float().split([self.output_tokens.width, self.latents.each, self.latents.whole], -1)
         return self.latents.bound(hidden, x, whole[:, 0], each, self.beta)
 
     @torch.no_grad()
@@ -90,4 +90,4 @@ class Vae(Generator):
             UserError: a temperature below 0.
         """
         at_least("generate", 0, temperature=temperature)
-        return GeneratorOutput(*self.latents.drawn(trunk, rows, device, generator, temperature))
+        return GeneratorOutput(*self.latents.sample(trunk, rows, device, generator, temperature))

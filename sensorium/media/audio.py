@@ -11,22 +11,22 @@ import soundfile
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.media import ffmpeg
-from sensorium.media.formats import DEMUXERS, FIRST, media_type
+from sensorium.media.formats import DEMUXERS, HEAD_BYTES, media_type
 from sensorium.media.unsupported import by_content
 
-CHANNELS, SLOWEST, FASTEST = 32, 1_000, 400_000
+MAX_CHANNELS, MIN_RATE, MAX_RATE = 32, 1_000, 400_000
 """Channels and samples a second beyond which a header is not believed."""
-BLOCK, SMALL = 1 << 15, 1 << 8
+BLOCK_SAMPLES, SMALL_BLOCK = 1 << 15, 1 << 8
 """Samples that are read together; and of a sound that is damaged further on, of which those before it are kept."""
-NATIVE = {"audio/wav": "WAV", "audio/flac": "FLAC", "audio/ogg": "OGG", "audio/mpeg": "MP3", "audio/aiff": "AIFF",
+LIBSNDFILE_FORMATS = {"audio/wav": "WAV", "audio/flac": "FLAC", "audio/ogg": "OGG", "audio/mpeg": "MP3", "audio/aiff": "AIFF",
           "audio/basic": "AU", "audio/x-caf": "CAF",
           "audio/x-w64": "W64"}  # fmt: skip
 """Formats that libsndfile reads, and their names."""
-UNKNOWN = {1, 4, 18}
+UNKNOWN_ERRORS = {1, 4, 18}
 """libsndfile's errors of what it doesn't know, a format or an encoding."""
-BOXES = {"audio/wav", "audio/aiff", "audio/basic", "audio/x-caf", "audio/x-w64"}
+CONTAINER_FORMATS = {"audio/wav", "audio/aiff", "audio/basic", "audio/x-caf", "audio/x-w64"}
 """Formats that hold any encoding; of those that it doesn't know libsndfile says all kinds of things."""
-THINNEST, MP3 = 10, 900
+MIN_BYTES_PER_SECOND, MP3_BYTES_PER_SECOND = 10, 900
 """Bytes that a second of sound takes at least, of silence in FLAC or Opus, and of an MP3: so a header that says more
 than the file can hold isn't believed."""
 
@@ -52,11 +52,11 @@ def decoded(data: Any, seconds: float, max_minutes: float) -> tuple[np.ndarray, 
     if not len(data):
         raise BadCell("the sound file is empty")
     data = bytes(data)
-    kind = media_type(data[:FIRST]) or ""
+    kind = media_type(data[:HEAD_BYTES]) or ""
     try:
         wave, rate = (
             by_ffmpeg(data, seconds, max_minutes)
-            if kind in DEMUXERS and kind not in NATIVE
+            if kind in DEMUXERS and kind not in LIBSNDFILE_FORMATS
             else by_libsndfile(data, kind, seconds, max_minutes)
         )
     except MemoryError as error:
@@ -69,17 +69,17 @@ def decoded(data: Any, seconds: float, max_minutes: float) -> tuple[np.ndarray, 
 
 
 def by_libsndfile(
-    data: bytes, kind: str, seconds: float, max_minutes: float, block: int = BLOCK
+    data: bytes, kind: str, seconds: float, max_minutes: float, block: int = BLOCK_SAMPLES
 ) -> tuple[np.ndarray, int]:
     """The same of WAV, FLAC, OGG, MP3, AIFF, AU, CAF and W64, or of their rarer encodings by FFmpeg."""
-    parts, rate, opened = [np.zeros(0, np.float32)], SLOWEST, False
+    parts, rate, opened = [np.zeros(0, np.float32)], MIN_RATE, False
     try:
         with soundfile.SoundFile(Bytes(data)) as file:
             rate, channels, frames, opened = file.samplerate, file.channels, file.frames, True
-            if not SLOWEST <= rate <= FASTEST or not 1 <= channels <= CHANNELS:
+            if not MIN_RATE <= rate <= MAX_RATE or not 1 <= channels <= MAX_CHANNELS:
                 raise BadCell(f"the sound claims {channels} channels at {rate} samples a second")
             wanted = math.ceil(seconds * rate)
-            if held(data, kind, frames / rate):
+            if plausible_duration(data, kind, frames / rate):
                 too_long(frames / rate, max_minutes)
                 wanted = min(frames, wanted)
             while wanted > 0 and len(some := file.read(min(wanted, block), dtype="float32", always_2d=True)):
@@ -87,10 +87,16 @@ def by_libsndfile(
                     parts.append(some.mean(1))
                 wanted -= len(some)
     except soundfile.LibsndfileError as error:
-        if opened and block > SMALL:
-            return by_libsndfile(data, kind, seconds, max_minutes, SMALL)
+        if opened and block > SMALL_BLOCK:
+            return by_libsndfile(data, kind, seconds, max_minutes, SMALL_BLOCK)
         if len(parts) == 1:
-            return unread(data, kind, not opened and (error.code in UNKNOWN or kind in BOXES), seconds, max_minutes)
+            return unread(
+                data,
+                kind,
+                not opened and (error.code in UNKNOWN_ERRORS or kind in CONTAINER_FORMATS),
+                seconds,
+                max_minutes,
+            )
     except (soundfile.SoundFileError, ValueError, TypeError, OSError, OverflowError):
         if len(parts) == 1:
             raise BadCell(damage(kind)) from None
@@ -103,14 +109,16 @@ def unread(data: bytes, kind: str, strange: bool, seconds: float, max_minutes: f
     Raises:
         BadCell: FFmpeg can't either, or the file is damaged.
     """
-    if kind not in NATIVE:
-        found = by_content(data[:FIRST]) or (
+    if kind not in LIBSNDFILE_FORMATS:
+        found = by_content(data[:HEAD_BYTES]) or (
             f"a picture ({kind.partition('/')[2]})" if kind.startswith("image/") else "",
             "",
         )
-        said = f"the file is {found[0]}, which isn't read as a sound" if found[0] else "it is in no format that is read"
+        reason = (
+            f"the file is {found[0]}, which isn't read as a sound" if found[0] else "it is in no format that is read"
+        )
         raise BadCell(
-            f"the sound can't be decoded: {said} ({', '.join(NATIVE.values())}; "
+            f"the sound can't be decoded: {reason} ({', '.join(LIBSNDFILE_FORMATS.values())}; "
             "with the extra video M4A, AAC, AMR, WMA and the sound of films)"
         )
     if not strange or len(data) < 64:
@@ -119,14 +127,14 @@ def unread(data: bytes, kind: str, strange: bool, seconds: float, max_minutes: f
 
 
 def damage(kind: str) -> str:
-    return f"the {NATIVE.get(kind, 'sound')} can't be decoded: it is cut short or damaged, and gives no samples"
+    return f"the {LIBSNDFILE_FORMATS.get(kind, 'sound')} can't be decoded: it is cut short or damaged, and gives no samples"
 
 
 def by_ffmpeg(data: bytes, seconds: float, max_minutes: float, otherwise: str = "") -> tuple[np.ndarray, int]:
     """The same of anything that FFmpeg reads, films too; ``otherwise`` is the reason where it doesn't, in place of its
     own."""
     try:
-        wave, rate, said = ffmpeg.samples(data, seconds, CHANNELS, SLOWEST, FASTEST)
+        wave, rate, claimed_seconds = ffmpeg.samples(data, seconds, MAX_CHANNELS, MIN_RATE, MAX_RATE)
     except UserError:
         raise BadCell(
             f"{otherwise}; if its encoding is a rare one, pip install 'sensorium[video]' reads it"
@@ -137,15 +145,17 @@ def by_ffmpeg(data: bytes, seconds: float, max_minutes: float, otherwise: str = 
         if otherwise:
             raise BadCell(otherwise) from None
         raise
-    if held(data, "", said):
-        too_long(said, max_minutes)
+    if plausible_duration(data, "", claimed_seconds):
+        too_long(claimed_seconds, max_minutes)
     return wave, rate
 
 
-def held(data: bytes, kind: str, said: float) -> bool:
+def plausible_duration(data: bytes, kind: str, claimed_seconds: float) -> bool:
     """Whether a file can hold as many seconds as its header says; where it can't, how long it is isn't known before it
     is decoded."""
-    return 0 <= said <= len(data) / (MP3 if kind == "audio/mpeg" else THINNEST) + 1
+    return (
+        0 <= claimed_seconds <= len(data) / (MP3_BYTES_PER_SECOND if kind == "audio/mpeg" else MIN_BYTES_PER_SECOND) + 1
+    )
 
 
 def too_long(seconds: float, max_minutes: float) -> None:

@@ -17,13 +17,13 @@ from PIL import Image as Pillow
 
 from sensorium.core.errors import BadCell
 
-DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 """Modes of pictures of one channel and more than 8 bits."""
-MANY = "RGB;16L", "RGB;16B", "RGB;16N", "RGBA;16L", "RGBA;16B", "RGBA;16N"
+DEEP_RAW_MODES = "RGB;16L", "RGB;16B", "RGB;16N", "RGBA;16L", "RGBA;16B", "RGBA;16N"
 """How pictures of several channels of 16 bits are stored, of which Pillow keeps the upper 8."""
-BITS, ZERO_IS_WHITE, MOST, MOST_SIGNED = 258, 262, 281, 341
+BITS_TAG, PHOTOMETRIC_TAG, MAX_VALUE_TAG, MAX_VALUE_SIGNED_TAG = 258, 262, 281, 341
 """Numbers of TIFF's tags: bits stored, whether 0 is white, and the largest value."""
-ROWS = 1 << 20
+BAND_PIXELS = 1 << 20
 """Pixels that are looked at together."""
 
 
@@ -33,26 +33,26 @@ def levels(image: Pillow.Image) -> tuple[float, float]:
     Raises:
         BadCell: floating-point pixels that are not finite.
     """
-    if image.mode not in DEEP:
+    if image.mode not in DEEP_MODES:
         return 0, 255
-    tags, said = getattr(image, "tag_v2", {}), claimed(image)
-    low, high = span(image) if said or not image.mode.startswith("I;16") else (0, 65535)
-    if said and not (low >= 0 and high <= said and (image.format != "PNG" or crowded(image, 16 - said.bit_length()))):
-        said = None
+    tags, most = getattr(image, "tag_v2", {}), claimed(image)
+    low, high = span(image) if most or not image.mode.startswith("I;16") else (0, 65535)
+    if most and not (low >= 0 and high <= most and (image.format != "PNG" or crowded(image, 16 - most.bit_length()))):
+        most = None
     if image.mode.startswith("I;16"):
-        ends = 0.0, float(said or 65535)
-    elif said:
-        ends = 0.0, float(said)
+        ends = 0.0, float(most or 65535)
+    elif most:
+        ends = 0.0, float(most)
     else:
         ends = next(
             (
-                (0.0, float(most))
-                for most in ((1, 255) if image.mode == "F" else (255, 65535))
-                if low >= 0 and high <= most
+                (0.0, float(bound))
+                for bound in ((1, 255) if image.mode == "F" else (255, 65535))
+                if low >= 0 and high <= bound
             ),
             (low, high),
         )
-    return ends[::-1] if tags.get(ZERO_IS_WHITE) == 0 else ends
+    return ends[::-1] if tags.get(PHOTOMETRIC_TAG) == 0 else ends
 
 
 def span(image: Pillow.Image) -> tuple[float, float]:
@@ -72,7 +72,7 @@ def span(image: Pillow.Image) -> tuple[float, float]:
 def bands(image: Pillow.Image) -> Iterator[np.ndarray]:
     """The pixels in some lines at a time, so that a large picture is never held twice."""
     w, h = image.size
-    lines = max(1, ROWS // max(w, 1))
+    lines = max(1, BAND_PIXELS // max(w, 1))
     for top in range(0, h, lines):
         yield np.asarray(image.crop((0, top, w, min(h, top + lines))))
 
@@ -88,9 +88,9 @@ def claimed(image: Pillow.Image) -> int | None:
 def stored(tags: Any) -> int | None:
     """The largest value by a TIFF's tags: a full number of bits, for some write the largest value that there happens to
     be."""
-    bits = first(tags.get(BITS))
-    said = first(tags.get(MOST)) or first(tags.get(MOST_SIGNED))
-    most = (1 << int(said).bit_length()) - 1 if isinstance(said, int) and said > 0 else None
+    bits = first(tags.get(BITS_TAG))
+    most = first(tags.get(MAX_VALUE_TAG)) or first(tags.get(MAX_VALUE_SIGNED_TAG))
+    most = (1 << int(most).bit_length()) - 1 if isinstance(most, int) and most > 0 else None
     return min(
         (value for value in (most, (1 << bits) - 1 if isinstance(bits, int) and 8 < bits < 32 else None) if value),
         default=None,
@@ -130,29 +130,31 @@ def deepened(image: Pillow.Image, data: bytes) -> Pillow.Image | None:
     """
     if image.mode not in ("RGB", "RGBA") or image.format not in ("PNG", "TIFF") or image.tell():
         return None
-    way = next((tile[3] for tile in image.tile), "")
-    way = way[0] if isinstance(way, tuple) else way
-    said = stored(image.tag_v2) if image.format == "TIFF" else (1 << (significant(data) or 16)) - 1
-    if way not in MANY or not said or not 255 < said < 65535:
+    raw_mode = next((tile[3] for tile in image.tile), "")
+    raw_mode = raw_mode[0] if isinstance(raw_mode, tuple) else raw_mode
+    most = stored(image.tag_v2) if image.format == "TIFF" else (1 << (significant(data) or 16)) - 1
+    if raw_mode not in DEEP_RAW_MODES or not most or not 255 < most < 65535:
         return None
     lower = type(image)(io.BytesIO(data), "")
-    swapped = {"L": "B", "B": "L", "N": "B" if struct.pack("=H", 1)[0] else "L"}[way[-1]]
+    swapped = {"L": "B", "B": "L", "N": "B" if struct.pack("=H", 1)[0] else "L"}[raw_mode[-1]]
     lower.tile = [
-        tile._replace(args=(way[:-1] + swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else way[:-1] + swapped)
+        tile._replace(
+            args=(raw_mode[:-1] + swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode[:-1] + swapped
+        )
         for tile in lower.tile
     ]
     if image.format == "PNG":
         lower.info.pop("transparency", None)
     image.load()
     lower.load()
-    if max(most for _, most in image.getextrema()[:3]) << 8 > said:  # scaled up to all 16 bits after all
+    if max(level for _, level in image.getextrema()[:3]) << 8 > most:  # scaled up to all 16 bits after all
         return None
     values = np.asarray(image).astype(np.uint16) << 8 | np.asarray(lower)
-    if image.format == "PNG" and not ((values[..., :3] & ((1 << 16 - said.bit_length()) - 1)) > 1).any():
+    if image.format == "PNG" and not ((values[..., :3] & ((1 << 16 - most.bit_length()) - 1)) > 1).any():
         return None
-    values[..., :3] = np.minimum(values[..., :3] * np.float32(255 / said) + 0.5, 255)
+    values[..., :3] = np.minimum(values[..., :3] * np.float32(255 / most) + 0.5, 255)
     if values.shape[-1] == 4:
-        values[..., 3] = np.minimum(values[..., 3] * np.float32(255 / said) + 0.5, 255)
+        values[..., 3] = np.minimum(values[..., 3] * np.float32(255 / most) + 0.5, 255)
     return Pillow.fromarray(values.astype(np.uint8))
 
 

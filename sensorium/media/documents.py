@@ -6,7 +6,7 @@ from sensorium.core.errors import BadCell
 from sensorium.media.formats import media_type
 from sensorium.media.unsupported import unread_format
 
-PAGES = 100
+MAX_PAGES = 100
 """Pages of a PDF that are read at most."""
 
 
@@ -55,7 +55,7 @@ def pdf_text(data: bytes, most: int) -> str:
     try:
         document = pypdfium2.PdfDocument(data)
         try:
-            for number in range(min(len(document), PAGES)):
+            for number in range(min(len(document), MAX_PAGES)):
                 page = document[number]
                 text = page.get_textpage()
                 parts.append(text.get_text_bounded())

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from sensorium.core.errors import BadCell, UserError
-from sensorium.media.formats import DEMUXERS, FIRST, media_type
+from sensorium.media.formats import DEMUXERS, HEAD_BYTES, media_type
 
-PIXELS = 2_000_000_000
+MAX_FILM_PIXELS = 2_000_000_000
 """Pixels of all frames of a film together."""
-STILL = 0.1
+DEFAULT_FRAME_SECONDS = 0.1
 """Seconds that a frame lasts whose file doesn't say."""
-LONGEST = 3600.0
+MAX_FRAME_SECONDS = 3600.0
 """Seconds that one frame lasts at most."""
-COVER = 0x400 | 0x800
+COVER_DISPOSITIONS = 0x400 | 0x800
 """FFmpeg's marks of a stream that is no film: a sound's cover, and thumbnails."""
 
 
@@ -31,7 +31,7 @@ def container(data: bytes, what: str) -> Any:
         BadCell: a format that isn't read, or a file that can't be opened.
         UserError: PyAV isn't installed.
     """
-    reader = DEMUXERS.get(media_type(data[:FIRST]) or "")
+    reader = DEMUXERS.get(media_type(data[:HEAD_BYTES]) or "")
     if reader is None:
         raise BadCell(f"the {what} is in no format that is known")
     try:
@@ -52,7 +52,7 @@ def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float, fl
     with container(data, "video") as file:
         from av.video.reformatter import VideoReformatter
 
-        streams = [stream for stream in file.streams.video if not int(stream.disposition) & COVER]
+        streams = [stream for stream in file.streams.video if not int(stream.disposition) & COVER_DISPOSITIONS]
         if not streams:
             sound = " but a sound, which column.NAME.kind=audio reads" if file.streams.audio else ""
             raise BadCell(f"the file holds no film{sound}")
@@ -60,12 +60,12 @@ def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float, fl
         stream.thread_type = "NONE"
         fits(stream.codec_context.width, stream.codec_context.height, max_pixels)
         reformatter = VideoReformatter()
-        lasts = float(1 / stream.average_rate) if stream.average_rate else STILL
+        lasts = float(1 / stream.average_rate) if stream.average_rate else DEFAULT_FRAME_SECONDS
         for frame in file.decode(stream):
             fits(frame.width, frame.height, max_pixels)  # which it may have changed
             total += frame.width * frame.height
-            if total > PIXELS:
-                raise BadCell(f"the video has more than {PIXELS:,} pixels")
+            if total > MAX_FILM_PIXELS:
+                raise BadCell(f"the video has more than {MAX_FILM_PIXELS:,} pixels")
             time = frame.time
             start = time if start is None else start
             begins = None if time is None or start is None else max(0.0, float(time - start))
@@ -74,7 +74,12 @@ def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float, fl
             )
             quarters, wide = turns(frame), aspect(stream.sample_aspect_ratio)
             pixels = np.ascontiguousarray(np.rot90(colours(frame, reformatter), quarters))
-            yield pixels, 1 / wide if quarters % 2 else wide, begins, min(long if long > 0 else lasts, LONGEST)
+            yield (
+                pixels,
+                1 / wide if quarters % 2 else wide,
+                begins,
+                min(long if long > 0 else lasts, MAX_FRAME_SECONDS),
+            )
 
 
 def aspect(ratio: Any) -> float:
@@ -120,7 +125,7 @@ def samples(data: bytes, seconds: float, channels: int, slowest: int, fastest: i
         stream = file.streams.audio[0]
         stream.thread_type = "NONE"
         rate, parts, wanted = 0, [], math.inf
-        said = (
+        claimed_seconds = (
             float(stream.duration * stream.time_base)
             if stream.duration and stream.time_base
             else (file.duration or 0) / 1e6
@@ -148,4 +153,4 @@ def samples(data: bytes, seconds: float, channels: int, slowest: int, fastest: i
             if not parts:
                 raise BadCell("the sound is damaged: no samples could be decoded") from None
     wave = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    return wave[: math.ceil(seconds * rate)], rate, said
+    return wave[: math.ceil(seconds * rate)], rate, claimed_seconds

@@ -28,15 +28,15 @@ ENDINGS = {
               "m2ts", "vob"),
 }  # fmt: skip
 """What files are by the endings of their names: those that something here reads, if need be with an extra."""
-NAMED = {ending: kind for kind, endings in ENDINGS.items() for ending in endings}
+KIND_OF_ENDING = {ending: kind for kind, endings in ENDINGS.items() for ending in endings}
 
-FRAMES = tuple(f".{ending}" for ending in ENDINGS["image"] if ending != "pdf")
+FRAME_ENDINGS = tuple(f".{ending}" for ending in ENDINGS["image"] if ending != "pdf")
 """Endings of the files that, in a folder or an archive, are the frames of a clip."""
 
-FIRST = 1024
+HEAD_BYTES = 1024
 """Bytes of a file that tell what it is."""
 
-STARTS = (
+MAGIC_NUMBERS = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"GIF87a", "image/gif"),
@@ -61,7 +61,7 @@ STARTS = (
     (b"\0\0\x01\xba", "video/mpeg"),
     (b"\0\0\x01\xb3", "video/mpeg"),
 )
-BRANDS = {
+MEDIA_BRANDS = {
     **dict.fromkeys(("avif", "avis"), "image/avif"),
     **dict.fromkeys(
         ("heic", "heix", "hevc", "hevx", "heim", "heis", "hevm", "hevs", "mif1", "msf1", "mif2"), "image/heic"
@@ -70,15 +70,15 @@ BRANDS = {
     "qt  ": "video/quicktime",
     "crx ": "image/x-raw",
 }
-BITMAPS = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}
+BITMAP_HEADER_SIZES = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}
 WINDOWS_MEDIA = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c"
-STREAM = b"\x5b\xcf\x11\xa8\xfd\0\x80\x5f\x5c\x44\x2b"
+STREAM_IDENTIFIER = b"\x5b\xcf\x11\xa8\xfd\0\x80\x5f\x5c\x44\x2b"
 """What the two identifiers of streams in Windows Media have in common; before it stands a film's or a sound's own
 part."""
-CODEC = re.compile(rb"\x86[\x83-\xbf][VA]_")
+TRACK_CODEC = re.compile(rb"\x86[\x83-\xbf][VA]_")
 """A track's codec in Matroska, a film's or a sound's."""
 
-PICTURES = {
+PICTURE_TYPES = {
     "image/png",
     "image/jpeg",
     "image/gif",
@@ -90,9 +90,9 @@ PICTURES = {
     "image/x-portable",
 }
 """Pictures that are read whatever is installed."""
-EXTRA = {"image/heic": ("pillow_heif", "heic", "HEIC"), "application/pdf": ("pypdfium2", "pdf", "PDF")}
+EXTRA_PACKAGES = {"image/heic": ("pillow_heif", "heic", "HEIC"), "application/pdf": ("pypdfium2", "pdf", "PDF")}
 """Pictures that take a package: its name, the extra that installs it, and the format's name."""
-BUILT = {"image/jp2": ("JPEG2000",), "image/jxl": ("JXL", "JPEGXL"), "image/avif": ("AVIF",)}
+PILLOW_PLUGINS = {"image/jp2": ("JPEG2000",), "image/jxl": ("JXL", "JPEGXL"), "image/avif": ("AVIF",)}
 """Pictures that Pillow reads where it was built with their library, by its names for them."""
 
 DEMUXERS = {
@@ -113,7 +113,7 @@ and opens those."""
 
 def named(path: str) -> str | None:
     """What a file is by the ending of its name: "image", "audio", "video" or None."""
-    return NAMED.get(path.rpartition(".")[2].lower()) if "." in path else None
+    return KIND_OF_ENDING.get(path.rpartition(".")[2].lower()) if "." in path else None
 
 
 def dotted(kind: str) -> tuple[str, ...]:
@@ -132,11 +132,11 @@ def installed(package: str) -> bool:
 def is_image(head: bytes) -> bool:
     """Whether a file's first bytes are those of a picture that can be read here."""
     kind = media_type(head)
-    if kind in EXTRA:
-        return installed(EXTRA[kind][0])
-    if kind in BUILT:
-        return any(name in Pillow.OPEN for name in BUILT[kind])
-    return kind in PICTURES
+    if kind in EXTRA_PACKAGES:
+        return installed(EXTRA_PACKAGES[kind][0])
+    if kind in PILLOW_PLUGINS:
+        return any(name in Pillow.OPEN for name in PILLOW_PLUGINS[kind])
+    return kind in PICTURE_TYPES
 
 
 def is_film(head: bytes) -> bool:
@@ -159,7 +159,7 @@ def media_type(head: bytes) -> str | None:
     """
     if head[128:132] == b"DICM":  # before it 128 bytes are free, and may be those of a TIFF
         return "application/dicom"
-    for start, kind in STARTS:
+    for start, kind in MAGIC_NUMBERS:
         if head.startswith(start):
             return kind
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
@@ -174,7 +174,7 @@ def media_type(head: bytes) -> str | None:
         return "video/ogg" if b"\x80theora" in head else "audio/ogg"
     if head[:4] == b"\x1aE\xdf\xa3":
         kind = "webm" if b"webm" in head[:64] else "matroska"
-        tracks = {found[-2:] for found in CODEC.findall(head)}
+        tracks = {found[-2:] for found in TRACK_CODEC.findall(head)}
         return f"audio/{kind}" if tracks == {b"A_"} else f"video/{kind}"
     if head[4:8] == b"ftyp":
         return iso_type(head)
@@ -183,10 +183,11 @@ def media_type(head: bytes) -> str | None:
     if head[:16] == WINDOWS_MEDIA:
         return (
             "audio/x-ms-wma"
-            if b"\x40\x9e\x69\xf8\x4d" + STREAM in head and b"\xc0\xef\x19\xbc\x4d" + STREAM not in head
+            if b"\x40\x9e\x69\xf8\x4d" + STREAM_IDENTIFIER in head
+            and b"\xc0\xef\x19\xbc\x4d" + STREAM_IDENTIFIER not in head
             else "video/x-ms-asf"
         )
-    if head[:2] == b"BM" and len(head) >= 18 and head[6:10] == b"\0\0\0\0" and head[14:18] in BITMAPS:
+    if head[:2] == b"BM" and len(head) >= 18 and head[6:10] == b"\0\0\0\0" and head[14:18] in BITMAP_HEADER_SIZES:
         return "image/bmp"
     if (
         head[:2] in (b"P4", b"P5", b"P6")
@@ -242,7 +243,7 @@ def iso_type(head: bytes) -> str:
         others[at : at + 4] in ("avif", "avis") for at in range(0, len(others), 4)
     ):
         return "image/avif"
-    kind = BRANDS.get(major, "video/3gpp" if major[:2] == "3g" else "video/mp4")
+    kind = MEDIA_BRANDS.get(major, "video/3gpp" if major[:2] == "3g" else "video/mp4")
     if kind.startswith("image/"):
         return kind
     tracks = handlers(head)
@@ -329,7 +330,9 @@ def archive(head: bytes, wanted: Callable[[str], bool]) -> bool:
 
 def frame_name(name: str) -> bool:
     """Whether a file of an archive or a folder is a frame, and not what an archiver put beside."""
-    return name.lower().endswith(FRAMES) and "__MACOSX/" not in name and not name.rpartition("/")[2].startswith(".")
+    return (
+        name.lower().endswith(FRAME_ENDINGS) and "__MACOSX/" not in name and not name.rpartition("/")[2].startswith(".")
+    )
 
 
 def unpacked(head: bytes, most: int = 4096) -> bytes:

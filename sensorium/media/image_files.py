@@ -14,26 +14,26 @@ from PIL import Image as Pillow
 
 from sensorium.core.errors import BadCell
 from sensorium.media.bit_depth import significant
-from sensorium.media.formats import EXTRA, is_image, media_type
+from sensorium.media.formats import EXTRA_PACKAGES, is_image, media_type
 from sensorium.media.unsupported import by_media, unread_format
 
-FORMATS = {"PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "JXL", "JPEGXL", "PPM"}
+PILLOW_FORMATS = {"PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "JXL", "JPEGXL", "PPM"}
 """Formats that are opened. Left out on purpose: those that run an interpreter (EPS) or nest other files (ICO, ICNS)."""
-LISTED = "PNG, JPEG, GIF, WebP, BMP, TIFF, AVIF, JPEG 2000, PPM; HEIC and PDF with the extras heic and pdf"
+FORMAT_NAMES = "PNG, JPEG, GIF, WebP, BMP, TIFF, AVIF, JPEG 2000, PPM; HEIC and PDF with the extras heic and pdf"
 
-DENSE = 50_000_000
-"""A picture of more bytes than this once decoded, and more than ``SPARSE`` for each of its file, is taken for a
+MAX_DENSE_BYTES = 50_000_000
+"""A picture of more bytes than this once decoded, and more than ``MAX_COMPRESSION`` for each of its file, is taken for a
 decompression bomb: photographs have up to 100, drawings some hundreds."""
-SPARSE = 800
-SCANNED = 400_000_000
+MAX_COMPRESSION = 800
+MAX_SCANNED_PIXELS = 400_000_000
 """Pixels times scans of a progressive JPEG, which pays for all its pixels in each; encoders write about ten."""
-SLOW = 1_000_000
+MAX_SLOW_PIXELS = 1_000_000
 """Pixels of a portable map of odd levels, which are decoded in Python."""
-SMALL = {"1": 1, "L": 1, "P": 1, "I;16": 2}
+BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2}
 """Bytes of a decoded pixel in those modes that take fewer than four."""
-DRAWN = 4096
+MAX_PAGE_SIDE = 4096
 """The longer side of a PDF's page once drawn, at most."""
-ALONE = threading.Lock()
+PDFIUM_LOCK = threading.Lock()
 """PDFium draws one page at a time."""
 
 
@@ -66,9 +66,9 @@ def picture(data: Any) -> Iterator[bytes]:
 def why(error: Exception) -> str:
     """What a decoder said, where it is words: what it stumbled over, or an address, tells no one anything."""
     text = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
-    said = re.search(r"[a-z]{3}", text) and not re.search(r" object at 0x|BytesIO|decoder error -?\d", text)
+    has_words = re.search(r"[a-z]{3}", text) and not re.search(r" object at 0x|BytesIO|decoder error -?\d", text)
     inner = isinstance(error, (LookupError, ArithmeticError, TypeError, AttributeError))
-    return text if said and not inner else "it is damaged"
+    return text if has_words and not inner else "it is damaged"
 
 
 def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillow.Image:
@@ -77,7 +77,7 @@ def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillo
     Pillow's own limit warns through a process-wide switch; opening by the format's class leaves that switch alone.
     """
     kind = media_type(data[:1024]) or ""
-    if kind in EXTRA and is_image(data[:1024]):
+    if kind in EXTRA_PACKAGES and is_image(data[:1024]):
         image = page(data, size, max_pixels) if kind == "application/pdf" else heic(data)
     else:
         if found := by_media(kind) or (unread_format(data[:1024]) if not kind else None):
@@ -89,22 +89,22 @@ def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillo
     if min(w, h) < 1:
         raise BrokenImage(f"the picture has {w} × {h} pixels: none")
     if (
-        (decoded := w * h * SMALL.get(image.mode, 4)) > DENSE
-        and decoded > SPARSE * len(data)
+        (decoded := w * h * BYTES_PER_PIXEL.get(image.mode, 4)) > MAX_DENSE_BYTES
+        and decoded > MAX_COMPRESSION * len(data)
         and kind != "application/pdf"
     ):
         raise BadCell(f"the picture claims {w} × {h} pixels in {len(data)} bytes: a decompression bomb")
     if image.format in ("JPEG", "MPO"):
         scans = data.count(b"\xff\xda")
-        if scans > 10 and scans * w * h > SCANNED:
+        if scans > 10 and scans * w * h > MAX_SCANNED_PIXELS:
             raise BadCell(f"the JPEG draws {w} × {h} pixels {scans} times: a decompression bomb")
         # Decoded at 1/2, 1/4 or 1/8 where no side becomes shorter than in the square; margins that are cut may leave
         # little.
         scale = size / (min(w, h) if trim else max(w, h))
         image.draft("RGB" if image.mode != "L" else "L", (math.ceil(w * scale), math.ceil(h * scale)))
-    if image.format == "PPM" and w * h > SLOW and any(tile[0] != "raw" for tile in image.tile):
+    if image.format == "PPM" and w * h > MAX_SLOW_PIXELS and any(tile[0] != "raw" for tile in image.tile):
         raise BadCell(
-            f"the portable map has {w} × {h} pixels of odd levels, more than {SLOW:,}: save it with 255 or 65535"
+            f"the portable map has {w} × {h} pixels of odd levels, more than {MAX_SLOW_PIXELS:,}: save it with 255 or 65535"
         )
     if image.format == "PNG" and (bits := significant(data)):
         image.info["significant"] = bits
@@ -113,12 +113,12 @@ def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillo
 
 def by_pillow(data: bytes) -> Pillow.Image:
     """What the first of Pillow's formats makes of the bytes that takes them for its own."""
-    for name in sorted(FORMATS & Pillow.OPEN.keys()):
+    for name in sorted(PILLOW_FORMATS & Pillow.OPEN.keys()):
         factory, accept = Pillow.OPEN[name]
         accepted = accept(data[:16]) if accept else True
         if accepted and not isinstance(accepted, str):
             return factory(io.BytesIO(data), "")
-    raise BrokenImage(f"not a picture in a format that can be read ({LISTED})")
+    raise BrokenImage(f"not a picture in a format that can be read ({FORMAT_NAMES})")
 
 
 def heic(data: bytes) -> Pillow.Image:
@@ -132,7 +132,7 @@ def page(data: bytes, size: int, max_pixels: int) -> Pillow.Image:
     """The first page of a PDF, drawn on white, about four times as large as it is shown."""
     import pypdfium2
 
-    with ALONE:
+    with PDFIUM_LOCK:
         try:
             document = pypdfium2.PdfDocument(data)
         except pypdfium2.PdfiumError as error:
@@ -147,7 +147,7 @@ def page(data: bytes, size: int, max_pixels: int) -> Pillow.Image:
             w, h = first.get_size()
             if not (0 < w < 1e6 and 0 < h < 1e6):
                 raise BrokenImage(f"the PDF's first page measures {w:g} × {h:g}")
-            longest = min(DRAWN, 4 * size, math.sqrt(max_pixels * max(w, h) / min(w, h)))
+            longest = min(MAX_PAGE_SIDE, 4 * size, math.sqrt(max_pixels * max(w, h) / min(w, h)))
             return (
                 first.render(scale=max(1.0, math.floor(longest)) / max(w, h), may_draw_forms=False)
                 .to_pil()

@@ -14,7 +14,7 @@ import torch
 from PIL import Image as Pillow
 from torch.nn import functional as F
 
-from sensorium.media.bit_depth import DEEP, deepened, eighths, levels
+from sensorium.media.bit_depth import DEEP_MODES, deepened, eighths, levels
 from sensorium.media.formats import dotted
 from sensorium.media.image_files import opened, orientation, picture
 
@@ -25,13 +25,13 @@ except ImportError:  # the extra "jpeg": faster, not other
 
 ENDINGS = dotted("image")
 
-LARGE = 2_000_000
+MIN_BANDED_PIXELS = 2_000_000
 """Pixels from which on a picture is shrunk by bands."""
 
-MARGIN = 8
+MARGIN_TOLERANCE = 8
 """What differs less from white is margin."""
 
-TURNED: dict[int, Pillow.Transpose] = {
+EXIF_TRANSPOSES: dict[int, Pillow.Transpose] = {
     2: Pillow.Transpose.FLIP_LEFT_RIGHT, 3: Pillow.Transpose.ROTATE_180, 4: Pillow.Transpose.FLIP_TOP_BOTTOM,
     5: Pillow.Transpose.TRANSPOSE, 6: Pillow.Transpose.ROTATE_270, 7: Pillow.Transpose.TRANSVERSE,
     8: Pillow.Transpose.ROTATE_90,
@@ -88,7 +88,7 @@ def square(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.ndar
         return fitted(image, raw, size, trim)
 
 
-STRIP = 16
+STRIP_RATIO = 16
 """A picture so many times longer than wide is a strip, which an encoder that scales the short side would make huge."""
 
 
@@ -99,19 +99,23 @@ def colours(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.nda
         BadCell: as of ``square``.
     """
     with picture(data) as raw, opened(raw, 4 * size, max_pixels) as image:
-        pixels, way = decoded(image, raw, 4 * size)
+        pixels, exif = decoded(image, raw, 4 * size)
         pixels = on_white(pixels)
         if trim:
             left, top, right, bottom = inside(pixels)
             pixels = np.ascontiguousarray(pixels[top:bottom, left:right])
-        if max(pixels.shape[:2]) > STRIP * min(pixels.shape[:2]):
+        if max(pixels.shape[:2]) > STRIP_RATIO * min(pixels.shape[:2]):
             pixels = sheet(pixels, 4 * size)
-        return upright(pixels, way)
+        return upright(pixels, exif)
 
 
-def upright(pixels: np.ndarray, way: int) -> np.ndarray:
+def upright(pixels: np.ndarray, exif: int) -> np.ndarray:
     """Pixels [h, w, 3] turned or mirrored to what was taken."""
-    return np.array(Pillow.fromarray(np.ascontiguousarray(pixels)).transpose(TURNED[way])) if way in TURNED else pixels
+    return (
+        np.array(Pillow.fromarray(np.ascontiguousarray(pixels)).transpose(EXIF_TRANSPOSES[exif]))
+        if exif in EXIF_TRANSPOSES
+        else pixels
+    )
 
 
 def sheet(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -119,7 +123,7 @@ def sheet(pixels: np.ndarray, size: int) -> np.ndarray:
     scale = min(1.0, size / max(pixels.shape[:2]))
     pixels = resized(pixels, *(max(1, round(side * scale)) for side in pixels.shape[:2]))
     h, w = pixels.shape[:2]
-    tall, wide = max(h, -(-w // STRIP)), max(w, -(-h // STRIP))
+    tall, wide = max(h, -(-w // STRIP_RATIO)), max(w, -(-h // STRIP_RATIO))
     result = np.full((tall, wide, 3), 255, np.uint8)
     result[(tall - h) // 2 : (tall - h) // 2 + h, (wide - w) // 2 : (wide - w) // 2 + w] = pixels
     return result
@@ -138,14 +142,14 @@ def decoded(image: Pillow.Image, data: bytes, size: int) -> tuple[np.ndarray, in
 def fitted(image: Pillow.Image, data: bytes, size: int, trim: bool = False) -> np.ndarray:
     """An opened picture, with or without its margins, shrunk into a white square, uint8 [size, size, 3]."""
     sides, pixels = image.size, jpeg(image, data)
-    pixels, way = (pixels, orientation(image)) if pixels is not None else decoded(image, data, size)
+    pixels, exif = (pixels, orientation(image)) if pixels is not None else decoded(image, data, size)
     if trim:
         left, top, right, bottom = inside(pixels)
         pixels = pixels[top:bottom, left:right]
         sides = pixels.shape[1::-1]
     scale = size / max(sides)
     w, h = (max(1, round(side * scale)) for side in sides)
-    return centred(upright(on_white(resized(pixels, h, w)), way), size)
+    return centred(upright(on_white(resized(pixels, h, w)), exif), size)
 
 
 def centred(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -165,7 +169,7 @@ def jpeg(image: Pillow.Image, data: bytes) -> np.ndarray | None:
     None where it isn't installed, or the picture is none of these, or large, or broken: Pillow says how.
     """
     w, h = image.size
-    if simplejpeg is None or image.format != "JPEG" or image.mode != "RGB" or w * h >= LARGE:
+    if simplejpeg is None or image.format != "JPEG" or image.mode != "RGB" or w * h >= MIN_BANDED_PIXELS:
         return None
     try:
         pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=h, min_width=w)
@@ -193,7 +197,7 @@ def on_white(pixels: np.ndarray) -> np.ndarray:
 
 def inside(pixels: np.ndarray) -> tuple[int, int, int, int]:
     """The box around all that is not white, or the whole of a picture that is nothing but white."""
-    inked = on_white(pixels).min(2) < 255 - MARGIN
+    inked = on_white(pixels).min(2) < 255 - MARGIN_TOLERANCE
     across, down = np.flatnonzero(inked.any(0)), np.flatnonzero(inked.any(1))
     if not len(across):
         return (0, 0, *pixels.shape[1::-1])
@@ -204,7 +208,7 @@ def shrunk(image: Pillow.Image, size: int, span: tuple[float, float]) -> Pillow.
     """``image`` in RGB or RGBa; a large one at 1/k and by bands, so that no second large picture is ever made."""
     w, h = image.size
     factor = max(w, h) // (4 * size)
-    if w * h < LARGE or factor < 2:
+    if w * h < MIN_BANDED_PIXELS or factor < 2:
         return inked(image, span)
     rows = factor * max(1, 1_000_000 // (w * factor))
     result = None
@@ -218,7 +222,7 @@ def shrunk(image: Pillow.Image, size: int, span: tuple[float, float]) -> Pillow.
 
 def inked(image: Pillow.Image, span: tuple[float, float]) -> Pillow.Image:
     """Any mode as RGB, or as RGBa (premultiplied) where there is transparency."""
-    if image.mode in DEEP:
+    if image.mode in DEEP_MODES:
         grey = eighths(image, span)
         return grey.convert("RGB") if grey.mode == "L" else grey.convert("RGBA").convert("RGBa")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sensorium.media.formats import EXTRA, archive, frame_name, is_image, media_type, named, unpacked
+from sensorium.media.formats import EXTRA_PACKAGES, archive, frame_name, is_image, media_type, named, unpacked
 
 RAW = "camera raw", "rawpy (LibRaw), or a raw converter, makes TIFF or JPEG of it"
 JXL = "JPEG XL", "a Pillow with JPEG XL reads it; djxl makes PNG of it"
@@ -14,7 +14,7 @@ PICKLED = (
 OFFICE = "an Office document", "save it as CSV, Parquet or plain text"
 SLICES = "its slices as pictures or lists of numbers"
 
-KNOWN = {
+CONVERTERS = {
     "DICOM": f"pydicom reads it; save {SLICES}",
     "NIfTI": f"nibabel reads it; save {SLICES}",
     "EDF": "MNE or pyedflib reads it; save its channels as lists of numbers",
@@ -50,7 +50,7 @@ KNOWN = {
     "icons": "ImageMagick reads it; save it as a PNG",
 }
 
-STARTS = (
+MAGIC_NUMBERS = (
     (b"LASF", "LAS"), (b"# .PCD", "PCD"), (b"ply\n", "PLY"), (b"ply\r", "PLY"), (b"\x89HDF\r\n\x1a\n", "HDF5"),
     (b"MATLAB 5.0 MAT-file", "MATLAB"), (b"CDF\x01", "NetCDF"), (b"CDF\x02", "NetCDF"), (b"CDF\x05", "NetCDF"),
     (b"SIMPLE  =", "FITS"),
@@ -62,7 +62,7 @@ STARTS = (
     (b"\x7fELF", "an ELF program"),
     (b"\xffBIOSEMI", "BDF"), (b"\0\0\x01\0", "icons"), (b"icns", "icons"),
 )  # fmt: skip
-CAMERAS = b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"II\x1a\0\0\0HEAPCCDR", b"FOVb"
+CAMERA_STARTS = b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"II\x1a\0\0\0HEAPCCDR", b"FOVb"
 
 ENDINGS = {
     "DICOM": ("dcm", "dicom", "ima"), "NIfTI": ("nii", "nii.gz"), "EDF": ("edf",), "BDF": ("bdf",), "PCD": ("pcd",),
@@ -80,7 +80,7 @@ ENDINGS = {
     OFFICE[0]: ("doc", "docx", "xls", "xlsx", "ppt", "pptx", "odt", "ods", "odp"),
 }  # fmt: skip
 BY_ENDING = {ending: name for name, endings in ENDINGS.items() for ending in endings}
-SAID = {**KNOWN, **dict([RAW, PICKLED, OFFICE, JXL, JP2])}
+ADVICE = {**CONVERTERS, **dict([RAW, PICKLED, OFFICE, JXL, JP2])}
 
 
 def unread_format(head: bytes, path: str | None = None) -> tuple[str, str] | None:
@@ -108,10 +108,10 @@ def unread_format(head: bytes, path: str | None = None) -> tuple[str, str] | Non
             }.get(name.rpartition(".")[2], "image/png")
         )
     found = "NIfTI" if name.endswith(".nii.gz") else BY_ENDING.get(name.rpartition(".")[2]) if "." in name else None
-    return (found, SAID[found]) if found else None
+    return (found, ADVICE[found]) if found else None
 
 
-EXAMPLES = {
+MEDIA_EXAMPLES = {
     "image/heic": b"\0\0\0\x18ftypheic",
     "application/pdf": b"%PDF-",
     "image/jxl": b"\xff\x0a",
@@ -125,12 +125,12 @@ def by_media(kind: str) -> tuple[str, str] | None:
     """The same of a media type."""
     match kind:
         case "application/dicom":
-            return "DICOM", KNOWN["DICOM"]
+            return "DICOM", CONVERTERS["DICOM"]
         case "image/x-raw":
             return RAW
-    if kind in EXAMPLES and not is_image(EXAMPLES[kind]):
-        if kind in EXTRA:
-            return EXTRA[kind][2], f"pip install 'sensorium[{EXTRA[kind][1]}]' reads it"
+    if kind in MEDIA_EXAMPLES and not is_image(MEDIA_EXAMPLES[kind]):
+        if kind in EXTRA_PACKAGES:
+            return EXTRA_PACKAGES[kind][2], f"pip install 'sensorium[{EXTRA_PACKAGES[kind][1]}]' reads it"
         return {"image/jxl": JXL, "image/jp2": JP2}.get(kind, ("AVIF", "a Pillow with AVIF reads it"))
     return None
 
@@ -139,23 +139,23 @@ def by_content(head: bytes) -> tuple[str, str] | None:
     """The same of a file's first bytes."""
     if kind := media_type(head):
         return by_media(kind)
-    if head.startswith(CAMERAS):
+    if head.startswith(CAMERA_STARTS):
         return RAW
     if head.startswith(b"PK\x03\x04"):
         return zipped(head)
     if head.startswith(b"\x1f\x8b"):
         inner = unpacked(head)
-        return ("NIfTI", KNOWN["NIfTI"]) if volume(inner) else ("gzip", KNOWN["gzip"])
+        return ("NIfTI", CONVERTERS["NIfTI"]) if volume(inner) else ("gzip", CONVERTERS["gzip"])
     if volume(head):
-        return "NIfTI", KNOWN["NIfTI"]
+        return "NIfTI", CONVERTERS["NIfTI"]
     if head.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
         return OFFICE
     if pickled(head):
         return PICKLED
     if head.startswith(b"LASF") and len(head) > 104 and head[104] & 0x80:
-        return "LAZ", KNOWN["LAZ"]
-    found = next((name for start, name in STARTS if head.startswith(start)), None) or by_text(head)
-    return (found, KNOWN[found]) if found else None
+        return "LAZ", CONVERTERS["LAZ"]
+    found = next((name for start, name in MAGIC_NUMBERS if head.startswith(start)), None) or by_text(head)
+    return (found, CONVERTERS[found]) if found else None
 
 
 def by_text(head: bytes) -> str | None:
@@ -208,7 +208,7 @@ def zipped(head: bytes) -> tuple[str, str] | None:
     ):
         return PICKLED
     if archive(head, lambda name: name.endswith(".npy")):
-        return "NumPy", KNOWN["NumPy"]
+        return "NumPy", CONVERTERS["NumPy"]
     if archive(
         head,
         lambda name: (
@@ -218,4 +218,4 @@ def zipped(head: bytes) -> tuple[str, str] | None:
         ),
     ):
         return OFFICE
-    return "ZIP", KNOWN["ZIP"]
+    return "ZIP", CONVERTERS["ZIP"]

@@ -20,16 +20,16 @@ from PIL import Image as Pillow
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.media import ffmpeg
-from sensorium.media.formats import FIRST, archive, frame_name, is_film, is_sound
+from sensorium.media.formats import HEAD_BYTES, archive, frame_name, is_film, is_sound
 from sensorium.media.image_files import BrokenImage, opened, picture, why
 from sensorium.media.images import centred, fitted, on_white, resized
 
-MOST = 4_000
+MAX_FRAMES = 4_000
 """Frames of a clip; and pixels of all of them together:"""
-PIXELS = 2_000_000_000
-STILL = 0.1
+MAX_CLIP_PIXELS = 2_000_000_000
+DEFAULT_FRAME_SECONDS = 0.1
 """Seconds that a frame lasts whose file doesn't say."""
-LARGEST, LISTED = 64 << 20, 4 << 20
+MAX_FRAME_BYTES, MAX_LIST_BYTES = 64 << 20, 4 << 20
 """Bytes of a frame that is a file of its own; and of an archive's list of its files."""
 
 film = is_film
@@ -40,7 +40,7 @@ def animated(head: bytes) -> bool:
     return (
         (head.startswith(b"RIFF") and head[8:16] == b"WEBPVP8X" and len(head) > 20 and bool(head[20] & 2))
         or (head.startswith(b"GIF89a") and b"NETSCAPE2.0" in head)
-        or (head.startswith(b"\x89PNG\r\n\x1a\n") and b"acTL" in head[:FIRST])
+        or (head.startswith(b"\x89PNG\r\n\x1a\n") and b"acTL" in head[:HEAD_BYTES])
         or film(head)
         or archive(head, frame_name)
     )
@@ -59,42 +59,42 @@ def frames_of(data: Any, count: int, size: int, max_pixels: int, seconds: float)
         raise BadCell(f"expected the bytes of a video, found {type(data).__name__}")
     if not len(data):
         raise BadCell("the video file is empty")
-    data, shown, starts, at = bytes(data), [], [], 0.0
+    data, frames, starts, at = bytes(data), [], [], 0.0
     try:
-        for pixels, begins, lasts in way(data)(data, size, max_pixels):
+        for pixels, begins, lasts in frame_reader(data)(data, size, max_pixels):
             begins = at if begins is None else max(begins, starts[-1] if starts else 0.0)
-            if begins >= seconds and shown:
+            if begins >= seconds and frames:
                 at = seconds
                 break
-            if len(shown) >= MOST:
-                raise BadCell(f"the video has more than {MOST} frames in its first {seconds:g} seconds")
-            shown.append(pixels)
+            if len(frames) >= MAX_FRAMES:
+                raise BadCell(f"the video has more than {MAX_FRAMES} frames in its first {seconds:g} seconds")
+            frames.append(pixels)
             starts.append(begins)
             at = begins + lasts
     except BrokenImage:
-        if not shown:
+        if not frames:
             raise
     except (BadCell, UserError):
         raise
     except MemoryError as error:
         raise BadCell("the video needs more memory than there is") from error
     except Exception as error:  # decoders raise whatever a broken file makes them stumble over
-        if not shown:
+        if not frames:
             raise BadCell(f"the video can't be decoded: {why(error)}") from error
-    if not shown:
+    if not frames:
         raise BadCell("the video has no frames")
     wanted = (np.arange(count) + 0.5) / count * min(at, seconds)
     chosen = (np.searchsorted(np.array(starts), wanted, side="right") - 1).clip(0)
-    return np.stack([shown[number] for number in chosen.tolist()])
+    return np.stack([frames[number] for number in chosen.tolist()])
 
 
 Moments = Iterator[tuple[np.ndarray, float | None, float]]
 """Frames as squares; when each begins in seconds, None: where the one before ends; and how long it lasts."""
 
 
-def way(data: bytes) -> Callable[[bytes, int, int], Moments]:
+def frame_reader(data: bytes) -> Callable[[bytes, int, int], Moments]:
     """What reads a clip."""
-    head = data[:FIRST]
+    head = data[:HEAD_BYTES]
     if is_sound(head):
         raise BadCell("the file holds a sound and no film: column.NAME.kind=audio reads it")
     return by_av if film(head) else by_file if archive(head, frame_name) else by_pillow
@@ -105,14 +105,14 @@ def by_pillow(data: bytes, size: int, max_pixels: int) -> Moments:
     with opened(data, size, max_pixels) as image:
         w, h = image.size
         for number in itertools.count():  # how many there are would be known only once all of the file was read
-            if number * w * h > PIXELS:
-                raise BadCell(f"the video has more than {PIXELS:,} pixels")
+            if number * w * h > MAX_CLIP_PIXELS:
+                raise BadCell(f"the video has more than {MAX_CLIP_PIXELS:,} pixels")
             if number:
                 try:
                     image.seek(number)
                 except EOFError:
                     return
-            yield fitted(image, data, size), None, (image.info.get("duration") or 1000 * STILL) / 1000
+            yield fitted(image, data, size), None, (image.info.get("duration") or 1000 * DEFAULT_FRAME_SECONDS) / 1000
 
 
 def by_file(data: bytes, size: int, max_pixels: int) -> Moments:
@@ -122,22 +122,22 @@ def by_file(data: bytes, size: int, max_pixels: int) -> Moments:
         for entry in files.infolist():
             if not frame_name(entry.filename):
                 continue
-            if entry.file_size > LARGEST:
+            if entry.file_size > MAX_FRAME_BYTES:
                 raise BadCell(
                     f"'{entry.filename}' in the archive has {entry.file_size:,} bytes, "
-                    f"more than the limit of {LARGEST:,}"
+                    f"more than the limit of {MAX_FRAME_BYTES:,}"
                 )
             if entry.flag_bits & 1:
                 raise BrokenImage(f"'{entry.filename}' in the archive takes a password")
             with files.open(entry) as file:
-                found = file.read(LARGEST + 1)  # what a header says of a size is only said
+                found = file.read(MAX_FRAME_BYTES + 1)  # what a header says of a size is only said
             with picture(found) as raw, opened(raw, size, max_pixels) as image:
                 total += image.size[0] * image.size[1]
-                if total > PIXELS or len(found) > LARGEST:
+                if total > MAX_CLIP_PIXELS or len(found) > MAX_FRAME_BYTES:
                     raise BadCell(
-                        f"the frames in the archive are too large: more than {PIXELS:,} pixels or {LARGEST:,} bytes"
+                        f"the frames in the archive are too large: more than {MAX_CLIP_PIXELS:,} pixels or {MAX_FRAME_BYTES:,} bytes"
                     )
-                yield fitted(image, raw, size), None, STILL
+                yield fitted(image, raw, size), None, DEFAULT_FRAME_SECONDS
 
 
 def unzipped(data: bytes) -> zipfile.ZipFile:
@@ -145,8 +145,8 @@ def unzipped(data: bytes) -> zipfile.ZipFile:
     end = data.rfind(b"PK\x05\x06")
     if end < 0:
         raise BadCell("the archive can't be decoded: it is cut short, for its list of files, at its end, isn't there")
-    if int.from_bytes(data[end + 12 : end + 16], "little") > LISTED:
-        raise BadCell(f"the archive's list of files has more than {LISTED:,} bytes")
+    if int.from_bytes(data[end + 12 : end + 16], "little") > MAX_LIST_BYTES:
+        raise BadCell(f"the archive's list of files has more than {MAX_LIST_BYTES:,} bytes")
     return zipfile.ZipFile(io.BytesIO(data))
 
 
@@ -158,7 +158,7 @@ def by_av(data: bytes, size: int, max_pixels: int) -> Moments:
         yield centred(on_white(resized(pixels, h, w)), size), begins, lasts
 
 
-CODECS = "libx264", "libopenh264", "mpeg4"
+MP4_CODECS = "libx264", "libopenh264", "mpeg4"
 """What MP4 is written with, the first that this FFmpeg has: browsers play H.264, and not the last one."""
 
 
@@ -184,7 +184,7 @@ def written(frames: np.ndarray, rate: float, ending: str, exact: bool = True) ->
             "MP4 needs the package PyAV. Install it with: pip install 'sensorium[video]', or choose format=webp."
         ) from error
     with av.open(out, "w", format="mp4") as container:
-        codec = next(name for name in CODECS if name in av.codec.codecs_available)
+        codec = next(name for name in MP4_CODECS if name in av.codec.codecs_available)
         stream = container.add_stream(codec, rate=max(1, round(rate)), options={"threads": "1"})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:

@@ -346,13 +346,13 @@ class TunedFeatures(ExternalModel, FeatureProjection, Stem):
     ) -> None:
         super().__init__(width, encoder.width, places, dropout, laid)
         self.encoder = [encoder]
-        self.hold(tuning.of(copy.deepcopy(encoder.model)), tuning.relative, steady=True)
+        self.wrap(tuning.of(copy.deepcopy(encoder.model)), tuning.relative, steady=True)
 
     def features(self, cells: Cells) -> Cells:
         """What the encoder takes to its features as they are now; features as they are."""
         if "features" in cells:
             return cells
-        found, there = self.encoder[0].tokens(cells, self.held[0])
+        found, there = self.encoder[0].tokens(cells, self.wrapped[0])
         there = torch.ones(found.shape[:2], dtype=torch.bool, device=found.device) if there is None else there
         more = recurring(found.shape[1]) - found.shape[1]
         return {"features": F.pad(found * there.unsqueeze(2), (0, 0, 0, more)), "there": F.pad(there, (0, more))}
@@ -362,7 +362,7 @@ class TunedFeatures(ExternalModel, FeatureProjection, Stem):
 
     @torch.no_grad()
     def similarity_features(self, cells: Cells) -> torch.Tensor | None:
-        return super().similarity_features(self.features(cells)) if self.laid else None
+        return super().similarity_features(self.features(cells)) if self.n_placed else None
 
     @torch.no_grad()
     def initialise(self, cells: Cells, things: torch.Tensor | None = None) -> None:
@@ -372,7 +372,7 @@ class TunedFeatures(ExternalModel, FeatureProjection, Stem):
                 self.features({key: value[at : at + AT_ONCE] for key, value in cells.items()})
                 for at in range(0, count, AT_ONCE)
             ]
-            if self.laid
+            if self.n_placed
             else []
         )
         super().initialise(

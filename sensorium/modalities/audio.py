@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from sensorium.backbones import MOMENTS
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.media.audio import FASTEST, SLOWEST, decoded
+from sensorium.media.audio import MAX_RATE, MIN_RATE, decoded
 from sensorium.media.formats import dotted, fuller, is_sound, sounds_by_name, undecided
 from sensorium.modalities import Cells, Modality, Stem, claim_files, encoded, standing
 from sensorium.nn.conv import ConvBlock, Ragged, present, sinusoid, working_dtype
@@ -91,7 +91,7 @@ class Audio(Modality):
         if self.use_backbone(backbone, "audio", tune, rank, tune_rate):
             rate = self.encoder.rate
         mels = self.clamp("mels", mels, 8, BANDS, 8)
-        rate = self.clamp("rate", rate, SLOWEST, FASTEST)
+        rate = self.clamp("rate", rate, MIN_RATE, MAX_RATE)
         if hop_ms <= 0 or seconds <= 0 or max_minutes <= 0:
             raise UserError("hop_ms, seconds and max_minutes are greater than zero.")
         self.rate, self.mels, self.hop = rate, mels, max(1, round(rate * hop_ms / 1000))

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.core.attachments import ROWS
+from sensorium.core.attachments import MAX_ROWS
 from sensorium.core.errors import unknown
 from sensorium.core.registry import name_of
 from sensorium.generators import Generator, GeneratorOutput
@@ -118,7 +118,7 @@ class Network(nn.Module):
                 self.stem_key[column]: PatchProjector(
                     modality.encoder.width,
                     trunk.embedding_size,
-                    self.stems[self.stem_key[column]].laid,
+                    self.stems[self.stem_key[column]].n_placed,
                     modality.encoder.patches,
                 )
                 for column, modality in modalities.items()
@@ -289,7 +289,7 @@ class Network(nn.Module):
                 str(modality.decode(tokens))
                 for tokens in modality.target({key: value[there] for key, value in cells.items()}).cpu().numpy()
             ]
-            self.online_memories[self.stem_key[shown]].keep(
+            self.online_memories[self.stem_key[shown]].store(
                 batch.keys[shown][here],
                 part.gist[here],
                 None if called.gist is None else called.gist[there],
@@ -307,7 +307,7 @@ class Network(nn.Module):
     ) -> tuple[list[list[str]], torch.Tensor]:
         """What rows are called that are like some cells of ``shown``, for conversations of ``column``, and how near the nearest is, [n, 2]."""
         own, part = None if keys is None else keys[places], encoded[shown]
-        return self.online_memories[self.stem_key[shown]].like(
+        return self.online_memories[self.stem_key[shown]].most_similar(
             part.gist[places],
             self.modalities[column].recalled,
             own,
@@ -344,7 +344,7 @@ class Network(nn.Module):
         modality, ids = self.modalities[column], cells["ids"].cpu().numpy()
         lines = [ids[number, :length] for number, length in enumerate(cells["length"].tolist())]
         said = [own[: len(line)].astype(bool) for own, line in zip(cells["said"].cpu().numpy(), lines, strict=True)]
-        columns, own = self.references(ROWS), rows.cpu().numpy()
+        columns, own = self.references(MAX_ROWS), rows.cpu().numpy()
         recalled: list[list[str]] = [[] for _ in lines]
         nearest = np.full((len(lines), 2), np.nan)
         for shown in self.lookup_columns(column):

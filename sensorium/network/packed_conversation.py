@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.nn.losses import chunked_cross_entropy
-from sensorium.nn.packing import ALONE, PackedSequences
+from sensorium.nn.packing import NO_GROUP, PackedSequences
 
 
 class PackedCell(Protocol):
@@ -44,7 +44,7 @@ class PackedConversation:
     def padded(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Tokens [n, k, width], which are there [n, k], and their groups."""
         n, k = int(self.lines.row.max()) + 1, int(self.lines.place.max()) + 1
-        index, groups, there = np.zeros((n, k), np.int64), np.full((n, k), ALONE), np.zeros((n, k), bool)
+        index, groups, there = np.zeros((n, k), np.int64), np.full((n, k), NO_GROUP), np.zeros((n, k), bool)
         at = self.lines.row, self.lines.place
         index[at], groups[at], there[at] = self.index, self.lines.group, True
         device = self.pool.device
@@ -87,7 +87,7 @@ def script(
         pieces, groups, marks, first = [], [], [], 0
         for at in [*np.flatnonzero(line < 0), len(line)]:
             pieces.append(first_of[number] + np.arange(first, at))
-            groups.append(np.full(at - first, ALONE))
+            groups.append(np.full(at - first, NO_GROUP))
             marks.append(np.where(said[number][first:at], line[first:at], -1))
             first = at + 1
             column, later = columns.get(int(line[at]), ("", 0)) if at < len(line) else ("", 0)
@@ -95,7 +95,7 @@ def script(
                 whole = encoded[column].entered  # a picture as LLaVA hears it: each of its patches after those before
                 there = np.flatnonzero(masks[column][cell])[: None if whole else most or None]
                 pieces.append(starts[column] + cell * masks[column].shape[1] + there)
-                groups.append(np.full(len(there), ALONE if whole else at))
+                groups.append(np.full(len(there), NO_GROUP if whole else at))
                 marks.append(np.full(len(there), -1))
         together = np.concatenate(pieces)
         index.append(together)
@@ -156,7 +156,7 @@ def cross_entropy(trunk: Any, hidden: torch.Tensor, wanted: torch.Tensor) -> tor
         lambda h, w: F.cross_entropy(trunk.logits(h), w, reduction="none"),
         hidden,
         wanted,
-        max(1, chunked_cross_entropy.CHUNK // trunk.vocabulary),
+        max(1, chunked_cross_entropy.MAX_LOGITS // trunk.vocabulary),
     )
 
 

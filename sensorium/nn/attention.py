@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sensorium.core.errors import UserError
 
-SHORT = 512
+MAX_PLAIN_KEYS = 512
 """Up to this many keys, a CPU takes the plain products."""
 
 
@@ -36,7 +36,7 @@ def attend(q: torch.Tensor, parts: Sequence[Keys], allow: torch.Tensor | None) -
     """
     lengths = [k.shape[2] for k, _ in parts]
     (n, heads, a, d), b = q.shape, sum(lengths)
-    if q.device.type != "cpu" or b > SHORT:
+    if q.device.type != "cpu" or b > MAX_PLAIN_KEYS:
         k, v = parts[0] if len(parts) == 1 else (torch.cat(both, 2) for both in zip(*parts, strict=True))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=None if allow is None else allow.to(q.dtype))
     q = (q * (1.0 / math.sqrt(d))).reshape(n * heads, a, d)
@@ -49,13 +49,13 @@ def attend(q: torch.Tensor, parts: Sequence[Keys], allow: torch.Tensor | None) -
     return sum(others, first).view(n, heads, a, d)
 
 
-FORBIDDEN = -1e4
+FORBIDDEN_LOGIT = -1e4
 """Added to a forbidden logit: small enough to vanish in a softmax, representable in bf16 and fp16, never a NaN."""
 
 
 def forbid(allowed: torch.Tensor) -> torch.Tensor:
     """A boolean "may look" [n, a, b] as what ``attend`` adds to its logits, [n, 1, a, b]."""
-    return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, FORBIDDEN).unsqueeze(1)
+    return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, FORBIDDEN_LOGIT).unsqueeze(1)
 
 
 def heads_of(width: int, size: int) -> int:

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from sensorium.core.types import Tokens
 from sensorium.nn.patch_smoother import PatchSmoother
 
-WIDER, GROUPS, LEVELS = 4, 8, 3
+MAX_WIDENING, NORM_GROUPS, PYRAMID_LEVELS = 4, 8, 3
 """How many times as wide as the first its last convolutions are at most; groups of channels that are normed together, and sizes at which edges are compared."""
-QUIET, CALM, SLOW = -4.0, -12.0, 0.99
+INITIAL_LOG_VARIANCE, MIN_LOG_VARIANCE, MAX_MOMENTUM = -4.0, -12.0, 0.99
 """The logarithm of a latent's variance at first, so that there is something to be heard, and at least; and how much of the running mean of latents stays at each step."""
 
 
@@ -49,19 +49,19 @@ class Autoencoder(nn.Module):
         self.beta, self.edges, self.spectrum = beta, edges, spectrum if flat == 1 else 0.0
         self.refine = PatchSmoother(tokens)
         widths, strides = [self.refine.channels], halvings(tokens.patch[-flat:])
-        widths += [min(hidden << number, WIDER * hidden) for number in range(len(strides))]
+        widths += [min(hidden << number, MAX_WIDENING * hidden) for number in range(len(strides))]
         down, up = (nn.Conv1d, nn.ConvTranspose1d) if flat == 1 else (nn.Conv2d, nn.ConvTranspose2d)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for stride, narrow, wide in zip(strides, widths, widths[1:], strict=False):
             self.down += [down(narrow, wide, stride, stride), Residual(wide, flat)]
             self.up.insert(0, up(wide, narrow, stride, stride))
             self.up.insert(0, Residual(wide, flat))
-        self.found, self.begun = (
+        self.to_latents, self.from_latents = (
             nn.Linear(self.frames * widths[-1], 2 * latents),
             nn.Linear(latents, self.frames * widths[-1]),
         )
         with torch.no_grad():
-            self.found.bias[latents:] += QUIET
+            self.to_latents.bias[latents:] += INITIAL_LOG_VARIANCE
         self.register_buffer("middle", torch.zeros(latents))
         self.register_buffer("square", torch.ones(latents))
         self.register_buffer("steps", torch.zeros(()))
@@ -79,12 +79,14 @@ class Autoencoder(nn.Module):
         y = y.reshape(
             n, -1, self.frames, y.shape[1], math.prod(self.grid[-self.flat :])
         )  # [n, places in time, frames of a patch, channels, places]
-        middle, spread = self.found(y.permute(0, 1, 4, 2, 3).reshape(n, math.prod(self.grid), -1)).float().chunk(2, -1)
-        return middle, spread.clamp(CALM, 2.0)
+        middle, spread = (
+            self.to_latents(y.permute(0, 1, 4, 2, 3).reshape(n, math.prod(self.grid), -1)).float().chunk(2, -1)
+        )
+        return middle, spread.clamp(MIN_LOG_VARIANCE, 2.0)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Latents [n, k, latents] to vectors [n, k, size], fp32."""
-        n, y = len(z), self.begun(z)
+        n, y = len(z), self.from_latents(z)
         y = y.reshape(n, -1, math.prod(self.grid[-self.flat :]), self.frames, y.shape[-1] // self.frames)
         y = y.permute(0, 1, 3, 4, 2).reshape(-1, y.shape[-1], *self.grid[-self.flat :])
         for layer in self.up:
@@ -103,24 +105,24 @@ class Autoencoder(nn.Module):
         middle, spread = self.encode(x)
         z = middle + torch.randn_like(middle) * (0.5 * spread).exp() if self.training else middle
         distance = 0.5 * (middle.square() + spread.exp() - 1 - spread).mean((1, 2))
-        cost = self.apart(self.decode(z), x) + self.beta * distance
+        cost = self.reconstruction_error(self.decode(z), x) + self.beta * distance
         if self.training and len(x):
-            self.follow(z.detach())
-        return self.even(z.detach()), cost
+            self.update_statistics(z.detach())
+        return self.normalise(z.detach()), cost
 
     @torch.no_grad()
-    def follow(self, z: torch.Tensor) -> None:
+    def update_statistics(self, z: torch.Tensor) -> None:
         """Take notice of how large latents are."""
-        kept = torch.clamp((1 + self.steps) / (10 + self.steps), max=SLOW) * (self.steps > 0)
-        self.middle.lerp_(z.float().mean((0, 1)), 1 - kept)
-        self.square.lerp_(z.float().square().mean((0, 1)), 1 - kept)
+        momentum = torch.clamp((1 + self.steps) / (10 + self.steps), max=MAX_MOMENTUM) * (self.steps > 0)
+        self.middle.lerp_(z.float().mean((0, 1)), 1 - momentum)
+        self.square.lerp_(z.float().square().mean((0, 1)), 1 - momentum)
         self.steps += 1
 
-    def even(self, z: torch.Tensor) -> torch.Tensor:
+    def normalise(self, z: torch.Tensor) -> torch.Tensor:
         """Latents at unit size."""
         return (z - self.middle) / self.size
 
-    def made(self, z: torch.Tensor) -> torch.Tensor:
+    def decode_normalised(self, z: torch.Tensor) -> torch.Tensor:
         """Vectors [n, k, size] of latents at unit size."""
         return self.decode(z * self.size + self.middle)
 
@@ -129,7 +131,7 @@ class Autoencoder(nn.Module):
         """The deviation of each latent."""
         return (self.square - self.middle.square()).clamp(min=1e-8).sqrt()
 
-    def apart(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    def reconstruction_error(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """How different segments are, [n]."""
         n = len(one)
         a, b = self.refine.unfolded(one), self.refine.unfolded(other)
@@ -138,7 +140,7 @@ class Autoencoder(nn.Module):
             total = total + self.spectrum * (
                 torch.fft.rfft(a, norm="ortho").abs() - torch.fft.rfft(b, norm="ortho").abs()
             ).abs().flatten(1).mean(1)
-        for level in range(LEVELS if self.edges else 0):
+        for level in range(PYRAMID_LEVELS if self.edges else 0):
             if min(a.shape[2:]) < 2:
                 break
             if level:
@@ -146,7 +148,9 @@ class Autoencoder(nn.Module):
                 a, b = pool(a, 2), pool(b, 2)
             for axis in range(2, a.ndim):
                 if a.shape[axis] > 1:
-                    total = total + self.edges / LEVELS * (a.diff(dim=axis) - b.diff(dim=axis)).abs().flatten(1).mean(1)
+                    total = total + self.edges / PYRAMID_LEVELS * (a.diff(dim=axis) - b.diff(dim=axis)).abs().flatten(
+                        1
+                    ).mean(1)
         return total.reshape(n, -1).mean(1)
 
 
@@ -156,7 +160,7 @@ class Residual(nn.Module):
     def __init__(self, width: int, flat: int) -> None:
         super().__init__()
         conv = nn.Conv1d if flat == 1 else nn.Conv2d
-        self.norm = nn.GroupNorm(math.gcd(GROUPS, width), width)
+        self.norm = nn.GroupNorm(math.gcd(NORM_GROUPS, width), width)
         self.first, self.second = conv(width, width, 3, padding=1), conv(width, width, 3, padding=1)
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)
@@ -165,7 +169,7 @@ class Residual(nn.Module):
         return x + self.second(F.silu(self.first(F.silu(self.norm(x)))))
 
 
-def coded(tokens: Tokens, latents: int, hidden: int) -> tuple[Autoencoder | None, Tokens]:
+def with_autoencoder(tokens: Tokens, latents: int, hidden: int) -> tuple[Autoencoder | None, Tokens]:
     """What is drawn of a segment, and the autoencoder that makes patches of it: so many latents of each patch, or where these are none or lie on no grid its own vectors."""
     if not latents or not Autoencoder.fits(tokens):
         return None, tokens

@@ -14,7 +14,7 @@ from sensorium.nn.attention import heads_of
 from sensorium.nn.patch_smoother import PatchSmoother
 from sensorium.nn.transformer import TransformerBlock
 
-LEAST, MOST = -7.0, 2.0
+MIN_LOG_DEVIATION, MAX_LOG_DEVIATION = -7.0, 2.0
 """Bounds of the logarithm of a deviation."""
 
 
@@ -41,7 +41,7 @@ class ConditionalVAE(nn.Module):
         self.enter, self.leave = nn.Linear(size, width), nn.Linear(width, size)
         self.encoder, self.prior, self.decoder = blocks(-(-depth // 2)), blocks(-(-depth // 2)), blocks(depth)
         self.norms = nn.ModuleDict(
-            {name: nn.LayerNorm(width, bias=False) for name in ("heard", "encoder", "prior", "decoder")}
+            {name: nn.LayerNorm(width, bias=False) for name in ("condition", "encoder", "prior", "decoder")}
         )
         self.believes = nn.ModuleDict({"whole": nn.Linear(width, 2 * whole), "each": nn.Linear(width, 2 * each)})
         self.finds = nn.ModuleDict({"whole": nn.Linear(2 * width, 2 * whole), "each": nn.Linear(2 * width, 2 * each)})
@@ -52,7 +52,7 @@ class ConditionalVAE(nn.Module):
         self.refine = PatchSmoother(tokens)
         self.blur = nn.Parameter(torch.zeros(()))
 
-    def last(self) -> Iterable[nn.Parameter]:
+    def output_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters that meet vectors or latents: see ``Generator.last``."""
         ends = (self.enter, self.leave, *self.believes.values(), *self.finds.values(), *self.tells.values())
         return [
@@ -74,18 +74,18 @@ class ConditionalVAE(nn.Module):
         Returns:
             [n]
         """
-        heard, code = self.norms["heard"](hidden), self.enter(x) + self.positions
-        code = self.through("encoder", code + heard)
-        found = self.finds["whole"](torch.cat([heard.mean(1), code.mean(1)], -1))
-        z, distance = relative(self.believes["whole"](heard.mean(1)), found, whole)
-        context = self.through("prior", heard + self.tells["whole"](z).unsqueeze(1))
+        condition, code = self.norms["condition"](hidden), self.enter(x) + self.positions
+        code = self.run_blocks("encoder", code + condition)
+        found = self.finds["whole"](torch.cat([condition.mean(1), code.mean(1)], -1))
+        z, distance = relative(self.believes["whole"](condition.mean(1)), found, whole)
+        context = self.run_blocks("prior", condition + self.tells["whole"](z).unsqueeze(1))
         found = self.finds["each"](torch.cat([context, code], -1))
         z, more = relative(self.believes["each"](context), found, each)
-        blur = self.blur.clamp(min=LEAST)
+        blur = self.blur.clamp(min=MIN_LOG_DEVIATION)
         error = (self.decode(context, z) - x).abs() * torch.exp(-blur) + blur + math.log(2)
         return error.mean((1, 2)) + beta * (distance.sum(-1) + more.sum((1, 2))) / self.numbers
 
-    def through(self, name: str, x: torch.Tensor) -> torch.Tensor:
+    def run_blocks(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """Tokens through the blocks of that name and their norm."""
         for block in getattr(self, name):
             x = block(x)[0]
@@ -93,15 +93,15 @@ class ConditionalVAE(nn.Module):
 
     def decode(self, context: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """What is known of a segment [n, k, width] and the latents of its tokens to vectors, fp32."""
-        return self.refine(self.leave(self.through("decoder", context + self.tells["each"](z))).float()).float()
+        return self.refine(self.leave(self.run_blocks("decoder", context + self.tells["each"](z))).float()).float()
 
-    def imagined(
+    def sample_prior(
         self, hidden: torch.Tensor, whole: torch.Tensor, each: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors [n, k, size] from the prior, by noise [n, whole] and [n, k, each]; the mean log-probability of their latents, [n]."""
-        heard = self.norms["heard"](hidden)
-        z, first = scaled(self.believes["whole"](heard.mean(1)), whole)
-        context = self.through("prior", heard + self.tells["whole"](z).unsqueeze(1))
+        condition = self.norms["condition"](hidden)
+        z, first = scaled(self.believes["whole"](condition.mean(1)), whole)
+        context = self.run_blocks("prior", condition + self.tells["whole"](z).unsqueeze(1))
         z, second = scaled(self.believes["each"](context), each)
         return self.decode(context, z), first.mean(-1) + second.mean((1, 2))
 
@@ -113,7 +113,7 @@ class ConditionalVAE(nn.Module):
         whole, each = (torch.randn(size, generator=generator).to(device) for size in sizes)
         return whole, each
 
-    def drawn(
+    def sample(
         self,
         trunk: Callable[[torch.Tensor, int], torch.Tensor],
         rows: int,
@@ -127,13 +127,13 @@ class ConditionalVAE(nn.Module):
             return torch.zeros(0, len(self.positions), self.leave.out_features, device=device), torch.zeros(
                 0, device=device
             )
-        return self.imagined(trunk(self.positions.expand(rows, -1, -1), 0), whole, each)
+        return self.sample_prior(trunk(self.positions.expand(rows, -1, -1), 0), whole, each)
 
 
 def scaled(prior: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents from a prior (mean and logarithm of the deviation side by side), and the log-probability of each but for a constant."""
     middle, spread = prior.float().chunk(2, -1)
-    spread = spread.clamp(LEAST, MOST)
+    spread = spread.clamp(MIN_LOG_DEVIATION, MAX_LOG_DEVIATION)
     return middle + noise * spread.exp(), -0.5 * noise.square() - spread
 
 
@@ -141,6 +141,9 @@ def relative(prior: torch.Tensor, found: torch.Tensor, noise: torch.Tensor) -> t
     """Latents from a posterior that is said relative to its prior, and the distance KL(posterior, prior) of each."""
     middle, spread = prior.float().chunk(2, -1)
     move, scale = found.float().chunk(2, -1)
-    spread, scale = spread.clamp(LEAST, MOST), scale.clamp(LEAST, MOST)
+    spread, scale = (
+        spread.clamp(MIN_LOG_DEVIATION, MAX_LOG_DEVIATION),
+        scale.clamp(MIN_LOG_DEVIATION, MAX_LOG_DEVIATION),
+    )
     z = middle + (move + noise * scale.exp()) * spread.exp()
     return z, 0.5 * (move.square() + (2 * scale).exp() - 1) - scale

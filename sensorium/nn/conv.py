@@ -17,7 +17,7 @@ Norm = Literal["group", "layer", "weight", "batch", "none"]
 Ragged = Literal["layer", "weight", "batch", "none"]
 """Norms for rows of different lengths: one over all positions would make a row's tokens depend on its padding."""
 
-GAIN = 1.7015
+GELU_GAIN = 1.7015
 """Makes GELU keep the variance of a unit Gaussian (Brock et al. 2021, arXiv 2101.08692, section 4)."""
 
 
@@ -62,7 +62,7 @@ class ConvBlock(nn.Module):
         self.padding = (kernel[0] // 2 if pad[0] else 0, kernel[1] // 2 if pad[1] else 0)
         fan = inputs // groups * kernel[0] * kernel[1]
         # A matrix, as optimizers see it; in the order of memory that the kernels want.
-        self.weight = nn.Parameter(torch.randn(outputs, fan) * (GAIN / math.sqrt(fan)))
+        self.weight = nn.Parameter(torch.randn(outputs, fan) * (GELU_GAIN / math.sqrt(fan)))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.gain = nn.Parameter(torch.zeros(outputs) if residual else torch.ones(outputs)) if norm != "none" else None
         if norm == "none" and residual:
@@ -96,7 +96,7 @@ class ConvBlock(nn.Module):
             weight, bias = self.weight, self.bias if self.norm == "none" else None
         else:
             var, mean = torch.var_mean(self.weight.float(), 1, correction=0, keepdim=True)
-            scale = self.gain.view(-1, 1) * (GAIN * (var * self.weight.shape[1] + 1e-6).rsqrt())
+            scale = self.gain.view(-1, 1) * (GELU_GAIN * (var * self.weight.shape[1] + 1e-6).rsqrt())
             weight, bias = ((self.weight - mean) * scale).to(self.weight.dtype), self.bias
         return weight.view(self.shape).permute(0, 3, 1, 2), bias
 

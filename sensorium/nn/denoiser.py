@@ -14,7 +14,7 @@ from sensorium.nn.attention import heads_of
 from sensorium.nn.conv import waves
 from sensorium.nn.patch_smoother import PatchSmoother
 
-PLACED = 0.5
+POSITION_SCALE = 0.5
 """How large positions are at first beside noisy vectors, which enter with a deviation of about 0.6: fainter ones are lost in the noise."""
 
 
@@ -27,11 +27,11 @@ class Denoiser(nn.Module):
         told: tokens may be marked as given.
     """
 
-    def __init__(self, tokens: Tokens, width: int, *, depth: int, hidden: int, told: bool = False) -> None:
+    def __init__(self, tokens: Tokens, width: int, *, depth: int, hidden: int, mark_given: bool = False) -> None:
         super().__init__()
         self.width = width
         self.enter = nn.Linear(tokens.width, width)
-        self.positions = nn.Parameter(PLACED * places(tokens, width))
+        self.positions = nn.Parameter(POSITION_SCALE * position_encoding(tokens, width))
         self.clock = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.noisy = nn.Linear(tokens.width, width)
         self.blocks = nn.ModuleList(AdaLNBlock(width, heads_of(width, 48), hidden) for _ in range(depth))
@@ -40,11 +40,11 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
         self.refine = PatchSmoother(tokens, beside=1)
-        self.told = nn.Parameter(torch.randn(width) * 0.02) if told else None
+        self.given_mark = nn.Parameter(torch.randn(width) * 0.02) if mark_given else None
 
-    def last(self) -> Iterable[nn.Parameter]:
+    def output_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters that meet vectors: see ``Generator.last``."""
-        others = [*([] if self.told is None else [self.told]), *self.refine.parameters()]
+        others = [*([] if self.given_mark is None else [self.given_mark]), *self.refine.parameters()]
         return [
             self.positions,
             *others,
@@ -53,26 +53,26 @@ class Denoiser(nn.Module):
 
     def tokens(self, z: torch.Tensor, t: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
         """Noisy vectors at moments [n] as asked tokens [n, k, width]; ``given``: which of them are as they are, [n, k]."""
-        tokens = self.enter(z) + self.positions + self.hour(t).unsqueeze(1)
-        return tokens if given is None or self.told is None else tokens + given.unsqueeze(-1) * self.told
+        tokens = self.enter(z) + self.positions + self.time_embedding(t).unsqueeze(1)
+        return tokens if given is None or self.given_mark is None else tokens + given.unsqueeze(-1) * self.given_mark
 
-    def hour(self, t: torch.Tensor) -> torch.Tensor:
+    def time_embedding(self, t: torch.Tensor) -> torch.Tensor:
         """Moments [n] in 0..1 as vectors [n, width]."""
         return self.clock(waves(1000 * t, self.width))
 
-    def clean(self, hidden: torch.Tensor, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def predict_clean(self, hidden: torch.Tensor, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The vectors [n, k, width of a vector], fp32, that z [n, k, …] at t [n] are thought to come from.
 
         ``hidden``: what the trunk said at ``tokens(z, t)``.
         """
-        x, by = hidden + self.noisy(z).to(hidden.dtype), self.hour(t) + hidden.mean(1)
+        x, by = hidden + self.noisy(z).to(hidden.dtype), self.time_embedding(t) + hidden.mean(1)
         for block in self.blocks:
             x = block(x, by)
-        said = self.leave(self.norm(x)).float()
-        return self.refine(said, z.to(said.dtype)).float()
+        output = self.leave(self.norm(x)).float()
+        return self.refine(output, z.to(output.dtype)).float()
 
 
-def places(tokens: Tokens, width: int) -> torch.Tensor:
+def position_encoding(tokens: Tokens, width: int) -> torch.Tensor:
     """Sines and cosines of where each token lies, [length, width]; along each axis of a grid with its share of the width."""
     axes = torch.meshgrid(*(torch.arange(size) for size in tokens.grid or (tokens.length,)), indexing="ij")
     parts = [waves(axis.flatten(), width // len(axes)) for axis in axes]

@@ -13,9 +13,9 @@ from sensorium.core.types import Tokens
 from sensorium.nn.attention import heads_of
 from sensorium.nn.transformer import TransformerBlock
 
-NEAR = 0.1
+NOISE_DEVIATION = 0.1
 """Deviation of the noise by which the slope of a judge of vectors is felt."""
-ALL = slice(None)
+ALL_ROWS = slice(None)
 
 
 class Discriminator(nn.Module):
@@ -26,28 +26,28 @@ class Discriminator(nn.Module):
         self.enter, self.hears = nn.Linear(tokens.width, width), nn.Linear(width, width)
         self.positions = nn.Parameter(torch.randn(tokens.length, width) * 0.02)
         self.blocks = nn.ModuleList(TransformerBlock(width, heads_of(width, 48), hidden) for _ in range(depth))
-        self.heard, self.norm = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
+        self.condition_norm, self.norm = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
         self.verdict = nn.Linear(width, 1, bias=False)
         nn.init.normal_(self.verdict.weight, std=0.02)
 
-    def last(self) -> Iterable[nn.Parameter]:
+    def output_parameters(self) -> Iterable[nn.Parameter]:
         """See ``Generator.last``."""
         return [self.positions, *(p for layer in (self.enter, self.verdict) for p in layer.parameters())]
 
     def forward(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        y = self.enter(x) + self.positions + self.hears(self.heard(hidden))
+        y = self.enter(x) + self.positions + self.hears(self.condition_norm(hidden))
         for block in self.blocks:
             y = block(y)[0]
         return self.verdict(self.norm(y)).squeeze(-1).float()
 
 
-def adversarial(
+def adversarial_losses(
     judge: nn.Module,
     real: torch.Tensor,
     made: torch.Tensor,
     near: torch.Tensor,
-    *heard: torch.Tensor,
-    some: slice = ALL,
+    *conditions: torch.Tensor,
+    some: slice = ALL_ROWS,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What one step teaches both sides: the maker's loss of each row [n] through a judge that is held still; the judge's [n] by segments that are
     held still; how steep the judge is at ``some`` of them.
@@ -59,14 +59,14 @@ def adversarial(
         judge: segments [n, …], and what is ``heard`` beside, to [n, k].
         real, made: segments; near: a little noise like ``real``; heard: tensors [n, …] that teach nobody.
     """
-    heard, still = (
-        tuple(part.detach() for part in heard),
+    conditions, still = (
+        tuple(part.detach() for part in conditions),
         {name: value.detach() for name, value in judge.named_parameters()},
     )
-    true, false = judge(real, *heard), judge(made.detach(), *heard)
-    fooled = functional_call(judge, still, (made, *heard)) - true.detach()
-    x, y, heard = real[some], made.detach()[some], tuple(part[some] for part in heard)
-    slope = (judge(x + near[some], *heard) - true[some]).square() + (
-        judge(y + near[some], *heard) - false[some]
+    true, false = judge(real, *conditions), judge(made.detach(), *conditions)
+    fooled = functional_call(judge, still, (made, *conditions)) - true.detach()
+    x, y, conditions = real[some], made.detach()[some], tuple(part[some] for part in conditions)
+    slope = (judge(x + near[some], *conditions) - true[some]).square() + (
+        judge(y + near[some], *conditions) - false[some]
     ).square()
     return F.softplus(-fooled).mean(1), F.softplus(false - true).mean(1), slope.mean(1)

@@ -17,7 +17,7 @@ class ExternalModel(nn.Module):
         held: the model, in a list: what isn't learned is no part of what is kept. learned: those of its parameters that ask for gradients. rate: their learning rate, relative to the others'.
     """
 
-    held: list[Any]
+    wrapped: list[Any]
     learned: nn.ParameterDict
     rate: float = 0.0
     steady: bool = False
@@ -25,9 +25,9 @@ class ExternalModel(nn.Module):
     foreign: bool = False
     """Others' low-rank updates are heard, not those that were learned here."""
 
-    def hold(self, model: nn.Module, rate: float, steady: bool = False) -> None:
+    def wrap(self, model: nn.Module, rate: float, steady: bool = False) -> None:
         """Keep a model in which what is to be learned asks for gradients."""
-        self.held, self.rate, self.steady = [model], rate, steady
+        self.wrapped, self.rate, self.steady = [model], rate, steady
         self.learned = nn.ParameterDict(
             {
                 name.replace(".", "/"): parameter
@@ -40,12 +40,12 @@ class ExternalModel(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> ExternalModel:
         super()._apply(fn, recurse)
-        self.held[0]._apply(fn)
+        self.wrapped[0]._apply(fn)
         return self
 
     def train(self, mode: bool = True) -> ExternalModel:
         super().train(mode)
-        self.held[0].train(mode and not self.steady)
+        self.wrapped[0].train(mode and not self.steady)
         return self
 
     def tuned_parameters(self) -> Iterable[tuple[nn.Parameter, float]]:
@@ -54,9 +54,9 @@ class ExternalModel(nn.Module):
 
     def share(self) -> dict[str, Any]:
         """How much of it is learned, in numbers, and the bytes that all of it takes."""
-        model, some = self.held[0], sum(p.numel() for p in self.learned.values())
+        model, some = self.wrapped[0], sum(p.numel() for p in self.learned.values())
         every = weights_in(model)
-        size = sum(kept.nbytes for kept in (*model.parameters(), *model.buffers()))
+        size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
         return {"tuned_parameters": some, "tuned_share": round(some / every, 5), "all_parameters": every, "bytes": size}
 
     @property
@@ -67,7 +67,7 @@ class ExternalModel(nn.Module):
     def as_it_was(self) -> Any:
         """A context in which the model is as it was before anything was learned, where that is known: where low-rank updates are all that was."""
         return WithoutExternal(
-            [part for part in self.held[0].modules() if hasattr(part, "enable_adapters") and hasattr(part, "lora_A")]
+            [part for part in self.wrapped[0].modules() if hasattr(part, "enable_adapters") and hasattr(part, "lora_A")]
         )
 
 

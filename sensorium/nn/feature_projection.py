@@ -15,9 +15,9 @@ from sensorium.nn.conv import working_dtype
 
 Cells = Mapping[str, torch.Tensor]
 
-ALL, LEAST, SHRUNK = 384, 64, 0.1
+BASIS_SIZE, MIN_CELLS, SHRINKAGE = 384, 64, 0.1
 """Numbers that all features of a cell are brought to; cells that this takes at least; and what is added to each direction's spread, as a share of the mean one."""
-TWO, EACH, SURE, MOST = 256, 5, 0.9, 0.97
+MAX_PAIR_DIRECTIONS, PAIRS_PER_DIRECTION, PAIR_CONFIDENCE, MAX_CORRELATION = 256, 5, 0.9, 0.97
 """Of two cells of one thing: directions that tell what they have in common, at most; pairs that each of these takes; how far what these say is believed; and how alike two may be at most in one."""
 
 
@@ -32,38 +32,38 @@ class FeatureProjection(nn.Module):
     one thing have in common may also be a difference: where each thing was drawn once by each of two hands, two drawings of one hand are of two things.
     """
 
-    def __init__(self, width: int, features: int, places: int, dropout: float = 0.0, laid: int = 0) -> None:
+    def __init__(self, width: int, features: int, places: int, dropout: float = 0.0, n_placed: int = 0) -> None:
         super().__init__()
         self.norm, self.enter = nn.LayerNorm(features), nn.Linear(features, width)
         self.places = nn.Parameter(torch.randn(places, width) * 0.02)
         self.again, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        self.laid, self.dropout, self.similarity_size = laid, dropout, TWO if laid else 0
-        if laid:
-            self.register_buffer("middle", torch.zeros(laid * features))
-            self.register_buffer("basis", torch.zeros(laid * features, ALL))
-            self.register_buffer("pair", torch.zeros(ALL, TWO))
-            self.register_buffer("common", torch.zeros(TWO))
-            self.all = nn.Linear(ALL, width)
+        self.n_placed, self.dropout, self.similarity_size = n_placed, dropout, MAX_PAIR_DIRECTIONS if n_placed else 0
+        if n_placed:
+            self.register_buffer("middle", torch.zeros(n_placed * features))
+            self.register_buffer("basis", torch.zeros(n_placed * features, BASIS_SIZE))
+            self.register_buffer("pair", torch.zeros(BASIS_SIZE, MAX_PAIR_DIRECTIONS))
+            self.register_buffer("common", torch.zeros(MAX_PAIR_DIRECTIONS))
+            self.all = nn.Linear(BASIS_SIZE, width)
         nn.init.zeros_(self.down.weight)
         nn.init.zeros_(self.down.bias)
 
     def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor]:
         """``features`` [n, tokens, features] and ``there`` [n, tokens] to tokens [n, tokens, width] and the same mask."""
         most = (
-            self.laid if cells["features"].shape[1] > len(self.places) else len(self.places)
+            self.n_placed if cells["features"].shape[1] > len(self.places) else len(self.places)
         )  # patches after what is laid are others'
         given = cells["features"][:, :most].to(working_dtype(self.places))
         x = self.enter(F.dropout(self.norm(given), self.dropout, self.training)) + self.places[: given.shape[1]].to(
             given.dtype
         )
-        if self.laid:
-            known = F.normalize(self.spread(cells), dim=-1) * ALL**0.5
+        if self.n_placed:
+            known = F.normalize(self.spread(cells), dim=-1) * BASIS_SIZE**0.5
             x = x + self.all(F.dropout(known.to(given.dtype), self.dropout, self.training)).unsqueeze(1)
         return x + self.down(F.gelu(self.up(self.again(x)))), cells["there"][:, :most]
 
     def flat(self, given: torch.Tensor) -> torch.Tensor:
         """The laid features of each cell side by side, [n, laid · features]; zeros where a cell has fewer."""
-        flat = given[:, : self.laid].float().flatten(1)
+        flat = given[:, : self.n_placed].float().flatten(1)
         return F.pad(flat, (0, len(self.middle) - flat.shape[1]))
 
     @torch.no_grad()
@@ -74,22 +74,26 @@ class FeatureProjection(nn.Module):
     @torch.no_grad()
     def similarity_features(self, cells: Cells) -> torch.Tensor | None:
         """Vectors [n, kindred] of a mean square of 1, so that no cell is like all others; None where nothing is laid."""
-        return F.rms_norm(self.spread(cells) @ self.pair, (TWO,)) if self.laid else None
+        return F.rms_norm(self.spread(cells) @ self.pair, (MAX_PAIR_DIRECTIONS,)) if self.n_placed else None
 
     def compare(self, mine: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """Log-likelihood ratios [n, m] of the cells of such vectors [n, kindred] being of one thing with others' [m, kindred], but for a constant."""
         rest = 1 - self.common.square()
-        apart = 0.5 * self.common.square() / rest
-        return (mine * (self.common / rest)) @ known.T - known.square() @ apart - (mine.square() @ apart).unsqueeze(1)
+        difference = 0.5 * self.common.square() / rest
+        return (
+            (mine * (self.common / rest)) @ known.T
+            - known.square() @ difference
+            - (mine.square() @ difference).unsqueeze(1)
+        )
 
     @torch.no_grad()
     def initialise(self, cells: Cells, things: torch.Tensor | None = None) -> None:
-        if not self.laid or len(cells["features"]) < LEAST:
+        if not self.n_placed or len(cells["features"]) < MIN_CELLS:
             return
         flat = self.flat(cells["features"])
         self.middle.copy_(flat.mean(0))
         flat = flat - self.middle
-        size = min(ALL, len(flat) // 2, flat.shape[1])
+        size = min(BASIS_SIZE, len(flat) // 2, flat.shape[1])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             _, deviations, directions = torch.svd_lowrank(flat, q=size, niter=2)
@@ -99,17 +103,20 @@ class FeatureProjection(nn.Module):
             pairs_of(things) if things is not None else (torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0))
         )
         pairs, weights = pairs.to(flat.device), weights.to(flat.device)
-        few, common = min(size, TWO), torch.full((min(size, TWO),), 0.5, device=flat.device)
-        if len(pairs) >= LEAST:
-            apart = (known[pairs[:, 0]] - known[pairs[:, 1]]) / 2**0.5
-            within = (apart * weights.unsqueeze(1)).T @ apart / weights.sum()
-            within += SHRUNK * within.diagonal().mean() * torch.eye(size, device=flat.device)
+        few, common = (
+            min(size, MAX_PAIR_DIRECTIONS),
+            torch.full((min(size, MAX_PAIR_DIRECTIONS),), 0.5, device=flat.device),
+        )
+        if len(pairs) >= MIN_CELLS:
+            difference = (known[pairs[:, 0]] - known[pairs[:, 1]]) / 2**0.5
+            within = (difference * weights.unsqueeze(1)).T @ difference / weights.sum()
+            within += SHRINKAGE * within.diagonal().mean() * torch.eye(size, device=flat.device)
             turn = torch.linalg.cholesky(torch.linalg.inv(within))
-            few = min(size, TWO, len(pairs) // EACH)
+            few = min(size, MAX_PAIR_DIRECTIONS, len(pairs) // PAIRS_PER_DIRECTION)
             wide = known[:, :few] @ even[:few, :few] * len(flat) ** 0.5
             both = (wide[pairs[:, 0]] * weights.unsqueeze(1)).T @ wide[pairs[:, 1]] / weights.sum()
             common, axes = torch.linalg.eigh((both + both.T) / 2)
-            common, even = (SURE * common).clamp(-MOST, MOST), even[:few, :few] @ axes
+            common, even = (PAIR_CONFIDENCE * common).clamp(-MAX_CORRELATION, MAX_CORRELATION), even[:few, :few] @ axes
         self.basis.zero_()[:, :size] = directions @ turn
         self.pair.zero_()[:size, :few] = torch.linalg.inv(turn)[:, :few] @ even[:few, :few] * len(flat) ** 0.5
         self.common.zero_()[:few] = common[:few]
@@ -122,12 +129,12 @@ class PatchProjector(nn.Module):
         features, width: of a patch and of a token. laid: tokens of a cell's features that come before its patches; count: these.
     """
 
-    def __init__(self, features: int, width: int, laid: int, count: int) -> None:
+    def __init__(self, features: int, width: int, n_placed: int, count: int) -> None:
         super().__init__()
-        self.linear_1, self.linear_2, self.laid, self.count = (
+        self.linear_1, self.linear_2, self.n_placed, self.count = (
             nn.Linear(features, width),
             nn.Linear(width, width),
-            laid,
+            n_placed,
             count,
         )
 
@@ -137,10 +144,10 @@ class PatchProjector(nn.Module):
 
     def patches(self, cells: Cells) -> torch.Tensor:
         """Those of a batch's cells, [n, k, features]."""
-        return cells["features"][:, self.laid : self.laid + self.count]
+        return cells["features"][:, self.n_placed : self.n_placed + self.count]
 
     @torch.no_grad()
-    def begin(self, patches: torch.Tensor, loud: float) -> None:
+    def initialise(self, patches: torch.Tensor, loud: float) -> None:
         """Begin with patches of a mean of 0 and a spread of 1, and tokens as loud as ``loud``, by those of some cells."""
         flat = patches.float().flatten(0, 1)
         middle, spread = flat.mean(0), flat.std(0).clamp(min=1e-4 * flat.std())

@@ -18,15 +18,15 @@ from torch.nn import functional as F
 
 from sensorium.nn.row_memory import MemoryAnswer, RowMemory
 
-FEWEST = 5
+MIN_ROWS = 5
 """Rows that a class, or a range of values, must have to be said."""
-RANGES = 16
+MAX_RANGES = 16
 """Ranges into which a number's or a date's values are cut, at most."""
-DECAY = 0.01
+LOGISTIC_PENALTY = 0.01
 """L2 penalty of the logistic regression, for each row's share of the loss."""
-RIDGE = 0.001
+RIDGE_PENALTY = 0.001
 """L2 penalty of the ridge regression, for each row."""
-STEPS = 60
+LBFGS_STEPS = 60
 """Steps of L-BFGS."""
 
 
@@ -56,7 +56,7 @@ class LinearProbes(nn.Module):
     ) -> None:
         super().__init__()
         self.strength, self.trust, self.sketched = float(strength), float(trust), list(sketches)
-        self.told, self.by = list(weights), {column: list(by) for column, by in weights.items()}
+        self.asked_columns, self.by = list(weights), {column: list(by) for column, by in weights.items()}
         self.shares, self.margins = dict(shares), {column: list(margin) for column, margin in (margins or {}).items()}
         self.named: dict[str, str] = {}
         for name, value in {
@@ -122,14 +122,14 @@ class LinearProbes(nn.Module):
         looked = {c: part for c, part in seen.items() if c in self.by.get(column, ())}
         if not share or not looked:
             return None
-        known, logits, shown = self.tensors(), 0.0, 0
+        known, logits, n_seen = self.tensors(), 0.0, 0
         for name, (gist, here) in looked.items():
             logits = logits + (gist.float() * here.unsqueeze(1)) @ known[f"weight.{column}.{name}"]
-            shown = shown + here.unsqueeze(1)
+            n_seen = n_seen + here.unsqueeze(1)
         tokens, margin = known[f"tokens.{column}"], self.margins.get(column)
         return MemoryAnswer(
             tokens,
-            (logits + known[f"bias.{column}"]).softmax(1) * (shown > 0),
+            (logits + known[f"bias.{column}"]).softmax(1) * (n_seen > 0),
             share,
             None if margin is None else tokens.new_tensor(margin, dtype=torch.float32),
         )
@@ -153,7 +153,7 @@ class LinearProbes(nn.Module):
 
 
 @torch.inference_mode(False)
-def probes(memory: RowMemory, fewest: int = FEWEST) -> LinearProbes | None:
+def probes(memory: RowMemory, fewest: int = MIN_ROWS) -> LinearProbes | None:
     """What a memory adds, learned from its rows; None where that is nothing. The same memory gives the same.
 
     Args:
@@ -187,7 +187,7 @@ def probes(memory: RowMemory, fewest: int = FEWEST) -> LinearProbes | None:
             tokens[column] = said
     if not maps and not sketches and not weights:
         return None
-    kept_of = {column: memory.margins[column] for column in weights if column in memory.margins}
+    margins = {column: memory.margins[column] for column in weights if column in memory.margins}
     return LinearProbes(
         maps,
         sketches,
@@ -197,7 +197,7 @@ def probes(memory: RowMemory, fewest: int = FEWEST) -> LinearProbes | None:
         biases,
         tokens,
         {c: memory.shares[c] for c in weights},
-        kept_of,
+        margins,
     ).to(memory.known.device)
 
 
@@ -215,7 +215,7 @@ def classes(tokens: Tensor, have: Tensor, fewest: int) -> tuple[Tensor, Tensor]:
         return labels, torch.tensor(kept, dtype=tokens.dtype).view(-1, *([1] * (tokens.ndim - 1)))
     values, rows = tokens.flatten(1)[:, 0], have.nonzero().squeeze(1)
     distinct, counts = values[rows].unique(return_counts=True)
-    least, ends, count = max(fewest, -(-len(rows) // RANGES)), [], 0
+    least, ends, count = max(fewest, -(-len(rows) // MAX_RANGES)), [], 0
     for number, more in enumerate(counts.tolist()):  # equal values stay together
         count += more
         if count >= least:
@@ -233,7 +233,9 @@ def classes(tokens: Tensor, have: Tensor, fewest: int) -> tuple[Tensor, Tensor]:
 def ridge(x: Tensor, y: Tensor) -> Tensor:
     """The matrix that takes x [n, a] to y [n, b] with the least squared error and penalty."""
     x, y = x.double(), y.double()
-    return torch.linalg.solve(x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64), x.T @ y).float()
+    return torch.linalg.solve(
+        x.T @ x + RIDGE_PENALTY * len(x) * torch.eye(x.shape[1], dtype=torch.float64), x.T @ y
+    ).float()
 
 
 @torch.enable_grad()
@@ -244,24 +246,24 @@ def logistic(seen: Mapping[str, Tensor], labels: Tensor, count: int) -> tuple[di
     that lack the others.
     """
     rows = (labels >= 0).nonzero().squeeze(1)
-    truth, shown = labels[rows], {column: gists[rows] for column, gists in seen.items()}
-    weights = {column: torch.zeros(gists.shape[1], count, requires_grad=True) for column, gists in shown.items()}
+    truth, n_seen = labels[rows], {column: gists[rows] for column, gists in seen.items()}
+    weights = {column: torch.zeros(gists.shape[1], count, requires_grad=True) for column, gists in n_seen.items()}
     bias = torch.zeros(count, requires_grad=True)
-    views = [list(shown), *([[column] for column in shown] if len(shown) > 1 else [])]
-    there = [torch.stack([shown[column].abs().sum(1) > 0 for column in view]).any(0) for view in views]
+    views = [list(n_seen), *([[column] for column in n_seen] if len(n_seen) > 1 else [])]
+    there = [torch.stack([n_seen[column].abs().sum(1) > 0 for column in view]).any(0) for view in views]
     search = torch.optim.LBFGS(
-        [*weights.values(), bias], max_iter=STEPS, history_size=10, line_search_fn="strong_wolfe"
+        [*weights.values(), bias], max_iter=LBFGS_STEPS, history_size=10, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
         search.zero_grad()
-        said = {column: gists @ weights[column] for column, gists in shown.items()}
+        said = {column: gists @ weights[column] for column, gists in n_seen.items()}
         each = [
             F.cross_entropy(sum(said[column] for column in view)[here] + bias, truth[here])
             for view, here in zip(views, there, strict=True)
             if here.any()
         ]
-        total = sum(each) / len(each) + DECAY / len(rows) * sum((part**2).sum() for part in weights.values())
+        total = sum(each) / len(each) + LOGISTIC_PENALTY / len(rows) * sum((part**2).sum() for part in weights.values())
         total.backward()
         return total
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 
-def kept(make: Callable[..., Any]) -> Callable[..., Any]:
+def cached(make: Callable[..., Any]) -> Callable[..., Any]:
     """A function whose last results are kept, made so that they serve learning as well where asking wanted them first."""
     return functools.lru_cache(maxsize=32)(torch.inference_mode(False)(make))
 
@@ -99,16 +99,16 @@ def griffin_lim(size: torch.Tensor, hop: int, window: int, steps: int, momentum:
     return wave(size * phase)
 
 
-@kept
+@cached
 def hann(window: int) -> torch.Tensor:
     """The periodic Hann window, [window]."""
     return torch.hann_window(window, periodic=True)
 
 
-@kept
+@cached
 def mel_filters(rate: int, window: int, mels: int, low: float, high: float) -> torch.Tensor:
     """Triangles of equal area on the mel scale, [mels, window // 2 + 1] (Slaney's Auditory Toolbox, 1998)."""
-    pitch = torch.linspace(mel_of(low), mel_of(high), mels + 2, dtype=torch.float64)
+    pitch = torch.linspace(hertz_to_mel(low), hertz_to_mel(high), mels + 2, dtype=torch.float64)
     edges = torch.where(pitch < 15, pitch * (200 / 3), 1000 * torch.exp((pitch - 15) * (math.log(6.4) / 27)))
     bins = torch.linspace(0, rate / 2, window // 2 + 1, dtype=torch.float64)
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
@@ -116,7 +116,7 @@ def mel_filters(rate: int, window: int, mels: int, low: float, high: float) -> t
     return (torch.minimum(rise, fall).clamp(min=0) * (2 / (right - left))).float()
 
 
-def mel_of(hertz: float) -> float:
+def hertz_to_mel(hertz: float) -> float:
     """Slaney's mel scale: linear up to 1 kHz (15 mel), logarithmic above."""
     return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
 
@@ -140,7 +140,7 @@ def resample(wave: torch.Tensor, old: int, new: int) -> torch.Tensor:
     return phases.transpose(1, 2).reshape(*shape, -1)[..., :length]
 
 
-@kept
+@cached
 def sinc_phases(up: int, down: int, zeros: int = 24, beta: float = 9.0) -> tuple[torch.Tensor, int]:
     """The low-pass at each of ``up`` phases, [up, 1, taps], and how many samples it reaches back.
 

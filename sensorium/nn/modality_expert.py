@@ -43,8 +43,8 @@ class ModalityExpert(nn.ModuleDict):
         hooks: list[Any] = []
         try:
             for twin, part in zip(self.values(), self.originals[0].values(), strict=True):
-                way = RoutedLinear(twin, where)
-                hooks += [part.register_forward_pre_hook(way.before), part.register_forward_hook(way.after)]
+                routed = RoutedLinear(twin, where)
+                hooks += [part.register_forward_pre_hook(routed.before), part.register_forward_hook(routed.after)]
             yield
         finally:
             for hook in hooks:
@@ -69,11 +69,11 @@ class RoutedLinear:
 
     def before(self, _: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         tokens = given[0].flatten(0, 1)
-        self.kept = tokens.index_select(0, self.where.mine)
+        self.own_tokens = tokens.index_select(0, self.where.mine)
         return (tokens.index_select(0, self.where.others),)
 
     def after(self, _: nn.Module, given: tuple[torch.Tensor, ...], found: torch.Tensor) -> torch.Tensor:
-        own, self.kept = self.twin(self.kept), None
+        own, self.own_tokens = self.twin(self.own_tokens), None
         whole = torch.cat([found, own.to(found.dtype)]).index_select(0, self.where.order)
         return whole.unflatten(0, self.where.shape)
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-KIN = 6.0
+SIMILARITY_WEIGHT = 6.0
 """What it counts to be alike whatever was learned, in standard deviations over the known rows, beside what was learned."""
-LETTERS = 64
+MAX_BYTES = 64
 """Bytes of a text that are kept."""
 
 
@@ -23,12 +23,12 @@ class OnlineMemory(nn.Module):
         gist: size of a gist; size: rows that are kept, the newest ones where there are more. kin: size of vectors by which cells are alike whatever is learned; 0: there are none.
     """
 
-    def __init__(self, gist: int, size: int, kin: int = 0) -> None:
+    def __init__(self, gist: int, size: int, similarity_size: int = 0) -> None:
         super().__init__()
-        self.register_buffer("shown", torch.zeros(size, gist))
-        self.register_buffer("told", torch.zeros(size, gist))
-        self.register_buffer("kin", torch.zeros(size, kin))
-        self.register_buffer("letters", torch.zeros(size, LETTERS, dtype=torch.uint8))
+        self.register_buffer("seen_gists", torch.zeros(size, gist))
+        self.register_buffer("answer_gists", torch.zeros(size, gist))
+        self.register_buffer("similarity_features", torch.zeros(size, similarity_size))
+        self.register_buffer("letters", torch.zeros(size, MAX_BYTES, dtype=torch.uint8))
         self.register_buffer("keys", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self.where: dict[int, int] | None = None
@@ -38,13 +38,13 @@ class OnlineMemory(nn.Module):
         self.where = None
 
     @torch.no_grad()
-    def keep(
+    def store(
         self,
         keys: torch.Tensor,
-        shown: torch.Tensor,
-        told: torch.Tensor | None,
+        seen_gists: torch.Tensor,
+        answer_gists: torch.Tensor | None,
         words: list[str],
-        kin: torch.Tensor | None = None,
+        similarity_features: torch.Tensor | None = None,
     ) -> None:
         """Rows by the keys [n] of their cells, which take the place of those of the same key: gists [n, gist] of what is shown and, where it has one, of what is told."""
         if self.where is None:
@@ -61,23 +61,23 @@ class OnlineMemory(nn.Module):
                 self.count += 1
                 self.where[key], self.keys[place] = place, key
             places.append(place)
-        at = torch.tensor(places, device=self.shown.device)
-        self.shown[at] = shown.float()
-        self.told[at] = 0.0 if told is None else told.float()
-        if kin is not None:
-            self.kin[at] = kin.float()
-        raw = [word.encode()[:LETTERS] for word in words]
+        at = torch.tensor(places, device=self.seen_gists.device)
+        self.seen_gists[at] = seen_gists.float()
+        self.answer_gists[at] = 0.0 if answer_gists is None else answer_gists.float()
+        if similarity_features is not None:
+            self.similarity_features[at] = similarity_features.float()
+        raw = [word.encode()[:MAX_BYTES] for word in words]
         self.letters[at] = torch.tensor(
-            [[*text, *[0] * (LETTERS - len(text))] for text in raw], dtype=torch.uint8, device=at.device
+            [[*text, *[0] * (MAX_BYTES - len(text))] for text in raw], dtype=torch.uint8, device=at.device
         )
 
     @torch.no_grad()
-    def like(
+    def most_similar(
         self,
-        shown: torch.Tensor,
+        seen_gists: torch.Tensor,
         count: int,
         keys: torch.Tensor | None = None,
-        kin: torch.Tensor | None = None,
+        similarity_features: torch.Tensor | None = None,
         alike: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.inner,
     ) -> tuple[list[list[str]], torch.Tensor]:
         """For gists [n, gist], and what else cells are ``alike`` by, the words of the rows that are most like them, each said once, the likest first; never of the row of the same key.
@@ -85,10 +85,10 @@ class OnlineMemory(nn.Module):
         And how near the nearest is, [n, 2], by its gist and by what else cells are alike by; NaN where no row is known.
         """
         filled = min(int(self.count), len(self.keys))
-        if not filled or not len(shown):
-            return [[] for _ in shown], torch.full((len(shown), 2), float("nan"))
-        near = shown.float() @ (self.shown[:filled] + self.told[:filled]).T
-        akin = None if kin is None else alike(kin.float(), self.kin[:filled])
+        if not filled or not len(seen_gists):
+            return [[] for _ in seen_gists], torch.full((len(seen_gists), 2), float("nan"))
+        near = seen_gists.float() @ (self.seen_gists[:filled] + self.answer_gists[:filled]).T
+        akin = None if similarity_features is None else alike(similarity_features.float(), self.similarity_features[:filled])
         own = torch.zeros_like(near, dtype=torch.bool) if keys is None else keys.unsqueeze(1) == self.keys[:filled]
         nearest = torch.stack(
             [
@@ -101,7 +101,7 @@ class OnlineMemory(nn.Module):
         ).cpu()
         nearest = nearest.where(nearest.isfinite(), torch.tensor(float("nan")))
         if akin is not None:
-            near = standard(near) + KIN * standard(akin)
+            near = standard(near) + SIMILARITY_WEIGHT * standard(akin)
         best = near.masked_fill(own, float("-inf")).topk(min(filled, 4 * count), 1)
         result = []
         for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-NEAREST = 5
+NEIGHBOURS = 5
 """Known vectors to which the mean distance is taken."""
-MIDDLE, HIGH = 50, 90
+USUAL_PERCENTILE, HIGH_PERCENTILE = 50, 90
 """Percentiles of what is usual that are 0 and 1."""
 
 
@@ -37,10 +37,10 @@ class OutOfDistribution:
 
 def relative(values: Any, levels: Sequence[float]) -> Any:
     """Values (a tensor or an array) beside the percentiles of usual ones: 0 is the middle, 1 as high as one of ten."""
-    low, high = levels[MIDDLE], levels[HIGH]
+    low, high = levels[USUAL_PERCENTILE], levels[HIGH_PERCENTILE]
     return (values - low) / max(high - low, 1e-6)
 
 
 def distance(vectors: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """1 minus the mean cosine of vectors [n, size] with the nearest of known ones [rows, size], all of length 1."""
-    return 1 - (vectors @ known.T).topk(min(NEAREST, len(known)), dim=1).values.mean(1)
+    return 1 - (vectors @ known.T).topk(min(NEIGHBOURS, len(known)), dim=1).values.mean(1)

@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 import torch
 
-ALONE = -1
+NO_GROUP = -1
 """The group of a token that doesn't see those after it."""
 
 
@@ -89,10 +89,10 @@ def pack_lines(lines: PackedSequences, device: torch.device, least: int = 192) -
     bins, starts, size = binned(lengths, least)
     to = bins[lines.row] * size + starts[lines.row] + lines.place_in_line()
     count = int(bins.max(initial=0)) + 1
-    kept = np.full((4, count * size), -1, np.int64)
+    columns = np.full((4, count * size), -1, np.int64)
     for number, values in enumerate((lines.row, lines.place, lines.segment, lines.group)):
-        kept[number, to] = values
-    row, place, segment, group = (torch.from_numpy(values).view(count, size).to(device) for values in kept)
+        columns[number, to] = values
+    row, place, segment, group = (torch.from_numpy(values).view(count, size).to(device) for values in columns)
     mine, other = (lambda x: x.unsqueeze(2)), (lambda x: x.unsqueeze(1))
     together = (mine(group) == other(group)) & (mine(group) >= 0)
     allowed = (

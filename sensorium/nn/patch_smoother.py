@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sensorium.core.types import Tokens
 
-HIDDEN = 24
+HIDDEN_CHANNELS = 24
 """Channels between its two convolutions."""
 
 
@@ -32,18 +32,18 @@ class PatchSmoother(nn.Module):
         conv = nn.Conv1d if flat == 1 else nn.Conv2d
         self.channels = channels
         self.first, self.second = (
-            conv((1 + beside) * channels, HIDDEN, 3, padding=1),
-            conv(HIDDEN, channels, 3, padding=1),
+            conv((1 + beside) * channels, HIDDEN_CHANNELS, 3, padding=1),
+            conv(HIDDEN_CHANNELS, channels, 3, padding=1),
         )
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)
 
-    def forward(self, said: torch.Tensor, *beside: torch.Tensor) -> torch.Tensor:
+    def forward(self, vectors: torch.Tensor, *beside: torch.Tensor) -> torch.Tensor:
         """Vectors [n, k, width], and others beside them, to vectors [n, k, width]."""
         if not self.grid:
-            return said
-        x = torch.cat([self.unfolded(part) for part in (said, *beside)], 1)
-        return said + self.folded(self.second(F.gelu(self.first(x))), len(said))
+            return vectors
+        x = torch.cat([self.unfolded(part) for part in (vectors, *beside)], 1)
+        return vectors + self.folded(self.second(F.gelu(self.first(x))), len(vectors))
 
     def unfolded(self, x: torch.Tensor) -> torch.Tensor:
         """Vectors [n, k, width] as a segment [n, channels, …], patches side by side; of a film the frames are rows of their own."""

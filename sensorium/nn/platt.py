@@ -10,11 +10,11 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-SHORT = 24
+MAX_ANSWER_TOKENS = 24
 """Tokens of an answer that is right or wrong as a whole, at most."""
-FEWEST = 20
+MIN_ANSWERS = 20
 """Answers that can say how sure others are, at least."""
-HELD = 1.0
+SLOPE_PENALTY = 1.0
 """How much each slope is held to zero, in answers."""
 
 
@@ -33,10 +33,10 @@ class PlattScaler:
         return 1 / (1 + np.exp(-(self.level + x @ self.slopes).clip(-30, 30)))
 
     @classmethod
-    def of(cls, signs: NDArray[np.floating], right: NDArray[np.bool_]) -> PlattScaler | None:
+    def fit(cls, signs: NDArray[np.floating], right: NDArray[np.bool_]) -> PlattScaler | None:
         """From answers' signs [n, k], of which it is known whether they were right; None where they are too few. Newton's method on the penalised likelihood; targets as Platt has them, so that
         answers that were all right are no promise."""
-        if len(right) < FEWEST:
+        if len(right) < MIN_ANSWERS:
             return None
         given, count = np.asarray(signs, np.float64), right.sum()
         known = np.isfinite(given)
@@ -45,12 +45,12 @@ class PlattScaler:
         spread[spread < 1e-9] = 1.0
         x = np.concatenate([np.ones((len(right), 1)), np.nan_to_num((given - middle) / spread)], 1)
         target = np.where(right, (count + 1) / (count + 2), 1 / (len(right) - count + 2))
-        held, weights = np.diag([1e-6, *[HELD] * (x.shape[1] - 1)]), np.zeros(x.shape[1])
+        penalty, weights = np.diag([1e-6, *[SLOPE_PENALTY] * (x.shape[1] - 1)]), np.zeros(x.shape[1])
         for _ in range(50):
             chance = 1 / (1 + np.exp(-(x @ weights).clip(-30, 30)))
-            slope = x.T @ (chance - target) + held @ weights
+            slope = x.T @ (chance - target) + penalty @ weights
             step = np.linalg.solve(
-                (x * (chance * (1 - chance))[:, None]).T @ x + held + 1e-9 * np.eye(len(weights)), slope
+                (x * (chance * (1 - chance))[:, None]).T @ x + penalty + 1e-9 * np.eye(len(weights)), slope
             )
             weights = weights - step.clip(-5, 5)
             if np.abs(step).max() < 1e-8:

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from sensorium.core.errors import UserError
 
-BLOCK, BLOCKS = 64, 256
+BLOCK_SIZE, SCALES_PER_BLOCK = 64, 256
 """Weights of four bits that share a scale, and scales that share theirs."""
-FEW, WIDE = 8, 32
+MAX_INT8_TOKENS, INT8_ALIGNMENT = 8, 32
 """Tokens that are multiplied by eight bits as they are, where what they read has a multiple of so many numbers: torch reads beyond the end of others."""
-WEIGHTED = getattr(torch, "_weight_int8pack_mm", None)
+INT8_MATMUL = getattr(torch, "_weight_int8pack_mm", None)
 """[n, d] in bf16 times int8 [m, d] times scales [m], to [n, m]: bound by reading alone. Inside torch, so it may go."""
 
 
@@ -66,7 +66,12 @@ class QuantizedLinear(nn.Linear):
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         bias = None if self.bias is None else self.bias.to(dtype)
-        few = kind == "cpu" and self.bits == 8 and x.numel() <= FEW * self.in_features and as_they_are(self.in_features)
+        few = (
+            kind == "cpu"
+            and self.bits == 8
+            and x.numel() <= MAX_INT8_TOKENS * self.in_features
+            and as_they_are(self.in_features)
+        )
         with torch.autocast(kind, enabled=False):
             if few and not (torch.is_grad_enabled() and x.requires_grad):
                 found = (
@@ -92,13 +97,13 @@ class QuantizedLinear(nn.Linear):
 
 def as_they_are(inside: int) -> bool:
     """Whether tokens of so many numbers are multiplied by eight bits without turning these back."""
-    return WEIGHTED is not None and inside % WIDE == 0
+    return INT8_MATMUL is not None and inside % INT8_ALIGNMENT == 0
 
 
 def times(x: torch.Tensor, numbers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """Tokens [n, d] times rounded weights [m, d], float [n, m]; x in bf16, on a CPU."""
     return (
-        WEIGHTED(x.bfloat16(), numbers, torch.ones(len(numbers), dtype=torch.bfloat16)) * scales
+        INT8_MATMUL(x.bfloat16(), numbers, torch.ones(len(numbers), dtype=torch.bfloat16)) * scales
     )  # which it would round to bf16
 
 
@@ -122,17 +127,17 @@ def eighths(weight: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def quarters(weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Weights [out, in] as the nearest of sixteen values, two in a byte, [blocks, 32]; each block's scale in eight bits by the step of its ``BLOCKS``, from the mean scale up or down."""
+    """Weights [out, in] as the nearest of sixteen values, two in a byte, [blocks, 32]; each block's scale in eight bits by the step of its ``SCALES_PER_BLOCK``, from the mean scale up or down."""
     flat = weight.flatten()
-    blocks = F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
+    blocks = F.pad(flat, (0, -len(flat) % BLOCK_SIZE)).view(-1, BLOCK_SIZE)
     most = blocks.abs().amax(1)
     mean = most.mean()
-    apart = F.pad(most - mean, (0, -len(most) % BLOCKS)).view(-1, BLOCKS)
-    steps = apart.abs().amax(1) / 127
-    scales = (apart / steps.clamp_min(1e-30).unsqueeze(1)).round().to(torch.int8)
-    kept = (scales.float() * steps.unsqueeze(1)).flatten()[: len(most)] + mean
+    deviations = F.pad(most - mean, (0, -len(most) % SCALES_PER_BLOCK)).view(-1, SCALES_PER_BLOCK)
+    steps = deviations.abs().amax(1) / 127
+    scales = (deviations / steps.clamp_min(1e-30).unsqueeze(1)).round().to(torch.int8)
+    restored = (scales.float() * steps.unsqueeze(1)).flatten()[: len(most)] + mean
     levels = normal_float().to(weight.device)
-    codes = torch.bucketize(blocks / kept.clamp_min(1e-30).unsqueeze(1), (levels[1:] + levels[:-1]) / 2)
+    codes = torch.bucketize(blocks / restored.clamp_min(1e-30).unsqueeze(1), (levels[1:] + levels[:-1]) / 2)
     return {
         "numbers": (codes[:, ::2] * 16 + codes[:, 1::2]).to(torch.uint8),
         "scales": scales,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ROWS = 512
+MAX_QUERY_ROWS = 512
 """Gists that look around at once, so that memory doesn't grow with their number."""
 
 
@@ -75,7 +75,7 @@ class RowMemory(nn.Module):
             float(strength),
             float(trust),
         )
-        self.told, self.shares, self.by = (
+        self.asked_columns, self.shares, self.by = (
             list(targets or ()),
             dict(shares or {}),
             {c: list(names) for c, names in (by or {}).items()},
@@ -86,7 +86,7 @@ class RowMemory(nn.Module):
         self.sketched = list(sketches or ())
         for number, column in enumerate(self.sketched):
             self.register_buffer(f"sketches_{number}", (sketches or {})[column].half(), persistent=False)
-        for number, column in enumerate(self.told):
+        for number, column in enumerate(self.asked_columns):
             tokens, have = (targets or {})[column]
             self.register_buffer(f"tokens_{number}", tokens, persistent=False)
             self.register_buffer(f"have_{number}", have, persistent=False)
@@ -99,22 +99,24 @@ class RowMemory(nn.Module):
         """The tokens that are remembered and which rows have them, by column."""
         return {
             column: (getattr(self, f"tokens_{number}"), getattr(self, f"have_{number}"))
-            for number, column in enumerate(self.told)
+            for number, column in enumerate(self.asked_columns)
         }
 
     def needed(self) -> RowMemory | None:
         """A memory of no more than what changes anything; None where nothing does."""
-        told = {c: kept for c, kept in self.targets().items() if self.shares.get(c) and self.by.get(c)}
-        if not (self.strength or self.trust or told):
+        targets = {c: stored for c, stored in self.targets().items() if self.shares.get(c) and self.by.get(c)}
+        if not (self.strength or self.trust or targets):
             return None
-        mine = [{c: value for c, value in all_.items() if c in told} for all_ in (self.shares, self.by, self.margins)]
+        mine = [
+            {c: value for c, value in all_.items() if c in targets} for all_ in (self.shares, self.by, self.margins)
+        ]
         return RowMemory(
             dict(zip(self.columns, self.known, strict=True)),
             self.sharpness,
             self.strength,
             self.sketches() if self.trust else None,
             self.trust,
-            told,
+            targets,
             *mine,
         )
 
@@ -132,21 +134,21 @@ class RowMemory(nn.Module):
         """
         share = self.shares.get(column, 0.0) if share is None else share
         looked = {c: part for c, part in seen.items() if c in self.by.get(column, ())}
-        if not share or column not in self.told or not looked:
+        if not share or column not in self.asked_columns or not looked:
             return None
         tokens, have = self.targets()[column]
-        like, shown, both = 0.0, 0, torch.zeros_like(have).unsqueeze(0)
+        like, n_seen, both = 0.0, 0, torch.zeros_like(have).unsqueeze(0)
         for name, (gist, here) in looked.items():
             known, has = self.known[self.columns.index(name)].float(), self.present[self.columns.index(name)]
             cosine = gist.float() @ known.T
             mean = cosine.sum(1, keepdim=True) / has.sum().clamp(min=1)
             like = like + torch.where(has, cosine, mean) * here.unsqueeze(1)
-            shown = shown + here.unsqueeze(1)
+            n_seen = n_seen + here.unsqueeze(1)
             both = both | (here.unsqueeze(1) & has & have)
         margin = self.margins.get(column)
         return MemoryAnswer(
             tokens,
-            self.weighed(like / shown.clamp(min=1), both),
+            self.weighed(like / n_seen.clamp(min=1), both),
             share,
             None if margin is None else tokens.new_tensor(margin, dtype=torch.float32),
         )
@@ -161,7 +163,7 @@ class RowMemory(nn.Module):
         tokens, have = self.targets()[column]
         both, keys = self.present[self.columns.index(by)] & have, self.known[self.columns.index(by)].float()
         asked = both.nonzero().squeeze(1)
-        for rows in asked[:: max(1, len(asked) // most)].split(ROWS):
+        for rows in asked[:: max(1, len(asked) // most)].split(MAX_QUERY_ROWS):
             others = both.expand(len(rows), -1).scatter(1, rows.unsqueeze(1), False)
             yield rows, MemoryAnswer(tokens, self.weighed(keys[rows] @ keys.T, others), 1.0), others
 
@@ -189,7 +191,7 @@ class RowMemory(nn.Module):
         for strength, query, keys in looked:
             keys = keys[able].float()
             found = torch.cat(
-                [(self.sharpness * part.float() @ keys.T).softmax(1) @ values for part in query.split(ROWS)]
+                [(self.sharpness * part.float() @ keys.T).softmax(1) @ values for part in query.split(MAX_QUERY_ROWS)]
             )
             has = query.abs().sum(1, keepdim=True) > 0
             result = result + strength * has * F.normalize(found, dim=1)

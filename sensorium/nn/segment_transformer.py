@@ -53,8 +53,8 @@ class SegmentTransformer(nn.Module):
         """Run what is seen once and remember it."""
         allow, layers = forbid(mask[:, None, :].expand(-1, mask.shape[1], -1)), []
         for block in self.blocks:
-            seen, kept = block(seen, allow)
-            layers.append([contiguous(kept)])
+            seen, keys = block(seen, allow)
+            layers.append([contiguous(keys)])
         return KeyValueCache(layers, mask)
 
     def decode(self, past: KeyValueCache, tokens: torch.Tensor) -> tuple[torch.Tensor, KeyValueCache]:
@@ -63,8 +63,8 @@ class SegmentTransformer(nn.Module):
         mask = torch.cat([past.mask, past.mask.new_ones(n, k)], 1)
         allow, layers = forbid(mask[:, None, :].expand(-1, k, -1)), []
         for block, layer in zip(self.blocks, past.layers, strict=True):
-            tokens, kept = block(tokens, allow, layer)
-            asked = [*layer[1:], kept]  # at most two, joined: they are few beside what is seen
+            tokens, keys = block(tokens, allow, layer)
+            asked = [*layer[1:], keys]  # at most two, joined: they are few beside what is seen
             layers.append([layer[0], tuple(torch.cat(both, 2) for both in zip(*asked, strict=True))])
         return self.norm(tokens), KeyValueCache(layers, mask)
 
@@ -100,8 +100,8 @@ def seen_asked(mask: torch.Tensor, lengths: list[int], causal: list[bool]) -> to
     allowed = torch.zeros(n, s + k, s + k, dtype=torch.bool, device=mask.device)
     allowed[:, :, :s] = mask[:, None, :]
     start = s
-    for length, one_way in zip(lengths, causal, strict=True):
+    for length, is_causal in zip(lengths, causal, strict=True):
         own = torch.ones(length, length, dtype=torch.bool, device=mask.device)
-        allowed[:, start : start + length, start : start + length] = own.tril() if one_way else own
+        allowed[:, start : start + length, start : start + length] = own.tril() if is_causal else own
         start += length
     return allowed

@@ -34,7 +34,7 @@ class TransformerBlock(nn.Module):
         past: Sequence[Keys] = (),
     ) -> tuple[torch.Tensor, Keys]:
         """Tokens [n, s, width] to [n, s, width], and their keys and values."""
-        y, kept = self.attention(self.norm_attention(x), allow, past)
+        y, keys = self.attention(self.norm_attention(x), allow, past)
         x = x + F.dropout(y, self.dropout, self.training)
         y = self.down(F.gelu(self.up(self.norm_mlp(x))))
-        return x + F.dropout(y, self.dropout, self.training), kept
+        return x + F.dropout(y, self.dropout, self.training), keys

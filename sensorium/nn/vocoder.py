@@ -14,29 +14,29 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.nn.discriminator import adversarial
+from sensorium.nn.discriminator import adversarial_losses
 from sensorium.nn.mel import from_log_mel, hann, log_mel, magnitudes
 from sensorium.nn.refiner import Refiner
 
-WINDOWS = 256, 512, 1024
+LOSS_WINDOWS = 256, 512, 1024
 """Samples of the spectrograms by which two sounds are compared."""
-FLOOR = 1e-3
+MAGNITUDE_FLOOR = 1e-3
 """Magnitude that is silence in them."""
-REACH = 7
+KERNEL_FRAMES = 7
 """Frames that a layer looks at."""
-FRAMES = 32
+PIECE_FRAMES = 32
 """Of a piece that is learned from."""
-PURSUIT = 8
+PURSUIT_STEPS = 8
 """Updates of the magnitudes that bands alone tell, which the network corrects."""
-QUIET = 6
+DYNAMIC_RANGE = 6
 """The logarithm (base 10) of power by which bands are below a sound's loudest at most."""
-SILENT, LOUDEST = 1e-3, 3.0
+MIN_MAGNITUDE, MAX_LOG_CORRECTION = 1e-3, 3.0
 """The least of these magnitudes, and the logarithm of the largest correction."""
-NOISE = 0.02
+BAND_NOISE = 0.02
 """Deviation of what is added to bands in training, as drawn ones are not exact."""
-ADVERSARY, STEEP = 0.1, 1.0
+ADVERSARIAL_WEIGHT, PENALTY_WEIGHT = 0.1, 1.0
 """What the listener's word counts beside the distance of spectrograms, and the weight of its slope."""
-HEARD, SELDOM = slice(None, None, 2), slice(None, None, 4)
+JUDGED_PIECES, PENALISED_PIECES = slice(None, None, 2), slice(None, None, 4)
 """Pieces that the listener hears, and of these those at which its slope is felt."""
 
 
@@ -67,7 +67,7 @@ class Vocoder(Refiner):
         self.finer = finer if hop % finer == 0 else 1
         self.step, self.window = hop // self.finer, 2 * hop
         self.bins = self.window // 2 + 1
-        self.enter = nn.Linear(REACH * mels, width)
+        self.enter = nn.Linear(KERNEL_FRAMES * mels, width)
         self.first, self.last = nn.LayerNorm(width), nn.LayerNorm(width)
         self.blocks = nn.ModuleList(WideConv(width) for _ in range(depth))
         self.leave = nn.Linear(width, self.finer * 2 * self.bins)
@@ -82,10 +82,10 @@ class Vocoder(Refiner):
             x = block(x)
         n, frames = x.shape[:2]
         louder, phase = self.leave(self.last(x)).float().view(n, frames * self.finer, 2, self.bins).unbind(2)
-        size = magnitudes((mel.float() - 1) * 4, rate=self.rate, window=self.window, pursuit=PURSUIT).repeat_interleave(
-            self.finer, 1
-        )
-        spectrum = torch.polar((size + SILENT) * louder.clamp(max=LOUDEST).exp(), phase)
+        size = magnitudes(
+            (mel.float() - 1) * 4, rate=self.rate, window=self.window, pursuit=PURSUIT_STEPS
+        ).repeat_interleave(self.finer, 1)
+        spectrum = torch.polar((size + MIN_MAGNITUDE) * louder.clamp(max=MAX_LOG_CORRECTION).exp(), phase)
         shape = hann(self.window).to(mel.device)
         pieces = torch.fft.irfft(spectrum, self.window) * shape
         length = (pieces.shape[1] - 1) * self.step + self.window
@@ -104,7 +104,7 @@ class Vocoder(Refiner):
         return self.decoded(cell).numpy()
 
     def piece(self, read: np.ndarray, lots: np.random.Generator) -> np.ndarray:
-        wanted = FRAMES * self.hop
+        wanted = PIECE_FRAMES * self.hop
         wave = np.pad(read, (0, max(0, wanted - len(read))))
         start = int(lots.integers(len(wave) - wanted + 1))
         return wave[start : start + wanted]
@@ -112,16 +112,24 @@ class Vocoder(Refiner):
     def bands(self, wave: torch.Tensor) -> torch.Tensor:
         """Samples [n, t] as bands [n, frames, mels], as an ``Audio`` column draws them."""
         mel = log_mel(wave, rate=self.rate, mels=self.mels, hop=self.hop, window=2 * self.hop)
-        return torch.maximum(mel, mel.amax((1, 2), keepdim=True) - QUIET) / 4 + 1
+        return torch.maximum(mel, mel.amax((1, 2), keepdim=True) - DYNAMIC_RANGE) / 4 + 1
 
     def losses(self, pieces: torch.Tensor) -> dict[str, torch.Tensor]:
         known = self.bands(pieces)
-        made = self(known + NOISE * torch.randn_like(known))
-        near = apart(made, pieces) + (self.bands(made).clamp(min=known.min()) - known).abs().mean()
-        fooling, judging, slope = adversarial(
-            self.listener, pieces[HEARD], made[HEARD], FLOOR * torch.randn_like(pieces[HEARD]), some=SELDOM
+        made = self(known + BAND_NOISE * torch.randn_like(known))
+        near = spectral_distance(made, pieces) + (self.bands(made).clamp(min=known.min()) - known).abs().mean()
+        fooling, judging, slope = adversarial_losses(
+            self.listener,
+            pieces[JUDGED_PIECES],
+            made[JUDGED_PIECES],
+            MAGNITUDE_FLOOR * torch.randn_like(pieces[JUDGED_PIECES]),
+            some=PENALISED_PIECES,
         )
-        return {"near": near, "fooling": ADVERSARY * fooling.mean(), "judging": judging.mean() + STEEP * slope.mean()}
+        return {
+            "near": near,
+            "fooling": ADVERSARIAL_WEIGHT * fooling.mean(),
+            "judging": judging.mean() + PENALTY_WEIGHT * slope.mean(),
+        }
 
     @torch.no_grad()
     def compare(self, read: np.ndarray) -> tuple[float, float]:
@@ -131,7 +139,7 @@ class Vocoder(Refiner):
             return math.nan, math.nan
         mel = self.bands(wave)
         plain = from_log_mel((mel[0] - 1) * 4, rate=self.rate, hop=self.hop, window=2 * self.hop)[None]
-        return tuple(float(apart(made, wave)) for made in (self(mel), plain))
+        return tuple(float(spectral_distance(made, wave)) for made in (self(mel), plain))
 
 
 class WideConv(nn.Module):
@@ -139,7 +147,10 @@ class WideConv(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.over, self.norm = nn.Parameter(torch.randn(width, REACH) * REACH**-0.5), nn.LayerNorm(width)
+        self.over, self.norm = (
+            nn.Parameter(torch.randn(width, KERNEL_FRAMES) * KERNEL_FRAMES**-0.5),
+            nn.LayerNorm(width),
+        )
         self.up, self.down = nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
         self.scale = nn.Parameter(torch.full((width,), 0.25))
 
@@ -151,7 +162,7 @@ class WideConv(nn.Module):
 
 def around(x: torch.Tensor) -> torch.Tensor:
     """Each frame's neighbourhood, [n, frames, width] to [n, frames, width, 7]."""
-    return F.pad(x, (0, 0, REACH // 2, REACH // 2)).unfold(1, REACH, 1)
+    return F.pad(x, (0, 0, KERNEL_FRAMES // 2, KERNEL_FRAMES // 2)).unfold(1, KERNEL_FRAMES, 1)
 
 
 class SpectralDiscriminator(nn.Module):
@@ -169,7 +180,10 @@ class SpectralDiscriminator(nn.Module):
         """Samples [n, t] to [n, patches]."""
         found = spectrum(wave, self.window)
         size = found.abs()
-        parts = torch.stack([(size + FLOOR).log() / 3 + 1, *torch.view_as_real(found / (size + FLOOR)).unbind(-1)], 1)
+        parts = torch.stack(
+            [(size + MAGNITUDE_FLOOR).log() / 3 + 1, *torch.view_as_real(found / (size + MAGNITUDE_FLOOR)).unbind(-1)],
+            1,
+        )
         return self.body(parts).flatten(1).float()
 
 
@@ -179,11 +193,11 @@ def spectrum(wave: torch.Tensor, window: int) -> torch.Tensor:
     return torch.fft.rfft(frames * hann(window).to(wave.device)) / math.sqrt(window)
 
 
-def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def spectral_distance(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """How far samples [n, t] are from ``other``, []: of their magnitudes the distance of logarithms, and the share of the difference."""
     total = one.new_zeros(())
-    for window in WINDOWS:
+    for window in LOSS_WINDOWS:
         a, b = (spectrum(wave, window).abs() for wave in (one, other))
-        logs = (torch.log(a + FLOOR) - torch.log(b + FLOOR)).abs().mean()
-        total = total + logs + (a - b).norm() / b.norm().clamp(min=FLOOR)
-    return total / len(WINDOWS)
+        logs = (torch.log(a + MAGNITUDE_FLOOR) - torch.log(b + MAGNITUDE_FLOOR)).abs().mean()
+        total = total + logs + (a - b).norm() / b.norm().clamp(min=MAGNITUDE_FLOOR)
+    return total / len(LOSS_WINDOWS)

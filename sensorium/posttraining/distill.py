@@ -22,21 +22,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sensorium.core.errors import UserError
-from sensorium.core.files import whole
+from sensorium.core.files import atomic_write
 from sensorium.core.progress import ProgressReporter
+from sensorium.core.seeds import mix
 from sensorium.core.settings import at_least, check
 from sensorium.generators.flow import Flow
 from sensorium.generators.onestep import Onestep
 from sensorium.inference.rows import Rows
 from sensorium.network.build import plain
 from sensorium.network.network import Network
-from sensorium.nn.discriminator import NEAR, Discriminator, adversarial
+from sensorium.nn.discriminator import NOISE_DEVIATION, Discriminator, adversarial_losses
 from sensorium.nn.precision import Precision, autocast
 from sensorium.posttraining.adapter_training import begin
 from sensorium.training.build import make_sampler
 from sensorium.training.optimizer import Name
 from sensorium.training.questions import QuestionSampler
-from sensorium.training.trainer import Trainer, asked_length, mix
+from sensorium.training.trainer import Trainer, asked_length
 
 SELDOM = slice(None, None, 4)
 """Rows at which the judge's slope is felt, which takes two more looks."""
@@ -82,11 +83,11 @@ class DistillationTrainer(Trainer):
         steep: float = 10.0,
         optimizer: Name = "muon",
         lr: float = 2e-3,
-        decay: float = 0.05,
-        warmup: int = 40,
-        fall: float = 0.8,
-        clip: float = 2.0,
-        ema: float = 0.99,
+        weight_decay: float = 0.05,
+        warmup_steps: int = 40,
+        lr_power: float = 0.8,
+        max_grad_norm: float = 2.0,
+        ema_decay: float = 0.99,
         precision: Precision = "auto",
         checkpoint_minutes: float = 2.0,
         checkpoint_steps: int = 0,
@@ -105,7 +106,7 @@ class DistillationTrainer(Trainer):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(seed, 0))
             student = student_of(teacher).to(device)
-            against = Discriminator(teacher.said, teacher.width, judge, round(teacher.expand * teacher.width)).to(
+            against = Discriminator(teacher.output_tokens, teacher.width, judge, round(teacher.expand * teacher.width)).to(
                 device
             )
         super().__init__(
@@ -117,13 +118,13 @@ class DistillationTrainer(Trainer):
             accumulate=1,
             optimizer=optimizer,
             lr=lr,
-            decay=decay,
+            weight_decay=weight_decay,
             beta1=0.9,
             beta2=0.98,
-            warmup=warmup,
-            fall=fall,
-            clip=clip,
-            ema=ema,
+            warmup_steps=warmup_steps,
+            lr_power=lr_power,
+            max_grad_norm=max_grad_norm,
+            ema_decay=ema_decay,
             precision=precision,
             checkpoint_minutes=checkpoint_minutes,
             checkpoint_steps=checkpoint_steps,
@@ -160,7 +161,7 @@ class DistillationTrainer(Trainer):
                 with torch.no_grad(), autocast(self.precision, self.device):
                     said = self.asked.sample(self.shown, self.column, seen, rows, lots, way="flow", **self.how)
                 try:
-                    with whole(path) as part:
+                    with atomic_write(path) as part:
                         save_file({"drawn": said.tokens.float().contiguous().cpu()}, part)
                 except (OSError, SafetensorError) as error:
                     raise UserError(
@@ -206,8 +207,8 @@ class DistillationTrainer(Trainer):
             made, drawn, hidden = made[whole], drawn[whole], hidden[whole]
             result = {"near": (made - drawn).abs().mean()}
             if self.adversary and len(made):
-                fooling, judging, slope = adversarial(
-                    self.objectives["judge"], drawn, made, NEAR * torch.randn_like(drawn), hidden, some=SELDOM
+                fooling, judging, slope = adversarial_losses(
+                    self.objectives["judge"], drawn, made, NOISE_DEVIATION * torch.randn_like(drawn), hidden, some=SELDOM
                 )
                 result |= {
                     "fooling": self.adversary * fooling.mean(),
@@ -248,11 +249,11 @@ class DistillationTrainer(Trainer):
 def student_of(teacher: Flow) -> Onestep:
     """A student that knows what the teacher knows: asked at the first moment, it says what the teacher says there."""
     student = Onestep(
-        teacher.said,
+        teacher.output_tokens,
         teacher.width,
         depth=teacher.depth,
         expand=teacher.expand,
-        latents=teacher.drawn_as.width if teacher.coder else 0,
+        latents=teacher.latent_tokens.width if teacher.coder else 0,
         coder=teacher.channels,
     )
     student.net.load_state_dict({name: value for name, value in teacher.net.state_dict().items() if name != "told"})
@@ -367,10 +368,10 @@ def distill(
             try:
                 lesson.draw(drawing)
             except KeyboardInterrupt:
-                shown.say("What was drawn to learn from is kept: go on with --resume.")
+                shown.log("What was drawn to learn from is kept: go on with --resume.")
                 raise
         with shown.bar("Learning to draw it in one step", 1.0) as learning:
-            student, facts = teach(lesson, resume, learning, shown.say)
+            student, facts = teach(lesson, resume, learning, shown.log)
     if not facts["stopped"]:
         shutil.rmtree(folder, ignore_errors=True)
     return student, facts

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sensorium.nn.precision import multiplies_bf16
-from sensorium.nn.quantized import WEIGHTED, WIDE
+from sensorium.nn.quantized import INT8_MATMUL, INT8_ALIGNMENT
 
 GROUP = 32
 """Rows of which only the best score is kept: the k nearest of all lie in the k groups whose best are highest. They share what they are rounded by."""
@@ -133,7 +133,7 @@ def groups(
     Whole numbers are brought by the tile to what this machine multiplies fastest, so that only their eight bits come from memory; a few queries are multiplied by them as they are.
     """
     (n, size), count = vectors.shape, len(queries)
-    few = scales is not None and count <= ALONE and size % WIDE == 0 and WEIGHTED is not None
+    few = scales is not None and count <= ALONE and size % INT8_ALIGNMENT == 0 and INT8_MATMUL is not None
     kind = torch.bfloat16 if few or (scales is not None and multiplies_bf16()) else torch.float32
     asked, tile = queries.to(kind), LONG if few else TILE
     turned, ones = asked.T.contiguous(), torch.ones(tile if few else 0, dtype=kind)
@@ -145,7 +145,7 @@ def groups(
     for start in range(0, n, tile):
         part = vectors[start : start + tile]
         if few:
-            score = WEIGHTED(asked, part, ones[: len(part)]).T
+            score = INT8_MATMUL(asked, part, ones[: len(part)]).T
         else:
             score = torch.mm(
                 part if part.dtype == kind else brought[: len(part)].copy_(part), turned, out=scored[: len(part)]

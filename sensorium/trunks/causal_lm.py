@@ -25,7 +25,7 @@ from sensorium.backbones._tuning import Tuning, layers_of
 from sensorium.core.errors import UserError
 from sensorium.nn.external import ExternalModel
 from sensorium.nn.modality_expert import ModalityExpert
-from sensorium.nn.packing import ALONE, PackedSequences, pack_lines
+from sensorium.nn.packing import NO_GROUP, PackedSequences, pack_lines
 from sensorium.nn.quantized import round_linears
 from sensorium.trunks import Seen, Trunk
 
@@ -108,7 +108,7 @@ class CausalLM(ExternalModel, Trunk):
             getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)(again)
         if compile:
             compiled(model, expert)
-        self.hold(model, how.relative)
+        self.wrap(model, how.relative)
         self.prompted = how.tokens
         self.decoder, self.head = [model.get_decoder()], [model.get_output_embeddings()]
         self.table = [self.decoder[0].get_input_embeddings()]
@@ -202,7 +202,7 @@ class CausalLM(ExternalModel, Trunk):
                         (lines.row, every),
                         (lines.place + self.prompted, new),
                         (lines.segment, np.zeros_like(new)),
-                        (lines.group, np.full_like(new, ALONE)),
+                        (lines.group, np.full_like(new, NO_GROUP)),
                     ),
                 )
             )
@@ -271,12 +271,12 @@ class CausalLM(ExternalModel, Trunk):
         there = torch.cat([mask, mask.new_ones(n, sum(lengths))], 1)
         known, counts = there.cpu().numpy(), mask.sum(1).cpu().numpy()
         place = known[:, :s].cumsum(1) - 1
-        group = np.zeros((n, s), np.int64) if self.both else np.full((n, s), ALONE)
+        group = np.zeros((n, s), np.int64) if self.both else np.full((n, s), NO_GROUP)
         places, segments, groups = [place], [np.zeros((n, s), np.int64)], [group]
         for number, (length, one_way) in enumerate(zip(lengths, causal, strict=True), 1):
             places.append(counts[:, None] + np.arange(length))
             segments.append(np.full((n, length), number))
-            groups.append(np.full((n, length), ALONE if one_way else number))
+            groups.append(np.full((n, length), NO_GROUP if one_way else number))
         rows = np.broadcast_to(np.arange(n)[:, None], known.shape)
         lines = PackedSequences(
             *(
@@ -316,7 +316,7 @@ class CausalLM(ExternalModel, Trunk):
         if before:
             tokens = torch.cat([self.learned["prompt"].to(tokens.dtype).expand(len(tokens), -1, -1), tokens], 1)
             mask = torch.cat([mask.new_ones(len(mask), before), mask], 1)
-            groups = None if groups is None else torch.cat([groups.new_full((len(groups), before), ALONE), groups], 1)
+            groups = None if groups is None else torch.cat([groups.new_full((len(groups), before), NO_GROUP), groups], 1)
         place = (mask.cumsum(1) - 1).clamp(min=0)
         allowed = mask.unsqueeze(1) & (place.unsqueeze(1) <= place.unsqueeze(2))
         if groups is not None:

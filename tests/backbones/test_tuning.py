@@ -66,7 +66,7 @@ def test_it_begins_as_the_encoder_was_and_learns(name: str, kind: str, folder: P
 @pytest.mark.parametrize(("name", "kind"), [("bert", "text"), ("timm-cnn", "image"), ("wav2vec2", "audio")])
 def test_only_what_was_to_be_learned_is(name: str, kind: str, tune: str, folder: Path) -> None:
     stem, batch, _ = stem_of(name, kind, folder, tune)
-    every = dict(stem.held[0].named_parameters())
+    every = dict(stem.wrapped[0].named_parameters())
     learned = {key.replace("/", ".") for key in stem.learned}
     match tune:
         case "full":
@@ -94,7 +94,7 @@ def test_only_what_was_to_be_learned_is(name: str, kind: str, tune: str, folder:
     )
     kept, norms = (
         {key: value.clone() for key, value in every.items()},
-        {key: value.clone() for key, value in stem.held[0].named_buffers()},
+        {key: value.clone() for key, value in stem.wrapped[0].named_buffers()},
     )
     stem.train()
     stem.features(batch)["features"].square().mean().backward()
@@ -105,7 +105,7 @@ def test_only_what_was_to_be_learned_is(name: str, kind: str, tune: str, folder:
     changed = {key for key, value in every.items() if not torch.equal(value, kept[key])}
     assert changed and changed <= learned
     assert all(
-        torch.equal(value, norms[key]) for key, value in stem.held[0].named_buffers()
+        torch.equal(value, norms[key]) for key, value in stem.wrapped[0].named_buffers()
     )  # what a norm counted stays
 
 
@@ -114,7 +114,7 @@ COLUMNS = {"picture": ("timm-cnn", "lora"), "name": ("bert", "last:1"), "tone": 
 
 @pytest.fixture(scope="module")
 def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    settings = [*TINY, "train.ema=0.9", "data.same=colour"]
+    settings = [*TINY, "train.ema_decay=0.9", "data.entity_key=colour"]
     settings += [
         f"column.{column}.{key}"
         for column, (name, tune) in COLUMNS.items()
@@ -162,7 +162,7 @@ def test_a_run_that_was_cut_goes_on_to_the_same_numbers(
         *TINY,
         f"column.picture.backbone={twin('timm-cnn', folder)}",
         "column.picture.tune=lora",
-        "train.ema=0.9",
+        "train.ema_decay=0.9",
         "train.checkpoint_steps=3",
     ]
     whole = Model.fit(tiny_table(60), out=tmp_path / "whole", epochs=2, settings=settings, seed=2)

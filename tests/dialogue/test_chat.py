@@ -330,8 +330,8 @@ def test_several_pictures_are_learned_from_and_told_apart(
         f"trunk.path={twin('llama', folder)}",
         "trunk.tune=full",
         "trunk.rate=1",
-        "sample.plans=0",
-        "sample.talk=16",
+        "questions.plans=0",
+        "questions.dialogue_rows=16",
     ]
     made = Model.fit(chained, out=tmp_path / "run", epochs=epochs, settings=settings, seed=0)
     talk = made.network.modalities["conversation"]
@@ -367,16 +367,16 @@ def test_rows_of_known_things_are_held_out_beside_whole_things_to_tell_how_often
         "trunk=causal_lm",
         f"trunk.path={twin('llama', folder)}",
         "trunk.tune=full",
-        "sample.plans=0",
-        "data.same=thing",
-        "data.alone=0.2",
+        "questions.plans=0",
+        "data.entity_key=thing",
+        "data.dialogue_validation=0.2",
         "column.thing.kind=out",
     ]
     model = Model.fit(table, out=tmp_path / "run", epochs=1, settings=settings)
     rows = model.facts["rows"]
     assert rows["alone"] >= 20 and rows["validation"] >= 5 and sum(rows.values()) == talks.num_rows
     assert model.network.modalities["conversation"].sureness is not None
-    without = Model.fit(table, out=tmp_path / "other", epochs=1, settings=[*settings, "data.alone=0"])
+    without = Model.fit(table, out=tmp_path / "other", epochs=1, settings=[*settings, "data.dialogue_validation=0"])
     assert without.facts["rows"]["validation"] == rows["validation"] and "alone" not in without.facts["rows"]
 
 
@@ -504,7 +504,7 @@ def test_it_is_kept_without_its_language_model_where_that_is_not_tuned(
         "trunk=causal_lm",
         f"trunk.path={shutil.copytree(twin('llama', folder), tmp_path / 'lm')}",
         "trunk.rank=2",
-        "sample.plans=0",
+        "questions.plans=0",
     ]
     small = Model.fit(talks.slice(0, 40), out=tmp_path / "small", epochs=1, settings=settings)
     before = small.chat(asks("Is this red?"), cells={"picture": picture("red")}, max_tokens=4)
@@ -541,7 +541,7 @@ def test_its_language_model_is_one_for_transformers_and_peft(
         f"trunk.tune={tune}",
         "trunk.rank=2",
         "trunk.rate=1",
-        "sample.plans=0",
+        "questions.plans=0",
     ]
     model = Model.fit(talks.slice(0, 60), out=tmp_path / "run", epochs=2, settings=settings)
     assert run("export-trunk", tmp_path / "run", "--out", tmp_path / "lm")[0] == 0
@@ -580,7 +580,7 @@ def test_several_adapters_take_turns(
         f"trunk.path={twin('llama', folder)}",
         "trunk.rank=4",
         "trunk.rate=1",
-        "sample.plans=0",
+        "questions.plans=0",
     ]
     model = Model.fit(talks.slice(0, 60), out=tmp_path / "run", epochs=2, settings=settings)
     model.export_trunk(tmp_path / "zero")
@@ -650,7 +650,7 @@ def test_a_conversation_of_words_alone_is_answered_by_the_language_model_as_it_w
         f"trunk.path={twin('llama', folder)}",
         "trunk.rank=4",
         "trunk.rate=1",
-        "sample.plans=0",
+        "questions.plans=0",
     ]
     model = Model.fit(talks.slice(0, 60), out=tmp_path / "run", epochs=3, settings=settings)
     rows, talk = model.rows([{"picture": picture("red")}]), [("user", ["Hello"]), ("assistant", ["Yes."])]
@@ -853,7 +853,7 @@ def test_what_is_like_a_cell_is_told_beside_it_and_nobody_looks_himself_up(
         f"trunk.path={twin('llama', folder)}",
         "trunk.tune=full",
         "trunk.rate=1",
-        "sample.plans=0",
+        "questions.plans=0",
         "column.conversation.recall=colour",
         "column.conversation.recalled=2",
         "column.conversation.tokens=3",
@@ -867,11 +867,11 @@ def test_what_is_like_a_cell_is_told_beside_it_and_nobody_looks_himself_up(
         and set(said.recalled) <= {"red", "green", "blue"}
         and said.prompt > model.chat(asks("What is this?", cell=False), max_tokens=2).prompt + 10
     )
-    gist = bank.shown[:1].clone()
+    gist = bank.seen_gists[:1].clone()
     first = bank.words(0)
-    assert bank.like(gist, 1)[0][0] == [first]
-    bank.keep(torch.tensor([77]), gist, None, ["alone"])
-    assert bank.like(gist, 4, torch.tensor([5]))[0][0] and "alone" not in bank.like(gist, 3, torch.tensor([77]))[0][0]
+    assert bank.most_similar(gist, 1)[0][0] == [first]
+    bank.store(torch.tensor([77]), gist, None, ["alone"])
+    assert bank.most_similar(gist, 4, torch.tensor([5]))[0][0] and "alone" not in bank.most_similar(gist, 3, torch.tensor([77]))[0][0]
     again = Model.load(model.folder)
     assert again.chat(asks("What is this?"), cells={"picture": picture("red")}, max_tokens=4).recalled == said.recalled
     with pytest.raises(UserError, match="hue"):
@@ -881,9 +881,9 @@ def test_what_is_like_a_cell_is_told_beside_it_and_nobody_looks_himself_up(
 def test_a_full_recall_forgets_the_oldest() -> None:
     bank = OnlineMemory(4, 3)
     for number in range(5):
-        bank.keep(torch.tensor([number]), torch.eye(5, 4)[number : number + 1], None, [str(number)])
+        bank.store(torch.tensor([number]), torch.eye(5, 4)[number : number + 1], None, [str(number)])
     assert [bank.words(place) for place in range(3)] == ["3", "4", "2"] and int(bank.count) == 5
-    bank.keep(torch.tensor([2]), torch.ones(1, 4), None, ["two"])
-    assert [bank.words(place) for place in range(3)] == ["3", "4", "two"] and bank.like(torch.ones(1, 4), 1)[0] == [
+    bank.store(torch.tensor([2]), torch.ones(1, 4), None, ["two"])
+    assert [bank.words(place) for place in range(3)] == ["3", "4", "two"] and bank.most_similar(torch.ones(1, 4), 1)[0] == [
         ["two"]
     ]

@@ -40,7 +40,7 @@ def settings_of(folder: Path, tower: str = "clip", *more: str, speaker: str = "l
         f"trunk.path={twin(speaker, folder)}",
         "trunk.rank=2",
         "trunk.rate=1",
-        "sample.plans=0",
+        "questions.plans=0",
         'column.conversation.system=Look "well"\nat it.',
         *more,
     ]
@@ -116,7 +116,7 @@ def test_all_patches_are_learned_from_and_pictures_are_told_apart(
         out=tmp_path / "run",
         epochs=14,
         seed=0,
-        settings=settings_of(folder, "clip", "trunk.tune=full", "sample.talk=16", "column.colour.kind=out"),
+        settings=settings_of(folder, "clip", "trunk.tune=full", "questions.dialogue_rows=16", "column.colour.kind=out"),
     )
     model = Model.load(tmp_path / "run")
     assert [
@@ -136,8 +136,8 @@ def test_all_patches_are_learned_from_and_pictures_are_told_apart(
 
 def test_patches_begin_alike_spread_and_as_loud_as_words() -> None:
     torch.manual_seed(0)
-    projector, patches = PatchProjector(12, 20, laid=3, count=4), 5 + torch.randn(30, 4, 12) * torch.logspace(-2, 2, 12)
-    projector.begin(patches, 0.07)
+    projector, patches = PatchProjector(12, 20, n_placed=3, count=4), 5 + torch.randn(30, 4, 12) * torch.logspace(-2, 2, 12)
+    projector.initialise(patches, 0.07)
     found = projector(patches)
     assert float(found.detach().square().mean().sqrt()) == pytest.approx(0.07, rel=1e-3)
     within = torch.nn.functional.linear(patches, projector.linear_1.weight, projector.linear_1.bias).detach()
@@ -180,7 +180,7 @@ def test_what_has_no_such_layout_is_told(
             settings=[
                 s
                 for s in settings_of(folder)
-                if not s.startswith(("trunk", "column.conversation")) and s != "sample.plans=0"
+                if not s.startswith(("trunk", "column.conversation")) and s != "questions.plans=0"
             ],
         )
     with pytest.raises(UserError, match="takes a backbone"):

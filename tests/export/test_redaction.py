@@ -20,7 +20,7 @@ from sensorium import Model
 from sensorium.core.errors import UserError
 from sensorium.core.quantiles import Quantiles
 from sensorium.export import model_folder, redaction
-from sensorium.nn.linear_probe import FEWEST, LinearProbes
+from sensorium.nn.linear_probe import MIN_ROWS, LinearProbes
 from sensorium.nn.online_memory import OnlineMemory
 from sensorium.nn.row_memory import RowMemory
 
@@ -261,17 +261,17 @@ def test_the_hub_gets_rows_only_where_that_is_said(model: Model, monkeypatch: py
     ],
 )
 def test_quantiles_are_of_several_rows(values: np.ndarray) -> None:
-    before = Quantiles.learn(values)
+    before = Quantiles.fit(values)
     state = redaction.coarse(before.state(), len(values))
     after = Quantiles.from_state(state)
     assert np.diff(state["values"]).min(initial=1.0) > 0
     assert np.diff(np.stack([state["low"], state["high"]], 1).ravel()).min(initial=0.0) >= 0
     distinct, counts = np.unique(values, return_counts=True)
-    often = set(distinct[counts >= FEWEST].tolist())
-    assert not set(distinct[counts < FEWEST].tolist()) & set(state["values"])
+    often = set(distinct[counts >= MIN_ROWS].tolist())
+    assert not set(distinct[counts < MIN_ROWS].tolist()) & set(state["values"])
     assert distinct[-1] in often or state["values"][-1] < distinct[-1], "the largest value is a single row's"
     assert often <= set(state["values"]) or len(distinct) > 192  # what many rows share stays as it is
-    if len(values) > FEWEST:
+    if len(values) > MIN_ROWS:
         inside = np.quantile(values, [0.1, 0.5, 0.9])
         assert np.allclose(after.encode(inside), before.encode(inside), atol=0.15)
     else:
@@ -280,7 +280,7 @@ def test_quantiles_are_of_several_rows(values: np.ndarray) -> None:
 
 def test_names_that_are_looked_up_stay_here() -> None:
     recall = OnlineMemory(4, 8)
-    recall.keep(torch.arange(3), torch.eye(4)[:3], torch.eye(4)[1:], ["Anna", "Bert", "Cleo"])
+    recall.store(torch.arange(3), torch.eye(4)[:3], torch.eye(4)[1:], ["Anna", "Bert", "Cleo"])
     network = types.SimpleNamespace(
         state_dict=lambda: {
             **{f"recalls.x.{name}": value for name, value in recall.state_dict().items()},
@@ -295,7 +295,7 @@ def test_names_that_are_looked_up_stay_here() -> None:
         and recall.letters.any()
     )
     recall.load_state_dict({name.removeprefix("recalls.x."): value for name, value in found.items() if name != "other"})
-    assert recall.like(torch.eye(4)[:2], 3)[0] == [[], []]
+    assert recall.most_similar(torch.eye(4)[:2], 3)[0] == [[], []]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import nn
 from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
 from sensorium.generators import autoregressive
-from sensorium.generators.autoregressive import Autoregressive, draw, kept, largest
+from sensorium.generators.autoregressive import Autoregressive, draw, filter_logits, largest
 
 CPU, WIDTH, VOCABULARY, LENGTH, ROWS, END = torch.device("cpu"), 32, 20, 9, 8, 1
 
@@ -187,7 +187,7 @@ def test_top_k_and_top_p_leave_out_the_unlikely() -> None:
 def test_top_p_is_that_of_a_whole_sort(spread: float, ids: int) -> None:
     logits = torch.randn(40, ids, generator=torch.Generator().manual_seed(3)) * spread
     logits[20:] *= 0.1
-    found = kept(logits, 0, 0.9)
+    found = filter_logits(logits, 0, 0.9)
     for row, said in zip(logits.double(), found, strict=True):
         ranked, order = row.softmax(0).sort(descending=True)
         least = int((ranked.cumsum(0) - ranked < 0.9).sum())
@@ -207,7 +207,7 @@ def test_the_largest_with_noise_is_that_of_what_is_kept(top_k: int, top_p: float
     logits = torch.randn(500, 40, generator=random) * 2
     noise = torch.empty(500, 40).exponential_(generator=random).log_().neg_()
     found = largest(logits, noise, top_k, top_p)
-    assert found.equal((kept(logits, top_k, top_p) + noise).argmax(1))
+    assert found.equal((filter_logits(logits, top_k, top_p) + noise).argmax(1))
     assert (top_k, top_p) == (0, 1.0) or not found.equal((logits + noise).argmax(1)), "something is left out"
 
 
@@ -240,7 +240,7 @@ def test_a_later_id_changes_no_earlier_loss_and_padding_counts_nothing() -> None
 def test_loss_in_pieces_has_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for chunk in (1 << 24, VOCABULARY * 3):
-        monkeypatch.setattr(autoregressive, "CHUNK", chunk)
+        monkeypatch.setattr(autoregressive, "MAX_LOGITS", chunk)
         said, trunk = made(smoothing=0.1)
         loss = said.loss(trunk(said.asked_tokens(targets())), targets())
         loss.mean().backward()

@@ -126,7 +126,7 @@ def test_an_adversary_is_taught_by_its_own_loss_alone_and_teaches_the_decoder() 
     verdict, leave = gan.judge.verdict.weight.grad.clone(), gan.latents.leave.weight.grad
     assert not torch.allclose(leave, plain.latents.leave.weight.grad), "the judge's word reaches the decoder"
     gan.zero_grad()
-    made = gan.judge(gan.latents.imagined(hidden, -whole[:, 0], other)[0].detach(), hidden)
+    made = gan.judge(gan.latents.sample_prior(hidden, -whole[:, 0], other)[0].detach(), hidden)
     nn.functional.softplus(made - gan.judge(target, hidden)).mean(1).sum().backward()
     assert verdict.any() and torch.allclose(verdict, gan.judge.verdict.weight.grad, atol=1e-5), (
         "the judge isn't taught to be fooled"

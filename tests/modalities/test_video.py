@@ -130,10 +130,10 @@ def test_a_clip_that_is_cut_short_keeps_its_beginning() -> None:
 def test_too_many_frames_and_pixels_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadCell, match="max_pixels"):
         Video(max_pixels=100).read(clip("red", (1, 0)))
-    monkeypatch.setattr("sensorium.media.video.MOST", 5)
+    monkeypatch.setattr("sensorium.media.video.MAX_FRAMES", 5)
     with pytest.raises(BadCell, match="more than 5 frames"):
         Video().read(clip("red", (1, 0), 9))
-    monkeypatch.setattr("sensorium.media.video.PIXELS", 2000)
+    monkeypatch.setattr("sensorium.media.video.MAX_CLIP_PIXELS", 2000)
     with pytest.raises(BadCell, match="2,000 pixels"):
         Video().read(clip("red", (1, 0), 4))
 
@@ -195,7 +195,7 @@ def test_a_model_tells_which_way_a_clip_goes_and_draws_clips(quick_fit: Callable
         "column.film.size=16",
         "column.film.frames=4",
         "column.film.patch=8",
-        "sample.generate=film",
+        "questions.generate=film",
         "generator.flow.depth=1",
         "column.film.turn=0",
         "train.lr=0.01",
@@ -358,7 +358,7 @@ def test_what_comes_after_a_broken_frame_is_left_out() -> None:
 
 
 def test_an_archive_that_lists_too_many_files_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sensorium.media.video.LISTED", 100)
+    monkeypatch.setattr("sensorium.media.video.MAX_LIST_BYTES", 100)
     with pytest.raises(BadCell, match="list of files has more than 100 bytes"):
         Video(size=16, frames=2).read(archived(*[stored(Image.new("RGB", (9, 9)))] * 4))
 

@@ -49,11 +49,11 @@ def test_pictures_that_were_not_seen_come_back() -> None:
     x = drawings(64, seed=1)
     with torch.no_grad():
         z, cost = coder.learn(x)
-        error = (coder.made(z) - x).square().mean()
+        error = (coder.decode_normalised(z) - x).square().mean()
     assert 10 * math.log10(4 / float(error)) > 30, "the peak signal-to-noise ratio of six times fewer numbers"
     assert z.shape == (64, 16, 8) and cost.shape == (64,) and not z.requires_grad
     assert float(z.mean((0, 1)).abs().max()) < 0.5 and 0.6 < float(z.std()) < 1.6, "latents are drawn at unit size"
-    assert (coder.apart(x.roll(1, 0), x) > 4 * cost.mean()).float().mean() > 0.9
+    assert (coder.reconstruction_error(x.roll(1, 0), x) > 4 * cost.mean()).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("kind", KINDS)

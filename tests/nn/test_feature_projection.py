@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sensorium.modalities import collate_features
-from sensorium.nn.feature_projection import ALL, LEAST, FeatureProjection, pairs_of
+from sensorium.nn.feature_projection import BASIS_SIZE, MIN_CELLS, FeatureProjection, pairs_of
 
 LAID, WIDTH = 4, 24
 
@@ -48,12 +48,12 @@ def found(
 
 @pytest.mark.parametrize("hands", [2, 3])
 def test_two_drawings_of_one_thing_are_found_though_hands_are_more_alike(hands: int) -> None:
-    stem = FeatureProjection(16, WIDTH, LAID, laid=LAID)
+    stem = FeatureProjection(16, WIDTH, LAID, n_placed=LAID)
     features, thing, _ = drawn(400, hands, 1)
     stem.initialise({"features": features}, thing)
     other = drawn(100, hands, 2)
     assert found(stem, *other) > found(stem, *other, plain=True) + 0.12 > 0.15
-    untold = FeatureProjection(16, WIDTH, LAID, laid=LAID)
+    untold = FeatureProjection(16, WIDTH, LAID, n_placed=LAID)
     untold.initialise({"features": features})
     assert found(untold, *other) < found(stem, *other, plain=True)  # chance is 1 of 199
     kin = stem.similarity_features({"features": other[0]})
@@ -64,8 +64,8 @@ def test_two_drawings_of_one_thing_are_found_though_hands_are_more_alike(hands: 
 
 def test_it_is_kept_and_few_cells_change_nothing() -> None:
     features, thing, _ = drawn(100, 2, 1)
-    stem, other = FeatureProjection(16, WIDTH, LAID, laid=LAID), FeatureProjection(16, WIDTH, LAID, laid=LAID)
-    stem.initialise({"features": features[: LEAST - 1]}, thing[: LEAST - 1])
+    stem, other = FeatureProjection(16, WIDTH, LAID, n_placed=LAID), FeatureProjection(16, WIDTH, LAID, n_placed=LAID)
+    stem.initialise({"features": features[: MIN_CELLS - 1]}, thing[: MIN_CELLS - 1])
     assert (
         not stem.basis.any()
         and torch.isfinite(stem({"features": features, "there": torch.ones(200, LAID, dtype=torch.bool)})[0]).all()
@@ -74,7 +74,7 @@ def test_it_is_kept_and_few_cells_change_nothing() -> None:
     other.load_state_dict(stem.state_dict())
     assert (
         torch.equal(other.similarity_features({"features": features}), stem.similarity_features({"features": features}))
-        and stem.basis.shape[1] == ALL
+        and stem.basis.shape[1] == BASIS_SIZE
     )
     some = collate_features([features[0, :2].numpy(), features[1].numpy()])["features"]
     assert torch.isfinite(

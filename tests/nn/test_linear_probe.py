@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sensorium.nn.linear_probe import FEWEST, LinearProbes, classes, probes
+from sensorium.nn.linear_probe import MIN_ROWS, LinearProbes, classes, probes
 from sensorium.nn.row_memory import RowMemory
 
 
@@ -98,7 +98,7 @@ def test_probes_are_learned_of_what_counts_alone(memory: RowMemory) -> None:
     memory.strength = memory.trust = 0.0
     memory.shares = {"kind": 0.5}
     learned = probes(memory)
-    assert {name.split(".")[0] for name in learned.tensors()} == {"weight", "bias", "tokens"} and learned.told == [
+    assert {name.split(".")[0] for name in learned.tensors()} == {"weight", "bias", "tokens"} and learned.asked_columns == [
         "kind"
     ]
     memory.shares = {}
@@ -108,17 +108,17 @@ def test_probes_are_learned_of_what_counts_alone(memory: RowMemory) -> None:
 def test_no_class_and_no_range_is_of_fewer_rows() -> None:
     have = torch.ones(100, dtype=torch.bool)
     ids = torch.tensor([1] * 60 + [2] * 36 + [3] * 4).unsqueeze(1)
-    labels, said = classes(ids, have, FEWEST)
+    labels, said = classes(ids, have, MIN_ROWS)
     assert said.flatten().tolist() == [1, 2] and (labels == -1).sum() == 4
     for values in (
         torch.arange(100.0),
         torch.tensor([0.0] * 90 + [1.0] * 6 + [2.0] * 4),
         torch.rand(100, generator=torch.Generator().manual_seed(0)),
     ):
-        labels, said = classes(values.view(-1, 1, 1), have, FEWEST)
+        labels, said = classes(values.view(-1, 1, 1), have, MIN_ROWS)
         counts = torch.bincount(labels)
-        assert len(counts) == len(said) <= 16 and (counts >= FEWEST).all()
+        assert len(counts) == len(said) <= 16 and (counts >= MIN_ROWS).all()
         assert torch.allclose(
             said.flatten(), torch.stack([values[labels == number].mean() for number in range(len(said))]), atol=1e-5
         )
-    assert not len(classes(torch.arange(4.0).view(-1, 1, 1), have[:4], FEWEST)[1])
+    assert not len(classes(torch.arange(4.0).view(-1, 1, 1), have[:4], MIN_ROWS)[1])

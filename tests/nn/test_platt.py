@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sensorium.nn.platt import FEWEST, PlattScaler, expected_error
+from sensorium.nn.platt import MIN_ANSWERS, PlattScaler, expected_error
 
 
 def answers(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -23,7 +23,7 @@ def truth(signs: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_it_is_as_sure_as_it_is_right(seed: int) -> None:
-    known = PlattScaler.of(*answers(400, seed))
+    known = PlattScaler.fit(*answers(400, seed))
     signs, right = answers(4000, seed + 100)
     chance = known.right(signs)
     assert abs(chance.mean() - right.mean()) < 0.05 and expected_error(chance, right) < 0.06
@@ -37,7 +37,7 @@ def test_it_is_as_sure_as_it_is_right(seed: int) -> None:
 def test_answers_that_were_all_right_or_all_wrong_are_no_promise() -> None:
     signs, _ = answers(100, 0)
     for right in (np.ones(100, bool), np.zeros(100, bool)):
-        chance = PlattScaler.of(signs, right).right(signs)
+        chance = PlattScaler.fit(signs, right).right(signs)
         assert (
             np.isfinite(chance).all()
             and (chance > 0).all()
@@ -47,8 +47,8 @@ def test_answers_that_were_all_right_or_all_wrong_are_no_promise() -> None:
 
 
 def test_few_answers_say_nothing() -> None:
-    signs, right = answers(FEWEST, 0)
-    assert PlattScaler.of(signs, right) is not None and PlattScaler.of(signs[1:], right[1:]) is None
+    signs, right = answers(MIN_ANSWERS, 0)
+    assert PlattScaler.fit(signs, right) is not None and PlattScaler.fit(signs[1:], right[1:]) is None
 
 
 def test_what_is_like_nothing_known_is_answered_wrong_however_sure_it_is() -> None:
@@ -59,14 +59,14 @@ def test_what_is_like_nothing_known_is_answered_wrong_however_sure_it_is() -> No
     signs = np.concatenate([signs, 60.0 * known[:, None] + rng.normal(0, 10, (600, 1))], 1)
     right = rng.random(600) < np.where(known, 0.9, 0.1)
     half, other = np.arange(600) < 300, np.arange(600) >= 300
-    told, blind = PlattScaler.of(signs[half], right[half]), signs * [1, 1, np.nan]
+    told, blind = PlattScaler.fit(signs[half], right[half]), signs * [1, 1, np.nan]
     chance = told.right(signs[other])
     assert (
         chance[known[other]].mean() > 0.8
         and chance[~known[other]].mean() < 0.25
         and expected_error(chance, right[other]) < 0.12
     )
-    never = PlattScaler.of(blind[half], right[half]).right(signs[other])
+    never = PlattScaler.fit(blind[half], right[half]).right(signs[other])
     assert abs(never.mean() - right.mean()) < 0.1 and never.std() < 0.1  # by sureness alone nothing can be told
     lost = told.right(blind[other])
     assert ((lost > 0.2) & (lost < 0.8)).all()

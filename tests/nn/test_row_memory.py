@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sensorium.nn.row_memory import ROWS, RowMemory
+from sensorium.nn.row_memory import MAX_QUERY_ROWS, RowMemory
 
 
 def unit(rows: int, size: int, seed: int) -> torch.Tensor:
@@ -64,9 +64,9 @@ def test_a_row_that_is_remembered_leans_to_its_own_other_columns(known) -> None:
 
 
 def test_each_gist_is_refined_by_itself_however_many_come(known) -> None:
-    memory, many = RowMemory(known, 20.0, 0.5), unit(ROWS + 9, 16, 6)
+    memory, many = RowMemory(known, 20.0, 0.5), unit(MAX_QUERY_ROWS + 9, 16, 6)
     refined = memory("a", many)
-    for i in (0, ROWS - 1, ROWS, ROWS + 8):
+    for i in (0, MAX_QUERY_ROWS - 1, MAX_QUERY_ROWS, MAX_QUERY_ROWS + 8):
         assert torch.allclose(refined[i : i + 1], memory("a", many[i : i + 1]), atol=1e-5)
 
 
@@ -175,9 +175,9 @@ def test_no_more_is_kept_than_what_counts(known) -> None:
 
     assert kept(0.0, 0.0, kind=0.0, size=0.0) is None
     memory = kept(0.5, 0.0, kind=0.25, size=0.0)
-    assert (memory.strength, memory.trust, memory.sketched, memory.told) == (0.5, 0.0, [], ["kind"])
+    assert (memory.strength, memory.trust, memory.sketched, memory.asked_columns) == (0.5, 0.0, [], ["kind"])
     assert (memory.shares, memory.by, memory.margins) == ({"kind": 0.25}, {"kind": ["a"]}, {})
     gist = unit(2, 16, 5)
     assert torch.equal(memory("a", gist), RowMemory(known, 20.0, 0.5)("a", gist))
-    assert kept(0.0, 0.5).sketched == ["b"] and not kept(0.0, 0.5).told
-    assert kept(0.0, 0.0, size=0.5).margins == margins and list(kept(0.0, 0.0, size=0.5).told) == ["size"]
+    assert kept(0.0, 0.5).sketched == ["b"] and not kept(0.0, 0.5).asked_columns
+    assert kept(0.0, 0.0, size=0.5).margins == margins and list(kept(0.0, 0.0, size=0.5).asked_columns) == ["size"]

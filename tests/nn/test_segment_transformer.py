@@ -155,7 +155,7 @@ def test_plain_products_are_the_fused_kernel(past: bool, monkeypatch: pytest.Mon
     plain = attend(q, [(k, v)], forbid(allowed) if past else None)
     parts = [(k[:, :, :2], v[:, :, :2]), (k[:, :, 2:], v[:, :, 2:])]
     assert torch.allclose(attend(q, parts, forbid(allowed) if past else None), plain, atol=1e-6)
-    monkeypatch.setattr(attention, "SHORT", 0)
+    monkeypatch.setattr(attention, "MAX_PLAIN_KEYS", 0)
     for split in ([(k, v)], parts):
         assert torch.allclose(attend(q, split, forbid(allowed) if past else None), plain, atol=1e-6)
     strict = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed.unsqueeze(1) if past else None)

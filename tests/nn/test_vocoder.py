@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from sensorium.nn.discriminator import adversarial
-from sensorium.nn.vocoder import Vocoder, apart, around
+from sensorium.nn.discriminator import adversarial_losses
+from sensorium.nn.vocoder import Vocoder, spectral_distance, around
 from sensorium.training.fit_vocoder import VocoderSettings
 
 RATE, HOP, MELS = 4000, 64, 16
@@ -50,7 +50,7 @@ def test_a_neighbourhood_is_seven_frames() -> None:
 
 def test_sounds_are_as_far_apart_as_they_differ() -> None:
     one, other = (torch.from_numpy(np.stack(tones(2))) for _ in range(2))
-    assert float(apart(one, other)) == 0 < float(apart(0.9 * one, other)) < float(apart(one.flip(0), other))
+    assert float(spectral_distance(one, other)) == 0 < float(spectral_distance(0.9 * one, other)) < float(spectral_distance(one.flip(0), other))
 
 
 def test_pieces_are_of_one_length_and_of_the_sound() -> None:
@@ -79,7 +79,7 @@ def test_an_adversary_teaches_each_side_by_its_own_loss() -> None:
             return (x * self.weight).sum(-1, keepdim=True)
 
     ear, made, real = Ear(), torch.zeros(3, 4, requires_grad=True), torch.ones(3, 4)
-    fooling, judging, slope = adversarial(ear, real, made, 0.1 * torch.ones(3, 4))
+    fooling, judging, slope = adversarial_losses(ear, real, made, 0.1 * torch.ones(3, 4))
     fooling.sum().backward()
     assert made.grad is not None and (made.grad < 0).all() and ear.weight.grad is None, (
         "what is made becomes more as the real is"

@@ -51,10 +51,10 @@ def test_a_few_queries_are_multiplied_by_the_rounded_numbers(
     count: int, d: int, there: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    of_torch = exact.WEIGHTED
+    of_torch = exact.INT8_MATMUL
     assert of_torch is not None
     monkeypatch.setattr(exact, "multiplies_bf16", lambda: False)
-    monkeypatch.setattr(exact, "WEIGHTED", (lambda *given: asked.append(1) or of_torch(*given)) if there else None)
+    monkeypatch.setattr(exact, "INT8_MATMUL", (lambda *given: asked.append(1) or of_torch(*given)) if there else None)
     monkeypatch.setattr(exact, "LONG", 4096)
     kept, queries = vectors(9001, d), vectors(count, d, seed=1)
     assert (

@@ -49,7 +49,7 @@ def test_it_says_about_the_same_in_less_memory(folder: Path, name: str, bits: in
     assert (
         linear and all(isinstance(part, QuantizedLinear) for part in linear) and type(small.head[0]) is torch.nn.Linear
     )
-    assert all(p.dtype == torch.float32 for p in small.held[0].parameters())
+    assert all(p.dtype == torch.float32 for p in small.wrapped[0].parameters())
 
 
 @pytest.mark.parametrize("tune", ["lora", "dora", "rslora", "bias", "prompt:2"])
@@ -60,12 +60,12 @@ def test_it_is_tuned_as_one_in_full_of_its_weights(folder: Path, bits: int, tune
         torch.manual_seed(0)
         trunk = CausalLM(8, [], path=path, tune=tune, rank=2, bits=bits).train()
         if not small:
-            in_full(trunk.held[0])
+            in_full(trunk.wrapped[0])
         with torch.no_grad():
             for parameter in trunk.learned.values():
                 parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
         heard(trunk, "Say a long sentence about nothing in particular.").square().mean().backward()
-        assert trunk.learned and {name for name, p in trunk.held[0].named_parameters() if p.requires_grad} <= {
+        assert trunk.learned and {name for name, p in trunk.wrapped[0].named_parameters() if p.requires_grad} <= {
             name.replace("/", ".") for name in trunk.learned
         }
         known.append({name: p.grad for name, p in trunk.learned.items()})
@@ -85,13 +85,13 @@ def test_one_token_at_a_time_it_says_what_it_says_at_once(
         torch.manual_seed(0)
         speaker(path, kind=kind, hidden_size=64, head_dim=32, intermediate_size=96)
     if not there:
-        monkeypatch.setattr("sensorium.nn.quantized.WEIGHTED", None)
+        monkeypatch.setattr("sensorium.nn.quantized.INT8_MATMUL", None)
     torch.manual_seed(0)
     trunk = CausalLM(8, [], path=str(path), rank=2, tune=tune, bits=bits).eval()
     ids = torch.tensor([trunk.language.ids("What is red, and what is round and is not a ball?")])
     ones = torch.ones_like(ids, dtype=torch.bool)
     with torch.no_grad():
-        for name, parameter in trunk.held[0].named_parameters():
+        for name, parameter in trunk.wrapped[0].named_parameters():
             if "layernorm" in name:  # some numbers of a token count much more than others
                 parameter *= 1 + 4 * (torch.rand(parameter.shape) > 0.9)
         for parameter in trunk.learned.values():
@@ -162,10 +162,10 @@ def test_a_run_on_it_is_kept_goes_on_and_gives_a_language_model_in_full(
         == again.predict(few, "colour", seen=["name"]).to_pylist()
     )
     trunk = again.network.trunk
-    assert trunk.bits == bits and any(isinstance(part, QuantizedLinear) for part in trunk.held[0].modules())
-    before = copy.deepcopy(trunk.held[0].state_dict())
+    assert trunk.bits == bits and any(isinstance(part, QuantizedLinear) for part in trunk.wrapped[0].modules())
+    before = copy.deepcopy(trunk.wrapped[0].state_dict())
     again.export_trunk(tmp_path / "lm")
-    assert all(torch.equal(value, before[name]) for name, value in trunk.held[0].state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in trunk.wrapped[0].state_dict().items())
     alone = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
     ids = torch.tensor([trunk.language.ids("What is this, and why is it so?")])
     with torch.no_grad():

@@ -110,8 +110,8 @@ def test_what_is_tuned_and_nothing_else_has_gradients(folder: Path, tune: str) -
     path = twin("qwen3", folder)
     trunk, modality = CausalLM(8, [], path=str(path), tune=tune, rank=2).train(), Conversation(language=str(path))
     told(trunk, scripted(trunk, modality, TALKS)[0]).sum().backward() if tune != "frozen" else None
-    reached = {name for name, p in trunk.held[0].named_parameters() if p.grad is not None}
-    wanted = {name for name, p in trunk.held[0].named_parameters() if p.requires_grad}
+    reached = {name for name, p in trunk.wrapped[0].named_parameters() if p.grad is not None}
+    wanted = {name for name, p in trunk.wrapped[0].named_parameters() if p.requires_grad}
     assert reached == wanted and bool(wanted) == (tune != "frozen")
     assert {key.replace("/", ".") for key in trunk.learned} == wanted
     assert all(("lora_" in name) == (tune == "lora") for name in wanted)
@@ -128,7 +128,7 @@ def test_learned_tokens_come_before_all_and_are_heard_as_in_peft(path: Path, tmp
     made, ids = scripted(trunk, modality, TALKS)
     told(trunk, made).sum().backward()
     assert trunk.learned["prompt"].grad.abs().sum() > 0 and not any(
-        p.grad is not None for p in trunk.held[0].parameters()
+        p.grad is not None for p in trunk.wrapped[0].parameters()
     )
     with torch.no_grad():
         trunk.eval().learned["prompt"].add_(
@@ -194,7 +194,7 @@ def test_a_loss_in_pieces_is_torchs_own_with_its_gradients(
         lambda: cross_entropy(trunk, hidden, wanted),
     ):
         if len(found) == 2:
-            monkeypatch.setattr("sensorium.nn.losses.chunked_cross_entropy.CHUNK", 7 * trunk.vocabulary)
+            monkeypatch.setattr("sensorium.nn.losses.chunked_cross_entropy.MAX_LOGITS", 7 * trunk.vocabulary)
         loss = way()
         found.append([loss, *torch.autograd.grad((loss * weights).sum(), inputs)])
     for mine in found[1:]:

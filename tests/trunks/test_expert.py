@@ -88,7 +88,7 @@ def test_it_alone_has_gradients_where_the_language_model_is_frozen_and_checkpoin
             for name, p in trunk.expert.named_parameters()
             if "bias" not in name
         )
-        assert not any(p.requires_grad for p in trunk.held[0].parameters())
+        assert not any(p.requires_grad for p in trunk.wrapped[0].parameters())
         assert {id(p) for p, _ in trunk.tuned_parameters()} == {id(p) for p in trunk.expert.parameters()} and {
             rate for _, rate in trunk.tuned_parameters()
         } == {trunk.expert_rate}
@@ -127,7 +127,7 @@ def test_a_run_that_draws_by_it_leaves_the_language_model_to_the_bit(
         f"trunk.path={path}",
         "trunk.tune=frozen",
         "trunk.expert=true",
-        "sample.generate=picture",
+        "questions.generate=picture",
         "generator.flow.depth=1",
     ]
     model = Model.fit(tiny_table(40), out=tmp_path / "run", epochs=3, seed=0, settings=settings)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-CHUNK = 1 << 24
+MAX_LOGITS = 1 << 24
 """Logits held at a time; more are computed in pieces."""
 
 
@@ -45,7 +45,7 @@ def cross_entropy(
         torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else hidden.dtype
     )
     return _CrossEntropy.apply(
-        hidden.to(dtype), weight.to(dtype), wanted, scale, cap, size or max(1, CHUNK // len(weight))
+        hidden.to(dtype), weight.to(dtype), wanted, scale, cap, size or max(1, MAX_LOGITS // len(weight))
     )
 
 
@@ -66,9 +66,9 @@ class _CrossEntropy(torch.autograd.Function):
             losses.append(total - z.gather(1, w.unsqueeze(1)).squeeze(1))
             totals.append(total)
             if ctx.at_once:
-                gradients.append(wrong(z, total, w, scale, cap).to(weight.dtype) @ weight)
+                gradients.append(logit_gradients(z, total, w, scale, cap).to(weight.dtype) @ weight)
             elif first is None and ctx.needs_input_grad[1]:
-                first = wrong(z, total, w, scale, cap)
+                first = logit_gradients(z, total, w, scale, cap)
         if ctx.at_once:
             ctx.save_for_backward(torch.cat(gradients))
         elif ctx.needs_input_grad[1]:
@@ -84,7 +84,11 @@ class _CrossEntropy(torch.autograd.Function):
         hidden, weight, wanted, totals, first = ctx.saved_tensors
         gradients, into = [], torch.zeros_like(weight, dtype=torch.float32)
         for h, w, total, a in zip(*(x.split(ctx.size) for x in (hidden, wanted, totals, above)), strict=True):
-            each = wrong(logits_of(h, weight, ctx.scale, ctx.cap), total, w, ctx.scale, ctx.cap) if gradients else first
+            each = (
+                logit_gradients(logits_of(h, weight, ctx.scale, ctx.cap), total, w, ctx.scale, ctx.cap)
+                if gradients
+                else first
+            )
             each = (each * a.unsqueeze(1)).to(weight.dtype)
             gradients.append(each @ weight)
             into = torch.addmm(into, each.T, h) if weight.dtype == torch.float32 else into + each.T @ h
@@ -99,7 +103,9 @@ def logits_of(hidden: torch.Tensor, weight: torch.Tensor, scale: float, cap: flo
     return z.div_(cap).tanh_().mul_(cap) if cap else z
 
 
-def wrong(z: torch.Tensor, total: torch.Tensor, wanted: torch.Tensor, scale: float, cap: float) -> torch.Tensor:
+def logit_gradients(
+    z: torch.Tensor, total: torch.Tensor, wanted: torch.Tensor, scale: float, cap: float
+) -> torch.Tensor:
     """The gradient of each token's loss in the product that its logits ``z`` came from, in the place of ``z``."""
     bent = 1 - (z / cap).square() if cap else None
     z.sub_(total.unsqueeze(1)).exp_()

@@ -17,14 +17,14 @@ from torch.nn import functional as F
 
 Precision = Literal["float32", "bfloat16"]
 
-KEPT = 2.75
+CACHED_SHARE = 2.75
 """Blocks of the first pass are kept for the second up to this many times the size of both inputs; others are computed
 again. So memory grows with n, and a small n pays for no product twice."""
-WHOLE = 1024
+MAX_SINGLE_BLOCK = 1024
 """Up to so many rows are one block."""
-LARGEST = 87.0
+MAX_EXPONENT = 87.0
 """exp of more overflows float32."""
-FAINTEST = 1e-30
+MIN_SUM = 1e-30
 """A sum of shifted exponentials below this may have lost terms to underflow."""
 
 
@@ -163,22 +163,22 @@ def _softmax(
     """
     a, b, log2 = blocks.a, blocks.b, math.log(2)
     bound = scale * torch.linalg.vector_norm(a, dim=1).max() * torch.linalg.vector_norm(b, dim=1).max()
-    shift = max(0.0, float(bound) + math.log(len(a)) - LARGEST)
+    shift = max(0.0, float(bound) + math.log(len(a)) - MAX_EXPONENT)
 
     def exponentials(keep: int = 0, again: bool = False) -> Iterator[tuple[slice, slice, Tensor]]:
-        for i, j, x, kept in blocks.logits(scale / log2, keep, again):
-            if not kept:
+        for i, j, x, cached in blocks.logits(scale / log2, keep, again):
+            if not cached:
                 x = x.sub_(shift / log2) if shift else x
                 x.exp2_()  # on CPU several times faster than exp_
             yield i, j, x
 
     rows, columns = torch.zeros_like(share), torch.zeros_like(share)
-    for i, j, e in exponentials(keep=int(KEPT * (a.numel() + b.numel())) if wanted else 0):
+    for i, j, e in exponentials(keep=int(CACHED_SHARE * (a.numel() + b.numel())) if wanted else 0):
         rows[i] += e.sum(1)
         columns[j] += e.sum(0)
     self = (own - shift).exp()
-    if not torch.minimum(rows + self, columns + self).min() > FAINTEST:
-        return _softmax_apart(blocks, own, scale, share, wanted)
+    if not torch.minimum(rows + self, columns + self).min() > MIN_SUM:
+        return _softmax_separate(blocks, own, scale, share, wanted)
     others = rows.log() + shift, columns.log() + shift
     if not wanted:
         return others, None, None
@@ -189,7 +189,7 @@ def _softmax(
     return others, grad_a, grad_b
 
 
-def _softmax_apart(
+def _softmax_separate(
     blocks: LossBlocks, own: Tensor, scale: Tensor, share: Tensor, wanted: bool
 ) -> tuple[tuple[Tensor, Tensor], Tensor | None, Tensor | None]:
     """The same for logits of any size: rows and columns have exponentials of their own."""
@@ -235,11 +235,13 @@ class LossBlocks:
     def __init__(self, a: Tensor, b: Tensor, block: int | None, precision: Precision) -> None:
         n, cpu = len(a), a.device.type == "cpu"
         # On CPU a block and what is done with it stay in the cache.
-        tall, wide = (block, block) if block else (n, n) if n <= WHOLE else (512, 1024) if cpu else (4096, 4096)
+        tall, wide = (
+            (block, block) if block else (n, n) if n <= MAX_SINGLE_BLOCK else (512, 1024) if cpu else (4096, 4096)
+        )
         self.a, self.b, self.half = a, b, precision == "bfloat16"
         self.rows = [slice(i, min(i + tall, n)) for i in range(0, n, tall)]
         self.columns = [slice(j, min(j + wide, n)) for j in range(0, n, wide)]
-        self.kept: list[Tensor] = []
+        self.cached_blocks: list[Tensor] = []
         self.scratch: Tensor | None = None
 
     def logits(self, scale: Tensor, keep: int = 0, again: bool = False) -> Iterator[tuple[slice, slice, Tensor, bool]]:
@@ -249,20 +251,20 @@ class LossBlocks:
             keep: leave the first blocks in memory, up to so many elements, in the state the caller gives them.
             again: give kept blocks back, forgetting them.
         """
-        kept = self.kept if again else []
-        self.kept = []
+        cached = self.cached_blocks if again else []
+        self.cached_blocks = []
         for i in self.rows:
             left = None
             for j in self.columns:
-                if kept:
-                    yield i, j, kept.pop(0), True
+                if cached:
+                    yield i, j, cached.pop(0), True
                     continue
                 left = self.a[i] * scale if left is None else left
                 shape = i.stop - i.start, j.stop - j.start
                 if keep >= math.prod(shape):
                     keep -= math.prod(shape)
                     out = self.a.new_empty(shape)
-                    self.kept.append(out)
+                    self.cached_blocks.append(out)
                 else:
                     keep = 0
                     if self.scratch is None:

@@ -37,8 +37,8 @@ def policy(
     """
     each = -(now - now.detach()).exp() * advantage[row]
     if beta and before is not None:
-        apart = before - now
-        each = each + beta * (apart.exp() - apart - 1)
+        log_ratio = before - now
+        each = each + beta * (log_ratio.exp() - log_ratio - 1)
     if mean == "bnpo":
         return each.sum() / max(len(each), 1)
     sums = each.new_zeros(len(advantage)).index_add(0, row, each)

@@ -134,7 +134,7 @@ def test_kept_blocks_change_nothing(monkeypatch):
     scale = torch.tensor(14.0, requires_grad=True)
     whole = results(contrastive(a, b, scale), (a, b, scale))
     for kept in (0.0, 5.0, 1e9):
-        monkeypatch.setattr(module, "KEPT", kept)
+        monkeypatch.setattr(module, "CACHED_SHARE", kept)
         near(results(contrastive(a, b, scale, block=64), (a, b, scale)), whole)
 
 
