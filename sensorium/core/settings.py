@@ -13,13 +13,11 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 from sensorium.core import registry
 from sensorium.core.errors import UserError, unknown
-
-if TYPE_CHECKING:
-    pass
+from sensorium.core.renamed_settings import with_current_names
 
 
 def schema(part: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -183,7 +181,7 @@ def parse(assignments: Iterable[str]) -> dict[str, Any]:
         if not equals or not key:
             raise UserError(f"'{text}' is no setting. Write section.key=value, for instance train.batch=64.")
         put(tree, split_key(key), value)
-    return tree
+    return with_current_names(tree)
 
 
 def split_key(key: str) -> list[str]:
@@ -255,9 +253,11 @@ def read_file(path: Path) -> dict[str, Any]:
         raise
     if not isinstance(tree, dict):
         raise UserError(f"'{path}' holds no settings: expected sections with keys, found {type(tree).__name__}.")
-    return {key: value if isinstance(value, dict) else {"": value} for key, value in tree.items()}
+    return with_current_names({key: value if isinstance(value, dict) else {"": value} for key, value in tree.items()})
 
 
 def sections(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as ``parse`` gives them, where ``{"trunk": "concat"}`` may be written for ``{"trunk": {"": "concat"}}``."""
-    return {key: merge({}, value) if isinstance(value, Mapping) else {"": value} for key, value in settings.items()}
+    return with_current_names(
+        {key: merge({}, value) if isinstance(value, Mapping) else {"": value} for key, value in settings.items()}
+    )

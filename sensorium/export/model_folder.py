@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 
 from sensorium.backbones import ORIGIN, Backbone
 from sensorium.core.errors import UserError
-from sensorium.core.files import digest, whole
+from sensorium.core.files import digest, atomic_write
+from sensorium.core.renamed_settings import with_current_names
 from sensorium.core.tensors import write_tensors
 from sensorium.data.schema import Schema
 from sensorium.dialogue.reward_model import FILE as JUDGE
@@ -124,7 +125,7 @@ def write(
     if not own:
         for column in described["schema"]["columns"].values():
             column["settings"] = redaction.without_paths(column.get("settings", {}))
-    with whole(folder / "model.json") as part:
+    with atomic_write(folder / "model.json") as part:
         part.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
 
 
@@ -157,7 +158,7 @@ def write_memory(
         "strength": memory.strength,
         "sketched": memory.sketched,
         "trust": memory.trust,
-        "told": memory.told,
+        "told": memory.asked_columns,
         "shares": memory.shares,
         "by": memory.by,
         "margins": memory.margins,
@@ -191,12 +192,15 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
         if digest(weights) != described["sha256"]:
             raise UserError(f"'{weights}' isn't what was written: its SHA-256 differs. Copy it again or train again.")
         tensors = load_file(weights)
+        described["settings"] = with_current_names(described["settings"], quiet=True)
         schema = Schema.from_json(described["schema"])
         for column in schema.columns.values():
             column.settings.pop("backbone", None)  # where it lies stands beside
         settings = with_language(
             folder,
-            with_backbones(folder, described["settings"], described.get("backbones", {})),
+            with_backbones(
+                folder, with_current_names(described["settings"], quiet=True), described.get("backbones", {})
+            ),
             described.get("language"),
         )
         modalities = make_modalities(schema, settings)
@@ -295,7 +299,7 @@ def copy_backbones(folder: Path, encoders: Mapping[str, Backbone]) -> None:
         if isinstance(described["settings"].get("column", {}).get(column), dict):
             described["settings"]["column"][column].pop("backbone", None)
         described["schema"]["columns"][column].get("settings", {}).pop("backbone", None)
-    with whole(folder / "model.json") as part:
+    with atomic_write(folder / "model.json") as part:
         part.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
     for encoder in encoders.values():
         copy_folder(encoder.folder, folder / BACKBONES / encoder.sha256[:16], encoder.name)
@@ -306,7 +310,7 @@ def copy_language(folder: Path, language: Any) -> None:
     described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     described["language"]["folder"] = f"{BACKBONES}/{language.sha256[:16]}"
     described["settings"]["trunk"].pop("path", None)
-    with whole(folder / "model.json") as part:
+    with atomic_write(folder / "model.json") as part:
         part.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
     copy_folder(language.folder, folder / BACKBONES / language.sha256[:16], language.name)
 
@@ -323,7 +327,7 @@ def copy_folder(source: Path, target: Path, name: str) -> None:
             path.suffix in (".json", ".jinja", ".safetensors", ".gguf", ".txt", ".model")
             or path.name.startswith(("README", "LICENSE"))
         ):
-            with whole(target / path.name) as part:
+            with atomic_write(target / path.name) as part:
                 shutil.copyfile(path, part)
     (target / ORIGIN).write_text(name, encoding="utf-8")
 

@@ -112,7 +112,10 @@ def fit(
     opened = data.open(table, said_as_written(given.get("column", {})))
     if not opened.rows:
         raise UserError(f"'{opened.name}' has no rows, so there is nothing to learn from.")
-    for what, columns in (("target:", target), ("column in data.entity_key:", [data.entity_key] if data.entity_key else [])):
+    for what, columns in (
+        ("target:", target),
+        ("column in data.entity_key:", [data.entity_key] if data.entity_key else []),
+    ):
         for column in columns:
             if column not in opened.columns:
                 raise unknown(what, column, opened.columns)
@@ -158,9 +161,9 @@ def run(
         for words in modality.clamped:
             shown.log(f"column '{column}': {words}")
     check_conversations(modalities, given)
-    asked = given.get("sample", {}).get("generate", "auto") != "auto"
+    asked = given.get("questions", {}).get("generate", "auto") != "auto"
     given = with_generated(given, modalities, minutes, device)
-    if not asked and not given["sample"]["generate"] and (able := able_to_generate(modalities)):
+    if not asked and not given["questions"]["generate"] and (able := able_to_generate(modalities)):
         shown.log(
             f"{', '.join(able)} will not be learned to be generated: that is on from {GENERATED[1]:g} minutes (on a GPU {GENERATED[0]:g}), or with --generate {','.join(able)}"
         )
@@ -181,7 +184,7 @@ def run(
             seed=seed,
             carved=data.validation,
             thing=data.entity_key,
-            alone=alone,
+            rowwise=alone,
             but=talks,
         )
         return {name: splits.rows(name) for name in splits.names}
@@ -380,11 +383,11 @@ def with_generated(
     Raises:
         UserError: a column that can't be generated.
     """
-    wanted = given.get("sample", {}).get("generate", "auto")
+    wanted = given.get("questions", {}).get("generate", "auto")
     if wanted == "auto":
         enough = minutes is not None and minutes >= (GENERATED[1] if device.type == "cpu" else GENERATED[0])
         wanted = ",".join(able_to_generate(modalities)) if enough else ""
-    given = {**given, "sample": {**given.get("sample", {}), "generate": wanted}}
+    given = {**given, "questions": {**given.get("questions", {}), "generate": wanted}}
     generated(modalities, given)
     return given
 
@@ -417,7 +420,7 @@ def enough_to_generate(
             shown.log(
                 f"'{column}' isn't learned to be generated: {count} training rows have it, {LEAST_DRAWN} are needed"
             )
-    return {**given, "sample": {**given["sample"], "generate": ",".join(kept)}}
+    return {**given, "questions": {**given["questions"], "generate": ",".join(kept)}}
 
 
 def rows_with(prepared: Prepared, column: str, part: str) -> np.ndarray:

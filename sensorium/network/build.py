@@ -135,8 +135,8 @@ def begun(name: str, tokens: Tokens, settings: Mapping[str, Any], width: int, co
 
 
 def asks(settings: Mapping[str, Any]) -> bool:
-    """Whether columns are asked in training; else (``sample.plans=0``) a run learns to match, and to talk, and nothing can be asked of it."""
-    return int(settings.get("sample", {}).get("plans", 1)) > 0 or bool(settings.get("sample", {}).get("generate"))
+    """Whether columns are asked in training; else (``questions.plans=0``) a run learns to match, and to talk, and nothing can be asked of it."""
+    return int(settings.get("questions", {}).get("plans", 1)) > 0 or bool(settings.get("questions", {}).get("generate"))
 
 
 def check_conversations(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -> None:
@@ -186,12 +186,12 @@ def make_generator(name: str, tokens: Tokens, settings: Mapping[str, Any], width
 
 
 def drawn_by(settings: Mapping[str, Any]) -> list[str]:
-    """Names of the generators of pictures, videos, sounds, series and points (``sample.generator``), the first one asked unless another is named.
+    """Names of the generators of pictures, videos, sounds, series and points (``questions.generator``), the first one asked unless another is named.
 
     Raises:
         UserError: one that isn't there or doesn't draw.
     """
-    given = settings.get("sample", {}).get("generator", "flow")
+    given = settings.get("questions", {}).get("generator", "flow")
     chosen = [name.strip() for name in (given.split(",") if isinstance(given, str) else given) if name.strip()]
     able = [
         name for name in names(Generator) if find(Generator, name).is_generative and not find(Generator, name).teacher
@@ -216,13 +216,13 @@ def able_to_generate(modalities: Mapping[str, Modality]) -> list[str]:
 
 
 def generated(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -> list[str]:
-    """The columns of pictures, videos, sounds, series and points that a run learns to generate (``sample.generate``).
+    """The columns of pictures, videos, sounds, series and points that a run learns to generate (``questions.generate``).
 
     Raises:
         UserError: a column that isn't there or can't be generated.
     """
     able = able_to_generate(modalities)
-    given = settings.get("sample", {}).get("generate", "")
+    given = settings.get("questions", {}).get("generate", "")
     given = given.split(",") if isinstance(given, str) else list(given)
     wanted = [column.strip() for column in given if column.strip() and column.strip() != "auto"]
     for column in wanted:

@@ -23,7 +23,7 @@ from sensorium.modalities import Cells, Modality
 from sensorium.network.batch import Batch
 from sensorium.network.packed_conversation import PackedConversation, cell_of, script, stands_for
 from sensorium.network.packed_conversation import told as converse
-from sensorium.network.types import Encoded, FusedGist, IgnoredColumns, Plan, SegmentLoss
+from sensorium.network.types import ColumnFacts, Encoded, FusedGist, IgnoredColumns, Plan, SegmentLoss
 from sensorium.nn.feature_projection import PatchProjector
 from sensorium.nn.online_memory import OnlineMemory
 from sensorium.nn.out_of_distribution import OutOfDistribution
@@ -177,6 +177,23 @@ class Network(nn.Module):
     def generative_columns(self) -> list[str]:
         """Columns that are drawn and not predicted: pictures, sounds, series."""
         return [c for c in self.asked_columns if self.generator(c).is_generative]
+
+    def column_facts(self) -> ColumnFacts:
+        """Facts about the columns, for who samples questions about them."""
+        asked, generative = self.asked_columns, self.generative_columns
+        predicted = [c for c in asked if c not in generative]
+        short = [c for c in predicted if self.modalities[c].tokens().length == 1]
+        return ColumnFacts(
+            columns=tuple(self.columns),
+            matched=tuple(c for c in self.columns if self.modalities[c].matched),
+            asked=tuple(asked),
+            short=tuple(short),
+            long=tuple(c for c in predicted if c not in short),
+            generators={c: tuple(self.generator_keys[c]) for c in generative},
+            dialogue=tuple(self.dialogue_columns),
+            modality={c: name_of(modality) for c, modality in self.modalities.items()},
+            language_model=self.trunk.is_language_model,
+        )
 
     def generator(self, column: str, way: str | None = None) -> Generator:
         """How a column is said: by its first generator, or by the one of that name.

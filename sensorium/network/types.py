@@ -9,6 +9,29 @@ import torch
 
 
 @dataclasses.dataclass(frozen=True)
+class ColumnFacts:
+    """Facts about a network's columns, as a sampler of questions and a server need them.
+
+    Attributes:
+        columns: all of them, in the network's order; matched: those with a gist that is matched.
+        asked: those that can be asked. short: of these, predicted by one token; long: by several.
+        generators: for each column that is generated, the names of its generators, the first one first.
+        dialogue: columns of conversations. modality: the name of each column's modality.
+        language_model: whether the trunk is one.
+    """
+
+    columns: tuple[str, ...]
+    matched: tuple[str, ...]
+    asked: tuple[str, ...]
+    short: tuple[str, ...]
+    long: tuple[str, ...]
+    generators: Mapping[str, tuple[str, ...]]
+    dialogue: tuple[str, ...]
+    modality: Mapping[str, str]
+    language_model: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """What some rows of a batch show and are asked: one pass of the trunk.
 

@@ -74,7 +74,7 @@ def run(lesson: Trainer, words: str, resume: bool, shown: Any, note: Callable[[d
     """Learn, from where a stopped lesson was where that is asked, and show how far it is and what a step's numbers say."""
     if resume and any(lesson.folder.glob("step-*")):
         for wrong in lesson.resume():
-            shown.say(f"Warning: {wrong}")
+            shown.log(f"Warning: {wrong}")
     told = [lesson.at.share]
     with shown.bar(words, 1.0) as learning:
 

@@ -351,7 +351,7 @@ def distill(
         network,
         rows,
         column,
-        make_sampler(network, (), {"sample": plain(settings, "sample")}),
+        make_sampler(network, (), {"questions": plain(settings, "questions")}),
         folder,
         seed,
         minutes,

@@ -20,6 +20,7 @@ from torch import nn
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.progress import ProgressReporter
+from sensorium.core.seeds import mix
 from sensorium.core.settings import at_least, check
 from sensorium.data.table import Table
 from sensorium.dialogue.chat import talker
@@ -34,7 +35,7 @@ from sensorium.nn.losses.dpo import Loss, preferred, rewarded
 from sensorium.nn.precision import Precision, autocast
 from sensorium.posttraining import adapter_training as lessons
 from sensorium.training.optimizer import Name
-from sensorium.training.trainer import Trainer, asked_length, mix
+from sensorium.training.trainer import Trainer, asked_length
 
 MINUTES = 10.0
 COLUMNS = "conversation", "chosen", "rejected"
@@ -84,11 +85,11 @@ class DPOTrainer(Trainer):
         batch: int = 8,
         optimizer: Name = "adamw",
         lr: float = 2e-4,
-        decay: float = 0.0,
-        warmup: int = 10,
-        fall: float = 1.0,
-        clip: float = 1.0,
-        ema: float = 0.0,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 10,
+        lr_power: float = 1.0,
+        max_grad_norm: float = 1.0,
+        ema_decay: float = 0.0,
         precision: Precision = "auto",
         checkpoint_minutes: float = 2.0,
         checkpoint_steps: int = 0,
@@ -123,13 +124,13 @@ class DPOTrainer(Trainer):
             accumulate=1,
             optimizer=optimizer,
             lr=lr,
-            decay=decay,
+            weight_decay=weight_decay,
             beta1=0.9,
             beta2=0.98,
-            warmup=warmup,
-            fall=fall,
-            clip=clip,
-            ema=ema,
+            warmup_steps=warmup_steps,
+            lr_power=lr_power,
+            max_grad_norm=max_grad_norm,
+            ema_decay=ema_decay,
             precision=precision,
             checkpoint_minutes=checkpoint_minutes,
             checkpoint_steps=checkpoint_steps,
@@ -260,7 +261,7 @@ def prefer(
     talker(network)
     adapters.able(network)
     with ProgressReporter(quiet) as shown:
-        rows, pairs = read_pairs(network, table, shown.say)
+        rows, pairs = read_pairs(network, table, shown.log)
         begin({"table": table.name, "rows": table.rows, "seed": seed, "settings": chosen})
         lesson, own = (
             DPOTrainer(network, rows, pairs, folder, seed, minutes, epochs, **chosen),

@@ -19,6 +19,7 @@ import torch
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.progress import ProgressReporter
+from sensorium.core.seeds import mix
 from sensorium.core.settings import at_least, check
 from sensorium.data.table import Table
 from sensorium.dialogue.chat import folded, go_on, prompts, reply, talker
@@ -33,7 +34,7 @@ from sensorium.nn.losses.grpo import Mean, advantages, policy
 from sensorium.nn.precision import Precision, autocast
 from sensorium.posttraining import adapter_training as lessons
 from sensorium.training.optimizer import Name
-from sensorium.training.trainer import Trainer, asked_length, mix
+from sensorium.training.trainer import Trainer, asked_length
 
 MINUTES = 10.0
 HELD, ASKED = 10, 64
@@ -108,11 +109,11 @@ class GRPOTrainer(Trainer):
         scaled: bool = True,
         optimizer: Name = "adamw",
         lr: float = 1e-4,
-        decay: float = 0.0,
-        warmup: int = 5,
-        fall: float = 1.0,
-        clip: float = 1.0,
-        ema: float = 0.0,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 5,
+        lr_power: float = 1.0,
+        max_grad_norm: float = 1.0,
+        ema_decay: float = 0.0,
         precision: Precision = "auto",
         checkpoint_minutes: float = 2.0,
         checkpoint_steps: int = 0,
@@ -142,13 +143,13 @@ class GRPOTrainer(Trainer):
             accumulate=1,
             optimizer=optimizer,
             lr=lr,
-            decay=decay,
+            weight_decay=weight_decay,
             beta1=0.9,
             beta2=0.98,
-            warmup=warmup,
-            fall=fall,
-            clip=clip,
-            ema=ema,
+            warmup_steps=warmup_steps,
+            lr_power=lr_power,
+            max_grad_norm=max_grad_norm,
+            ema_decay=ema_decay,
             precision=precision,
             checkpoint_minutes=checkpoint_minutes,
             checkpoint_steps=checkpoint_steps,
@@ -320,7 +321,7 @@ def reinforce(
         )
     judging = judge() if own is None and score == "judge" else None
     with ProgressReporter(quiet) as shown:
-        rows, asked, cells = read_asked(network, table, own is None and score != "judge", shown.say)
+        rows, asked, cells = read_asked(network, table, own is None and score != "judge", shown.log)
         begin({"table": table.name, "rows": table.rows, "seed": seed, "settings": chosen})
         was = lessons.begun(network, folder, resume)
         lesson = GRPOTrainer(

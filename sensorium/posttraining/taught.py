@@ -11,7 +11,7 @@ import numpy as np
 from sensorium.core.errors import UserError
 from sensorium.core.settings import parse, sections
 from sensorium.data.hashes import row_hashes
-from sensorium.data.order import spread
+from sensorium.data.order import evenly_spaced
 from sensorium.data.table import Table
 from sensorium.dialogue.reward_model import FILE, RewardModel
 from sensorium.network.network import slug
@@ -73,7 +73,7 @@ def distilled(
         raise UserError(f"'{opened.name}' has no rows to draw from.")
     known = trained_on(model.folder, opened, model.columns)
     every = np.arange(opened.rows) if known is None or not known.any() else np.flatnonzero(known)
-    chosen = opened.select(spread(every, MOST))
+    chosen = opened.select(evenly_spaced(every, MOST))
     shown = [c for c in model.columns if c != column]
     rows = model.rows(chosen, shown, note)
     content = int(row_hashes(chosen, [c for c in shown if c in chosen.columns]).sum(dtype=np.uint64))

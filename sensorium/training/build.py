@@ -30,7 +30,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         "trunk",
         "data",
         "train",
-        "sample",
+        "questions",
         "objectives",
         "column",
         "generator",
@@ -55,7 +55,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
                 check(TableTrainer, rest, section)
             case "finish":
                 check(VocoderSettings, rest, section)
-            case "sample":
+            case "questions":
                 check(QuestionSampler, rest, section)
                 drawn_by(settings)
             case "trunk":
@@ -77,4 +77,6 @@ def make_objectives(settings: Mapping[str, Any]) -> dict[str, Objective]:
 
 def make_sampler(network: Network, targets: Sequence[str], settings: Mapping[str, Any]) -> QuestionSampler:
     """How questions are drawn in this run."""
-    return build(QuestionSampler, plain(settings, "sample"), "sample", network=network, targets=targets)
+    return build(
+        QuestionSampler, plain(settings, "questions"), "questions", facts=network.column_facts(), targets=targets
+    )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sensorium.core.settings import at_least
-from sensorium.data.order import spread
+from sensorium.data.order import evenly_spaced
 from sensorium.data.prepare import Prepared
 from sensorium.generators import Generator
 from sensorium.network.batch import collate
@@ -56,7 +56,7 @@ def memorise(network: Network, prepared: Prepared, remember: MemorySettings, sha
         return
     if len(rows) > remember.rows:
         rows = np.sort(np.random.default_rng(seed).choice(rows, remember.rows, replace=False))
-    judges = spread(judges, JUDGES)
+    judges = evenly_spaced(judges, JUDGES)
     held, drawn = gists(network, prepared, matched, judges), sketches(network, prepared, matched, judges)
     memory = RowMemory(
         gists(network, prepared, matched, rows),
@@ -79,7 +79,8 @@ def memorise(network: Network, prepared: Prepared, remember: MemorySettings, sha
         itertools.product(STRENGTHS, STRENGTHS if memory.sketched else (0.0,)), key=found
     )
     memory.by = {
-        column: [c for c in matched if telling(memory, network.generator(column), column, c)] for column in memory.told
+        column: [c for c in matched if telling(memory, network.generator(column), column, c)]
+        for column in memory.asked_columns
     }
     network.memory = memory
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from sensorium.data.order import spread
+from sensorium.data.order import evenly_spaced
 from sensorium.data.prepare import Prepared
 from sensorium.inference.surprise import domain, gists, misfits, told, usual
 from sensorium.network.batch import Batch, collate
@@ -41,9 +41,9 @@ def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
     """Set ``network.unheeded`` and what its memory counts in answers (if ``judge``), and calibrate probabilities, sets and intervals on the validation
     rows. Of the memory no more is kept than what counts."""
     rows = prepared.rows.get("validation", np.zeros(0, np.int64))
-    rows = spread(rows, ROWS) if len(rows) >= FEWEST else rows[:0]
+    rows = evenly_spaced(rows, ROWS) if len(rows) >= FEWEST else rows[:0]
     short, judged = short_columns(network), judged_columns(network) if judge else []
-    parts = encode(network, prepared, rows if short else spread(rows, FITTED))
+    parts = encode(network, prepared, rows if short else evenly_spaced(rows, FITTED))
     for column in short:
         generator, memory = network.generator(column), network.memory
         if not len(rows) or (column not in judged and not hasattr(generator, "calibrate")):
@@ -59,7 +59,7 @@ def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
                 memory.margins[column] = generator.margin(held.residuals(leaned=True)).tolist()
     network.surprise_quantiles = usual(together(network, parts))
     if len(rows):
-        learned = encode(network, prepared, spread(prepared.rows["train"], KNOWN))
+        learned = encode(network, prepared, evenly_spaced(prepared.rows["train"], KNOWN))
         network.out_of_distribution = domain(
             *(
                 [

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from sensorium.core.errors import BadCell
+from sensorium.core.seeds import mix
 from sensorium.core.settings import at_least
-from sensorium.data.order import spread
+from sensorium.data.order import evenly_spaced
 from sensorium.data.table import Table
 from sensorium.network.network import Network
 from sensorium.nn.precision import Precision, autocast
 from sensorium.nn.refiner import Refiner
-from sensorium.training.trainer import Trainer, mix
+from sensorium.training.trainer import Trainer
 
 CELLS, JUDGES, FEWEST = 1000, 64, 4
 """Training cells that are learned from and validation cells that judge, evenly spread, at most; and the fewest of each."""
@@ -51,10 +52,10 @@ class VocoderSettings(Trainer):
         most: int = 1500,
         batch: int = 16,
         lr: float = 3e-3,
-        decay: float = 0.01,
+        weight_decay: float = 0.01,
     ) -> None:
         at_least("finish", 1, batch=batch)
-        at_least("finish", 0, share=share, most=most, lr=lr, decay=decay)
+        at_least("finish", 0, share=share, most=most, lr=lr, decay=weight_decay)
         super().__init__(
             finisher,
             {},
@@ -64,13 +65,13 @@ class VocoderSettings(Trainer):
             accumulate=1,
             optimizer="muon",
             lr=lr,
-            decay=decay,
+            weight_decay=weight_decay,
             beta1=0.8,
             beta2=0.95,
-            warmup=40,
-            fall=0.8,
-            clip=5.0,
-            ema=0.0,
+            warmup_steps=40,
+            lr_power=0.8,
+            max_grad_norm=5.0,
+            ema_decay=0.0,
             precision=precision,
             checkpoint_minutes=2.0,
             checkpoint_steps=0,
@@ -122,7 +123,7 @@ def finish(
         if finisher is None:
             continue
         cells, judges = (
-            whole_cells(finisher, table, column, spread(rows(column, part), most))
+            whole_cells(finisher, table, column, evenly_spaced(rows(column, part), most))
             for part, most in (("train", CELLS), ("validation", JUDGES))
         )
         course = None

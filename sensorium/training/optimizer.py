@@ -36,7 +36,7 @@ class Optimizer:
         *,
         name: Name = "muon",
         lr: float = 5e-3,
-        decay: float = 0.05,
+        weight_decay: float = 0.05,
         beta1: float = 0.9,
         beta2: float = 0.98,
     ) -> None:
@@ -62,7 +62,7 @@ class Optimizer:
         named = [(key, p) for key, p in named if id(p) not in rates]
         matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in embedding]
         rest = [p for _, p in named if p.ndim < 2 or id(p) in embedding]
-        groups = [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}, *tuned]
+        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}, *tuned]
         groups = [group for group in groups if group["params"]]
         fused = self.fused = name in ("adamw", "muon") and all(
             p.device.type in ("cpu", "cuda") for p in matrices + rest
@@ -77,12 +77,16 @@ class Optimizer:
             case "muon":
                 hidden = [p for p in matrices if id(p) in layers and min(p.shape) > 1]
                 others = [p for p in matrices if id(p) not in layers or min(p.shape) <= 1]
-                groups = [{"params": others, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}, *tuned]
+                groups = [
+                    {"params": others, "weight_decay": weight_decay},
+                    {"params": rest, "weight_decay": 0.0},
+                    *tuned,
+                ]
                 self.parts = [
                     torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(beta1, beta2), fused=fused)
                 ]
                 if hidden:
-                    self.parts.append(Muon(hidden, lr=lr, weight_decay=decay))
+                    self.parts.append(Muon(hidden, lr=lr, weight_decay=weight_decay))
         self.peak = lr
 
     def step(self, share: float) -> None:

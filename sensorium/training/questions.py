@@ -1,148 +1,137 @@
-"""Drawing what is seen and what is asked: which question a row is given in a step.
+"""Question sampling: which columns a row shows and which it is asked, in each step of training.
 
-A pure function of the generator it is handed; it knows columns by name and by what can be done with them.
+A pure function of the seed it is given; it knows columns by name and by what can be done with them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from sensorium.core.errors import UserError, unknown
-from sensorium.network.types import Plan
+from sensorium.network.types import ColumnFacts, Plan
 
-if TYPE_CHECKING:
-    from sensorium.network.network import Network
-
-BESIDE = 0.05
+TEXT_SHARE = 0.05
 """Share of plans that ask for a text although the user has other targets: many tokens, most of a step's time."""
 
 
 class QuestionSampler:
-    """Draws the plans of a step.
+    """Sampler of the questions (plans) of a training step.
 
     Args:
-        network: asked for which columns exist, which are matched, which can be asked and how long they are.
+        facts: the network's columns, and what can be done with each.
         targets: columns the user wants predicted: asked in most plans, hardly ever seen.
-        plans: how many different questions a step asks; its rows are dealt out among them. 0: none, and nothing can be asked later.
-        share: share of the batch's rows that go through the trunk; by default 1, and 0.5 where there are targets, which all rows
-            are asked past the trunk. The rest is matched only.
-        alone: share of plans that see one column alone; by default 0.6, and 0.2 where there are targets.
-        everything: share of plans that see all but what is asked; by default 0.2, and 0.3 where there are targets.
-        absent: chance of a column to be in neither set.
-        most: how many matched columns of one modality a step looks at; where there are more, they take turns, so that
-            ten translations of a name cost a step no more than two.
-        generate: columns whose pictures, videos, sounds, series or points are learned to be generated, as ``image,voice``; "auto": all of them where
-            there is time for it, "": none. They take turns, in a question of their own in each step.
-        generator: how they are generated: flow, vae, gan, codes; with several, as ``flow,vae``, these take turns as well, and the first is
-            asked unless another is named.
-        drawn: share of the batch's rows that are asked for such a column; blank: share of these questions that show nothing, as
-            guidance needs. apart: such a question teaches only what draws, so that all else is learned as if it weren't asked; by default where there is
-            anything else to learn, unless it is a target, or the trunk is a language model.
-        talk: rows of a step whose conversations are learned.
-        weights: how often a column takes its turn, is seen alone, and a long one (text) is asked, relative to others; ``name:3``.
+        plans: questions a step asks; its rows are dealt out among them. 0: none, and nothing can be asked later.
+        trunk_share: share of the batch's rows that go through the trunk; by default 1, and 0.5 where there are targets,
+            which all rows are asked past the trunk. The rest is matched only.
+        single_column: share of plans that see one column only; by default 0.6, and 0.2 where there are targets.
+        all_columns: share of plans that see all but what is asked; by default 0.2, and 0.3 where there are targets.
+        drop_column: chance of a column to be in neither set.
+        max_per_modality: matched columns of one modality that a step reads; where there are more, they take turns, so
+            that ten translations of a name cost a step no more than two.
+        generate: columns whose pictures, videos, sounds, series or points are learned to be generated, as
+            ``image,voice``; "auto": all of them where there is time for it, "": none. They take turns, in a question of
+            their own in each step.
+        generator: generators that learn them: flow, vae, gan, codes; with several, as ``flow,vae``, these take turns
+            as well, and the first is asked unless another is named.
+        generate_share: share of the batch's rows that are asked for such a column.
+        unconditional_share: share of these questions that show nothing, as classifier-free guidance needs.
+        detach_generation: such a question trains the generator only, so that all else is learned as if it weren't
+            asked; by default where there is anything else to learn, unless it is a target, or the trunk is a language
+            model.
+        dialogue_rows: rows of a step whose conversations are learned.
+        weights: how often a column takes its turn, is seen as the only one, and a long one (text) is asked, relative to
+            others; ``name:3``.
     """
 
     def __init__(
         self,
-        network: Network,
+        facts: ColumnFacts,
         targets: Sequence[str] = (),
         *,
         plans: int = 3,
-        share: float | None = None,
-        alone: float | None = None,
-        everything: float | None = None,
-        absent: float = 0.1,
-        most: int = 3,
+        trunk_share: float | None = None,
+        single_column: float | None = None,
+        all_columns: float | None = None,
+        drop_column: float = 0.1,
+        max_per_modality: int = 3,
         generate: str = "auto",
         generator: str = "flow",
-        drawn: float = 0.25,
-        blank: float = 0.1,
-        apart: bool | None = None,
-        talk: int = 32,
+        generate_share: float = 0.25,
+        unconditional_share: float = 0.1,
+        detach_generation: bool | None = None,
+        dialogue_rows: int = 32,
         weights: dict[str, float] | None = None,
     ) -> None:
-        self.columns = network.columns
-        self.matched = [c for c in network.columns if network.modalities[c].matched]
-        asked = network.asked_columns
-        predicted = [c for c in asked if c not in network.generative_columns]
-        self.short = [c for c in predicted if network.modalities[c].tokens().length == 1]
-        self.long = [c for c in predicted if c not in self.short]
-        self.generated, self.drawn, self.blank = network.generative_columns, drawn, blank
-        else_learned = bool(predicted) or len(self.matched) > 1
-        self.apart = (
-            apart
-            if apart is not None
-            else else_learned and not network.trunk.is_language_model and not set(targets) & set(self.generated)
-        )
-        self.talked, self.talk = network.dialogue_columns, talk
-        self.ways = {c: list(network.generator_keys[c]) for c in self.generated}
-        self.targets = list(targets)
+        self.facts, self.targets = facts, list(targets)
         for c in self.targets:
-            if c not in asked:
+            if c not in facts.asked:
                 raise UserError(
-                    f"The target '{c}' can't be asked. Possible: {', '.join(asked) or 'none'}; a picture, a video, a sound or a series "
-                    "where it is learned with --generate."
+                    f"The target '{c}' can't be asked. Possible: {', '.join(facts.asked) or 'none'}; a picture, a video, "
+                    "a sound or a series where it is learned with --generate."
                 )
-        self.plans, self.absent = plans, absent
-        self.share = share if share is not None else 0.5 if self.targets else 1.0
-        self.alone = alone if alone is not None else 0.2 if self.targets else 0.6
-        self.everything = everything if everything is not None else 0.3 if self.targets else 0.2
-        unknown_weights = set(weights or {}) - set(self.columns)
+        self.generate_share, self.unconditional_share = generate_share, unconditional_share
+        if detach_generation is None:
+            others = len(facts.asked) > len(facts.generators) or len(facts.matched) > 1
+            detach_generation = others and not facts.language_model and not set(targets) & set(facts.generators)
+        self.detach_generation, self.dialogue_rows = detach_generation, dialogue_rows
+        self.plans, self.drop_column, self.max_per_modality = plans, drop_column, max_per_modality
+        self.trunk_share = trunk_share if trunk_share is not None else 0.5 if self.targets else 1.0
+        self.single_column = single_column if single_column is not None else 0.2 if self.targets else 0.6
+        self.all_columns = all_columns if all_columns is not None else 0.3 if self.targets else 0.2
+        unknown_weights = set(weights or {}) - set(facts.columns)
         if unknown_weights:
-            raise unknown("column in sample.weights:", sorted(unknown_weights)[0], self.columns)
-        self.weights = {c: float((weights or {}).get(c, 1.0)) for c in self.columns}
-        self.most = most
-        self.kinds: dict[type, list[str]] = {}
-        for c in self.matched:
-            self.kinds.setdefault(type(network.modalities[c]), []).append(c)
+            raise unknown("column in questions.weights:", sorted(unknown_weights)[0], facts.columns)
+        self.weights = {c: float((weights or {}).get(c, 1.0)) for c in facts.columns}
+        self.by_modality: dict[str, list[str]] = {}
+        for c in facts.matched:
+            self.by_modality.setdefault(facts.modality[c], []).append(c)
 
-    def looked_at(self, seed: Sequence[int]) -> list[str]:
-        """The columns that a step reads; the same for the same seed."""
+    def columns_read(self, seed: Sequence[int]) -> list[str]:
+        """Columns that a step reads; the same for the same seed."""
         rng, left_out = np.random.default_rng([*seed, 1]), set()
-        for columns in self.kinds.values():
-            if len(columns) > self.most:
+        for columns in self.by_modality.values():
+            if len(columns) > self.max_per_modality:
                 chance = np.array([self.weights[c] for c in columns])
                 able = np.flatnonzero(chance > 0)
-                size = min(self.most, len(able))
-                kept = rng.choice(able, size, replace=False, p=chance[able] / chance[able].sum()) if size else []
-                left_out |= set(columns) - {columns[i] for i in kept}
-        return [c for c in self.columns if c not in left_out or c in self.targets]
+                size = min(self.max_per_modality, len(able))
+                chosen = rng.choice(able, size, replace=False, p=chance[able] / chance[able].sum()) if size else []
+                left_out |= set(columns) - {columns[i] for i in chosen}
+        return [c for c in self.facts.columns if c not in left_out or c in self.targets]
 
     def draw(self, rows: int, seed: Sequence[int]) -> list[Plan]:
-        """The plans of one step; the same for the same seed."""
-        rng, columns = np.random.default_rng(list(seed)), self.looked_at(seed)
-        each = max(
-            1, int(rows * self.share / max(self.plans, 1))
-        )  # of one size, as a new size is slow (``nn.shape_buckets``)
-        told, plans, kind = rng.permutation(rows), [], rng.random()
-        talked = [c for c in self.talked if c in columns]
-        columns = [c for c in columns if c not in talked]  # conversations are never seen
-        for number in range(min(self.plans, rows // each)):
-            part = told[number * each : (number + 1) * each]
+        """Plans of one step; the same for the same seed."""
+        rng, columns = np.random.default_rng(list(seed)), self.columns_read(seed)
+        # All plans have one size, as a new size is slow: see ``nn.shape_buckets``.
+        size = max(1, int(rows * self.trunk_share / max(self.plans, 1)))
+        order, plans, kind = rng.permutation(rows), [], rng.random()
+        dialogues = [c for c in self.facts.dialogue if c in columns]
+        columns = [c for c in columns if c not in dialogues]  # conversations are never seen
+        for number in range(min(self.plans, rows // size)):
+            part = order[number * size : (number + 1) * size]
             seen, asked = self.question(rng, columns, (kind + number / self.plans) % 1)  # the kinds of a step differ
             plans.append(Plan(torch.from_numpy(np.sort(part)), tuple(seen), tuple(asked)))
-        generated = [c for c in self.generated if c in columns]
-        if generated and self.drawn > 0:
-            column, part = str(rng.choice(generated)), rng.permutation(rows)[: max(1, int(rows * self.drawn))]
-            seen, ways = self.shown(rng, columns, column), self.ways[column]
-            way = str(rng.choice(ways)) if len(ways) > 1 else None
-            plans.append(Plan(torch.from_numpy(np.sort(part)), seen, (column,), way, self.apart))
-        for column in talked:
-            if self.talk:
-                plans.append(Plan(torch.from_numpy(np.sort(rng.permutation(rows)[: self.talk])), (), (column,)))
+        generated = [c for c in self.facts.generators if c in columns]
+        if generated and self.generate_share > 0:
+            column, part = str(rng.choice(generated)), rng.permutation(rows)[: max(1, int(rows * self.generate_share))]
+            seen_for, names = self.seen_for_generation(rng, columns, column), self.facts.generators[column]
+            name = str(rng.choice(names)) if len(names) > 1 else None
+            plans.append(Plan(torch.from_numpy(np.sort(part)), seen_for, (column,), name, self.detach_generation))
+        for column in dialogues:
+            if self.dialogue_rows:
+                chosen = np.sort(rng.permutation(rows)[: self.dialogue_rows])
+                plans.append(Plan(torch.from_numpy(chosen), (), (column,)))
         return plans
 
-    def shown(self, rng: np.random.Generator, columns: Sequence[str], column: str) -> tuple[str, ...]:
-        """What is seen where a column is to be drawn: nothing, one other column, all others, or any of them."""
+    def seen_for_generation(self, rng: np.random.Generator, columns: Sequence[str], column: str) -> tuple[str, ...]:
+        """Columns seen where ``column`` is to be generated: none, one other, all others, or any of them."""
         others, kind, chance = [c for c in columns if c != column], rng.random(), rng.random()
-        if kind < self.blank:
+        if kind < self.unconditional_share:
             return ()
         if kind < 0.5:
-            seen = self.one(rng, others, {column})
+            seen = self.single(rng, others, {column})
         elif kind < 0.75:
             seen = set(others)
         else:
@@ -150,36 +139,38 @@ class QuestionSampler:
         return tuple(c for c in columns if c in seen)
 
     def question(self, rng: np.random.Generator, columns: Sequence[str], kind: float) -> tuple[list[str], list[str]]:
-        """One draw of (seen, asked) among the columns a step looks at, in their order; ``kind`` in 0..1 says how much is seen."""
-        wanted, long = set(), [c for c in self.long if c in columns and self.weights[c] > 0]
+        """One draw of (seen, asked) among the columns a step reads, in their order; ``kind`` in 0..1: how much is seen."""
+        wanted, long = set(), [c for c in self.facts.long if c in columns and self.weights[c] > 0]
         if long:
             chance = np.array([self.weights[c] for c in long])
             wanted.add(str(rng.choice(long, p=chance / chance.sum())))
         if self.targets:
             hidden = {c for c in self.targets if rng.random() < 0.95}
-            if rng.random() >= BESIDE:
+            if rng.random() >= TEXT_SHARE:
                 wanted = {c for c in wanted if c in self.targets}
             wanted |= hidden
-        may = [c for c in columns if c not in wanted]
-        if kind < self.alone:
-            seen = self.one(rng, may, wanted)
-        elif kind < self.alone + self.everything:
-            hidden = {c for c in may if c in self.short and rng.random() < 1 / max(len(self.short), 1)}
-            seen = set(may) - hidden
+        free, short = [c for c in columns if c not in wanted], self.facts.short
+        if kind < self.single_column:
+            seen = self.single(rng, free, wanted)
+        elif kind < self.single_column + self.all_columns:
+            hidden = {c for c in free if c in short and rng.random() < 1 / max(len(short), 1)}
+            seen = set(free) - hidden
         else:
             chance = rng.random()
-            seen = {c for c in may if rng.random() < chance and rng.random() >= self.absent}
-        asked = {c for c in self.short if c not in seen and (c in self.targets or rng.random() >= self.absent)} | wanted
+            seen = {c for c in free if rng.random() < chance and rng.random() >= self.drop_column}
+        asked = {c for c in short if c not in seen and (c in self.targets or rng.random() >= self.drop_column)} | wanted
         return [c for c in columns if c in seen], [c for c in columns if c in asked - seen]
 
-    def one(self, rng: np.random.Generator, may: Sequence[str], wanted: set[str]) -> set[str]:
-        """One column to be seen alone: of another modality than what is wanted if there is one, by weight; columns of one
-        modality share theirs."""
-        kinds = {c: kind for kind, columns in self.kinds.items() for c in columns}
-        said = {kinds[c] for c in wanted if c in kinds}
-        may = [c for c in may if self.weights[c] > 0]
-        pool = [c for c in may if c in kinds and kinds[c] not in said] or [c for c in may if c in kinds] or may
+    def single(self, rng: np.random.Generator, free: Sequence[str], wanted: set[str]) -> set[str]:
+        """One column to be seen as the only one, by weight: of another modality than what is wanted if there is one.
+
+        Columns of one modality share its chance.
+        """
+        kinds = {c: kind for kind, columns in self.by_modality.items() for c in columns}
+        asked = {kinds[c] for c in wanted if c in kinds}
+        free = [c for c in free if self.weights[c] > 0]
+        pool = [c for c in free if c in kinds and kinds[c] not in asked] or [c for c in free if c in kinds] or free
         if not pool:
             return set()
-        share = np.array([self.weights[c] / sum(kinds.get(d) is kinds.get(c) for d in pool) for c in pool])
+        share = np.array([self.weights[c] / sum(kinds.get(d) == kinds.get(c) for d in pool) for c in pool])
         return {str(rng.choice(pool, p=share / share.sum()))}

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from sensorium.core.errors import UserError
-from sensorium.core.files import whole, write_json
+from sensorium.core.files import atomic_write, write_json
+from sensorium.core.renamed_settings import with_current_names
 from sensorium.data.hashes import row_hashes
 from sensorium.data.table import Table
 
@@ -30,6 +31,7 @@ def begin(folder: Path, resume: bool, given: Mapping[str, Any], seed: int, targe
         if not path.is_file():
             raise UserError(f"There is no run in '{folder}' to go on with. Start it without --resume.")
         before = json.loads(path.read_text(encoding="utf-8"))
+        before["settings"] = with_current_names(before["settings"], quiet=True)
         now = json.loads(json.dumps(described))
         changed = [key for key in ("settings", "seed", "target") if before[key] != now[key]]
         if changed:
@@ -79,7 +81,7 @@ def remember(folder: Path, table: Table, columns: list[str], rows: np.ndarray, r
             f"The table '{table.name}' has other training rows than the run in '{folder}' was begun with. Resume with "
             "the same table, or begin a new run with another --out."
         )
-    with whole(path) as part:
+    with atomic_write(path) as part:
         np.save(part, hashes, allow_pickle=False)
 
 

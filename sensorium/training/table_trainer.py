@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sensorium.core.attachments import ROWS
+from sensorium.core.attachments import MAX_ROWS
+from sensorium.core.seeds import MASK, mix
 from sensorium.core.settings import at_least
 from sensorium.data.order import Order
 from sensorium.data.store import CellStore
@@ -27,14 +28,14 @@ from sensorium.objectives import Objective
 from sensorium.objectives.tell import named
 from sensorium.training.optimizer import Name, clip
 from sensorium.training.questions import QuestionSampler
-from sensorium.training.trainer import MASK, Trainer, mix
+from sensorium.training.trainer import Trainer
 
 
 class TableTrainer(Trainer):
     """Trains a network on a prepared table.
 
     Args:
-        things: for each row of the store the number of what it is of (``data.same``), int64; None where nothing says so.
+        things: for each row of the store the number of what it is of (``data.entity_key``), int64; None where nothing says so.
         source: the table's row of each row of the store, ascending; by default the store has all of them.
         batch: rows a step; 0 chooses by memory and table. accumulate: steps whose gradients are added to one update.
         optimizer, lr, decay, beta1, beta2: see ``Optimizer``.
@@ -62,13 +63,13 @@ class TableTrainer(Trainer):
         accumulate: int = 1,
         optimizer: Name = "muon",
         lr: float = 5e-3,
-        decay: float = 0.5,
+        weight_decay: float = 0.5,
         beta1: float = 0.9,
         beta2: float = 0.98,
-        warmup: int = 40,
-        fall: float = 0.8,
-        clip: float = 2.0,
-        ema: float = 0.0,
+        warmup_steps: int = 40,
+        lr_power: float = 0.8,
+        max_grad_norm: float = 2.0,
+        ema_decay: float = 0.0,
         precision: Precision = "auto",
         checkpoint_minutes: float = 2.0,
         checkpoint_steps: int = 0,
@@ -82,20 +83,20 @@ class TableTrainer(Trainer):
             accumulate=accumulate,
             optimizer=optimizer,
             lr=lr,
-            decay=decay,
+            weight_decay=weight_decay,
             beta1=beta1,
             beta2=beta2,
-            warmup=warmup,
-            fall=fall,
-            clip=clip,
-            ema=ema,
+            warmup_steps=warmup_steps,
+            lr_power=lr_power,
+            max_grad_norm=max_grad_norm,
+            ema_decay=ema_decay,
             precision=precision,
             checkpoint_minutes=checkpoint_minutes,
             checkpoint_steps=checkpoint_steps,
         )
         at_least("train", 0, batch=batch)
         self.modalities, self.store, self.sampler, self.source = modalities, store, sampler, source
-        self.apart = drawing(network) if sampler.apart else {}
+        self.apart = drawing(network) if sampler.detach_generation else {}
         own = {id(parameter) for part in self.apart.values() for parameter in part}
         parts = ([p for p in self.optimizer.parameters.values() if (id(p) in own) is drawn] for drawn in (False, True))
         self.clipped_together = [part for part in parts if part]
@@ -112,7 +113,7 @@ class TableTrainer(Trainer):
     def make(self, step: int) -> tuple[int, Batch, list[Plan]]:
         """The batch and the plans of a step, from (seed, step) alone; on a processor the batch is augmented already."""
         rows, seed = self.order.at(step), (self.seed & MASK, step)
-        columns = [c for c in self.sampler.looked_at(seed) if c in self.store.columns]
+        columns = [c for c in self.sampler.columns_read(seed) if c in self.store.columns]
         cells = {c: list(self.store.cells(c, rows)) for c in columns}
         more, beside = self.look_beside(rows, cells)
         batch = collate(self.modalities, cells, len(rows) + len(more))
@@ -137,7 +138,7 @@ class TableTrainer(Trainer):
         conversation's place and how many rows after it. A conversation that refers to what isn't there or isn't learned from is left out."""
         place, beside, used, more = {int(row): at for at, row in enumerate(rows)}, {}, set(), []
         known = (
-            self.network.references(ROWS)
+            self.network.references(MAX_ROWS)
             if any(self.modalities[c].beside for c in self.network.dialogue_columns)
             else {}
         )

@@ -69,13 +69,13 @@ class Trainer(abc.ABC):
         accumulate: int,
         optimizer: Name,
         lr: float,
-        decay: float,
+        weight_decay: float,
         beta1: float,
         beta2: float,
-        warmup: int,
-        fall: float,
-        clip: float,
-        ema: float,
+        warmup_steps: int,
+        lr_power: float,
+        max_grad_norm: float,
+        ema_decay: float,
         precision: Precision,
         checkpoint_minutes: float,
         checkpoint_steps: int,
@@ -85,17 +85,17 @@ class Trainer(abc.ABC):
             self.section,
             0,
             lr=lr,
-            decay=decay,
+            decay=weight_decay,
             beta1=beta1,
             beta2=beta2,
-            warmup=warmup,
-            fall=fall,
-            clip=clip,
-            ema=ema,
+            warmup=warmup_steps,
+            fall=lr_power,
+            clip=max_grad_norm,
+            ema=ema_decay,
             checkpoint_minutes=checkpoint_minutes,
             checkpoint_steps=checkpoint_steps,
         )
-        for key, value in (("ema", ema), ("beta1", beta1), ("beta2", beta2)):
+        for key, value in (("ema", ema_decay), ("beta1", beta1), ("beta2", beta2)):
             if not value < 1:
                 raise UserError(
                     f"{self.section}.{key}={value} never forgets. Give a number below 1, for instance 0.99."
@@ -105,11 +105,11 @@ class Trainer(abc.ABC):
         self.device = next(network.parameters()).device
         self.precision = choose(precision, self.device)
         self.optimizer = Optimizer(
-            [network, self.objectives], name=optimizer, lr=lr, decay=decay, beta1=beta1, beta2=beta2
+            [network, self.objectives], name=optimizer, lr=lr, weight_decay=weight_decay, beta1=beta1, beta2=beta2
         )
-        self.accumulate, self.warmup, self.fall, self.clip = accumulate, warmup, fall, clip
-        self.ema_decay = ema
-        self.ema = {k: v.detach().clone().float() for k, v in network.named_parameters()} if ema else {}
+        self.accumulate, self.warmup, self.fall, self.clip = accumulate, warmup_steps, lr_power, max_grad_norm
+        self.ema_decay = ema_decay
+        self.ema = {k: v.detach().clone().float() for k, v in network.named_parameters()} if ema_decay else {}
         self.checkpoint_minutes, self.checkpoint_steps = checkpoint_minutes, checkpoint_steps
         self.at = Progress()
 

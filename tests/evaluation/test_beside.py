@@ -32,7 +32,7 @@ def loop_of(
         None if source is None else np.array(source),
     )
     loop.modalities = {"talk": SimpleNamespace(beside=True), "photo": SimpleNamespace()}
-    loop.network = SimpleNamespace(talked_columns=["talk"], references=lambda rows: PHOTO)
+    loop.network = SimpleNamespace(dialogue_columns=["talk"], references=lambda rows: PHOTO)
     return loop
 
 

@@ -118,7 +118,9 @@ def test_intervals_hold_with_a_memory_and_without_it(tmp_path: Path, monkeypatch
         for rows in (4096, 0)
     )
     memory = with_it.network.memory
-    assert {"colour", "width"} <= set(memory.told) == set(memory.shares) and {"colour", "width"} <= set(memory.margins)
+    assert {"colour", "width"} <= set(memory.asked_columns) == set(memory.shares) and {"colour", "width"} <= set(
+        memory.margins
+    )
     held = np.flatnonzero(pq.read_table(tmp_path / "4096" / "splits.parquet").column("code").to_numpy() == 1)
     held = held[np.isfinite(table["width"].to_numpy()[held])]
     for model in (with_it, without):

@@ -17,7 +17,13 @@ from sensorium.model import Model
 from sensorium.nn.vocoder import Vocoder
 from sensorium.training.fit_vocoder import VocoderSettings
 
-SETTINGS = ["sample.generate=tone", "generator.flow.depth=1", "data.validation=0.3", "finish.share=2", "finish.batch=4"]
+SETTINGS = [
+    "questions.generate=tone",
+    "generator.flow.depth=1",
+    "data.validation=0.3",
+    "finish.share=2",
+    "finish.batch=4",
+]
 
 
 @pytest.fixture

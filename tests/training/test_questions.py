@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,57 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensorium.core.errors import UserError
-from sensorium.core.types import Tokens
+from sensorium.network.types import ColumnFacts
 from sensorium.training.questions import QuestionSampler
 
 
-class Kind:
-    """As much of a modality as a sampler looks at."""
-
-    def __init__(self, length: int, matched: bool) -> None:
-        self.length, self.matched = length, matched
-
-    def tokens(self) -> Tokens | None:
-        return Tokens(length=self.length, vocabulary=9, ordered=self.length > 1) if self.length else None
-
-
-class Text(Kind):
-    def __init__(self) -> None:
-        super().__init__(9, True)
-
-
-class Image(Kind):
-    def __init__(self) -> None:
-        super().__init__(0, True)
+def facts(language_model: bool = False, **kinds: str) -> ColumnFacts:
+    """Columns by their kinds: text, image (not asked), picture (generated), category."""
+    columns = tuple(kinds)
+    of = {kind: tuple(c for c in columns if kinds[c] == kind) for kind in ("text", "image", "picture", "category")}
+    return ColumnFacts(
+        columns=columns,
+        matched=tuple(c for c in columns if kinds[c] != "category"),
+        asked=tuple(c for c in columns if kinds[c] != "image"),
+        short=of["category"],
+        long=of["text"],
+        generators={c: ("flow",) for c in of["picture"]},
+        dialogue=(),
+        modality=kinds,
+        language_model=language_model,
+    )
 
 
-class Picture(Kind):
-    """One that is learned to be generated."""
-
-    def __init__(self) -> None:
-        super().__init__(4, True)
-
-
-class Category(Kind):
-    def __init__(self) -> None:
-        super().__init__(1, False)
-
-
-class Network:
-    """As much of a network as a sampler looks at."""
-
-    def __init__(self, **modalities: Kind) -> None:
-        self.modalities, self.columns = modalities, list(modalities)
-        self.asked_columns = [c for c, m in modalities.items() if m.length]
-        self.generative_columns = [c for c, m in modalities.items() if isinstance(m, Picture)]
-        self.generator_keys = {c: ["flow"] for c in self.generative_columns}
-        self.dialogue_columns: list[str] = []
-        self.trunk = SimpleNamespace(is_language_model=False)
-
-
-def network(texts: int = 2, images: int = 1, categories: int = 2) -> Any:
-    made: dict[str, Kind] = {f"text{i}": Text() for i in range(texts)} | {f"image{i}": Image() for i in range(images)}
-    return Network(**made, **{f"class{i}": Category() for i in range(categories)})
+def network(texts: int = 2, images: int = 1, categories: int = 2) -> ColumnFacts:
+    counts = {"text": texts, "image": images, "class": categories}
+    kinds = {"text": "text", "image": "image", "class": "category"}
+    return facts(**{f"{name}{i}": kinds[name] for name, count in counts.items() for i in range(count)})
 
 
 shapes = st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(0, 3)).filter(any)
@@ -71,9 +44,9 @@ shapes = st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(0, 3)).filt
 @given(shapes, st.integers(1, 70), st.integers(0, 2**63 - 1), st.integers(0, 10_000), st.data())
 def test_plans_make_sense(shape: tuple[int, int, int], rows: int, seed: int, step: int, data: st.DataObject) -> None:
     made = network(*shape)
-    targets = data.draw(st.lists(st.sampled_from(made.asked_columns), unique=True)) if made.asked_columns else []
+    targets = data.draw(st.lists(st.sampled_from(made.asked), unique=True)) if made.asked else []
     sampler = QuestionSampler(made, targets)
-    plans, looked_at = sampler.draw(rows, (seed, step)), sampler.looked_at((seed, step))
+    plans, looked_at = sampler.draw(rows, (seed, step)), sampler.columns_read((seed, step))
     again = QuestionSampler(network(*shape), targets).draw(rows, (seed, step))
     assert [(p.rows.tolist(), p.seen, p.asked) for p in plans] == [(p.rows.tolist(), p.seen, p.asked) for p in again]
     dealt = np.concatenate([p.rows.numpy() for p in plans])
@@ -81,16 +54,16 @@ def test_plans_make_sense(shape: tuple[int, int, int], rows: int, seed: int, ste
     assert len(plans) == min(sampler.plans, rows)
     sizes = {len(plan.rows) for plan in plans}
     assert (
-        sizes == {max(1, int(rows * sampler.share / sampler.plans))}
-        and abs(len(dealt) - rows * sampler.share) <= sampler.plans
+        sizes == {max(1, int(rows * sampler.trunk_share / sampler.plans))}
+        and abs(len(dealt) - rows * sampler.trunk_share) <= sampler.plans
     )
     for plan in plans:
         assert not set(plan.seen) & set(plan.asked) and set(plan.seen) | set(plan.asked) <= set(looked_at)
-        assert set(plan.asked) <= set(made.asked_columns) and (np.diff(plan.rows.numpy()) > 0).all() and len(plan.rows)
+        assert set(plan.asked) <= set(made.asked) and (np.diff(plan.rows.numpy()) > 0).all() and len(plan.rows)
         assert [c for c in made.columns if c in plan.seen] == list(plan.seen)
         assert [c for c in made.columns if c in plan.asked] == list(plan.asked)
-    for kind in (Text, Image):
-        assert sum(isinstance(made.modalities[c], kind) and c not in targets for c in looked_at) <= sampler.most
+    for kind in ("text", "image"):
+        assert sum(made.modality[c] == kind and c not in targets for c in looked_at) <= sampler.max_per_modality
     assert set(targets) <= set(looked_at)
 
 
@@ -118,9 +91,9 @@ def test_every_column_is_seen_asked_and_left_out() -> None:
 
 
 def test_columns_of_one_kind_take_turns_by_weight() -> None:
-    sampler = QuestionSampler(network(texts=5), weights={"text0": 4.0, "text4": 0.0}, most=2)
-    looked = [sampler.looked_at((0, step)) for step in range(600)]
-    share = {c: np.mean([c in columns for columns in looked]) for c in sampler.columns}
+    sampler = QuestionSampler(network(texts=5), weights={"text0": 4.0, "text4": 0.0}, max_per_modality=2)
+    looked = [sampler.columns_read((0, step)) for step in range(600)]
+    share = {c: np.mean([c in columns for columns in looked]) for c in sampler.facts.columns}
     assert (
         share["text4"] == 0
         and share["text0"] > 0.7
@@ -160,8 +133,8 @@ def test_targets_are_asked_of_many_subsets() -> None:
 
 
 def test_what_is_to_be_drawn_has_a_question_of_its_own() -> None:
-    made = Network(text=Text(), image=Picture(), other=Picture(), group=Category())
-    plans = [QuestionSampler(made, drawn=0.5).draw(32, (3, step)) for step in range(400)]
+    made = facts(text="text", image="picture", other="picture", group="category")
+    plans = [QuestionSampler(made, generate_share=0.5).draw(32, (3, step)) for step in range(400)]
     own = [part[-1] for part in plans]
     assert all(len(part) == 4 and len(part[-1].rows) == 16 and len(part[-1].asked) == 1 for part in plans)
     assert not any({"image", "other"} & set(p.asked) for part in plans for p in part[:-1])
@@ -169,24 +142,25 @@ def test_what_is_to_be_drawn_has_a_question_of_its_own() -> None:
     assert 0.4 < share < 0.6 and not any(p.asked[0] in p.seen for p in own)
     blank, whole = np.mean([not p.seen for p in own]), np.mean([len(p.seen) == 3 for p in own])
     assert 0.05 < blank < 0.2 and whole > 0.2 and len({p.seen for p in own}) > 6
-    assert all(len(part) == 3 for part in ([QuestionSampler(made, drawn=0).draw(32, (3, step)) for step in range(9)]))
+    assert all(
+        len(part) == 3 for part in ([QuestionSampler(made, generate_share=0).draw(32, (3, step)) for step in range(9)])
+    )
 
 
 def test_what_is_drawn_is_apart_where_there_is_anything_else_to_learn() -> None:
     made, alone, talking = (
-        Network(text=Text(), image=Picture()),
-        Network(image=Picture()),
-        Network(text=Text(), image=Picture()),
+        facts(text="text", image="picture"),
+        facts(image="picture"),
+        facts(language_model=True, text="text", image="picture"),
     )
-    talking.trunk.is_language_model = True
     assert [plan.detached for plan in QuestionSampler(made).draw(32, (0, 0))] == [False, False, False, True]
-    assert QuestionSampler(made).apart and not any(
-        sampler.apart
+    assert QuestionSampler(made).detach_generation and not any(
+        sampler.detach_generation
         for sampler in (
             QuestionSampler(alone),
             QuestionSampler(talking),
             QuestionSampler(made, ["image"]),
-            QuestionSampler(made, apart=False),
+            QuestionSampler(made, detach_generation=False),
         )
     )
-    assert QuestionSampler(alone, apart=True).apart
+    assert QuestionSampler(alone, detach_generation=True).detach_generation

@@ -64,8 +64,8 @@ def fit(table: pa.Table, folder: Path, *settings: str, resume: bool = False, epo
 @pytest.mark.parametrize(
     "settings",
     [
-        ["train.optimizer=adamw", "train.accumulate=2", "train.ema=0.9"],
-        ["train.optimizer=sgd", "train.lr=0.01", "train.ema=0.5"],
+        ["train.optimizer=adamw", "train.accumulate=2", "train.ema_decay=0.9"],
+        ["train.optimizer=sgd", "train.lr=0.01", "train.ema_decay=0.5"],
         ["train.optimizer=adafactor", "train.accumulate=2"],
         ["train.optimizer=muon", "train.accumulate=3"],
         ["train.batch=0", "trunk=late", "match.kind=siglip", "objectives=tell,match,autoencode"],
@@ -139,9 +139,9 @@ def test_a_run_by_the_clock_goes_on_with_the_time_it_had_left(tmp_path: Path, mo
 @pytest.mark.usefixtures("no_report")
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     table = tiny_table(40).select(PLAIN)
-    fit(table, tmp_path, "train.ema=0.8")
+    fit(table, tmp_path, "train.ema_decay=0.8")
     before, weight = losses(tmp_path), weights(tmp_path)
-    fit(table, tmp_path, "train.ema=0.8", resume=True)
+    fit(table, tmp_path, "train.ema_decay=0.8", resume=True)
     assert losses(tmp_path) == before and weights(tmp_path) == weight
 
 

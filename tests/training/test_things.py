@@ -29,7 +29,7 @@ def test_what_only_a_key_tells_is_learned(weight: float, found: bool, tmp_path: 
     names = ["".join(rng.choice(list("abcdefghij"), 6)) for _ in range(2 * THINGS)]
     rows = pd.DataFrame({"thing": [f"t{i % THINGS}" for i in range(2 * THINGS)], "name": names, "split": "train"})
     settings = [
-        "data.same=thing",
+        "data.entity_key=thing",
         "column.thing.kind=out",
         "column.name.kind=text",
         f"match.same_thing={weight}",
@@ -57,6 +57,10 @@ def test_a_key_without_a_column_that_is_matched_changes_nothing(tmp_path: Path) 
         {"thing": [f"t{i % 20}" for i in range(40)], "size": np.arange(40) * 0.5, "kind": list("ab") * 20}
     )
     model = Model.fit(
-        rows, out=tmp_path, epochs=1, settings=[*TINY_ROWS, "data.same=thing", "column.thing.kind=out"], quiet=True
+        rows,
+        out=tmp_path,
+        epochs=1,
+        settings=[*TINY_ROWS, "data.entity_key=thing", "column.thing.kind=out"],
+        quiet=True,
     )
     assert len(model.predict(rows, "kind")) == 40

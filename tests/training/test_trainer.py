@@ -14,7 +14,7 @@ from sensorium.network.build import make_network
 def test_a_mean_of_weights_over_more_steps_than_there_were_does_not_hold_on_to_the_first(
     quick_fit: Callable[..., Any],
 ) -> None:
-    model = quick_fit(tiny_table(40), "train.ema=0.999", epochs=10)
+    model = quick_fit(tiny_table(40), "train.ema_decay=0.999", epochs=10)
     last = load_file(sorted((model.folder / "checkpoints").glob("step-*"))[-1] / "network.safetensors")
     first, kept = make_network(model.network.modalities, model.settings, 0).state_dict(), model.network.state_dict()
 

@@ -1,0 +1,61 @@
+"""Renamed settings: old names are still taken, with a warning that says the new one. They go with the release after next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sensorium.core.errors import UserError, warn
+
+SECTIONS = {"sample": "questions"}
+"""Sections of settings, old to new."""
+_TRAINER = {
+    "clip": "max_grad_norm",
+    "decay": "weight_decay",
+    "ema": "ema_decay",
+    "fall": "lr_power",
+    "warmup": "warmup_steps",
+}
+KEYS: dict[str, dict[str, str]] = {
+    "data": {"alone": "dialogue_validation", "same": "entity_key"},
+    "questions": {
+        "absent": "drop_column",
+        "alone": "single_column",
+        "apart": "detach_generation",
+        "blank": "unconditional_share",
+        "drawn": "generate_share",
+        "everything": "all_columns",
+        "most": "max_per_modality",
+        "share": "trunk_share",
+        "talk": "dialogue_rows",
+    },
+    **dict.fromkeys(("train", "finish", "distill", "prefer", "reinforce"), _TRAINER),
+}
+"""For each section, by its new name, settings old to new."""
+
+
+def with_current_names(settings: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:
+    """Settings under the names that they have now.
+
+    Args:
+        settings: nested by section, as ``settings.parse`` gives them. quiet: without warnings, as for a saved model.
+
+    Raises:
+        UserError: a setting is given by its old name and by its new one.
+    """
+    result: dict[str, Any] = {}
+    for section, given in settings.items():
+        name = SECTIONS.get(section, section)
+        if not isinstance(given, Mapping):
+            result[name] = given
+            continue
+        known, here = KEYS.get(name, {}), result.setdefault(name, {})
+        for key, value in given.items():
+            current = known.get(key, key)
+            old, new = f"{section}.{key}".rstrip("."), f"{name}.{current}".rstrip(".")
+            if old != new and not quiet:
+                warn(f"The setting {old} is called {new} now; the old name will not be taken for long.")
+            if current in here:
+                raise UserError(f"{new} is given twice, also by its old name {old}. Give it once.")
+            here[current] = value
+    return result

@@ -1,0 +1,35 @@
+"""Old names of settings are taken, and their new names told."""
+
+from __future__ import annotations
+
+import pytest
+
+from sensorium.core.errors import SensoriumWarning, UserError
+from sensorium.core.renamed_settings import KEYS, with_current_names
+from sensorium.core.settings import parse, sections
+
+
+def test_old_names_are_taken_with_a_warning_that_says_the_new_one() -> None:
+    with pytest.warns(SensoriumWarning, match="train.decay is called train.weight_decay now"):
+        assert parse(["train.decay=0.1", "train.batch=8"]) == {"train": {"weight_decay": "0.1", "batch": "8"}}
+    with pytest.warns(SensoriumWarning, match="sample.alone is called questions.single_column now"):
+        assert sections({"sample": {"alone": 0.5}}) == {"questions": {"single_column": 0.5}}
+
+
+def test_a_setting_given_by_both_names_is_refused() -> None:
+    with pytest.warns(SensoriumWarning), pytest.raises(UserError, match="given twice"):
+        parse(["data.same=key", "data.entity_key=key"])
+
+
+def test_a_saved_model_s_old_names_are_read_without_a_word() -> None:
+    assert with_current_names({"data": {"same": "key"}}, quiet=True) == {"data": {"entity_key": "key"}}
+
+
+def test_every_new_name_is_a_setting() -> None:
+    from sensorium.core.settings import schema
+    from sensorium.data.settings import DataSettings
+    from sensorium.training.questions import QuestionSampler
+    from sensorium.training.table_trainer import TableTrainer
+
+    for section, part in (("data", DataSettings), ("questions", QuestionSampler), ("train", TableTrainer)):
+        assert set(KEYS[section].values()) <= set(schema(part)) and not set(KEYS[section]) & set(schema(part))
