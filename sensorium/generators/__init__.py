@@ -1,6 +1,6 @@
-"""The contract of a generator: p(asked segment | what the trunk says at its tokens), with a loss and a way to draw.
+"""Contract of a generator: p(asked segment | hidden of the trunk at its tokens), with a loss and a sampler.
 
-A generator knows ids or vectors (``Tokens``), never a modality: any modality whose tokens fit can be said by it.
+A generator knows ids or vectors (``Tokens``), never a modality: it serves any modality whose tokens fit.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from torch import nn
 from sensorium.core.types import Tokens
 
 Trunk = Callable[[torch.Tensor, int], torch.Tensor]
-"""``trunk(tokens [n, k, width], start) -> hidden [n, k, width]``: runs asked tokens at positions start..start+k after
-what was seen; what was run before is remembered (cached keys and values). At ``start`` 0 the segment begins anew."""
+"""Callable ``trunk(tokens [n, k, width], start) -> hidden [n, k, width]``: runs asked tokens at positions
+start..start+k after what was seen. What was run before is cached (keys and values). At ``start`` 0 the segment begins
+anew."""
 
 
 INTERNAL_OPTIONS = ("blank", "given", "judged", "lots", "watch")
@@ -25,14 +26,15 @@ INTERNAL_OPTIONS = ("blank", "given", "judged", "lots", "watch")
 
 @dataclasses.dataclass
 class GeneratorOutput:
-    """What a generator drew for n rows.
+    """Output of a generator for n rows.
 
     Attributes:
         tokens: ids [n, length] or vectors [n, length, width].
-        score: log-probability of what was said, [n].
+        score: log-probability of the tokens, [n].
         probabilities: [n, vocabulary] for categories, else None.
         interval: lower and upper vectors [n, 2, width] for numbers, else None.
-        sets: which ids a set of the asked coverage holds, bool [n, vocabulary], for categories where one was asked.
+        sets: prediction sets, the ids in a set of the asked coverage, bool [n, vocabulary], for categories where one
+            was asked.
     """
 
     tokens: torch.Tensor
@@ -43,23 +45,24 @@ class GeneratorOutput:
 
 
 class Generator(nn.Module, abc.ABC):
-    """How one kind of asked segment is said. Constructor: ``(tokens, width, *, settings)``."""
+    """Base class of generators: the output head of one kind of asked segment. Constructor: ``(tokens, width, *,
+    settings)``."""
 
     causal: bool = False
     """True where a token of the segment sees only those before it."""
     uses_memory: bool = False
-    """True where a segment is one token and ``loss`` and ``sample`` (and ``residual``, where there is one) take ``recalled``: what
-    remembered rows say, to be mixed into the answer."""
+    """True where a segment is one token and ``loss`` and ``sample`` (and ``residual``, where there is one) take
+    ``recalled``: the answer of remembered rows, to be mixed into the output."""
 
     is_generative: bool = False
-    """True where a segment is drawn rather than predicted, as many are right (a picture): a run learns it where that is asked for, and
-    ``sample`` takes ``blank``: a trunk that is shown nothing, beside the one that is shown what is seen."""
+    """True where a segment is sampled rather than predicted, as many are right (a picture): a run trains it where that
+    is asked for, and ``sample`` takes ``blank``: a trunk that sees nothing, beside the conditional one."""
     one_token_per_vector: bool = False
     """True where the segment is asked all at once, by a token for each of its vectors, in their order."""
     can_continue: bool = False
-    """True where ``sample`` takes ``given``: a beginning that it goes on from."""
+    """True where ``sample`` takes ``given``: a prefix that it continues."""
     teacher: str = ""
-    """Name of the generator that it learns from when a run has ended, as its student; empty where it learns with the run."""
+    """Name of the generator that it is distilled from when a run has ended; empty where it is trained in the run."""
 
     def __init__(self, tokens: Tokens, width: int) -> None:
         super().__init__()
@@ -68,32 +71,33 @@ class Generator(nn.Module, abc.ABC):
     @classmethod
     @abc.abstractmethod
     def fits(cls, tokens: Tokens) -> bool:
-        """True where this generator can say such tokens."""
+        """True where this generator can output such tokens."""
 
     def with_noise(self, target: torch.Tensor) -> torch.Tensor:
-        """A target with what training draws at random for it (noise, a moment), which ``ask`` and ``loss`` then share. Default: as it is."""
+        """Target with the random variables of a training step (noise, a moment), which ``asked_tokens`` and ``loss``
+        then share. Default: as it is."""
         return target
 
     @abc.abstractmethod
     def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
-        """The asked segment's input tokens [n, k, width] in training, where the target, as ``drawn`` gave it, is known."""
+        """Input tokens [n, k, width] of the asked segment in training, of a target from ``with_noise``."""
 
     def output_parameters(self) -> Iterable[nn.Parameter]:
-        """Parameters that turn ids or vectors to tokens or hidden to ids or vectors, which optimizers for hidden layers leave to others.
-        Default: all."""
+        """Parameters that turn ids or vectors to tokens or hidden to ids or vectors, which optimizers for hidden layers
+        leave to others. Default: all."""
         return self.parameters()
 
     @abc.abstractmethod
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """The loss of each row, [n], from what the trunk gave at the asked tokens."""
+        """Loss of each row, [n], from the trunk's output at the asked tokens."""
 
     def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """How unlikely each token of each row is, [n, k], in the mean over the tokens that are there: the loss, but for what it has beside a
-        likelihood. Where that has no parts, [n, 1]."""
+        """Negative log-likelihood of each token of each row, [n, k], whose mean over the tokens that are there is the
+        loss but for its terms beside a likelihood. Where it has no parts, [n, 1]."""
         return self.loss(hidden, target).unsqueeze(1)
 
     @abc.abstractmethod
     def sample(
         self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, **options: object
     ) -> GeneratorOutput:
-        """Draw (or choose) the segment of ``rows`` rows, asking the trunk as often as needed."""
+        """Sample (or choose) the segment of ``rows`` rows, calling the trunk as often as needed."""

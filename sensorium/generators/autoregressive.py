@@ -1,6 +1,6 @@
-"""Ids said one after the other, each from those before: cross-entropy in training; greedy, sampled or by beams after.
+"""Autoregressive generator of ids: cross-entropy in training; greedy, sampled or by beam search after.
 
-It knows ids and a trunk that remembers what it has run, nothing of text.
+It knows ids and a trunk with a cache, nothing of text.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from sensorium.nn.shape_buckets import places
 
 PAD_ID = 0
 NUCLEUS_CANDIDATES = 256
-"""Ids among which those are sought first that make up ``top_p``."""
+"""Number of likeliest ids among which those of ``top_p`` are sought first."""
 
 
 class Autoregressive(Generator):
-    """p(ids | hidden) as a product over tokens; the same table turns ids to tokens and hidden to logits
+    """Language model head: p(ids | hidden) as a product over tokens. One table embeds ids and turns hidden to logits
     (Press & Wolf 2017, arXiv 1608.05859).
 
     Args:
         smoothing: label smoothing.
-        blur: share of the known tokens that training hides from those after them, so that they listen to what is
-            seen and not only to one another (word dropout: Bowman et al. 2016, arXiv 1511.06349).
+        blur: word dropout: share of the known tokens that training hides from those after them, so that they depend on
+            what is seen and not only on one another (Bowman et al. 2016, arXiv 1511.06349).
     """
 
     causal = True
@@ -47,11 +47,11 @@ class Autoregressive(Generator):
         return tokens.vocabulary > 0 and tokens.ordered and tokens.end > 0
 
     def embed(self, ids: torch.Tensor, start: int) -> torch.Tensor:
-        """Ids [n, k] at positions ``start``… to tokens [n, k, width]."""
+        """Tokens [n, k, width] of ids [n, k] at positions ``start``…"""
         x = F.embedding(ids, self.table) * self.width**0.5
         return x + self.positions[start : start + ids.shape[1]]
 
-    def begin(self, rows: int) -> torch.Tensor:
+    def start_token(self, rows: int) -> torch.Tensor:
         """The token that stands before the first id, [rows, 1, width]."""
         return (self.first + self.positions[0]).expand(rows, 1, -1)
 
@@ -60,10 +60,10 @@ class Autoregressive(Generator):
         if self.training and self.blur > 0:
             hidden = torch.rand(known.shape[:2], device=known.device) < self.blur
             known = torch.where(hidden.unsqueeze(-1), self.positions[1 : 1 + known.shape[1]], known)
-        return torch.cat([self.begin(len(target)).to(known.dtype), known], 1)
+        return torch.cat([self.start_token(len(target)).to(known.dtype), known], 1)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden [..., width] to float logits [..., vocabulary]; padding can't be said."""
+        """Float logits [..., vocabulary] of hidden [..., width]; that of padding is minus infinity."""
         logits = F.linear(hidden, self.table.to(hidden.dtype), self.bias.to(hidden.dtype)).float()
         return logits.index_fill(-1, torch.tensor([PAD_ID], device=logits.device), float("-inf"))
 
@@ -106,17 +106,17 @@ class Autoregressive(Generator):
         max_length: int = 0,
         lots: torch.Tensor | None = None,
     ) -> GeneratorOutput:
-        """Say the segment of each row; rows that have ended leave the batch where ``trunk`` has a ``reorder``.
+        """Generate the segment of each row; rows that have ended leave the batch where ``trunk`` has a ``reorder``.
 
         Args:
-            temperature: 0 takes the likeliest id; above, ids are drawn from logits divided by it.
-            top_k: draw among so many likeliest ids only; 0: all.
-            top_p: draw among the likeliest ids that together have this probability (arXiv 1904.09751).
-            beam: keep so many beginnings and give the best ending; never worse than the greedy one.
+            temperature: 0 takes the likeliest id; above, ids are sampled from logits divided by it.
+            top_k: sample among so many likeliest ids only; 0: all.
+            top_p: sample among the likeliest ids that together have this probability (arXiv 1904.09751).
+            beam: width of the beam search; never worse than greedy decoding.
             length_penalty: beams are compared by log-probability / length^penalty (0: plain log-probability).
-            max_length: ids said at most, the end included; 0: as many as in training.
-            lots: which random numbers each row draws by, [rows] from 0 on: rows of one lot draw by the same ones, whatever the
-                generator, so that what a row says doesn't hang on which others there are.
+            max_length: ids at most, the end included; 0: as many as in training.
+            lots: index of each row's random stream, [rows] from 0 on: rows of one stream draw the same numbers,
+                whatever the generator, so that a row's output doesn't depend on which others there are.
 
         Returns:
             ids [rows, length] up to and with the end, then 0; score: log-probability under the model itself.
@@ -126,8 +126,8 @@ class Autoregressive(Generator):
         """
         if not 0 <= temperature < math.inf or not 0 < top_p <= 1 or top_k < 0 or beam < 1 or max_length < 0:
             raise UserError(
-                f"temperature={temperature}, top_p={top_p}, top_k={top_k}, beam={beam}, max_length={max_length}: needed "
-                "are temperature ≥ 0, 0 < top_p ≤ 1, top_k ≥ 0, beam ≥ 1, max_length ≥ 0."
+                f"temperature={temperature}, top_p={top_p}, top_k={top_k}, beam={beam}, max_length={max_length}: "
+                "needed are temperature ≥ 0, 0 < top_p ≤ 1, top_k ≥ 0, beam ≥ 1, max_length ≥ 0."
             )
         if beam > 1 and temperature > 0:
             raise UserError(f"beam={beam} with temperature={temperature}: beams are not drawn. Leave one of them out.")
@@ -153,7 +153,7 @@ class Autoregressive(Generator):
         ids_so_far = torch.full((rows, longest), PAD_ID, device=device)
         score = torch.zeros(rows, device=device)
         live = torch.arange(rows, device=device)  # the rows that the trunk still runs
-        tokens, ended = self.begin(rows), torch.zeros(rows, dtype=torch.bool, device=device)
+        tokens, ended = self.start_token(rows), torch.zeros(rows, dtype=torch.bool, device=device)
         reorder = getattr(trunk, "reorder", None)
         drawers = [torch.Generator().manual_seed(lot) for lot in range(int(lots.max()) + 1)] if lots is not None else []
         for step in range(longest):
@@ -189,7 +189,7 @@ class Autoregressive(Generator):
         if reorder is None:
             raise UserError("This trunk can't reorder its rows, which beams need. Generate with beam=1.")
         first = torch.arange(rows, device=device)
-        log = self.logits(trunk(self.begin(rows), 0)[:, -1]).log_softmax(-1)
+        log = self.logits(trunk(self.start_token(rows), 0)[:, -1]).log_softmax(-1)
         beam = min(beam, log.shape[1] - 1)
         score, ids = log.topk(beam, 1)  # [rows, beam]
         reorder(first.repeat_interleave(beam))
@@ -232,7 +232,8 @@ class Autoregressive(Generator):
 
 
 def draw(logits: torch.Tensor, top_k: int, top_p: float, generator: torch.Generator | None) -> torch.Tensor:
-    """One id a row [n] from logits [n, vocabulary], among the ``top_k`` likeliest and those that make up ``top_p``."""
+    """Sampled id of each row [n] from logits [n, vocabulary], among the ``top_k`` likeliest and those that make up
+    ``top_p``."""
     return (
         torch.multinomial(filter_logits(logits, top_k, top_p).softmax(1).cpu(), 1, generator=generator)
         .squeeze(1)
@@ -241,9 +242,9 @@ def draw(logits: torch.Tensor, top_k: int, top_p: float, generator: torch.Genera
 
 
 def largest(logits: torch.Tensor, noise: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
-    """The largest of each row's ``kept`` logits with its Gumbel noise [n, vocabulary], which is a draw (arXiv 1411.0030).
+    """Argmax of each row's filtered logits with Gumbel noise [n, vocabulary], which is a sample (arXiv 1411.0030).
 
-    Most often the largest of all is among those kept, and then nothing need be ranked.
+    Most often the largest of all is among those that the filter leaves, and then nothing need be ranked.
     """
     if top_k:
         return (filter_logits(logits, top_k, top_p) + noise).argmax(1)
@@ -263,8 +264,8 @@ def filter_logits(logits: torch.Tensor, top_k: int, top_p: float) -> torch.Tenso
 
 
 def nucleus(logits: torch.Tensor, top_p: float, few: int = NUCLEUS_CANDIDATES) -> torch.Tensor:
-    """Logits [n, vocabulary], minus infinity but for the likeliest ids that together have ``top_p``; sought among the ``few``
-    likeliest first, as sorting all takes several times as long."""
+    """Logits [n, vocabulary], minus infinity but for the likeliest ids that together have ``top_p``; sought among the
+    ``few`` likeliest first, as sorting all takes several times as long."""
     few = min(few, logits.shape[1])
     share, order = logits.softmax(1).topk(few, 1)
     order = torch.where(share.cumsum(1) - share < top_p, order, order[:, :1])

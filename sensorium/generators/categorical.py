@@ -1,4 +1,5 @@
-"""One id of a vocabulary, said at a learned token: cross-entropy. Id 0 ("unseen") is never said nor learned from."""
+"""Categorical generator: one id of a vocabulary at a learned query token, by cross-entropy. Id 0 ("unseen") is never an
+output nor a target."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ from sensorium.nn.row_memory import MemoryAnswer
 
 PERCENTS = 100
 TEMPERATURES = 61
-"""Temperatures that are tried, from 1/5 to 5."""
+"""Number of temperatures that are tried, from 1/5 to 5."""
 
 
 class Categorical(Generator):
-    """p(id | hidden) as a softmax over a linear layer, each token by itself.
+    """Classification head: p(id | hidden) as a softmax over a linear layer, each token by itself.
 
     Args:
         smoothing: label smoothing (Szegedy et al. 2016, arXiv 1512.00567, §7).
@@ -32,7 +33,8 @@ class Categorical(Generator):
         self.head = nn.Linear(width, max(1, tokens.vocabulary - 1))
         nn.init.normal_(self.head.weight, std=0.5 * width**-0.5)
         nn.init.zeros_(self.head.bias)
-        # The temperature that answers are said at, and for 0 to 100 % of coverage how doubtful a class of a set may be: all, until rows held out tell.
+        # The temperature, and for 0 to 100 % of coverage the largest 1 - probability of a class in the set: all
+        # classes, until validation rows calibrate it.
         self.register_buffer("trust", torch.ones(1 + PERCENTS + 1))
 
     @classmethod
@@ -50,16 +52,17 @@ class Categorical(Generator):
         return each.view(target.shape).mean(1)
 
     def logits(self, hidden: torch.Tensor, recalled: MemoryAnswer | None = None) -> torch.Tensor:
-        """What is answered, [n, tokens, vocabulary - 1], at the calibrated temperature."""
+        """Logits [n, tokens, vocabulary - 1], at the calibrated temperature."""
         return self.mixed(self.head(hidden).float(), recalled) / self.known(recalled)[0]
 
     def known(self, recalled: MemoryAnswer | None) -> torch.Tensor:
-        """What rows held out told of such answers: see ``margin``."""
+        """Calibration of such answers by validation rows: see ``margin``."""
         return self.trust if recalled is None or recalled.margin is None else recalled.margin
 
     @staticmethod
     def mixed(logits: torch.Tensor, recalled: MemoryAnswer | None) -> torch.Tensor:
-        """Logits [n, 1, vocabulary - 1] of the network's answer and what remembered rows say, by its share."""
+        """Logits [n, 1, vocabulary - 1] of the mixture of the network's answer and that of remembered rows, by its
+        share."""
         if recalled is None:
             return logits
         found = (
@@ -75,15 +78,17 @@ class Categorical(Generator):
     def residual(
         self, hidden: torch.Tensor, target: torch.Tensor, recalled: MemoryAnswer | None = None
     ) -> torch.Tensor:
-        """Of each row the logits before calibration and the true id, [n, vocabulary]."""
+        """Logits before calibration and the true id of each row, [n, vocabulary]."""
         return torch.cat([self.mixed(self.head(hidden).float(), recalled)[:, 0], target.float()], 1)
 
     def margin(self, residual: torch.Tensor) -> torch.Tensor:
-        """The temperature that makes rows like these likeliest (Guo et al. 2017, arXiv 1706.04599), and for each percent of coverage the largest
-        1 - probability of a class that belongs to the set, so that as many sets hold the truth (Sadinle et al. 2019, arXiv 1609.00451).
+        """Temperature that maximises the likelihood of rows like these (Guo et al. 2017, arXiv 1706.04599), and for
+        each percent of coverage the largest 1 - probability of a class in the prediction set, so that as many sets hold
+        the truth (Sadinle et al. 2019, arXiv 1609.00451).
 
         Args:
-            residual: from ``residual`` on rows that the model wasn't trained on; none: temperature 1, and all classes in every set.
+            residual: from ``residual`` on rows that the model wasn't trained on; none: temperature 1, and all classes
+                in every set.
         """
         residual, found = residual[residual[:, -1] > 0].float(), torch.ones_like(self.trust)
         if not len(residual):
@@ -101,7 +106,7 @@ class Categorical(Generator):
 
     @torch.no_grad()
     def calibrate(self, residual: torch.Tensor) -> None:
-        """Lets later answers of the network alone go by ``margin``."""
+        """Set the ``margin`` of later answers of the network without a memory."""
         self.trust.copy_(self.margin(residual))
 
     @torch.no_grad()
@@ -117,7 +122,8 @@ class Categorical(Generator):
         temperature: float = 1.0,
         coverage: float = 0.0,
     ) -> GeneratorOutput:
-        """The likeliest id, or one drawn at ``temperature`` with ``sample``; probabilities are those of the model.
+        """Choose the likeliest id, or sample one at ``temperature`` with ``sample``; probabilities are those of the
+        model.
 
         Args:
             coverage: also the set of the ids that hold the truth in so many of all rows, rounded up to a percent.

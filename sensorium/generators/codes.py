@@ -1,6 +1,7 @@
-"""Vectors said one after the other as discrete codes: a finite scalar quantiser on an autoencoder, and a causal model of its codes.
+"""Autoregressive generator of discrete codes: a finite scalar quantiser on an autoencoder, and a causal model of its
+codes.
 
-It knows vectors and a trunk that remembers what it has run, nothing of pictures or sounds.
+It knows vectors and a trunk with a cache, nothing of pictures or sounds.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ from sensorium.nn.transformer import TransformerBlock
 
 
 class Codes(Generator):
-    """Each token's vector is a code of a few digits (finite scalar quantisation, arXiv 2309.15505); a token's digits are said one after
-    the other from what the trunk says there, and the tokens one after the other. The autoencoder and the model of its codes learn
-    in the same step.
+    """Finite scalar quantisation (arXiv 2309.15505): each token's vector is a code of a few digits. A token's digits
+    are generated one after the other from the trunk's output there, and the tokens one after the other. The autoencoder
+    and the model of its codes are trained in the same step.
 
     Args:
-        depth: blocks of the autoencoder's encoder and of its decoder. expand: hidden size of their feed-forward layers, relative
-            to the width.
-        digits: of a code; levels: values that each can have.
-        tells: what saying the codes counts beside the autoencoder's error.
+        depth: blocks of the autoencoder's encoder and of its decoder.
+        expand: hidden size of their feed-forward layers, relative to the width.
+        digits: of a code.
+        levels: values that each can have.
+        tells: weight of the codes' cross-entropy beside the autoencoder's error.
     """
 
     is_generative = causal = True
@@ -91,7 +93,7 @@ class Codes(Generator):
     # --- the autoencoder ----------------------------------------------------------------------------------------------
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Vectors [n, k, …] to digits [n, k, digits] in -1..1, rounded to levels; the gradient passes as if they weren't."""
+        """Digits [n, k, digits] in -1..1, rounded to levels, of vectors [n, k, …]; straight-through gradient."""
         code = self.enter(x) + self.positions
         for block in self.encoder:
             code = block(code)[0]
@@ -99,18 +101,18 @@ class Codes(Generator):
         return code + (self.values(self.levels_of(code)) - code).detach()
 
     def decode(self, code: torch.Tensor) -> torch.Tensor:
-        """Digits [n, k, digits] in -1..1 to vectors [n, k, …], fp32."""
+        """Vectors [n, k, …], fp32, of digits [n, k, digits] in -1..1."""
         x = self.widen(code) + self.positions
         for block in self.decoder:
             x = block(x)[0]
         return self.refine(self.leave(self.norms["decoder"](x)).float()).float()
 
     def levels_of(self, code: torch.Tensor) -> torch.Tensor:
-        """Digits in -1..1 as levels 0, 1, …"""
+        """Levels 0, 1, … of digits in -1..1."""
         return ((code + 1) / 2 * (self.levels - 1)).round().long().clamp(0, self.levels - 1)
 
     def values(self, level: torch.Tensor) -> torch.Tensor:
-        """Levels as digits in -1..1."""
+        """Digits in -1..1 of levels."""
         return level.float() * (2 / (self.levels - 1)) - 1
 
     # --- training -----------------------------------------------------------------------------------------------------
@@ -131,12 +133,13 @@ class Codes(Generator):
         return self.entropy(hidden, self.levels_of(self.encode(target.float()).detach()))
 
     def entropy(self, hidden: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-        """Minus the mean log-probability of a digit of each token [n, k], for levels [n, k, digits]."""
+        """Mean negative log-probability of a digit of each token [n, k], for levels [n, k, digits]."""
         logits = self.logits(hidden, level[..., :-1])
         return F.cross_entropy(logits.flatten(0, 2), level.flatten(), reduction="none").view(level.shape).mean(2)
 
     def logits(self, hidden: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """What the trunk says [n, k, width] and a token's first digits as levels [n, k, d] to float logits [n, k, d + 1, levels]."""
+        """Float logits [n, k, d + 1, levels] of the trunk's output [n, k, width] and a token's first digits as levels
+        [n, k, d]."""
         d = known.shape[-1]
         embedded = (
             torch.stack([self.table[i][known[..., i]] for i in range(d)], 2).cumsum(2)
@@ -160,11 +163,11 @@ class Codes(Generator):
         temperature: float = 1.0,
         blank: Trunk | None = None,
     ) -> GeneratorOutput:
-        """Say the vectors of each row, token by token.
+        """Generate the vectors of each row, token by token.
 
         Args:
-            temperature: digits are drawn from logits divided by it; 0 takes the likeliest.
-            blank: the trunk where nothing is seen, which isn't asked.
+            temperature: digits are sampled from logits divided by it; 0 takes the likeliest.
+            blank: the trunk where nothing is seen, which isn't used.
 
         Returns:
             vectors; score: the mean log-probability of a digit.
@@ -197,4 +200,4 @@ class Codes(Generator):
             codes.append(level)
         return GeneratorOutput(
             self.decode(self.values(torch.cat(codes, 1))) + 0 * score[:, None, None], score
-        )  # a row that failed says so
+        )  # a row that failed is not finite

@@ -1,8 +1,8 @@
-"""Vectors drawn by flow matching: from noise along straight paths to the data, the clean vectors predicted at every moment.
+"""Flow matching generator: from noise along straight paths to the data, the clean vectors predicted at every moment.
 
-Raw patches are said as they are, with no autoencoder before them, as the network predicts what is clean and not what is noise
-(JiT: Li & He 2025, arXiv 2511.13720). Of larger ones ``latents`` may be said instead, by an autoencoder that is learned beside (arXiv 2112.10752).
-It knows vectors and a trunk, nothing of pictures or sounds.
+Raw patches are generated as they are, with no autoencoder before them, as the network predicts what is clean and not
+what is noise (JiT: Li & He 2025, arXiv 2511.13720). Of larger ones ``latents`` may be generated instead, of an
+autoencoder that is trained beside (arXiv 2112.10752). It knows vectors and a trunk, nothing of pictures or sounds.
 """
 
 from __future__ import annotations
@@ -25,25 +25,28 @@ from sensorium.nn.denoiser import Denoiser
 MAX_STEPS = 1000
 """Steps from noise at most: more of them change no picture, and take as long as somebody mistyped."""
 GUIDED_UNTIL = 0.7
-"""The moment until which guidance pulls, of what isn't drawn in time: where little noise is left, pictures with it and without are judged alike (arXiv 2404.07724), and it takes a pass of its
-own. Speech is understood less without it."""
+"""Moment until which guidance is applied, of what isn't generated in time: where little noise is left, pictures with it
+and without are judged alike (arXiv 2404.07724), and it takes a pass of its own. Speech is understood less without it.
+"""
 SCORED_MOMENTS = 0.25, 0.5, 0.75
-"""At which the loss of what was drawn is taken, as its score."""
+"""Moments at which the loss of a sample is taken, as its score."""
 
 
 class Flow(Generator):
-    """z = t x + (1 - t) noise at the moments t from 0 (noise) to 1 (data); x is predicted, and the error of the velocity
-    (x - z) / (1 - t) is what is learned from (arXiv 2511.13720, algorithm 1).
+    """Flow matching with clean-vector prediction (arXiv 2511.13720, algorithm 1): z = t x + (1 - t) noise at the
+    moments t from 0 (noise) to 1 (data); x is predicted, and the loss is the error of the velocity (x - z) / (1 - t).
 
     Args:
-        depth: the generator's own blocks; expand: hidden size of their feed-forward layers, relative to the width.
+        depth: the generator's own blocks.
+        expand: hidden size of their feed-forward layers, relative to the width.
         mean, spread: training draws t as the sigmoid of a Gaussian (arXiv 2403.03206, section 3.1).
-        least: 1 - t counts at least so much where it is divided by.
-        begun: share of the rows whose beginning training gives, where tokens follow one another in time: what is given is told, and
-            the error of the rest alone is learned from.
-        latents: so many numbers of each patch are drawn in place of its own, and made to patches by an autoencoder, which learns in the same steps; for
-            pictures and films larger than 64 pixels. 0: patches are drawn as they are. Nothing goes on from a beginning then, and what lies on no grid (points)
-            is drawn as it is.
+        least: lower bound of 1 - t where it is divided by.
+        begun: share of the rows whose prefix training gives, where tokens follow one another in time: given tokens are
+            marked, and the loss is that of the rest alone.
+        latents: so many numbers of each patch are generated in place of its own, and decoded to patches by an
+            autoencoder, which is trained in the same steps; for pictures and films larger than 64 pixels. 0: patches
+            are generated as they are. Nothing is continued from a prefix then, and what lies on no grid (points) is
+            generated as it is.
         coder: channels of the autoencoder's first convolution.
     """
 
@@ -90,8 +93,8 @@ class Flow(Generator):
     # --- training -----------------------------------------------------------------------------------------------------
 
     def with_noise(self, target: torch.Tensor) -> torch.Tensor:
-        """Vectors [n, k, width] to [n, k, 2 · width + 1]: beside each its noise and the moment, 1 where it is given. Of latents, of their width, with what coding
-        the segment cost behind them."""
+        """Vectors [n, k, width] to [n, k, 2 · width + 1]: beside each its noise and the moment, 1 where it is given. Of
+        latents, of their width, and behind them the autoencoder's loss of the segment."""
         costs = []
         if self.coder is not None:
             target, cost = self.coder.learn(target.float())
@@ -123,7 +126,8 @@ class Flow(Generator):
         return error if given is None else error * ~given * (given.shape[1] / (~given).sum(1, keepdim=True))
 
     def mixed(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """What ``drawn`` gave as z [n, k, width], t [n], x [n, k, width], in fp32, and which tokens are given [n, k], if any may be."""
+        """Output of ``with_noise`` as z [n, k, width], t [n], x [n, k, width], in fp32, and which tokens are given [n,
+        k], if any may be."""
         width = self.latent_tokens.width
         x, noise, t = target[..., : 2 * width + 1].float().split([width, width, 1], -1)
         return t * x + (1 - t) * noise, t[:, -1, 0], x, (t == 1).squeeze(-1) if self.prefix_share else None
@@ -146,20 +150,23 @@ class Flow(Generator):
         watch: Callable[[torch.Tensor], None] | None = None,
         judged: bool = False,
     ) -> GeneratorOutput:
-        """Draw the vectors of each row.
+        """Generate the vectors of each row.
 
         Args:
-            steps: moments at which the way is found anew.
-            guidance: how much further what is seen pulls than in training (classifier-free guidance, arXiv 2207.12598): the
-                velocity with it and ``guidance`` - 1 times its difference to the velocity without. 1: none.
-            solver: "heun" looks at each step's end as well, and takes twice as long for pictures that a judge finds no better.
+            steps: integration steps.
+            guidance: scale of classifier-free guidance (arXiv 2207.12598): the conditional velocity and ``guidance`` -
+                1 times its difference to the unconditional one. 1: none.
+            solver: "heun" evaluates each step's end as well, and takes twice as long for pictures that a judge finds no
+                better.
             blank: the trunk where nothing is seen; needed where ``guidance`` isn't 1.
-            given: vectors of which a part is known, [rows, k, width], and which, bool: they stay, and the rest is drawn to go with them.
-            judged: also take the loss of what was drawn, in three more passes.
-            watch: hears at each step what the clean vectors are thought to be, [rows, k, width].
+            given: vectors of which a part is known, [rows, k, width], and which, bool: they stay, and the rest is
+                generated to go with them.
+            judged: also take the loss of the samples, in three more passes.
+            watch: callback that gets at each step the current prediction of the clean vectors, [rows, k, width].
 
         Returns:
-            vectors, not finite where a row's sampling failed; score: where ``judged``, minus the loss of what was drawn, with the same noise for all; else 0.
+            vectors, not finite where a row's sampling failed; score: where ``judged``, minus the loss of the samples,
+                with the same noise for all; else 0.
 
         Raises:
             UserError: options that are out of range.
@@ -182,7 +189,7 @@ class Flow(Generator):
             return self.net.predict_clean(listener(self.net.tokens(z, t, given_tokens), 0), z, t)
 
         def with_given(z: torch.Tensor, moment: float) -> torch.Tensor:
-            """What is known put in its place: as it is where all of a token is known, as noisy as the rest elsewhere."""
+            """Given vectors in their place: as they are where all of a token is given, else as noisy as the rest."""
             if given is None:
                 return z
             known = torch.where(given_tokens.unsqueeze(-1), given[0], moment * given[0] + (1 - moment) * noise)
@@ -219,5 +226,5 @@ class Flow(Generator):
         return GeneratorOutput(self.made(z), score)
 
     def made(self, z: torch.Tensor) -> torch.Tensor:
-        """What was drawn as vectors [n, k, width]."""
+        """Vectors [n, k, width] of generated vectors or latents."""
         return z if self.coder is None else self.coder.decode_normalised(z)

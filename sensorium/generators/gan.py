@@ -1,6 +1,7 @@
-"""Vectors drawn in one pass by a decoder that learns from an adversary as well: what a likelihood blurs, an adversary sharpens.
+"""Adversarial generator in one pass: a conditional VAE's decoder that is also trained by a discriminator, against the
+blur of a likelihood.
 
-It is the conditional autoencoder of ``nn.conditional_vae`` and a judge of its own, which the same step of training teaches.
+It is ``nn.conditional_vae`` with a discriminator of its own, which the same step trains.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ from sensorium.nn.discriminator import NOISE_DEVIATION, Discriminator, adversari
 
 
 class Gan(Generator):
-    """The decoder is told beside the bound what ``nn.discriminator`` says of segments drawn from the prior; one step teaches both.
+    """Conditional VAE with the adversarial losses of ``nn.discriminator`` on segments sampled from the prior; one step
+    trains both.
 
     Args:
-        depth: blocks of the decoder; the encoder and the prior have half as many. judge: blocks of the judge.
+        depth: blocks of the decoder; the encoder and the prior have half as many.
+        judge: blocks of the discriminator.
         expand: hidden size of their feed-forward layers, relative to the width.
-        whole: latents of the segment; each: latents of every token.
-        beta: what the distance to the prior counts beside the likelihood (1: the evidence bound itself).
-        adversary: what the judge's word counts beside that bound; steep: weight of the judge's slope.
+        whole: latents of the segment.
+        each: latents of every token.
+        beta: weight of the divergence from the prior beside the likelihood (1: the evidence bound itself).
+        adversary: weight of the adversarial losses beside that bound.
+        steep: weight of the gradient penalty.
     """
 
     is_generative = True
@@ -59,7 +64,7 @@ class Gan(Generator):
         return [*self.latents.output_parameters(), *self.judge.output_parameters()]
 
     def with_noise(self, target: torch.Tensor) -> torch.Tensor:
-        """Vectors [n, k, width] with what is drawn for them beside: noise for the latents of two segments, and for the judge."""
+        """Vectors [n, k, width] with their noise: for the latents of two segments, and for the gradient penalty."""
         n, k, width = target.shape
         whole, each = self.latents.noise(n, target.device, None)
         near, other = (torch.randn(n, k, size, device=target.device) for size in (width, self.latents.each))
@@ -105,11 +110,11 @@ class Gan(Generator):
         temperature: float = 1.0,
         blank: Trunk | None = None,
     ) -> GeneratorOutput:
-        """Draw the vectors of each row in one pass.
+        """Generate the vectors of each row in one pass.
 
         Args:
-            temperature: what the latents' deviation is multiplied by; 0 says the middle of what is believed.
-            blank: the trunk where nothing is seen, which isn't asked.
+            temperature: factor on the latents' deviation; 0 takes their mean.
+            blank: the trunk where nothing is seen, which isn't used.
 
         Returns:
             vectors; score: the mean log-probability of their latents.

@@ -1,6 +1,7 @@
-"""Vectors drawn in one pass by a student of flow matching: what many steps of a teacher made of a noise, said at once.
+"""One-step generator distilled from flow matching: a student predicts at once what many steps of its teacher make of a
+noise.
 
-It knows vectors and a trunk, nothing of pictures or sounds. ``sensorium.posttraining.distill`` teaches it.
+It knows vectors and a trunk, nothing of pictures or sounds. ``sensorium.posttraining.distill`` trains it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from sensorium.nn.denoiser import Denoiser
 
 
 class Onestep(Generator):
-    """The network of ``flow``, asked at the first moment alone, where there is nothing but noise.
+    """Network of ``flow``, evaluated at the first moment alone, where there is nothing but noise.
 
     Args:
-        depth: the generator's own blocks; expand: hidden size of their feed-forward layers, relative to the width. A student begins as a copy of
-            its teacher, and has its sizes. latents, coder: as its teacher's.
+        depth: the generator's own blocks.
+        expand: hidden size of their feed-forward layers, relative to the width. A student begins as a copy of its
+            teacher, and has its sizes.
+        latents, coder: as its teacher's.
     """
 
     is_generative, one_token_per_vector, teacher = True, True, "flow"
@@ -55,7 +58,7 @@ class Onestep(Generator):
         )
 
     def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
-        return self.begin(target[..., self.output_tokens.width :].float())
+        return self.noise_tokens(target[..., self.output_tokens.width :].float())
 
     def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return self.token_nll(hidden, target).mean(1)
@@ -64,12 +67,12 @@ class Onestep(Generator):
         x, noise = target.float().split([self.output_tokens.width, self.latent_tokens.width], -1)
         return (self.made(hidden, noise) - x).abs().mean(-1)
 
-    def begin(self, noise: torch.Tensor) -> torch.Tensor:
+    def noise_tokens(self, noise: torch.Tensor) -> torch.Tensor:
         """The asked tokens [n, k, width] of noise [n, k, width of a vector]."""
         return self.net.tokens(noise, noise.new_zeros(len(noise)))
 
     def made(self, hidden: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """The vectors [n, k, width of a vector], fp32, from what the trunk said at ``begin(noise)``."""
+        """Vectors [n, k, width of a vector], fp32, from the trunk's output at the asked tokens of ``noise``."""
         output = self.net.predict_clean(hidden, noise, noise.new_zeros(len(noise)))
         return output if self.coder is None else self.coder.decode_normalised(output)
 
@@ -83,17 +86,17 @@ class Onestep(Generator):
         *,
         blank: Trunk | None = None,
     ) -> GeneratorOutput:
-        """Draw the vectors of each row in one pass.
+        """Generate the vectors of each row in one pass.
 
         Args:
-            blank: the trunk where nothing is seen, which isn't asked: the teacher's guidance is learned with the rest.
+            blank: the trunk where nothing is seen, which isn't used: the teacher's guidance is distilled with the rest.
 
         Returns:
             vectors, and 0 for their score.
         """
         noise = torch.randn(rows, self.output_tokens.length, self.latent_tokens.width, generator=generator).to(device)
         made = (
-            self.made(trunk(self.begin(noise), 0), noise)
+            self.made(trunk(self.noise_tokens(noise), 0), noise)
             if rows
             else noise.new_zeros(0, self.output_tokens.length, self.output_tokens.width)
         )

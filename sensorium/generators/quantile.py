@@ -1,4 +1,4 @@
-"""One vector, said as quantiles of each of its numbers: pinball loss, quantiles that can't cross, calibrated intervals."""
+"""Quantile regression generator of one vector: pinball loss, quantiles that can't cross, conformal intervals."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sensorium.generators import Generator, GeneratorOutput, Trunk
 from sensorium.nn.row_memory import MemoryAnswer
 
 COVERAGES = 0.5, 0.8, 0.9, 0.95, 0.98
-"""Shares of the truth for which intervals are calibrated."""
+"""Coverages for which intervals are calibrated."""
 
 
 class Quantile(Generator):
     """Quantile regression (Koenker & Bassett 1978) at evenly spaced levels around the median.
 
-    The head says the median and the distances between neighbouring quantiles, made positive by softplus.
+    The head predicts the median and the distances between neighbouring quantiles, made positive by softplus.
 
     Args:
-        levels: how many quantiles; odd, so that the median is one. 19 gives 5 %, 10 % … 95 %.
+        levels: number of quantiles; odd, so that the median is one. 19 gives 5 %, 10 % … 95 %.
         cover: share of the truth that the interval should hold, unless another is asked.
     """
 
@@ -41,7 +41,7 @@ class Quantile(Generator):
         nn.init.normal_(self.head.weight, std=0.5 * width**-0.5)
         step = 1 / (levels + 1)
         self.register_buffer("levels", torch.arange(1, levels + 1) * step, persistent=False)
-        # A new model says the quantiles of a standard normal: what the scores of a column are distributed like.
+        # A new model predicts the quantiles of a standard normal, which is how the scores of a column are distributed.
         normal = torch.special.ndtri(self.levels.double())
         gaps = torch.expm1(normal.diff()).log().float()
         with torch.no_grad():
@@ -57,9 +57,9 @@ class Quantile(Generator):
         return self.query.expand(len(target), 1, -1)
 
     def quantiles(self, hidden: torch.Tensor, recalled: MemoryAnswer | None = None) -> torch.Tensor:
-        """Hidden [n, 1, width] to rising quantiles [n, token width, levels].
+        """Rising quantiles [n, token width, levels] of hidden [n, 1, width].
 
-        Those of what remembered rows say are averaged with them, level by level ("Is it better to average probabilities or
+        Those of remembered rows are averaged with them, level by level ("Is it better to average probabilities or
         quantiles?", Lichtendahl et al. 2013).
         """
         x = self.head(hidden[:, 0]).float().view(len(hidden), self.output_tokens.width, len(self.levels))
@@ -73,7 +73,7 @@ class Quantile(Generator):
         return (1 - share) * own + share * self.weighted_quantiles(recalled)
 
     def weighted_quantiles(self, recalled: MemoryAnswer) -> torch.Tensor:
-        """The quantiles [n, token width, levels] of remembered vectors, by their weights."""
+        """Weighted quantiles [n, token width, levels] of remembered vectors."""
         values, order = recalled.targets[:, 0].float().T.sort(1)
         reached = recalled.weights[:, order].cumsum(-1)
         levels = self.levels.expand(*reached.shape[:2], -1).contiguous()
@@ -85,14 +85,15 @@ class Quantile(Generator):
         return 2 * torch.maximum(self.levels * off, (self.levels - 1) * off).mean((1, 2))
 
     def bounds(self, quantiles: torch.Tensor, cover: float) -> torch.Tensor:
-        """The interval before calibration, [n, 2, token width], from quantiles [n, token width, levels]."""
+        """Interval before calibration, [n, 2, token width], from quantiles [n, token width, levels]."""
         ends = [self._at(quantiles, torch.full_like(quantiles[..., 0], p)) for p in ((1 - cover) / 2, (1 + cover) / 2)]
         return torch.stack(ends, 1)
 
     def residual(
         self, hidden: torch.Tensor, target: torch.Tensor, recalled: MemoryAnswer | None = None
     ) -> torch.Tensor:
-        """How far the truth lies outside the uncalibrated interval of each coverage (negative: inside), [n, coverages, token width]."""
+        """Conformity scores: distance of the truth from the uncalibrated interval of each coverage (negative: inside),
+        [n, coverages, token width]."""
         quantiles, truth, found = self.quantiles(hidden, recalled), target[:, 0].float(), []
         for cover in self.covers:
             low, high = self.bounds(quantiles, cover).unbind(1)
@@ -100,8 +101,8 @@ class Quantile(Generator):
         return torch.stack(found, 1)
 
     def margin(self, residual: torch.Tensor) -> torch.Tensor:
-        """By how much an interval of each coverage is to be widened (or narrowed) so that as many of the rows like these lie inside,
-        [coverages, token width].
+        """Margins by which intervals of each coverage are to be widened (or narrowed) so that as many of the rows like
+        these lie inside, [coverages, token width].
 
         Conformalized quantile regression (Romano et al. 2019, arXiv 1905.03222, eq. 6–8).
 
@@ -116,7 +117,7 @@ class Quantile(Generator):
 
     @torch.no_grad()
     def calibrate(self, residual: torch.Tensor) -> None:
-        """Widens every later interval that the network alone says by its ``margin``."""
+        """Set the ``margin`` by which later intervals of the network without a memory are widened."""
         self.widening.copy_(self.margin(residual))
 
     @torch.no_grad()
@@ -131,7 +132,7 @@ class Quantile(Generator):
         sample: bool = False,
         coverage: float = 0.0,
     ) -> GeneratorOutput:
-        """The median (or with ``sample`` a draw), its log-density, and the calibrated interval.
+        """Predict the median (or with ``sample`` a sample), its log-density, and the calibrated interval.
 
         Args:
             coverage: share of the truth that the interval should hold, rounded up to one of ``covers``; 0: ``cover``.
@@ -141,7 +142,8 @@ class Quantile(Generator):
         """
         if not 0 <= coverage <= self.covers[-1]:
             raise UserError(
-                f"coverage={coverage}: intervals are calibrated for shares of up to {self.covers[-1]}: {', '.join(map(str, self.covers))}."
+                f"coverage={coverage}: intervals are calibrated for shares of up to {self.covers[-1]}: "
+                f"{', '.join(map(str, self.covers))}."
             )
         number = next(n for n, cover in enumerate(self.covers) if cover >= (coverage or self.cover))
         quantiles = self.quantiles(trunk(self.query.expand(rows, 1, -1).to(device), 0), recalled)
@@ -158,7 +160,7 @@ class Quantile(Generator):
         )
 
     def _at(self, quantiles: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-        """The quantile function [n, w] at probabilities [n, w]: linear inside, exponential tails outside."""
+        """Quantile function [n, w] at probabilities [n, w]: linear inside, exponential tails outside."""
         last, step = quantiles.shape[-1] - 1, float(self.levels[0])
         place = level / step - 1
         at = place.floor().long().clamp(0, last - 1).unsqueeze(-1)
@@ -171,7 +173,7 @@ class Quantile(Generator):
         return inside + low - high
 
     def _density(self, quantiles: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-        """Log of dp / dx around those probabilities, [n, w]."""
+        """Log-density dp / dx around those probabilities, [n, w]."""
         half = float(self.levels[0]) / 2
         low, high = (level - half).clamp(1e-3, 1 - 2e-3), (level + half).clamp(2e-3, 1 - 1e-3)
         rise = self._at(quantiles, high) - self._at(quantiles, low)

@@ -1,4 +1,4 @@
-"""Vectors drawn in one pass by a conditional variational autoencoder: latents from a prior that hears what is seen, then a decoder.
+"""Conditional VAE generator in one pass: latents from a prior conditioned on what is seen, then a decoder.
 
 It knows vectors and a trunk, nothing of pictures or sounds.
 """
@@ -17,13 +17,14 @@ from sensorium.nn.conditional_vae import ConditionalVAE
 
 
 class Vae(Generator):
-    """See ``nn.conditional_vae`` for the model and its sources.
+    """Conditional VAE; see ``nn.conditional_vae`` for the model and its sources.
 
     Args:
         depth: blocks of the decoder; the encoder and the prior have half as many.
         expand: hidden size of their feed-forward layers, relative to the width.
-        whole: latents of the segment; each: latents of every token.
-        beta: what the distance to the prior counts beside the likelihood (1: the evidence bound itself).
+        whole: latents of the segment.
+        each: latents of every token.
+        beta: weight of the divergence from the prior beside the likelihood (1: the evidence bound itself).
     """
 
     is_generative = True
@@ -53,7 +54,7 @@ class Vae(Generator):
         return self.latents.output_parameters()
 
     def with_noise(self, target: torch.Tensor) -> torch.Tensor:
-        """Vectors [n, k, width] with the noise of their latents beside them."""
+        """Vectors [n, k, width] with the noise of their latents."""
         whole, each = self.latents.noise(len(target), target.device, None)
         return torch.cat(
             [target, each.to(target.dtype), whole.unsqueeze(1).expand(-1, target.shape[1], -1).to(target.dtype)], -1
@@ -77,11 +78,11 @@ class Vae(Generator):
         temperature: float = 1.0,
         blank: Trunk | None = None,
     ) -> GeneratorOutput:
-        """Draw the vectors of each row in one pass.
+        """Generate the vectors of each row in one pass.
 
         Args:
-            temperature: what the latents' deviation is multiplied by; 0 says the middle of what is believed.
-            blank: the trunk where nothing is seen, which isn't asked.
+            temperature: factor on the latents' deviation; 0 takes their mean.
+            blank: the trunk where nothing is seen, which isn't used.
 
         Returns:
             vectors; score: the mean log-probability of their latents.

@@ -1,4 +1,5 @@
-"""Sounds: the bytes of a file to the samples of its beginning, by libsndfile, and what that doesn't read by FFmpeg."""
+"""Audio decoding: the bytes of a file to the samples of its beginning, by libsndfile, and by FFmpeg where that
+fails."""
 
 from __future__ import annotations
 
@@ -15,24 +16,32 @@ from sensorium.media.formats import DEMUXERS, HEAD_BYTES, media_type
 from sensorium.media.unsupported import by_content
 
 MAX_CHANNELS, MIN_RATE, MAX_RATE = 32, 1_000, 400_000
-"""Channels and samples a second beyond which a header is not believed."""
+"""Channels, and bounds of the sample rate, beyond which a header is not believed."""
 BLOCK_SAMPLES, SMALL_BLOCK = 1 << 15, 1 << 8
-"""Samples that are read together; and of a sound that is damaged further on, of which those before it are kept."""
-LIBSNDFILE_FORMATS = {"audio/wav": "WAV", "audio/flac": "FLAC", "audio/ogg": "OGG", "audio/mpeg": "MP3", "audio/aiff": "AIFF",
-          "audio/basic": "AU", "audio/x-caf": "CAF",
-          "audio/x-w64": "W64"}  # fmt: skip
+"""Samples that are read together; and those of a second attempt at a damaged sound, of which what is before the damage
+is used."""
+LIBSNDFILE_FORMATS = {
+    "audio/wav": "WAV",
+    "audio/flac": "FLAC",
+    "audio/ogg": "OGG",
+    "audio/mpeg": "MP3",
+    "audio/aiff": "AIFF",
+    "audio/basic": "AU",
+    "audio/x-caf": "CAF",
+    "audio/x-w64": "W64",
+}
 """Formats that libsndfile reads, and their names."""
 UNKNOWN_ERRORS = {1, 4, 18}
-"""libsndfile's errors of what it doesn't know, a format or an encoding."""
+"""Error codes of libsndfile for an unknown format or encoding."""
 CONTAINER_FORMATS = {"audio/wav", "audio/aiff", "audio/basic", "audio/x-caf", "audio/x-w64"}
-"""Formats that hold any encoding; of those that it doesn't know libsndfile says all kinds of things."""
+"""Formats that hold any encoding; of those that it doesn't know libsndfile reports all kinds of errors."""
 MIN_BYTES_PER_SECOND, MP3_BYTES_PER_SECOND = 10, 900
-"""Bytes that a second of sound takes at least, of silence in FLAC or Opus, and of an MP3: so a header that says more
+"""Bytes that a second of sound takes at least, of silence in FLAC or Opus, and of an MP3: so a header that claims more
 than the file can hold isn't believed."""
 
 
 class Bytes(io.BytesIO):
-    """Bytes that are read. libsndfile seeks where a damaged header sends it: what is before the start is the start."""
+    """Seekable bytes. libsndfile seeks where a damaged header sends it: what is before the start is the start."""
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return super().seek(
@@ -41,11 +50,11 @@ class Bytes(io.BytesIO):
 
 
 def decoded(data: Any, seconds: float, max_minutes: float) -> tuple[np.ndarray, int]:
-    """The first ``seconds`` of a sound as float32 [t], mixed to one channel, and its rate.
+    """Decoded first ``seconds`` of a sound as float32 [t], mixed to one channel, and its rate.
 
     Raises:
         BadCell: not a sound, no samples, longer than ``max_minutes``, samples that are not finite, or one that takes
-        PyAV, which isn't installed.
+            PyAV, which isn't installed.
     """
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise BadCell(f"expected the bytes of a sound, found {type(data).__name__}")
@@ -71,7 +80,7 @@ def decoded(data: Any, seconds: float, max_minutes: float) -> tuple[np.ndarray, 
 def by_libsndfile(
     data: bytes, kind: str, seconds: float, max_minutes: float, block: int = BLOCK_SAMPLES
 ) -> tuple[np.ndarray, int]:
-    """The same of WAV, FLAC, OGG, MP3, AIFF, AU, CAF and W64, or of their rarer encodings by FFmpeg."""
+    """Decoding by libsndfile of WAV, FLAC, OGG, MP3, AIFF, AU, CAF and W64, or of their rarer encodings by FFmpeg."""
     parts, rate, opened = [np.zeros(0, np.float32)], MIN_RATE, False
     try:
         with soundfile.SoundFile(Bytes(data)) as file:
@@ -83,7 +92,7 @@ def by_libsndfile(
                 too_long(frames / rate, max_minutes)
                 wanted = min(frames, wanted)
             while wanted > 0 and len(some := file.read(min(wanted, block), dtype="float32", always_2d=True)):
-                with np.errstate(invalid="ignore", over="ignore"):  # of what isn't finite, which is said below
+                with np.errstate(invalid="ignore", over="ignore"):  # of what isn't finite, which is reported below
                     parts.append(some.mean(1))
                 wanted -= len(some)
     except soundfile.LibsndfileError as error:
@@ -104,7 +113,7 @@ def by_libsndfile(
 
 
 def unread(data: bytes, kind: str, strange: bool, seconds: float, max_minutes: float) -> tuple[np.ndarray, int]:
-    """The same of what libsndfile can't read: where its encoding is one that is ``strange`` to it, by FFmpeg.
+    """Fallback where libsndfile fails: FFmpeg, if the encoding is one that is ``strange`` to libsndfile.
 
     Raises:
         BadCell: FFmpeg can't either, or the file is damaged.
@@ -127,12 +136,13 @@ def unread(data: bytes, kind: str, strange: bool, seconds: float, max_minutes: f
 
 
 def damage(kind: str) -> str:
-    return f"the {LIBSNDFILE_FORMATS.get(kind, 'sound')} can't be decoded: it is cut short or damaged, and gives no samples"
+    """Message of a damaged file."""
+    name = LIBSNDFILE_FORMATS.get(kind, "sound")
+    return f"the {name} can't be decoded: it is cut short or damaged, and gives no samples"
 
 
 def by_ffmpeg(data: bytes, seconds: float, max_minutes: float, otherwise: str = "") -> tuple[np.ndarray, int]:
-    """The same of anything that FFmpeg reads, films too; ``otherwise`` is the reason where it doesn't, in place of its
-    own."""
+    """Decoding by FFmpeg of anything it reads, films too; ``otherwise`` is the error message in place of its own."""
     try:
         wave, rate, claimed_seconds = ffmpeg.samples(data, seconds, MAX_CHANNELS, MIN_RATE, MAX_RATE)
     except UserError:
@@ -151,8 +161,8 @@ def by_ffmpeg(data: bytes, seconds: float, max_minutes: float, otherwise: str = 
 
 
 def plausible_duration(data: bytes, kind: str, claimed_seconds: float) -> bool:
-    """Whether a file can hold as many seconds as its header says; where it can't, how long it is isn't known before it
-    is decoded."""
+    """True where a file can hold as many seconds as its header claims. Where it can't, its duration isn't known before
+    it is decoded."""
     return (
         0 <= claimed_seconds <= len(data) / (MP3_BYTES_PER_SECOND if kind == "audio/mpeg" else MIN_BYTES_PER_SECOND) + 1
     )

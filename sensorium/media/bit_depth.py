@@ -1,4 +1,4 @@
-"""Levels: what is black and what is white in a picture of more than 8 bits, and its pixels between the two.
+"""Bit depth: black and white levels of pictures of more than 8 bits, and their pixels between the two.
 
 Cameras and scanners store 10, 12 or 14 bits in 16; a picture is as bright as its file says that such numbers are, not
 as the 16 bits would be.
@@ -20,15 +20,15 @@ from sensorium.core.errors import BadCell
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 """Modes of pictures of one channel and more than 8 bits."""
 DEEP_RAW_MODES = "RGB;16L", "RGB;16B", "RGB;16N", "RGBA;16L", "RGBA;16B", "RGBA;16N"
-"""How pictures of several channels of 16 bits are stored, of which Pillow keeps the upper 8."""
+"""Raw modes of pictures of several channels of 16 bits, of which Pillow keeps the upper 8."""
 BITS_TAG, PHOTOMETRIC_TAG, MAX_VALUE_TAG, MAX_VALUE_SIGNED_TAG = 258, 262, 281, 341
-"""Numbers of TIFF's tags: bits stored, whether 0 is white, and the largest value."""
+"""Numbers of TIFF's tags: bits stored, photometric interpretation (whether 0 is white), and the largest value."""
 BAND_PIXELS = 1 << 20
-"""Pixels that are looked at together."""
+"""Pixels that are read together."""
 
 
 def levels(image: Pillow.Image) -> tuple[float, float]:
-    """What is black and what is white in an opened and loaded picture.
+    """Black and white levels of an opened and loaded picture.
 
     Raises:
         BadCell: floating-point pixels that are not finite.
@@ -56,7 +56,7 @@ def levels(image: Pillow.Image) -> tuple[float, float]:
 
 
 def span(image: Pillow.Image) -> tuple[float, float]:
-    """The smallest and the largest value.
+    """Smallest and largest value.
 
     Raises:
         BadCell: values that are not finite.
@@ -70,7 +70,7 @@ def span(image: Pillow.Image) -> tuple[float, float]:
 
 
 def bands(image: Pillow.Image) -> Iterator[np.ndarray]:
-    """The pixels in some lines at a time, so that a large picture is never held twice."""
+    """Pixels in some lines at a time, so that a large picture is never in memory twice."""
     w, h = image.size
     lines = max(1, BAND_PIXELS // max(w, 1))
     for top in range(0, h, lines):
@@ -78,15 +78,15 @@ def bands(image: Pillow.Image) -> Iterator[np.ndarray]:
 
 
 def claimed(image: Pillow.Image) -> int | None:
-    """The largest value that a picture of one channel may have, by what its file says of it; None where that is
-    nothing, or all 16 bits."""
+    """Largest value that a picture of one channel may have, by its file; None where that says nothing, or all 16
+    bits."""
     bits = image.info.get("significant") if image.format == "PNG" else None
     most = (1 << bits) - 1 if bits and bits < 16 else stored(getattr(image, "tag_v2", {}))
     return None if most == 65535 else most
 
 
 def stored(tags: Any) -> int | None:
-    """The largest value by a TIFF's tags: a full number of bits, for some write the largest value that there happens to
+    """Largest value by a TIFF's tags: a full number of bits, for some write the largest value that there happens to
     be."""
     bits = first(tags.get(BITS_TAG))
     most = first(tags.get(MAX_VALUE_TAG)) or first(tags.get(MAX_VALUE_SIGNED_TAG))
@@ -98,17 +98,18 @@ def stored(tags: Any) -> int | None:
 
 
 def first(value: Any) -> Any:
+    """First item of a tuple or list, else the value itself."""
     return (value[0] if value else None) if isinstance(value, (tuple, list)) else value
 
 
 def crowded(image: Pillow.Image, spare: int) -> bool:
-    """Whether values use the lowest ``spare`` bits, which those that were scaled up to 16 bits, as PNG wants it, leave
-    at 0 or at what rounding makes."""
+    """True where values use the lowest ``spare`` bits, which those that were scaled up to 16 bits, as PNG wants it,
+    leave at 0 or at what rounding makes."""
     return any(bool(((rows & ((1 << spare) - 1)) > 1).any()) for rows in bands(image))
 
 
 def significant(data: bytes) -> int | None:
-    """How many of a PNG's bits carry something, as its chunk sBIT says, the most of all channels but transparency."""
+    """Number of a PNG's significant bits, by its chunk sBIT: the most of all channels but transparency."""
     at = 8
     for _ in range(64):
         size, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
@@ -122,11 +123,11 @@ def significant(data: bytes) -> int | None:
 
 
 def deepened(image: Pillow.Image, data: bytes) -> Pillow.Image | None:
-    """A picture of several channels of 16 bits that fewer bits fill, in 8 bits a channel; None where the upper 8 bits
-    are what it has.
+    """Picture of several channels of 16 bits that fewer bits fill, in 8 bits a channel; None where the upper 8 bits are
+    what it has.
 
-    Pillow keeps one byte of each value, the upper one. Read once more as if its bytes were swapped, the file gives
-    the lower one.
+    Pillow keeps one byte of each value, the upper one. Read once more as if its bytes were swapped, the file gives the
+    lower one.
     """
     if image.mode not in ("RGB", "RGBA") or image.format not in ("PNG", "TIFF") or image.tell():
         return None

@@ -1,4 +1,4 @@
-"""Documents: the text of a file, plain or PDF."""
+"""Text extraction from documents, plain or PDF."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_PAGES = 100
 
 
 def document_text(data: bytes, most: int) -> str:
-    """The text of a file's bytes, about ``most`` characters: UTF-8, UTF-16 with a mark, or a PDF's.
+    """Text of a file's bytes, about ``most`` characters: UTF-8, UTF-16 with a mark, or a PDF's.
 
     Raises:
         BadCell: it is no text, or a PDF that can't be read.
@@ -26,7 +26,7 @@ def document_text(data: bytes, most: int) -> str:
 
 
 def is_text(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a text: UTF-8, or UTF-16 with a mark, without control characters."""
+    """True where a file's first bytes are those of a text: UTF-8, or UTF-16 with a mark, without control characters."""
     if not head or media_type(head) is not None:
         return False
     try:
@@ -42,7 +42,7 @@ def is_text(head: bytes) -> bool:
 
 
 def pdf_text(data: bytes, most: int) -> str:
-    """The text of a PDF's pages, page after page, until there are ``most`` characters.
+    """Text of a PDF's pages, page after page, until there are ``most`` characters.
 
     Raises:
         BadCell: it can't be read, or pypdfium2 isn't installed.

@@ -1,5 +1,5 @@
-"""Films and the sound of any container, by FFmpeg through PyAV, which is an extra: each frame when it is shown and the
-way up it is shown."""
+"""Film and audio decoding of any container, by FFmpeg through PyAV, which is an extra. Each frame comes with its time
+and upright."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from sensorium.media.formats import DEMUXERS, HEAD_BYTES, media_type
 MAX_FILM_PIXELS = 2_000_000_000
 """Pixels of all frames of a film together."""
 DEFAULT_FRAME_SECONDS = 0.1
-"""Seconds that a frame lasts whose file doesn't say."""
+"""Duration of a frame whose file doesn't say."""
 MAX_FRAME_SECONDS = 3600.0
-"""Seconds that one frame lasts at most."""
+"""Duration of one frame at most."""
 COVER_DISPOSITIONS = 0x400 | 0x800
-"""FFmpeg's marks of a stream that is no film: a sound's cover, and thumbnails."""
+"""FFmpeg's dispositions of a stream that is no film: a sound's cover, and thumbnails."""
 
 
 def container(data: bytes, what: str) -> Any:
-    """A film or a sound, opened; FFmpeg is told the format, for left to guess it might take the bytes for a list of
-    other files.
+    """Opened container of a film or a sound. FFmpeg gets the format by name, for left to guess it might take the bytes
+    for a list of other files.
 
     Raises:
         BadCell: a format that isn't read, or a file that can't be opened.
@@ -47,8 +47,12 @@ def container(data: bytes, what: str) -> Any:
 
 
 def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float, float | None, float]]:
-    """The frames of a film as RGB or RGBa, uint8 [h, w, 3 or 4], the right way up; how much wider their pixels are
-    shown than they are high; when each begins in seconds, None where the file doesn't say; and how long it lasts."""
+    """Frames of a film.
+
+    Yields:
+        RGB or RGBa, uint8 [h, w, 3 or 4], upright; the pixel aspect ratio, width to height; the start in seconds, None
+            where the file doesn't say; and the duration.
+    """
     with container(data, "video") as file:
         from av.video.reformatter import VideoReformatter
 
@@ -83,17 +87,22 @@ def frames(data: bytes, max_pixels: int) -> Iterator[tuple[np.ndarray, float, fl
 
 
 def aspect(ratio: Any) -> float:
-    """How much wider a pixel is shown than it is high, as old films want it; 1 where that isn't known or can't be."""
+    """Pixel aspect ratio, width to height, as old films want it; 1 where that isn't known or can't be."""
     return float(ratio) if ratio and 1 / 8 <= ratio <= 8 else 1.0
 
 
 def fits(w: int, h: int, max_pixels: int) -> None:
+    """Refuse frames of more than ``max_pixels``.
+
+    Raises:
+        BadCell: they have more.
+    """
     if w * h > max_pixels:
         raise BadCell(f"the video has {w} × {h} pixels, more than max_pixels={max_pixels}")
 
 
 def colours(frame: Any, reformatter: Any) -> np.ndarray:
-    """A decoded frame as RGB, or with premultiplied colours as RGBa.
+    """Pixels of a decoded frame as RGB, or with premultiplied colours as RGBa.
 
     One reformatter serves all frames and computes in one thread: each frame's own would start some, and keep them.
     """
@@ -105,13 +114,13 @@ def colours(frame: Any, reformatter: Any) -> np.ndarray:
 
 
 def turns(frame: Any) -> int:
-    """Quarters of a turn to the left by which the frame's display matrix says that it is shown."""
+    """Quarter turns to the left by the frame's display matrix."""
     return round(getattr(frame, "rotation", 0) / 90) % 4
 
 
 def samples(data: bytes, seconds: float, channels: int, slowest: int, fastest: int) -> tuple[np.ndarray, int, float]:
-    """The first ``seconds`` of the first sound in a file as float32 [t], mixed to one channel; its rate; and how many
-    seconds the file says that it lasts (0: it doesn't).
+    """Decoded first ``seconds`` of the first sound in a file as float32 [t], mixed to one channel; its rate; and the
+    duration in seconds that the file claims (0: none).
 
     Raises:
         BadCell: no sound, or nothing of it can be decoded.

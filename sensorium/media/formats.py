@@ -1,6 +1,6 @@
-"""Formats: what a file is, by its first bytes or the ending of its name, and which package reads it.
+"""File format detection, by a file's first bytes or the ending of its name, and the packages that read each format.
 
-All that asks what a file is asks here, so that what is claimed, read, listed in folders and shown agree. Sources: the
+All that asks for a format asks here, so that what is claimed, read, listed in folders and shown agree. Sources: the
 formats' own specifications.
 """
 
@@ -27,14 +27,14 @@ ENDINGS = {
     "video": ("mp4", "m4v", "mov", "webm", "mkv", "avi", "mpg", "mpeg", "3gp", "3g2", "ogv", "flv", "wmv", "asf",
               "m2ts", "vob"),
 }  # fmt: skip
-"""What files are by the endings of their names: those that something here reads, if need be with an extra."""
+"""Endings of file names by kind: those that something here reads, if need be with an extra."""
 KIND_OF_ENDING = {ending: kind for kind, endings in ENDINGS.items() for ending in endings}
 
 FRAME_ENDINGS = tuple(f".{ending}" for ending in ENDINGS["image"] if ending != "pdf")
 """Endings of the files that, in a folder or an archive, are the frames of a clip."""
 
 HEAD_BYTES = 1024
-"""Bytes of a file that tell what it is."""
+"""Bytes of a file that suffice to detect its format."""
 
 MAGIC_NUMBERS = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -73,8 +73,7 @@ MEDIA_BRANDS = {
 BITMAP_HEADER_SIZES = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}
 WINDOWS_MEDIA = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c"
 STREAM_IDENTIFIER = b"\x5b\xcf\x11\xa8\xfd\0\x80\x5f\x5c\x44\x2b"
-"""What the two identifiers of streams in Windows Media have in common; before it stands a film's or a sound's own
-part."""
+"""Common part of the two identifiers of streams in Windows Media; before it stands a film's or a sound's own part."""
 TRACK_CODEC = re.compile(rb"\x86[\x83-\xbf][VA]_")
 """A track's codec in Matroska, a film's or a sound's."""
 
@@ -107,22 +106,22 @@ DEMUXERS = {
     "audio/wav": "wav", "audio/aiff": "aiff", "audio/basic": "au", "audio/x-caf": "caf", "audio/x-w64": "w64",
     "audio/mpeg": "mp3", "audio/flac": "flac",
 }  # fmt: skip
-"""FFmpeg's reader of each format. It is always named: left to guess, FFmpeg takes bytes for lists of other files, too,
+"""FFmpeg's demuxer of each format. It is always named: left to guess, FFmpeg takes bytes for lists of other files, too,
 and opens those."""
 
 
 def named(path: str) -> str | None:
-    """What a file is by the ending of its name: "image", "audio", "video" or None."""
+    """Kind of a file by the ending of its name: "image", "audio", "video" or None."""
     return KIND_OF_ENDING.get(path.rpartition(".")[2].lower()) if "." in path else None
 
 
 def dotted(kind: str) -> tuple[str, ...]:
-    """The endings of names of a kind of files, each with its dot."""
+    """Endings of names of a kind of files, each with its dot."""
     return tuple(f".{ending}" for ending in ENDINGS[kind])
 
 
 def installed(package: str) -> bool:
-    """Whether a package can be imported."""
+    """True where a package can be imported."""
     try:
         return sys.modules.get(package, package) is not None and importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):
@@ -130,7 +129,7 @@ def installed(package: str) -> bool:
 
 
 def is_image(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a picture that can be read here."""
+    """True where a file's first bytes are those of a picture that can be read here."""
     kind = media_type(head)
     if kind in EXTRA_PACKAGES:
         return installed(EXTRA_PACKAGES[kind][0])
@@ -140,22 +139,22 @@ def is_image(head: bytes) -> bool:
 
 
 def is_film(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a film: MP4 and MOV, Matroska and WebM, AVI, MPEG and what else FFmpeg
-    reads."""
+    """True where a file's first bytes are those of a film: MP4 and MOV, Matroska and WebM, AVI, MPEG and what else
+    FFmpeg reads."""
     kind = media_type(head) or ""
     return kind.startswith("video/") and kind != "video/webp-animated"
 
 
 def is_sound(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a sound."""
+    """True where a file's first bytes are those of a sound."""
     return (media_type(head) or "").startswith("audio/")
 
 
 def media_type(head: bytes) -> str | None:
-    """The media type of a file by its first bytes, such as "image/png"; None if it is none that is known.
+    """Media type of a file by its first bytes, such as "image/png"; None if it is none that is known.
 
     An animated WebP is "video/webp-animated". Most formats need 64 bytes, DICOM 132, and films and sounds in one
-    container are told apart by up to 1,024.
+    container are distinguished by up to 1,024.
     """
     if head[128:132] == b"DICM":  # before it 128 bytes are free, and may be those of a TIFF
         return "application/dicom"
@@ -204,8 +203,8 @@ def media_type(head: bytes) -> str | None:
 
 
 def camera(head: bytes) -> bool:
-    """Whether a TIFF is a camera's raw picture, whose first pixels are only a thumbnail: Canon's mark, a DNG's version,
-    or a first picture that says it is a smaller version of another."""
+    """True where a TIFF is a camera's raw picture, whose first pixels are only a thumbnail: Canon's mark, a DNG's
+    version, or a first picture that is marked as a smaller version of another."""
     if head[8:10] == b"CR":
         return True
     order = "little" if head[:2] == b"II" else "big"
@@ -219,7 +218,7 @@ def camera(head: bytes) -> bool:
 
 
 def boxes(data: bytes, start: int = 0) -> Iterator[tuple[bytes, int, int]]:
-    """The boxes of an MP4 or MOV, as far as ``data`` goes: each one's name and where its content begins and ends."""
+    """Boxes of an MP4 or MOV, as far as ``data`` goes: each one's name, and the start and end of its content."""
     for _ in range(1000):
         size, name, begins = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8], start + 8
         if size == 1:
@@ -233,9 +232,9 @@ def boxes(data: bytes, start: int = 0) -> Iterator[tuple[bytes, int, int]]:
 
 
 def iso_type(head: bytes) -> str:
-    """What a file of MP4's family is: by its brands, and by the kinds of its tracks where they can be seen.
+    """Media type of a file of MP4's family: by its brands, and by the kinds of its tracks where they can be seen.
 
-    A film whose index is at its end says nothing about its tracks at its beginning, and is taken for a film.
+    A film whose index is at its end shows nothing of its tracks at its beginning, and is taken for a film.
     """
     size = int.from_bytes(head[:4], "big")
     major, others = head[8:12].decode("latin-1"), head[16 : max(16, min(size, 256))].decode("latin-1")
@@ -256,7 +255,7 @@ def iso_type(head: bytes) -> str:
 
 
 def handlers(head: bytes) -> set[bytes] | None:
-    """The kinds of the tracks of an MP4 or MOV, such as ``vide`` and ``soun``; None where ``head`` doesn't show them
+    """Kinds of the tracks of an MP4 or MOV, such as ``vide`` and ``soun``; None where ``head`` doesn't show them
     all."""
     for name, begins, ends in boxes(head):
         if name != b"moov":
@@ -272,12 +271,12 @@ def handlers(head: bytes) -> set[bytes] | None:
 
 
 def undecided(head: bytes) -> bool:
-    """Whether a file is an MP4 or MOV whose beginning doesn't tell whether it is a film or a sound."""
+    """True where a file is an MP4 or MOV whose beginning doesn't show whether it is a film or a sound."""
     return head[4:8] == b"ftyp" and iso_type(head).startswith("video/") and handlers(head) is None
 
 
 def fuller(profile: Profile) -> Profile:
-    """A profile whose first bytes of MP4s go as far as its sample does, where that holds the files themselves: their
+    """Profile whose first bytes of MP4s go as far as its sample does, where that holds the files themselves: their
     indices may be at their ends."""
     cells = [
         cell["bytes"] if isinstance(cell, dict) and "bytes" in cell else cell
@@ -294,15 +293,15 @@ def fuller(profile: Profile) -> Profile:
 
 
 def sounds_by_name(profile: Profile) -> bool:
-    """Whether most files that may be films or sounds have names of sounds."""
+    """True where most files that may be films or sounds have names of sounds."""
     cells = [cell.get("path") if isinstance(cell, dict) else cell for cell in profile.sample]
     names = [cell for cell in cells if isinstance(cell, str)]
     return any(map(undecided, profile.heads)) and sum(named(name) == "audio" for name in names) > len(names) / 2
 
 
 def bare_frame(head: bytes) -> str | None:
-    """A bare frame of MPEG audio (11 bits of sync, then a version, layer, bit rate and sample rate that exist), of AAC
-    or of AC-3."""
+    """Media type of a bare frame of MPEG audio (11 bits of sync, then a version, layer, bit rate and sample rate that
+    exist), of AAC or of AC-3; else None."""
     if head[:2] == b"\x0b\x77" and len(head) > 6:
         return "audio/ac3" if head[4] >> 6 != 3 and head[4] & 63 < 38 and head[5] >> 3 <= 10 else None
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
@@ -315,7 +314,7 @@ def bare_frame(head: bytes) -> str | None:
 
 
 def archive(head: bytes, wanted: Callable[[str], bool]) -> bool:
-    """Whether a file's first bytes are those of a ZIP archive whose first file has a name that is ``wanted``."""
+    """True where a file's first bytes are those of a ZIP archive whose first file has a name that is ``wanted``."""
     at = 0
     while head[at : at + 4] == b"PK\x03\x04":
         long, more, stored = (
@@ -329,14 +328,14 @@ def archive(head: bytes, wanted: Callable[[str], bool]) -> bool:
 
 
 def frame_name(name: str) -> bool:
-    """Whether a file of an archive or a folder is a frame, and not what an archiver put beside."""
+    """True where a file of an archive or a folder is a frame, and not a by-product of an archiver."""
     return (
         name.lower().endswith(FRAME_ENDINGS) and "__MACOSX/" not in name and not name.rpartition("/")[2].startswith(".")
     )
 
 
 def unpacked(head: bytes, most: int = 4096) -> bytes:
-    """The beginning of what a gzip file holds, as far as its first bytes tell."""
+    """Beginning of a gzip file's content, as far as its first bytes go."""
     try:
         return zlib.decompressobj(31).decompress(head, most)
     except zlib.error:

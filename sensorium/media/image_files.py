@@ -1,4 +1,4 @@
-"""Pictures: files that are opened, their headers read and judged, before a pixel is decoded."""
+"""Picture files: opened, and judged by their headers before a pixel is decoded."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PILLOW_FORMATS = {"PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000
 FORMAT_NAMES = "PNG, JPEG, GIF, WebP, BMP, TIFF, AVIF, JPEG 2000, PPM; HEIC and PDF with the extras heic and pdf"
 
 MAX_DENSE_BYTES = 50_000_000
-"""A picture of more bytes than this once decoded, and more than ``MAX_COMPRESSION`` for each of its file, is taken for a
-decompression bomb: photographs have up to 100, drawings some hundreds."""
+"""Limit of a decompression bomb: a picture of more bytes than this once decoded, and more than ``MAX_COMPRESSION`` for
+each of its file. Photographs have up to 100, drawings some hundreds."""
 MAX_COMPRESSION = 800
 MAX_SCANNED_PIXELS = 400_000_000
 """Pixels times scans of a progressive JPEG, which pays for all its pixels in each; encoders write about ten."""
@@ -32,19 +32,19 @@ MAX_SLOW_PIXELS = 1_000_000
 BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2}
 """Bytes of a decoded pixel in those modes that take fewer than four."""
 MAX_PAGE_SIDE = 4096
-"""The longer side of a PDF's page once drawn, at most."""
+"""Longer side of a rendered PDF page, at most."""
 PDFIUM_LOCK = threading.Lock()
-"""PDFium draws one page at a time."""
+"""Lock around PDFium, which renders one page at a time."""
 
 
 class BrokenImage(BadCell):
-    """A picture that can't be decoded, rather than one that is larger than allowed: of a clip, what was before it is
-    kept."""
+    """Error of a picture that can't be decoded, rather than one that is larger than allowed: of a clip, the frames
+    before it are used."""
 
 
 @contextlib.contextmanager
 def picture(data: Any) -> Iterator[bytes]:
-    """A cell as the bytes of a picture that is decoded meanwhile.
+    """Context manager that gives a cell's picture bytes, and turns errors of decoding them into bad cells.
 
     Raises:
         BadCell: it holds none, or whatever goes wrong with it.
@@ -64,7 +64,7 @@ def picture(data: Any) -> Iterator[bytes]:
 
 
 def why(error: Exception) -> str:
-    """What a decoder said, where it is words: what it stumbled over, or an address, tells no one anything."""
+    """Message of a decoder's error, where it is words; a stumble over Python objects, or an address, helps no one."""
     text = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
     has_words = re.search(r"[a-z]{3}", text) and not re.search(r" object at 0x|BytesIO|decoder error -?\d", text)
     inner = isinstance(error, (LookupError, ArithmeticError, TypeError, AttributeError))
@@ -72,7 +72,7 @@ def why(error: Exception) -> str:
 
 
 def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillow.Image:
-    """The picture, its header read and judged, nothing decoded yet but of a PDF, whose first page is drawn.
+    """Opened picture, its header read and judged, nothing decoded yet but of a PDF, whose first page is rendered.
 
     Pillow's own limit warns through a process-wide switch; opening by the format's class leaves that switch alone.
     """
@@ -104,7 +104,8 @@ def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillo
         image.draft("RGB" if image.mode != "L" else "L", (math.ceil(w * scale), math.ceil(h * scale)))
     if image.format == "PPM" and w * h > MAX_SLOW_PIXELS and any(tile[0] != "raw" for tile in image.tile):
         raise BadCell(
-            f"the portable map has {w} × {h} pixels of odd levels, more than {MAX_SLOW_PIXELS:,}: save it with 255 or 65535"
+            f"the portable map has {w} × {h} pixels of odd levels, more than {MAX_SLOW_PIXELS:,}: "
+            "save it with 255 or 65535"
         )
     if image.format == "PNG" and (bits := significant(data)):
         image.info["significant"] = bits
@@ -112,7 +113,7 @@ def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillo
 
 
 def by_pillow(data: bytes) -> Pillow.Image:
-    """What the first of Pillow's formats makes of the bytes that takes them for its own."""
+    """Picture opened by the first of Pillow's formats that accepts the bytes."""
     for name in sorted(PILLOW_FORMATS & Pillow.OPEN.keys()):
         factory, accept = Pillow.OPEN[name]
         accepted = accept(data[:16]) if accept else True
@@ -122,14 +123,14 @@ def by_pillow(data: bytes) -> Pillow.Image:
 
 
 def heic(data: bytes) -> Pillow.Image:
-    """A HEIC or HEIF, by libheif, which turns it upright itself."""
+    """HEIC or HEIF picture, by libheif, which turns it upright itself."""
     from pillow_heif import HeifImageFile
 
     return HeifImageFile(io.BytesIO(data), "")
 
 
 def page(data: bytes, size: int, max_pixels: int) -> Pillow.Image:
-    """The first page of a PDF, drawn on white, about four times as large as it is shown."""
+    """First page of a PDF, rendered on white, about four times as large as it will be used."""
     import pypdfium2
 
     with PDFIUM_LOCK:
@@ -158,8 +159,8 @@ def page(data: bytes, size: int, max_pixels: int) -> Pillow.Image:
 
 
 def orientation(image: Pillow.Image) -> int:
-    """Which way up the pixels of a loaded picture are, as EXIF counts: 1 where its decoder has turned them already, as
-    TIFF's does while it loads."""
+    """EXIF orientation of a loaded picture's pixels: 1 where its decoder has turned them already, as TIFF's does while
+    it loads."""
     try:
         return image.getexif().get(0x0112, 1)
     except Exception:  # A broken EXIF block is no reason to lose the picture.

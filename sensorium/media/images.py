@@ -1,4 +1,4 @@
-"""Pixels: the bytes of a picture to a small square of RGB on white, and back.
+"""Picture decoding: the bytes of a picture to a small square of RGB on white, and back.
 
 A hostile file is turned away by its header, before a pixel is decoded.
 """
@@ -29,19 +29,19 @@ MIN_BANDED_PIXELS = 2_000_000
 """Pixels from which on a picture is shrunk by bands."""
 
 MARGIN_TOLERANCE = 8
-"""What differs less from white is margin."""
+"""Largest difference from white of a margin."""
 
 EXIF_TRANSPOSES: dict[int, Pillow.Transpose] = {
     2: Pillow.Transpose.FLIP_LEFT_RIGHT, 3: Pillow.Transpose.ROTATE_180, 4: Pillow.Transpose.FLIP_TOP_BOTTOM,
     5: Pillow.Transpose.TRANSPOSE, 6: Pillow.Transpose.ROTATE_270, 7: Pillow.Transpose.TRANSVERSE,
     8: Pillow.Transpose.ROTATE_90,
 }  # fmt: skip
-"""What undoes each EXIF orientation."""
+"""Transposition that undoes each EXIF orientation."""
 
 
 def side_of(head: bytes) -> int | None:
-    """The longer side of a picture in pixels, from its file's first bytes; None where these don't say."""
-    if head.startswith(b"%PDF"):  # it has none, and would be drawn
+    """Longer side of a picture in pixels, from its file's first bytes; None where these don't say."""
+    if head.startswith(b"%PDF"):  # it has none, and would be rendered
         return None
     try:
         with opened(head, 1 << 16, 1 << 62) as image:
@@ -51,14 +51,14 @@ def side_of(head: bytes) -> int | None:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """Pixels uint8 [h, w, 3] as a file."""
+    """PNG file of pixels uint8 [h, w, 3]."""
     out = io.BytesIO()
     Pillow.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
 
 
 def psnr(gaps: Any) -> float:
-    """The peak signal-to-noise ratio, in dB, at most 99, of differences of pixels in 0..255."""
+    """Peak signal-to-noise ratio, in dB, at most 99, of differences of pixels in 0..255."""
     return float(min(20 * np.log10(255 / max(np.sqrt(np.mean(np.square(gaps))), 1e-9)), 99.0))
 
 
@@ -83,17 +83,18 @@ Pillow.init()  # Loads the formats, once and before there are threads.
 
 
 def square(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.ndarray:
-    """The bytes of a picture as RGB on white, uint8 [size, size, 3]; see ``Image.read``."""
+    """Picture as RGB on white, uint8 [size, size, 3], of a file's bytes; see ``Image.read``."""
     with picture(data) as raw, opened(raw, size, max_pixels, trim) as image:
         return fitted(image, raw, size, trim)
 
 
 STRIP_RATIO = 16
-"""A picture so many times longer than wide is a strip, which an encoder that scales the short side would make huge."""
+"""Ratio of length to width of a strip, which an encoder that scales the short side would make huge."""
 
 
 def colours(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.ndarray:
-    """The bytes of a picture as RGB on white, the right way up, uint8 [h, w, 3]; only one much larger than ``size`` is made smaller, and a strip is laid on a sheet.
+    """Picture as RGB on white, upright, uint8 [h, w, 3], of a file's bytes. Only one much larger than ``size`` is made
+    smaller, and a strip is put on a sheet.
 
     Raises:
         BadCell: as of ``square``.
@@ -110,7 +111,7 @@ def colours(data: Any, size: int, max_pixels: int, trim: bool = False) -> np.nda
 
 
 def upright(pixels: np.ndarray, exif: int) -> np.ndarray:
-    """Pixels [h, w, 3] turned or mirrored to what was taken."""
+    """Pixels [h, w, 3] turned or mirrored by their EXIF orientation."""
     return (
         np.array(Pillow.fromarray(np.ascontiguousarray(pixels)).transpose(EXIF_TRANSPOSES[exif]))
         if exif in EXIF_TRANSPOSES
@@ -119,7 +120,7 @@ def upright(pixels: np.ndarray, exif: int) -> np.ndarray:
 
 
 def sheet(pixels: np.ndarray, size: int) -> np.ndarray:
-    """A strip, no longer than ``size``, in the middle of white that is wide enough for its short side to be scaled up."""
+    """Strip, no longer than ``size``, in the middle of white that is wide enough for its short side to be scaled up."""
     scale = min(1.0, size / max(pixels.shape[:2]))
     pixels = resized(pixels, *(max(1, round(side * scale)) for side in pixels.shape[:2]))
     h, w = pixels.shape[:2]
@@ -130,9 +131,10 @@ def sheet(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def decoded(image: Pillow.Image, data: bytes, size: int) -> tuple[np.ndarray, int]:
-    """The pixels of an opened picture, or of its frame that was sought, as RGB or RGBa, uint8 [h, w, 3 or 4], and which way up they are.
+    """Pixels of an opened picture, or of its current frame, as RGB or RGBa, uint8 [h, w, 3 or 4], and their EXIF
+    orientation.
 
-    Only after they are decoded the file says that: some decoders turn them.
+    The orientation is known only after they are decoded: some decoders turn them.
     """
     deep = deepened(image, data)
     image.load()
@@ -140,7 +142,7 @@ def decoded(image: Pillow.Image, data: bytes, size: int) -> tuple[np.ndarray, in
 
 
 def fitted(image: Pillow.Image, data: bytes, size: int, trim: bool = False) -> np.ndarray:
-    """An opened picture, with or without its margins, shrunk into a white square, uint8 [size, size, 3]."""
+    """Opened picture, with or without its margins, shrunk into a white square, uint8 [size, size, 3]."""
     sides, pixels = image.size, jpeg(image, data)
     pixels, exif = (pixels, orientation(image)) if pixels is not None else decoded(image, data, size)
     if trim:
@@ -164,9 +166,9 @@ def centred(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def jpeg(image: Pillow.Image, data: bytes) -> np.ndarray | None:
-    """The pixels [h, w, 3] of an opened JPEG in colours by simplejpeg, which makes the same ones as Pillow, and faster.
+    """Pixels [h, w, 3] of an opened colour JPEG by simplejpeg, which makes the same ones as Pillow, and faster.
 
-    None where it isn't installed, or the picture is none of these, or large, or broken: Pillow says how.
+    None where it isn't installed, or the picture is none of these, or large, or broken: Pillow reports the error.
     """
     w, h = image.size
     if simplejpeg is None or image.format != "JPEG" or image.mode != "RGB" or w * h >= MIN_BANDED_PIXELS:
@@ -179,7 +181,8 @@ def jpeg(image: Pillow.Image, data: bytes) -> np.ndarray | None:
 
 
 def resized(pixels: np.ndarray, h: int, w: int) -> np.ndarray:
-    """Pixels uint8 [rows, columns, 3 or 4] as [h, w, 3 or 4], bicubic: what Pillow makes, to one level, in a third of its time."""
+    """Pixels uint8 [rows, columns, 3 or 4] resized to [h, w, 3 or 4], bicubic: as Pillow's, to one level, in a third of
+    its time."""
     if pixels.shape[:2] == (h, w):
         return pixels
     planes = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
@@ -187,7 +190,7 @@ def resized(pixels: np.ndarray, h: int, w: int) -> np.ndarray:
 
 
 def on_white(pixels: np.ndarray) -> np.ndarray:
-    """RGB or RGBa, uint8 [h, w, 3 or 4], as colours [h, w, 3]."""
+    """Colours [h, w, 3] of RGB or RGBa, uint8 [h, w, 3 or 4], on white."""
     if pixels.shape[-1] == 4:  # Colours are premultiplied: what is missing to full opacity is white.
         pixels = np.minimum(pixels[..., :3].astype(np.uint16) + (255 - pixels[..., 3:].astype(np.uint16)), 255).astype(
             np.uint8
@@ -196,7 +199,7 @@ def on_white(pixels: np.ndarray) -> np.ndarray:
 
 
 def inside(pixels: np.ndarray) -> tuple[int, int, int, int]:
-    """The box around all that is not white, or the whole of a picture that is nothing but white."""
+    """Bounding box of all that is not white, or the whole of a picture that is nothing but white."""
     inked = on_white(pixels).min(2) < 255 - MARGIN_TOLERANCE
     across, down = np.flatnonzero(inked.any(0)), np.flatnonzero(inked.any(1))
     if not len(across):
@@ -205,7 +208,7 @@ def inside(pixels: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def shrunk(image: Pillow.Image, size: int, span: tuple[float, float]) -> Pillow.Image:
-    """``image`` in RGB or RGBa; a large one at 1/k and by bands, so that no second large picture is ever made."""
+    """Picture in RGB or RGBa; a large one at 1/k and by bands, so that no second large picture is ever made."""
     w, h = image.size
     factor = max(w, h) // (4 * size)
     if w * h < MIN_BANDED_PIXELS or factor < 2:
@@ -221,7 +224,7 @@ def shrunk(image: Pillow.Image, size: int, span: tuple[float, float]) -> Pillow.
 
 
 def inked(image: Pillow.Image, span: tuple[float, float]) -> Pillow.Image:
-    """Any mode as RGB, or as RGBa (premultiplied) where there is transparency."""
+    """Picture of any mode as RGB, or as RGBa (premultiplied) where there is transparency."""
     if image.mode in DEEP_MODES:
         grey = eighths(image, span)
         return grey.convert("RGB") if grey.mode == "L" else grey.convert("RGBA").convert("RGBa")

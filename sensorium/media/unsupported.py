@@ -1,4 +1,4 @@
-"""Files that Sensorium doesn't read: what they are, by their content, and what would read or convert them."""
+"""Files that Sensorium doesn't read: their formats, by content, and what would read or convert them."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ ADVICE = {**CONVERTERS, **dict([RAW, PICKLED, OFFICE, JXL, JP2])}
 
 
 def unread_format(head: bytes, path: str | None = None) -> tuple[str, str] | None:
-    """The name of a format that isn't read here, and what would read or convert it, in words; None for what is read,
-    and for what isn't known.
+    """Name of a format that isn't read here, and the way to read or convert it, in words; None for what is read, and
+    for what isn't known.
 
     Args:
-        head: a file's first bytes, best 1,024 of them. Where there are none the ending of its name tells.
+        head: a file's first bytes, best 1,024 of them. Where there are none the ending of its name decides.
         path: the file's name.
     """
     if head:
@@ -118,11 +118,11 @@ MEDIA_EXAMPLES = {
     "image/jp2": b"\xff\x4f\xff\x51",
     "image/avif": b"\0\0\0\x18ftypavif",
 }
-"""The shortest beginning of each format that takes more than is always there."""
+"""Shortest beginning of each format that takes more than is always there."""
 
 
 def by_media(kind: str) -> tuple[str, str] | None:
-    """The same of a media type."""
+    """Name and advice, as of ``unread_format``, by a media type."""
     match kind:
         case "application/dicom":
             return "DICOM", CONVERTERS["DICOM"]
@@ -136,7 +136,7 @@ def by_media(kind: str) -> tuple[str, str] | None:
 
 
 def by_content(head: bytes) -> tuple[str, str] | None:
-    """The same of a file's first bytes."""
+    """Name and advice, as of ``unread_format``, by a file's first bytes."""
     if kind := media_type(head):
         return by_media(kind)
     if head.startswith(CAMERA_STARTS):
@@ -159,7 +159,7 @@ def by_content(head: bytes) -> tuple[str, str] | None:
 
 
 def by_text(head: bytes) -> str | None:
-    """The name of a format whose beginning takes more than a comparison."""
+    """Name of a format whose beginning takes more than a comparison."""
     if head[:8] == b"0       " and len(head) >= 256 and head[184:192].strip().isdigit():
         return "EDF"
     if head[:2] == b"MZ" and len(head) > 64 and head[int.from_bytes(head[60:64], "little") :][:4] in (b"PE\0\0", b""):
@@ -179,15 +179,15 @@ def by_text(head: bytes) -> str | None:
 
 
 def volume(head: bytes) -> bool:
-    """Whether a file begins as a NIfTI volume does, of the first version or the second."""
+    """True where a file begins as a NIfTI volume does, of the first version or the second."""
     if head[344:348] in (b"n+1\0", b"ni1\0"):
         return head[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c")
     return head[4:8] in (b"n+2\0", b"ni2\0") and head[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")
 
 
 def pickled(head: bytes) -> bool:
-    """Whether a file begins as pickled objects of the second to fifth protocol do, with an opcode that may come first
-    there."""
+    """True where a file begins as pickled objects of the second to fifth protocol do, with an opcode that may come
+    first there."""
     return (
         len(head) > 2
         and head[0] == 0x80
@@ -197,7 +197,7 @@ def pickled(head: bytes) -> bool:
 
 
 def zipped(head: bytes) -> tuple[str, str] | None:
-    """What an archive is, by the name of its first file; None for frames, which are read."""
+    """Name and advice of an archive, by the name of its first file; None for frames, which are read."""
     if archive(head, frame_name):
         return None
     if archive(

@@ -1,10 +1,8 @@
-"""Frames: the bytes of a moving picture to evenly spaced small squares of RGB on white, and back.
+"""Video decoding: the bytes of a moving picture to evenly spaced small squares of RGB on white, and back.
 
 Animated GIF, WebP and PNG are read by Pillow, and so are frames in files of their own, as a ZIP archive holds them,
-each as a still picture is; MP4, WebM
-and what else FFmpeg knows by PyAV, which is an extra. As with pictures, a hostile file is turned away before its
-frames are decoded, and as soon as they
-turn out to be too many.
+each as a still picture is; MP4, WebM and what else FFmpeg knows by PyAV, which is an extra. As with pictures, a hostile
+file is turned away before its frames are decoded, and as soon as they turn out to be too many.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ MAX_FRAMES = 4_000
 """Frames of a clip; and pixels of all of them together:"""
 MAX_CLIP_PIXELS = 2_000_000_000
 DEFAULT_FRAME_SECONDS = 0.1
-"""Seconds that a frame lasts whose file doesn't say."""
+"""Duration of a frame whose file doesn't say."""
 MAX_FRAME_BYTES, MAX_LIST_BYTES = 64 << 20, 4 << 20
 """Bytes of a frame that is a file of its own; and of an archive's list of its files."""
 
@@ -36,7 +34,7 @@ film = is_film
 
 
 def animated(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a film or of a picture that moves."""
+    """True where a file's first bytes are those of a film or of a picture that moves."""
     return (
         (head.startswith(b"RIFF") and head[8:16] == b"WEBPVP8X" and len(head) > 20 and bool(head[20] & 2))
         or (head.startswith(b"GIF89a") and b"NETSCAPE2.0" in head)
@@ -47,9 +45,9 @@ def animated(head: bytes) -> bool:
 
 
 def frames_of(data: Any, count: int, size: int, max_pixels: int, seconds: float) -> np.ndarray:
-    """``count`` frames of a clip, evenly spaced in its first ``seconds``, as RGB on white, uint8 [count, size, size,
-    3]. A still picture gives the same one each time; of a clip that is cut short, or damaged after its first frame, it
-    is what could be read.
+    """Evenly spaced frames, ``count`` of them, of a clip's first ``seconds``, as RGB on white, uint8 [count, size,
+    size, 3]. A still picture gives the same one each time; a clip that is cut short, or damaged after its first frame,
+    gives what could be read.
 
     Raises:
         BadCell: no clip, cut short before its first frame, or larger than allowed.
@@ -89,11 +87,11 @@ def frames_of(data: Any, count: int, size: int, max_pixels: int, seconds: float)
 
 
 Moments = Iterator[tuple[np.ndarray, float | None, float]]
-"""Frames as squares; when each begins in seconds, None: where the one before ends; and how long it lasts."""
+"""Frames as squares; the start of each in seconds, None: where the one before ends; and its duration."""
 
 
 def frame_reader(data: bytes) -> Callable[[bytes, int, int], Moments]:
-    """What reads a clip."""
+    """Reader of a clip's format."""
     head = data[:HEAD_BYTES]
     if is_sound(head):
         raise BadCell("the file holds a sound and no film: column.NAME.kind=audio reads it")
@@ -101,7 +99,7 @@ def frame_reader(data: bytes) -> Callable[[bytes, int, int], Moments]:
 
 
 def by_pillow(data: bytes, size: int, max_pixels: int) -> Moments:
-    """The frames of a moving picture."""
+    """Frames of an animated picture."""
     with opened(data, size, max_pixels) as image:
         w, h = image.size
         for number in itertools.count():  # how many there are would be known only once all of the file was read
@@ -116,7 +114,7 @@ def by_pillow(data: bytes, size: int, max_pixels: int) -> Moments:
 
 
 def by_file(data: bytes, size: int, max_pixels: int) -> Moments:
-    """Pictures in an archive, in its order, each read as a still one is."""
+    """Frames that are pictures in an archive, in its order, each read as a still one is."""
     total = 0
     with unzipped(data) as files:
         for entry in files.infolist():
@@ -130,18 +128,19 @@ def by_file(data: bytes, size: int, max_pixels: int) -> Moments:
             if entry.flag_bits & 1:
                 raise BrokenImage(f"'{entry.filename}' in the archive takes a password")
             with files.open(entry) as file:
-                found = file.read(MAX_FRAME_BYTES + 1)  # what a header says of a size is only said
+                found = file.read(MAX_FRAME_BYTES + 1)  # a size in a header is only a claim
             with picture(found) as raw, opened(raw, size, max_pixels) as image:
                 total += image.size[0] * image.size[1]
                 if total > MAX_CLIP_PIXELS or len(found) > MAX_FRAME_BYTES:
                     raise BadCell(
-                        f"the frames in the archive are too large: more than {MAX_CLIP_PIXELS:,} pixels or {MAX_FRAME_BYTES:,} bytes"
+                        f"the frames in the archive are too large: more than {MAX_CLIP_PIXELS:,} pixels "
+                        f"or {MAX_FRAME_BYTES:,} bytes"
                     )
                 yield fitted(image, raw, size), None, DEFAULT_FRAME_SECONDS
 
 
 def unzipped(data: bytes) -> zipfile.ZipFile:
-    """An archive, its list of files read, unless that is too long."""
+    """Opened archive, its list of files read, unless that is too long."""
     end = data.rfind(b"PK\x05\x06")
     if end < 0:
         raise BadCell("the archive can't be decoded: it is cut short, for its list of files, at its end, isn't there")
@@ -151,7 +150,7 @@ def unzipped(data: bytes) -> zipfile.ZipFile:
 
 
 def by_av(data: bytes, size: int, max_pixels: int) -> Moments:
-    """The frames of a film."""
+    """Frames of a film."""
     for pixels, wide, begins, lasts in ffmpeg.frames(data, max_pixels):
         sides = pixels.shape[0], pixels.shape[1] * wide
         h, w = (max(1, round(side * size / max(sides))) for side in sides)
@@ -159,11 +158,12 @@ def by_av(data: bytes, size: int, max_pixels: int) -> Moments:
 
 
 MP4_CODECS = "libx264", "libopenh264", "mpeg4"
-"""What MP4 is written with, the first that this FFmpeg has: browsers play H.264, and not the last one."""
+"""Codecs of a written MP4, of which the first that this FFmpeg has is taken: browsers play H.264, and not the last
+one."""
 
 
 def written(frames: np.ndarray, rate: float, ending: str, exact: bool = True) -> bytes:
-    """Frames uint8 [n, h, w, 3] as a clip of ``rate`` frames a second: ".webp" or ".gif" in a loop, or ".mp4".
+    """Clip file of frames uint8 [n, h, w, 3] at ``rate`` frames a second: ".webp" or ".gif" in a loop, or ".mp4".
     ``exact``: a WebP holds the pixels as they are.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A transformer block that a vector steers: its norms are scaled and shifted by it, and its branches let through."""
+"""Transformer block with adaptive layer norm (adaLN-Zero): a vector scales, shifts and gates its branches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sensorium.nn.attention import Attention
 
 
 class AdaLNBlock(nn.Module):
-    """Pre-norm block with adaLN-Zero (Peebles & Xie 2023, arXiv 2212.09748): a new one is the identity."""
+    """Pre-norm transformer block with adaLN-Zero (Peebles & Xie 2023, arXiv 2212.09748). A new one is the identity."""
 
     def __init__(self, width: int, heads: int, hidden: int | None = None) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class AdaLNBlock(nn.Module):
         nn.init.zeros_(self.steer.bias)
 
     def forward(self, x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
-        """Tokens [n, k, width] and what steers them [n, width] to tokens [n, k, width]."""
+        """Tokens [n, k, width] and conditioning vectors [n, width] to tokens [n, k, width]."""
         scale, shift, gate, scale_mlp, shift_mlp, gate_mlp = self.steer(F.silu(by)).unsqueeze(1).chunk(6, -1)
         y, _ = self.attention(F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)
         x = x + gate * y

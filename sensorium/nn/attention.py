@@ -1,7 +1,7 @@
-"""Multi-head attention over short mixed segments, and the mask that tells what is seen from what is asked.
+"""Multi-head attention over short mixed segments, and the additive mask that separates seen from asked tokens.
 
 For the few dozen tokens of a row two batched matrix products are several times faster on a CPU than the fused kernel,
-which wins on GPUs and on long sequences; ``attend`` chooses.
+which wins on GPUs and on long sequences. ``attend`` chooses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from sensorium.core.errors import UserError
 
 MAX_PLAIN_KEYS = 512
-"""Up to this many keys, a CPU takes the plain products."""
+"""Number of keys up to which a CPU takes the plain products."""
 
 
 Keys = tuple[torch.Tensor, torch.Tensor]
@@ -27,9 +27,10 @@ def attend(q: torch.Tensor, parts: Sequence[Keys], allow: torch.Tensor | None) -
     """Scaled dot-product attention.
 
     Args:
-        q: queries [n, heads, a, d]; parts: keys and values [n, heads, b, d] of one or more sets of tokens, one after the other.
-            On a CPU what many steps look at isn't copied in each.
-        allow: what may be looked at, added to the logits: [n or 1, 1, a, b], 0 where allowed, very negative where not.
+        q: queries [n, heads, a, d].
+        parts: keys and values [n, heads, b, d] of one or more sets of tokens, one after the other. On a CPU they are
+            not concatenated, so that a cache shared by many steps isn't copied in each.
+        allow: attention bias added to the logits, [n or 1, 1, a, b]: 0 where allowed, very negative where not.
 
     Returns:
         [n, heads, a, d]
@@ -50,21 +51,22 @@ def attend(q: torch.Tensor, parts: Sequence[Keys], allow: torch.Tensor | None) -
 
 
 FORBIDDEN_LOGIT = -1e4
-"""Added to a forbidden logit: small enough to vanish in a softmax, representable in bf16 and fp16, never a NaN."""
+"""Bias of a forbidden logit: small enough to vanish in a softmax, representable in bf16 and fp16, never a NaN."""
 
 
 def forbid(allowed: torch.Tensor) -> torch.Tensor:
-    """A boolean "may look" [n, a, b] as what ``attend`` adds to its logits, [n, 1, a, b]."""
+    """Attention bias [n, 1, a, b], as ``attend`` adds it, of a boolean mask [n, a, b] that is True where attention is
+    allowed."""
     return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, FORBIDDEN_LOGIT).unsqueeze(1)
 
 
 def heads_of(width: int, size: int) -> int:
-    """How many heads of about ``size`` a width is divided into evenly."""
+    """Number of heads, of about ``size`` each, that divides a width evenly."""
     return next(heads for heads in range(max(1, width // size), 0, -1) if width % heads == 0)
 
 
 class Attention(nn.Module):
-    """Self-attention with optional remembered keys and values."""
+    """Multi-head self-attention with an optional key-value cache."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -81,7 +83,7 @@ class Attention(nn.Module):
         allow: torch.Tensor | None = None,
         past: Sequence[Keys] = (),
     ) -> tuple[torch.Tensor, Keys]:
-        """``x`` [n, s, width] to [n, s, width], and its own keys and values, each [n, heads, s, d]."""
+        """Tokens ``x`` [n, s, width] to [n, s, width], and their own keys and values, each [n, heads, s, d]."""
         n, s, w = x.shape
         q, k, v = self.qkv(x).view(n, s, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
         y = attend(q, (*past, (k, v)), allow)

@@ -1,6 +1,7 @@
-"""An autoencoder of a segment's patches: each becomes a few numbers that look at their surroundings, from which the patches are made again.
+"""Convolutional variational autoencoder of a segment's patches. A latent of a patch sees its surroundings.
 
-Drawing is easier where it needs to say less: at 64 pixels a patch has 192 numbers, and a latent of 16 of them holds nearly all that is seen (Rombach et al. 2022, arXiv 2112.10752).
+Generation is easier where it needs to predict less: at 64 pixels a patch has 192 numbers, and a latent of 16 numbers
+holds nearly all that is seen (Rombach et al. 2022, arXiv 2112.10752).
 """
 
 from __future__ import annotations
@@ -16,20 +17,26 @@ from sensorium.core.types import Tokens
 from sensorium.nn.patch_smoother import PatchSmoother
 
 MAX_WIDENING, NORM_GROUPS, PYRAMID_LEVELS = 4, 8, 3
-"""How many times as wide as the first its last convolutions are at most; groups of channels that are normed together, and sizes at which edges are compared."""
+"""Ratio of the widest convolution's channels to the first one's, at most; channel groups of a GroupNorm; and
+resolutions at which edges are compared."""
 INITIAL_LOG_VARIANCE, MIN_LOG_VARIANCE, MAX_MOMENTUM = -4.0, -12.0, 0.99
-"""The logarithm of a latent's variance at first, so that there is something to be heard, and at least; and how much of the running mean of latents stays at each step."""
+"""Logarithm of a latent's variance at first, so that the latents carry a signal from the start; its lower bound; and
+the largest momentum of the running mean of latents."""
 
 
 class Autoencoder(nn.Module):
-    """Convolutions down to one place for each patch and up again, and between them a Gaussian of ``latents`` numbers (Kingma & Welling 2014, arXiv 1312.6114).
+    """Variational autoencoder (Kingma & Welling 2014, arXiv 1312.6114): convolutions down to one place for each patch
+    and up again, and between them a Gaussian of ``latents`` numbers.
 
     Args:
-        tokens: what is coded: patches on a grid. latents: numbers of each.
+        tokens: the tokens that are encoded: patches on a grid.
+        latents: numbers of each latent.
         hidden: channels of the first convolution, doubled at each halving.
-        beta: what the distance of latents from a standard Gaussian counts: as little as keeps them in bounds.
-        edges: what the differences of neighbours count beside those of the numbers themselves, at three sizes each half the one before (a Laplacian pyramid's loss, as in
-            Bojanowski et al. 2018, arXiv 1707.05776): a blurred picture has the right colours. spectrum: what the magnitudes of waves in time count, where there is only time.
+        beta: weight of the divergence from a standard Gaussian: as little as keeps latents in bounds.
+        edges: weight of the differences of neighbours beside that of the numbers themselves, at three resolutions each
+            half the one before (a Laplacian pyramid's loss, as in Bojanowski et al. 2018, arXiv 1707.05776). Without it
+            pictures come out blurred, in the right colours.
+        spectrum: weight of the magnitudes of the Fourier transform in time, where time is the only dimension.
     """
 
     def __init__(
@@ -68,11 +75,11 @@ class Autoencoder(nn.Module):
 
     @staticmethod
     def fits(tokens: Tokens) -> bool:
-        """Whether tokens are patches on a grid of one, two or three dimensions."""
+        """True where tokens are patches on a grid of one, two or three dimensions."""
         return 0 < len(tokens.grid) <= 3 and len(tokens.patch) == len(tokens.grid)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Vectors [n, k, size] to the middle of their latents and the logarithm of their variance, [n, k, latents] each."""
+        """Mean and log-variance of the latents, [n, k, latents] each, of vectors [n, k, size]."""
         n, y = len(x), self.refine.unfolded(x)
         for layer in self.down:
             y = layer(y)
@@ -85,7 +92,7 @@ class Autoencoder(nn.Module):
         return middle, spread.clamp(MIN_LOG_VARIANCE, 2.0)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """Latents [n, k, latents] to vectors [n, k, size], fp32."""
+        """Vectors [n, k, size], fp32, of latents [n, k, latents]."""
         n, y = len(z), self.from_latents(z)
         y = y.reshape(n, -1, math.prod(self.grid[-self.flat :]), self.frames, y.shape[-1] // self.frames)
         y = y.permute(0, 1, 3, 4, 2).reshape(-1, y.shape[-1], *self.grid[-self.flat :])
@@ -94,7 +101,7 @@ class Autoencoder(nn.Module):
         return self.refine(self.refine.folded(y, n).float()).float()
 
     def learn(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents to be drawn later on, of about unit size and without a gradient, and how badly they code each segment.
+        """Normalised latents without a gradient, as targets of a generator, and the autoencoder's loss of each segment.
 
         Args:
             x: vectors [n, k, size], fp32.
@@ -112,27 +119,27 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def update_statistics(self, z: torch.Tensor) -> None:
-        """Take notice of how large latents are."""
+        """Update the running mean and the running mean square of latents."""
         momentum = torch.clamp((1 + self.steps) / (10 + self.steps), max=MAX_MOMENTUM) * (self.steps > 0)
         self.middle.lerp_(z.float().mean((0, 1)), 1 - momentum)
         self.square.lerp_(z.float().square().mean((0, 1)), 1 - momentum)
         self.steps += 1
 
     def normalise(self, z: torch.Tensor) -> torch.Tensor:
-        """Latents at unit size."""
+        """Latents of zero mean and unit deviation."""
         return (z - self.middle) / self.size
 
     def decode_normalised(self, z: torch.Tensor) -> torch.Tensor:
-        """Vectors [n, k, size] of latents at unit size."""
+        """Vectors [n, k, size] of normalised latents."""
         return self.decode(z * self.size + self.middle)
 
     @property
     def size(self) -> torch.Tensor:
-        """The deviation of each latent."""
+        """Standard deviation of each latent."""
         return (self.square - self.middle.square()).clamp(min=1e-8).sqrt()
 
     def reconstruction_error(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """How different segments are, [n]."""
+        """Distance of two batches of segments [n, k, size], [n]."""
         n = len(one)
         a, b = self.refine.unfolded(one), self.refine.unfolded(other)
         total = (a - b).abs().flatten(1).mean(1)
@@ -155,7 +162,7 @@ class Autoencoder(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions of three, added to what they hear."""
+    """Residual block of two convolutions with kernels of three."""
 
     def __init__(self, width: int, flat: int) -> None:
         super().__init__()
@@ -166,11 +173,13 @@ class Residual(nn.Module):
         nn.init.zeros_(self.second.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Activations [n, width, …] to the same."""
         return x + self.second(F.silu(self.first(F.silu(self.norm(x)))))
 
 
 def with_autoencoder(tokens: Tokens, latents: int, hidden: int) -> tuple[Autoencoder | None, Tokens]:
-    """What is drawn of a segment, and the autoencoder that makes patches of it: so many latents of each patch, or where these are none or lie on no grid its own vectors."""
+    """Autoencoder of a segment, or None, and the tokens that are generated: ``latents`` numbers of each patch. Where
+    ``latents`` is 0, or tokens lie on no grid, these are the segment's own vectors."""
     if not latents or not Autoencoder.fits(tokens):
         return None, tokens
     return Autoencoder(tokens, latents, hidden=hidden), dataclasses.replace(

@@ -1,5 +1,7 @@
-"""A conditional autoencoder of a segment's vectors with two levels of latents: one for the whole segment, from which those of its tokens
-are then drawn, so that what is drawn hangs together."""
+"""Conditional variational autoencoder of a segment's vectors with two levels of latents.
+
+The latents of the tokens are drawn given those of the whole segment, so that the parts of a sample are consistent.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,18 @@ MIN_LOG_DEVIATION, MAX_LOG_DEVIATION = -7.0, 2.0
 
 
 class ConditionalVAE(nn.Module):
-    """The bound of Kingma & Welling 2014 (arXiv 1312.6114) with a learned prior that hears ``hidden``, posteriors said relative to it
-    (arXiv 2007.03898, section 3.2), and a Laplace distribution of the vectors whose width is learned (arXiv 2006.13202): nothing
-    is left to balance between the two terms.
+    """Evidence bound of Kingma & Welling 2014 (arXiv 1312.6114) with a learned prior conditioned on ``hidden``.
+
+    Posteriors are parametrised relative to the prior (arXiv 2007.03898, section 3.2). The vectors have a Laplace
+    distribution of learned scale (arXiv 2006.13202), so that nothing is left to balance between the two terms.
 
     Args:
-        tokens: what is said; width: of ``hidden``.
-        depth: blocks of the decoder; the encoder and the prior have half as many. hidden: size of their feed-forward layers.
-        whole: latents of the segment; each: latents of every token.
+        tokens: the tokens that are generated.
+        width: of ``hidden``.
+        depth: blocks of the decoder; the encoder and the prior have half as many.
+        hidden: size of their feed-forward layers.
+        whole: latents of the segment.
+        each: latents of every token.
     """
 
     def __init__(self, tokens: Tokens, width: int, *, depth: int, hidden: int, whole: int, each: int) -> None:
@@ -53,7 +59,7 @@ class ConditionalVAE(nn.Module):
         self.blur = nn.Parameter(torch.zeros(()))
 
     def output_parameters(self) -> Iterable[nn.Parameter]:
-        """Parameters that meet vectors or latents: see ``Generator.last``."""
+        """Parameters that meet vectors or latents: see ``Generator.output_parameters``."""
         ends = (self.enter, self.leave, *self.believes.values(), *self.finds.values(), *self.tells.values())
         return [
             self.positions,
@@ -65,11 +71,13 @@ class ConditionalVAE(nn.Module):
     def bound(
         self, hidden: torch.Tensor, x: torch.Tensor, whole: torch.Tensor, each: torch.Tensor, beta: float
     ) -> torch.Tensor:
-        """Minus the evidence bound, in nats for each number of a segment.
+        """Negative evidence bound, in nats for each number of a segment.
 
         Args:
-            hidden: [n, k, width]; x: vectors [n, k, size], fp32; whole, each: noise of the latents, [n, whole] and [n, k, each].
-            beta: what the distance from the prior counts.
+            hidden: [n, k, width].
+            x: vectors [n, k, size], fp32.
+            whole, each: noise of the latents, [n, whole] and [n, k, each].
+            beta: weight of the divergence from the prior.
 
         Returns:
             [n]
@@ -92,13 +100,15 @@ class ConditionalVAE(nn.Module):
         return self.norms[name](x)
 
     def decode(self, context: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        """What is known of a segment [n, k, width] and the latents of its tokens to vectors, fp32."""
+        """Vectors [n, k, size], fp32, of a segment's context [n, k, width] and the latents of its tokens [n, k,
+        each]."""
         return self.refine(self.leave(self.run_blocks("decoder", context + self.tells["each"](z))).float()).float()
 
     def sample_prior(
         self, hidden: torch.Tensor, whole: torch.Tensor, each: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Vectors [n, k, size] from the prior, by noise [n, whole] and [n, k, each]; the mean log-probability of their latents, [n]."""
+        """Vectors [n, k, size] from the prior, by noise [n, whole] and [n, k, each], and the mean log-probability of
+        their latents, [n]."""
         condition = self.norms["condition"](hidden)
         z, first = scaled(self.believes["whole"](condition.mean(1)), whole)
         context = self.run_blocks("prior", condition + self.tells["whole"](z).unsqueeze(1))
@@ -108,7 +118,7 @@ class ConditionalVAE(nn.Module):
     def noise(
         self, rows: int, device: torch.device, generator: torch.Generator | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Noise for the latents of ``rows`` rows, as ``imagined`` takes it."""
+        """Noise for the latents of ``rows`` rows, as ``sample_prior`` takes it."""
         sizes = (rows, self.whole), (rows, len(self.positions), self.each)
         whole, each = (torch.randn(size, generator=generator).to(device) for size in sizes)
         return whole, each
@@ -121,7 +131,8 @@ class ConditionalVAE(nn.Module):
         generator: torch.Generator | None,
         temperature: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What ``imagined`` gives for what a trunk says at each row's positions, the noise ``temperature`` times as large."""
+        """Output of ``sample_prior`` for the trunk's hidden at each row's positions, the noise scaled by
+        ``temperature``."""
         whole, each = (temperature * noise for noise in self.noise(rows, device, generator))
         if rows == 0:
             return torch.zeros(0, len(self.positions), self.leave.out_features, device=device), torch.zeros(
@@ -131,14 +142,15 @@ class ConditionalVAE(nn.Module):
 
 
 def scaled(prior: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents from a prior (mean and logarithm of the deviation side by side), and the log-probability of each but for a constant."""
+    """Latents from a prior (mean and log-deviation concatenated), and the log-probability of each up to a constant."""
     middle, spread = prior.float().chunk(2, -1)
     spread = spread.clamp(MIN_LOG_DEVIATION, MAX_LOG_DEVIATION)
     return middle + noise * spread.exp(), -0.5 * noise.square() - spread
 
 
 def relative(prior: torch.Tensor, found: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents from a posterior that is said relative to its prior, and the distance KL(posterior, prior) of each."""
+    """Latents from a posterior that is parametrised relative to its prior, and the divergence KL(posterior, prior) of
+    each."""
     middle, spread = prior.float().chunk(2, -1)
     move, scale = found.float().chunk(2, -1)
     spread, scale = (

@@ -18,22 +18,22 @@ Ragged = Literal["layer", "weight", "batch", "none"]
 """Norms for rows of different lengths: one over all positions would make a row's tokens depend on its padding."""
 
 GELU_GAIN = 1.7015
-"""Makes GELU keep the variance of a unit Gaussian (Brock et al. 2021, arXiv 2101.08692, section 4)."""
+"""Factor that makes GELU keep the variance of a unit Gaussian (Brock et al. 2021, arXiv 2101.08692, section 4)."""
 
 
 class ConvBlock(nn.Module):
-    """Convolution, norm, GELU; as a residual branch ``x + gelu(norm(conv(x)))`` it starts as no change at all.
+    """Convolution, norm and GELU. As a residual branch ``x + gelu(norm(conv(x)))`` a new one is the identity.
 
     Args:
         inputs, outputs: channels; equal where ``residual``.
         kernel: (height, width); (1, k) for a series. Where padded (with zeros, to half of it) odd numbers.
         stride: (height, width); where padded, n positions give ceil(n / stride).
-        norm: what keeps activations in range.
-            "group": over all channels and positions of a row (GroupNorm with one group, arXiv 1803.08494): what is faint
-            beside the rest of its picture stays faint. Only for rows without padding.
+        norm: normalisation of activations.
+            "group": over all channels and positions of a row (GroupNorm with one group, arXiv 1803.08494): what is
+                faint beside the rest of its picture stays faint. Only for rows without padding.
             "layer": LayerNorm over the channels of each position (arXiv 1607.06450), as ConvNeXt has it.
             "weight": no norm of activations; weights standardised with a learned gain (NF-Nets, arXiv 2102.06171).
-            "batch": statistics over the rows of the batch: a row's answer then depends on its neighbours in training.
+            "batch": statistics over the rows of the batch: a row's output then depends on its neighbours in training.
             "none": nothing.
         residual: add the input. The gain (of the norm or of the weights) starts at zero, so that the branch does.
         groups: as in ``nn.Conv2d``.
@@ -111,12 +111,12 @@ class ConvBlock(nn.Module):
 
 
 def sinusoid(length: int, width: int, device: torch.device | None = None) -> torch.Tensor:
-    """Sines and cosines of positions, [length, width], for stems of any length (Vaswani et al. 2017, section 3.5)."""
+    """Sinusoidal position encoding, [length, width], for stems of any length (Vaswani et al. 2017, section 3.5)."""
     return waves(torch.arange(length, device=device), width)
 
 
 def waves(at: torch.Tensor, width: int) -> torch.Tensor:
-    """Sines and cosines of any numbers [n], [n, width]."""
+    """Sinusoidal encoding [n, width] of any numbers [n]."""
     half = -(-width // 2)
     speed = torch.exp(torch.arange(half, device=at.device) * (-math.log(10_000.0) / half))
     angle = at[:, None] * speed
@@ -124,11 +124,11 @@ def waves(at: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def present(length: torch.Tensor, size: int) -> torch.Tensor:
-    """Which of ``size`` positions lie within each length: bool [n, size]."""
+    """Padding mask: which of ``size`` positions lie within each length, bool [n, size]."""
     return torch.arange(size, device=length.device) < length[:, None]
 
 
 def working_dtype(weight: torch.Tensor) -> torch.dtype:
-    """What activations are best cast to before a first layer: autocast's dtype where it is on, else the weights'."""
+    """Dtype to which activations are best cast before a first layer: autocast's where it is on, else the weights'."""
     device = weight.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype

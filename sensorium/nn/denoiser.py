@@ -1,4 +1,7 @@
-"""From noisy vectors to the clean ones they come from: what flow matching asks at every moment, and a student of it once."""
+"""Denoising network: predicts the clean vectors that noisy ones come from.
+
+Flow matching runs it at every moment, and its one-step student once.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,20 @@ from sensorium.nn.conv import waves
 from sensorium.nn.patch_smoother import PatchSmoother
 
 POSITION_SCALE = 0.5
-"""How large positions are at first beside noisy vectors, which enter with a deviation of about 0.6: fainter ones are lost in the noise."""
+"""Initial scale of positions beside noisy vectors, which enter with a deviation of about 0.6: fainter ones are lost in
+the noise."""
 
 
 class Denoiser(nn.Module):
-    """The trunk hears the noisy vectors as it hears all tokens (``tokens``); blocks of this module's own, steered by the moment, follow it (``clean``).
+    """Denoiser around the trunk: the trunk gets the noisy vectors as asked tokens (``tokens``), and blocks of this
+    module's own, conditioned on the moment, follow it (``predict_clean``).
 
     Args:
-        tokens: what is said; width: of the trunk.
-        depth: blocks; hidden: size of their feed-forward layers.
-        told: tokens may be marked as given.
+        tokens: the tokens that are generated.
+        width: of the trunk.
+        depth: blocks.
+        hidden: size of their feed-forward layers.
+        mark_given: tokens may be marked as given.
     """
 
     def __init__(self, tokens: Tokens, width: int, *, depth: int, hidden: int, mark_given: bool = False) -> None:
@@ -43,7 +50,7 @@ class Denoiser(nn.Module):
         self.given_mark = nn.Parameter(torch.randn(width) * 0.02) if mark_given else None
 
     def output_parameters(self) -> Iterable[nn.Parameter]:
-        """Parameters that meet vectors: see ``Generator.last``."""
+        """Parameters that meet vectors: see ``Generator.output_parameters``."""
         others = [*([] if self.given_mark is None else [self.given_mark]), *self.refine.parameters()]
         return [
             self.positions,
@@ -52,18 +59,23 @@ class Denoiser(nn.Module):
         ]
 
     def tokens(self, z: torch.Tensor, t: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
-        """Noisy vectors at moments [n] as asked tokens [n, k, width]; ``given``: which of them are as they are, [n, k]."""
+        """Asked tokens [n, k, width] of noisy vectors z [n, k, …] at moments t [n].
+
+        Args:
+            given: which tokens are as they are, [n, k].
+        """
         tokens = self.enter(z) + self.positions + self.time_embedding(t).unsqueeze(1)
         return tokens if given is None or self.given_mark is None else tokens + given.unsqueeze(-1) * self.given_mark
 
     def time_embedding(self, t: torch.Tensor) -> torch.Tensor:
-        """Moments [n] in 0..1 as vectors [n, width]."""
+        """Embedding [n, width] of moments [n] in 0..1."""
         return self.clock(waves(1000 * t, self.width))
 
     def predict_clean(self, hidden: torch.Tensor, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The vectors [n, k, width of a vector], fp32, that z [n, k, …] at t [n] are thought to come from.
+        """Prediction of the clean vectors [n, k, width of a vector], fp32, that z [n, k, …] at t [n] come from.
 
-        ``hidden``: what the trunk said at ``tokens(z, t)``.
+        Args:
+            hidden: output of the trunk at ``tokens(z, t)``.
         """
         x, by = hidden + self.noisy(z).to(hidden.dtype), self.time_embedding(t) + hidden.mean(1)
         for block in self.blocks:
@@ -73,7 +85,7 @@ class Denoiser(nn.Module):
 
 
 def position_encoding(tokens: Tokens, width: int) -> torch.Tensor:
-    """Sines and cosines of where each token lies, [length, width]; along each axis of a grid with its share of the width."""
+    """Sinusoidal encoding of each token's place, [length, width]; each axis of a grid has its share of the width."""
     axes = torch.meshgrid(*(torch.arange(size) for size in tokens.grid or (tokens.length,)), indexing="ij")
     parts = [waves(axis.flatten(), width // len(axes)) for axis in axes]
     return F.pad(torch.cat(parts, 1), (0, width - len(axes) * (width // len(axes))))

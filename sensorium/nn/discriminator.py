@@ -1,4 +1,4 @@
-"""A judge that an adversarial loss teaches beside the one it judges: how real is each token of a segment, for what is heard?"""
+"""Discriminator of an adversarial loss: how real each token of a segment is, given a condition."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sensorium.nn.attention import heads_of
 from sensorium.nn.transformer import TransformerBlock
 
 NOISE_DEVIATION = 0.1
-"""Deviation of the noise by which the slope of a judge of vectors is felt."""
+"""Deviation of the noise by which the gradient penalty of a discriminator of vectors is estimated."""
 ALL_ROWS = slice(None)
 
 
 class Discriminator(nn.Module):
-    """How real each token of a segment is, for what is heard: vectors [n, k, …] and hidden [n, k, width] to [n, k]."""
+    """Conditional patch discriminator: vectors [n, k, …] and hidden [n, k, width] to logits [n, k] of being real."""
 
     def __init__(self, tokens: Tokens, width: int, depth: int, hidden: int) -> None:
         super().__init__()
@@ -31,10 +31,11 @@ class Discriminator(nn.Module):
         nn.init.normal_(self.verdict.weight, std=0.02)
 
     def output_parameters(self) -> Iterable[nn.Parameter]:
-        """See ``Generator.last``."""
+        """Parameters that meet vectors or logits: see ``Generator.output_parameters``."""
         return [self.positions, *(p for layer in (self.enter, self.verdict) for p in layer.parameters())]
 
     def forward(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Vectors [n, k, …] and hidden [n, k, width] to logits [n, k]."""
         y = self.enter(x) + self.positions + self.hears(self.condition_norm(hidden))
         for block in self.blocks:
             y = block(y)[0]
@@ -49,15 +50,22 @@ def adversarial_losses(
     *conditions: torch.Tensor,
     some: slice = ALL_ROWS,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What one step teaches both sides: the maker's loss of each row [n] through a judge that is held still; the judge's [n] by segments that are
-    held still; how steep the judge is at ``some`` of them.
+    """Adversarial losses of one step that trains both sides.
 
-    The judge is asked for pairs of a real and a made segment of one row (relativistic loss, arXiv 1807.00734), and must not be steep at
-    either (R1 and R2 as in R3GAN, arXiv 2501.05441, by the difference that a little noise makes, arXiv 2501.08316, section 3.3).
+    The discriminator compares a real and a generated segment of one row (relativistic loss, arXiv 1807.00734). Its
+    slope at either is penalised (R1 and R2 as in R3GAN, arXiv 2501.05441), estimated by the difference that a little
+    noise makes (arXiv 2501.08316, section 3.3).
 
     Args:
-        judge: segments [n, …], and what is ``heard`` beside, to [n, k].
-        real, made: segments; near: a little noise like ``real``; heard: tensors [n, …] that teach nobody.
+        judge: module from segments [n, …], and ``conditions``, to [n, k].
+        real, made: segments.
+        near: a little noise of ``real``'s shape.
+        conditions: tensors [n, …] that get no gradient.
+        some: rows at which the gradient penalty is taken.
+
+    Returns:
+        The generator's loss of each row [n], through a frozen discriminator; the discriminator's [n], by detached
+            segments; and the gradient penalty at ``some`` rows.
     """
     conditions, still = (
         tuple(part.detach() for part in conditions),

@@ -1,4 +1,5 @@
-"""A pretrained model that another one holds: its weights stay in their own file, and what is learned of them stands beside the holder's own."""
+"""Wrapper of a pretrained model: its weights stay in their own file, and the trained ones are saved with the
+wrapper's."""
 
 from __future__ import annotations
 
@@ -11,22 +12,24 @@ from sensorium.nn.quantized import weights_in
 
 
 class ExternalModel(nn.Module):
-    """To be inherited by who holds such a model, before any other module.
+    """Base class of modules that wrap a pretrained model; to be inherited before any other module.
 
     Attributes:
-        held: the model, in a list: what isn't learned is no part of what is kept. learned: those of its parameters that ask for gradients. rate: their learning rate, relative to the others'.
+        wrapped: the model, in a list: what isn't trained is no part of the saved weights.
+        learned: those of its parameters that require gradients.
+        rate: their learning rate, relative to the others'.
     """
 
     wrapped: list[Any]
     learned: nn.ParameterDict
     rate: float = 0.0
     steady: bool = False
-    """The model stays as it is in use while it is learned, too: without dropout, and norms as they were."""
+    """The model stays in evaluation mode while it is trained: without dropout, and norms as they were."""
     foreign: bool = False
-    """Others' low-rank updates are heard, not those that were learned here."""
+    """Low-rank updates from elsewhere are active, not those that were trained here."""
 
     def wrap(self, model: nn.Module, rate: float, steady: bool = False) -> None:
-        """Keep a model in which what is to be learned asks for gradients."""
+        """Wrap a model in which the parameters to be trained require gradients."""
         self.wrapped, self.rate, self.steady = [model], rate, steady
         self.learned = nn.ParameterDict(
             {
@@ -49,11 +52,11 @@ class ExternalModel(nn.Module):
         return self
 
     def tuned_parameters(self) -> Iterable[tuple[nn.Parameter, float]]:
-        """What is learned of the model, with its rate."""
+        """Trained parameters of the model, with their relative learning rate."""
         return [(parameter, self.rate) for parameter in self.learned.values()]
 
     def share(self) -> dict[str, Any]:
-        """How much of it is learned, in numbers, and the bytes that all of it takes."""
+        """Number and share of trained parameters, number of all, and the bytes that all of them take."""
         model, some = self.wrapped[0], sum(p.numel() for p in self.learned.values())
         every = weights_in(model)
         size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
@@ -61,18 +64,19 @@ class ExternalModel(nn.Module):
 
     @property
     def adapted(self) -> bool:
-        """Whether low-rank updates are what was learned."""
+        """True where low-rank updates are what was trained."""
         return any("lora_" in name for name in self.learned)
 
     def as_it_was(self) -> Any:
-        """A context in which the model is as it was before anything was learned, where that is known: where low-rank updates are all that was."""
+        """Context manager in which the model is the pretrained one, where that is known: where low-rank updates are all
+        that was trained."""
         return WithoutExternal(
             [part for part in self.wrapped[0].modules() if hasattr(part, "enable_adapters") and hasattr(part, "lora_A")]
         )
 
 
 class WithoutExternal:
-    """Layers without their adapters meanwhile."""
+    """Context manager that disables the adapters of layers."""
 
     def __init__(self, layers: list[Any]) -> None:
         self.layers = layers

@@ -1,4 +1,5 @@
-"""Features of a pretrained encoder to tokens, and what is told of them before training: in which directions cells differ, and which are of one thing.
+"""Projection of a pretrained encoder's features to tokens, with statistics fitted before training: whitened principal
+directions, and a linear discriminant of which cells are of one thing.
 
 It knows tensors only: ``features`` [n, tokens, features] and ``there`` [n, tokens].
 """
@@ -16,20 +17,27 @@ from sensorium.nn.conv import working_dtype
 Cells = Mapping[str, torch.Tensor]
 
 BASIS_SIZE, MIN_CELLS, SHRINKAGE = 384, 64, 0.1
-"""Numbers that all features of a cell are brought to; cells that this takes at least; and what is added to each direction's spread, as a share of the mean one."""
+"""Size of the whitened basis of all features of a cell; cells that fitting it takes at least; and shrinkage: what is
+added to each direction's variance, as a share of the mean one."""
 MAX_PAIR_DIRECTIONS, PAIRS_PER_DIRECTION, PAIR_CONFIDENCE, MAX_CORRELATION = 256, 5, 0.9, 0.97
-"""Of two cells of one thing: directions that tell what they have in common, at most; pairs that each of these takes; how far what these say is believed; and how alike two may be at most in one."""
+"""Directions by which pairs of one thing are compared, at most; pairs that each of them takes; the factor on their
+estimated correlations; and the largest correlation in one direction."""
 
 
 class FeatureProjection(nn.Module):
-    """Features of a pretrained encoder, normalised, brought to the trunk's width, with a place each and one more look that starts as no change.
+    """Linear projection of normalised features to the trunk's width, with position embeddings and a residual MLP that
+    starts as the identity.
 
-    ``laid``: so many first tokens lie as in each cell (all of a picture, then its parts), so that what a feature means hangs on its place. All of these features together are brought to ``ALL`` numbers that
-    are told before training, from the cells alone: the directions in which cells differ most, whitened. Where it is known which cells are of one thing they are whitened by how those differ from one another
-    (linear discriminants, Fisher 1936). So little is then left to learn that few rows teach it. Each token has them.
+    ``n_placed``: so many first tokens lie alike in each cell (all of a picture, then its parts), so that what a feature
+    means depends on its place. All of these features together are projected to ``BASIS_SIZE`` numbers that are fitted
+    before training, from the cells alone: principal directions, whitened. Where it is known which cells are of one
+    thing they are whitened by how those differ from one another (linear discriminants, Fisher 1936). So little is then
+    left to train that few rows suffice. Each token gets them.
 
-    Whether two cells are of one thing is told by the likelihood ratio of two Gaussians, in which they belong together and in which they don't (probabilistic linear discriminants, Ioffe 2006), where what two of
-    one thing have in common may also be a difference: where each thing was drawn once by each of two hands, two drawings of one hand are of two things.
+    The score of two cells being of one thing is the likelihood ratio of two Gaussians, in which they belong together
+    and in which they don't (probabilistic linear discriminants, Ioffe 2006). What two of one thing have in common may
+    also be a difference: where each thing was drawn once by each of two hands, two drawings of one hand are of two
+    things.
     """
 
     def __init__(self, width: int, features: int, places: int, dropout: float = 0.0, n_placed: int = 0) -> None:
@@ -48,7 +56,8 @@ class FeatureProjection(nn.Module):
         nn.init.zeros_(self.down.bias)
 
     def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor]:
-        """``features`` [n, tokens, features] and ``there`` [n, tokens] to tokens [n, tokens, width] and the same mask."""
+        """Tokens [n, tokens, width] of ``features`` [n, tokens, features] and ``there`` [n, tokens], and the same
+        mask."""
         most = (
             self.n_placed if cells["features"].shape[1] > len(self.places) else len(self.places)
         )  # patches after what is laid are others'
@@ -62,22 +71,24 @@ class FeatureProjection(nn.Module):
         return x + self.down(F.gelu(self.up(self.again(x)))), cells["there"][:, :most]
 
     def flat(self, given: torch.Tensor) -> torch.Tensor:
-        """The laid features of each cell side by side, [n, laid · features]; zeros where a cell has fewer."""
+        """Placed features of each cell side by side, [n, placed · features]; zeros where a cell has fewer."""
         flat = given[:, : self.n_placed].float().flatten(1)
         return F.pad(flat, (0, len(self.middle) - flat.shape[1]))
 
     @torch.no_grad()
     def spread(self, cells: Cells) -> torch.Tensor:
-        """All of each cell's features as ``ALL`` numbers, [n, ALL]."""
+        """Whitened features of each cell, [n, ``BASIS_SIZE``]."""
         return (self.flat(cells["features"]) - self.middle) @ self.basis
 
     @torch.no_grad()
     def similarity_features(self, cells: Cells) -> torch.Tensor | None:
-        """Vectors [n, kindred] of a mean square of 1, so that no cell is like all others; None where nothing is laid."""
+        """Vectors [n, kindred] of a mean square of 1, so that no cell is like all others; None where nothing is
+        placed."""
         return F.rms_norm(self.spread(cells) @ self.pair, (MAX_PAIR_DIRECTIONS,)) if self.n_placed else None
 
     def compare(self, mine: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """Log-likelihood ratios [n, m] of the cells of such vectors [n, kindred] being of one thing with others' [m, kindred], but for a constant."""
+        """Log-likelihood ratios [n, m], up to a constant, of the cells of such vectors [n, kindred] being of one thing
+        with others' [m, kindred]."""
         rest = 1 - self.common.square()
         difference = 0.5 * self.common.square() / rest
         return (
@@ -88,6 +99,7 @@ class FeatureProjection(nn.Module):
 
     @torch.no_grad()
     def initialise(self, cells: Cells, things: torch.Tensor | None = None) -> None:
+        """Fit the whitened basis and the pair directions to some cells, and to the ``things`` [n] that they are of."""
         if not self.n_placed or len(cells["features"]) < MIN_CELLS:
             return
         flat = self.flat(cells["features"])
@@ -123,10 +135,13 @@ class FeatureProjection(nn.Module):
 
 
 class PatchProjector(nn.Module):
-    """All patches of a vision tower to a language model's tokens, by two linear layers (LLaVA 1.5, Liu et al. 2023, arXiv 2310.03744, section 3.3).
+    """Two-layer projector of a vision tower's patches to a language model's tokens (LLaVA 1.5, Liu et al. 2023, arXiv
+    2310.03744, section 3.3).
 
     Args:
-        features, width: of a patch and of a token. laid: tokens of a cell's features that come before its patches; count: these.
+        features, width: of a patch and of a token.
+        n_placed: tokens of a cell's features that come before its patches.
+        count: number of patches.
     """
 
     def __init__(self, features: int, width: int, n_placed: int, count: int) -> None:
@@ -143,12 +158,13 @@ class PatchProjector(nn.Module):
         return self.linear_2(F.gelu(self.linear_1(patches.to(working_dtype(self.linear_1.weight)))))
 
     def patches(self, cells: Cells) -> torch.Tensor:
-        """Those of a batch's cells, [n, k, features]."""
+        """Patches of a batch's cells, [n, k, features]."""
         return cells["features"][:, self.n_placed : self.n_placed + self.count]
 
     @torch.no_grad()
     def initialise(self, patches: torch.Tensor, loud: float) -> None:
-        """Begin with patches of a mean of 0 and a spread of 1, and tokens as loud as ``loud``, by those of some cells."""
+        """Initialise by the patches of some cells: inputs of mean 0 and deviation 1, and tokens of root mean square
+        ``loud``."""
         flat = patches.float().flatten(0, 1)
         middle, spread = flat.mean(0), flat.std(0).clamp(min=1e-4 * flat.std())
         self.linear_1.weight.div_(spread)
@@ -158,7 +174,8 @@ class PatchProjector(nn.Module):
 
 
 def pairs_of(things: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Neighbours among the cells of each thing, all in a ring, as pairs [pairs, 2]; and a weight for each, so that each thing counts by its cells."""
+    """Pairs [pairs, 2] of neighbouring cells of each thing, all in a ring; and a weight for each, so that each thing
+    counts by its cells."""
     order = things.argsort(stable=True)
     _, counts = things[order].unique_consecutive(return_counts=True)
     pairs, weights, start = [], [], 0

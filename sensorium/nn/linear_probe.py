@@ -1,10 +1,10 @@
-"""Linear probes in place of a memory of rows: what it adds, learned into a few matrices that hold no row.
+"""Linear probes as a distilled memory of rows: its additions, fitted as a few matrices that hold no row.
 
-Of a column that is asked, a linear probe (Alain & Bengio 2016, arXiv 1610.01644), a multinomial logistic regression on
-the gists of the others, says what remembered rows would say; a number's or a date's classes are ranges of its values,
-each said as the mean of the rows in it. Of gists that are compared, a ridge regression says what rows like these hold
-in their other columns. No class and no range is of fewer than a few rows. This file knows gists, sketches and tokens
-by column, as ``memory`` does.
+For an asked column, a linear probe (Alain & Bengio 2016, arXiv 1610.01644), a multinomial logistic regression on the
+gists of the others, gives what remembered rows would. A number's or a date's classes are ranges of its values, each
+answered by the mean of the rows in it. For gists that are compared, a ridge regression predicts what rows like these
+hold in their other columns. No class and no range is of fewer than a few rows. This file knows gists, sketches and
+tokens by column, as ``row_memory`` does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from sensorium.nn.row_memory import MemoryAnswer, RowMemory
 
 MIN_ROWS = 5
-"""Rows that a class, or a range of values, must have to be said."""
+"""Rows that a class, or a range of values, must have to be answered."""
 MAX_RANGES = 16
 """Ranges into which a number's or a date's values are cut, at most."""
 LOGISTIC_PENALTY = 0.01
@@ -27,19 +27,20 @@ LOGISTIC_PENALTY = 0.01
 RIDGE_PENALTY = 0.001
 """L2 penalty of the ridge regression, for each row."""
 LBFGS_STEPS = 60
-"""Steps of L-BFGS."""
+"""Iterations of L-BFGS."""
 
 
 class LinearProbes(nn.Module):
-    """What a memory of rows adds, without the rows; it is asked as a ``Memory`` is.
+    """Linear probes that stand in for a ``RowMemory`` and have its methods.
 
     Args:
         maps, sketches: for columns whose gists are compared, matrices from their gists [gist, gist] and sketches
             [sketch, gist] to what rows like them hold elsewhere.
-        strength, trust: what these count beside a gist.
-        weights: for each column that is asked matrices [gist, m] by the column that is seen; biases: [m]; tokens: what
-            each of the m classes or ranges says, [m, ...].
-        shares, margins: see ``Memory``.
+        strength, trust: weights of these beside a gist.
+        weights: for each column that is asked matrices [gist, m] by the column that is seen.
+        biases: [m].
+        tokens: the answer of each of the m classes or ranges, [m, ...].
+        shares, margins: see ``RowMemory``.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class LinearProbes(nn.Module):
             self.register_buffer(self.named[name], value, persistent=False)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that was learned, by name."""
+        """Fitted tensors by name."""
         return {name: getattr(self, own) for name, own in self.named.items()}
 
     def described(self) -> dict[str, Any]:
@@ -87,7 +88,7 @@ class LinearProbes(nn.Module):
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> LinearProbes:
-        """The inverse of ``tensors`` and ``described``."""
+        """Probes of ``tensors`` and ``described``: the inverse of these methods."""
         by = described["by"]
         return cls(
             {c: tensors[f"map.{c}"] for c in described["mapped"]},
@@ -102,7 +103,7 @@ class LinearProbes(nn.Module):
         )
 
     def forward(self, column: str, gist: Tensor, sketch: Tensor | None = None) -> Tensor:
-        """Unit vectors [n, gist] of a column, refined; see ``Memory``."""
+        """Refined unit vectors [n, gist] of a column; see ``RowMemory``."""
         looked, known, result = (
             [(self.strength, gist, f"map.{column}"), (self.trust, sketch, f"sketch.{column}")],
             self.tensors(),
@@ -117,7 +118,7 @@ class LinearProbes(nn.Module):
     def answer(
         self, column: str, seen: Mapping[str, tuple[Tensor, Tensor]], share: float | None = None
     ) -> MemoryAnswer | None:
-        """What is said of an asked column; see ``Memory``."""
+        """Answer to an asked column; see ``RowMemory``."""
         share = self.shares.get(column, 0.0) if share is None else share
         looked = {c: part for c, part in seen.items() if c in self.by.get(column, ())}
         if not share or not looked:
@@ -135,7 +136,7 @@ class LinearProbes(nn.Module):
         )
 
     def without(self, column: str, ids: Tensor) -> LinearProbes:
-        """The same where a category's ids [old] have become others, 0 where they are gone."""
+        """Probes for a category whose ids [old] have become others, 0 where they are gone."""
         tensors = self.tensors()
         if column not in self.by:
             return self
@@ -154,10 +155,11 @@ class LinearProbes(nn.Module):
 
 @torch.inference_mode(False)
 def probes(memory: RowMemory, fewest: int = MIN_ROWS) -> LinearProbes | None:
-    """What a memory adds, learned from its rows; None where that is nothing. The same memory gives the same.
+    """Linear probes fitted to a memory's rows; None where it adds nothing. The same memory gives the same probes.
 
     Args:
-        fewest: rows that each class or range must have, and all that is learned from.
+        memory: the remembered rows.
+        fewest: rows that each class or range must have, and all that is fitted to.
     """
     gists = {c: known.detach().float().cpu().clone() for c, known in zip(memory.columns, memory.known, strict=True)}
     total, maps, sketches = sum(gists.values()), {}, {}
@@ -202,7 +204,8 @@ def probes(memory: RowMemory, fewest: int = MIN_ROWS) -> LinearProbes | None:
 
 
 def classes(tokens: Tensor, have: Tensor, fewest: int) -> tuple[Tensor, Tensor]:
-    """Tokens [rows, ...] as classes: which one each row is of, -1 for none [rows], and what each says [m, ...].
+    """Class labels of tokens [rows, ...]: the class of each row, -1 for none [rows], and the answer of each class [m,
+    ...].
 
     None is of fewer than ``fewest`` rows.
     """
@@ -231,7 +234,7 @@ def classes(tokens: Tensor, have: Tensor, fewest: int) -> tuple[Tensor, Tensor]:
 
 
 def ridge(x: Tensor, y: Tensor) -> Tensor:
-    """The matrix that takes x [n, a] to y [n, b] with the least squared error and penalty."""
+    """Ridge regression: the matrix that takes x [n, a] to y [n, b] with the least squared error and penalty."""
     x, y = x.double(), y.double()
     return torch.linalg.solve(
         x.T @ x + RIDGE_PENALTY * len(x) * torch.eye(x.shape[1], dtype=torch.float64), x.T @ y
@@ -242,8 +245,8 @@ def ridge(x: Tensor, y: Tensor) -> Tensor:
 def logistic(seen: Mapping[str, Tensor], labels: Tensor, count: int) -> tuple[dict[str, Tensor], Tensor]:
     """Multinomial logistic regression on several columns: weights by column, and biases.
 
-    Labels [rows] of -1 are not learned from. They are said from all columns and from each alone, as there will be rows
-    that lack the others.
+    Labels [rows] of -1 are left out. The loss is taken from all columns together and from each by itself, as there will
+    be rows that lack the others.
     """
     rows = (labels >= 0).nonzero().squeeze(1)
     truth, n_seen = labels[rows], {column: gists[rows] for column, gists in seen.items()}

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 
 def cached(make: Callable[..., Any]) -> Callable[..., Any]:
-    """A function whose last results are kept, made so that they serve learning as well where asking wanted them first."""
+    """Decorator that caches a function's last results, made outside inference mode so that training can use them as
+    well."""
     return functools.lru_cache(maxsize=32)(torch.inference_mode(False)(make))
 
 
@@ -21,7 +22,7 @@ def log_mel(
     wave: torch.Tensor, *, rate: int, mels: int, hop: int, window: int, low: float = 0.0, high: float | None = None,
     floor: float = 1e-10,
 ) -> torch.Tensor:  # fmt: skip
-    """The logarithm (base 10) of the power in each mel band.
+    """Logarithm (base 10) of the power in each mel band.
 
     Equal to ``librosa.feature.melspectrogram(center=True, power=2, norm="slaney", htk=False)`` with ``n_fft=window``,
     then ``log10(max(·, floor))``.
@@ -47,18 +48,20 @@ def log_mel(
 def from_log_mel(
     mel: torch.Tensor, *, rate: int, hop: int, window: int, steps: int = 60, pursuit: int = 100
 ) -> torch.Tensor:
-    """Samples [(frames - 1) · hop] of a sound whose ``log_mel`` is about ``mel`` [frames, mels]; the same for the same input.
+    """Samples [(frames - 1) · hop] of a sound whose ``log_mel`` is about ``mel`` [frames, mels], deterministic.
 
     Its phases come from the fast Griffin–Lim algorithm (Perraudin et al. 2013).
 
     Args:
-        steps: of Griffin–Lim; pursuit: see ``magnitudes``.
+        steps: iterations of Griffin–Lim.
+        pursuit: see ``magnitudes``.
     """
     return griffin_lim(magnitudes(mel, rate=rate, window=window, pursuit=pursuit), hop, window, steps)
 
 
 def magnitudes(mel: torch.Tensor, *, rate: int, window: int, pursuit: int) -> torch.Tensor:
-    """The non-negative spectra [..., window // 2 + 1] whose bands are about ``mel`` [..., mels], log10 of the power in each.
+    """Non-negative spectra [..., window // 2 + 1] whose bands are about ``mel`` [..., mels], log10 of the power in
+    each.
 
     Args:
         pursuit: multiplicative updates (Lee & Seung 2001).
@@ -107,7 +110,7 @@ def hann(window: int) -> torch.Tensor:
 
 @cached
 def mel_filters(rate: int, window: int, mels: int, low: float, high: float) -> torch.Tensor:
-    """Triangles of equal area on the mel scale, [mels, window // 2 + 1] (Slaney's Auditory Toolbox, 1998)."""
+    """Mel filter bank: triangles of equal area, [mels, window // 2 + 1] (Slaney's Auditory Toolbox, 1998)."""
     pitch = torch.linspace(hertz_to_mel(low), hertz_to_mel(high), mels + 2, dtype=torch.float64)
     edges = torch.where(pitch < 15, pitch * (200 / 3), 1000 * torch.exp((pitch - 15) * (math.log(6.4) / 27)))
     bins = torch.linspace(0, rate / 2, window // 2 + 1, dtype=torch.float64)
@@ -122,7 +125,7 @@ def hertz_to_mel(hertz: float) -> float:
 
 
 def resample(wave: torch.Tensor, old: int, new: int) -> torch.Tensor:
-    """Samples [..., t] at rate ``old`` to [..., ceil(t · new / old)] at rate ``new``.
+    """Resampled audio: samples [..., t] at rate ``old`` to [..., ceil(t · new / old)] at rate ``new``.
 
     A windowed sinc evaluated once for each phase (polyphase; Kaiser window; Smith, "Digital Audio Resampling"). Rates
     whose ratio needs more than 1,000 phases get the nearest ratio that doesn't: off by less than two cents of pitch.
@@ -142,7 +145,7 @@ def resample(wave: torch.Tensor, old: int, new: int) -> torch.Tensor:
 
 @cached
 def sinc_phases(up: int, down: int, zeros: int = 24, beta: float = 9.0) -> tuple[torch.Tensor, int]:
-    """The low-pass at each of ``up`` phases, [up, 1, taps], and how many samples it reaches back.
+    """Low-pass filter at each of ``up`` phases, [up, 1, taps], and the number of samples it reaches back.
 
     Args:
         zeros: zero crossings of the sinc on each side: a longer filter is steeper.

@@ -1,6 +1,8 @@
-"""A second set of weights in a decoder, for some of its tokens alone: these have feed-forward layers, queries, keys, values and norms of their own and look at all others as before.
+"""Modality expert: a second set of weights in a decoder for the tokens of one modality.
 
-LMFusion (Shi et al. 2024, arXiv 2412.15188, section 3.1) and BAGEL (Deng et al. 2025, arXiv 2505.14683): what a language model says of words stays what it was.
+These tokens have feed-forward layers, queries, keys, values and norms of their own and attend to all others as before
+(LMFusion, Shi et al. 2024, arXiv 2412.15188, section 3.1; BAGEL, Deng et al. 2025, arXiv 2505.14683). What a language
+model makes of words stays unchanged.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from sensorium.nn.quantized import QuantizedLinear
 
 
 class ModalityExpert(nn.ModuleDict):
-    """Twins of a decoder's layers, which begin as these are.
+    """Copies of a decoder's layers, initialised from these.
 
     Args:
-        decoder: with a list of layers, of linear layers and norms. Low-rank updates, where it has them, are the others' alone.
+        decoder: with a list of layers, of linear layers and norms. Low-rank updates, where it has them, act on the
+            other tokens only.
 
     Raises:
         UserError: a layer holds weights of another kind, as a mixture of experts does.
@@ -38,7 +41,7 @@ class ModalityExpert(nn.ModuleDict):
 
     @contextlib.contextmanager
     def taking(self, mine: torch.Tensor) -> Iterator[None]:
-        """Meanwhile the tokens that ``mine`` marks, bool [n, s], go through the twins."""
+        """Context manager in which the tokens that ``mine`` marks, bool [n, s], go through the copies."""
         where = ExpertRouting(mine)
         hooks: list[Any] = []
         try:
@@ -52,7 +55,7 @@ class ModalityExpert(nn.ModuleDict):
 
 
 class ExpertRouting:
-    """Which of n * s tokens are whose, and how they are put back in order."""
+    """Routing of n * s tokens: indices of both groups, and the permutation that puts them back in order."""
 
     def __init__(self, mine: torch.Tensor) -> None:
         self.shape = tuple(mine.shape)
@@ -62,27 +65,30 @@ class ExpertRouting:
 
 
 class RoutedLinear:
-    """Two ways past one layer: what isn't mine goes through it, the rest through its twin. Neither is computed for the other's tokens."""
+    """Hooks that route tokens around one layer: others go through it, ``mine`` through its copy. Neither is computed
+    for the other's tokens."""
 
     def __init__(self, twin: nn.Module, where: ExpertRouting) -> None:
         self.twin, self.where = twin, where
 
     def before(self, _: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        """Forward pre-hook: keep back the expert's tokens and pass on the others."""
         tokens = given[0].flatten(0, 1)
         self.own_tokens = tokens.index_select(0, self.where.mine)
         return (tokens.index_select(0, self.where.others),)
 
     def after(self, _: nn.Module, given: tuple[torch.Tensor, ...], found: torch.Tensor) -> torch.Tensor:
+        """Forward hook: put both groups' outputs in order."""
         own, self.own_tokens = self.twin(self.own_tokens), None
         whole = torch.cat([found, own.to(found.dtype)]).index_select(0, self.where.order)
         return whole.unflatten(0, self.where.shape)
 
 
 def leaves(decoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules of a decoder's layers that hold weights, and the norm after them, with their names; adapted ones whole.
+    """Modules of a decoder's layers that hold weights, and the norm after them, with their names; adapted ones whole.
 
     Raises:
-        UserError: see ``Expert``.
+        UserError: see ``ModalityExpert``.
     """
     inside: str | None = None
     for name, part in decoder.named_modules():
@@ -95,6 +101,7 @@ def leaves(decoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             continue
         elif max((p.ndim for p in own.values()), default=0) > 2 or "expert" in name or len(own) > 2:
             raise UserError(
-                f"trunk.expert=true: the layer '{name}' ({type(part).__name__}) isn't a linear one or a norm. Choose a language model without a mixture of experts, or trunk.expert=false."
+                f"trunk.expert=true: the layer '{name}' ({type(part).__name__}) isn't a linear one or a "
+                "norm. Choose a language model without a mixture of experts, or trunk.expert=false."
             )
         yield name, part

@@ -1,6 +1,8 @@
-"""What was learned, row by row, to be looked up while it is still being learned: gists of cells with the words that their rows have.
+"""Online memory: trained rows that can be looked up while training goes on, gists of cells with the words of their
+rows.
 
-It knows unit vectors, keys and bytes, nothing of columns. What is kept are buffers, so that a model has them wherever it goes.
+It knows unit vectors, keys and bytes, nothing of columns. It consists of buffers, so that they are saved with the
+model.
 """
 
 from __future__ import annotations
@@ -11,16 +13,18 @@ import torch
 from torch import nn
 
 SIMILARITY_WEIGHT = 6.0
-"""What it counts to be alike whatever was learned, in standard deviations over the known rows, beside what was learned."""
+"""Weight of the untrained similarity, in standard deviations over the known rows, beside the trained one."""
 MAX_BYTES = 64
-"""Bytes of a text that are kept."""
+"""Bytes of a text that are stored."""
 
 
 class OnlineMemory(nn.Module):
-    """Rows by the gist of one of their cells, each with the gist and the words of another.
+    """Ring buffer of rows by the gist of one of their cells, each with the gist and the words of another.
 
     Args:
-        gist: size of a gist; size: rows that are kept, the newest ones where there are more. kin: size of vectors by which cells are alike whatever is learned; 0: there are none.
+        gist: size of a gist.
+        size: rows that are stored, the newest ones where there are more.
+        similarity_size: size of vectors by which cells are alike before training; 0: there are none.
     """
 
     def __init__(self, gist: int, size: int, similarity_size: int = 0) -> None:
@@ -46,7 +50,15 @@ class OnlineMemory(nn.Module):
         words: list[str],
         similarity_features: torch.Tensor | None = None,
     ) -> None:
-        """Rows by the keys [n] of their cells, which take the place of those of the same key: gists [n, gist] of what is shown and, where it has one, of what is told."""
+        """Store rows by the keys [n] of their cells, in place of those of the same key.
+
+        Args:
+            keys: [n].
+            seen_gists: gists [n, gist] of the cells that are looked up.
+            answer_gists: gists [n, gist] of the cells that hold the words, where they have one.
+            words: the words of each row.
+            similarity_features: [n, similarity_size].
+        """
         if self.where is None:
             self.where = {
                 int(key): place for place, key in enumerate(self.keys[: min(int(self.count), len(self.keys))])
@@ -80,15 +92,26 @@ class OnlineMemory(nn.Module):
         similarity_features: torch.Tensor | None = None,
         alike: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.inner,
     ) -> tuple[list[list[str]], torch.Tensor]:
-        """For gists [n, gist], and what else cells are ``alike`` by, the words of the rows that are most like them, each said once, the likest first; never of the row of the same key.
+        """Words of the rows nearest to some gists, most similar first, without duplicates.
 
-        And how near the nearest is, [n, 2], by its gist and by what else cells are alike by; NaN where no row is known.
+        Args:
+            seen_gists: [n, gist].
+            count: words of a gist, at most.
+            keys: [n]; a row of the same key is left out.
+            similarity_features: [n, similarity_size], compared by ``alike``.
+
+        Returns:
+            The words; and the largest similarity, [n, 2], by gist and by ``alike``: NaN where no row is known.
         """
         filled = min(int(self.count), len(self.keys))
         if not filled or not len(seen_gists):
             return [[] for _ in seen_gists], torch.full((len(seen_gists), 2), float("nan"))
         near = seen_gists.float() @ (self.seen_gists[:filled] + self.answer_gists[:filled]).T
-        akin = None if similarity_features is None else alike(similarity_features.float(), self.similarity_features[:filled])
+        akin = (
+            None
+            if similarity_features is None
+            else alike(similarity_features.float(), self.similarity_features[:filled])
+        )
         own = torch.zeros_like(near, dtype=torch.bool) if keys is None else keys.unsqueeze(1) == self.keys[:filled]
         nearest = torch.stack(
             [
@@ -110,10 +133,10 @@ class OnlineMemory(nn.Module):
         return result, nearest
 
     def words(self, place: int) -> str:
-        """The words of a kept row."""
+        """Words of a stored row."""
         return bytes(self.letters[place].tolist()).rstrip(b"\0").decode("utf-8", "ignore")
 
 
 def standard(near: torch.Tensor) -> torch.Tensor:
-    """Each row [n, known] with a mean of 0 and a deviation of 1."""
+    """Rows [n, known] standardised to mean 0 and deviation 1."""
     return (near - near.mean(1, keepdim=True)) / near.std(1, keepdim=True, correction=0).clamp_min(1e-6)

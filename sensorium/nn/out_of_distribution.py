@@ -1,7 +1,8 @@
-"""How far a vector lies from those that training rows have: what is far from all of them is of another kind than what was learned.
+"""Out-of-distribution detection: distance of a vector to those of training rows.
 
-The distance is that to the nearest known vectors ("Out-of-distribution detection with deep nearest neighbors", Sun et al. 2022, arXiv 2204.06507); rows held out say
-what is usual. It knows vectors, nothing of rows and columns.
+The distance is that to the nearest known vectors ("Out-of-distribution detection with deep nearest neighbors", Sun et
+al. 2022, arXiv 2204.06507), relative to the distances of validation rows. It knows vectors, nothing of rows and
+columns.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from typing import Any
 import torch
 
 NEIGHBOURS = 5
-"""Known vectors to which the mean distance is taken."""
+"""Known vectors over which the distance is averaged."""
 USUAL_PERCENTILE, HIGH_PERCENTILE = 50, 90
-"""Percentiles of what is usual that are 0 and 1."""
+"""Percentiles of usual distances that become 0 and 1."""
 
 
 class OutOfDistribution:
-    """Known vectors of several kinds.
+    """Nearest-neighbour detector over known vectors of several kinds.
 
     Args:
-        known: for each kind unit vectors [rows, size]. levels: for each kind percentiles 0 to 100 of the distances of rows held out.
+        known: for each kind unit vectors [rows, size].
+        levels: for each kind percentiles 0 to 100 of the distances of validation rows.
     """
 
     def __init__(self, known: Mapping[str, torch.Tensor], levels: Mapping[str, Sequence[float]]) -> None:
@@ -31,12 +33,14 @@ class OutOfDistribution:
         )
 
     def away(self, kind: str, vectors: torch.Tensor) -> torch.Tensor:
-        """How far vectors [n, size] lie from the known ones: 0 is usual, 1 as far as one of ten rows held out, [n]."""
+        """Relative distance [n] of vectors [n, size] from the known ones: 0 is usual, 1 as far as one of ten validation
+        rows."""
         return relative(distance(vectors, self.known[kind].to(vectors)), self.levels[kind])
 
 
 def relative(values: Any, levels: Sequence[float]) -> Any:
-    """Values (a tensor or an array) beside the percentiles of usual ones: 0 is the middle, 1 as high as one of ten."""
+    """Values (a tensor or an array) relative to the percentiles of usual ones: 0 is the median, 1 as high as one of
+    ten."""
     low, high = levels[USUAL_PERCENTILE], levels[HIGH_PERCENTILE]
     return (values - low) / max(high - low, 1e-6)
 

@@ -1,6 +1,7 @@
-"""Lines of tokens side by side: many rows, each a line of its own length, in few long ones, so that padding costs nothing and nobody looks across.
+"""Sequence packing: variable-length rows in few long sequences, so that padding costs nothing and attention never
+crosses rows.
 
-It knows tokens, places and who may look at whom, nothing of columns.
+It knows tokens, positions and masks, nothing of columns.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import numpy as np
 import torch
 
 NO_GROUP = -1
-"""The group of a token that doesn't see those after it."""
+"""Group of a token that doesn't see those after it."""
 
 
 @dataclasses.dataclass
 class PackedSequences:
-    """For each token [n]: the line it belongs to; its place in it; its segment, 0 for what is seen; and its group, whose tokens see one another both ways."""
+    """Layout of packed tokens, for each token [n]: ``row``, the sequence it belongs to; ``place``, its position in it;
+    ``segment``, 0 for what is seen; and ``group``, whose tokens see one another both ways."""
 
     row: np.ndarray
     place: np.ndarray
@@ -28,7 +30,8 @@ class PackedSequences:
         return len(self.row)
 
     def place_in_line(self) -> np.ndarray:
-        """Which token of its line each one is: asked segments stand one after the other, though each is placed right after what is seen."""
+        """Rank of each token in its sequence: asked segments stand one after the other, though each is placed right
+        after what is seen."""
         starts = np.concatenate([[0], np.cumsum(np.bincount(self.row))[:-1]])
         order = np.argsort(self.row, kind="stable")
         result = np.empty(len(self.row), np.int64)
@@ -37,7 +40,11 @@ class PackedSequences:
 
 
 def binned(lengths: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Lines of these lengths dealt out to bins, the longest first, each where it still fits: (bin of each line, where it begins there, size of a bin)."""
+    """First-fit-decreasing bin packing: sequences of these lengths put into bins, the longest first.
+
+    Returns:
+        The bin of each sequence, its start there, and the size of a bin.
+    """
     size = max(int(lengths.max(initial=1)), least)
     order, bins, starts = (
         np.argsort(-lengths, kind="stable"),
@@ -56,7 +63,8 @@ def binned(lengths: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray, int
 
 @dataclasses.dataclass
 class Packed:
-    """Where each token goes [n] in bins of a size, positions [bins, size] and what may be looked at, bool [bins, size, size]."""
+    """Packed batch: index of each token [n] in bins of a size, positions [bins, size] and attention mask, bool [bins,
+    size, size]."""
 
     to: torch.Tensor
     bins: int
@@ -73,7 +81,7 @@ class Packed:
         )
 
     def marked(self, which: np.ndarray) -> torch.Tensor:
-        """The places of tokens [k], by number, bool [bins, size]."""
+        """Mask, bool [bins, size], of tokens by number [k]."""
         marks = torch.zeros(self.bins * self.size, dtype=torch.bool, device=self.to.device)
         marks[self.to[torch.from_numpy(which).to(self.to.device)]] = True
         return marks.view(self.bins, self.size)
@@ -84,7 +92,11 @@ class Packed:
 
 
 def pack_lines(lines: PackedSequences, device: torch.device, least: int = 192) -> Packed:
-    """Lines in bins of at least ``least`` tokens. A token sees what is seen of its line and stands before it, what of its own segment stands before it, and its group."""
+    """Packed batch of sequences in bins of at least ``least`` tokens.
+
+    A token sees the seen tokens of its sequence that stand before it, those of its own segment before it, and its
+    group.
+    """
     lengths = np.bincount(lines.row)
     bins, starts, size = binned(lengths, least)
     to = bins[lines.row] * size + starts[lines.row] + lines.place_in_line()
@@ -104,5 +116,9 @@ def pack_lines(lines: PackedSequences, device: torch.device, least: int = 192) -
 
 
 def reference(column: str, row: int = 0) -> int:
-    """What stands among ids for a cell of a column, or of the first column of a kind: a number below 0. ``row``: so many rows after the one that the line is of."""
+    """Placeholder id, below 0, of a cell of a column, or of the first column of a kind, among token ids.
+
+    Args:
+        row: so many rows after the one that the sequence is of.
+    """
     return -1 - zlib.crc32(f"{column}\0{row}".encode() if row else column.encode()) % (1 << 30)

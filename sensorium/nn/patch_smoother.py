@@ -1,4 +1,5 @@
-"""A small convolution over a whole segment that was said patch by patch, so that patches fit together at their edges."""
+"""Convolutional smoothing over a whole segment that was predicted patch by patch, so that patches fit together at their
+edges."""
 
 from __future__ import annotations
 
@@ -11,15 +12,16 @@ from torch.nn import functional as F
 from sensorium.core.types import Tokens
 
 HIDDEN_CHANNELS = 24
-"""Channels between its two convolutions."""
+"""Channels between the two convolutions."""
 
 
 class PatchSmoother(nn.Module):
-    """Adds to said vectors what two 3 × 3 convolutions (of three steps, where there is only time) find; at first nothing.
+    """Residual branch of two 3 × 3 convolutions (of three steps, where there is only time) over predicted vectors. A
+    new one is the identity.
 
     Args:
-        tokens: what is said; vectors that don't lie on a grid of patches stay as they are. beside: how many more segments of the same shape it
-            looks at.
+        tokens: the tokens that are predicted; vectors that don't lie on a grid of patches stay as they are.
+        beside: number of further segments of the same shape among the inputs.
     """
 
     def __init__(self, tokens: Tokens, beside: int = 0) -> None:
@@ -39,14 +41,15 @@ class PatchSmoother(nn.Module):
         nn.init.zeros_(self.second.bias)
 
     def forward(self, vectors: torch.Tensor, *beside: torch.Tensor) -> torch.Tensor:
-        """Vectors [n, k, width], and others beside them, to vectors [n, k, width]."""
+        """Smoothed vectors [n, k, width] of vectors and of others beside them."""
         if not self.grid:
             return vectors
         x = torch.cat([self.unfolded(part) for part in (vectors, *beside)], 1)
         return vectors + self.folded(self.second(F.gelu(self.first(x))), len(vectors))
 
     def unfolded(self, x: torch.Tensor) -> torch.Tensor:
-        """Vectors [n, k, width] as a segment [n, channels, …], patches side by side; of a film the frames are rows of their own."""
+        """Segment [n, channels, …] of vectors [n, k, width], patches side by side; of a film the frames are rows of
+        their own."""
         n, dims = len(x), len(self.grid)
         x = x.reshape(n, *self.grid, *self.patch, self.channels)
         x = x.permute(0, *(d for axis in range(dims) for d in (1 + axis, 1 + dims + axis)), 1 + 2 * dims)

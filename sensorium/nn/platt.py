@@ -1,6 +1,6 @@
-"""How often an answer that is as sure as this one is right: short answers, calibrated on some of which it is known.
+"""Platt scaling (1999): calibrated probability that a short answer is right, by several confidence signs.
 
-It knows numbers only. Platt scaling (1999) by several signs, of which it needn't know what they are (``chat.signs``).
+It knows numbers only, and needn't know what the signs are (``chat.signs``).
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 MAX_ANSWER_TOKENS = 24
 """Tokens of an answer that is right or wrong as a whole, at most."""
 MIN_ANSWERS = 20
-"""Answers that can say how sure others are, at least."""
+"""Answers that a fit takes, at least."""
 SLOPE_PENALTY = 1.0
-"""How much each slope is held to zero, in answers."""
+"""L2 penalty of each slope, in answers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PlattScaler:
-    """The chance that an answer is right: 1 / (1 + exp(-(level + slopes · x))), x being its signs less their ``middle``, by their ``spread``."""
+    """Probability that an answer is right: 1 / (1 + exp(-(level + slopes · x))), x being its signs less their
+    ``middle``, by their ``spread``."""
 
     level: float
     slopes: tuple[float, ...]
@@ -28,14 +29,17 @@ class PlattScaler:
     spread: tuple[float, ...]
 
     def right(self, signs: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Chances [n] of answers by their signs [n, k]; NaN where one isn't there."""
+        """Probabilities [n] of answers by their signs [n, k]; NaN where a sign is missing."""
         x = np.nan_to_num((np.asarray(signs, np.float64) - self.middle) / self.spread)
         return 1 / (1 + np.exp(-(self.level + x @ self.slopes).clip(-30, 30)))
 
     @classmethod
     def fit(cls, signs: NDArray[np.floating], right: NDArray[np.bool_]) -> PlattScaler | None:
-        """From answers' signs [n, k], of which it is known whether they were right; None where they are too few. Newton's method on the penalised likelihood; targets as Platt has them, so that
-        answers that were all right are no promise."""
+        """Scaler fitted to answers' signs [n, k] and whether they were right [n]; None where they are too few.
+
+        Newton's method on the penalised likelihood; targets as Platt has them, so that answers that were all right are
+        no promise.
+        """
         if len(right) < MIN_ANSWERS:
             return None
         given, count = np.asarray(signs, np.float64), right.sum()
@@ -61,7 +65,8 @@ class PlattScaler:
 
 
 def expected_error(chance: NDArray[np.floating], right: NDArray[np.bool_], bins: int = 10) -> float:
-    """Expected calibration error (Naeini et al. 2015): the mean distance of chances and shares that were right, over bins of as many answers each."""
+    """Expected calibration error (Naeini et al. 2015): the mean distance of probabilities and shares that were right,
+    over bins of as many answers each."""
     order = np.array_split(np.argsort(chance, kind="stable"), bins)
     return float(
         sum(abs(chance[some].mean() - right[some].mean()) * len(some) for some in order if len(some))

@@ -15,7 +15,8 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 def choose(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
-    """What "auto" means here: bf16 where the processor has instructions for it. The same on every run of a machine."""
+    """Precision that "auto" stands for here: bf16 where the processor has instructions for it. The same on every run of
+    a machine."""
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
@@ -25,7 +26,8 @@ def choose(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
 
 @functools.cache
 def multiplies_bf16() -> bool:
-    """Whether this CPU multiplies matrices in bf16 by itself (AVX-512 BF16, AMX); emulated, bf16 is slower than fp32."""
+    """True where this CPU multiplies matrices in bf16 by itself (AVX-512 BF16, AMX); emulated, bf16 is slower than
+    fp32."""
     if hasattr(torch.cpu, "get_capabilities"):
         found = torch.cpu.get_capabilities()
         return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
@@ -33,14 +35,14 @@ def multiplies_bf16() -> bool:
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """The context a forward runs in."""
+    """Context manager of a forward pass."""
     if precision == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
 
 
 def usable(device: str | None) -> torch.device:
-    """The device of that name; None: what ``SENSORIUM_DEVICE`` names, else the processor.
+    """Device of that name; None: the one that ``SENSORIUM_DEVICE`` names, else the processor.
 
     Raises:
         UserError: there is no such device on this machine.
@@ -57,5 +59,6 @@ def usable(device: str | None) -> torch.device:
 
 
 def idle_gpu(device: torch.device) -> str:
-    """The name of a GPU that is there while ``device`` is the processor; empty where there is none, and where it is used."""
+    """Name of a GPU that is there while ``device`` is the processor; empty where there is none, and where it is
+    used."""
     return torch.cuda.get_device_name() if device.type == "cpu" and torch.cuda.is_available() else ""

@@ -1,6 +1,8 @@
-"""Linear layers whose weights are kept in eight or four bits and turned back for each product: what is frozen of a large model in a quarter or an eighth of the memory.
+"""Quantised linear layers of eight or four bits, dequantised for each product: a large model's frozen weights in a
+quarter or an eighth of the memory.
 
-Low-rank updates are learned beside them in full, as in QLoRA (Dettmers et al. 2023, arXiv 2305.14314): its section 3 has NormalFloat and the double rounding of its scales.
+Low-rank updates are trained beside them in full precision, as in QLoRA (Dettmers et al. 2023, arXiv 2305.14314): its
+section 3 has NormalFloat and the double quantisation of its scales.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ from sensorium.core.errors import UserError
 BLOCK_SIZE, SCALES_PER_BLOCK = 64, 256
 """Weights of four bits that share a scale, and scales that share theirs."""
 MAX_INT8_TOKENS, INT8_ALIGNMENT = 8, 32
-"""Tokens that are multiplied by eight bits as they are, where what they read has a multiple of so many numbers: torch reads beyond the end of others."""
+"""Tokens that are multiplied by eight bits without dequantising, at most; and the number of which their width must be a
+multiple: torch reads beyond the end of others."""
 INT8_MATMUL = getattr(torch, "_weight_int8pack_mm", None)
-"""[n, d] in bf16 times int8 [m, d] times scales [m], to [n, m]: bound by reading alone. Inside torch, so it may go."""
+"""Product of [n, d] in bf16, int8 [m, d] and scales [m], to [n, m]: bound by reading alone. Inside torch, so it may
+go."""
 
 
 def normal_float() -> torch.Tensor:
-    """The sixteen values of NF4, which normal weights take equally often; zero is one of them (appendix E)."""
+    """Sixteen values of NF4, which normal weights take equally often; zero is one of them (appendix E)."""
     above, below = (
         torch.special.ndtri(torch.linspace(0.9677083, 0.5, count, dtype=torch.float64)[:-1]) for count in (9, 8)
     )
@@ -31,10 +35,11 @@ def normal_float() -> torch.Tensor:
 
 
 class QuantizedLinear(nn.Linear):
-    """A frozen linear layer in fewer bits.
+    """Frozen linear layer in fewer bits.
 
     Args:
-        linear: of which it is made, and which it does not keep. bits: 8, a scale for each output; or 4, as NF4.
+        linear: the layer to quantise; it is not kept.
+        bits: 8, a scale for each output; or 4, as NF4.
     """
 
     numbers: torch.Tensor
@@ -50,11 +55,11 @@ class QuantizedLinear(nn.Linear):
 
     @property
     def weight(self) -> torch.Tensor:
-        """What it multiplies with, [out, in]; made anew, so that changing it changes nothing."""
+        """Dequantised weights, [out, in]; made anew, so that changing them changes nothing."""
         return self.in_full(torch.float32)
 
     def in_full(self, dtype: torch.dtype) -> torch.Tensor:
-        """The weights in ``dtype``, [out, in]."""
+        """Dequantised weights in ``dtype``, [out, in]."""
         if self.bits == 8:
             return self.numbers.to(dtype) * self.scales.to(dtype).unsqueeze(1)
         most = (self.scales.to(torch.float32) * self.steps.unsqueeze(1)).flatten()[: len(self.numbers)] + self.mean
@@ -63,6 +68,7 @@ class QuantizedLinear(nn.Linear):
         return values.flatten()[: self.out_features * self.in_features].view(self.out_features, self.in_features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Tokens [..., in] to [..., out]."""
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         bias = None if self.bias is None else self.bias.to(dtype)
@@ -87,7 +93,7 @@ class QuantizedLinear(nn.Linear):
         return f"{super().extra_repr()}, bits={self.bits}"
 
     def as_linear(self) -> nn.Linear:
-        """An ordinary layer of its weights."""
+        """Ordinary layer of the dequantised weights."""
         made = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device=self.numbers.device)
         made.weight.data.copy_(self.weight)
         if self.bias is not None:
@@ -96,19 +102,20 @@ class QuantizedLinear(nn.Linear):
 
 
 def as_they_are(inside: int) -> bool:
-    """Whether tokens of so many numbers are multiplied by eight bits without turning these back."""
+    """True where tokens of this width are multiplied by eight bits without dequantising these."""
     return INT8_MATMUL is not None and inside % INT8_ALIGNMENT == 0
 
 
 def times(x: torch.Tensor, numbers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Tokens [n, d] times rounded weights [m, d], float [n, m]; x in bf16, on a CPU."""
+    """Product, float [n, m], of tokens [n, d] and quantised weights [m, d]; x in bf16, on a CPU."""
     return (
         INT8_MATMUL(x.bfloat16(), numbers, torch.ones(len(numbers), dtype=torch.bfloat16)) * scales
     )  # which it would round to bf16
 
 
 class QuantizedMatmul(torch.autograd.Function):
-    """What a rounded layer makes of tokens. Weights in full are kept for neither way, so that memory holds those of one layer at a time."""
+    """Product with a quantised layer. Dequantised weights are saved neither forward nor backward, so that memory holds
+    those of one layer at a time."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, layer: QuantizedLinear) -> torch.Tensor:
@@ -121,13 +128,15 @@ class QuantizedMatmul(torch.autograd.Function):
 
 
 def eighths(weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Weights [out, in] in whole numbers of eight bits, and a scale for each output."""
+    """Eight-bit quantisation of weights [out, in]: whole numbers, and a scale for each output."""
     scales = weight.abs().amax(1) / 127
     return {"numbers": (weight / scales.clamp_min(1e-30).unsqueeze(1)).round().to(torch.int8), "scales": scales}
 
 
 def quarters(weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Weights [out, in] as the nearest of sixteen values, two in a byte, [blocks, 32]; each block's scale in eight bits by the step of its ``SCALES_PER_BLOCK``, from the mean scale up or down."""
+    """Four-bit quantisation of weights [out, in]: the nearest of sixteen values, two in a byte, [blocks, 32]. Each
+    block's scale is itself quantised to eight bits: steps of its group of ``SCALES_PER_BLOCK``, from the mean scale up
+    or down."""
     flat = weight.flatten()
     blocks = F.pad(flat, (0, -len(flat) % BLOCK_SIZE)).view(-1, BLOCK_SIZE)
     most = blocks.abs().amax(1)
@@ -148,7 +157,7 @@ def quarters(weight: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def round_linears(model: nn.Module, bits: int, but: nn.Module | None = None) -> None:
-    """Put rounded layers in place of a model's linear ones, except for one.
+    """Replace a model's linear layers, except for one, by quantised ones.
 
     Raises:
         UserError: there are none.
@@ -164,14 +173,14 @@ def round_linears(model: nn.Module, bits: int, but: nn.Module | None = None) -> 
 
 
 def weights_in(model: nn.Module) -> int:
-    """How many weights a model has, rounded ones too, which are no parameters."""
+    """Number of a model's weights, with quantised ones, which are no parameters."""
     return sum(p.numel() for p in model.parameters()) + sum(
         part.in_features * part.out_features for part in model.modules() if isinstance(part, QuantizedLinear)
     )
 
 
 def in_full(model: nn.Module) -> nn.Module:
-    """Put ordinary layers in place of a model's rounded ones; the model."""
+    """Replace a model's quantised layers by ordinary ones, and return the model."""
     for name, part in list(model.named_modules()):
         if isinstance(part, QuantizedLinear):
             parent, _, own = name.rpartition(".")

@@ -1,13 +1,16 @@
-"""A memory of rows: a gist leans towards what rows like it hold in their other columns, and an answer towards what they say.
+"""Retrieval memory of rows: refines a gist by what similar rows hold in their other columns, and an answer by their
+answers.
 
-"Retrieval-enhanced contrastive vision-text models" (Iscen et al. 2023, arXiv 2306.07196) looks for neighbours in the query's own
-modality and fuses what they hold in the other one; attention over stored patterns is that of "Hopfield networks is all you
-need" (arXiv 2008.02217). Here it learns nothing: gists of one training share one space, so what the neighbours hold is added.
+"Retrieval-enhanced contrastive vision-text models" (Iscen et al. 2023, arXiv 2306.07196) looks for neighbours in the
+query's own modality and fuses what they hold in the other one; attention over stored patterns is that of "Hopfield
+networks is all you need" (arXiv 2008.02217). Here nothing is trained: gists of one training share one space, so what
+the neighbours hold is added.
 
-Neighbours are sought by gist, and where cells have a sketch (what they are alike by before anything is learned, as the words
-of a text) by that as well: of a new thing the gist is a guess, its words are not. Search does best with both, as in "BEIR"
-(Thakur et al. 2021, arXiv 2104.08663). What the rows say of an asked column is mixed into its answer as in "Generalization through
-memorization" (Khandelwal et al. 2020, arXiv 1911.00172, eq. 3). This file knows gists, sketches and tokens by column, nothing of cells.
+Neighbours are sought by gist, and where cells have a sketch (an untrained similarity, as of the words of a text) by
+that as well: of a new thing the gist is a guess, its words are not. Search does best with both, as in "BEIR" (Thakur et
+al. 2021, arXiv 2104.08663). The rows' tokens of an asked column are mixed into its answer as in "Generalization through
+memorization" (Khandelwal et al. 2020, arXiv 1911.00172, eq. 3). This file knows gists, sketches and tokens by column,
+nothing of cells.
 """
 
 from __future__ import annotations
@@ -21,19 +24,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MAX_QUERY_ROWS = 512
-"""Gists that look around at once, so that memory doesn't grow with their number."""
+"""Gists that query at once, so that memory doesn't grow with their number."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryAnswer:
-    """What remembered rows say of one asked column of n rows.
+    """Answer of remembered rows to one asked column of n rows.
 
     Attributes:
         targets: the column's tokens in the remembered rows, [m, ...].
-        weights: how much each of these is like each row, [n, m]: 0 where it lacks the column; a row's sum is 1, or 0 where it shows
-            nothing to go by.
-        share: what they count in the answer, the network the rest.
-        margin: how such answers are calibrated, in place of how the generator does it without; None: as that.
+        weights: similarity weight of each of these for each row, [n, m]: 0 where it lacks the column; a row's sum is 1,
+            or 0 where nothing of it is seen to go by.
+        share: weight in the mixture, the network has the rest.
+        margin: calibration of such answers, in place of the generator's own; None: that one.
     """
 
     targets: Tensor
@@ -47,13 +50,14 @@ class RowMemory(nn.Module):
 
     Args:
         gists: for each column unit vectors [rows, gist], zeros where a row lacks it.
-        sharpness: of the softmax over cosines.
-        strength: what is found by gists counts so much beside the gist that looks.
+        sharpness: inverse temperature of the softmax over cosines.
+        strength: weight of what is retrieved by gists beside the querying gist.
         sketches: for some of the columns unit vectors [rows, sketch].
-        trust: the same as ``strength`` for what is found by sketches.
+        trust: the same as ``strength`` for what is retrieved by sketches.
         targets: for columns that can be asked their tokens [rows, ...], and which rows have them [rows].
-        shares: for some of these what the rows' tokens count in an answer, 0 to 1; by: the columns by which a row is like them then;
-            margins: see ``Recalled``.
+        shares: for some of these the weight of the rows' tokens in an answer, 0 to 1.
+        by: the columns by which rows are compared for it.
+        margins: see ``MemoryAnswer``.
     """
 
     def __init__(
@@ -92,18 +96,18 @@ class RowMemory(nn.Module):
             self.register_buffer(f"have_{number}", have, persistent=False)
 
     def sketches(self) -> dict[str, Tensor]:
-        """The sketches that are remembered, by column."""
+        """Stored sketches, by column."""
         return {column: getattr(self, f"sketches_{number}") for number, column in enumerate(self.sketched)}
 
     def targets(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """The tokens that are remembered and which rows have them, by column."""
+        """Stored tokens and which rows have them, by column."""
         return {
             column: (getattr(self, f"tokens_{number}"), getattr(self, f"have_{number}"))
             for number, column in enumerate(self.asked_columns)
         }
 
     def needed(self) -> RowMemory | None:
-        """A memory of no more than what changes anything; None where nothing does."""
+        """Smallest memory that gives the same results; None where an empty one does."""
         targets = {c: stored for c, stored in self.targets().items() if self.shares.get(c) and self.by.get(c)}
         if not (self.strength or self.trust or targets):
             return None
@@ -123,13 +127,15 @@ class RowMemory(nn.Module):
     def answer(
         self, column: str, seen: Mapping[str, tuple[Tensor, Tensor]], share: float | None = None
     ) -> MemoryAnswer | None:
-        """What the remembered rows say of an asked column; None where they don't count.
+        """Answer of the remembered rows to an asked column; None where they don't count.
 
-        A row is as like a remembered one as the mean cosine of those columns in ``by`` that it shows says; what the remembered one
-        lacks is taken to be as like as such cells are on average, and one that lacks them all says nothing.
+        The similarity of a row and a remembered one is the mean cosine of those columns in ``by`` that are seen of it.
+        Where the remembered one lacks a column, the mean of such cells' cosines stands in; one that lacks them all
+        counts nothing.
 
         Args:
-            seen: gists [n, gist] by column, and which of the n rows show it [n].
+            column: the asked column.
+            seen: gists [n, gist] by column, and in which of the n rows it is seen [n].
             share: in place of ``shares``.
         """
         share = self.shares.get(column, 0.0) if share is None else share
@@ -154,12 +160,16 @@ class RowMemory(nn.Module):
         )
 
     def weighed(self, like: Tensor, both: Tensor) -> Tensor:
-        """Cosines [n, rows] to weights: 0 where not ``both`` have anything to compare, else a softmax."""
+        """Weights of cosines [n, rows]: 0 where not ``both`` have anything to compare, else a softmax."""
         return (self.sharpness * like).masked_fill(~both, -1e9).softmax(1) * both
 
     def among_themselves(self, column: str, by: str, most: int) -> Iterator[tuple[Tensor, MemoryAnswer, Tensor]]:
-        """What the other remembered rows, likened by one column, say of an asked one to each that has both, by parts: which rows are
-        spoken to, evenly spread over all and about ``most`` of them, what they are told, and by whom [rows, m]."""
+        """Leave-one-out answers of the remembered rows to one another, compared by one column, in parts.
+
+        Yields:
+            Rows that have both columns, evenly spread over all and about ``most`` of them together; the other rows'
+                answer to them; and which rows those are [rows, m].
+        """
         tokens, have = self.targets()[column]
         both, keys = self.present[self.columns.index(by)] & have, self.known[self.columns.index(by)].float()
         asked = both.nonzero().squeeze(1)
@@ -168,10 +178,12 @@ class RowMemory(nn.Module):
             yield rows, MemoryAnswer(tokens, self.weighed(keys[rows] @ keys.T, others), 1.0), others
 
     def forward(self, column: str, gist: Tensor, sketch: Tensor | None = None) -> Tensor:
-        """Unit vectors [n, gist] of a column, refined; as they are where no row that is remembered has it and others.
+        """Refined unit vectors [n, gist] of a column; unchanged where no remembered row has it and others.
 
         Args:
-            gist: unit vectors [n, gist]; sketch: unit vectors [n, sketch] of the same cells, zeros where a cell has none.
+            column: of the gists.
+            gist: unit vectors [n, gist].
+            sketch: unit vectors [n, sketch] of the same cells, zeros where a cell has none.
         """
         looked = (
             [(self.strength, gist, self.known[self.columns.index(column)])]

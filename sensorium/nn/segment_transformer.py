@@ -1,6 +1,8 @@
-"""A transformer over seen and asked segments: the seen see one another, each asked one sees all that is seen and itself.
+"""Transformer over seen and asked segments: seen tokens see one another, each asked segment sees all that is seen and
+itself.
 
-It knows tokens and masks, nothing of columns: positions inside a segment and the column's own mark are already in them.
+It knows tokens and masks, nothing of columns: positions inside a segment and the column's embedding are already in
+them.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ from sensorium.nn.transformer import TransformerBlock
 
 @dataclasses.dataclass
 class KeyValueCache:
-    """What every layer remembers: keys and values of what is seen, then of what was asked so far; and what may be looked at, [n, s]."""
+    """Key-value cache: of every layer those of what is seen, then of what was asked so far; and the mask of what may be
+    attended to, [n, s]."""
 
     layers: list[list[Keys]]
     mask: torch.Tensor
 
     def rows(self, index: torch.Tensor) -> KeyValueCache:
-        """The same for the rows ``index``."""
+        """Cache of the rows ``index``."""
         return KeyValueCache(
             [[contiguous((k[index], v[index])) for k, v in layer] for layer in self.layers], self.mask[index]
         )
@@ -41,7 +44,8 @@ class SegmentTransformer(nn.Module):
     def forward(
         self, seen: torch.Tensor, mask: torch.Tensor, asked: list[torch.Tensor], causal: list[bool]
     ) -> list[torch.Tensor]:
-        """Seen tokens [n, s, width] with mask [n, s] and asked segments [n, k, width] to hidden [n, k, width] of each."""
+        """Seen tokens [n, s, width] with mask [n, s], and asked segments [n, k, width], to hidden [n, k, width] of
+        each."""
         lengths = [tokens.shape[1] for tokens in asked]
         x = torch.cat([seen, *asked], 1)
         allow = forbid(seen_asked(mask, lengths, causal))
@@ -50,7 +54,7 @@ class SegmentTransformer(nn.Module):
         return list(self.norm(x[:, seen.shape[1] :]).split(lengths, 1))
 
     def prefill(self, seen: torch.Tensor, mask: torch.Tensor) -> KeyValueCache:
-        """Run what is seen once and remember it."""
+        """Key-value cache of the seen tokens [n, s, width] with mask [n, s]."""
         allow, layers = forbid(mask[:, None, :].expand(-1, mask.shape[1], -1)), []
         for block in self.blocks:
             seen, keys = block(seen, allow)
@@ -58,7 +62,8 @@ class SegmentTransformer(nn.Module):
         return KeyValueCache(layers, mask)
 
     def decode(self, past: KeyValueCache, tokens: torch.Tensor) -> tuple[torch.Tensor, KeyValueCache]:
-        """Asked tokens [n, k, width] after all before; those of one call see one another."""
+        """Hidden of asked tokens [n, k, width] after all before, and the longer cache; tokens of one call see one
+        another."""
         n, k, _ = tokens.shape
         mask = torch.cat([past.mask, past.mask.new_ones(n, k)], 1)
         allow, layers = forbid(mask[:, None, :].expand(-1, k, -1)), []
@@ -75,10 +80,10 @@ def contiguous(keys: Keys) -> Keys:
 
 
 def pack(tokens: list[torch.Tensor], masks: list[torch.Tensor], beside: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Segments [n, k, width] with masks [n, k], side by side without holes: tokens [n, s, width] and mask [n, s].
+    """Concatenation of segments [n, k, width] with masks [n, k], without holes: tokens [n, s, width] and mask [n, s].
 
-    Missing cells and padded words cost nothing but in the row that has most tokens. Order carries no meaning here.
-    The length s is such that, with ``beside`` more tokens, it is one that recurs.
+    Missing cells and padded words cost nothing but in the row that has most tokens. Order carries no meaning here. The
+    length s is such that, with ``beside`` more tokens, it is one that recurs.
     """
     x, mask = torch.cat(tokens, 1), torch.cat(masks, 1)
     longest = recurring((int(mask.sum(1).max()) if mask.numel() else 0) + beside) - beside
@@ -90,11 +95,12 @@ def pack(tokens: list[torch.Tensor], masks: list[torch.Tensor], beside: int = 0)
 
 
 def seen_asked(mask: torch.Tensor, lengths: list[int], causal: list[bool]) -> torch.Tensor:
-    """Who may look at whom, [n, s + k, s + k]: the one idea, as a mask.
+    """Attention mask over seen and asked tokens, bool [n, s + k, s + k].
 
     Args:
         mask: which seen tokens are present, [n, s].
-        lengths: tokens of each asked segment, together k; causal: whether a token sees only those before it.
+        lengths: tokens of each asked segment, together k.
+        causal: whether a token of the segment sees only those before it.
     """
     n, s, k = *mask.shape, sum(lengths)
     allowed = torch.zeros(n, s + k, s + k, dtype=torch.bool, device=mask.device)

@@ -1,4 +1,4 @@
-"""A transformer block: attention and a feed-forward layer, each behind a norm, each starting as no change at all."""
+"""Transformer block: attention and a feed-forward layer, each behind a norm, initialised as the identity."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from sensorium.nn.attention import Attention, Keys
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm block. Both branches end in zeros, so that a new network is the identity (arXiv 2003.04887).
+    """Pre-norm transformer block. Both branches end in zeros, so that a new one is the identity (arXiv 2003.04887).
 
-    The norm is LayerNorm without a bias: torch has it as one kernel on CPUs, where its RMSNorm is six passes over memory.
+    The norm is LayerNorm without a bias: torch has it as one kernel on CPUs, where its RMSNorm is six passes over
+    memory.
     """
 
     def __init__(self, width: int, heads: int, hidden: int | None = None, dropout: float = 0.0) -> None:

@@ -1,4 +1,5 @@
-"""Sound from log-mel spectrograms by a small network: each frame's spectra with their phases, then overlap and add.
+"""Vocoder: sound from log-mel spectrograms by a small network that predicts each frame's spectra with their phases,
+then overlap-add.
 
 Everything is computed at the rate of frames, as in Vocos (arXiv 2306.00814), which makes it cheap on a CPU.
 """
@@ -19,36 +20,42 @@ from sensorium.nn.mel import from_log_mel, hann, log_mel, magnitudes
 from sensorium.nn.refiner import Refiner
 
 LOSS_WINDOWS = 256, 512, 1024
-"""Samples of the spectrograms by which two sounds are compared."""
+"""Window lengths, in samples, of the multi-resolution spectrogram loss."""
 MAGNITUDE_FLOOR = 1e-3
-"""Magnitude that is silence in them."""
+"""Magnitude of silence in them."""
 KERNEL_FRAMES = 7
-"""Frames that a layer looks at."""
+"""Frames of a convolution's kernel."""
 PIECE_FRAMES = 32
-"""Of a piece that is learned from."""
+"""Frames of a training piece."""
 PURSUIT_STEPS = 8
-"""Updates of the magnitudes that bands alone tell, which the network corrects."""
+"""Updates of the magnitudes that the bands determine, which the network corrects."""
 DYNAMIC_RANGE = 6
-"""The logarithm (base 10) of power by which bands are below a sound's loudest at most."""
+"""Logarithm (base 10) of power by which bands are below a sound's loudest at most."""
 MIN_MAGNITUDE, MAX_LOG_CORRECTION = 1e-3, 3.0
-"""The least of these magnitudes, and the logarithm of the largest correction."""
+"""Lower bound of these magnitudes, and the logarithm of the largest correction."""
 BAND_NOISE = 0.02
-"""Deviation of what is added to bands in training, as drawn ones are not exact."""
+"""Deviation of the noise on bands in training, as generated ones are not exact."""
 ADVERSARIAL_WEIGHT, PENALTY_WEIGHT = 0.1, 1.0
-"""What the listener's word counts beside the distance of spectrograms, and the weight of its slope."""
+"""Weights of the adversarial loss beside the distance of spectrograms, and of the gradient penalty."""
 JUDGED_PIECES, PENALISED_PIECES = slice(None, None, 2), slice(None, None, 4)
-"""Pieces that the listener hears, and of these those at which its slope is felt."""
+"""Pieces that the discriminator gets, and of these those at which the gradient penalty is taken."""
 
 
 class Vocoder(Refiner):
-    """Convolutions along time (ConvNeXt, arXiv 2201.03545), and of each frame ``finer`` spectra: the phases, and what the magnitudes that
-    the bands tell are to be multiplied by; learned by the distance of spectrograms at several
-    resolutions (arXiv 1910.11480) and from a listener that looks at them (arXiv 2210.13438, section 3.4).
+    """Vocoder of convolutions along time (ConvNeXt, arXiv 2201.03545). For each frame it predicts ``finer`` spectra:
+    the phases, and factors on the magnitudes that the bands determine.
+
+    It is trained by a multi-resolution spectrogram distance (arXiv 1910.11480) and by a spectrogram discriminator
+    (arXiv 2210.13438, section 3.4).
 
     Args:
-        decoded: a cell of the table to samples [t] of ``rate``.
-        rate: samples a second; mels: bands of a frame; hop: samples from one frame to the next.
-        width: channels; depth: blocks; finer: spectra to a frame, of 2 · hop samples each; one, where ``hop`` is no multiple of it.
+        decoded: function from a cell of the table to samples [t] of ``rate``.
+        rate: samples a second.
+        mels: bands of a frame.
+        hop: samples from one frame to the next.
+        width: channels.
+        depth: blocks.
+        finer: spectra to a frame, of 2 · hop samples each; one, where ``hop`` is no multiple of it.
     """
 
     def __init__(
@@ -76,7 +83,7 @@ class Vocoder(Refiner):
         self.listener = SpectralDiscriminator()
 
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
-        """Bands [n, frames, mels] as an ``Audio`` column stores them to samples [n, (frames - 1) · hop]."""
+        """Bands [n, frames, mels], as an ``Audio`` column stores them, to samples [n, (frames - 1) · hop]."""
         x = self.first(self.enter(around(mel).flatten(2)))
         for block in self.blocks:
             x = block(x)
@@ -110,7 +117,7 @@ class Vocoder(Refiner):
         return wave[start : start + wanted]
 
     def bands(self, wave: torch.Tensor) -> torch.Tensor:
-        """Samples [n, t] as bands [n, frames, mels], as an ``Audio`` column draws them."""
+        """Bands [n, frames, mels], as an ``Audio`` column generates them, of samples [n, t]."""
         mel = log_mel(wave, rate=self.rate, mels=self.mels, hop=self.hop, window=2 * self.hop)
         return torch.maximum(mel, mel.amax((1, 2), keepdim=True) - DYNAMIC_RANGE) / 4 + 1
 
@@ -143,7 +150,7 @@ class Vocoder(Refiner):
 
 
 class WideConv(nn.Module):
-    """A depthwise convolution over seven frames, and a feed-forward layer, beside what was there."""
+    """ConvNeXt block: a depthwise convolution over seven frames and a feed-forward layer, as a residual branch."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -155,18 +162,19 @@ class WideConv(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), 0.25))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[n, frames, width] to the same."""
+        """Activations [n, frames, width] to the same."""
         y = self.norm((around(x) * self.over).sum(-1))
         return x + self.scale * self.down(F.gelu(self.up(y)))
 
 
 def around(x: torch.Tensor) -> torch.Tensor:
-    """Each frame's neighbourhood, [n, frames, width] to [n, frames, width, 7]."""
+    """Neighbourhood of each frame, [n, frames, width] to [n, frames, width, 7]."""
     return F.pad(x, (0, 0, KERNEL_FRAMES // 2, KERNEL_FRAMES // 2)).unfold(1, KERNEL_FRAMES, 1)
 
 
 class SpectralDiscriminator(nn.Module):
-    """How real each patch of a sound's spectrogram is: convolutions over its logarithm, a number for eight frames and eight bins."""
+    """Patch discriminator of a sound's spectrogram: convolutions over its logarithm, a logit for eight frames and eight
+    bins."""
 
     def __init__(self, width: int = 16, window: int = 512) -> None:
         super().__init__()
@@ -177,7 +185,7 @@ class SpectralDiscriminator(nn.Module):
         self.body = nn.Sequential(*layers, nn.Conv2d(2 * width, 1, 3, 1, 1))
 
     def forward(self, wave: torch.Tensor) -> torch.Tensor:
-        """Samples [n, t] to [n, patches]."""
+        """Samples [n, t] to logits [n, patches]."""
         found = spectrum(wave, self.window)
         size = found.abs()
         parts = torch.stack(
@@ -188,13 +196,14 @@ class SpectralDiscriminator(nn.Module):
 
 
 def spectrum(wave: torch.Tensor, window: int) -> torch.Tensor:
-    """Samples [n, t] to [n, frames, bins], complex, four frames to a window."""
+    """Short-time Fourier transform: samples [n, t] to [n, frames, bins], complex, four frames to a window."""
     frames = F.pad(wave, (window // 2, window // 2)).unfold(1, window, window // 4)
     return torch.fft.rfft(frames * hann(window).to(wave.device)) / math.sqrt(window)
 
 
 def spectral_distance(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """How far samples [n, t] are from ``other``, []: of their magnitudes the distance of logarithms, and the share of the difference."""
+    """Distance, [], of samples [n, t] from ``other``: of the logarithms of their magnitudes, and the relative norm of
+    the difference."""
     total = one.new_zeros(())
     for window in LOSS_WINDOWS:
         a, b = (spectrum(wave, window).abs() for wave in (one, other))

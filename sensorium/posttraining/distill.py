@@ -221,7 +221,7 @@ class DistillationTrainer(Trainer):
         seen, rows = self.question(number)
         with torch.no_grad():
             listener = self.asked.conditioned_trunk(self.shown, self.column, seen, rows, "flow")
-        hidden = listener(student.begin(noise))
+        hidden = listener(student.noise_tokens(noise))
         return hidden, student.made(hidden, noise)
 
     @torch.no_grad()

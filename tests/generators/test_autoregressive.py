@@ -1,4 +1,4 @@
-"""The autoregressive generator against a small recurrent trunk: it learns by heart, and every way to draw keeps its word."""
+"""The autoregressive generator against a small recurrent trunk: it overfits, and every option of sampling holds."""
 
 from __future__ import annotations
 

@@ -140,7 +140,8 @@ def test_sixteen_bits_of_a_tiff_in_colours_say_what_is_white() -> None:
     values = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], -1)
     wanted = plain(values, 4095)
     for order, code in (("<", b"II*\0"), (">", b"MM\0*")):
-        entries = [(256, 4, 1, 32), (257, 4, 1, 32), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 200), (277, 3, 1, 3), (278, 4, 1, 32), (279, 4, 1, values.size * 2),
+        entries = [(256, 4, 1, 32), (257, 4, 1, 32), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 200),
+                   (277, 3, 1, 3), (278, 4, 1, 32), (279, 4, 1, values.size * 2),
                    (281, 3, 1, 4095)]  # fmt: skip
         body = struct.pack(f"{order}3H", 16, 16, 16) + b"\0\0" + struct.pack(f"{order}H", len(entries))
         for tag, kind, count, value in entries:

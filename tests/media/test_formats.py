@@ -217,8 +217,10 @@ def test_what_is_read_and_what_is_not_known_has_no_name() -> None:
 
 
 @pytest.mark.parametrize(("path", "name"), [
-    ("a/b.DCM", "DICOM"), ("x.nii.gz", "NIfTI"), ("x.nii", "NIfTI"), ("x.edf", "EDF"), ("x.laz", "LAZ"), ("x.ckpt", "pickled Python objects"), ("x.tar.gz", "gzip"),
-    ("x.docx", "an Office document"), ("x.NEF", "camera raw"), ("x.png", None), ("x.wav", None), ("x.heic", None), ("x", None), ("", None), (None, None), ("x.csv", None),
+    ("a/b.DCM", "DICOM"), ("x.nii.gz", "NIfTI"), ("x.nii", "NIfTI"), ("x.edf", "EDF"), ("x.laz", "LAZ"),
+    ("x.ckpt", "pickled Python objects"), ("x.tar.gz", "gzip"),
+    ("x.docx", "an Office document"), ("x.NEF", "camera raw"), ("x.png", None), ("x.wav", None),
+    ("x.heic", None), ("x", None), ("", None), (None, None), ("x.csv", None),
 ])  # fmt: skip
 def test_without_bytes_the_ending_tells(path: str | None, name: str | None) -> None:
     found = unread_format(b"", path)

@@ -11,8 +11,10 @@ from sensorium.core.types import Tokens
 from sensorium.nn.autoencoder import Autoencoder, halvings
 
 PICTURES = Tokens(length=16, width=4 * 4 * 3, grid=(4, 4), patch=(4, 4))
-KINDS = [PICTURES, Tokens(length=6, width=5 * 7, grid=(6,), patch=(5,), timed=True), Tokens(length=12, width=2 * 4 * 4 * 3, grid=(3, 2, 2), patch=(2, 4, 4)),
-         Tokens(length=4, width=6 * 3, grid=(2, 2), patch=(2, 3)), Tokens(length=9, width=2, grid=(3, 3), patch=(1, 1))]  # fmt: skip
+KINDS = [PICTURES, Tokens(length=6, width=5 * 7, grid=(6,), patch=(5,), timed=True),
+         Tokens(length=12, width=2 * 4 * 4 * 3, grid=(3, 2, 2), patch=(2, 4, 4)),
+         Tokens(length=4, width=6 * 3, grid=(2, 2), patch=(2, 3)),
+         Tokens(length=9, width=2, grid=(3, 3), patch=(1, 1))]  # fmt: skip
 
 
 def drawings(count: int, seed: int = 0) -> torch.Tensor:

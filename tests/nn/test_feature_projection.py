@@ -1,4 +1,5 @@
-"""Features of a pretrained encoder: what in them says which cells are of one thing is told from the cells alone, and holds for things never seen."""
+"""Projected features of a pretrained encoder: which cells are of one thing is fitted from the cells alone, and holds for
+unseen things."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ LAID, WIDTH = 4, 24
 
 
 def drawn(things: int, hands: int, seed: int, every: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Features [cells, laid, width] of things that each of some hands drew: a hand says much more in them than a thing, and bends what things say. And which thing and hand each is of."""
+    """Features [cells, placed, width] of things that each of some hands drew, and which thing and hand each is of. A hand
+    changes them much more than a thing, and distorts the things' differences."""
     g, world = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(99)
     basis = torch.linalg.qr(torch.randn(LAID * WIDTH, LAID * WIDTH, generator=world))[0]
     manner = torch.randn(hands, 6, generator=world) * 4

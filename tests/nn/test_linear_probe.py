@@ -98,9 +98,8 @@ def test_probes_are_learned_of_what_counts_alone(memory: RowMemory) -> None:
     memory.strength = memory.trust = 0.0
     memory.shares = {"kind": 0.5}
     learned = probes(memory)
-    assert {name.split(".")[0] for name in learned.tensors()} == {"weight", "bias", "tokens"} and learned.asked_columns == [
-        "kind"
-    ]
+    assert {name.split(".")[0] for name in learned.tensors()} == {"weight", "bias", "tokens"}
+    assert learned.asked_columns == ["kind"]
     memory.shares = {}
     assert probes(memory) is None
 

@@ -1,4 +1,4 @@
-"""How often answers are right, told from how sure they are: on average as often as was said, and more often where it is surer."""
+"""Calibrated probabilities of answers: right on average as often as predicted, and more often where confidence is higher."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from sensorium.nn.platt import MIN_ANSWERS, PlattScaler, expected_error
 
 
 def answers(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probabilities, whole and by token, of names of many tokens and words of one, which are right as often as a rule says that looks at both."""
+    """Log-probabilities, whole and by token, of names of many tokens and words of one, which are right as often as a
+    rule of both says."""
     rng = np.random.default_rng(seed)
     tokens = rng.choice([2, 3, 9], count)
     score = -rng.gamma(1.0, 0.3, count) * tokens
@@ -52,7 +53,8 @@ def test_few_answers_say_nothing() -> None:
 
 
 def test_what_is_like_nothing_known_is_answered_wrong_however_sure_it_is() -> None:
-    """Two populations that are equally sure: known things, of which most answers are right, and others; and some of which nothing was looked up."""
+    """Two populations of equal confidence: known things, of which most answers are right, and others; and some of which
+    nothing was looked up."""
     rng = np.random.default_rng(3)
     signs, _ = answers(600, 3)
     known = rng.random(600) < 0.5

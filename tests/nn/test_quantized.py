@@ -86,7 +86,8 @@ def test_it_multiplies_as_a_layer_of_its_weights_does(
 ) -> None:
     asked, of_torch = [], quantized.INT8_MATMUL
     assert of_torch is not None
-    monkeypatch.setattr(quantized, "INT8_MATMUL", (lambda *given: asked.append(1) or of_torch(*given)) if there else None)
+    counting = (lambda *given: asked.append(1) or of_torch(*given)) if there else None
+    monkeypatch.setattr(quantized, "INT8_MATMUL", counting)
     made = QuantizedLinear(layer(inside, 24, bias), bits)
     plain = made.as_linear()
     for shape, few in (((2, 9, inside), False), ((2, 3, inside), True), ((inside,), True), ((0, inside), True)):

@@ -1,4 +1,5 @@
-"""Memory: a gist leans towards what rows like it, by gist or by sketch, hold in their other columns, and towards nothing else."""
+"""Row memory: a gist moves towards what similar rows, by gist or by sketch, hold in their other columns, and to nothing
+else."""
 
 from __future__ import annotations
 

@@ -69,7 +69,8 @@ def test_changing_what_is_seen_changes_every_asked_segment() -> None:
 
 
 def test_what_is_asked_never_changes_what_is_seen() -> None:
-    """With two layers a seen token that heard an asked one would carry it to the other asked ones; and it would itself differ."""
+    """With two layers a seen token that attends to an asked one would carry it to the others; and it would itself
+    differ."""
     made, (seen, mask, asked) = body(depth=3), inputs()
     alone = made.prefill(seen, mask)
     _, past = made.decode(alone, asked[1])

@@ -1,4 +1,4 @@
-"""A loss over many tokens and many words, in pieces: memory doesn't grow with tokens times words."""
+"""Chunked cross-entropy over many tokens and a large vocabulary: memory doesn't grow with tokens times words."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 MAX_LOGITS = 1 << 24
-"""Logits held at a time; more are computed in pieces."""
+"""Logits in memory at a time; more are computed in chunks."""
 
 
 def in_pieces(
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], hidden: torch.Tensor, wanted: torch.Tensor, size: int
 ) -> torch.Tensor:
-    """``loss(hidden [n, width], wanted [n])`` of each token, [n], of ``size`` tokens at a time."""
+    """Loss ``loss(hidden [n, width], wanted [n])`` of each token, [n], computed for ``size`` tokens at a time."""
     if len(wanted) <= size:
         return loss(hidden, wanted)
     again = torch.is_grad_enabled()
@@ -35,11 +35,16 @@ def cross_entropy(
     cap: float = 0.0,
     size: int = 0,
 ) -> torch.Tensor:
-    """The loss of each token [n] of ``F.cross_entropy(hidden @ weight.T, wanted)``, ``size`` tokens at a time, with each product made as seldom as can be.
+    """Loss of each token [n] of ``F.cross_entropy(hidden @ weight.T, wanted)``, ``size`` tokens at a time, with as few
+    products as can be.
 
     Args:
-        hidden: [n, width]. weight: [words, width]. wanted: [n]. scale: logits are multiplied by it; cap: and then bent to stay within it (Gemma's).
-        size: tokens at a time; 0: as many as ``CHUNK`` allows.
+        hidden: [n, width].
+        weight: [words, width].
+        wanted: [n].
+        scale: factor on the logits.
+        cap: bound within which they are then bent (Gemma's soft-capping); 0: none.
+        size: tokens at a time; 0: as many as ``MAX_LOGITS`` allows.
     """
     dtype = (
         torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else hidden.dtype
@@ -50,7 +55,11 @@ def cross_entropy(
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Where the words' weights aren't learned the gradient is made on the way there, so that no logit is made twice; else of the first piece alone, and the other logits are made again on the way back."""
+    """Chunked cross-entropy with its own backward pass.
+
+    Where the words' weights aren't trained the gradient is computed in the forward pass, so that no logit is computed
+    twice. Else that of the first chunk is, and the other logits are computed again in the backward pass.
+    """
 
     @staticmethod
     def forward(
@@ -96,7 +105,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def logits_of(hidden: torch.Tensor, weight: torch.Tensor, scale: float, cap: float) -> torch.Tensor:
-    """Float, and a tensor of its own."""
+    """Logits in float, as a tensor of their own."""
     z = (hidden @ weight.T).float()
     if scale != 1:
         z.mul_(scale)
@@ -106,7 +115,7 @@ def logits_of(hidden: torch.Tensor, weight: torch.Tensor, scale: float, cap: flo
 def logit_gradients(
     z: torch.Tensor, total: torch.Tensor, wanted: torch.Tensor, scale: float, cap: float
 ) -> torch.Tensor:
-    """The gradient of each token's loss in the product that its logits ``z`` came from, in the place of ``z``."""
+    """Gradient of each token's loss in the product that its logits ``z`` came from, computed in the place of ``z``."""
     bent = 1 - (z / cap).square() if cap else None
     z.sub_(total.unsqueeze(1)).exp_()
     z[torch.arange(len(z), device=z.device), wanted] -= 1

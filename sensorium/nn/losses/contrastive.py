@@ -1,6 +1,6 @@
-"""The contrastive loss of two sets of gists (InfoNCE or SigLIP) in blocks, so that memory doesn't grow with n².
+"""Contrastive loss of two sets of gists (InfoNCE or SigLIP) in blocks, so that memory doesn't grow with n².
 
-Logits are computed block by block and let go; gradients are found in the forward pass, while the logits are at hand.
+Logits are computed block by block and freed; gradients are computed in the forward pass, while the logits are at hand.
 This file knows rows and content hashes, nothing of columns or modalities.
 """
 
@@ -18,14 +18,14 @@ from torch.nn import functional as F
 Precision = Literal["float32", "bfloat16"]
 
 CACHED_SHARE = 2.75
-"""Blocks of the first pass are kept for the second up to this many times the size of both inputs; others are computed
-again. So memory grows with n, and a small n pays for no product twice."""
+"""Blocks of the first pass are cached for the second up to this many times the size of both inputs; others are computed
+again. So memory grows with n, and a small n computes no product twice."""
 MAX_SINGLE_BLOCK = 1024
-"""Up to so many rows are one block."""
+"""Rows up to which there is one block."""
 MAX_EXPONENT = 87.0
-"""exp of more overflows float32."""
+"""Exponent above which exp overflows float32."""
 MIN_SUM = 1e-30
-"""A sum of shifted exponentials below this may have lost terms to underflow."""
+"""Sum of shifted exponentials below which terms may have been lost to underflow."""
 
 
 def contrastive(
@@ -40,7 +40,7 @@ def contrastive(
     weights: Tensor | None = None,
     precision: Precision = "float32",
 ) -> Tensor:
-    """The loss between two gists of each of n rows: a float32 scalar, with gradients to a, b, scale and bias.
+    """Contrastive loss between two gists of each of n rows: a float32 scalar, with gradients to a, b, scale and bias.
 
     With logits l_ij = scale a_i·b_j, and P_i the positives of row i: i itself, and each j whose key in either set
     equals that of i (symmetric, not transitive):
@@ -57,12 +57,12 @@ def contrastive(
         bias: a scalar added to SigLIP's logits.
         same: content hashes of what a's and b's rows were made of, int64 [n] each. None: a row is its only positive.
         block: rows and columns of a block; None chooses.
-        weights: how much each row counts [n], not negative and not all 0; in SigLIP a pair counts the mean of its two
-            rows. Only ratios matter. None: all alike. It gets no gradient.
+        weights: weight of each row [n], not negative and not all 0; in SigLIP a pair has the mean of its two rows'.
+            Only ratios matter. None: all alike. It gets no gradient.
         precision: of matrix products; they add up in float32 in either, as do exponentials and logarithms.
 
     Raises:
-        ValueError: shapes don't fit, or a bias is given to InfoNCE, which can't feel it.
+        ValueError: shapes don't fit, or a bias is given to InfoNCE, which doesn't depend on it.
     """
     n = len(a)
     if a.ndim != 2 or a.shape != b.shape or not n:
@@ -79,7 +79,7 @@ def contrastive(
 
 
 class _Contrastive(torch.autograd.Function):
-    """Loss and gradients at once: what the gradients need is gone when the forward pass ends."""
+    """Loss and gradients at once: the logits that the gradients need are freed when the forward pass ends."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, scale: Tensor, bias: Tensor | None, how: tuple, wanted: bool) -> Tensor:
@@ -124,8 +124,8 @@ def _compute(
             a.new_full((len(a),), 1 / len(a)) if weights is None else weights.detach().float() / weights.float().sum()
         )
         blocks, positives = LossBlocks(a, b, block, precision), Positives(same, len(a))
-        # First as if a row had no positive but itself. Its own logit is kept apart from the others: what tells a nearly
-        # perfect row from a perfect one would drown in the sum.
+        # First as if a row had no positive but itself. Its own logit stays separate from the others: what distinguishes
+        # a nearly perfect row from a perfect one would drown in the sum.
         own = torch.linalg.vecdot(a, b) * scale
         if kind == "infonce":
             others, grad_a, grad_b = _softmax(blocks, own, scale, share, wanted)
@@ -156,7 +156,7 @@ def _compute(
 def _softmax(
     blocks: LossBlocks, own: Tensor, scale: Tensor, share: Tensor, wanted: bool
 ) -> tuple[tuple[Tensor, Tensor], Tensor | None, Tensor | None]:
-    """The logsumexp of each row's and each column's logits but its own, and what those send to a and b (over scale).
+    """Logsumexp of each row's and each column's logits but its own, and their gradients to a and b (over scale).
 
     One exponential serves rows and columns: all logits are shifted alike, which is safe unless all of a row or column
     lies far below the largest logit there could be.
@@ -192,7 +192,7 @@ def _softmax(
 def _softmax_separate(
     blocks: LossBlocks, own: Tensor, scale: Tensor, share: Tensor, wanted: bool
 ) -> tuple[tuple[Tensor, Tensor], Tensor | None, Tensor | None]:
-    """The same for logits of any size: rows and columns have exponentials of their own."""
+    """Result of ``_softmax`` for logits of any size: rows and columns have exponentials of their own."""
     rows, columns = torch.full_like(share, -math.inf), torch.full_like(share, -math.inf)
     for i, j, x, _ in blocks.logits(scale):
         rows[i] = torch.logaddexp(rows[i], x.logsumexp(1))
@@ -212,7 +212,7 @@ def _softmax_separate(
 def _sigmoid(
     blocks: LossBlocks, bias: Tensor, scale: Tensor, share: Tensor, alike: bool, wanted: bool
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """The weighted sum of softplus(logit + bias) over pairs of different rows, and what it sends to bias, a and b."""
+    """Weighted sum of softplus(logit + bias) over pairs of different rows, and its gradients to bias, a and b."""
     loss, push = torch.zeros_like(scale), torch.zeros_like(scale)
     grad_a, grad_b = (torch.empty_like(blocks.a), torch.empty_like(blocks.b)) if wanted else (None, None)
     for i, j, x, _ in blocks.logits(scale):
@@ -227,7 +227,7 @@ def _sigmoid(
 
 
 class LossBlocks:
-    """The logits of all pairs of rows, one block at a time, and the way back from their gradients.
+    """Logits of all pairs of rows, one block at a time, and the backward pass from their gradients.
 
     Those of a row with itself are -inf: they play no part here.
     """
@@ -245,11 +245,12 @@ class LossBlocks:
         self.scratch: Tensor | None = None
 
     def logits(self, scale: Tensor, keep: int = 0, again: bool = False) -> Iterator[tuple[slice, slice, Tensor, bool]]:
-        """Each block: its rows, its columns, scale a·bᵀ (overwritten by the next) and whether it is a kept one.
+        """Blocks of logits: rows, columns, scale a·bᵀ (overwritten by the next) and whether it is a cached one.
 
         Args:
+            scale: factor on the cosines.
             keep: leave the first blocks in memory, up to so many elements, in the state the caller gives them.
-            again: give kept blocks back, forgetting them.
+            again: give cached blocks back, forgetting them.
         """
         cached = self.cached_blocks if again else []
         self.cached_blocks = []
@@ -292,7 +293,7 @@ class LossBlocks:
 
 
 class Positives:
-    """Which pairs of rows are positive: each row with itself, and rows of equal keys, kept as groups."""
+    """Positive pairs of rows: each row with itself, and rows of equal keys, stored as groups."""
 
     def __init__(self, same: tuple[Tensor, Tensor] | None, n: int) -> None:
         self.rows: Tensor | None = None
@@ -321,7 +322,7 @@ class Positives:
         self.groups.append((sign, group, len(distinct)))
 
     def count(self, like: Tensor) -> Tensor:
-        """How many positives each row has, [n]."""
+        """Number of positives of each row, [n]."""
         count = torch.ones_like(like)
         if self.rows is not None:
             ones = like.new_ones(len(self.rows))
@@ -334,9 +335,9 @@ class Positives:
     def correct(
         self, a: Tensor, b: Tensor, own: Tensor, each: Tensor, grad_a: Tensor | None, grad_b: Tensor | None
     ) -> Tensor:
-        """What the cosines of positive pairs add up to beyond those of rows with themselves; a scalar.
+        """Sum of the cosines of positive pairs beyond those of rows with themselves; a scalar.
 
-        A pair counts (each_i + each_j) / 2, a row with itself own_i. Gradients are taken off the given ones.
+        A pair counts (each_i + each_j) / 2, a row with itself own_i. Gradients are subtracted from the given ones.
         """
         total, width = a.new_zeros(()), a.shape[1]
         if self.rows is None:

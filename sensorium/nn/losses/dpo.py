@@ -1,4 +1,5 @@
-"""Losses of a preferred answer beside a rejected one, from log-probabilities of whole answers or from scores that are to be learned."""
+"""Preference losses of a chosen answer beside a rejected one, from log-probabilities of whole answers or from reward
+scores."""
 
 from __future__ import annotations
 
@@ -20,12 +21,16 @@ def preferred(
     smoothing: float = 0.0,
     loss: Loss = "dpo",
 ) -> torch.Tensor:
-    """The loss of each pair, [n].
+    """Preference loss of each pair, [n].
 
     Args:
-        chosen, rejected: log-probabilities [n] of the answers; before_...: by the model that was begun with. Of ``ipo`` these are means over an answer's tokens.
-        beta: how closely what was begun with is kept to. smoothing: the share of pairs that are taken to be the wrong way round.
-        loss: dpo (Rafailov et al. 2023, arXiv 2305.18290, equation 7; conservative where smoothed), or ipo (Azar et al. 2023, arXiv 2310.12036, equation 17).
+        chosen, rejected: log-probabilities [n] of the answers.
+        before_chosen, before_rejected: the same by the reference model. Of ``ipo`` these are means over an answer's
+            tokens.
+        beta: weight of the divergence from the reference model.
+        smoothing: the share of pairs that are taken to be the wrong way round.
+        loss: dpo (Rafailov et al. 2023, arXiv 2305.18290, equation 7; conservative where smoothed), or ipo (Azar et al.
+            2023, arXiv 2310.12036, equation 17).
     """
     margin = (chosen - rejected) - (before_chosen - before_rejected)
     if loss == "ipo":
@@ -34,5 +39,5 @@ def preferred(
 
 
 def rewarded(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
-    """The loss of each pair of scores, [n]: the chosen one is to be higher (Bradley & Terry 1952)."""
+    """Reward model loss of each pair of scores, [n]: the chosen one is to be higher (Bradley & Terry 1952)."""
     return -F.logsigmoid(chosen - rejected)

@@ -1,6 +1,7 @@
-"""The loss of answers that were drawn in groups, each weighed by how much better than its group it is (GRPO, Shao et al. 2024, arXiv 2402.03300).
+"""GRPO loss of answers sampled in groups, each weighted by its advantage over its group (Shao et al. 2024, arXiv
+2402.03300).
 
-It knows numbers only: of each token that was said its log-probability.
+It knows numbers only: the log-probability of each sampled token.
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ Mean = Literal["grpo", "bnpo", "dr_grpo"]
 
 
 def advantages(rewards: torch.Tensor, scaled: bool = True) -> torch.Tensor:
-    """How much better each answer is than its group, [n, group] as ``rewards``; ``scaled``: in the group's deviations, else as it is (Liu et al. 2025, arXiv 2503.20783)."""
+    """Advantage of each answer over its group, [n, group] as ``rewards``.
+
+    Args:
+        rewards: [n, group].
+        scaled: in the group's deviations, else as it is (Liu et al. 2025, arXiv 2503.20783).
+    """
     above = rewards - rewards.mean(1, keepdim=True)
     return above / (rewards.std(1, keepdim=True) + 1e-4) if scaled else above
 
@@ -28,12 +34,17 @@ def policy(
     mean: Mean = "grpo",
     longest: int = 1,
 ) -> torch.Tensor:
-    """The loss of answers that the model itself has just drawn.
+    """Policy loss of answers that the model itself has just sampled.
 
     Args:
-        now: log-probabilities of what was said [tokens]; before: by the model that was begun with, where ``beta`` keeps to it. row: the answer that each token is of [tokens].
-        advantage: of each answer, [n]. beta: weight of the divergence from what was begun with (Schulman's k3).
-        mean: grpo: over tokens of an answer, and then over answers; bnpo: over all tokens; dr_grpo: over answers, each by ``longest`` tokens, so that long wrong ones aren't spared.
+        now: log-probabilities of the sampled tokens [tokens].
+        before: the same by the reference model, where ``beta`` isn't 0.
+        row: the answer that each token is of [tokens].
+        advantage: of each answer, [n].
+        beta: weight of the divergence from the reference model (Schulman's k3).
+        mean: grpo: over tokens of an answer, and then over answers; bnpo: over all tokens; dr_grpo: over answers, each
+            by ``longest`` tokens, so that long wrong ones aren't spared.
+        longest: tokens of the longest answer.
     """
     each = -(now - now.detach()).exp() * advantage[row]
     if beta and before is not None:
