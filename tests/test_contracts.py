@@ -29,7 +29,7 @@ from sensorium.core.errors import BadCell
 from sensorium.core.registry import find, name_of, names
 from sensorium.core.settings import schema
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.data.profile import look
+from sensorium.data.profile import profile_columns
 from sensorium.data.schema import claims
 from sensorium.data.table import Table
 from sensorium.generators import Generator, GeneratorOutput
@@ -95,7 +95,7 @@ def cells_of(column: str, media: bool) -> list[Any]:
 def columns_for(name: str) -> list[str]:
     """The specimens that a modality is tried on."""
     part = find(Modality, name)
-    won = [column for column, seen in look(SPECIMENS).items() if (found := claims(seen)) and found[0][0] == name]
+    won = [column for column, seen in profile_columns(SPECIMENS).items() if (found := claims(seen)) and found[0][0] == name]
     for column in [] if won else SPECIMENS.columns:
         try:
             if all(len(part().read(cell)) for cell in cells_of(column, part.media)):
@@ -147,7 +147,7 @@ def test_a_constructor_is_its_schema(contract: type, name: str) -> None:
 @pytest.mark.parametrize("name", MODALITIES)
 def test_claims_are_sure_to_a_degree_and_say_why(name: str) -> None:
     part, claimed = find(Modality, name), columns_for(name)
-    for column, seen in look(SPECIMENS).items():
+    for column, seen in profile_columns(SPECIMENS).items():
         claim = part.claim(seen.profile)
         assert claim is None or (isinstance(claim, Claim) and 0 < claim.sure <= 1 and claim.why)
         assert claim is not None or column not in claimed or not claims(seen)[0][0] == name

@@ -184,7 +184,7 @@ def as_safetensors(gguf: Path, out: Path) -> Path:
     """A GGUF file's model as a folder that opens without the reader of such files, and fast; written once."""
     from safetensors.torch import save_file
 
-    from sensorium.core.files import whole
+    from sensorium.core.files import atomic_write
 
     if converted(out):
         return out
@@ -194,7 +194,7 @@ def as_safetensors(gguf: Path, out: Path) -> Path:
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     if model.config.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)
-    with whole(out / "model.safetensors") as part:
+    with atomic_write(out / "model.safetensors") as part:
         save_file(tensors, part, metadata={"format": "pt"})
     language.tokenizer.save_pretrained(out)
     config = {
@@ -202,6 +202,6 @@ def as_safetensors(gguf: Path, out: Path) -> Path:
         for key, value in model.config.to_dict().items()
         if key not in ("quantization_config", "_name_or_path")
     }
-    with whole(out / "config.json") as part:
+    with atomic_write(out / "config.json") as part:
         part.write_text(json.dumps({**config, "architectures": [type(model).__name__]}), encoding="utf-8")
     return out

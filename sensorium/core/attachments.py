@@ -1,4 +1,8 @@
-"""The cells that a conversation shows, dealt out to columns and rows: the first picture to the first column of pictures, the second to the second, and when there are no more to the first of another row."""
+"""Placement of a conversation's attached cells in columns and rows.
+
+The first picture goes to the first column of pictures, the second to the second. When there are no more such columns,
+the next one goes to the first column of another row.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,14 @@ from typing import Any
 
 from sensorium.core.errors import UserError
 
-ROWS = 16
-"""Rows whose cells one conversation may refer to: so many pictures, one after the other."""
+MAX_ROWS = 16
+"""Rows whose cells one conversation may refer to: so many pictures per column of pictures."""
 
 
-def deal(kind: str, columns: Sequence[str], rows: list[dict[str, Any]]) -> tuple[int, str]:
-    """Where one more cell of a kind goes: the first row, or a new one, and the column of those of its kind in which nothing stands yet.
+def assign_cell(kind: str, columns: Sequence[str], rows: list[dict[str, Any]]) -> tuple[int, str]:
+    """Row and column of one more cell of a kind.
+
+    That is the first column of its kind in which nothing stands yet, of the first row that has one, or of a new row.
 
     Raises:
         UserError: there is no such column, or there are too many rows.
@@ -23,9 +29,10 @@ def deal(kind: str, columns: Sequence[str], rows: list[dict[str, Any]]) -> tuple
         free = next((column for column in columns if column not in cells), None)
         if free is not None:
             return row, free
-    if len(rows) >= ROWS:
+    if len(rows) >= MAX_ROWS:
         raise UserError(
-            f"One conversation looks at {ROWS * len(columns)} cells of kind {kind} at most. Leave one out, or begin a new conversation."
+            f"One conversation looks at {MAX_ROWS * len(columns)} cells of kind {kind} at most. "
+            "Leave one out, or begin a new conversation."
         )
     rows.append({})
     return len(rows) - 1, columns[0]

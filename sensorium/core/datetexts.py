@@ -1,4 +1,4 @@
-"""Written dates: the form in which a column's texts write them, found from all of them.
+"""Date parsing: the format in which a column's texts write dates, found from all of them.
 
 The order of day and month is told by days over 12; where none is, it isn't guessed. Names of months are English.
 """
@@ -10,10 +10,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-FEW, LATE = 20, 28
+MAX_FEW_DATES, MIN_LATE_DAY = 20, 28
 """Dates of two-digit years up to which any day over 12 is enough, and how late a day is seen among more."""
 MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-MAY = "%?"
+MONTH_MAY = "%?"
 """The month of which the short name and the long one are the same."""
 _NAME = rf"(?:{'|'.join(MONTHS)})[a-z]*\.?"
 _TIME = re.compile(r"[T ,]+(\d{1,2}):(\d{2})(:\d{2}(\.\d{1,6})?)?\s*([AaPp]\.?[Mm]\.?)?$")
@@ -28,8 +28,9 @@ _LED = re.compile(
 
 
 def date_form(texts: Sequence[str], share: float = 0.98) -> tuple[str | None, str]:
-    """The form of texts in the signs of ``strptime``, and how it is known; None, and why, where they look like dates
-    of no known order.
+    """Date format of texts in the directives of ``strptime``, and how it is known.
+
+    None and the reason where they look like dates of no known order.
 
     None and an empty reason where they don't look like dates.
     """
@@ -46,14 +47,14 @@ def date_form(texts: Sequence[str], share: float = 0.98) -> tuple[str | None, st
     forms = [form for body in bodies if (form := _with_name(body))]
     month = "%B" if any("%B" in form for form in forms) else "%b"
     pad = "%-d" if any("%-d" in form for form in forms) else "%d"
-    named = Counter(re.sub("%-?d", pad, form.replace(MAY, month)) for form in forms)
+    named = Counter(re.sub("%-?d", pad, form.replace(MONTH_MAY, month)) for form in forms)
     if named and (best := named.most_common(1)[0])[1] >= share * len(texts):
         return best[0] + time, "months by their names"
     return None, ""
 
 
 def _numeric(found: Sequence[re.Match[str]], time: str) -> tuple[str | None, str]:
-    """The order of three numbers."""
+    """Date format of three numbers, by their order."""
     sign = Counter(match[2] for match in found).most_common(1)[0][0]
     found = [match for match in found if match[2] == sign]
     first, middle, last = ([int(match[place]) for match in found] for place in (1, 3, 4))
@@ -74,7 +75,9 @@ def _numeric(found: Sequence[re.Match[str]], time: str) -> tuple[str | None, str
     if not year or max(first) > 31 or max(middle) > 31 or min(*first, *middle) < 1:
         return None, ""
     pad = "-" if any(len(match[place]) == 1 for match in found for place in (1, 3)) else ""
-    if year == "%y" and 12 < max(*first, *middle) < (13 if len(found) < FEW and (sign == "/" or not pad) else LATE):
+    if year == "%y" and 12 < max(*first, *middle) < (
+        13 if len(found) < MAX_FEW_DATES and (sign == "/" or not pad) else MIN_LATE_DAY
+    ):
         return None, ""  # versions and ratios, as 1.2.10 and 3/4/25: dates of two-digit years have late days among them
     day, month = f"%{pad}d{sign}%{pad}m{sign}{year}{time}", f"%{pad}m{sign}%{pad}d{sign}{year}{time}"
     if max(first) > 12 >= max(middle):
@@ -92,10 +95,11 @@ def _numeric(found: Sequence[re.Match[str]], time: str) -> tuple[str | None, str
 
 
 def _with_name(body: str) -> str:
-    """The form of a date with a month's name; empty where it is none."""
+    """Date format of a text with a month's name; empty where it is none."""
     if match := _NAMED.fullmatch(body):
         pad = "-" if len(match[1]) == 1 else ""
-        return f"{_weekday(body)}%{pad}d{_suffix(body)}{match[2]}{_month(match[3])}{match[4]}{'%Y' if len(match[5]) == 4 else '%y'}"
+        year = "%Y" if len(match[5]) == 4 else "%y"
+        return f"{_weekday(body)}%{pad}d{_suffix(body)}{match[2]}{_month(match[3])}{match[4]}{year}"
     if match := _LED.fullmatch(body):
         pad = "-" if len(match[3]) == 1 else ""
         return f"{_weekday(body)}{_month(match[1])}{match[2]}%{pad}d{_suffix(body)}{match[4]}%Y"
@@ -103,7 +107,7 @@ def _with_name(body: str) -> str:
 
 
 def _month(name: str) -> str:
-    return MAY if name.lower() == "may" else "%b." if name.endswith(".") else "%b" if len(name) == 3 else "%B"
+    return MONTH_MAY if name.lower() == "may" else "%b." if name.endswith(".") else "%b" if len(name) == 3 else "%B"
 
 
 def _weekday(body: str) -> str:
@@ -118,22 +122,23 @@ def _suffix(body: str) -> str:
 
 
 def split_time(text: str) -> tuple[str, str]:
-    """A text without the time of day at its end, and that time's form; empty where there is none."""
+    """The text without the time of day at its end, and that time's format; empty where there is none."""
     zulu = "Z" if text.endswith("Z") and len(text) > 1 and text[-2].isdigit() else ""
     found = _TIME.search(text.removesuffix("Z") if zulu else text)
     if not found:
         return text, ""
-    lead = re.match(r"[T ,]+", found[0])[0]  # type: ignore[index]
+    lead = re.match(r"[T ,]+", found[0])
+    assert lead is not None  # every time begins so
     half = found[5]
     pad = "-" if len(found[1]) == 1 else ""
-    form = f"{lead}%{pad}{'I' if half else 'H'}:%M{':%S' if found[3] else ''}{'.%f' if found[4] else ''}"
+    form = f"{lead[0]}%{pad}{'I' if half else 'H'}:%M{':%S' if found[3] else ''}{'.%f' if found[4] else ''}"
     if half:
         form += f"{' ' if found[0][: found.start(5) - found.start()].endswith(' ') else ''}%p"
     return text[: found.start()], form + zulu
 
 
 def read_date(text: str, form: str) -> datetime.datetime:
-    """A text in a form to a moment.
+    """Datetime of a text in a format.
 
     Raises:
         ValueError: it isn't written so.
@@ -143,7 +148,10 @@ def read_date(text: str, form: str) -> datetime.datetime:
 
 
 def write_date(moment: datetime.datetime, form: str) -> str:
-    """A moment in a form: years have four digits on every system, ``%-d`` is a day without a zero before it."""
+    """Text of a datetime in a format.
+
+    Years have four digits on every system; ``%-d`` is a day without a zero before it.
+    """
     whole = {"%-d": moment.day, "%-m": moment.month, "%-H": moment.hour, "%-I": moment.hour % 12 or 12}
     for sign, number in whole.items():
         form = form.replace(sign, str(number))

@@ -1,4 +1,4 @@
-"""The errors Sensorium raises on purpose.
+"""Exceptions and warnings that Sensorium raises on purpose.
 
 A message says what was asked, what was found, what is possible and what to do.
 """
@@ -12,12 +12,14 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend: the command line prints it without a traceback and exits with status 2."""
+    """Error that the user can mend: the command line prints it without a traceback and exits with status 2."""
 
 
 class SensoriumWarning(UserWarning):
-    """Input that was read otherwise than it may have been meant: cells or rows that can't be read, columns that
-    lack."""
+    """Warning of input that was read otherwise than it may have been intended.
+
+    Such are cells or rows that can't be read, and columns that lack.
+    """
 
 
 def warn(words: str) -> None:
@@ -29,11 +31,11 @@ def warn(words: str) -> None:
 
 
 class BadCell(Exception):
-    """A cell that can't be read; its row goes to the quarantine file with this reason and the run goes on."""
+    """Cell that can't be read: its row goes to the quarantine file with this reason and the run goes on."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Words: " Did you mean 'x'?" for a near miss of ``word`` among ``known``, followed by all that is possible."""
+    """Suggestion " Did you mean 'x'?" for a near miss of ``word`` among ``known``, then all that is possible."""
     known = sorted(map(str, known))
     near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
     hint = f" Did you mean '{near[0]}'?" if near else ""
@@ -41,5 +43,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def unknown(what: str, word: str, known: Iterable[str]) -> UserError:
-    """The error for a name that isn't among ``known``."""
+    """UserError for a name that isn't among ``known``."""
     return UserError(f"Unknown {what} '{word}'.{did_you_mean(word, known)}")

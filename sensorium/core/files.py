@@ -1,4 +1,4 @@
-"""Files that stand under their name only when they are complete and on the disk."""
+"""Atomic writes: files that stand under their name only when they are complete and on the disk."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Where to write what is to become ``path``: it takes the name, in place of what had it, when the block ends well.
+def atomic_write(path: Path) -> Generator[Path]:
+    """Context of an atomic write: gives a temporary path, which replaces ``path`` when the block ends well.
 
     The name keeps its ending, as some writers go by that. Nothing is left of a block that fails.
     """
@@ -28,24 +28,24 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all."""
-    with whole(path) as part:
+    """Write JSON atomically."""
+    with atomic_write(path) as part:
         part.write_text(json_text(value), encoding="utf-8")
 
 
 def json_text(value: Any) -> str:
-    """JSON to be read by people as well; what JSON doesn't know becomes text."""
+    """Indented JSON, to be read by people as well; values that JSON doesn't know become text."""
     return json.dumps(value, indent=1, ensure_ascii=False, default=str)
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """SHA-256 digest of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
+    """Flush a file or folder to the disk (``fsync``)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

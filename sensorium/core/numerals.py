@@ -1,5 +1,4 @@
-"""Written numbers: whether texts survive the way through a number and back, and signs, units and separators around
-them.
+"""Number parsing: lossless conversion of texts to numbers, and signs, units and separators around them.
 
 A column of texts is numeric only where no text loses anything as a number. Codes such as ``049.96``, ``3.10`` beside
 ``3.9``, ``10E4`` or ``+4917012345`` would: they stay as they are written.
@@ -15,9 +14,9 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-MISSING = {"", "na", "n/a", "nan", "none", "null", "-", "?", "#n/a", "<na>", "nat"}
-LONGEST = 400
+PLAIN_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+MISSING_WORDS = {"", "na", "n/a", "nan", "none", "null", "-", "?", "#n/a", "<na>", "nat"}
+MAX_LENGTH = 400
 """Characters of a text that may be a number; the largest float takes 309 digits."""
 
 _PADDED = r"^[+-]?0\d"
@@ -27,20 +26,17 @@ _CODE, _SIGNED = r"^[+-]?(\d+E\d+|\d{2,}e\d+)$", r"[eE][+-]\d+$"
 _POINT = r"^[+-]?\d*\.\d+([eE][+-]?\d+)?$"
 _DOT_ZERO = r"\.0$"
 _SUPERFLUOUS = r"^[+-]?\d*\.(\d+0|0\d*[1-9]\d*0)([eE][+-]?\d+)?$"
-VERSIONS, KEPT = 50, 20_000
-"""Distinct texts up to which numbers of different precision are taken for versions, and those that are remembered."""
+MAX_VERSIONS, MAX_REMEMBERED = 50, 20_000
+"""Distinct texts up to which numbers of different precision count as versions, and how many are remembered."""
 
 
 class Spelling:
-    """Evidence, gathered piece by piece, whether texts that look like numbers lose anything as numbers.
+    """Streaming test of a column of texts: would any of them lose something as a number?
 
-    They do where zeros lead, where a capital E stands without signs (``10E4``), where plus signs stand before long
-    whole
-    numbers alone (telephone numbers), where whole numbers have more digits than a float keeps, where one number is
-    written in
-    two ways (``3.1``, ``3.10``), and where a few numbers of different precision end in zeros (``3.9``, ``3.10``,
-    ``3.11``:
-    versions). A fixed number of decimals (``2.50``) or of significant digits is fine.
+    They do where zeros lead, where a capital E stands without signs (``10E4``), where only plus signs stand before
+    long whole numbers (telephone numbers), where whole numbers have more digits than a float keeps, where one number
+    is written in two ways (``3.1``, ``3.10``), and where a few numbers of different precision end in zeros (``3.9``,
+    ``3.10``, ``3.11``: versions). A fixed number of decimals (``2.50``) or of significant digits is fine.
     """
 
     def __init__(self) -> None:
@@ -50,8 +46,8 @@ class Spelling:
         self.pointed: set[str] = set()
         self.plus = self.minus = self.zeros = self.long = self.code = self.signed = self.whole = ""
 
-    def see(self, array: pa.Array) -> None:
-        """Look at texts, none of them null, that ``float`` takes."""
+    def update(self, array: pa.Array) -> None:
+        """Take in texts, none of them null, that ``float`` takes."""
         if self.lost is not None or not len(array):
             return
         array = pc.utf8_trim_whitespace(array)
@@ -74,8 +70,8 @@ class Spelling:
         self._few(self.decimals, pc.utf8_length(pc.replace_substring_regex(mantissa, r"^.*\.", "")))
         digits = pc.replace_substring_regex(pc.replace_substring(mantissa, ".", ""), r"^[+-]?0*", "")
         self._few(self.digits, pc.utf8_length(digits))
-        if len(self.pointed) < KEPT:
-            self.pointed.update(pc.unique(pointed).to_pylist()[:KEPT])
+        if len(self.pointed) < MAX_REMEMBERED:
+            self.pointed.update(pc.unique(pointed).to_pylist()[:MAX_REMEMBERED])
 
     @staticmethod
     def _few(known: set[int], lengths: pa.Array) -> None:
@@ -83,7 +79,7 @@ class Spelling:
             known.update(pc.unique(lengths).to_pylist()[:2])
 
     def example(self, whole: bool = False) -> str | None:
-        """A text that would lose something as a number, ``whole``: as one of 64 bits; None where none would."""
+        """Text that would lose something as a number (``whole``: as a 64-bit integer); None where none would."""
         if self.lost is not None:
             return self.lost
         if self.code and not self.signed:
@@ -92,7 +88,7 @@ class Spelling:
             return self.long
         if self.zeros and len(self.decimals) > 1 and len(self.digits) > 1:
             plain = {text.rstrip("0") for text in self.pointed}
-            if len(plain) < len(self.pointed) or (not self.whole and len(self.pointed) <= VERSIONS):
+            if len(plain) < len(self.pointed) or (not self.whole and len(self.pointed) <= MAX_VERSIONS):
                 return self.zeros
         return self.plus or None if not self.minus and not self.decimals else None
 
@@ -102,16 +98,16 @@ def _first(array: pa.Array, pattern: str) -> str | None:
     return array[at].as_py() if at >= 0 else None
 
 
-def loses(texts: Iterable[str]) -> str | None:
-    """A text among numbers in writing that a number wouldn't keep; None where all survive."""
+def lossy_example(texts: Iterable[str]) -> str | None:
+    """First of the texts that a number wouldn't reproduce; None where all survive."""
     spelling = Spelling()
-    spelling.see(pa.array(list(texts), pa.string()))
+    spelling.update(pa.array(list(texts), pa.string()))
     return spelling.example()
 
 
 @dataclasses.dataclass(frozen=True)
 class NumberForm:
-    """How a column writes its numbers: ``€1,234.50``, ``12 %``, ``1.234,5``.
+    """Number format of a column: ``€1,234.50``, ``12 %``, ``1.234,5``.
 
     Attributes:
         decimal: the decimal sign.
@@ -130,11 +126,11 @@ class NumberForm:
 
     @property
     def plain(self) -> bool:
-        """Numbers as programs write them."""
+        """True for numbers as programs write them."""
         return (self.decimal, self.thousands, self.prefix, self.suffix) == (".", "", "", "") and not self.parentheses
 
     def parse(self, text: str) -> str | None:
-        """The number in a text as ``float`` takes it; None where it isn't written in this form.
+        """Number in a text as ``float`` takes it; None where it isn't written in this format.
 
         A sign may stand before the prefix or behind it; parentheses mean minus, as accountants write it; a text without
         prefix and suffix is taken as well.
@@ -155,12 +151,16 @@ class NumberForm:
                 return None
             whole = "".join(groups)
         plain = f"{whole}.{rest}" if point else whole
-        if not PLAIN.fullmatch(plain) or plain[0] in "+-" or (not point and self.decimal != "." and "." in whole):
+        if (
+            not PLAIN_NUMBER.fullmatch(plain)
+            or plain[0] in "+-"
+            or (not point and self.decimal != "." and "." in whole)
+        ):
             return None
         return f"-{plain}" if negative or sign in ("-", "−") else plain
 
     def write(self, value: float, places: int) -> str:
-        """A number in this form, with ``places`` decimals where the form has no fixed number of them."""
+        """Text of a number in this format, with ``places`` decimals where the form has no fixed number of them."""
         text = f"{abs(value):{',' if self.thousands else ''}.{self.places if self.places >= 0 else max(places, 0)}f}"
         if self.places < 0 and "." in text:
             text = text.rstrip("0").rstrip(".")
@@ -178,7 +178,7 @@ _GROUPED = re.compile(r"\d{1,3}(?:(?P<sign>[.,' ])\d{3})+")
 
 
 def number_form(texts: Sequence[str], share: float = 0.98) -> tuple[NumberForm | None, str]:
-    """The form that nearly all texts are written in, found from all of them, and one of them; None where there is none.
+    """Number format that nearly all texts have, found from all of them, and one of them; None where there is none.
 
     A currency sign or unit must stand in every text, and be the same. ``1,234`` alone is a thousand and more: where it
     were one and a bit, answers in the same writing would be the same.
@@ -214,26 +214,33 @@ def _form(texts: Sequence[str], found: Sequence[re.Match[str]]) -> NumberForm | 
     decimal, thousands = signs
     form = NumberForm(decimal, thousands, prefix, suffix)
     plain = [form.parse(text) for text in texts]
-    if any(text is None for text in plain) or loses(text for text in plain if text is not None):
+    if any(text is None for text in plain) or lossy_example(text for text in plain if text is not None):
         return None
     lengths = {sum(letter.isdigit() for letter in number) for number in numbers}
-    if thousands and not prefix and not suffix and len(numbers) > 1 and len(lengths) == 1 and lengths.pop() >= CODE:
+    if (
+        thousands
+        and not prefix
+        and not suffix
+        and len(numbers) > 1
+        and len(lengths) == 1
+        and lengths.pop() >= MIN_CODE_DIGITS
+    ):
         return None
     places = {len(number.partition(decimal)[2]) for number in numbers}
     parentheses = any(text.lstrip().startswith("(") for text in texts)
     return dataclasses.replace(form, places=places.pop() if len(places) == 1 else -1, parentheses=parentheses)
 
 
-CODE = 7
+MIN_CODE_DIGITS = 7
 """Digits from which on grouped whole numbers that all have as many are codes, such as telephone numbers."""
 CURRENCIES = {
-    "USD", "EUR", "GBP", "JPY", "CNY", "INR", "CHF", "AUD", "CAD", "HKD", "SEK", "NOK", "DKK", "PLN", "CZK", "HUF", "RUB", "BRL",
-    "MXN", "ZAR", "KRW", "TRY", "SGD", "NZD", "Rs", "Fr", "kr", "RM",
+    "USD", "EUR", "GBP", "JPY", "CNY", "INR", "CHF", "AUD", "CAD", "HKD", "SEK", "NOK", "DKK", "PLN", "CZK", "HUF",
+    "RUB", "BRL", "MXN", "ZAR", "KRW", "TRY", "SGD", "NZD", "Rs", "Fr", "kr", "RM",
 }  # fmt: skip
 
 
 def _separators(numbers: Sequence[str]) -> tuple[str, str] | None:
-    """The decimal sign and the sign of thousands of numbers in writing; None where they don't tell."""
+    """Decimal and thousands separators of written numbers; None where they are ambiguous."""
     seen = {sign for number in numbers for sign in number if not sign.isdigit()}
     if len(seen) > 2 or not seen <= set(".,' "):
         return None
@@ -252,17 +259,17 @@ def _separators(numbers: Sequence[str]) -> tuple[str, str] | None:
         return ".", ""
     if not seen:
         return ".", ""
-    told = [pair for pair in able if pair[0] in seen or pair[1] in seen]
-    certain = [pair for pair in told if pair[1] not in ("", None) and all(sign in seen for sign in pair)]
+    decisive = [pair for pair in able if pair[0] in seen or pair[1] in seen]
+    certain = [pair for pair in decisive if pair[1] not in ("", None) and all(sign in seen for sign in pair)]
     if certain:
         return certain[0]
     # One sign alone: it groups where it stands twice in a text, or where all texts that have it are grouped; else it
     # is decimal.
-    grouped = next((pair for pair in told if pair[1] in seen and pair[1]), None)
+    grouped = next((pair for pair in decisive if pair[1] in seen and pair[1]), None)
     twice = any(len(re.findall(r"[.,' ]\d{3}", number)) > 1 for number in numbers)
     if grouped and (twice or all((_GROUPED.fullmatch(n) and n[0] != "0") or n.isdigit() for n in numbers)):
         return grouped
-    return next((pair for pair in told if pair[0] in seen and not pair[1]), None)
+    return next((pair for pair in decisive if pair[0] in seen and not pair[1]), None)
 
 
 def _spaces(text: str) -> str:

@@ -1,18 +1,14 @@
-"""TODO: docstring."""
+"""Progress reports on stderr."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
+from collections.abc import Callable, Generator
 
 
 class ProgressReporter:
-    """Progress on stderr: bars on a terminal, a line now and then elsewhere, nothing when quiet."""
+    """Progress reports on stderr: bars on a terminal, a line now and then elsewhere, nothing when quiet."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
@@ -26,21 +22,21 @@ class ProgressReporter:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def say(self, words: str) -> None:
-        """One line."""
+    def log(self, words: str) -> None:
+        """Print one line."""
         self.console.print(words, markup=False, highlight=False)
 
     @contextlib.contextmanager
-    def bar(self, words: str, total: float) -> Iterator[Callable[..., None]]:
-        """A function that is told of each advance (and words to show beside it)."""
+    def bar(self, words: str, total: float) -> Generator[Callable[..., None]]:
+        """Context of a progress bar: gives a function to call with each advance, and a note to display beside it."""
         if self.quiet or not self.console.is_terminal:
-            state = {"done": 0.0, "said": time.monotonic()}
+            state = {"done": 0.0, "logged": time.monotonic()}
 
             def advance(amount: float, note: str = "") -> None:
                 state["done"] += amount
-                if time.monotonic() - state["said"] > 30:
-                    state["said"] = time.monotonic()
-                    self.say(f"{words}: {state['done'] / max(total, 1e-9):.0%} {note}")
+                if time.monotonic() - state["logged"] > 30:
+                    state["logged"] = time.monotonic()
+                    self.log(f"{words}: {state['done'] / max(total, 1e-9):.0%} {note}")
 
             yield advance
             return

@@ -1,4 +1,4 @@
-"""A map between values in units of any size and normal scores, learned from a sample: what makes heavy tails harmless.
+"""Quantile transform to normal scores, fitted to a sample: values in any unit, with any tails, become standard normal.
 
 Piecewise linear between the sample's quantiles, each at the normal score of its middle rank, so that half of the
 values lie below 0 and two thirds within ±1. A value that much of the sample shares (an atom, such as the zeros of
@@ -14,38 +14,40 @@ from typing import Any
 
 import numpy as np
 
-KNOTS = 192
+MAX_KNOTS = 192
 """Distinct values kept at most, next to the atoms."""
-ATOM = 1 / 64
+MIN_ATOM_SHARE = 1 / 64
 """Share of the sample from which a single value is an atom; there are at most 64 of them."""
-PLATEAU = 0.8
+PLATEAU_SHARE = 0.8
 """Share of an atom's probability whose scores all decode to it; the rest leads over to the neighbouring values."""
-FURTHEST = 30.0
+MAX_DISTANCE = 30.0
 """Scores stay within this distance of the sample's range: e^30 times the spread of a tail."""
 
 
 class Quantiles:
-    """Monotone, invertible, and finite for every finite value."""
+    """Quantile transform: monotone, invertible, and finite for every finite value."""
 
     def __init__(self) -> None:
         self._set(np.zeros(1), np.full(1, 0.5), np.full(1, 0.5))
 
     @classmethod
-    def learn(cls, values: np.ndarray) -> Quantiles:
-        """From a sample [n]; non-finite values are left out, an empty sample counts as one zero."""
+    def fit(cls, values: np.ndarray) -> Quantiles:
+        """Fit to a sample [n]; non-finite values are left out, an empty sample counts as one zero."""
         self, values = cls(), np.asarray(values, np.float64).ravel()
         values = values[np.isfinite(values)]
         if len(values):
             distinct, counts = np.unique(values, return_counts=True)
             share, high = counts / len(values), np.cumsum(counts) / len(values)
             middle = high - share / 2
-            kept = _choose(middle, share)
-            atom = np.where(share[kept] > ATOM, share[kept], 0.0)
-            self._set(distinct[kept], middle[kept] - PLATEAU / 2 * atom, middle[kept] + PLATEAU / 2 * atom)
+            knots = _choose(middle, share)
+            atom = np.where(share[knots] > MIN_ATOM_SHARE, share[knots], 0.0)
+            self._set(
+                distinct[knots], middle[knots] - PLATEAU_SHARE / 2 * atom, middle[knots] + PLATEAU_SHARE / 2 * atom
+            )
         return self
 
     def _set(self, values: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-        """Distinct rising values and the probabilities where each begins and ends."""
+        """Set distinct rising values and the probabilities where each begins and ends."""
         largest = float(np.abs(values).max())
         self.unit = 2.0 ** int(np.clip(np.frexp(largest)[1], -1000, 1023))  # a power of two rounds nothing
         self.values, self.low, self.high = values / self.unit, low, high
@@ -72,7 +74,7 @@ class Quantiles:
         return np.interp(scores, self._scores, self._knots)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Finite values to normal scores, float64 of the same shape."""
+        """Normal scores of finite values, float64 of the same shape."""
         v = self._in_units(values)
         at = np.clip(np.searchsorted(self.values, v, "right") - 1, 0, len(self.values) - 1)
         after = np.minimum(at + 1, len(self.values) - 1)
@@ -93,39 +95,39 @@ class Quantiles:
     @staticmethod
     def _outside(distance: np.ndarray, scale: float) -> np.ndarray:
         with np.errstate(over="ignore"):
-            return np.minimum(np.log1p(distance / scale), FURTHEST)
+            return np.minimum(np.log1p(distance / scale), MAX_DISTANCE)
 
     def decode(self, scores: np.ndarray) -> np.ndarray:
-        """Normal scores to values, float64 of the same shape; the inverse of ``encode``."""
+        """Values of normal scores, float64 of the same shape; the inverse of ``encode``."""
         z = np.nan_to_num(np.asarray(scores, np.float64))
-        below, above = np.clip(self.left[0] - z, 0, FURTHEST), np.clip(z - self.right[-1], 0, FURTHEST)
+        below, above = np.clip(self.left[0] - z, 0, MAX_DISTANCE), np.clip(z - self.right[-1], 0, MAX_DISTANCE)
         with np.errstate(over="ignore"):
             v = self._inner(z) - self.scale_low * np.expm1(below) + self.scale_high * np.expm1(above)
             return np.clip(v * self.unit, -np.finfo(np.float64).max, np.finfo(np.float64).max)
 
-    def scaled(self, values: np.ndarray) -> np.ndarray:
+    def robust_scale(self, values: np.ndarray) -> np.ndarray:
         """Values in robust units, compressed: asinh of the distance from the median in standard deviations."""
         with np.errstate(over="ignore"):
             return np.arcsinh(np.clip((self._in_units(values) - self.centre) / self.spread, -1e13, 1e13))
 
     def state(self) -> dict[str, Any]:
-        """As JSON."""
+        """State as plain JSON."""
         return {"values": (self.values * self.unit).tolist(), "low": self.low.tolist(), "high": self.high.tolist()}
 
     @classmethod
     def from_state(cls, state: dict[str, Sequence[float]]) -> Quantiles:
-        """The inverse of ``state``."""
+        """Restore from what ``state`` gave."""
         self = cls()
         self._set(*(np.asarray(state[key], np.float64) for key in ("values", "low", "high")))
         return self
 
 
 def _choose(middle: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Which distinct values become knots: all if few, else atoms and even steps in probability and in score."""
-    if len(middle) <= KNOTS:
+    """Indices of the knots among distinct values: all if few, else atoms and even steps in probability and score."""
+    if len(middle) <= MAX_KNOTS:
         return np.arange(len(middle))
     normal = NormalDist()
-    even = np.linspace(middle[0], middle[-1], KNOTS // 2)
-    tails = [normal.cdf(z) for z in np.linspace(normal.inv_cdf(middle[0]), normal.inv_cdf(middle[-1]), KNOTS // 2)]
+    even = np.linspace(middle[0], middle[-1], MAX_KNOTS // 2)
+    tails = [normal.cdf(z) for z in np.linspace(normal.inv_cdf(middle[0]), normal.inv_cdf(middle[-1]), MAX_KNOTS // 2)]
     near = np.clip(np.searchsorted(middle, np.concatenate([even, tails])), 0, len(middle) - 1)
-    return np.unique(np.concatenate([[0, len(middle) - 1], near, np.flatnonzero(share > ATOM)]))
+    return np.unique(np.concatenate([[0, len(middle) - 1], near, np.flatnonzero(share > MIN_ATOM_SHARE)]))

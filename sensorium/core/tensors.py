@@ -1,4 +1,4 @@
-"""Tensors in a file of their own: whole or not at all."""
+"""Atomic safetensors files."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from sensorium.core.files import whole
+from sensorium.core.files import atomic_write
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], told: Mapping[str, str] | None = None) -> None:
-    """As safetensors, each a copy on the CPU, for none may share its memory with another; ``told``: what is noted beside them."""
-    with whole(path) as part:
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors, atomically.
+
+    Each is copied to the CPU, for none may share its memory with another.
+
+    Args:
+        path: the file.
+        tensors: by name.
+        metadata: texts that are stored beside them.
+    """
+    with atomic_write(path) as part:
         save_file(
             {key: value.detach().contiguous().cpu().clone() for key, value in tensors.items()},
             part,
-            metadata=None if told is None else dict(told),
+            metadata=None if metadata is None else dict(metadata),
         )

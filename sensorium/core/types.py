@@ -1,4 +1,4 @@
-"""Small shared types: what a modality tells a generator about its tokens, and what a column looks like."""
+"""Shared types: the specification of a segment's tokens, the profile of a column, and a modality's claim on one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """What the tokens of an asked segment are.
+    """Specification of the tokens of an asked segment.
 
     A modality gives one of these; a generator is built from it. Either ``vocabulary`` (ids) or ``width`` (vectors)
     is set, never both.
@@ -19,10 +19,12 @@ class Tokens:
         vocabulary: number of ids, 0 for vectors. Id 0 is padding for sequences, "unseen" for categories.
         width: size of a vector token, 0 for ids.
         ordered: True where each token follows from those before (text), False where all stand side by side.
-        timed: True where they follow one another in time, so that the rest may be asked from a beginning (vectors only).
+        timed: True where they follow one another in time, so that the rest may be asked from a beginning (vectors
+            only).
         end: id that ends a sequence, -1 where there is none.
-        grid, patch: for vectors that are patches side by side, how many there are along each dimension and how large each is; a vector's
-            numbers are those of its patch, row by row, channels last. Empty where they have no such order.
+        grid, patch: for vectors that are patches side by side, how many there are along each dimension and how large
+            each is; a vector's numbers are those of its patch, row by row, channels last. Empty where they have no
+            such order.
     """
 
     length: int
@@ -49,7 +51,7 @@ class Tokens:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What is known of a column before its kind: a sample of its cells and counts over all that was looked at.
+    """Profile of a column before its modality is known: a sample of its cells and counts over all that was looked at.
 
     Attributes:
         name: the column's name.
@@ -74,8 +76,8 @@ class Profile:
 class Claim:
     """A modality's claim on a column: how sure it is (0 to 1) and the reason in words, shown to the user.
 
-    ``settings``: what would suit what was seen, where the user sets nothing for the column. ``form``: how its cells are written, which holds
-    whatever else the user sets.
+    ``settings``: those that suit the cells seen, where the user sets nothing for the column. ``form``: how its cells
+    are written, which holds whatever else the user sets.
     """
 
     sure: float

@@ -1,9 +1,9 @@
-"""From any source to batches: tables, what their columns are, splits, and what could not be read.
+"""Data pipeline: tables from any source, their schema, splits and preparation, and a quarantine of unreadable cells.
 
-    table.py       rows of any source, streamed as Arrow      schema.py     which modality each column is
-    sources/       one family of sources a file               split.py      which rows are for training
-    media.py       bytes of a file, and what it is            quarantine.py cells that can't be read
-    hashes.py      content hashes of cells and rows           profile.py    what a column looks like
+    table.py       rows of any source, streamed as Arrow      schema.py     the modality of each column
+    sources/       one family of sources a file               split.py      training, validation and test rows
+    media.py       bytes of a file, and its media type            quarantine.py cells that can't be read
+    hashes.py      content hashes of cells and rows           profile.py    a sample and counts of a column
 
 Import from these files; nothing is loaded here.
 """

@@ -1,4 +1,4 @@
-"""Arrow arrays as Sensorium reads them: few types, clean text, and any mix of Python cells turned into one array.
+"""Arrow types and arrays in normal form: few types and valid UTF-8.
 
 It knows types and values, nothing of files, tables or modalities.
 """
@@ -19,20 +19,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-MEDIA = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""A media cell in Arrow: its bytes, or the path of a file."""
+MEDIA_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""Type of a media cell: its bytes, or the path of a file."""
 
-_LONE = re.compile("[\ud800-\udfff]")
-TEXT = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID, PurePath)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+TEXT_CLASSES = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID, PurePath)
 
 
 def scrub(text: str) -> str:
     """``text`` with every lone surrogate (a byte that was no UTF-8, half of a pair) replaced by U+FFFD."""
-    return _LONE.sub("\ufffd", text)
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether cells of this type are lists of any flavour."""
+    """True for list types of any flavour."""
     return (
         pt.is_list(kind)
         or pt.is_large_list(kind)
@@ -43,23 +43,23 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def is_number(kind: pa.DataType) -> bool:
-    """Whether cells of this type are integers or floats."""
+    """True for integer and float types."""
     return pt.is_integer(kind) or pt.is_floating(kind)
 
 
 def is_media(kind: pa.DataType) -> bool:
-    """Whether cells of this type are ``{bytes, path}``."""
+    """True for structs ``{bytes, path}``."""
     return pt.is_struct(kind) and kind.get_field_index("bytes") >= 0 and kind.get_field_index("path") >= 0
 
 
-EXACT = 18
-"""Digits of whole decimals that are numbers."""
-DEEPEST = 16
-"""Levels of nesting of a type; what lies deeper is read as text."""
+MAX_EXACT_DIGITS = 18
+"""Digits up to which whole decimals are numbers; longer ones are text."""
+MAX_DEPTH = 16
+"""Levels of nesting of a type; anything deeper is read as text."""
 
 
-def depth(value: Any) -> int:
-    """How deeply lists and mappings are nested in a Python value, counted up to a hundred."""
+def nesting_depth(value: Any) -> int:
+    """Nesting depth of lists and mappings in a Python value, counted up to a hundred."""
     levels, inside = 0, [value]
     while levels < 100:
         inside = [
@@ -73,17 +73,18 @@ def depth(value: Any) -> int:
 
 
 def normal_type(kind: pa.DataType, level: int = 0) -> pa.DataType:
-    """The type a column is read as: one string, one binary, one list type, µs timestamps, floats for decimals and durations.
+    """Normal type, as which a column is read.
 
-    What Arrow can hold and Python can't, such as intervals, is null; ``blocks.remark_of`` says so.
+    There is one string, one binary and one list type; timestamps are in µs; decimals and durations are floats. Types
+    that Python lacks, such as intervals, are null; ``blocks.remark_of`` has the reason.
     """
-    if level > DEEPEST or pt.is_union(kind):
+    if level > MAX_DEPTH or pt.is_union(kind):
         return pa.string()
     if pt.is_duration(kind):
         return pa.float64()
     if isinstance(kind, pa.BaseExtensionType):
         return normal_type(kind.storage_type, level)
-    if pt.is_interval(kind) or kind.id not in _READ:
+    if pt.is_interval(kind) or kind.id not in _READABLE_TYPE_IDS:
         return pa.null()
     if pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
         return normal_type(kind.value_type, level)
@@ -93,7 +94,7 @@ def normal_type(kind: pa.DataType, level: int = 0) -> pa.DataType:
         return pa.binary()
     if pt.is_decimal(kind):
         return (
-            pa.float64() if kind.scale or kind.precision <= EXACT else pa.string()
+            pa.float64() if kind.scale or kind.precision <= MAX_EXACT_DIGITS else pa.string()
         )  # of so long whole numbers no digit is lost
     if pt.is_float16(kind):
         return pa.float32()
@@ -109,15 +110,17 @@ def normal_type(kind: pa.DataType, level: int = 0) -> pa.DataType:
     return kind
 
 
-_READ = {
+_READABLE_TYPE_IDS = {
     kind.id
     for kind in (
-        pa.null(), pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64(),
-        pa.float16(), pa.float32(), pa.float64(), pa.string(), pa.large_string(), pa.string_view(), pa.binary(),
-        pa.large_binary(), pa.binary_view(), pa.binary(1), pa.date32(), pa.date64(), pa.time32("s"), pa.time64("us"),
-        pa.timestamp("us"), pa.decimal128(5), pa.decimal256(5), pa.list_(pa.null()), pa.large_list(pa.null()),
+        pa.null(), pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(),
+        pa.uint64(), pa.float16(), pa.float32(), pa.float64(), pa.string(), pa.large_string(), pa.string_view(),
+        pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(1), pa.date32(), pa.date64(), pa.time32("s"),
+        pa.time64("us"), pa.timestamp("us"), pa.decimal128(5), pa.decimal256(5), pa.list_(pa.null()),
+        pa.large_list(pa.null()),
         pa.list_(pa.null(), 1), pa.list_view(pa.null()), pa.large_list_view(pa.null()), pa.struct([]),
-        pa.map_(pa.string(), pa.null()), pa.dictionary(pa.int8(), pa.string()), pa.run_end_encoded(pa.int32(), pa.null()),
+        pa.map_(pa.string(), pa.null()), pa.dictionary(pa.int8(), pa.string()),
+        pa.run_end_encoded(pa.int32(), pa.null()),
         *(getattr(pa, name)(5) for name in ("decimal32", "decimal64") if hasattr(pa, name)),
     )
 }  # fmt: skip
@@ -125,7 +128,7 @@ _READ = {
 
 
 def zone_of(kind: pa.DataType) -> str | None:
-    """The time zone of a timestamp type, "UTC" where this machine doesn't know the one it names; None: it has none."""
+    """Time zone of a timestamp type, "UTC" where this machine doesn't know the one it names; None: it has none."""
     if not kind.tz:
         return None
     try:
@@ -136,7 +139,7 @@ def zone_of(kind: pa.DataType) -> str | None:
 
 
 def row_bytes(array: pa.Array) -> np.ndarray:
-    """About how many bytes each cell takes once it is a normal array, int64 [rows]."""
+    """Approximate bytes of each cell once it is in a normal array, int64 [rows]."""
     kind = array.type
     if isinstance(array, pa.ExtensionArray):
         return row_bytes(array.storage)
@@ -152,7 +155,7 @@ def row_bytes(array: pa.Array) -> np.ndarray:
     return np.full(len(array), array.nbytes // max(len(array), 1), np.int64)
 
 
-def bounded(batch: pa.RecordBatch, limit: int) -> Iterator[pa.RecordBatch]:
+def split_by_bytes(batch: pa.RecordBatch, limit: int) -> Iterator[pa.RecordBatch]:
     """Slices of a batch of at most about ``limit`` bytes each, or of one row."""
     if not batch.num_rows:
         return
@@ -165,12 +168,13 @@ def bounded(batch: pa.RecordBatch, limit: int) -> Iterator[pa.RecordBatch]:
 
 
 def check_layout(array: pa.Array) -> None:
-    """Refuse an array that leads out of its own buffers, as in a damaged file: to look at it may end the process.
+    """Refuse an array that leads out of its own buffers, as in a damaged file: reading it may end the process.
 
     Text that is no UTF-8 passes; ``clean`` mends it.
 
     Raises:
-        pa.ArrowException: offsets, views or codes of a dictionary that lead nowhere, or cells that their type can't have.
+        pa.ArrowException: offsets, views or codes of a dictionary that lead nowhere, or cells that their type can't
+            have.
     """
     try:
         array.validate(full=True)
@@ -204,16 +208,16 @@ def check_layout(array: pa.Array) -> None:
             raise
 
 
-def words(kind: pa.DataType) -> str:
-    """A type in words, as a profile says it: "string", "int64", "list<double>", "struct<bytes: binary>"."""
+def type_name(kind: pa.DataType) -> str:
+    """Name of a type, as profiles have it: "string", "int64", "list<double>", "struct<bytes: binary>"."""
     if is_list(kind):
-        return f"list<{words(kind.value_type)}>"
+        return f"list<{type_name(kind.value_type)}>"
     if pt.is_struct(kind):
-        return f"struct<{', '.join(f'{field.name}: {words(field.type)}' for field in kind)}>"
+        return f"struct<{', '.join(f'{field.name}: {type_name(field.type)}' for field in kind)}>"
     return str(normal_type(kind))
 
 
-def normal(array: pa.Array, kind: pa.DataType) -> pa.Array:
+def as_normal(array: pa.Array, kind: pa.DataType) -> pa.Array:
     """``array`` as the type ``kind``, which is its own normal type or one that it can be joined into."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
@@ -225,18 +229,19 @@ def normal(array: pa.Array, kind: pa.DataType) -> pa.Array:
         seconds = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[array.type.unit]
         return pc.divide(array.cast(pa.int64()).cast(pa.float64(), safe=False), float(seconds)).cast(kind)
     if pt.is_run_end_encoded(array.type):
-        return normal(pc.run_end_decode(array), kind)
+        return as_normal(pc.run_end_decode(array), kind)
     if pt.is_dictionary(array.type):
-        return normal(array.dictionary_decode(), kind)
+        return as_normal(array.dictionary_decode(), kind)
     if pt.is_list_view(array.type) or pt.is_large_list_view(array.type):  # Arrow's cast of a slice is broken
-        return normal(pa.array(array.to_pylist(), pa.list_(array.type.value_type)), kind)
+        return as_normal(pa.array(array.to_pylist(), pa.list_(array.type.value_type)), kind)
     if is_media(kind) and (pt.is_binary(array.type) or pt.is_string(array.type)):
         return _media(array)
     if pt.is_struct(kind) and pt.is_struct(array.type):
         have = [field.name for field in array.type]
         parts = array.flatten()
         fields = [
-            normal(parts[have.index(f.name)], f.type) if f.name in have else pa.nulls(len(array), f.type) for f in kind
+            as_normal(parts[have.index(f.name)], f.type) if f.name in have else pa.nulls(len(array), f.type)
+            for f in kind
         ]
         return pa.StructArray.from_arrays(fields, fields=list(kind), mask=array.is_null())
     if pt.is_string(kind) and not (_castable(array.type)):
@@ -251,7 +256,7 @@ def normal(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _castable(kind: pa.DataType) -> bool:
-    """Whether Arrow writes this type as text the way we would."""
+    """True where Arrow's cast to text is the text we would write."""
     return (
         pt.is_integer(kind)
         or pt.is_boolean(kind)
@@ -262,16 +267,16 @@ def _castable(kind: pa.DataType) -> bool:
 
 
 def _media(array: pa.Array) -> pa.Array:
-    """Bytes or paths as ``{bytes, path}``."""
+    """Media cells ``{bytes, path}`` of bytes or paths."""
     text = pt.is_string(array.type)
     none = pa.nulls(len(array), pa.binary() if text else pa.string())
     return pa.StructArray.from_arrays(
-        [none, array] if text else [array, none], fields=list(MEDIA), mask=array.is_null()
+        [none, array] if text else [array, none], fields=list(MEDIA_TYPE), mask=array.is_null()
     )
 
 
-def joined(a: pa.DataType, b: pa.DataType) -> pa.DataType:
-    """The smallest type that holds the cells of both: numbers widen, bytes and paths become media, the rest is text."""
+def common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType:
+    """Common type of two: numbers widen, bytes and paths become media, the rest is text."""
     if a == b or pt.is_null(b):
         return a
     if pt.is_null(a):
@@ -281,14 +286,14 @@ def joined(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     if is_number(a) and is_number(b):
         return pa.float64()
     if is_list(a) and is_list(b):
-        return pa.list_(joined(a.value_type, b.value_type))
+        return pa.list_(common_type(a.value_type, b.value_type))
     pair = {a, b}
     if all(pt.is_binary(kind) or pt.is_string(kind) or is_media(kind) for kind in pair):
-        return MEDIA
+        return MEDIA_TYPE
     if pt.is_struct(a) and pt.is_struct(b):
         fields = {field.name: field.type for field in a}
         for field in b:
-            fields[field.name] = joined(fields.get(field.name, pa.null()), field.type)
+            fields[field.name] = common_type(fields.get(field.name, pa.null()), field.type)
         return pa.struct(list(fields.items()))
     if all(pt.is_date(kind) or pt.is_timestamp(kind) for kind in pair):
         zones = {kind.tz for kind in pair if pt.is_timestamp(kind) and kind.tz}
@@ -369,7 +374,7 @@ def as_text(value: Any) -> str | None:
         value = value.item()
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
-    if isinstance(value, TEXT):
+    if isinstance(value, TEXT_CLASSES):
         return str(value)
     try:
         return scrub(json.dumps(value, ensure_ascii=False, default=as_text))

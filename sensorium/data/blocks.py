@@ -1,4 +1,6 @@
-"""Rows in blocks: what every source ends as. A block is a row group, a record batch or a slice; any can be read alone.
+"""Block-wise reading: every source gives its rows in blocks.
+
+A block is a row group, a record batch or a slice; any can be read by itself.
 
 It knows where rows lie and how to read them, nothing of what columns mean.
 """
@@ -16,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sensorium.core.errors import UserError
-from sensorium.data.arrow import bounded, clean, is_media, joined, normal, normal_type
+from sensorium.data.arrow import as_normal, clean, common_type, is_media, normal_type, split_by_bytes
 from sensorium.data.pycells import plain
 
-BLOCK, BATCH = 8192, 8 << 20
-"""Rows of a block where we choose it, and about how many bytes are read at once."""
-STRUCTS = 4
-"""Levels of structs that are opened into columns."""
+BLOCK_ROWS, BATCH_BYTES = 8192, 8 << 20
+"""Rows of a block where we choose it, and approximate bytes that are read at once."""
+MAX_STRUCT_DEPTH = 4
+"""Levels of structs that are flattened into columns."""
 
 
 class Blocks(abc.ABC):
@@ -40,11 +42,11 @@ class Blocks(abc.ABC):
 
     def __init__(self, schema: pa.Schema, counts: Sequence[int], where: str) -> None:
         names = names_of(schema, where)
-        distinct(names, where)
+        check_distinct_names(names, where)
         self.inside: dict[str, tuple[str, ...]] = {}
         self.kinds: dict[str, pa.Field] = {}
         fields = []
-        for path, field in opened_structs(schema):
+        for path, field in flattened_fields(schema):
             name = ".".join(path)
             self.inside[name], self.kinds[name] = path, field
             fields.append((name, pa.timestamp("us") if period_of(field) else normal_type(field.type)))
@@ -57,11 +59,11 @@ class Blocks(abc.ABC):
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return int(self.starts[-1])
 
     def repairs(self) -> dict[str, int]:
-        """For each column how many cells, among those read so far, held text that was no UTF-8."""
+        """Number of cells with invalid UTF-8 by column, among those read so far."""
         return {name: len(rows) for name, rows in self.repaired.items()}
 
     @abc.abstractmethod
@@ -72,19 +74,21 @@ class Blocks(abc.ABC):
         """
 
     def read(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
-        """The rows of one block in batches of at most ``size`` and about ``BATCH`` bytes: normal types, valid text.
+        """Rows of one block in batches of at most ``size`` rows and about ``BATCH_BYTES`` bytes.
+
+        Types are normal and texts valid.
 
         Raises:
             UserError: the source can't be read there.
         """
         row, end = int(self.starts[block]), int(self.starts[block + 1])
         if not columns:
-            yield from (bare(min(size, end - at)) for at in range(row, end, size))
+            yield from (rows_without_columns(min(size, end - at)) for at in range(row, end, size))
             return
         sources = list(dict.fromkeys(self.inside[name][0] for name in columns))
         try:
             for whole in self.stream(block, sources, size):
-                for batch in bounded(whole, BATCH):
+                for batch in split_by_bytes(whole, BATCH_BYTES):
                     yield self._normal(batch, columns, row)
                     row += batch.num_rows
         except (pa.ArrowException, OSError) as error:
@@ -98,7 +102,7 @@ class Blocks(abc.ABC):
     def _as(self, array: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
         """A column's cells as its normal type; nulls, and a remark, where Arrow can't turn them into it."""
         try:
-            return normal(array, kind)
+            return as_normal(array, kind)
         except (
             pa.ArrowNotImplementedError,
             pa.ArrowTypeError,
@@ -143,19 +147,20 @@ def names_of(schema: pa.Schema, where: str) -> list[str]:
         return list(schema.names)
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{where} names a column in bytes that are no UTF-8 ({error.object[:40]!r}). Write the file again with another name."
+            f"{where} names a column in bytes that are no UTF-8 ({error.object[:40]!r}). "
+            "Write the file again with another name."
         ) from error
 
 
-def opened_structs(schema: pa.Schema) -> Iterator[tuple[tuple[str, ...], pa.Field]]:
-    """Each column's path and field, structs opened into their keys; those of files (bytes, path) stay as they are."""
+def flattened_fields(schema: pa.Schema) -> Iterator[tuple[tuple[str, ...], pa.Field]]:
+    """Path and field of each column: structs are flattened into their keys, except those of files (bytes, path)."""
     taken = set(schema.names)
 
     def inside(path: tuple[str, ...], field: pa.Field) -> Iterator[tuple[tuple[str, ...], pa.Field]]:
         kind = field.type
         keys = (
             [part.name for part in kind]
-            if pa.types.is_struct(kind) and len(path) < STRUCTS and not is_media(kind)
+            if pa.types.is_struct(kind) and len(path) < MAX_STRUCT_DEPTH and not is_media(kind)
             else []
         )
         if not keys or len(set(keys)) < len(keys) or any(".".join((*path, key)) in taken for key in keys):
@@ -169,10 +174,10 @@ def opened_structs(schema: pa.Schema) -> Iterator[tuple[tuple[str, ...], pa.Fiel
 
 
 def remark_of(field: pa.Field) -> str:
-    """What the cells of a column are read as where that isn't what they are, or why they can't be read; else empty."""
+    """Remark on a column that is read as another type, or can't be read; else empty."""
     kind = field.type
     if period := period_of(field):
-        known = period.lstrip("0123456789").partition("-")[0] in PERIODS
+        known = period.lstrip("0123456789").partition("-")[0] in PERIOD_UNITS
         return (
             f"periods ({period}), read as the dates they begin at"
             if known
@@ -187,19 +192,20 @@ def remark_of(field: pa.Field) -> str:
 
 def period_of(field: pa.Field) -> str | None:
     """The frequency of a column of pandas periods, as "M"; None for any other column."""
-    kind, told = field.type, field.metadata or {}
+    kind, metadata = field.type, field.metadata or {}
     if getattr(kind, "extension_name", "") == "pandas.period" and hasattr(kind, "freq"):
         return str(kind.freq)
-    if told.get(b"ARROW:extension:name") == b"pandas.period":
+    if metadata.get(b"ARROW:extension:name") == b"pandas.period":
         try:
-            return str(json.loads(told[b"ARROW:extension:metadata"])["freq"])
+            return str(json.loads(metadata[b"ARROW:extension:metadata"])["freq"])
         except (ValueError, KeyError, TypeError):
             return None
     return None
 
 
-PERIODS = {
-    "Y": "M", "A": "M", "Q": "M", "M": "M", "W": "W", "D": "D", "h": "h", "H": "h", "min": "m", "T": "m", "s": "s", "S": "s", "ms": "ms",
+PERIOD_UNITS = {
+    "Y": "M", "A": "M", "Q": "M", "M": "M", "W": "W", "D": "D", "h": "h", "H": "h", "min": "m", "T": "m", "s": "s",
+    "S": "s", "ms": "ms",
     "L": "ms", "us": "us", "U": "us",
 }  # fmt: skip
 """NumPy's units of pandas' frequencies; years and quarters are counted in months."""
@@ -209,18 +215,18 @@ WEEK_ENDS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 
 
 def dates_of(array: pa.Array, period: str) -> pa.Array:
-    """The beginnings of pandas periods, timestamps in µs; null where the frequency isn't known.
+    """Start of each pandas period, timestamps in µs; null where the frequency isn't known.
 
     ``Q-JAN`` are quarters of years that end with January, ``W-SAT`` weeks that end with Saturday.
     """
     storage = array.storage if isinstance(array, pa.ExtensionArray) else array
     unit, _, ends = period.lstrip("0123456789").partition("-")
-    if unit not in PERIODS:
+    if unit not in PERIOD_UNITS:
         return pa.nulls(len(array), pa.timestamp("us"))
     numbers = pc.fill_null(storage.cast(pa.int64()), 0).to_numpy(zero_copy_only=False) * MONTHS.get(unit, 1)
     if unit in MONTHS:
         numbers = numbers + YEAR_ENDS.index(ends or "DEC") - 11
-    begin = numbers.astype(f"datetime64[{PERIODS[unit]}]")
+    begin = numbers.astype(f"datetime64[{PERIOD_UNITS[unit]}]")
     if unit == "W":  # NumPy's weeks begin on Thursdays
         begin = begin.astype("datetime64[D]") - np.timedelta64(10 - WEEK_ENDS.index(ends or "SUN"), "D")
     return pa.array(
@@ -232,7 +238,7 @@ class MemoryBlocks(Blocks):
     """An Arrow table that is in memory already (or mapped into it)."""
 
     def __init__(self, table: pa.Table, where: str) -> None:
-        self.batches = [batch for batch in table.to_batches(max_chunksize=BLOCK) if batch.num_rows]
+        self.batches = [batch for batch in table.to_batches(max_chunksize=BLOCK_ROWS) if batch.num_rows]
         counts = [batch.num_rows for batch in self.batches] if table.num_columns else [table.num_rows]
         super().__init__(table.schema, counts, where)
 
@@ -243,8 +249,8 @@ class MemoryBlocks(Blocks):
             yield batch.slice(start, size)
 
 
-class Joined(Blocks):
-    """Several sources one after another; a column that one of them lacks is missing there.
+class ConcatenatedBlocks(Blocks):
+    """Concatenation of several sources; a column that one of them lacks is missing there.
 
     Args:
         parts: the sources.
@@ -257,7 +263,7 @@ class Joined(Blocks):
         fields: dict[str, pa.DataType] = {}
         for part in self.parts:
             for field in part.schema:
-                fields[field.name] = joined(fields.get(field.name, pa.null()), field.type)
+                fields[field.name] = common_type(fields.get(field.name, pa.null()), field.type)
         self.mark, self.marks = marks if marks and marks[0] not in fields else (None, [])
         if self.mark:
             fields[self.mark] = pa.string()
@@ -288,12 +294,12 @@ class Joined(Blocks):
                 yield batch
 
 
-def bare(rows: int) -> pa.RecordBatch:
-    """Rows without columns."""
+def rows_without_columns(rows: int) -> pa.RecordBatch:
+    """Record batch of rows without columns."""
     return pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))
 
 
-def distinct(names: Sequence[str], where: str) -> None:
+def check_distinct_names(names: Sequence[str], where: str) -> None:
     """Refuse a table in which two columns share a name.
 
     Raises:

@@ -50,8 +50,8 @@ def plain_cells(array: pa.Array) -> Iterator[Any]:
         yield from values
 
 
-def beside(own: Iterable[str], table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    """A table's columns by names under which they can stand beside ``own``: ``table.row`` where one is called ``row`` itself."""
+def qualified_names(own: Iterable[str], table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """Names of a table's columns that don't collide with ``own``: ``table.row`` where one is called ``row`` itself."""
     taken = {*own, *table.column_names}
     result = {}
     for name in table.column_names:
@@ -62,8 +62,8 @@ def beside(own: Iterable[str], table: pa.Table) -> dict[str, pa.ChunkedArray]:
     return result
 
 
-def lines(table: pa.Table) -> list[dict[str, Any]]:
-    """A table's rows as Python objects; a cell that Python can't have (a year 10,000) is None."""
+def row_dicts(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows of a table as dicts of Python objects; a cell that Python can't have (a year 10,000) is None."""
     try:
         return table.to_pylist()
     except (ValueError, OverflowError, pa.ArrowException):
@@ -90,8 +90,8 @@ def _values(array: pa.Array) -> list[Any]:
 def list_cells(array: pa.Array) -> Iterator[Any]:
     """Lists of numbers as arrays [length], lists of such lists as arrays [length, channels].
 
-    Where inner lists are ragged the cell is a list of arrays. Whole numbers become float64; a null inside is NaN. Lists of
-    anything else stay Python lists.
+    Where inner lists are ragged the cell is a list of arrays. Whole numbers become float64; a null inside is NaN. Lists
+    of     anything else stay Python lists.
     """
     depth, inner = 0, array.type
     while is_list(inner):
@@ -101,17 +101,17 @@ def list_cells(array: pa.Array) -> Iterator[Any]:
         return
     levels = []
     for _ in range(depth):
-        starts, ends = bounds(array)
+        starts, ends = list_bounds(array)
         levels.append((starts, ends, _valid(array)))
-        array = items(array)
+        array = list_items(array)
     numbers = _numbers(array)
     starts, ends, valid = levels[0]
     for i in range(len(starts)):
         yield _nested(levels, numbers, 0, i) if valid[i] else None
 
 
-def bounds(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Where each cell's items begin and end among ``items(array)``, [rows] each; a null list has none."""
+def list_bounds(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Start and end of each cell's items among ``list_items(array)``, [rows] each; a null list has none."""
     if pt.is_fixed_size_list(array.type):
         size = array.type.list_size
         starts = np.arange(len(array), dtype=np.int64) * size
@@ -124,7 +124,7 @@ def bounds(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return starts, ends
 
 
-def items(array: pa.Array) -> pa.Array:
+def list_items(array: pa.Array) -> pa.Array:
     """The items of all lists, those behind null lists included."""
     if pt.is_fixed_size_list(array.type):
         return array.values.slice(array.offset * array.type.list_size, len(array) * array.type.list_size)
@@ -169,4 +169,5 @@ def _square(parts: list[Any], valid: np.ndarray) -> Any:
     if len(shapes) != 1 or None in shapes:
         return parts if parts else np.empty((0, 0))
     shape = shapes.pop()
+    assert shape is not None
     return np.stack([part if ok else np.full(shape, np.nan) for part, ok in zip(parts, valid, strict=True)])

@@ -1,4 +1,4 @@
-"""Containers by content: what kind of table a file's first bytes say it is, and its decompressed stream.
+"""Content sniffing: the compression and table format of a file by its first bytes, and its decompressed stream.
 
 Names lie: a Parquet file or a gzip archive is often called ``.csv``. First bytes win over the ending.
 """
@@ -19,24 +19,24 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError
 
-HEAD = 512
-"""Bytes that tell what a file is: a tar archive says it at byte 257."""
-UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
+HEAD_BYTES = 512
+"""Bytes by which a file's format is recognised; the mark of a tar archive is at byte 257."""
+READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 """Exceptions that reading a damaged file raises."""
 
-COMPRESSED = (
+COMPRESSION_SIGNATURES = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bz2"),
     (b"\xfd7zXZ\x00", "xz"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\x04\x22\x4d\x18", "lz4"),
 )
-COMPRESSED_ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".lz4")
+COMPRESSION_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 
-RATIO, SWOLLEN = 200, 64 << 20
-"""How many times larger a table may be than when it was compressed, once so many bytes came out."""
+MAX_EXPANSION, MIN_EXPANDED_BYTES = 200, 64 << 20
+"""Largest ratio of unpacked to compressed bytes, and unpacked bytes from which on it is checked."""
 
-TABLES = (
+TABLE_SIGNATURES = (
     (b"PAR1", ".parquet"),
     (b"ARROW1\0\0", ".arrow"),
     (b"FEA1", ".arrow"),
@@ -51,12 +51,12 @@ TABLES = (
 
 
 def compression(head: bytes) -> str | None:
-    """The compression that a file's first bytes show: "gzip", "bz2", "xz", "zstd", "lz4" or None."""
-    return next((name for start, name in COMPRESSED if head.startswith(start)), None)
+    """Compression of a file by its first bytes: "gzip", "bz2", "xz", "zstd", "lz4" or None."""
+    return next((name for start, name in COMPRESSION_SIGNATURES if head.startswith(start)), None)
 
 
 def read_stream(path: Path) -> BinaryIO:
-    """A file's bytes from its beginning, decompressed by its content."""
+    """Stream of a file's bytes, decompressed by its content."""
     with open(path, "rb") as file:
         kind = compression(file.read(8))
     if kind is None:
@@ -67,7 +67,7 @@ def read_stream(path: Path) -> BinaryIO:
 
 
 class _Unpacked(io.RawIOBase):
-    """A decompressed stream that ends with an error where it swells without measure.
+    """Decompressed stream with a guard against decompression bombs.
 
     Raises:
         UserError: far more comes out than any table has that was compressed.
@@ -79,14 +79,14 @@ class _Unpacked(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any, /) -> int:
         data = self.stream.read(len(buffer))
         buffer[: len(data)] = data
         self.given += len(data)
-        if self.given > SWOLLEN and self.given > RATIO * self.size:
+        if self.given > MIN_EXPANDED_BYTES and self.given > MAX_EXPANSION * self.size:
             raise UserError(
-                f"'{self.path}' unpacks to more than {RATIO} times its {self.size:,} bytes: a decompression bomb. Unpack it "
-                "first if it is none."
+                f"'{self.path}' unpacks to more than {MAX_EXPANSION} times its {self.size:,} bytes: a decompression "
+                "bomb. Unpack it first if it is none."
             )
         return len(data)
 
@@ -96,19 +96,19 @@ class _Unpacked(io.RawIOBase):
 
 
 def ending_by_content(path: Path) -> str | None:
-    """The ending of the table format that a file's bytes show; None where they show none, as those of text.
+    """File name suffix of the table format that a file's first bytes show; None where they show none, as in text.
 
     Compressed files are looked into. A ZIP archive is ".xlsx", ".ods" or ".npz" by what it holds, else ".zip".
     """
     try:
         with open(path, "rb") as file:
-            head = file.read(HEAD)
+            head = file.read(HEAD_BYTES)
         if compression(head):
             with read_stream(path) as file:
-                head = file.read(HEAD)
-    except UNREADABLE:
+                head = file.read(HEAD_BYTES)
+    except READ_ERRORS:
         return None
-    for start, ending in TABLES:
+    for start, ending in TABLE_SIGNATURES:
         if head.startswith(start):
             return ending
     if head[257:262] == b"ustar":
@@ -121,11 +121,11 @@ def ending_by_content(path: Path) -> str | None:
 
 
 def _json_line(path: Path) -> bool:
-    """Whether a text file's first line is a JSON object."""
+    """True for a text file whose first line is a JSON object."""
     try:
         with read_stream(path) as file:
             return isinstance(json.loads(file.readline(1 << 20)), dict)
-    except (*UNREADABLE, ValueError, RecursionError, UserError):
+    except (*READ_ERRORS, ValueError, RecursionError, UserError):
         return False
 
 
@@ -138,5 +138,5 @@ def _archive(path: Path) -> str | None:
             if "mimetype" in names and files.getinfo("mimetype").file_size < 1000:
                 return ".ods" if b"opendocument.spreadsheet" in files.read("mimetype") else ".zip"
             return ".npz" if names and all(name.endswith(".npy") for name in names) else ".zip"
-    except (zipfile.BadZipFile, *UNREADABLE, NotImplementedError, RuntimeError, ValueError):
+    except (zipfile.BadZipFile, *READ_ERRORS, NotImplementedError, RuntimeError, ValueError):
         return None  # its list of files, at its end, is damaged: the name says more

@@ -1,4 +1,4 @@
-"""Dialects of CSV: the delimiter, quotes and lines above the header, found from many lines of a file."""
+"""CSV dialect detection: the delimiter, quotes and lines above the header, found from many lines of a file."""
 
 from __future__ import annotations
 
@@ -7,19 +7,27 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from sensorium.core.numerals import PLAIN
+from sensorium.core.numerals import PLAIN_NUMBER
 
-SIGNS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", "^": "caret", "~": "tilde", "\x01": "U+0001"}
-"""Delimiters that are tried, the first of equals wins."""
-SAMPLE, LOOKED = 256 << 10, 1000
+DELIMITERS = {
+    ",": "comma",
+    ";": "semicolon",
+    "\t": "tab",
+    "|": "vertical bar",
+    "^": "caret",
+    "~": "tilde",
+    "\x01": "U+0001",
+}
+"""Delimiters that are tried; the first of equals wins."""
+SAMPLE_LENGTH, SAMPLE_LINES = 256 << 10, 1000
 """Characters and lines from which the delimiter is found."""
-NEVER = "\x1f"
-"""A delimiter that no text holds: each line is one cell."""
+ABSENT_DELIMITER = "\x1f"
+"""Delimiter that no text contains: each line is one cell."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Dialect:
-    """How a file parts its cells: the delimiter, quotes, spaces behind delimiters that don't count, a sign that
+    """CSV dialect: the delimiter, quotes, spaces behind delimiters that don't count, a sign that
     escapes quotes."""
 
     sign: str = ","
@@ -28,7 +36,7 @@ class Dialect:
     escape: str | None = None
 
     def occurs(self, sample: Sequence[str]) -> bool:
-        """Whether lines show this way of quoting; the common one needs no sign of it."""
+        """True where lines show this quoting style; the common one needs no sign of it."""
         sign = re.escape(self.sign)
         if self.skip:
             return any(re.search(rf'{sign} +"', line) for line in sample)
@@ -40,7 +48,7 @@ class Dialect:
         return 2 * quoted > len(sample) and not any('"' in line for line in sample)
 
     def reader(self, lines: Iterable[str], strict: bool = False) -> Iterator[list[str]]:
-        """Rows of cells."""
+        """CSV reader of rows of cells."""
         return csv.reader(
             lines,
             delimiter=self.sign,
@@ -52,11 +60,11 @@ class Dialect:
 
 
 QUOTES = ('"', False, None), ('"', True, None), ('"', False, "\\"), ("'", False, None)
-"""Ways of quoting that are tried where the first leaves lines that don't fit."""
+"""Quoting styles that are tried where the first leaves lines that don't fit."""
 
 
 def find_dialect(sample: Sequence[str], signs: Iterable[str]) -> Dialect:
-    """The dialect by which most lines have as many cells as the header; of equals the one with most cells, of these
+    """Dialect by which most lines have as many cells as the header; of equals the one with most cells, of these
     the first.
 
     A file in which no sign splits the header, but one splits other lines, has one cell a line.
@@ -69,7 +77,7 @@ def find_dialect(sample: Sequence[str], signs: Iterable[str]) -> Dialect:
             if not dialect.occurs(sample):
                 continue
             try:
-                rows = [row for row in dialect.reader([line[:SAMPLE] for line in sample]) if row]
+                rows = [row for row in dialect.reader([line[:SAMPLE_LENGTH] for line in sample]) if row]
             except csv.Error:
                 continue
             width, rest = (len(rows[0]), rows[1:]) if rows else (0, [])
@@ -79,32 +87,35 @@ def find_dialect(sample: Sequence[str], signs: Iterable[str]) -> Dialect:
             share = sum(len(row) == width for row in rest) / len(rest) if rest else 1.0
             near = sum(abs(len(row) - width) <= 1 and len(row) > 1 for row in rest) / len(rest) if rest else 1.0
             here = round(share + near / 100, 6), width
-            if here > best if quote == '"' and not skip and not escape else here[0] > best[0] + CLEARER:
+            if here > best if quote == '"' and not skip and not escape else here[0] > best[0] + MIN_QUOTING_GAIN:
                 best, found = here, dialect
         if best[0] >= 1:
             break
-    return Dialect(NEVER) if best[1] == 0 and lone else found
+    return Dialect(ABSENT_DELIMITER) if best[1] == 0 and lone else found
 
 
-CLEARER = 0.1
-"""Share of lines by which another way of quoting must fit better."""
-TITLES = 10
-"""Lines above a header, at most."""
+MIN_QUOTING_GAIN = 0.1
+"""Share of lines by which another quoting style must fit better."""
+MAX_TITLE_LINES = 10
+"""Most lines above a header."""
 
 
 def lines_above(sample: Sequence[str]) -> int:
-    """How many lines stand above the header: comments with #, or titles, of one cell each, above a table of several
+    """Number of lines above the header: comments with #, or titles, of one cell each, above a table of several
     columns."""
     lead = next((number for number, line in enumerate(sample) if not line.startswith("#")), len(sample))
     best: tuple[int, int] = (0, 0)
-    for sign in SIGNS:
-        widths = [len(next(csv.reader([line[:SAMPLE]], delimiter=sign), [])) for line in sample[: TITLES + 100]]
-        body = [width for width in widths[min(lead, TITLES) :] if width]
+    for sign in DELIMITERS:
+        widths = [
+            len(next(csv.reader([line[:SAMPLE_LENGTH]], delimiter=sign), []))
+            for line in sample[: MAX_TITLE_LINES + 100]
+        ]
+        body = [width for width in widths[min(lead, MAX_TITLE_LINES) :] if width]
         common = max(set(body), key=body.count) if body else 0
         if common < 2 or body.count(common) < max(3, 0.9 * (len(body) - 3)):
             continue
         first = next(number for number, width in enumerate(widths) if width == common)
-        if 0 < first <= TITLES and all(width <= 1 for width in widths[:first]) and (common, first) > best:
+        if 0 < first <= MAX_TITLE_LINES and all(width <= 1 for width in widths[:first]) and (common, first) > best:
             cells = next(csv.reader([sample[first]], delimiter=sign))
             below = next(csv.reader([sample[first + 1]], delimiter=sign)) if first + 1 < len(sample) else []
             header = not any(_is_number(cell) for cell in cells) and len(set(cells)) == len(cells)
@@ -112,11 +123,11 @@ def lines_above(sample: Sequence[str]) -> int:
                 best = common, first
     if best[1]:
         return best[1]
-    if 0 < lead <= TITLES and lead < len(sample):  # a header may begin with # itself, as #chrom does
-        parts = [max(line.count(sign) for sign in SIGNS) for line in sample[lead - 1 : lead + 1]]
+    if 0 < lead <= MAX_TITLE_LINES and lead < len(sample):  # a header may begin with # itself, as #chrom does
+        parts = [max(line.count(sign) for sign in DELIMITERS) for line in sample[lead - 1 : lead + 1]]
         return lead - 1 if parts[0] == parts[1] and parts[0] else lead
     return 0
 
 
 def _is_number(cell: str) -> bool:
-    return PLAIN.fullmatch(cell.strip()) is not None
+    return PLAIN_NUMBER.fullmatch(cell.strip()) is not None

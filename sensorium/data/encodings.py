@@ -1,4 +1,4 @@
-"""Text encodings: which one a file is in, checked on all of its bytes, and the file as text.
+"""Text encoding detection, checked on all bytes of a file, and the file as text.
 
 UTF-8 wins wherever it fits. Else a sample goes to charset-normalizer; of what it proposes, and of Windows-1252,
 which most
@@ -19,13 +19,13 @@ from typing import BinaryIO
 from sensorium.core.errors import UserError
 from sensorium.data.contents import read_stream
 
-CHUNK = 1 << 20
-SAMPLE = 1 << 16
-"""Bytes around letters beyond ASCII that are looked at."""
-CLEAR = 0.3
+CHUNK_BYTES = 1 << 20
+SAMPLE_BYTES = 1 << 16
+"""Bytes around letters beyond ASCII from which the encoding is detected."""
+MIN_COHERENCE = 0.3
 """Coherence (charset-normalizer) from which a language counts as recognised."""
 
-MARKS = (
+BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -39,9 +39,9 @@ CANDIDATES = [
     "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8_r", "iso8859_2", "iso8859_5",
     "iso8859_7", "gb18030", "big5", "cp932", "euc_jp", "cp949", "cp874", "mac_roman", "cp437", "cp850", "cp866",
 ]  # fmt: skip
-LATIN = {"cp1250", "cp1254", "cp1257", "iso8859_2"}
+LATIN_ENCODINGS = {"cp1250", "cp1254", "cp1257", "iso8859_2"}
 """Encodings of other languages in Latin letters, whose texts may read as Western ones."""
-NAMES = {"cp1252": "Windows-1252", "cp932": "Shift-JIS", "cp949": "EUC-KR", "utf-8-sig": "UTF-8"}
+ENCODING_NAMES = {"cp1252": "Windows-1252", "cp932": "Shift-JIS", "cp949": "EUC-KR", "utf-8-sig": "UTF-8"}
 
 _BAD = re.compile("[\udc80-\udcff]")
 _BEYOND = re.compile("[^\x00-\x7f\udc80-\udcff]")
@@ -50,7 +50,7 @@ _PART = re.compile('[^\\s,;"]{0,64}')
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-    """The encoding of one file.
+    """Encoding of one file.
 
     Attributes:
         name: as Python names it.
@@ -63,16 +63,16 @@ class Encoding:
     damaged: int = 0
 
     @property
-    def words(self) -> str:
-        """The encoding as people call it."""
-        return NAMES.get(self.name, self.name.upper().replace("_", "-").replace("CP125", "Windows-125"))
+    def label(self) -> str:
+        """Common name of the encoding."""
+        return ENCODING_NAMES.get(self.name, self.name.upper().replace("_", "-").replace("CP125", "Windows-125"))
 
 
 def detect(path: Path, where: str = "") -> Encoding:
-    """The encoding of a text file, compressed or not."""
+    """Detect the encoding of a text file, compressed or not."""
     with read_stream(path) as file:
-        head = file.read(CHUNK)
-        for mark, name in MARKS:
+        head = file.read(CHUNK_BYTES)
+        for mark, name in BYTE_ORDER_MARKS:
             if head.startswith(mark):
                 return Encoding(name, True)
         if wide := _wide(head[:4096]):
@@ -84,7 +84,7 @@ def detect(path: Path, where: str = "") -> Encoding:
             raise UserError(f"'{path}' holds {what}, which is no table of text. Save it as CSV, Parquet or JSON lines.")
         if b"\x1b$B" in head or b"\x1b$@" in head:  # characters of seven bits, switched by escapes
             return Encoding("iso2022_jp")
-        sample, good, bad = _utf8(itertools.chain([head], iter(lambda: file.read(CHUNK), b"")))
+        sample, good, bad = _utf8(itertools.chain([head], iter(lambda: file.read(CHUNK_BYTES), b"")))
     if not bad:
         return Encoding("utf-8")
     if good >= bad:
@@ -93,7 +93,10 @@ def detect(path: Path, where: str = "") -> Encoding:
 
 
 def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
-    """A file as text, with its line ends; bytes that don't decode become surrogates (of UTF-16 and UTF-32 U+FFFD)."""
+    """Open a file as text, with its line ends.
+
+    Bytes that don't decode become surrogates, of UTF-16 and UTF-32 U+FFFD.
+    """
     if encoding in ("utf-16", "utf-32"):
         with read_stream(path) as file:
             start = file.read(4)
@@ -105,7 +108,7 @@ def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
 
 
 def _wide(head: bytes) -> str | None:
-    """UTF-16 or UTF-32 without a mark: where the zeros of ASCII characters lie."""
+    """UTF-16 or UTF-32 without a byte order mark, by the positions of the zeros of ASCII characters."""
     if b"\0" not in head:
         return None
     zeros = [head[place::4].count(0) / max(1, len(head[place::4])) for place in range(4)]
@@ -132,17 +135,18 @@ def _utf8(chunks: Iterator[bytes]) -> tuple[bytes, int, int]:
         wrong = len(_BAD.findall(text))
         good, bad = good + len(_BEYOND.findall(text)), bad + wrong
         end = 0
-        for found in _BAD.finditer(text) if wrong and size < SAMPLE else ():
+        for found in _BAD.finditer(text) if wrong and size < SAMPLE_BYTES else ():
             start = found.start()
             if start < end:
                 continue
-            before = _PART.match(text[max(end, start - 64) : start][::-1])
-            end = _PART.match(text, start).end()  # type: ignore[union-attr]
-            word = text[start - before.end() : end]  # type: ignore[union-attr]
+            before, after = _PART.match(text[max(end, start - 64) : start][::-1]), _PART.match(text, start)
+            assert before and after  # the pattern fits nothing, too
+            end = after.end()
+            word = text[start - before.end() : end]
             if word not in words:
                 words[word] = None
                 size += len(word)
-            if size >= SAMPLE:
+            if size >= SAMPLE_BYTES:
                 break
     return " ".join(words).encode("utf-8", "surrogateescape"), good, bad
 
@@ -153,7 +157,7 @@ def _proposed(sample: bytes) -> Iterator[str]:
 
     found = from_bytes(sample, cp_isolation=CANDIDATES) or from_bytes(sample, cp_isolation=CANDIDATES, threshold=0.6)
     best = found.best() if found else None
-    clear = best is not None and best.coherence >= CLEAR and best.encoding in LATIN
+    clear = best is not None and best.coherence >= MIN_COHERENCE and best.encoding in LATIN_ENCODINGS
     if best is None or "cp1252" in best.could_be_from_charset or (_western(sample) and not clear):
         yield "cp1252"
     for match in found or ():
@@ -161,7 +165,7 @@ def _proposed(sample: bytes) -> Iterator[str]:
 
 
 def _western(sample: bytes) -> bool:
-    """Whether a sample reads as Western text in Windows-1252: single accented letters within words, signs between
+    """True for a sample that reads as Western text in Windows-1252: single accented letters within words, signs between
     them."""
     try:
         text = sample.decode("cp1252")
@@ -177,18 +181,18 @@ def _western(sample: bytes) -> bool:
 
 
 def _decodes(path: Path, name: str) -> bool:
-    """Whether every byte of a file decodes, and to no control characters of C1, which no text holds."""
+    """True where every byte of a file decodes, and to no C1 control characters, which no text contains."""
     decoder = codecs.getincrementaldecoder(name)("strict")
     try:
         with read_stream(path) as file:
-            for chunk in itertools.chain(iter(lambda: file.read(CHUNK), b""), [b""]):
+            for chunk in itertools.chain(iter(lambda: file.read(CHUNK_BYTES), b""), [b""]):
                 decoder.decode(chunk, final=not chunk)
     except (UnicodeDecodeError, ValueError):
         return False
     return True
 
 
-def bytes_of(file: BinaryIO, size: int) -> bytes:
+def read_up_to(file: BinaryIO, size: int) -> bytes:
     """Up to ``size`` bytes of a stream, which may give fewer at once."""
     parts = []
     while size > 0 and (part := file.read(size)):

@@ -16,18 +16,18 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from sensorium.data.arrow import as_text, is_list, is_media
-from sensorium.data.cells import bounds, items
+from sensorium.data.cells import list_bounds, list_items
 from sensorium.data.table import Table
 
-LONG = 256
-"""Bytes beyond which a cell is hashed by itself; shorter ones are hashed side by side, eight bytes at a time."""
+MAX_SHORT_BYTES = 256
+"""Bytes of the longest cell that is hashed in a batch, eight bytes at a time; longer ones are hashed one by one."""
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _REAL = np.uint64(0x5851F42D4C957F2D)
 
 
 def row_hashes(table: Table, columns: Sequence[str]) -> np.ndarray:
-    """One hash a row over the cells of ``columns``, uint64 [rows]; a missing cell is as a column that isn't there."""
+    """Hash of each row over the cells of ``columns``, uint64 [rows]; a missing cell counts as an absent column."""
     names = sorted(set(columns))
     result = np.zeros(table.rows, np.uint64)
     for row, batch in table.batches(4096, names):
@@ -48,7 +48,7 @@ def mix(x: np.ndarray) -> np.ndarray:
 
 
 def cell_hashes(array: pa.Array) -> np.ndarray:
-    """One hash a cell, uint64 [rows]; 0 where it is missing and nowhere else."""
+    """Hash of each cell, uint64 [rows]; 0 where it is missing and nowhere else."""
     kind = array.type
     if pt.is_string(kind) or pt.is_binary(kind):
         return _text(array)
@@ -76,7 +76,7 @@ def cell_hashes(array: pa.Array) -> np.ndarray:
 
 
 def _keyed(hashes: np.ndarray, name: str) -> np.ndarray:
-    """Hashes that also say which column they are of; sums of them don't depend on the columns' order."""
+    """Hashes keyed by column, whose sums don't depend on the order of columns."""
     key = int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest(), "little")
     return np.where(hashes != 0, mix(hashes ^ np.uint64(key)), np.uint64(0))
 
@@ -120,7 +120,7 @@ def _text(array: pa.Array) -> np.ndarray:
     if array.null_count:
         lengths[~array.is_valid().to_numpy(zero_copy_only=False)] = 0
     hashes = mix(lengths.astype(np.uint64) * _STEP)
-    short = np.flatnonzero((lengths > 0) & (lengths <= LONG))
+    short = np.flatnonzero((lengths > 0) & (lengths <= MAX_SHORT_BYTES))
     if len(short):
         padded = np.zeros(int(offsets[-1] - offsets[0]) + 8, np.uint8)
         padded[:-8] = data[offsets[0] : offsets[-1]]
@@ -135,8 +135,8 @@ def _text(array: pa.Array) -> np.ndarray:
             hashes[short] = mix(hashes[short] ^ mix(word + _STEP)) + _STEP
             at += 8
             short = short[left > 8]
-    view = memoryview(data)
-    for i in np.flatnonzero(lengths > LONG).tolist():
+    view = data.data
+    for i in np.flatnonzero(lengths > MAX_SHORT_BYTES).tolist():
         digest = hashlib.blake2b(view[offsets[i] : offsets[i] + lengths[i]], digest_size=8).digest()
         hashes[i] = int.from_bytes(digest, "little")
     return np.where(lengths > 0, _never_zero(hashes), np.uint64(0))
@@ -144,8 +144,8 @@ def _text(array: pa.Array) -> np.ndarray:
 
 def _lists(array: pa.Array) -> np.ndarray:
     """Sums of items' hashes, each scattered by its place, so that ragged lists are hashed side by side."""
-    starts, ends = bounds(array)
-    inner = cell_hashes(items(array))
+    starts, ends = list_bounds(array)
+    inner = cell_hashes(list_items(array))
     lengths = ends - starts
     place = np.arange(len(inner), dtype=np.int64)
     place -= np.repeat(starts, lengths) if lengths.sum() == len(inner) else _places(starts, ends, len(inner))

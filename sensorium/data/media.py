@@ -1,4 +1,4 @@
-"""Media cells: from bytes, a path or ``{bytes, path}`` to the bytes of the file, and what kind of file they are.
+"""Media cells: the bytes of the file that bytes, a path or ``{bytes, path}`` name, and its media type.
 
 It opens files below the table's folder only (unless allowed), fetches nothing and decodes nothing.
 """
@@ -22,12 +22,12 @@ from sensorium.media.unsupported import unread_format
 
 __all__ = [
     "ENDINGS",
-    "HEAD",
+    "HEAD_BYTES",
     "MAX_BYTES",
     "File",
     "Files",
-    "find",
-    "frames_in",
+    "find_file",
+    "frame_names",
     "is_frames",
     "media_bytes",
     "media_head",
@@ -37,12 +37,12 @@ __all__ = [
 ]
 
 MAX_BYTES = 256 << 20
-MOST_SHOWN = 50
-"""Rows of drawn files that a notebook shows at most."""
-BOXES, INDEX = 1000, 1 << 20
-"""Boxes of an MP4 that are walked to its index, and bytes of it that are read."""
-HEAD = 1024
-"""Bytes of a file that tell what it is."""
+MAX_DISPLAYED_ROWS = 50
+"""Most rows of generated files that a notebook displays."""
+MAX_BOXES, MAX_INDEX_BYTES = 1000, 1 << 20
+"""Most boxes of an MP4 that are walked to its index, and most bytes of the index that are read."""
+HEAD_BYTES = 1024
+"""Bytes by which a file's media type is recognised."""
 
 _ADDRESS = re.compile(r"data:|[a-z][a-z0-9+.\-]+://", re.IGNORECASE)
 
@@ -51,7 +51,8 @@ def media_bytes(cell: Any, folder: Path | None, allow_outside: bool, max_bytes: 
     """The bytes of a media cell.
 
     Args:
-        cell: bytes, a path, or ``{"bytes": .., "path": ..}`` of which the bytes win. A folder of pictures is a ZIP archive of them in order.
+        cell: bytes, a path, or ``{"bytes": .., "path": ..}`` of which the bytes win. A folder of pictures is a ZIP
+            archive of them in order.
         folder: the table's folder; paths are relative to it. None: the table has no folder.
         allow_outside: whether a path may leave the folder.
         max_bytes: the longest file that is read.
@@ -74,19 +75,19 @@ def media_bytes(cell: Any, folder: Path | None, allow_outside: bool, max_bytes: 
     return data
 
 
-def media_head(cell: Any, folder: Path | None, allow_outside: bool, size: int = HEAD) -> bytes:
+def media_head(cell: Any, folder: Path | None, allow_outside: bool, size: int = HEAD_BYTES) -> bytes:
     """The first ``size`` bytes of a media cell; raises as ``media_bytes`` does."""
     if isinstance(cell, Mapping):
         cell = cell.get("bytes") if cell.get("bytes") is not None else cell.get("path")
     if isinstance(cell, (bytes, bytearray, memoryview)):
-        return index_first(bytes(cell[:size]), len(cell), lambda at, count: bytes(cell[at : at + count]))
+        return mp4_index_first(bytes(cell[:size]), len(cell), lambda at, count: bytes(cell[at : at + count]))
     if isinstance(cell, (str, PurePath)):
         return _open(str(cell), folder, allow_outside, None, size)
     raise BadCell(f"neither bytes nor a path but {type(cell).__name__}")
 
 
-def index_first(head: bytes, size: int, read: Callable[[int, int], bytes]) -> bytes:
-    """The beginning of an MP4 or MOV with its index right behind its type, where the index lies further on; else ``head``.
+def mp4_index_first(head: bytes, size: int, read: Callable[[int, int], bytes]) -> bytes:
+    """Head of an MP4 or MOV with its index moved right behind its type, where it lies further on; else ``head``.
 
     Args:
         head: the file's first bytes; size: of the file; read: its bytes from a place on, so many.
@@ -94,7 +95,7 @@ def index_first(head: bytes, size: int, read: Callable[[int, int], bytes]) -> by
     if not undecided(head):
         return head
     at, first = 0, b""
-    for _ in range(BOXES):
+    for _ in range(MAX_BOXES):
         box = read(at, 16)
         if len(box) < 8:
             break
@@ -103,15 +104,15 @@ def index_first(head: bytes, size: int, read: Callable[[int, int], bytes]) -> by
         if length < 8 or at + length > size:
             break
         if box[4:8] == b"ftyp":
-            first = read(at, min(length, HEAD))
+            first = read(at, min(length, HEAD_BYTES))
         elif box[4:8] == b"moov":
-            return first + read(at, min(length, INDEX))
+            return first + read(at, min(length, MAX_INDEX_BYTES))
         at += length
     return head
 
 
-def find(path: str, folder: Path | None, allow_outside: bool) -> Path:
-    """The file that a table's path names.
+def find_file(path: str, folder: Path | None, allow_outside: bool) -> Path:
+    """File that a table's path names.
 
     Raises:
         BadCell: a web address, or a path that leaves the folder: by "..", as an absolute path or by a link.
@@ -122,7 +123,8 @@ def find(path: str, folder: Path | None, allow_outside: bool) -> Path:
         raise BadCell("the path is empty" if not path else "the path holds a NUL")
     if folder is None and not allow_outside:
         raise BadCell(
-            f"'{_short(path)}' is a path, and this table has no folder that it could be in; data.outside=true allows any"
+            f"'{_short(path)}' is a path, and this table has no folder that it could be in; "
+            "data.outside=true allows any"
         )
     root = folder if folder is not None else Path.cwd()
     try:
@@ -136,17 +138,17 @@ def find(path: str, folder: Path | None, allow_outside: bool) -> Path:
 
 
 def is_frames(path: str, folder: Path | None, allow_outside: bool) -> bool:
-    """Whether a table's path is one of a folder that holds a picture."""
+    """True for a path of a folder that has a picture."""
     try:
-        full = find(path, folder, allow_outside)
+        full = find_file(path, folder, allow_outside)
         with os.scandir(full) as entries:
             return any(frame_name(entry.name) for entry in entries)
     except (BadCell, OSError, ValueError):
         return False
 
 
-def frames_in(full: Path) -> list[str]:
-    """The names of the pictures in a folder in order, numbers in them by their value."""
+def frame_names(full: Path) -> list[str]:
+    """Names of the pictures in a folder in order, numbers in them by their value."""
     with os.scandir(full) as entries:
         found = [entry.name for entry in entries if frame_name(entry.name)]
     return sorted(
@@ -158,17 +160,17 @@ def frames_in(full: Path) -> list[str]:
 def _packed(
     full: Path, path: str, folder: Path | None, allow_outside: bool, max_bytes: int | None, size: int | None
 ) -> bytes:
-    """A folder's pictures as one file, a ZIP archive that keeps them as they are; of its beginning alone the first is enough."""
+    """Frames of a folder as one file: an uncompressed ZIP archive, of whose head the first picture is enough."""
     out, total = io.BytesIO(), 0
     try:
-        names = frames_in(full)
+        names = frame_names(full)
     except OSError as error:
         raise BadCell(f"'{_short(path)}' can't be looked into: {_why(error)}") from error
     if not names:
         raise BadCell(f"'{_short(path)}' is a folder that holds no picture")
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for number, name in enumerate(names[:1] if size is not None else names):
-            data = _read(find(os.path.join(path, name), folder, allow_outside), f"{path}/{name}", max_bytes, size)
+            data = _read(find_file(os.path.join(path, name), folder, allow_outside), f"{path}/{name}", max_bytes, size)
             total += len(data)
             if max_bytes is not None and total > max_bytes:
                 raise BadCell(f"the pictures in '{_short(path)}' have more than {max_bytes:,} bytes together")
@@ -177,8 +179,8 @@ def _packed(
 
 
 def _open(path: str, folder: Path | None, allow_outside: bool, max_bytes: int | None, size: int | None = None) -> bytes:
-    """The bytes of the file that a table's path names, or of the frames in that folder."""
-    full = find(path, folder, allow_outside)
+    """Bytes of the file that a table's path names, or of the frames in that folder."""
+    full = find_file(path, folder, allow_outside)
     if os.path.isdir(full):  # unlike the method of a path it takes names that are too long
         return _packed(full, path, folder, allow_outside, max_bytes, size)
     return _read(full, path, max_bytes, size)
@@ -200,7 +202,7 @@ def _read(full: Path, path: str, max_bytes: int | None, size: int | None = None)
                 file.seek(at)
                 return file.read(count)
 
-            return index_first(read(0, size), info.st_size, read)
+            return mp4_index_first(read(0, size), info.st_size, read)
     except (OSError, ValueError) as error:
         raise BadCell(f"'{_short(path)}' can't be read: {_why(error)}") from error
 
@@ -215,7 +217,7 @@ def _short(path: str) -> str:
 
 
 class File(bytes):
-    """The bytes of a file that was drawn; a notebook shows it as what it is, a picture, a clip or a sound."""
+    """Generated file, as its bytes; a notebook displays it as the picture, clip or sound that it is."""
 
     __slots__ = ()
 
@@ -237,21 +239,22 @@ class File(bytes):
 
 
 class Files(list):
-    """Drawn files, one for each row, or a list of samples for each; a notebook shows them all, a line a row."""
+    """Generated files, one for each row, or a list of samples for each; a notebook displays one line a row."""
 
     def _repr_html_(self) -> str:
         lines = [[cell] if cell is None or isinstance(cell, File) else cell for cell in self]
-        shown = [
+        rows = [
             "".join("<span>(failed)</span>" if cell is None else cell._repr_html_() for cell in line) for line in lines
         ]
-        return "".join(f"<div>{line}</div>" for line in shown[:MOST_SHOWN]) + (
-            f"<div>… and {len(shown) - MOST_SHOWN:,} more</div>" if len(shown) > MOST_SHOWN else ""
+        return "".join(f"<div>{line}</div>" for line in rows[:MAX_DISPLAYED_ROWS]) + (
+            f"<div>… and {len(rows) - MAX_DISPLAYED_ROWS:,} more</div>" if len(rows) > MAX_DISPLAYED_ROWS else ""
         )
 
 
 def sniff(head: bytes) -> str | None:
-    """The media type of a file by its first bytes, such as "image/png"; None if it is none that is known.
+    """Media type of a file by its first bytes, such as "image/png"; None if it is none that is known.
 
-    64 bytes are enough for most; 1,024 also tell DICOM from TIFF and the sound of an MP4 from a film. An animated WebP is "video/webp-animated".
+    64 bytes are enough for most; 1,024 also tell DICOM from TIFF and the sound of an MP4 from a film. An animated WebP
+    is "video/webp-animated".
     """
     return media_type(head)

@@ -1,4 +1,4 @@
-"""Objects as JSON has them: parsed strictly, and written to a spool as rows."""
+"""JSON objects: strict parsing, and rows of them written to a spool."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sensorium.data.arrow import scrub
 from sensorium.data.options import ReadOptions
 from sensorium.data.pycells import to_array
 from sensorium.data.sources import Opened
-from sensorium.data.spool import BYTES, ROWS, Spool
+from sensorium.data.spool import PIECE_BYTES, PIECE_ROWS, Spool
 
-SPARSE = 64
-"""Columns from which on a piece's cells are gathered by column, as few rows may have each."""
+MIN_SPARSE_COLUMNS = 64
+"""Columns from which on a piece's cells are gathered sparsely, as few rows may have each."""
 
 
 class BadObject(Exception):
-    """A row that can't be read, in the place of its object: where it was found, why, and how it begins."""
+    """Unreadable row in the place of its object: its location, the reason, and a preview."""
 
     def __init__(self, where: str, reason: str, preview: str = "") -> None:
         super().__init__(reason)
@@ -66,7 +66,7 @@ def spool_objects(
             options.check_columns(len(known), spool.where)
         piece.append(row)
         size += weight
-        if len(piece) == ROWS or size > BYTES:
+        if len(piece) == PIECE_ROWS or size > PIECE_BYTES:
             write()
             piece, size = [], 0
     if piece:
@@ -74,9 +74,9 @@ def spool_objects(
 
 
 def _columns(piece: list[dict[str, Any]]) -> dict[str, tuple[list[Any], pa.Array | None]]:
-    """For each column its cells; where columns are many only those that are there, and which of them each row has."""
+    """Cells by column; where columns are many, only the present ones and each row's index among them."""
     names = dict.fromkeys(key for row in piece for key in row)
-    if len(names) < SPARSE:
+    if len(names) < MIN_SPARSE_COLUMNS:
         return {name: ([row.get(name) for row in piece], None) for name in names}
     cells: dict[str, list[Any]] = {name: [] for name in names}
     places: dict[str, list[int]] = {name: [] for name in names}
@@ -93,8 +93,8 @@ def _columns(piece: list[dict[str, Any]]) -> dict[str, tuple[list[Any], pa.Array
     return result
 
 
-def parse(text: str | bytes) -> Any:
-    """JSON; bad bytes come through as surrogates, which are mended and counted later.
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; bad bytes come through as surrogates, which are mended and counted later.
 
     Raises:
         ValueError: it is no JSON, or an object has a key twice; the text is what the user is told.
@@ -107,8 +107,8 @@ def parse(text: str | bytes) -> Any:
         raise ValueError(f"no JSON: {error}") from error
 
 
-def parse_next(text: str, start: int) -> tuple[Any, int]:
-    """The JSON value that begins at ``start``, and where it ends; raises as ``parse`` does."""
+def parse_json_at(text: str, start: int) -> tuple[Any, int]:
+    """Parse the JSON value that begins at ``start``; gives it and its end. Raises as ``parse_json`` does."""
     try:
         return _decoder.raw_decode(text, start)
     except RecursionError:
@@ -117,9 +117,8 @@ def parse_next(text: str, start: int) -> tuple[Any, int]:
         raise ValueError(f"no JSON: {error}") from error
 
 
-def skip(text: str, start: int) -> int:
-    """Where the JSON value that begins at ``start`` ends if it is only a key that stands twice in it; 0 where it is
-    broken."""
+def skip_json(text: str, start: int) -> int:
+    """End of the JSON value that begins at ``start`` if its only fault is a duplicate key; 0 where it is broken."""
     try:
         return json.JSONDecoder().raw_decode(text, start)[1]
     except (ValueError, RecursionError):

@@ -16,7 +16,7 @@ DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space":
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How the files of a table are read.
+    """Read options of a table's files.
 
     Attributes:
         encoding: of text files, as Python names it; empty: detected.
@@ -51,22 +51,24 @@ class ReadOptions:
                 f"data.encoding={self.encoding} is no text encoding. Give its name in Python, such as utf-8, cp1252, "
                 "utf-16, gb18030 or cp932; leave it empty to have it detected."
             )
-        if self.delimiter and (len(self.sign) != 1 or self.sign in '"\r\n'):
+        if self.delimiter and (len(self.separator) != 1 or self.separator in '"\r\n'):
             raise UserError(
-                f"data.delimiter={self.delimiter} is no delimiter. Give one character, or one of {', '.join(DELIMITERS)}."
+                f"data.delimiter={self.delimiter} is no delimiter. Give one character, or one of "
+                f"{', '.join(DELIMITERS)}."
             )
         if self.max_columns < 1 or not 0 < self.max_cell_mb < 1 << 20:
             raise UserError(
-                f"data.max_columns={self.max_columns}, data.max_cell_mb={self.max_cell_mb:g}: both are above 0, and the second is below 2**20."
+                f"data.max_columns={self.max_columns}, data.max_cell_mb={self.max_cell_mb:g}: both are "
+                "above 0, and the second is below 2**20."
             )
 
     @property
-    def sign(self) -> str:
-        """The delimiter as one character; empty: to be detected."""
+    def separator(self) -> str:
+        """Delimiter as one character; empty: to be detected."""
         return DELIMITERS.get(self.delimiter, self.delimiter)
 
     @property
-    def longest(self) -> int:
+    def max_cell_size(self) -> int:
         """Bytes, or characters, of the longest line or cell."""
         return int(self.max_cell_mb * 2**20)
 
@@ -79,19 +81,20 @@ class ReadOptions:
         if count > self.max_columns:
             raise UserError(
                 f"{where} has {count:,} columns or more, over the limit of data.max_columns={self.max_columns}. "
-                "Leave out what isn't needed, put numbers that belong together into one column of lists, or raise the limit."
+                "Leave out what isn't needed, put numbers that belong together into one column of lists, or raise "
+                "the limit."
             )
 
     def too_long(self, where: str) -> UserError:
-        """The error for a line or cell beyond ``max_cell_mb``."""
+        """UserError for a line or cell beyond ``max_cell_mb``."""
         return UserError(
             f"{where} is longer than data.max_cell_mb={self.max_cell_mb:g} MiB. Is it a table of this format, and is "
             "every quote closed? Raise the limit where cells are really so long."
         )
 
 
-def reading(folder: Path) -> dict[str, Any]:
-    """How a run reads tables, from the settings that its model was kept with: the arguments of ``Table.open``.
+def open_arguments(folder: Path) -> dict[str, Any]:
+    """Arguments of ``Table.open`` for the tables of a run, from the settings saved with its model.
 
     Raises:
         UserError: there is no model, or it can't be read.
@@ -104,9 +107,12 @@ def reading(folder: Path) -> dict[str, Any]:
         field.name: {"str": str, "int": int, "float": float}.get(str(field.type))
         for field in dataclasses.fields(ReadOptions)
     }
-    said = {
+    arguments = {
         key: convert(given[key], kind, f"data.{key}")
         for key, kind in known.items()
         if kind is not None and key in given
     }
-    return {"allow_outside": convert(given.get("outside", False), bool, "data.outside"), "options": ReadOptions(**said)}
+    return {
+        "allow_outside": convert(given.get("outside", False), bool, "data.outside"),
+        "options": ReadOptions(**arguments),
+    }

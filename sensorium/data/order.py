@@ -1,4 +1,4 @@
-"""The order of rows: a pure function of (seed, epoch, step), so that any run can stop anywhere and go on the same.
+"""Shuffled row order: a pure function of (seed, epoch, step), so that any run can stop anywhere and resume the same.
 
 Rows are shuffled in blocks, then inside windows of blocks: a full shuffle for small tables, near-sequential reading for
 large ones, and never more than a window of numbers in memory.
@@ -10,18 +10,18 @@ import functools
 
 import numpy as np
 
-BLOCK, WINDOW = 4096, 16
+BLOCK_ROWS, WINDOW_BLOCKS = 4096, 16
 
 
 class Order:
-    """Batches of row numbers.
+    """Batch sampler: the row numbers of each training step.
 
     Args:
         rows: the rows to draw from (ascending), int64 [n].
         batch: rows a step. The last, smaller batch of an epoch is filled from the beginning of the same epoch.
         seed: of the shuffle.
-        things: for each row number what it is of, int64. Two rows of one thing then come one after the other wherever they
-            are in one window: they can be compared, and no step is full of one thing.
+        things: for each row number the thing it is of, int64. Two rows of one thing then come one after the other
+            wherever they are in one window: they can be compared, and no step is full of one thing.
     """
 
     def __init__(self, rows: np.ndarray, batch: int, seed: int, things: np.ndarray | None = None) -> None:
@@ -32,7 +32,7 @@ class Order:
         """Steps an epoch."""
 
     def at(self, step: int) -> np.ndarray:
-        """The row numbers of step ``step`` (counted over all epochs), int64 [batch] (fewer where the table has fewer)."""
+        """Row numbers of step ``step``, counted over all epochs, int64 [batch] (fewer where the table has fewer)."""
         epoch, step = divmod(step, self.steps)
         start, size = step * self.batch, min(self.batch, len(self.rows))
         places = np.arange(start, start + size) % len(self.rows)
@@ -47,28 +47,28 @@ class Order:
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 (an Order lives as long as its run)
     def blocks(self, epoch: int) -> np.ndarray:
-        """The shuffled blocks of an epoch."""
-        return np.random.default_rng([self.seed, epoch]).permutation(-(-len(self.rows) // BLOCK))
+        """Shuffled blocks of an epoch."""
+        return np.random.default_rng([self.seed, epoch]).permutation(-(-len(self.rows) // BLOCK_ROWS))
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def ends(self, epoch: int) -> np.ndarray:
-        """Where in an epoch each window ends."""
+        """End of each window in an epoch."""
         blocks = self.blocks(epoch)
-        sizes = np.minimum((blocks + 1) * BLOCK, len(self.rows)) - blocks * BLOCK
-        return np.cumsum(np.add.reduceat(sizes, np.arange(0, len(blocks), WINDOW)))
+        sizes = np.minimum((blocks + 1) * BLOCK_ROWS, len(self.rows)) - blocks * BLOCK_ROWS
+        return np.cumsum(np.add.reduceat(sizes, np.arange(0, len(blocks), WINDOW_BLOCKS)))
 
     @functools.lru_cache(maxsize=4)  # noqa: B019
     def window(self, epoch: int, number: int) -> np.ndarray:
-        """The shuffled positions of one window of blocks."""
-        blocks = self.blocks(epoch)[number * WINDOW : (number + 1) * WINDOW]
-        places = np.concatenate([np.arange(b * BLOCK, min((b + 1) * BLOCK, len(self.rows))) for b in blocks])
+        """Shuffled positions of one window of blocks."""
+        blocks = self.blocks(epoch)[number * WINDOW_BLOCKS : (number + 1) * WINDOW_BLOCKS]
+        places = np.concatenate([np.arange(b * BLOCK_ROWS, min((b + 1) * BLOCK_ROWS, len(self.rows))) for b in blocks])
         rng = np.random.default_rng([self.seed, epoch, number])
         shuffled = places[rng.permutation(len(places))]
-        return shuffled if self.things is None else shuffled[coupled(self.things[self.rows[shuffled]], rng)]
+        return shuffled if self.things is None else shuffled[paired_order(self.things[self.rows[shuffled]], rng)]
 
 
-def coupled(things: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An order of shuffled rows [n] in which they come by couples of one thing, couples and single rows shuffled."""
+def paired_order(things: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Order of shuffled rows [n] in pairs of one thing, pairs and single rows shuffled."""
     together = np.argsort(things, kind="stable")
     _, first, count = np.unique(things[together], return_index=True, return_counts=True)
     place = np.arange(len(things)) - np.repeat(first, count)
@@ -76,6 +76,6 @@ def coupled(things: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return together[np.argsort(rng.permutation(couple[-1] + 1)[couple], kind="stable")]
 
 
-def spread(rows: np.ndarray, count: int) -> np.ndarray:
+def evenly_spaced(rows: np.ndarray, count: int) -> np.ndarray:
     """``count`` of the rows, evenly spread."""
     return rows if count >= len(rows) else rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)]

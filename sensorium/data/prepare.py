@@ -1,4 +1,4 @@
-"""Prepare a table once: read every cell, put bad ones into quarantine, learn statistics, store what training consumes.
+"""Preprocessing of a table, once: read every cell, quarantine bad ones, fit statistics, store the cells for training.
 
 Memory doesn't grow with rows: the table streams by row group, and cells go to the store as they are read.
 """
@@ -18,29 +18,29 @@ import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import BadCell
-from sensorium.data.order import spread
+from sensorium.data.order import evenly_spaced
 from sensorium.data.quarantine import Quarantine
 from sensorium.data.store import CellStore, CellStoreWriter
 from sensorium.data.table import Table
 from sensorium.modalities import Modality
 
-FEW, MANY = 128, 1024
-"""Rows that are read at once, with and without media."""
-TOGETHER = 8
-"""Cells that a worker reads in one go."""
+MEDIA_BATCH_ROWS, BATCH_ROWS = 128, 1024
+"""Rows of a batch, with and without media."""
+CELLS_PER_TASK = 8
+"""Cells of one task of a worker."""
 
-RELEASE = 65_536
-"""Rows after which pages that were mapped are let go."""
+RELEASE_ROWS = 65_536
+"""Rows after which mapped pages are released."""
 
-ROW = "(row)"
-"""What the quarantine names in place of a column where a whole row can't be read."""
-LEARN = 20_000
-"""Statistics come from at most so many training rows, evenly spread."""
+WHOLE_ROW = "(row)"
+"""Name in the quarantine, in place of a column, where a whole row can't be read."""
+MAX_LEARN_ROWS = 20_000
+"""Most training rows from which statistics are fitted, evenly spaced."""
 
 
 @dataclasses.dataclass
 class Prepared:
-    """A table ready for training.
+    """Prepared table, ready for training.
 
     Attributes:
         read: the store of read cells; ready: the store of prepared cells (the same where nothing is prepared).
@@ -69,11 +69,11 @@ def read_rows(
     """Read the rows where ``wanted`` (bool for each row of the table) is true: (row, read cells).
 
     A row with a cell that can't be read goes to the quarantine and is left out; without a quarantine the cell is
-    treated as missing, and ``bad(row, column, reason)`` hears of it.
+    treated as missing, and ``bad(row, column, reason)`` is called.
     """
     present = [column for column in modalities if column in table.columns]
     with ThreadPoolExecutor(workers) as pool:
-        for start, count, keep, part, reading in ahead(begun(table, modalities, present, wanted, pool)):
+        for start, count, keep, part, reading in prefetch(read_batches(table, modalities, present, wanted, pool)):
             if len(keep):
                 columns = {column: list(cells) for column, cells in reading.items()}
                 for i, row in enumerate((keep + start).tolist()):
@@ -95,19 +95,21 @@ def read_rows(
             done(count)
 
 
-Begun = tuple[int, int, np.ndarray, pa.RecordBatch, dict[str, Iterator[Any]]]
-"""A batch that workers have begun to read: its first row, its rows, which of them are wanted, these alone, their cells by column."""
+PendingBatch = tuple[int, int, np.ndarray, pa.RecordBatch, dict[str, Iterator[Any]]]
+"""Batch whose cells the workers are reading.
+
+Its first row, its number of rows, the positions of the wanted ones, these rows only, and their cells by column."""
 
 
-def begun(
+def read_batches(
     table: Table,
     modalities: Mapping[str, Modality],
     columns: Sequence[str],
     wanted: np.ndarray,
     pool: ThreadPoolExecutor,
-) -> Iterator[Begun]:
-    """The batches of a table; media are read by the workers, all else when it is looked at."""
-    size = FEW if any(modalities[column].media for column in columns) else MANY
+) -> Iterator[PendingBatch]:
+    """Start reading the batches of a table: media in the workers, all else lazily."""
+    size = MEDIA_BATCH_ROWS if any(modalities[column].media for column in columns) else BATCH_ROWS
     for start, batch in table.batches(size, columns=columns):
         keep = np.flatnonzero(wanted[start : start + batch.num_rows])
         part = batch.take(keep) if len(keep) < batch.num_rows else batch
@@ -116,27 +118,30 @@ def begun(
             modality = modalities[column]
             cells = table.cells(part, column, modality.media)
             read = functools.partial(try_read, modality)
-            reading[column] = mapped(pool, read, list(cells)) if modality.media else map(read, cells)
+            reading[column] = map_cells(pool, read, list(cells)) if modality.media else map(read, cells)
         yield start, batch.num_rows, keep, part, reading
 
 
-def mapped(pool: ThreadPoolExecutor, read: Callable[[object], Any], cells: Sequence[object]) -> Iterator[Any]:
-    """``read`` of each cell, in order, by the workers: some together, as waking one costs as much as a small picture."""
-    parts = (cells[at : at + TOGETHER] for at in range(0, len(cells), TOGETHER))
+def map_cells(pool: ThreadPoolExecutor, read: Callable[[object], Any], cells: Sequence[object]) -> Iterator[Any]:
+    """Parallel map of ``read`` over cells, in order.
+
+    A task has several cells, as waking a worker costs as much as a small picture.
+    """
+    parts = (cells[at : at + CELLS_PER_TASK] for at in range(0, len(cells), CELLS_PER_TASK))
     return itertools.chain.from_iterable(pool.map(lambda part: [read(cell) for cell in part], parts))
 
 
-def ahead(batches: Iterator[Begun]) -> Iterator[Begun]:
-    """The same batches, each given out when the next one is begun, so that workers always have something to do."""
-    held = next(batches, None)
-    while held is not None:
+def prefetch(batches: Iterator[PendingBatch]) -> Iterator[PendingBatch]:
+    """Prefetch: each batch is given out once the next one is started, so that workers are never idle."""
+    current = next(batches, None)
+    while current is not None:
         following = next(batches, None)
-        yield held
-        held = following
+        yield current
+        current = following
 
 
 def try_read(modality: Modality, cell: object) -> np.ndarray | BadCell | None:
-    """A read cell, None where missing, or the reason why it can't be read."""
+    """Read a cell: the result, None where missing, or a BadCell with the reason."""
     if cell is None or isinstance(cell, BadCell):
         return cell
     try:
@@ -155,20 +160,20 @@ def prepare(
     workers: int = 2,
     done: Callable[[int], None] = lambda rows: None,
 ) -> Prepared:
-    """Read the rows of a split, keep some parts in ``folder``, let the modalities learn from "train", prepare all.
+    """Read the rows of a split, store some parts in ``folder``, fit the modalities to "train", prepare all cells.
 
-    A row that can't be read is as a row that isn't there: the split and all that is learned are those of the other rows.
+    A row that can't be read counts as absent: the split and all statistics are those of the other rows.
 
     Args:
-        parts: how the rows that can be read are divided.
-        stored: the parts that training looks at; the others are read only to find their bad cells.
+        parts: the split of the rows that can be read.
+        stored: the parts that training uses; the others are read only to find their bad cells.
 
     Raises:
         UserError: more bad rows than allowed, or the disk is full.
     """
     for row, bad in table.bad_rows.items():
-        quarantine.add(row, ROW, str(bad), bad.preview)
-    code, names = coded(table.rows, parts(~table.good))
+        quarantine.add(row, WHOLE_ROW, str(bad), bad.preview)
+    code, names = part_codes(table.rows, parts(~table.good))
     wanted = code >= 0
     looked = int(wanted.sum()) + len(table.bad_rows)
     quarantine.check(looked, final=False)
@@ -180,25 +185,27 @@ def prepare(
                 source.append(row)
         quarantine.check(looked)
         read = writer.close()
-    kept = np.array(source, dtype=np.int64)
+    stored_rows = np.array(source, dtype=np.int64)
     while True:
         before = len(quarantine)
         if quarantine.rows:
             left_out = np.zeros(table.rows, dtype=bool)
             left_out[list(quarantine.rows)] = True
-            code, names = coded(table.rows, parts(left_out))
-        rows = {name: np.flatnonzero(code[kept] == number) for number, name in enumerate(names) if name in stored}
+            code, names = part_codes(table.rows, parts(left_out))
+        rows = {
+            name: np.flatnonzero(code[stored_rows] == number) for number, name in enumerate(names) if name in stored
+        }
         learn_from(read, modalities, rows.get("train", np.zeros(0, np.int64)))
-        ready = prepare_cells(read, modalities, kept, code[kept] >= 0, folder / "ready", quarantine)
+        ready = prepare_cells(read, modalities, stored_rows, code[stored_rows] >= 0, folder / "ready", quarantine)
         if len(quarantine) == before:
             read.release()
             ready.release()
-            return Prepared(read, ready, rows, kept)
+            return Prepared(read, ready, rows, stored_rows)
         quarantine.check(looked)
 
 
-def coded(rows: int, parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
-    """For each row the number of its part, int8 [rows], -1 where it is in none; and the parts' names."""
+def part_codes(rows: int, parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
+    """Number of each row's part, int8 [rows], -1 where it is in none; and the parts' names."""
     code = np.full(rows, -1, dtype=np.int8)
     for number, part in enumerate(parts.values()):
         code[part] = number
@@ -213,15 +220,15 @@ def prepare_cells(
     folder: Path,
     quarantine: Quarantine,
 ) -> CellStore:
-    """The cells of a store, those of wanted rows prepared where their modality does so; what can't be is a bad cell."""
+    """Store with prepared cells of wanted rows, where their modality prepares; a cell that fails is quarantined."""
     changed = [c for c, m in modalities.items() if m.prepares and c in read.columns]
     if not changed:
         return read
     with CellStoreWriter(folder, changed) as writer:
-        for start in range(0, read.rows, FEW):
-            if start % RELEASE == 0:
+        for start in range(0, read.rows, MEDIA_BATCH_ROWS):
+            if start % RELEASE_ROWS == 0:
                 read.release()
-            rows = range(start, min(start + FEW, read.rows))
+            rows = range(start, min(start + MEDIA_BATCH_ROWS, read.rows))
             found: dict[str, dict[int, np.ndarray | BadCell]] = {}
             for column in changed:
                 given = {row: cell for row in rows if wanted[row] and (cell := read.columns[column][row]) is not None}
@@ -238,8 +245,8 @@ def prepare_cells(
 
 
 def learn_from(store: CellStore, modalities: Mapping[str, Modality], rows: np.ndarray) -> None:
-    """Let each modality take its statistics from up to ``LEARN`` evenly spread training rows."""
-    some = spread(rows, LEARN)
+    """Fit each modality's statistics to up to ``MAX_LEARN_ROWS`` evenly spaced training rows."""
+    some = evenly_spaced(rows, MAX_LEARN_ROWS)
     kinds: dict[type[Modality], dict[str, tuple[Modality, Sequence[np.ndarray]]]] = {}
     for column, modality in modalities.items():
         kind = type(modality)
@@ -252,7 +259,7 @@ def learn_from(store: CellStore, modalities: Mapping[str, Modality], rows: np.nd
 
 
 class Sample(Sequence):
-    """The present cells of some rows, fetched from the store when looked at."""
+    """Lazy sequence of the present cells of some rows, fetched from the store on access."""
 
     def __init__(self, store: CellStore, column: str, rows: np.ndarray) -> None:
         self.part = store.columns[column]

@@ -1,4 +1,4 @@
-"""Arrow arrays of Python cells: any mix of texts, numbers, dates, bytes and lists becomes one array of a normal type.
+"""Conversion of Python cells to Arrow: any mix of texts, numbers, dates, bytes and lists in one array of a normal type.
 
 It knows values, nothing of files, tables or modalities.
 """
@@ -15,11 +15,21 @@ import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.data.arrow import DEEPEST, MEDIA, TEXT, as_text, depth, normal, normal_type, scrub, strings
+from sensorium.data.arrow import (
+    MAX_DEPTH,
+    MEDIA_TYPE,
+    TEXT_CLASSES,
+    as_normal,
+    as_text,
+    nesting_depth,
+    normal_type,
+    scrub,
+    strings,
+)
 
 
 def plain(value: Any) -> Any:
-    """A cell without NumPy containers, paths or lone surrogates, so that Arrow can take it."""
+    """Plain Python cell without NumPy containers, paths or lone surrogates, so that Arrow can take it."""
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, (bytearray, memoryview)):
@@ -44,7 +54,7 @@ def plain(value: Any) -> Any:
 
 
 def _readable(value: Any) -> bool:
-    if value is None or isinstance(value, (str, bytes, bool, int, float, np.generic, *TEXT)):
+    if value is None or isinstance(value, (str, bytes, bool, int, float, np.generic, *TEXT_CLASSES)):
         return True
     if isinstance(value, dict):
         return all(map(_readable, value.values()))
@@ -52,7 +62,7 @@ def _readable(value: Any) -> bool:
 
 
 def to_array(values: Sequence[Any], column: str) -> tuple[pa.Array, np.ndarray]:
-    """Python cells of one column to an Arrow array of a normal type, and the positions of the cells scrubbed.
+    """Arrow array, of a normal type, of one column's Python cells, and the positions of scrubbed cells.
 
     Cells of several kinds join: whole numbers and fractions to floats, bytes and paths to ``{bytes, path}``, anything
     else to text. None, NaN and the missing values of pandas become null.
@@ -62,7 +72,7 @@ def to_array(values: Sequence[Any], column: str) -> tuple[pa.Array, np.ndarray]:
     """
     none = np.empty(0, np.int64)
     kinds = set(map(type, values))
-    if kinds & {list, tuple, dict} and max(map(depth, values)) > DEEPEST:
+    if kinds & {list, tuple, dict} and max(map(nesting_depth, values)) > MAX_DEPTH:
         return pa.array([as_text(value) for value in values], pa.string()), none
     if {datetime.date, datetime.datetime} <= kinds:  # Arrow would cut the times off
         values = [datetime.datetime.combine(v, datetime.time()) if type(v) is datetime.date else v for v in values]
@@ -71,7 +81,7 @@ def to_array(values: Sequence[Any], column: str) -> tuple[pa.Array, np.ndarray]:
             array = pa.array(values, from_pandas=True)
             if isinstance(array, pa.ChunkedArray):
                 array = array.combine_chunks()
-            return normal(array, normal_type(array.type)), none
+            return as_normal(array, normal_type(array.type)), none
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             pass
     read, bad = [], []
@@ -93,17 +103,17 @@ def to_array(values: Sequence[Any], column: str) -> tuple[pa.Array, np.ndarray]:
         and all(set(v) <= {"bytes", "path"} for v in read if isinstance(v, dict))
     ):
         cells = [_as_media(value) for value in read]
-        return pa.array(cells, MEDIA), np.array(bad, np.int64)
+        return pa.array(cells, MEDIA_TYPE), np.array(bad, np.int64)
     try:
         array = pa.array(read, from_pandas=True)
         array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-        return normal(array, normal_type(array.type)), np.array(bad, np.int64)
+        return as_normal(array, normal_type(array.type)), np.array(bad, np.int64)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         return pa.array([as_text(value) for value in read], pa.string()), np.array(bad, np.int64)
 
 
 def _missing(value: Any) -> bool:
-    """Whether a scalar is not there: None, NaN, pandas' NA and NaT."""
+    """True for a missing scalar: None, NaN, pandas' NA and NaT."""
     if value is None:
         return True
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""The quarantine: every cell that could not be read, with row, column and reason, and when they are too many."""
+"""Quarantine of every cell that can't be read, with row, column and reason; too many of them stop the run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.core.errors import UserError
-from sensorium.data.media import HEAD, sniff
+from sensorium.data.media import HEAD_BYTES, sniff
 
-PREVIEW = 200
-EARLY = 1000
-"""Rows that must have been seen before a share of bad ones stops a run that isn't through yet."""
+PREVIEW_LENGTH = 200
+MIN_ROWS_TO_STOP = 1000
+"""Rows that must have been read before a share of bad ones stops an unfinished run."""
 
 
 def parse_max_bad(value: str | float | int) -> float | int:
@@ -40,7 +40,7 @@ def parse_max_bad(value: str | float | int) -> float | int:
 
 
 class Quarantine:
-    """Bad cells, written as JSON lines while a run goes on and counted exactly.
+    """Quarantine of bad cells, written as JSON lines while a run goes on and counted exactly.
 
     Args:
         path: the file; one that is there is gone on with (a resumed run says each cell once). None: only count.
@@ -66,7 +66,7 @@ class Quarantine:
         return len(self.rows)
 
     def add(self, row: int, column: str, reason: str, cell: Any = None) -> bool:
-        """Put one cell into quarantine; True if it wasn't there yet. Safe to call from several threads."""
+        """Quarantine one cell; True if it is new. Safe to call from several threads."""
         with self._lock:
             if not self._count(int(row), column, str(reason)):
                 return False
@@ -81,14 +81,15 @@ class Quarantine:
 
         Args:
             rows_seen: rows looked at so far, the bad ones included.
-            final: all rows were looked at; while they are not, a share isn't judged by fewer than ``EARLY`` rows.
+            final: all rows were read; while they are not, a share isn't judged by fewer than ``MIN_ROWS_TO_STOP``
+                rows.
 
         Raises:
             UserError: more than ``max_bad`` of them are bad.
         """
         share = isinstance(self.max_bad, float)
         allowed = self.max_bad * rows_seen if share else self.max_bad
-        if len(self.rows) <= allowed + 1e-9 or (share and not final and rows_seen < EARLY):
+        if len(self.rows) <= allowed + 1e-9 or (share and not final and rows_seen < MIN_ROWS_TO_STOP):
             return
         limit = f"{self.max_bad:.4g} of them ({self.max_bad:.1%})" if share else f"{self.max_bad:,}"
         worst = "; ".join(f"{column}: {reason} ({n:,})" for (column, reason), n in self._reasons.most_common(3))
@@ -108,7 +109,7 @@ class Quarantine:
         return True
 
     def _load(self, path: Path) -> None:
-        """Take up what an earlier run wrote; a line torn by a kill is cut off."""
+        """Load the entries of an earlier run; a line torn by a kill is cut off."""
         whole = 0
         with open(path, "rb") as file:
             for line in file:
@@ -127,17 +128,17 @@ class Quarantine:
 
 
 def preview(cell: Any) -> str | None:
-    """The beginning of a cell as short text: what kind of file bytes are, how many, and their first 16 in hex."""
+    """Preview of a cell as short text; of bytes the media type, their number, and the first 16 in hex."""
     if cell is None:
         return None
     if isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes):
         cell = cell["bytes"]
     if isinstance(cell, (bytes, bytearray, memoryview)):
-        return f"{sniff(bytes(cell[:HEAD])) or 'bytes'}, {len(cell):,} bytes, {bytes(cell[:16]).hex()}"
+        return f"{sniff(bytes(cell[:HEAD_BYTES])) or 'bytes'}, {len(cell):,} bytes, {bytes(cell[:16]).hex()}"
     if isinstance(cell, str):
-        text = cell[: PREVIEW + 1]
+        text = cell[: PREVIEW_LENGTH + 1]
     else:
         shape = getattr(cell, "shape", None)
         text = f"array {list(shape)}" if shape else (repr(cell) if not isinstance(cell, list) else repr(cell[:20]))
     text = text.encode("utf-8", "replace").decode()
-    return text if len(text) <= PREVIEW else text[:PREVIEW] + "…"
+    return text if len(text) <= PREVIEW_LENGTH else text[:PREVIEW_LENGTH] + "…"

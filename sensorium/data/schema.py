@@ -1,4 +1,4 @@
-"""The schema: which modality each column is, why, which columns are left out, and which one says the split.
+"""Schema inference: the modality of each column and the reason, columns left out, and the split column.
 
 Every modality is asked for its claim on what a column looks like; the surest wins. It knows no modality by name.
 """
@@ -14,27 +14,28 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.registry import find, names
 from sensorium.core.settings import check
 from sensorium.core.types import Claim
-from sensorium.data.media import HEAD, sniff
-from sensorium.data.profile import Look, look
+from sensorium.data.media import HEAD_BYTES, sniff
+from sensorium.data.profile import ColumnProfile, profile_columns
 from sensorium.data.table import Table
-from sensorium.data.uninformative import unread, why_out
+from sensorium.data.uninformative import exclusion_reason, unreadable_reason
 from sensorium.modalities import Modality
 
 OUT, SPLIT = "out", "split"
-"""What an override may say besides the name of a modality."""
+"""Values of an override besides the names of modalities."""
 SPLIT_NAMES = re.compile(r"split|subset|partition|(?:data_?)?set(?:_?split)?|split_?(?:name|set)", re.IGNORECASE)
 SPLIT_VALUES = re.compile(r"(train(ing)?|val(id(ation)?)?|dev|test(ing)?|eval|holdout)([_\-. ].*)?", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One column of the schema.
+    """Column of a schema.
 
     Attributes:
         name: as in the table.
         kind: the modality's name.
         why: how that is known, in words.
-        settings: the modality's constructor arguments: what the user set, or where that is nothing what suits the cells seen.
+        settings: the modality's constructor arguments: those that the user set, or where there are none those that
+            suit the cells seen.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Column:
 
 @dataclasses.dataclass
 class Schema:
-    """What each column of a table is.
+    """Schema of a table: the modality of each column.
 
     Attributes:
         columns: the columns that are used, in the table's order.
@@ -58,7 +59,7 @@ class Schema:
     split: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
+        """Schema as plain JSON."""
         return {
             "columns": {
                 name: {"kind": column.kind, "why": column.why, "settings": column.settings}
@@ -70,7 +71,7 @@ class Schema:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Schema:
-        """The inverse of ``to_json``."""
+        """Restore from what ``to_json`` gave."""
         columns = {name: Column(name, c["kind"], c["why"], dict(c["settings"])) for name, c in data["columns"].items()}
         return cls(columns, dict(data["left_out"]), data["split"])
 
@@ -82,58 +83,60 @@ def infer(
     targets: Collection[str] = (),
     sample: int = 2048,
 ) -> Schema:
-    """What each column of a table is.
+    """Infer the modality of each column of a table.
 
     Args:
-        overrides: for some columns what the user says: ``{"year": {"kind": "category"}}``, ``{"x": {"kind": "out"}}``,
-            ``{"fold": {"kind": "split"}}``, or settings of the modality with or without a kind. ``{"year": "category"}``
-            is the same as the first.
+        overrides: the user's choices for some columns: ``{"year": {"kind": "category"}}``, ``{"x": {"kind": "out"}}``,
+            ``{"fold": {"kind": "split"}}``, or settings of the modality with or without a kind.
+            ``{"year": "category"}`` is the same as the first.
         targets: columns that must stay, even where they look like ids or constants.
-        sample: how many cells of a column are looked at closely; counts are over many more.
+        sample: how many cells of a column are in its sample; counts are over many more.
 
     Raises:
         UserError: an override or target names no column, or no modality; a setting is unknown; a target has no cell.
     """
-    said = {name: _said(value) for name, value in (overrides or {}).items()}
-    for name in (*said, *targets):
+    settings_given = {name: _as_mapping(value) for name, value in (overrides or {}).items()}
+    for name in (*settings_given, *targets):
         if name not in table.columns:
             raise unknown("column", name, table.columns)
     kinds = [*names(Modality), OUT, SPLIT]
-    for name, value in said.items():
+    for name, value in settings_given.items():
         if value.get("kind", OUT) not in kinds:
             raise unknown(f"kind of the column '{name}':", value["kind"], kinds)
     schema = Schema()
-    schema.split = next((name for name, value in said.items() if value.get("kind") == SPLIT), None)
-    asked = [name for name in table.columns if said.get(name, {}).get("kind") not in (OUT, SPLIT)]
-    looks = look(table, asked, sample)
+    schema.split = next((name for name, value in settings_given.items() if value.get("kind") == SPLIT), None)
+    asked = [name for name in table.columns if settings_given.get(name, {}).get("kind") not in (OUT, SPLIT)]
+    looks = profile_columns(table, asked, sample)
     if schema.split is None:
-        plain = [name for name in looks if name not in targets and "kind" not in said.get(name, {})]
+        plain = [name for name in looks if name not in targets and "kind" not in settings_given.get(name, {})]
         schema.split = next((name for name in plain if _is_split(looks[name])), None)
     for name in table.columns:
         if name == schema.split:
             continue
         if name not in looks:
-            schema.left_out[name] = "you said so" if said[name]["kind"] == OUT else "another column is the split"
+            schema.left_out[name] = (
+                "you said so" if settings_given[name]["kind"] == OUT else "another column is the split"
+            )
             continue
-        _place(schema, looks[name], said.get(name, {}), name in targets, table.remarks.get(name, ""))
+        _add_column(schema, looks[name], settings_given.get(name, {}), name in targets, table.remarks.get(name, ""))
     return schema
 
 
-def _said(value: Any) -> dict[str, Any]:
-    """An override as a mapping with ``kind``; a bare word (also as settings files write it) is the kind."""
+def _as_mapping(value: Any) -> dict[str, Any]:
+    """Normalise an override to a mapping with ``kind``; a bare word (also as settings files write it) is the kind."""
     value = dict(value) if isinstance(value, Mapping) else {"kind": value}
     return {"kind" if key == "" else key: item for key, item in value.items()}
 
 
-def _place(schema: Schema, seen: Look, said: dict[str, Any], target: bool, remark: str = "") -> None:
-    """Put one column among those that are used or those that are left out; ``remark``: what its cells were read as."""
+def _add_column(schema: Schema, seen: ColumnProfile, override: dict[str, Any], target: bool, remark: str = "") -> None:
+    """Add one column, used or left out; ``remark``: the type that its cells were read as."""
     name = seen.profile.name
     more = [
         words
         for words in (remark, f"{seen.infinite:,} infinite, which count as missing" if seen.infinite else "")
         if words
     ]
-    kind, settings = said.get("kind"), {key: value for key, value in said.items() if key != "kind"}
+    kind, settings = override.get("kind"), {key: value for key, value in override.items() if key != "kind"}
     if kind is not None:
         part = find(Modality, kind)
         claim = part.claim(seen.profile) if seen.profile.present else None
@@ -141,23 +144,23 @@ def _place(schema: Schema, seen: Look, said: dict[str, Any], target: bool, remar
         schema.columns[name] = Column(name, kind, "you said so", check(part, {**form, **settings}, f"column.{name}"))
         return
     best = claims(seen)
-    kept = target or bool(settings)
-    reason = unread(seen.profile)
+    required = target or bool(settings)
+    reason = unreadable_reason(seen.profile)
     best = [] if reason else best
-    reason = reason or why_out(seen, best[0][0] if best else None)
+    reason = reason or exclusion_reason(seen, best[0][0] if best else None)
     if seen.profile.type == "null" and remark:
         reason = remark
     if reason and reason.startswith("an id"):
         reason += f" (column.{name}.kind=text keeps it)"
-    if reason and not (kept and best and seen.profile.present):
+    if reason and not (required and best and seen.profile.present):
         if target:
             raise UserError(f"The target '{name}' can't be used: {reason}. Give another column as the target.")
         schema.left_out[name] = reason
     elif not best:
-        if kept:
+        if required:
             raise UserError(
-                f"No modality reads the column '{name}' ({seen.profile.type}). Write its cells as texts, numbers, dates, "
-                "files or lists of numbers."
+                f"No modality reads the column '{name}' ({seen.profile.type}). Write its cells as texts, numbers, "
+                "dates, files or lists of numbers."
             )
         schema.left_out[name] = (
             f"no modality reads {seen.profile.type}: write its cells as texts, numbers or lists of numbers"
@@ -169,7 +172,7 @@ def _place(schema: Schema, seen: Look, said: dict[str, Any], target: bool, remar
         schema.columns[name] = Column(name, kind, why, given)
 
 
-def claims(seen: Look) -> list[tuple[str, Claim]]:
+def claims(seen: ColumnProfile) -> list[tuple[str, Claim]]:
     """Every modality's claim on a column, the surest first; of equals one of files, then by name."""
     found = []
     for name in names(Modality):
@@ -183,8 +186,8 @@ def claims(seen: Look) -> list[tuple[str, Claim]]:
     return [(name, claim) for _, _, name, claim in sorted(found, key=lambda item: item[:3])]
 
 
-def _is_split(seen: Look) -> bool:
-    """Whether a column's name and all its values say so; it needs no two values, for a table may be all "train"."""
+def _is_split(seen: ColumnProfile) -> bool:
+    """True where name and all values are those of a split; one value is enough, for a table may be all "train"."""
     profile = seen.profile
     return (
         SPLIT_NAMES.fullmatch(profile.name) is not None
@@ -195,7 +198,7 @@ def _is_split(seen: Look) -> bool:
 
 
 def columns_report(table: Table, schema: Schema, bad_counts: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
-    """One entry a column, in the table's order, as ``sensorium columns`` prints them.
+    """Entries of ``sensorium columns``, one for each column in the table's order.
 
     Args:
         bad_counts: bad cells of each column, if they were counted.
@@ -206,7 +209,7 @@ def columns_report(table: Table, schema: Schema, bad_counts: Mapping[str, int] |
         that the table lacks comes last.
     """
     report = []
-    for name, seen in look(table).items():
+    for name, seen in profile_columns(table).items():
         profile = seen.profile
         column = schema.columns.get(name)
         if column is not None:
@@ -256,7 +259,7 @@ def example(cells: Sequence[Any], width: int = 40) -> str:
     elif isinstance(cell, Mapping) and isinstance(cell.get("path"), str):
         cell = cell["path"]
     if isinstance(cell, bytes):
-        return sniff(cell[:HEAD]) or f"bytes {cell[:8].hex()}"
+        return sniff(cell[:HEAD_BYTES]) or f"bytes {cell[:8].hex()}"
     shape = getattr(cell, "shape", None)
     if shape:
         return " × ".join(map(str, shape)) + " numbers"

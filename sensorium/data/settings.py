@@ -35,15 +35,15 @@ class DataSettings:
         max_bad: str = "10%",
         outside: bool = False,
         workers: int = 2,
-        same: str | None = None,
-        alone: float = 0.02,
+        entity_key: str | None = None,
+        dialogue_validation: float = 0.02,
         encoding: str = "",
         delimiter: str = "",
         max_columns: int = 4096,
         max_cell_mb: float = 16.0,
     ) -> None:
         at_least("data", 1, workers=workers)
-        for name, share in (("validation", validation), ("alone", alone)):
+        for name, share in (("validation", validation), ("alone", dialogue_validation)):
             if not 0 <= share < 1:
                 raise UserError(
                     f"data.{name}={share} is no share of the training rows. Give a number from 0 on, below 1."
@@ -55,12 +55,12 @@ class DataSettings:
             outside,
             workers,
         )
-        self.same, self.alone = same, alone
-        self.reading = ReadOptions(
+        self.entity_key, self.dialogue_validation = entity_key, dialogue_validation
+        self.read_options = ReadOptions(
             encoding=encoding, delimiter=delimiter, max_columns=max_columns, max_cell_mb=max_cell_mb
         )
 
     def open(self, table: Any, as_written: Collection[str] = ()) -> Table:
         """A table, opened with these settings; ``as_written``: columns whose cells in text files stay text."""
-        options = dataclasses.replace(self.reading, as_written=frozenset(as_written))
+        options = dataclasses.replace(self.read_options, as_written=frozenset(as_written))
         return Table.open(table, allow_outside=self.outside, options=options)

@@ -1,4 +1,4 @@
-"""Splits: which rows are for training, for validation and for tests, decided by content, never by the order of rows.
+"""Dataset splits for training, validation and tests, decided by content, never by the order of rows.
 
 A row's part is a pure function of its content (or of its group's cell) and the seed, so equal rows are always on one
 side, and so are the rows of one group. Codes take one byte a row.
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sensorium.core.errors import UserError, unknown
-from sensorium.core.files import whole
+from sensorium.core.files import atomic_write
 from sensorium.data.cells import plain_cells
 from sensorium.data.hashes import cell_hashes, mix, row_hashes
 from sensorium.data.schema import Schema
@@ -25,7 +25,7 @@ from sensorium.data.table import Table
 
 __all__ = ["Splits", "row_hashes", "split_rows", "things_of"]
 
-TRAIN, VALIDATION, TEST, ALONE = "train", "validation", "test", "alone"
+TRAIN, VALIDATION, TEST, ROWWISE = "train", "validation", "test", "alone"
 ALIASES = {
     "train": TRAIN,
     "training": TRAIN,
@@ -35,14 +35,14 @@ ALIASES = {
     "dev": VALIDATION,
     "eval": VALIDATION,
 }
-"""Names by which the first two parts are known; any other part keeps its own."""
-CARVED, MOST = 0.1, 2000
-"""Where a split column has no validation part, so large a share of train becomes one, but at most so many rows."""
+"""Other names of the first two parts; any other part keeps its own."""
+CARVED_SHARE, MAX_CARVED_ROWS = 0.1, 2000
+"""Share of train, and most rows, that become validation where a split column has no such part."""
 
 
 @dataclasses.dataclass
 class Splits:
-    """Which part each row is in.
+    """Split of a table: the part of each row.
 
     Attributes:
         names: the parts.
@@ -53,7 +53,7 @@ class Splits:
     codes: np.ndarray
 
     def rows(self, name: str) -> np.ndarray:
-        """The rows of one part, ascending, int64.
+        """Rows of one part, ascending, int64.
 
         Raises:
             UserError: there is no such part.
@@ -63,20 +63,20 @@ class Splits:
         return np.flatnonzero(self.codes == self.names.index(name)).astype(np.int64)
 
     def counts(self) -> dict[str, int]:
-        """How many rows each part has."""
+        """Number of rows of each part."""
         return {name: int((self.codes == i).sum()) for i, name in enumerate(self.names)}
 
     def save(self, path: Path | str) -> None:
-        """Write as Parquet: whole or not at all."""
+        """Write as Parquet, atomically."""
         table = pa.table({"code": pa.array(self.codes, pa.int8())}).replace_schema_metadata(
             {"names": json.dumps(self.names)}
         )
-        with whole(Path(path)) as part:
+        with atomic_write(Path(path)) as part:
             pq.write_table(table, part)
 
     @classmethod
     def load(cls, path: Path | str) -> Splits:
-        """The inverse of ``save``.
+        """Load what ``save`` wrote.
 
         Raises:
             UserError: it can't be read.
@@ -97,12 +97,12 @@ def split_rows(
     shares: Sequence[float] = (0.8, 0.1, 0.1),
     seed: int = 0,
     group: str | None = None,
-    carved: float = CARVED,
+    carved: float = CARVED_SHARE,
     thing: str | None = None,
-    alone: float = 0.0,
+    rowwise: float = 0.0,
     but: Sequence[str] = (),
 ) -> Splits:
-    """Divide the rows of a table.
+    """Split the rows of a table.
 
     Args:
         by: "auto": by the schema's split column, or by hash where there is none; "hash": by the hash of a row's
@@ -112,25 +112,25 @@ def split_rows(
         seed: another one divides otherwise.
         carved: share of train that becomes validation where the split column has no such part.
         group: a column whose equal cells stay on one side, also where validation is carved from a column's train.
-        thing: the same, but only where validation is carved: rows of one thing are all held out or none, so that validation
-            says how things are met that training never saw.
-        alone: share of train that becomes a part of its own, row by row whatever they are of, so that it says how known things are met;
-            rows that differ in the columns ``but`` alone stay together.
+        thing: the same, but only where validation is carved: rows of one thing are all held out or none, so that
+            validation measures generalisation to things that training never saw.
+        rowwise: share of train that becomes a part of its own ("alone"), row by row whatever things they are of, so
+            that it measures known things. Rows that differ only in the columns ``but`` stay together.
 
     Raises:
         UserError: ``by`` or a column isn't known, the shares don't add up to 1, or no row is for training.
     """
-    way, _, name = by.partition(":")
-    if way not in ("auto", "hash", "column", "group") or (way in ("column", "group")) != bool(name):
+    method, _, name = by.partition(":")
+    if method not in ("auto", "hash", "column", "group") or (method in ("column", "group")) != bool(name):
         raise UserError(f"Can't split by '{by}'. Possible: auto, hash, column:NAME, group:NAME.")
-    if way == "group":
-        group, way = name, "hash"
-    if way == "auto":
-        way, name = ("column", schema.split) if schema.split in table.columns else ("hash", "")
-    for column in filter(None, (name if way == "column" else None, group, thing)):
+    if method == "group":
+        group, method = name, "hash"
+    if method == "auto":
+        method, name = ("column", schema.split) if schema.split in table.columns else ("hash", "")
+    for column in filter(None, (name if method == "column" else None, group, thing)):
         if column not in table.columns:
             raise unknown("column to split by:", column, table.columns)
-    if way == "hash":
+    if method == "hash":
         splits = _by_hash(_keys(table, schema, group), shares, seed)
     else:
         splits = _by_column(table, str(name))
@@ -141,31 +141,34 @@ def split_rows(
             )
         if VALIDATION not in splits.names:
             _carve(splits, VALIDATION, _keys(table, schema, group or thing, splits.rows(TRAIN)), seed, carved)
-    if alone and ALONE not in splits.names:
-        _carve(splits, ALONE, _keys(table, schema, group, splits.rows(TRAIN), but), seed + 1, alone)
+    if rowwise and ROWWISE not in splits.names:
+        _carve(splits, ROWWISE, _keys(table, schema, group, splits.rows(TRAIN), but), seed + 1, rowwise)
     return splits
 
 
 def things_of(table: Table, schema: Schema, same: str, rows: np.ndarray) -> np.ndarray:
-    """What some rows are of, int64 [rows]: rows whose cells of ``same`` are equal are of one thing."""
+    """Thing of each of some rows, int64 [rows]: rows whose cells of ``same`` are equal are of one thing."""
     return _keys(table, schema, same, rows).view(np.int64)
 
 
 def _keys(
     table: Table, schema: Schema, group: str | None, rows: np.ndarray | None = None, but: Sequence[str] = ()
 ) -> np.ndarray:
-    """What decides a row's side, uint64 [rows]: the hash of its group's cell, or of its content, ``but`` for some columns, if it has no group."""
+    """Keys that decide each row's part, uint64 [rows].
+
+    A key is the hash of the row's group cell, or, without one, of its content except the columns ``but``.
+    """
     part = table if rows is None else table.select(rows)
     keys = np.zeros(part.rows, np.uint64)
     if group is not None:
         for row, batch in part.batches(4096, [group]):
             keys[row : row + batch.num_rows] = cell_hashes(batch.column(0))
-    alone = np.flatnonzero(keys == 0)
-    if len(alone):
+    ungrouped = np.flatnonzero(keys == 0)
+    if len(ungrouped):
         content = [name for name in schema.columns if name in table.columns and name not in but]
         content = content or [name for name in table.columns if name != schema.split]
-        rest = part if len(alone) == part.rows else part.select(alone)
-        keys[alone] = mix(row_hashes(rest, content) + np.uint64(1))
+        rest = part if len(ungrouped) == part.rows else part.select(ungrouped)
+        keys[ungrouped] = mix(row_hashes(rest, content) + np.uint64(1))
     return keys
 
 
@@ -193,7 +196,7 @@ def _by_hash(keys: np.ndarray, shares: Sequence[float], seed: int) -> Splits:
 
 
 def _by_column(table: Table, column: str) -> Splits:
-    """As a column says, whatever its type; a missing cell is in no part."""
+    """Split by a column's values, whatever its type; a row with a missing cell is in no part."""
     names: dict[str, int] = {}
     codes = np.full(table.rows, -1, np.int8)
     for row, batch in table.batches(8192, [column]):
@@ -220,7 +223,7 @@ def _carve(splits: Splits, name: str, keys: np.ndarray, seed: int, share: float)
     train = splits.rows(TRAIN)
     unique, at, counts = np.unique(keys, return_inverse=True, return_counts=True)
     order = np.argsort(_uniform(unique, seed), kind="stable")
-    room = max(1, min(MOST, int(share * len(train))))
+    room = max(1, min(MAX_CARVED_ROWS, int(share * len(train))))
     chosen = np.zeros(len(unique), bool)
     for i in order.tolist() if len(unique) > 1 else []:
         if counts[i] <= room:

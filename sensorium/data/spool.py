@@ -1,4 +1,4 @@
-"""Sources that can't be read at any row (CSV, JSON lines, tar) become one Parquet file, written as they stream by.
+"""Spooling: sources without random access (CSV, JSON lines, tar) are streamed into one Parquet file.
 
 The file lies in a folder of this process, below ``SENSORIUM_CACHE`` or the system's folder for temporary files, and is
 removed when it is no longer used; what a killed process left behind goes when the next one starts.
@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,27 +21,29 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from sensorium.core.errors import UserError
-from sensorium.data.arrow import joined, normal
-from sensorium.data.blocks import Blocks, distinct
+from sensorium.data.arrow import as_normal, common_type
+from sensorium.data.blocks import Blocks, check_distinct_names
 
 try:
     import fcntl
 except ImportError:  # not POSIX: leftovers are not swept
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
-ROWS = 8192
-BYTES = 32 << 20
-"""A source hands over its rows in pieces of about so many rows or bytes, whichever comes first."""
+PIECE_ROWS = 8192
+PIECE_BYTES = 32 << 20
+"""Rows and bytes of the pieces in which a source gives its rows; the first limit that is reached ends one."""
 
 Final = Mapping[str, tuple[pa.DataType, Callable[[pa.Array], pa.Array]]]
-"""For some columns the type they end in and what parses a written array into it."""
+"""Final type of some columns, and the function that parses a written array into it."""
 
 _PREFIX = "sensorium-tables-"
 _folders: dict[Path, tuple[int, Path, object]] = {}
 
 
 class Spool:
-    """Pieces of a table in, one Parquet file out, with each column in the smallest type that holds all its cells.
+    """Spool of a table: pieces in, one Parquet file out.
+
+    Each column has the smallest type that fits all its cells.
 
     While the types stay, a piece goes straight to the file. Where a later piece needs wider ones a second file begins,
     and ``finish`` joins them, streaming.
@@ -56,7 +58,7 @@ class Spool:
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, columns: Mapping[str, pa.Array], rows: int) -> None:
-        """Write ``rows`` rows; a column that isn't named is missing in them.
+        """Write ``rows`` rows; a column that isn't given is missing in them.
 
         Raises:
             UserError: the disk is full.
@@ -65,7 +67,7 @@ class Spool:
             return
         wider = dict(self.fields)
         for name, array in columns.items():
-            wider[name] = joined(wider.get(name, pa.null()), array.type)
+            wider[name] = common_type(wider.get(name, pa.null()), array.type)
         if not wider:  # no column is known yet: a Parquet file has no rows without one
             self.bare, self.rows = self.bare + rows, self.rows + rows
             return
@@ -84,23 +86,23 @@ class Spool:
     def add_blocks(self, blocks: Blocks) -> None:
         """Write all rows of ``blocks``, piece by piece."""
         for block in range(len(blocks.starts) - 1):
-            for piece in blocks.read(block, blocks.schema.names, ROWS):
+            for piece in blocks.read(block, blocks.schema.names, PIECE_ROWS):
                 self.add(dict(zip(piece.schema.names, piece.columns, strict=True)), piece.num_rows)
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns so far."""
+        """Schema of the columns so far."""
         return pa.schema(list(self.fields.items()))
 
     def pieces(self) -> Iterator[pa.RecordBatch]:
-        """What was written so far, in order."""
+        """Batches written so far, in order."""
         self._close()
         for part in self.parts:
             with pq.ParquetFile(part, buffer_size=1 << 20, pre_buffer=False) as file:
-                yield from file.iter_batches(ROWS)
+                yield from file.iter_batches(PIECE_ROWS)
 
     def finish(self, final: Final | None = None) -> Path:
-        """The finished file, with the cells of some columns parsed."""
+        """Finish the file, parse the cells of some columns, and give its path."""
         self._close()
         final = {name: parse for name, parse in (final or {}).items() if parse[0] != self.fields.get(name)}
         for name, (kind, _) in final.items():
@@ -134,8 +136,8 @@ class Spool:
 
 
 @contextlib.contextmanager
-def spooling(where: str) -> Iterator[Spool]:
-    """A spool that leaves nothing behind when its source fails."""
+def spooling(where: str) -> Generator[Spool]:
+    """Context of a spool that leaves nothing behind when its source fails."""
     spool = Spool(where)
     try:
         yield spool
@@ -150,12 +152,12 @@ def drop_with(owner: object, path: Path) -> None:
 
 
 def _batch(columns: Mapping[str, pa.Array], schema: pa.Schema, rows: int) -> pa.RecordBatch:
-    arrays = [normal(columns[f.name], f.type) if f.name in columns else pa.nulls(rows, f.type) for f in schema]
+    arrays = [as_normal(columns[f.name], f.type) if f.name in columns else pa.nulls(rows, f.type) for f in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    distinct(schema.names, "The table")
+    check_distinct_names(schema.names, "The table")
     repeated = [field.name for field in schema if pt.is_string(field.type)]
     with _writing(path.parent):
         return pq.ParquetWriter(
@@ -164,7 +166,7 @@ def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _writing(folder: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
@@ -177,7 +179,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """This process's folder for converted tables; it is made at the first call and removed at exit."""
+    """Folder of this process for converted tables; it is made at the first call and removed at exit."""
     root = Path(os.environ.get("SENSORIUM_CACHE") or tempfile.gettempdir())
     if root in _folders and _folders[root][0] == os.getpid() and _folders[root][1].is_dir():
         return _folders[root][1]
@@ -201,7 +203,7 @@ def cache_folder() -> Path:
 
 
 def _lock(folder: Path) -> int:
-    """A file that stays locked for as long as this process lives, however it ends."""
+    """Lock file that stays locked for as long as this process lives, however it ends."""
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     if fcntl is not None:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -210,7 +212,9 @@ def _lock(folder: Path) -> int:
 
 def _sweep(root: Path) -> None:
     """Remove the folders of processes that are no more: nobody holds their lock."""
-    for folder in root.glob(f"{_PREFIX}*") if fcntl is not None else ():
+    if fcntl is None:
+        return
+    for folder in root.glob(f"{_PREFIX}*"):
         try:
             lock = os.open(folder / "lock", os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
         except OSError:

@@ -1,4 +1,4 @@
-"""The store: read cells on disk, column by column, mapped into memory, so that no epoch decodes a file twice.
+"""Cell store: decoded cells on disk, by column and memory-mapped, so that no epoch decodes a file twice.
 
 A column is a file of raw values and a file of offsets; a missing cell has length 0. No pickle: the store's shape is in
 JSON. What is mapped can be let go at any time (``release``), so memory stays flat however many rows there are.
@@ -10,17 +10,17 @@ import contextlib
 import json
 import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from sensorium.core.errors import UserError
-from sensorium.core.files import whole
+from sensorium.core.files import atomic_write
 
 
 class StoredColumn:
-    """One stored column, open for reading."""
+    """Stored column, open for reading."""
 
     def __init__(self, folder: Path, number: int, dtype: str, tail: Sequence[int]) -> None:
         self.dtype, self.tail = np.dtype(dtype), tuple(tail)
@@ -30,7 +30,7 @@ class StoredColumn:
         self.offsets = np.frombuffer(self.offsets_map.view, dtype=np.int64)
 
     def __getitem__(self, row: int) -> np.ndarray | None:
-        """The cell of a row as a read-only array, None where missing."""
+        """Cell of a row as a read-only array, None where missing."""
         start, end = int(self.offsets[row]), int(self.offsets[row + 1])
         if start == end:
             return None
@@ -40,7 +40,7 @@ class StoredColumn:
 
 
 class Mapped:
-    """A file mapped read-only; an empty one is an empty buffer."""
+    """Read-only memory map of a file; an empty one is an empty buffer."""
 
     def __init__(self, path: Path) -> None:
         self.map: mmap.mmap | None = None
@@ -50,13 +50,13 @@ class Mapped:
         self.view: mmap.mmap | bytes = self.map if self.map is not None else b""
 
     def release(self) -> None:
-        """Give the pages back to the system; they are read again when needed."""
+        """Release the mapped pages to the system; they are read again when needed."""
         if self.map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self.map.madvise(mmap.MADV_DONTNEED)
 
 
 class CellStore:
-    """Read cells of many rows.
+    """Cell store, open for reading.
 
     Attributes:
         rows: how many rows are stored.
@@ -72,7 +72,7 @@ class CellStore:
         }
 
     def cells(self, column: str, rows: Sequence[int] | np.ndarray) -> list[np.ndarray | None]:
-        """The cells of some rows."""
+        """Cells of some rows."""
         part = self.columns[column]
         return [part[int(row)] for row in rows]
 
@@ -84,7 +84,7 @@ class CellStore:
 
 
 class CellStoreWriter:
-    """Writes a store row by row; it exists, under its name, only once it is complete.
+    """Writer of a store, row by row; it exists, under its name, only once it is complete.
 
     Raises:
         UserError: the disk is full or can't be written, in any call.
@@ -103,12 +103,12 @@ class CellStoreWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the files, also where the store wasn't finished."""
+        """Close the files, also where the store wasn't finished."""
         for part in self.parts.values():
             part.drop()
 
     def add(self, cells: dict[str, np.ndarray | None]) -> None:
-        """One row: a read cell for each column, None or of length 0 where missing."""
+        """Append one row: a read cell for each column, None or of length 0 where missing."""
         try:
             for column, part in self.parts.items():
                 part.add(cells.get(column))
@@ -128,14 +128,14 @@ class CellStoreWriter:
                         "dtype": part.dtype or "uint8",
                         "tail": part.tail or [],
                     }
-            with whole(self.folder / "store.json") as part:
+            with atomic_write(self.folder / "store.json") as part:
                 part.write_text(json.dumps(shape), encoding="utf-8")
         return CellStore(self.folder)
 
 
 @contextlib.contextmanager
-def writable(path: Path) -> Iterator[None]:
-    """What the system says of a full or forbidden disk, in words for the user."""
+def writable(path: Path) -> Generator[None]:
+    """Context that turns the errors of a full or forbidden disk into a UserError."""
     try:
         yield
     except OSError as error:
@@ -143,12 +143,12 @@ def writable(path: Path) -> Iterator[None]:
 
 
 def unwritable(path: Path, error: OSError) -> UserError:
-    """The error for a disk that is full or can't be written."""
+    """UserError for a disk that is full or can't be written."""
     return UserError(f"Can't write '{path}': {error.strerror or error}. Free some space, or put the run elsewhere.")
 
 
 class ColumnWriter:
-    """Appends cells of one column."""
+    """Writer of one column's cells."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.data = (folder / f"{number}.data").open("wb", buffering=1 << 20)
@@ -157,7 +157,7 @@ class ColumnWriter:
         self.offsets.write(np.int64(0).tobytes())
 
     def add(self, cell: np.ndarray | None) -> None:
-        """One cell; all must agree in dtype and in every dimension but the first."""
+        """Append one cell; all must agree in dtype and in every dimension but the first."""
         if cell is not None and len(cell):
             if self.tail is None:
                 self.dtype, self.tail = cell.dtype.str, list(cell.shape[1:])
@@ -175,7 +175,7 @@ class ColumnWriter:
             file.close()
 
     def drop(self) -> None:
-        """Close both files, whatever becomes of what was not yet written."""
+        """Close both files without flushing."""
         for file in (self.data, self.offsets):
             with contextlib.suppress(OSError):
                 file.close()

@@ -1,4 +1,4 @@
-"""A table: rows of any source, read as Arrow, streamed, with memory that doesn't grow with the rows.
+"""Tables: rows of any source, streamed as Arrow batches in bounded memory.
 
 It knows columns and their types; what they mean is the schema's affair.
 """
@@ -12,17 +12,17 @@ import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import BadCell, UserError, unknown
-from sensorium.data.blocks import BATCH, bare
+from sensorium.data.blocks import BATCH_BYTES, rows_without_columns
 from sensorium.data.cells import media_cells, plain_cells
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import BadRow, Opened, open_source
 
-LARGE = 1 << 30
-"""Bytes of a table up to which its rows are put into another order at once."""
+MAX_REORDERED_BYTES = 1 << 30
+"""Bytes of a table up to which its rows are reordered at once."""
 
 
 class Table:
-    """Rows of one source, or a selection of them.
+    """Table: the rows of one source, or a selection of them.
 
     Attributes:
         name: a short name.
@@ -45,7 +45,7 @@ class Table:
 
     @classmethod
     def open(cls, source: Any, *, allow_outside: bool = False, options: ReadOptions | None = None) -> Table:
-        """A table from whatever holds one.
+        """Open a table from a file, folder, database or object.
 
         Args:
             source: a file, a glob or a list of files (Parquet, CSV, JSON lines, Arrow, Excel, SQLite, ORC, Avro,
@@ -82,7 +82,7 @@ class Table:
 
     @property
     def starts(self) -> np.ndarray:
-        """First row of each block that is cheap to read as a whole, and the number of rows [blocks + 1].
+        """First row of each block, and last the number of rows, [blocks + 1]. A block is cheap to read as a whole.
 
         A selection counts as one block a run of rows that lie in one block of its source.
         """
@@ -94,7 +94,7 @@ class Table:
 
     @property
     def bad_rows(self) -> dict[int, BadRow]:
-        """Rows that can't be read, by their number: they are there, and all their cells are missing."""
+        """Unreadable rows by their number: they count as rows whose cells are all missing."""
         if self._bad is None:
             bad = self._opened.bad
             rows = (
@@ -107,70 +107,72 @@ class Table:
 
     @property
     def good(self) -> np.ndarray:
-        """Which rows can be read, bool [rows]."""
+        """Mask of the readable rows, bool [rows]."""
         result = np.ones(self.rows, bool)
         result[list(self.bad_rows)] = False
         return result
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know of how the source was read: encodings, mended lines, bad rows; a sentence each."""
-        said = list(self._opened.notes)
+        """Notes to the user on how the source was read: encodings, mended lines, bad rows; a sentence each."""
+        notes = list(self._opened.notes)
         if self.bad_rows:
             row, bad = next(iter(self.bad_rows.items()))
-            said.append(f"{len(self.bad_rows):,} row(s) can't be read; the first is row {row:,} ({bad})")
+            notes.append(f"{len(self.bad_rows):,} row(s) can't be read; the first is row {row:,} ({bad})")
         for column, cells in self.repaired.items():
-            said.append(f"column '{column}': {cells:,} cell(s) held bytes that don't decode, and have U+FFFD there")
-        return said
+            notes.append(f"column '{column}': {cells:,} cell(s) held bytes that don't decode, and have U+FFFD there")
+        return notes
 
     @property
     def found(self) -> dict[str, dict[str, Any]]:
-        """What was found out of each file, for programs: encoding, delimiter, lines that were mended."""
+        """Facts by file, for programs: encoding, delimiter, number of mended lines."""
         return {file: found for file, found in self._opened.found.items() if found}
 
     @property
     def remarks(self) -> dict[str, str]:
-        """For some columns what their cells were read as, in words."""
+        """Remarks by column, where cells were read as another type."""
         return self._blocks.remarks
 
     @property
     def repaired(self) -> dict[str, int]:
-        """For each column how many cells held text that didn't decode and now has U+FFFD there, as far as was read."""
+        """Number of cells by column with text that didn't decode and now has U+FFFD there, as far as was read."""
         total = dict(self._opened.repaired)
         for name, cells in self._blocks.repairs().items():
             total[name] = total.get(name, 0) + cells
         return total
 
     def batches(self, size: int = 1024, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """All rows in order: (number of its first row, batch of at most ``size`` rows and about ``BATCH`` bytes).
+        """Batches of all rows in order, each with the number of its first row.
+
+        A batch has at most ``size`` rows and about ``BATCH_BYTES`` bytes.
 
         Raises:
             UserError: a column isn't there, or the source can't be read further.
         """
         names = self._named(columns)
         if not names:
-            yield from ((at, bare(min(size, self.rows - at))) for at in range(0, self.rows, size))
+            yield from ((at, rows_without_columns(min(size, self.rows - at))) for at in range(0, self.rows, size))
             return
         pending: list[pa.RecordBatch] = []
-        held = taken = row = 0
+        n_pending = taken = row = 0
         for piece in self._pieces(size, names):
             at = 0
             while at < piece.num_rows:
-                part = piece.slice(at, size - held)
-                if pending and taken + part.nbytes > BATCH:
+                part = piece.slice(at, size - n_pending)
+                if pending and taken + part.nbytes > BATCH_BYTES:
                     yield row, _one(pending)
-                    row, held, taken, pending = row + held, 0, 0, []
+                    row, n_pending, taken, pending = row + n_pending, 0, 0, []
                     continue
                 pending.append(part)
-                at, held, taken = at + part.num_rows, held + part.num_rows, taken + part.nbytes
-                if held == size:
+                at, n_pending, taken = at + part.num_rows, n_pending + part.num_rows, taken + part.nbytes
+                if n_pending == size:
                     yield row, _one(pending)
-                    row, held, taken, pending = row + size, 0, 0, []
-        if held:
+                    row, n_pending, taken, pending = row + size, 0, 0, []
+        if n_pending:
             yield row, _one(pending)
 
     def take(self, rows: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:
-        """The given rows, in the given order; only the blocks that hold them are read.
+        """Take rows in the given order; only their blocks are read.
 
         Raises:
             IndexError: a row isn't there.
@@ -189,7 +191,7 @@ class Table:
         table = pa.Table.from_batches(pieces) if pieces else self._schema(names).empty_table()
         if np.array_equal(back, np.arange(len(table))):
             return table
-        if table.nbytes < LARGE and len(back) <= len(unique):
+        if table.nbytes < MAX_REORDERED_BYTES and len(back) <= len(unique):
             return table.combine_chunks().take(pa.array(back))
         # Rows of large files one by one: joined, or named often, they may not fit into one array.
         starts = np.cumsum([0, *(piece.num_rows for piece in pieces)])
@@ -198,7 +200,7 @@ class Table:
         return pa.Table.from_batches([pieces[owner].slice(place, 1) for owner, place in rows_], table.schema)
 
     def select(self, rows: Sequence[int] | Sequence[bool] | np.ndarray) -> Table:
-        """A view of some rows, given as a mask over all or as row numbers in the wanted order.
+        """View of some rows, given as a mask over all or as row numbers in the wanted order.
 
         Raises:
             IndexError: a row isn't there, or the mask is of another length.
@@ -215,10 +217,10 @@ class Table:
         return Table(self._opened, allow_outside=self.allow_outside, index=index)
 
     def cells(self, batch: pa.RecordBatch | pa.Table, column: str, media: bool) -> Iterator[Any | BadCell | None]:
-        """The cells of one column of a batch, None where missing.
+        """Cells of one column of a batch, None where missing.
 
         Args:
-            batch: what ``batches`` or ``take`` gave.
+            batch: from ``batches`` or ``take``.
             column: its name; a column the batch doesn't have is missing in every row.
             media: turn bytes, paths and ``{bytes, path}`` into bytes; one that can't be had comes as a BadCell.
         """

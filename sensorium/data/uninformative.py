@@ -1,7 +1,7 @@
-"""Columns that say nothing a model could use: ids, constants, columns with no cell.
+"""Uninformative columns: ids, constants, columns with no cell.
 
-An id tells rows apart and means nothing. It is told by its values (UUIDs, hashes, code points, serial numbers, paths)
-together with how many are distinct, and by its name.
+An id distinguishes rows and means nothing. It is recognised by its values (UUIDs, hashes, code points, serial numbers,
+paths) together with how many are distinct, and by its name.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from sensorium.core.datetexts import date_form
 from sensorium.core.types import Profile
 from sensorium.data.media import unread_format
-from sensorium.data.profile import Look
+from sensorium.data.profile import ColumnProfile
 
-NEAR = 0.95
+MIN_DISTINCT_SHARE = 0.95
 """Share of distinct cells from which a column counts as (nearly) all distinct."""
-FEW = 20
-"""With fewer distinct cells a column may be a category, whatever its name."""
+MIN_DISTINCT_CELLS = 20
+"""Number of distinct cells below which a column may be a category, whatever its name."""
 
 _NAME = re.compile(
     r"(?:.*[_\-. ])?(?:id|ids|uuid|guid|key|__key__|index|idx|hash|md5|sha\d*|serial|rowid|row|path|url|file_?name|"
@@ -44,8 +44,8 @@ _VALUES = {
 }
 
 
-def unread(profile: Profile) -> str | None:
-    """Why a column of files isn't read: most are of a format that nothing here reads; None where that isn't so."""
+def unreadable_reason(profile: Profile) -> str | None:
+    """Reason not to read a column of files: most are of an unsupported format; None where they aren't."""
     if profile.heads:
         found = [unread_format(head, None) for head in profile.heads]
     else:
@@ -63,11 +63,11 @@ def unread(profile: Profile) -> str | None:
 _FILE = re.compile(r"[^\n\r\0]*[^\s/\\]\.(?:[A-Za-z0-9]{1,8})(?:\.gz)?")
 
 
-def why_out(look: Look, kind: str | None) -> str | None:
-    """Why a column should be left out, in words; None if it should stay.
+def exclusion_reason(look: ColumnProfile, kind: str | None) -> str | None:
+    """Reason to leave a column out, in words; None if it should stay.
 
     Args:
-        look: what was seen of it.
+        look: its profile.
         kind: the modality that claimed it; None: none did.
     """
     profile = look.profile
@@ -92,10 +92,15 @@ def why_out(look: Look, kind: str | None) -> str | None:
             return None
     if alike and _POST.search(profile.name):
         return None
-    if alike and profile.present > 1 and share >= NEAR and (profile.present >= FEW or _NAME.fullmatch(profile.name)):
+    if (
+        alike
+        and profile.present > 1
+        and share >= MIN_DISTINCT_SHARE
+        and (profile.present >= MIN_DISTINCT_CELLS or _NAME.fullmatch(profile.name))
+    ):
         return f"an id: {alike}, {_distinct(look)}"
     single = sum(not re.search(r"\s", str(cell)) and len(str(cell)) <= 128 for cell in profile.sample)
-    if single < NEAR * len(profile.sample) or profile.distinct < min(FEW, profile.present):
+    if single < MIN_DISTINCT_SHARE * len(profile.sample) or profile.distinct < min(MIN_DISTINCT_CELLS, profile.present):
         return None
     if alike and _STRONG.fullmatch(profile.name) and share >= 0.05:
         return f"an id by its name and its values ({alike}), {_distinct(look)}"
@@ -107,10 +112,15 @@ def why_out(look: Look, kind: str | None) -> str | None:
 _WHOLE = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 
 
-def _whole(look: Look, share: float) -> str | None:
+def _whole(look: ColumnProfile, share: float) -> str | None:
     profile = look.profile
     named = _NAME.fullmatch(profile.name) is not None
-    if share < NEAR or profile.present < (2 if named else FEW) or look.low is None or look.high is None:
+    if (
+        share < MIN_DISTINCT_SHARE
+        or profile.present < (2 if named else MIN_DISTINCT_CELLS)
+        or look.low is None
+        or look.high is None
+    ):
         return None
     if look.exact and look.low in (0, 1) and look.high - look.low + 1 == profile.distinct == profile.present:
         return f"an id: every number from {look.low} to {look.high:,} once"
@@ -122,15 +132,15 @@ def _whole(look: Look, share: float) -> str | None:
 
 
 def _alike(sample: Sequence[Any]) -> str | None:
-    """What nearly all values of a sample look like, if it is something that ids look like."""
+    """Kind of id that nearly all values of a sample look like; None if there is none."""
     cells = [str(cell) for cell in sample[:512]]
     for words, pattern in _VALUES.items():
-        if sum(pattern.fullmatch(cell.strip()) is not None for cell in cells) >= NEAR * len(cells):
+        if sum(pattern.fullmatch(cell.strip()) is not None for cell in cells) >= MIN_DISTINCT_SHARE * len(cells):
             return words
     return None
 
 
-def _distinct(look: Look) -> str:
+def _distinct(look: ColumnProfile) -> str:
     profile = look.profile
     if profile.distinct == profile.present:
         return "all distinct"

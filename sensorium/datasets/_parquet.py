@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sensorium.core.errors import UserError
-from sensorium.core.files import digest, whole
+from sensorium.core.files import atomic_write, digest
 from sensorium.datasets import Progress
 
 ROW_GROUP = 256
@@ -44,7 +44,7 @@ def write(
     schema = schema.with_metadata({"credits": "\n".join(credits), "source": f"sensorium table {name}"})
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with whole(out) as part:
+        with atomic_write(out) as part:
             with pq.ParquetWriter(
                 part, schema, compression="zstd", compression_level=3, use_dictionary=False
             ) as writer:

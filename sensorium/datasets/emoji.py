@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sensorium.core.errors import UserError
-from sensorium.core.files import digest, whole
+from sensorium.core.files import atomic_write, digest
 from sensorium.datasets import Builder, Progress
 
 SIDE = 72  # pixels of a drawing's side, unless another is asked
@@ -138,7 +138,7 @@ class Emoji(Builder):
         rows = plan()[: self.rows]
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            with whole(out) as part:
+            with atomic_write(out) as part:
                 with open(part, "wb") as file:
                     _write(file, rows, credits, self.size, self.workers, progress)
                 sha256 = digest(part)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sensorium.data.order import spread
+from sensorium.data.order import evenly_spaced
 from sensorium.data.schema import Schema
 from sensorium.data.table import Table
 from sensorium.dialogue.chat import folded, reply, talker
@@ -38,7 +38,7 @@ def examine(
     Where the model knows how often it is right (``Reply.right``): ``calibration``, the expected error of that; ``answered``, the share of questions that it is more sure than not of, and
     ``answered_right``, of these the share that is answered right."""
     asker = asker_of(network, table, columns, about, of)
-    rows = spread(
+    rows = evenly_spaced(
         np.array(
             [
                 row
@@ -122,7 +122,7 @@ def examples(
 ) -> list[tuple[int, Question, str]]:
     """Some rows with a question about each and what was answered, to look at."""
     asker = asker_of(network, table, columns)
-    rows = spread(np.arange(table.rows), count)
+    rows = evenly_spaced(np.arange(table.rows), count)
     read, asked = (
         Rows.of(network, table.select(rows), [c for c in network.columns if c not in network.dialogue_columns]),
         [],

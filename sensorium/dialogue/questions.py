@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sensorium.core.attachments import ROWS
+from sensorium.core.attachments import MAX_ROWS
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.registry import find
 from sensorium.data.schema import Schema
@@ -499,13 +499,13 @@ def chained(
         np.repeat(np.array(able, np.int64), each),
         Counter[int](),
         set(),
-        deque[int](maxlen=ROWS - 1),
+        deque[int](maxlen=MAX_ROWS - 1),
     )
     np.random.default_rng([seed, 2]).shuffle(turns)
     for row in turns.tolist():
         times[row] += 1
         conversation = asker.conversation(row, np.random.default_rng([seed, row, times[row]]), chances, list(after))
-        if (row, str(conversation)) in seen or (conversation is None and len(after) == ROWS - 1):
+        if (row, str(conversation)) in seen or (conversation is None and len(after) == MAX_ROWS - 1):
             continue
         seen.add((row, str(conversation)))  # the last rows may have none: they are there to be looked at
         after.appendleft(row)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sensorium.core.errors import UserError
-from sensorium.data.order import spread
+from sensorium.data.order import evenly_spaced
 from sensorium.evaluation.baseline_targets import BaselineTarget, code, read_truth
 from sensorium.evaluation.trees import (
     WIDEST,
@@ -124,7 +124,7 @@ class Baselines:
             return None
         for names, rounds, width, count in chosen.grown:
             if names == columns:
-                return self._grow(target, columns, spread(self._training_rows(target), count), width, rounds)
+                return self._grow(target, columns, evenly_spaced(self._training_rows(target), count), width, rounds)
         rows, y = self._training_rows(target), self.truth[target]
         hold = np.arange(len(rows)) % 7 == 0
         return self._choose(
@@ -153,7 +153,7 @@ class Baselines:
         sort, total = self.targets[target].classes is not None, sum(self.columns[c].shape[1] for c in columns)
         trees = self.targets[target].trees
         width = min(total, WIDEST, self.cost.width(len(rows), trees, seconds))
-        rows = spread(rows, self.cost.rows(len(rows), width, trees, seconds))
+        rows = evenly_spaced(rows, self.cost.rows(len(rows), width, trees, seconds))
         x, y, picked = self._table(target, columns, rows, width)
         if not len(picked):
             return None, -math.inf, width, len(rows)

@@ -10,7 +10,7 @@ import numpy as np
 
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.registry import name_of
-from sensorium.data.order import spread
+from sensorium.data.order import evenly_spaced
 from sensorium.data.table import Table
 from sensorium.evaluation.baselines import Baselines
 from sensorium.inference.rows import Answers, Rows
@@ -31,7 +31,7 @@ def evaluate(
     table: Table,
     *,
     seen: Sequence[str] | None = None,
-    same: str | None = None,
+    entity_key: str | None = None,
     baselines: Baselines | None = None,
     curves: bool = False,
     note: Callable[[str], None] = lambda words: None,
@@ -94,7 +94,7 @@ def evaluate(
             interval=pairs(said.interval),
         )
     note("searching")
-    retrieval = search_all(rows, table, same)
+    retrieval = search_all(rows, table, entity_key)
     for direction, found in retrieval.items():
         results["retrieval"][direction] = {
             "recall@1": float(found.hit[:, :1].any(1).mean()),
@@ -192,7 +192,7 @@ def curve(
     seen: Sequence[str] | None,
 ) -> list[tuple[float, float]]:
     """The metric as columns are removed at random, each with the same chance, on at most ``CURVE_ROWS`` rows."""
-    some = spread(np.arange(len(have)), CURVE_ROWS)
+    some = evenly_spaced(np.arange(len(have)), CURVE_ROWS)
     part, points, nothing = have[some], [], np.zeros(rows.count, dtype=bool)
     for rate in RATES:
         rng = np.random.default_rng(0)

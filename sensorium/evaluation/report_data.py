@@ -6,22 +6,22 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sensorium.core.errors import BadCell
 from sensorium.core.settings import schema
-from sensorium.data.order import spread
+from sensorium.data.order import evenly_spaced
 from sensorium.data.table import Table
+from sensorium.explain.columns import Explanation
+from sensorium.explain.rows import explain_rows
+from sensorium.inference.generate import draw, generate
+from sensorium.inference.trained import Trained
 from sensorium.media.images import png
 from sensorium.report.types import Evaluation, GeneratedSamples, RunInfo
 from sensorium.report.why import ExplainedCell
 from sensorium.report.write import write_report
-
-if TYPE_CHECKING:
-    from sensorium.explain.columns import Explanation
-    from sensorium.model import Model
 
 REASONS = 3
 DRAWN, SAMPLES, WATCHED, STEPS = 12, 3, 4, 20
@@ -35,7 +35,7 @@ Known = tuple[Table, np.ndarray]
 
 def report_run(
     path: Path,
-    model: Model,
+    model: Trained,
     table: Table,
     evaluation: Evaluation,
     notes: list[str],
@@ -79,19 +79,19 @@ def report_run(
     write_report(path, run, evaluation, show)
 
 
-def shown(model: Model, table: Table, row: int, column: str) -> str:
+def shown(model: Trained, table: Table, row: int, column: str) -> str:
     """A cell of a table as HTML that is safe as it is; empty where it is missing or can't be had."""
     cell = cell_of(model, table, row, column)
     return "" if cell is None else model.network.modalities[column].show(cell)
 
 
-def cell_of(model: Model, table: Table, row: int, column: str) -> Any:
+def cell_of(model: Trained, table: Table, row: int, column: str) -> Any:
     """A cell of a table; None where it is missing or can't be had."""
     cell = next(table.cells(table.take([row], [column]), column, model.network.modalities[column].media), None)
     return None if isinstance(cell, BadCell) else cell
 
 
-def read_as(model: Model, table: Table, row: int, column: str) -> str:
+def read_as(model: Trained, table: Table, row: int, column: str) -> str:
     """What the model has of a cell as a picture, a data URL; empty where there is none."""
     modality, cell = model.network.modalities[column], cell_of(model, table, row, column)
     try:
@@ -101,11 +101,11 @@ def read_as(model: Model, table: Table, row: int, column: str) -> str:
     return "" if pixels is None else f"data:image/png;base64,{base64.b64encode(png(pixels)).decode()}"
 
 
-def drawn(model: Model, table: Table, column: str, known: Known | None) -> GeneratedSamples:
+def drawn(model: Trained, table: Table, column: str, known: Known | None) -> GeneratedSamples:
     """Samples of a column for some rows, evenly spread, from all that these have beside it."""
-    rows = spread(np.arange(table.rows), DRAWN)
+    rows = evenly_spaced(np.arange(table.rows), DRAWN)
     show = model.network.modalities[column].show
-    cells, steps = model.draw(table.select(rows), column, samples=SAMPLES), []
+    cells, steps = draw(model, table.select(rows), column, samples=SAMPLES), []
     if (
         "watch" in schema(model.network.generator(column).sample) and model.schema.columns[column].kind != "audio"
     ):  # whose phases take long
@@ -118,10 +118,10 @@ def drawn(model: Model, table: Table, column: str, known: Known | None) -> Gener
     )
 
 
-def whys(model: Model, table: Table, column: str, known: Known | None) -> list[ExplainedCell]:
+def whys(model: Trained, table: Table, column: str, known: Known | None) -> list[ExplainedCell]:
     """Why cells drawn for a few rows from a few columns are as they are."""
     seen = [c for c in model.columns if c != column and c in table.columns][:BESIDE]
-    rows = spread(np.arange(table.rows), EXPLAINED)
+    rows = evenly_spaced(np.arange(table.rows), EXPLAINED)
     if not seen:
         return []
     some, among = table.select(rows), None
@@ -129,12 +129,12 @@ def whys(model: Model, table: Table, column: str, known: Known | None) -> list[E
         among = model.rows(known[0].select(known[1]), [column])
         if not among.has(column).any():  # a column that few rows have
             known = among = None
-    cells = model.generate(some, column, seen=seen)
-    return explained(model, column, (table, rows), known, cells, model.explain(some, column, cells, seen, among))
+    cells = generate(model, some, column, seen=seen)
+    return explained(model, column, (table, rows), known, cells, explain_rows(model, some, column, cells, seen, among))
 
 
 def explained(
-    model: Model,
+    model: Trained,
     column: str,
     some: Known,
     known: Known | None,

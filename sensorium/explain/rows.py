@@ -10,7 +10,7 @@ import numpy as np
 from sensorium.core.errors import UserError
 from sensorium.core.registry import name_of
 from sensorium.core.seeds import mix
-from sensorium.data.order import spread
+from sensorium.data.order import evenly_spaced
 from sensorium.explain.attribution import check_way
 from sensorium.explain.columns import Explanation, explain
 from sensorium.inference.rows import Rows
@@ -43,7 +43,7 @@ def explain_rows(
         near = trained.open(among) if not isinstance(among, Rows) else None
         which = np.arange(near.rows if near is not None else among.count)
         if near is not None and name_of(trained.network.modalities[column]) == "category":
-            which = spread(which, BESIDE)
+            which = evenly_spaced(which, BESIDE)
             known = trained.rows(near.select(which), [column, *wanted], note)
         else:
             known = trained.rows(among, [column], note)

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from sensorium.core.errors import UserError
-from sensorium.core.files import whole
+from sensorium.core.files import atomic_write
 from sensorium.export import model_folder
 from sensorium.inference.trained import Trained
 
@@ -52,7 +52,7 @@ def save_pretrained(trained: Trained, folder: Path, rows: bool) -> Path:
             },
             trained.schema.left_out,
         )
-        with whole(folder / "README.md") as part:
+        with atomic_write(folder / "README.md") as part:
             part.write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise _unwritable(folder, error) from error

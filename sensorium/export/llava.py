@@ -48,7 +48,7 @@ def export_llava(network: Network, column: str, language: nn.Module, tower: nn.M
     from safetensors.torch import save_file
 
     from sensorium.backbones.transformers import HEARD
-    from sensorium.core.files import whole
+    from sensorium.core.files import atomic_write
 
     encoder, trunk = network.modalities[column].encoder, network.trunk
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def export_llava(network: Network, column: str, language: nn.Module, tower: nn.M
     if text.tie_word_embeddings:
         tensors.pop("lm_head.weight")
     tensors = {name: value.contiguous().clone() for name, value in tensors.items() if name in names}
-    with whole(folder / "model.safetensors") as part:
+    with atomic_write(folder / "model.safetensors") as part:
         save_file(tensors, part, metadata={"format": "pt"})
     config.architectures = ["LlavaForConditionalGeneration"]
     config.save_pretrained(folder)

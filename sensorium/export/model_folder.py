@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from sensorium.backbones import ORIGIN, Backbone
 from sensorium.core.errors import UserError
-from sensorium.core.files import digest, atomic_write
+from sensorium.core.files import atomic_write, digest
 from sensorium.core.renamed_settings import with_current_names
 from sensorium.core.tensors import write_tensors
 from sensorium.data.schema import Schema

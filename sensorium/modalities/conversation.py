@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from sensorium.backbones._language_model import LanguageModel, open_language
-from sensorium.core.attachments import ROWS
+from sensorium.core.attachments import MAX_ROWS
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile
 from sensorium.modalities import Cells, Modality, Stem
@@ -350,8 +350,8 @@ def parts_of(content: Any, number: int, marks: bool = True) -> Iterable[Part]:
         kind = str(part.get("type", "text"))
         if part.get("column"):
             row = part.get("row") or 0
-            if not isinstance(row, int) or not 0 <= row < ROWS:
-                raise BadCell(f"message {number} refers to row {row!r}; rows are 0, the first, to {ROWS - 1}")
+            if not isinstance(row, int) or not 0 <= row < MAX_ROWS:
+                raise BadCell(f"message {number} refers to row {row!r}; rows are 0, the first, to {MAX_ROWS - 1}")
             yield {"column": str(part["column"]), **({"row": row} if row else {})}
         elif kind in ("text", "input_text", "output_text", "refusal") and part.get("text") is not None:
             yield str(part["text"])

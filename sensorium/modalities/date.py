@@ -181,7 +181,7 @@ class Date(Modality):
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         values = np.concatenate([EMPTY, *cells])
-        self.quantiles, self.resolution = Quantiles.learn(values), resolution(values)
+        self.quantiles, self.resolution = Quantiles.fit(values), resolution(values)
         if self.tz is not None and self.resolution in ("year", "month", "day"):
             self.resolution = "minute"  # midnight in one zone is another hour elsewhere
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sensorium.core.errors import BadCell
-from sensorium.core.numerals import LONGEST, MISSING, PLAIN, NumberForm, loses, number_form
+from sensorium.core.numerals import MAX_LENGTH, MISSING_WORDS, PLAIN_NUMBER, NumberForm, lossy_example, number_form
 from sensorium.core.quantiles import Quantiles
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.modalities import Cells, Modality, Stem
@@ -68,12 +68,12 @@ class Number(Modality):
         if not cells or not all(isinstance(cell, str) for cell in cells):
             numbers = [cell for cell in cells if isinstance(cell, (int, float)) and not isinstance(cell, bool)]
             return Claim(sure=0.8, why="numbers") if cells and len(numbers) == len(cells) else None
-        texts = [text for cell in cells if (text := cell.strip()).lower() not in MISSING]
+        texts = [text for cell in cells if (text := cell.strip()).lower() not in MISSING_WORDS]
         if not texts:
             return None
-        plain = [text for text in texts if len(text) <= LONGEST and PLAIN.fullmatch(text)]
+        plain = [text for text in texts if len(text) <= MAX_LENGTH and PLAIN_NUMBER.fullmatch(text)]
         if len(plain) >= SHARE * len(texts):
-            if loses(plain):  # codes: 049.96, 10E4
+            if lossy_example(plain):  # codes: 049.96, 10E4
                 return None
             return Claim(sure=0.8, why=f"texts that are numbers, {profile.distinct} distinct")
         form, written = number_form(texts)
@@ -99,7 +99,7 @@ class Number(Modality):
         if cell is None:
             return EMPTY
         if isinstance(cell, (bytes, bytearray)):
-            cell = bytes(cell[: LONGEST + 1]).decode("utf-8", "replace")
+            cell = bytes(cell[: MAX_LENGTH + 1]).decode("utf-8", "replace")
         if isinstance(cell, str):
             cell = self._parse(cell)
         elif isinstance(cell, np.generic):
@@ -113,10 +113,10 @@ class Number(Modality):
         return np.array([value]) if math.isfinite(value) else EMPTY
 
     def _parse(self, text: str) -> float:
-        text = text.strip() if len(text) <= LONGEST else text
-        if text.lower() in MISSING:
+        text = text.strip() if len(text) <= MAX_LENGTH else text
+        if text.lower() in MISSING_WORDS:
             return math.nan
-        plain = self.form.parse(text) if len(text) <= LONGEST else None
+        plain = self.form.parse(text) if len(text) <= MAX_LENGTH else None
         if plain is None and text.lstrip("+-").lower() in ("inf", "infinity"):
             return math.inf
         if plain is None:
@@ -127,11 +127,11 @@ class Number(Modality):
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         values = np.concatenate([EMPTY, *cells])
-        self.quantiles, self.decimals = Quantiles.learn(values), decimals(values)
+        self.quantiles, self.decimals = Quantiles.fit(values), decimals(values)
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         values = np.concatenate([EMPTY, *cells])[:, None]
-        score, raw = self.quantiles.encode(values), self.quantiles.scaled(values)
+        score, raw = self.quantiles.encode(values), self.quantiles.robust_scale(values)
         return {"score": torch.from_numpy(score).float(), "raw": torch.from_numpy(raw).float()}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:

@@ -17,13 +17,13 @@ def write_report(path: Path, run: RunInfo, evaluation: Evaluation, show: Show) -
         UserError: the file can't be written.
     """
     from sensorium.core.errors import UserError
-    from sensorium.core.files import whole
+    from sensorium.core.files import atomic_write
     from sensorium.report.page import render
 
     text = render(run, evaluation, show)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(text.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(f"Can't write the report '{path}': {error.strerror}.") from error

@@ -17,7 +17,7 @@ import pyarrow.types as pt
 
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.registry import find
-from sensorium.data.cells import beside
+from sensorium.data.cells import qualified_names
 from sensorium.data.table import Table
 from sensorium.inference.rows import Rows
 from sensorium.search import projection
@@ -217,7 +217,7 @@ class Index:
             some = row >= 0
             found = {"row": pa.array(row[some], pa.int64()), "score": pa.array(score[some], pa.float32())}
             taken = cells.take(pa.array(row[some]))
-            result.append(pa.table({**found, **beside(found, taken)}))
+            result.append(pa.table({**found, **qualified_names(found, taken)}))
         return result
 
     def best(self, vectors: np.ndarray, kind: str, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.core.files import sync, whole, write_json
+from sensorium.core.files import atomic_write, sync, write_json
 from sensorium.core.registry import find
 from sensorium.search.exact import GROUP, CoarseVectors, as_rough
 from sensorium.search.finders import Finder
@@ -181,7 +181,7 @@ def unused(folder: Path) -> int:
 
 def save(path: Path, array: np.ndarray) -> None:
     """An array, whole or not at all."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         np.save(part, array, allow_pickle=False)
 
 

@@ -1,4 +1,4 @@
-"""All of it together, and how it starts: ``sensorium serve``."""
+"""Application of the server, and its start: ``sensorium serve``."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from sensorium import __version__
 from sensorium.core.errors import UserError
-from sensorium.data.options import reading
+from sensorium.data.options import open_arguments
 from sensorium.data.table import Table
-from sensorium.serve import openai, own, page
-from sensorium.serve.batcher import ROWS, Batcher
+from sensorium.serve.batcher import MAX_BATCH_ROWS, Batcher
 from sensorium.serve.decoders import DecoderPool
 from sensorium.serve.guard import Guard, Limits, Refused
 from sensorium.serve.metrics import Metrics
 from sensorium.serve.process import Process
+from sensorium.serve.routes import route_modules
 from sensorium.serve.server import Server
 from sensorium.serve.timeouts import timed
 from sensorium.serve.worker import begin
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-SHORTEST = 16
+MIN_KEY_LENGTH = 16
 """Characters of a key."""
-FILES = 65_536
+MAX_FILES = 65_536
 """Open files, and so connections, that are asked of the system."""
 BACKLOG = 2048
 """Connections that may wait to be taken."""
@@ -47,12 +47,19 @@ BACKLOG = 2048
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What ``sensorium serve`` is told.
+    """Settings of ``sensorium serve``.
 
     Attributes:
-        run: the model's folder; index: of its rows. table: what the page shows, and ``table_rows`` name.
-        host, port: where it listens. hosts: more names under which it may be called. key_file: a key a line. workers: processes with the model.
-        fetching: whether web addresses in requests are fetched. seconds: until a request must be answered. device: where the model is.
+        run: the model's folder.
+        index: of its rows.
+        table: what the page shows, and ``table_rows`` name.
+        host, port: where it listens.
+        hosts: more names under which it may be called.
+        key_file: a key a line.
+        workers: processes with the model.
+        fetching: whether web addresses in requests are fetched.
+        seconds: until a request must be answered.
+        device: where the model is.
         batch: rows that are asked together.
     """
 
@@ -67,11 +74,11 @@ class Settings:
     fetching: bool = False
     seconds: float = 60.0
     device: str | None = None
-    batch: int = ROWS
+    batch: int = MAX_BATCH_ROWS
 
 
 def limits_of(settings: Settings) -> Limits:
-    """Who may ask: closed unless it is opened.
+    """Limits on who may ask: closed unless it is opened.
 
     Raises:
         UserError: another address than loopback without a key, or a key file that holds none.
@@ -79,12 +86,14 @@ def limits_of(settings: Settings) -> Limits:
     keys = keys_in(settings.key_file) if settings.key_file is not None else ()
     if settings.host not in LOOPBACK and not keys:
         raise UserError(
-            f"--host {settings.host}: whoever reaches that address could ask this model. Give a key: --key-file FILE, which holds one. To make one: "
+            f"--host {settings.host}: whoever reaches that address could ask this model. Give a key: "
+            "--key-file FILE, which holds one. To make one: "
             'python -c "import secrets; print(secrets.token_urlsafe(32))" > FILE'
         )
     if settings.host in ("0.0.0.0", "::") and not settings.hosts:
         raise UserError(
-            f"--host {settings.host} listens on every address: say by which names the server is called: --allow-host NAME, once for each."
+            f"--host {settings.host} listens on every address: say by which names the server is called: "
+            "--allow-host NAME, once for each."
         )
     hosts = {*(LOOPBACK if settings.host in LOOPBACK else (settings.host,)), *settings.hosts}
     return Limits(
@@ -95,7 +104,7 @@ def limits_of(settings: Settings) -> Limits:
 
 
 def keys_in(path: Path) -> tuple[bytes, ...]:
-    """The hashes of a file's keys, one a line."""
+    """Hashes of a file's keys, one a line."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         mode = path.stat().st_mode
@@ -103,9 +112,9 @@ def keys_in(path: Path) -> tuple[bytes, ...]:
         raise UserError(
             f"--key-file {path} can't be read: {getattr(error, 'strerror', None) or 'it is no text'}."
         ) from error
-    if not lines or min(map(len, lines)) < SHORTEST:
+    if not lines or min(map(len, lines)) < MIN_KEY_LENGTH:
         raise UserError(
-            f"--key-file {path}: a key has at least {SHORTEST} characters, one key a line; "
+            f"--key-file {path}: a key has at least {MIN_KEY_LENGTH} characters, one key a line; "
             + (f"the shortest has {min(map(len, lines))}." if lines else "it is empty.")
         )
     if os.name == "posix" and mode & (stat.S_IRGRP | stat.S_IROTH):
@@ -114,7 +123,10 @@ def keys_in(path: Path) -> tuple[bytes, ...]:
 
 
 def application(settings: Settings, **changed: Any) -> tuple[Any, Server]:
-    """The ASGI application, routes behind the guard, and what they hold, which is to be started. ``changed``: limits that differ."""
+    """ASGI application, routes behind the guard, and their state, which is to be started.
+
+    ``changed``: limits that differ.
+    """
     limits, metrics = dataclasses.replace(limits_of(settings), **changed), Metrics()
     threads = max(1, (os.cpu_count() or 1) // settings.workers)
     arguments = (
@@ -126,7 +138,7 @@ def application(settings: Settings, **changed: Any) -> tuple[Any, Server]:
     )
     workers = [Process(f"model-{n}", begin, arguments, ("sensorium.serve.preload",)) for n in range(settings.workers)]
     batcher = Batcher(workers, settings.batch, watch=metrics.batch)
-    table = None if settings.table is None else Table.open(settings.table, **reading(settings.run))
+    table = None if settings.table is None else Table.open(settings.table, **open_arguments(settings.run))
     server = Server(
         re.sub(r"[^\w.-]", "-", settings.run.resolve().name),
         limits,
@@ -152,24 +164,29 @@ def application(settings: Settings, **changed: Any) -> tuple[Any, Server]:
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
-    for part in (own, openai, page):
-        app.include_router(part.routes(server))
+    router = APIRouter()
+    for module in route_modules().values():
+        if hasattr(module, "add_routes"):
+            module.add_routes(router, server)
+    app.include_router(router)
 
-    def told(refused: Refused) -> Response:
+    def error_response(refused: Refused) -> Response:
         return Response(refused.body(), refused.status, refused.headers, "application/json")
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
-        return told(error)
+        return error_response(error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if part != "body")[:200]
         if "json" not in request.headers.get("content-type", "") and tuple(first["loc"]) == ("body",):
-            return told(Refused(415, "Send JSON, and say so: -H 'content-type: application/json'.", "request"))
+            return error_response(
+                Refused(415, "Send JSON, and say so: -H 'content-type: application/json'.", "request")
+            )
         words = "this is no JSON" if first["type"] == "json_invalid" else first["msg"]
-        return told(
+        return error_response(
             Refused(
                 422,
                 f"{place}: {words}" if place and first["type"] != "json_invalid" else words,
@@ -185,7 +202,7 @@ def application(settings: Settings, **changed: Any) -> tuple[Any, Server]:
             405: "This path is asked in another way. See /docs.",
             400: "The body can't be read as JSON.",
         }
-        return told(
+        return error_response(
             Refused(
                 error.status_code,
                 words.get(error.status_code, "The request can't be answered."),
@@ -196,13 +213,13 @@ def application(settings: Settings, **changed: Any) -> tuple[Any, Server]:
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
-        return told(Refused(500, "This is a fault of the server. Its log says more.", "fault"))
+        return error_response(Refused(500, "This is a fault of the server. Its log says more.", "fault"))
 
     return Guard(app, limits, metrics), server
 
 
 def serve(settings: Settings) -> None:
-    """Answer until Ctrl-C, which lets what is being answered be finished.
+    """Serve until Ctrl-C, which lets what is being answered be finished.
 
     Raises:
         UserError: what was asked can't be: no model, an open address without a key, a port that is taken.
@@ -211,11 +228,13 @@ def serve(settings: Settings) -> None:
         raise UserError(f"'{settings.run}' holds no model. A run's folder is wanted, as fit wrote it.")
     if settings.index is not None and not (settings.index / "index.json").is_file():
         raise UserError(
-            f"'{settings.index}' holds no index. Make one with: sensorium index {settings.run} TABLE --out {settings.index}"
+            f"'{settings.index}' holds no index. Make one with: sensorium index {settings.run} TABLE --out "
+            f"{settings.index}"
         )
     if settings.workers < 1 or settings.batch < 1 or settings.seconds <= 0:
         raise UserError(
-            f"--workers {settings.workers} --batch {settings.batch} --deadline {settings.seconds:g}: each is at least 1."
+            f"--workers {settings.workers} --batch {settings.batch} --deadline {settings.seconds:g}: each is "
+            "at least 1."
         )
     app, server = application(settings)
     bound = bind(settings.host, settings.port)
@@ -227,7 +246,8 @@ def serve(settings: Settings) -> None:
             await super().startup(sockets)
             host, port = bound.getsockname()[:2]
             print(
-                f"Sensorium answers at http://{f'[{host}]' if ':' in host else host}:{port}/ with '{server.name}'. Ctrl-C ends it.",
+                f"Sensorium answers at http://{f'[{host}]' if ':' in host else host}:{port}/ with "
+                f"'{server.name}'. Ctrl-C ends it.",
                 flush=True,
             )
 
@@ -237,7 +257,8 @@ def serve(settings: Settings) -> None:
             await server.start()
             if elsewhere := (server.about["index"] or {}).get("elsewhere"):
                 print(
-                    f"{elsewhere:,} rows of '{settings.index}' are not those of '{settings.table}': they are found, but not shown. Make the index of that table, with --key to tell rows by.",
+                    f"{elsewhere:,} rows of '{settings.index}' are not those of '{settings.table}': they are "
+                    "found, but not shown. Make the index of that table, with --key to tell rows by.",
                     file=sys.stderr,
                 )
             await Announced(
@@ -263,7 +284,7 @@ def serve(settings: Settings) -> None:
 
 
 def fast_loop() -> Any:
-    """A faster event loop than Python's, where it is installed."""
+    """Factory of a faster event loop than Python's; None where it isn't installed."""
     try:
         import uvloop
     except ImportError:
@@ -272,7 +293,7 @@ def fast_loop() -> Any:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket with that address; nobody reaches it before it listens.
+    """Socket bound to an address; nobody reaches it before it listens.
 
     Raises:
         UserError: the address can't be had.
@@ -286,7 +307,8 @@ def bind(host: str, port: int) -> socket.socket:
         one.bind(place)
     except OSError as error:
         raise UserError(
-            f"--host {host} --port {port} can't be listened on: {error.strerror or error}. Choose another: --port 0 takes a free one."
+            f"--host {host} --port {port} can't be listened on: {error.strerror or error}. Choose another: "
+            "--port 0 takes a free one."
         ) from error
     return one
 
@@ -298,7 +320,7 @@ def more_files() -> None:
     except ImportError:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
     if soft < wanted:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

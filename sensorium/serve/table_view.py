@@ -1,4 +1,4 @@
-"""The table that a server shows: its rows some at a time, and the files in its cells, without a model."""
+"""Table view: the rows of the table that a server shows, some at a time, and their files, without a model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 
 from sensorium.core.errors import BadCell
 from sensorium.data.cells import plain_cells
-from sensorium.data.media import HEAD, sniff
+from sensorium.data.media import HEAD_BYTES, sniff
 from sensorium.data.table import Table
 from sensorium.search.where import where
 
-SHOWN = (
+MEDIA_TYPES = (
     "image/png",
     "image/jpeg",
     "image/gif",
@@ -36,17 +36,18 @@ SHOWN = (
     "video/ogg",
 )
 """Types of files that a browser shows and that hold no script."""
-LONGEST = 2000
+MAX_CHARS = 2000
 """Characters of a cell in a list of rows."""
-POINTS = 400
+MAX_NUMBERS = 400
 """Numbers of a series in a list of rows."""
 
 
 class TableView:
-    """Rows to look at.
+    """View of a table's rows for the page.
 
     Args:
-        table: whose. columns: those of the model, and what is known of each; the others are shown as words where they are plain.
+        table: whose rows.
+        columns: those of the model, and what is known of each; the others are shown as words where they are plain.
     """
 
     def __init__(self, table: Table, columns: Mapping[str, Mapping[str, Any]]) -> None:
@@ -59,18 +60,18 @@ class TableView:
             for c in table.columns
             if not columns.get(c, {}).get("media") and not holds_bytes(table.schema.field(c).type)
         ]
-        self.kept: pa.Table | None = None
-        self.asker: Any = None
-        self.asking = threading.Lock()
+        self.cached: pa.Table | None = None
+        self.query_engine: Any = None
+        self.query_lock = threading.Lock()
 
     def cells(self) -> pa.Table:
-        """The plain cells of all rows, read once."""
-        if self.kept is None:
-            self.kept = self.table.take(np.arange(self.table.rows), self.plain)
-        return self.kept
+        """Plain cells of all rows, read once."""
+        if self.cached is None:
+            self.cached = self.table.take(np.arange(self.table.rows), self.plain)
+        return self.cached
 
     def numbers(self, condition: str | None) -> list[int]:
-        """The rows for which a condition holds.
+        """Numbers of the rows for which a condition holds.
 
         Raises:
             UserError: it isn't one.
@@ -80,9 +81,10 @@ class TableView:
         return np.flatnonzero(where(condition, self.cells()).to_numpy()).tolist()
 
     def lines(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """Some rows: plain cells as they are, cut where long; of files whether there is one."""
+        """Rows as JSON: plain cells as they are, cut where long; of files whether there is one."""
         media = [c for c in self.columns if c not in self.plain]
-        plain, lines = self.cells().take(pa.array(rows, pa.int64())), [{"row": row, "cells": {}} for row in rows]
+        plain = self.cells().take(pa.array(rows, pa.int64()))
+        lines: list[dict[str, Any]] = [{"row": row, "cells": {}} for row in rows]
         for column in self.plain:
             for line, cell in zip(lines, listed(plain.column(column)), strict=True):
                 line["cells"][column] = cell
@@ -93,11 +95,11 @@ class TableView:
         return lines
 
     def there(self, rows: Sequence[int], column: str) -> list[bool]:
-        """Which rows have a file."""
+        """Presence of a file, a bool a row."""
         return self.table.take(rows, [column]).column(column).is_valid().to_pylist()
 
     def file(self, row: int, column: str) -> tuple[bytes, str]:
-        """A cell's file and its type, "application/octet-stream" for those that a browser isn't to open.
+        """File of a cell and its type, "application/octet-stream" for those that a browser isn't to open.
 
         Raises:
             KeyError: there is no such cell, or it never holds files.
@@ -107,23 +109,25 @@ class TableView:
         cell = next(iter(self.table.cells(self.table.take([row], [column]), column, True)))
         if not isinstance(cell, bytes):
             return b"", ""
-        kind = (sniff(cell[:HEAD]) or "").replace("video/webp-animated", "image/webp")
-        return cell, kind if kind in SHOWN else "application/octet-stream"
+        kind = (sniff(cell[:HEAD_BYTES]) or "").replace("video/webp-animated", "image/webp")
+        return cell, kind if kind in MEDIA_TYPES else "application/octet-stream"
 
     def answer(self, question: str) -> dict[str, Any]:
-        """What a question about many rows finds, or one SELECT over ``rows``: the query that was asked, its answer, and others that might have been meant.
+        """Answer to a question about many rows, or to one SELECT over ``rows``.
+
+        It holds the query that was asked, its rows, and other queries that might have been meant.
 
         Raises:
             UserError: it isn't clear, can't be answered, or DuckDB isn't installed.
         """
         from sensorium.query import QueryEngine
 
-        with self.asking:  # one at a time: each may take a core and 2 GB
-            if self.asker is None:
-                self.asker = QueryEngine.knowing(
+        with self.query_lock:  # one at a time: each may take a core and 2 GB
+            if self.query_engine is None:
+                self.query_engine = QueryEngine.knowing(
                     self.table, {name: about["kind"] for name, about in self.known.items()}
                 )
-            found = self.asker.answer(question)
+            found = self.query_engine.answer(question)
         columns = [listed(column) for column in found.rows.columns]
         return {
             "sql": found.sql,
@@ -156,7 +160,7 @@ class TableView:
         return out.getvalue()
 
     def rows(self, rows: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Some rows' cells as the model may see them: files as bytes.
+        """Cells of rows as the model may see them: files as bytes.
 
         Raises:
             UserError: the table can't be read.
@@ -171,7 +175,7 @@ class TableView:
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
-    """Whether cells of a type have bytes in them, which can't be shown as words."""
+    """True if cells of a type have bytes in them, which can't be shown as words."""
     if pa.types.is_dictionary(kind):
         return holds_bytes(kind.value_type)
     binary = (
@@ -184,22 +188,22 @@ def holds_bytes(kind: pa.DataType) -> bool:
 
 
 def listed(column: pa.ChunkedArray) -> list[Any]:
-    """A column's cells as JSON can have them, cut where they are long; what can't be read is missing."""
+    """Cells of a column as JSON can have them, cut where they are long; what can't be read is missing."""
     return [
         None if isinstance(cell, BadCell) else brief(cell) for chunk in column.chunks for cell in plain_cells(chunk)
     ]
 
 
 def brief(cell: Any) -> Any:
-    """A cell, cut where it is long."""
+    """Cell, cut where it is long."""
     if isinstance(cell, np.ndarray):
         cell = cell.tolist()
     if isinstance(cell, str):
-        return cell if len(cell) <= LONGEST else cell[:LONGEST] + "…"
+        return cell if len(cell) <= MAX_CHARS else cell[:MAX_CHARS] + "…"
     if isinstance(cell, float) and not math.isfinite(cell):
         return None
     if isinstance(cell, list):
-        return [brief(one) for one in cell[:POINTS]]
+        return [brief(one) for one in cell[:MAX_NUMBERS]]
     if isinstance(cell, dict):
         return {str(name): brief(one) for name, one in cell.items()}
     if isinstance(cell, decimal.Decimal):

@@ -4,18 +4,18 @@ import json
 
 import pytest
 
-from sensorium.core.files import digest, whole, write_json
+from sensorium.core.files import atomic_write, digest, write_json
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("old")
-    with pytest.raises(RuntimeError), whole(path) as part:
+    with pytest.raises(RuntimeError), atomic_write(path) as part:
         part.write_text("half")
         assert path.read_text() == "old"
         raise RuntimeError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text("new")
         assert part.suffix == ".json" and path.read_text() == "old"
     assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
@@ -28,7 +28,7 @@ def test_json_of_anything(tmp_path):
 
 
 def test_a_block_that_writes_nothing_is_an_error_of_the_system(tmp_path):
-    with pytest.raises(FileNotFoundError), whole(tmp_path / "c"):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "c"):
         pass
 
 

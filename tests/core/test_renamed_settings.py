@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sensorium.core.errors import SensoriumWarning, UserError
-from sensorium.core.renamed_settings import KEYS, with_current_names
+from sensorium.core.renamed_settings import KEYS, renamed_arguments, with_current_names
 from sensorium.core.settings import parse, sections
 
 
@@ -33,3 +33,13 @@ def test_every_new_name_is_a_setting() -> None:
 
     for section, part in (("data", DataSettings), ("questions", QuestionSampler), ("train", TableTrainer)):
         assert set(KEYS[section].values()) <= set(schema(part)) and not set(KEYS[section]) & set(schema(part))
+
+
+def test_old_arguments_are_taken_with_a_warning() -> None:
+    @renamed_arguments(same="entity_key")
+    def evaluate(*, entity_key: str) -> str:
+        return entity_key
+
+    with pytest.warns(SensoriumWarning, match="same= is called entity_key= now"):
+        assert evaluate(same="key") == "key"  # type: ignore[call-arg]
+    assert evaluate(entity_key="key") == "key"

@@ -101,7 +101,7 @@ def test_zip_hostile_and_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     data[at] ^= 255
     (tmp_path / "holes.zip").write_bytes(data)
     with monkeypatch.context() as patch:
-        patch.setattr("sensorium.data.sources.archive.MEMBER", 10**5)
+        patch.setattr("sensorium.data.sources.archive.MAX_MEMBER_BYTES", 10**5)
         table = Table.open(tmp_path / "holes.zip")
         found = columns(table, ("image",))
     assert (
@@ -110,7 +110,7 @@ def test_zip_hostile_and_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert found["image"][0] == png(1) and found["image"][3] == png(4) and "damaged" in str(found["image"][1])
     write_zip(tmp_path / "bomb.zip", {"a.csv": b"a\n" + b"1\n" * 10**6})
     with monkeypatch.context() as patch:
-        patch.setattr("sensorium.data.sources.archive.FREE", 1000)
+        patch.setattr("sensorium.data.sources.archive.FREE_BYTES", 1000)
         with pytest.raises(UserError, match=r"bomb\.zip': 'a\.csv' unpacks to more than"):
             Table.open(tmp_path / "bomb.zip")
     write_zip(tmp_path / "nested.zip", {"bomb.zip": (tmp_path / "bomb.zip").read_bytes()})

@@ -192,7 +192,7 @@ def test_avro_hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         )
     )
     assert columns(Table.open(path)) == {"n": [None, "a", "b", None]}
-    monkeypatch.setattr("sensorium.data.sources.avro.BLOCK", 10**6)
+    monkeypatch.setattr("sensorium.data.sources.avro.MAX_BLOCK_BYTES", 10**6)
     bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
     path.write_bytes(
         container(

@@ -207,7 +207,7 @@ def test_sql_server_by_sqlalchemy(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(UserError, match="wörds|only reads"):
             _server.open_server(url, query, ReadOptions())
     # A query that the words don't tell is held by the transaction.
-    monkeypatch.setattr(_server, "reads", lambda query: "")
+    monkeypatch.setattr(_server, "refusal_reason", lambda query: "")
     with pytest.raises(UserError, match="readonly"):
         _server.open_server(url, "DELETE FROM wörds RETURNING id", ReadOptions())
     assert (tmp_path / "b.db").read_bytes() == before
@@ -248,9 +248,9 @@ def test_sql_server_by_sqlalchemy(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_sql_words_of_a_query_that_reads(query: str, fine: bool) -> None:
-    from sensorium.data.sources._server import reads
+    from sensorium.data.sources._server import refusal_reason
 
-    assert (reads(query) == "") == fine
+    assert (refusal_reason(query) == "") == fine
 
 
 def delta(path: Path) -> None:
@@ -286,7 +286,7 @@ def test_delta_table_in_place(
         "z ü/",
     }
     assert Table.open(tmp_path / "empty").rows == 0 and Table.open(tmp_path / "empty").columns == ["a"]
-    monkeypatch.setattr("sensorium.data.sources.datalake.PLAIN", frozenset())
+    monkeypatch.setattr("sensorium.data.sources.datalake.PLAIN_FEATURES", frozenset())
     assert sorted(rows_of(tmp_path / "t"), key=lambda row: row["a"]) == found
     without("deltalake", monkeypatch)
     with pytest.raises(UserError, match=r"sensorium\[lake\]"):

@@ -164,10 +164,10 @@ def test_excel_hostile_damaged_and_without_its_library(tmp_path: Path, monkeypat
     with pytest.raises(UserError, match=r"far\.xlsx' reaches to row 1,048,576 and column 16,384"):
         Table.open(tmp_path / "far.xlsx")
     with monkeypatch.context() as patch:
-        patch.setattr("sensorium.data.sources._sheets.CELLS", 10**6)
+        patch.setattr("sensorium.data.sources._sheets.MAX_CELLS", 10**6)
         with pytest.raises(UserError, match=r"far\.xls' reaches to row 65,536 and column 256"):
             Table.open(tmp_path / "far.xls")
-        patch.setattr("sensorium.data.sources._sheets.UNPACKED", 1000)
+        patch.setattr("sensorium.data.sources._sheets.MAX_UNPACKED_BYTES", 1000)
         with pytest.raises(UserError, match=r"far\.xlsx'.*unpacks to more than 1,000 bytes"):
             Table.open(tmp_path / "far.xlsx")
     whole = (tmp_path / "far.xlsx").read_bytes()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sensorium.core.errors import BadCell
-from sensorium.data.media import find, media_bytes, media_head, sniff
+from sensorium.data.media import find_file, media_bytes, media_head, sniff
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
 
@@ -100,7 +100,7 @@ def test_paths_may_leave_only_when_allowed(tmp_path: Path) -> None:
 def test_no_path_is_found_outside_the_folder(parts: list[str]) -> None:
     folder = Path("/tmp/sensorium-no-such-folder/inside")
     try:
-        found = find("/".join(parts), folder, False)
+        found = find_file("/".join(parts), folder, False)
     except BadCell:
         return
     assert found.is_relative_to(folder)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensorium.data import order as module
-from sensorium.data.order import BLOCK, WINDOW, Order
+from sensorium.data.order import BLOCK_ROWS, WINDOW_BLOCKS, Order
 
 SIZES = [1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 95, 96, 97, 128, 200, 257]
 
@@ -16,8 +16,8 @@ SIZES = [1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 95, 96, 97, 128, 200, 257]
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 8 rows, windows of 4 blocks."""
-    monkeypatch.setattr(module, "BLOCK", 8)
-    monkeypatch.setattr(module, "WINDOW", 4)
+    monkeypatch.setattr(module, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(module, "WINDOW_BLOCKS", 4)
 
 
 @pytest.mark.usefixtures("small")
@@ -88,7 +88,7 @@ def test_it_is_the_same_order_as_ever() -> None:
 
 
 @pytest.mark.parametrize(
-    "rows", [BLOCK * WINDOW - 1, BLOCK * WINDOW, BLOCK * WINDOW + 1, BLOCK * (2 * WINDOW + 1) + 17]
+    "rows", [BLOCK_ROWS * WINDOW_BLOCKS - 1, BLOCK_ROWS * WINDOW_BLOCKS, BLOCK_ROWS * WINDOW_BLOCKS + 1, BLOCK_ROWS * (2 * WINDOW_BLOCKS + 1) + 17]
 )
 def test_real_windows_visit_every_row(rows: int) -> None:
     order = Order(np.arange(rows), 1000, seed=1)
@@ -103,7 +103,7 @@ def test_a_step_of_a_large_table_looks_at_its_own_window_only() -> None:
         rows = order.at(step)
         assert len(set(rows.tolist())) == 256 and Order.window.cache_info().misses - before <= 2
     inside = order.at(100)
-    assert len(set((inside // BLOCK).tolist())) <= WINDOW, "reading stays near-sequential"
+    assert len(set((inside // BLOCK_ROWS).tolist())) <= WINDOW_BLOCKS, "reading stays near-sequential"
 
 
 def test_nothing_to_order_is_told() -> None:

@@ -36,9 +36,9 @@ from pyarrow import orc
 
 from sensorium.core.datetexts import date_form, read_date, write_date
 from sensorium.core.errors import SensoriumWarning, UserError
-from sensorium.core.numerals import NumberForm, loses, number_form
+from sensorium.core.numerals import NumberForm, lossy_example, number_form
 from sensorium.data import table as tables
-from sensorium.data.arrow import bounded, check_layout, row_bytes
+from sensorium.data.arrow import check_layout, row_bytes, split_by_bytes
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources.parquet import check_codes
 from sensorium.data.table import Table
@@ -438,7 +438,7 @@ def test_the_form_of_a_column_of_numbers_is_found(form: NumberForm, values: list
     places = form.places if form.places >= 0 else 2
     written = [form.write(value, places) for value in values]
     found, example = number_form(written)
-    assume(form.places < 0 or not loses(filter(None, map(form.parse, written))))
+    assume(form.places < 0 or not lossy_example(filter(None, map(form.parse, written))))
     assert found is not None and example in written
     for text in written:
         assert float(found.parse(text) or "nan") == float(form.parse(text) or "nan"), (text, found)
@@ -462,7 +462,7 @@ def test_texts_that_are_read_as_numbers_lose_nothing(cells: list[str]) -> None:
         table = Table.open(path)
         found = columns(table)["n"]
         kind = table.schema.field("n").type
-        assert (pa.types.is_string(kind)) == (loses(cells) is not None) or pa.types.is_string(kind)
+        assert (pa.types.is_string(kind)) == (lossy_example(cells) is not None) or pa.types.is_string(kind)
         if pa.types.is_string(kind):
             assert found == cells
             return
@@ -555,7 +555,7 @@ def test_slices_of_a_batch_are_within_bounds_and_have_all_its_rows(
     assert row_bytes(column).tolist() == sizes
     column = pa.StructArray.from_arrays([column], ["in"]) if nested else column
     batch = pa.RecordBatch.from_arrays([column], names=["c"])
-    parts = list(bounded(batch, limit))
+    parts = list(split_by_bytes(batch, limit))
     assert [cell for part in parts for cell in part["c"].to_pylist()] == batch["c"].to_pylist()
     at = 0
     for part in parts:
@@ -573,9 +573,9 @@ def test_batches_by_bytes_and_rows_in_any_order(lengths: list[int], size: int, l
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         for module in (tables, "sensorium.data.blocks", "sensorium.data.sources.parquet", "sensorium.data.sources.ipc"):
             patch.setattr(
-                module if not isinstance(module, str) else __import__(module, fromlist=["BATCH"]), "BATCH", limit
+                module if not isinstance(module, str) else __import__(module, fromlist=["BATCH_BYTES"]), "BATCH_BYTES", limit
             )
-        patch.setattr(tables, "LARGE", data.draw(st.sampled_from([0, 1000, 1 << 30])))
+        patch.setattr(tables, "MAX_REORDERED_BYTES", data.draw(st.sampled_from([0, 1000, 1 << 30])))
         pq.write_table(source, Path(folder) / "t.parquet", row_group_size=7)
         pa.feather.write_feather(source, str(Path(folder) / "t.arrow"), chunksize=5, compression="uncompressed")
         for given_ in (source, Path(folder) / "t.parquet", Path(folder) / "t.arrow"):
@@ -674,7 +674,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from sensorium.model import Model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
+        patch.setattr("sensorium.fit.stages.report", lambda *given, **named: None)
         return Model.fit(
             tiny_table(260), out=tmp_path_factory.mktemp("learned"), epochs=1, settings=[*TINY, "data.validation=0.2"]
         )

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensorium.core.errors import UserError
-from sensorium.data.quarantine import EARLY, Quarantine, parse_max_bad, preview
+from sensorium.data.quarantine import MIN_ROWS_TO_STOP, Quarantine, parse_max_bad, preview
 
 
 @pytest.mark.parametrize(
@@ -96,10 +96,10 @@ def test_a_share_is_not_judged_early_but_a_number_is() -> None:
         share.check(5)
     with pytest.raises(UserError):
         number.check(5, final=False)
-    for row in range(EARLY):
+    for row in range(MIN_ROWS_TO_STOP):
         share.add(row, "a", "bad", None)
     with pytest.raises(UserError):
-        share.check(EARLY, final=False)
+        share.check(MIN_ROWS_TO_STOP, final=False)
 
 
 def test_threads_lose_nothing(tmp_path: Path) -> None:

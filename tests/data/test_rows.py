@@ -251,8 +251,8 @@ def test_far_dates_of_int96_are_what_they_are(tmp_path: Path) -> None:
 
 
 def test_a_dictionary_is_decoded_a_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sensorium.data.blocks.BATCH", 1 << 20)
-    monkeypatch.setattr("sensorium.data.table.BATCH", 1 << 20)
+    monkeypatch.setattr("sensorium.data.blocks.BATCH_BYTES", 1 << 20)
+    monkeypatch.setattr("sensorium.data.table.BATCH_BYTES", 1 << 20)
     cell = os.urandom(300_000)
     column = pa.DictionaryArray.from_arrays(pa.array([0] * 100, pa.int32()), pa.array([cell]))
     pq.write_table(

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from sensorium.core.errors import UserError
 from sensorium.core.registry import names
 from sensorium.core.types import Claim
-from sensorium.data.media import HEAD
-from sensorium.data.profile import EXACT, LOOK, look, stretches
+from sensorium.data.media import HEAD_BYTES
+from sensorium.data.profile import MAX_EXACT_DISTINCT, MAX_PROFILED_ROWS, profile_columns, stretches
 from sensorium.data.schema import Schema, claims, columns_report, infer
 from sensorium.data.table import Table
 from sensorium.modalities import Modality
@@ -212,10 +212,10 @@ def test_files_by_path_and_by_cell_have_heads(tmp_path: Path) -> None:
         )
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
     table = Table.open(tmp_path / "t.parquet")
-    seen = look(table)
+    seen = profile_columns(table)
     for name in "abcd":
         assert len(seen[name].profile.heads) == 30 and {head[:4] for head in seen[name].profile.heads} == {b"\x89PNG"}
-        assert all(len(head) < HEAD and head[-8:-4] == b"IEND" for head in seen[name].profile.heads), (
+        assert all(len(head) < HEAD_BYTES and head[-8:-4] == b"IEND" for head in seen[name].profile.heads), (
             "a small file is its own head"
         )
     assert isinstance(seen["a"].profile.sample[0], str) and seen["e"].profile.heads == [] == seen["f"].profile.heads
@@ -224,25 +224,25 @@ def test_files_by_path_and_by_cell_have_heads(tmp_path: Path) -> None:
 
 
 def test_a_sample_is_spread_over_the_whole_table(tmp_path: Path) -> None:
-    rows = 2 * LOOK
+    rows = 2 * MAX_PROFILED_ROWS
     column = np.arange(rows)
     table = pa.table(
         {"n": column, "late": np.where(column > rows * 0.9, "late", "early"), "blob": pa.array([b"x"] * rows)}
     )
     pq.write_table(table, tmp_path / "t.parquet", row_group_size=rows // 8)
-    seen = look(Table.open(tmp_path / "t.parquet"), sample=500)
+    seen = profile_columns(Table.open(tmp_path / "t.parquet"), sample=500)
     sample = np.array(seen["n"].profile.sample)
     assert len(sample) == 500 and np.histogram(sample, 10, (0, rows))[0].min() > 20
     assert seen["late"].profile.distinct == 2 and 10 < seen["late"].profile.sample.count("late") < 120
-    assert seen["n"].profile.rows == LOOK and seen["n"].rising and not seen["n"].exact
-    assert abs(seen["n"].profile.distinct / LOOK - 1) < 0.05
+    assert seen["n"].profile.rows == MAX_PROFILED_ROWS and seen["n"].rising and not seen["n"].exact
+    assert abs(seen["n"].profile.distinct / MAX_PROFILED_ROWS - 1) < 0.05
     assert seen["blob"].profile.rows < 5000 and len(seen["blob"].profile.sample) > 100
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.none() | st.integers(0, 50), max_size=100))
 def test_counts_are_exact_while_few(cells: list) -> None:
-    profile = look(Table.open(pa.table({"a": pa.array(cells, pa.int64())})))["a"].profile
+    profile = profile_columns(Table.open(pa.table({"a": pa.array(cells, pa.int64())})))["a"].profile
     there = [cell for cell in cells if cell is not None]
     assert (profile.rows, profile.present, profile.distinct) == (len(cells), len(there), len(set(there)))
     assert sorted(profile.sample) == sorted(there)
@@ -250,8 +250,8 @@ def test_counts_are_exact_while_few(cells: list) -> None:
 
 def test_distinct_is_estimated_closely_beyond() -> None:
     cells = np.arange(100_000) % 60_000
-    seen = look(Table.open({"a": cells}))["a"]
-    assert not seen.exact and seen.profile.distinct > EXACT and abs(seen.profile.distinct / 60_000 - 1) < 0.04
+    seen = profile_columns(Table.open({"a": cells}))["a"]
+    assert not seen.exact and seen.profile.distinct > MAX_EXACT_DISTINCT and abs(seen.profile.distinct / 60_000 - 1) < 0.04
 
 
 @given(st.integers(0, 10**7), st.integers(64, 5000))
@@ -268,7 +268,7 @@ def test_the_surest_claim_wins_and_ties_are_stable(monkeypatch: pytest.MonkeyPat
 
     for name in names(Modality):
         monkeypatch.setattr(find(Modality, name), "claim", classmethod(lambda cls, profile: Claim(sure=0.5, why="so")))
-    seen = look(Table.open({"a": ["x", "y"]}))["a"]
+    seen = profile_columns(Table.open({"a": ["x", "y"]}))["a"]
     order = [name for name, _ in claims(seen)]
     files = [name for name in sorted(names(Modality)) if find(Modality, name).media]
     assert order == [*files, *(name for name in sorted(names(Modality)) if name not in files)]
@@ -278,7 +278,7 @@ def test_the_surest_claim_wins_and_ties_are_stable(monkeypatch: pytest.MonkeyPat
 
 def test_declared_categories_are_said_to_be() -> None:
     frame = pd.DataFrame({"c": pd.Categorical(["a", "b"] * 20), "d": pd.Categorical([f"t {i}" for i in range(40)])})
-    seen = look(Table.open(frame))
+    seen = profile_columns(Table.open(frame))
     assert seen["c"].profile.type == "dictionary<string>" and seen["d"].profile.type == "string"
 
 

@@ -213,7 +213,7 @@ def test_tar_links_out_of_the_shard_devices_and_huge_members_are_not_read(
             info = tarfile.TarInfo(name)
             info.size = len(data)
             shard.addfile(info, io.BytesIO(data))
-    monkeypatch.setattr("sensorium.data.sources.tar.MEMBER", 1000)
+    monkeypatch.setattr("sensorium.data.sources.tar.MAX_MEMBER_BYTES", 1000)
     table = Table.open(tmp_path / "0.tar")
     assert columns(table) == {"__key__": [None, None, "2"], "text": [None, None, "ok"]}
     assert "link" in table.bad_rows[0].reason and "limit" in table.bad_rows[1].reason

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensorium.core.errors import UserError
-from sensorium.data.arrow import MEDIA
+from sensorium.data.arrow import MEDIA_TYPE
 from sensorium.data.hashes import cell_hashes, row_hashes
 from sensorium.data.schema import Column, Schema
-from sensorium.data.split import MOST, Splits, split_rows
+from sensorium.data.split import MAX_CARVED_ROWS, Splits, split_rows
 from sensorium.data.table import Table
 
 
@@ -92,7 +92,7 @@ def test_a_split_column_is_followed_and_validation_carved_from_train() -> None:
 
 def test_carved_validation_is_bounded_and_a_given_one_is_kept() -> None:
     many = Table.open({"x": list(range(30_000)), "split": ["train"] * 30_000})
-    assert split_rows(many, schema("x", split="split"), seed=0).counts() == {"train": 28_000, "validation": MOST}
+    assert split_rows(many, schema("x", split="split"), seed=0).counts() == {"train": 28_000, "validation": MAX_CARVED_ROWS}
     given_ = Table.open({"x": [1, 2, 3, 4], "split": ["train", "dev", "test", "VALID"]})
     assert split_rows(given_, schema("x", split="split"), seed=0).counts() == {"train": 1, "validation": 2, "test": 1}
     few = Table.open({"x": [1, 2], "split": ["train"] * 2, "g": ["a", "b"]})
@@ -115,7 +115,7 @@ def test_rows_are_held_out_alone_though_others_are_of_the_same_thing(seed: int, 
     )
     how = {"by": "column:split" if way == "column" else "group:thing", "thing": "thing", "carved": 0.1, "seed": seed}
     splits, before = (
-        split_rows(table, schema("x", "said", "thing"), **how, **more) for more in ({"alone": 0.1, "but": ["said"]}, {})
+        split_rows(table, schema("x", "said", "thing"), **how, **more) for more in ({"rowwise": 0.1, "but": ["said"]}, {})
     )
     cells = {column: words(table, splits, column) for column in ("x", "thing")}
     if way == "hash":  # a group's rows are all on one side
@@ -227,7 +227,7 @@ def test_dates_and_files_are_hashed_by_content() -> None:
     assert cell_hashes(pa.array([second], pa.timestamp("us")))[0] == cell_hashes(pa.array(["2020-01-10 10:20:30"]))[0]
     half = second.replace(microsecond=500_000)
     assert cell_hashes(pa.array([half], pa.timestamp("us")))[0] == cell_hashes(pa.array(["2020-01-10 10:20:30.5"]))[0]
-    media = pa.array([{"bytes": b"x", "path": "p"}, {"bytes": None, "path": "p"}, None], MEDIA)
+    media = pa.array([{"bytes": b"x", "path": "p"}, {"bytes": None, "path": "p"}, None], MEDIA_TYPE)
     assert cell_hashes(media).tolist() == [*cell_hashes(pa.array([b"x", b"p"])).tolist(), 0]
 
 

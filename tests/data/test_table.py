@@ -252,7 +252,7 @@ def test_json_lines_of_any_kind(tmp_path: Path) -> None:
 
 
 def test_types_that_grow_over_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sensorium.data.objects.ROWS", 2)
+    monkeypatch.setattr("sensorium.data.objects.PIECE_ROWS", 2)
     values = [None, None, 1, 2, 2.5, None, "x", 7, True, [1], None]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"v": v, "n": i}) + "\n" for i, v in enumerate(values)))
     found = columns(Table.open(tmp_path / "t.jsonl"))

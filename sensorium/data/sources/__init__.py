@@ -1,4 +1,4 @@
-"""The contract of a source: one family of things that a table can be opened from, in one file."""
+"""Sources: the contract of a family of things that a table can be opened from, one family a file."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError
 from sensorium.core.registry import find, names
-from sensorium.data.blocks import Blocks, MemoryBlocks, bare
-from sensorium.data.contents import COMPRESSED_ENDINGS, compression, ending_by_content
+from sensorium.data.blocks import Blocks, MemoryBlocks, rows_without_columns
+from sensorium.data.contents import COMPRESSION_SUFFIXES, compression, ending_by_content
 from sensorium.data.encodings import detect
 from sensorium.data.options import ReadOptions
 from sensorium.data.spool import Final, Spool, drop_with
 
-KEPT = 1000
-"""Bad rows whose beginning is kept."""
-SPLIT = re.compile(r"(train|training|val|valid|validation|dev|test|eval|holdout)([_\-.].*)?", re.IGNORECASE)
+MAX_BAD_PREVIEWS = 1000
+"""Bad rows of which a preview is kept."""
+SPLIT_NAME = re.compile(r"(train|training|val|valid|validation|dev|test|eval|holdout)([_\-.].*)?", re.IGNORECASE)
 """Names of folders and keys that are parts of a split."""
-FEW = 3
+MAX_NOTED_FILES = 3
 """Files that a note names."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row of a source that can't be read; in the table all its cells are missing.
+    """Unreadable row of a source; in the table all its cells are missing.
 
     Attributes:
         where: file and line (or member) it was found at.
@@ -48,7 +48,7 @@ class BadRow:
 
 @dataclasses.dataclass
 class Opened:
-    """A source that was opened.
+    """Opened source: its blocks, name, and notes on how it was read.
 
     Attributes:
         blocks: its rows.
@@ -70,9 +70,14 @@ class Opened:
     found: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     blocks_before: int = 0
 
+    @classmethod
+    def empty(cls, name: str, folder: Path | None = None) -> Opened:
+        """A source of which nothing was read yet: it has no rows until ``blocks`` is set."""
+        return cls(MemoryBlocks(pa.table({}), name), name, folder)
+
     def bad_row(self, row: int, where: str, reason: str, preview: str = "") -> None:
         """Mark a row that can't be read."""
-        self.bad[row] = BadRow(where, reason, preview[:200] if len(self.bad) < KEPT else "")
+        self.bad[row] = BadRow(where, reason, preview[:200] if len(self.bad) < MAX_BAD_PREVIEWS else "")
 
     def mended(self, column: str, cells: int) -> None:
         """Count cells whose text was mended."""
@@ -80,14 +85,14 @@ class Opened:
             self.repaired[column] = self.repaired.get(column, 0) + int(cells)
 
     def remark(self, words: str, file: str = "", **found: Any) -> None:
-        """Remember something to tell the user, and the file it is about; ``found``: the same for programs. No words:
-        for these alone."""
+        """Add a remark for the user, and the file it is about; ``found``: the same for programs. Empty ``words``: only
+        for programs."""
         if words:
             self.remarks.setdefault(words, []).append(file)
         self.found.setdefault(file, {}).update(found)
 
     def take(self, other: Opened, first: int = 0) -> None:
-        """Take over what another source's rows, which begin at row ``first`` here, were found to be."""
+        """Take over the findings of another source, whose rows begin at row ``first`` here."""
         self.bad |= {first + row: bad for row, bad in other.bad.items()}
         for column, cells in other.repaired.items():
             self.mended(column, cells)
@@ -98,35 +103,35 @@ class Opened:
 
     @property
     def notes(self) -> list[str]:
-        """The remarks as sentences for the user, each with the files it is about."""
+        """Remarks as sentences for the user, each with the files it is about."""
         return [f"{_some(files)}: {words}" if any(files) else words for words, files in self.remarks.items()]
 
 
 def _some(files: Sequence[str]) -> str:
     named = list(dict.fromkeys(file for file in files if file))
-    more = len(named) - FEW
-    return ", ".join(f"'{file}'" for file in named[:FEW]) + (f" and {more:,} more" if more > 0 else "")
+    more = len(named) - MAX_NOTED_FILES
+    return ", ".join(f"'{file}'" for file in named[:MAX_NOTED_FILES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 class Source(abc.ABC):
-    """One family of sources. ``accepts`` must import nothing heavy: it is asked for every source."""
+    """Family of sources. ``accepts`` must import nothing heavy, as it is called for every source."""
 
     suffixes: ClassVar[tuple[str, ...]] = ()
-    """File endings that are this family's; ``.gz``, ``.bz2``, ``.xz``, ``.zst`` or ``.lz4`` may follow where it can
+    """File name suffixes of this family; ``.gz``, ``.bz2``, ``.xz``, ``.zst`` or ``.lz4`` may follow where it can
     stream."""
     packed: ClassVar[bool] = False
-    """Whether compressed files of this family can be read."""
+    """True where compressed files of this family can be read."""
 
     @classmethod
     def accepts(cls, given: Any) -> bool:
-        """Whether ``given``, which is no list of files of one ending, is this family's (an object, a folder, a
+        """True where ``given``, which is no list of files of one suffix, is this family's (an object, a folder, a
         name)."""
         return False
 
     @classmethod
     @abc.abstractmethod
     def open(cls, given: Any, options: ReadOptions) -> Opened:
-        """The rows of ``given``: a non-empty list of files whose content or ending is this family's, or what
+        """Open the rows of ``given``: a non-empty list of files whose content or ending is this family's, or what
         ``accepts`` took.
 
         Raises:
@@ -135,7 +140,7 @@ class Source(abc.ABC):
 
 
 def open_source(given: Any, options: ReadOptions | None = None) -> Opened:
-    """Any source that one of this folder's parts can open.
+    """Open a source by the first family that accepts it.
 
     Raises:
         UserError: nothing is there, or it is no known kind.
@@ -160,10 +165,10 @@ def open_source(given: Any, options: ReadOptions | None = None) -> Opened:
 def _possible() -> str:
     endings = sorted({suffix for name in names(Source) for suffix in find(Source, name).suffixes})
     return (
-        f"A table is a file or a glob of files ending in {', '.join(endings)}, of which FILE#PART names a sheet, a table or a "
-        "group; a folder with metadata.csv, .jsonl or .parquet, with one folder a class, with table files, or of a Delta or "
-        "Iceberg table; sql:URL#QUERY; hf:NAME on the Hugging Face hub; or a pandas, polars, Arrow or datasets object, a list "
-        "of dicts or a dict of lists."
+        f"A table is a file or a glob of files ending in {', '.join(endings)}, of which FILE#PART names a sheet, a "
+        "table or a group; a folder with metadata.csv, .jsonl or .parquet, with one folder a class, with table files, "
+        "or of a Delta or Iceberg table; sql:URL#QUERY; hf:NAME on the Hugging Face hub; or a pandas, polars, Arrow or "
+        "datasets object, a list of dicts or a dict of lists."
     )
 
 
@@ -186,17 +191,17 @@ def _files(given: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def suffix_of(path: Path) -> str:
-    """A file's ending in lower case, without that of its compression."""
+    """Suffix of a file name in lower case, without that of its compression."""
     endings = [ending.lower() for ending in path.suffixes]
     if endings and endings[-1] == ".tgz":
         return ".tar"
-    if len(endings) > 1 and endings[-1] in COMPRESSED_ENDINGS:
+    if len(endings) > 1 and endings[-1] in COMPRESSION_SUFFIXES:
         return endings[-2]
     return endings[-1] if endings else ""
 
 
 def family_of(path: Path) -> tuple[type[Source], str]:
-    """The source that reads a file, and its ending by content where that isn't the ending of its name (else empty).
+    """Source family of a file, and its suffix by content where the name's is another (else empty).
 
     Raises:
         UserError: no source does.
@@ -218,7 +223,7 @@ def family_of(path: Path) -> tuple[type[Source], str]:
 
 
 def open_files(files: Sequence[Path], options: ReadOptions) -> Opened:
-    """One table from files of one family.
+    """Open files of one family as one table.
 
     Raises:
         UserError: they are of several families, or can't be read.
@@ -242,17 +247,17 @@ def open_files(files: Sequence[Path], options: ReadOptions) -> Opened:
 
 
 def encoding_of(path: Path, options: ReadOptions, opened: Opened) -> str:
-    """The encoding of a text file: the one that was asked for, or what is found, which is remarked."""
+    """Encoding of a text file: the one that was asked for, or the detected one, which is remarked."""
     if options.encoding:
         return options.encoding
     found = detect(path)
-    told = f"read as {found.words}" if found.name not in ("utf-8", "utf-8-sig") else ""
-    opened.remark(told, path.name, encoding=found.name, undecodable_bytes=found.damaged)
+    remark = f"read as {found.label}" if found.name not in ("utf-8", "utf-8-sig") else ""
+    opened.remark(remark, path.name, encoding=found.name, undecodable_bytes=found.damaged)
     return found.name
 
 
 def converted(spool: Spool, final: Final | None = None, empty: Sequence[str] = ()) -> Blocks:
-    """The blocks of what was spooled; the file goes when they are no longer used.
+    """Blocks of a finished spool; its file is removed when they are no longer used.
 
     Args:
         final: as ``Spool.finish`` takes it.
@@ -260,7 +265,7 @@ def converted(spool: Spool, final: Final | None = None, empty: Sequence[str] = (
     """
     if spool.rows and not spool.fields:
         spool.discard()
-        return MemoryBlocks(pa.Table.from_batches([bare(spool.rows)]), spool.where)
+        return MemoryBlocks(pa.Table.from_batches([rows_without_columns(spool.rows)]), spool.where)
     if not spool.rows:
         spool.discard()
         names_ = list(spool.fields) or list(empty)
@@ -273,7 +278,7 @@ def converted(spool: Spool, final: Final | None = None, empty: Sequence[str] = (
 
 
 def folder_of(files: Sequence[Path]) -> Path:
-    """The folder that all files share: what paths in their cells are relative to."""
+    """Common folder of all files, to which paths in their cells are relative."""
     folders = {file.parent.resolve() for file in files}
     shared = folders.pop()
     for folder in folders:
@@ -283,6 +288,6 @@ def folder_of(files: Sequence[Path]) -> Path:
 
 
 def name_of_files(files: Sequence[Path]) -> str:
-    """A short name for one file or several."""
+    """Short name for one file or several."""
     stem = files[0].name.split(".")[0] or files[0].name
     return stem if len(files) == 1 else f"{stem} and {len(files) - 1} more"

@@ -1,4 +1,4 @@
-"""Calamine's sheets; run as a program it writes the rows of a sheet as JSON lines.
+"""Calamine worker: run as a program, it writes the rows of a sheet as JSON lines.
 
 On damaged files of the old binary format calamine may end its process, so these are read in one of their own. This file
 imports nothing of Sensorium.
@@ -14,16 +14,16 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-MEMORY = 8 << 30
-"""Bytes that the process may take, where the system can tell it."""
+MAX_MEMORY_BYTES = 8 << 30
+"""Memory limit of the process in bytes, where the system can set one."""
 
 
 class BrokenWorkbook(Exception):
-    """A file that can't be read, and why."""
+    """Unreadable workbook, with the reason."""
 
 
-def pick(book: Any, wanted: str) -> tuple[list[str], Any]:
-    """The names of the worksheets, and the one that is wanted, or the first with cells that is shown (else None)."""
+def pick_sheet(book: Any, wanted: str) -> tuple[list[str], Any]:
+    """Names of the worksheets, and the wanted one, or the first visible one with cells (else None)."""
     kinds = {about.name: about for about in book.sheets_metadata}
     sheets = [name for name in book.sheet_names if str(kinds[name].typ).endswith("WorkSheet")]
     if wanted:
@@ -37,11 +37,11 @@ def pick(book: Any, wanted: str) -> tuple[list[str], Any]:
     return sheets, None
 
 
-def rows_apart(path: str, wanted: str) -> tuple[dict[str, Any], Iterator[list[Any]]]:
-    """What ``main`` says about a file's sheet, and its rows, read in another process.
+def rows_in_subprocess(path: str, wanted: str) -> tuple[dict[str, Any], Iterator[list[Any]]]:
+    """Read a sheet in another process: what ``main`` writes about it, and its rows.
 
     Raises:
-        Broken: it can't be read, or the process ended.
+        BrokenWorkbook: it can't be read, or the process ended.
     """
     command = [sys.executable, "-P", __file__, path, wanted]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -92,10 +92,10 @@ def main(path: str, wanted: str) -> None:
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     try:
         with open(path, "rb") as file:
-            sheets, sheet = pick(calamine.CalamineWorkbook.from_filelike(file), wanted)
+            sheets, sheet = pick_sheet(calamine.CalamineWorkbook.from_filelike(file), wanted)
     except calamine.PasswordError:
         print(json.dumps({"error": "it is protected by a password; save it without one, or as CSV"}))
         return

@@ -1,4 +1,4 @@
-"""Iceberg's files: only those below the table's folder, wherever the table was when it was written."""
+"""Iceberg file access: only those below the table's folder, wherever the table was when it was written."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sensorium.core.errors import UserError
 
 
 class _Local(PyArrowFileIO):
-    """Files by the place that they had in the table's folder; none is written."""
+    """Read-only file access by the place that files had in the table's folder."""
 
     def __init__(self, folder: Path, location: str) -> None:
         super().__init__()
         self.folder, self.location = folder, location.rstrip("/") + "/"
 
     def new_input(self, location: str) -> InputFile:
-        """A file of the table.
+        """Input file of the table.
 
         Raises:
             UserError: it lies elsewhere.
@@ -50,7 +50,7 @@ class _Local(PyArrowFileIO):
 
 
 def open_table(metadata: Path, folder: Path) -> StaticTable:
-    """The table of a metadata file.
+    """Open the table of a metadata file.
 
     Its own properties, which may name a class that reads its files, have no say in that here.
     """

@@ -1,4 +1,4 @@
-"""What several sources share: ``FILE#PART``, a library that may be missing, and members of ZIP archives, bounded."""
+"""Helpers of several sources: ``FILE#PART``, optional libraries, and bounded unpacking of ZIP members."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError
 from sensorium.data.blocks import Blocks, MemoryBlocks
-from sensorium.data.contents import UNREADABLE
+from sensorium.data.contents import READ_ERRORS
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, converted
 from sensorium.data.spool import Spool
 
-CHUNK = 1 << 20
-BROKEN_ZIP = (
+CHUNK_BYTES = 1 << 20
+ZIP_ERRORS = (
     zipfile.BadZipFile,
     NotImplementedError,
     RuntimeError,
     IndexError,
     UnicodeDecodeError,
     struct.error,
-    *UNREADABLE,
+    *READ_ERRORS,
 )
 """Exceptions that a damaged ZIP archive raises."""
-LONGEST_ERROR = 300
+MAX_ERROR_LENGTH = 300
 
 
-def split(given: Any, fits: Callable[[Path], bool]) -> tuple[Path, str] | None:
-    """The file and the part of it that ``FILE#PART`` names; None where no such file fits, or one has the whole name.
+def split_part(given: Any, fits: Callable[[Path], bool]) -> tuple[Path, str] | None:
+    """File and part that ``FILE#PART`` names; None where no such file fits, or one has the whole name.
 
     The shortest file name wins, as a part (a query, a sheet's name) may hold ``#`` too.
     """
@@ -48,8 +48,8 @@ def split(given: Any, fits: Callable[[Path], bool]) -> tuple[Path, str] | None:
     return None
 
 
-def library(name: str, extra: str, what: str) -> Any:
-    """An optional library.
+def optional_import(name: str, extra: str, what: str) -> Any:
+    """Import an optional library.
 
     Raises:
         UserError: it isn't installed; the extra that has it is named.
@@ -62,14 +62,14 @@ def library(name: str, extra: str, what: str) -> Any:
         ) from error
 
 
-def why(error: BaseException) -> str:
-    """The first line of an exception's message, or its kind where it has none."""
+def error_summary(error: BaseException) -> str:
+    """First line of an exception's message, or its type where it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:LONGEST_ERROR]
+    return (lines[0] if lines else type(error).__name__)[:MAX_ERROR_LENGTH]
 
 
-def unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> Iterator[bytes]:
-    """A member's bytes in pieces, up to its real end, which may lie beyond the size that the archive states.
+def unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> Iterator[bytes]:
+    """Unpack a member in pieces, up to its real end, which may lie beyond the size that the archive states.
 
     Raises:
         zipfile.BadZipFile: it is damaged.
@@ -79,7 +79,7 @@ def unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> Ite
     whole.file_size = 1 << 62
     left = limit
     with archive.open(whole) as file:
-        while piece := file.read(CHUNK):
+        while piece := file.read(CHUNK_BYTES):
             left -= len(piece)
             if left < 0:
                 raise OverflowError(f"'{info.filename[:100]}' unpacks to more than {limit:,} bytes")
@@ -89,7 +89,7 @@ def unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> Ite
 def spool_batches(
     batches: Iterable[pa.RecordBatch], schema: pa.Schema, spool: Spool, options: ReadOptions, opened: Opened
 ) -> Blocks:
-    """Write Arrow batches to a spool, and the blocks of what was written.
+    """Write Arrow batches to a spool and give its blocks.
 
     Raises:
         UserError: two columns share a name, or there are too many.

@@ -1,4 +1,4 @@
-"""Database servers by SQLAlchemy: a query that reads, in a read-only transaction where there is one, streamed.
+"""Database servers through SQLAlchemy: a query that reads, in a read-only transaction where there is one, streamed.
 
 The password of a URL is in no message and no name.
 """
@@ -13,24 +13,24 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 from sensorium.core.errors import UserError, did_you_mean
-from sensorium.data.blocks import distinct
+from sensorium.data.blocks import check_distinct_names
 from sensorium.data.objects import spool_objects
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, converted
-from sensorium.data.sources._inside import library, why
+from sensorium.data.sources._inside import error_summary, optional_import
 from sensorium.data.spool import spooling
 
-FETCHED = 1024
+FETCH_ROWS = 1024
 """Rows that a server sends at once."""
-SCHEMAS = 20
-"""Schemas that are looked into for tables."""
-READ_ONLY = {
+MAX_SCHEMAS = 20
+"""Most schemas that are searched for tables."""
+READ_ONLY_STATEMENTS = {
     **dict.fromkeys(("postgresql", "cockroachdb", "redshift", "oracle"), "SET TRANSACTION READ ONLY"),
     **dict.fromkeys(("mysql", "mariadb"), "SET SESSION TRANSACTION READ ONLY"),
     "sqlite": "PRAGMA query_only = ON",
 }
-"""What begins a transaction that can't write; on other servers it is rolled back."""
-WRITES = frozenset(
+"""Statements that make a transaction read-only, by dialect; on other servers it is rolled back."""
+WRITE_KEYWORDS = frozenset(
     [
         "insert",
         "update",
@@ -53,7 +53,7 @@ WRITES = frozenset(
         "into",
     ]
 )
-"""Words that a query that only reads doesn't have outside of quotes; statements may follow without a sign between."""
+"""Keywords that a read-only query doesn't have outside of quotes; statements may follow without a sign between."""
 
 _TOKEN = re.compile(
     r"""--[^\n]*|/\*.*?(?:\*/|$)|'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]\[]*\]"""
@@ -62,8 +62,8 @@ _TOKEN = re.compile(
 )
 
 
-def reads(query: str) -> str:
-    """Why a query isn't run; empty: it only reads, by its words."""
+def refusal_reason(query: str) -> str:
+    """Reason to refuse a query; empty: it only reads, by its words."""
     tokens = [found[0].lower() for found in _TOKEN.finditer(query)]
     if any(token.startswith("/*!") for token in tokens):
         return "it has a comment that MySQL runs"
@@ -76,18 +76,18 @@ def reads(query: str) -> str:
     if ";" in tokens:
         return "it is several statements"
     for before, token in itertools.pairwise(tokens):
-        if token in WRITES and before != ".":
+        if token in WRITE_KEYWORDS and before != ".":
             return f"it holds the word {token.upper()}"
     return ""
 
 
 def open_server(address: str, asked: str, options: ReadOptions) -> Opened:
-    """The rows of a server's table or query.
+    """Open a server's table or query.
 
     Raises:
         UserError: nothing was asked for, it can't be reached, or the query does more than read.
     """
-    alchemy = library("sqlalchemy", "sql", "'sql:' URLs")
+    alchemy = optional_import("sqlalchemy", "sql", "'sql:' URLs")
     try:
         url = alchemy.engine.make_url(address)
     except (alchemy.exc.ArgumentError, ValueError):
@@ -106,7 +106,7 @@ def open_server(address: str, asked: str, options: ReadOptions) -> Opened:
         ) from None
     except (alchemy.exc.SQLAlchemyError, OSError) as error:
         raise UserError(
-            f"{where.capitalize()} can't be read: {_hidden(why(getattr(error, 'orig', None) or error), url)}"
+            f"{where.capitalize()} can't be read: {_hidden(error_summary(getattr(error, 'orig', None) or error), url)}"
         ) from None
 
 
@@ -131,7 +131,7 @@ def _rows(alchemy: Any, engine: Any, where: str, asked: str, options: ReadOption
         )
     name = "query"
     with engine.connect() as connection:
-        if begin := READ_ONLY.get(engine.dialect.name):
+        if begin := READ_ONLY_STATEMENTS.get(engine.dialect.name):
             connection.exec_driver_sql(begin)
             if "SESSION" in begin:  # it holds for the transactions that follow
                 connection.rollback()
@@ -141,17 +141,19 @@ def _rows(alchemy: Any, engine: Any, where: str, asked: str, options: ReadOption
                 asked = "SELECT * FROM " + ".".join(
                     map(engine.dialect.identifier_preparer.quote_identifier, tables[asked])
                 )
-            elif reason := reads(asked):
+            elif reason := refusal_reason(asked):
                 one_word = len(asked.split()) == 1
                 hint = did_you_mean(asked, tables) if one_word else " Only SELECT and WITH ... SELECT are run."
                 raise UserError(f"'{asked[:100]}' is no table of {where} and no query that only reads: {reason}.{hint}")
             base = (engine.url.database or "database").rpartition("/")[2]
-            opened = Opened(None, f"{base}.{name}")  # type: ignore[arg-type]
+            opened = Opened.empty(f"{base}.{name}")
             with spooling(where) as spool:
-                found = connection.execution_options(stream_results=True, max_row_buffer=FETCHED).exec_driver_sql(asked)
+                found = connection.execution_options(stream_results=True, max_row_buffer=FETCH_ROWS).exec_driver_sql(
+                    asked
+                )
                 names = list(found.keys())
                 options.check_columns(len(names), where)
-                distinct(names, f"What was asked of {where}")
+                check_distinct_names(names, f"What was asked of {where}")
                 spool_objects(_objects(found, names), spool, opened, options)
                 opened.blocks = converted(spool, empty=names)
         finally:
@@ -167,14 +169,14 @@ def _tables(alchemy: Any, bind: Any) -> dict[str, tuple[str, ...]]:
         name: (name,) for name in (*inspector.get_table_names(), *inspector.get_view_names())
     }
     with contextlib.suppress(alchemy.exc.SQLAlchemyError, NotImplementedError):
-        for schema in inspector.get_schema_names()[:SCHEMAS]:
+        for schema in inspector.get_schema_names()[:MAX_SCHEMAS]:
             if schema not in (inspector.default_schema_name, "information_schema"):
                 found |= {f"{schema}.{name}": (schema, name) for name in inspector.get_table_names(schema)}
     return found
 
 
 def _objects(found: Any, names: list[str]) -> Iterator[tuple[dict[str, Any], int]]:
-    for rows in found.partitions(FETCHED):
+    for rows in found.partitions(FETCH_ROWS):
         for row in rows:
             cells = [bytes(cell) if isinstance(cell, memoryview) else cell for cell in row]
             yield (

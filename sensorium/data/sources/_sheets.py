@@ -1,4 +1,4 @@
-"""What a spreadsheet asks for before it is read: the extent of its sheets, its unpacked size, cells with errors.
+"""Spreadsheet scan before reading: the extent of the sheets, the unpacked size, cells with errors.
 
 Calamine lays a sheet out as one rectangle; two cells in opposite corners ask for half a terabyte, and end the process.
 """
@@ -16,15 +16,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from sensorium.core.errors import UserError
-from sensorium.data.sources._inside import BROKEN_ZIP, unpacked, why
+from sensorium.data.sources._inside import ZIP_ERRORS, error_summary, unpack_member
 
-CELLS = 50_000_000
-"""Cells of the rectangle that holds a sheet's cells; each takes 32 bytes."""
-UNPACKED = 4 << 30
-"""Bytes of a spreadsheet's parts when unpacked."""
-PLAIN = 16 << 20
+MAX_CELLS = 50_000_000
+"""Cells of a sheet's bounding rectangle; each takes 32 bytes."""
+MAX_UNPACKED_BYTES = 4 << 30
+"""Bytes of a spreadsheet's unpacked parts."""
+MAX_PART_BYTES = 16 << 20
 """Bytes of a part that names others."""
-OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+OLE_SIGNATURE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 _PLACE = re.compile(rb"""[\s"']r\s*=\s*["']([A-Za-z]{0,7})(\d{1,10})["']""")
 _ERROR = re.compile(rb"""<(?:\w+:)?c\s[^<>]*?\bt\s*=\s*["']e["']""")
@@ -32,8 +32,8 @@ _OVERLAP = 256
 
 
 @dataclasses.dataclass
-class Looked:
-    """What was seen: whether it is OpenDocument or the old binary format, and how many cells of a sheet hold errors."""
+class WorkbookScan:
+    """Result of a scan: OpenDocument or the old binary format, and the number of cells with errors by sheet."""
 
     old: bool = False
     ods: bool = False
@@ -42,65 +42,65 @@ class Looked:
 
 @dataclasses.dataclass
 class _Extent:
-    """The lowest row and rightmost column of a sheet, and its cells with errors."""
+    """Extent of a sheet: its lowest row, rightmost column, and number of cells with errors."""
 
     rows: int = 0
     columns: int = 0
     errors: int = 0
 
-    def see(self, row: int, column: int) -> None:
+    def update(self, row: int, column: int) -> None:
         """Take in a cell, counted from 1."""
         self.rows, self.columns = max(self.rows, row), max(self.columns, column)
 
     def check(self, path: Path) -> None:
         """Refuse a sheet that is too large."""
-        if self.rows * max(self.columns, 1) > CELLS:
+        if self.rows * max(self.columns, 1) > MAX_CELLS:
             raise UserError(
-                f"A sheet of '{path}' reaches to row {self.rows:,} and column {self.columns:,}, more than {CELLS:,} "
-                "cells. Delete what lies far from the table, or save the sheet as CSV or Parquet."
+                f"A sheet of '{path}' reaches to row {self.rows:,} and column {self.columns:,}, more than "
+                f"{MAX_CELLS:,} cells. Delete what lies far from the table, or save the sheet as CSV or Parquet."
             )
 
 
-def look(path: Path) -> Looked:
-    """Go through a spreadsheet without laying it out.
+def scan_workbook(path: Path) -> WorkbookScan:
+    """Scan a spreadsheet without building its grid of cells.
 
     Raises:
         UserError: it is damaged, or asks for more than is read.
     """
     with open(path, "rb") as file:
         head = file.read(8)
-    if head == OLE:
+    if head == OLE_SIGNATURE:
         extent = _Extent()
         for kind, data in _records(path):
             if kind == 0x0809:  # a new sheet begins
                 extent = _Extent()
             elif kind in _BIFF and len(data) >= 4:
-                extent.see(*(1 + number for number in struct.unpack_from("<HH", data)))
+                extent.update(*(1 + number for number in struct.unpack_from("<HH", data)))
                 if kind == 0x00BD and len(data) >= 6:  # several cells, with the last one's column at the end
-                    extent.see(1, 1 + struct.unpack("<H", data[-2:])[0])
+                    extent.update(1, 1 + struct.unpack("<H", data[-2:])[0])
                 extent.check(path)
-        return Looked(old=True)
+        return WorkbookScan(old=True)
     try:
         with zipfile.ZipFile(path) as archive:
             return _zip(path, archive)
-    except (OverflowError, *BROKEN_ZIP) as error:
-        raise UserError(f"'{path}' can't be read as a spreadsheet: {why(error)}") from error
+    except (OverflowError, *ZIP_ERRORS) as error:
+        raise UserError(f"'{path}' can't be read as a spreadsheet: {error_summary(error)}") from error
 
 
-def _zip(path: Path, archive: zipfile.ZipFile) -> Looked:
+def _zip(path: Path, archive: zipfile.ZipFile) -> WorkbookScan:
     infos = {info.filename: info for info in archive.infolist()}
     binary = "xl/workbook.bin" in infos
     extents: dict[str, _Extent] = {}
-    left = [UNPACKED]
+    left = [MAX_UNPACKED_BYTES]
     for name, info in infos.items():
         extent = extents[name] = _Extent()
-        pieces = _counted(unpacked(archive, info, UNPACKED), left)
+        pieces = _counted(unpack_member(archive, info, MAX_UNPACKED_BYTES), left)
         if binary and name.endswith(".bin") and "sheet" in name.lower():
             _xlsb(pieces, extent)
         else:
             _xlsx(pieces, extent)
         extent.check(path)
-    looked = Looked(ods="content.xml" in infos)
+    looked = WorkbookScan(ods="content.xml" in infos)
     if "xl/workbook.xml" in infos:
         with contextlib.suppress(ElementTree.ParseError, KeyError, ValueError):  # calamine says what is wrong
             looked.errors = {sheet: extents[name].errors for sheet, name in _sheets(archive).items() if name in extents}
@@ -111,19 +111,19 @@ def _counted(pieces: Iterable[bytes], left: list[int]) -> Iterator[bytes]:
     for piece in pieces:
         left[0] -= len(piece)
         if left[0] < 0:
-            raise OverflowError(f"it unpacks to more than {UNPACKED:,} bytes")
+            raise OverflowError(f"it unpacks to more than {MAX_UNPACKED_BYTES:,} bytes")
         yield piece
 
 
 def _xlsx(pieces: Iterable[bytes], extent: _Extent) -> None:
-    """See the cells of a sheet in XML: whatever looks like a cell's place counts, as in no other part of a workbook."""
+    """Scan the cells of a sheet in XML: anything that looks like a cell's place counts, as no other part has it."""
     rest = b""
     for piece in pieces:
         text = rest + piece
         # A match that begins in the overlap is seen with the next piece, in which it is whole.
         until = len(text) - _OVERLAP
         for found in _PLACE.finditer(text):
-            extent.see(int(found[2]), _column(found[1]))
+            extent.update(int(found[2]), _column(found[1]))
         extent.errors += sum(found.start() < until for found in _ERROR.finditer(text))
         rest = text[max(0, until) :]
     extent.errors += sum(1 for _ in _ERROR.finditer(rest))
@@ -137,7 +137,7 @@ def _column(letters: bytes) -> int:
 
 
 def _xlsb(pieces: Iterable[bytes], extent: _Extent) -> None:
-    """See the cells of a sheet in binary records: a type and a length, both of seven bits a byte, and the data."""
+    """Scan the cells of a sheet in binary records: a type and a length, both of seven bits a byte, and the data."""
     data, at, row = b"", 0, 0
     for piece in pieces:
         data, at = data[at:] + piece, 0
@@ -147,19 +147,19 @@ def _xlsb(pieces: Iterable[bytes], extent: _Extent) -> None:
             if after < 0 or (after + min(length, 4) > len(data)):
                 break
             if after + length > len(data):
-                if length > PLAIN:
+                if length > MAX_PART_BYTES:
                     raise zipfile.BadZipFile("a record of a sheet is too long")
                 break
             if kind == 0 and length >= 4:
                 row = 1 + struct.unpack_from("<I", data, after)[0]
             elif 1 <= kind <= 11 and length >= 4:
-                extent.see(row, 1 + struct.unpack_from("<I", data, after)[0])
+                extent.update(row, 1 + struct.unpack_from("<I", data, after)[0])
                 extent.errors += kind in (3, 11)
             at = after + length
 
 
 def _seven(data: bytes, at: int, most: int) -> tuple[int, int]:
-    """A number of up to ``most`` bytes, and where it ends; -1: not within the data."""
+    """Variable-length number of up to ``most`` bytes, and where it ends; -1: not within the data."""
     number = 0
     for i in range(most):
         if at < 0 or at + i >= len(data):
@@ -171,10 +171,10 @@ def _seven(data: bytes, at: int, most: int) -> tuple[int, int]:
 
 
 def _sheets(archive: zipfile.ZipFile) -> dict[str, str]:
-    """The member of each sheet of an .xlsx by the sheet's name."""
+    """Member of each sheet of an .xlsx by the sheet's name."""
 
     def tree(name: str) -> ElementTree.Element:
-        return ElementTree.fromstring(b"".join(unpacked(archive, archive.getinfo(name), PLAIN)))
+        return ElementTree.fromstring(b"".join(unpack_member(archive, archive.getinfo(name), MAX_PART_BYTES)))
 
     targets = {element.get("Id"): element.get("Target", "") for element in tree("xl/_rels/workbook.xml.rels")}
     found = {}
@@ -205,7 +205,7 @@ _BIFF = {
     0x0406,
     0x0206,
 }
-"""Records of the old binary format that hold cells; each begins with its row and column."""
+"""Cell records of the old binary format; each begins with its row and column."""
 
 
 def _records(path: Path) -> Iterator[tuple[int, bytes]]:

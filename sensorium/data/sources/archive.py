@@ -23,26 +23,35 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError
 from sensorium.core.registry import find, names
-from sensorium.data.arrow import MEDIA
-from sensorium.data.blocks import BATCH, Blocks, Joined
-from sensorium.data.media import HEAD, named, sniff
+from sensorium.data.arrow import MEDIA_TYPE
+from sensorium.data.blocks import BATCH_BYTES, Blocks, ConcatenatedBlocks
+from sensorium.data.media import HEAD_BYTES, named, sniff
 from sensorium.data.objects import BadObject, spool_objects
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files, open_source, suffix_of
-from sensorium.data.sources._inside import BROKEN_ZIP, unpacked, why
-from sensorium.data.sources.folder import METADATA, PARTITION, SPLIT, TABLES, WORDS, _described, _partition, _passed
+from sensorium.data.sources._inside import ZIP_ERRORS, error_summary, unpack_member
+from sensorium.data.sources.folder import (
+    METADATA_FILES,
+    PARTITION_NAME,
+    SPLIT_NAME,
+    TABLE_SUFFIXES,
+    TEXT_SUFFIXES,
+    _described,
+    _partition,
+    _passed,
+)
 from sensorium.data.spool import cache_folder, drop_with, spooling
 
-MEMBER = 256 << 20
-"""Bytes of the longest file of an archive that becomes a cell."""
-FREE, RATIO = 1 << 30, 200
-"""Bytes that table files may unpack to, and how many for each of the archive's where that is more."""
-ROWS = 64
-"""Rows of files that are unpacked at once, if they have no more than ``BATCH`` bytes."""
-OPEN = 2
+MAX_MEMBER_BYTES = 256 << 20
+"""Bytes of the largest file of an archive that becomes a cell."""
+FREE_BYTES, MAX_EXPANSION = 1 << 30, 200
+"""Bytes to which table files may always unpack, and largest ratio to the archive's bytes where that is more."""
+CHUNK_ROWS = 64
+"""Rows of files that are unpacked at once, if they have no more than ``BATCH_BYTES`` bytes."""
+MAX_OPEN_ARCHIVES = 2
 """Archives that one thread keeps open."""
-METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
-DAMAGED = (*BROKEN_ZIP, ValueError)
+ZIP_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+ARCHIVE_ERRORS = (*ZIP_ERRORS, ValueError)
 
 Members = dict[str, zipfile.ZipInfo]
 
@@ -54,41 +63,43 @@ class Archive(Source):
 
     @classmethod
     def open(cls, given: Sequence[Path], options: ReadOptions) -> Opened:
-        """Media first, as in folders, then table files."""
+        """Open media first, as in folders, then table files."""
         if len(given) == 1:
             return _open(given[0], options)
-        opened, parts = Opened(None, name_of_files(given), folder_of(given)), []  # type: ignore[arg-type]
+        opened, parts = Opened.empty(name_of_files(given), folder_of(given)), []
         for path in given:
             part = _open(path, options)
             opened.take(part, sum(blocks.rows for blocks in parts))
             parts.append(part.blocks)
-        opened.blocks = Joined(parts, f"{len(given)} ZIP archives")
+        opened.blocks = ConcatenatedBlocks(parts, f"{len(given)} ZIP archives")
         return opened
 
 
 def _open(path: Path, options: ReadOptions) -> Opened:
-    opened = Opened(None, name_of_files([path]), None)  # type: ignore[arg-type]
+    opened = Opened.empty(name_of_files([path]), None)
+    blocks: Blocks | None = None
     cache = Path(tempfile.mkdtemp(prefix="zip-", dir=cache_folder()))
     try:
         with zipfile.ZipFile(path) as archive:
             members = _members(path, archive)
             kinds = _kinds(archive, members)
             if kinds and (tables := _metadata(members)):
-                opened.blocks = _with_metadata(path, archive, members, tables, cache, opened, options)
+                blocks = _with_metadata(path, archive, members, tables, cache, opened, options)
             elif kinds:
-                opened.blocks = _sorted(path, members, kinds, opened, options)
+                blocks = _sorted(path, members, kinds, opened, options)
             else:
-                return _tables(path, archive, members, cache, opened, options)
+                blocks = _tables(path, archive, members, cache, opened, options).blocks
+        opened.blocks = blocks
         return opened
     except UserError as error:
         raise UserError(str(error).replace(f"{cache}{os.sep}", f"{path}/").replace(str(cache), str(path))) from error
-    except DAMAGED as error:
-        raise UserError(f"'{path}' can't be read as a ZIP archive: {why(error)}") from error
+    except ARCHIVE_ERRORS as error:
+        raise UserError(f"'{path}' can't be read as a ZIP archive: {error_summary(error)}") from error
     finally:
-        if opened.blocks is None:
+        if blocks is None:
             shutil.rmtree(cache, ignore_errors=True)
         else:
-            drop_with(opened.blocks, cache / "members")
+            drop_with(blocks, cache / "members")
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> Members:
@@ -107,23 +118,23 @@ def _members(path: Path, archive: zipfile.ZipFile) -> Members:
             found["/".join(parts)] = info
     tops = {name.partition("/")[0] for name in found}
     below = {name.partition("/")[2]: info for name, info in found.items()}
-    whole = len(tops) == 1 and all(below) and not SPLIT.fullmatch(next(iter(tops)))
+    whole = len(tops) == 1 and all(below) and not SPLIT_NAME.fullmatch(next(iter(tops)))
     # A folder of files alone stays: it is their label.
-    return below if whole and any("/" in name or suffix_of(Path(name)) in TABLES for name in below) else found
+    return below if whole and any("/" in name or suffix_of(Path(name)) in TABLE_SUFFIXES for name in below) else found
 
 
 def _kinds(archive: zipfile.ZipFile, members: Members) -> dict[str, str]:
-    """What the media files are: "image", "audio" or "video", in the order of their names."""
+    """Media files and their kinds, "image", "audio" or "video", in the order of their names."""
     found = {}
     tables = _suffixes()
     for name, info in sorted(members.items()):
         ending = PurePosixPath(name).suffix.lower()
         kind = named(name)
-        if kind is None and ending not in WORDS and ending not in tables and not _unread(info):
+        if kind is None and ending not in TEXT_SUFFIXES and ending not in tables and not _unread(info):
             try:
                 with archive.open(info) as file:
-                    kind = (sniff(file.read(HEAD)) or "").partition("/")[0]
-            except DAMAGED:
+                    kind = (sniff(file.read(HEAD_BYTES)) or "").partition("/")[0]
+            except ARCHIVE_ERRORS:
                 continue
         if kind in ("image", "audio", "video"):
             found[name] = kind
@@ -131,36 +142,40 @@ def _kinds(archive: zipfile.ZipFile, members: Members) -> dict[str, str]:
 
 
 def _suffixes() -> list[str]:
-    """Endings of table files that may lie in an archive, those that a folder looks for first."""
+    """Suffixes of table files that may lie in an archive, those that a folder prefers first."""
     every = [
         suffix for name in names(Source) for suffix in find(Source, name).suffixes if suffix not in Archive.suffixes
     ]
-    return list(dict.fromkeys([*(suffix for suffix in TABLES if suffix not in Archive.suffixes), *every]))
+    return list(dict.fromkeys([*(suffix for suffix in TABLE_SUFFIXES if suffix not in Archive.suffixes), *every]))
 
 
 def _unread(info: zipfile.ZipInfo) -> str:
-    """Why a member isn't unpacked; empty: it is."""
+    """Reason not to unpack a member; empty: it is unpacked."""
     if info.flag_bits & 1:
         return "encrypted by a password"
-    if info.compress_type not in METHODS:
+    if info.compress_type not in ZIP_METHODS:
         return f"compressed by a method that isn't read ({info.compress_type})"
-    return f"{info.file_size:,} bytes, more than the limit of {MEMBER:,}" if info.file_size > MEMBER else ""
+    return (
+        f"{info.file_size:,} bytes, more than the limit of {MAX_MEMBER_BYTES:,}"
+        if info.file_size > MAX_MEMBER_BYTES
+        else ""
+    )
 
 
 def _metadata(members: Members) -> list[str]:
     """The metadata files: that of the whole archive, or of each split."""
-    if whole := [name for name in METADATA if name in members][:1]:
+    if whole := [name for name in METADATA_FILES if name in members][:1]:
         return whole
-    splits = sorted({name.partition("/")[0] for name in members if SPLIT.fullmatch(name.partition("/")[0])})
+    splits = sorted({name.partition("/")[0] for name in members if SPLIT_NAME.fullmatch(name.partition("/")[0])})
     return [
         path
         for split in splits
-        for path in [f"{split}/{name}" for name in METADATA if f"{split}/{name}" in members][:1]
+        for path in [f"{split}/{name}" for name in METADATA_FILES if f"{split}/{name}" in members][:1]
     ]
 
 
 def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, limit: int) -> int:
-    """Unpack one member into the cache; how many bytes it has.
+    """Unpack one member into the cache, and give its size in bytes.
 
     Raises:
         UserError: it can't be, or would be over the limit.
@@ -173,17 +188,18 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, limit:
     size = 0
     try:
         with open(path, "wb") as out:
-            for piece in unpacked(archive, info, limit):
+            for piece in unpack_member(archive, info, limit):
                 size += out.write(piece)
     except OverflowError as error:
         raise UserError(
-            f"'{archive.filename}': {error}, {RATIO} times what it holds. Unpack it yourself if it is no ZIP bomb."
+            f"'{archive.filename}': {error}, {MAX_EXPANSION} times what it holds. Unpack it yourself if it is "
+            "no ZIP bomb."
         ) from error
     return size
 
 
 def _limit(path: Path) -> int:
-    return max(FREE, RATIO * path.stat().st_size)
+    return max(FREE_BYTES, MAX_EXPANSION * path.stat().st_size)
 
 
 def _with_metadata(
@@ -199,17 +215,17 @@ def _with_metadata(
         _extract(archive, members[name], cache / name, _limit(path))
     folders = [cache / PurePosixPath(name).parent for name in tables]
     parts = [_described(cache, folder, opened, options) for folder in folders]
-    columns = set().union(*(part.paths for part in parts))
+    columns: set[str] = set().union(*(part.paths for part in parts))
     if folders == [cache]:
         inner: Blocks = parts[0]
     else:
-        inner = Joined(parts, f"'{path}'", ("split", [folder.name for folder in folders]))
+        inner = ConcatenatedBlocks(parts, f"'{path}'", ("split", [folder.name for folder in folders]))
     inner.where = f"'{path}'"
     return _Packed(path, inner, columns, members)
 
 
 def _sorted(path: Path, members: Members, kinds: dict[str, str], opened: Opened, options: ReadOptions) -> Blocks:
-    """A row a file, with its folder as its label, as ``folder`` has it."""
+    """Rows of files sorted into folders: the folder is the label, as in ``folder``."""
 
     def rows() -> Iterator[tuple[dict[str, Any] | BadObject, int]]:
         for name, kind in kinds.items():
@@ -218,9 +234,9 @@ def _sorted(path: Path, members: Members, kinds: dict[str, str], opened: Opened,
                 continue
             above = list(PurePosixPath(name).parts[:-1])
             row: dict[str, Any] = {kind: name}
-            if above and SPLIT.fullmatch(above[0]):
+            if above and SPLIT_NAME.fullmatch(above[0]):
                 row["split"] = above.pop(0)
-            keys = [part for part in above if PARTITION.fullmatch(part)]
+            keys = [part for part in above if PARTITION_NAME.fullmatch(part)]
             row |= {key: value for key, value in map(_partition, keys) if key not in row}
             if above := [part for part in above if part not in keys]:
                 row["label"] = above[-1]
@@ -237,24 +253,24 @@ def _sorted(path: Path, members: Members, kinds: dict[str, str], opened: Opened,
 
 
 class _Packed(Blocks):
-    """Other blocks, with the files that some columns name by their paths in an archive."""
+    """Blocks whose paths in an archive are replaced by the files."""
 
     def __init__(self, path: Path, inner: Blocks, columns: set[str], members: Members) -> None:
         self.path, self.inner, self.columns, self.members = path, inner, columns, members
         info = path.stat()
         self.key = path, info.st_mtime_ns, info.st_size
-        fields = [(field.name, MEDIA if field.name in columns else field.type) for field in inner.schema]
+        fields = [(field.name, MEDIA_TYPE if field.name in columns else field.type) for field in inner.schema]
         super().__init__(pa.schema(fields), np.diff(inner.starts).tolist(), f"'{path}'")
         self.declared, self.remarks = set(inner.declared) - columns, dict(inner.remarks)
 
     def repairs(self) -> dict[str, int]:
-        """Those of the inner blocks."""
+        """Repairs of the inner blocks."""
         return self.inner.repairs()
 
     def stream(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
-        """The inner batches with files unpacked, a few rows at a time."""
+        """Inner batches with files unpacked, a few rows at a time."""
         asked = [name for name in columns if name in self.columns]
-        for batch in self.inner.read(block, columns, min(size, ROWS) if asked else size):
+        for batch in self.inner.read(block, columns, min(size, CHUNK_ROWS) if asked else size):
             if not asked:
                 yield batch
                 continue
@@ -267,21 +283,23 @@ class _Packed(Blocks):
                     cell = None if paths[name][row] is None else self.cell(archive, str(paths[name][row]))
                     cells[name].append(cell)
                     taken += len(cell["bytes"] or b"") if cell else 0
-                if taken > BATCH or row == batch.num_rows - 1:
+                if taken > BATCH_BYTES or row == batch.num_rows - 1:
                     part = batch.slice(start, row + 1 - start)
-                    arrays = [pa.array(cells[name], MEDIA) if name in cells else part.column(name) for name in columns]
+                    arrays = [
+                        pa.array(cells[name], MEDIA_TYPE) if name in cells else part.column(name) for name in columns
+                    ]
                     yield pa.RecordBatch.from_arrays(arrays, names=columns)
                     start, taken, cells = row + 1, 0, {name: [] for name in asked}
 
     def cell(self, archive: zipfile.ZipFile, path: str) -> dict[str, Any]:
-        """The file at a path of the archive; where it can't be had a path that says why, and leads nowhere."""
+        """File at a path of the archive; where it can't be read, a path that names the reason and leads nowhere."""
         info = self.members.get(posixpath.normpath(path.replace("\\", "/")))
         reason = "not in the archive" if info is None else _unread(info)
         if info is not None and not reason:
             try:
-                return {"bytes": b"".join(unpacked(archive, info, MEMBER)), "path": path}
-            except (OverflowError, *DAMAGED) as error:
-                reason = f"damaged: {why(error)}"
+                return {"bytes": b"".join(unpack_member(archive, info, MAX_MEMBER_BYTES)), "path": path}
+            except (OverflowError, *ARCHIVE_ERRORS) as error:
+                reason = f"damaged: {error_summary(error)}"
         return {
             "bytes": None,
             "path": f"{self.path.name}/{posixpath.basename(path)[:100]} ({reason.replace('/', ' ')})",
@@ -292,7 +310,7 @@ _local = threading.local()
 
 
 def _opened(key: tuple[Path, int, int]) -> zipfile.ZipFile:
-    """An archive, open in this thread of this process."""
+    """Archive, opened once in this thread of this process."""
     if getattr(_local, "owner", None) != os.getpid():
         _local.owner, _local.files = os.getpid(), OrderedDict()
     files: OrderedDict[Any, zipfile.ZipFile] = _local.files
@@ -301,7 +319,7 @@ def _opened(key: tuple[Path, int, int]) -> zipfile.ZipFile:
         raise UserError(f"'{key[0]}' was changed while it was read. Open it again when it is whole.")
     if key not in files:
         files[key] = zipfile.ZipFile(key[0])
-        if len(files) > OPEN:
+        if len(files) > MAX_OPEN_ARCHIVES:
             files.popitem(last=False)[1].close()
     files.move_to_end(key)
     return files[key]

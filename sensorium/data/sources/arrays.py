@@ -12,21 +12,21 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
 from sensorium.data.arrow import scrub
-from sensorium.data.blocks import BATCH, BLOCK, Blocks, Joined
+from sensorium.data.blocks import BATCH_BYTES, BLOCK_ROWS, Blocks, ConcatenatedBlocks
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, folder_of, name_of_files
-from sensorium.data.sources._inside import BROKEN_ZIP, spool_batches, why
-from sensorium.data.spool import ROWS, spooling
+from sensorium.data.sources._inside import ZIP_ERRORS, error_summary, spool_batches
+from sensorium.data.spool import PIECE_ROWS, spooling
 
-WHOLE = 1 << 30
-"""Bytes of an array that lies by columns in an archive, and has to be read whole."""
+MAX_WHOLE_BYTES = 1 << 30
+"""Bytes of a Fortran-order array in an archive, which has to be read whole."""
 
 
 class Arrays(Source):
@@ -36,17 +36,17 @@ class Arrays(Source):
 
     @classmethod
     def open(cls, given: Sequence[Path], options: ReadOptions) -> Opened:
-        """A .npy is read in place; the arrays of a .npz are converted to Parquet."""
-        opened = Opened(None, name_of_files(given), folder_of(given))  # type: ignore[arg-type]
+        """Open a .npy in place, or convert the arrays of a .npz to Parquet."""
+        opened = Opened.empty(name_of_files(given), folder_of(given))
         parts = [
             _archive(path, opened, options) if zipfile.is_zipfile(path) else _Array(path, options) for path in given
         ]
-        opened.blocks = parts[0] if len(parts) == 1 else Joined(parts, f"{len(parts)} NumPy files")
+        opened.blocks = parts[0] if len(parts) == 1 else ConcatenatedBlocks(parts, f"{len(parts)} NumPy files")
         return opened
 
 
 def columns_of(name: str, array: np.ndarray) -> dict[str, pa.Array]:
-    """The columns that an array's rows are: one, or one for each field of a structured type.
+    """Columns of an array's rows: one, or one for each field of a structured type.
 
     Raises:
         TypeError: its numbers are none that a table has.
@@ -103,7 +103,7 @@ def check(kind: np.dtype, where: str) -> None:
 
 
 class _Array(Blocks):
-    """The rows of one .npy file; each block is mapped while it is read."""
+    """Rows of one .npy file; each block is memory-mapped while it is read."""
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
         self.path = path
@@ -117,22 +117,22 @@ class _Array(Blocks):
             if not array.ndim:
                 raise ValueError("it holds one value, and no rows")
         except (ValueError, TypeError, EOFError, OSError, OverflowError, MemoryError) as error:
-            raise UserError(f"{where} can't be read as a NumPy array: {why(error)}") from error
+            raise UserError(f"{where} can't be read as a NumPy array: {error_summary(error)}") from error
         width = math.prod(shape[1:]) * kind.itemsize
-        if width > options.longest:
+        if width > options.max_cell_size:
             raise options.too_long(f"A row of {where}")
-        rows = max(1, min(BLOCK, BATCH // max(width, 1)))
+        rows = max(1, min(BLOCK_ROWS, BATCH_BYTES // max(width, 1)))
         info = path.stat()
         self.key = info.st_size, info.st_mtime_ns
         schema = pa.schema([(name, cells.type) for name, cells in first.items()])
         super().__init__(schema, [min(rows, shape[0] - at) for at in range(0, shape[0], rows)], where)
 
     def mapped(self) -> np.ndarray:
-        """The array, of which nothing is read yet."""
+        """Memory-mapped array."""
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
 
     def stream(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
-        """A few rows, copied."""
+        """Copies of a few rows at a time."""
         info = self.path.stat()
         if (info.st_size, info.st_mtime_ns) != self.key:
             raise UserError(f"{self.where} was changed while it was read. Open it again when it is whole.")
@@ -142,8 +142,8 @@ class _Array(Blocks):
             yield pa.RecordBatch.from_arrays([found[name] for name in columns], names=columns)
 
 
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether it lies by columns, and type."""
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Header: shape, True for Fortran order, and type."""
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -153,7 +153,7 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     except (OSError, zlib.error, zipfile.BadZipFile):
         raise
     except Exception as error:  # the header is parsed as Python literals, which fails in many ways
-        raise ValueError(f"its header is damaged: {why(error)}") from error
+        raise ValueError(f"its header is damaged: {error_summary(error)}") from error
     if any(size < 0 for size in shape) or math.prod(shape) * max(kind.itemsize, 1) > 1 << 62:
         raise ValueError("its shape is out of range")
     return shape, by_columns, kind
@@ -169,9 +169,11 @@ def _archive(path: Path, opened: Opened, options: ReadOptions) -> Blocks:
                 name = scrub(info.filename.removesuffix(".npy"))
                 with archive.open(info) as file:
                     try:
-                        about[name] = _header(file)  # type: ignore[arg-type]
+                        about[name] = _header(file)
                     except ValueError as error:
-                        raise UserError(f"{where}: its member '{name}' is no NumPy array: {why(error)}") from error
+                        raise UserError(
+                            f"{where}: its member '{name}' is no NumPy array: {error_summary(error)}"
+                        ) from error
                 check(about[name][2], f"{where}, array '{name}',")
             rows = length_of_most([shape[0] for shape, _, _ in about.values() if shape])
             taken = [
@@ -186,12 +188,12 @@ def _archive(path: Path, opened: Opened, options: ReadOptions) -> Blocks:
                 pieces = _pieces(archive, taken, about, rows, where, options)
                 schema = next(pieces).schema
                 return spool_batches(pieces, schema, spool, options, opened)
-    except (ValueError, TypeError, OverflowError, MemoryError, *BROKEN_ZIP) as error:
-        raise UserError(f"{where} can't be read as NumPy arrays: {why(error)}") from error
+    except (ValueError, TypeError, OverflowError, MemoryError, *ZIP_ERRORS) as error:
+        raise UserError(f"{where} can't be read as NumPy arrays: {error_summary(error)}") from error
 
 
 def length_of_most(lengths: Sequence[int]) -> int:
-    """The length that most arrays have; of equals the greatest."""
+    """Most frequent length; of equals the greatest."""
     counts = Counter(lengths)
     return max(counts, key=lambda length: (counts[length], length), default=0)
 
@@ -204,20 +206,20 @@ def _pieces(
     files, whole = {}, {}
     for name in names:
         shape, by_columns, kind = about[name]
-        if math.prod(shape[1:]) * kind.itemsize > options.longest:
+        if math.prod(shape[1:]) * kind.itemsize > options.max_cell_size:
             raise options.too_long(f"A row of the array '{name}' in {where}")
         files[name] = archive.open(members[name])
-        _header(files[name])  # type: ignore[arg-type]
+        _header(files[name])
         if by_columns and len(shape) > 1:
-            if math.prod(shape) * kind.itemsize > WHOLE:
+            if math.prod(shape) * kind.itemsize > MAX_WHOLE_BYTES:
                 raise UserError(
                     f"{where}: the array '{name}' lies by columns (Fortran order) and is too large to turn. "
                     "Write it in C order."
                 )
-            flat = _filled(files[name], math.prod(shape), kind)  # type: ignore[arg-type]
+            flat = _filled(files[name], math.prod(shape), kind)
             whole[name] = flat.reshape(shape, order="F")
     widths = sum(math.prod(about[name][0][1:]) * about[name][2].itemsize for name in names)
-    step = max(1, min(ROWS, BATCH // max(widths, 1)))
+    step = max(1, min(PIECE_ROWS, BATCH_BYTES // max(widths, 1)))
 
     def piece(start: int, end: int) -> pa.RecordBatch:
         found: dict[str, pa.Array] = {}
@@ -228,7 +230,7 @@ def _pieces(
             else:
                 array = _filled(files[name], (end - start) * math.prod(shape[1:]), kind).reshape(
                     end - start, *shape[1:]
-                )  # type: ignore[arg-type]
+                )
             found |= columns_of(name, array)
         return pa.RecordBatch.from_arrays(list(found.values()), names=list(found))
 
@@ -237,7 +239,7 @@ def _pieces(
         yield piece(start, min(start + step, rows))
 
 
-def _filled(file: BinaryIO, count: int, kind: np.dtype) -> np.ndarray:
+def _filled(file: IO[bytes], count: int, kind: np.dtype) -> np.ndarray:
     """The next ``count`` values of a member."""
     size = count * kind.itemsize
     data = file.read(size) if size else b""

@@ -1,4 +1,4 @@
-"""Avro object containers: blocks of records, each decoded by fastavro.
+"""Avro object container files: blocks of records, each decoded by fastavro.
 
 The container itself is read here, so that a damaged block costs its own rows only, and one that unpacks to gigabytes is
 turned away.
@@ -18,19 +18,19 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.data.contents import UNREADABLE
-from sensorium.data.encodings import bytes_of
+from sensorium.data.contents import READ_ERRORS
+from sensorium.data.encodings import read_up_to
 from sensorium.data.objects import BadObject, spool_objects
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files
-from sensorium.data.sources._inside import library, why
+from sensorium.data.sources._inside import error_summary, optional_import
 from sensorium.data.spool import spooling
 
-BLOCK = 256 << 20
-"""Bytes of the longest block, packed or not."""
-EMPTY = 1_000_000
-"""Records without a byte that one block may hold."""
-SIZES = {
+MAX_BLOCK_BYTES = 256 << 20
+"""Bytes of the largest block, packed or not."""
+MAX_EMPTY_RECORDS = 1_000_000
+"""Most records without a byte in one block."""
+MIN_VALUE_BYTES = {
     "null": 0,
     "boolean": 1,
     "int": 1,
@@ -43,7 +43,7 @@ SIZES = {
     "map": 1,
     "array": 1,
 }
-"""Least bytes of a value."""
+"""Least bytes of a value by type."""
 
 Row = tuple[dict[str, Any] | BadObject, int]
 
@@ -55,9 +55,9 @@ class Avro(Source):
 
     @classmethod
     def open(cls, given: Sequence[Path], options: ReadOptions) -> Opened:
-        """Converted to Parquet; the rows of a damaged block are bad ones."""
+        """Convert to Parquet; the rows of a damaged block are bad ones."""
         where = f"'{given[0]}'" if len(given) == 1 else f"{len(given)} Avro files"
-        opened = Opened(None, name_of_files(given), folder_of(given))  # type: ignore[arg-type]
+        opened = Opened.empty(name_of_files(given), folder_of(given))
         known: dict[str, bool] = {}
         with spooling(where) as spool:
             for path in given:
@@ -68,18 +68,18 @@ class Avro(Source):
 
 
 def _rows(path: Path, opened: Opened, known: dict[str, bool]) -> Iterator[Row]:
-    fastavro = library("fastavro", "avro", "Avro files")
+    fastavro = optional_import("fastavro", "avro", "Avro files")
     with open(path, "rb") as file:
         try:
             codec, schema, sync = _header(file)
             parsed = fastavro.parse_schema(schema)
             smallest = _least(schema, [], {})
-        except (UserError, *UNREADABLE) as error:
-            raise UserError(f"'{path}' can't be read as Avro: {why(error)}") from error
+        except (UserError, *READ_ERRORS) as error:
+            raise UserError(f"'{path}' can't be read as Avro: {error_summary(error)}") from error
         except (
             Exception
         ) as error:  # the library raises its own errors and whatever a schema of the wrong shape leads to
-            raise UserError(f"'{path}' can't be read as Avro: its schema is damaged: {why(error)}") from error
+            raise UserError(f"'{path}' can't be read as Avro: its schema is damaged: {error_summary(error)}") from error
         for field in parsed.get("fields", ()) if isinstance(parsed, dict) else ():
             known[field["name"]] = isinstance(field["type"], dict) and field["type"].get("type") == "enum"
         if codec not in _UNPACK:
@@ -95,7 +95,7 @@ def _rows(path: Path, opened: Opened, known: dict[str, bool]) -> Iterator[Row]:
                     raise EOFError(reason)
                 block = io.BytesIO(_UNPACK[codec](data))
                 size = len(block.getbuffer())
-                if count * smallest > size or (not smallest and count > EMPTY):
+                if count * smallest > size or (not smallest and count > MAX_EMPTY_RECORDS):
                     raise EOFError("it says that it holds more records than it has bytes for")
                 while done < count:
                     record = fastavro.schemaless_reader(block, parsed, None, handle_unicode_errors="surrogateescape")
@@ -104,16 +104,16 @@ def _rows(path: Path, opened: Opened, known: dict[str, bool]) -> Iterator[Row]:
             except (
                 Exception
             ) as error:  # the library raises plain errors of any kind for bytes that don't fit the schema
-                missing = max(1, count - done) if count <= max(EMPTY, len(data)) else 1
+                missing = max(1, count - done) if count <= max(MAX_EMPTY_RECORDS, len(data)) else 1
                 lost += missing
-                bad = BadObject(f"{path.name}, block {number:,}", f"the block is damaged: {why(error)}")
+                bad = BadObject(f"{path.name}, block {number:,}", f"the block is damaged: {error_summary(error)}")
                 yield from ((bad, 0) for _ in range(missing))
         if lost:
             opened.remark(f"{lost:,} row(s) lie in damaged blocks, or in one that ends early", path.name)
 
 
 def _long(file: BinaryIO) -> int:
-    """A number as Avro writes it: seven bits a byte, the sign in the lowest."""
+    """Read a number as Avro writes it (zigzag varint): seven bits a byte, the sign in the lowest."""
     number = 0
     for shift in range(0, 70, 7):
         byte = file.read(1)
@@ -127,16 +127,16 @@ def _long(file: BinaryIO) -> int:
 
 def _bytes(file: BinaryIO) -> bytes:
     size = _long(file)
-    if not 0 <= size <= BLOCK:
+    if not 0 <= size <= MAX_BLOCK_BYTES:
         raise EOFError("a length is out of range")
-    data = bytes_of(file, size)
+    data = read_up_to(file, size)
     if len(data) < size:
         raise EOFError("it ends early")
     return data
 
 
 def _header(file: BinaryIO) -> tuple[str, Any, bytes]:
-    """The codec, the schema and the mark between blocks."""
+    """Read the header: codec, schema and sync marker."""
     if file.read(4) != b"Obj\x01":
         raise UserError("its first bytes aren't those of an Avro file")
     about: dict[bytes, bytes] = {}
@@ -153,7 +153,10 @@ def _header(file: BinaryIO) -> tuple[str, Any, bytes]:
 
 
 def _blocks(file: BinaryIO, sync: bytes) -> Iterator[tuple[int, bytes, str]]:
-    """Each block's number of records, its bytes, and why it can't be read; after a damaged one comes the next mark."""
+    """Blocks: number of records, bytes, and the reason why a block can't be read.
+
+    After a damaged one the next sync marker is sought.
+    """
     while True:
         start = file.tell()
         if not file.read(1):
@@ -176,7 +179,7 @@ def _blocks(file: BinaryIO, sync: bytes) -> Iterator[tuple[int, bytes, str]]:
 
 
 def _find(file: BinaryIO, sync: bytes, start: int) -> bool:
-    """Go behind the next mark."""
+    """Seek behind the next sync marker."""
     file.seek(start)
     rest = b""
     while piece := file.read(1 << 20):
@@ -189,7 +192,7 @@ def _find(file: BinaryIO, sync: bytes, start: int) -> bool:
 
 
 def _least(schema: Any, above: list[str], named: dict[str, int]) -> int:
-    """The least bytes that a value has.
+    """Least bytes of a value of a schema.
 
     Raises:
         UserError: it has arrays of values without a byte, or records that hold themselves, as only hostile files do.
@@ -199,7 +202,7 @@ def _least(schema: Any, above: list[str], named: dict[str, int]) -> int:
     if isinstance(schema, str):
         if schema in above or f".{schema}" in [name[-len(schema) - 1 :] for name in above]:
             raise UserError(f"its records '{schema[:100]}' hold themselves, which no column can")
-        return SIZES.get(schema, named.get(schema, 1))
+        return MIN_VALUE_BYTES.get(schema, named.get(schema, 1))
     kind, name = schema["type"], f"{schema.get('namespace', '')}.{schema.get('name', '')}".strip(".")
     size = 1
     if kind in ("record", "error"):
@@ -221,9 +224,9 @@ def _least(schema: Any, above: list[str], named: dict[str, int]) -> int:
 
 
 def _inflated(data: bytes, decompressor: Any) -> bytes:
-    out = decompressor.decompress(data, BLOCK + 1)
-    if len(out) > BLOCK:
-        raise OverflowError(f"it unpacks to more than {BLOCK:,} bytes")
+    out = decompressor.decompress(data, MAX_BLOCK_BYTES + 1)
+    if len(out) > MAX_BLOCK_BYTES:
+        raise OverflowError(f"it unpacks to more than {MAX_BLOCK_BYTES:,} bytes")
     return out
 
 
@@ -234,8 +237,8 @@ def _snappy(data: bytes) -> bytes:
         shift += 7
         if not byte & 0x80:
             break
-    if size > BLOCK:
-        raise OverflowError(f"it unpacks to more than {BLOCK:,} bytes")
+    if size > MAX_BLOCK_BYTES:
+        raise OverflowError(f"it unpacks to more than {MAX_BLOCK_BYTES:,} bytes")
     out = pa.Codec("snappy").decompress(data[:-4], size, asbytes=True)
     if zlib.crc32(out) != int.from_bytes(data[-4:], "big"):
         raise EOFError("its checksum is wrong")
@@ -244,9 +247,9 @@ def _snappy(data: bytes) -> bytes:
 
 def _zstandard(data: bytes) -> bytes:
     with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
-        out = stream.read(BLOCK + 1)
-    if len(out) > BLOCK:
-        raise OverflowError(f"it unpacks to more than {BLOCK:,} bytes")
+        out = stream.read(MAX_BLOCK_BYTES + 1)
+    if len(out) > MAX_BLOCK_BYTES:
+        raise OverflowError(f"it unpacks to more than {MAX_BLOCK_BYTES:,} bytes")
     return out
 
 
@@ -258,4 +261,4 @@ _UNPACK = {
     "bzip2": lambda data: _inflated(data, bz2.BZ2Decompressor()),
     "xz": lambda data: _inflated(data, lzma.LZMADecompressor()),
 }
-"""What unpacks a block, by the name of its codec."""
+"""Functions that unpack a block, by codec."""

@@ -17,18 +17,18 @@ import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.data.blocks import Blocks, Joined
+from sensorium.data.blocks import Blocks, ConcatenatedBlocks
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source
-from sensorium.data.sources._inside import library, spool_batches, why
+from sensorium.data.sources._inside import error_summary, optional_import, spool_batches
 from sensorium.data.sources.parquet import ParquetBlocks
 from sensorium.data.spool import spooling
 
-METADATA = ".metadata.json"
-PLAIN = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"})
-"""Features of a Delta table under which its Parquet files hold its rows as they are."""
-JSON = 64 << 20
-"""Bytes of the longest metadata of an Iceberg table."""
+METADATA_SUFFIX = ".metadata.json"
+PLAIN_FEATURES = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"})
+"""Features of a Delta table under which its Parquet files have its rows unchanged."""
+MAX_METADATA_BYTES = 64 << 20
+"""Bytes of the largest metadata file of an Iceberg table."""
 
 
 class DataLake(Source):
@@ -36,7 +36,7 @@ class DataLake(Source):
 
     @classmethod
     def accepts(cls, given: Any) -> bool:
-        """Whether it is such a folder or file."""
+        """True for such a folder or file."""
         if not isinstance(given, (str, Path)):
             return False
         path = os.path.expanduser(given)
@@ -44,27 +44,27 @@ class DataLake(Source):
 
     @classmethod
     def open(cls, given: str | Path, options: ReadOptions) -> Opened:
-        """The current version of the table."""
+        """Open the current version of the table."""
         path = Path(given).expanduser()
         if (path / "_delta_log").is_dir():
-            opened = Opened(None, path.resolve().name, path.resolve())  # type: ignore[arg-type]
+            opened = Opened.empty(path.resolve().name, path.resolve())
             opened.blocks = _delta(path, opened, options)
             return opened
         metadata = _metadata(os.fspath(path))
         assert metadata is not None
         folder = metadata.parent.parent.resolve()
-        opened = Opened(None, folder.name, folder)  # type: ignore[arg-type]
+        opened = Opened.empty(folder.name, folder)
         opened.blocks = _iceberg(metadata, folder, opened, options)
         return opened
 
 
 def _metadata(path: str) -> Path | None:
     """The newest metadata file of an Iceberg table's folder, or the file itself."""
-    if path.endswith(METADATA) and os.path.isfile(path):
+    if path.endswith(METADATA_SUFFIX) and os.path.isfile(path):
         return Path(path)
     folder = os.path.join(path, "metadata")
     try:
-        names = [name for name in os.listdir(folder) if name.endswith(METADATA)]
+        names = [name for name in os.listdir(folder) if name.endswith(METADATA_SUFFIX)]
     except (OSError, ValueError):
         return None
     return Path(folder, max(names, key=_version)) if names else None
@@ -88,29 +88,29 @@ def _inside(folder: Path, path: str, where: str) -> Path:
 
 def _delta(folder: Path, opened: Opened, options: ReadOptions) -> Blocks:
     where = f"'{folder}'"
-    deltalake = library("deltalake", "lake", "Delta tables")
+    deltalake = optional_import("deltalake", "lake", "Delta tables")
     try:
         table = deltalake.DeltaTable(str(folder.resolve()))
         files = pa.table(table.get_add_actions()).to_pylist()
         protocol = table.protocol()
         schema = pa.schema(table.schema())
     except Exception as error:  # the library raises its own errors, Rust's and plain ones
-        raise UserError(f"{where} can't be read as a Delta table: {why(error)}") from error
+        raise UserError(f"{where} can't be read as a Delta table: {error_summary(error)}") from error
     paths = [_file(folder, file["path"], where) for file in files]
-    if protocol.min_reader_version not in (1, 3) or not set(protocol.reader_features or ()) <= PLAIN:
+    if protocol.min_reader_version not in (1, 3) or not set(protocol.reader_features or ()) <= PLAIN_FEATURES:
         try:
             with spooling(where) as spool:
                 reader = pa.RecordBatchReader.from_stream(table.scan())
                 return spool_batches(reader, schema, spool, options, opened)
         except (pa.ArrowException, OSError, ValueError, RuntimeError, deltalake.exceptions.DeltaError) as error:
-            raise UserError(f"{where} can't be read as a Delta table: {why(error)}") from error
+            raise UserError(f"{where} can't be read as a Delta table: {error_summary(error)}") from error
     order = sorted(range(len(files)), key=lambda i: paths[i])
     parts: list[Blocks] = [_DeltaFile(paths[i], schema, files[i].get("partition") or {}) for i in order]
-    return Joined(parts, where) if parts else _Empty(schema, [], where)
+    return ConcatenatedBlocks(parts, where) if parts else _Empty(schema, [], where)
 
 
 def _file(folder: Path, path: str, where: str) -> Path:
-    """A data file; names in the log may be percent-encoded."""
+    """Path of a data file; names in the log may be percent-encoded."""
     full = _inside(folder, path, where)
     full = full if full.is_file() else _inside(folder, unquote(path), where)
     if not full.is_file():
@@ -119,14 +119,14 @@ def _file(folder: Path, path: str, where: str) -> Path:
 
 
 class _Empty(Blocks):
-    """A table without rows."""
+    """Blocks of a table without rows."""
 
     def stream(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
         yield from ()
 
 
 class _DeltaFile(Blocks):
-    """One Parquet file of a Delta table: the table's columns, of which those that partition it aren't in the file."""
+    """Blocks of one Parquet file of a Delta table; its partition columns aren't in the file."""
 
     def __init__(self, path: Path, schema: pa.Schema, values: dict[str, Any]) -> None:
         self.inner = ParquetBlocks(path)
@@ -145,11 +145,11 @@ class _DeltaFile(Blocks):
         self.have = set(have) & set(self.schema.names)
 
     def repairs(self) -> dict[str, int]:
-        """Those of the file."""
+        """Repairs of the file."""
         return self.inner.repairs()
 
     def stream(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
-        """The file's batches with the partition's values beside."""
+        """Batches of the file with the partition's values added."""
         names = [name for name in columns if name in self.have]
         for batch in self.inner.read(block, names, size):
             arrays = dict(zip(names, batch.columns, strict=True))
@@ -160,12 +160,14 @@ class _DeltaFile(Blocks):
 
 def _iceberg(metadata: Path, folder: Path, opened: Opened, options: ReadOptions) -> Blocks:
     where = f"'{metadata}'"
-    library("pyiceberg", "lake", "Iceberg tables")
+    optional_import("pyiceberg", "lake", "Iceberg tables")
     from sensorium.data.sources._iceberg import open_table
 
     try:
-        if metadata.stat().st_size > JSON:
-            raise UserError(f"{where} has more than {JSON:,} bytes. Is it the metadata of an Iceberg table?")
+        if metadata.stat().st_size > MAX_METADATA_BYTES:
+            raise UserError(
+                f"{where} has more than {MAX_METADATA_BYTES:,} bytes. Is it the metadata of an Iceberg table?"
+            )
         scan = open_table(metadata, folder).scan()
         with spooling(where) as spool:
             reader = scan.to_arrow_batch_reader()
@@ -173,4 +175,4 @@ def _iceberg(metadata: Path, folder: Path, opened: Opened, options: ReadOptions)
     except UserError:
         raise
     except Exception as error:  # the library raises its own errors, pydantic's, Arrow's and plain ones
-        raise UserError(f"{where} can't be read as an Iceberg table: {why(error)}") from error
+        raise UserError(f"{where} can't be read as an Iceberg table: {error_summary(error)}") from error

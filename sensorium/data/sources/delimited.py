@@ -1,4 +1,4 @@
-"""CSV and TSV: encoding and delimiter are found from the content, each column gets the type that all its cells fit.
+"""CSV and TSV: encoding and dialect are detected, and each column gets the type that all its cells fit.
 
 A line that doesn't fit the header is a bad row in its place: nothing shifts. A line that lacks only its last cell,
 or ends in
@@ -19,14 +19,22 @@ import pyarrow.compute as pc
 
 from sensorium.core.errors import UserError
 from sensorium.data.arrow import scrub
-from sensorium.data.blocks import distinct
-from sensorium.data.contents import UNREADABLE
-from sensorium.data.dialects import LOOKED, NEVER, SAMPLE, SIGNS, Dialect, find_dialect, lines_above
+from sensorium.data.blocks import check_distinct_names
+from sensorium.data.contents import READ_ERRORS
+from sensorium.data.dialects import (
+    ABSENT_DELIMITER,
+    DELIMITERS,
+    SAMPLE_LENGTH,
+    SAMPLE_LINES,
+    Dialect,
+    find_dialect,
+    lines_above,
+)
 from sensorium.data.encodings import open_text
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, encoding_of, folder_of, name_of_files, suffix_of
-from sensorium.data.spool import BYTES, ROWS, Spool, spooling
-from sensorium.data.written import Guess
+from sensorium.data.spool import PIECE_BYTES, PIECE_ROWS, Spool, spooling
+from sensorium.data.written import TypeGuess
 
 
 class Delimited(Source):
@@ -37,38 +45,38 @@ class Delimited(Source):
 
     @classmethod
     def open(cls, given: Sequence[Path], options: ReadOptions) -> Opened:
-        """Converted to Parquet; a line with too many or too few cells is a bad row."""
+        """Convert to Parquet; a line with too many or too few cells is a bad row."""
         where = f"'{given[0]}'" if len(given) == 1 else f"{len(given)} CSV files"
-        opened = Opened(None, name_of_files(given), folder_of(given))  # type: ignore[arg-type]
-        guesses: dict[str, Guess] = {}
+        opened = Opened.empty(name_of_files(given), folder_of(given))
+        guesses: dict[str, TypeGuess] = {}
         with spooling(where) as spool:
             for path in given:
                 try:
                     _File(path, options, opened).spool(spool, guesses)
-                except UNREADABLE as error:
+                except READ_ERRORS as error:
                     raise UserError(f"'{path}' can't be read: {error}") from error
             final = {name: (guess.type, guess.parse) for name, guess in guesses.items()}
             opened.blocks = converted(spool, final, list(guesses))
         for name, guess in guesses.items():
-            if guess.kept:
+            if guess.lossy_example:
                 opened.blocks.remarks[name] = (
-                    f"'{guess.kept}' and others would lose something as numbers, so cells stay as written; "
+                    f"'{guess.lossy_example}' and others would lose something as numbers, so cells stay as written; "
                     f"column.{name}.kind=number reads numbers"
                 )
         return opened
 
 
 class _File:
-    """One file on its way to the spool."""
+    """File that is being read into the spool."""
 
     def __init__(self, path: Path, options: ReadOptions, opened: Opened) -> None:
         self.path, self.options, self.opened = path, options, opened
         self.mended: dict[str, list[int]] = {}
 
-    def spool(self, spool: Spool, guesses: dict[str, Guess]) -> None:
-        """Write the file's rows and look at their cells."""
+    def spool(self, spool: Spool, guesses: dict[str, TypeGuess]) -> None:
+        """Write the file's rows and infer the types of their cells."""
         encoding = encoding_of(self.path, self.options, self.opened)
-        limit = csv.field_size_limit(self.options.longest)
+        limit = csv.field_size_limit(self.options.max_cell_size)
         try:
             with open_text(self.path, encoding) as text:
                 lines = _Lines(text, self.path, self.options)
@@ -76,18 +84,18 @@ class _File:
         finally:
             csv.field_size_limit(limit)
         for words, (count, first) in self.mended.items():
-            told = f"{count:,} line(s) {words}; the first is line {first:,}"
+            remark = f"{count:,} line(s) {words}; the first is line {first:,}"
             self.opened.remark(
-                told, self.path.name, **{f"lines_that_{words.partition(',')[0].replace(' ', '_')}": count}
+                remark, self.path.name, **{f"lines_that_{words.partition(',')[0].replace(' ', '_')}": count}
             )
 
     def dialect(self, lines: _Lines) -> Dialect:
-        """The delimiter and quotes: those that were asked for, of a line ``sep=;``, of a .tsv file, or found from
+        """Dialect: the one that was asked for, of a line ``sep=;``, of a .tsv file, or detected from
         many lines."""
         first = next(lines, "")
-        told = re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE)
-        sample = [] if told or not first else [first]
-        while len(sample) < LOOKED and sum(map(len, sample)) < SAMPLE:
+        declared = re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE)
+        sample = [] if declared or not first else [first]
+        while len(sample) < SAMPLE_LINES and sum(map(len, sample)) < SAMPLE_LENGTH:
             lines.begin()
             if not (line := next(lines, "")):
                 break
@@ -95,25 +103,28 @@ class _File:
         lines.give_back(sample)
         if sample:
             self.options.check_columns(
-                min(sample[0].count(sign) for sign in self.options.sign or max(SIGNS, key=sample[0].count)) + 1,
+                min(sample[0].count(sign) for sign in self.options.separator or max(DELIMITERS, key=sample[0].count))
+                + 1,
                 f"'{self.path}'",
             )
-        if sample and not told and (above := lines_above(sample)):
+        if sample and not declared and (above := lines_above(sample)):
             lines.begin()
             for _ in range(above):
                 next(lines)
             sample = sample[above:]
             self.opened.remark(f"{above:,} line(s) above the header are left out", self.path.name)
         tabbed = suffix_of(self.path) in (".tsv", ".tab") and any("\t" in line for line in sample)
-        signs = [self.options.sign or (told[1] if told else "\t" if tabbed else "")]
-        found = find_dialect(sample, signs if signs[0] else SIGNS)
+        signs = [self.options.separator or (declared[1] if declared else "\t" if tabbed else "")]
+        found = find_dialect(sample, signs if signs[0] else DELIMITERS)
         words = ["spaces behind delimiters are left out"] if found.skip else []
         words += [f"quotes {found.quote}"] if found.quote != '"' else []
         words += ["backslashes before quotes"] if found.escape else []
-        self.opened.remark(", ".join(words), self.path.name, delimiter=None if found.sign == NEVER else found.sign)
+        self.opened.remark(
+            ", ".join(words), self.path.name, delimiter=None if found.sign == ABSENT_DELIMITER else found.sign
+        )
         return found
 
-    def rows(self, lines: _Lines, dialect: Dialect, spool: Spool, guesses: dict[str, Guess]) -> None:
+    def rows(self, lines: _Lines, dialect: Dialect, spool: Spool, guesses: dict[str, TypeGuess]) -> None:
         """Parse all rows; the first is the header."""
         rows = _Rows(lines, dialect)
         header, line, reason = next(rows, ([], 0, ""))
@@ -123,8 +134,8 @@ class _File:
             return
         names = self.names(header, rows)
         for name in names:
-            guesses.setdefault(name, Guess(name in self.options.as_written))
-        beyond = {len(row) - len(names) for row in rows.ahead(LOOKED)}
+            guesses.setdefault(name, TypeGuess(name in self.options.as_written))
+        beyond = {len(row) - len(names) for row in rows.peek(SAMPLE_LINES)}
         extra = max(1, len(header) - len(names), *(beyond if len(beyond) == 1 else ()))
         piece: list[list[str]] = []
         size = 0
@@ -134,7 +145,7 @@ class _File:
             for name, cells in zip(names, zip(*piece, strict=True), strict=True):
                 array, mended = _column(cells)
                 self.opened.mended(name, mended)
-                guesses[name].see(array)
+                guesses[name].update(array)
                 arrays[name] = array
             spool.add(arrays, len(piece))
 
@@ -149,7 +160,7 @@ class _File:
                 fitted = [""] * len(names)
             piece.append(fitted)
             size += sum(map(len, fitted))
-            if len(piece) == ROWS or size > BYTES:
+            if len(piece) == PIECE_ROWS or size > PIECE_BYTES:
                 write()
                 piece, size = [], 0
         if piece:
@@ -160,7 +171,7 @@ class _File:
         them."""
         self.options.check_columns(len(header), f"'{self.path}'")
         names = [scrub(name).strip() for name in header]
-        some = rows.ahead(LOOKED)
+        some = rows.peek(SAMPLE_LINES)
         while len(names) > 1 and not names[-1] and all(not any(row[len(names) - 1 :]) for row in some):
             names.pop()
         longer = len(names) == len(header) and len(some) > 1 and all(len(row) == len(names) + 1 for row in some)
@@ -170,29 +181,29 @@ class _File:
                 "each line has a cell more than the header: the first column has no name", self.path.name
             )
         names = [name or f"column {i + 1}" for i, name in enumerate(names)]
-        distinct(names, f"'{self.path}'")
+        check_distinct_names(names, f"'{self.path}'")
         return names
 
     def fitted(self, row: list[str], width: int, extra: int, line: int, silent: bool) -> list[str] | None:
-        """A row as wide as the header, None where one empty cell at its end doesn't explain the difference."""
+        """Row as wide as the header; None where one empty cell at its end doesn't explain the difference."""
         if len(row) == width:
             return row
         if row and len(row) == width - 1:
-            self.mend("lack their last cell, which counts as missing", line)
+            self.count_mended("lack their last cell, which counts as missing", line)
             return [*row, ""]
         if width < len(row) <= width + extra and not any(row[width:]):
             if not silent:
-                self.mend("end in a delimiter too many, which is left out", line)
+                self.count_mended("end in a delimiter too many, which is left out", line)
             return row[:width]
         return None
 
-    def mend(self, words: str, line: int) -> None:
-        """Count a line that was mended."""
+    def count_mended(self, words: str, line: int) -> None:
+        """Count a mended line."""
         self.mended.setdefault(words, [0, line])[0] += 1
 
 
 class _Lines:
-    """The lines of a text, counted, and given back where a quote took too many."""
+    """Line reader with a count, to which lines can be given back where a quote took too many."""
 
     def __init__(self, text: io.TextIOBase, path: Path, options: ReadOptions) -> None:
         self.text, self.path, self.options = text, path, options
@@ -205,34 +216,34 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self.back.popleft() if self.back else self.text.readline(self.options.longest + 1)
+        line = self.back.popleft() if self.back else self.text.readline(self.options.max_cell_size + 1)
         if not line:
             self.ended = True
             raise StopIteration
         self.size += len(line)
-        if len(line) > self.options.longest:
+        if len(line) > self.options.max_cell_size:
             raise self.options.too_long(f"Line {self.number + 1:,} of '{self.path}'")
         self.number += 1
         self.taken.append(line)
-        if self.size > self.options.longest and len(self.taken) > 1:
+        if self.size > self.options.max_cell_size and len(self.taken) > 1:
             raise csv.Error("a row over the limit of a cell")
         return line
 
     def begin(self) -> int:
-        """Forget which lines were taken; the number of the next one."""
+        """Begin a row: forget the lines taken, and give the number of the next one."""
         self.taken.clear()
         self.size = 0
         return self.number + 1
 
     def give_back(self, lines: Sequence[str]) -> None:
-        """Lines to be taken again, in their order."""
+        """Give lines back, to be read again in their order."""
         self.back.extendleft(reversed(lines))
         self.number -= len(lines)
         self.ended = False
 
 
 class _Rows:
-    """Rows of cells, each with the number of its first line and why it can't be read (empty: it can).
+    """Row reader: cells, number of the first line, and the reason why they can't be read (empty: they can).
 
     A quote that is opened and not closed before another row's cells costs the line it stands in, no other.
     """
@@ -250,24 +261,24 @@ class _Rows:
         if self.read:
             return self.read.popleft()
         while True:
-            found = self.following()
+            found = self.next_row()
             if found[0] or found[2]:
                 self.width = self.width or len(found[0])
                 return found
 
-    def ahead(self, count: int) -> list[list[str]]:
-        """The cells of the next rows, which are still to come; those that can't be read left out."""
+    def peek(self, count: int) -> list[list[str]]:
+        """Cells of the next rows without consuming them; unreadable ones are left out."""
         while len(self.read) < count:
             try:
-                found = self.following()
+                found = self.next_row()
             except StopIteration:
                 break
             if found[0] or found[2]:
                 self.read.append(found)
         return [row for row, _, reason in self.read if not reason]
 
-    def following(self) -> tuple[list[str], int, str]:
-        """The next row; empty cells and no reason for an empty line."""
+    def next_row(self) -> tuple[list[str], int, str]:
+        """Read the next row; no cells and no reason for an empty line."""
         line, reason = self.lines.begin(), ""
         try:
             row = next(self.reader)
@@ -276,7 +287,7 @@ class _Rows:
         taken = self.lines.taken
         if len(taken) <= 1:
             if reason:  # quotes within a cell: read as most programs do
-                self.renew()
+                self.restart()
                 row, reason = next(self.dialect.reader(taken), []), ""
                 if row and self.lines.ended:
                     reason = "a quote is opened that isn't closed"
@@ -286,24 +297,24 @@ class _Rows:
         more = len(taken) - 1
         first = taken[0]
         self.lines.give_back(taken[1:])
-        self.renew()
+        self.restart()
         reason = (
             f"a quote is opened that isn't closed in this line; the {more:,} that it would take are read on their own"
         )
         return [first.rstrip("\r\n")], line, reason
 
     def rows_within(self, lines: Sequence[str]) -> bool:
-        """Whether lines that a quoted cell goes on over are rows themselves, most of them."""
-        some = lines[:LOOKED]
+        """True where most of the lines that a quoted cell spans are rows themselves."""
+        some = lines[:SAMPLE_LINES]
         return 2 * sum(len(next(self.dialect.reader([line]), [])) == self.width for line in some) >= len(some)
 
-    def renew(self) -> None:
-        """A reader that begins anew with the next line."""
+    def restart(self) -> None:
+        """Restart the reader at the next line."""
         self.reader = self.dialect.reader(self.lines, strict=True)
 
 
 def _column(cells: Sequence[str]) -> tuple[pa.Array, int]:
-    """Cells as written to an array, empty ones null, and how many had to be mended."""
+    """Array of the cells as written, empty ones null, and the number of mended ones."""
     mended = 0
     try:
         array = pa.array(cells, pa.string())

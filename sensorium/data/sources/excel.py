@@ -1,7 +1,7 @@
-"""Spreadsheets: Excel (.xlsx, .xlsm, .xlsb, .xls) and OpenDocument (.ods), by the library calamine.
+"""Spreadsheets: Excel (.xlsx, .xlsm, .xlsb, .xls) and OpenDocument (.ods), through the library calamine.
 
 One sheet is the table: the first that has cells, or ``FILE#SHEET``. Its first row with cells is the header; cells keep
-the types that the spreadsheet gives them. A spreadsheet is first gone through by ``_sheets``, as a few bytes of one can
+the types that the spreadsheet gives them. A spreadsheet is first scanned by ``_sheets``, as a few bytes of one can
 ask for a sheet of billions of cells.
 """
 
@@ -15,22 +15,22 @@ from typing import Any
 
 from sensorium.core.errors import UserError
 from sensorium.data.arrow import scrub
-from sensorium.data.blocks import distinct
+from sensorium.data.blocks import check_distinct_names
 from sensorium.data.objects import spool_objects
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files
-from sensorium.data.sources._calamine import BrokenWorkbook, pick, rows_apart
-from sensorium.data.sources._inside import library, split, why
-from sensorium.data.sources._sheets import look
+from sensorium.data.sources._calamine import BrokenWorkbook, pick_sheet, rows_in_subprocess
+from sensorium.data.sources._inside import error_summary, optional_import, split_part
+from sensorium.data.sources._sheets import scan_workbook
 from sensorium.data.spool import spooling
 
-EXACT = 2**53
-"""Whole numbers below it are exact as floats, the only numbers that Excel has."""
-ERRORS = frozenset(
+MAX_EXACT_INTEGER = 2**53
+"""Limit below which whole numbers are exact as floats, the only numbers that Excel has."""
+ERROR_VALUES = frozenset(
     {"#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "#CALC!", "#GETTING_DATA"}
 )
-"""What OpenDocument has in cells whose formula failed."""
-TITLES = 10
+"""Values of cells whose formula failed, in OpenDocument."""
+MAX_TITLE_ROWS = 10
 """Rows above the header that may hold a title."""
 
 Row = list[Any]
@@ -43,16 +43,20 @@ class Excel(Source):
 
     @classmethod
     def accepts(cls, given: Any) -> bool:
-        """Whether it is ``FILE#SHEET``."""
-        return split(given, _fits) is not None
+        """True for ``FILE#SHEET``."""
+        return split_part(given, _fits) is not None
 
     @classmethod
     def open(cls, given: str | Path | Sequence[Path], options: ReadOptions) -> Opened:
-        """Converted to Parquet. Which sheet was taken is said where there are several."""
-        found = split(given, _fits) if isinstance(given, (str, Path)) else None
-        files, sheet = ([found[0]], found[1]) if found else (list(given), "")  # type: ignore[arg-type]
+        """Convert to Parquet. Where there are several sheets, a remark names the one taken."""
+        found = split_part(given, _fits) if isinstance(given, (str, Path)) else None
+        if found:
+            files, sheet = [found[0]], found[1]
+        else:
+            assert not isinstance(given, (str, Path))
+            files, sheet = list(given), ""
         where = f"'{files[0]}'" if len(files) == 1 else f"{len(files)} spreadsheets"
-        opened = Opened(None, name_of_files(files), folder_of(files))  # type: ignore[arg-type]
+        opened = Opened.empty(name_of_files(files), folder_of(files))
         known: dict[str, None] = {}
         with spooling(where) as spool:
             for path in files:
@@ -68,9 +72,9 @@ def _fits(path: Path) -> bool:
 def _objects(
     path: Path, wanted: str, opened: Opened, options: ReadOptions, known: dict[str, None]
 ) -> Iterator[tuple[dict[str, Any], int]]:
-    """The rows of one file's sheet as objects; ``known`` hears of its columns."""
-    library("python_calamine", "excel", "Spreadsheets")
-    looked = look(path)
+    """Rows of one file's sheet as objects; its columns are added to ``known``."""
+    optional_import("python_calamine", "excel", "Spreadsheets")
+    looked = scan_workbook(path)
     about, rows = _read(path, wanted, looked.old)
     if wanted and wanted not in about["sheets"]:
         named = ", ".join(f"'{name}'" for name in about["sheets"])
@@ -103,18 +107,18 @@ def _objects(
 
 
 def _read(path: Path, wanted: str, old: bool) -> tuple[dict[str, Any], Iterator[Row]]:
-    """The names of the sheets, the one that was taken (None: none has cells), and its rows.
+    """Names of the sheets, the one that was taken (None: none has cells), and its rows.
 
     Raises:
         UserError: the file can't be read.
     """
-    calamine = library("python_calamine", "excel", "Spreadsheets")
+    calamine = optional_import("python_calamine", "excel", "Spreadsheets")
     try:
         if old:
-            about, rows = rows_apart(str(path), wanted)
+            about, rows = rows_in_subprocess(str(path), wanted)
             return about, _whole(rows, path)
         with open(path, "rb") as file:
-            sheets, sheet = pick(calamine.CalamineWorkbook.from_filelike(file), wanted)
+            sheets, sheet = pick_sheet(calamine.CalamineWorkbook.from_filelike(file), wanted)
         if sheet is None:
             return {"sheets": sheets, "sheet": None}, iter(())
         about = {
@@ -129,31 +133,31 @@ def _read(path: Path, wanted: str, old: bool) -> tuple[dict[str, Any], Iterator[
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library's panics are no Exceptions
-        raise UserError(f"'{path}' can't be read as a spreadsheet: {why(error)}") from error
+        raise UserError(f"'{path}' can't be read as a spreadsheet: {error_summary(error)}") from error
 
 
 def _whole(rows: Iterator[Row], path: Path) -> Iterator[Row]:
     try:
         yield from rows
     except BrokenWorkbook as error:
-        raise UserError(f"'{path}' can't be read as a spreadsheet: {why(error)}") from error
+        raise UserError(f"'{path}' can't be read as a spreadsheet: {error_summary(error)}") from error
 
 
 class _Sheet:
-    """The cells of one sheet as they come, and what was found in them."""
+    """Converter of one sheet's cells, with counts of errors and merged cells."""
 
     def __init__(self, path: Path, opened: Opened, ods: bool) -> None:
         self.path, self.opened, self.ods = path, opened, ods
         self.errors = self.merged = 0
 
     def cell(self, value: Any) -> Any:
-        """A cell as the table has it: whole numbers are integers, empty cells and errors None, dates have a time."""
+        """Convert a cell: whole numbers are integers, empty cells and errors None, dates have a time."""
         if isinstance(value, str):
-            if self.ods and value in ERRORS:
+            if self.ods and value in ERROR_VALUES:
                 self.errors += 1
                 return None
             return value or None
-        if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        if isinstance(value, float) and value.is_integer() and abs(value) < MAX_EXACT_INTEGER:
             return int(value)
         if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
             # Arrow cuts a time of day off where a column holds both.
@@ -162,16 +166,16 @@ class _Sheet:
 
 
 def _filled(rows: Iterator[Row], merged: Sequence[Any], left: int, found: _Sheet) -> Iterator[Row]:
-    """The rows with the value of a merged cell in each row that it covers."""
-    begun = iter(sorted(merged))
-    following = next(begun, None)
+    """Rows with the value of a merged cell in each row that it covers."""
+    starts = iter(sorted(merged))
+    following = next(starts, None)
     active: dict[int, tuple[int, Any]] = {}
     for number, row in enumerate(rows):
         while following is not None and following[0][0] <= number:
             (top, first), (bottom, _) = following
             if bottom > top == number and 0 <= first - left < len(row):
                 active[first - left] = bottom, row[first - left]
-            following = next(begun, None)
+            following = next(starts, None)
         for place, (bottom, value) in list(active.items()):
             if bottom < number:
                 del active[place]
@@ -182,13 +186,13 @@ def _filled(rows: Iterator[Row], merged: Sequence[Any], left: int, found: _Sheet
 
 
 def _header(rows: Iterator[Row], found: _Sheet) -> tuple[Row, Iterator[Row]]:
-    """The first row that has cells, and the rows below; titles, lone cells above a row of names, are passed over."""
+    """Header, the first row with cells, and the rows below; titles, lone cells above a row of names, are skipped."""
     seen: list[Row] = []
     for row in rows:
         cells = [cell for cell in row if cell != ""]
         if cells:
             seen.append(row)
-            if len(cells) > 1 or not isinstance(cells[0], str) or len(seen) > TITLES:
+            if len(cells) > 1 or not isinstance(cells[0], str) or len(seen) > MAX_TITLE_ROWS:
                 break
         elif seen:
             seen.append(row)
@@ -213,5 +217,5 @@ def _names(header: Row, path: Path) -> list[str]:
         if isinstance(cell, float) and cell.is_integer():
             cell = int(cell)
         names.append(scrub(str(cell)).strip() or f"column {i + 1}")
-    distinct(names, f"'{path}'")
+    check_distinct_names(names, f"'{path}'")
     return names

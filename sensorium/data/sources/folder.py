@@ -20,15 +20,15 @@ import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.data.blocks import Blocks, Joined
-from sensorium.data.media import HEAD, named, sniff, unread_format
+from sensorium.data.blocks import Blocks, ConcatenatedBlocks
+from sensorium.data.media import HEAD_BYTES, named, sniff, unread_format
 from sensorium.data.objects import BadObject, spool_objects
 from sensorium.data.options import ReadOptions
-from sensorium.data.sources import SPLIT, Opened, Source, converted, open_source, suffix_of
+from sensorium.data.sources import SPLIT_NAME, Opened, Source, converted, open_source, suffix_of
 from sensorium.data.spool import spooling
 
-METADATA = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
-TABLES = (
+METADATA_FILES = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
+TABLE_SUFFIXES = (
     ".parquet", ".csv", ".tsv", ".jsonl", ".arrow", ".orc", ".avro", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods",
     ".h5", ".npz", ".npy", ".tar", ".zip",
 )  # fmt: skip
@@ -39,23 +39,23 @@ class Folder(Source):
 
     @classmethod
     def accepts(cls, given: Any) -> bool:
-        """Whether it is a path to a folder."""
+        """True for a path to a folder."""
         # Unlike the method of a path it takes names that are too long.
         return isinstance(given, (str, Path)) and os.path.isdir(os.path.expanduser(given))
 
     @classmethod
     def open(cls, given: str | Path, options: ReadOptions) -> Opened:
-        """Metadata first, then media files, then table files."""
+        """Open metadata first, then media files, then table files."""
         folder = Path(given).expanduser()
-        opened = Opened(None, folder.resolve().name or "table", folder.resolve())  # type: ignore[arg-type]
+        opened = Opened.empty(folder.resolve().name or "table", folder.resolve())
         passed: Counter[str] = Counter()
-        splits = [sub for sub in sorted(folder.iterdir()) if sub.is_dir() and SPLIT.fullmatch(sub.name)]
+        splits = [sub for sub in sorted(folder.iterdir()) if sub.is_dir() and SPLIT_NAME.fullmatch(sub.name)]
         if _metadata(folder):
             opened.blocks = _described(folder, folder, opened, options)
         elif any(map(_metadata, splits)):
             described = [sub for sub in splits if _metadata(sub)]
             parts = [_described(folder, sub, opened, options) for sub in described]
-            opened.blocks = Joined(parts, f"'{folder}'", ("split", [sub.name for sub in described]))
+            opened.blocks = ConcatenatedBlocks(parts, f"'{folder}'", ("split", [sub.name for sub in described]))
         elif next(_media(folder, passed), None):
             opened.blocks = _sorted(folder, opened, options)
         else:
@@ -64,11 +64,11 @@ class Folder(Source):
 
 
 def _metadata(folder: Path) -> Path | None:
-    return next((folder / name for name in METADATA if (folder / name).is_file()), None)
+    return next((folder / name for name in METADATA_FILES if (folder / name).is_file()), None)
 
 
-def _described(root: Path, folder: Path, opened: Opened, options: ReadOptions) -> Blocks:
-    """The rows of a metadata file; ``file_name`` becomes a column of paths from the root, named for what they are."""
+def _described(root: Path, folder: Path, opened: Opened, options: ReadOptions) -> _Renamed:
+    """Rows of a metadata file; ``file_name`` becomes a column of paths from the root, named by their media kind."""
     path = _metadata(folder)
     found = open_source(path, options)
     opened.take(found, opened.blocks_before)
@@ -89,7 +89,7 @@ def _described(root: Path, folder: Path, opened: Opened, options: ReadOptions) -
 
 
 def _kind(blocks: Blocks, column: str) -> str:
-    """What the files are by their endings: "image", "audio", "video", or "file" where they differ."""
+    """Media kind of files by their suffixes: "image", "audio", "video", or "file" where they differ."""
     for block in range(len(blocks.starts) - 1):
         for batch in blocks.read(block, [column], 1024):
             kinds = {named(str(path)) or "file" for path in batch.column(0).to_pylist() if path}
@@ -98,7 +98,7 @@ def _kind(blocks: Blocks, column: str) -> str:
 
 
 class _Renamed(Blocks):
-    """Other blocks with some columns of paths renamed and put below a folder."""
+    """Blocks with some columns of paths renamed and prefixed by a folder."""
 
     def __init__(self, inner: Blocks, renamed: dict[str, str], prefix: str) -> None:
         self.inner, self.prefix = inner, prefix
@@ -126,7 +126,7 @@ class _Renamed(Blocks):
 
 
 def _media(folder: Path, passed: Counter[str]) -> Iterator[tuple[PurePosixPath, str]]:
-    """All media files below the folder in a fixed order, and what each is; links to folders aren't followed.
+    """Media files below the folder in a fixed order, and the kind of each; links to folders aren't followed.
 
     A file whose ending says nothing is looked into. ``passed`` counts the others by what they are.
     """
@@ -139,7 +139,7 @@ def _media(folder: Path, passed: Counter[str]) -> Iterator[tuple[PurePosixPath, 
             if not inside(path, folder):
                 passed["links out of the folder"] += 1
                 continue
-            kind = named(name) or (_kind_of(path) if path.suffix.lower() not in WORDS else None)
+            kind = named(name) or (_kind_of(path) if path.suffix.lower() not in TEXT_SUFFIXES else None)
             if kind:
                 yield PurePosixPath(path.relative_to(folder).as_posix()), kind
             else:
@@ -147,10 +147,10 @@ def _media(folder: Path, passed: Counter[str]) -> Iterator[tuple[PurePosixPath, 
 
 
 def _kind_of(path: Path) -> str | None:
-    """What a file is by its first bytes: "image", "audio", "video" or None."""
+    """Media kind of a file by its first bytes: "image", "audio", "video" or None."""
     try:
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-            head = file.read(HEAD) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+            head = file.read(HEAD_BYTES) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
     except OSError:
         return None
     kind = (sniff(head) or "").partition("/")[0]
@@ -158,10 +158,10 @@ def _kind_of(path: Path) -> str | None:
 
 
 def _passed(counts: Counter[str], opened: Opened) -> None:
-    """Say which files were passed over."""
+    """Remark which files were skipped."""
     if counts:
-        said = ", ".join(f"{count:,} {ending}" for ending, count in counts.most_common(8))
-        opened.remark(f"{counts.total():,} file(s) of kinds that aren't read were passed over: {said}")
+        counted = ", ".join(f"{count:,} {ending}" for ending, count in counts.most_common(8))
+        opened.remark(f"{counts.total():,} file(s) of kinds that aren't read were passed over: {counted}")
 
 
 def _sorted(folder: Path, opened: Opened, options: ReadOptions) -> Blocks:
@@ -171,9 +171,9 @@ def _sorted(folder: Path, opened: Opened, options: ReadOptions) -> Blocks:
         for path, kind in _media(folder, passed):
             above = list(path.parts[:-1])
             row: dict[str, Any] = {kind: str(path)}
-            if above and SPLIT.fullmatch(above[0]):
+            if above and SPLIT_NAME.fullmatch(above[0]):
                 row["split"] = above.pop(0)
-            keys = [part for part in above if PARTITION.fullmatch(part)]
+            keys = [part for part in above if PARTITION_NAME.fullmatch(part)]
             row |= {key: value for key, value in map(_partition, keys) if key not in row}
             above = [part for part in above if part not in keys]
             if above:
@@ -187,7 +187,7 @@ def _sorted(folder: Path, opened: Opened, options: ReadOptions) -> Blocks:
     return blocks
 
 
-WORDS = {
+TEXT_SUFFIXES = {
     ".txt",
     ".md",
     ".rst",
@@ -203,9 +203,9 @@ WORDS = {
     ".log",
     ".py",
 }
-"""Endings of text files, which aren't looked into."""
-PARTITION = re.compile(r"([^=/]+)=(.*)")
-"""A folder of Hive's layout, ``year=2024``: a column and its value in all files below."""
+"""Suffixes of text files, whose content isn't sniffed."""
+PARTITION_NAME = re.compile(r"([^=/]+)=(.*)")
+"""Name of a folder in Hive's partition layout, ``year=2024``: a column and its value in all files below."""
 
 
 def _partition(folder: str) -> tuple[str, str | None]:
@@ -220,7 +220,7 @@ def _tables(folder: Path, passed: Counter[str], options: ReadOptions) -> Opened:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.startswith((".", "_")) and inside(path, folder)
     ]
-    for suffix in TABLES:
+    for suffix in TABLE_SUFFIXES:
         files = [path for path in every if suffix_of(path) == suffix]
         if not files:
             continue
@@ -230,54 +230,56 @@ def _tables(folder: Path, passed: Counter[str], options: ReadOptions) -> Opened:
         return opened
     seen = ", ".join(f"{count:,} {ending}" for ending, count in passed.most_common(8))
     raise UserError(
-        f"The folder '{folder}' is no table. {f'It holds {seen}. ' if seen else ''}It needs metadata.csv, metadata.jsonl or "
-        "metadata.parquet with a column file_name; or images, sounds or videos, one folder a class; or files ending in "
-        f"{', '.join(TABLES)}."
+        f"The folder '{folder}' is no table. {f'It holds {seen}. ' if seen else ''}It needs metadata.csv, "
+        "metadata.jsonl or metadata.parquet with a column file_name; or images, sounds or videos, one folder a class; "
+        f"or files ending in {', '.join(TABLE_SUFFIXES)}."
     )
 
 
 def inside(path: Path, folder: Path) -> bool:
-    """Whether a file lies in a folder itself, and isn't a link that leads out of it."""
+    """True for a file that lies in a folder itself, and isn't a link that leads out of it."""
     return path.resolve().is_relative_to(folder.resolve())
 
 
 def _partitioned(folder: Path, files: list[Path], options: ReadOptions) -> Opened:
     """Table files below a folder; folders of Hive's layout are columns, missing for files that lie in none."""
-    keys = [dict(map(_partition, filter(PARTITION.fullmatch, path.relative_to(folder).parts[:-1]))) for path in files]
+    keys = [
+        dict(map(_partition, filter(PARTITION_NAME.fullmatch, path.relative_to(folder).parts[:-1]))) for path in files
+    ]
     names = list(dict.fromkeys(name for key in keys for name in key))
     if not names:
         return open_source(files, options)
-    whole = Opened(None, folder.name, folder)  # type: ignore[arg-type]
+    whole = Opened.empty(folder.name, folder)
     parts, first = [], 0
     for path, key in zip(files, keys, strict=True):
         opened = open_source([path], options)
         whole.take(opened, first)
         first += opened.blocks.rows
-        parts.append(Constant(opened.blocks, {name: key.get(name) for name in names}))
+        parts.append(ConstantColumns(opened.blocks, {name: key.get(name) for name in names}))
     types = {name: _type([key.get(name) for key in keys]) for name in names}
     for part in parts:
-        part.be(types)
-    whole.blocks = Joined(parts, f"'{folder}'")
+        part.set_types(types)
+    whole.blocks = ConcatenatedBlocks(parts, f"'{folder}'")
     return whole
 
 
 def _type(values: list[str | None]) -> pa.DataType:
-    """The type of a partition's values: whole numbers where all are written as such, else text."""
+    """Type of a partition's values: whole numbers where all are written as such, else text."""
     given = [value for value in values if value is not None]
     return pa.int64() if given and all(re.fullmatch(r"0|-?[1-9]\d{0,17}", value) for value in given) else pa.string()
 
 
-class Constant(Blocks):
-    """Other blocks with columns that have one value in all rows."""
+class ConstantColumns(Blocks):
+    """Blocks with added columns that have one value in all rows."""
 
     def __init__(self, inner: Blocks, values: dict[str, str | None]) -> None:
         self.inner = inner
         self.values = {name: value for name, value in values.items() if name not in inner.schema.names}
-        self.be(dict.fromkeys(self.values, pa.string()))
+        self.set_types(dict.fromkeys(self.values, pa.string()))
         self.declared, self.remarks = set(inner.declared), dict(inner.remarks)
 
-    def be(self, types: dict[str, pa.DataType]) -> None:
-        """Take the types of the constant columns."""
+    def set_types(self, types: dict[str, pa.DataType]) -> None:
+        """Set the types of the constant columns."""
         fields = [*self.inner.schema, *(pa.field(name, types[name]) for name in self.values)]
         declared, remarks = getattr(self, "declared", set()), getattr(self, "remarks", {})
         super().__init__(pa.schema(fields), np.diff(self.inner.starts).tolist(), self.inner.where)
@@ -287,7 +289,7 @@ class Constant(Blocks):
         return self.inner.repairs()
 
     def stream(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
-        """The inner batches with the constants beside."""
+        """Inner batches with the constant columns added."""
         names = [name for name in columns if name not in self.values]
         for batch in self.inner.read(block, names, size):
             arrays = dict(zip(names, batch.columns, strict=True))

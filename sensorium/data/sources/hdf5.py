@@ -16,17 +16,17 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError, did_you_mean
 from sensorium.data.arrow import scrub
-from sensorium.data.blocks import BATCH, BLOCK, Blocks, Joined
+from sensorium.data.blocks import BATCH_BYTES, BLOCK_ROWS, Blocks, ConcatenatedBlocks
 from sensorium.data.contents import ending_by_content
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, folder_of, name_of_files
-from sensorium.data.sources._inside import library, split, why
+from sensorium.data.sources._inside import error_summary, optional_import, split_part
 from sensorium.data.sources.arrays import columns_of, length_of_most
 
-RATIO, FREE = 2000, 64 << 20
-"""Bytes of datasets for each of a file's, and those that any may have: what was never written takes no room in it."""
-LOOKED = 10_000
-"""Members that are looked at."""
+MAX_EXPANSION, FREE_BYTES = 2000, 64 << 20
+"""Largest ratio of datasets' bytes to the file's, and bytes that are always allowed: unwritten values take no room."""
+MAX_MEMBERS = 10_000
+"""Most members of a group that are read."""
 
 
 class HDF5(Source):
@@ -36,17 +36,21 @@ class HDF5(Source):
 
     @classmethod
     def accepts(cls, given: Any) -> bool:
-        """Whether it is ``FILE#/GROUP``."""
-        return split(given, _fits) is not None
+        """True for ``FILE#/GROUP``."""
+        return split_part(given, _fits) is not None
 
     @classmethod
     def open(cls, given: str | Path | Sequence[Path], options: ReadOptions) -> Opened:
-        """Only shapes and types are read."""
-        found = split(given, _fits) if isinstance(given, (str, Path)) else None
-        files, group = ([found[0]], found[1]) if found else (list(given), "")  # type: ignore[arg-type]
-        opened = Opened(None, name_of_files(files), folder_of(files))  # type: ignore[arg-type]
+        """Open the group; only shapes and types are read."""
+        found = split_part(given, _fits) if isinstance(given, (str, Path)) else None
+        if found:
+            files, group = [found[0]], found[1]
+        else:
+            assert not isinstance(given, (str, Path))
+            files, group = list(given), ""
+        opened = Opened.empty(name_of_files(files), folder_of(files))
         parts = [_Datasets(path, group, opened, options) for path in files]
-        opened.blocks = parts[0] if len(parts) == 1 else Joined(parts, f"{len(parts)} HDF5 files")
+        opened.blocks = parts[0] if len(parts) == 1 else ConcatenatedBlocks(parts, f"{len(parts)} HDF5 files")
         return opened
 
 
@@ -55,12 +59,12 @@ def _fits(path: Path) -> bool:
 
 
 class _Datasets(Blocks):
-    """The datasets of one group. The file is opened for each block: HDF5 can't be shared by processes."""
+    """Datasets of one group. The file is opened for each block: HDF5 can't be shared by processes."""
 
     def __init__(self, path: Path, asked: str, opened: Opened, options: ReadOptions) -> None:
         self.path = path
         where = f"'{path}'"
-        h5py = library("h5py", "hdf5", "HDF5 files")
+        h5py = optional_import("h5py", "hdf5", "HDF5 files")
         try:
             with h5py.File(path, "r", locking=False) as file:
                 self.group, found, left = _group(h5py, file, asked, where)
@@ -72,18 +76,19 @@ class _Datasets(Blocks):
                 total, width = 0, 0
                 fields: list[pa.Field] = []
                 self.owner: dict[str, str] = {}
-                for shown, name in self.names.items():
+                for label, name in self.names.items():
                     dataset = found[name]
                     size = math.prod(dataset.shape[1:]) * max(dataset.dtype.itemsize, 1)
-                    if size > options.longest:
+                    if size > options.max_cell_size:
                         raise options.too_long(f"A row of the dataset '{name}' in {where}")
                     total, width = total + size * rows, width + size
-                    for column, cells in _columns(h5py, shown, dataset, 0, 0).items():
+                    for column, cells in _columns(h5py, label, dataset, 0, 0).items():
                         fields.append(pa.field(column, cells.type))
-                        self.owner[column] = shown
-                if total > FREE + RATIO * path.stat().st_size:
+                        self.owner[column] = label
+                if total > FREE_BYTES + MAX_EXPANSION * path.stat().st_size:
                     raise UserError(
-                        f"{where} says it holds {total:,} bytes, more than {RATIO:,} times its size. Is it damaged?"
+                        f"{where} says it holds {total:,} bytes, more than {MAX_EXPANSION:,} times its size. "
+                        "Is it damaged?"
                     )
                 if left:
                     opened.remark(
@@ -91,14 +96,14 @@ class _Datasets(Blocks):
                         path.name,
                     )
         except (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError) as error:
-            raise UserError(f"{where} can't be read as HDF5: {why(error)}") from error
+            raise UserError(f"{where} can't be read as HDF5: {error_summary(error)}") from error
         info = path.stat()
         self.key = info.st_size, info.st_mtime_ns
-        step = max(1, min(BLOCK, BATCH // max(width, 1)))
+        step = max(1, min(BLOCK_ROWS, BATCH_BYTES // max(width, 1)))
         super().__init__(pa.schema(fields), [min(step, rows - at) for at in range(0, rows, step)], where)
 
     def stream(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
-        """One block, read at once: each read unpacks whole chunks."""
+        """Slices of one block, which is read at once: each read unpacks whole chunks."""
         import h5py
 
         info = self.path.stat()
@@ -112,14 +117,14 @@ class _Datasets(Blocks):
                 for name in wanted:
                     found |= _columns(h5py, name, file[self.group].get(self.names[name]), start, end)
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise OSError(f"{self.group}: {why(error)}") from error
+            raise OSError(f"{self.group}: {error_summary(error)}") from error
         batch = pa.RecordBatch.from_arrays([found[name] for name in columns], names=columns)
         for at in range(0, batch.num_rows, size):
             yield batch.slice(at, size)
 
 
 def _group(h5py: Any, file: Any, asked: str, where: str) -> tuple[str, dict[str, Any], list[str]]:
-    """The group that was asked for, or the only one with datasets: its name, the datasets, and what is left out."""
+    """Group that was asked for, or the only one with datasets: its name, the datasets, and those left out."""
     groups: dict[str, tuple[dict[str, Any], list[str]]] = {}
     waiting, looked = [("/", file["/"])], 0
     seen = {h5py.h5o.get_info(file["/"].id).addr}
@@ -129,8 +134,8 @@ def _group(h5py: Any, file: Any, asked: str, where: str) -> tuple[str, dict[str,
         left: list[str] = []
         for name in group:
             looked += 1
-            if looked > LOOKED:
-                raise UserError(f"{where} has more than {LOOKED:,} members. Name the group: FILE#/GROUP.")
+            if looked > MAX_MEMBERS:
+                raise UserError(f"{where} has more than {MAX_MEMBERS:,} members. Name the group: FILE#/GROUP.")
             link = group.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
                 left.append(name)
@@ -168,7 +173,7 @@ def _group(h5py: Any, file: Any, asked: str, where: str) -> tuple[str, dict[str,
 
 
 def _readable(h5py: Any, dataset: Any) -> bool:
-    """Whether a dataset lies in the file, and is of numbers, text, or lists of numbers."""
+    """True for a dataset that lies in the file, and is of numbers, text, or lists of numbers."""
     if dataset.is_virtual or dataset.external:
         return False
     kinds = [dataset.dtype]
@@ -189,7 +194,7 @@ def _readable(h5py: Any, dataset: Any) -> bool:
 
 
 def _columns(h5py: Any, name: str, dataset: Any, start: int, end: int) -> dict[str, pa.Array]:
-    """The columns of some rows of a dataset."""
+    """Columns of some rows of a dataset."""
     kind = dataset.dtype
     array = dataset[start:end]
     if h5py.check_string_dtype(kind) is None and h5py.check_vlen_dtype(kind) is not None:
@@ -201,7 +206,7 @@ def _columns(h5py: Any, name: str, dataset: Any, start: int, end: int) -> dict[s
 
 
 def _text(h5py: Any, array: np.ndarray, kind: np.dtype) -> np.ndarray:
-    """An array with the texts of objects as NumPy's own, and enumerations by name."""
+    """Array with texts as NumPy strings, and enumerations by name."""
     if kind.names is not None:
         parts = {field: _text(h5py, array[field], kind[field]) for field in kind.names}
         out = np.empty(array.shape, [(field, part.dtype, part.shape[array.ndim :]) for field, part in parts.items()])

@@ -1,4 +1,4 @@
-"""Hugging Face ``datasets``: a Dataset or DatasetDict in memory, a stream, or ``hf:NAME`` from the hub when asked.
+"""Hugging Face Datasets: a Dataset or DatasetDict in memory, a stream, or ``hf:NAME`` from the hub when asked.
 
 Pictures and sounds are never decoded here: their cells are ``{bytes, path}``. Class labels become their names.
 """
@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.data.arrow import normal
-from sensorium.data.blocks import Blocks, Joined
+from sensorium.data.arrow import as_normal
+from sensorium.data.blocks import Blocks, ConcatenatedBlocks
 from sensorium.data.objects import spool_objects
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted
 from sensorium.data.spool import spooling
 
 PREFIX = "hf:"
-BLOCK = 1024
+BLOCK_ROWS = 1024
 _KINDS = ("Dataset", "DatasetDict", "IterableDataset", "IterableDatasetDict")
 
 
@@ -29,20 +29,20 @@ class Hub(Source):
 
     @classmethod
     def accepts(cls, given: Any) -> bool:
-        """Whether it is such an object or such a name."""
+        """True for such an object or such a name."""
         if isinstance(given, str):
             return given.startswith(PREFIX)
         return type(given).__module__.partition(".")[0] == "datasets" and type(given).__name__ in _KINDS
 
     @classmethod
     def open(cls, given: Any, options: ReadOptions) -> Opened:
-        """A dictionary of splits becomes one table with a column ``split``."""
+        """Open a dataset; a dictionary of splits becomes one table with a column ``split``."""
         name = given.removeprefix(PREFIX) if isinstance(given, str) else "dataset"
-        opened = Opened(None, name.rpartition("/")[2].partition(":")[0], None)  # type: ignore[arg-type]
+        opened = Opened.empty(name.rpartition("/")[2].partition(":")[0], None)
         dataset = _load(name) if isinstance(given, str) else given
         if isinstance(dataset, dict):
             parts = [_blocks(part, opened, options) for part in dataset.values()]
-            opened.blocks = Joined(parts, f"The dataset {name}", ("split", list(map(str, dataset))))
+            opened.blocks = ConcatenatedBlocks(parts, f"The dataset {name}", ("split", list(map(str, dataset))))
         else:
             opened.blocks = _blocks(dataset, opened, options)
         return opened
@@ -74,7 +74,7 @@ def _blocks(dataset: Any, opened: Opened, options: ReadOptions) -> Blocks:
 
 
 def _named(row: dict[str, Any], features: Any) -> dict[str, Any]:
-    """A row with class labels by their names."""
+    """Row with class labels by their names."""
     labels = {
         name: (feature.int2str(row[name]) if row[name] is not None and row[name] >= 0 else None)
         for name, feature in features.items()
@@ -90,7 +90,7 @@ def _weight(value: Any) -> int:
 
 
 class HubBlocks(Blocks):
-    """A Dataset's own Arrow data, with its order and selection."""
+    """Blocks of a Dataset's Arrow data, in its order and selection."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset.with_format("arrow")
@@ -106,7 +106,7 @@ class HubBlocks(Blocks):
             ]
         )
         rows = len(dataset)
-        super().__init__(schema, [min(BLOCK, rows - at) for at in range(0, rows, BLOCK)], "The dataset")
+        super().__init__(schema, [min(BLOCK_ROWS, rows - at) for at in range(0, rows, BLOCK_ROWS)], "The dataset")
         self.declared |= set(self.labels)
 
     def stream(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
@@ -123,7 +123,7 @@ class HubBlocks(Blocks):
                 yield pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
 
     def _label(self, array: pa.Array, name: str) -> pa.Array:
-        ids = normal(array, pa.int64()).to_numpy(zero_copy_only=False)
+        ids = as_normal(array, pa.int64()).to_numpy(zero_copy_only=False)
         known = np.nan_to_num(ids.astype(np.float64), nan=-1).astype(np.int64)
         words = self.labels[name]
         return pa.array([words[i] if 0 <= i < len(words) else None for i in known], pa.string())

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.data.arrow import bounded, check_layout
-from sensorium.data.blocks import BATCH, Blocks, Joined, MemoryBlocks, distinct, names_of
+from sensorium.data.arrow import check_layout, split_by_bytes
+from sensorium.data.blocks import BATCH_BYTES, Blocks, ConcatenatedBlocks, MemoryBlocks, check_distinct_names, names_of
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files
 from sensorium.data.spool import spooling
@@ -24,9 +24,9 @@ class IPC(Source):
 
     @classmethod
     def open(cls, given: Sequence[Path], options: ReadOptions) -> Opened:
-        """Files are read in place; streams become a Parquet file first."""
+        """Open files in place; convert streams to Parquet first."""
         parts = [_blocks(path) for path in given]
-        blocks: Blocks = parts[0] if len(parts) == 1 else Joined(parts, f"{len(parts)} Arrow files")
+        blocks: Blocks = parts[0] if len(parts) == 1 else ConcatenatedBlocks(parts, f"{len(parts)} Arrow files")
         return Opened(blocks, name_of_files(given), folder_of(given))
 
 
@@ -43,12 +43,12 @@ def _blocks(path: Path) -> Blocks:
         raise UserError(f"'{path}' can't be read as Arrow: {(str(error) or 'it is empty').splitlines()[0]}") from error
 
 
-LARGE = 256 << 20
-"""Bytes of a record batch from which on it is mapped into memory instead of read whole."""
+MIN_MAPPED_BYTES = 256 << 20
+"""Bytes from which on a record batch is memory-mapped instead of read whole."""
 
 
 class IPCBlocks(Blocks):
-    """The record batches of one Arrow file.
+    """Record batches of one Arrow file.
 
     A file that becomes shorter while it is mapped ends the process (SIGBUS), so a batch is read, and only a very large
     one mapped and copied slice by slice, each after a look at the file's size.
@@ -62,7 +62,7 @@ class IPCBlocks(Blocks):
             # Batch lengths aren't in the footer; only their headers are touched where nothing is compressed.
             counts = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
         self.key = self.state()
-        self.large = self.key[0] // max(len(counts), 1) > LARGE
+        self.large = self.key[0] // max(len(counts), 1) > MIN_MAPPED_BYTES
         super().__init__(schema, counts, f"'{path}'")
 
     def state(self) -> tuple[int, int]:
@@ -91,7 +91,7 @@ class IPCBlocks(Blocks):
                 if not self.large:
                     yield batch.slice(start, size)
                     continue
-                for piece in bounded(batch.slice(start, size), BATCH):
+                for piece in split_by_bytes(batch.slice(start, size), BATCH_BYTES):
                     self.check()
                     for column in piece.columns:
                         check_layout(column)
@@ -100,14 +100,14 @@ class IPCBlocks(Blocks):
 
     @property
     def names(self) -> list[str]:
-        """The file's own columns, structs unopened."""
+        """Columns of the file itself, structs not flattened."""
         return list(dict.fromkeys(path[0] for path in self.inside.values()))
 
 
 def _converted(path: Path) -> Blocks:
     with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader, spooling(f"'{path}'") as spool:
         names = names_of(reader.schema, f"'{path}'")
-        distinct(names, f"'{path}'")
+        check_distinct_names(names, f"'{path}'")
         remarks: dict[str, str] = {}
         repaired: dict[str, set[int]] = {}
         for batch in reader:

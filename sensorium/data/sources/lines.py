@@ -1,4 +1,4 @@
-"""JSON lines: one object a line, its keys the columns. A ``.json`` file may be one document instead.
+"""JSON lines: one object a line, whose keys are columns. A ``.json`` file may be one document instead.
 
 Documents: an array of objects; objects one after another, written over several lines; one object that holds an array of
 objects under one of its keys, whose items then are the rows.
@@ -13,15 +13,24 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sensorium.core.errors import UserError
-from sensorium.data.contents import UNREADABLE
-from sensorium.data.encodings import CHUNK, open_text
-from sensorium.data.objects import BadObject, parse, parse_next, skip, spool_objects
+from sensorium.data.contents import READ_ERRORS
+from sensorium.data.encodings import CHUNK_BYTES, open_text
+from sensorium.data.objects import BadObject, parse_json, parse_json_at, skip_json, spool_objects
 from sensorium.data.options import ReadOptions
-from sensorium.data.sources import SPLIT, Opened, Source, converted, encoding_of, folder_of, name_of_files, suffix_of
+from sensorium.data.sources import (
+    SPLIT_NAME,
+    Opened,
+    Source,
+    converted,
+    encoding_of,
+    folder_of,
+    name_of_files,
+    suffix_of,
+)
 from sensorium.data.spool import spooling
 
-DOCUMENT = 16
-"""A document may be so many times as long as a cell."""
+MAX_DOCUMENT_CELLS = 16
+"""Largest ratio of a document's length to that of a cell."""
 _SPACE = re.compile(r"[\s,]*")
 _SPEECH = ({"role", "content"}, {"from", "value"})
 """Keys of a message: an array of them is a conversation, not the table's rows."""
@@ -37,14 +46,14 @@ class JsonLines(Source):
 
     @classmethod
     def open(cls, given: Sequence[Path], options: ReadOptions) -> Opened:
-        """Converted to Parquet; a line that is no JSON object is a bad row."""
+        """Convert to Parquet; a line that is no JSON object is a bad row."""
         where = f"'{given[0]}'" if len(given) == 1 else f"{len(given)} JSON files"
-        opened = Opened(None, name_of_files(given), folder_of(given))  # type: ignore[arg-type]
+        opened = Opened.empty(name_of_files(given), folder_of(given))
         with spooling(where) as spool:
             for path in given:
                 try:
                     spool_objects(_objects(path, opened, options), spool, opened, options)
-                except UNREADABLE as error:
+                except READ_ERRORS as error:
                     raise UserError(f"'{path}' can't be read: {error}") from error
             opened.blocks = converted(spool)
         return opened
@@ -57,9 +66,13 @@ def _objects(path: Path, opened: Opened, options: ReadOptions) -> Iterator[Objec
         if first is None:
             return
         if _is_document(first[1], second[1] if second else "", suffix_of(path)):
-            begun = first[1] + (second[1] if second else "")
+            prefix = first[1] + (second[1] if second else "")
             yield from _document(
-                path, begun + _rest(file, options.longest * DOCUMENT + 1 - len(begun)), first[0], opened, options
+                path,
+                prefix + _rest(file, options.max_cell_size * MAX_DOCUMENT_CELLS + 1 - len(prefix)),
+                first[0],
+                opened,
+                options,
             )
             return
         for number, line in itertools.chain([first], [second] if second else [], lines):
@@ -67,28 +80,28 @@ def _objects(path: Path, opened: Opened, options: ReadOptions) -> Iterator[Objec
 
 
 def _rest(file: TextIO, size: int) -> str:
-    """Up to ``size`` characters; asked for at once, Python would make room for all of them."""
+    """Read up to ``size`` characters piece by piece: asked for at once, Python would allocate all of them."""
     parts: list[str] = []
-    while size > 0 and (part := file.read(min(size, CHUNK))):
+    while size > 0 and (part := file.read(min(size, CHUNK_BYTES))):
         parts.append(part)
         size -= len(part)
     return "".join(parts)
 
 
 def _numbered(file: TextIO, path: Path, options: ReadOptions) -> Iterator[tuple[int, str]]:
-    """The lines of a text that aren't blank, and their numbers from 1."""
+    """Non-blank lines of a text, with their numbers from 1."""
     for number in itertools.count(1):
-        line = file.readline(options.longest + 1)
+        line = file.readline(options.max_cell_size + 1)
         if not line:
             return
-        if len(line) > options.longest:
+        if len(line) > options.max_cell_size:
             raise options.too_long(f"Line {number:,} of '{path}'")
         if line.strip():
             yield number, line
 
 
 def _is_document(first: str, second: str, suffix: str) -> bool:
-    """Whether a file is one value over several lines, or one that holds the rows; not one object a line."""
+    """True for a file that is one value over several lines, or one that has the rows; not one object a line."""
     if second and _is_object(second.strip()):
         return first.strip() == "["
     if first.lstrip()[:1] == "[":
@@ -100,14 +113,14 @@ def _is_document(first: str, second: str, suffix: str) -> bool:
 
 def _is_object(text: str) -> bool:
     try:
-        return text[:1] == "{" and isinstance(parse(text), dict)
+        return text[:1] == "{" and isinstance(parse_json(text), dict)
     except ValueError:
         return False
 
 
 def _row(text: str, where: str) -> dict[str, Any] | BadObject:
     try:
-        row = parse(text)
+        row = parse_json(text)
     except ValueError as error:
         return BadObject(where, str(error), text[:200])
     if isinstance(row, dict):
@@ -116,11 +129,11 @@ def _row(text: str, where: str) -> dict[str, Any] | BadObject:
 
 
 def _document(path: Path, text: str, number: int, opened: Opened, options: ReadOptions) -> Iterator[Object]:
-    """The rows of a file that is one document, or several one after another."""
-    if len(text) > options.longest * DOCUMENT:
+    """Rows of a file that is one document, or several one after another."""
+    if len(text) > options.max_cell_size * MAX_DOCUMENT_CELLS:
         raise UserError(
-            f"'{path}' is one JSON document of over {options.longest * DOCUMENT:,} characters. Write it as JSON lines, one "
-            f"object a line, or raise data.max_cell_mb={options.max_cell_mb:g}."
+            f"'{path}' is one JSON document of over {options.max_cell_size * MAX_DOCUMENT_CELLS:,} characters. "
+            f"Write it as JSON lines, one object a line, or raise data.max_cell_mb={options.max_cell_mb:g}."
         )
     rows = list(_values(path, text, number))
     if rows and isinstance(rows[0][0], BadObject) and len(rows) == 1 and text.lstrip()[:1] == "{":
@@ -132,21 +145,23 @@ def _document(path: Path, text: str, number: int, opened: Opened, options: ReadO
         ]
         if any(isinstance(row, dict) for row, _ in lines):
             rows = lines
-    found = unwrapped(rows[0][0]) if len(rows) == 1 and isinstance(rows[0][0], dict) else None
+    found = unwrap(rows[0][0]) if len(rows) == 1 and isinstance(rows[0][0], dict) else None
     if found is None:
         yield from rows
         return
-    inner, told = found
-    opened.remark(told, path.name)
+    inner, remark = found
+    opened.remark(remark, path.name)
     yield from ((row, len(text) // max(len(inner), 1)) for row in inner)
 
 
 def _values(path: Path, text: str, number: int) -> Iterator[Object]:
-    """The objects of a text: of arrays, and one after another."""
+    """Objects of a text: in arrays, and one after another."""
     at = line = 0
     depth, end = 0, len(text)
     while True:
-        at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
+        space = _SPACE.match(text, at)
+        assert space is not None  # the pattern fits nothing, too
+        at = space.end()
         if at >= end:
             return
         if text[at] == ("[" if depth == 0 else "]"):
@@ -155,9 +170,9 @@ def _values(path: Path, text: str, number: int) -> Iterator[Object]:
         number, line = number + text.count("\n", line, at), at
         where = f"{path.name}, line {number:,}"
         try:
-            value, after = parse_next(text, at)
+            value, after = parse_json_at(text, at)
         except ValueError as error:
-            after = skip(text, at)
+            after = skip_json(text, at)
             lost = "" if after else "; what follows can't be read"
             yield BadObject(where, f"{error}{lost}", text[at : at + 200]), 0
             if not after:
@@ -172,8 +187,8 @@ def _values(path: Path, text: str, number: int) -> Iterator[Object]:
         at = after
 
 
-def unwrapped(row: dict[str, Any]) -> tuple[list[dict[str, Any]], str] | None:
-    """The rows that one object holds, and how, in words; None where it is a row itself.
+def unwrap(row: dict[str, Any]) -> tuple[list[dict[str, Any]], str] | None:
+    """Rows inside one object, and a remark on how; None where it is a row itself.
 
     Rows under a key, or under keys that name parts of a split; pandas' orients "split", "columns" and "index"; a
     list of
@@ -193,11 +208,11 @@ def unwrapped(row: dict[str, Any]) -> tuple[list[dict[str, Any]], str] | None:
         others = [key for key in row if key != keys[0]]
         left = f"; {', '.join(map(repr, others))} left out" if others else ""
         return row[keys[0]], f"the rows were taken from '{keys[0]}'{left}"
-    if len(keys) > 1 and len(keys) == len(row) and all(SPLIT.fullmatch(key) for key in keys):
+    if len(keys) > 1 and len(keys) == len(row) and all(SPLIT_NAME.fullmatch(key) for key in keys):
         return [
             {"split": key, **item} for key in keys for item in row[key]
         ], f"the rows were taken from {', '.join(map(repr, keys))}"
-    if len(row) == 1 and isinstance(values[0], dict) and (found := unwrapped(values[0])):
+    if len(row) == 1 and isinstance(values[0], dict) and (found := unwrap(values[0])):
         return found[0], f"in '{next(iter(row))}' {found[1]}"
     if values and all(isinstance(value, dict) and value for value in values):
         inner = list(values[0])
@@ -217,12 +232,12 @@ def unwrapped(row: dict[str, Any]) -> tuple[list[dict[str, Any]], str] | None:
 
 
 def _numbers(keys: Sequence[str]) -> bool:
-    """Whether keys are the numbers of rows, from 0 on."""
+    """True where keys are the numbers of rows, from 0 on."""
     return keys == [str(number) for number in range(len(keys))]
 
 
 def _arrays(row: dict[str, Any]) -> list[str]:
-    """The keys under which an object holds arrays of objects that aren't messages of a conversation."""
+    """Keys of an object whose values are arrays of objects that aren't messages of a conversation."""
     return [
         key for key, value in row.items()
         if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)

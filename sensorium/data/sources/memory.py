@@ -1,4 +1,4 @@
-"""Tables that are in memory: pandas, polars, Arrow, a list of dicts, a dict of lists, one row as a dict of cells."""
+"""In-memory tables: pandas, polars, Arrow, a list of dicts, a dict of lists, one row as a dict of cells."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.data.arrow import joined, normal, scrub
-from sensorium.data.blocks import MemoryBlocks, bare, distinct
+from sensorium.data.arrow import as_normal, common_type, scrub
+from sensorium.data.blocks import MemoryBlocks, check_distinct_names, rows_without_columns
 from sensorium.data.options import ReadOptions
 from sensorium.data.pycells import to_array
 from sensorium.data.sources import Opened, Source, converted
@@ -19,11 +19,11 @@ from sensorium.data.spool import spooling
 
 
 class InMemory(Source):
-    """Objects, told by their class's name so that no library is imported to look."""
+    """In-memory tables, recognised by the class's name, so that no library is imported for it."""
 
     @classmethod
     def accepts(cls, given: Any) -> bool:
-        """Whether it is one of the objects above."""
+        """True for one of the objects above."""
         if isinstance(given, (pa.Table, pa.RecordBatch, pa.RecordBatchReader, Mapping)) or _library(given):
             return True
         rows = isinstance(given, (list, tuple)) and all(row is None or isinstance(row, Mapping) for row in given)
@@ -31,10 +31,10 @@ class InMemory(Source):
 
     @classmethod
     def open(cls, given: Any, options: ReadOptions) -> Opened:
-        """Arrow's own data isn't copied; a reader is streamed to a file, for it can be read once only."""
+        """Open a table; Arrow data isn't copied, and a reader is streamed to a file, for it can be read once only."""
         if isinstance(given, pa.RecordBatchReader):
             return _reader(given)
-        opened = Opened(None, "table")  # type: ignore[arg-type]
+        opened = Opened.empty("table")
         if isinstance(given, pa.RecordBatch):
             given = pa.Table.from_batches([given])
         elif isinstance(given, Mapping) and not is_row(given):
@@ -43,7 +43,7 @@ class InMemory(Source):
             rows = [given] if isinstance(given, Mapping) else [{} if row is None else row for row in given]
             names = {str(key): key for row in rows for key in row}
             if not names and rows:
-                opened.blocks = MemoryBlocks(pa.Table.from_batches([bare(len(rows))]), "The table")
+                opened.blocks = MemoryBlocks(pa.Table.from_batches([rows_without_columns(len(rows))]), "The table")
                 return opened
             given = _columns({name: [row.get(key) for row in rows] for name, key in names.items()}, opened)
         elif _library(given) == "pandas":
@@ -55,10 +55,11 @@ class InMemory(Source):
 
 
 def is_row(given: Mapping[Any, Any]) -> bool:
-    """Whether a mapping is one row by columns: some value is a cell (a text, a number, bytes, a file), no column of
-    cells."""
+    """True for a mapping that is one row by columns: some value is a cell (a text, a number, bytes, a file), no column
+    of cells."""
     return any(
-        value is None or isinstance(value, (str, bytes, bytearray, memoryview, Mapping)) or not hasattr(value, "__len__")
+        value is None or isinstance(value, (str, bytes, bytearray, memoryview, Mapping))
+        or not hasattr(value, "__len__")
         or (isinstance(value, np.ndarray) and not value.ndim)
         for value in given.values()
     )  # fmt: skip
@@ -94,27 +95,27 @@ def _known(cells: np.ndarray) -> np.ndarray:
     return cells.astype(np.float64) if cells.dtype.kind == "f" and cells.dtype.itemsize > 8 else cells
 
 
-CHUNK = 1 << 30
+CHUNK_BYTES = 1 << 30
 """Bytes of files and texts of a column that go into one array, whose offsets end at 2 GiB."""
 
 
 def _chunks(cells: list[Any], name: str, opened: Opened) -> pa.ChunkedArray:
-    """The cells of a column, in as many arrays as they need."""
-    sizes = np.cumsum([len(cell) if isinstance(cell, (bytes, str, bytearray)) else _held(cell) for cell in cells])
+    """Chunked array of a column's cells, in as many chunks as they need."""
+    sizes = np.cumsum([len(cell) if isinstance(cell, (bytes, str, bytearray)) else _file_bytes(cell) for cell in cells])
     parts, start = [], 0
     while start < len(cells) or not parts:
         before = int(sizes[start - 1]) if start else 0
-        end = max(start + 1, int(np.searchsorted(sizes, before + CHUNK, side="right"))) if len(cells) else 0
+        end = max(start + 1, int(np.searchsorted(sizes, before + CHUNK_BYTES, side="right"))) if len(cells) else 0
         array, mended = to_array(cells[start:end], name)
         opened.mended(name, len(mended))
         parts.append(array)
         start = end
-    kind = functools.reduce(joined, [part.type for part in parts])
-    return pa.chunked_array([normal(part, kind) for part in parts], kind)
+    kind = functools.reduce(common_type, [part.type for part in parts])
+    return pa.chunked_array([as_normal(part, kind) for part in parts], kind)
 
 
-def _held(cell: Any) -> int:
-    """Bytes of a file in ``{bytes, path}``; nothing of any other cell."""
+def _file_bytes(cell: Any) -> int:
+    """Number of a file's bytes in ``{bytes, path}``; 0 for any other cell."""
     data = cell.get("bytes") if isinstance(cell, Mapping) else None
     return len(data) if isinstance(data, bytes) else 0
 
@@ -133,11 +134,11 @@ def _pandas(frame: Any, opened: Opened) -> pa.Table:
     ):
         frame = frame.rename_axis("index")
         opened.remark("the frame's index became the column 'index'")
-    kept = [name for name in frame.index.names if name is not None and str(name) not in names]
-    if kept:
-        frame = frame.reset_index(level=kept)
+    named_levels = [name for name in frame.index.names if name is not None and str(name) not in names]
+    if named_levels:
+        frame = frame.reset_index(level=named_levels)
         names = [scrub(str(name)) for name in frame.columns]
-    distinct(names, "The DataFrame")
+    check_distinct_names(names, "The DataFrame")
     arrays = {}
     for i, name in enumerate(names):
         series = frame.iloc[:, i]
@@ -149,13 +150,13 @@ def _pandas(frame: Any, opened: Opened) -> pa.Table:
             arrays[name] = pa.array(series, from_pandas=True)
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             arrays[name] = _chunks(series.tolist(), name, opened)
-    return pa.table(arrays) if arrays else pa.Table.from_batches([bare(len(frame))])
+    return pa.table(arrays) if arrays else pa.Table.from_batches([rows_without_columns(len(frame))])
 
 
 def _reader(reader: pa.RecordBatchReader) -> Opened:
     names = reader.schema.names
-    distinct(names, "The reader")
-    opened = Opened(None, "table")  # type: ignore[arg-type]
+    check_distinct_names(names, "The reader")
+    opened = Opened.empty("table")
     with spooling("The reader's table") as spool:
         for batch in reader:
             blocks = MemoryBlocks(pa.Table.from_batches([batch]), "The reader's table")

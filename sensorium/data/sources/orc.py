@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
-from sensorium.data.blocks import Blocks, Joined
+from sensorium.data.blocks import Blocks, ConcatenatedBlocks
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, folder_of, name_of_files
-from sensorium.data.sources._inside import why
+from sensorium.data.sources._inside import error_summary
 
 
 class ORC(Source):
@@ -21,14 +21,14 @@ class ORC(Source):
 
     @classmethod
     def open(cls, given: Sequence[Path], options: ReadOptions) -> Opened:
-        """Each file's footer and one column are read."""
+        """Open files; each one's footer and one column are read."""
         parts = [_Stripes(path) for path in given]
-        blocks: Blocks = parts[0] if len(parts) == 1 else Joined(parts, f"{len(parts)} ORC files")
+        blocks: Blocks = parts[0] if len(parts) == 1 else ConcatenatedBlocks(parts, f"{len(parts)} ORC files")
         return Opened(blocks, name_of_files(given), folder_of(given))
 
 
 class _Stripes(Blocks):
-    """The stripes of one file. Safe to read from several threads and after a fork: each time the file is opened."""
+    """Stripes of one file. Safe to read from several threads and after a fork: each time the file is opened."""
 
     def __init__(self, path: Path) -> None:
         from pyarrow import orc
@@ -46,7 +46,7 @@ class _Stripes(Blocks):
                     else []
                 )
         except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
-            raise UserError(f"'{path}' can't be read as ORC: {why(error)}") from error
+            raise UserError(f"'{path}' can't be read as ORC: {error_summary(error)}") from error
         info = path.stat()
         self.key = info.st_size, info.st_mtime_ns
         super().__init__(schema, counts, f"'{path}'")
@@ -65,7 +65,7 @@ class _Stripes(Blocks):
 
 
 def _width(field: pa.Field) -> int:
-    """Bits of a cell, many where that isn't fixed."""
+    """Bits of a cell; a large number where they vary."""
     try:
         return field.type.bit_width
     except ValueError:

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 
 from sensorium.core.errors import UserError
 from sensorium.data.arrow import check_layout
-from sensorium.data.blocks import BATCH, Blocks, Joined
+from sensorium.data.blocks import BATCH_BYTES, Blocks, ConcatenatedBlocks
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, folder_of, name_of_files
 
-OPEN = 4
+MAX_OPEN_FILES = 4
 """Files that one thread keeps open."""
 Key = tuple[Path, int, int, tuple[str, ...]]
-"""A file as it was: path, time it was changed, size; and the columns that are read as dictionaries."""
+"""Cache key of an open file: path, time of change, size; and the columns that are read as dictionaries."""
 
 
 class Parquet(Source):
@@ -32,14 +32,14 @@ class Parquet(Source):
 
     @classmethod
     def open(cls, given: Sequence[Path], options: ReadOptions) -> Opened:
-        """Each file's footer is read, no row."""
+        """Open files; each one's footer is read, no row."""
         parts = [ParquetBlocks(path) for path in given]
-        blocks: Blocks = parts[0] if len(parts) == 1 else Joined(parts, f"{len(parts)} Parquet files")
+        blocks: Blocks = parts[0] if len(parts) == 1 else ConcatenatedBlocks(parts, f"{len(parts)} Parquet files")
         return Opened(blocks, name_of_files(given), folder_of(given))
 
 
 class ParquetBlocks(Blocks):
-    """The row groups of one file. Safe to read from several threads and after a fork: each opens the file itself."""
+    """Row groups of one file. Safe to read from several threads and after a fork: each opens the file itself."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -62,7 +62,7 @@ class ParquetBlocks(Blocks):
         super().__init__(schema, counts, f"'{path}'")
 
     def stream(self, block: int, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
-        """One row group, decoded page by page, in batches of about ``BATCH`` bytes."""
+        """Batches of one row group of about ``BATCH_BYTES`` bytes, decoded page by page."""
         rows = int(self.starts[block + 1] - self.starts[block])
         file, footer = _opened(self.key)
         if unknown := [name for name in columns if (block, name) not in self.sizes]:
@@ -72,7 +72,7 @@ class ParquetBlocks(Blocks):
                 places = [number for number in self.leaves.get(name, ()) if number < group.num_columns]
                 self.sizes[block, name] = sum(group.column(number).total_uncompressed_size for number in places)
         taken = sum(self.sizes[block, name] for name in columns)
-        size = max(1, min(size, int(BATCH * rows / max(taken, 1))))
+        size = max(1, min(size, int(BATCH_BYTES * rows / max(taken, 1))))
         for batch in file.iter_batches(size, row_groups=[block], columns=columns):
             for column in batch.columns:
                 check_codes(column)
@@ -80,7 +80,7 @@ class ParquetBlocks(Blocks):
 
 
 def check_codes(column: pa.Array) -> None:
-    """Refuse a column with codes that its dictionary doesn't have, as Arrow's reader gives them for a damaged page.
+    """Refuse a column with codes that its dictionary lacks, as Arrow's reader gives for a damaged page.
 
     Raises:
         pa.ArrowException: it has such.
@@ -92,7 +92,7 @@ def check_codes(column: pa.Array) -> None:
 
 
 class _Sealed(io.RawIOBase):
-    """A file of some bytes of which none can be read."""
+    """File of some bytes of which none can be read."""
 
     def __init__(self, size: int) -> None:
         self.size, self.place = size, 0
@@ -115,19 +115,19 @@ class _Sealed(io.RawIOBase):
 
 
 class _End(OSError):
-    """A byte of a sealed file was asked for."""
+    """Error of a read from a sealed file."""
 
 
 def sealed(meta: pq.FileMetaData, size: int) -> pq.ParquetFile:
-    """A file's footer without its other bytes."""
+    """Parquet file of a footer without its other bytes."""
     return pq.ParquetFile(pa.PythonFile(_Sealed(size), "r"), metadata=meta, pre_buffer=False, buffer_size=1 << 16)
 
 
 def check_group(file: pq.ParquetFile, block: int, columns: list[str] | None) -> None:
-    """Refuse what a footer says of a row group's columns (of all where ``columns`` is None) if it can't be.
+    """Refuse impossible metadata in a footer of a row group's columns (of all where ``columns`` is None).
 
-    What pyarrow itself says of them isn't guarded: where a damaged footer contradicts itself there, the process ends. Arrow's
-    reader raises an error; of a sealed file it gets as far as the first byte.
+    What pyarrow itself says of them isn't guarded: where a damaged footer contradicts itself there, the process ends.
+    Arrow's reader raises an error; of a sealed file it gets as far as the first byte.
 
     Raises:
         OSError, pa.ArrowException: as reading it would.
@@ -137,9 +137,9 @@ def check_group(file: pq.ParquetFile, block: int, columns: list[str] | None) -> 
 
 
 def repeated_columns(group: pq.RowGroupMetaData, schema: pa.Schema) -> set[str]:
-    """Plain columns of bytes and text that have a dictionary: each value is read once, however many rows name it.
+    """Dictionary-encoded plain columns of bytes and text: each value is read once, however many rows have it.
 
-    So a few kilobytes can't unpack to gigabytes: what is decoded is decoded by ``blocks.BATCH`` bytes.
+    So a few kilobytes can't unpack to gigabytes: what is decoded is decoded by ``blocks.BATCH_BYTES`` bytes.
     """
     found = set()
     for number in range(group.num_columns):
@@ -167,7 +167,7 @@ def _opened(key: Key) -> tuple[pq.ParquetFile, pq.ParquetFile]:
             coerce_int96_timestamp_unit="us", page_checksum_verification=True,
         )  # fmt: skip
         files[key] = file, sealed(file.metadata, key[2])
-        if len(files) > OPEN:
+        if len(files) > MAX_OPEN_FILES:
             files.popitem(last=False)
     files.move_to_end(key)
     return files[key]

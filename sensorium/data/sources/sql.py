@@ -16,20 +16,20 @@ from typing import Any
 from urllib.parse import quote
 
 from sensorium.core.errors import UserError, did_you_mean
-from sensorium.data.blocks import distinct
+from sensorium.data.blocks import check_distinct_names
 from sensorium.data.contents import ending_by_content
 from sensorium.data.objects import spool_objects
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted
-from sensorium.data.sources._inside import library, split, spool_batches, why
+from sensorium.data.sources._inside import error_summary, optional_import, split_part, spool_batches
 from sensorium.data.sources._server import open_server
-from sensorium.data.spool import ROWS, spooling
+from sensorium.data.spool import PIECE_ROWS, spooling
 
 PREFIX = "sql:"
-FETCHED = 256
+FETCH_ROWS = 256
 """Rows of SQLite that are fetched at once."""
-SIDES = ("-wal", "-journal")
-"""Files that a SQLite database has beside it while it is written, or after it was left in the middle."""
+SIDE_FILE_SUFFIXES = ("-wal", "-journal")
+"""Suffixes of a SQLite database's side files, which exist while it is written, or after an interrupted write."""
 
 _QUERY = re.compile(
     r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|\()*(select|with|values|from|table)\b", re.IGNORECASE | re.DOTALL
@@ -44,12 +44,12 @@ class SQL(Source):
 
     @classmethod
     def accepts(cls, given: Any) -> bool:
-        """Whether it is ``sql:URL#QUERY`` or ``FILE#TABLE``."""
-        return (isinstance(given, str) and given.startswith(PREFIX)) or split(given, _fits) is not None
+        """True for ``sql:URL#QUERY`` or ``FILE#TABLE``."""
+        return (isinstance(given, str) and given.startswith(PREFIX)) or split_part(given, _fits) is not None
 
     @classmethod
     def open(cls, given: str | Path | Sequence[Path], options: ReadOptions) -> Opened:
-        """Converted to Parquet as the rows stream by."""
+        """Convert to Parquet as the rows stream by."""
         if isinstance(given, str) and given.startswith(PREFIX):
             url, _, query = given.removeprefix(PREFIX).partition("#")
             if (found := _FILE_URL.fullmatch(url)) is None:
@@ -59,7 +59,9 @@ class SQL(Source):
                 raise UserError(f"No database '{path}' from {Path.cwd()}.")
             return _file(path, query.strip(), options)
         if isinstance(given, (str, Path)):
-            return _file(*split(given, _fits), options)  # type: ignore[misc]
+            part = split_part(given, _fits)
+            assert part is not None  # or it wasn't accepted
+            return _file(*part, options)
         if len(given) > 1:
             raise UserError(f"{len(given)} databases are no table: {', '.join(map(str, given[:3]))}. Name one.")
         return _file(given[0], "", options)
@@ -82,12 +84,12 @@ def _file(path: Path, asked: str, options: ReadOptions) -> Opened:
 
 
 def is_query(asked: str) -> bool:
-    """Whether it is a query that reads, by its first word, and no table's name."""
+    """True for a query that reads, by its first word, and no table's name."""
     return _QUERY.match(asked) is not None and len(asked.split()) > 1
 
 
 def asked_for(path: Path, asked: str, tables: Sequence[str], views: Sequence[str]) -> str:
-    """The table that was asked for, or the only one.
+    """Table that was asked for, or the only one.
 
     Raises:
         UserError: there are several or none, or no such table.
@@ -112,7 +114,7 @@ def asked_for(path: Path, asked: str, tables: Sequence[str], views: Sequence[str
 
 def _opened(path: Path, asked: str, table: str) -> Opened:
     name = f"{path.name.split('.')[0]}.{table}" if table and asked else path.name.split(".")[0]
-    return Opened(None, name, path.parent.resolve())  # type: ignore[arg-type]
+    return Opened.empty(name, path.parent.resolve())
 
 
 def _sqlite(path: Path, asked: str, options: ReadOptions) -> Opened:
@@ -123,7 +125,7 @@ def _sqlite(path: Path, asked: str, options: ReadOptions) -> Opened:
         finally:
             connection.close()
     except (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeDecodeError) as error:
-        reason = why(error)
+        reason = error_summary(error)
         if "too big" in reason:
             raise options.too_long(f"A cell of '{path}'") from error
         if "not authorized" in reason or "prohibited" in reason:
@@ -132,11 +134,11 @@ def _sqlite(path: Path, asked: str, options: ReadOptions) -> Opened:
 
 
 def _connected(path: Path, options: ReadOptions) -> sqlite3.Connection:
-    """A connection that can't write, neither into the file nor beside it."""
+    """Read-only connection, which writes neither into the file nor beside it."""
     with open(path, "rb") as file:
         ahead = file.read(19)[18:] == b"\x02"
     # A database in WAL mode gets a file beside it even when it is only read, but for one that nobody writes to.
-    still = ahead and not any(os.path.exists(f"{path}{side}") for side in SIDES)
+    still = ahead and not any(os.path.exists(f"{path}{side}") for side in SIDE_FILE_SUFFIXES)
     uri = f"file:{quote(str(path.resolve()))}?mode=ro" + ("&immutable=1" if still else "")
     connection = sqlite3.connect(uri, uri=True, isolation_level=None)
     try:
@@ -144,7 +146,7 @@ def _connected(path: Path, options: ReadOptions) -> sqlite3.Connection:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
         connection.execute("PRAGMA temp_store = MEMORY")
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, min(options.longest, 10**9))
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, min(options.max_cell_size, 10**9))
         connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         connection.set_authorizer(_allowed)
         connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
@@ -155,7 +157,7 @@ def _connected(path: Path, options: ReadOptions) -> sqlite3.Connection:
 
 
 def _allowed(action: int, one: str | None, two: str | None, *_: Any) -> int:
-    """SQLite's question for each thing a statement would do: reads are fine, and the pragma of full-text tables."""
+    """Authorizer callback of SQLite: allows reads, and the pragma of full-text tables."""
     reads = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
     if action in reads:
         return sqlite3.SQLITE_DENY if (two or "").lower() == "load_extension" else sqlite3.SQLITE_OK
@@ -182,14 +184,14 @@ def _sqlite_rows(connection: sqlite3.Connection, path: Path, asked: str, options
         cursor = connection.execute(query)
         names = [about[0] for about in cursor.description]
         options.check_columns(len(names), spool.where)
-        distinct(names, f"What was asked of '{path}'")
+        check_distinct_names(names, f"What was asked of '{path}'")
         spool_objects(_objects(cursor, names), spool, opened, options)
         opened.blocks = converted(spool, empty=names)
     return opened
 
 
 def _objects(cursor: sqlite3.Cursor, names: list[str]) -> Iterator[tuple[dict[str, Any], int]]:
-    while rows := cursor.fetchmany(FETCHED):
+    while rows := cursor.fetchmany(FETCH_ROWS):
         for row in rows:
             yield (
                 dict(zip(names, row, strict=True)),
@@ -198,7 +200,7 @@ def _objects(cursor: sqlite3.Cursor, names: list[str]) -> Iterator[tuple[dict[st
 
 
 def _duckdb(path: Path, asked: str, options: ReadOptions) -> Opened:
-    duckdb = library("duckdb", "query", "DuckDB databases")
+    duckdb = optional_import("duckdb", "query", "DuckDB databases")
     closed = {
         "enable_external_access": "false", "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
@@ -227,8 +229,12 @@ def _duckdb(path: Path, asked: str, options: ReadOptions) -> Opened:
             opened = _opened(path, asked, table)
             with spooling(f"'{path}'") as spool:
                 rows = connection.sql(query)
-                reader = (getattr(rows, "to_arrow_reader", None) or rows.fetch_arrow_reader)(ROWS)  # its older name
+                reader = (getattr(rows, "to_arrow_reader", None) or rows.fetch_arrow_reader)(
+                    PIECE_ROWS
+                )  # its older name
                 opened.blocks = spool_batches(reader, reader.schema, spool, options, opened)
             return opened
     except duckdb.Error as error:
-        raise UserError(f"'{path}' can't be read{' by that query' if is_query(asked) else ''}: {why(error)}") from error
+        raise UserError(
+            f"'{path}' can't be read{' by that query' if is_query(asked) else ''}: {error_summary(error)}"
+        ) from error

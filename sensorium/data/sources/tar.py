@@ -1,4 +1,4 @@
-"""WebDataset-layout tar shards: members that share a name up to its first dot are one row, the rest is the column.
+"""WebDataset shards (tar): members that share a name up to its first dot are one row, the rest names the column.
 
 A row's members may lie anywhere in the shard. Nothing is unpickled: members that would need it are refused.
 Pictures, sounds and
@@ -16,24 +16,24 @@ import shutil
 import tarfile
 import tempfile
 import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from sensorium.core.errors import BadCell, UserError
-from sensorium.data.contents import UNREADABLE, compression, read_stream
+from sensorium.data.contents import READ_ERRORS, compression, read_stream
 from sensorium.data.media import named
-from sensorium.data.objects import BadObject, parse, spool_objects
+from sensorium.data.objects import BadObject, parse_json, spool_objects
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, converted, folder_of, name_of_files
 from sensorium.data.spool import cache_folder, spooling
 
-MEMBER, BLOCK, LINKS = 256 << 20, 512, 8
-"""Bytes of the longest member, and of a block; links that lead to links."""
-PICKLES = {"pyd", "pickle", "pkl", "pth", "pt", "joblib", "dill", "npz"}
-COLUMNS = {"txt": "text", "text": "text", "cls": "label", "cls2": "label2", "npy": "array"}
+MAX_MEMBER_BYTES, BLOCK_BYTES, MAX_LINKS = 256 << 20, 512, 8
+"""Bytes of the largest member, and of a block; length of a chain of links."""
+PICKLE_SUFFIXES = {"pyd", "pickle", "pkl", "pth", "pt", "joblib", "dill", "npz"}
+MEMBER_COLUMNS = {"txt": "text", "text": "text", "cls": "label", "cls2": "label2", "npy": "array"}
 
 Object = tuple[dict[str, Any] | BadObject, int]
 
@@ -46,10 +46,10 @@ class Tar(Source):
 
     @classmethod
     def open(cls, given: Sequence[Path], options: ReadOptions) -> Opened:
-        """Converted to Parquet. A damaged member makes its row a bad one; a shard that ends early keeps what came
+        """Convert to Parquet. A damaged member makes its row a bad one; a shard that ends early keeps what came
         before."""
         where = f"'{given[0]}'" if len(given) == 1 else f"{len(given)} tar files"
-        opened = Opened(None, name_of_files(given), folder_of(given))  # type: ignore[arg-type]
+        opened = Opened.empty(name_of_files(given), folder_of(given))
         with spooling(where) as spool:
             spool_objects((row for path in given for row in _rows(path, opened)), spool, opened, options)
             opened.blocks = converted(spool)
@@ -58,7 +58,7 @@ class Tar(Source):
 
 @dataclasses.dataclass
 class _Index:
-    """What lies where in a shard.
+    """Index of a shard: the place of each member.
 
     Attributes:
         samples: for each sample its members: the column, where its bytes begin, how many they are, and for a link to
@@ -78,15 +78,15 @@ class _Index:
     damaged: list[int] = dataclasses.field(default_factory=list)
 
     def gap(self, file: BinaryIO, start: int, end: int) -> None:
-        """Look at what lies between two members: zeros end an archive, anything else was one."""
+        """Check the bytes between two members: zeros end an archive, anything else is a damaged member."""
         if end <= start:
             return
         file.seek(start)
-        if file.read(min(end - start, BLOCK)).strip(b"\0"):
+        if file.read(min(end - start, BLOCK_BYTES)).strip(b"\0"):
             self.damaged.append(self.files)
 
     def add(self, member: tarfile.TarInfo) -> None:
-        """Enter a file or a link."""
+        """Add a file or a link."""
         if not (member.isreg() or member.islnk() or member.issym()):
             self.passed += not member.isdir()
             return
@@ -104,9 +104,9 @@ class _Index:
             self.passed += not key
 
     def target(self, link: str) -> tuple[int, int] | None:
-        """Where the bytes lie that a link names, by way of other links; None where nothing does."""
+        """Place of the bytes that a link names, through other links; None where there is none."""
         name = posixpath.normpath(link)
-        for _ in range(LINKS):
+        for _ in range(MAX_LINKS):
             if name in self.places:
                 return self.places[name]
             name = self.links.get(name, "")
@@ -114,7 +114,7 @@ class _Index:
 
 
 def _rows(path: Path, opened: Opened) -> Iterator[Object]:
-    """The samples of a shard in the order of their first members, wherever the others lie."""
+    """Samples of a shard in the order of their first members, wherever the others lie."""
     with _plain(path) as (file, torn):
         index = _indexed(path, file)
         index.ends = index.ends or torn
@@ -147,8 +147,8 @@ def _rows(path: Path, opened: Opened) -> Iterator[Object]:
 
 
 @contextlib.contextmanager
-def _plain(path: Path) -> Iterator[tuple[BinaryIO, str]]:
-    """A shard that can be read at any place, unpacked to this process's folder where it is compressed; and why it
+def _plain(path: Path) -> Generator[tuple[BinaryIO, str]]:
+    """Context of a seekable shard, unpacked to this process's folder where it is compressed; and the reason why it
     ends early."""
     with open(path, "rb") as file:
         if not compression(file.read(8)):
@@ -158,25 +158,29 @@ def _plain(path: Path) -> Iterator[tuple[BinaryIO, str]]:
     with tempfile.TemporaryFile(dir=cache_folder()) as file, read_stream(path) as packed:
         try:
             shutil.copyfileobj(packed, file, 1 << 20)
-        except UNREADABLE as error:
+        except READ_ERRORS as error:
             torn = f"ends early ({error})"
-        yield file, torn  # type: ignore[misc]
+        yield file, torn
 
 
 def _indexed(path: Path, file: BinaryIO) -> _Index:
-    """What lies where. A damaged header is passed over block by block, so that what follows it is found."""
+    """Index a shard. A damaged header is skipped block by block, so that the members behind it are found."""
     index, end, due = _Index(), file.seek(0, 2), 0
     file.seek(0)
     try:
         with tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as shard:
             for member in shard:
-                shard.members.clear()  # type: ignore[attr-defined]  # else every header of the shard is remembered twice
+                shard.members.clear()  # ty: ignore[missing-attribute]  # else every header is remembered twice
                 index.gap(file, due, member.offset)
-                due = member.offset_data + -(-member.size // BLOCK) * BLOCK if member.isreg() else member.offset_data
+                due = (
+                    member.offset_data + -(-member.size // BLOCK_BYTES) * BLOCK_BYTES
+                    if member.isreg()
+                    else member.offset_data
+                )
                 index.add(member)
                 if member.isreg() and member.offset_data + member.size > end:
                     index.ends = f"ends early, in the middle of '{member.name[:100]}'"
-    except (tarfile.TarError, *UNREADABLE) as error:
+    except (tarfile.TarError, *READ_ERRORS) as error:
         if not index.files and end:
             raise UserError(f"'{path}' can't be read as tar: {error}") from error
         if index.files:
@@ -193,7 +197,7 @@ def _indexed(path: Path, file: BinaryIO) -> _Index:
 
 
 def _bytes(file: BinaryIO, start: int, size: int, link: str, index: _Index) -> bytes:
-    """The bytes of a member, or of the one that a link names.
+    """Bytes of a member, or of the one that a link names.
 
     Raises:
         BadCell: there are too many, fewer than the header says, or the link names nothing in the shard.
@@ -203,8 +207,8 @@ def _bytes(file: BinaryIO, start: int, size: int, link: str, index: _Index) -> b
         if found is None:
             raise BadCell(f"a link to '{link[:100]}', which isn't in the shard")
         start, size = found
-    if size > MEMBER:
-        raise BadCell(f"{size:,} bytes, more than the limit of {MEMBER:,}")
+    if size > MAX_MEMBER_BYTES:
+        raise BadCell(f"{size:,} bytes, more than the limit of {MAX_MEMBER_BYTES:,}")
     file.seek(start)
     data = file.read(size)
     if len(data) < size:
@@ -213,26 +217,27 @@ def _bytes(file: BinaryIO, start: int, size: int, link: str, index: _Index) -> b
 
 
 def _split(path: str) -> tuple[str, str]:
-    """``a/b.left.png`` is the sample ``a/b`` and its member ``left.png``; hidden files belong to none."""
+    """Split a name: ``a/b.left.png`` is the sample ``a/b`` and its member ``left.png``; hidden files belong to none."""
     folder, slash, name = path.removeprefix("./").rpartition("/")
     stem, _, ending = name.partition(".")
     return (f"{folder}{slash}{stem}", ending.lower()) if stem and ending else ("." if not stem else "", "")
 
 
 def _decoded(path: Path, column: str, data: bytes) -> dict[str, Any]:
-    """The columns that one member fills.
+    """Decode the columns of one member.
 
     Raises:
         UserError: it is a pickle or holds one.
         BadCell: it can't be decoded.
     """
     name, _, ending = column.rpartition(".")
-    if ending in PICKLES:
+    if ending in PICKLE_SUFFIXES:
         raise UserError(
             f"'{path}' holds a member .{column}. Sensorium never reads pickles (nor archives that may hold them), "
-            "since reading one can run any code. Write the shard again with .json, .txt, .cls, .npy or media files instead."
+            "since reading one can run any code. Write the shard again with .json, .txt, .cls, .npy or media files "
+            "instead."
         )
-    known = name or named(f".{ending}") or COLUMNS.get(ending, ending)
+    known = name or named(f".{ending}") or MEMBER_COLUMNS.get(ending, ending)
     if ending in ("txt", "text"):
         return {known: data.decode("utf-8", "surrogateescape")}
     if ending in ("cls", "cls2", "id", "index"):
@@ -243,7 +248,7 @@ def _decoded(path: Path, column: str, data: bytes) -> dict[str, Any]:
             return {known: text}
     if ending == "json":
         try:
-            value = parse(data)
+            value = parse_json(data)
         except ValueError as error:
             raise BadCell(str(error)) from error
         return value if isinstance(value, dict) and not name else {known: value}
@@ -253,7 +258,7 @@ def _decoded(path: Path, column: str, data: bytes) -> dict[str, Any]:
 
 
 def npy_array(path: Path, column: str, data: bytes) -> list[Any]:
-    """The numbers of a NumPy file as lists.
+    """Numbers of a NumPy file as lists.
 
     Raises:
         UserError: it holds Python objects.

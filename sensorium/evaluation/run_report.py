@@ -1,0 +1,99 @@
+"""Evaluation of a trained model on the rows of a table, and the report page that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sensorium.core.errors import UserError
+from sensorium.core.files import write_json
+from sensorium.core.progress import ProgressReporter
+from sensorium.data.order import evenly_spaced
+from sensorium.data.split import ROWWISE, Splits
+from sensorium.data.table import Table
+from sensorium.evaluation.baselines import Baselines
+from sensorium.evaluation.evaluate import evaluate
+from sensorium.evaluation.report_data import KNOWN, report_run
+from sensorium.inference.trained import Trained, keep_split
+from sensorium.report.types import Evaluation
+from sensorium.training.run_folder import known_rows, trained_on
+
+MAX_EVALUATED_ROWS = 4000
+"""Rows of each part that a report looks at, evenly spaced."""
+
+
+def evaluation_of(
+    trained: Trained,
+    table: Any,
+    *,
+    split: str | None = None,
+    seen: Sequence[str] | None = None,
+    entity_key: str | None = None,
+    curves: bool = False,
+    note: Callable[[str], None] = lambda words: None,
+    tell: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Evaluation with every prediction and every search: see ``Model.evaluation``."""
+    opened = keep_split(trained.open(table), split, trained.schema.split)
+    trained.tell_of(opened, trained.network.columns, tell or note)
+    folder = trained.folder / "baselines" if trained.folder else None
+    baselines = Baselines.load(folder) if folder and folder.is_dir() else None
+    result = evaluate(
+        trained.network, opened, seen=seen, entity_key=entity_key, baselines=baselines, curves=curves, note=note
+    )
+    result.results["trained_on"] = known_rows(trained.folder, opened, trained.columns)
+    return result
+
+
+def write_report_of(
+    trained: Trained,
+    table: Any,
+    out: Path,
+    split: str | None,
+    entity_key: str | None,
+    note: Callable[[str], None],
+) -> Path:
+    """Write the report page of a model, measured on rows of a table: see ``Model.report``."""
+    if trained.folder is None:
+        raise UserError(
+            "This model is in no folder yet, and the report shows what its run wrote there. "
+            "Save it first: model.save(FOLDER)."
+        )
+    whole = trained.open(table)
+    opened = keep_split(whole, split, trained.schema.split)
+    if not opened.rows:
+        raise UserError(f"'{opened.name}' has no rows to report on.")
+    part = opened.select(evenly_spaced(np.arange(opened.rows), MAX_EVALUATED_ROWS))
+    notes = [
+        f"Measured on {part.rows:,} of {opened.rows:,} rows of '{opened.name}'" + (f", '{split}'." if split else ".")
+    ]
+    mask = trained_on(trained.folder, whole, trained.columns)
+    known = None if mask is None or not mask.any() else (whole, evenly_spaced(np.flatnonzero(mask), KNOWN))
+    measured = evaluation_of(trained, part, entity_key=entity_key, curves=True, note=note)
+    report_run(out, trained, part, measured, notes, trained.folder, known)
+    return out
+
+
+def report(
+    trained: Trained, table: Table, splits: Splits, folder: Path, entity_key: str | None, progress: ProgressReporter
+) -> None:
+    """Evaluate a fit on its held-out rows: ``results-PART.json`` for each part, and ``report.html`` for the first."""
+    parts = [name for name in splits.names if name not in ("train", "validation", ROWWISE) and len(splits.rows(name))]
+    parts = parts or [name for name in ("validation",) if name in splits.names and len(splits.rows(name))]
+    if not parts:
+        progress.log("No rows were held out, so there is nothing to report on.")
+        return
+    for number, name in enumerate(sorted(parts, key=lambda name: -len(splits.rows(name)) if name == "test" else 0)):
+        progress.log(f"Evaluating on '{name}'")
+        rows = splits.rows(name)
+        notes = [f"Measured on '{name}', {min(len(rows), MAX_EVALUATED_ROWS):,} of {len(rows):,} rows."]
+        part = table.select(evenly_spaced(rows, MAX_EVALUATED_ROWS))
+        measured = evaluation_of(trained, part, entity_key=entity_key, curves=number == 0)
+        write_json(folder / f"results-{name}.json", measured.results)
+        if number == 0:
+            known = (table, evenly_spaced(splits.rows("train"), KNOWN))
+            report_run(folder / "report.html", trained, part, measured, notes, known=known)
+    progress.log(f"Report: {folder / 'report.html'}")

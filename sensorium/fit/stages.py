@@ -1,0 +1,299 @@
+"""The eight stages of a fit: look, split, prepare, build, initialise, train, calibrate, save. Each fills in its state."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from sensorium.core.errors import UserError
+from sensorium.core.files import write_json
+from sensorium.core.settings import build as build_part
+from sensorium.data.prepare import prepare as prepare_cells
+from sensorium.data.quarantine import Quarantine
+from sensorium.data.schema import Schema, infer
+from sensorium.data.split import ROWWISE, things_of
+from sensorium.data.table import Table
+from sensorium.dialogue.calibrate import sure
+from sensorium.evaluation.fit_baselines import BaselineSettings, plain_models
+from sensorium.evaluation.run_report import report
+from sensorium.export import hub
+from sensorium.fit.generation import GENERATED, enough_to_generate, rows_with, with_generated
+from sensorium.fit.run import Run, Splitter, State
+from sensorium.inference.trained import Trained
+from sensorium.network.build import (
+    able_to_generate,
+    check_conversations,
+    check_referred,
+    make_modalities,
+    make_network,
+    plain,
+)
+from sensorium.network.pretrained import tuned_of
+from sensorium.nn.precision import idle_gpu
+from sensorium.training.build import make_objectives, make_sampler, plain_list, settings_of
+from sensorium.training.build_memory import MemorySettings, memorise
+from sensorium.training.calibrate import settle
+from sensorium.training.data_init import look_first
+from sensorium.training.fit_vocoder import VocoderSettings, finish
+from sensorium.training.run_folder import environment, remember
+from sensorium.training.table_trainer import TableTrainer
+from sensorium.training.trackers import Tracker, make_trackers
+from sensorium.training.trainer import MetricsLog, Progress
+
+MAX_COLUMNS_NAMED = 20
+"""Columns left out that a fit names."""
+
+
+def look(run: Run, state: State) -> None:
+    """Schema and modalities of the table's columns, and which of them will be generated.
+
+    Raises:
+        UserError: no column can be used, or a setting doesn't fit the columns.
+    """
+    table, progress = run.table, run.progress
+    progress.log(f"Looking at the columns of '{table.name}' ({table.rows:,} rows)")
+    if gpu := idle_gpu(run.device):
+        progress.log(f"A GPU is there and isn't used ({gpu}): --device cuda learns on it")
+    overrides = {
+        column: {k: v for k, v in part.items() if k} if isinstance(part, dict) else {"kind": part}
+        for column, part in state.settings.get("column", {}).items()
+    }
+    state.schema = infer(table, overrides=overrides, targets=run.target)
+    if not state.schema.columns:
+        reasons = "; ".join(f"{name}: {why}" for name, why in state.schema.left_out.items())
+        raise UserError(f"No column of '{table.name}' can be used: {reasons}.")
+    for words in column_notes(table, state.schema):
+        progress.log(words)
+    state.modalities = make_modalities(state.schema, state.settings)
+    for column, modality in state.modalities.items():
+        for words in modality.clamped:
+            progress.log(f"column '{column}': {words}")
+    check_conversations(state.modalities, state.settings)
+    state.settings = with_generated(state.settings, state.modalities, run.minutes, run.device)
+    able = able_to_generate(state.modalities)
+    if not generation_was_asked(run) and not state.settings["questions"]["generate"] and able:
+        progress.log(
+            f"{', '.join(able)} will not be learned to be generated: that is on from {GENERATED[1]:g} minutes "
+            f"(on a GPU {GENERATED[0]:g}), or with --generate {','.join(able)}"
+        )
+    write_json(run.folder / "schema.json", state.schema.to_json())
+
+
+def split(run: Run, state: State) -> None:
+    """The splitter of the table's rows; it splits when it is known which rows can't be read."""
+    data = run.data
+    dialogue = [column for column, modality in state.modalities.items() if modality.is_dialogue]
+    state.split = Splitter(
+        run.table,
+        state.schema,
+        by=data.split,
+        seed=run.seed,
+        carved=data.validation,
+        thing=data.entity_key,
+        rowwise=data.dialogue_validation if dialogue and data.entity_key else 0.0,
+        but=dialogue,
+    )
+
+
+def prepare(run: Run, state: State) -> None:
+    """Every cell read, statistics learned from training rows, prepared cells in the store, bad ones in quarantine.
+
+    Raises:
+        UserError: no row is left for training, or too many can't be read.
+    """
+    table, progress = run.table, run.progress
+    state.quarantine = Quarantine(run.folder / "quarantine.jsonl", run.data.max_bad)
+    with progress.bar("Reading cells", table.rows) as done:
+        state.prepared = prepare_cells(
+            table,
+            state.modalities,
+            state.split,
+            run.folder / "store",
+            state.quarantine,
+            stored=("train", "validation", ROWWISE),
+            workers=run.data.workers,
+            done=done,
+        )
+    check_referred(state.modalities)
+    for column, modality in state.modalities.items():
+        if words := modality.truncation_note():
+            progress.log(f"column '{column}': {words.replace('NAME', column)}")
+    splits = state.split.splits
+    splits.save(run.folder / "splits.parquet")
+    if not len(state.prepared.rows.get("train", ())):
+        raise UserError(
+            f"No row of '{table.name}' is left for training. Rows by part of the split: {splits.counts()}; "
+            f"{len(state.quarantine)} of them can't be read."
+        )
+    state.settings = enough_to_generate(
+        state.settings,
+        state.modalities,
+        state.prepared,
+        table=table,
+        asked=generation_was_asked(run),
+        progress=progress,
+    )
+    train_rows = state.prepared.source[state.prepared.rows["train"]]
+    remember(run.folder, table, list(state.schema.columns), train_rows, run.resume)
+
+
+def build(run: Run, state: State) -> None:
+    """Network with fresh weights, and what of pretrained models in it is tuned."""
+    state.network = make_network(state.modalities, state.settings, run.seed).to(run.device)
+    state.network.targets = tuple(run.target)
+    state.tuned = tuned_of(state.network)
+    for name, one in state.tuned.items():
+        bits = f", in {one['bits']} bits" if "bits" in one else ""
+        expert = (
+            f", and {one['expert_parameters']:,} of its own for what is drawn" if "expert_parameters" in one else ""
+        )
+        run.progress.log(
+            f"{name}: {one['tuned_parameters']:,} of {one['all_parameters']:,} parameters are tuned "
+            f"({one['tuned_share']:.1%}, {one['tune']}; {one['bytes'] / 2**20:,.0f} MiB{bits}){expert}"
+        )
+
+
+def initialise(run: Run, state: State) -> None:
+    """Data-dependent initialisation of stems, and the trainer, at its beginning or where a stopped run left it."""
+    data, prepared, folder = run.data, state.prepared, run.folder / "checkpoints"
+    if data.entity_key:
+        state.entities = things_of(run.table, state.schema, data.entity_key, prepared.source)
+    if not run.resume:
+        look_first(state.network, prepared, state.entities)
+    state.objectives = {name: o.to(run.device) for name, o in make_objectives(state.settings).items()}
+    state.trainer = TableTrainer(
+        network=state.network,
+        objectives=state.objectives,
+        modalities=state.modalities,
+        store=prepared.ready,
+        rows=prepared.rows["train"],
+        sampler=make_sampler(state.network, run.target, state.settings),
+        folder=folder,
+        seed=run.seed,
+        minutes=run.minutes,
+        epochs=run.epochs,
+        things=state.entities if any(o.couples for o in state.objectives.values()) else None,
+        source=prepared.source,
+        **settings_of(TableTrainer, state.settings, "train"),
+    )
+    if run.resume and any(folder.glob("step-*")):
+        for wrong in state.trainer.resume():
+            run.progress.log(f"Warning: {wrong}")
+        run.progress.log(f"Going on from step {state.trainer.at.step}")
+    write_json(run.folder / "environment.json", environment())
+
+
+def train(run: Run, state: State) -> None:
+    """The training itself, with a log of metrics, trackers and a progress bar; its facts."""
+    trainer, network = state.trainer, state.network
+    log = MetricsLog(run.folder / "metrics.jsonl", trainer.at.step)
+    trackers: list[Tracker] = make_trackers(plain_list(state.settings, "trackers"), run.folder, state.settings)
+    total = trainer.steps or round(60 * (run.minutes or 0))
+    try:
+        with run.progress.bar("Training", total) as done:
+            before = [trainer.at.step if trainer.steps else trainer.at.seconds]
+            done(before[0])
+
+            def write(at: Progress, values: dict[str, float]) -> None:
+                log.write(at, values)
+                for tracker in trackers:
+                    tracker.log(at.step, values)
+                now = at.step if trainer.steps else at.seconds
+                done(now - before[0], f"loss {values['loss']:.3f}" if values else "skipped")
+                before[0] = now
+
+            at = trainer.run(write)
+    finally:
+        log.close()
+        for tracker in trackers:
+            tracker.close()
+    state.facts = {
+        "rows": {name: len(rows) for name, rows in state.prepared.rows.items()},
+        "seconds": round(at.seconds, 2),
+        "steps": at.step,
+        "rows_per_second": round(at.rows / max(at.seconds, 1e-9), 1),
+        "waited_share": round(at.waited / max(at.seconds, 1e-9), 4),
+        "skipped_steps": at.skipped,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "precision": trainer.precision,
+        "batch": trainer.batch,
+        "seed": run.seed,
+        "targets": run.target,
+        "table": run.table.name,
+        "stopped": at.stopped,
+        "bad_rows": len(state.quarantine),
+        "bad_cells": dict(state.quarantine.columns),
+        **network.trunk.facts(),
+        **({"tuned": state.tuned} if state.tuned else {}),
+    }
+    if network.generative_columns and not at.stopped:
+        state.facts["generating_share"] = round(trainer.share_of_generating(), 3)
+
+
+def calibrate(run: Run, state: State) -> None:
+    """Memory of rows, ignored columns, calibrated probabilities and a vocoder, from training and validation rows."""
+    network, prepared, trainer = state.network.eval(), state.prepared, state.trainer
+    if "match" in state.objectives and not state.stopped:
+        memory = build_part(MemorySettings, plain(state.settings, "memory"), "memory")
+        memorise(network, prepared, memory, state.objectives["match"].scale().item(), run.seed)
+    settle(network, prepared, judge=not state.stopped)
+    if state.stopped:
+        return
+    sure(network, prepared, trainer.precision)
+    finished: Mapping[str, Any] = finish(
+        network,
+        run.table,
+        lambda column, part: rows_with(prepared, column, part),
+        run.folder / "checkpoints",
+        run.seed,
+        trainer.at.step,
+        trainer.precision,
+        settings_of(VocoderSettings, state.settings, "finish"),
+        run.progress.bar,
+    )
+    if finished:
+        state.facts["finished"] = finished
+        trainer.at.stopped = state.facts["stopped"] = any(each.get("stopped") for each in finished.values())
+
+
+def save(run: Run, state: State) -> Trained:
+    """The model written to its folder; then plain models for comparison, and the report on held-out rows."""
+    trained = Trained(state.network, state.schema, state.settings, state.facts, run.folder)
+    hub.save(trained, run.folder)
+    if state.stopped:
+        run.progress.log(f"Stopped and saved. Go on with: --resume --out {run.folder}")
+        return trained
+    baselines = build_part(BaselineSettings, plain(state.settings, "baselines"), "baselines")
+    seconds = min(baselines.most, baselines.share * state.trainer.at.seconds)
+    if seconds > 0:
+        run.progress.log(f"Fitting plain models for comparison (at most {seconds:.0f} s)")
+        plain_models(run.table, state.prepared, state.modalities, state.schema, run.folder, seconds, run.seed)
+    with contextlib.suppress(OSError):
+        shutil.rmtree(run.folder / "store")
+    report(trained, run.table, state.split.splits, run.folder, run.data.entity_key, run.progress)
+    return trained
+
+
+def generation_was_asked(run: Run) -> bool:
+    """Whether the user has said which columns are to be generated."""
+    return run.settings.get("questions", {}).get("generate", "auto") != "auto"
+
+
+def column_notes(table: Table, schema: Schema) -> list[str]:
+    """Notes for the user before training: how the source was read, how columns are, and which are left out."""
+    notes = list(table.notes)
+    for name, column in schema.columns.items():
+        if (
+            name in table.remarks
+            or "infinite" in column.why
+            or column.why.startswith(("numbers written", "dates written"))
+        ):
+            notes.append(f"column '{name}' ({column.kind}): {column.why}")
+    left = [(name, why) for name, why in schema.left_out.items() if why != "you said so"]
+    notes += [f"column '{name}' is left out: {why}" for name, why in left[:MAX_COLUMNS_NAMED]]
+    if len(left) > MAX_COLUMNS_NAMED:
+        more = len(left) - MAX_COLUMNS_NAMED
+        notes.append(f"{more:,} more columns are left out; sensorium columns TABLE says why")
+    return notes
