@@ -13,12 +13,11 @@ import torch
 
 from sensorium.core.errors import UserError, warn
 from sensorium.core.registry import name_of
-from sensorium.data.order import spread
+from sensorium.core.renamed_settings import renamed_arguments
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
 from sensorium.dialogue.chat import Reply, choose, reply, seen_in, talker, to_answer, told_before, unless_unsure
 from sensorium.dialogue.evaluate import examine
-from sensorium.evaluation.baselines import Baselines
 from sensorium.explain import rows as explain_verbs
 from sensorium.explain.columns import Explanation
 from sensorium.export import hub, model_folder
@@ -84,8 +83,7 @@ class Model(Trained):
         """
         from sensorium.fit.fit import fit
 
-        return fit(
-            cls,
+        trained = fit(
             table,
             out=out,
             target=[target] if isinstance(target, str) else list(target),
@@ -97,6 +95,7 @@ class Model(Trained):
             device=device,
             quiet=quiet,
         )
+        return cls(trained.network, trained.schema, trained.settings, trained.facts, trained.folder)
 
     def save(self, folder: str | Path) -> Path:
         """Write the model as safetensors and JSON; a folder that ``load`` reads. Atomic file by file.
@@ -491,7 +490,7 @@ class Model(Trained):
         """
         from sensorium.posttraining.taught import distilled
 
-        return distilled(
+        distilled(
             self,
             table,
             column,
@@ -504,6 +503,7 @@ class Model(Trained):
             quiet=quiet,
             note=note,
         )
+        return self
 
     def prefer(
         self,
@@ -533,7 +533,7 @@ class Model(Trained):
         """
         from sensorium.posttraining.taught import preferred
 
-        return preferred(
+        preferred(
             self,
             table,
             out=out,
@@ -544,6 +544,7 @@ class Model(Trained):
             settings=settings,
             quiet=quiet,
         )
+        return self
 
     def reinforce(
         self,
@@ -573,7 +574,7 @@ class Model(Trained):
         """
         from sensorium.posttraining.taught import reinforced
 
-        return reinforced(
+        reinforced(
             self,
             table,
             score=score,
@@ -585,6 +586,7 @@ class Model(Trained):
             settings=settings,
             quiet=quiet,
         )
+        return self
 
     def judged(self, messages: Sequence[Any], *, cells: Cells = None) -> float:
         """The score of the last answer of a conversation, by the judge that ``prefer`` taught (``prefer.loss=reward``); higher is better, beside other answers to the same question.
@@ -773,73 +775,50 @@ class Model(Trained):
         opened = keep_split(self.open(table), split, self.schema.split)
         return examine(self.network, opened, infer(opened), about=about, of=of, seed=seed, note=note)
 
+    @renamed_arguments(same="entity_key")
     def evaluate(
-        self, table: Any, *, split: str | None = None, seen: Sequence[str] | None = None, same: str | None = None
+        self, table: Any, *, split: str | None = None, seen: Sequence[str] | None = None, entity_key: str | None = None
     ) -> dict:
         """Every column, every direction, beside chance and the baselines; see ``evaluation`` for the details behind it."""
-        return self.evaluation(table, split=split, seen=seen, same=same, tell=warn).results
+        return self.evaluation(table, split=split, seen=seen, entity_key=entity_key, tell=warn).results
 
+    @renamed_arguments(same="entity_key")
     def evaluation(
         self,
         table: Any,
         *,
         split: str | None = None,
         seen: Sequence[str] | None = None,
-        same: str | None = None,
+        entity_key: str | None = None,
         curves: bool = False,
         note: Callable[[str], None] = lambda words: None,
         tell: Callable[[str], None] | None = None,
     ) -> Evaluation:
         """As ``evaluate``, with every prediction and every search; ``note`` hears of progress, ``tell`` of how the table was read (by default ``note`` does)."""
-        from sensorium.evaluation.evaluate import evaluate
-        from sensorium.training.run_folder import known_rows
+        from sensorium.evaluation.run_report import evaluation_of
 
-        opened = keep_split(self.open(table), split, self.schema.split)
-        self.tell_of(opened, self.network.columns, tell or note)
-        baselines = (
-            Baselines.load(self.folder / "baselines") if self.folder and (self.folder / "baselines").is_dir() else None
+        return evaluation_of(
+            self, table, split=split, seen=seen, entity_key=entity_key, curves=curves, note=note, tell=tell
         )
-        result = evaluate(self.network, opened, seen=seen, same=same, baselines=baselines, curves=curves, note=note)
-        result.results["trained_on"] = known_rows(self.folder, opened, self.columns)
-        return result
 
+    @renamed_arguments(same="entity_key")
     def report(
         self,
         table: Any,
         out: str | Path,
         *,
         split: str | None = None,
-        same: str | None = None,
+        entity_key: str | None = None,
         note: Callable[[str], None] = lambda words: None,
     ) -> Path:
-        """Write the report page (HTML) of this model, measured on at most ``MOST_EVALUATED`` rows of a table, evenly spread.
+        """Write the report page (HTML) of this model, measured on at most ``MAX_EVALUATED_ROWS`` rows of a table, evenly spread.
 
         Raises:
             UserError: the model is in no run's folder, the table has no rows, or the file can't be written.
         """
-        from sensorium.evaluation.report_data import KNOWN, report_run
-        from sensorium.fit.fit import MOST_EVALUATED
-        from sensorium.training.run_folder import trained_on
+        from sensorium.evaluation.run_report import write_report_of
 
-        if self.folder is None:
-            raise UserError(
-                "This model is in no folder yet, and the report shows what its run wrote there. Save it first: model.save(FOLDER)."
-            )
-        whole = self.open(table)
-        opened = keep_split(whole, split, self.schema.split)
-        if not opened.rows:
-            raise UserError(f"'{opened.name}' has no rows to report on.")
-        part = opened.select(spread(np.arange(opened.rows), MOST_EVALUATED))
-        notes = [
-            f"Measured on {part.rows:,} of {opened.rows:,} rows of '{opened.name}'"
-            + (f", '{split}'." if split else ".")
-        ]
-        known = trained_on(self.folder, whole, self.columns)
-        kept = None if known is None or not known.any() else (whole, spread(np.flatnonzero(known), KNOWN))
-        report_run(
-            Path(out), self, part, self.evaluation(part, same=same, curves=True, note=note), notes, self.folder, kept
-        )
-        return Path(out)
+        return write_report_of(self, table, Path(out), split, entity_key, note)
 
 
 def open_table(table: Any) -> Table:

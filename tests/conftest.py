@@ -35,7 +35,7 @@ TINY = [
     "network.width=24", "network.gist=24", "trunk.depth=1", "trunk.heads=2",
     "column.picture.size=16", "column.name.vocabulary=300", "column.name.length=12",
     "column.curve.length=32", "column.tone.mels=16", "column.tone.seconds=0.3",
-    "train.batch=16", "train.precision=fp32", "train.warmup=5", "trackers=none", "baselines.share=0",
+    "train.batch=16", "train.precision=fp32", "train.warmup_steps=5", "trackers=none", "baselines.share=0",
 ]  # fmt: skip
 """Settings of a model that takes a step on the tiny table in a few milliseconds."""
 
@@ -111,14 +111,14 @@ def tiny() -> pa.Table:
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fit without the evaluation and the report at its end."""
-    monkeypatch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
+    monkeypatch.setattr("sensorium.fit.stages.report", lambda *given, **named: None)
 
 
 @pytest.fixture(scope="session")
 def fitted(tiny: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model fitted to the tiny table for a moment: every part works, nothing is known well. Not to be changed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
+        patch.setattr("sensorium.fit.stages.report", lambda *given, **named: None)
         from sensorium.model import Model
 
         return Model.fit(tiny, out=tmp_path_factory.mktemp("fitted"), epochs=4, settings=TINY, seed=1)
@@ -130,12 +130,12 @@ def drawing_model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from sensorium.model import Model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
+        patch.setattr("sensorium.fit.stages.report", lambda *given, **named: None)
         return Model.fit(
             tiny_table(40),
             out=tmp_path_factory.mktemp("drawing"),
             epochs=3,
-            settings=[*TINY, "sample.generate=picture,curve,tone", "generator.flow.depth=1"],
+            settings=[*TINY, "questions.generate=picture,curve,tone", "generator.flow.depth=1"],
         )
 
 
@@ -265,9 +265,9 @@ def talking(talks: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Any:
         f"trunk.path={twin('llama', tmp_path_factory.mktemp('speaker'))}",
         "trunk.tune=full",
         "trunk.rate=1",
-        "sample.plans=0",
-        "sample.talk=16",
+        "questions.plans=0",
+        "questions.dialogue_rows=16",
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
+        patch.setattr("sensorium.fit.stages.report", lambda *given, **named: None)
         return Model.fit(talks, out=tmp_path_factory.mktemp("talking"), epochs=20, settings=settings, seed=0)

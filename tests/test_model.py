@@ -244,7 +244,7 @@ def test_only_columns_that_the_model_knows_can_be_asked(fitted: Model, tiny: pa.
     with pytest.raises(UserError, match="Unknown column"):
         fitted.evaluate(tiny, seen=["nothing"])
     with pytest.raises(UserError, match="same"):
-        fitted.evaluate(tiny, same="nothing")
+        fitted.evaluate(tiny, entity_key="nothing")
 
 
 def test_seen_narrows_what_is_looked_at_down_to_nothing(fitted: Model, tiny: pa.Table) -> None:
@@ -425,12 +425,12 @@ def test_an_evaluation_sees_only_what_it_may(fitted: Model, tiny: pa.Table) -> N
 def test_rows_of_one_thing_are_all_hits(fitted: Model) -> None:
     once = tiny_table(30, gaps=0.0)
     keys = pa.array([i % 10 for i in range(30)])
-    plain, shared = (fitted.evaluate(once.append_column("id", keys), same=same)["retrieval"] for same in (None, "id"))
+    plain, shared = (fitted.evaluate(once.append_column("id", keys), entity_key=key_column)["retrieval"] for key_column in (None, "id"))
     assert all(shared[d]["recall@10"] >= plain[d]["recall@10"] for d in plain)
     assert sum(shared[d]["recall@10"] for d in plain) > sum(plain[d]["recall@10"] for d in plain)
     twice = pa.concat_tables([once, once])
     key = pa.array([*range(30), *range(30)])
-    both = fitted.evaluate(twice.append_column("id", key), same="id")["retrieval"]["picture>name"]
+    both = fitted.evaluate(twice.append_column("id", key), entity_key="id")["retrieval"]["picture>name"]
     assert both["gallery"] == 60 and both["recall@1"] == plain["picture>name"]["recall@1"]
 
 
@@ -448,7 +448,7 @@ def test_a_split_is_a_part_of_the_table(fitted: Model, tiny: pa.Table) -> None:
 
 @pytest.mark.parametrize("settings", [
     ["trunk=concat"], ["trunk=late", "match.kind=siglip"], ["objectives=tell,match,autoencode"], ["objectives=tell"], ["network.summary=false"],
-    ["trunk.depth=0"], ["train.clip=0"],
+    ["trunk.depth=0"], ["train.max_grad_norm=0"],
 ], ids=" ".join)  # fmt: skip
 def test_every_kind_of_model_is_fitted_kept_and_asked(
     settings: list[str], quick_fit: Callable[..., Model], tmp_path: Path
@@ -575,15 +575,15 @@ def test_tables_that_cannot_be_learned_are_told(quick_fit: Callable[..., Model],
     (["network.widht=3"], "width"), (["trunk=segmnt"], "segment"), (["netwrk.width=3"], "network"), (["train.batch=many"], "whole number"),
     (["baselines.shre=0"], "share"), (["trackers=tensorbord"], "tensorboard"), (["generator.quantil.levels=3"], "quantile"),
     (["generator.quantile.levels=4"], "odd"), (["objectives=tel"], "tell"), (["column.colur.kind=text"], "colour"),
-    (["column.colour.kind=txt"], "text"), (["sample.weights=nme:3"], "name"), (["network.width=25"], "multiple"),
+    (["column.colour.kind=txt"], "text"), (["questions.weights=nme:3"], "name"), (["network.width=25"], "multiple"),
     (["train.accumulate=0"], "accumulate"), (["train.batch=-1"], "batch"), (["data.workers=0"], "workers"), (["data.max_bad=lots"], "max-bad"),
-    (["data.split=column:nme"], "name"), (["train.precision=fp8"], "bf16"), (["train.lr=-1"], "lr"), (["train.ema=1"], "ema"), (["match.kind=clip"], "siglip"),
+    (["data.split=column:nme"], "name"), (["train.precision=fp8"], "bf16"), (["train.lr=-1"], "lr"), (["train.ema_decay=1"], "ema"), (["match.kind=clip"], "siglip"),
     (["column.name.vocabulary=3"], "vocabulary"), (["train.optimizer=adam"], "adamw"), (["data.validation=2"], "validation"),
 ], ids=lambda value: value[0] if isinstance(value, list) else "")  # fmt: skip
 def test_settings_that_make_no_sense_are_told_before_any_work(
     settings: list[str], words: str, quick_fit: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sensorium.fit.fit.train", lambda *given: pytest.fail("training began"))
+    monkeypatch.setattr("sensorium.fit.stages.train", lambda *given: pytest.fail("training began"))
     with pytest.raises(UserError, match=words):
         quick_fit(tiny_table(40).select(["name", "colour", "width"]), *settings)
 

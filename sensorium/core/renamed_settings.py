@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 from sensorium.core.errors import UserError, warn
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SECTIONS = {"sample": "questions"}
 """Sections of settings, old to new."""
@@ -59,3 +63,24 @@ def with_current_names(settings: Mapping[str, Any], quiet: bool = False) -> dict
                 raise UserError(f"{new} is given twice, also by its old name {old}. Give it once.")
             here[current] = value
     return result
+
+
+def renamed_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator of a function some of whose keyword arguments have new names; old ones are taken with a warning.
+
+    Args:
+        names: old to new, as ``same="entity_key"``.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def renamed(*args: P.args, **given: P.kwargs) -> R:
+            for old, new in names.items():
+                if old in given:
+                    warn(f"The argument {old}= is called {new}= now; the old name will not be taken for long.")
+                    given[new] = given.pop(old)
+            return function(*args, **given)
+
+        return renamed
+
+    return decorate

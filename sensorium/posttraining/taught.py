@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,15 +14,14 @@ from sensorium.data.hashes import row_hashes
 from sensorium.data.order import evenly_spaced
 from sensorium.data.table import Table
 from sensorium.dialogue.reward_model import FILE, RewardModel
+from sensorium.export import hub
+from sensorium.inference.trained import Trained
 from sensorium.network.network import slug
 from sensorium.posttraining.adapter_training import begin
 from sensorium.posttraining.distill import MOST, distill
 from sensorium.posttraining.dpo import prefer
 from sensorium.posttraining.grpo import Scoring, reinforce
 from sensorium.training.run_folder import trained_on
-
-if TYPE_CHECKING:
-    from sensorium.model import Model
 
 
 def of_section(settings: Mapping[str, Any] | Sequence[str], section: str, example: str) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def of_section(settings: Mapping[str, Any] | Sequence[str], section: str, exampl
     return given
 
 
-def folder_of(model: Model, out: str | Path | None) -> Path:
+def folder_of(model: Trained, out: str | Path | None) -> Path:
     """Where a model that is taught is kept.
 
     Raises:
@@ -51,7 +50,7 @@ def folder_of(model: Model, out: str | Path | None) -> Path:
 
 
 def distilled(
-    model: Model,
+    model: Trained,
     table: Any,
     column: str,
     *,
@@ -59,7 +58,7 @@ def distilled(
     settings: Mapping[str, Any] | Sequence[str],
     note: Callable[[str], None] | None,
     **how: Any,
-) -> Model:
+) -> Trained:
     """See ``Model.distill``."""
     given, network = of_section(settings, "distill", "distill.pairs=8192"), model.network
     model.check_asked(column, None)
@@ -90,19 +89,19 @@ def distilled(
     taught = {**model.settings.get("taught", {}), column: ["onestep"]}
     model.settings |= {"taught": taught, "generator": {**model.settings.get("generator", {}), "onestep": student.sizes}}
     model.facts["distilled"] = {**model.facts.get("distilled", {}), column: facts}
-    model.save(folder)
+    hub.save(model, folder)
     return model
 
 
 def preferred(
-    model: Model,
+    model: Trained,
     table: Any,
     *,
     out: str | Path | None,
     settings: Mapping[str, Any] | Sequence[str],
     resume: bool,
     **how: Any,
-) -> Model:
+) -> Trained:
     """See ``Model.prefer``."""
     given, folder = of_section(settings, "prefer", "prefer.beta=0.3"), folder_of(model, out)
     facts, judge = prefer(
@@ -117,20 +116,20 @@ def preferred(
     model.facts["preferred" if judge is None else "judge"] = facts
     if judge is None:
         unsure(model)
-    model.save(folder)
+    hub.save(model, folder)
     if judge is not None:
         judge.save(folder / FILE)
     return model
 
 
-def unsure(model: Model) -> None:
+def unsure(model: Trained) -> None:
     """How often answers are right was told of the model as it was: of this one it isn't known."""
     for column in model.network.dialogue_columns:
         model.network.modalities[column].sureness = None
 
 
 def reinforced(
-    model: Model,
+    model: Trained,
     table: Any,
     *,
     score: Scoring | None,
@@ -138,7 +137,7 @@ def reinforced(
     settings: Mapping[str, Any] | Sequence[str],
     resume: bool,
     **how: Any,
-) -> Model:
+) -> Trained:
     """See ``Model.reinforce``."""
     given, folder = of_section(settings, "reinforce", "reinforce.group=16"), folder_of(model, out)
     model.facts["reinforced"] = reinforce(
@@ -153,5 +152,5 @@ def reinforced(
         **how,
     )
     unsure(model)
-    model.save(folder)
+    hub.save(model, folder)
     return model

@@ -80,3 +80,14 @@ def make_sampler(network: Network, targets: Sequence[str], settings: Mapping[str
     return build(
         QuestionSampler, plain(settings, "questions"), "questions", facts=network.column_facts(), targets=targets
     )
+
+
+def settings_of(part: type, given: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """A section's checked settings, as keyword arguments of ``part``."""
+    return check(part, plain(given, section), section)
+
+
+def plain_list(given: Mapping[str, Any], section: str) -> list[str]:
+    """Names in a section such as ``trackers=tensorboard,wandb``; "none" names none."""
+    value = given.get(section, {}).get("", "tensorboard")
+    return [item for item in (value.split(",") if isinstance(value, str) else value) if item and item != "none"]

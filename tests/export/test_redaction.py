@@ -44,7 +44,7 @@ def people(rows: int = 120, seed: int = 0) -> pa.Table:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A model of a few steps with all that tells of rows: a memory by hand, baselines, a quarantine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
+        patch.setattr("sensorium.fit.stages.report", lambda *given, **named: None)
         folder = tmp_path_factory.mktemp("privacy") / "run"
         made = Model.fit(people(), out=folder, epochs=2, settings=[*TINY, "baselines.share=1", "baselines.most=1"])
     rows, gists, table = 90, {}, people()

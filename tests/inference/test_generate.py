@@ -65,8 +65,8 @@ def test_one_run_learns_several_generators_and_any_of_them_can_be_asked(
     ways = ["gan", "flow", "vae", "codes"]
     model = quick_fit(
         tiny_table(40),
-        "sample.generate=picture",
-        f"sample.generator={','.join(ways)}",
+        "questions.generate=picture",
+        f"questions.generator={','.join(ways)}",
         *(f"generator.{w}.depth=1" for w in ways),
         epochs=6,
     )
@@ -96,10 +96,10 @@ def test_drawing_apart_changes_nothing_that_is_learned_without_it(
     without, drawing = (
         quick_fit(
             tiny_table(),
-            f"sample.generate={drawn}",
-            f"sample.generator={generator}",
-            "sample.apart=true",
-            "train.clip=0.5",
+            f"questions.generate={drawn}",
+            f"questions.generator={generator}",
+            "questions.detach_generation=true",
+            "train.max_grad_norm=0.5",
         ).network
         for drawn in ("", "picture,tone,curve")
     )
@@ -107,7 +107,7 @@ def test_drawing_apart_changes_nothing_that_is_learned_without_it(
     assert all(torch.equal(mine[key], value) for key, value in theirs.items()) and len(mine) > len(theirs)
     together = dict(
         quick_fit(
-            tiny_table(), "sample.generate=picture,tone,curve", f"sample.generator={generator}"
+            tiny_table(), "questions.generate=picture,tone,curve", f"questions.generator={generator}"
         ).network.named_parameters()
     )
     assert not all(torch.equal(together[key], value) for key, value in theirs.items())
@@ -115,7 +115,7 @@ def test_drawing_apart_changes_nothing_that_is_learned_without_it(
 
 def test_a_generator_that_does_not_draw_is_refused_before_long_work(quick_fit: Callable[..., Any]) -> None:
     with pytest.raises(UserError, match="categorical.*codes, flow, gan, vae"):
-        quick_fit(tiny_table(20), "sample.generate=picture", "sample.generator=categorical")
+        quick_fit(tiny_table(20), "questions.generate=picture", "questions.generator=categorical")
 
 
 def test_a_column_that_was_not_learned_is_refused_with_what_to_do(fitted: Model, drawing_model: Model) -> None:
@@ -136,11 +136,11 @@ def test_columns_to_generate_are_checked_before_long_work(
     quick_fit: Callable[..., Any], wanted: str, words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
-        quick_fit(tiny_table(20), f"sample.generate={wanted}")
+        quick_fit(tiny_table(20), f"questions.generate={wanted}")
 
 
 def test_resuming_gives_the_same_numbers(quick_fit: Callable[..., Any], tmp_path: Path) -> None:
-    settings = ["sample.generate=picture", "generator.flow.depth=1", "train.checkpoint_steps=2"]
+    settings = ["questions.generate=picture", "generator.flow.depth=1", "train.checkpoint_steps=2"]
     whole = quick_fit(tiny_table(40), *settings, epochs=3, out=tmp_path / "whole")
     folder = tmp_path / "part"
     quick_fit(tiny_table(40), *settings, epochs=3, out=folder)
@@ -354,8 +354,8 @@ def test_a_column_with_too_few_rows_is_refused_with_the_count_needed(
     cells = table.column("picture").to_pylist()[:5] + [None] * 35
     table = table.set_column(table.column_names.index("picture"), "picture", pa.array(cells, pa.binary()))
     with pytest.raises(UserError, match=r"--generate picture: .* has [1-5] training rows .* at least 16"):
-        quick_fit(table, "sample.generate=picture")
-    monkeypatch.setattr("sensorium.fit.fit.GENERATED", (0.0, 0.0))
+        quick_fit(table, "questions.generate=picture")
+    monkeypatch.setattr("sensorium.fit.generation.GENERATED", (0.0, 0.0))
     assert quick_fit(table, minutes=0.05).network.generative_columns == ["curve", "tone"], "unasked it is left out"
 
 
@@ -389,7 +389,7 @@ def test_a_long_series_is_continued_at_its_own_pace(quick_fit: Callable[..., Any
     table = pa.table(
         {"pulse": [[x + row for x in ramp[:60]] for row in range(30)], "level": [float(row) for row in range(30)]}
     )
-    model = quick_fit(table, "sample.generate=pulse", "generator.flow.depth=1", epochs=1)
+    model = quick_fit(table, "questions.generate=pulse", "generator.flow.depth=1", epochs=1)
     read = model.network.modalities["pulse"].read(ramp)
     values, known = model.network.modalities["pulse"].prefix_tokens([read], 4)
     steps = (
@@ -398,14 +398,14 @@ def test_a_long_series_is_continued_at_its_own_pace(quick_fit: Callable[..., Any
     )
     assert np.allclose(steps, ramp[-60:], atol=0.05) and known.reshape(64, 2)[:, 0].sum() == 60
     assert len(model.forecast([{"pulse": ramp}], "pulse", 4, steps=1)[0][0]) == 4
-    short = quick_fit(table, "sample.generate=pulse", "generator.flow.depth=1", "column.pulse.length=32", epochs=1)
+    short = quick_fit(table, "questions.generate=pulse", "generator.flow.depth=1", "column.pulse.length=32", epochs=1)
     with pytest.raises(UserError, match="averaged them to 32.*length=60"):
         short.forecast(table, "pulse", 4)
 
 
 def test_one_column_that_is_drawn_is_enough_for_a_run(quick_fit: Callable[..., Any]) -> None:
     table = tiny_table(40, gaps=0.0).select(["picture"])
-    model = quick_fit(table, "sample.generate= picture", "generator.flow.depth=1", "objectives=tell")
+    model = quick_fit(table, "questions.generate= picture", "generator.flow.depth=1", "objectives=tell")
     assert model.network.generative_columns == ["picture"] and len(model.generate([{}], "picture", steps=1)) == 1
 
 
@@ -413,14 +413,14 @@ def test_flow_continues_a_series_also_where_it_is_not_the_first_generator(quick_
     table = tiny_table(40)
     model = quick_fit(
         table,
-        "sample.generate=curve",
-        "sample.generator=vae,flow",
+        "questions.generate=curve",
+        "questions.generator=vae,flow",
         "generator.flow.depth=1",
         "generator.vae.depth=1",
         epochs=1,
     )
     assert len(model.forecast(table.slice(0, 1), "curve", 3, steps=1)[0][0]) == 3
-    plain = quick_fit(table, "sample.generate=curve", "sample.generator=vae", "generator.vae.depth=1", epochs=1)
+    plain = quick_fit(table, "questions.generate=curve", "questions.generator=vae", "generator.vae.depth=1", epochs=1)
     with pytest.raises(UserError, match="Possible: none"):
         plain.forecast(table.slice(0, 1), "curve", 3)
 

@@ -21,7 +21,7 @@ from sensorium.model import Model
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Model:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
+        patch.setattr("sensorium.fit.stages.report", lambda *given, **named: None)
         return Model.fit(
             tiny_table(260), out=tmp_path_factory.mktemp("learned"), epochs=12, settings=[*TINY, "data.validation=0.2"]
         )
