@@ -1,6 +1,7 @@
-"""Waiting requests of one kind are asked together: a model answers sixty rows in little more time than one.
+"""Continuous batching: waiting requests of one kind are asked together, as sixty rows take little longer than one.
 
-Nothing is waited for: whatever has come while the model was busy is taken at once when it is free, the kind that has waited longest first.
+Nothing is waited for: whatever has come while the model was busy is taken at once when it is free, the kind that has
+waited longest first.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from sensorium.serve.process import CallFailed, Interrupted, Process, ProcessDie
 
 log = logging.getLogger("sensorium.serve")
 
-ROWS = 64
+MAX_BATCH_ROWS = 64
 """Rows that are asked together."""
-WAITING = 512
+MAX_WAITING = 512
 """Requests that may wait."""
-LONGEST = 300.0
+MAX_SECONDS = 300.0
 """Seconds until a process that doesn't answer is ended."""
 
-PAUSES = 0.1, 5.0
+RESTART_PAUSES = 0.1, 5.0
 """Seconds between attempts to start a process again, at first and at most."""
 
 
 class QueueFull(Exception):
-    """Too many requests wait; ``seconds`` until it may be better."""
+    """Error: too many requests wait; ``seconds`` until it may be better."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -38,54 +39,67 @@ class QueueFull(Exception):
 
 
 class RequestTimeout(Exception):
-    """The request waited longer than it was to."""
+    """Error: the request waited longer than it was to."""
 
 
 class ClientDisconnected(Exception):
-    """The process that was to answer ended."""
+    """Error: the process that was to answer ended, or nobody waits any more."""
 
 
 class WorkerFailed(Exception):
-    """An error of ours."""
+    """Error of ours in the worker."""
 
 
 @dataclasses.dataclass(eq=False)
 class QueuedRequest:
-    """One request: what it asks, until when, where its answer is awaited, since when, who hears what is told before that, whether a process was asked and something was told, and, while one answers, by whom and with whom."""
+    """Request in a queue.
+
+    Attributes:
+        job: what it asks.
+        until, since: when it is too late, and when it came.
+        answer: where its answer is awaited.
+        on_piece: is called with pieces that come before the answer.
+        taken: a process was asked.
+        streamed: a piece came.
+        asked: while a process answers, that one and the requests that are asked with it.
+    """
 
     job: dict[str, Any]
     until: float
     answer: asyncio.Future
     since: float
-    heard: Callable[[Any], None] | None = None
+    on_piece: Callable[[Any], None] | None = None
     taken: bool = False
-    told: bool = False
+    streamed: bool = False
     asked: tuple[Process, list[QueuedRequest]] | None = None
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody still waits for it."""
+        """True if anybody still waits for it."""
         return not self.answer.done()
 
 
 Kind = tuple[str, str]
-"""A verb and its options, as text that is equal where they are."""
+"""Verb and its options, as text that is equal where they are."""
 
 
 class Batcher:
-    """Hands what waits to the processes that hold the model.
+    """Batcher that hands waiting requests to the processes that hold the model.
 
     Args:
-        workers: those processes. rows: asked together. waiting: requests that may wait. watch: hears how many requests and rows were asked together, and how long
-            that took.
+        workers: those processes.
+        rows: asked together.
+        waiting: requests that may wait.
+        longest: seconds until a process that doesn't answer is ended.
+        watch: is called with how many requests and rows were asked together, and how long that took.
     """
 
     def __init__(
         self,
         workers: list[Process],
-        rows: int = ROWS,
-        waiting: int = WAITING,
-        longest: float = LONGEST,
+        rows: int = MAX_BATCH_ROWS,
+        waiting: int = MAX_WAITING,
+        longest: float = MAX_SECONDS,
         watch: Callable[[int, int, float], None] = lambda requests, rows, seconds: None,
     ) -> None:
         self.workers, self.most_rows, self.most_waiting, self.longest, self.watch = (
@@ -103,11 +117,11 @@ class Batcher:
         self.tasks: list[asyncio.Task] = []
 
     def start(self) -> None:
-        """Begin to hand out."""
+        """Start to hand out requests."""
         self.tasks = [asyncio.create_task(self._serve(worker)) for worker in self.workers]
 
     async def stop(self) -> None:
-        """End, whatever waits."""
+        """Stop, whatever waits."""
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -120,7 +134,7 @@ class Batcher:
 
     @property
     def ready(self) -> bool:
-        """Whether a process can be asked."""
+        """True if a process can be asked."""
         return any(worker.alive for worker in self.workers)
 
     async def ask(
@@ -129,21 +143,24 @@ class Batcher:
         options: Mapping[str, Any],
         job: dict[str, Any],
         seconds: float,
-        alone: bool = False,
-        heard: Callable[[Any], None] | None = None,
+        exclusive: bool = False,
+        on_piece: Callable[[Any], None] | None = None,
     ) -> Any:
-        """The answer to one request, with others of its kind unless it is to be asked ``alone``; ``heard`` is told what a process tells of it before that.
+        """Answer to one request, which is asked with others of its kind unless it is ``exclusive``.
+
+        Args:
+            on_piece: is called with the pieces of the answer that come before all of it.
 
         Raises:
-            Full, Late, Gone, Broken: see there.
+            QueueFull, RequestTimeout, ClientDisconnected, WorkerFailed: see there.
         """
         if self.count >= self.most_waiting:
             raise QueueFull(max(1.0, self.took * self.count / max(1, len(self.workers))))
         if not self.ready and not any(worker.starts for worker in self.workers):
             raise ClientDisconnected
         now = time.monotonic()
-        kind = verb, repr(sorted(options.items())) + (f" {id(job)}" if alone else "")
-        one = QueuedRequest(job, now + seconds, asyncio.get_running_loop().create_future(), now, heard)
+        kind = verb, repr(sorted(options.items())) + (f" {id(job)}" if exclusive else "")
+        one = QueuedRequest(job, now + seconds, asyncio.get_running_loop().create_future(), now, on_piece)
         self.queues.setdefault(kind, collections.deque()).append(one)
         self.options[kind] = options
         self.count += 1
@@ -154,7 +171,7 @@ class Batcher:
         finally:
             late.cancel()
             if one.asked is not None and not any(other.wanted for other in one.asked[1]):
-                one.asked[0].cut()
+                one.asked[0].cancel()
             queue = self.queues.get(kind)
             if not one.taken and queue is not None and one in queue:  # who is late or has left keeps no place
                 queue.remove(one)
@@ -163,7 +180,7 @@ class Batcher:
                     del self.queues[kind], self.options[kind]
 
     def take(self) -> tuple[Kind, Mapping[str, Any], list[QueuedRequest]] | None:
-        """The next requests that are asked together."""
+        """Next requests that are asked together; None if there are none."""
         while self.queues:
             kind = min(self.queues, key=lambda kind: self.queues[kind][0].since)
             queue, taken, rows, options = self.queues[kind], [], 0, self.options[kind]
@@ -182,16 +199,16 @@ class Batcher:
         return None
 
     async def _serve(self, worker: Process) -> None:
-        pause = PAUSES[0]
+        pause = RESTART_PAUSES[0]
         while True:
             if not worker.alive:
                 try:
                     await worker.start()
-                    pause = PAUSES[0]
+                    pause = RESTART_PAUSES[0]
                 except Exception as error:
                     log.error("the process %s can't be started again: %s", worker.name, type(error).__name__)
                     await asyncio.sleep(pause)
-                    pause = min(PAUSES[1], 2 * pause)
+                    pause = min(RESTART_PAUSES[1], 2 * pause)
                     continue
             with contextlib.suppress(TimeoutError):  # a process that dies while nobody asks is started again, too
                 async with asyncio.timeout(1):  # unlike wait_for of Python 3.11 it never swallows that we are ended
@@ -203,20 +220,22 @@ class Batcher:
     async def _together(
         self, worker: Process, kind: Kind, options: Mapping[str, Any], taken: list[QueuedRequest]
     ) -> None:
-        begun = time.monotonic()
+        started = time.monotonic()
         for one in taken:
             one.asked = worker, taken
 
-        def hear(told: Any) -> None:
-            number, piece = told
+        def on_message(streamed: Any) -> None:
+            number, piece = streamed
             one = taken[number]
-            if one.heard is not None and one.wanted:
-                one.told = True
-                one.heard(piece)
+            if one.on_piece is not None and one.wanted:
+                one.streamed = True
+                one.on_piece(piece)
 
         try:
-            said = await worker.ask(
-                {"verb": kind[0], "options": dict(options), "jobs": [one.job for one in taken]}, self.longest, hear
+            results = await worker.ask(
+                {"verb": kind[0], "options": dict(options), "jobs": [one.job for one in taken]},
+                self.longest,
+                on_message,
             )
         except asyncio.CancelledError:
             settle(taken, ClientDisconnected())
@@ -228,16 +247,16 @@ class Batcher:
             log.error("the process %s died", worker.name)
             settle(taken, ClientDisconnected())
             return
-        except Exception as error:  # of the process (Failed), or a message that can't be sent
+        except Exception as error:  # of the process (CallFailed), or a message that can't be sent
             if len(taken) == 1:
                 log.error(
                     "%s failed: %s", kind[0], str(error) if isinstance(error, CallFailed) else type(error).__name__
                 )
                 settle(taken, WorkerFailed())
                 return
-            settle([one for one in taken if one.told], WorkerFailed())  # what was told can't be taken back
+            settle([one for one in taken if one.streamed], WorkerFailed())  # what was sent can't be taken back
             try:
-                for one in taken:  # which of them it was is found out by asking each alone
+                for one in taken:  # which of them it was is found out by asking each by itself
                     if one.wanted:
                         await self._together(worker, kind, options, [one])
             finally:
@@ -246,22 +265,22 @@ class Batcher:
         finally:
             for one in taken:
                 one.asked = None
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         self.took += 0.1 * (seconds / len(taken) - self.took)
         self.watch(len(taken), sum(len(one.job["rows"]) for one in taken), seconds)
-        for one, answer in zip(taken, said, strict=True):
+        for one, answer in zip(taken, results, strict=True):
             if one.wanted:
                 one.answer.set_result(answer)
 
 
 def expire(one: QueuedRequest) -> None:
-    """Tell who waits that it took too long."""
+    """Fail a request that took too long."""
     if one.wanted:
         one.answer.set_exception(RequestTimeout())
 
 
 def settle(taken: list[QueuedRequest], error: Exception) -> None:
-    """Tell all who still wait the same."""
+    """Fail all requests that somebody still waits for."""
     for one in taken:
         if one.wanted:
             one.answer.set_exception(error)

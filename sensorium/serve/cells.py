@@ -1,4 +1,4 @@
-"""What a request says of a row, as cells for the model: files come as data URLs or base64, all else as JSON has it."""
+"""Request cells: the JSON of a row as cells for the model; files come as data URLs or base64."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from sensorium.serve.guard import Refused
 Read = Callable[[str, bytes], Awaitable[Any]]
 
 _DATA = re.compile(r"data:[\w.+/-]*(?:;[\w.+=-]+)*;base64,", re.IGNORECASE)
-LONGEST_TEXT, DEEPEST = 1 << 20, 8
+MAX_TEXT, MAX_DEPTH = 1 << 20, 8
 """Characters of a text, and lists in one another."""
 
 
 class RequestCells:
-    """Reads cells for the columns of one model.
+    """Reader of cells for the columns of one model.
 
     Args:
-        columns: what the model's process says of each. read: decodes a file. fetching: whether web addresses are fetched.
+        columns: what the model's process says of each.
+        read: decodes a file.
+        fetching: whether web addresses are fetched.
     """
 
     def __init__(self, columns: Mapping[str, Mapping[str, Any]], read: Read, fetching: bool) -> None:
@@ -41,7 +43,9 @@ class RequestCells:
     async def row(
         self, cells: Mapping[str, Any], number: int = 0, param: str = "rows", strict: bool = True
     ) -> dict[str, Any]:
-        """One row, its files decoded; empty cells are left out, and unless it is ``strict`` also those that can't be read.
+        """Row with its files decoded.
+
+        Empty cells are left out, and unless it is ``strict`` also those that can't be read.
 
         Raises:
             Refused: a column that isn't there, or a cell that can't be read; says which.
@@ -63,10 +67,10 @@ class RequestCells:
         return row
 
     async def file(self, cell: Any) -> bytes:
-        """The bytes of a file.
+        """Bytes of a file.
 
         Raises:
-            Unreadable, Unfetched: there are none.
+            Unreadable, FetchRefused: there are none.
         """
         if isinstance(cell, bytes):
             return cell
@@ -91,11 +95,15 @@ class RequestCells:
 
 
 def plain(cell: Any, column: str, number: int, param: str) -> Any:
-    """A cell as JSON has it, if it can be sent on."""
-    if isinstance(cell, str) and len(cell) > LONGEST_TEXT:
+    """Cell as JSON has it, if it can be sent on.
+
+    Raises:
+        Refused: it is too long or too deep.
+    """
+    if isinstance(cell, str) and len(cell) > MAX_TEXT:
         raise Refused(
             422,
-            f"Row {number}, column '{column}': {len(cell):,} characters, more than the limit of {LONGEST_TEXT:,}.",
+            f"Row {number}, column '{column}': {len(cell):,} characters, more than the limit of {MAX_TEXT:,}.",
             "cell",
             param,
         )
@@ -103,17 +111,18 @@ def plain(cell: Any, column: str, number: int, param: str) -> Any:
         return whole(cell)
     except RecursionError:
         raise Refused(
-            422, f"Row {number}, column '{column}': lists in lists, {DEEPEST} deep and more.", "cell", param
+            422, f"Row {number}, column '{column}': lists in lists, {MAX_DEPTH} deep and more.", "cell", param
         ) from None
 
 
 def whole(cell: Any, depth: int = 0) -> Any:
-    """A cell that can be sent on: text that UTF-8 can hold, numbers that have no place in 64 bits as ones that have, or as texts, which no column of numbers takes.
+    """Cell that can be sent on: text that UTF-8 can hold; numbers beyond 64 bits as ones that have a place there, or as
+    texts, which no column of numbers takes.
 
     Raises:
         RecursionError: too many lists in one another.
     """
-    if depth > DEEPEST:
+    if depth > MAX_DEPTH:
         raise RecursionError
     if isinstance(cell, str):
         return cell.encode("utf-8", "replace").decode()

@@ -1,4 +1,7 @@
-"""Files that a request holds are decoded in processes of their own, with little memory and little time: a file that breaks a decoder breaks nothing else."""
+"""Decoder pool: files of requests are decoded in processes of their own, with little memory and little time.
+
+A file that breaks a decoder breaks nothing else.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +17,26 @@ from sensorium.serve.process import Process, ProcessDied
 
 log = logging.getLogger("sensorium.serve")
 
-MEMORY = 1 << 30
+MAX_MEMORY = 1 << 30
 """Bytes that a decoder may take beside what it began with."""
-SECONDS = 10.0
+MAX_SECONDS = 10.0
 """Until a file must be decoded."""
 
 
 class Unreadable(Exception):
-    """A cell that can't be read; says why."""
+    """Cell that can't be read; says why."""
 
 
 class DecoderPool:
-    """Decoders, of which a broken one is replaced.
+    """Pool of decoder processes, in which a broken one is replaced.
 
     Args:
-        run: the folder of the model whose columns' files are decoded. count: decoders. seconds, memory: what one file may take.
+        run: the folder of the model whose columns' files are decoded.
+        count: decoders.
+        seconds, memory: what one file may take.
     """
 
-    def __init__(self, run: Path, count: int = 1, seconds: float = SECONDS, memory: int = MEMORY) -> None:
+    def __init__(self, run: Path, count: int = 1, seconds: float = MAX_SECONDS, memory: int = MAX_MEMORY) -> None:
         self.seconds = seconds
         self.decoders = [
             Process(f"decoder-{n}", begin, (str(run), memory), ("sensorium.serve.preload",)) for n in range(count)
@@ -39,26 +44,26 @@ class DecoderPool:
         self.free: asyncio.Queue[Process] = asyncio.Queue()
 
     async def start(self) -> None:
-        """Begin all."""
+        """Start all decoders."""
         await asyncio.gather(*(decoder.start() for decoder in self.decoders))
         for decoder in self.decoders:
             self.free.put_nowait(decoder)
 
     async def read(self, column: str, data: bytes) -> np.ndarray:
-        """A file as what its column's modality reads.
+        """Decoded file, as its column's modality reads it.
 
         Raises:
             Unreadable: it can't be, or it takes too much.
         """
         decoder = await self.free.get()
         task = asyncio.create_task(self.decode(decoder, column, data))
-        said = await asyncio.shield(task)  # who leaves meanwhile doesn't break a decoder
-        if "bad" in said:
-            raise Unreadable(said["bad"])
-        return said["read"]
+        result = await asyncio.shield(task)  # who leaves meanwhile doesn't break a decoder
+        if "bad" in result:
+            raise Unreadable(result["bad"])
+        return result["read"]
 
     async def decode(self, decoder: Process, column: str, data: bytes) -> dict[str, Any]:
-        """What a decoder makes of a file, ``{"read": ..}`` or ``{"bad": why}``; it is free afterwards."""
+        """Result of a decoder for a file, ``{"read": …}`` or ``{"bad": why}``; the decoder is free afterwards."""
         try:
             if not decoder.alive:
                 await decoder.start()
@@ -72,13 +77,13 @@ class DecoderPool:
             self.free.put_nowait(decoder)
 
     def stop(self) -> None:
-        """End all."""
+        """Stop all decoders."""
         for decoder in self.decoders:
             decoder.stop()
 
 
 def begin(run: str, memory: int) -> tuple[Any, Any]:
-    """In the child: the model's modalities, and what they read."""
+    """Load the model's modalities in the child process; returns the function that decodes by them."""
     import torch
 
     from sensorium.core.errors import BadCell
@@ -103,7 +108,7 @@ def begin(run: str, memory: int) -> tuple[Any, Any]:
 
 
 def limit(memory: int) -> None:
-    """From now on take no more than so much memory, write no files and open few."""
+    """Limit this process: from now on so much more memory, no files written and few opened."""
     try:
         import resource
     except ImportError:  # not on this system: the time limit is left
@@ -111,6 +116,6 @@ def limit(memory: int) -> None:
     if os.path.exists("/proc/self/statm"):
         with open("/proc/self/statm", encoding="ascii") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + memory,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,7 +1,7 @@
-"""Files at web addresses, where the server was told to fetch such: nothing but public hosts is dialled, and what was checked is what is dialled.
+"""Fetching of web addresses without request forgery (SSRF): nothing but public hosts is dialled.
 
-A name is resolved once; the connection goes to the address that was looked at, so that a second answer of the name's server changes nothing
-(DNS rebinding), and every redirect is looked at anew.
+A name is resolved once; the connection goes to the address that was checked, so that a second answer of the name's
+server changes nothing (DNS rebinding), and every redirect is checked anew.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ import socket
 import ssl
 import threading
 import time
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
-MOST, SECONDS, HOPS = 25 << 20, 10.0, 4
+MAX_BYTES, MAX_SECONDS, MAX_HOPS = 25 << 20, 10.0, 4
 """Bytes and seconds of one file, and redirects on the way to it."""
 PORTS = {"http": 80, "https": 443}
-PIECE = 1 << 16
-TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
+CHUNK_BYTES = 1 << 16
+IPV4_IN_IPV6 = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
 """Addresses of IPv6 that lead to ones of IPv4."""
 
 
 class FetchRefused(Exception):
-    """A file that isn't fetched; says why, without addresses."""
+    """File that isn't fetched; says why, without addresses."""
 
 
-async def fetch(address: str, seconds: float = SECONDS, most: int = MOST) -> bytes:
-    """The bytes at a web address.
+async def fetch(address: str, seconds: float = MAX_SECONDS, most: int = MAX_BYTES) -> bytes:
+    """Bytes at a web address.
 
     Raises:
-        Unfetched: no address of a public host, or the file is too large, too slow or not there.
+        FetchRefused: no address of a public host, or the file is too large, too slow or not there.
     """
     stop = threading.Event()
-    held: list[socket.socket] = []
+    sockets: list[socket.socket] = []
     task = asyncio.get_running_loop().run_in_executor(
-        None, follow, address, time.monotonic() + seconds, most, stop, held
+        None, follow, address, time.monotonic() + seconds, most, stop, sockets
     )
     try:
         async with asyncio.timeout(seconds + 1):
@@ -46,17 +46,17 @@ async def fetch(address: str, seconds: float = SECONDS, most: int = MOST) -> byt
         raise FetchRefused(f"fetching it took more than {seconds:g} s") from error
     finally:
         stop.set()
-        for one in held:  # a thread that still reads hears of it at once
+        for one in sockets:  # a thread that still reads hears of it at once
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
 
-def follow(address: str, until: float, most: int, stop: threading.Event, held: list[socket.socket]) -> bytes:
-    """Fetch, along redirects."""
-    for _ in range(HOPS + 1):
+def follow(address: str, until: float, most: int, stop: threading.Event, sockets: list[socket.socket]) -> bytes:
+    """Bytes at a web address, along redirects."""
+    for _ in range(MAX_HOPS + 1):
         parts = checked(address)
         host, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
-        connection = CheckedAddress(host, port, parts.scheme == "https", until, held)
+        connection = CheckedAddress(host, port, parts.scheme == "https", until, sockets)
         try:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request(
@@ -75,11 +75,15 @@ def follow(address: str, until: float, most: int, stop: threading.Event, held: l
             ) from error
         finally:
             connection.close()
-    raise FetchRefused(f"it leads on more than {HOPS} times")
+    raise FetchRefused(f"it leads on more than {MAX_HOPS} times")
 
 
-def checked(address: str):
-    """The parts of an address that may be fetched."""
+def checked(address: str) -> SplitResult:
+    """Parts of an address that may be fetched.
+
+    Raises:
+        FetchRefused: it may not be.
+    """
     try:
         parts = urlsplit(address)
         port = parts.port
@@ -97,9 +101,13 @@ def checked(address: str):
 
 
 def body(answer: http.client.HTTPResponse, until: float, most: int, stop: threading.Event) -> bytes:
-    """All that is sent, if it isn't too much."""
+    """Body of a response, if it isn't too large.
+
+    Raises:
+        FetchRefused: it is, or it takes too long.
+    """
     pieces, size = [], 0
-    while piece := answer.read1(PIECE):
+    while piece := answer.read1(CHUNK_BYTES):
         pieces.append(piece)
         size += len(piece)
         if size > most:
@@ -110,19 +118,19 @@ def body(answer: http.client.HTTPResponse, until: float, most: int, stop: thread
 
 
 class CheckedAddress(http.client.HTTPConnection):
-    """A connection that dials only public addresses, those that it looked at."""
+    """Connection that dials only public addresses, those that it checked."""
 
-    def __init__(self, host: str, port: int, safe: bool, until: float, held: list[socket.socket]) -> None:
+    def __init__(self, host: str, port: int, safe: bool, until: float, sockets: list[socket.socket]) -> None:
         super().__init__(host, port, timeout=max(0.1, until - time.monotonic()))
-        self.safe, self.held = safe, held
+        self.safe, self.sockets = safe, sockets
 
     def connect(self) -> None:
-        """Resolve, look at every address, dial the first that answers."""
+        """Resolve the name, check every address, dial the first that answers."""
         found = public(self.host, self.port)
         for number, (family, place) in enumerate(found):
             dialled = socket.socket(family, socket.SOCK_STREAM)
             dialled.settimeout(self.timeout)
-            self.held.append(dialled)
+            self.sockets.append(dialled)
             try:
                 dialled.connect(place)
             except OSError:
@@ -133,31 +141,31 @@ class CheckedAddress(http.client.HTTPConnection):
             self.sock = (
                 ssl.create_default_context().wrap_socket(dialled, server_hostname=self.host) if self.safe else dialled
             )
-            self.held.append(self.sock)
+            self.sockets.append(self.sock)
             return
 
 
 def public(host: str, port: int) -> list[tuple[int, tuple]]:
-    """The addresses of a host, if all of them are public.
+    """Addresses of a host, if all of them are public.
 
     Raises:
-        Unfetched: one isn't, or the name has none.
+        FetchRefused: one isn't, or the name has none.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise FetchRefused("the host's name can't be resolved") from error
-    if not found or not all(is_public(place[0]) for *_, place in found):
+    if not found or not all(is_public(str(place[0])) for *_, place in found):
         raise FetchRefused("the host isn't a public one")
     return [(family, place) for family, *_, place in found]
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, however it is written."""
+    """True if an IP address is one of the public internet, however it is written."""
     parsed = ipaddress.ip_address(address.split("%", maxsplit=1)[0])
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.ipv4_mapped is not None:
             return is_public(str(parsed.ipv4_mapped))
-        if any(parsed in network for network in TRANSLATED) or parsed.is_site_local:
+        if any(parsed in network for network in IPV4_IN_IPV6) or parsed.is_site_local:
             return False
     return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved

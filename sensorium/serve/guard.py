@@ -1,6 +1,7 @@
-"""Who may ask, from where and how much: it stands before every route, and no route is reached around it.
+"""Access control and limits, as ASGI middleware: it stands before every route, and no route is reached around it.
 
-It reads a request's whole body, so that routes never wait for a slow sender, and ends what a client that has left was waiting for.
+It reads a request's whole body, so that routes never wait for a slow sender, and cancels what a client that has left
+was waiting for.
 """
 
 from __future__ import annotations
@@ -15,24 +16,29 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from sensorium.serve.metrics import Metrics
-from sensorium.serve.process import where
+from sensorium.serve.process import error_location
 
 log = logging.getLogger("sensorium.serve")
 
-Scope, Message = dict[str, Any], dict[str, Any]
-Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-GRACE, UNREAD = 0.5, 30.0
-"""Seconds beyond those in which a request must be answered, for who is nearer to what takes long to say so; and until a client must have read on."""
-OPEN = frozenset({"/health"})
+GRACE_SECONDS, UNREAD_SECONDS = 0.5, 30.0
+"""Seconds beyond those in which a request must be answered, so that who is nearer to what takes long says so first; and
+until a client must have read on."""
+PUBLIC_PATHS = frozenset({"/health"})
 """Paths that need no key."""
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: data:; connect-src 'self'; frame-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' "
+    "blob: data:; "
+    "connect-src 'self'; frame-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
 HEADERS = (
@@ -43,7 +49,7 @@ HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
 )
-KINDS = {
+ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
@@ -63,12 +69,15 @@ KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a server allows.
+    """Limits of a server.
 
     Attributes:
-        body: bytes of one request; bodies: of all that are being answered. values: of one request's JSON. asking: requests that are being answered.
+        body: bytes of one request; bodies: of all that are being answered.
+        values: of one request's JSON.
+        asking: requests that are being answered.
         seconds: until a request must be answered.
-        hosts: names under which the server may be called, without ports; empty: any. keys: SHA-256 of each key; empty: no key is wanted.
+        hosts: names under which the server may be called, without ports; empty: any.
+        keys: SHA-256 of each key; empty: no key is wanted.
     """
 
     body: int = 32 << 20
@@ -81,7 +90,7 @@ class Limits:
 
 
 class Refused(Exception):
-    """A request that isn't answered: status, words and what else a client is told."""
+    """Error of a request that isn't answered: status, words and what else the client gets."""
 
     def __init__(
         self,
@@ -95,33 +104,33 @@ class Refused(Exception):
         self.status, self.words, self.code, self.param, self.headers = status, words, code, param, headers or {}
 
     def body(self) -> bytes:
-        """As OpenAI's errors are."""
-        kind = KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        """Body of the response, as OpenAI's errors are."""
+        kind = ERROR_TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return json.dumps(
             {"error": {"message": self.words, "type": kind, "param": self.param, "code": self.code}}
         ).encode()
 
 
 class Guard:
-    """An ASGI application before another one."""
+    """ASGI middleware before the application."""
 
     def __init__(self, app: App, limits: Limits, metrics: Metrics) -> None:
         self.app, self.limits, self.metrics = app, limits, metrics
-        self.asking = self.held = 0
+        self.asking = self.body_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Look at a request, and hand it on."""
+        """Check a request, and hand it on."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            await TokenBucket(self, scope, receive, send).run()
+            await GuardedRequest(self, scope, receive, send).run()
         # WebSockets are not spoken here: uvicorn refuses what isn't accepted
 
-    def let_in(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        """Refuse who may not ask.
+    def check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Check that a client may ask.
 
         Raises:
-            Refused: and why.
+            Refused: it may not, and why.
         """
         host = headers.get(b"host", b"").decode("latin-1")
         if self.limits.hosts and bare(host) not in self.limits.hosts:
@@ -136,7 +145,11 @@ class Guard:
             and headers.get(b"sec-fetch-mode") != b"navigate"
         ):
             raise Refused(403, "Pages of other sites may not ask this server.", "origin")
-        if self.limits.keys and scope["path"] not in OPEN and not self.knows(headers.get(b"authorization", b"")):
+        if (
+            self.limits.keys
+            and scope["path"] not in PUBLIC_PATHS
+            and not self.has_key(headers.get(b"authorization", b""))
+        ):
             raise Refused(
                 401,
                 "A key is wanted: 'Authorization: Bearer KEY', or as the password of any user.",
@@ -146,15 +159,15 @@ class Guard:
         if self.asking > self.limits.asking:
             raise Refused(429, "Too many requests are being answered. Try again.", "busy", headers={"Retry-After": "1"})
 
-    def knows(self, given: bytes) -> bool:
-        """Whether a header holds a key; every key is compared, each in constant time."""
-        way, _, value = given.partition(b" ")
-        if way.lower() == b"basic":
+    def has_key(self, given: bytes) -> bool:
+        """True if a header holds a key; every key is compared, each in constant time."""
+        scheme, _, value = given.partition(b" ")
+        if scheme.lower() == b"basic":
             try:
                 value = base64.b64decode(value.strip(), validate=True).partition(b":")[2]
             except (binascii.Error, ValueError):
                 value = b""
-        elif way.lower() != b"bearer":
+        elif scheme.lower() != b"bearer":
             value = b""
         digest, found = hashlib.sha256(value.strip()).digest(), False
         for key in self.limits.keys:
@@ -162,24 +175,24 @@ class Guard:
         return found and bool(value)
 
 
-class TokenBucket:
-    """One request on its way through."""
+class GuardedRequest:
+    """One request on its way through the guard."""
 
     def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
-        self.guard, self.scope, self.hear, self.tell = guard, scope, receive, send
+        self.guard, self.scope, self.receive, self.reply = guard, scope, receive, send
         self.status, self.sent, self.size, self.values = 0, 0, 0, 0
         self.name = uuid.uuid4().hex[:16]
         self.gone = asyncio.Event()
 
     async def run(self) -> None:
-        """Let it in, read it, have it answered, count it."""
-        guard, begun = self.guard, time.monotonic()
+        """Check it, read it, have it answered, count it."""
+        guard, started = self.guard, time.monotonic()
         headers: dict[bytes, bytes] = {}
         for name, value in self.scope["headers"]:
             headers.setdefault(name, value)
         guard.asking += 1
         try:
-            guard.let_in(self.scope, headers)
+            guard.check(self.scope, headers)
             await self.answer(headers)
         except Refused as refused:
             await self.refuse(refused)
@@ -187,9 +200,9 @@ class TokenBucket:
             self.status = self.status or 499
         finally:
             guard.asking -= 1
-            guard.held -= self.size
+            guard.body_bytes -= self.size
             route = getattr(self.scope.get("route"), "path", None) or "none"
-            seconds = time.monotonic() - begun
+            seconds = time.monotonic() - started
             guard.metrics.answered(route, self.status, seconds)
             log.info(
                 json.dumps(
@@ -213,7 +226,9 @@ class TokenBucket:
         working = asyncio.create_task(self.work(body))
         try:
             await asyncio.wait(
-                {leaving, working}, timeout=self.guard.limits.seconds + GRACE, return_when=asyncio.FIRST_COMPLETED
+                {leaving, working},
+                timeout=self.guard.limits.seconds + GRACE_SECONDS,
+                return_when=asyncio.FIRST_COMPLETED,
             )
             if leaving.done() and not working.done():
                 raise ClientGone
@@ -229,7 +244,7 @@ class TokenBucket:
             except (Refused, ClientGone):
                 raise
             except Exception as error:
-                log.error(json.dumps({"request": self.name, "error": where(error)}))
+                log.error(json.dumps({"request": self.name, "error": error_location(error)}))
                 raise Refused(
                     500, f"This is a fault of the server. Its log says more of request {self.name}.", "fault"
                 ) from None
@@ -239,31 +254,36 @@ class TokenBucket:
             await asyncio.gather(leaving, working, return_exceptions=True)
 
     async def read(self, headers: dict[bytes, bytes]) -> bytes:
-        """The whole body, if it isn't too large."""
+        """Whole body of the request.
+
+        Raises:
+            Refused: it is too large.
+            ClientGone: the client has left.
+        """
         limits, pieces = self.guard.limits, []
-        said = headers.get(b"content-length", b"0")
-        if not said.isdigit() or int(said) > limits.body:
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > limits.body:
             raise Refused(413, f"A request may have {limits.body >> 20} MiB.", "size", headers={"Connection": "close"})
         plain = b"multipart/" not in headers.get(b"content-type", b"")
         while True:
-            message = await self.hear()
+            message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             piece = message.get("body", b"")
             self.size += len(piece)
-            self.guard.held += len(piece)
+            self.guard.body_bytes += len(piece)
             if self.size > limits.body:
                 raise Refused(
                     413, f"A request may have {limits.body >> 20} MiB.", "size", headers={"Connection": "close"}
                 )
-            if self.guard.held > limits.bodies:
+            if self.guard.body_bytes > limits.bodies:
                 raise Refused(
                     429,
                     "Too much is being read at once. Try again.",
                     "busy",
                     headers={"Retry-After": "2", "Connection": "close"},
                 )
-            if plain:  # whose numbers are read while nobody else is heard
+            if plain:  # whose numbers are read while nobody else is answered
                 self.values += piece.count(b",") + piece.count(b"[") + piece.count(b"{")
                 if self.values > limits.values:
                     raise Refused(
@@ -274,8 +294,8 @@ class TokenBucket:
                 return b"".join(pieces)
 
     async def leave(self) -> None:
-        """Until the client has left."""
-        while (await self.hear())["type"] != "http.disconnect":
+        """Wait until the client has left."""
+        while (await self.receive())["type"] != "http.disconnect":
             pass
         self.gone.set()
 
@@ -294,7 +314,7 @@ class TokenBucket:
         await self.guard.app(self.scope, receive, self.send)
 
     async def send(self, message: Message) -> None:
-        """Pass on what is answered, with our headers."""
+        """Send what is answered, with our headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             own = {name for name, _ in message.get("headers", ())}
@@ -309,13 +329,13 @@ class TokenBucket:
         elif message["type"] == "http.response.body":
             self.sent += len(message.get("body", b""))
         try:
-            async with asyncio.timeout(UNREAD):
-                await self.tell(message)
+            async with asyncio.timeout(UNREAD_SECONDS):
+                await self.reply(message)
         except TimeoutError:  # who doesn't read the answer doesn't hold a place
             raise ClientGone from None
 
     async def refuse(self, refused: Refused) -> None:
-        """Answer with an error, if nothing was answered yet."""
+        """Send an error, if nothing was answered yet."""
         if self.status:
             return
         body = refused.body()
@@ -329,11 +349,11 @@ class TokenBucket:
 
 
 class ClientGone(Exception):
-    """The client has left."""
+    """Error: the client has left."""
 
 
 def bare(host: str) -> str:
-    """A host's name without its port, in lower case."""
+    """Name of a host without its port, in lower case."""
     host = host.strip().lower()
     if host.startswith("["):
         return host.partition("]")[0] + "]"

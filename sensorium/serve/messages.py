@@ -1,4 +1,7 @@
-"""Messages between our processes: plain values, bytes and arrays, as MessagePack. What a message says can't run anything where it is read."""
+"""Message serialization between our processes: plain values, bytes and arrays, as MessagePack.
+
+What a message says can't run anything where it is read.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,19 @@ from typing import Any
 import msgpack
 import numpy as np
 
-ARRAY = 1
+ARRAY_TYPE = 1
 """The extension type of an array: its dtype, its shape and its bytes."""
-KINDS = "buif"
+DTYPE_KINDS = "buif"
 """The kinds of dtype that may be sent."""
 
 
 def pack(message: Any) -> bytes:
-    """A message as bytes; dates and decimals become text, as JSON would write them."""
+    """Message as bytes; dates and decimals become text, as JSON would write them."""
     return msgpack.packb(message, default=_plain)
 
 
 def unpack(data: bytes) -> Any:
-    """The message that ``pack`` was given.
+    """Message of bytes that ``pack`` made.
 
     Raises:
         ValueError: these bytes are none.
@@ -33,10 +36,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        if value.dtype.kind not in KINDS:
+        if value.dtype.kind not in DTYPE_KINDS:
             raise TypeError(f"an array of {value.dtype} can't be sent")
         return msgpack.ExtType(
-            ARRAY, msgpack.packb([value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()])
+            ARRAY_TYPE, msgpack.packb([value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()])
         )
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
@@ -48,10 +51,10 @@ def _plain(value: Any) -> Any:
 
 
 def _array(code: int, data: bytes) -> Any:
-    if code != ARRAY:
+    if code != ARRAY_TYPE:
         raise ValueError(f"unknown extension {code}")
     kind, shape, values = msgpack.unpackb(data)
     dtype = np.dtype(kind)
-    if dtype.kind not in KINDS:
+    if dtype.kind not in DTYPE_KINDS:
         raise ValueError(f"an array of {dtype} can't be received")
     return np.frombuffer(values, dtype).reshape(shape)

@@ -1,4 +1,4 @@
-"""What is counted, as Prometheus reads it: requests, how long they took, how many were asked together. Never what they held."""
+"""Prometheus metrics: requests, their latency, and the size of batches. Never what requests held."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-TIMES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-TYPE = "text/plain; version=0.0.4; charset=utf-8"
+TIME_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """The numbers of one server."""
+    """Metrics of one server."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -20,7 +20,7 @@ class Metrics:
             "sensorium_request_seconds",
             "From the last byte of a request to the last of its answer.",
             ["route"],
-            buckets=TIMES,
+            buckets=TIME_BUCKETS,
             registry=self.registry,
         )
         self.together = Histogram(
@@ -32,21 +32,21 @@ class Metrics:
         self.model = Histogram(
             "sensorium_batch_seconds",
             "What the model took for rows asked together.",
-            buckets=TIMES,
+            buckets=TIME_BUCKETS,
             registry=self.registry,
         )
 
     def gauge(self, name: str, words: str, value: Callable[[], float]) -> None:
-        """A number that is looked up when it is read."""
+        """Register a number that is looked up when it is read."""
         Gauge(f"sensorium_{name}", words, registry=self.registry).set_function(value)
 
     def batch(self, requests: int, rows: int, seconds: float) -> None:
-        """What the batcher tells."""
+        """Observe a batch."""
         self.together.observe(rows)
         self.model.observe(seconds)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """What the guard tells."""
+        """Observe a request that was answered."""
         self.requests.labels(route, str(status)).inc()
         self.seconds.labels(route).observe(seconds)
 

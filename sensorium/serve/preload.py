@@ -1,4 +1,5 @@
-"""What the processes that hold a model or decode files share: imported once, in the process they are made from."""
+"""Preloaded modules: what the processes that hold a model or decode files share, imported once in their fork server."""
 
-import sensorium.export.model_folder
-import sensorium.model  # noqa: F401
+from sensorium.serve.routes import route_modules
+
+route_modules()

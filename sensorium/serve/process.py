@@ -1,4 +1,7 @@
-"""A child process that answers messages, one after the other: it can die or hang, and whoever asks hears of that at once. What it ``tell``s meanwhile is heard before its answer."""
+"""Child processes that answer messages, one after the other.
+
+A child can die or hang, and whoever asks learns of that at once. It may send pieces of its answer before all of it.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +22,22 @@ from sensorium.serve.messages import pack, unpack
 
 log = logging.getLogger("sensorium.serve")
 
-PATIENCE = 600.0
-"""Seconds until a process must have begun: a large model takes long to load."""
+START_SECONDS = 600.0
+"""Seconds until a process must have started: a large model takes long to load."""
 
 Answer = Callable[[Any], Any]
 
 
 class ProcessDied(Exception):
-    """The process ended, or was ended as it took too long, while it was asked."""
+    """Error: the process ended, or was ended as it took too long, while it was asked."""
 
 
 class Process:
-    """One child.
+    """One child process.
 
     Args:
-        name: for messages. begin: called in the child with ``arguments``; gives what it says of itself, and the function that answers.
+        name: for messages.
+        begin: called in the child with ``arguments``; returns what it says of itself, and the function that answers.
         preload: modules that children share, so that the next one starts fast.
     """
 
@@ -47,7 +51,7 @@ class Process:
         self.name, self.begin, self.arguments = name, begin, arguments
         self.about: Any = None
         self.starts = 0
-        self.context = children(preload)
+        self.context = process_context(preload)
         self.threads = ThreadPoolExecutor(1, thread_name_prefix=name)
         self.lock = asyncio.Lock()
         self.child: Any = None
@@ -56,14 +60,15 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked."""
+        """True if it can be asked."""
         return self.pipe is not None and self.child.is_alive()
 
     async def start(self) -> Any:
-        """Begin, and hear what it says of itself.
+        """Start the process; returns what it says of itself.
 
         Raises:
-            UserError: what it began with is wrong. Died: it ended.
+            UserError: what it was started with is wrong.
+            ProcessDied: it ended.
         """
         self.stop()
         self.starts += 1
@@ -75,24 +80,26 @@ class Process:
             await asyncio.get_running_loop().run_in_executor(self.threads, self.child.start)
         finally:
             theirs.close()
-        kind, said = await self._hear(PATIENCE)
+        kind, content = await self._exchange(START_SECONDS)
         if kind == "refused":
-            raise UserError(said)
-        self.about = said
-        return said
+            raise UserError(content)
+        self.about = content
+        return content
 
-    async def ask(self, message: Any, seconds: float, heard: Callable[[Any], None] | None = None) -> Any:
-        """One message's answer; ``heard`` is told what comes before it.
+    async def ask(self, message: Any, seconds: float, on_piece: Callable[[Any], None] | None = None) -> Any:
+        """Answer to one message; ``on_piece`` is called with each piece that comes before it.
 
         Raises:
-            Died: the process ended before it had answered, or it took longer than ``seconds`` and was ended. Cut: it was told to leave off.
+            ProcessDied: it ended before it had answered, or it took longer than ``seconds`` and was ended.
+            Interrupted: it was cancelled.
+            CallFailed: it met an error of ours.
         """
         async with self.lock:
             if not self.alive:
                 raise ProcessDied(self.name)
             self.asked = True
             try:
-                kind, said = await self._hear(seconds, pack(message), heard)
+                kind, content = await self._exchange(seconds, pack(message), on_piece)
             except OSError as error:
                 self.stop()
                 raise ProcessDied(self.name) from error
@@ -101,14 +108,14 @@ class Process:
                 raise
             finally:
                 self.asked = False
-        if kind == "cut":
+        if kind == "cancelled":
             raise Interrupted
         if kind != "answer":
-            raise CallFailed(said)
-        return said
+            raise CallFailed(content)
+        return content
 
-    async def _hear(
-        self, seconds: float, message: bytes | None = None, heard: Callable[[Any], None] | None = None
+    async def _exchange(
+        self, seconds: float, message: bytes | None = None, on_piece: Callable[[Any], None] | None = None
     ) -> Any:
         pipe, loop = self.pipe, asyncio.get_running_loop()
 
@@ -116,32 +123,32 @@ class Process:
             if message is not None:
                 with self.sending:
                     pipe.send_bytes(message)
-            while (said := unpack(pipe.recv_bytes()))[0] == "told":
-                if heard is not None:
-                    loop.call_soon_threadsafe(heard, said[1])
-            return said
+            while (reply := unpack(pipe.recv_bytes()))[0] == "piece":
+                if on_piece is not None:
+                    loop.call_soon_threadsafe(on_piece, reply[1])
+            return reply
 
-        hearing = loop.run_in_executor(self.threads, exchange)
+        exchanging = loop.run_in_executor(self.threads, exchange)
         try:
             async with asyncio.timeout(seconds):
-                return await asyncio.shield(hearing)
+                return await asyncio.shield(exchanging)
         except TimeoutError as error:
             self.stop()
             with contextlib.suppress(OSError, EOFError):
-                await hearing
+                await exchanging
             raise ProcessDied(f"{self.name}: no answer in {seconds:g} s") from error
         except (EOFError, OSError) as error:
             self.stop()
             raise ProcessDied(self.name) from error
 
-    def cut(self) -> None:
-        """Let it leave off what it answers, where it says it piece by piece: nobody waits for it any more."""
+    def cancel(self) -> None:
+        """Cancel what it answers, where it looks for that: nobody waits for it any more."""
         if self.asked and self.pipe is not None:
             with contextlib.suppress(OSError), self.sending:
-                self.pipe.send_bytes(pack(CUT))
+                self.pipe.send_bytes(pack(CANCEL))
 
     def stop(self) -> None:
-        """End it now."""
+        """Kill it now."""
         pipe, self.pipe = self.pipe, None
         if pipe is None:
             return
@@ -152,47 +159,47 @@ class Process:
 
 
 class Interrupted(Exception):
-    """The process left off, as it was told."""
+    """Error: the process left off, as it was cancelled."""
 
 
 class CallFailed(Exception):
-    """The process met an error of ours, which it has written to its log; it goes on."""
+    """Error of ours in the process, which it has written to its log; it goes on."""
 
 
-def children(preload: tuple[str, ...]) -> Any:
-    """How children are made: from a server that has imported what they share, where the system has such."""
-    way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(way)
-    if way == "forkserver" and preload:
+def process_context(preload: tuple[str, ...]) -> Any:
+    """Context that makes children: a fork server that has imported what they share, where the system has such."""
+    start_method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(start_method)
+    if start_method == "forkserver" and preload:
         context.set_forkserver_preload(list(preload))
     return context
 
 
-CUT = ["cut"]
-"""What a process is told that is to leave off."""
-_ours: Any = None
+CANCEL = ["cancel"]
+"""The message that cancels."""
+_pipe: Any = None
 """In a child: the pipe to who asks."""
 
 
-def tell(piece: Any) -> None:
-    """In a child: something that is heard before the answer; elsewhere nobody hears it."""
-    if _ours is not None:
-        _ours.send_bytes(pack(["told", piece]))
+def send_piece(piece: Any) -> None:
+    """Send a piece of the answer from a child; elsewhere nothing happens."""
+    if _pipe is not None:
+        _pipe.send_bytes(pack(["piece", piece]))
 
 
-def go_on_or_cut() -> None:
-    """In a child: leave off where nobody waits for the answer any more.
+def check_cancelled() -> None:
+    """Leave off in a child where nobody waits for the answer any more.
 
     Raises:
-        Cut: that is so.
+        Interrupted: that is so.
     """
-    if _ours is not None and _ours.poll():
-        _ours.recv_bytes()  # while it answers nothing else is sent
+    if _pipe is not None and _pipe.poll():
+        _pipe.recv_bytes()  # while it answers nothing else is sent
         raise Interrupted
 
 
 def _run(pipe: Any, begin: Callable[..., tuple[Any, Answer]], arguments: tuple[Any, ...]) -> None:
-    """The child: begin, then answer until nobody asks any more."""
+    """Main loop of the child: begin, then answer until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us when all is answered
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -201,27 +208,27 @@ def _run(pipe: Any, begin: Callable[..., tuple[Any, Answer]], arguments: tuple[A
         pipe.send_bytes(pack(["refused", str(error)]))
         return
     pipe.send_bytes(pack(["ready", about]))
-    global _ours  # noqa: PLW0603
-    _ours = pipe
+    global _pipe  # noqa: PLW0603
+    _pipe = pipe
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             message = unpack(pipe.recv_bytes())
-            if message == CUT:  # it came when all was said
+            if message == CANCEL:  # it came when all was answered
                 continue
             try:
-                said = pack(["answer", answer(message)])
+                reply = pack(["answer", answer(message)])
             except Interrupted:
-                said = pack(["cut", None])
+                reply = pack(["cancelled", None])
             except MemoryError:
                 os._exit(9)  # what is left of its memory can't be trusted to answer
             except Exception as error:
-                log.error(where(error))
-                said = pack(["failed", type(error).__name__])
-            pipe.send_bytes(said)
+                log.error(error_location(error))
+                reply = pack(["failed", type(error).__name__])
+            pipe.send_bytes(reply)
 
 
-def where(error: BaseException) -> str:
-    """The kind of an error and the line of ours it came from, without what it says, which may quote what a user sent."""
+def error_location(error: BaseException) -> str:
+    """Type of an error and the line it came from, without its message, which may quote what a user sent."""
     trace, line = error.__traceback__, ""
     while trace is not None:
         line = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"

@@ -1,6 +1,7 @@
-"""How long a request may take to arrive, below the application: who sends a byte now and then doesn't hold a connection.
+"""Read timeouts below the application, against clients that send a byte now and then to hold a connection (Slowloris).
 
-uvicorn waits for a request's head and body as long as they take; here each has its time, and a connection on which nothing was asked yet, too.
+uvicorn waits for a request's head and body as long as they take; here each has its time, and a connection on which
+nothing was asked yet, too.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEAD, BODY = 10.0, 30.0
+HEAD_SECONDS, BODY_SECONDS = 10.0, 30.0
 """Seconds for the head of a request, and for its body from there on."""
-LATE = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-LONGEST_HEAD = 65_536
+TIMEOUT_RESPONSE = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+MAX_HEAD = 65_536
 """Bytes of a head."""
 
 
-def timed(head: float = HEAD, body: float = BODY) -> type[HttpToolsProtocol]:
-    """A protocol for uvicorn with these deadlines."""
+def timed(head: float = HEAD_SECONDS, body: float = BODY_SECONDS) -> type[HttpToolsProtocol]:
+    """Protocol class for uvicorn with these deadlines."""
 
     class Timed(HttpToolsProtocol):
         timer: asyncio.TimerHandle | None = None
@@ -35,7 +36,7 @@ def timed(head: float = HEAD, body: float = BODY) -> type[HttpToolsProtocol]:
         def data_received(self, data: bytes) -> None:
             if self.heading:
                 self.seen += len(data)
-                if self.seen > LONGEST_HEAD + (1 << 20):  # a head and the beginning of its body may come together
+                if self.seen > MAX_HEAD + (1 << 20):  # a head and the beginning of its body may come together
                     self.transport.close()
                     return
             super().data_received(data)
@@ -66,18 +67,18 @@ def timed(head: float = HEAD, body: float = BODY) -> type[HttpToolsProtocol]:
                 self.expect(head if self.heading else body)
 
         def expect(self, seconds: float | None) -> None:
-            """From now on wait so long, or as long as it takes."""
+            """Restart the timer; None: wait as long as it takes."""
             if self.timer is not None:
                 self.timer.cancel()
             self.timer = None if seconds is None else self.loop.call_later(seconds, self.late)
 
         def late(self) -> None:
-            """Tell it and hang up, once all that came before is answered."""
+            """Answer 408 and hang up, once all that came before is answered."""
             if self.pipeline or (self.heading and self.cycle is not None and not self.cycle.response_complete):
                 self.expect(head if self.heading else body)
             elif not self.transport.is_closing():
                 if self.cycle is None or not self.cycle.response_started:
-                    self.transport.write(LATE)
+                    self.transport.write(TIMEOUT_RESPONSE)
                 self.transport.close()
 
     return Timed

@@ -43,7 +43,7 @@ class Fake:
             raise CallFailed("ValueError")
         return [{"said": list(job["rows"])} for job in message["jobs"]]
 
-    def cut(self) -> None:
+    def cancel(self) -> None:
         self.cuts += 1
         self.off.set()
 
@@ -92,7 +92,7 @@ def test_no_more_rows_than_allowed_go_together_and_the_oldest_go_first() -> None
 
 def test_one_that_is_to_be_alone_is() -> None:
     async def test(batcher: Batcher, fake: Fake) -> None:
-        await asyncio.gather(*(batcher.ask("generate", {"seed": 1}, {"rows": [n]}, 5, alone=True) for n in range(5)))
+        await asyncio.gather(*(batcher.ask("generate", {"seed": 1}, {"rows": [n]}, 5, exclusive=True) for n in range(5)))
         assert [len(jobs) for _, jobs in fake.heard] == [1] * 5
 
     run(test)
@@ -201,7 +201,7 @@ def test_each_hears_what_is_told_of_his_own_and_nothing_twice() -> None:
         first = asyncio.create_task(batcher.ask("talk", {}, {"rows": [0]}, 5))
         await asyncio.sleep(0.005)
         answers = await asyncio.gather(
-            *(batcher.ask("talk", {}, {"rows": [n]}, 5, heard=None if n == 4 else told[n].append) for n in told),
+            *(batcher.ask("talk", {}, {"rows": [n]}, 5, on_piece=None if n == 4 else told[n].append) for n in told),
             return_exceptions=True,
         )
         assert await first == {"said": [0]} and len(fake.heard[1][1]) == 4

@@ -15,7 +15,7 @@ import pytest
 from sensorium.core.errors import UserError
 from sensorium.serve.decoders import limit
 from sensorium.serve.messages import pack, unpack
-from sensorium.serve.process import CallFailed, Interrupted, Process, ProcessDied, go_on_or_cut, tell
+from sensorium.serve.process import CallFailed, Interrupted, Process, ProcessDied, check_cancelled, send_piece
 
 
 def begin(number: int) -> tuple[Any, Any]:
@@ -32,11 +32,11 @@ def begin(number: int) -> tuple[Any, Any]:
                 raise ValueError("secret words")
             case "count":
                 for n in range(message["to"]):
-                    tell([n, "ä" * n])
+                    send_piece([n, "ä" * n])
             case "talk":
                 for n in range(1000):
-                    go_on_or_cut()
-                    tell(n)
+                    check_cancelled()
+                    send_piece(n)
                     time.sleep(0.01)
             case "eat":
                 limit(1 << 28)
@@ -92,17 +92,17 @@ def test_it_leaves_off_what_nobody_waits_for_and_answers_the_next() -> None:
                 asking, begun = asyncio.create_task(child.ask({"do": "talk"}, 60, told.append)), time.monotonic()
                 while len(told) < 3:
                     await asyncio.sleep(0.01)
-                child.cut()
+                child.cancel()
                 with pytest.raises(Interrupted):
                     await asking
                 assert time.monotonic() - begun < 8 and len(told) < 900
-                child.cut()  # nothing is asked: nobody hears it
+                child.cancel()  # nothing is asked: nobody hears it
                 assert (await child.ask({"do": ""}, 10))["number"] == 3
             asking = asyncio.create_task(child.ask({"do": "count", "to": 2000}, 60))
             await asyncio.sleep(0)
             while not child.asked:
                 await asyncio.sleep(0)
-            child.cut()  # who doesn't look goes on, and what comes too late changes nothing
+            child.cancel()  # who doesn't look goes on, and what comes too late changes nothing
             assert (await asking)["number"] == 3 and (await child.ask({"do": "count", "to": 3}, 10))["number"] == 3
             assert child.starts == 1
         finally:
