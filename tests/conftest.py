@@ -21,6 +21,7 @@ os.environ["SENSORIUM_CACHE"] = tempfile.mkdtemp(
 import numpy as np
 import pyarrow as pa
 import pytest
+import shape_types  # noqa: F401 (before sensorium)
 import soundfile
 import torch
 from PIL import Image, ImageDraw

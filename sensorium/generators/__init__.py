@@ -10,17 +10,21 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
 from sensorium.core.types import Tokens
 
-Trunk = Callable[[torch.Tensor, int], torch.Tensor]
+Target = Int[Tensor, "n k"] | Float[Tensor, "n k size"]
+"""Ids, or vectors of which a part may be noise of training: see ``Generator.with_noise``."""
+
+Trunk = Callable[[Float[Tensor, "n k width"], int], Float[Tensor, "n k width"]]
 """Callable ``trunk(tokens [n, k, width], start) -> hidden [n, k, width]``: runs asked tokens at positions
 start..start+k after what was seen. What was run before is cached (keys and values). At ``start`` 0 the segment begins
 anew."""
 
 
-INTERNAL_OPTIONS = ("blank", "given", "judged", "lots", "watch")
+INTERNAL_OPTIONS = ("unconditional", "given", "judged", "lots", "watch")
 """Options of ``sample`` that the program gives, and no user."""
 
 
@@ -37,11 +41,11 @@ class GeneratorOutput:
             was asked.
     """
 
-    tokens: torch.Tensor
-    score: torch.Tensor
-    probabilities: torch.Tensor | None = None
-    interval: torch.Tensor | None = None
-    sets: torch.Tensor | None = None
+    tokens: Int[Tensor, "n length"] | Float[Tensor, "n length width"]
+    score: Float[Tensor, " n"]
+    probabilities: Float[Tensor, "n vocabulary"] | None = None
+    interval: Float[Tensor, "n 2 width"] | None = None
+    sets: Bool[Tensor, "n vocabulary"] | None = None
 
 
 class Generator(nn.Module, abc.ABC):
@@ -56,7 +60,7 @@ class Generator(nn.Module, abc.ABC):
 
     is_generative: bool = False
     """True where a segment is sampled rather than predicted, as many are right (a picture): a run trains it where that
-    is asked for, and ``sample`` takes ``blank``: a trunk that sees nothing, beside the conditional one."""
+    is asked for, and ``sample`` takes ``unconditional``: a trunk that sees nothing, beside the conditional one."""
     one_token_per_vector: bool = False
     """True where the segment is asked all at once, by a token for each of its vectors, in their order."""
     can_continue: bool = False
@@ -73,13 +77,13 @@ class Generator(nn.Module, abc.ABC):
     def fits(cls, tokens: Tokens) -> bool:
         """True where this generator can output such tokens."""
 
-    def with_noise(self, target: torch.Tensor) -> torch.Tensor:
+    def with_noise(self, target: Target) -> Target:
         """Target with the random variables of a training step (noise, a moment), which ``asked_tokens`` and ``loss``
         then share. Default: as it is."""
         return target
 
     @abc.abstractmethod
-    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: Target) -> Float[Tensor, "n k width"]:
         """Input tokens [n, k, width] of the asked segment in training, of a target from ``with_noise``."""
 
     def output_parameters(self) -> Iterable[nn.Parameter]:
@@ -88,10 +92,10 @@ class Generator(nn.Module, abc.ABC):
         return self.parameters()
 
     @abc.abstractmethod
-    def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def loss(self, hidden: Float[Tensor, "n k width"], target: Target) -> Float[Tensor, " n"]:
         """Loss of each row, [n], from the trunk's output at the asked tokens."""
 
-    def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def token_nll(self, hidden: Float[Tensor, "n k width"], target: Target) -> Float[Tensor, "n parts"]:
         """Negative log-likelihood of each token of each row, [n, k], whose mean over the tokens that are there is the
         loss but for its terms beside a likelihood. Where it has no parts, [n, 1]."""
         return self.loss(hidden, target).unsqueeze(1)

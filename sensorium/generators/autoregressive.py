@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.errors import UserError
@@ -46,28 +47,28 @@ class Autoregressive(Generator):
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.vocabulary > 0 and tokens.ordered and tokens.end > 0
 
-    def embed(self, ids: torch.Tensor, start: int) -> torch.Tensor:
+    def embed(self, ids: Int[Tensor, "n k"], start: int) -> Float[Tensor, "n k width"]:
         """Tokens [n, k, width] of ids [n, k] at positions ``start``…"""
         x = F.embedding(ids, self.table) * self.width**0.5
         return x + self.positions[start : start + ids.shape[1]]
 
-    def start_token(self, rows: int) -> torch.Tensor:
+    def start_token(self, rows: int) -> Float[Tensor, "n 1 width"]:
         """The token that stands before the first id, [rows, 1, width]."""
         return (self.first + self.positions[0]).expand(rows, 1, -1)
 
-    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: Int[Tensor, "n k"]) -> Float[Tensor, "n k width"]:
         known = self.embed(target[:, :-1], 1)
         if self.training and self.blur > 0:
             hidden = torch.rand(known.shape[:2], device=known.device) < self.blur
             known = torch.where(hidden.unsqueeze(-1), self.positions[1 : 1 + known.shape[1]], known)
         return torch.cat([self.start_token(len(target)).to(known.dtype), known], 1)
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+    def logits(self, hidden: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens vocabulary"]:
         """Float logits [..., vocabulary] of hidden [..., width]; that of padding is minus infinity."""
         logits = F.linear(hidden, self.table.to(hidden.dtype), self.bias.to(hidden.dtype)).float()
         return logits.index_fill(-1, torch.tensor([PAD_ID], device=logits.device), float("-inf"))
 
-    def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def token_nll(self, hidden: Float[Tensor, "n k width"], target: Int[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         real = target != PAD_ID
         lost = (
             F.cross_entropy(self.logits(hidden).flatten(0, 1), target.flatten().clamp(min=1), reduction="none").view(
@@ -77,7 +78,7 @@ class Autoregressive(Generator):
         )
         return lost * (target.shape[1] / real.sum(1, keepdim=True).clamp_min(1))
 
-    def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def loss(self, hidden: Float[Tensor, "n k width"], target: Int[Tensor, "n k"]) -> Float[Tensor, " n"]:
         real = target != PAD_ID
         at, count = places(real)
         chosen, wanted = hidden.flatten(0, 1)[at], target.flatten()[at].clamp(min=1)
@@ -86,7 +87,7 @@ class Autoregressive(Generator):
         row = at[:count] // target.shape[1]
         return each.new_zeros(len(target)).index_add(0, row, each[:count]) / real.sum(1).clamp_min(1)
 
-    def _cross_entropy(self, hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    def _cross_entropy(self, hidden: Tensor, wanted: Tensor) -> Tensor:
         logits = F.linear(hidden, self.table[1:], self.bias[1:]).float()
         return F.cross_entropy(logits, wanted - 1, reduction="none", label_smoothing=self.smoothing)
 
@@ -104,7 +105,7 @@ class Autoregressive(Generator):
         beam: int = 1,
         length_penalty: float = 0.0,
         max_length: int = 0,
-        lots: torch.Tensor | None = None,
+        lots: Int[Tensor, " n"] | None = None,
     ) -> GeneratorOutput:
         """Generate the segment of each row; rows that have ended leave the batch where ``trunk`` has a ``reorder``.
 
@@ -148,7 +149,7 @@ class Autoregressive(Generator):
         temperature: float,
         top_k: int,
         top_p: float,
-        lots: torch.Tensor | None,
+        lots: Tensor | None,
     ) -> GeneratorOutput:
         ids_so_far = torch.full((rows, longest), PAD_ID, device=device)
         score = torch.zeros(rows, device=device)
@@ -198,7 +199,7 @@ class Autoregressive(Generator):
         best_score, best_ids = best.clone(), torch.full((rows, longest), PAD_ID, device=device)
         greedy = torch.zeros(rows, dtype=torch.long, device=device)  # the beam that holds the greedy beginning
 
-        def close(which: torch.Tensor, length: int) -> None:
+        def close(which: Tensor, length: int) -> None:
             """Beams [rows, beam] that are whole compete for the best ending."""
             nonlocal best, best_score
             value, place = (score / length**penalty).masked_fill(~which, float("-inf")).max(1)
@@ -231,7 +232,9 @@ class Autoregressive(Generator):
         return GeneratorOutput(best_ids, best_score)
 
 
-def draw(logits: torch.Tensor, top_k: int, top_p: float, generator: torch.Generator | None) -> torch.Tensor:
+def draw(
+    logits: Float[Tensor, "n vocabulary"], top_k: int, top_p: float, generator: torch.Generator | None
+) -> Int[Tensor, " n"]:
     """Sampled id of each row [n] from logits [n, vocabulary], among the ``top_k`` likeliest and those that make up
     ``top_p``."""
     return (
@@ -241,7 +244,9 @@ def draw(logits: torch.Tensor, top_k: int, top_p: float, generator: torch.Genera
     )
 
 
-def largest(logits: torch.Tensor, noise: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
+def largest(
+    logits: Float[Tensor, "n vocabulary"], noise: Float[Tensor, "n vocabulary"], top_k: int, top_p: float
+) -> Int[Tensor, " n"]:
     """Argmax of each row's filtered logits with Gumbel noise [n, vocabulary], which is a sample (arXiv 1411.0030).
 
     Most often the largest of all is among those that the filter leaves, and then nothing need be ranked.
@@ -256,14 +261,16 @@ def largest(logits: torch.Tensor, noise: torch.Tensor, top_k: int, top_p: float)
     return ids
 
 
-def filter_logits(logits: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
+def filter_logits(logits: Float[Tensor, "n vocabulary"], top_k: int, top_p: float) -> Float[Tensor, "n vocabulary"]:
     """Logits [n, vocabulary], minus infinity but for the ``top_k`` likeliest and those that make up ``top_p``."""
     if 0 < top_k < logits.shape[1]:
         logits = logits.masked_fill(logits < logits.topk(top_k, 1).values[:, -1:], float("-inf"))
     return nucleus(logits, top_p) if top_p < 1 else logits
 
 
-def nucleus(logits: torch.Tensor, top_p: float, few: int = NUCLEUS_CANDIDATES) -> torch.Tensor:
+def nucleus(
+    logits: Float[Tensor, "n vocabulary"], top_p: float, few: int = NUCLEUS_CANDIDATES
+) -> Float[Tensor, "n vocabulary"]:
     """Logits [n, vocabulary], minus infinity but for the likeliest ids that together have ``top_p``; sought among the
     ``few`` likeliest first, as sorting all takes several times as long."""
     few = min(few, logits.shape[1])

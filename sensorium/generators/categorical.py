@@ -6,7 +6,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.errors import UserError
@@ -41,26 +42,30 @@ class Categorical(Generator):
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.vocabulary > 0 and not tokens.ordered
 
-    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: Int[Tensor, "n k"]) -> Float[Tensor, "n k width"]:
         return self.query.expand(len(target), -1, -1)
 
-    def loss(self, hidden: torch.Tensor, target: torch.Tensor, recalled: MemoryAnswer | None = None) -> torch.Tensor:
+    def loss(
+        self, hidden: Float[Tensor, "n k width"], target: Int[Tensor, "n k"], recalled: MemoryAnswer | None = None
+    ) -> Float[Tensor, " n"]:
         logits = self.logits(hidden, recalled).flatten(0, 1)
         each = F.cross_entropy(
             logits, target.flatten() - 1, ignore_index=-1, reduction="none", label_smoothing=self.smoothing
         )
         return each.view(target.shape).mean(1)
 
-    def logits(self, hidden: torch.Tensor, recalled: MemoryAnswer | None = None) -> torch.Tensor:
+    def logits(
+        self, hidden: Float[Tensor, "n k width"], recalled: MemoryAnswer | None = None
+    ) -> Float[Tensor, "n k classes"]:
         """Logits [n, tokens, vocabulary - 1], at the calibrated temperature."""
         return self.mixed(self.head(hidden).float(), recalled) / self.known(recalled)[0]
 
-    def known(self, recalled: MemoryAnswer | None) -> torch.Tensor:
+    def known(self, recalled: MemoryAnswer | None) -> Tensor:
         """Calibration of such answers by validation rows: see ``margin``."""
         return self.trust if recalled is None or recalled.margin is None else recalled.margin
 
     @staticmethod
-    def mixed(logits: torch.Tensor, recalled: MemoryAnswer | None) -> torch.Tensor:
+    def mixed(logits: Float[Tensor, "n k classes"], recalled: MemoryAnswer | None) -> Float[Tensor, "n k classes"]:
         """Logits [n, 1, vocabulary - 1] of the mixture of the network's answer and that of remembered rows, by its
         share."""
         if recalled is None:
@@ -76,12 +81,12 @@ class Categorical(Generator):
         return mixture.clamp(min=1e-9).log().unsqueeze(1)
 
     def residual(
-        self, hidden: torch.Tensor, target: torch.Tensor, recalled: MemoryAnswer | None = None
-    ) -> torch.Tensor:
+        self, hidden: Float[Tensor, "n 1 width"], target: Int[Tensor, "n 1"], recalled: MemoryAnswer | None = None
+    ) -> Float[Tensor, "n vocabulary"]:
         """Logits before calibration and the true id of each row, [n, vocabulary]."""
         return torch.cat([self.mixed(self.head(hidden).float(), recalled)[:, 0], target.float()], 1)
 
-    def margin(self, residual: torch.Tensor) -> torch.Tensor:
+    def margin(self, residual: Float[Tensor, "n vocabulary"]) -> Float[Tensor, " levels"]:
         """Temperature that maximises the likelihood of rows like these (Guo et al. 2017, arXiv 1706.04599), and for
         each percent of coverage the largest 1 - probability of a class in the prediction set, so that as many sets hold
         the truth (Sadinle et al. 2019, arXiv 1609.00451).
@@ -105,7 +110,7 @@ class Categorical(Generator):
         return found
 
     @torch.no_grad()
-    def calibrate(self, residual: torch.Tensor) -> None:
+    def calibrate(self, residual: Tensor) -> None:
         """Set the ``margin`` of later answers of the network without a memory."""
         self.trust.copy_(self.margin(residual))
 

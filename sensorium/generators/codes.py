@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.errors import UserError
@@ -92,7 +93,7 @@ class Codes(Generator):
 
     # --- the autoencoder ----------------------------------------------------------------------------------------------
 
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
+    def encode(self, x: Float[Tensor, "n k size"]) -> Float[Tensor, "n k digits"]:
         """Digits [n, k, digits] in -1..1, rounded to levels, of vectors [n, k, …]; straight-through gradient."""
         code = self.enter(x) + self.positions
         for block in self.encoder:
@@ -100,44 +101,46 @@ class Codes(Generator):
         code = torch.tanh(self.squeeze(self.norms["encoder"](code)).float())
         return code + (self.values(self.levels_of(code)) - code).detach()
 
-    def decode(self, code: torch.Tensor) -> torch.Tensor:
+    def decode(self, code: Float[Tensor, "n k digits"]) -> Float[Tensor, "n k size"]:
         """Vectors [n, k, …], fp32, of digits [n, k, digits] in -1..1."""
         x = self.widen(code) + self.positions
         for block in self.decoder:
             x = block(x)[0]
         return self.refine(self.leave(self.norms["decoder"](x)).float()).float()
 
-    def levels_of(self, code: torch.Tensor) -> torch.Tensor:
+    def levels_of(self, code: Tensor) -> Tensor:
         """Levels 0, 1, … of digits in -1..1."""
         return ((code + 1) / 2 * (self.levels - 1)).round().long().clamp(0, self.levels - 1)
 
-    def values(self, level: torch.Tensor) -> torch.Tensor:
+    def values(self, level: Tensor) -> Tensor:
         """Digits in -1..1 of levels."""
         return level.float() * (2 / (self.levels - 1)) - 1
 
     # --- training -----------------------------------------------------------------------------------------------------
 
-    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: Float[Tensor, "n k size"]) -> Float[Tensor, "n k width"]:
         with torch.no_grad():
             known = self.encode(target)[:, :-1]
         first = self.first.expand(len(target), 1, -1)
         return torch.cat([first.to(known.dtype), self.before(known)], 1) + self.positions
 
-    def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def loss(self, hidden: Float[Tensor, "n k width"], target: Float[Tensor, "n k size"]) -> Float[Tensor, " n"]:
         x = target.float()
         code = self.encode(x)
         error = (self.decode(code) - x).abs().mean((1, 2))
         return error + self.tells * self.entropy(hidden, self.levels_of(code.detach())).mean(1)
 
-    def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def token_nll(self, hidden: Float[Tensor, "n k width"], target: Float[Tensor, "n k size"]) -> Float[Tensor, "n k"]:
         return self.entropy(hidden, self.levels_of(self.encode(target.float()).detach()))
 
-    def entropy(self, hidden: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    def entropy(self, hidden: Float[Tensor, "n k width"], level: Int[Tensor, "n k digits"]) -> Float[Tensor, "n k"]:
         """Mean negative log-probability of a digit of each token [n, k], for levels [n, k, digits]."""
         logits = self.logits(hidden, level[..., :-1])
         return F.cross_entropy(logits.flatten(0, 2), level.flatten(), reduction="none").view(level.shape).mean(2)
 
-    def logits(self, hidden: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    def logits(
+        self, hidden: Float[Tensor, "n k width"], known: Int[Tensor, "n k d"]
+    ) -> Float[Tensor, "n k places levels"]:
         """Float logits [n, k, d + 1, levels] of the trunk's output [n, k, width] and a token's first digits as levels
         [n, k, d]."""
         d = known.shape[-1]
@@ -161,13 +164,13 @@ class Codes(Generator):
         generator: torch.Generator | None = None,
         *,
         temperature: float = 1.0,
-        blank: Trunk | None = None,
+        unconditional: Trunk | None = None,
     ) -> GeneratorOutput:
         """Generate the vectors of each row, token by token.
 
         Args:
             temperature: digits are sampled from logits divided by it; 0 takes the likeliest.
-            blank: the trunk where nothing is seen, which isn't used.
+            unconditional: the trunk where nothing is seen, which isn't used.
 
         Returns:
             vectors; score: the mean log-probability of a digit.
@@ -182,7 +185,7 @@ class Codes(Generator):
             return GeneratorOutput(
                 torch.zeros(0, self.output_tokens.length, self.output_tokens.width, device=device), score
             )
-        codes: list[torch.Tensor] = []
+        codes: list[Tensor] = []
         for place in range(self.output_tokens.length):
             token = self.before(self.values(codes[-1])) if codes else self.first.expand(rows, 1, -1)
             hidden = trunk(token + self.positions[place], place)

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from sensorium.core.errors import UserError
 from sensorium.core.settings import at_least
@@ -92,7 +93,7 @@ class Flow(Generator):
 
     # --- training -----------------------------------------------------------------------------------------------------
 
-    def with_noise(self, target: torch.Tensor) -> torch.Tensor:
+    def with_noise(self, target: Float[Tensor, "n k size"]) -> Float[Tensor, "n k all"]:
         """Vectors [n, k, width] to [n, k, 2 · width + 1]: beside each its noise and the moment, 1 where it is given. Of
         latents, of their width, and behind them the autoencoder's loss of the segment."""
         costs = []
@@ -108,15 +109,15 @@ class Flow(Generator):
             t = t.masked_fill((torch.arange(k, device=target.device) < known).unsqueeze(-1), 1.0)
         return torch.cat([target, torch.randn_like(target), t.to(target.dtype), *costs], -1)
 
-    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: Float[Tensor, "n k all"]) -> Float[Tensor, "n k width"]:
         z, t, _, given = self.mixed(target)
         return self.net.tokens(z, t, given)
 
-    def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def loss(self, hidden: Float[Tensor, "n k width"], target: Float[Tensor, "n k all"]) -> Float[Tensor, " n"]:
         loss = self.token_nll(hidden, target).mean(1)
         return loss if self.coder is None else loss + target[:, 0, -1]
 
-    def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def token_nll(self, hidden: Float[Tensor, "n k width"], target: Float[Tensor, "n k all"]) -> Float[Tensor, "n k"]:
         z, t, x, given = self.mixed(target)
         error = (
             ((self.net.predict_clean(hidden, z, t) - x) / (1 - t).clamp(min=self.least)[:, None, None])
@@ -125,7 +126,9 @@ class Flow(Generator):
         )
         return error if given is None else error * ~given * (given.shape[1] / (~given).sum(1, keepdim=True))
 
-    def mixed(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def mixed(
+        self, target: Float[Tensor, "n k all"]
+    ) -> tuple[Float[Tensor, "n k size"], Float[Tensor, " n"], Float[Tensor, "n k size"], Bool[Tensor, "n k"] | None]:
         """Output of ``with_noise`` as z [n, k, width], t [n], x [n, k, width], in fp32, and which tokens are given [n,
         k], if any may be."""
         width = self.latent_tokens.width
@@ -145,9 +148,9 @@ class Flow(Generator):
         steps: int = 20,
         guidance: float = 2.0,
         solver: Literal["euler", "heun"] = "euler",
-        blank: Trunk | None = None,
-        given: tuple[torch.Tensor, torch.Tensor] | None = None,
-        watch: Callable[[torch.Tensor], None] | None = None,
+        unconditional: Trunk | None = None,
+        given: tuple[Float[Tensor, "n k size"], Bool[Tensor, "n k size"]] | None = None,
+        watch: Callable[[Tensor], None] | None = None,
         judged: bool = False,
     ) -> GeneratorOutput:
         """Generate the vectors of each row.
@@ -158,7 +161,7 @@ class Flow(Generator):
                 1 times its difference to the unconditional one. 1: none.
             solver: "heun" evaluates each step's end as well, and takes twice as long for pictures that a judge finds no
                 better.
-            blank: the trunk where nothing is seen; needed where ``guidance`` isn't 1.
+            unconditional: the trunk where nothing is seen; needed where ``guidance`` isn't 1.
             given: vectors of which a part is known, [rows, k, width], and which, bool: they stay, and the rest is
                 generated to go with them.
             judged: also take the loss of the samples, in three more passes.
@@ -175,7 +178,7 @@ class Flow(Generator):
             raise UserError(
                 f"steps={steps}, guidance={guidance}: needed are 1 to {MAX_STEPS:,} steps and guidance ≥ 0."
             )
-        if blank is None:
+        if unconditional is None:
             guidance = 1.0
         noise = torch.randn(rows, self.output_tokens.length, self.latent_tokens.width, generator=generator).to(device)
         if rows == 0:
@@ -185,23 +188,21 @@ class Flow(Generator):
 
         given_tokens = None if given is None else given[1].all(-1)
 
-        def guess(listener: Trunk, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        def guess(listener: Trunk, z: Tensor, t: Tensor) -> Tensor:
             return self.net.predict_clean(listener(self.net.tokens(z, t, given_tokens), 0), z, t)
 
-        def with_given(z: torch.Tensor, moment: float) -> torch.Tensor:
+        def with_given(z: Tensor, moment: float) -> Tensor:
             """Given vectors in their place: as they are where all of a token is given, else as noisy as the rest."""
             if given is None:
                 return z
             known = torch.where(given_tokens.unsqueeze(-1), given[0], moment * given[0] + (1 - moment) * noise)
             return torch.where(given[1], known, z)
 
-        def velocity(
-            z: torch.Tensor, moment: float, watch: Callable[[torch.Tensor], None] | None = None
-        ) -> torch.Tensor:
+        def velocity(z: Tensor, moment: float, watch: Callable[[Tensor], None] | None = None) -> Tensor:
             t, z = torch.full((rows,), moment, device=device), with_given(z, moment)
             x = guess(trunk, z, t)
             if guidance != 1 and moment < self.guided:
-                without = guess(blank, z, t)
+                without = guess(unconditional, z, t)
                 x = without + guidance * (x - without)
             if watch is not None:
                 watch(self.made(x))
@@ -225,6 +226,6 @@ class Flow(Generator):
             score -= ((guess(trunk, mixed, t) - z) / (1 - moment)).square().mean((1, 2)) / len(SCORED_MOMENTS)
         return GeneratorOutput(self.made(z), score)
 
-    def made(self, z: torch.Tensor) -> torch.Tensor:
+    def made(self, z: Float[Tensor, "n k latents"]) -> Float[Tensor, "n k size"]:
         """Vectors [n, k, width] of generated vectors or latents."""
         return z if self.coder is None else self.coder.decode_normalised(z)

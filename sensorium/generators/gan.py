@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
@@ -63,7 +64,7 @@ class Gan(Generator):
     def output_parameters(self) -> Iterable[nn.Parameter]:
         return [*self.latents.output_parameters(), *self.judge.output_parameters()]
 
-    def with_noise(self, target: torch.Tensor) -> torch.Tensor:
+    def with_noise(self, target: Float[Tensor, "n k size"]) -> Float[Tensor, "n k all"]:
         """Vectors [n, k, width] with their noise: for the latents of two segments, and for the gradient penalty."""
         n, k, width = target.shape
         whole, each = self.latents.noise(n, target.device, None)
@@ -71,10 +72,10 @@ class Gan(Generator):
         noise = near, each, other, whole.unsqueeze(1).expand(-1, k, -1)
         return torch.cat([target, *(part.to(target.dtype) for part in noise)], -1)
 
-    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: Float[Tensor, "n k all"]) -> Float[Tensor, "n k width"]:
         return self.latents.positions.expand(len(target), -1, -1)
 
-    def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def loss(self, hidden: Float[Tensor, "n k width"], target: Float[Tensor, "n k all"]) -> Float[Tensor, " n"]:
         sizes = (
             self.output_tokens.width,
             self.output_tokens.width,
@@ -88,7 +89,7 @@ class Gan(Generator):
         fooling, judging, slope = adversarial_losses(self.judge, x, generated, NOISE_DEVIATION * near, hidden)
         return bound + self.adversary * (fooling + judging) + self.steep * slope
 
-    def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def token_nll(self, hidden: Float[Tensor, "n k width"], target: Float[Tensor, "n k all"]) -> Float[Tensor, "n 1"]:
         sizes = (
             self.output_tokens.width,
             self.output_tokens.width,
@@ -108,13 +109,13 @@ class Gan(Generator):
         generator: torch.Generator | None = None,
         *,
         temperature: float = 1.0,
-        blank: Trunk | None = None,
+        unconditional: Trunk | None = None,
     ) -> GeneratorOutput:
         """Generate the vectors of each row in one pass.
 
         Args:
             temperature: factor on the latents' deviation; 0 takes their mean.
-            blank: the trunk where nothing is seen, which isn't used.
+            unconditional: the trunk where nothing is seen, which isn't used.
 
         Returns:
             vectors; score: the mean log-probability of their latents.

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
@@ -47,7 +48,7 @@ class Onestep(Generator):
     def output_parameters(self) -> Iterable[nn.Parameter]:
         return [*self.net.output_parameters(), *(() if self.coder is None else self.coder.parameters())]
 
-    def with_noise(self, target: torch.Tensor) -> torch.Tensor:
+    def with_noise(self, target: Float[Tensor, "n k size"]) -> Float[Tensor, "n k all"]:
         """Vectors [n, k, width] with the noise beside them that they are to be made of."""
         return torch.cat(
             [
@@ -57,21 +58,23 @@ class Onestep(Generator):
             -1,
         )
 
-    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: Float[Tensor, "n k all"]) -> Float[Tensor, "n k width"]:
         return self.noise_tokens(target[..., self.output_tokens.width :].float())
 
-    def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def loss(self, hidden: Float[Tensor, "n k width"], target: Float[Tensor, "n k all"]) -> Float[Tensor, " n"]:
         return self.token_nll(hidden, target).mean(1)
 
-    def token_nll(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def token_nll(self, hidden: Float[Tensor, "n k width"], target: Float[Tensor, "n k all"]) -> Float[Tensor, "n k"]:
         x, noise = target.float().split([self.output_tokens.width, self.latent_tokens.width], -1)
         return (self.made(hidden, noise) - x).abs().mean(-1)
 
-    def noise_tokens(self, noise: torch.Tensor) -> torch.Tensor:
+    def noise_tokens(self, noise: Float[Tensor, "n k latents"]) -> Float[Tensor, "n k width"]:
         """The asked tokens [n, k, width] of noise [n, k, width of a vector]."""
         return self.net.tokens(noise, noise.new_zeros(len(noise)))
 
-    def made(self, hidden: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def made(
+        self, hidden: Float[Tensor, "n k width"], noise: Float[Tensor, "n k latents"]
+    ) -> Float[Tensor, "n k size"]:
         """Vectors [n, k, width of a vector], fp32, from the trunk's output at the asked tokens of ``noise``."""
         output = self.net.predict_clean(hidden, noise, noise.new_zeros(len(noise)))
         return output if self.coder is None else self.coder.decode_normalised(output)
@@ -84,12 +87,12 @@ class Onestep(Generator):
         device: torch.device,
         generator: torch.Generator | None = None,
         *,
-        blank: Trunk | None = None,
+        unconditional: Trunk | None = None,
     ) -> GeneratorOutput:
         """Generate the vectors of each row in one pass.
 
         Args:
-            blank: the trunk where nothing is seen, which isn't used: the teacher's guidance is distilled with the rest.
+            unconditional: the trunk where nothing is seen, which isn't used: the teacher's guidance is distilled with the rest.
 
         Returns:
             vectors, and 0 for their score.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.errors import UserError
@@ -53,10 +54,12 @@ class Quantile(Generator):
     def fits(cls, tokens: Tokens) -> bool:
         return tokens.width > 0 and tokens.length == 1 and not tokens.ordered
 
-    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: Float[Tensor, "n 1 size"]) -> Float[Tensor, "n 1 width"]:
         return self.query.expand(len(target), 1, -1)
 
-    def quantiles(self, hidden: torch.Tensor, recalled: MemoryAnswer | None = None) -> torch.Tensor:
+    def quantiles(
+        self, hidden: Float[Tensor, "n 1 width"], recalled: MemoryAnswer | None = None
+    ) -> Float[Tensor, "n size levels"]:
         """Rising quantiles [n, token width, levels] of hidden [n, 1, width].
 
         Those of remembered rows are averaged with them, level by level ("Is it better to average probabilities or
@@ -72,7 +75,7 @@ class Quantile(Generator):
         share = recalled.share * recalled.weights.sum(1).view(-1, 1, 1)
         return (1 - share) * own + share * self.weighted_quantiles(recalled)
 
-    def weighted_quantiles(self, recalled: MemoryAnswer) -> torch.Tensor:
+    def weighted_quantiles(self, recalled: MemoryAnswer) -> Tensor:
         """Weighted quantiles [n, token width, levels] of remembered vectors."""
         values, order = recalled.targets[:, 0].float().T.sort(1)
         reached = recalled.weights[:, order].cumsum(-1)
@@ -80,18 +83,26 @@ class Quantile(Generator):
         at = torch.searchsorted(reached, levels).clamp(max=values.shape[1] - 1)
         return values.expand(len(at), -1, -1).gather(2, at)
 
-    def loss(self, hidden: torch.Tensor, target: torch.Tensor, recalled: MemoryAnswer | None = None) -> torch.Tensor:
+    def loss(
+        self,
+        hidden: Float[Tensor, "n 1 width"],
+        target: Float[Tensor, "n 1 size"],
+        recalled: MemoryAnswer | None = None,
+    ) -> Float[Tensor, " n"]:
         off = target[:, 0].float().unsqueeze(-1) - self.quantiles(hidden, recalled)
         return 2 * torch.maximum(self.levels * off, (self.levels - 1) * off).mean((1, 2))
 
-    def bounds(self, quantiles: torch.Tensor, cover: float) -> torch.Tensor:
+    def bounds(self, quantiles: Float[Tensor, "n size levels"], cover: float) -> Float[Tensor, "n 2 size"]:
         """Interval before calibration, [n, 2, token width], from quantiles [n, token width, levels]."""
         ends = [self._at(quantiles, torch.full_like(quantiles[..., 0], p)) for p in ((1 - cover) / 2, (1 + cover) / 2)]
         return torch.stack(ends, 1)
 
     def residual(
-        self, hidden: torch.Tensor, target: torch.Tensor, recalled: MemoryAnswer | None = None
-    ) -> torch.Tensor:
+        self,
+        hidden: Float[Tensor, "n 1 width"],
+        target: Float[Tensor, "n 1 size"],
+        recalled: MemoryAnswer | None = None,
+    ) -> Float[Tensor, "n coverages size"]:
         """Conformity scores: distance of the truth from the uncalibrated interval of each coverage (negative: inside),
         [n, coverages, token width]."""
         quantiles, truth, found = self.quantiles(hidden, recalled), target[:, 0].float(), []
@@ -100,7 +111,7 @@ class Quantile(Generator):
             found.append(torch.maximum(low - truth, truth - high))
         return torch.stack(found, 1)
 
-    def margin(self, residual: torch.Tensor) -> torch.Tensor:
+    def margin(self, residual: Float[Tensor, "n coverages size"]) -> Float[Tensor, "coverages size"]:
         """Margins by which intervals of each coverage are to be widened (or narrowed) so that as many of the rows like
         these lie inside, [coverages, token width].
 
@@ -116,7 +127,7 @@ class Quantile(Generator):
         return torch.stack([ordered[rank, number] for number, rank in enumerate(ranks)])
 
     @torch.no_grad()
-    def calibrate(self, residual: torch.Tensor) -> None:
+    def calibrate(self, residual: Tensor) -> None:
         """Set the ``margin`` by which later intervals of the network without a memory are widened."""
         self.widening.copy_(self.margin(residual))
 
@@ -159,7 +170,7 @@ class Quantile(Generator):
             tokens=value.unsqueeze(1), score=self._density(quantiles, level).sum(-1), interval=interval
         )
 
-    def _at(self, quantiles: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    def _at(self, quantiles: Float[Tensor, "n size levels"], level: Float[Tensor, "n size"]) -> Float[Tensor, "n size"]:
         """Quantile function [n, w] at probabilities [n, w]: linear inside, exponential tails outside."""
         last, step = quantiles.shape[-1] - 1, float(self.levels[0])
         place = level / step - 1
@@ -172,7 +183,9 @@ class Quantile(Generator):
         high = last_gap * torch.log(((1 - level) / step).clamp(1e-6, 1))
         return inside + low - high
 
-    def _density(self, quantiles: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    def _density(
+        self, quantiles: Float[Tensor, "n size levels"], level: Float[Tensor, "n size"]
+    ) -> Float[Tensor, "n size"]:
         """Log-density dp / dx around those probabilities, [n, w]."""
         half = float(self.levels[0]) / 2
         low, high = (level - half).clamp(1e-3, 1 - 2e-3), (level + half).clamp(2e-3, 1 - 1e-3)

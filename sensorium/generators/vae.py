@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from sensorium.core.settings import at_least
 from sensorium.core.types import Tokens
@@ -53,17 +54,17 @@ class Vae(Generator):
     def output_parameters(self) -> Iterable[nn.Parameter]:
         return self.latents.output_parameters()
 
-    def with_noise(self, target: torch.Tensor) -> torch.Tensor:
+    def with_noise(self, target: Float[Tensor, "n k size"]) -> Float[Tensor, "n k all"]:
         """Vectors [n, k, width] with the noise of their latents."""
         whole, each = self.latents.noise(len(target), target.device, None)
         return torch.cat(
             [target, each.to(target.dtype), whole.unsqueeze(1).expand(-1, target.shape[1], -1).to(target.dtype)], -1
         )
 
-    def asked_tokens(self, target: torch.Tensor) -> torch.Tensor:
+    def asked_tokens(self, target: Float[Tensor, "n k all"]) -> Float[Tensor, "n k width"]:
         return self.latents.positions.expand(len(target), -1, -1)
 
-    def loss(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def loss(self, hidden: Float[Tensor, "n k width"], target: Float[Tensor, "n k all"]) -> Float[Tensor, " n"]:
         x, each, whole = target.float().split([self.output_tokens.width, self.latents.each, self.latents.whole], -1)
         return self.latents.bound(hidden, x, whole[:, 0], each, self.beta)
 
@@ -76,13 +77,13 @@ class Vae(Generator):
         generator: torch.Generator | None = None,
         *,
         temperature: float = 1.0,
-        blank: Trunk | None = None,
+        unconditional: Trunk | None = None,
     ) -> GeneratorOutput:
         """Generate the vectors of each row in one pass.
 
         Args:
             temperature: factor on the latents' deviation; 0 takes their mean.
-            blank: the trunk where nothing is seen, which isn't used.
+            unconditional: the trunk where nothing is seen, which isn't used.
 
         Returns:
             vectors; score: the mean log-probability of their latents.

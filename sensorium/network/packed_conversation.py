@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from sensorium.nn.losses import chunked_cross_entropy
 from sensorium.nn.packing import NO_GROUP, PackedSequences
 
 
+@runtime_checkable
 class PackedCell(Protocol):
     """A column behind its stem: see ``network.Encoded``."""
 
@@ -52,7 +53,7 @@ class PackedConversation:
         return tokens, torch.from_numpy(there).to(device), torch.from_numpy(groups).to(device)
 
 
-def script(
+def pack(
     trunk: Any,
     lines: Sequence[np.ndarray],
     said: Sequence[np.ndarray],
@@ -112,22 +113,22 @@ def script(
     )
 
 
-def told(trunk: Any, made: PackedConversation) -> torch.Tensor:
+def mean_losses(trunk: Any, made: PackedConversation) -> torch.Tensor:
     """The mean loss of each row's said tokens [n], each from all before it; 0 where a row says nothing."""
-    sums, counts = lost(trunk, made)
+    sums, counts = summed_losses(trunk, made)
     return sums / counts.clamp_min(1)
 
 
-def lost(trunk: Any, made: PackedConversation) -> tuple[torch.Tensor, torch.Tensor]:
+def summed_losses(trunk: Any, made: PackedConversation) -> tuple[torch.Tensor, torch.Tensor]:
     """The summed loss of each row's said tokens [n], and how many they are, [n]."""
     count = int(made.lines.row.max()) + 1
-    each, rows = lost_each(trunk, made)
+    each, rows = token_losses(trunk, made)
     return each.new_zeros(count).index_add(0, rows, each), each.new_zeros(count).index_add(
         0, rows, torch.ones_like(each)
     )
 
 
-def lost_each(trunk: Any, made: PackedConversation) -> tuple[torch.Tensor, torch.Tensor]:
+def token_losses(trunk: Any, made: PackedConversation) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss of each said token [tokens], line by line, and the rows they are of, [tokens]."""
     at = np.flatnonzero((made.said >= 0) & (made.lines.place > 0))
     hidden = trunk.run(made.pool, made.index, made.lines).index_select(
@@ -140,7 +141,7 @@ def lost_each(trunk: Any, made: PackedConversation) -> tuple[torch.Tensor, torch
     return cross_entropy(trunk, hidden, wanted), rows
 
 
-def heard(trunk: Any, made: PackedConversation) -> torch.Tensor:
+def last_hidden(trunk: Any, made: PackedConversation) -> torch.Tensor:
     """What the language model makes of each line when all of it is said: its last token's hidden [n, width]."""
     last = np.zeros(int(made.lines.row.max()) + 1, np.int64)
     last[made.lines.row] = np.arange(len(made.index))  # a line's tokens follow one another
@@ -166,7 +167,7 @@ def cell_of(places: np.ndarray, row: int, later: int, beside: Mapping[tuple[int,
     return int(places[row]) if 0 <= row < len(places) else -1
 
 
-def stands_for(
+def resolve_references(
     names: Sequence[str], kinds: Mapping[str, str], referred: Mapping[int, tuple[str, int]]
 ) -> dict[int, tuple[str, int]]:
     """For each number below 0 the column it stands for, the one of that name or the first of that kind, and how many rows later."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.nn.attention import Attention
@@ -21,7 +21,7 @@ class AdaLNBlock(nn.Module):
         nn.init.zeros_(self.steer.weight)
         nn.init.zeros_(self.steer.bias)
 
-    def forward(self, x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "n k width"], by: Float[Tensor, "n width"]) -> Float[Tensor, "n k width"]:
         """Tokens [n, k, width] and conditioning vectors [n, width] to tokens [n, k, width]."""
         scale, shift, gate, scale_mlp, shift_mlp, gate_mlp = self.steer(F.silu(by)).unsqueeze(1).chunk(6, -1)
         y, _ = self.attention(F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)

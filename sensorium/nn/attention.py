@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.errors import UserError
@@ -19,11 +20,13 @@ MAX_PLAIN_KEYS = 512
 """Number of keys up to which a CPU takes the plain products."""
 
 
-Keys = tuple[torch.Tensor, torch.Tensor]
+Keys = tuple[Float[Tensor, "_ heads _ d"], Float[Tensor, "_ heads _ d"]]
 """Keys and values [n, heads, b, d] of some tokens."""
 
 
-def attend(q: torch.Tensor, parts: Sequence[Keys], allow: torch.Tensor | None) -> torch.Tensor:
+def attend(
+    q: Float[Tensor, "n heads a d"], parts: Sequence[Keys], allow: Float[Tensor, "#n 1 #a keys"] | None
+) -> Float[Tensor, "n heads a d"]:
     """Scaled dot-product attention.
 
     Args:
@@ -54,7 +57,7 @@ FORBIDDEN_LOGIT = -1e4
 """Bias of a forbidden logit: small enough to vanish in a softmax, representable in bf16 and fp16, never a NaN."""
 
 
-def forbid(allowed: torch.Tensor) -> torch.Tensor:
+def forbid(allowed: Bool[Tensor, "n a b"]) -> Float[Tensor, "n 1 a b"]:
     """Attention bias [n, 1, a, b], as ``attend`` adds it, of a boolean mask [n, a, b] that is True where attention is
     allowed."""
     return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, FORBIDDEN_LOGIT).unsqueeze(1)
@@ -79,10 +82,10 @@ class Attention(nn.Module):
 
     def forward(
         self,
-        x: torch.Tensor,
-        allow: torch.Tensor | None = None,
+        x: Float[Tensor, "n s width"],
+        allow: Float[Tensor, "#n 1 #s keys"] | None = None,
         past: Sequence[Keys] = (),
-    ) -> tuple[torch.Tensor, Keys]:
+    ) -> tuple[Float[Tensor, "n s width"], Keys]:
         """Tokens ``x`` [n, s, width] to [n, s, width], and their own keys and values, each [n, heads, s, d]."""
         n, s, w = x.shape
         q, k, v = self.qkv(x).view(n, s, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)

@@ -10,7 +10,8 @@ import dataclasses
 import math
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.types import Tokens
@@ -78,7 +79,7 @@ class Autoencoder(nn.Module):
         """True where tokens are patches on a grid of one, two or three dimensions."""
         return 0 < len(tokens.grid) <= 3 and len(tokens.patch) == len(tokens.grid)
 
-    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(self, x: Float[Tensor, "n k size"]) -> tuple[Float[Tensor, "n k latents"], Float[Tensor, "n k latents"]]:
         """Mean and log-variance of the latents, [n, k, latents] each, of vectors [n, k, size]."""
         n, y = len(x), self.refine.unfolded(x)
         for layer in self.down:
@@ -91,7 +92,7 @@ class Autoencoder(nn.Module):
         )
         return middle, spread.clamp(MIN_LOG_VARIANCE, 2.0)
 
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
+    def decode(self, z: Float[Tensor, "n k latents"]) -> Float[Tensor, "n k size"]:
         """Vectors [n, k, size], fp32, of latents [n, k, latents]."""
         n, y = len(z), self.from_latents(z)
         y = y.reshape(n, -1, math.prod(self.grid[-self.flat :]), self.frames, y.shape[-1] // self.frames)
@@ -100,7 +101,7 @@ class Autoencoder(nn.Module):
             y = layer(y)
         return self.refine(self.refine.folded(y, n).float()).float()
 
-    def learn(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def learn(self, x: Float[Tensor, "n k size"]) -> tuple[Float[Tensor, "n k latents"], Float[Tensor, " n"]]:
         """Normalised latents without a gradient, as targets of a generator, and the autoencoder's loss of each segment.
 
         Args:
@@ -118,27 +119,29 @@ class Autoencoder(nn.Module):
         return self.normalise(z.detach()), cost
 
     @torch.no_grad()
-    def update_statistics(self, z: torch.Tensor) -> None:
+    def update_statistics(self, z: Tensor) -> None:
         """Update the running mean and the running mean square of latents."""
         momentum = torch.clamp((1 + self.steps) / (10 + self.steps), max=MAX_MOMENTUM) * (self.steps > 0)
         self.middle.lerp_(z.float().mean((0, 1)), 1 - momentum)
         self.square.lerp_(z.float().square().mean((0, 1)), 1 - momentum)
         self.steps += 1
 
-    def normalise(self, z: torch.Tensor) -> torch.Tensor:
+    def normalise(self, z: Float[Tensor, "n k latents"]) -> Float[Tensor, "n k latents"]:
         """Latents of zero mean and unit deviation."""
         return (z - self.middle) / self.size
 
-    def decode_normalised(self, z: torch.Tensor) -> torch.Tensor:
+    def decode_normalised(self, z: Float[Tensor, "n k latents"]) -> Float[Tensor, "n k size"]:
         """Vectors [n, k, size] of normalised latents."""
         return self.decode(z * self.size + self.middle)
 
     @property
-    def size(self) -> torch.Tensor:
+    def size(self) -> Float[Tensor, " latents"]:
         """Standard deviation of each latent."""
         return (self.square - self.middle.square()).clamp(min=1e-8).sqrt()
 
-    def reconstruction_error(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    def reconstruction_error(
+        self, one: Float[Tensor, "n k size"], other: Float[Tensor, "n k size"]
+    ) -> Float[Tensor, " n"]:
         """Distance of two batches of segments [n, k, size], [n]."""
         n = len(one)
         a, b = self.refine.unfolded(one), self.refine.unfolded(other)
@@ -172,7 +175,7 @@ class Residual(nn.Module):
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "n width *places"]) -> Float[Tensor, "n width *places"]:
         """Activations [n, width, …] to the same."""
         return x + self.second(F.silu(self.first(F.silu(self.norm(x)))))
 

@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from sensorium.core.types import Tokens
 from sensorium.nn.attention import heads_of
@@ -69,8 +70,13 @@ class ConditionalVAE(nn.Module):
         ]
 
     def bound(
-        self, hidden: torch.Tensor, x: torch.Tensor, whole: torch.Tensor, each: torch.Tensor, beta: float
-    ) -> torch.Tensor:
+        self,
+        hidden: Float[Tensor, "n k width"],
+        x: Float[Tensor, "n k size"],
+        whole: Float[Tensor, "n whole"],
+        each: Float[Tensor, "n k each"],
+        beta: float,
+    ) -> Float[Tensor, " n"]:
         """Negative evidence bound, in nats for each number of a segment.
 
         Args:
@@ -93,20 +99,20 @@ class ConditionalVAE(nn.Module):
         error = (self.decode(context, z) - x).abs() * torch.exp(-blur) + blur + math.log(2)
         return error.mean((1, 2)) + beta * (distance.sum(-1) + more.sum((1, 2))) / self.numbers
 
-    def run_blocks(self, name: str, x: torch.Tensor) -> torch.Tensor:
+    def run_blocks(self, name: str, x: Float[Tensor, "n k width"]) -> Float[Tensor, "n k width"]:
         """Tokens through the blocks of that name and their norm."""
         for block in getattr(self, name):
             x = block(x)[0]
         return self.norms[name](x)
 
-    def decode(self, context: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    def decode(self, context: Float[Tensor, "n k width"], z: Float[Tensor, "n k each"]) -> Float[Tensor, "n k size"]:
         """Vectors [n, k, size], fp32, of a segment's context [n, k, width] and the latents of its tokens [n, k,
         each]."""
         return self.refine(self.leave(self.run_blocks("decoder", context + self.tells["each"](z))).float()).float()
 
     def sample_prior(
-        self, hidden: torch.Tensor, whole: torch.Tensor, each: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, hidden: Float[Tensor, "n k width"], whole: Float[Tensor, "n whole"], each: Float[Tensor, "n k each"]
+    ) -> tuple[Float[Tensor, "n k size"], Float[Tensor, " n"]]:
         """Vectors [n, k, size] from the prior, by noise [n, whole] and [n, k, each], and the mean log-probability of
         their latents, [n]."""
         condition = self.norms["condition"](hidden)
@@ -117,7 +123,7 @@ class ConditionalVAE(nn.Module):
 
     def noise(
         self, rows: int, device: torch.device, generator: torch.Generator | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[Float[Tensor, "n whole"], Float[Tensor, "n k each"]]:
         """Noise for the latents of ``rows`` rows, as ``sample_prior`` takes it."""
         sizes = (rows, self.whole), (rows, len(self.positions), self.each)
         whole, each = (torch.randn(size, generator=generator).to(device) for size in sizes)
@@ -125,12 +131,12 @@ class ConditionalVAE(nn.Module):
 
     def sample(
         self,
-        trunk: Callable[[torch.Tensor, int], torch.Tensor],
+        trunk: Callable[[Tensor, int], Tensor],
         rows: int,
         device: torch.device,
         generator: torch.Generator | None,
         temperature: float,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[Float[Tensor, "n k size"], Float[Tensor, " n"]]:
         """Output of ``sample_prior`` for the trunk's hidden at each row's positions, the noise scaled by
         ``temperature``."""
         whole, each = (temperature * noise for noise in self.noise(rows, device, generator))
@@ -141,14 +147,18 @@ class ConditionalVAE(nn.Module):
         return self.sample_prior(trunk(self.positions.expand(rows, -1, -1), 0), whole, each)
 
 
-def scaled(prior: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def scaled(
+    prior: Float[Tensor, "*shape both"], noise: Float[Tensor, "*shape latents"]
+) -> tuple[Float[Tensor, "*shape latents"], Float[Tensor, "*shape latents"]]:
     """Latents from a prior (mean and log-deviation concatenated), and the log-probability of each up to a constant."""
     middle, spread = prior.float().chunk(2, -1)
     spread = spread.clamp(MIN_LOG_DEVIATION, MAX_LOG_DEVIATION)
     return middle + noise * spread.exp(), -0.5 * noise.square() - spread
 
 
-def relative(prior: torch.Tensor, found: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def relative(
+    prior: Float[Tensor, "*shape both"], found: Float[Tensor, "*shape both"], noise: Float[Tensor, "*shape latents"]
+) -> tuple[Float[Tensor, "*shape latents"], Float[Tensor, "*shape latents"]]:
     """Latents from a posterior that is parametrised relative to its prior, and the divergence KL(posterior, prior) of
     each."""
     middle, spread = prior.float().chunk(2, -1)

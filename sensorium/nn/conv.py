@@ -10,7 +10,8 @@ import math
 from typing import Literal
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 Norm = Literal["group", "layer", "weight", "batch", "none"]
@@ -71,14 +72,14 @@ class ConvBlock(nn.Module):
             self.register_buffer("mean", torch.zeros(outputs))
             self.register_buffer("var", torch.ones(outputs))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "n inputs h w"]) -> Float[Tensor, "n outputs h2 w2"]:
         """Activations [n, inputs, h, w], channels last in memory, to [n, outputs, h', w']."""
         y = self._normalise(self._convolved(x))
         if self.act:
             y = F.gelu(y)  # In bf16 on a CPU torch takes 3.5 times as long for the tanh approximation.
         return x + y if self.residual else y
 
-    def _convolved(self, x: torch.Tensor) -> torch.Tensor:
+    def _convolved(self, x: Tensor) -> Tensor:
         weight, bias = self._weights()
         kernel = self.shape[1:3]
         if kernel != self.stride or self.padding != (0, 0) or self.groups > 1 or kernel == (1, 1):
@@ -90,7 +91,7 @@ class ConvBlock(nn.Module):
         patches = patches.transpose(2, 3).reshape(n, rows, columns, kh * kw * c)
         return F.linear(patches, weight.permute(0, 2, 3, 1).flatten(1), bias).permute(0, 3, 1, 2)
 
-    def _weights(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _weights(self) -> tuple[Tensor, Tensor | None]:
         if self.norm != "weight":
             # A bias before a norm of its own would be taken out again by "batch" and doubled by "layer".
             weight, bias = self.weight, self.bias if self.norm == "none" else None
@@ -100,7 +101,7 @@ class ConvBlock(nn.Module):
             weight, bias = ((self.weight - mean) * scale).to(self.weight.dtype), self.bias
         return weight.view(self.shape).permute(0, 3, 1, 2), bias
 
-    def _normalise(self, x: torch.Tensor) -> torch.Tensor:
+    def _normalise(self, x: Tensor) -> Tensor:
         if self.norm == "group":
             return F.group_norm(x, 1, self.gain.to(x.dtype), self.bias.to(x.dtype))
         if self.norm == "layer":
@@ -110,12 +111,12 @@ class ConvBlock(nn.Module):
         return x
 
 
-def sinusoid(length: int, width: int, device: torch.device | None = None) -> torch.Tensor:
+def sinusoid(length: int, width: int, device: torch.device | None = None) -> Float[Tensor, "length width"]:
     """Sinusoidal position encoding, [length, width], for stems of any length (Vaswani et al. 2017, section 3.5)."""
     return waves(torch.arange(length, device=device), width)
 
 
-def waves(at: torch.Tensor, width: int) -> torch.Tensor:
+def waves(at: Shaped[Tensor, " n"], width: int) -> Float[Tensor, "n width"]:
     """Sinusoidal encoding [n, width] of any numbers [n]."""
     half = -(-width // 2)
     speed = torch.exp(torch.arange(half, device=at.device) * (-math.log(10_000.0) / half))
@@ -123,12 +124,12 @@ def waves(at: torch.Tensor, width: int) -> torch.Tensor:
     return torch.cat([angle.sin(), angle.cos()], -1)[:, :width]
 
 
-def present(length: torch.Tensor, size: int) -> torch.Tensor:
+def present(length: Int[Tensor, " n"], size: int) -> Bool[Tensor, "n size"]:
     """Padding mask: which of ``size`` positions lie within each length, bool [n, size]."""
     return torch.arange(size, device=length.device) < length[:, None]
 
 
-def working_dtype(weight: torch.Tensor) -> torch.dtype:
+def working_dtype(weight: Tensor) -> torch.dtype:
     """Dtype to which activations are best cast before a first layer: autocast's where it is on, else the weights'."""
     device = weight.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.types import Tokens
@@ -58,7 +59,9 @@ class Denoiser(nn.Module):
             *(p for layer in (self.enter, self.noisy, self.leave) for p in layer.parameters()),
         ]
 
-    def tokens(self, z: torch.Tensor, t: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
+    def tokens(
+        self, z: Float[Tensor, "n k size"], t: Float[Tensor, " n"], given: Bool[Tensor, "n k"] | None = None
+    ) -> Float[Tensor, "n k width"]:
         """Asked tokens [n, k, width] of noisy vectors z [n, k, …] at moments t [n].
 
         Args:
@@ -67,11 +70,13 @@ class Denoiser(nn.Module):
         tokens = self.enter(z) + self.positions + self.time_embedding(t).unsqueeze(1)
         return tokens if given is None or self.given_mark is None else tokens + given.unsqueeze(-1) * self.given_mark
 
-    def time_embedding(self, t: torch.Tensor) -> torch.Tensor:
+    def time_embedding(self, t: Float[Tensor, " n"]) -> Float[Tensor, "n width"]:
         """Embedding [n, width] of moments [n] in 0..1."""
         return self.clock(waves(1000 * t, self.width))
 
-    def predict_clean(self, hidden: torch.Tensor, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def predict_clean(
+        self, hidden: Float[Tensor, "n k width"], z: Float[Tensor, "n k size"], t: Float[Tensor, " n"]
+    ) -> Float[Tensor, "n k size"]:
         """Prediction of the clean vectors [n, k, width of a vector], fp32, that z [n, k, …] at t [n] come from.
 
         Args:
@@ -84,7 +89,7 @@ class Denoiser(nn.Module):
         return self.refine(output, z.to(output.dtype)).float()
 
 
-def position_encoding(tokens: Tokens, width: int) -> torch.Tensor:
+def position_encoding(tokens: Tokens, width: int) -> Float[Tensor, "length width"]:
     """Sinusoidal encoding of each token's place, [length, width]; each axis of a grid has its share of the width."""
     axes = torch.meshgrid(*(torch.arange(size) for size in tokens.grid or (tokens.length,)), indexing="ij")
     parts = [waves(axis.flatten(), width // len(axes)) for axis in axes]

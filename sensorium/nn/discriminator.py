@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -34,7 +35,7 @@ class Discriminator(nn.Module):
         """Parameters that meet vectors or logits: see ``Generator.output_parameters``."""
         return [self.positions, *(p for layer in (self.enter, self.verdict) for p in layer.parameters())]
 
-    def forward(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "n k size"], hidden: Float[Tensor, "n k width"]) -> Float[Tensor, "n k"]:
         """Vectors [n, k, …] and hidden [n, k, width] to logits [n, k]."""
         y = self.enter(x) + self.positions + self.hears(self.condition_norm(hidden))
         for block in self.blocks:
@@ -44,12 +45,12 @@ class Discriminator(nn.Module):
 
 def adversarial_losses(
     judge: nn.Module,
-    real: torch.Tensor,
-    made: torch.Tensor,
-    near: torch.Tensor,
-    *conditions: torch.Tensor,
+    real: Float[Tensor, " n *segment"],
+    made: Float[Tensor, " n *segment"],
+    near: Float[Tensor, " n *segment"],
+    *conditions: Tensor,
     some: slice = ALL_ROWS,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " some"]]:
     """Adversarial losses of one step that trains both sides.
 
     The discriminator compares a real and a generated segment of one row (relativistic loss, arXiv 1807.00734). Its

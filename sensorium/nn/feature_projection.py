@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.nn.conv import working_dtype
 
-Cells = Mapping[str, torch.Tensor]
+Cells = Mapping[str, Tensor]
 
 BASIS_SIZE, MIN_CELLS, SHRINKAGE = 384, 64, 0.1
 """Size of the whitened basis of all features of a cell; cells that fitting it takes at least; and shrinkage: what is
@@ -55,7 +56,7 @@ class FeatureProjection(nn.Module):
         nn.init.zeros_(self.down.weight)
         nn.init.zeros_(self.down.bias)
 
-    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, cells: Cells) -> tuple[Float[Tensor, "n tokens width"], Bool[Tensor, "n tokens"]]:
         """Tokens [n, tokens, width] of ``features`` [n, tokens, features] and ``there`` [n, tokens], and the same
         mask."""
         most = (
@@ -70,23 +71,23 @@ class FeatureProjection(nn.Module):
             x = x + self.all(F.dropout(known.to(given.dtype), self.dropout, self.training)).unsqueeze(1)
         return x + self.down(F.gelu(self.up(self.again(x)))), cells["there"][:, :most]
 
-    def flat(self, given: torch.Tensor) -> torch.Tensor:
+    def flat(self, given: Tensor) -> Tensor:
         """Placed features of each cell side by side, [n, placed · features]; zeros where a cell has fewer."""
         flat = given[:, : self.n_placed].float().flatten(1)
         return F.pad(flat, (0, len(self.middle) - flat.shape[1]))
 
     @torch.no_grad()
-    def spread(self, cells: Cells) -> torch.Tensor:
+    def spread(self, cells: Cells) -> Tensor:
         """Whitened features of each cell, [n, ``BASIS_SIZE``]."""
         return (self.flat(cells["features"]) - self.middle) @ self.basis
 
     @torch.no_grad()
-    def similarity_features(self, cells: Cells) -> torch.Tensor | None:
+    def similarity_features(self, cells: Cells) -> Tensor | None:
         """Vectors [n, kindred] of a mean square of 1, so that no cell is like all others; None where nothing is
         placed."""
         return F.rms_norm(self.spread(cells) @ self.pair, (MAX_PAIR_DIRECTIONS,)) if self.n_placed else None
 
-    def compare(self, mine: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    def compare(self, mine: Float[Tensor, "n kindred"], known: Float[Tensor, "m kindred"]) -> Float[Tensor, "n m"]:
         """Log-likelihood ratios [n, m], up to a constant, of the cells of such vectors [n, kindred] being of one thing
         with others' [m, kindred]."""
         rest = 1 - self.common.square()
@@ -98,7 +99,7 @@ class FeatureProjection(nn.Module):
         )
 
     @torch.no_grad()
-    def initialise(self, cells: Cells, things: torch.Tensor | None = None) -> None:
+    def initialise(self, cells: Cells, things: Tensor | None = None) -> None:
         """Fit the whitened basis and the pair directions to some cells, and to the ``things`` [n] that they are of."""
         if not self.n_placed or len(cells["features"]) < MIN_CELLS:
             return
@@ -153,16 +154,16 @@ class PatchProjector(nn.Module):
             count,
         )
 
-    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+    def forward(self, patches: Float[Tensor, "n k features"]) -> Float[Tensor, "n k width"]:
         """Patches [n, k, features] to tokens [n, k, width]."""
         return self.linear_2(F.gelu(self.linear_1(patches.to(working_dtype(self.linear_1.weight)))))
 
-    def patches(self, cells: Cells) -> torch.Tensor:
+    def patches(self, cells: Cells) -> Tensor:
         """Patches of a batch's cells, [n, k, features]."""
         return cells["features"][:, self.n_placed : self.n_placed + self.count]
 
     @torch.no_grad()
-    def initialise(self, patches: torch.Tensor, loud: float) -> None:
+    def initialise(self, patches: Tensor, loud: float) -> None:
         """Initialise by the patches of some cells: inputs of mean 0 and deviation 1, and tokens of root mean square
         ``loud``."""
         flat = patches.float().flatten(0, 1)
@@ -173,7 +174,7 @@ class PatchProjector(nn.Module):
         self.linear_2.weight.mul_(loud / self(patches).float().square().mean().sqrt())
 
 
-def pairs_of(things: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def pairs_of(things: Tensor) -> tuple[Tensor, Tensor]:
     """Pairs [pairs, 2] of neighbouring cells of each thing, all in a ring; and a weight for each, so that each thing
     counts by its cells."""
     order = things.argsort(stable=True)

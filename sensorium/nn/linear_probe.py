@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -102,7 +103,9 @@ class LinearProbes(nn.Module):
             described["margins"],
         )
 
-    def forward(self, column: str, gist: Tensor, sketch: Tensor | None = None) -> Tensor:
+    def forward(
+        self, column: str, gist: Float[Tensor, "n gist"], sketch: Float[Tensor, "n sketch"] | None = None
+    ) -> Float[Tensor, "n gist"]:
         """Refined unit vectors [n, gist] of a column; see ``RowMemory``."""
         looked, known, result = (
             [(self.strength, gist, f"map.{column}"), (self.trust, sketch, f"sketch.{column}")],

@@ -9,6 +9,8 @@ from fractions import Fraction
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn import functional as F
 
 
@@ -19,9 +21,16 @@ def cached(make: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def log_mel(
-    wave: torch.Tensor, *, rate: int, mels: int, hop: int, window: int, low: float = 0.0, high: float | None = None,
+    wave: Float[Tensor, "*batch t"],
+    *,
+    rate: int,
+    mels: int,
+    hop: int,
+    window: int,
+    low: float = 0.0,
+    high: float | None = None,
     floor: float = 1e-10,
-) -> torch.Tensor:  # fmt: skip
+) -> Float[Tensor, "*batch frames mels"]:
     """Logarithm (base 10) of the power in each mel band.
 
     Equal to ``librosa.feature.melspectrogram(center=True, power=2, norm="slaney", htk=False)`` with ``n_fft=window``,
@@ -46,8 +55,8 @@ def log_mel(
 
 
 def from_log_mel(
-    mel: torch.Tensor, *, rate: int, hop: int, window: int, steps: int = 60, pursuit: int = 100
-) -> torch.Tensor:
+    mel: Float[Tensor, "frames mels"], *, rate: int, hop: int, window: int, steps: int = 60, pursuit: int = 100
+) -> Float[Tensor, " t"]:
     """Samples [(frames - 1) · hop] of a sound whose ``log_mel`` is about ``mel`` [frames, mels], deterministic.
 
     Its phases come from the fast Griffin–Lim algorithm (Perraudin et al. 2013).
@@ -59,7 +68,9 @@ def from_log_mel(
     return griffin_lim(magnitudes(mel, rate=rate, window=window, pursuit=pursuit), hop, window, steps)
 
 
-def magnitudes(mel: torch.Tensor, *, rate: int, window: int, pursuit: int) -> torch.Tensor:
+def magnitudes(
+    mel: Float[Tensor, "*batch mels"], *, rate: int, window: int, pursuit: int
+) -> Float[Tensor, "*batch bins"]:
     """Non-negative spectra [..., window // 2 + 1] whose bands are about ``mel`` [..., mels], log10 of the power in
     each.
 
@@ -74,12 +85,12 @@ def magnitudes(mel: torch.Tensor, *, rate: int, window: int, pursuit: int) -> to
     return spectrum.sqrt()
 
 
-def griffin_lim(size: torch.Tensor, hop: int, window: int, steps: int, momentum: float = 0.99) -> torch.Tensor:
+def griffin_lim(size: Tensor, hop: int, window: int, steps: int, momentum: float = 0.99) -> Tensor:
     """Samples [(frames - 1) · hop] whose spectrogram has about the magnitudes ``size`` [frames, window // 2 + 1]."""
     shape = hann(window).to(size.device)
     padded = max(1, (len(size) - 1) * hop)
 
-    def wave(spectrum: torch.Tensor) -> torch.Tensor:
+    def wave(spectrum: Tensor) -> Tensor:
         """By overlap and add, each sample divided by the windows' squares that fell on it."""
         pieces = torch.fft.irfft(spectrum, window) * shape
         length = (len(size) - 1) * hop + window
@@ -89,7 +100,7 @@ def griffin_lim(size: torch.Tensor, hop: int, window: int, steps: int, momentum:
         )
         return (added / weight.clamp(min=1e-6))[window // 2 : window // 2 + padded]
 
-    def spectrum_of(samples: torch.Tensor) -> torch.Tensor:
+    def spectrum_of(samples: Tensor) -> Tensor:
         frames = F.pad(samples, (window // 2, window // 2 + window)).unfold(0, window, hop)[: len(size)]
         return torch.fft.rfft(frames * shape)
 
@@ -103,13 +114,13 @@ def griffin_lim(size: torch.Tensor, hop: int, window: int, steps: int, momentum:
 
 
 @cached
-def hann(window: int) -> torch.Tensor:
+def hann(window: int) -> Tensor:
     """The periodic Hann window, [window]."""
     return torch.hann_window(window, periodic=True)
 
 
 @cached
-def mel_filters(rate: int, window: int, mels: int, low: float, high: float) -> torch.Tensor:
+def mel_filters(rate: int, window: int, mels: int, low: float, high: float) -> Tensor:
     """Mel filter bank: triangles of equal area, [mels, window // 2 + 1] (Slaney's Auditory Toolbox, 1998)."""
     pitch = torch.linspace(hertz_to_mel(low), hertz_to_mel(high), mels + 2, dtype=torch.float64)
     edges = torch.where(pitch < 15, pitch * (200 / 3), 1000 * torch.exp((pitch - 15) * (math.log(6.4) / 27)))
@@ -124,7 +135,7 @@ def hertz_to_mel(hertz: float) -> float:
     return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
 
 
-def resample(wave: torch.Tensor, old: int, new: int) -> torch.Tensor:
+def resample(wave: Float[Tensor, "*batch t"], old: int, new: int) -> Float[Tensor, "*batch resampled"]:
     """Resampled audio: samples [..., t] at rate ``old`` to [..., ceil(t · new / old)] at rate ``new``.
 
     A windowed sinc evaluated once for each phase (polyphase; Kaiser window; Smith, "Digital Audio Resampling"). Rates
@@ -144,7 +155,7 @@ def resample(wave: torch.Tensor, old: int, new: int) -> torch.Tensor:
 
 
 @cached
-def sinc_phases(up: int, down: int, zeros: int = 24, beta: float = 9.0) -> tuple[torch.Tensor, int]:
+def sinc_phases(up: int, down: int, zeros: int = 24, beta: float = 9.0) -> tuple[Tensor, int]:
     """Low-pass filter at each of ``up`` phases, [up, 1, taps], and the number of samples it reaches back.
 
     Args:

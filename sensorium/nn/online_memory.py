@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 SIMILARITY_WEIGHT = 6.0
 """Weight of the untrained similarity, in standard deviations over the known rows, beside the trained one."""
@@ -44,11 +45,11 @@ class OnlineMemory(nn.Module):
     @torch.no_grad()
     def store(
         self,
-        keys: torch.Tensor,
-        seen_gists: torch.Tensor,
-        answer_gists: torch.Tensor | None,
+        keys: Int[Tensor, " n"],
+        seen_gists: Float[Tensor, "n gist"],
+        answer_gists: Float[Tensor, "n gist"] | None,
         words: list[str],
-        similarity_features: torch.Tensor | None = None,
+        similarity_features: Float[Tensor, "n size"] | None = None,
     ) -> None:
         """Store rows by the keys [n] of their cells, in place of those of the same key.
 
@@ -86,12 +87,12 @@ class OnlineMemory(nn.Module):
     @torch.no_grad()
     def most_similar(
         self,
-        seen_gists: torch.Tensor,
+        seen_gists: Float[Tensor, "n gist"],
         count: int,
-        keys: torch.Tensor | None = None,
-        similarity_features: torch.Tensor | None = None,
-        alike: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.inner,
-    ) -> tuple[list[list[str]], torch.Tensor]:
+        keys: Int[Tensor, " n"] | None = None,
+        similarity_features: Float[Tensor, "n size"] | None = None,
+        alike: Callable[[Tensor, Tensor], Tensor] = torch.inner,
+    ) -> tuple[list[list[str]], Float[Tensor, "n 2"]]:
         """Words of the rows nearest to some gists, most similar first, without duplicates.
 
         Args:
@@ -137,6 +138,6 @@ class OnlineMemory(nn.Module):
         return bytes(self.letters[place].tolist()).rstrip(b"\0").decode("utf-8", "ignore")
 
 
-def standard(near: torch.Tensor) -> torch.Tensor:
+def standard(near: Float[Tensor, "n known"]) -> Float[Tensor, "n known"]:
     """Rows [n, known] standardised to mean 0 and deviation 1."""
     return (near - near.mean(1, keepdim=True)) / near.std(1, keepdim=True, correction=0).clamp_min(1e-6)

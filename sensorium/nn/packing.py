@@ -11,6 +11,8 @@ import zlib
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 NO_GROUP = -1
 """Group of a token that doesn't see those after it."""
@@ -66,13 +68,13 @@ class Packed:
     """Packed batch: index of each token [n] in bins of a size, positions [bins, size] and attention mask, bool [bins,
     size, size]."""
 
-    to: torch.Tensor
+    to: Int[Tensor, " n"]
     bins: int
     size: int
-    positions: torch.Tensor
-    allowed: torch.Tensor
+    positions: Int[Tensor, "bins size"]
+    allowed: Bool[Tensor, "bins size size"]
 
-    def fill(self, tokens: torch.Tensor) -> torch.Tensor:
+    def fill(self, tokens: Float[Tensor, "n width"]) -> Float[Tensor, "bins size width"]:
         """Tokens [n, width] to bins [bins, size, width]."""
         return (
             tokens.new_zeros(self.bins * self.size, tokens.shape[1])
@@ -80,13 +82,13 @@ class Packed:
             .view(self.bins, self.size, -1)
         )
 
-    def marked(self, which: np.ndarray) -> torch.Tensor:
+    def marked(self, which: np.ndarray) -> Bool[Tensor, "bins size"]:
         """Mask, bool [bins, size], of tokens by number [k]."""
         marks = torch.zeros(self.bins * self.size, dtype=torch.bool, device=self.to.device)
         marks[self.to[torch.from_numpy(which).to(self.to.device)]] = True
         return marks.view(self.bins, self.size)
 
-    def back(self, hidden: torch.Tensor) -> torch.Tensor:
+    def back(self, hidden: Float[Tensor, "bins size width"]) -> Float[Tensor, "n width"]:
         """The inverse of ``fill``."""
         return hidden.reshape(self.bins * self.size, -1).index_select(0, self.to)
 

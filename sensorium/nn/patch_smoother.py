@@ -6,7 +6,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.types import Tokens
@@ -40,14 +41,16 @@ class PatchSmoother(nn.Module):
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)
 
-    def forward(self, vectors: torch.Tensor, *beside: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, vectors: Float[Tensor, "n k width"], *beside: Float[Tensor, "n k width"]
+    ) -> Float[Tensor, "n k width"]:
         """Smoothed vectors [n, k, width] of vectors and of others beside them."""
         if not self.grid:
             return vectors
         x = torch.cat([self.unfolded(part) for part in (vectors, *beside)], 1)
         return vectors + self.folded(self.second(F.gelu(self.first(x))), len(vectors))
 
-    def unfolded(self, x: torch.Tensor) -> torch.Tensor:
+    def unfolded(self, x: Float[Tensor, "n k width"]) -> Float[Tensor, "rows channels *places"]:
         """Segment [n, channels, …] of vectors [n, k, width], patches side by side; of a film the frames are rows of
         their own."""
         n, dims = len(x), len(self.grid)
@@ -56,7 +59,7 @@ class PatchSmoother(nn.Module):
         sides = [a * b for a, b in zip(self.grid, self.patch, strict=True)]
         return x.reshape(n * math.prod(sides[:-2]), *sides[-2:], self.channels).movedim(-1, 1)
 
-    def folded(self, x: torch.Tensor, n: int) -> torch.Tensor:
+    def folded(self, x: Float[Tensor, "rows channels *places"], n: int) -> Float[Tensor, "n k width"]:
         """The inverse of ``unfolded``."""
         dims = len(self.grid)
         x = x.movedim(1, -1).reshape(

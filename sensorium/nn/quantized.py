@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.errors import UserError
@@ -25,7 +26,7 @@ INT8_MATMUL = getattr(torch, "_weight_int8pack_mm", None)
 go."""
 
 
-def normal_float() -> torch.Tensor:
+def normal_float() -> Tensor:
     """Sixteen values of NF4, which normal weights take equally often; zero is one of them (appendix E)."""
     above, below = (
         torch.special.ndtri(torch.linspace(0.9677083, 0.5, count, dtype=torch.float64)[:-1]) for count in (9, 8)
@@ -42,8 +43,8 @@ class QuantizedLinear(nn.Linear):
         bits: 8, a scale for each output; or 4, as NF4.
     """
 
-    numbers: torch.Tensor
-    scales: torch.Tensor
+    numbers: Tensor
+    scales: Tensor
 
     def __init__(self, linear: nn.Linear, bits: int) -> None:
         nn.Module.__init__(self)
@@ -54,11 +55,11 @@ class QuantizedLinear(nn.Linear):
             self.register_buffer(name, part)
 
     @property
-    def weight(self) -> torch.Tensor:
+    def weight(self) -> Tensor:
         """Dequantised weights, [out, in]; made anew, so that changing them changes nothing."""
         return self.in_full(torch.float32)
 
-    def in_full(self, dtype: torch.dtype) -> torch.Tensor:
+    def in_full(self, dtype: torch.dtype) -> Tensor:
         """Dequantised weights in ``dtype``, [out, in]."""
         if self.bits == 8:
             return self.numbers.to(dtype) * self.scales.to(dtype).unsqueeze(1)
@@ -67,7 +68,7 @@ class QuantizedLinear(nn.Linear):
         values = F.embedding(self.numbers.int(), pairs).flatten(1) * most.to(dtype).unsqueeze(1)
         return values.flatten()[: self.out_features * self.in_features].view(self.out_features, self.in_features)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """Tokens [..., in] to [..., out]."""
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
@@ -106,7 +107,7 @@ def as_they_are(inside: int) -> bool:
     return INT8_MATMUL is not None and inside % INT8_ALIGNMENT == 0
 
 
-def times(x: torch.Tensor, numbers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+def times(x: Float[Tensor, "n inputs"], numbers: Tensor, scales: Tensor) -> Float[Tensor, "n outputs"]:
     """Product, float [n, m], of tokens [n, d] and quantised weights [m, d]; x in bf16, on a CPU."""
     return (
         INT8_MATMUL(x.bfloat16(), numbers, torch.ones(len(numbers), dtype=torch.bfloat16)) * scales
@@ -118,22 +119,22 @@ class QuantizedMatmul(torch.autograd.Function):
     those of one layer at a time."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, layer: QuantizedLinear) -> torch.Tensor:
+    def forward(ctx: Any, x: Float[Tensor, "*batch inputs"], layer: QuantizedLinear) -> Float[Tensor, "*batch outputs"]:
         ctx.layer = layer
         return F.linear(x, layer.in_full(x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient @ ctx.layer.in_full(gradient.dtype), None
 
 
-def eighths(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+def eighths(weight: Tensor) -> dict[str, Tensor]:
     """Eight-bit quantisation of weights [out, in]: whole numbers, and a scale for each output."""
     scales = weight.abs().amax(1) / 127
     return {"numbers": (weight / scales.clamp_min(1e-30).unsqueeze(1)).round().to(torch.int8), "scales": scales}
 
 
-def quarters(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+def quarters(weight: Tensor) -> dict[str, Tensor]:
     """Four-bit quantisation of weights [out, in]: the nearest of sixteen values, two in a byte, [blocks, 32]. Each
     block's scale is itself quantised to eight bits: steps of its group of ``SCALES_PER_BLOCK``, from the mean scale up
     or down."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 
 class Refiner(nn.Module, abc.ABC):
@@ -32,7 +33,7 @@ class Refiner(nn.Module, abc.ABC):
         """Random piece of an array that was read, of the same shape for all."""
 
     @abc.abstractmethod
-    def losses(self, pieces: torch.Tensor) -> dict[str, torch.Tensor]:
+    def losses(self, pieces: Float[Tensor, " n *piece"]) -> dict[str, Float[Tensor, ""]]:
         """Losses of a step on pieces [n, …], to be added."""
 
     @abc.abstractmethod

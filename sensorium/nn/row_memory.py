@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,10 +40,10 @@ class MemoryAnswer:
         margin: calibration of such answers, in place of the generator's own; None: that one.
     """
 
-    targets: Tensor
-    weights: Tensor
+    targets: Shaped[Tensor, "m ..."]
+    weights: Float[Tensor, "n m"]
     share: float
-    margin: Tensor | None = None
+    margin: Float[Tensor, " ..."] | None = None
 
 
 class RowMemory(nn.Module):
@@ -159,7 +160,7 @@ class RowMemory(nn.Module):
             None if margin is None else tokens.new_tensor(margin, dtype=torch.float32),
         )
 
-    def weighed(self, like: Tensor, both: Tensor) -> Tensor:
+    def weighed(self, like: Float[Tensor, "n rows"], both: Bool[Tensor, "n rows"]) -> Float[Tensor, "n rows"]:
         """Weights of cosines [n, rows]: 0 where not ``both`` have anything to compare, else a softmax."""
         return (self.sharpness * like).masked_fill(~both, -1e9).softmax(1) * both
 
@@ -177,7 +178,9 @@ class RowMemory(nn.Module):
             others = both.expand(len(rows), -1).scatter(1, rows.unsqueeze(1), False)
             yield rows, MemoryAnswer(tokens, self.weighed(keys[rows] @ keys.T, others), 1.0), others
 
-    def forward(self, column: str, gist: Tensor, sketch: Tensor | None = None) -> Tensor:
+    def forward(
+        self, column: str, gist: Float[Tensor, "n gist"], sketch: Float[Tensor, "n sketch"] | None = None
+    ) -> Float[Tensor, "n gist"]:
         """Refined unit vectors [n, gist] of a column; unchanged where no remembered row has it and others.
 
         Args:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.nn.attention import Keys, forbid
@@ -24,9 +25,9 @@ class KeyValueCache:
     attended to, [n, s]."""
 
     layers: list[list[Keys]]
-    mask: torch.Tensor
+    mask: Bool[Tensor, "n s"]
 
-    def rows(self, index: torch.Tensor) -> KeyValueCache:
+    def rows(self, index: Int[Tensor, " m"]) -> KeyValueCache:
         """Cache of the rows ``index``."""
         return KeyValueCache(
             [[contiguous((k[index], v[index])) for k, v in layer] for layer in self.layers], self.mask[index]
@@ -42,8 +43,12 @@ class SegmentTransformer(nn.Module):
         self.norm = nn.LayerNorm(width, bias=False)
 
     def forward(
-        self, seen: torch.Tensor, mask: torch.Tensor, asked: list[torch.Tensor], causal: list[bool]
-    ) -> list[torch.Tensor]:
+        self,
+        seen: Float[Tensor, "n s width"],
+        mask: Bool[Tensor, "n s"],
+        asked: list[Float[Tensor, "n _ width"]],
+        causal: list[bool],
+    ) -> list[Float[Tensor, "n _ width"]]:
         """Seen tokens [n, s, width] with mask [n, s], and asked segments [n, k, width], to hidden [n, k, width] of
         each."""
         lengths = [tokens.shape[1] for tokens in asked]
@@ -53,7 +58,7 @@ class SegmentTransformer(nn.Module):
             x, _ = block(x, allow)
         return list(self.norm(x[:, seen.shape[1] :]).split(lengths, 1))
 
-    def prefill(self, seen: torch.Tensor, mask: torch.Tensor) -> KeyValueCache:
+    def prefill(self, seen: Float[Tensor, "n s width"], mask: Bool[Tensor, "n s"]) -> KeyValueCache:
         """Key-value cache of the seen tokens [n, s, width] with mask [n, s]."""
         allow, layers = forbid(mask[:, None, :].expand(-1, mask.shape[1], -1)), []
         for block in self.blocks:
@@ -61,7 +66,9 @@ class SegmentTransformer(nn.Module):
             layers.append([contiguous(keys)])
         return KeyValueCache(layers, mask)
 
-    def decode(self, past: KeyValueCache, tokens: torch.Tensor) -> tuple[torch.Tensor, KeyValueCache]:
+    def decode(
+        self, past: KeyValueCache, tokens: Float[Tensor, "n k width"]
+    ) -> tuple[Float[Tensor, "n k width"], KeyValueCache]:
         """Hidden of asked tokens [n, k, width] after all before, and the longer cache; tokens of one call see one
         another."""
         n, k, _ = tokens.shape
@@ -79,7 +86,9 @@ def contiguous(keys: Keys) -> Keys:
     return keys[0].contiguous(), keys[1].contiguous()
 
 
-def pack(tokens: list[torch.Tensor], masks: list[torch.Tensor], beside: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def pack(
+    tokens: list[Float[Tensor, "n _ width"]], masks: list[Bool[Tensor, "n _"]], beside: int = 0
+) -> tuple[Float[Tensor, "n s width"], Bool[Tensor, "n s"]]:
     """Concatenation of segments [n, k, width] with masks [n, k], without holes: tokens [n, s, width] and mask [n, s].
 
     Missing cells and padded words cost nothing but in the row that has most tokens. Order carries no meaning here. The
@@ -94,7 +103,7 @@ def pack(tokens: list[torch.Tensor], masks: list[torch.Tensor], beside: int = 0)
     return x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.shape[2])), mask.gather(1, order)
 
 
-def seen_asked(mask: torch.Tensor, lengths: list[int], causal: list[bool]) -> torch.Tensor:
+def seen_asked(mask: Bool[Tensor, "n s"], lengths: list[int], causal: list[bool]) -> Bool[Tensor, "n tokens tokens"]:
     """Attention mask over seen and asked tokens, bool [n, s + k, s + k].
 
     Args:

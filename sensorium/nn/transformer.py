@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.nn.attention import Attention, Keys
@@ -30,10 +30,10 @@ class TransformerBlock(nn.Module):
 
     def forward(
         self,
-        x: torch.Tensor,
-        allow: torch.Tensor | None = None,
+        x: Float[Tensor, "n s width"],
+        allow: Float[Tensor, "#n 1 #s keys"] | None = None,
         past: Sequence[Keys] = (),
-    ) -> tuple[torch.Tensor, Keys]:
+    ) -> tuple[Float[Tensor, "n s width"], Keys]:
         """Tokens [n, s, width] to [n, s, width], and their keys and values."""
         y, keys = self.attention(self.norm_attention(x), allow, past)
         x = x + F.dropout(y, self.dropout, self.training)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.nn.discriminator import adversarial_losses
@@ -60,7 +61,7 @@ class Vocoder(Refiner):
 
     def __init__(
         self,
-        decoded: Callable[[Any], torch.Tensor],
+        decoded: Callable[[Any], Tensor],
         rate: int,
         mels: int,
         hop: int,
@@ -82,7 +83,7 @@ class Vocoder(Refiner):
         nn.init.zeros_(self.leave.bias)
         self.listener = SpectralDiscriminator()
 
-    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+    def forward(self, mel: Float[Tensor, "n frames mels"]) -> Float[Tensor, "n t"]:
         """Bands [n, frames, mels], as an ``Audio`` column stores them, to samples [n, (frames - 1) · hop]."""
         x = self.first(self.enter(around(mel).flatten(2)))
         for block in self.blocks:
@@ -116,12 +117,12 @@ class Vocoder(Refiner):
         start = int(lots.integers(len(wave) - wanted + 1))
         return wave[start : start + wanted]
 
-    def bands(self, wave: torch.Tensor) -> torch.Tensor:
+    def bands(self, wave: Float[Tensor, "n t"]) -> Float[Tensor, "n frames mels"]:
         """Bands [n, frames, mels], as an ``Audio`` column generates them, of samples [n, t]."""
         mel = log_mel(wave, rate=self.rate, mels=self.mels, hop=self.hop, window=2 * self.hop)
         return torch.maximum(mel, mel.amax((1, 2), keepdim=True) - DYNAMIC_RANGE) / 4 + 1
 
-    def losses(self, pieces: torch.Tensor) -> dict[str, torch.Tensor]:
+    def losses(self, pieces: Float[Tensor, "n t"]) -> dict[str, Float[Tensor, ""]]:
         known = self.bands(pieces)
         made = self(known + BAND_NOISE * torch.randn_like(known))
         near = spectral_distance(made, pieces) + (self.bands(made).clamp(min=known.min()) - known).abs().mean()
@@ -161,13 +162,13 @@ class WideConv(nn.Module):
         self.up, self.down = nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
         self.scale = nn.Parameter(torch.full((width,), 0.25))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "n frames width"]) -> Float[Tensor, "n frames width"]:
         """Activations [n, frames, width] to the same."""
         y = self.norm((around(x) * self.over).sum(-1))
         return x + self.scale * self.down(F.gelu(self.up(y)))
 
 
-def around(x: torch.Tensor) -> torch.Tensor:
+def around(x: Float[Tensor, "n frames width"]) -> Float[Tensor, "n frames width kernel"]:
     """Neighbourhood of each frame, [n, frames, width] to [n, frames, width, 7]."""
     return F.pad(x, (0, 0, KERNEL_FRAMES // 2, KERNEL_FRAMES // 2)).unfold(1, KERNEL_FRAMES, 1)
 
@@ -184,7 +185,7 @@ class SpectralDiscriminator(nn.Module):
             layers += [nn.Conv2d(before, after, 4, 2, 1), nn.LeakyReLU(0.2)]
         self.body = nn.Sequential(*layers, nn.Conv2d(2 * width, 1, 3, 1, 1))
 
-    def forward(self, wave: torch.Tensor) -> torch.Tensor:
+    def forward(self, wave: Float[Tensor, "n t"]) -> Float[Tensor, "n patches"]:
         """Samples [n, t] to logits [n, patches]."""
         found = spectrum(wave, self.window)
         size = found.abs()
@@ -195,13 +196,13 @@ class SpectralDiscriminator(nn.Module):
         return self.body(parts).flatten(1).float()
 
 
-def spectrum(wave: torch.Tensor, window: int) -> torch.Tensor:
+def spectrum(wave: Tensor, window: int) -> Tensor:
     """Short-time Fourier transform: samples [n, t] to [n, frames, bins], complex, four frames to a window."""
     frames = F.pad(wave, (window // 2, window // 2)).unfold(1, window, window // 4)
     return torch.fft.rfft(frames * hann(window).to(wave.device)) / math.sqrt(window)
 
 
-def spectral_distance(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def spectral_distance(one: Float[Tensor, "n t"], other: Float[Tensor, "n t"]) -> Float[Tensor, ""]:
     """Distance, [], of samples [n, t] from ``other``: of the logarithms of their magnitudes, and the relative norm of
     the difference."""
     total = one.new_zeros(())

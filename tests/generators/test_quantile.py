@@ -93,7 +93,7 @@ def test_calibration_covers_ninety_percent_however_wrong_the_head_is(trained: Qu
     after = covered(trained, 3)
     with torch.no_grad():
         trained.head.bias.copy_(bias)
-    trained.calibrate(torch.zeros(0, 1))
+    trained.calibrate(torch.zeros(0, 5, 1))
     assert 0.88 <= after <= 0.92
     assert spoiled == 0.0 or not 0.88 <= before <= 0.92
     assert not trained.widening.any()
@@ -110,14 +110,14 @@ def test_any_coverage_may_be_asked_up_to_the_largest(trained: Quantile) -> None:
     assert widths == sorted(widths)
     with pytest.raises(UserError, match="0.98"):
         trained.sample(lambda tokens, start: hidden, len(hidden), CPU, coverage=0.99)
-    trained.calibrate(torch.zeros(0, 1))
+    trained.calibrate(torch.zeros(0, 5, 1))
 
 
 def test_widening_is_kept_with_the_weights(trained: Quantile) -> None:
     trained.calibrate(torch.linspace(-1, 1, 99).view(99, 1, 1).expand(-1, len(trained.covers), -1))
     copy = made()
     copy.load_state_dict(trained.state_dict())
-    trained.calibrate(torch.zeros(0, 1))
+    trained.calibrate(torch.zeros(0, 5, 1))
     assert copy.widening[copy.covers.index(0.9)].item() == pytest.approx(-1 + 2 * 89 / 98)  # the ⌈100 · 0.9⌉th of 99
 
 

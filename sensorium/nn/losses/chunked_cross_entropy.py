@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 MAX_LOGITS = 1 << 24
@@ -13,8 +15,8 @@ MAX_LOGITS = 1 << 24
 
 
 def in_pieces(
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], hidden: torch.Tensor, wanted: torch.Tensor, size: int
-) -> torch.Tensor:
+    loss: Callable[[Tensor, Tensor], Tensor], hidden: Float[Tensor, "n width"], wanted: Int[Tensor, " n"], size: int
+) -> Float[Tensor, " n"]:
     """Loss ``loss(hidden [n, width], wanted [n])`` of each token, [n], computed for ``size`` tokens at a time."""
     if len(wanted) <= size:
         return loss(hidden, wanted)
@@ -28,13 +30,13 @@ def in_pieces(
 
 
 def cross_entropy(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    wanted: torch.Tensor,
+    hidden: Float[Tensor, "n width"],
+    weight: Float[Tensor, "words width"],
+    wanted: Int[Tensor, " n"],
     scale: float = 1.0,
     cap: float = 0.0,
     size: int = 0,
-) -> torch.Tensor:
+) -> Float[Tensor, " n"]:
     """Loss of each token [n] of ``F.cross_entropy(hidden @ weight.T, wanted)``, ``size`` tokens at a time, with as few
     products as can be.
 
@@ -63,8 +65,14 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, wanted: torch.Tensor, scale: float, cap: float, size: int
-    ) -> torch.Tensor:
+        ctx: Any,
+        hidden: Float[Tensor, "n width"],
+        weight: Float[Tensor, "words width"],
+        wanted: Int[Tensor, " n"],
+        scale: float,
+        cap: float,
+        size: int,
+    ) -> Float[Tensor, " n"]:
         losses, totals, gradients = [], [], []
         ctx.scale, ctx.cap, ctx.size = scale, cap, size
         ctx.at_once = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]
@@ -86,7 +94,7 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, above: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.at_once:
             (gradient,) = ctx.saved_tensors
             return (gradient * above.unsqueeze(1)).to(gradient.dtype), None, None, None, None, None
@@ -104,7 +112,9 @@ class _CrossEntropy(torch.autograd.Function):
         return torch.cat(gradients), into.to(weight.dtype), None, None, None, None
 
 
-def logits_of(hidden: torch.Tensor, weight: torch.Tensor, scale: float, cap: float) -> torch.Tensor:
+def logits_of(
+    hidden: Float[Tensor, "n width"], weight: Float[Tensor, "words width"], scale: float, cap: float
+) -> Float[Tensor, "n words"]:
     """Logits in float, as a tensor of their own."""
     z = (hidden @ weight.T).float()
     if scale != 1:
@@ -113,8 +123,8 @@ def logits_of(hidden: torch.Tensor, weight: torch.Tensor, scale: float, cap: flo
 
 
 def logit_gradients(
-    z: torch.Tensor, total: torch.Tensor, wanted: torch.Tensor, scale: float, cap: float
-) -> torch.Tensor:
+    z: Float[Tensor, "n words"], total: Float[Tensor, " n"], wanted: Int[Tensor, " n"], scale: float, cap: float
+) -> Float[Tensor, "n words"]:
     """Gradient of each token's loss in the product that its logits ``z`` came from, computed in the place of ``z``."""
     bent = 1 - (z / cap).square() if cap else None
     z.sub_(total.unsqueeze(1)).exp_()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -82,7 +83,15 @@ class _Contrastive(torch.autograd.Function):
     """Loss and gradients at once: the logits that the gradients need are freed when the forward pass ends."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, scale: Tensor, bias: Tensor | None, how: tuple, wanted: bool) -> Tensor:
+    def forward(
+        ctx: Any,
+        a: Float[Tensor, "n d"],
+        b: Float[Tensor, "n d"],
+        scale: Float[Tensor, " ..."],
+        bias: Float[Tensor, " ..."] | None,
+        how: tuple,
+        wanted: bool,
+    ) -> Float[Tensor, ""]:
         loss, grads = _compute(a, b, scale, bias, *how, wanted)
         ctx.save_for_backward(a, b, scale, bias)
         ctx.how, ctx.grads = how, grads

@@ -5,22 +5,23 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn import functional as F
 
 Loss = Literal["dpo", "ipo"]
 
 
 def preferred(
-    chosen: torch.Tensor,
-    rejected: torch.Tensor,
-    before_chosen: torch.Tensor,
-    before_rejected: torch.Tensor,
+    chosen: Float[Tensor, " n"],
+    rejected: Float[Tensor, " n"],
+    before_chosen: Float[Tensor, " n"],
+    before_rejected: Float[Tensor, " n"],
     *,
     beta: float = 0.1,
     smoothing: float = 0.0,
     loss: Loss = "dpo",
-) -> torch.Tensor:
+) -> Float[Tensor, " n"]:
     """Preference loss of each pair, [n].
 
     Args:
@@ -38,6 +39,6 @@ def preferred(
     return -F.logsigmoid(beta * margin) * (1 - smoothing) - F.logsigmoid(-beta * margin) * smoothing
 
 
-def rewarded(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+def rewarded(chosen: Float[Tensor, " n"], rejected: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Reward model loss of each pair of scores, [n]: the chosen one is to be higher (Bradley & Terry 1952)."""
     return -F.logsigmoid(chosen - rejected)

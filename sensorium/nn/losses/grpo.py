@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 Mean = Literal["grpo", "bnpo", "dr_grpo"]
 
 
-def advantages(rewards: torch.Tensor, scaled: bool = True) -> torch.Tensor:
+def advantages(rewards: Float[Tensor, "n group"], scaled: bool = True) -> Float[Tensor, "n group"]:
     """Advantage of each answer over its group, [n, group] as ``rewards``.
 
     Args:
@@ -25,15 +27,15 @@ def advantages(rewards: torch.Tensor, scaled: bool = True) -> torch.Tensor:
 
 
 def policy(
-    now: torch.Tensor,
-    before: torch.Tensor | None,
-    row: torch.Tensor,
-    advantage: torch.Tensor,
+    now: Float[Tensor, " tokens"],
+    before: Float[Tensor, " tokens"] | None,
+    row: Int[Tensor, " tokens"],
+    advantage: Float[Tensor, " n"],
     *,
     beta: float = 0.0,
     mean: Mean = "grpo",
     longest: int = 1,
-) -> torch.Tensor:
+) -> Float[Tensor, ""]:
     """Policy loss of answers that the model itself has just sampled.
 
     Args:
