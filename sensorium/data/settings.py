@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Settings of the section ``data``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from sensorium.data.table import Table
 
 
 class DataSettings:
-    """How a table is read (section ``data``).
+    """Read settings of a table (section ``data``).
 
     Args:
-        split: auto, hash, column:NAME or group:NAME. validation: share of training rows kept for calibration and choices.
-        max_bad: share or number of rows that may be bad. outside: media paths may leave the table's folder.
-        workers: threads that read media. same: key column; rows that share its value are of one thing, as in ``evaluate --same``:
-            ``match.same_thing`` brings them together, and where validation is taken from a split column's training rows all of
-            them are held out or none. alone: share of training rows that are then held out whatever they are of, where there are conversations,
-            so that it is known how often answers about known things are right.
-        encoding: of text files, as Python names it; empty: detected. delimiter: of CSV files, one character, or tab, comma, semicolon,
-            pipe, space; empty: detected.
-        max_columns: a table with more columns is refused. max_cell_mb: MiB of the longest line or cell of a text file.
+        split: auto, hash, column:NAME or group:NAME.
+        validation: share of training rows kept for calibration and choices.
+        max_bad: share or number of rows that may be bad.
+        outside: media paths may leave the table's folder.
+        workers: threads that read media.
+        entity_key: key column; rows that share its value are of one thing, as in ``evaluate --entity-key``:
+            ``match.same_thing`` brings them together, and where validation is taken from a split column's training
+            rows all of them are held out or none.
+        dialogue_validation: share of training rows that are then held out whatever they are of, where there are
+            conversations, so that it is known how often answers about known things are right.
+        encoding: of text files, as Python names it; empty: detected.
+        delimiter: of CSV files, one character, or tab, comma, semicolon, pipe, space; empty: detected.
+        max_columns: a table with more columns is refused.
+        max_cell_mb: MiB of the longest line or cell of a text file.
     """
 
     def __init__(
@@ -43,7 +48,7 @@ class DataSettings:
         max_cell_mb: float = 16.0,
     ) -> None:
         at_least("data", 1, workers=workers)
-        for name, share in (("validation", validation), ("alone", dialogue_validation)):
+        for name, share in (("validation", validation), ("dialogue_validation", dialogue_validation)):
             if not 0 <= share < 1:
                 raise UserError(
                     f"data.{name}={share} is no share of the training rows. Give a number from 0 on, below 1."
@@ -61,6 +66,6 @@ class DataSettings:
         )
 
     def open(self, table: Any, as_written: Collection[str] = ()) -> Table:
-        """A table, opened with these settings; ``as_written``: columns whose cells in text files stay text."""
+        """Open a table with these settings; ``as_written``: columns whose cells in text files stay text."""
         options = dataclasses.replace(self.read_options, as_written=frozenset(as_written))
         return Table.open(table, allow_outside=self.outside, options=options)

@@ -70,6 +70,46 @@ def test_orc_damaged(tmp_path: Path) -> None:
             rows_of(tmp_path / f"{name}.orc")
 
 
+@pytest.mark.parametrize("compression", ["uncompressed", "zlib", "snappy", "lz4", "zstd"])
+def test_orc_lengths_that_no_cell_has_are_refused(compression: str, tmp_path: Path) -> None:
+    from pyarrow import orc
+
+    lists = [[1.0] * row for row in range(12)]
+    falling = [["x"] * (400 - row % 400) for row in range(2000)]
+    bits = np.random.default_rng(0).integers(0, 60, 2000)
+    for name, cells in (("rising", lists), ("falling", falling), ("mixed", [["x"] * count for count in bits])):
+        source = pa.table({"c": cells, "text": ["é" * len(cell) for cell in cells]})
+        orc.write_table(source, tmp_path / f"{name}.orc", compression=compression, stripe_size=10_000)
+        assert rows_of(tmp_path / f"{name}.orc") == source.to_pylist()
+    # A run of lengths 0, 1, 2, … that a damaged byte makes one of 3, 2, 1, 0, -1, …: the library ends the process.
+    orc.write_table(pa.table({"c": lists}), tmp_path / "a.orc", compression=compression)
+    data = (tmp_path / "a.orc").read_bytes()
+    assert data.count(b"\xc0\x0b\x00\x02") == 1
+    (tmp_path / "a.orc").write_bytes(data.replace(b"\xc0\x0b\x00\x02", b"\xc0\x0b\x03\x01"))
+    with pytest.raises(UserError, match=r"a\.orc' can't be read as ORC: a cell of its column 1 has the length -8"):
+        rows_of(tmp_path / "a.orc")
+
+
+def test_orc_run_lengths() -> None:
+    from sensorium.data.sources._orc_lengths import _lengths_1, _lengths_2
+
+    def extremes(data: str, read: Callable[[bytes], Any]) -> list[int]:
+        return list(read(bytes.fromhex(data)))
+
+    # The examples of the specification: short repeat, direct, patched base, delta; runs and literals of version 1.
+    assert extremes("0a2710", _lengths_2) == [10000]
+    assert extremes("5e035ca1ab1edeadbeef", _lengths_2) == []
+    assert extremes("8e092b2107d01e00147028323c46505afce8", _lengths_2) == [2000, 2000]
+    assert extremes("c609020222424246" + "0a2710", _lengths_2) == [2, 10000]
+    assert extremes("610007" + "fb020306070b", _lengths_1) == [7, 7, 2, 3, 6, 7, 11]
+    # Beyond what a cell has: 64 bits with the highest set, a falling run of varying steps, a negative base.
+    assert min(extremes("38" + "ff" * 8, _lengths_2)) >= 1 << 63
+    assert max(extremes("7e00" + "ff" * 8, _lengths_2)) >= 1 << 63
+    assert min(extremes("c609020122424246", _lengths_2)) < 0
+    assert min(extremes("8e09ab2187d01e00147028323c46505afce8", _lengths_2)) < 0
+    assert min(extremes("05ff03", _lengths_1)) < 0
+
+
 AVRO = {
     "type": "record", "name": "Row", "namespace": "x", "fields": [
         {"name": "id", "type": "long"}, {"name": "näme", "type": ["null", "string"]},
@@ -192,6 +232,12 @@ def test_avro_hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         )
     )
     assert columns(Table.open(path)) == {"n": [None, "a", "b", None]}
+    # A damaged block that claims far more records than lie between two markers is one bad row.
+    for claimed, rows in ((900_000, 1), (50, 50)):
+        data = bytearray(container(field.format('"string"'), [(1, b"\x02a"), (claimed, b"\x02b"), (1, b"\x02c")]))
+        data[-21] = ord("t")  # the end of the second block's marker
+        path.write_bytes(data)
+        assert Table.open(path).rows == 1 + rows and len(Table.open(path).bad_rows) == rows
     monkeypatch.setattr("sensorium.data.sources.avro.MAX_BLOCK_BYTES", 10**6)
     bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
     path.write_bytes(

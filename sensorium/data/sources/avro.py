@@ -30,6 +30,8 @@ MAX_BLOCK_BYTES = 256 << 20
 """Bytes of the largest block, packed or not."""
 MAX_EMPTY_RECORDS = 1_000_000
 """Most records without a byte in one block."""
+LOST_RECORDS, MAX_PACKING = 1000, 16
+"""Records that a damaged block may always claim to have lost, and how many more for each of its bytes."""
 MIN_VALUE_BYTES = {
     "null": 0,
     "boolean": 1,
@@ -172,10 +174,12 @@ def _blocks(file: BinaryIO, sync: bytes) -> Iterator[tuple[int, bytes, str]]:
         except EOFError as error:
             reason = str(error)
             after = start
-        if reason and not _find(file, sync, after):
-            yield count, b"", reason
+        found = not reason or _find(file, sync, after)
+        if reason and count > LOST_RECORDS + MAX_PACKING * (file.tell() - start):
+            count = 1  # the number is damaged, too: so many records don't lie between two markers
+        yield count, data if found else b"", reason
+        if not found:
             return
-        yield count, data, reason
 
 
 def _find(file: BinaryIO, sync: bytes, start: int) -> bool:

@@ -12,6 +12,7 @@ from sensorium.data.blocks import Blocks, ConcatenatedBlocks
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources import Opened, Source, folder_of, name_of_files
 from sensorium.data.sources._inside import error_summary
+from sensorium.data.sources._orc_lengths import BadLength, check_lengths
 
 
 class ORC(Source):
@@ -34,17 +35,19 @@ class _Stripes(Blocks):
         from pyarrow import orc
 
         self.path = path
+        self.checked: set[int] = set()
         try:
             with pa.OSFile(str(path)) as source:
                 file = orc.ORCFile(source)
                 schema = file.schema
                 # The library doesn't say how many rows a stripe has; the narrowest column does.
                 narrow = min(schema, key=_width, default=None)
-                counts = (
-                    [len(file.read_stripe(i, columns=[narrow.name])) for i in range(file.nstripes)]
-                    if narrow is not None
-                    else []
-                )
+                counts = []
+                for stripe in range(file.nstripes):
+                    if narrow is None:
+                        break
+                    self._check(stripe)
+                    counts.append(len(file.read_stripe(stripe, columns=[narrow.name])))
         except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
             raise UserError(f"'{path}' can't be read as ORC: {error_summary(error)}") from error
         info = path.stat()
@@ -59,9 +62,25 @@ class _Stripes(Blocks):
             info = self.path.stat()
             if (info.st_size, info.st_mtime_ns) != self.key:
                 raise UserError(f"{self.where} was changed while it was read. Open it again when it is whole.")
+            self._check(block)
             batch = orc.ORCFile(source).read_stripe(block, columns=columns)
             for start in range(0, batch.num_rows, size):
                 yield batch.slice(start, size)
+
+    def _check(self, stripe: int) -> None:
+        """Refuse a stripe at which the library would end the process.
+
+        Raises:
+            UserError: it has lengths that no cell has.
+        """
+        if stripe in self.checked:
+            return
+        try:
+            with open(self.path, "rb") as file:
+                check_lengths(file, stripe)
+        except BadLength as error:
+            raise UserError(f"'{self.path}' can't be read as ORC: {error}. Copy it again, or leave it out.") from error
+        self.checked.add(stripe)
 
 
 def _width(field: pa.Field) -> int:
