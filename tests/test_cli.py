@@ -455,3 +455,37 @@ def test_a_run_reads_tables_as_it_read_its_own(run: Run, tmp_path: Path, no_repo
     told = open_arguments(tmp_path / "run")
     assert told["allow_outside"] is True and told["options"].delimiter == "|"
     assert Model.load(tmp_path / "run").open(tmp_path / "tables/t.csv").schema.field("code").type == pa.string()
+
+
+def test_the_old_name_of_an_option_still_counts_and_is_told(run: Run, folder: Path, tmp_path: Path) -> None:
+    ask = ("evaluate", folder / "run", folder / "tiny.parquet", "--json", tmp_path / "r.json")
+    status, new, err = run(*ask, "--entity-key", "colour")
+    assert status == 0 and "--same" not in err
+    status, old, err = run(*ask, "--same", "colour")
+    assert status == 0 and old == new and "--same is called --entity-key now" in err
+    told(run(*ask, "--same", "colour", "--entity-key", "colour"), "Give only --entity-key")
+    assert "--same" not in run("evaluate", "--help")[1]
+
+
+def test_other_packages_add_commands(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata
+
+    from sensorium.cli import lazy
+
+    (tmp_path / "count_rows.py").write_text(
+        'import typer\n\ndef count_rows(table: str, twice: bool = False) -> None:\n    """Count."""\n'
+        "    typer.echo(f'counted {table} {twice}')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [importlib.metadata.EntryPoint(name, f"{name.replace('-', '_')}:{name.replace('-', '_')}", lazy.ENTRY_POINTS)
+              for name in ("count-rows", "missing", "fit")]  # fmt: skip
+    monkeypatch.setattr(lazy, "entry_points", lambda group: [p for p in points if p.group == group])
+    lazy.command_entries.cache_clear()
+    try:
+        status, out, _ = run("--help")
+        assert status == 0 and "count-rows" in out and "Count." in out and "can't be imported" in out
+        assert "Train one model on a table." in out
+        status, out, _ = run("count-rows", "x.csv", "--twice")
+        assert status == 0 and out.strip() == "counted x.csv True"
+    finally:
+        lazy.command_entries.cache_clear()

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from rich.table import Table as Grid
+from typing import TYPE_CHECKING, Any
 
 from sensorium.cli.files import write_whole
-from sensorium.cli.output import console, note
+from sensorium.cli.output import console, make_grid, note
 from sensorium.core.errors import UserError
 from sensorium.core.files import json_text
 from sensorium.core.settings import build, parse
@@ -21,7 +19,9 @@ from sensorium.data.schema import Schema, columns_report, infer
 from sensorium.data.settings import DataSettings
 from sensorium.data.table import Table
 from sensorium.network.build import make_modalities, plain, said_as_written
-from sensorium.training.build import check_settings
+
+if TYPE_CHECKING:
+    from rich.table import Table as Grid
 
 MAX_FILES = 3
 """Files whose delimiter is printed."""
@@ -36,7 +36,10 @@ def print_columns(source: str, settings: Sequence[str], check: bool, out: Path |
         UserError: the table can't be read, or more of its rows can't be than ``data.max_bad`` allows.
     """
     given = parse(settings)
-    check_settings(given)
+    if given:  # what has settings is imported to check them
+        from sensorium.training.build import check_settings
+
+        check_settings(given)
     data = build(DataSettings, plain(given, "data"), "data")
     share = parse_max_bad(data.max_bad)
     table = data.open(source, said_as_written(given.get("column", {})))
@@ -96,7 +99,7 @@ def grid(table: Table, report: Sequence[dict[str, Any]]) -> Grid:
     """Report as a grid, a line a column."""
     good, bad = table.rows - len(table.bad_rows), len(table.bad_rows)
     title = f"{table.name}: {good:,} rows" + (f", and {bad:,} that can't be read" if bad else "")
-    result = Grid(title=title, title_justify="left")
+    result = make_grid(title)
     for name in report[0] if report else ():
         result.add_column(name, overflow="fold")
     for entry in report:

@@ -20,10 +20,10 @@ SETTINGS = (
         f"column.image.{key}" for key in ("trim=true", "grey=0.2", "stroke=0.6")
     ),  # studios differ in margins, colours and outlines
     "data.validation=0.03",
-    "data.same=id",
-    "sample.weights=name:12,tags:2,image:3",
-    "sample.alone=0.8",
-    "sample.everything=0.1",
+    "data.entity_key=id",
+    "questions.weights=name:12,tags:2,image:3",
+    "questions.single_column=0.8",
+    "questions.all_columns=0.1",
 )
 DROP = 0.02, 0.3
 """Token dropout of pictures and sounds: the share hidden for each minute of training, and at most.
@@ -33,7 +33,7 @@ SAME = 0.1, 5.0, 1.0
 """Weight of matching drawings and voices of one emoji: for each minute, beyond so many, and at most.
 
 In a short run all else is learned from fewer rows for it."""
-LONG, FINE = 10.0, ("column.image.size=64", "train.ema=0.998")
+LONG, FINE = 10.0, ("column.image.size=64", "train.ema_decay=0.998")
 """Settings of long runs: from so many minutes on there is time for finer pictures, and a mean of weights is better than
 the last ones."""
 SPLITS = {
@@ -89,9 +89,9 @@ def run_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = (),
 
 TALK = (
     "trunk=causal_lm",
-    "sample.plans=0",
-    "sample.talk=12",
-    "data.same=id",
+    "questions.plans=0",
+    "questions.dialogue_rows=12",
+    "data.entity_key=id",
     "data.validation=0.03",
     "match.same_thing=1",
     "network.drop=0.2",

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table as Grid
 
 from sensorium.data.cells import qualified_names, row_dicts
-from sensorium.data.schema import example
-from sensorium.data.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    from sensorium.data.table import Table
 
 
 def note(words: str) -> None:
@@ -24,6 +25,8 @@ def note(words: str) -> None:
 
 def console() -> Console:
     """Console on stdout, as wide as it needs where it is no terminal."""
+    from rich.console import Console
+
     out = Console()
     return out if out.is_terminal else Console(width=160)
 
@@ -31,14 +34,24 @@ def console() -> Console:
 @contextlib.contextmanager
 def progress(words: str, total: int) -> Generator[Callable[[int], None]]:
     """Progress bar on stderr, as a function to call with how many more are done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(words, total=total)
         yield lambda done: bar.advance(task, done)
 
 
+def make_grid(title: str | None = None) -> Grid:
+    """Empty table for the terminal."""
+    from rich.table import Table as Grid
+
+    return Grid(title=title, title_justify="left")
+
+
 def print_results(results: dict[str, Any]) -> None:
     """Print the results of an evaluation as two tables."""
-    grid = Grid(title=f"{results['rows']:,} rows", title_justify="left")
+    grid = make_grid(f"{results['rows']:,} rows")
     for name in ("column", "kind", "measure", "Sensorium", "chance", "one column", "trees"):
         grid.add_column(name)
     for column, entry in results["columns"].items():
@@ -51,7 +64,7 @@ def print_results(results: dict[str, Any]) -> None:
     out = console()
     out.print(grid, markup=False)
     if results["retrieval"]:
-        grid = Grid(title="Search: share of queries whose row is found", title_justify="left")
+        grid = make_grid("Search: share of queries whose row is found")
         for name in ("query > found", "recall@1", "recall@10", "gallery"):
             grid.add_column(name)
         for direction, entry in results["retrieval"].items():
@@ -69,7 +82,9 @@ def print_found(table: Table, found: pa.Table) -> None:
 
 def print_rows(rows: pa.Table) -> None:
     """Print rows with their own cells."""
-    grid = Grid()
+    from sensorium.data.schema import example
+
+    grid = make_grid()
     for name in rows.column_names:
         grid.add_column(name, overflow="fold")
     for row in row_dicts(rows):

@@ -52,10 +52,10 @@ class ModelWorker:
         network = self.model.network
         return {
             "columns": {column: self.column_about(column) for column in network.modalities},
-            "gist": network.to_gist.out_features,
+            "gist": network.gist_size,
             "index": self.index_about(),
             "facts": {key: value for key, value in self.model.facts.items() if key in FACTS},
-            "surprise": list(network.surprise_quantiles),
+            "surprise": list(network.calibration.surprise_quantiles),
         }
 
     def column_about(self, column: str) -> dict[str, Any]:

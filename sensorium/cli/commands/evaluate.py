@@ -52,7 +52,7 @@ def evaluate(
             )
         )
     else:
-        results = model.evaluation(opened, split=split, seen=names(seen), same=entity_key, note=note).results
+        results = model.evaluation(opened, split=split, seen=names(seen), entity_key=entity_key, note=note).results
         print_results(results)
     if json:
         write_json(json, results)

@@ -61,9 +61,9 @@ def fit(
     if max_bad is not None:
         given = merge(given, {"data": {"max_bad": max_bad}})
     if generate is not None:
-        given = merge(given, {"sample": {"generate": "" if generate == "none" else generate}})
+        given = merge(given, {"questions": {"generate": "" if generate == "none" else generate}})
     if generator is not None:
-        given = merge(given, {"sample": {"generator": generator}})
+        given = merge(given, {"questions": {"generator": generator}})
     if tune is not None:
         from sensorium.backbones._tuning import everywhere
 

@@ -42,5 +42,5 @@ def report(
     out = out or run / "report.html"
     check_ending(out, ".html", only=True)
     check_folder(out, "--out")
-    Model.load(run).report(table, out, split=split, same=entity_key, note=note)
+    Model.load(run).report(table, out, split=split, entity_key=entity_key, note=note)
     typer.echo(f"Wrote {out}")
