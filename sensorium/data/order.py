@@ -20,14 +20,14 @@ class Order:
         rows: the rows to draw from (ascending), int64 [n].
         batch: rows a step. The last, smaller batch of an epoch is filled from the beginning of the same epoch.
         seed: of the shuffle.
-        things: for each row number the thing it is of, int64. Two rows of one thing then come one after the other
-            wherever they are in one window: they can be compared, and no step is full of one thing.
+        entities: for each row number its entity, int64. Two rows of one entity then come one after the other
+            wherever they are in one window: they can be compared, and no step is full of one entity.
     """
 
-    def __init__(self, rows: np.ndarray, batch: int, seed: int, things: np.ndarray | None = None) -> None:
+    def __init__(self, rows: np.ndarray, batch: int, seed: int, entities: np.ndarray | None = None) -> None:
         if not len(rows):
             raise ValueError("no rows to order")
-        self.rows, self.batch, self.seed, self.things = rows, batch, seed, things
+        self.rows, self.batch, self.seed, self.entities = rows, batch, seed, entities
         self.steps = -(-len(rows) // batch)
         """Steps an epoch."""
 
@@ -64,14 +64,14 @@ class Order:
         places = np.concatenate([np.arange(b * BLOCK_ROWS, min((b + 1) * BLOCK_ROWS, len(self.rows))) for b in blocks])
         rng = np.random.default_rng([self.seed, epoch, number])
         shuffled = places[rng.permutation(len(places))]
-        return shuffled if self.things is None else shuffled[paired_order(self.things[self.rows[shuffled]], rng)]
+        return shuffled if self.entities is None else shuffled[paired_order(self.entities[self.rows[shuffled]], rng)]
 
 
-def paired_order(things: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Order of shuffled rows [n] in pairs of one thing, pairs and single rows shuffled."""
-    together = np.argsort(things, kind="stable")
-    _, first, count = np.unique(things[together], return_index=True, return_counts=True)
-    place = np.arange(len(things)) - np.repeat(first, count)
+def paired_order(entities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Order of shuffled rows [n] in pairs of one entity, pairs and single rows shuffled."""
+    together = np.argsort(entities, kind="stable")
+    _, first, count = np.unique(entities[together], return_index=True, return_counts=True)
+    place = np.arange(len(entities)) - np.repeat(first, count)
     couple = np.cumsum(place % 2 == 0) - 1
     return together[np.argsort(rng.permutation(couple[-1] + 1)[couple], kind="stable")]
 

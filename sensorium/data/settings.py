@@ -21,11 +21,11 @@ class DataSettings:
         max_bad: share or number of rows that may be bad.
         outside: media paths may leave the table's folder.
         workers: threads that read media.
-        entity_key: key column; rows that share its value are of one thing, as in ``evaluate --entity-key``:
+        entity_key: key column; rows that share its value are of one entity, as in ``evaluate --entity-key``:
             ``match.same_thing`` brings them together, and where validation is taken from a split column's training
             rows all of them are held out or none.
         dialogue_validation: share of training rows that are then held out whatever they are of, where there are
-            conversations, so that it is known how often answers about known things are right.
+            conversations, so that it is known how often answers about known entities are right.
         encoding: of text files, as Python names it; empty: detected.
         delimiter: of CSV files, one character, or tab, comma, semicolon, pipe, space; empty: detected.
         max_columns: a table with more columns is refused.

@@ -23,7 +23,7 @@ from sensorium.data.hashes import cell_hashes, mix, row_hashes
 from sensorium.data.schema import Schema
 from sensorium.data.table import Table
 
-__all__ = ["Splits", "row_hashes", "split_rows", "things_of"]
+__all__ = ["Splits", "row_hashes", "split_rows", "entity_ids"]
 
 TRAIN, VALIDATION, TEST, ROWWISE = "train", "validation", "test", "alone"
 ALIASES = {
@@ -98,7 +98,7 @@ def split_rows(
     seed: int = 0,
     group: str | None = None,
     carved: float = CARVED_SHARE,
-    thing: str | None = None,
+    entity: str | None = None,
     rowwise: float = 0.0,
     but: Sequence[str] = (),
 ) -> Splits:
@@ -112,10 +112,10 @@ def split_rows(
         seed: another one divides otherwise.
         carved: share of train that becomes validation where the split column has no such part.
         group: a column whose equal cells stay on one side, also where validation is carved from a column's train.
-        thing: the same, but only where validation is carved: rows of one thing are all held out or none, so that
-            validation measures generalisation to things that training never saw.
-        rowwise: share of train that becomes a part of its own ("alone"), row by row whatever things they are of, so
-            that it measures known things. Rows that differ only in the columns ``but`` stay together.
+        entity: the same, but only where validation is carved: rows of one entity are all held out or none, so that
+            validation measures generalisation to entities that training never saw.
+        rowwise: share of train that becomes a part of its own ("alone"), row by row whatever their entities, so
+            that it measures known entities. Rows that differ only in the columns ``but`` stay together.
 
     Raises:
         UserError: ``by`` or a column isn't known, the shares don't add up to 1, or no row is for training.
@@ -127,7 +127,7 @@ def split_rows(
         group, method = name, "hash"
     if method == "auto":
         method, name = ("column", schema.split) if schema.split in table.columns else ("hash", "")
-    for column in filter(None, (name if method == "column" else None, group, thing)):
+    for column in filter(None, (name if method == "column" else None, group, entity)):
         if column not in table.columns:
             raise unknown("column to split by:", column, table.columns)
     if method == "hash":
@@ -140,15 +140,15 @@ def split_rows(
                 f"The column '{name}' says of no row that it is for training. Found: {found}; needed: 'train'."
             )
         if VALIDATION not in splits.names:
-            _carve(splits, VALIDATION, _keys(table, schema, group or thing, splits.rows(TRAIN)), seed, carved)
+            _carve(splits, VALIDATION, _keys(table, schema, group or entity, splits.rows(TRAIN)), seed, carved)
     if rowwise and ROWWISE not in splits.names:
         _carve(splits, ROWWISE, _keys(table, schema, group, splits.rows(TRAIN), but), seed + 1, rowwise)
     return splits
 
 
-def things_of(table: Table, schema: Schema, same: str, rows: np.ndarray) -> np.ndarray:
-    """Thing of each of some rows, int64 [rows]: rows whose cells of ``same`` are equal are of one thing."""
-    return _keys(table, schema, same, rows).view(np.int64)
+def entity_ids(table: Table, schema: Schema, entity_key: str, rows: np.ndarray) -> np.ndarray:
+    """Entity of each of some rows, int64 [rows]: rows whose cells of ``entity_key`` are equal are of one entity."""
+    return _keys(table, schema, entity_key, rows).view(np.int64)
 
 
 def _keys(

@@ -13,7 +13,7 @@ from sensorium.core.settings import build as build_part
 from sensorium.data.prepare import prepare as prepare_cells
 from sensorium.data.quarantine import Quarantine
 from sensorium.data.schema import Schema, infer
-from sensorium.data.split import ROWWISE, things_of
+from sensorium.data.split import ROWWISE, entity_ids
 from sensorium.data.table import Table
 from sensorium.dialogue.calibrate import sure
 from sensorium.evaluation.fit_baselines import BaselineSettings, plain_models
@@ -91,7 +91,7 @@ def split(run: Run, state: State) -> None:
         by=data.split,
         seed=run.seed,
         carved=data.validation,
-        thing=data.entity_key,
+        entity=data.entity_key,
         rowwise=data.dialogue_validation if dialogue and data.entity_key else 0.0,
         but=dialogue,
     )
@@ -159,7 +159,7 @@ def initialise(run: Run, state: State) -> None:
     """Data-dependent initialisation of stems, and the trainer, at its beginning or where a stopped run left it."""
     data, prepared, folder = run.data, state.prepared, run.folder / "checkpoints"
     if data.entity_key:
-        state.entities = things_of(run.table, state.schema, data.entity_key, prepared.source)
+        state.entities = entity_ids(run.table, state.schema, data.entity_key, prepared.source)
     if not run.resume:
         look_first(state.network, prepared, state.entities)
     state.objectives = {name: o.to(run.device) for name, o in make_objectives(state.settings).items()}

@@ -58,7 +58,7 @@ def test_a_step_does_not_hang_on_what_was_asked_before(rows: int, batch: int, se
 def test_rows_of_one_thing_come_by_couples(rows: int, kinds: int) -> None:
     things = np.random.default_rng(3).integers(0, kinds, 2 * rows + 1) - kinds // 2
     numbers = np.arange(rows) * 2 + 1
-    order = Order(numbers, max(rows, 1), seed=5, things=things)
+    order = Order(numbers, max(rows, 1), seed=5, entities=things)
     epochs = [order.at(0), order.at(1)]
     for epoch in epochs:
         assert np.array_equal(np.sort(epoch), numbers)

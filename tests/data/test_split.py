@@ -80,11 +80,11 @@ def test_a_split_column_is_followed_and_validation_carved_from_train() -> None:
     grouped = split_rows(table, schema("x", split="split"), seed=0, group="g")
     sides = words(table, grouped, "g")
     assert 14 <= len(sides["validation"]) <= 21 and not set(sides["validation"]) & set(sides["train"])
-    assert (split_rows(table, schema("x", split="split"), seed=0, thing="g").codes == grouped.codes).all()
-    by_hash = [split_rows(table, schema("x"), by="hash", seed=0, thing=thing).codes for thing in (None, "g")]
+    assert (split_rows(table, schema("x", split="split"), seed=0, entity="g").codes == grouped.codes).all()
+    by_hash = [split_rows(table, schema("x"), by="hash", seed=0, entity=thing).codes for thing in (None, "g")]
     assert (by_hash[0] == by_hash[1]).all()
     with pytest.raises(UserError, match="Unknown column to split by: 'h'"):
-        split_rows(table, schema("x", split="split"), seed=0, thing="h")
+        split_rows(table, schema("x", split="split"), seed=0, entity="h")
     order = np.random.default_rng(0).permutation(245)
     again = split_rows(table.select(order), schema("x", split="split"), seed=0, group="g")
     assert again.names == grouped.names and (again.codes == grouped.codes[order]).all()
@@ -113,7 +113,7 @@ def test_rows_are_held_out_alone_though_others_are_of_the_same_thing(seed: int, 
             "split": ["train"] * rows,
         }
     )
-    how = {"by": "column:split" if way == "column" else "group:thing", "thing": "thing", "carved": 0.1, "seed": seed}
+    how = {"by": "column:split" if way == "column" else "group:thing", "entity": "thing", "carved": 0.1, "seed": seed}
     splits, before = (
         split_rows(table, schema("x", "said", "thing"), **how, **more) for more in ({"rowwise": 0.1, "but": ["said"]}, {})
     )
