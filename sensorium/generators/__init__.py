@@ -102,6 +102,9 @@ class Generator(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def sample(
-        self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None, **options: object
+        self, trunk: Trunk, rows: int, device: torch.device, generator: torch.Generator | None = None
     ) -> GeneratorOutput:
-        """Sample (or choose) the segment of ``rows`` rows, calling the trunk as often as needed."""
+        """Sample (or choose) the segment of ``rows`` rows, calling the trunk as often as needed.
+
+        Options of a generator are further parameters of its own method, each with a default.
+        """

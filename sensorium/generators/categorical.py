@@ -27,6 +27,8 @@ class Categorical(Generator):
         smoothing: label smoothing (Szegedy et al. 2016, arXiv 1512.00567, §7).
     """
 
+    trust: Tensor
+
     def __init__(self, tokens: Tokens, width: int, *, smoothing: float = 0.0) -> None:
         super().__init__(tokens, width)
         self.smoothing, self.uses_memory = smoothing, tokens.length == 1

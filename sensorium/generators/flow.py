@@ -193,7 +193,7 @@ class Flow(Generator):
 
         def with_given(z: Tensor, moment: float) -> Tensor:
             """Given vectors in their place: as they are where all of a token is given, else as noisy as the rest."""
-            if given is None:
+            if given is None or given_tokens is None:
                 return z
             known = torch.where(given_tokens.unsqueeze(-1), given[0], moment * given[0] + (1 - moment) * noise)
             return torch.where(given[1], known, z)
@@ -201,7 +201,7 @@ class Flow(Generator):
         def velocity(z: Tensor, moment: float, watch: Callable[[Tensor], None] | None = None) -> Tensor:
             t, z = torch.full((rows,), moment, device=device), with_given(z, moment)
             x = guess(trunk, z, t)
-            if guidance != 1 and moment < self.guided:
+            if unconditional is not None and guidance != 1 and moment < self.guided:
                 without = guess(unconditional, z, t)
                 x = without + guidance * (x - without)
             if watch is not None:

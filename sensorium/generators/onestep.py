@@ -92,7 +92,8 @@ class Onestep(Generator):
         """Generate the vectors of each row in one pass.
 
         Args:
-            unconditional: the trunk where nothing is seen, which isn't used: the teacher's guidance is distilled with the rest.
+            unconditional: the trunk where nothing is seen, which isn't used: the teacher's guidance is distilled with
+                the rest.
 
         Returns:
             vectors, and 0 for their score.

@@ -28,6 +28,9 @@ class Quantile(Generator):
         cover: share of the truth that the interval should hold, unless another is asked.
     """
 
+    levels: Tensor
+    widening: Tensor
+
     uses_memory = True
 
     def __init__(self, tokens: Tokens, width: int, *, levels: int = 19, cover: float = 0.9) -> None:
@@ -36,7 +39,7 @@ class Quantile(Generator):
             raise UserError(f"levels={levels}: an odd number from 3 on is needed, so that one of them is the median.")
         if not 0 < cover < 1:
             raise UserError(f"cover={cover}: a share between 0 and 1 is needed, for instance 0.9.")
-        self.half, self.cover, self.covers = levels // 2, cover, sorted({*COVERAGES, cover})
+        self.n_below, self.cover, self.covers = levels // 2, cover, sorted({*COVERAGES, cover})
         self.query = nn.Parameter(torch.randn(1, width) * 0.5)
         self.head = nn.Linear(width, tokens.width * levels)
         nn.init.normal_(self.head.weight, std=0.5 * width**-0.5)
@@ -46,7 +49,7 @@ class Quantile(Generator):
         normal = torch.special.ndtri(self.levels.double())
         gaps = torch.expm1(normal.diff()).log().float()
         with torch.no_grad():
-            bias = torch.cat([gaps[: self.half], torch.zeros(1), gaps[self.half :]])
+            bias = torch.cat([gaps[: self.n_below], torch.zeros(1), gaps[self.n_below :]])
             self.head.bias.copy_(bias.repeat(tokens.width))
         self.register_buffer("widening", torch.zeros(len(self.covers), tokens.width))
 
@@ -66,9 +69,9 @@ class Quantile(Generator):
         quantiles?", Lichtendahl et al. 2013).
         """
         x = self.head(hidden[:, 0]).float().view(len(hidden), self.output_tokens.width, len(self.levels))
-        middle = x[..., self.half, None]
-        down = F.softplus(x[..., : self.half]).flip(-1).cumsum(-1).flip(-1)
-        up = F.softplus(x[..., self.half + 1 :]).cumsum(-1)
+        middle = x[..., self.n_below, None]
+        down = F.softplus(x[..., : self.n_below]).flip(-1).cumsum(-1).flip(-1)
+        up = F.softplus(x[..., self.n_below + 1 :]).cumsum(-1)
         own = torch.cat([middle - down, middle, middle + up], -1)
         if recalled is None:
             return own
@@ -161,7 +164,7 @@ class Quantile(Generator):
         level = torch.full((rows, self.output_tokens.width), 0.5)
         if sample:
             level = torch.rand(rows, self.output_tokens.width, generator=generator).clamp(1e-4, 1 - 1e-4)
-        level, middle = level.to(device), quantiles[..., self.half]
+        level, middle = level.to(device), quantiles[..., self.n_below]
         value = self._at(quantiles, level)
         low, high = self.bounds(quantiles, self.covers[number]).unbind(1)
         wider = (self.widening if recalled is None or recalled.margin is None else recalled.margin)[number]

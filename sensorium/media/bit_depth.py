@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image as Pillow
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from sensorium.core.errors import BadCell
 
@@ -131,9 +133,10 @@ def deepened(image: Pillow.Image, data: bytes) -> Pillow.Image | None:
     """
     if image.mode not in ("RGB", "RGBA") or image.format not in ("PNG", "TIFF") or image.tell():
         return None
+    assert isinstance(image, ImageFile)
     raw_mode = next((tile[3] for tile in image.tile), "")
     raw_mode = raw_mode[0] if isinstance(raw_mode, tuple) else raw_mode
-    most = stored(image.tag_v2) if image.format == "TIFF" else (1 << (significant(data) or 16)) - 1
+    most = stored(image.tag_v2) if isinstance(image, TiffImageFile) else (1 << (significant(data) or 16)) - 1
     if raw_mode not in DEEP_RAW_MODES or not most or not 255 < most < 65535:
         return None
     lower = type(image)(io.BytesIO(data), "")
@@ -148,7 +151,7 @@ def deepened(image: Pillow.Image, data: bytes) -> Pillow.Image | None:
         lower.info.pop("transparency", None)
     image.load()
     lower.load()
-    if max(level for _, level in image.getextrema()[:3]) << 8 > most:  # scaled up to all 16 bits after all
+    if int(np.asarray(image)[..., :3].max()) << 8 > most:  # scaled up to all 16 bits after all
         return None
     values = np.asarray(image).astype(np.uint16) << 8 | np.asarray(lower)
     if image.format == "PNG" and not ((values[..., :3] & ((1 << 16 - most.bit_length()) - 1)) > 1).any():

@@ -152,6 +152,7 @@ def samples(data: bytes, seconds: float, channels: int, slowest: int, fastest: i
                     resampler = av.AudioResampler(
                         format="flt", rate=rate
                     )  # interleaved: PyAV reads no more than eight planes
+                assert resampler is not None
                 for even in resampler.resample(frame):
                     with np.errstate(invalid="ignore", over="ignore"):
                         parts.append(even.to_ndarray().reshape(-1, len(even.layout.channels)).mean(1, dtype=np.float32))

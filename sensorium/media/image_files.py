@@ -7,7 +7,7 @@ import io
 import math
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from PIL import Image as Pillow
@@ -43,7 +43,7 @@ class BrokenImage(BadCell):
 
 
 @contextlib.contextmanager
-def picture(data: Any) -> Iterator[bytes]:
+def picture(data: Any) -> Generator[bytes, None, None]:
     """Context manager that gives a cell's picture bytes, and turns errors of decoding them into bad cells.
 
     Raises:
@@ -102,7 +102,11 @@ def opened(data: bytes, size: int, max_pixels: int, trim: bool = False) -> Pillo
         # little.
         scale = size / (min(w, h) if trim else max(w, h))
         image.draft("RGB" if image.mode != "L" else "L", (math.ceil(w * scale), math.ceil(h * scale)))
-    if image.format == "PPM" and w * h > MAX_SLOW_PIXELS and any(tile[0] != "raw" for tile in image.tile):
+    if (
+        image.format == "PPM"
+        and w * h > MAX_SLOW_PIXELS
+        and any(tile[0] != "raw" for tile in getattr(image, "tile", ()))
+    ):
         raise BadCell(
             f"the portable map has {w} × {h} pixels of odd levels, more than {MAX_SLOW_PIXELS:,}: "
             "save it with 255 or 65535"

@@ -220,6 +220,7 @@ def shrunk(image: Pillow.Image, size: int, span: tuple[float, float]) -> Pillow.
         if result is None:
             result = Pillow.new(band.mode, (band.size[0], -(-h // factor)))
         result.paste(band, (0, top // factor))
+    assert result is not None
     return result
 
 

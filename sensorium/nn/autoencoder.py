@@ -40,6 +40,10 @@ class Autoencoder(nn.Module):
         spectrum: weight of the magnitudes of the Fourier transform in time, where time is the only dimension.
     """
 
+    middle: Tensor
+    square: Tensor
+    steps: Tensor
+
     def __init__(
         self,
         tokens: Tokens,
@@ -61,8 +65,9 @@ class Autoencoder(nn.Module):
         down, up = (nn.Conv1d, nn.ConvTranspose1d) if flat == 1 else (nn.Conv2d, nn.ConvTranspose2d)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for stride, narrow, wide in zip(strides, widths, widths[1:], strict=False):
-            self.down += [down(narrow, wide, stride, stride), Residual(wide, flat)]
-            self.up.insert(0, up(wide, narrow, stride, stride))
+            # A stride has as many numbers as the convolution has dimensions.
+            self.down += [down(narrow, wide, stride, stride), Residual(wide, flat)]  # ty: ignore[invalid-argument-type]
+            self.up.insert(0, up(wide, narrow, stride, stride))  # ty: ignore[invalid-argument-type]
             self.up.insert(0, Residual(wide, flat))
         self.to_latents, self.from_latents = (
             nn.Linear(self.frames * widths[-1], 2 * latents),
@@ -173,6 +178,7 @@ class Residual(nn.Module):
         self.norm = nn.GroupNorm(math.gcd(NORM_GROUPS, width), width)
         self.first, self.second = conv(width, width, 3, padding=1), conv(width, width, 3, padding=1)
         nn.init.zeros_(self.second.weight)
+        assert self.second.bias is not None
         nn.init.zeros_(self.second.bias)
 
     def forward(self, x: Float[Tensor, "n width *places"]) -> Float[Tensor, "n width *places"]:

@@ -54,6 +54,7 @@ class ConditionalVAE(nn.Module):
         self.finds = nn.ModuleDict({"whole": nn.Linear(2 * width, 2 * whole), "each": nn.Linear(2 * width, 2 * each)})
         self.tells = nn.ModuleDict({"whole": nn.Linear(whole, width), "each": nn.Linear(each, width)})
         for layer in (*self.believes.values(), *self.finds.values(), self.leave):
+            assert isinstance(layer, nn.Linear)
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
         self.refine = PatchSmoother(tokens)

@@ -42,6 +42,9 @@ class ConvBlock(nn.Module):
         act: False leaves GELU out.
     """
 
+    mean: Tensor
+    var: Tensor
+
     def __init__(
         self,
         inputs: int,
@@ -96,6 +99,7 @@ class ConvBlock(nn.Module):
             # A bias before a norm of its own would be taken out again by "batch" and doubled by "layer".
             weight, bias = self.weight, self.bias if self.norm == "none" else None
         else:
+            assert self.gain is not None
             var, mean = torch.var_mean(self.weight.float(), 1, correction=0, keepdim=True)
             scale = self.gain.view(-1, 1) * (GELU_GAIN * (var * self.weight.shape[1] + 1e-6).rsqrt())
             weight, bias = ((self.weight - mean) * scale).to(self.weight.dtype), self.bias
@@ -103,6 +107,7 @@ class ConvBlock(nn.Module):
 
     def _normalise(self, x: Tensor) -> Tensor:
         if self.norm == "group":
+            assert self.gain is not None
             return F.group_norm(x, 1, self.gain.to(x.dtype), self.bias.to(x.dtype))
         if self.norm == "layer":
             return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.gain, self.bias).permute(0, 3, 1, 2)

@@ -41,6 +41,11 @@ class FeatureProjection(nn.Module):
     things.
     """
 
+    middle: Tensor
+    basis: Tensor
+    pair: Tensor
+    common: Tensor
+
     def __init__(self, width: int, features: int, places: int, dropout: float = 0.0, n_placed: int = 0) -> None:
         super().__init__()
         self.norm, self.enter = nn.LayerNorm(features), nn.Linear(features, width)

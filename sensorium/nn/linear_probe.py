@@ -9,7 +9,8 @@ tokens by column, as ``row_memory`` does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -178,18 +179,18 @@ def probes(memory: RowMemory, fewest: int = MIN_ROWS) -> LinearProbes | None:
                 if able.sum() >= max(fewest, 2):
                     into[column] = ridge(query[able], F.normalize(others[able], dim=1))
     weights, biases, tokens = {}, {}, {}
-    for column, (kept, have) in memory.targets().items():
+    for column, (stored, have) in memory.targets().items():
         seen = {c: gists[c] for c in memory.by.get(column, ())}
         if not memory.shares.get(column) or not seen:
             continue
-        labels, said = classes(
-            kept.detach().cpu().clone(),
+        labels, answers = classes(
+            stored.detach().cpu().clone(),
             have.detach().cpu().clone() & torch.stack([x.abs().sum(1) > 0 for x in seen.values()]).any(0),
             fewest,
         )
-        if len(said) > 1:
-            weights[column], biases[column] = logistic(seen, labels, len(said))
-            tokens[column] = said
+        if len(answers) > 1:
+            weights[column], biases[column] = logistic(seen, labels, len(answers))
+            tokens[column] = answers
     if not maps and not sketches and not weights:
         return None
     margins = {column: memory.margins[column] for column in weights if column in memory.margins}
@@ -215,10 +216,10 @@ def classes(tokens: Tensor, have: Tensor, fewest: int) -> tuple[Tensor, Tensor]:
     labels = torch.full((len(tokens),), -1)
     if not tokens.is_floating_point():
         ids = tokens.flatten()
-        kept = [i for i, count in enumerate(torch.bincount(ids[have]).tolist()) if i and count >= fewest]
-        for number, i in enumerate(kept):
+        frequent = [i for i, count in enumerate(torch.bincount(ids[have]).tolist()) if i and count >= fewest]
+        for number, i in enumerate(frequent):
             labels[have & (ids == i)] = number
-        return labels, torch.tensor(kept, dtype=tokens.dtype).view(-1, *([1] * (tokens.ndim - 1)))
+        return labels, torch.tensor(frequent, dtype=tokens.dtype).view(-1, *([1] * (tokens.ndim - 1)))
     values, rows = tokens.flatten(1)[:, 0], have.nonzero().squeeze(1)
     distinct, counts = values[rows].unique(return_counts=True)
     least, ends, count = max(fewest, -(-len(rows) // MAX_RANGES)), [], 0
@@ -252,26 +253,32 @@ def logistic(seen: Mapping[str, Tensor], labels: Tensor, count: int) -> tuple[di
     be rows that lack the others.
     """
     rows = (labels >= 0).nonzero().squeeze(1)
-    truth, n_seen = labels[rows], {column: gists[rows] for column, gists in seen.items()}
-    weights = {column: torch.zeros(gists.shape[1], count, requires_grad=True) for column, gists in n_seen.items()}
+    truth, given = labels[rows], {column: gists[rows] for column, gists in seen.items()}
+    weights = {column: torch.zeros(gists.shape[1], count, requires_grad=True) for column, gists in given.items()}
     bias = torch.zeros(count, requires_grad=True)
-    views = [list(n_seen), *([[column] for column in n_seen] if len(n_seen) > 1 else [])]
-    there = [torch.stack([n_seen[column].abs().sum(1) > 0 for column in view]).any(0) for view in views]
+    views = [list(given), *([[column] for column in given] if len(given) > 1 else [])]
+    there = [torch.stack([given[column].abs().sum(1) > 0 for column in view]).any(0) for view in views]
     search = torch.optim.LBFGS(
         [*weights.values(), bias], max_iter=LBFGS_STEPS, history_size=10, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
         search.zero_grad()
-        said = {column: gists @ weights[column] for column, gists in n_seen.items()}
+        outputs = {column: gists @ weights[column] for column, gists in given.items()}
         each = [
-            F.cross_entropy(sum(said[column] for column in view)[here] + bias, truth[here])
+            F.cross_entropy(added(outputs[column] for column in view)[here] + bias, truth[here])
             for view, here in zip(views, there, strict=True)
             if here.any()
         ]
-        total = sum(each) / len(each) + LOGISTIC_PENALTY / len(rows) * sum((part**2).sum() for part in weights.values())
+        penalty = LOGISTIC_PENALTY / len(rows) * added((part**2).sum() for part in weights.values())
+        total = added(each) / len(each) + penalty
         total.backward()
         return total
 
     search.step(loss)
     return {column: part.detach() for column, part in weights.items()}, bias.detach()
+
+
+def added(tensors: Iterable[Tensor]) -> Tensor:
+    """Sum of tensors, of which there is at least one."""
+    return functools.reduce(torch.add, tensors)

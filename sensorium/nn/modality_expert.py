@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ class ModalityExpert(nn.ModuleDict):
             ).requires_grad_(True)
 
     @contextlib.contextmanager
-    def taking(self, mine: torch.Tensor) -> Iterator[None]:
+    def taking(self, mine: torch.Tensor) -> Generator[None, None, None]:
         """Context manager in which the tokens that ``mine`` marks, bool [n, s], go through the copies."""
         where = ExpertRouting(mine)
         hooks: list[Any] = []

@@ -8,6 +8,7 @@ model.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +29,13 @@ class OnlineMemory(nn.Module):
         similarity_size: size of vectors by which cells are alike before training; 0: there are none.
     """
 
+    seen_gists: Tensor
+    answer_gists: Tensor
+    similarity_features: Tensor
+    letters: Tensor
+    keys: Tensor
+    count: Tensor
+
     def __init__(self, gist: int, size: int, similarity_size: int = 0) -> None:
         super().__init__()
         self.register_buffer("seen_gists", torch.zeros(size, gist))
@@ -38,8 +46,8 @@ class OnlineMemory(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self.where: dict[int, int] | None = None
 
-    def _load_from_state_dict(self, *given: object) -> None:
-        super()._load_from_state_dict(*given)
+    def _load_from_state_dict(self, *given: Any, **named: Any) -> None:
+        super()._load_from_state_dict(*given, **named)
         self.where = None
 
     @torch.no_grad()

@@ -39,6 +39,7 @@ class PatchSmoother(nn.Module):
             conv(HIDDEN_CHANNELS, channels, 3, padding=1),
         )
         nn.init.zeros_(self.second.weight)
+        assert self.second.bias is not None
         nn.init.zeros_(self.second.bias)
 
     def forward(

@@ -45,6 +45,9 @@ class QuantizedLinear(nn.Linear):
 
     numbers: Tensor
     scales: Tensor
+    steps: Tensor
+    mean: Tensor
+    levels: Tensor
 
     def __init__(self, linear: nn.Linear, bits: int) -> None:
         nn.Module.__init__(self)
@@ -55,7 +58,7 @@ class QuantizedLinear(nn.Linear):
             self.register_buffer(name, part)
 
     @property
-    def weight(self) -> Tensor:
+    def weight(self) -> Tensor:  # ty: ignore[incompatible-property-override]  # computed, as it isn't stored
         """Dequantised weights, [out, in]; made anew, so that changing them changes nothing."""
         return self.in_full(torch.float32)
 
@@ -68,9 +71,9 @@ class QuantizedLinear(nn.Linear):
         values = F.embedding(self.numbers.int(), pairs).flatten(1) * most.to(dtype).unsqueeze(1)
         return values.flatten()[: self.out_features * self.in_features].view(self.out_features, self.in_features)
 
-    def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
+    def forward(self, input: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """Tokens [..., in] to [..., out]."""
-        kind = x.device.type
+        x, kind = input, input.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         bias = None if self.bias is None else self.bias.to(dtype)
         few = (
@@ -109,9 +112,9 @@ def as_they_are(inside: int) -> bool:
 
 def times(x: Float[Tensor, "n inputs"], numbers: Tensor, scales: Tensor) -> Float[Tensor, "n outputs"]:
     """Product, float [n, m], of tokens [n, d] and quantised weights [m, d]; x in bf16, on a CPU."""
-    return (
-        INT8_MATMUL(x.bfloat16(), numbers, torch.ones(len(numbers), dtype=torch.bfloat16)) * scales
-    )  # which it would round to bf16
+    assert INT8_MATMUL is not None
+    ones = torch.ones(len(numbers), dtype=torch.bfloat16)
+    return INT8_MATMUL(x.bfloat16(), numbers, ones) * scales  # which it would round to bf16
 
 
 class QuantizedMatmul(torch.autograd.Function):
@@ -124,7 +127,8 @@ class QuantizedMatmul(torch.autograd.Function):
         return F.linear(x, layer.in_full(x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
         return gradient @ ctx.layer.in_full(gradient.dtype), None
 
 

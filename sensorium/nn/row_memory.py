@@ -61,6 +61,9 @@ class RowMemory(nn.Module):
         margins: see ``MemoryAnswer``.
     """
 
+    known: Tensor
+    present: Tensor
+
     def __init__(
         self,
         gists: Mapping[str, Tensor],
@@ -112,9 +115,6 @@ class RowMemory(nn.Module):
         targets = {c: stored for c, stored in self.targets().items() if self.shares.get(c) and self.by.get(c)}
         if not (self.strength or self.trust or targets):
             return None
-        mine = [
-            {c: value for c, value in all_.items() if c in targets} for all_ in (self.shares, self.by, self.margins)
-        ]
         return RowMemory(
             dict(zip(self.columns, self.known, strict=True)),
             self.sharpness,
@@ -122,7 +122,9 @@ class RowMemory(nn.Module):
             self.sketches() if self.trust else None,
             self.trust,
             targets,
-            *mine,
+            {c: share for c, share in self.shares.items() if c in targets},
+            {c: names for c, names in self.by.items() if c in targets},
+            {c: margin for c, margin in self.margins.items() if c in targets},
         )
 
     def answer(
@@ -144,14 +146,14 @@ class RowMemory(nn.Module):
         if not share or column not in self.asked_columns or not looked:
             return None
         tokens, have = self.targets()[column]
-        like, n_seen, both = 0.0, 0, torch.zeros_like(have).unsqueeze(0)
+        like, both = 0.0, torch.zeros_like(have).unsqueeze(0)
         for name, (gist, here) in looked.items():
             known, has = self.known[self.columns.index(name)].float(), self.present[self.columns.index(name)]
             cosine = gist.float() @ known.T
             mean = cosine.sum(1, keepdim=True) / has.sum().clamp(min=1)
             like = like + torch.where(has, cosine, mean) * here.unsqueeze(1)
-            n_seen = n_seen + here.unsqueeze(1)
             both = both | (here.unsqueeze(1) & has & have)
+        n_seen = torch.stack([here for _, here in looked.values()]).sum(0).unsqueeze(1)
         margin = self.margins.get(column)
         return MemoryAnswer(
             tokens,

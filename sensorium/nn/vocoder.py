@@ -147,7 +147,7 @@ class Vocoder(Refiner):
             return math.nan, math.nan
         mel = self.bands(wave)
         plain = from_log_mel((mel[0] - 1) * 4, rate=self.rate, hop=self.hop, window=2 * self.hop)[None]
-        return tuple(float(spectral_distance(made, wave)) for made in (self(mel), plain))
+        return float(spectral_distance(self(mel), wave)), float(spectral_distance(plain, wave))
 
 
 class WideConv(nn.Module):

@@ -105,6 +105,7 @@ class _Contrastive(torch.autograd.Function):
         grads, ctx.grads = ctx.grads, None
         if grads is None:
             _, grads = _compute(*inputs, *ctx.how, True)
+        assert grads is not None
         return (
             *(None if x is None else g.mul_(given).to(x.dtype) for x, g in zip(inputs, grads, strict=True)),
             None,
@@ -123,7 +124,7 @@ def _compute(
     weights: Tensor | None,
     precision: Precision,
     wanted: bool,
-) -> tuple[Tensor, list[Tensor | None] | None]:
+) -> tuple[Tensor, list[Tensor] | None]:
     """The loss and, if wanted, its gradients to a, b, scale and bias, in float32."""
     with torch.autocast(a.device.type, enabled=False):
         shapes = scale.shape, () if bias is None else bias.shape
@@ -138,17 +139,15 @@ def _compute(
         own = torch.linalg.vecdot(a, b) * scale
         if kind == "infonce":
             others, grad_a, grad_b = _softmax(blocks, own, scale, share, wanted)
-            loss = sum((share * F.softplus(x - own)).sum() for x in others) / 2
-            pull, push, each = (
-                sum(share * torch.sigmoid(x - own) for x in others) / 2,
-                0,
-                share / positives.count(share),
-            )
+            rows, columns = others
+            loss = ((share * F.softplus(rows - own)).sum() + (share * F.softplus(columns - own)).sum()) / 2
+            pull = (share * torch.sigmoid(rows - own) + share * torch.sigmoid(columns - own)) / 2
+            push, each = torch.zeros_like(scale), share / positives.count(share)
         else:
             loss, push, grad_a, grad_b = _sigmoid(blocks, bias, scale, share, weights is None, wanted)
             loss += (share * F.softplus(-own - bias)).sum()
             pull, each = share * torch.sigmoid(-own - bias), share
-        if wanted:
+        if grad_a is not None and grad_b is not None:
             grad_a.addcmul_(b, pull[:, None], value=-1)
             grad_b.addcmul_(a, pull[:, None], value=-1)
         loss -= scale * positives.correct(a, b, share, each, grad_a, grad_b)
@@ -156,7 +155,7 @@ def _compute(
             more = ((positives.count(share) - 1) * share).sum()
             loss -= bias * more
             push = push - pull.sum() - more
-        if not wanted:
+        if grad_a is None or grad_b is None:
             return loss, None
         grad_scale = torch.linalg.vecdot(a, grad_a).sum().reshape(shapes[0])
         return loss, [grad_a.mul_(scale), grad_b.mul_(scale), grad_scale, (scale * 0 + push).reshape(shapes[1])]
@@ -228,7 +227,7 @@ def _sigmoid(
         weight = share[0] if alike else (share[i, None] + share[j]) / 2
         x += bias
         loss += (F.softplus(x) * weight).sum()
-        if wanted:
+        if grad_a is not None and grad_b is not None:
             x.sigmoid_().mul_(weight)
             push += x.sum()
             blocks.add(grad_a, grad_b, i, j, x)
@@ -296,8 +295,8 @@ class LossBlocks:
         if not self.half:
             return torch.addmm(out, left, right, out=out) if more else torch.mm(left, right, out=out)
         # PyTorch's bfloat16 product on CPU also rounds its result.
-        wide = {} if out.device.type == "cpu" else {"out_dtype": torch.float32}
-        part = torch.mm(left.bfloat16(), right.bfloat16(), **wide)
+        left, right = left.bfloat16(), right.bfloat16()
+        part = torch.mm(left, right) if out.device.type == "cpu" else torch.mm(left, right, out_dtype=torch.float32)
         return out.add_(part) if more else out.copy_(part)
 
 
@@ -353,7 +352,7 @@ class Positives:
             return total
         own, each, a, b = (x.index_select(0, self.rows) for x in (own[:, None], each[:, None], a, b))
         total -= (own * a * b).sum()
-        if grad_a is not None:
+        if grad_a is not None and grad_b is not None:
             grad_a.index_add_(0, self.rows, own * b)
             grad_b.index_add_(0, self.rows, own * a)
         pairs = torch.cat([a, a * each], 1), torch.cat([b, b * each], 1)
