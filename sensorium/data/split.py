@@ -23,7 +23,7 @@ from sensorium.data.hashes import cell_hashes, mix, row_hashes
 from sensorium.data.schema import Schema
 from sensorium.data.table import Table
 
-__all__ = ["Splits", "row_hashes", "split_rows", "entity_ids"]
+__all__ = ["Splits", "entity_ids", "row_hashes", "split_rows"]
 
 TRAIN, VALIDATION, TEST, ROWWISE = "train", "validation", "test", "alone"
 ALIASES = {
