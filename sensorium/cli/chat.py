@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from sensorium.query import QueryEngine
     from sensorium.search.index import Index
 
-HELP = """/image FILE, /audio FILE, /video FILE: show it with the next question
+HELP_TEXT = """/image FILE, /audio FILE, /video FILE: show it with the next question
 /row N: talk about row N of the table (--table); /cell COLUMN=VALUE or COLUMN=@FILE: give a cell of your own
 /ask QUESTION: of all rows of the table (as "which group has the oldest ones?"; such questions about nothing shown \
 are taken so), or a SELECT over rows
 /why: what the last answer came from; /like: rows of the index that are like what is shown
 /adapter NAME: talk with other low-rank updates (--adapter), or again with the run's own
 /save FILE: keep the conversation as JSON; /new: begin anew; /help; /quit"""
-KINDS = ("image", "audio", "video")
+MEDIA_KINDS = ("image", "audio", "video")
 
 
 class ChatSession:
@@ -80,7 +80,7 @@ class ChatSession:
 
     def command(self, name: str, rest: str) -> None:
         """Run a slash command."""
-        if name in KINDS:
+        if name in MEDIA_KINDS:
             cell = Path(rest).expanduser().read_bytes()
             at, column = assign_cell(
                 name, [c for c, m in self.model.network.modalities.items() if name_of(m) == name], self.cells
@@ -134,14 +134,26 @@ class ChatSession:
         elif name == "new":
             self.new()
         elif name == "help":
-            self.say(HELP)
+            self.say(HELP_TEXT)
         else:
             raise unknown(
                 "command",
                 f"/{name}",
                 [
                     f"/{c}"
-                    for c in (*KINDS, "row", "cell", "ask", "adapter", "why", "like", "save", "new", "help", "quit")
+                    for c in (
+                        *MEDIA_KINDS,
+                        "row",
+                        "cell",
+                        "ask",
+                        "adapter",
+                        "why",
+                        "like",
+                        "save",
+                        "new",
+                        "help",
+                        "quit",
+                    )
                 ],
             )
 
@@ -275,7 +287,7 @@ def run_chat(
         seed=seed,
     )
     if terminal:
-        out.print(HELP, markup=False)
+        out.print(HELP_TEXT, markup=False)
     while True:
         try:
             line = input("> " if terminal else "")

@@ -25,15 +25,15 @@ SETTINGS = (
     "questions.single_column=0.8",
     "questions.all_columns=0.1",
 )
-DROP = 0.02, 0.3
+TOKEN_DROPOUT = 0.02, 0.3
 """Token dropout of pictures and sounds: the share hidden for each minute of training, and at most.
 
 What is seen more often is sooner known by heart."""
-SAME = 0.1, 5.0, 1.0
+MATCH_WEIGHT = 0.1, 5.0, 1.0
 """Weight of matching drawings and voices of one emoji: for each minute, beyond so many, and at most.
 
 In a short run all else is learned from fewer rows for it."""
-LONG, FINE = 10.0, ("column.image.size=64", "train.ema_decay=0.998")
+LONG_RUN_MINUTES, LONG_RUN_SETTINGS = 10.0, ("column.image.size=64", "train.ema_decay=0.998")
 """Settings of long runs: from so many minutes on there is time for finer pictures, and a mean of weights is better than
 the last ones."""
 SPLITS = {
@@ -44,8 +44,15 @@ SPLITS = {
 
 def by_length(minutes: float) -> list[str]:
     """Settings that depend on how long a run is."""
-    drop, same = min(DROP[0] * minutes, DROP[1]), min(max(SAME[0] * (minutes - SAME[1]), 0.0), SAME[2])
-    return [f"network.drop={drop:g}", f"match.same_thing={same:g}", *(FINE if minutes >= LONG else ())]
+    drop, same = (
+        min(TOKEN_DROPOUT[0] * minutes, TOKEN_DROPOUT[1]),
+        min(max(MATCH_WEIGHT[0] * (minutes - MATCH_WEIGHT[1]), 0.0), MATCH_WEIGHT[2]),
+    )
+    return [
+        f"network.drop={drop:g}",
+        f"match.same_thing={same:g}",
+        *(LONG_RUN_SETTINGS if minutes >= LONG_RUN_MINUTES else ()),
+    ]
 
 
 def run_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = (), pretrained: bool = False) -> None:
@@ -87,7 +94,7 @@ def run_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] = (),
     note(f"  sensorium generate {out} {path} --column name --seen image --out {out / 'captions.csv'}")
 
 
-TALK = (
+CHAT_SETTINGS = (
     "trunk=causal_lm",
     "questions.plans=0",
     "questions.dialogue_rows=12",
@@ -106,7 +113,7 @@ TALK = (
 
 Each step matches 128 pictures and names, and goes through 12 conversations; what is like a picture is told beside it.
 """
-EACH, ASKED = 8, "name:4,choice:2.5,yes_no:2,absent:1.5,field:0.3,unknown:0.1"
+CONVERSATIONS_PER_ROW, QUESTION_KINDS = 8, "name:4,choice:2.5,yes_no:2,absent:1.5,field:0.3,unknown:0.1"
 """Conversations of a row, and of what kinds."""
 
 
@@ -123,10 +130,17 @@ def run_chat_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] 
     if not path.exists():
         build_table("emoji", path, [])
     write_conversations(
-        str(path), talks, "name", ["image"], EACH, ASKED, ["id", "name", "image", "group", "split"], seed
+        str(path),
+        talks,
+        "name",
+        ["image"],
+        CONVERSATIONS_PER_ROW,
+        QUESTION_KINDS,
+        ["id", "name", "image", "group", "split"],
+        seed,
     )
     given = [
-        *TALK,
+        *CHAT_SETTINGS,
         f"trunk.path={language}",
         f"column.image.backbone={folders['image']}",
         f"column.name.backbone={folders['text']}",
@@ -144,7 +158,7 @@ def run_chat_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] 
     grid.add_column("asked about drawings that were not trained on")
     for words in SPLITS.values():
         grid.add_column(words)
-    for key, words in MARKS.items():
+    for key, words in CHAT_METRICS.items():
         grid.add_row(words, *(f"{results[split][key]:.2f}" for split in SPLITS))
     out_of = console()
     out_of.print(grid)
@@ -156,7 +170,7 @@ def run_chat_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] 
     note(f"  sensorium serve {out}                      then any program that knows OpenAI's API")
 
 
-MARKS = {
+CHAT_METRICS = {
     "exact": "What is this? (the exact name, of 1,595)",
     "choice": "Which of these four is it?",
     "yes_no": "Is this …? (mean over yes and no)",
