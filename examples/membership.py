@@ -39,9 +39,9 @@ SETTINGS = (
     "column.image.trim=true",
     "column.image.grey=0.2",
     "column.image.stroke=0.6",
-    "data.same=id",
+    "data.entity_key=id",
     "data.validation=0.1",
-    "sample.weights=name:4,image:3",
+    "questions.weights=name:4,image:3",
     "baselines.share=0",
 )
 SEEN = (["image", "name"], ["image"], ["name"])
@@ -63,7 +63,7 @@ def main() -> None:
         one = Model.load(model.save_pretrained(given.out / f"{name}-{who.replace(' ', '-')}", rows=rows))
         read = [one.rows(some) for some in (inside, outside, new)]
         for asked in (who,) if rows else (who, "weights"):
-            one.network.memory = None if asked == "weights" else one.network.memory
+            one.network.calibration.memory = None if asked == "weights" else one.network.calibration.memory
             found |= {
                 f"{asked}: group, known": accuracy(read[1], outside),
                 f"{asked}: group, new": accuracy(read[2], new),
@@ -128,9 +128,9 @@ def signals(rows: Rows, cells: pa.Table) -> dict[str, np.ndarray]:
     found["year"] = -np.abs(np.array(rows.predict("year", SEEN[0]).cells, float) - years)
     image, name = (rows.encoded(column).gist.float() for column in SEEN[0])
     found["match"] = (image * name).sum(1).numpy()
-    if isinstance(network.memory, RowMemory):
+    if isinstance(network.calibration.memory, RowMemory):
         cosines = [
-            gist @ network.memory.known[network.memory.columns.index(column)].float().T
+            gist @ network.calibration.memory.known[network.calibration.memory.columns.index(column)].float().T
             for column, gist in zip(SEEN[0], (image, name), strict=True)
         ]
         found |= {"nearest gist": cosines[0].amax(1).numpy(), "nearest row": sum(cosines).amax(1).numpy()}

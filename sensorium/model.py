@@ -720,7 +720,7 @@ class Model(Trained):
         about = {
             "columns": self.columns,
             "matched": matched,
-            "gist": self.network.to_gist.out_features,
+            "gist": self.network.gist_size,
             **self.identity(),
         }
         return Index.build(

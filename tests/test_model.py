@@ -286,7 +286,7 @@ def test_what_is_unheeded_is_left_out_unless_asked_for_or_alone(fitted: Model, t
     others = [c for c in model.columns if c not in ("colour", "name")]
     without = model.predict(tiny, "colour", others)
     before = model.predict(tiny, "colour")
-    model.network.ignored["colour"] = IgnoredColumns(("name",), ("picture",))
+    model.network.calibration.ignored["colour"] = IgnoredColumns(("name",), ("picture",))
     after = model.predict(tiny, "colour")
     pictures = np.array([cell is not None for cell in tiny.column("picture").to_pylist()])
     assert same(after.filter(pictures), without.filter(pictures)) and same(
@@ -294,9 +294,9 @@ def test_what_is_unheeded_is_left_out_unless_asked_for_or_alone(fitted: Model, t
     )
     assert not same(before, after) and 0 < pictures.sum() < 80
     assert same(model.predict(tiny.select(["name"]), "colour"), model.predict(tiny, "colour", ["name"]))
-    model.network.ignored["colour"] = IgnoredColumns(("name",))
+    model.network.calibration.ignored["colour"] = IgnoredColumns(("name",))
     assert same(model.predict(tiny.select(["name"]), "colour"), model.predict(tiny, "colour", ["name"]))
-    model.network.ignored["colour"] = IgnoredColumns(("name",), ("picture",))
+    model.network.calibration.ignored["colour"] = IgnoredColumns(("name",), ("picture",))
     model.save(tmp_path)
     assert same(Model.load(tmp_path).predict(tiny, "colour"), after)
     entry = model.evaluate(tiny.slice(0, 9))["columns"]["colour"]

@@ -22,7 +22,8 @@ from sensorium.dialogue.chat import last_answers
 from sensorium.inference.rows import Rows
 from sensorium.network.adapters import other
 from sensorium.network.network import Network
-from sensorium.network.packed_conversation import heard
+from sensorium.network.older_formats import format_7_path
+from sensorium.network.packed_conversation import last_hidden
 from sensorium.nn.precision import autocast
 
 FILE = "reward.safetensors"
@@ -97,7 +98,7 @@ class RewardModel:
         result = np.zeros(len(conversations))
         with other(network, self.weights), autocast(rows.precision, rows.device):
             for some, _, made in last_answers(network, rows, which, conversations):
-                hidden = heard(network.trunk, made).float()
+                hidden = last_hidden(network.trunk, made).float()
                 result[some] = (hidden @ self.head.to(hidden).T + self.level.to(hidden)).squeeze(1).cpu().numpy()
         return result
 
@@ -105,7 +106,7 @@ class RewardModel:
 def rest_of(network: Network) -> str:
     """A hash of all of a network but what lessons change: what is tuned of its language model."""
     found = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
+    for name, value in sorted((format_7_path(name), value) for name, value in network.state_dict().items()):
         if not name.startswith("trunk.learned."):
             found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
             found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

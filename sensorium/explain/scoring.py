@@ -38,7 +38,7 @@ class CellScorer:
         self.way = way and (
             rows.network.generator(column, way).teacher or way
         )  # a student tells no likelihood, its teacher does
-        self.unheeded = rows.network.ignored.get(column, IgnoredColumns()) if heedless else IgnoredColumns()
+        self.unheeded = rows.network.calibration.ignored.get(column, IgnoredColumns()) if heedless else IgnoredColumns()
         network, said = rows.network, rows.with_cells(column, np.arange(rows.count), cells)
         self.index = np.flatnonzero(said.has(column))
         self.prepared = [said.cells[column][row] for row in self.index]

@@ -27,10 +27,9 @@ from sensorium.data.schema import Schema
 from sensorium.dialogue.reward_model import FILE as JUDGE
 from sensorium.dialogue.reward_model import RewardModel, rest_of
 from sensorium.export import redaction
-from sensorium.export.older_formats import OLDEST, upgrade_weights
 from sensorium.network.build import make_modalities, make_network
 from sensorium.network.network import Network
-from sensorium.network.types import IgnoredColumns
+from sensorium.network.older_formats import OLDEST, upgrade_weights
 from sensorium.nn.linear_probe import LinearProbes
 from sensorium.nn.out_of_distribution import OutOfDistribution
 from sensorium.nn.row_memory import RowMemory
@@ -85,10 +84,10 @@ def write(
             name of the table.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    counts: Mapping[str, Any] = getattr(network, "counts", {})
+    counts: Mapping[str, Any] = network.calibration.counts
     rare = {} if rows else redaction.common(network, counts)
-    memory = network.memory if rows else redaction.memory_of(network, rare, counts)
-    domain, weights = network.out_of_distribution if rows else None, folder / "model.safetensors"
+    memory = network.calibration.memory if rows else redaction.memory_of(network, rare, counts)
+    domain, weights = network.calibration.out_of_distribution if rows else None, folder / "model.safetensors"
     write_tensors(weights, network.state_dict() if rows else redaction.tensors(network, rare))
     known, learned = write_memory(folder, memory)
     if domain is None:
@@ -103,8 +102,7 @@ def write(
         "modalities": {column: m.state() for column, m in network.modalities.items()}
         if rows
         else redaction.states(network, rare, counts, int(facts.get("rows", {}).get("train", 0))),
-        "unheeded": {column: dataclasses.asdict(left) for column, left in network.ignored.items()},
-        "usual": network.surprise_quantiles,
+        **network.calibration.state(),
         "domain": None
         if domain is None
         else {"levels": [[kind, domain.levels[kind]] for kind in domain.known], "sha256": digest(folder / DOMAIN)},
@@ -220,18 +218,11 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
             for column in described.get("finished", ()):
                 network.add_refiner(column)
         network.load_state_dict(upgrade_weights(tensors, described["format"]))
-        network.ignored = {
-            column: IgnoredColumns(tuple(left["columns"]), tuple(left["needed"]))
-            for column, left in described.get("unheeded", {}).items()
-        }
-        network.surprise_quantiles = {
-            column: [float(level) for level in levels] for column, levels in described.get("usual", {}).items()
-        }
-        network.out_of_distribution = domain_of(folder / DOMAIN, described.get("domain"))
-        network.memory = remembered(
-            folder / MEMORY, described.get("memory"), network.to_gist.out_features
+        network.calibration.load(described)
+        network.calibration.out_of_distribution = domain_of(folder / DOMAIN, described.get("domain"))
+        network.calibration.memory = remembered(
+            folder / MEMORY, described.get("memory"), network.gist_size
         ) or probes_of(folder / PROBES, described.get("probes"))
-        network.counts = described.get("counts", {})
     except (
         ValueError,
         KeyError,

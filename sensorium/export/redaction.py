@@ -17,6 +17,7 @@ from sensorium.core.quantiles import PLATEAU_SHARE
 from sensorium.data.prepare import MAX_LEARN_ROWS
 from sensorium.network.network import Network
 from sensorium.nn.linear_probe import MIN_ROWS, LinearProbes, probes
+from sensorium.nn.online_memory import OnlineMemory
 from sensorium.nn.row_memory import RowMemory
 
 HIDDEN = ("trackers",)
@@ -30,9 +31,10 @@ def tensors(network: Network, rare: Mapping[str, torch.Tensor]) -> dict[str, tor
         rare: of columns that have such classes the ids that stay.
     """
     found = dict(network.state_dict())
-    for name, value in found.items():
-        if name.startswith("recalls."):
-            found[name] = torch.zeros_like(value)
+    for path, module in network.named_modules():
+        if isinstance(module, OnlineMemory):
+            for name, value in module.state_dict(prefix=f"{path}.").items():
+                found[name] = torch.zeros_like(value)
     for column, ids in rare.items():
         old = len(network.modalities[column].state()["classes"])
         for name in (
@@ -122,7 +124,11 @@ def counted(middle: np.ndarray, wide: np.ndarray, rows: int) -> np.ndarray:
         shares[number] = 2 * (rank - below)
         below += shares[number]
     counts = shares * rows
-    if abs(below - 1) < 1e-6 and (shares > 0).all() and (rows == MAX_LEARN_ROWS or np.abs(counts - counts.round()).max() < 1e-3):
+    if (
+        abs(below - 1) < 1e-6
+        and (shares > 0).all()
+        and (rows == MAX_LEARN_ROWS or np.abs(counts - counts.round()).max() < 1e-3)
+    ):
         return counts
     return np.where(wide > 0, np.maximum(wide / PLATEAU_SHARE * rows, 1.0), 1.0)
 
@@ -131,7 +137,11 @@ def memory_of(
     network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], fewest: int = MIN_ROWS
 ) -> LinearProbes | None:
     """What the network's memory adds, without its rows; of categories no class that is rare."""
-    found = probes(network.memory, fewest) if isinstance(network.memory, RowMemory) else network.memory
+    found = (
+        probes(network.calibration.memory, fewest)
+        if isinstance(network.calibration.memory, RowMemory)
+        else network.calibration.memory
+    )
     for column, ids in rare.items() if found is not None else ():
         new = torch.zeros(1 + len(network.modalities[column].state()["classes"]), dtype=torch.int64)
         new[ids] = torch.arange(len(ids))

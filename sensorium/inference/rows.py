@@ -202,12 +202,12 @@ class Rows:
         for rows in torch.arange(self.count, device=self.device).split(ROWS):
             with autocast(self.precision, self.device):
                 parts.append(self.network.gists(encoded, columns, rows).float().cpu().numpy())
-        return np.concatenate(parts) if self.count else np.zeros((0, self.network.to_gist.out_features), np.float32)
+        return np.concatenate(parts) if self.count else np.zeros((0, self.network.gist_size), np.float32)
 
     def column_gists(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """The rows that have a matched column, and its gists [those, gist]."""
         if not self.has(column).any():
-            return np.zeros(0, np.int64), np.zeros((0, self.network.to_gist.out_features), np.float32)
+            return np.zeros(0, np.int64), np.zeros((0, self.network.gist_size), np.float32)
         part = self.with_memory(column)
         if part.gist is None:
             raise ValueError(f"column '{column}' has no gist of its own")
@@ -333,7 +333,7 @@ class Rows:
         chosen by CLIP in arXiv 2102.12092: ``candidates`` with the likeliest one; 1: only that; 0: as many as are cheap, 1 where
         other options are given.
         """
-        unheeded = self.network.ignored.get(column, IgnoredColumns()) if seen is None else IgnoredColumns()
+        unheeded = self.network.calibration.ignored.get(column, IgnoredColumns()) if seen is None else IgnoredColumns()
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
         modality, generator = self.network.modalities[column], torch.Generator().manual_seed(seed)
         encoded = self.encoded_columns(seen)

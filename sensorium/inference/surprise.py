@@ -53,7 +53,7 @@ def misfits(
         if len(some) and part.gist is not None:
             value[there] = 1 - (network.gists(others, list(others), some).float() * part.gist[at].float()).sum(1)
         elif len(some):
-            heeded = network.ignored.get(column, IgnoredColumns()).left_out(others)
+            heeded = network.calibration.ignored.get(column, IgnoredColumns()).left_out(others)
             value[there] = network.nll(heeded, column, list(others), some, targets[column][at]).mean(1).float()
         found[column] = value
     return found
@@ -109,18 +109,18 @@ def domain(
 def away(rows: Rows) -> dict[str, np.ndarray]:
     """How far the gists of all rows lie from those of training rows, by kind (see ``gists``): 0 is usual, 1 as far as one of ten; NaN where a row has none."""
     network = rows.network
-    if network.out_of_distribution is None:
+    if network.calibration.out_of_distribution is None:
         return {}
     encoded, result = (
         rows.encoded_columns(network.columns),
-        {kind: np.full(rows.count, np.nan) for kind in network.out_of_distribution.known},
+        {kind: np.full(rows.count, np.nan) for kind in network.calibration.out_of_distribution.known},
     )
     for some in torch.arange(rows.count, device=rows.device).split(ROWS):
         with autocast(rows.precision, rows.device):
             found = gists(network, encoded, some)
         for kind, (there, vectors) in found.items():
             if kind in result:
-                result[kind][some[there].cpu().numpy()] = network.out_of_distribution.away(kind, vectors).cpu().numpy()
+                result[kind][some[there].cpu().numpy()] = network.calibration.out_of_distribution.away(kind, vectors).cpu().numpy()
     return result
 
 
@@ -134,7 +134,7 @@ def told(network: Network) -> list[str]:
 def agreement(rows: Rows, column: str, which: np.ndarray) -> list[float | None]:
     """For some rows the share of rows held out whose own cell of a column goes with their others less well than theirs does, 0 to 1; None where nothing can be said."""
     network = rows.network
-    if column not in network.surprise_quantiles or not rows.has(column).any():
+    if column not in network.calibration.surprise_quantiles or not rows.has(column).any():
         return [None] * len(which)
     encoded, found = rows.encoded_columns(network.columns), []
     for some in torch.from_numpy(which).to(rows.device).split(ROWS):
@@ -145,7 +145,7 @@ def agreement(rows: Rows, column: str, which: np.ndarray) -> list[float | None]:
                 .cpu()
                 .numpy()
             )
-    values, levels = np.concatenate(found) if found else np.zeros(0), network.surprise_quantiles[column]
+    values, levels = np.concatenate(found) if found else np.zeros(0), network.calibration.surprise_quantiles[column]
     return [
         None if np.isnan(value) else float(1 - np.interp(value, levels, np.linspace(0, 1, len(levels))))
         for value in values
@@ -155,7 +155,7 @@ def agreement(rows: Rows, column: str, which: np.ndarray) -> list[float | None]:
 def of_rows(rows: Rows) -> dict[str, np.ndarray]:
     """The misfits of all rows, in units of what is usual: 0 is the middle of rows held out, 1 as unusual as one of ten; NaN where nothing can be said."""
     network = rows.network
-    encoded = rows.encoded_columns([c for c in network.columns if c in network.surprise_quantiles or rows.has(c).any()])
+    encoded = rows.encoded_columns([c for c in network.columns if c in network.calibration.surprise_quantiles or rows.has(c).any()])
     targets = {}
     for column in told(network):
         if column in encoded:
@@ -165,19 +165,19 @@ def of_rows(rows: Rows) -> dict[str, np.ndarray]:
                 .target(collate(network.modalities, {column: cells}, len(cells)).cells[column])
                 .to(rows.device)
             )
-    result = {column: np.full(rows.count, np.nan) for column in network.surprise_quantiles}
+    result = {column: np.full(rows.count, np.nan) for column in network.calibration.surprise_quantiles}
     for some in torch.arange(rows.count, device=rows.device).split(ROWS):
         with autocast(rows.precision, rows.device):
             found = misfits(network, encoded, some, targets)
         for column, values in result.items():
             if column in found:
-                values[some.cpu().numpy()] = relative(found[column].cpu().numpy(), network.surprise_quantiles[column])
+                values[some.cpu().numpy()] = relative(found[column].cpu().numpy(), network.calibration.surprise_quantiles[column])
     return result
 
 
 def surprise_table(trained: Trained, rows: Any, note: Callable[[str], None] | None = None) -> pa.Table:
     """Surprise of each row, as a table: see ``Model.surprise``."""
-    if not trained.network.surprise_quantiles:
+    if not trained.network.calibration.surprise_quantiles:
         raise UserError(
             "This run has held out too few rows to say what is usual: 20 are needed for validation. Fit it on more rows."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 
 import torch
@@ -122,3 +123,8 @@ class IgnoredColumns:
             else part
             for column, part in encoded.items()
         }
+
+
+def slug(column: str, number: int) -> str:
+    """Module name of a column: readable, unique, without dots."""
+    return f"{number}_" + re.sub(r"\W+", "_", column)[:40]

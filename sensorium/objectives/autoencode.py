@@ -30,7 +30,7 @@ class Autoencode(Objective):
         self.weight, self.share = weight, share
 
     def forward(self, step: StepOutput) -> dict[str, torch.Tensor]:
-        if step.network.gist_token is None:
+        if step.network.conditioning.gist_token is None:
             raise UserError("The objective autoencode tells from gists, so it needs network.summary=true.")
         asked, losses = set(step.network.asked_columns), []
         for column, part in step.encoded.items():
@@ -57,7 +57,7 @@ class Autoencode(Objective):
         )
         hidden = network.trunk(
             seen,
-            [network.asked_tokens(column, target, network.gist_condition(gist))],
+            [network.asked_tokens(column, target, network.conditioning.of_gist(gist))],
             [generator.causal],
             [generator.is_generative],
         )[0]

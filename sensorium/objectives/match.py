@@ -36,7 +36,7 @@ class Match(Objective):
         weight: of the mean over pairs; by default 1, and 0.02 where there are targets, so that what the user asks for leads.
         fused: weight of gists of several columns, relative to those alone.
         same_modality: weight of a pair of columns of one modality, relative to pairs across modalities.
-        same_thing: weight of each column's own cells in rows of one thing (``data.same``): two drawings of it, two voices.
+        same_thing: weight of each column's own cells in rows of one thing (``data.entity_key``): two drawings of it, two voices.
         temperature: where the learned temperature starts.
     """
 

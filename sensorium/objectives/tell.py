@@ -49,7 +49,7 @@ class Tell(Objective):
 
     def forward(self, step: StepOutput) -> dict[str, torch.Tensor]:
         losses = defaultdict(list)
-        for told in step.told:
+        for told in step.losses:
             losses[told.column, told.generator_name].append(told.loss)
         result = {}
         for (column, way), parts in losses.items():
@@ -77,7 +77,7 @@ class Tell(Objective):
     def straight(step: StepOutput) -> list[torch.Tensor]:
         """The mean loss of each short column from each matched column's gist, and of a target from all that its row has."""
         network, losses = step.network, []
-        if network.gist_token is None:
+        if network.conditioning.gist_token is None:
             return losses
         for column in network.asked_columns:
             heard = [part for name, part in step.encoded.items() if part.gist is not None and name != column]

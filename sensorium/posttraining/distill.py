@@ -143,7 +143,7 @@ class DistillationTrainer(Trainer):
     def question(self, number: int) -> tuple[tuple[str, ...], torch.Tensor]:
         """What the rows of a batch of pairs show, and which rows they are [batch]; the same for the same number."""
         rng = np.random.default_rng([self.seed, number])
-        seen = self.sampler.shown(rng, self.asked.columns, self.column)
+        seen = self.sampler.seen_for_generation(rng, self.asked.columns, self.column)
         return seen, torch.from_numpy(rng.integers(self.rows.count, size=self.batch)).to(self.device)
 
     def draw(self, done: Callable[[int], None]) -> None:
@@ -159,7 +159,7 @@ class DistillationTrainer(Trainer):
                 seen, rows = self.question(number)
                 lots = torch.Generator().manual_seed(mix(self.seed, number))
                 with torch.no_grad(), autocast(self.precision, self.device):
-                    said = self.asked.sample(self.shown, self.column, seen, rows, lots, way="flow", **self.how)
+                    said = self.asked.sample(self.shown, self.column, seen, rows, lots, name="flow", **self.how)
                 try:
                     with atomic_write(path) as part:
                         save_file({"drawn": said.tokens.float().contiguous().cpu()}, part)

@@ -30,7 +30,7 @@ from sensorium.modalities.conversation import last_said, messages_of
 from sensorium.network import adapters
 from sensorium.network.build import plain
 from sensorium.network.network import Network
-from sensorium.network.packed_conversation import PackedConversation, heard, lost
+from sensorium.network.packed_conversation import PackedConversation, last_hidden, summed_losses
 from sensorium.nn.losses.dpo import Loss, preferred, rewarded
 from sensorium.nn.precision import Precision, autocast
 from sensorium.posttraining import adapter_training as lessons
@@ -148,8 +148,8 @@ class DPOTrainer(Trainer):
             column, self.shown, self.whole.modalities[column].collate(cells), which
         )
         if self.kind == "reward":
-            return self.head(heard(self.whole.trunk, made).float()).view(-1, 2)
-        sums, counts = lost(self.whole.trunk, made)
+            return self.head(last_hidden(self.whole.trunk, made).float()).view(-1, 2)
+        sums, counts = summed_losses(self.whole.trunk, made)
         return -(sums / counts.clamp_min(1) if self.kind == "ipo" else sums).view(-1, 2)
 
     def remember(self, done: Any) -> None:

@@ -29,7 +29,7 @@ from sensorium.modalities.conversation import messages_of
 from sensorium.network import adapters
 from sensorium.network.build import plain
 from sensorium.network.network import Network
-from sensorium.network.packed_conversation import PackedConversation, lost_each
+from sensorium.network.packed_conversation import PackedConversation, token_losses
 from sensorium.nn.losses.grpo import Mean, advantages, policy
 from sensorium.nn.precision import Precision, autocast
 from sensorium.posttraining import adapter_training as lessons
@@ -192,8 +192,8 @@ class GRPOTrainer(Trainer):
         with autocast(self.precision, self.device):
             if self.beta:
                 with torch.no_grad(), adapters.other(self.whole, self.begun):
-                    before = -lost_each(self.whole.trunk, made)[0]
-            lost, row = lost_each(self.whole.trunk, made)
+                    before = -token_losses(self.whole.trunk, made)[0]
+            lost, row = token_losses(self.whole.trunk, made)
         return {"reinforce": policy(-lost, before, row, better, beta=self.beta, mean=self.mean, longest=self.longest)}
 
     def good(self) -> float:

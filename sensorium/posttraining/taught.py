@@ -16,7 +16,7 @@ from sensorium.data.table import Table
 from sensorium.dialogue.reward_model import FILE, RewardModel
 from sensorium.export import hub
 from sensorium.inference.trained import Trained
-from sensorium.network.network import slug
+from sensorium.network.types import slug
 from sensorium.posttraining.adapter_training import begin
 from sensorium.posttraining.distill import MOST, distill
 from sensorium.posttraining.dpo import prefer

@@ -44,12 +44,12 @@ class MemorySettings:
 
 @torch.inference_mode()
 def memorise(network: Network, prepared: Prepared, remember: MemorySettings, sharpness: float, seed: int) -> None:
-    """Set ``network.memory``, where a row has several columns that are matched and there are validation rows to judge it; and ``network.counts``.
+    """Set ``network.calibration.memory``, where a row has several columns that are matched and there are validation rows to judge it; and ``network.calibration.counts``.
 
     Args:
         sharpness: the scale of cosines that training has learned.
     """
-    network.memory, network.counts = None, counts(network, prepared)
+    network.calibration.memory, network.calibration.counts = None, counts(network, prepared)
     matched = [c for c in network.columns if network.modalities[c].matched and c in prepared.ready.columns]
     rows, judges = prepared.rows["train"], prepared.rows.get("validation", np.zeros(0, np.int64))
     if not remember.rows or len(matched) < 2 or len(judges) < FEWEST:
@@ -82,7 +82,7 @@ def memorise(network: Network, prepared: Prepared, remember: MemorySettings, sha
         column: [c for c in matched if telling(memory, network.generator(column), column, c)]
         for column in memory.asked_columns
     }
-    network.memory = memory
+    network.calibration.memory = memory
 
 
 def counts(network: Network, prepared: Prepared) -> dict[str, list[int] | int]:
@@ -128,7 +128,7 @@ def telling(memory: RowMemory, generator: Generator, column: str, by: str) -> bo
 def gists(network: Network, prepared: Prepared, columns: list[str], rows: np.ndarray) -> dict[str, torch.Tensor]:
     """Each column's gists of some rows [rows, gist], zeros where a row lacks it."""
     result = {
-        c: torch.zeros(len(rows), network.to_gist.out_features, device=network.to_gist.weight.device) for c in columns
+        c: torch.zeros(len(rows), network.gist_size, device=network.conditioning.to_gist.weight.device) for c in columns
     }
     done = 0
     for start in range(0, len(rows), PART):
@@ -149,7 +149,7 @@ def sketches(network: Network, prepared: Prepared, columns: list[str], rows: np.
         cells = prepared.ready.cells(column, rows)
         here = [row for row, cell in enumerate(cells) if cell is not None and len(cell)]
         drawn = modality.sketch([cells[row] for row in here])
-        result[column] = torch.zeros(len(rows), drawn.shape[1], device=network.to_gist.weight.device)
+        result[column] = torch.zeros(len(rows), drawn.shape[1], device=network.conditioning.to_gist.weight.device)
         result[column][here] = torch.from_numpy(drawn).to(result[column])
         prepared.ready.release()
     return result
@@ -166,7 +166,7 @@ def targets(network: Network, prepared: Prepared, rows: np.ndarray) -> dict[str,
             found, index = network.modalities[column].target(batch.cells[column]), batch.index[column]
             tokens, have = found.new_zeros(len(rows), *found.shape[1:]), torch.zeros(len(rows), dtype=torch.bool)
             tokens[index], have[index] = found, True
-            result[column] = tokens.to(network.to_gist.weight.device), have.to(network.to_gist.weight.device)
+            result[column] = tokens.to(network.conditioning.to_gist.weight.device), have.to(network.conditioning.to_gist.weight.device)
     prepared.ready.release()
     return result
 

@@ -45,22 +45,22 @@ def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
     short, judged = short_columns(network), judged_columns(network) if judge else []
     parts = encode(network, prepared, rows if short else evenly_spaced(rows, FITTED))
     for column in short:
-        generator, memory = network.generator(column), network.memory
+        generator, memory = network.generator(column), network.calibration.memory
         if not len(rows) or (column not in judged and not hasattr(generator, "calibrate")):
             continue
         held = ValidationRows(network, column, parts)
         if column in judged and held.count >= JUDGES:
-            network.ignored[column] = misleading(held)
+            network.calibration.ignored[column] = misleading(held)
             if memory is not None and memory.by.get(column):
                 memory.shares[column] = leaning(held)
         if hasattr(generator, "calibrate") and held.count:
             generator.calibrate(held.residuals(leaned=False))
             if memory is not None and memory.shares.get(column):
                 memory.margins[column] = generator.margin(held.residuals(leaned=True)).tolist()
-    network.surprise_quantiles = usual(together(network, parts))
+    network.calibration.surprise_quantiles = usual(together(network, parts))
     if len(rows):
         learned = encode(network, prepared, evenly_spaced(prepared.rows["train"], KNOWN))
-        network.out_of_distribution = domain(
+        network.calibration.out_of_distribution = domain(
             *(
                 [
                     {
@@ -74,8 +74,8 @@ def settle(network: Network, prepared: Prepared, judge: bool = True) -> None:
                 for some in (learned, parts)
             )
         )
-    if network.memory is not None:
-        network.memory = network.memory.needed()
+    if network.calibration.memory is not None:
+        network.calibration.memory = network.calibration.memory.needed()
 
 
 def together(network: Network, parts: Sequence[tuple[Batch, dict[str, Encoded]]]) -> dict[str, np.ndarray]:
@@ -217,7 +217,7 @@ class ValidationRows:
     def leaned(self, lone: Sequence[str], shares: Sequence[float]) -> np.ndarray:
         """For each share of remembered rows the losses [shares, 1 + lone, rows] of the first rows: from all columns, then from each of
         ``lone`` (what a row lacks is as if nothing were shown)."""
-        unheeded, losses = self.network.ignored.get(self.column, IgnoredColumns()), []
+        unheeded, losses = self.network.calibration.ignored.get(self.column, IgnoredColumns()), []
         for encoded, rows, target in self.first():
             views = [(unheeded.left_out(encoded), encoded)]
             views += [({c: encoded[c]} if c in encoded else {},) * 2 for c in lone]
@@ -248,7 +248,7 @@ class ValidationRows:
 
     def residuals(self, leaned: bool) -> torch.Tensor:
         """What a generator is calibrated by, of each row, answered by the network alone or leaning on its memory: its ``residual``."""
-        unheeded, found = self.network.ignored.get(self.column, IgnoredColumns()), []
+        unheeded, found = self.network.calibration.ignored.get(self.column, IgnoredColumns()), []
         for encoded, rows, target in self.parts:
             recalled = self.network.memory_answer(encoded, self.column, rows) if leaned else None
             hidden = self.hidden(self.shown, unheeded.left_out(encoded), rows, target)

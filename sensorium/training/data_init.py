@@ -32,13 +32,13 @@ def look_first(network: Network, prepared: Prepared, things: np.ndarray | None) 
         cells = prepared.ready.cells(column, evenly_spaced(rows, LOOKED * 4))
         first = {hash_of(cell): number for number, cell in reversed(list(enumerate(cells)))}
         kept = sorted(first.values())[:LOOKED]
-        if kept and key in network.projectors:  # few do: each has hundreds of patches
+        if kept and key in network.dialogue.projectors:  # few do: each has hundreds of patches
             few = {
                 name: value.to(network.seen_mark.weight.device)
                 for name, value in network.modalities[column].collate([cells[number] for number in kept[:FEW]]).items()
             }
-            network.projectors[key].initialise(
-                network.projectors[key].patches(stem.features(few)), network.trunk.loud.item()
+            network.dialogue.projectors[key].initialise(
+                network.dialogue.projectors[key].patches(stem.features(few)), network.trunk.loud.item()
             )
             if "features" in few:
                 cells = [cell[: stem.n_placed] for cell in cells]

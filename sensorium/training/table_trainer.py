@@ -138,7 +138,7 @@ class TableTrainer(Trainer):
         conversation's place and how many rows after it. A conversation that refers to what isn't there or isn't learned from is left out."""
         place, beside, used, more = {int(row): at for at, row in enumerate(rows)}, {}, set(), []
         known = (
-            self.network.references(MAX_ROWS)
+            self.network.dialogue.references(MAX_ROWS)
             if any(self.modalities[c].beside for c in self.network.dialogue_columns)
             else {}
         )
@@ -240,7 +240,7 @@ def drawing(network: Network) -> dict[str, list[torch.nn.Parameter]]:
     """For each loss of what is drawn the parameters that draw it."""
     shared = [
         *network.trunk.generative_parameters(),
-        *(() if network.text_to_condition is None else network.text_to_condition.parameters()),
+        *(() if network.conditioning.text_to_condition is None else network.conditioning.text_to_condition.parameters()),
     ]
     return {
         named(column, way if len(network.generator_keys[column]) > 1 else None): [

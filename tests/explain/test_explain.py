@@ -167,13 +167,13 @@ def test_what_an_answer_leaves_unheeded_has_no_share(drawing_model: Model) -> No
     rows, network = tiny_table(3, gaps=0.0).select(["name", "colour", "tone", "width"]), drawing_model.network
     cells = rows.column("width").to_pylist()
     try:
-        network.ignored = {"width": IgnoredColumns(("tone",), ("name",))}
+        network.calibration.ignored = {"width": IgnoredColumns(("tone",), ("name",))}
         assert all(set(why.shares) == {"name", "colour"} for why in drawing_model.explain(rows, "width", cells))
         assert all(
             set(why.shares) == {"name", "tone"} for why in drawing_model.explain(rows, "width", cells, ["name", "tone"])
         ), "unless it is named"
     finally:
-        network.ignored = {}
+        network.calibration.ignored = {}
 
 
 def test_a_class_is_put_beside_rows_of_it_and_of_others_and_what_turns_it_does(drawing_model: Model) -> None:

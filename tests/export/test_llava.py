@@ -88,7 +88,7 @@ def test_transformers_alone_opens_it_and_says_the_same(
         line = ids.shortened([["user", [{"column": "picture"}, "What is this?"]]], answer=True)[0]
         cells = ids.collate([np.array([*line, *[0] * len(line)], np.int32)])
         with torch.inference_mode():
-            made = network.pack_conversations(
+            made = network.dialogue.pack_conversations(
                 "conversation", {"picture": rows.encoded("picture")}, cells, torch.tensor([0])
             )
             mine = network.trunk.logits(network.trunk.run(made.pool, made.index, made.lines))
@@ -136,7 +136,10 @@ def test_all_patches_are_learned_from_and_pictures_are_told_apart(
 
 def test_patches_begin_alike_spread_and_as_loud_as_words() -> None:
     torch.manual_seed(0)
-    projector, patches = PatchProjector(12, 20, n_placed=3, count=4), 5 + torch.randn(30, 4, 12) * torch.logspace(-2, 2, 12)
+    projector, patches = (
+        PatchProjector(12, 20, n_placed=3, count=4),
+        5 + torch.randn(30, 4, 12) * torch.logspace(-2, 2, 12),
+    )
     projector.initialise(patches, 0.07)
     found = projector(patches)
     assert float(found.detach().square().mean().sqrt()) == pytest.approx(0.07, rel=1e-3)

@@ -56,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     for column in ("colour", "width"):
         modality = made.network.modalities[column]
         told[column] = modality.target(modality.collate(part.cells[column])), torch.ones(rows, dtype=torch.bool)
-    made.network.memory = RowMemory(
+    made.network.calibration.memory = RowMemory(
         gists,
         20.0,
         0.5,
@@ -107,7 +107,7 @@ def test_what_is_given_away_has_nothing_of_single_rows(model: Model, tmp_path: P
         and "outside" not in described["settings"]["data"]
         and "table" not in described["facts"]
     )
-    remembered = [F.normalize(vectors.float(), dim=1) for vectors in model.network.memory.known]
+    remembered = [F.normalize(vectors.float(), dim=1) for vectors in model.network.calibration.memory.known]
     for path in given.glob("*.safetensors"):
         for name, tensor in load_file(path).items():
             if tensor.is_floating_point() and tensor.ndim == 2 and 24 in tensor.shape and name != "bias":
@@ -120,14 +120,17 @@ def test_what_is_given_away_has_nothing_of_single_rows(model: Model, tmp_path: P
     assert (
         model.folder is not None
         and (model.folder / "rows.npy").is_file()
-        and isinstance(model.network.memory, RowMemory)
+        and isinstance(model.network.calibration.memory, RowMemory)
     )
 
 
 def test_it_is_loaded_and_answers_without_the_rows(model: Model, tmp_path: Path) -> None:
     given = Model.from_pretrained(model.save_pretrained(tmp_path / "given"))
     table = people(30, seed=5).drop(["split"])
-    assert isinstance(given.network.memory, LinearProbes) and given.network.out_of_distribution is None
+    assert (
+        isinstance(given.network.calibration.memory, LinearProbes)
+        and given.network.calibration.out_of_distribution is None
+    )
     colours = given.network.modalities["colour"]
     assert (
         RARE not in colours.classes
@@ -156,13 +159,13 @@ def test_it_is_loaded_and_answers_without_the_rows(model: Model, tmp_path: Path)
     with pytest.raises(UserError, match="isn't what was written"):
         Model.load(tmp_path / "given")
     (tmp_path / "given" / "probes.safetensors").unlink()
-    assert Model.load(tmp_path / "given").network.memory is None
+    assert Model.load(tmp_path / "given").network.calibration.memory is None
 
 
 def without(model: Model) -> Model:
     folder = model.folder
     other = Model.load(folder)
-    other.network.memory = None
+    other.network.calibration.memory = None
     return other
 
 
@@ -174,7 +177,10 @@ def test_with_rows_it_is_whole_and_says_the_same(model: Model, tmp_path: Path) -
     loaded, table = Model.from_pretrained(given), people(30, seed=5).drop(["split"])
     for column in ("colour", "width", "day", "name"):
         assert loaded.predict(table, column).equals(model.predict(table, column))
-    assert np.array_equal(loaded.embed(table), model.embed(table)) and loaded.network.counts == model.network.counts
+    assert (
+        np.array_equal(loaded.embed(table), model.embed(table))
+        and loaded.network.calibration.counts == model.network.calibration.counts
+    )
     assert not any(
         words.encode() in (given / name).read_bytes()
         for name in ("model.json", "README.md")
@@ -281,20 +287,17 @@ def test_quantiles_are_of_several_rows(values: np.ndarray) -> None:
 def test_names_that_are_looked_up_stay_here() -> None:
     recall = OnlineMemory(4, 8)
     recall.store(torch.arange(3), torch.eye(4)[:3], torch.eye(4)[1:], ["Anna", "Bert", "Cleo"])
-    network = types.SimpleNamespace(
-        state_dict=lambda: {
-            **{f"recalls.x.{name}": value for name, value in recall.state_dict().items()},
-            "other": torch.ones(2),
-        },
-        ways={},
-    )
+    network = torch.nn.ModuleDict({"dialogue": torch.nn.ModuleDict({"x": recall}), "other": torch.nn.Linear(2, 2)})
+    network.generator_keys = {}
     found = redaction.tensors(network, {})
     assert (
-        not any(value.any() for name, value in found.items() if name != "other")
-        and found["other"].all()
+        not any(value.any() for name, value in found.items() if not name.startswith("other."))
+        and found["other.weight"].any()
         and recall.letters.any()
     )
-    recall.load_state_dict({name.removeprefix("recalls.x."): value for name, value in found.items() if name != "other"})
+    recall.load_state_dict(
+        {name.removeprefix("dialogue.x."): value for name, value in found.items() if name.startswith("dialogue.x.")}
+    )
     assert recall.most_similar(torch.eye(4)[:2], 3)[0] == [[], []]
 
 

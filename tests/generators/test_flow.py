@@ -111,11 +111,11 @@ def test_guidance_of_one_is_none_and_more_goes_further(learned: tuple[Flow, Hear
         return tokens
 
     plain = draw(learned, steps=4)
-    assert torch.equal(draw(learned, steps=4, guidance=1.0, blank=blank), plain)
+    assert torch.equal(draw(learned, steps=4, guidance=1.0, unconditional=blank), plain)
     assert torch.equal(draw(learned, steps=4, guidance=3.0), plain), (
         "without a blank trunk there is nothing to be guided from"
     )
-    assert not torch.allclose(draw(learned, steps=4, guidance=3.0, blank=blank), plain, atol=1e-3)
+    assert not torch.allclose(draw(learned, steps=4, guidance=3.0, unconditional=blank), plain, atol=1e-3)
 
 
 def test_what_was_learned_scores_higher_than_what_was_not(learned: tuple[Flow, Hears, torch.Tensor]) -> None:

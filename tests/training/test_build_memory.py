@@ -19,6 +19,7 @@ from sensorium.core.errors import UserError
 from sensorium.core.types import Tokens
 from sensorium.generators.categorical import Categorical
 from sensorium.generators.quantile import Quantile
+from sensorium.network.calibration import Calibration
 from sensorium.nn.row_memory import RowMemory
 from sensorium.training import build_memory, calibrate
 from sensorium.training.build_memory import nearness
@@ -32,7 +33,7 @@ def remembering(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A model of a few steps, with a memory put in by hand."""
     folder = tmp_path_factory.mktemp("memory") / "run"
     model = Model.fit(tiny_table(60), out=folder, epochs=1, settings=SETTINGS)
-    model.network.memory = made(model)
+    model.network.calibration.memory = made(model)
     model.save(folder)
     return model
 
@@ -63,9 +64,10 @@ def test_it_is_kept_with_the_model_and_refines_what_is_compared_alone(rememberin
     loaded = Model.load(remembering.folder)
     table = tiny_table(9)
     assert np.array_equal(loaded.embed(table), remembering.embed(table))
-    assert loaded.network.memory.strength == loaded.network.memory.trust == 0.5 and loaded.network.memory.sketched == [
-        "name"
-    ]
+    assert (
+        loaded.network.calibration.memory.strength == loaded.network.calibration.memory.trust == 0.5
+        and loaded.network.calibration.memory.sketched == ["name"]
+    )
     with_it, search = (
         loaded.embed(table, ["picture"]),
         loaded.search({"name": "a red bar"}, among=table, column="picture"),
@@ -74,11 +76,11 @@ def test_it_is_kept_with_the_model_and_refines_what_is_compared_alone(rememberin
     said = {column: loaded.predict(table, column, candidates=1) for column in ("colour", "width", "name")}
     have = [i for i, cell in enumerate(table["picture"].to_pylist()) if cell is not None]
     assert np.allclose(with_it[have], loaded.rows(table).column_gists("picture")[1], atol=1e-5)
-    loaded.network.memory.trust = 0.0
+    loaded.network.calibration.memory.trust = 0.0
     assert not np.allclose(names, loaded.embed(table, ["name"]), atol=1e-3) and np.array_equal(
         with_it, loaded.embed(table, ["picture"])
     )
-    loaded.network.memory = None
+    loaded.network.calibration.memory = None
     assert not np.allclose(with_it[have], loaded.embed(table, ["picture"])[have], atol=1e-3)
     assert (
         search["score"].to_pylist()
@@ -92,7 +94,7 @@ def test_answers_lean_on_what_rows_like_it_say(remembering: Model, tmp_path: Pat
     model, table = Model.load(remembering.folder), tiny_table(60)
     before = model.predict(table, "colour")
     assert "remembered" not in model.evaluate(table)["columns"]["colour"]
-    model.network.memory.sharpness, model.network.memory.shares["colour"] = 2000.0, 0.75
+    model.network.calibration.memory.sharpness, model.network.calibration.memory.shares["colour"] = 2000.0, 0.75
     after, truth = model.predict(table, "colour"), table["colour"].to_pylist()
     met = [
         i
@@ -117,7 +119,7 @@ def test_intervals_hold_with_a_memory_and_without_it(tmp_path: Path, monkeypatch
         Model.fit(table, out=tmp_path / str(rows), epochs=1, settings=[*settings, f"memory.rows={rows}"])
         for rows in (4096, 0)
     )
-    memory = with_it.network.memory
+    memory = with_it.network.calibration.memory
     assert {"colour", "width"} <= set(memory.asked_columns) == set(memory.shares) and {"colour", "width"} <= set(
         memory.margins
     )
@@ -137,7 +139,7 @@ def test_a_memory_that_counts_nowhere_is_let_go(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(calibrate, "leaning", lambda held: 0.0)
     monkeypatch.setattr(build_memory, "STRENGTHS", (0.0,))
     model = Model.fit(tiny_table(240), out=tmp_path / "run", epochs=1, settings=[*SETTINGS, "data.validation=0.4"])
-    assert model.network.memory is None and not (tmp_path / "run" / "memory.safetensors").exists()
+    assert model.network.calibration.memory is None and not (tmp_path / "run" / "memory.safetensors").exists()
 
 
 def test_its_file_may_be_removed_and_a_damaged_one_is_found(remembering: Model, tmp_path: Path) -> None:
@@ -147,12 +149,12 @@ def test_its_file_may_be_removed_and_a_damaged_one_is_found(remembering: Model, 
     with pytest.raises(UserError, match=r"memory\.safetensors.*SHA-256"):
         Model.load(tmp_path)
     (tmp_path / "memory.safetensors").unlink()
-    assert Model.load(tmp_path).network.memory is None
+    assert Model.load(tmp_path).network.calibration.memory is None
     model = Model.load(remembering.folder)
-    model.network.memory = None
+    model.network.calibration.memory = None
     shutil.copy2(remembering.folder / "memory.safetensors", tmp_path / "memory.safetensors")
     model.save(tmp_path)
-    assert not (tmp_path / "memory.safetensors").exists() and Model.load(tmp_path).network.memory is None
+    assert not (tmp_path / "memory.safetensors").exists() and Model.load(tmp_path).network.calibration.memory is None
 
 
 def test_none_is_kept_where_none_is_wanted_or_nothing_is_matched(
@@ -163,9 +165,9 @@ def test_none_is_kept_where_none_is_wanted_or_nothing_is_matched(
         model = Model.fit(
             tiny_table(240), out=tmp_path / str(number), epochs=1, settings=[*SETTINGS, "data.validation=0.4", *more]
         )
-        assert model.network.memory is None and not (tmp_path / str(number) / "memory.safetensors").exists()
+        assert model.network.calibration.memory is None and not (tmp_path / str(number) / "memory.safetensors").exists()
     assert (
-        Model.fit(tiny_table(60), out=tmp_path / "few", epochs=1, settings=SETTINGS).network.memory is None
+        Model.fit(tiny_table(60), out=tmp_path / "few", epochs=1, settings=SETTINGS).network.calibration.memory is None
     )  # too few judges
     with pytest.raises(UserError, match=r"memory\.rows"):
         Model.fit(tiny_table(60), out=tmp_path / "wrong", epochs=1, settings=["memory.rows=-1"])
@@ -183,7 +185,7 @@ def test_a_fit_with_the_same_seed_remembers_the_same(tmp_path: Path, monkeypatch
         )
         kept.append(json.loads((tmp_path / name / "model.json").read_text(encoding="utf-8"))["memory"])
     assert kept[0] == kept[1] and kept[0]["strength"] == 0.25
-    assert Model.load(tmp_path / "one").network.memory.known.shape == (4, 40, 24)
+    assert Model.load(tmp_path / "one").network.calibration.memory.known.shape == (4, 40, 24)
 
 
 @pytest.mark.parametrize("helps", [True, False])
@@ -202,13 +204,15 @@ def test_rows_held_out_say_whether_anything_is_remembered(helps: bool, monkeypat
     answers = iter([some(30, True), some(90, helps)])
     monkeypatch.setattr(build_memory, "gists", lambda *_: next(answers))
     modalities = {c: SimpleNamespace(matched=True, sketch=lambda _: None, state=dict) for c in things}
-    network = SimpleNamespace(columns=["name", "picture"], modalities=modalities, asked_columns=[])
+    network = SimpleNamespace(
+        columns=["name", "picture"], modalities=modalities, asked_columns=[], calibration=Calibration()
+    )
     prepared = SimpleNamespace(
         ready=SimpleNamespace(columns=network.columns, release=lambda: None),
         rows={"train": np.arange(90), "validation": np.arange(30)},
     )
     build_memory.memorise(network, prepared, build_memory.MemorySettings(), 20.0, 0)
-    assert (network.memory.strength > 0) == helps
+    assert (network.calibration.memory.strength > 0) == helps
 
 
 @pytest.mark.parametrize("helps", [True, False])
@@ -235,7 +239,11 @@ def test_rows_held_out_say_whether_sketches_count(helps: bool, monkeypatch: pyte
         "picture": SimpleNamespace(matched=True, sketch=lambda _: None, state=dict),
     }
     network = SimpleNamespace(
-        columns=["name", "picture"], modalities=drawn, asked_columns=[], to_gist=SimpleNamespace(weight=torch.zeros(1))
+        columns=["name", "picture"],
+        modalities=drawn,
+        asked_columns=[],
+        conditioning=SimpleNamespace(to_gist=SimpleNamespace(weight=torch.zeros(1))),
+        calibration=Calibration(),
     )
     ready = SimpleNamespace(
         columns=network.columns, release=lambda: None, cells=lambda _, rows: [np.array([row]) for row in rows]
@@ -247,7 +255,7 @@ def test_rows_held_out_say_whether_sketches_count(helps: bool, monkeypatch: pyte
         20.0,
         0,
     )
-    assert (network.memory.trust > 0) == helps
+    assert (network.calibration.memory.trust > 0) == helps
 
 
 def test_answers_go_by_columns_in_which_like_rows_agree() -> None:
