@@ -183,7 +183,7 @@ class DistillationTrainer(Trainer):
         # The first that a flow draws is the noise.
         return torch.randn(
             *drawn.shape[:2],
-            self.network.drawn_as.width,
+            self.network.latent_tokens.width,
             generator=torch.Generator().manual_seed(mix(self.seed, number)),
         ), drawn
 
