@@ -300,14 +300,14 @@ def test_wrong_requests_from_python_are_told(drawing_model: Model) -> None:
 
 def test_numbers_that_are_not_finite_fail_alone(drawing_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = drawing_model.network.generator("picture")
-    clean = generator.net.clean
+    clean = generator.net.predict_clean
 
     def broken(*given: Any) -> Any:
         x = clean(*given)
         x[1] = float("nan")
         return x
 
-    monkeypatch.setattr(generator.net, "clean", broken)
+    monkeypatch.setattr(generator.net, "predict_clean", broken)
     drawn = drawing_model.generate(tiny_table(3), "picture", steps=2)
     assert drawn[1] is None and drawn[0] is not None and drawn[2] is not None
 
