@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sensorium.data.table import Table
     from sensorium.model import Model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Model", "Table", "UserError"]
 
 # Nothing leaves the machine unasked: telemetry of every dependency is off unless the user has switched it on.
