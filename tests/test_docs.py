@@ -1,7 +1,8 @@
-"""What README and docs say runs: their Python, their example of a modality, their links and their commands."""
+"""What README and docs say runs: their Python, their examples of parts, their links and their commands."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import runpy
@@ -11,7 +12,13 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+
+from sensorium.cli import lazy
+from sensorium.serve import routes
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -55,7 +62,7 @@ def pets(tmp_path_factory):
 def program(folder, code, report=False):
     """Run Python of the docs, in which fits are short and, unless said otherwise, without a report."""
     code = code.replace("minutes=5", f"epochs=1, settings={SHORT.split()}")
-    code = code if report else "sensorium.fit.fit.report = lambda *given, **named: None\n" + code
+    code = code if report else "sensorium.fit.stages.report = lambda *given, **named: None\n" + code
     code = re.sub(r"(sensorium fit .*?)(?:--minutes|--epochs) [\d.]+", rf"\1--epochs 1 {SHORT}", code)
     done = subprocess.run(
         [sys.executable, "-c", RUNNER + code], cwd=folder, capture_output=True, text=True, timeout=300, check=False
@@ -107,7 +114,7 @@ def test_the_page_about_serving_runs(pets, tmp_path):
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if page.parent.name == "docs" and page.name not in ("add-a-modality.md", "serve.md")],
+    [page for page in PAGES if page.parent.name == "docs" and page.name not in ("extend.md", "serve.md")],
     ids=lambda page: page.stem,
 )
 def test_a_page_runs(page, pets):
@@ -128,37 +135,77 @@ def test_a_page_runs(page, pets):
         program(pets, "\n".join(code))
 
 
-def test_a_modality_is_one_file(tmp_path, monkeypatch):
-    import sensorium.modalities
-    from sensorium import Model
-    from sensorium.core.registry import names
-    from sensorium.modalities import Modality
+@pytest.fixture
+def extended(tmp_path, monkeypatch):
+    """The files of ``docs/extend.md`` beside ours, in folders that packages also look in."""
+    made = []
+    for head, code in blocks(ROOT / "docs" / "extend.md", "python"):
+        path = tmp_path / "parts" / head.removeprefix("file=")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code, encoding="utf-8")
+        package = "sensorium." + path.parent.relative_to(tmp_path / "parts").as_posix().replace("/", ".")
+        module = importlib.import_module(package)
+        monkeypatch.setattr(module, "__path__", [*module.__path__, str(path.parent)])
+        made.append(f"{package}.{path.stem}")
+    lazy.command_entries.cache_clear()
+    routes.route_modules.cache_clear()
+    yield made
+    for name in made:
+        sys.modules.pop(name, None)
+    lazy.command_entries.cache_clear()
+    routes.route_modules.cache_clear()
 
-    ((head, code),) = blocks(ROOT / "docs" / "add-a-modality.md", "python")
-    folder = tmp_path / "parts"
-    folder.mkdir()
-    (folder / head.removeprefix("file=")).write_text(code, encoding="utf-8")
-    monkeypatch.setattr(sensorium.modalities, "__path__", [*sensorium.modalities.__path__, str(folder)])
-    assert "colour" in names(Modality)
-    rows = [
-        {
-            "paint": f"#{200 * red:02x}10{i:02x}",
-            "word": ("cold blue sea", "hot red fire")[red] + f" {i}",
-            "warm": ("no", "yes")[red],
-        }
-        for i in range(80)
-        for red in (0, 1)
-    ]
-    model = Model.fit(
-        rows,
-        epochs=12,
-        out=tmp_path / "run",
-        settings=["train.batch=32", "baselines.share=0", "trackers=none", "network.width=48", "trunk.depth=1"],
-    )
-    assert model.schema.columns["paint"].kind == "colour"
-    said = model.predict([{"paint": "#c81001"}, {"paint": "#001001"}], "warm").column("value").to_pylist()
-    assert said == ["yes", "no"]
-    sys.modules.pop("sensorium.modalities.colour", None)
+
+def palettes(count=160):
+    """Rows in which palettes, words and a class say the same."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(count):
+        red = i % 2
+        colours = rng.integers(0, 40, (4, 3)) + np.array([200 * red, 0, 200 * (1 - red)])
+        word = ("cold blue sea", "hot red fire")[red] + f" {i}"
+        rows.append({"paint": b"PAL1" + colours.astype(np.uint8).tobytes(), "word": word, "warm": ("no", "yes")[red]})
+    return rows
+
+
+def test_parts_are_one_file_each(extended, tmp_path):
+    """A modality, a generator, an objective, a tracker, a finder and a command of the page, in one run."""
+    from typer.testing import CliRunner
+
+    from sensorium import Model
+    from sensorium.backbones import Backbone
+    from sensorium.cli.main import app
+    from sensorium.core.registry import find
+
+    rows = palettes()
+    settings = ["train.batch=32", "baselines.share=0", "network.width=48", "trunk.depth=1", "trackers=csv"]
+    settings += ["questions.generate=paint", "questions.generator=gaussian", "objectives=tell,match,spread"]
+    model = Model.fit(rows, epochs=12, out=tmp_path / "run", settings=[*settings, "spread.weight=0.05"])
+    assert model.schema.columns["paint"].kind == "palette"
+    answers = model.predict([{"paint": rows[1]["paint"]}, {"paint": rows[0]["paint"]}], "warm").column("value")
+    assert answers.to_pylist() == ["yes", "no"]
+    cell = model.generate([{"warm": "yes"}], "paint", seed=0)[0]
+    assert cell.startswith(b"PAL1") and len(cell) == 16
+    assert "spread" in (tmp_path / "run" / "steps.csv").read_text()
+
+    index = model.index(rows, tmp_path / "index", finder="halves")
+    assert len(index.search({"word": "hot red fire"}, k=3)) == 3
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    done = CliRunner().invoke(app, ["nearest", str(tmp_path / "run"), str(tmp_path / "rows.parquet")])
+    assert done.exit_code == 0 and done.output.strip().splitlines()[-1].isdigit(), done.output
+
+    (tmp_path / "folder").mkdir()
+    pooled = find(Backbone, "pooled")(tmp_path / "folder", "image")
+    (features,) = pooled.encode([pooled.picture(np.full((40, 30, 3), 255, np.uint8))])
+    assert features.shape == (10, 3) and np.allclose(features, 1)
+
+
+def test_a_route_is_one_file(extended):
+    from fastapi import APIRouter
+
+    router = APIRouter()
+    routes.route_modules()["nearest"].add_routes(router, None)
+    assert [route.path for route in router.routes] == ["/nearest"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
