@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sensorium.network.packed_conversation import lost, script
+from sensorium.network.packed_conversation import pack, summed_losses
 from sensorium.nn.precision import autocast, choose
 from sensorium.training.optimizer import Optimizer
 from sensorium.trunks.causal_lm import CausalLM
@@ -25,8 +25,8 @@ LINES, LENGTH, STEPS, SAID = 8, 128, 6, 64
 def told(trunk: CausalLM, lines: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss of all that lines say, summed, and of how many tokens it is, in the precision that a fit takes."""
     with autocast(choose("auto", torch.device("cpu")), torch.device("cpu")):
-        sums, counts = lost(
-            trunk, script(trunk, lines, [np.ones(len(line), bool) for line in lines], np.arange(len(lines)), {}, {})
+        sums, counts = summed_losses(
+            trunk, pack(trunk, lines, [np.ones(len(line), bool) for line in lines], np.arange(len(lines)), {}, {})
         )
     return sums.sum(), counts.sum()
 

@@ -14,7 +14,7 @@ from sensorium.core.registry import find, names
 from sensorium.core.settings import describe, schema
 from sensorium.data.settings import DataSettings
 from sensorium.datasets import Builder
-from sensorium.fit.fit import BaselineSettings
+from sensorium.evaluation.fit_baselines import BaselineSettings
 from sensorium.generators import Generator
 from sensorium.modalities import Modality
 from sensorium.network.build import OBJECTIVES, NetworkSize
