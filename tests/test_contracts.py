@@ -693,7 +693,7 @@ def test_an_objective_bears_empty_and_lonely_batches(name: str, trained: Any) ->
 
 
 def test_tokens_are_hidden_in_training_alone_and_never_all() -> None:
-    from sensorium.network.network import drop_tokens
+    from sensorium.network.encoding import drop_tokens
 
     torch.manual_seed(0)
     mask = torch.rand(2000, 9) < 0.7

@@ -8,9 +8,7 @@ from __future__ import annotations
 import abc
 import functools
 import hashlib
-import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,18 +19,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.backbones._feature_cache import FeatureCache
-from sensorium.core.errors import UserError
 from sensorium.core.files import digest
-from sensorium.core.registry import find
 
 Kind = Literal["image", "text", "audio"]
-HUB = re.compile(r"(?:hf:)?(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?")
-FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md", "LICENSE*"]
-"""Files of a repository on the hub that are fetched: no code and nothing that could run as code."""
 ORIGIN = "ORIGIN"
 """The file in a copied backbone that says what it was called."""
-CODE = (".py", ".so", ".pyd", ".dll")
-PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
 GRID, MOMENTS, WORDS = 3, 16, 64
 """Beside one token for all of a cell: lines and columns of tokens that a picture becomes; tokens that a sound becomes, and those that are kept of a text, at most."""
 
@@ -116,7 +107,7 @@ def features(backbone: Backbone, cells: Sequence[Any], keep: bool = True) -> lis
         ).digest()
         for cell in cells
     ]
-    known = kept().get(list(dict.fromkeys(keys)))
+    known = feature_cache().get(list(dict.fromkeys(keys)))
     new = {key: cell for key, cell in zip(keys, cells, strict=True) if key not in known}
     order = sorted(new, key=lambda key: len(new[key]))  # texts of one length go together
     for start in range(0, len(order), AT_ONCE):
@@ -126,13 +117,13 @@ def features(backbone: Backbone, cells: Sequence[Any], keep: bool = True) -> lis
             for key, value in zip(some, backbone.encode([new[key] for key in some]), strict=True)
         }
         if keep:
-            kept().put(made)
+            feature_cache().put(made)
         known |= made
     return [known[key] for key in keys]
 
 
 @functools.lru_cache(maxsize=1)
-def kept() -> FeatureCache:
+def feature_cache() -> FeatureCache:
     """What all runs on this machine keep."""
     return FeatureCache()
 
@@ -168,56 +159,6 @@ def as_maps(tokens: torch.Tensor, prefix: int) -> torch.Tensor:
     return places[:, : side * side].transpose(1, 2).unflatten(2, (side, side))
 
 
-def open_backbone(name: str, kind: Kind, patches: bool = False) -> Backbone:
-    """The backbone of a folder, or of a repository on the hub (``OWNER/NAME@REVISION``), opened once a process.
-
-    Raises:
-        UserError: it isn't there, brings code or pickled weights, is cut short, or is no encoder of such cells.
-    """
-    folder = located(name)
-    return _opened(folder.resolve(), kind, name, patches)
-
-
-@functools.lru_cache(maxsize=8)
-def _opened(folder: Path, kind: Kind, name: str, patches: bool) -> Backbone:
-    config = checked(folder, name)
-    library = (
-        "timm"
-        if "architecture" in config and "model_type" not in config
-        else "voices"
-        if config.get("model_type") == "voices"
-        else "transformers"
-    )
-    if library == "timm" and kind != "image":
-        raise UserError(
-            f"'{name}' is an encoder of pictures (timm: {config['architecture']}); the column holds {kind}. Give another backbone."
-        )
-    if patches and library != "transformers":
-        raise UserError(
-            f"The layout of LLaVA takes a CLIP or SigLIP that transformers opens; '{name}' is one of {library}. Give another backbone, or leave column.NAME.llava out."
-        )
-    part = find(Backbone, library)
-    try:
-        backbone = part(folder, kind, patches)
-        trial = {
-            "image": lambda: [backbone.picture(np.zeros((8, 8, 3), np.uint8))] * 2,
-            "text": lambda: ["a", "one more word"],
-            "audio": lambda: [np.zeros(backbone.rate, np.float32)],
-        }
-        if any(
-            found.ndim != 2 or found.shape[1] != backbone.width or not np.isfinite(found).all()
-            for found in backbone.encode(trial[kind]())
-        ):
-            raise UserError(f"The backbone '{name}' gives no features of {backbone.width} finite numbers for a cell.")
-        return backbone
-    except UserError:
-        raise
-    except Exception as error:  # these libraries raise whatever a file makes them stumble over
-        raise UserError(
-            f"The backbone '{name}' can't be opened as an encoder of {kind} by {library}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
-        ) from error
-
-
 def converted(folder: Path) -> bool:
     """Whether a model that was written from another layout lies there whole: the configuration is written last."""
     return (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
@@ -231,78 +172,3 @@ def called(folder: Path) -> str:
     if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
         return f"{parts[-3].removeprefix('models--').replace('--', '/')}@{parts[-1]}"
     return folder.name
-
-
-def located(name: str) -> Path:
-    """The folder of a backbone; of ``package:NAME`` that of an installed package, of one on the hub that of its files in the hub's cache, fetched where they aren't there.
-
-    Raises:
-        UserError: there is none.
-    """
-    if name.startswith("package:"):
-        from sensorium.backbones._packages import packaged
-
-        return packaged(name)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    found = HUB.fullmatch(name)
-    if found is None or (not name.startswith("hf:") and (name[0] in ".~" or path.parent.is_dir())):
-        raise UserError(
-            f"There is no backbone '{name}': no such folder. Give a folder with config.json and model.safetensors, package:NAME, or a repository on the hub, OWNER/NAME@REVISION."
-        )
-    try:
-        from huggingface_hub import snapshot_download
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"The backbone '{name}' is no folder here, and fetching it from the hub needs the package 'huggingface_hub'. Install it with: pip install sensorium[backbones]"
-        ) from error
-    try:
-        return Path(snapshot_download(found["name"], revision=found["revision"], allow_patterns=FETCHED))
-    except Exception as error:  # of the hub, the network or the disk
-        raise UserError(
-            f"The backbone '{name}' is no folder here and can't be had from the hub: {type(error).__name__}. With a connection it is fetched at first use, or by hand: "
-            f"hf download {found['name']} --local-dir FOLDER; nothing is fetched where HF_HUB_OFFLINE=1."
-        ) from error
-
-
-def checked(folder: Path, name: str) -> dict[str, Any]:
-    """The configuration in a backbone's folder, after a look at what else lies there.
-
-    Raises:
-        UserError: no configuration, code, or weights that are no whole safetensors.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"'{name}' holds no backbone: there is no config.json.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(config, dict)
-    except (ValueError, AssertionError) as error:
-        raise UserError(f"'{path}' is no configuration of a backbone: {error}") from error
-    files = [file for file in folder.iterdir() if file.is_file()]
-    code = [file.name for file in files if file.suffix in CODE]
-    if code or "auto_map" in config:
-        raise UserError(
-            f"The backbone '{name}' brings code of its own ({', '.join(code) or 'auto_map in config.json'}), which is never run. Give one that transformers or timm knows without."
-        )
-    weights = [file for file in files if file.suffix == ".safetensors"]
-    if not weights:
-        pickled = [file.name for file in files if file.suffix in PICKLED]
-        raise UserError(
-            f"The backbone '{name}' has no model.safetensors"
-            + (
-                f", only {', '.join(pickled)}, which may run code when it is opened. Convert it with its maker's script."
-                if pickled
-                else "."
-            )
-        )
-    from safetensors import SafetensorError, safe_open
-
-    for file in weights:
-        try:
-            with safe_open(file, "pt") as opened:
-                opened.keys()
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"'{file}' is cut short or no safetensors: {error}. Fetch it again.") from error
-    return config

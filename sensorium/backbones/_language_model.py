@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from sensorium.backbones import called, checked, converted, located
+from sensorium.backbones import called
 from sensorium.core.errors import UserError
 from sensorium.core.files import digest
 
@@ -86,7 +84,7 @@ class LanguageModel:
         """
         import transformers
 
-        from sensorium.backbones.transformers import quiet
+        from sensorium.backbones._common import quiet
 
         how = {} if self.gguf else {"use_safetensors": True}
         try:
@@ -143,65 +141,3 @@ class LanguageModel:
             )
         except Exception:  # a template that knows no such role says so in many ways
             return False
-
-
-def open_language(name: str) -> LanguageModel:
-    """The language model of a folder, a GGUF file, or a repository on the hub (``OWNER/NAME@REVISION``), opened once a process.
-
-    Raises:
-        UserError: it isn't there, brings code or pickled weights, or is no causal language model.
-    """
-    path = Path(name).expanduser()
-    return _opened((path if path.is_file() and path.suffix == ".gguf" else located(name)).resolve(), name)
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(path: Path, name: str) -> LanguageModel:
-    if path.is_dir():
-        config = checked(path, name)
-        kinds = config.get("architectures") or []
-        if kinds and not any(
-            "CausalLM" in kind or "LMHead" in kind or "ConditionalGeneration" in kind for kind in kinds
-        ):
-            raise UserError(
-                f"'{name}' is no language model that writes on from what stands before ({', '.join(kinds)}). Give a causal one, as SmolLM2, Qwen 3, Llama or Gemma are."
-            )
-    try:
-        return LanguageModel(path)
-    except UserError:
-        raise
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"'{name}' needs the package '{error.name}'. Install it with: pip install 'sensorium[backbones]'"
-        ) from error
-    except Exception as error:  # as above
-        raise UserError(
-            f"The language model '{name}' can't be opened: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
-        ) from error
-
-
-def as_safetensors(gguf: Path, out: Path) -> Path:
-    """A GGUF file's model as a folder that opens without the reader of such files, and fast; written once."""
-    from safetensors.torch import save_file
-
-    from sensorium.core.files import atomic_write
-
-    if converted(out):
-        return out
-    language = open_language(str(gguf))
-    model = language.model()
-    out.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    if model.config.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)
-    with atomic_write(out / "model.safetensors") as part:
-        save_file(tensors, part, metadata={"format": "pt"})
-    language.tokenizer.save_pretrained(out)
-    config = {
-        key: value
-        for key, value in model.config.to_dict().items()
-        if key not in ("quantization_config", "_name_or_path")
-    }
-    with atomic_write(out / "config.json") as part:
-        part.write_text(json.dumps({**config, "architectures": [type(model).__name__]}), encoding="utf-8")
-    return out

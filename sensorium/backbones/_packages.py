@@ -93,7 +93,7 @@ def smollm2() -> Path:
     Raises:
         UserError: the package isn't installed, or holds something else.
     """
-    from sensorium.backbones._language_model import as_safetensors
+    from sensorium.backbones._convert import as_safetensors
 
     given = next(iter(sorted(found(WORDS).glob("*.gguf"))), None)
     if given is None:
@@ -133,7 +133,7 @@ def resemblyzer() -> Path:
     Raises:
         UserError: the package isn't installed, or holds something else.
     """
-    from sensorium.backbones.voices import from_resemblyzer
+    from sensorium.backbones.ge2e import from_resemblyzer
 
     return from_resemblyzer(found(SPEAKERS) / "pretrained.pt", folder() / "backbones" / "resemblyzer")
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.backbones import WORDS, Backbone, as_maps, device, side_by_side, whole_and_grid, whole_and_moments
+from sensorium.backbones._common import quiet
 from sensorium.core.errors import UserError
 
 BESIDE = 1.0
@@ -202,17 +202,3 @@ class Transformers(Backbone):
         for layer in model.layers:
             x = layer(x, None)
         return model.layer_norm(x)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and no advice meanwhile."""
-    level, bars = transformers.logging.get_verbosity(), transformers.utils.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(level)
-        if bars:
-            transformers.utils.logging.enable_progress_bar()

@@ -71,7 +71,7 @@ def export_llava(network: Network, column: str, language: nn.Module, tower: nn.M
     )
     with torch.device("meta"):
         names = set(transformers.LlavaForConditionalGeneration(config).state_dict())
-    projector = network.projectors[network.stem_key[column]]
+    projector = network.dialogue.projectors[network.stem_key[column]]
     parts = {
         "model.language_model.": language.get_decoder(),
         "model.vision_tower.": tower,
@@ -116,5 +116,6 @@ def export_llava(network: Network, column: str, language: nn.Module, tower: nn.M
 
 def pictured(network: Network) -> dict[str, str]:
     """The columns whose pictures stand in conversations as such a model has it, and the folder that each is written to."""
-    columns = [c for c in network.columns if network.stem_key[c] in network.projectors]
+    projectors = network.dialogue.projectors if network.dialogue is not None else {}
+    columns = [c for c in network.columns if network.stem_key[c] in projectors]
     return {column: "llava" if len(columns) == 1 else f"llava-{number}" for number, column in enumerate(columns, 1)}

@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Parts of a training run from its settings: checked sections, objectives and the sampler of questions."""
 
 from __future__ import annotations
 
@@ -6,17 +6,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sensorium.core.errors import unknown
-from sensorium.core.registry import find
+from sensorium.core.registry import find, names
 from sensorium.core.settings import build, check
 from sensorium.data.settings import DataSettings
 from sensorium.generators import Generator
-from sensorium.network.build import OBJECTIVES, NetworkSize, drawn_by, objectives_of, plain
+from sensorium.network.build import NetworkSize, drawn_by, objectives_of, plain
 from sensorium.network.network import Network
 from sensorium.objectives import Objective
 from sensorium.training.fit_vocoder import VocoderSettings
 from sensorium.training.questions import QuestionSampler
 from sensorium.training.table_trainer import TableTrainer
 from sensorium.trunks import Trunk
+
+SECTIONS: dict[str, type] = {
+    "network": NetworkSize,
+    "data": DataSettings,
+    "train": TableTrainer,
+    "finish": VocoderSettings,
+    "questions": QuestionSampler,
+}
+"""Sections whose settings are a constructor's; an objective's section has its name (``match.weight``)."""
+NAMED_SECTIONS = ("trunk", "objectives", "column", "generator", "trackers", "baselines", "memory")
+"""Sections that name parts, or whose settings are checked where they are used."""
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -25,49 +36,26 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         UserError: with the nearest known name.
     """
-    known = {
-        "network",
-        "trunk",
-        "data",
-        "train",
-        "questions",
-        "objectives",
-        "column",
-        "generator",
-        *OBJECTIVES,
-        "autoencode",
-        "trackers",
-        "baselines",
-        "memory",
-        "finish",
-    }
+    known, objectives = [*SECTIONS, *NAMED_SECTIONS, *names(Objective)], names(Objective)
     for section, given in settings.items():
         if section not in known:
             raise unknown("section of settings:", section, known)
         given = given if isinstance(given, Mapping) else {"": given}
         rest = {key: value for key, value in given.items() if key}
-        match section:
-            case "network":
-                check(NetworkSize, rest, section)
-            case "data":
-                check(DataSettings, rest, section)
-            case "train":
-                check(TableTrainer, rest, section)
-            case "finish":
-                check(VocoderSettings, rest, section)
-            case "questions":
-                check(QuestionSampler, rest, section)
-                drawn_by(settings)
-            case "trunk":
-                check(find(Trunk, str(given.get("", "segment"))), rest, section)
-            case "tell" | "match" | "autoencode":
-                check(find(Objective, section), rest, section)
-            case "objectives":
-                for name in objectives_of(settings):
-                    find(Objective, name)
-            case "generator":
-                for name, part in rest.items():
-                    check(find(Generator, name), part if isinstance(part, Mapping) else {"": part}, f"generator.{name}")
+        if section in SECTIONS:
+            check(SECTIONS[section], rest, section)
+        elif section in objectives:
+            check(find(Objective, section), rest, section)
+        elif section == "trunk":
+            check(find(Trunk, str(given.get("", "segment"))), rest, section)
+        elif section == "objectives":
+            for name in objectives_of(settings):
+                find(Objective, name)
+        elif section == "generator":
+            for name, part in rest.items():
+                check(find(Generator, name), part if isinstance(part, Mapping) else {"": part}, f"generator.{name}")
+        if section == "questions":
+            drawn_by(settings)
 
 
 def make_objectives(settings: Mapping[str, Any]) -> dict[str, Objective]:

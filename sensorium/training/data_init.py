@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,9 +11,6 @@ from sensorium.data.prepare import Prepared
 from sensorium.modalities import Stem
 from sensorium.network.batch import hash_of
 from sensorium.network.network import Network
-
-if TYPE_CHECKING:
-    pass
 
 
 LOOKED, FEW = 4096, 64
@@ -32,7 +28,9 @@ def look_first(network: Network, prepared: Prepared, things: np.ndarray | None) 
         cells = prepared.ready.cells(column, evenly_spaced(rows, LOOKED * 4))
         first = {hash_of(cell): number for number, cell in reversed(list(enumerate(cells)))}
         kept = sorted(first.values())[:LOOKED]
-        if kept and key in network.dialogue.projectors:  # few do: each has hundreds of patches
+        if (
+            kept and network.dialogue is not None and key in network.dialogue.projectors
+        ):  # few do: each has hundreds of patches
             few = {
                 name: value.to(network.seen_mark.weight.device)
                 for name, value in network.modalities[column].collate([cells[number] for number in kept[:FEW]]).items()

@@ -19,8 +19,9 @@ from timm.data import create_transform, resolve_model_data_config
 from tiny_models import TWINS, tokenizer, twin
 
 from sensorium import backbones
-from sensorium.backbones import MOMENTS, _packages, features, located, open_backbone
+from sensorium.backbones import MOMENTS, _packages, features
 from sensorium.backbones._feature_cache import FeatureCache
+from sensorium.backbones._open import located, open_backbone
 from sensorium.core.errors import UserError
 from sensorium.modalities.audio import Audio
 from sensorium.modalities.image import Image as PictureModality
@@ -36,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
-    backbones.kept.cache_clear()
+    backbones.feature_cache.cache_clear()
 
 
 def cells(kind: str, count: int = 5) -> list[Any]:
@@ -188,7 +189,7 @@ def test_what_was_encoded_is_found_again_by_content_and_backbone(
         monkeypatch.setattr(one, "encode", lambda given, encode=encode: (seen.append(len(given)), encode(given))[1])
     first = features(backbone, ["a cat", "a dog", "a cat"])
     assert seen == [2] and np.array_equal(first[0], first[2])
-    backbones.kept.cache_clear()  # as another process
+    backbones.feature_cache.cache_clear()  # as another process
     assert all(
         np.array_equal(a, b) for a, b in zip(first, features(backbone, ["a cat", "a dog", "a cat"]), strict=True)
     ) and seen == [2]

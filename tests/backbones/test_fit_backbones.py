@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     settings = [*TINY, *(f"column.{column}.backbone={twin(name, folder)}" for column, (name, _) in COLUMNS.items())]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
+        patch.setattr("sensorium.fit.stages.report", lambda *given, **named: None)
         return Model.fit(tiny_table(60), out=tmp_path_factory.mktemp("run"), epochs=3, settings=settings, seed=1)
 
 
@@ -58,14 +58,14 @@ def test_what_stands_on_a_backbone_is_seen_and_not_drawn(model: Model) -> None:
 
 
 def test_nothing_is_encoded_twice(model: Model, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    backbones.kept.cache_clear()
+    backbones.feature_cache.cache_clear()
     for column in COLUMNS:
         monkeypatch.setattr(
             model.network.modalities[column].encoder,
             "encode",
             lambda cells: pytest.fail(f"{len(cells)} cells are encoded again"),
         )
-    monkeypatch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
+    monkeypatch.setattr("sensorium.fit.stages.report", lambda *given, **named: None)
     settings = [*TINY, *(f"column.{column}.backbone={twin(name, folder)}" for column, (name, _) in COLUMNS.items())]
     Model.fit(
         tiny_table(60), out=tmp_path / "again", epochs=1, settings=settings, seed=1
@@ -183,7 +183,7 @@ def test_a_wrong_backbone_is_told_before_a_row_is_read(folder: Path, tmp_path: P
 
 
 def test_broken_cells_are_put_aside_as_ever(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
+    monkeypatch.setattr("sensorium.fit.stages.report", lambda *given, **named: None)
     table = tiny_table(40, gaps=0.0)
     pictures = table.column("picture").to_pylist()
     pictures[3], pictures[4] = b"no picture", pictures[5][:40]

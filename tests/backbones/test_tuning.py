@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from test_backbones import CASES, cells
 from tiny_models import twin
 
-from sensorium.backbones import open_backbone
+from sensorium.backbones._open import open_backbone
 from sensorium.backbones._tuning import Tuning, everywhere
 from sensorium.core.errors import UserError
 from sensorium.modalities import TunedFeatures
@@ -121,7 +121,7 @@ def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
         for key in (f"backbone={twin(name, folder)}", f"tune={tune}", "rank=4")
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
+        patch.setattr("sensorium.fit.stages.report", lambda *given, **named: None)
         return Model.fit(tiny_table(80), out=tmp_path_factory.mktemp("run"), epochs=3, settings=settings, seed=1)
 
 
@@ -238,9 +238,9 @@ def test_cells_that_are_looked_up_too_go_through_the_encoder_once(
     encoder, seen = network.stems[key].encoder[0], []
     tokens = encoder.tokens
     monkeypatch.setattr(encoder, "tokens", lambda batch, own: seen.append(len(batch["pixels"])) or tokens(batch, own))
-    network.online_memories[key] = torch.nn.Identity()
+    network.dialogue.online_memories[key] = torch.nn.Identity()
     try:
         found = model.rows(tiny_table(6, gaps=0.0), ["picture"]).encoded("picture")
     finally:
-        del network.online_memories[key]
+        del network.dialogue.online_memories[key]
     assert seen == [6] and found.similarity.shape == (6, network.stems[key].similarity_size)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from tiny_models import twin
 
-from sensorium.backbones import MOMENTS, _packages, located, open_backbone
-from sensorium.backbones.voices import HOP, MELS, QUIET, RATE, STRETCH, SpeakerEncoder, from_resemblyzer, stretches
+from sensorium.backbones import MOMENTS, _packages
+from sensorium.backbones._open import located, open_backbone
+from sensorium.backbones.ge2e import HOP, MELS, QUIET, RATE, STRETCH, SpeakerEncoder, from_resemblyzer, stretches
 from sensorium.core.errors import UserError
 
 librosa = pytest.importorskip("librosa")

@@ -10,7 +10,8 @@ import pytest
 import torch
 import transformers as hf
 
-from sensorium.backbones import _packages, located, open_backbone
+from sensorium.backbones import _packages
+from sensorium.backbones._open import located, open_backbone
 from sensorium.backbones._whisper import from_ct2
 from sensorium.core.errors import UserError
 
