@@ -19,7 +19,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.backbones import AT_ONCE, Backbone, Kind, features, open_backbone
+from sensorium.backbones import AT_ONCE, Backbone, Kind, features
+from sensorium.backbones._open import open_backbone
 from sensorium.backbones._tuning import Tuning
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens

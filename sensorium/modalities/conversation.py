@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from sensorium.backbones._language_model import LanguageModel, open_language
+from sensorium.backbones._language_model import LanguageModel
+from sensorium.backbones._open import open_language
 from sensorium.core.attachments import MAX_ROWS
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile

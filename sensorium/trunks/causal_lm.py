@@ -20,7 +20,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sensorium.backbones._fast_decode import DecoderCache, FastDecoder, as_stands, remembers, steps_of
-from sensorium.backbones._language_model import LanguageModel, open_language
+from sensorium.backbones._language_model import LanguageModel
+from sensorium.backbones._open import open_language
 from sensorium.backbones._tuning import Tuning, layers_of
 from sensorium.core.errors import UserError
 from sensorium.nn.external import ExternalModel

@@ -492,8 +492,10 @@ def recorded(kind: str, codec: str, film: bool = False, rate: int = 16000) -> by
     return out.getvalue()
 
 
-RECORDED = {"m4a": ("ipod", "aac"), "aac": ("adts", "aac"), "alac": ("ipod", "alac"), "mka": ("matroska", "aac"), "flv": ("flv", "aac"), "wavpack": ("wv", "wavpack"),
-            "mp4": ("mp4", "aac", True), "mov": ("mov", "pcm_s16le", True), "mkv": ("matroska", "pcm_s16le", True), "avi": ("avi", "pcm_s16le", True), "ts": ("mpegts", "aac", True)}  # fmt: skip
+RECORDED = {"m4a": ("ipod", "aac"), "aac": ("adts", "aac"), "alac": ("ipod", "alac"), "mka": ("matroska", "aac"),
+    "flv": ("flv", "aac"), "wavpack": ("wv", "wavpack"),
+            "mp4": ("mp4", "aac", True), "mov": ("mov", "pcm_s16le", True), "mkv": ("matroska", "pcm_s16le", True),
+            "avi": ("avi", "pcm_s16le", True), "ts": ("mpegts", "aac", True)}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RECORDED)

@@ -136,7 +136,8 @@ def test_cmyk_and_jpeg_keep_their_colours():
 
 @pytest.mark.parametrize(
     ("sides", "trim", "decoded"),
-    [((500, 375), False, (250, 188)), ((375, 500), False, (188, 250)), ((500, 375), True, (500, 375)), ((447, 300), False, (447, 300)),
+    [((500, 375), False, (250, 188)), ((375, 500), False, (188, 250)), ((500, 375), True, (500, 375)),
+    ((447, 300), False, (447, 300)),
      ((1800, 900), False, (225, 113)), ((100, 50), False, (100, 50))],
 )  # fmt: skip
 def test_a_jpeg_is_decoded_no_larger_and_no_smaller_than_it_is_shown(sides, trim, decoded):
@@ -631,7 +632,8 @@ def document(text: str = "0 0 0 rg 0 0 150 100 re f", width: int = 300, height: 
     table = "".join(f"{place:010} 00000 n \n" for place in places)
     return (
         out
-        + f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}trailer<</Size {len(objects) + 1}/Root 1 0 R>>\nstartxref\n{len(out)}\n%%EOF".encode()
+        + f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}trailer<</Size {len(objects) + 1}/Root 1 0 "
+          f"R>>\nstartxref\n{len(out)}\n%%EOF".encode()
     )
 
 

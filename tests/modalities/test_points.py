@@ -101,7 +101,7 @@ def test_a_model_tells_sets_apart_and_draws_them(quick_fit: Callable[..., Any]) 
     table = pa.table({"points": [shape(kind, rng) for kind in kinds], "kind": kinds})
     model = quick_fit(
         table,
-        "sample.generate=points",
+        "questions.generate=points",
         "generator.flow.depth=1",
         "column.points.most=64",
         "train.lr=0.01",

@@ -1,4 +1,5 @@
-"""Series of every shape are read; orientation, gaps and channels are told; augmentation and stem keep their promises."""
+"""Series of every shape are read; orientation, gaps and channels are told; augmentation and stem keep their promises.
+"""
 
 from __future__ import annotations
 

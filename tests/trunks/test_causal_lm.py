@@ -14,12 +14,12 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tiny_models import SPEAKERS, twin
 
-from sensorium.backbones._language_model import open_language
+from sensorium.backbones._open import open_language
 from sensorium.backbones._tuning import Tuning
 from sensorium.core.errors import BadCell, UserError
 from sensorium.export.language_model import write_prompt
 from sensorium.modalities.conversation import Conversation, messages_of
-from sensorium.network.packed_conversation import cross_entropy, script, told
+from sensorium.network.packed_conversation import cross_entropy, mean_losses, pack
 from sensorium.trunks.causal_lm import CausalLM
 
 TALKS = [
@@ -50,7 +50,7 @@ def scripted(trunk: CausalLM, modality: Conversation, talks: list) -> tuple[obje
         [half.astype(kind) for half in halves]
         for halves, kind in zip(zip(*(np.split(cell, 2) for cell in cells), strict=True), (np.int64, bool), strict=True)
     )
-    return script(trunk, lines, said, np.arange(len(cells)), {}, {}), lines
+    return pack(trunk, lines, said, np.arange(len(cells)), {}, {}), lines
 
 
 def test_packed_conversations_are_to_it_what_each_alone_is_to_transformers(path: Path) -> None:
@@ -109,7 +109,7 @@ def test_only_what_the_assistant_says_is_learned_with_its_end(path: Path) -> Non
 def test_what_is_tuned_and_nothing_else_has_gradients(folder: Path, tune: str) -> None:
     path = twin("qwen3", folder)
     trunk, modality = CausalLM(8, [], path=str(path), tune=tune, rank=2).train(), Conversation(language=str(path))
-    told(trunk, scripted(trunk, modality, TALKS)[0]).sum().backward() if tune != "frozen" else None
+    mean_losses(trunk, scripted(trunk, modality, TALKS)[0]).sum().backward() if tune != "frozen" else None
     reached = {name for name, p in trunk.wrapped[0].named_parameters() if p.grad is not None}
     wanted = {name for name, p in trunk.wrapped[0].named_parameters() if p.requires_grad}
     assert reached == wanted and bool(wanted) == (tune != "frozen")
@@ -126,7 +126,7 @@ def test_learned_tokens_come_before_all_and_are_heard_as_in_peft(path: Path, tmp
         and CausalLM(8, [], path=str(path), tune="prompt").prompted == 16
     )
     made, ids = scripted(trunk, modality, TALKS)
-    told(trunk, made).sum().backward()
+    mean_losses(trunk, made).sum().backward()
     assert trunk.learned["prompt"].grad.abs().sum() > 0 and not any(
         p.grad is not None for p in trunk.wrapped[0].parameters()
     )
@@ -226,7 +226,7 @@ def test_checkpointing_gives_the_same_gradients(folder: Path) -> None:
             CausalLM(8, [], path=str(path), tune="full", checkpointing=checkpointing).train(),
             Conversation(language=str(path)),
         )
-        told(trunk, scripted(trunk, modality, TALKS)[0]).sum().backward()
+        mean_losses(trunk, scripted(trunk, modality, TALKS)[0]).sum().backward()
         found.append([p.grad for p in trunk.learned.values()])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
 

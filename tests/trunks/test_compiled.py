@@ -12,7 +12,7 @@ from tiny_models import twin
 
 from sensorium.core.errors import UserError
 from sensorium.modalities.conversation import Conversation
-from sensorium.network.packed_conversation import told
+from sensorium.network.packed_conversation import mean_losses
 from sensorium.trunks.causal_lm import CausalLM
 
 
@@ -46,7 +46,7 @@ def test_it_learns_what_one_as_written_does(
         found = []
         for some in (TALKS, TALKS[:2], TALKS[1:]):  # of other lengths each
             script = scripted(trunk, modality, some)[0]
-            loss = told(trunk, script).sum()
+            loss = mean_losses(trunk, script).sum()
             found += [loss.detach(), *torch.autograd.grad(loss, list(trunk.learned.values()))]
         with torch.no_grad():
             found.append(trunk.run(script.pool, script.index, script.lines))
