@@ -69,6 +69,9 @@ def specimens() -> Table:
         "lidar_points": [rng.normal(size=(int(n), 4)).tolist() for n in rng.integers(3, 90, 30)],
         "corners": [rng.normal(size=(int(n), 3)).tolist() for n in rng.integers(4, 9, 30)],
     }
+    for name in MODALITIES:  # those of other packages bring cells of their own
+        if hasattr(find(Modality, name), "example_cells"):
+            cells[f"of_{name}"] = find(Modality, name).example_cells()
     return Table.open(pa.table(cells))
 
 
@@ -95,7 +98,9 @@ def cells_of(column: str, media: bool) -> list[Any]:
 def columns_for(name: str) -> list[str]:
     """The specimens that a modality is tried on."""
     part = find(Modality, name)
-    won = [column for column, seen in profile_columns(SPECIMENS).items() if (found := claims(seen)) and found[0][0] == name]
+    won = [
+        column for column, seen in profile_columns(SPECIMENS).items() if (found := claims(seen)) and found[0][0] == name
+    ]
     for column in [] if won else SPECIMENS.columns:
         try:
             if all(len(part().read(cell)) for cell in cells_of(column, part.media)):
@@ -123,7 +128,7 @@ def empty(kind: str = "string") -> Profile:
     return Profile(name="x", type=kind, sample=[], present=0, rows=0, distinct=0)
 
 
-# --- parts in general -----------------------------------------------------------------------------------------------------
+# --- parts in general -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -141,7 +146,7 @@ def test_a_constructor_is_its_schema(contract: type, name: str) -> None:
     assert name_of(part) == name and inspect.getdoc(part)
 
 
-# --- modalities -------------------------------------------------------------------------------------------------------------
+# --- modalities -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MODALITIES)
@@ -168,11 +173,16 @@ def test_a_read_cell_has_one_type_and_shape_but_for_its_first_dimension(learned:
 
 
 HOSTILE: list[Any] = [
-    None, "", " ", "\x00", "\ud800", "nan", "inf", "-inf", "1e999", "💥" * 50, "x" * 100_000, b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n",
-    b"RIFF\x00\x00\x00\x00WAVE", bytes(range(256)), True, 0, -1, 10**30, float("nan"), float("inf"), [], [None], [[]], [1, "a"],
-    [[1, 2], [3]], [float("nan")], [float("inf")], {}, {"bytes": None, "path": None}, {"bytes": b"", "path": "x"}, object(), 3 + 4j,
-    np.zeros(0), np.zeros((2, 0)), np.zeros((2, 2, 2)), np.array("x"), np.datetime64("NaT"), datetime.date(1, 1, 1), datetime.time(),
-    datetime.datetime(9999, 12, 31, 23, 59, 59, 999999), datetime.timedelta(1), {"a": [1.0]}, [{"a": 1}], ["a", "b"], range(3),
+    None, "", " ", "\x00", "\ud800", "nan", "inf", "-inf", "1e999", "💥" * 50, "x" * 100_000, b"", b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"RIFF\x00\x00\x00\x00WAVE", bytes(range(256)), True, 0, -1, 10**30, float("nan"), float("inf"), [], [None], [[]],
+    [1, "a"],
+    [[1, 2], [3]], [float("nan")], [float("inf")], {}, {"bytes": None, "path": None}, {"bytes": b"", "path": "x"},
+    object(), 3 + 4j,
+    np.zeros(0), np.zeros((2, 0)), np.zeros((2, 2, 2)), np.array("x"), np.datetime64("NaT"), datetime.date(1, 1, 1),
+    datetime.time(),
+    datetime.datetime(9999, 12, 31, 23, 59, 59, 999999), datetime.timedelta(1), {"a": [1.0]}, [{"a": 1}], ["a", "b"],
+    range(3),
 ]  # fmt: skip
 
 
@@ -393,7 +403,7 @@ def test_a_column_without_cells_is_learned_and_asked(name: str) -> None:
             modality.decode(tokens)
 
 
-# --- generators -------------------------------------------------------------------------------------------------------------
+# --- generators -------------------------------------------------------------------------------------------------------
 
 KINDS = [
     Tokens(length=1, vocabulary=7), Tokens(length=6, vocabulary=9, ordered=True, end=1), Tokens(length=1, width=1),
@@ -520,7 +530,7 @@ def test_an_answer_leans_on_what_is_remembered_by_its_share(name: str, kind: Tok
         assert (half.interval[:, 0] <= half.tokens[:, 0]).all() and (half.tokens[:, 0] <= half.interval[:, 1]).all()
 
 
-# --- trunks -------------------------------------------------------------------------------------------------------------------
+# --- trunks -----------------------------------------------------------------------------------------------------------
 
 COLUMNS = ["a", "b", "c"]
 
@@ -653,7 +663,7 @@ def test_gradients_reach_every_weight_of_a_trunk(name: str) -> None:
     assert not missing
 
 
-# --- objectives ---------------------------------------------------------------------------------------------------------------
+# --- objectives -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
