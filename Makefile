@@ -4,7 +4,7 @@ BIN := .venv/bin
 # A test takes one core; the tests of a file share what they made ready.
 AT_ONCE := -n logical --dist loadfile
 
-.PHONY: demo demo-pretrained demo-chat test slow browser fuzz benchmarks lock clean
+.PHONY: demo demo-pretrained demo-chat test slow browser fuzz benchmarks docs lock clean
 
 demo: .venv/ready
 	$(BIN)/sensorium demo
@@ -36,6 +36,10 @@ fuzz: .venv/ready
 benchmarks: .venv/ready
 	$(BIN)/python -m benchmarks
 
+# The documentation as a site: site/index.html opens from the disk.
+docs: .venv/docs
+	$(BIN)/python docs/site.py
+
 # The environment holds exactly what requirements.txt locks by hash; uv itself is only the installer.
 .venv/ready: requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found. Install it, or say where it is: make PYTHON=/path/to/python"; exit 2; }
@@ -50,8 +54,14 @@ benchmarks: .venv/ready
 	$(BIN)/uv pip install --quiet --no-deps --require-hashes --python $(BIN)/python -r requirements-chat.txt
 	@touch $@
 
+.venv/docs: .venv/ready requirements-docs.txt
+	$(BIN)/uv pip install --quiet --require-hashes --python $(BIN)/python -r requirements-docs.txt
+	@touch $@
+
+EXTRA_DOCS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")
 lock:
 	uv pip compile --universal --generate-hashes --python-version 3.11 --extra backbones --extra demo --extra demo-pretrained --extra examples --extra serve --extra test --no-header --no-emit-index-url --no-annotate pyproject.toml -o requirements.txt
+	$(PYTHON) -c '$(EXTRA_DOCS)' | uv pip compile --universal --generate-hashes --python-version 3.11 --constraint requirements.txt --no-header --no-emit-index-url --no-annotate - -o requirements-docs.txt
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -1,4 +1,6 @@
-"""How often the likest of all known drawings is of the same thing, by frozen features of an encoder alone: ``python docs/alike.py emoji.parquet`` (made by ``sensorium table emoji``)."""
+"""How often the likest of all known drawings is of the same thing, by frozen features of an encoder alone: ``python
+docs/alike.py emoji.parquet`` (made by ``sensorium table emoji``).
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,8 @@ def main(path: str) -> None:
     for name, (rows, asked) in parts.items():
         angle, ratio = shares(features, things, rows, asked)
         print(
-            f"{name}: {len(asked)} drawings among {len(rows):,}: discriminants {angle:.3f}, likelihood ratio {ratio:.3f}"
+            f"{name}: {len(asked)} drawings among {len(rows):,}: discriminants {angle:.3f}, likelihood ratio "
+            f"{ratio:.3f}"
         )
 
 

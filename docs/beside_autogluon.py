@@ -1,8 +1,10 @@
-"""The group of emoji from drawing and name by AutoGluon's MultiModalPredictor on EfficientNet-Lite0 and MiniLM, in its own environment (``pip install autogluon.multimodal``):
+"""The group of emoji from drawing and name by AutoGluon's MultiModalPredictor on EfficientNet-Lite0 and MiniLM, in its
+own environment (``pip install autogluon.multimodal``):
 
     python docs/beside_autogluon.py emoji.parquet FOLDER_OF_LITE0 FOLDER_OF_MINILM MINUTES [SEED] [optim.peft=lora …]
 
-The folders are those of ``package:efficientnet-lite0`` and ``package:minilm-l6``; beside each other Sensorium and AutoGluon see the same rows, columns and weights.
+The folders are those of ``package:efficientnet-lite0`` and ``package:minilm-l6``; beside each other Sensorium and
+AutoGluon see the same rows, columns and weights.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """What fewer bits of a language model cost and save: ``python docs/bits.py [LANGUAGE_MODEL]`` (package:smollm2-135m).
 
-A line for all bits, the same compiled (``trunk.compile=true``), eight and four, each in a process of its own: the weights' memory, perplexity on ``how-it-works.md``, a step of LoRA on eight lines of 128 tokens and the memory it takes beside the weights, and tokens said a second.
+A line for all bits, the same compiled (``trunk.compile=true``), eight and four, each in a process of its own: the
+weights' memory, perplexity on ``how-it-works.md``, a step of LoRA on eight lines of 128 tokens and the memory it takes
+beside the weights, and tokens said a second.
 """
 
 from __future__ import annotations
@@ -71,7 +73,9 @@ def measure(path: str, bits: int, compiled: bool = False) -> None:
 
     memory = memory_growth(learn)
     print(
-        f"{bits or 'all':>3} bits{', compiled' if compiled else ''}: {trunk.facts()['bytes'] / 2**20:5.0f} MiB; perplexity {np.exp(perplexity):.2f}; a step {np.median(took[1:]):.2f} s and {memory:.0f} MiB; {speed:.1f} tokens/s",
+        f"{bits or 'all':>3} bits{', compiled' if compiled else ''}: {trunk.facts()['bytes'] / 2**20:5.0f} MiB; "
+        f"perplexity {np.exp(perplexity):.2f}; a step {np.median(took[1:]):.2f} s and {memory:.0f} MiB; {speed:.1f} "
+        f"tokens/s",
         flush=True,
     )
 

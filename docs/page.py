@@ -1,4 +1,5 @@
-"""The picture of the page in the README: a server of the demo's run in a real browser, with a cell hidden, asked for and explained.
+"""The picture of the page in the README: a server of the demo's run in a real browser, with a cell hidden, asked for
+and explained.
 
     sensorium demo --minutes 15
     sensorium index runs/demo runs/demo/emoji.parquet --out emoji-index

@@ -3,8 +3,8 @@
     python docs/pets.py pets.parquet [ROWS]
 
 What a row's cells have in common is the pet: its species shows in its drawing, its note, its call and its weight; its
-coat, its size and where it is in the drawing and the note; its age in the eyes of the drawing and in ``born``. About one cell in
-twelve is missing. The same number of rows gives the same table on every machine.
+coat, its size and where it is in the drawing and the note; its age in the eyes of the drawing and in ``born``. About
+one cell in twelve is missing. The same number of rows gives the same table on every machine.
 """
 
 from __future__ import annotations

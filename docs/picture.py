@@ -44,7 +44,10 @@ def text(
     x: float, y: float, words: str, size: float = 15, fill: str = INK, weight: int = 400, anchor: str = "middle"
 ) -> str:
     """A line of text."""
-    return f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" fill="{fill}" font-weight="{weight}" text-anchor="{anchor}">{words}</text>'
+    return (
+        f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" fill="{fill}" font-weight="{weight}" text-anchor="{anchor}">'
+        f"{words}</text>"
+    )
 
 
 def box(
@@ -58,7 +61,10 @@ def box(
     round_: float = 10,
 ) -> str:
     """A rectangle with round corners."""
-    return f'<rect x="{x:g}" y="{y:g}" width="{wide:g}" height="{high:g}" rx="{round_:g}" fill="{fill}" stroke="{line}" {more}/>'
+    return (
+        f'<rect x="{x:g}" y="{y:g}" width="{wide:g}" height="{high:g}" rx="{round_:g}" fill="{fill}" '
+        f'stroke="{line}" {more}/>'
+    )
 
 
 def pet(x: float, y: float, side: float, key: str, *kind: str, size: float = 1.0) -> str:
@@ -68,7 +74,8 @@ def pet(x: float, y: float, side: float, key: str, *kind: str, size: float = 1.0
         if shape == "ellipse":
             a, b, c, d = n
             parts.append(
-                f'<ellipse cx="{(a + c) / 2:.4g}" cy="{(b + d) / 2:.4g}" rx="{(c - a) / 2:.4g}" ry="{(d - b) / 2:.4g}" fill="{fill}"/>'
+                f'<ellipse cx="{(a + c) / 2:.4g}" cy="{(b + d) / 2:.4g}" rx="{(c - a) / 2:.4g}" '
+                f'ry="{(d - b) / 2:.4g}" fill="{fill}"/>'
             )
         else:
             parts.append(f'<polygon points="{" ".join(f"{v:.4g}" for v in n)}" fill="{fill}"/>')
@@ -85,7 +92,8 @@ def wave(x: float, y: float, wide: float, high: float, fill: str) -> str:
         loud = abs(math.sin(i * 1.9)) * math.sin(math.pi * (i + 0.5) / count) ** 0.7
         tall = max(3, high * loud)
         bars.append(
-            f'<rect x="{x + i * wide / count:.1f}" y="{y - tall / 2:.1f}" width="{wide / count * 0.6:.1f}" height="{tall:.1f}" '
+            f'<rect x="{x + i * wide / count:.1f}" y="{y - tall / 2:.1f}" width="{wide / count * 0.6:.1f}" '
+            f'height="{tall:.1f}" '
             f'rx="1.5" fill="{fill}"/>'
         )
     return "".join(bars)
@@ -125,7 +133,8 @@ def row() -> list[str]:
         a, b, y = middle(first) - CELL / 2, middle(last) + CELL / 2, 34
         half = (a + b) / 2
         parts.append(
-            f'<path d="M{a:g} {y} v-7 H{half - 34:g} M{half + 34:g} {y - 7} H{b:g} v7" fill="none" stroke="{SOFT}" stroke-width="1.4"/>'
+            f'<path d="M{a:g} {y} v-7 H{half - 34:g} M{half + 34:g} {y - 7} H{b:g} v7" fill="none" stroke="{SOFT}" '
+            f'stroke-width="1.4"/>'
         )
         parts.append(text(half, y - 2, words, 16, INK, 700))
     return parts
@@ -140,7 +149,8 @@ def model() -> list[str]:
             for number in range(TOKENS[seen]):
                 a, b = place(seen, number), middle(asked)
                 parts.append(
-                    f'<path d="M{a:.1f} {high - 8} C{a + 60:.1f} {BAR + 2} {b - 60:.1f} {BAR + 2} {b:.1f} {high - 8}" fill="none" '
+                    f'<path d="M{a:.1f} {high - 8} C{a + 60:.1f} {BAR + 2} {b - 60:.1f} {BAR + 2} {b:.1f} {high - 8}" '
+                    f'fill="none" '
                     f'stroke="{COLOURS[asked]}" stroke-opacity="0.42" stroke-width="1.1"/>'
                 )
     for column, count in TOKENS.items():
@@ -193,7 +203,8 @@ def answers() -> list[str]:
     parts.append(text(x, ANSWER + 46, "5.4 kg", 21, INK, 700))
     parts.append(
         f'<path d="M{x - 44:g} {ANSWER + 68} H{x + 44:g} M{x - 44:g} {ANSWER + 62} v12 M{x + 44:g} {ANSWER + 62} v12" '
-        f'stroke="{COLOURS["weight_kg"]}" stroke-width="2" fill="none"/><circle cx="{x - 4:g}" cy="{ANSWER + 68}" r="5" '
+        f'stroke="{COLOURS["weight_kg"]}" stroke-width="2" fill="none"/><circle cx="{x - 4:g}" cy="{ANSWER + 68}" '
+        f'r="5" '
         f'fill="{COLOURS["weight_kg"]}"/>'
     )
     parts.append(text(x - 42, ANSWER + 92, "4.7", 12, SOFT))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from sensorium.core.registry import find, names
-from sensorium.core.settings import describe, schema
+from sensorium.core.settings import describe, groups, schema
 from sensorium.data.settings import DataSettings
 from sensorium.datasets import Builder
 from sensorium.evaluation.fit_baselines import BaselineSettings
@@ -19,14 +19,13 @@ from sensorium.generators import Generator
 from sensorium.modalities import Modality
 from sensorium.network.build import OBJECTIVES, NetworkSize
 from sensorium.objectives import Objective
-from sensorium.posttraining.distill import DistillationTrainer
-from sensorium.posttraining.dpo import DPOTrainer
-from sensorium.posttraining.grpo import GRPOTrainer
+from sensorium.posttraining.distill import DistillationSettings
+from sensorium.posttraining.dpo import DPOSettings
+from sensorium.posttraining.grpo import GRPOSettings
 from sensorium.training.build_memory import MemorySettings
 from sensorium.training.fit_vocoder import VocoderSettings
-from sensorium.training.optimizer import Optimizer
 from sensorium.training.questions import QuestionSampler
-from sensorium.training.table_trainer import TableTrainer
+from sensorium.training.table_trainer import TableTrainerSettings
 from sensorium.training.trackers import Tracker
 from sensorium.trunks import Trunk
 
@@ -43,19 +42,19 @@ that names the nearest known one. `none` says that there is no value; several va
 
 def words(part: Any) -> dict[str, str]:
     """What a part's docstring says of each of its settings: "name: words", one after the other, under "Args:"."""
+    result: dict[str, str] = {}
+    for default, fields in groups(part).values():
+        result |= {key: text for key, text in words(type(default)).items() if key in fields}
     known = "|".join(schema(part))
     body = re.search(r"^Args:\n((?: {4}.*\n?|\n)+)", inspect.getdoc(part) or "", re.M)
     if not body or not known:
-        return {}
+        return result
     text = body[1]
     found = list(re.finditer(rf"(?:^ +|(?<=[;.,] ))((?:{known})(?:, (?:{known}))*): ", text, re.M))
     ends = [match.start() for match in found[1:]] + [len(text)]
-    result = {}
     for match, end in zip(found, ends, strict=True):
         said = " ".join(text[match.end() : end].split()).rstrip(";., ")
         result |= dict.fromkeys(match[1].split(", "), said.replace("``", "`"))
-    if part is TableTrainer:  # it hands these on
-        result |= {"optimizer": "", **{key: said for key, said in words(Optimizer).items() if key in result}}
     return result
 
 
@@ -104,38 +103,44 @@ def page() -> str:
             part = find(contract, name)
             parts.append(f"### `{pattern.replace('NAME', name)}`\n\n{first(part)}\n\n{table(part)}\n")
 
-    section("`train`: how it learns", TableTrainer)
+    section("`train`: how it learns", TableTrainerSettings)
     section("`data`: how the table is read", DataSettings)
     section("`sample`: which questions are asked", QuestionSampler)
     section("`network`: how large it is", NetworkSize)
     parts.append(
-        "## `trunk`: what fusion is\n\n`trunk=concat` chooses one; its own settings are `trunk.key=value`. The default is `segment`.\n"
+        "## `trunk`: what fusion is\n\n`trunk=concat` chooses one; its own settings are `trunk.key=value`. The "
+        "default is `segment`.\n"
     )
     several(Trunk, "trunk=NAME")
     parts.append(
-        f"## `objectives`: what is learned\n\n`objectives=match,tell,autoencode` chooses; the default is `{','.join(OBJECTIVES)}`. Each "
+        f"## `objectives`: what is learned\n\n`objectives=match,tell,autoencode` chooses; the default is "
+        f"`{','.join(OBJECTIVES)}`. Each "
         "one's own settings are in the section of its name.\n"
     )
     several(Objective, "NAME")
     parts.append(
-        "## `column.NAME`: what a column is\n\n`column.year.kind=category` (or `column.year=category`) says what the column `year` is; "
-        f"possible are {', '.join(f'`{name}`' for name in names(Modality))}, `out` (not used) and `split`. The other keys are those "
+        "## `column.NAME`: what a column is\n\n`column.year.kind=category` (or `column.year=category`) says what the "
+        "column `year` is; "
+        f"possible are {', '.join(f'`{name}`' for name in names(Modality))}, `out` (not used) and `split`. The other "
+        f"keys are those "
         "of the modality: `column.photo.size=64`.\n"
     )
     several(Modality, "NAME")
     parts.append(
-        "## `generator.NAME`: how cells are said\n\nThe modality chooses the generator; `generator.quantile.levels=9` sets it up.\n"
+        "## `generator.NAME`: how cells are said\n\nThe modality chooses the generator; `generator.quantile.levels=9` "
+        "sets it up.\n"
     )
     several(Generator, "generator.NAME")
-    section("`distill`: how a student is taught (`sensorium distill`)", DistillationTrainer)
-    section("`prefer`: how preferences are taught (`sensorium prefer`)", DPOTrainer)
-    section("`reinforce`: how a model practises (`sensorium reinforce`)", GRPOTrainer)
+    section("`distill`: how a student is taught (`sensorium distill`)", DistillationSettings)
+    section("`prefer`: how preferences are taught (`sensorium prefer`)", DPOSettings)
+    section("`reinforce`: how a model practises (`sensorium reinforce`)", GRPOSettings)
     section("`baselines`: the plain models beside ours", BaselineSettings)
     section("`memory`: what is kept of training rows", MemorySettings)
     section("`finish`: what finishes drawn cells, after training", VocoderSettings)
     chosen = ", ".join(f"`{name}`" for name in names(Tracker))
     parts.append(
-        f"## `trackers`: where numbers go\n\n`trackers=tensorboard,wandb` (or `--tracker`, several times): {chosen}, or `none`. "
+        f"## `trackers`: where numbers go\n\n`trackers=tensorboard,wandb` (or `--tracker`, several times): {chosen}, "
+        f"or `none`. "
         "`metrics.jsonl` in the run's folder is always written. The default is `tensorboard`.\n"
     )
     parts.append("## Tables that are built\n\n`sensorium table NAME --out FILE key=value`\n")

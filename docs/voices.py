@@ -1,7 +1,8 @@
 """What two encoders of sounds hear in spoken emoji: ``python docs/voices.py emoji.parquet [SECONDS …]``.
 
-By Whisper's features, with so many seconds of silence heard after each sound (30: all that the model was made for), how often two voices' spoken names find one another, and how long a clip takes.
-By Resemblyzer's and by Whisper's, how often the nearest of other names is said by the same of 70 voices.
+By Whisper's features, with so many seconds of silence heard after each sound (30: all that the model was made for), how
+often two voices' spoken names find one another, and how long a clip takes. By Resemblyzer's and by Whisper's, how often
+the nearest of other names is said by the same of 70 voices.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def names(rows: list[dict[str, Any]], modality: Audio, seconds: float) -> None:
         for a, b in ((one[:, 0], other[:, 0]), (one[:, 1:].reshape(len(one), -1), other[:, 1:].reshape(len(one), -1)))
     ]
     print(
-        f"whisper-base, {seconds:g} s: {took:.3f} s a clip; of {len(clips)} names found first by all of it {first[0]:.2f}, by moments {first[1]:.2f}",
+        f"whisper-base, {seconds:g} s: {took:.3f} s a clip; of {len(clips)} names found first by all of it "
+        f"{first[0]:.2f}, by moments {first[1]:.2f}",
         flush=True,
     )
 
@@ -75,7 +77,8 @@ def voices(rows: list[dict[str, Any]], backbone: str) -> None:
     near[called[:, None] == called] = -2
     chance = float(np.mean([(who == one).mean() for one in who]))
     print(
-        f"{backbone}: the nearest of {len(some)} clips is by the same of {len(set(who))} voices: {np.mean(who[near.argmax(1)] == who):.3f} (chance {chance:.3f})",
+        f"{backbone}: the nearest of {len(some)} clips is by the same of {len(set(who))} voices: "
+        f"{np.mean(who[near.argmax(1)] == who):.3f} (chance {chance:.3f})",
         flush=True,
     )
 

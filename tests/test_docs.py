@@ -210,8 +210,45 @@ def test_a_route_is_one_file(extended):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
-        assert link.startswith("https://") or (page.parent / link).exists(), link
+    """Files exist, and so do the headings that links name."""
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text(encoding="utf-8")):
+        target = page.parent / link if link else page
+        assert link.startswith("https://") or target.exists(), link
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), (link, anchor)
+
+
+def anchors(page: Path) -> set[str]:
+    """The names under which a page's headings can be linked, as GitHub makes them, and its own."""
+    text = page.read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)
+    made = {
+        re.sub(r"[^\w\- ]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).lower()).replace(" ", "-")
+        for title in titles
+    }
+    return made | set(re.findall(r'<a id="([^"]+)"', text))
+
+
+GUIDES = [
+    page for page in PAGES if page.name not in ("settings.md", "lab.md", "gallery.md") and "decisions" not in page.parts
+]
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_prose_is_short(page):
+    """Lines of at most 120 columns and paragraphs of at most five lines; tables and code are free."""
+    text = re.sub(r"^ *```.*?^ *```\n", "\n", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", text):
+        lines = [line for line in paragraph.split("\n") if line.strip()]
+        if any(line.lstrip().startswith(("|", "![", "<!--")) for line in lines) or all(map(indented, lines)):
+            continue
+        assert len(lines) <= 5, lines[0]
+        assert all(len(line) <= 120 for line in lines), lines
+
+
+def indented(line: str) -> bool:
+    """Whether a line is code by its indent."""
+    return line.startswith("    ")
 
 
 def test_options_that_docs_name_exist():
