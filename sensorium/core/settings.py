@@ -7,6 +7,7 @@ help and docs all come from the signatures. Unknown keys are errors with "did yo
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import json
 import types
@@ -20,22 +21,48 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.renamed_settings import with_current_names
 
 
+class Settable:
+    """Mark of a group of settings, ``Annotated[Group, Settable("lr", …)]``: a dataclass that several sections share.
+
+    The section lists these fields of it as if they were its own; the default of the parameter says theirs. The other
+    fields stay as they are in that default.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+
+def groups(part: Callable[..., Any]) -> dict[str, tuple[Any, tuple[str, ...]]]:
+    """Groups of settings among a part's keyword-only parameters: the default of each, and its fields that may be set."""
+    function, result = inspect.unwrap(part.__init__ if inspect.isclass(part) else part), {}
+    for name, parameter in inspect.signature(part).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and dataclasses.is_dataclass(parameter.default):
+            for mark in get_args(resolve(parameter.annotation, function, include_extras=True))[1:]:
+                if isinstance(mark, Settable):
+                    result[name] = parameter.default, mark.names
+    return result
+
+
 def schema(part: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The keyword-only parameters of a part: its settings, with resolved annotations and defaults."""
-    function = inspect.unwrap(part.__init__ if inspect.isclass(part) else part)
-    return {
-        name: parameter.replace(annotation=resolve(parameter.annotation, function))
-        for name, parameter in inspect.signature(part).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    function, grouped = inspect.unwrap(part.__init__ if inspect.isclass(part) else part), groups(part)
+    result = {}
+    for name, parameter in inspect.signature(part).parameters.items():
+        if name in grouped:
+            default, fields = grouped[name]
+            known = schema(type(default))
+            result |= {field: known[field].replace(default=getattr(default, field)) for field in fields}
+        elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            result[name] = parameter.replace(annotation=resolve(parameter.annotation, function))
+    return result
 
 
-def resolve(annotation: Any, function: Callable[..., Any]) -> Any:
+def resolve(annotation: Any, function: Callable[..., Any], include_extras: bool = False) -> Any:
     """An annotation as a type; only settings are resolved, so that other parameters may name types unknown here."""
     if not isinstance(annotation, str):
         return Any if annotation is inspect.Parameter.empty else annotation
     holder = type("Holder", (), {"__annotations__": {"it": annotation}, "__module__": function.__module__})
-    return typing.get_type_hints(holder)["it"]
+    return typing.get_type_hints(holder, include_extras=include_extras)["it"]
 
 
 def defaults(part: Callable[..., Any]) -> dict[str, Any]:
@@ -82,7 +109,17 @@ def owners(part: Callable[..., Any], key: str) -> list[str]:
 
 def build(part: Callable[..., Any], given: Mapping[str, Any], section: str, **rest: Any) -> Any:
     """``part`` constructed from checked settings and ``rest``, what the program itself hands in."""
-    return part(**rest, **check(part, given, section))
+    return part(**rest, **grouped_arguments(part, check(part, given, section)))
+
+
+def grouped_arguments(part: Callable[..., Any], checked: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked settings as keyword arguments of ``part``: those of a group in one dataclass."""
+    result = dict(checked)
+    for name, (default, fields) in groups(part).items():
+        result[name] = dataclasses.replace(
+            default, **{field: result.pop(field) for field in fields if field in checked}
+        )
+    return result
 
 
 def convert(value: Any, wanted: Any, where: str) -> Any:

@@ -38,7 +38,7 @@ from sensorium.training.calibrate import settle
 from sensorium.training.data_init import look_first
 from sensorium.training.fit_vocoder import VocoderSettings, finish
 from sensorium.training.run_folder import environment, remember
-from sensorium.training.table_trainer import TableTrainer
+from sensorium.training.table_trainer import TableTrainer, TableTrainerSettings
 from sensorium.training.trackers import Tracker, make_trackers
 from sensorium.training.trainer import MetricsLog, Progress
 
@@ -166,7 +166,6 @@ def initialise(run: Run, state: State) -> None:
     state.trainer = TableTrainer(
         network=state.network,
         objectives=state.objectives,
-        modalities=state.modalities,
         store=prepared.ready,
         rows=prepared.rows["train"],
         sampler=make_sampler(state.network, run.target, state.settings),
@@ -176,7 +175,7 @@ def initialise(run: Run, state: State) -> None:
         epochs=run.epochs,
         things=state.entities if any(o.couples for o in state.objectives.values()) else None,
         source=prepared.source,
-        **settings_of(TableTrainer, state.settings, "train"),
+        settings=settings_of(TableTrainerSettings, state.settings, "train"),
     )
     if run.resume and any(folder.glob("step-*")):
         for wrong in state.trainer.resume():

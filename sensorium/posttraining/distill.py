@@ -25,18 +25,18 @@ from sensorium.core.errors import UserError
 from sensorium.core.files import atomic_write
 from sensorium.core.progress import ProgressReporter
 from sensorium.core.seeds import mix
-from sensorium.core.settings import at_least, check
+from sensorium.core.settings import at_least, check, grouped_arguments
 from sensorium.generators.flow import Flow
 from sensorium.generators.onestep import Onestep
 from sensorium.inference.rows import Rows
 from sensorium.network.build import plain
 from sensorium.network.network import Network
 from sensorium.nn.discriminator import NOISE_DEVIATION, Discriminator, adversarial_losses
-from sensorium.nn.precision import Precision, autocast
+from sensorium.nn.precision import autocast
 from sensorium.posttraining.adapter_training import begin
 from sensorium.training.build import make_sampler
-from sensorium.training.optimizer import Name
 from sensorium.training.questions import QuestionSampler
+from sensorium.training.settings import PostTrainingSettings, TrainerSettings
 from sensorium.training.trainer import Trainer, asked_length
 
 SELDOM = slice(None, None, 4)
@@ -49,17 +49,28 @@ HELD = 16
 """One batch of pairs of so many is not learned from, but tells how near the student comes."""
 
 
-class DistillationTrainer(Trainer):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillationSettings:
     """Teaches a student what a column's flow draws (section ``distill``).
 
     Args:
         pairs: cells that the teacher draws to learn from; steps, guidance: how it draws them, as in `generate`.
-        batch: pairs a step. adversary: what a judge's word counts beside the distance to what the teacher drew; judge: its blocks; steep: weight of
-            its slope.
-        optimizer, precision, checkpoint_minutes, checkpoint_steps: as in `train`. lr: peak learning rate; decay: weight decay; warmup: steps until the
-            rate is at its peak; fall: it falls as (1 - share of the lesson)^fall; clip: the largest norm of a gradient; ema: decay of the running mean
-            of weights that is kept as the student.
+        batch: pairs a step. adversary: what a judge's word counts beside the distance to what the teacher drew;
+            judge: its blocks; steep: weight of its slope.
     """
+
+    pairs: int = 4096
+    steps: int = 20
+    guidance: float = 2.0
+    batch: int = 64
+    adversary: float = 0.2
+    judge: int = 2
+    steep: float = 10.0
+    trainer: PostTrainingSettings = TrainerSettings(lr=2e-3, weight_decay=0.05, ema_decay=0.99)
+
+
+class DistillationTrainer(Trainer):
+    """Distillation of a column's flow into a student that draws in one step (section ``distill``)."""
 
     section = "distill"
 
@@ -73,62 +84,34 @@ class DistillationTrainer(Trainer):
         seed: int,
         minutes: float | None,
         epochs: float | None,
-        *,
-        pairs: int = 4096,
-        steps: int = 20,
-        guidance: float = 2.0,
-        batch: int = 64,
-        adversary: float = 0.2,
-        judge: int = 2,
-        steep: float = 10.0,
-        optimizer: Name = "muon",
-        lr: float = 2e-3,
-        weight_decay: float = 0.05,
-        warmup_steps: int = 40,
-        lr_power: float = 0.8,
-        max_grad_norm: float = 2.0,
-        ema_decay: float = 0.99,
-        precision: Precision = "auto",
-        checkpoint_minutes: float = 2.0,
-        checkpoint_steps: int = 0,
+        settings: DistillationSettings,
     ) -> None:
-        at_least("distill", 1, pairs=pairs, steps=steps, batch=batch)
-        at_least("distill", 0, guidance=guidance, adversary=adversary, judge=judge, steep=steep)
+        at_least("distill", 1, pairs=settings.pairs, steps=settings.steps, batch=settings.batch)
+        at_least(
+            "distill",
+            0,
+            guidance=settings.guidance,
+            adversary=settings.adversary,
+            judge=settings.judge,
+            steep=settings.steep,
+        )
         teacher = network.generator(column, "flow")
         assert isinstance(teacher, Flow)
         self.asked, self.column, self.rows, self.sampler = network, column, rows, sampler
-        self.how, self.drawn, self.batch = {"steps": steps, "guidance": guidance}, folder / "pairs", batch
-        self.adversary, self.steep = adversary, steep
-        count = max(2, math.ceil(pairs / batch))
+        self.how = {"steps": settings.steps, "guidance": settings.guidance}
+        self.drawn, self.batch = folder / "pairs", settings.batch
+        self.adversary, self.steep = settings.adversary, settings.steep
+        count = max(2, math.ceil(settings.pairs / self.batch))
         self.held = list(range(0, count, HELD))
         self.learned = [number for number in range(count) if number % HELD]
         device = next(network.parameters()).device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(seed, 0))
             student = student_of(teacher).to(device)
-            against = Discriminator(teacher.output_tokens, teacher.width, judge, round(teacher.expand * teacher.width)).to(
-                device
-            )
-        super().__init__(
-            student,
-            {"judge": against} if adversary else {},
-            folder / "checkpoints",
-            seed,
-            minutes,
-            accumulate=1,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            beta1=0.9,
-            beta2=0.98,
-            warmup_steps=warmup_steps,
-            lr_power=lr_power,
-            max_grad_norm=max_grad_norm,
-            ema_decay=ema_decay,
-            precision=precision,
-            checkpoint_minutes=checkpoint_minutes,
-            checkpoint_steps=checkpoint_steps,
-        )
+            width = round(teacher.expand * teacher.width)
+            against = Discriminator(teacher.output_tokens, teacher.width, settings.judge, width).to(device)
+        judges = {"judge": against} if self.adversary else {}
+        super().__init__(student, judges, folder / "checkpoints", seed, minutes, settings.trainer)
         self.steps = None if epochs is None else math.ceil(epochs * len(self.learned))
         # What was computed in inference mode can't be learned through.
         self.shown = {
@@ -208,7 +191,12 @@ class DistillationTrainer(Trainer):
             result = {"near": (made - drawn).abs().mean()}
             if self.adversary and len(made):
                 fooling, judging, slope = adversarial_losses(
-                    self.objectives["judge"], drawn, made, NOISE_DEVIATION * torch.randn_like(drawn), hidden, some=SELDOM
+                    self.objectives["judge"],
+                    drawn,
+                    made,
+                    NOISE_DEVIATION * torch.randn_like(drawn),
+                    hidden,
+                    some=SELDOM,
                 )
                 result |= {
                     "fooling": self.adversary * fooling.mean(),
@@ -346,7 +334,7 @@ def distill(
         UserError: a setting that isn't there or is out of range, or a lesson that can't be gone on with.
     """
     minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
-    chosen = check(DistillationTrainer, plain(settings, "distill"), "distill")
+    chosen = check(DistillationSettings, plain(settings, "distill"), "distill")
     lesson = DistillationTrainer(
         network,
         rows,
@@ -356,7 +344,7 @@ def distill(
         seed,
         minutes,
         epochs,
-        **chosen,
+        DistillationSettings(**grouped_arguments(DistillationSettings, chosen)),
     )
     begin(
         folder, {**described, "column": column, "seed": seed, "settings": chosen, "teacher": digest_of(network)}, resume

@@ -21,7 +21,7 @@ from torch import nn
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.progress import ProgressReporter
 from sensorium.core.seeds import mix
-from sensorium.core.settings import at_least, check
+from sensorium.core.settings import at_least, check, grouped_arguments
 from sensorium.data.table import Table
 from sensorium.dialogue.chat import talker
 from sensorium.dialogue.reward_model import RewardModel, rest_of
@@ -32,9 +32,9 @@ from sensorium.network.build import plain
 from sensorium.network.network import Network
 from sensorium.network.packed_conversation import PackedConversation, last_hidden, summed_losses
 from sensorium.nn.losses.dpo import Loss, preferred, rewarded
-from sensorium.nn.precision import Precision, autocast
+from sensorium.nn.precision import autocast
 from sensorium.posttraining import adapter_training as lessons
-from sensorium.training.optimizer import Name
+from sensorium.training.settings import PostTrainingSettings, TrainerSettings
 from sensorium.training.trainer import Trainer, asked_length
 
 MINUTES = 10.0
@@ -55,16 +55,43 @@ class PreferencePair:
 Kind = Literal[Loss, "reward"]
 
 
-class DPOTrainer(Trainer):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DPOSettings:
     """Teaches which of two answers is better (section ``prefer``).
 
     Args:
-        loss: dpo or ipo; reward: a judge learns to score answers (Bradley & Terry), and the model stays as it is. beta: how closely the model keeps to what it was. smoothing: share of pairs that
-            are taken to be the wrong way round. imitate: weight of the chosen answer's own loss.
+        loss: dpo or ipo; reward: a judge learns to score answers (Bradley & Terry), and the model stays as it is.
+        beta: how closely the model keeps to what it was. smoothing: share of pairs that are taken to be the wrong way
+            round. imitate: weight of the chosen answer's own loss.
         batch: pairs a step.
-        optimizer, precision, checkpoint_minutes, checkpoint_steps: as in `train`. lr: peak learning rate; decay: weight decay; warmup: steps until the rate is at its peak; fall: it falls as
-            (1 - share of the lesson)^fall; clip: the largest norm of a gradient; ema: decay of the running mean of weights that is kept.
     """
+
+    loss: Kind = "dpo"
+    beta: float = 0.1
+    smoothing: float = 0.0
+    imitate: float = 0.2
+    batch: int = 8
+    trainer: PostTrainingSettings = TrainerSettings(
+        optimizer="adamw", lr=2e-4, weight_decay=0.0, warmup_steps=10, lr_power=1.0, max_grad_norm=1.0
+    )
+
+    def validate(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            UserError: naming the setting and what is needed.
+        """
+        at_least("prefer", 1, batch=self.batch)
+        at_least("prefer", 0, beta=self.beta, smoothing=self.smoothing, imitate=self.imitate)
+        if self.loss not in ("dpo", "ipo", "reward") or not self.beta > 0 or not self.smoothing < 0.5:
+            raise UserError(
+                f"prefer.loss={self.loss}, prefer.beta={self.beta}, prefer.smoothing={self.smoothing}: the loss is "
+                "dpo, ipo or reward, beta above 0, smoothing below 0.5."
+            )
+
+
+class DPOTrainer(Trainer):
+    """Direct preference optimisation (DPO, IPO), or training of a reward model (section ``prefer``)."""
 
     section = "prefer"
 
@@ -77,64 +104,19 @@ class DPOTrainer(Trainer):
         seed: int,
         minutes: float | None,
         epochs: float | None,
-        *,
-        loss: Kind = "dpo",
-        beta: float = 0.1,
-        smoothing: float = 0.0,
-        imitate: float = 0.2,
-        batch: int = 8,
-        optimizer: Name = "adamw",
-        lr: float = 2e-4,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 10,
-        lr_power: float = 1.0,
-        max_grad_norm: float = 1.0,
-        ema_decay: float = 0.0,
-        precision: Precision = "auto",
-        checkpoint_minutes: float = 2.0,
-        checkpoint_steps: int = 0,
+        settings: DPOSettings,
     ) -> None:
-        at_least("prefer", 1, batch=batch)
-        at_least("prefer", 0, beta=beta, smoothing=smoothing, imitate=imitate)
-        if loss not in ("dpo", "ipo", "reward") or not beta > 0 or not smoothing < 0.5:
-            raise UserError(
-                f"prefer.loss={loss}, prefer.beta={beta}, prefer.smoothing={smoothing}: the loss is dpo, ipo or reward, beta above 0, smoothing below 0.5."
-            )
-        self.whole, self.rows, self.kind, self.beta, self.smoothing, self.imitate, self.batch = (
-            network,
-            rows,
-            loss,
-            beta,
-            smoothing,
-            imitate,
-            min(batch, len(pairs)),
-        )
+        settings.validate()
+        self.whole, self.rows, self.kind, self.batch = network, rows, settings.loss, min(settings.batch, len(pairs))
+        self.beta, self.smoothing, self.imitate = settings.beta, settings.smoothing, settings.imitate
         self.pairs = list(pairs)
         self.held = list(range(0, len(pairs), HELD)) if len(pairs) >= HELD else []
         self.learned = [number for number in range(len(pairs)) if number not in set(self.held)]
         own = network.trunk.out.in_features
         self.head = nn.Linear(own, 1).to(network.trunk.loud.device)
         nn.init.zeros_(self.head.weight)
-        super().__init__(
-            network.trunk.learned,
-            {"head": self.head} if loss == "reward" else {},
-            folder / "checkpoints",
-            seed,
-            minutes,
-            accumulate=1,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            beta1=0.9,
-            beta2=0.98,
-            warmup_steps=warmup_steps,
-            lr_power=lr_power,
-            max_grad_norm=max_grad_norm,
-            ema_decay=ema_decay,
-            precision=precision,
-            checkpoint_minutes=checkpoint_minutes,
-            checkpoint_steps=checkpoint_steps,
-        )
+        heads = {"head": self.head} if self.kind == "reward" else {}
+        super().__init__(network.trunk.learned, heads, folder / "checkpoints", seed, minutes, settings.trainer)
         self.steps = None if epochs is None else math.ceil(epochs * len(self.learned) / self.batch)
         self.shown = lessons.shown(network, rows)
         self.before = torch.zeros(len(pairs), 2)
@@ -144,7 +126,7 @@ class DPOTrainer(Trainer):
         column = talker(self.whole)
         cells = [cell for number in numbers for cell in (self.pairs[number].chosen, self.pairs[number].rejected)]
         which = torch.tensor([self.pairs[number].row for number in numbers for _ in range(2)])
-        made: PackedConversation = self.whole.pack_conversations(
+        made: PackedConversation = self.whole.dialogue.pack_conversations(
             column, self.shown, self.whole.modalities[column].collate(cells), which
         )
         if self.kind == "reward":
@@ -257,16 +239,15 @@ def prefer(
         UserError: nothing is tuned in this network, a setting that isn't there, or a lesson that can't be gone on with.
     """
     minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
-    chosen = check(DPOTrainer, plain(settings, "prefer"), "prefer")
+    chosen = check(DPOSettings, plain(settings, "prefer"), "prefer")
     talker(network)
     adapters.able(network)
     with ProgressReporter(quiet) as shown:
         rows, pairs = read_pairs(network, table, shown.log)
         begin({"table": table.name, "rows": table.rows, "seed": seed, "settings": chosen})
-        lesson, own = (
-            DPOTrainer(network, rows, pairs, folder, seed, minutes, epochs, **chosen),
-            lessons.begun(network, folder, resume),
-        )
+        recipe = DPOSettings(**grouped_arguments(DPOSettings, chosen))
+        lesson = DPOTrainer(network, rows, pairs, folder, seed, minutes, epochs, recipe)
+        own = lessons.begun(network, folder, resume)
         judge = None
         with adapters.alone(network):
             with adapters.other(network, own):

@@ -20,7 +20,7 @@ import torch
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.progress import ProgressReporter
 from sensorium.core.seeds import mix
-from sensorium.core.settings import at_least, check
+from sensorium.core.settings import at_least, check, grouped_arguments
 from sensorium.data.table import Table
 from sensorium.dialogue.chat import folded, go_on, prompts, reply, talker
 from sensorium.dialogue.reward_model import RewardModel
@@ -31,9 +31,9 @@ from sensorium.network.build import plain
 from sensorium.network.network import Network
 from sensorium.network.packed_conversation import PackedConversation, token_losses
 from sensorium.nn.losses.grpo import Mean, advantages, policy
-from sensorium.nn.precision import Precision, autocast
+from sensorium.nn.precision import autocast
 from sensorium.posttraining import adapter_training as lessons
-from sensorium.training.optimizer import Name
+from sensorium.training.settings import PostTrainingSettings, TrainerSettings
 from sensorium.training.trainer import Trainer, asked_length
 
 MINUTES = 10.0
@@ -74,15 +74,48 @@ class Prompt:
     right: str
 
 
-class GRPOTrainer(Trainer):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GRPOSettings:
     """Draws answers and learns from how good they are (section ``reinforce``).
 
     Args:
-        score: exact, contains or words (beside the right answers), or judge (``prefer.loss=reward``). group: answers drawn to each question; batch: questions a step; longest: tokens of an answer.
-        temperature: of what is drawn. beta: weight of the divergence from what was begun with. mean: over what tokens the loss is one: grpo, bnpo or dr_grpo (``nn.losses.grpo``).
+        score: exact, contains or words (beside the right answers), or judge (``prefer.loss=reward``).
+        group: answers drawn to each question; batch: questions a step; longest: tokens of an answer.
+        temperature: of what is drawn. beta: weight of the divergence from what was begun with.
+        mean: over what tokens the loss is one: grpo, bnpo or dr_grpo (``nn.losses.grpo``).
         scaled: advantages count in deviations of their group.
-        optimizer, precision, checkpoint_minutes, checkpoint_steps: as in `train`. lr: peak learning rate; decay: weight decay; warmup: steps until the rate is at its peak; fall: it falls as
-            (1 - share of the lesson)^fall; clip: the largest norm of a gradient; ema: decay of the running mean of weights that is kept.
+    """
+
+    score: str = "exact"
+    group: int = 8
+    batch: int = 4
+    longest: int = 24
+    temperature: float = 1.0
+    beta: float = 0.02
+    mean: Mean = "grpo"
+    scaled: bool = True
+    trainer: PostTrainingSettings = TrainerSettings(
+        optimizer="adamw", lr=1e-4, weight_decay=0.0, warmup_steps=5, lr_power=1.0, max_grad_norm=1.0
+    )
+
+    def validate(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            UserError: naming the setting and what is needed.
+        """
+        at_least("reinforce", 2, group=self.group)
+        at_least("reinforce", 1, batch=self.batch, longest=self.longest)
+        at_least("reinforce", 0, beta=self.beta)
+        if not self.temperature > 0:
+            raise UserError(f"reinforce.temperature={self.temperature}: give a number above 0, for instance 1.")
+
+
+class GRPOTrainer(Trainer):
+    """Group relative policy optimisation (GRPO) of what is tuned of a language model (section ``reinforce``).
+
+    Args:
+        asked: prompts. scoring: rewards of answers, all at once. begun: the reference policy, as tuned weights by name.
     """
 
     section = "reinforce"
@@ -98,62 +131,16 @@ class GRPOTrainer(Trainer):
         minutes: float | None,
         epochs: float | None,
         begun: Mapping[str, torch.Tensor],
-        *,
-        score: str = "exact",
-        group: int = 8,
-        batch: int = 4,
-        longest: int = 24,
-        temperature: float = 1.0,
-        beta: float = 0.02,
-        mean: Mean = "grpo",
-        scaled: bool = True,
-        optimizer: Name = "adamw",
-        lr: float = 1e-4,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 5,
-        lr_power: float = 1.0,
-        max_grad_norm: float = 1.0,
-        ema_decay: float = 0.0,
-        precision: Precision = "auto",
-        checkpoint_minutes: float = 2.0,
-        checkpoint_steps: int = 0,
+        settings: GRPOSettings,
     ) -> None:
-        at_least("reinforce", 2, group=group)
-        at_least("reinforce", 1, batch=batch, longest=longest)
-        at_least("reinforce", 0, beta=beta)
-        if not temperature > 0:
-            raise UserError(f"reinforce.temperature={temperature}: give a number above 0, for instance 1.")
-        self.whole, self.rows, self.scoring = network, rows, scoring
-        self.asked, self.group, self.batch, self.longest, self.temperature = (
-            list(asked),
-            group,
-            min(batch, len(asked)),
-            longest,
-            temperature,
-        )
-        self.beta, self.mean, self.scaled = beta, mean, scaled
+        settings.validate()
+        self.whole, self.rows, self.scoring, self.asked = network, rows, scoring, list(asked)
+        self.group, self.batch, self.longest = settings.group, min(settings.batch, len(asked)), settings.longest
+        self.temperature, self.beta = settings.temperature, settings.beta
+        self.mean, self.scaled = settings.mean, settings.scaled
         self.held = list(range(0, len(asked), HELD)) if len(asked) >= HELD else []
         self.learned = [number for number in range(len(asked)) if number not in set(self.held)]
-        super().__init__(
-            network.trunk.learned,
-            {},
-            folder / "checkpoints",
-            seed,
-            minutes,
-            accumulate=1,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            beta1=0.9,
-            beta2=0.98,
-            warmup_steps=warmup_steps,
-            lr_power=lr_power,
-            max_grad_norm=max_grad_norm,
-            ema_decay=ema_decay,
-            precision=precision,
-            checkpoint_minutes=checkpoint_minutes,
-            checkpoint_steps=checkpoint_steps,
-        )
+        super().__init__(network.trunk.learned, {}, folder / "checkpoints", seed, minutes, settings.trainer)
         self.steps = None if epochs is None else math.ceil(epochs * len(self.learned) / self.batch)
         self.shown, self.begun = lessons.shown(network, rows), begun
         self.score = 0.0
@@ -185,7 +172,7 @@ class GRPOTrainer(Trainer):
             np.array([*one.ids, *answer.ids, *[0] * len(one.ids), *[1] * len(answer.ids)], np.int32)
             for one, answer in zip(asked, said, strict=True)
         ]
-        made: PackedConversation = self.whole.pack_conversations(
+        made: PackedConversation = self.whole.dialogue.pack_conversations(
             column, self.shown, self.whole.modalities[column].collate(cells), torch.tensor([one.row for one in asked])
         )
         before = None
@@ -311,7 +298,7 @@ def reinforce(
         UserError: nothing is tuned in this network, a setting that isn't there, a table without questions, or a lesson that can't be gone on with.
     """
     minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
-    chosen = check(GRPOTrainer, plain(settings, "reinforce"), "reinforce")
+    chosen = check(GRPOSettings, plain(settings, "reinforce"), "reinforce")
     talker(network)
     adapters.able(network)
     score = str(chosen.get("score", "exact"))
@@ -334,7 +321,7 @@ def reinforce(
             minutes,
             epochs,
             was,
-            **chosen,
+            GRPOSettings(**grouped_arguments(GRPOSettings, chosen)),
         )
         with adapters.alone(network):
             with adapters.other(network, was):

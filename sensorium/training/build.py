@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sensorium.core.errors import unknown
 from sensorium.core.registry import find, names
@@ -15,13 +15,15 @@ from sensorium.network.network import Network
 from sensorium.objectives import Objective
 from sensorium.training.fit_vocoder import VocoderSettings
 from sensorium.training.questions import QuestionSampler
-from sensorium.training.table_trainer import TableTrainer
+from sensorium.training.table_trainer import TableTrainerSettings
 from sensorium.trunks import Trunk
+
+Settings = TypeVar("Settings")
 
 SECTIONS: dict[str, type] = {
     "network": NetworkSize,
     "data": DataSettings,
-    "train": TableTrainer,
+    "train": TableTrainerSettings,
     "finish": VocoderSettings,
     "questions": QuestionSampler,
 }
@@ -70,9 +72,9 @@ def make_sampler(network: Network, targets: Sequence[str], settings: Mapping[str
     )
 
 
-def settings_of(part: type, given: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """A section's checked settings, as keyword arguments of ``part``."""
-    return check(part, plain(given, section), section)
+def settings_of(part: type[Settings], given: Mapping[str, Any], section: str) -> Settings:
+    """A section's checked settings, as an object of ``part``."""
+    return build(part, plain(given, section), section)
 
 
 def plain_list(given: Mapping[str, Any], section: str) -> list[str]:

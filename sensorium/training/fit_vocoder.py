@@ -3,23 +3,25 @@ out nearer than by what stands in for it."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 
 from sensorium.core.errors import BadCell
 from sensorium.core.seeds import mix
-from sensorium.core.settings import at_least
+from sensorium.core.settings import Settable, at_least
 from sensorium.data.order import evenly_spaced
 from sensorium.data.table import Table
 from sensorium.network.network import Network
 from sensorium.nn.precision import Precision, autocast
 from sensorium.nn.refiner import Refiner
+from sensorium.training.settings import TrainerSettings
 from sensorium.training.trainer import Trainer
 
 CELLS, JUDGES, FEWEST = 1000, 64, 4
@@ -29,12 +31,28 @@ BYTES = 512 << 20
 """Of read cells that are held at once."""
 
 
-class VocoderSettings(Trainer):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VocoderSettings:
     """Teaches one column's finisher (section ``finish``).
 
     Args:
         share: of the training's steps, that many are spent on it; 0: none. most: steps at most.
-        batch: pieces of cells in a step; lr: peak learning rate; decay: weight decay.
+        batch: pieces of cells in a step.
+    """
+
+    share: float = 0.5
+    most: int = 1500
+    batch: int = 16
+    trainer: Annotated[TrainerSettings, Settable("lr", "weight_decay")] = TrainerSettings(
+        lr=3e-3, weight_decay=0.01, beta1=0.8, beta2=0.95, max_grad_norm=5.0
+    )
+
+
+class VocoderTrainer(Trainer):
+    """Training loop of one column's finisher, a vocoder for sounds (section ``finish``).
+
+    Args:
+        cells: read, to learn from. steps: that the training took. precision: of that training.
     """
 
     section = "finish"
@@ -47,35 +65,13 @@ class VocoderSettings(Trainer):
         seed: int,
         steps: int,
         precision: Precision,
-        *,
-        share: float = 0.5,
-        most: int = 1500,
-        batch: int = 16,
-        lr: float = 3e-3,
-        weight_decay: float = 0.01,
+        settings: VocoderSettings,
     ) -> None:
+        share, most, batch = settings.share, settings.most, settings.batch
         at_least("finish", 1, batch=batch)
-        at_least("finish", 0, share=share, most=most, lr=lr, decay=weight_decay)
-        super().__init__(
-            finisher,
-            {},
-            folder,
-            seed,
-            None,
-            accumulate=1,
-            optimizer="muon",
-            lr=lr,
-            weight_decay=weight_decay,
-            beta1=0.8,
-            beta2=0.95,
-            warmup_steps=40,
-            lr_power=0.8,
-            max_grad_norm=5.0,
-            ema_decay=0.0,
-            precision=precision,
-            checkpoint_minutes=2.0,
-            checkpoint_steps=0,
-        )
+        at_least("finish", 0, share=share, most=most)
+        trainer = dataclasses.replace(settings.trainer, precision=precision)
+        super().__init__(finisher, {}, folder, seed, None, trainer)
         self.cells, self.batch, self.steps = cells, batch, min(most, round(share * steps))
 
     def make(self, step: int) -> tuple[torch.Tensor]:
@@ -102,7 +98,7 @@ def finish(
     seed: int,
     steps: int,
     precision: Precision,
-    settings: dict[str, Any],
+    settings: VocoderSettings,
     told: Callable[[str, int], Any],
 ) -> dict[str, dict[str, Any]]:
     """Teach every drawn column's finisher, if it has one.
@@ -128,8 +124,8 @@ def finish(
         )
         course = None
         if min(len(cells), len(judges)) >= FEWEST:
-            course = VocoderSettings(
-                finisher, cells, folder / f"finish-{network.generator_key[column]}", seed, steps, precision, **settings
+            course = VocoderTrainer(
+                finisher, cells, folder / f"finish-{network.generator_key[column]}", seed, steps, precision, settings
             )
         if course is not None and course.steps:
             with told(f"Learning what finishes {column}", course.steps) as done:
@@ -141,7 +137,7 @@ def finish(
     return found
 
 
-def taught(course: VocoderSettings, judges: Sequence[np.ndarray], done: Callable[[int], None]) -> dict[str, Any]:
+def taught(course: VocoderTrainer, judges: Sequence[np.ndarray], done: Callable[[int], None]) -> dict[str, Any]:
     """One column's finisher taught and judged: see ``finish``."""
     if any(course.folder.glob("step-*")):
         course.resume()

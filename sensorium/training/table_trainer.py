@@ -5,6 +5,7 @@ It knows a network, objectives and plans, no modality. How steps follow one anot
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -19,36 +20,44 @@ from sensorium.core.seeds import MASK, mix
 from sensorium.core.settings import at_least
 from sensorium.data.order import Order
 from sensorium.data.store import CellStore
-from sensorium.modalities import Modality
 from sensorium.network.batch import Batch, collate
 from sensorium.network.network import Network
 from sensorium.network.types import Plan
-from sensorium.nn.precision import Precision, autocast
+from sensorium.nn.precision import autocast
 from sensorium.objectives import Objective
 from sensorium.objectives.tell import named
-from sensorium.training.optimizer import Name, clip
+from sensorium.training.optimizer import clip
 from sensorium.training.questions import QuestionSampler
+from sensorium.training.settings import EveryTrainerSetting, TrainerSettings
 from sensorium.training.trainer import Trainer
 
 
-class TableTrainer(Trainer):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableTrainerSettings:
     """Trains a network on a prepared table.
 
     Args:
-        things: for each row of the store the number of what it is of (``data.entity_key``), int64; None where nothing says so.
+        batch: rows a step; 0 chooses by memory and table.
+    """
+
+    batch: int = 128
+    trainer: EveryTrainerSetting = TrainerSettings()
+
+
+class TableTrainer(Trainer):
+    """Training loop of a network on a prepared table.
+
+    Args:
+        store: prepared cells; rows: those of them that are learned from.
+        things: for each row of the store the number of what it is of (``data.entity_key``), int64; None where nothing
+            says so.
         source: the table's row of each row of the store, ascending; by default the store has all of them.
-        batch: rows a step; 0 chooses by memory and table. accumulate: steps whose gradients are added to one update.
-        optimizer, lr, decay, beta1, beta2: see ``Optimizer``.
-        warmup: steps until the learning rate is at its peak, at most a tenth of the run; fall: it falls as (1 - share of the run)^fall.
-        clip: the largest norm of a gradient. ema: decay of the running mean of weights that is kept as the result; 0: off.
-        precision: auto, fp32 or bf16. checkpoint_minutes: minutes between checkpoints; checkpoint_steps: or steps, if not 0.
     """
 
     def __init__(
         self,
         network: Network,
         objectives: Mapping[str, Objective],
-        modalities: Mapping[str, Modality],
         store: CellStore,
         rows: Any,
         sampler: QuestionSampler,
@@ -56,46 +65,14 @@ class TableTrainer(Trainer):
         seed: int,
         minutes: float | None,
         epochs: float | None,
+        settings: TableTrainerSettings,
         things: np.ndarray | None = None,
         source: np.ndarray | None = None,
-        *,
-        batch: int = 128,
-        accumulate: int = 1,
-        optimizer: Name = "muon",
-        lr: float = 5e-3,
-        weight_decay: float = 0.5,
-        beta1: float = 0.9,
-        beta2: float = 0.98,
-        warmup_steps: int = 40,
-        lr_power: float = 0.8,
-        max_grad_norm: float = 2.0,
-        ema_decay: float = 0.0,
-        precision: Precision = "auto",
-        checkpoint_minutes: float = 2.0,
-        checkpoint_steps: int = 0,
     ) -> None:
-        super().__init__(
-            network,
-            objectives,
-            folder,
-            seed,
-            minutes,
-            accumulate=accumulate,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            beta1=beta1,
-            beta2=beta2,
-            warmup_steps=warmup_steps,
-            lr_power=lr_power,
-            max_grad_norm=max_grad_norm,
-            ema_decay=ema_decay,
-            precision=precision,
-            checkpoint_minutes=checkpoint_minutes,
-            checkpoint_steps=checkpoint_steps,
-        )
+        super().__init__(network, objectives, folder, seed, minutes, settings.trainer)
+        batch = settings.batch
         at_least("train", 0, batch=batch)
-        self.modalities, self.store, self.sampler, self.source = modalities, store, sampler, source
+        self.modalities, self.store, self.sampler, self.source = network.modalities, store, sampler, source
         self.apart = drawing(network) if sampler.detach_generation else {}
         own = {id(parameter) for part in self.apart.values() for parameter in part}
         parts = ([p for p in self.optimizer.parameters.values() if (id(p) in own) is drawn] for drawn in (False, True))
@@ -240,7 +217,11 @@ def drawing(network: Network) -> dict[str, list[torch.nn.Parameter]]:
     """For each loss of what is drawn the parameters that draw it."""
     shared = [
         *network.trunk.generative_parameters(),
-        *(() if network.conditioning.text_to_condition is None else network.conditioning.text_to_condition.parameters()),
+        *(
+            ()
+            if network.conditioning.text_to_condition is None
+            else network.conditioning.text_to_condition.parameters()
+        ),
     ]
     return {
         named(column, way if len(network.generator_keys[column]) > 1 else None): [

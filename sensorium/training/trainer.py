@@ -22,10 +22,10 @@ from torch import nn
 
 from sensorium.core.errors import UserError
 from sensorium.core.seeds import mix
-from sensorium.core.settings import at_least
-from sensorium.nn.precision import Precision, choose
+from sensorium.nn.precision import choose
 from sensorium.training import checkpoint
-from sensorium.training.optimizer import Name, Optimizer, clip
+from sensorium.training.optimizer import Optimizer, clip
+from sensorium.training.settings import TrainerSettings
 
 WARM = 0.1
 """Share of a run by which the learning rate is at its peak, however few its steps are."""
@@ -50,8 +50,7 @@ class Trainer(abc.ABC):
     Args:
         network: what is learned and kept; objectives: modules that learn beside it.
         folder: of the checkpoints; minutes: how long, where ``steps`` isn't given.
-        optimizer, lr, decay, beta1, beta2: see ``Optimizer``.
-        accumulate, warmup, fall, clip, ema, precision, checkpoint_minutes, checkpoint_steps: see ``Loop``.
+        settings: of the optimizer, its schedule, precision and checkpoints.
     """
 
     steps: int | None = None
@@ -65,52 +64,26 @@ class Trainer(abc.ABC):
         folder: Path,
         seed: int,
         minutes: float | None,
-        *,
-        accumulate: int,
-        optimizer: Name,
-        lr: float,
-        weight_decay: float,
-        beta1: float,
-        beta2: float,
-        warmup_steps: int,
-        lr_power: float,
-        max_grad_norm: float,
-        ema_decay: float,
-        precision: Precision,
-        checkpoint_minutes: float,
-        checkpoint_steps: int,
+        settings: TrainerSettings,
     ) -> None:
-        at_least(self.section, 1, accumulate=accumulate)
-        at_least(
-            self.section,
-            0,
-            lr=lr,
-            decay=weight_decay,
-            beta1=beta1,
-            beta2=beta2,
-            warmup=warmup_steps,
-            fall=lr_power,
-            clip=max_grad_norm,
-            ema=ema_decay,
-            checkpoint_minutes=checkpoint_minutes,
-            checkpoint_steps=checkpoint_steps,
-        )
-        for key, value in (("ema", ema_decay), ("beta1", beta1), ("beta2", beta2)):
-            if not value < 1:
-                raise UserError(
-                    f"{self.section}.{key}={value} never forgets. Give a number below 1, for instance 0.99."
-                )
+        settings.validate(self.section)
         self.network, self.objectives = network, nn.ModuleDict(objectives)
         self.folder, self.seed, self.minutes = folder, seed, minutes
         self.device = next(network.parameters()).device
-        self.precision = choose(precision, self.device)
+        self.precision = choose(settings.precision, self.device)
         self.optimizer = Optimizer(
-            [network, self.objectives], name=optimizer, lr=lr, weight_decay=weight_decay, beta1=beta1, beta2=beta2
+            [network, self.objectives],
+            name=settings.optimizer,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            beta1=settings.beta1,
+            beta2=settings.beta2,
         )
-        self.accumulate, self.warmup, self.fall, self.clip = accumulate, warmup_steps, lr_power, max_grad_norm
-        self.ema_decay = ema_decay
-        self.ema = {k: v.detach().clone().float() for k, v in network.named_parameters()} if ema_decay else {}
-        self.checkpoint_minutes, self.checkpoint_steps = checkpoint_minutes, checkpoint_steps
+        self.accumulate, self.clip = settings.accumulate, settings.max_grad_norm
+        self.warmup, self.fall = settings.warmup_steps, settings.lr_power
+        self.ema_decay = settings.ema_decay
+        self.ema = {k: v.detach().clone().float() for k, v in network.named_parameters()} if self.ema_decay else {}
+        self.checkpoint_minutes, self.checkpoint_steps = settings.checkpoint_minutes, settings.checkpoint_steps
         self.at = Progress()
 
     @abc.abstractmethod

@@ -29,9 +29,9 @@ def test_every_new_name_is_a_setting() -> None:
     from sensorium.core.settings import schema
     from sensorium.data.settings import DataSettings
     from sensorium.training.questions import QuestionSampler
-    from sensorium.training.table_trainer import TableTrainer
+    from sensorium.training.table_trainer import TableTrainerSettings
 
-    for section, part in (("data", DataSettings), ("questions", QuestionSampler), ("train", TableTrainer)):
+    for section, part in (("data", DataSettings), ("questions", QuestionSampler), ("train", TableTrainerSettings)):
         assert set(KEYS[section].values()) <= set(schema(part)) and not set(KEYS[section]) & set(schema(part))
 
 

@@ -1,4 +1,6 @@
-"""Rows that conversations of a batch refer to are looked at with it, wherever they lie, and only those that are learned from."""
+"""Rows that conversations of a batch refer to are looked at with it, wherever they lie, and only those that are learned
+from.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ def loop_of(
         None if source is None else np.array(source),
     )
     loop.modalities = {"talk": SimpleNamespace(beside=True), "photo": SimpleNamespace()}
-    loop.network = SimpleNamespace(dialogue_columns=["talk"], references=lambda rows: PHOTO)
+    loop.network = SimpleNamespace(dialogue_columns=["talk"], dialogue=SimpleNamespace(references=lambda rows: PHOTO))
     return loop
 
 

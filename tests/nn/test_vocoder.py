@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from sensorium.core.settings import build
 from sensorium.nn.discriminator import adversarial_losses
 from sensorium.nn.vocoder import Vocoder, around, spectral_distance
-from sensorium.training.fit_vocoder import VocoderSettings
+from sensorium.training.fit_vocoder import VocoderSettings, VocoderTrainer
 
 RATE, HOP, MELS = 4000, 64, 16
 
@@ -64,7 +65,8 @@ def test_pieces_are_of_one_length_and_of_the_sound() -> None:
 def test_tones_are_learned_better_than_griffin_lim_makes_them(tmp_path: Path) -> None:
     part, cells = vocoder(), tones(16)
     before = np.mean([part.compare(cell) for cell in cells[:4]], 0)
-    course = VocoderSettings(part, cells, tmp_path, 0, 160, "fp32", share=1.0, lr=0.01, batch=8)
+    settings = build(VocoderSettings, {"share": 1.0, "lr": 0.01, "batch": 8}, "finish")
+    course = VocoderTrainer(part, cells, tmp_path, 0, 160, "fp32", settings)
     course.run()
     ours, plain = np.mean([part.compare(cell) for cell in cells[:4]], 0)
     assert ours < 0.8 * before[0] and ours < plain == before[1]

@@ -1,4 +1,6 @@
-"""What finishes drawn cells: learned when a run has ended, kept where it is nearer than its stand-in, and kept with the model."""
+"""What finishes drawn cells: learned when a run has ended, kept where it is nearer than its stand-in, and kept with the
+model.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from conftest import tiny_table
 from sensorium.core.errors import UserError
 from sensorium.model import Model
 from sensorium.nn.vocoder import Vocoder
-from sensorium.training.fit_vocoder import VocoderSettings
+from sensorium.training.fit_vocoder import VocoderTrainer
 
 SETTINGS = [
     "questions.generate=tone",
@@ -86,7 +88,7 @@ def test_settings_are_checked_before_long_work(quick_fit: Callable[..., Any]) ->
 def test_one_that_was_interrupted_is_gone_on_with(
     quick_fit: Callable[..., Any], judged: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = VocoderSettings.run
+    run = VocoderTrainer.run
 
     def ended(self: Any, log: Any) -> Any:
         at = run(self, log)
@@ -94,8 +96,8 @@ def test_one_that_was_interrupted_is_gone_on_with(
         return at
 
     with monkeypatch.context() as patch:
-        patch.setattr(VocoderSettings, "over", lambda self: self.at.step == 3)
-        patch.setattr(VocoderSettings, "run", ended)
+        patch.setattr(VocoderTrainer, "over", lambda self: self.at.step == 3)
+        patch.setattr(VocoderTrainer, "run", ended)
         model = quick_fit(tiny_table(40), *SETTINGS, epochs=2, out=tmp_path / "part")
     assert model.facts["stopped"] and model.network.modalities["tone"].refiner is None
     again = quick_fit(tiny_table(40), *SETTINGS, epochs=2, out=tmp_path / "part", resume=True)
