@@ -1,8 +1,8 @@
 """Benchmarks: ours beside the best-known peer, in one run on one machine.
 
-A file without a leading underscore is a benchmark: its function ``comparisons(quick)`` gives what is measured. Each side
-runs in a process of its own, in turns, so that none warms or starves the other. Only the standard library is imported
-here, so that a peer may live in another environment.
+A file without a leading underscore is a benchmark: its function ``comparisons(quick)`` gives what is measured. Each
+side runs in a process of its own, in turns, so that none warms or starves the other. Only the standard library is
+imported here, so that a peer may live in another environment.
 """
 
 from __future__ import annotations

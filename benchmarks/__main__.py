@@ -24,7 +24,8 @@ from benchmarks._measure import ROOT, cores, run_comparison, spread
 
 RESULTS = Path(__file__).parent / "results.jsonl"
 VERSIONS = (
-    "torch", "numpy", "pillow", "simplejpeg", "open_clip_torch", "timm", "datasets", "webdataset", "librosa", "keras", "tensorflow_cpu",
+    "torch", "numpy", "pillow", "simplejpeg", "open_clip_torch", "timm", "datasets", "webdataset", "librosa", "keras",
+    "tensorflow_cpu",
 )  # fmt: skip
 
 
@@ -80,7 +81,8 @@ def rows(comparison: Comparison, values: dict[str, list[dict[str, float]]]) -> l
             if ours or theirs:
                 found.append({
                     "name": comparison.name, "metric": metric.key, "unit": metric.unit, "ours": ours, "peer_name": peer,
-                    "peer": theirs, "ratio": ratio, "wanted": wanted(metric, bool(peer)), "met": met(metric, ours, ratio),
+                    "peer": theirs, "ratio": ratio, "wanted": wanted(metric, bool(peer)),
+                    "met": met(metric, ours, ratio),
                     "repeats": comparison.repeats,
                 })  # fmt: skip
     return found
@@ -147,7 +149,8 @@ def machine() -> dict[str, Any]:
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "cpu": cpu, "cores": cores(), "load": round(os.getloadavg()[0], 2),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "cpu": cpu, "cores": cores(),
+        "load": round(os.getloadavg()[0], 2),
         "system": platform.system(), "commit": git.stdout.strip(), "versions": versions,
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Runs one side of a benchmark: ``python -m benchmarks._side BENCHMARK FUNCTION ARGUMENTS``, its numbers as JSON last."""
+"""One side of a benchmark: ``python -m benchmarks._side BENCHMARK FUNCTION ARGUMENTS``; its numbers as JSON last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""An epoch on pretrained features beside one that encodes every picture again: the plain loop that a notebook would have."""
+"""An epoch on pretrained features beside one that encodes every picture again: the plain loop that a notebook would
+have.
+"""
 
 from __future__ import annotations
 

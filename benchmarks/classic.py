@@ -52,8 +52,8 @@ def comparisons(quick: bool) -> list[Comparison]:
 def rows() -> tuple[Any, Any, Any]:
     """Token ids [n, 64] in 1..4999, pictures uint8 [n, 32, 32, 3] and classes [n]; the last rows are held out.
 
-    Eight of the 64 words tell the topic (one of five) and two of them another one, the rest is Zipf's; stripes in one of
-    two directions lie under noise.
+    Eight of the 64 words tell the topic (one of five) and two of them another one, the rest is Zipf's; stripes in one
+    of two directions lie under noise.
     """
     import numpy as np
 

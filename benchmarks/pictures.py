@@ -59,7 +59,7 @@ def shards() -> list[str]:
 
 
 def picture(number: int) -> Any:
-    """Light that falls off, soft shapes with edges, texture in several octaves and a little grain: uint8 [375, 500, 3]."""
+    """Light that falls off, soft shapes with edges, texture in octaves and a little grain: uint8 [375, 500, 3]."""
     import numpy as np
     from PIL import Image, ImageDraw
 

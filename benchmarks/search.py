@@ -1,4 +1,6 @@
-"""Exact search of a million vectors against faiss' flat index: queries a second at several batches, and whether the same rows are found; and what finders save."""
+"""Exact search of a million vectors against faiss' flat index: queries a second at several batches, and whether the
+same rows are found; and what finders save.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +126,9 @@ def recall(rows: int) -> dict[str, float]:
 
 
 def proposed(rows: int, finder: str | None) -> dict[str, float]:
-    """Queries a second one by one, the share of the ten nearest that is found, and the seconds that making the finder takes."""
+    """Queries a second one by one, the share of the ten nearest that is found, and the seconds that making the finder
+    takes.
+    """
     import time
 
     import numpy as np

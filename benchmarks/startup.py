@@ -1,4 +1,6 @@
-"""Wall time of commands from the shell's view: help, what each column of a small table is, and the prediction of one row."""
+"""Wall time of commands from the shell's view: help, what each column of a small table is, and the prediction of one
+row.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from pathlib import Path
 from benchmarks import Comparison, Metric, Side
 
 TINY = (
-    "train.batch=16", "network.width=24", "network.gist=24", "trunk.depth=1", "trackers=none", "baselines.share=0", "memory.rows=0",
+    "train.batch=16", "network.width=24", "network.gist=24", "trunk.depth=1", "trackers=none", "baselines.share=0",
+    "memory.rows=0",
 )  # fmt: skip
 ROWS = 60
 

@@ -1,4 +1,4 @@
-"""What the examples share: build a table, fit a model to it, and print ours beside plain models on rows not trained on."""
+"""Shared by the examples: build a table, fit a model to it, print ours beside plain models on rows not trained on."""
 
 from __future__ import annotations
 
@@ -32,11 +32,15 @@ def run(main: Callable[[], None]) -> None:
         raise SystemExit(2) from None
 
 
-def arguments(words: str | None, minutes: float, choices: Mapping[str, Sequence[str]] = MappingProxyType({})) -> argparse.Namespace:
+def arguments(
+    words: str | None, minutes: float, choices: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> argparse.Namespace:
     """What every example can be told on its command line, and its own ``choices``, the first one by default."""
     parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=minutes, help="how long a model is trained")
-    parser.add_argument("--epochs", type=float, help="or how many passes over the rows, which no load of the machine changes")
+    parser.add_argument(
+        "--epochs", type=float, help="or how many passes over the rows, which no load of the machine changes"
+    )
     parser.add_argument("--rows", type=int, help="only the beginning of the table")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for the table and the runs; a temporary one by default")
@@ -56,10 +60,19 @@ def build(name: str, given: argparse.Namespace) -> Table:
 
 
 def fit(table: Table, target: str, given: argparse.Namespace, run: str, settings: Sequence[str] = ()) -> Model:
-    """A model of the table, in a folder of its own, where one that was stopped is gone on with; ``target`` may be empty."""
+    """A model of the table, in a folder of its own, where one that was stopped is gone on with; ``target`` may be
+    empty.
+    """
     length = {"epochs": given.epochs} if given.epochs else {"minutes": given.minutes}
-    model = Model.fit(table, target=target or (), out=given.out / run, seed=given.seed, resume=(given.out / run / "settings.json").is_file(),
-                      settings=["trackers=none", *settings, *given.settings], **length)
+    model = Model.fit(
+        table,
+        target=target or (),
+        out=given.out / run,
+        seed=given.seed,
+        resume=(given.out / run / "settings.json").is_file(),
+        settings=["trackers=none", *settings, *given.settings],
+        **length,
+    )
     if model.facts["stopped"]:
         print(f"Stopped and saved. The same command with --out {given.out} goes on", file=sys.stderr)
         raise SystemExit(130)
@@ -90,8 +103,11 @@ def forest(model: Model, table: Table, target: str) -> float:
     """A random forest on the same plain features that the trees are given, trained on train and validation rows."""
     assert model.folder is not None
     splits, rows = Splits.load(model.folder / "splits.parquet"), model.rows(table)
-    parts = [np.stack([model.network.modalities[c].features(cell) for cell in rows.read[c]])
-             for c in model.columns if c != target and c in rows.read]
+    parts = [
+        np.stack([model.network.modalities[c].features(cell) for cell in rows.read[c]])
+        for c in model.columns
+        if c != target and c in rows.read
+    ]
     x = np.nan_to_num(np.concatenate(parts, 1), nan=-1.0)
     y = np.array(table.take(np.arange(table.rows), [target]).column(target).to_pylist())
     train = np.concatenate([splits.rows(part) for part in ("train", "validation")])
@@ -103,6 +119,9 @@ def forest(model: Model, table: Table, target: str) -> float:
 def show(title: str, model: Model, results: dict[str, Any]) -> None:
     """One line a model."""
     rows = model.facts["rows"]
-    print(f"\n{title}: {rows['train']:,} rows to learn from, {model.facts['steps']:,} steps in {model.facts['seconds']:.0f} s")
+    print(
+        f"\n{title}: {rows['train']:,} rows to learn from, {model.facts['steps']:,} steps in "
+        f"{model.facts['seconds']:.0f} s"
+    )
     for name, value in results.items():
         print(f"  {name:24} {value:.3f}")

@@ -1,7 +1,9 @@
-"""A GPU for machines that have none: its tensors say that they lie on the device "standin", are computed by the processor, and mayn't be mixed with the processor's own.
+"""A GPU for machines that have none: its tensors say that they lie on the device "standin", are computed by the
+processor, and mayn't be mixed with the processor's own.
 
-It finds tensors that were left on the other device, ``numpy`` of what wasn't fetched, and what ``torch.autocast`` does to types as CUDA has it. It can't find what CUDA's kernels
-lack, and says nothing of speed. ``begin`` comes before anything of Sensorium is imported, in a process of its own: it changes torch.
+It finds tensors that were left on the other device, ``numpy`` of what wasn't fetched, and what ``torch.autocast`` does
+to types as CUDA has it. It can't find what CUDA's kernels lack, and says nothing of speed. ``begin`` comes before
+anything of Sensorium is imported, in a process of its own: it changes torch.
 """
 
 from __future__ import annotations
@@ -88,7 +90,9 @@ WIDEST = [
     "tensordot",
     "scatter_add",
 ]
-"""What CUDA's autocast computes in bf16, in fp32, to results of fp32, and in the widest type that it is given (torch's "CUDA Ops that can autocast")."""
+"""What CUDA's autocast computes in bf16, in fp32, to results of fp32, and in the widest type that it is given (torch's
+"CUDA Ops that can autocast").
+"""
 
 
 class There(torch.Tensor):

@@ -1,4 +1,5 @@
-"""Runtime check of shapes as types: jaxtyping's annotations in the network's folders, checked by beartype in every test.
+"""Runtime check of shapes as types: jaxtyping's annotations in the network's folders, checked by beartype in every
+test.
 
 Imported by conftest before anything of sensorium.
 """

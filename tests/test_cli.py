@@ -1,4 +1,4 @@
-"""The commands: status 0, 2 for what the user can mend, 1 for our own faults; a sentence on stderr; help without torch."""
+"""The commands: status 0, 2 for what the user can mend, 1 for our faults; a sentence on stderr; help without torch."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def told(result: tuple[int, str, str], *words: str) -> None:
     assert all(word in err for word in words) and "Traceback" not in err and 0 < len(err.strip().splitlines()) <= 3, err
 
 
-# --- without a run ------------------------------------------------------------------------------------------------------------
+# --- without a run ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [[], ["--help"], ["--version"], ["fit", "--help"], ["table", "--help"], ["table", "emoji", "--help"],
-                                     ["demo", "--help"]], ids=" ".join)  # fmt: skip
+@pytest.mark.parametrize("command", [[], ["--help"], ["--version"], ["fit", "--help"], ["table", "--help"],
+                                     ["table", "emoji", "--help"], ["demo", "--help"]], ids=" ".join)  # fmt: skip
 def test_help_comes_without_torch(command: list[str]) -> None:
     heavy = ("torch", "sklearn", "pyarrow", "transformers", "PIL")
     code = f"""
@@ -115,8 +115,9 @@ def test_fit_takes_settings_from_a_file_and_the_command_line(run: Run, tmp_path:
     pq.write_table(table, tmp_path / "t.parquet")
     (tmp_path / "s.yaml").write_text("train: {batch: 32, lr: 0.001}\ntrunk: concat\nbaselines: {share: 0}\n")
     given = [s for s in known_settings(table) if not s.startswith(("baselines", "train.batch", "trackers"))]
-    status, out, err = run("fit", tmp_path / "t.parquet", "train.batch=8", *given, "--settings", tmp_path / "s.yaml", "--epochs", 1,
-                           "--out", tmp_path / "run", "--target", "colour", "--tracker", "none", "--max-bad", "50%")  # fmt: skip
+    status, out, err = run("fit", tmp_path / "t.parquet", "train.batch=8", *given, "--settings", tmp_path / "s.yaml",
+                           "--epochs", 1, "--out", tmp_path / "run", "--target", "colour", "--tracker", "none",
+                           "--max-bad", "50%")  # fmt: skip
     assert status == 0 and "steps" in out and str(tmp_path / "run") in out and "Traceback" not in err
     kept = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert (
@@ -143,7 +144,7 @@ def test_columns_says_what_each_column_is(run: Run, folder: Path, tmp_path: Path
     assert status == 0 and "column 'picture': 2 bad cell(s); the first is row 10" in err
 
 
-# --- with a run ---------------------------------------------------------------------------------------------------------------
+# --- with a run -------------------------------------------------------------------------------------------------------
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -289,8 +290,8 @@ def test_an_index_is_made_searched_and_changed(run: Run, folder: Path, fitted: M
 
 def test_evaluate_prints_and_writes_results(run: Run, folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "r.json"
-    status, out, _ = run("evaluate", folder / "run", folder / "tiny.parquet", "--split", "b", "--seen", "picture, name", "--entity-key", "colour",
-                         "--json", path)  # fmt: skip
+    status, out, _ = run("evaluate", folder / "run", folder / "tiny.parquet", "--split", "b", "--seen", "picture, name",
+                         "--entity-key", "colour", "--json", path)  # fmt: skip
     results = json.loads(
         path.read_text(encoding="utf-8"), parse_constant=lambda text: pytest.fail(f"{text} is no JSON")
     )
@@ -348,12 +349,14 @@ def test_what_is_said_once_goes_to_stderr(run: Run, folder: Path, tmp_path: Path
     )
 
 
-# --- our own faults -----------------------------------------------------------------------------------------------------------
+# --- our own faults ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("error", "status", "words"), [
-    (ZeroDivisionError("oh"), 1, "fault of Sensorium, not yours: ZeroDivisionError: oh"), (UserError("Mend it."), 2, "Mend it."),
-    (OSError(28, "No space left on device"), 2, "No space left"), (OSError(5, "Input/output error"), 1, "fault of Sensorium"),
+    (ZeroDivisionError("oh"), 1, "fault of Sensorium, not yours: ZeroDivisionError: oh"),
+    (UserError("Mend it."), 2, "Mend it."),
+    (OSError(28, "No space left on device"), 2, "No space left"),
+    (OSError(5, "Input/output error"), 1, "fault of Sensorium"),
     (MemoryError(), 2, "memory"),
 ], ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "")  # fmt: skip
 def test_faults_have_their_status(
@@ -368,7 +371,8 @@ def test_faults_have_their_status(
 
 
 def test_module_and_script_are_the_command(folder: Path) -> None:
-    done = subprocess.run([sys.executable, "-W", "error", "-m", "sensorium", "fit", str(folder / "tiny.parquet"), *TINY, "train.x=1"],
+    done = subprocess.run([sys.executable, "-W", "error", "-m", "sensorium", "fit", str(folder / "tiny.parquet"), *TINY,
+                           "train.x=1"],
                           capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
     assert (
         done.returncode == 2
@@ -441,7 +445,8 @@ def test_a_run_reads_tables_as_it_read_its_own(run: Run, tmp_path: Path, no_repo
     )
     (tmp_path / "tables/t.csv").write_text("photo|colour|code\n" + lines)
     model = Model.fit(tmp_path / "tables/t.csv", out=tmp_path / "run", epochs=1, target="colour", settings=[
-        "column.photo.size=16", "train.batch=16", "network.width=24", "network.gist=24", "trunk.depth=1", "trackers=none", "baselines.share=0",
+        "column.photo.size=16", "train.batch=16", "network.width=24", "network.gist=24", "trunk.depth=1",
+        "trackers=none", "baselines.share=0",
         "data.outside=true", "column.code.kind=category", "data.delimiter=|",
     ])  # fmt: skip
     assert model.network.modalities["code"].classes and all(
@@ -477,7 +482,8 @@ def test_other_packages_add_commands(run: Run, folder: Path, tmp_path: Path, mon
         "    typer.echo(f'counted {table} {twice}')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    points = [importlib.metadata.EntryPoint(name, f"{name.replace('-', '_')}:{name.replace('-', '_')}", lazy.ENTRY_POINTS)
+    points = [importlib.metadata.EntryPoint(name, f"{name.replace('-', '_')}:{name.replace('-', '_')}",
+                                             lazy.ENTRY_POINTS)
               for name in ("count-rows", "missing", "fit")]  # fmt: skip
     monkeypatch.setattr(lazy, "entry_points", lambda group: [p for p in points if p.group == group])
     lazy.command_entries.cache_clear()

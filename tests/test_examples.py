@@ -61,7 +61,8 @@ RUNS = {
 }
 """Where a run lies, and how many results an example shows, if not in ``run`` and one."""
 MORE = {"drawing": ["--steps", "10"], "moving": ["--steps", "10"], "speaking": ["--steps", "10"]}
-SMALL = ["network.width=24", "network.gist=24", "trunk.depth=1", "trunk.heads=2", "train.batch=16", "train.precision=fp32",
+SMALL = ["network.width=24", "network.gist=24", "trunk.depth=1", "trunk.heads=2", "train.batch=16",
+    "train.precision=fp32",
          "baselines.share=20", "baselines.most=1"]  # fmt: skip
 
 

@@ -45,7 +45,8 @@ import fake_gpu
 fake_gpu.begin()
 import torch
 x, layer = torch.randn(3, 4, device="standin"), torch.nn.Linear(4, 5).to("standin")
-for wrong in (lambda: x + torch.ones(4), lambda: x.numpy(), lambda: layer(torch.ones(1, 4)), lambda: x.index_select(0, torch.tensor([0]))):
+mixed = (lambda: x + torch.ones(4), lambda: layer(torch.ones(1, 4)), lambda: x.index_select(0, torch.tensor([0])))
+for wrong in (lambda: x.numpy(), *mixed):
     try:
         wrong()
     except (RuntimeError, TypeError):
@@ -53,9 +54,11 @@ for wrong in (lambda: x + torch.ones(4), lambda: x.numpy(), lambda: layer(torch.
     raise SystemExit("not found")
 with torch.autocast("standin", torch.bfloat16):
     y = layer(x)
-    assert (y.dtype, torch.nn.functional.layer_norm(y, (5,)).dtype, y.sum().dtype, (y + 1).dtype) == (torch.bfloat16, torch.float32, torch.float32, torch.bfloat16)
+    types = (y.dtype, torch.nn.functional.layer_norm(y, (5,)).dtype, y.sum().dtype, (y + 1).dtype)
+    assert types == (torch.bfloat16, torch.float32, torch.float32, torch.bfloat16)
 y.float().square().mean().backward()
-assert layer.weight.grad.device.type == "standin" and x[torch.tensor([0])].cpu().shape == (1, 4) and float(x.sum()) == float(x.cpu().sum())
+assert layer.weight.grad.device.type == "standin"
+assert x[torch.tensor([0])].cpu().shape == (1, 4) and float(x.sum()) == float(x.cpu().sum())
 """
     done = subprocess.run(
         [sys.executable, "-c", script],

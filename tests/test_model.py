@@ -1,4 +1,4 @@
-"""What a user holds: a model that is fitted, kept, asked of tables that differ from the one it learned, and measured."""
+"""The user's model: fitted, saved, asked of tables that differ from the one that it learned, and measured."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def unit(vectors: np.ndarray) -> bool:
     return np.isfinite(vectors).all() and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
 
 
-# --- keeping ------------------------------------------------------------------------------------------------------------------
+# --- keeping ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("folder", ["fitted", "saved"])
@@ -85,10 +85,12 @@ def test_loading_and_fitting_leave_the_users_random_numbers_alone(fitted: Model)
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda d: (d / "model.json").unlink(), lambda d: (d / "model.safetensors").unlink(), lambda d: (d / "model.json").write_text("{"),
+        lambda d: (d / "model.json").unlink(), lambda d: (d / "model.safetensors").unlink(),
+        lambda d: (d / "model.json").write_text("{"),
         lambda d: (d / "model.json").write_text("[]"), lambda d: (d / "model.json").write_text("null"),
         lambda d: (d / "model.json").write_text('{"format": 1}'), lambda d: (d / "model.json").write_bytes(b"\xff\xfe"),
-        lambda d: edit(d, format=99), lambda d: edit(d, format="x"), lambda d: edit(d, schema=[]), lambda d: edit(d, modalities={}),
+        lambda d: edit(d, format=99), lambda d: edit(d, format="x"), lambda d: edit(d, schema=[]),
+        lambda d: edit(d, modalities={}),
         lambda d: edit(d, settings={"trunk": {"": "nothing"}}), lambda d: edit(d, settings={"network": {"width": 48}}),
         lambda d: edit(d, modalities={c: {} for c in COLUMNS}), lambda d: flip(d / "model.safetensors", -3),
         lambda d: flip(d / "model.safetensors", 4), lambda d: (d / "model.safetensors").write_bytes(b""),
@@ -108,7 +110,7 @@ def edit(folder: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}))
 
 
-# --- asking -------------------------------------------------------------------------------------------------------------------
+# --- asking -----------------------------------------------------------------------------------------------------------
 
 
 def test_predictions_have_a_value_a_probability_and_an_interval(fitted: Model, tiny: pa.Table) -> None:
@@ -306,7 +308,7 @@ def test_what_is_unheeded_is_left_out_unless_asked_for_or_alone(fitted: Model, t
     )
 
 
-# --- search ---------------------------------------------------------------------------------------------------------------------
+# --- search -----------------------------------------------------------------------------------------------------------
 
 
 def test_search_finds_the_nearest_by_any_columns(fitted: Model, tiny: pa.Table) -> None:
@@ -342,7 +344,7 @@ def test_a_search_for_less_than_one_row_is_refused(fitted: Model, tiny: pa.Table
             fitted.search({"name": "red"}, among=tiny, k=k)
 
 
-# --- windows ---------------------------------------------------------------------------------------------------------------------
+# --- windows ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_large_table_is_asked_in_windows_with_the_same_answers(
@@ -364,7 +366,7 @@ def test_a_large_table_is_asked_in_windows_with_the_same_answers(
     assert len(heard) == 1
 
 
-# --- measuring -------------------------------------------------------------------------------------------------------------------
+# --- measuring --------------------------------------------------------------------------------------------------------
 
 
 def test_an_evaluation_has_the_promised_keys(quick_fit: Callable[..., Model], tiny: pa.Table, tmp_path: Path) -> None:
@@ -425,7 +427,10 @@ def test_an_evaluation_sees_only_what_it_may(fitted: Model, tiny: pa.Table) -> N
 def test_rows_of_one_thing_are_all_hits(fitted: Model) -> None:
     once = tiny_table(30, gaps=0.0)
     keys = pa.array([i % 10 for i in range(30)])
-    plain, shared = (fitted.evaluate(once.append_column("id", keys), entity_key=key_column)["retrieval"] for key_column in (None, "id"))
+    plain, shared = (
+        fitted.evaluate(once.append_column("id", keys), entity_key=key_column)["retrieval"]
+        for key_column in (None, "id")
+    )
     assert all(shared[d]["recall@10"] >= plain[d]["recall@10"] for d in plain)
     assert sum(shared[d]["recall@10"] for d in plain) > sum(plain[d]["recall@10"] for d in plain)
     twice = pa.concat_tables([once, once])
@@ -443,11 +448,12 @@ def test_a_split_is_a_part_of_the_table(fitted: Model, tiny: pa.Table) -> None:
         fitted.evaluate(tiny, split="test")
 
 
-# --- fitting ----------------------------------------------------------------------------------------------------------------------
+# --- fitting ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("settings", [
-    ["trunk=concat"], ["trunk=late", "match.kind=siglip"], ["objectives=tell,match,autoencode"], ["objectives=tell"], ["network.summary=false"],
+    ["trunk=concat"], ["trunk=late", "match.kind=siglip"], ["objectives=tell,match,autoencode"], ["objectives=tell"],
+    ["network.summary=false"],
     ["trunk.depth=0"], ["train.max_grad_norm=0"],
 ], ids=" ".join)  # fmt: skip
 def test_every_kind_of_model_is_fitted_kept_and_asked(
@@ -541,7 +547,8 @@ ODD: dict[str, dict[str, list[Any]]] = {
     "a text alone": {"note": [f"word {i} and more" for i in range(40)]},
     "a picture alone": {"photo": [drawing(("red", "green", "blue")[i % 3], "bar", i % 4) for i in range(20)]},
     "an empty name": {"": ["x", "y"] * 20, "value": [float(i % 7) for i in range(40)]},
-    "odd names": {"a.b": ["x", "y"] * 20, "☃ \n": [float(i % 7) for i in range(40)], "text": ["u", "v", "w", "u"] * 10, "self": [i % 3 for i in range(40)]},
+    "odd names": {"a.b": ["x", "y"] * 20, "☃ \n": [float(i % 7) for i in range(40)], "text": ["u", "v", "w", "u"] * 10,
+    "self": [i % 3 for i in range(40)]},
     "rows that are all alike": {"kind": ["a", "b"] * 20, "note": ["the same words", "other words there"] * 20},
     "mostly missing": {"kind": ["a", "b", *[None] * 38], "value": [1.0, 2.5, 3.0, *[None] * 37]},
     "three rows": {"kind": ["a", "b", "a"], "value": [1.5, 2.0, 3.0]},
@@ -572,13 +579,18 @@ def test_tables_that_cannot_be_learned_are_told(quick_fit: Callable[..., Model],
 
 
 @pytest.mark.parametrize(("settings", "words"), [
-    (["network.widht=3"], "width"), (["trunk=segmnt"], "segment"), (["netwrk.width=3"], "network"), (["train.batch=many"], "whole number"),
-    (["baselines.shre=0"], "share"), (["trackers=tensorbord"], "tensorboard"), (["generator.quantil.levels=3"], "quantile"),
+    (["network.widht=3"], "width"), (["trunk=segmnt"], "segment"), (["netwrk.width=3"], "network"),
+    (["train.batch=many"], "whole number"),
+    (["baselines.shre=0"], "share"), (["trackers=tensorbord"], "tensorboard"),
+    (["generator.quantil.levels=3"], "quantile"),
     (["generator.quantile.levels=4"], "odd"), (["objectives=tel"], "tell"), (["column.colur.kind=text"], "colour"),
     (["column.colour.kind=txt"], "text"), (["questions.weights=nme:3"], "name"), (["network.width=25"], "multiple"),
-    (["train.accumulate=0"], "accumulate"), (["train.batch=-1"], "batch"), (["data.workers=0"], "workers"), (["data.max_bad=lots"], "max-bad"),
-    (["data.split=column:nme"], "name"), (["train.precision=fp8"], "bf16"), (["train.lr=-1"], "lr"), (["train.ema_decay=1"], "ema"), (["match.kind=clip"], "siglip"),
-    (["column.name.vocabulary=3"], "vocabulary"), (["train.optimizer=adam"], "adamw"), (["data.validation=2"], "validation"),
+    (["train.accumulate=0"], "accumulate"), (["train.batch=-1"], "batch"), (["data.workers=0"], "workers"),
+    (["data.max_bad=lots"], "max-bad"),
+    (["data.split=column:nme"], "name"), (["train.precision=fp8"], "bf16"), (["train.lr=-1"], "lr"),
+    (["train.ema_decay=1"], "ema"), (["match.kind=clip"], "siglip"),
+    (["column.name.vocabulary=3"], "vocabulary"), (["train.optimizer=adam"], "adamw"),
+    (["data.validation=2"], "validation"),
 ], ids=lambda value: value[0] if isinstance(value, list) else "")  # fmt: skip
 def test_settings_that_make_no_sense_are_told_before_any_work(
     settings: list[str], words: str, quick_fit: Callable[..., Model], monkeypatch: pytest.MonkeyPatch

@@ -99,7 +99,9 @@ def functions(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.Functi
 
 
 def test_functions_have_few_parameters() -> None:
-    """Constructors, whose signature is a section of settings, commands and ``sample``, whose keywords are options, may have more."""
+    """Constructors, whose signature is a section of settings, commands and ``sample``, whose keywords are options, may
+    have more.
+    """
     many = {}
     for module, tree in TREES.items():
         for name, node in functions(tree):

@@ -1,4 +1,6 @@
-"""Backbones: what they say is what their own library says, computed once; and what isn't one is refused before any work."""
+"""Backbones: what they say is what their own library says, computed once; and what isn't one is refused before any
+work.
+"""
 
 from __future__ import annotations
 

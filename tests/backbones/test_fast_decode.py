@@ -1,4 +1,6 @@
-"""A decoder step by step says what it says all at once, whoever it is, however it is tuned, and whatever others do beside it."""
+"""A decoder step by step says what it says all at once, whoever it is, however it is tuned, and whatever others do
+beside it.
+"""
 
 from __future__ import annotations
 

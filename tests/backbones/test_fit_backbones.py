@@ -1,4 +1,6 @@
-"""A model whose columns stand on pretrained encoders: it learns, answers, explains, is kept and found again, and nothing is encoded twice."""
+"""A model whose columns stand on pretrained encoders: it learns, answers, explains, is kept and found again, and
+nothing is encoded twice.
+"""
 
 from __future__ import annotations
 

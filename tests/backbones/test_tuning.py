@@ -1,4 +1,6 @@
-"""Encoders that are learned further: they begin as they were, learn what they are told to and nothing else, and are kept by what was learned."""
+"""Encoders that are learned further: they begin as they were, learn what they are told to and nothing else, and are
+kept by what was learned.
+"""
 
 from __future__ import annotations
 

@@ -125,7 +125,8 @@ AVRO = {
 def avro_rows(count: int) -> list[dict[str, Any]]:
     when = datetime.datetime(2020, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
     return [
-        {"id": i, "näme": None if i % 3 else f"é{i}", "day": datetime.date(2020, 1, 1), "at": when if i % 2 else None, "kind": "AB"[i % 2],
+        {"id": i, "näme": None if i % 3 else f"é{i}", "day": datetime.date(2020, 1, 1), "at": when if i % 2 else None,
+        "kind": "AB"[i % 2],
          "photo": bytes([i % 256]), "list": [i / 2] * (i % 3), "place": {"x": 0.5}}
         for i in range(count)
     ]  # fmt: skip
@@ -295,7 +296,8 @@ def test_npy_in_place(tmp_path: Path, nothing_written: Callable[[], None]) -> No
 def test_npz_arrays_of_one_length_are_columns(
     save: Callable[..., None], tmp_path: Path, nothing_written: Callable[[], None]
 ) -> None:
-    save(tmp_path / "a.npz", x=np.arange(12).reshape(4, 3), y=np.array(["a", "é", "", "d"]), f=np.asfortranarray(np.arange(8.0).reshape(4, 2)),
+    save(tmp_path / "a.npz", x=np.arange(12).reshape(4, 3), y=np.array(["a", "é", "", "d"]),
+        f=np.asfortranarray(np.arange(8.0).reshape(4, 2)),
          other=np.zeros(9), scalar=np.float64(3), c=np.zeros(4, complex))  # fmt: skip
     save(tmp_path / "empty.npz", x=np.zeros((0, 2)))
     nothing_written()
@@ -328,8 +330,10 @@ def test_numpy_hostile_and_damaged(tmp_path: Path) -> None:
     wide = io.BytesIO()
     np.lib.format.write_array_header_1_0(wide, {"descr": "<f8", "fortran_order": False, "shape": (1 << 40, 1 << 30)})
     for name, data in (
-        ("cut.npy", whole[:4000]), ("head.npy", whole[:50]), ("far.npy", far), ("wide.npy", wide.getvalue()), ("complex.npy", None),
-        ("one.npy", None), ("cut.npz", (tmp_path / "a.npz").read_bytes()[:5000]), ("code.npy", whole.replace(b"'<i8'", b"exit(")),
+        ("cut.npy", whole[:4000]), ("head.npy", whole[:50]), ("far.npy", far), ("wide.npy", wide.getvalue()),
+        ("complex.npy", None),
+        ("one.npy", None), ("cut.npz", (tmp_path / "a.npz").read_bytes()[:5000]),
+        ("code.npy", whole.replace(b"'<i8'", b"exit(")),
     ):  # fmt: skip
         if data is None:
             np.save(tmp_path / name, np.zeros(3, complex) if name == "complex.npy" else np.float64(1))

@@ -25,7 +25,8 @@ def database(path: Path, **pragmas: str) -> None:
             base.execute(f"PRAGMA {name} = {value}")
         base.execute('CREATE TABLE "wörds" (id INTEGER, name TEXT, price REAL, day DATE, photo BLOB, mixed)')
         base.execute(
-            "INSERT INTO wörds VALUES (1, 'é', 2.5, '2020-01-02', x'00ff', 1), (2, NULL, NULL, NULL, NULL, 'x'), (3, CAST(x'61ff' AS TEXT), 1, '', x'', NULL)"
+            "INSERT INTO wörds VALUES (1, 'é', 2.5, '2020-01-02', x'00ff', 1), (2, NULL, NULL, NULL, NULL, 'x'), (3, "
+            "CAST(x'61ff' AS TEXT), 1, '', x'', NULL)"
         )
         base.commit()
 
@@ -134,10 +135,12 @@ def test_duckdb_tables_and_queries(
     path = tmp_path / "b.duckdb"
     with duckdb.connect(str(path)) as base:
         base.execute(
-            "CREATE TABLE wörds (id INTEGER, name VARCHAR, day DATE, price DECIMAL(9, 2), tags VARCHAR[], place STRUCT(x INT, y INT))"
+            "CREATE TABLE wörds (id INTEGER, name VARCHAR, day DATE, price DECIMAL(9, 2), tags VARCHAR[], place "
+            "STRUCT(x INT, y INT))"
         )
         base.execute(
-            "INSERT INTO wörds VALUES (1, 'é', '2020-01-02', 2.5, ['a', 'b'], {'x': 1, 'y': 2}), (2, NULL, NULL, NULL, NULL, NULL)"
+            "INSERT INTO wörds VALUES (1, 'é', '2020-01-02', 2.5, ['a', 'b'], {'x': 1, 'y': 2}), (2, NULL, NULL, "
+            "NULL, NULL, NULL)"
         )
     (tmp_path / "misnamed.db").write_bytes(path.read_bytes())
     nothing_written()

@@ -22,9 +22,13 @@ def cells(table: Table) -> dict[str, list]:
 
 
 TEXTS = {
-    "cp1252": "Größe in €;“Straße” Nº 5;naïve café", "cp1251": "Москва;Санкт-Петербург;привет, мир", "cp1253": "Αθήνα;Θεσσαλονίκη;καλημέρα κόσμε",
-    "cp1250": "Łódź;żółć i gęś;Kraków", "gb18030": "北京大学;上海;你好世界", "cp932": "東京;大阪;こんにちは世界", "big5": "台北;高雄;你好世界",
-    "cp949": "서울;부산;안녕하세요 여러분", "utf-16": "Jörg;北京;x", "utf-16-le": "Jörg;Zoë;x", "utf-16-be": "Jörg;Zoë;x", "utf-32": "Jörg;Zoë;x",
+    "cp1252": "Größe in €;“Straße” Nº 5;naïve café", "cp1251": "Москва;Санкт-Петербург;привет, мир",
+    "cp1253": "Αθήνα;Θεσσαλονίκη;καλημέρα κόσμε",
+    "cp1250": "Łódź;żółć i gęś;Kraków", "gb18030": "北京大学;上海;你好世界",
+    "cp932": "東京;大阪;こんにちは世界", "big5": "台北;高雄;你好世界",
+    "cp949": "서울;부산;안녕하세요 여러분", "utf-16": "Jörg;北京;x",
+    "utf-16-le": "Jörg;Zoë;x", "utf-16-be": "Jörg;Zoë;x",
+    "utf-32": "Jörg;Zoë;x",
     "utf-32-be": "Jörg;Zoë;x", "utf-8-sig": "Jörg;Zoë;x", "utf-8": "Jörg;Zoë;x",
 }  # fmt: skip
 
@@ -60,7 +64,8 @@ def test_utf_8_with_few_wrong_bytes_stays_utf_8(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "columns"),
     [
-        ("name;price, net, EUR\na;1,5\nb;2,5\n", ["name", "price, net, EUR"]), ("sep=;\na;b\n1;2\n", ["a", "b"]), ('"sep=|"\na|b\n1|2\n', ["a", "b"]),
+        ("name;price, net, EUR\na;1,5\nb;2,5\n", ["name", "price, net, EUR"]), ("sep=;\na;b\n1;2\n", ["a", "b"]),
+        ('"sep=|"\na|b\n1|2\n', ["a", "b"]),
         ("a,b\n1,x;y;z;w\n2,u;v;w;z\n", ["a", "b"]), ("text\nhello, world\nbye\n", ["text"]),
         ('"a;b",c\n"1;2",3\n', ["a;b", "c"]), ("a,b,\n1,2,\n3,4,\n", ["a", "b"]), ("a,b\n1,2,\n3,4,\n", ["a", "b"]),
         ("x y\nr1 1,2\n", ["x y"]), ("b,c\nr1,1,2\nr2,3,4\n", ["column 1", "b", "c"]),

@@ -88,7 +88,13 @@ def test_it_is_the_same_order_as_ever() -> None:
 
 
 @pytest.mark.parametrize(
-    "rows", [BLOCK_ROWS * WINDOW_BLOCKS - 1, BLOCK_ROWS * WINDOW_BLOCKS, BLOCK_ROWS * WINDOW_BLOCKS + 1, BLOCK_ROWS * (2 * WINDOW_BLOCKS + 1) + 17]
+    "rows",
+    [
+        BLOCK_ROWS * WINDOW_BLOCKS - 1,
+        BLOCK_ROWS * WINDOW_BLOCKS,
+        BLOCK_ROWS * WINDOW_BLOCKS + 1,
+        BLOCK_ROWS * (2 * WINDOW_BLOCKS + 1) + 17,
+    ],
 )
 def test_real_windows_visit_every_row(rows: int) -> None:
     order = Order(np.arange(rows), 1000, seed=1)

@@ -573,7 +573,9 @@ def test_batches_by_bytes_and_rows_in_any_order(lengths: list[int], size: int, l
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         for module in (tables, "sensorium.data.blocks", "sensorium.data.sources.parquet", "sensorium.data.sources.ipc"):
             patch.setattr(
-                module if not isinstance(module, str) else __import__(module, fromlist=["BATCH_BYTES"]), "BATCH_BYTES", limit
+                module if not isinstance(module, str) else __import__(module, fromlist=["BATCH_BYTES"]),
+                "BATCH_BYTES",
+                limit,
             )
         patch.setattr(tables, "MAX_REORDERED_BYTES", data.draw(st.sampled_from([0, 1000, 1 << 30])))
         pq.write_table(source, Path(folder) / "t.parquet", row_group_size=7)

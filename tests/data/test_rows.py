@@ -76,7 +76,8 @@ def test_a_table_of_bad_rows_alone_is_an_error(tmp_path: Path) -> None:
         ("t.jsonl", '{"a": 1}\n{"a": 2, "a": 3}\n{"a": 4}\n', {"a": [1, None, 4]}, [1]),
         ("t.jsonl", '{"a": \n{"a": 2}\n{"a": 3}\n', {"a": [None, 2, 3]}, [0]),
         ("t.jsonl", '\n\n{"a": 1}\n', {"a": [1]}, []),
-        ("t.json", '{"messages": [{"role": "user", "content": "x"}]}', {"messages": [[{"role": "user", "content": "x"}]]}, []),
+        ("t.json", '{"messages": [{"role": "user", "content": "x"}]}',
+        {"messages": [[{"role": "user", "content": "x"}]]}, []),
     ],
 )  # fmt: skip
 def test_json_of_any_shape(name: str, text: str, found: dict, bad: list[int], tmp_path: Path) -> None:
@@ -173,9 +174,12 @@ def test_rows_from_python() -> None:
 
 def test_structs_open_into_columns_and_odd_types_are_one_columns_matter(tmp_path: Path) -> None:
     table = pa.table({
-        "place": pa.array([{"lat": 1.5, "name": {"en": "x"}}, None]), "photo": pa.array([{"bytes": b"p", "path": None}] * 2),
-        "lasts": pa.array([90, None], pa.duration("s")), "span": pa.array([(1, 2, 3), None], pa.month_day_nano_interval()),
-        "when": pa.array([0, 1], pa.timestamp("ms", "Europe/Berlin")), "view": pa.array([[1.0], [2.0, 3.0]], pa.list_view(pa.float64())),
+        "place": pa.array([{"lat": 1.5, "name": {"en": "x"}}, None]),
+        "photo": pa.array([{"bytes": b"p", "path": None}] * 2),
+        "lasts": pa.array([90, None], pa.duration("s")),
+        "span": pa.array([(1, 2, 3), None], pa.month_day_nano_interval()),
+        "when": pa.array([0, 1], pa.timestamp("ms", "Europe/Berlin")),
+        "view": pa.array([[1.0], [2.0, 3.0]], pa.list_view(pa.float64())),
         "union": pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])]),
     })  # fmt: skip
     opened = Table.open(table)

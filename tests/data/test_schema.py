@@ -251,7 +251,9 @@ def test_counts_are_exact_while_few(cells: list) -> None:
 def test_distinct_is_estimated_closely_beyond() -> None:
     cells = np.arange(100_000) % 60_000
     seen = profile_columns(Table.open({"a": cells}))["a"]
-    assert not seen.exact and seen.profile.distinct > MAX_EXACT_DISTINCT and abs(seen.profile.distinct / 60_000 - 1) < 0.04
+    assert (
+        not seen.exact and seen.profile.distinct > MAX_EXACT_DISTINCT and abs(seen.profile.distinct / 60_000 - 1) < 0.04
+    )
 
 
 @given(st.integers(0, 10**7), st.integers(64, 5000))

@@ -92,7 +92,10 @@ def test_a_split_column_is_followed_and_validation_carved_from_train() -> None:
 
 def test_carved_validation_is_bounded_and_a_given_one_is_kept() -> None:
     many = Table.open({"x": list(range(30_000)), "split": ["train"] * 30_000})
-    assert split_rows(many, schema("x", split="split"), seed=0).counts() == {"train": 28_000, "validation": MAX_CARVED_ROWS}
+    assert split_rows(many, schema("x", split="split"), seed=0).counts() == {
+        "train": 28_000,
+        "validation": MAX_CARVED_ROWS,
+    }
     given_ = Table.open({"x": [1, 2, 3, 4], "split": ["train", "dev", "test", "VALID"]})
     assert split_rows(given_, schema("x", split="split"), seed=0).counts() == {"train": 1, "validation": 2, "test": 1}
     few = Table.open({"x": [1, 2], "split": ["train"] * 2, "g": ["a", "b"]})
@@ -115,7 +118,8 @@ def test_rows_are_held_out_alone_though_others_are_of_the_same_thing(seed: int, 
     )
     how = {"by": "column:split" if way == "column" else "group:thing", "entity": "thing", "carved": 0.1, "seed": seed}
     splits, before = (
-        split_rows(table, schema("x", "said", "thing"), **how, **more) for more in ({"rowwise": 0.1, "but": ["said"]}, {})
+        split_rows(table, schema("x", "said", "thing"), **how, **more)
+        for more in ({"rowwise": 0.1, "but": ["said"]}, {})
     )
     cells = {column: words(table, splits, column) for column in ("x", "thing")}
     if way == "hash":  # a group's rows are all on one side

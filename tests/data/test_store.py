@@ -33,7 +33,8 @@ def same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.one_of(st.none(), st.integers(0, 5)), min_size=1, max_size=12), st.sampled_from(["<f4", "<f2", "|u1", "<i8", "|b1"]),
+@given(st.lists(st.one_of(st.none(), st.integers(0, 5)), min_size=1, max_size=12),
+    st.sampled_from(["<f4", "<f2", "|u1", "<i8", "|b1"]),
        st.sampled_from([(), (1,), (3, 2), (0,)]))  # fmt: skip
 def test_ragged_cells_come_back(tmp_path: Path, lengths: list[int | None], dtype: str, tail: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
@@ -108,8 +109,10 @@ def test_every_refusal_of_the_system_is_told(what: str, tmp_path: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     targets: dict[str, Callable[[], None]] = {
-        "mkdir": lambda: monkeypatch.setattr(Path, "mkdir", refuse), "open": lambda: monkeypatch.setattr(Path, "open", refuse),
-        "rename": lambda: monkeypatch.setattr(module.os, "replace", refuse), "fsync": lambda: monkeypatch.setattr(module.os, "fsync", refuse),
+        "mkdir": lambda: monkeypatch.setattr(Path, "mkdir", refuse),
+        "open": lambda: monkeypatch.setattr(Path, "open", refuse),
+        "rename": lambda: monkeypatch.setattr(module.os, "replace", refuse),
+        "fsync": lambda: monkeypatch.setattr(module.os, "fsync", refuse),
     }  # fmt: skip
     targets[what]()
     with pytest.raises(UserError, match="Free some space"):

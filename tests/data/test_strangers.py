@@ -30,9 +30,12 @@ ROWS = [{"name": f"n{i}", "n": i} for i in range(20)]
 @pytest.mark.parametrize(
     "text",
     [
-        json.dumps(ROWS[:5]) + "\n" + json.dumps(ROWS[5:]), pd.DataFrame(ROWS).to_json(), pd.DataFrame(ROWS).to_json(orient="split"),
-        pd.DataFrame(ROWS).to_json(orient="index"), json.dumps({"name": [r["name"] for r in ROWS], "n": list(range(20))}),
-        json.dumps({"result": {"data": ROWS}}), json.dumps(ROWS, indent=2), "\n".join(json.dumps(r, indent=1) for r in ROWS),
+        json.dumps(ROWS[:5]) + "\n" + json.dumps(ROWS[5:]), pd.DataFrame(ROWS).to_json(),
+        pd.DataFrame(ROWS).to_json(orient="split"),
+        pd.DataFrame(ROWS).to_json(orient="index"),
+        json.dumps({"name": [r["name"] for r in ROWS], "n": list(range(20))}),
+        json.dumps({"result": {"data": ROWS}}), json.dumps(ROWS, indent=2),
+        "\n".join(json.dumps(r, indent=1) for r in ROWS),
     ],
 )  # fmt: skip
 def test_json_documents_of_any_shape_are_their_rows(text: str, tmp_path: Path) -> None:
@@ -124,9 +127,12 @@ def kinds(columns: dict[str, list]) -> dict[str, str]:
 def test_columns_are_what_they_are_and_not_what_they_seem() -> None:
     n = 60
     found = kinds({
-        "price": [f"{1 + i}.{(i * 137) % 1000:03},{i % 100:02}" for i in range(n)], "typed": [["0.5", "1.50", "2", "2.25", "10.10", f"{i}.5"][i % 6] for i in range(n)],
-        "version": [f"{10 + i % 3}.{10 + i % 9}.{10 + i % 7}" for i in range(n)], "pressure": [f"{110 + i % 37}/{70 + i % 23}" for i in range(n)],
-        "long": [str(9007199254740993 * 1000 + i) for i in range(n)], "ratio": [f"{1 + i % 5}/{2 + i % 6}/{20 + i % 9}" for i in range(n)],
+        "price": [f"{1 + i}.{(i * 137) % 1000:03},{i % 100:02}" for i in range(n)],
+        "typed": [["0.5", "1.50", "2", "2.25", "10.10", f"{i}.5"][i % 6] for i in range(n)],
+        "version": [f"{10 + i % 3}.{10 + i % 9}.{10 + i % 7}" for i in range(n)],
+        "pressure": [f"{110 + i % 37}/{70 + i % 23}" for i in range(n)],
+        "long": [str(9007199254740993 * 1000 + i) for i in range(n)],
+        "ratio": [f"{1 + i % 5}/{2 + i % 6}/{20 + i % 9}" for i in range(n)],
         "small": [f"{i + 1}.25e-{i % 4 + 1}" for i in range(n)], "number": [f"#{i}" for i in range(n)],
     })  # fmt: skip
     assert found["price"] == "number" and found["typed"] in ("number", "category") and found["small"] == "number"

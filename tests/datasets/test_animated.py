@@ -1,4 +1,6 @@
-"""Animated emoji from npm archives: what moves is kept, fewer and smaller frames of it, with the names of the table of emoji."""
+"""Animated emoji from npm archives: what moves is kept, fewer and smaller frames of it, with the names of the table of
+emoji.
+"""
 
 from __future__ import annotations
 

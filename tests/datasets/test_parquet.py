@@ -1,4 +1,6 @@
-"""What every small table promises: the same bytes again, a small one is a beginning, credits, errors that can be mended."""
+"""What every small table promises: the same bytes again, a small one is a beginning, credits, errors that can be
+mended.
+"""
 
 from __future__ import annotations
 

@@ -92,7 +92,9 @@ def test_one_run_learns_several_generators_and_any_of_them_can_be_asked(
 def test_drawing_apart_changes_nothing_that_is_learned_without_it(
     quick_fit: Callable[..., Any], generator: str
 ) -> None:
-    """Every parameter, to the last bit: questions, random numbers, gradients and their norms are those of a run that draws nothing."""
+    """Every parameter, to the last bit: questions, random numbers, gradients and their norms are those of a run that
+    draws nothing.
+    """
     without, drawing = (
         quick_fit(
             tiny_table(),

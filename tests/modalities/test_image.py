@@ -633,7 +633,7 @@ def document(text: str = "0 0 0 rg 0 0 150 100 re f", width: int = 300, height: 
     return (
         out
         + f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}trailer<</Size {len(objects) + 1}/Root 1 0 "
-          f"R>>\nstartxref\n{len(out)}\n%%EOF".encode()
+        f"R>>\nstartxref\n{len(out)}\n%%EOF".encode()
     )
 
 

@@ -1,5 +1,4 @@
-"""Series of every shape are read; orientation, gaps and channels are told; augmentation and stem keep their promises.
-"""
+"""Series of every shape are read, with orientation, gaps and channels; augmentation and stem keep their promises."""
 
 from __future__ import annotations
 

@@ -30,10 +30,12 @@ def prepared(fitted: Any, tiny: pa.Table) -> tuple[dict[str, Any], dict[str, lis
 def equal(a: Batch, b: Batch) -> bool:
     """Equal to the bit, in whichever order the columns stand."""
     return (
-        a.rows == b.rows and a.cells.keys() == b.cells.keys() and a.index.keys() == b.index.keys() and a.keys.keys() == b.keys.keys()
+        a.rows == b.rows and a.cells.keys() == b.cells.keys() and a.index.keys() == b.index.keys()
+        and a.keys.keys() == b.keys.keys()
         and all(a.cells[c].keys() == b.cells[c].keys() for c in a.cells)
         and all(torch.equal(a.cells[c][k], b.cells[c][k]) for c in a.cells for k in a.cells[c])
-        and all(torch.equal(a.index[c], b.index[c]) for c in a.index) and all(torch.equal(a.keys[c], b.keys[c]) for c in a.keys)
+        and all(torch.equal(a.index[c], b.index[c]) for c in a.index)
+        and all(torch.equal(a.keys[c], b.keys[c]) for c in a.keys)
     )  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""Projected features of a pretrained encoder: which cells are of one thing is fitted from the cells alone, and holds for
-unseen things."""
+"""Projected features of a pretrained encoder: which cells are of one thing is fitted from the cells alone, and holds
+for unseen things."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ LAID, WIDTH = 4, 24
 
 
 def drawn(things: int, hands: int, seed: int, every: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Features [cells, placed, width] of things that each of some hands drew, and which thing and hand each is of. A hand
-    changes them much more than a thing, and distorts the things' differences."""
+    """Features [cells, placed, width] of things that each of some hands drew, and which thing and hand each is of. A
+    hand changes them much more than a thing, and distorts the things' differences."""
     g, world = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(99)
     basis = torch.linalg.qr(torch.randn(LAID * WIDTH, LAID * WIDTH, generator=world))[0]
     manner = torch.randn(hands, 6, generator=world) * 4

@@ -1,4 +1,6 @@
-"""Calibrated probabilities of answers: right on average as often as predicted, and more often where confidence is higher."""
+"""Calibrated probabilities of answers: right on average as often as predicted, and more often where confidence is
+higher.
+"""
 
 from __future__ import annotations
 

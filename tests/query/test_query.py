@@ -82,7 +82,9 @@ def test_it_answers_what_people_ask(asker: QueryEngine, question: str, answer: l
 
 
 def test_questions_by_people_who_did_not_know_the_grammar(tmp_path: Path) -> None:
-    """60 questions about four tables by somebody who saw the tables alone, with the queries that they may mean: the first answer is right for 53, one of three for 58 (chance: nothing)."""
+    """60 questions about four tables by somebody who saw the tables alone, with the queries that they may mean: the
+    first answer is right for 53, one of three for 58 (chance: nothing).
+    """
     vega = pytest.importorskip("vega_datasets").local_data
     frames = {
         "cars": vega.cars(),
@@ -111,7 +113,9 @@ def test_questions_by_people_who_did_not_know_the_grammar(tmp_path: Path) -> Non
 
 
 def same(mine: pa.Table, theirs: pa.Table, sql: str) -> bool:
-    """Whether two answers say the same: of what is ranked the first row, of lists the ten that are listed; they may show other columns beside it."""
+    """Whether two answers say the same: of what is ranked the first row, of lists the ten that are listed; they may
+    show other columns beside it.
+    """
     m, t = (
         [
             frozenset(
@@ -142,7 +146,8 @@ def test_values_and_columns_with_quotes_are_only_names() -> None:
     assert Parse("list", 'a "b"', conditions=(('a "b"', "=", "'; DROP TABLE rows; --"),)).sql(
         QueryColumns({'a "b"': []}, {}, frozenset(), "")
     ) == (
-        'SELECT DISTINCT "a ""b""" FROM rows WHERE "a ""b""" = \'\'\'; DROP TABLE rows; --\' AND "a ""b""" IS NOT NULL ORDER BY 1'
+        'SELECT DISTINCT "a ""b""" FROM rows WHERE "a ""b""" = \'\'\'; DROP TABLE rows; --\' AND "a ""b""" IS NOT '
+        "NULL ORDER BY 1"
     )
 
 

@@ -1,4 +1,6 @@
-"""The card of a model: what was measured stands beside chance and plain models, and nothing a table says breaks out of its cell."""
+"""The card of a model: what was measured stands beside chance and plain models, and nothing a table says breaks out of
+its cell.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ from sensorium.report.types import Evaluation, Predictions, Retrieval, RunInfo
 from sensorium.report.write import write_report
 
 SECTIONS = [
-    "summary", "results", "training", "retrieval", "confusion", "numbers", "captions", "drawn", "errors", "missing", "columns",
+    "summary", "results", "training", "retrieval", "confusion", "numbers", "captions", "drawn", "errors", "missing",
+    "columns",
     "quarantine", "settings", "environment",
 ]  # fmt: skip
 VOID = {"meta", "link", "img", "br", "input", "hr", "source"}
@@ -154,7 +155,8 @@ def test_every_section_and_what_is_in_it(tmp_path: Path) -> None:
     for section, expected in {
         "summary": ["pets", "5\u202fmin 02\u202fs", "900 rows", "4.2\u202fM", "612", "1.3 % waiting",
                     "4 of the 60 evaluated rows were trained on",
-                    "group : gradient-boosted trees on all other columns win", "weight : ours wins with R² 0.7", "a note"],
+                    "group : gradient-boosted trees on all other columns win", "weight : ours wins with R² 0.7",
+                    "a note"],
         "results": ["accuracy 81.0\u202f%", "mean error 1.25", "chrF 0.33", "notes → photo",
                     "Ours, seeing one column alone"],
         "training": ["loss", "match", "gradient", "0.01 at the end"],

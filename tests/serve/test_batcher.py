@@ -1,4 +1,6 @@
-"""Waiting requests: those of one kind go together, none gets another's answer, and whoever leaves or is late isn't asked for."""
+"""Waiting requests: those of one kind go together, none gets another's answer, and whoever leaves or is late isn't
+asked for.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,9 @@ def test_no_more_rows_than_allowed_go_together_and_the_oldest_go_first() -> None
 
 def test_one_that_is_to_be_alone_is() -> None:
     async def test(batcher: Batcher, fake: Fake) -> None:
-        await asyncio.gather(*(batcher.ask("generate", {"seed": 1}, {"rows": [n]}, 5, exclusive=True) for n in range(5)))
+        await asyncio.gather(
+            *(batcher.ask("generate", {"seed": 1}, {"rows": [n]}, 5, exclusive=True) for n in range(5))
+        )
         assert [len(jobs) for _, jobs in fake.heard] == [1] * 5
 
     run(test)

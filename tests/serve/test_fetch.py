@@ -17,8 +17,10 @@ from sensorium.serve.fetch import FetchRefused, fetch, is_public
 
 
 @pytest.mark.parametrize("address", [
-    "127.0.0.1", "127.9.9.9", "0.0.0.0", "10.0.0.1", "172.16.5.5", "192.168.1.1", "169.254.169.254", "100.64.0.1", "224.0.0.1", "255.255.255.255", "192.0.2.1", "240.0.0.1",
-    "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::", "2001:0:1::", "fec0::1",
+    "127.0.0.1", "127.9.9.9", "0.0.0.0", "10.0.0.1", "172.16.5.5", "192.168.1.1", "169.254.169.254", "100.64.0.1",
+    "224.0.0.1", "255.255.255.255", "192.0.2.1", "240.0.0.1",
+    "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
+    "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::", "2001:0:1::", "fec0::1",
     "2001:db8::1",
 ])  # fmt: skip
 def test_addresses_that_are_not_public(address: str) -> None:
@@ -31,9 +33,12 @@ def test_addresses_that_are(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", [
-    "http://127.0.0.1/", "http://localhost/", "http://[::1]/", "http://2130706433/", "http://0x7f.1/", "http://0177.0.0.1/", "http://127.1/", "http://[::ffff:127.0.0.1]/",
-    "http://169.254.169.254/latest/meta-data", "ftp://8.8.8.8/", "file:///etc/passwd", "gopher://8.8.8.8/", "http://8.8.8.8:22/", "http://user@8.8.8.8/", "http://user:pass@8.8.8.8/",
-    "http:///", "http://", "http://8.8.8.8:x/", "http://8.8.8.8/a b", "http://8.8.8.8/\r\nx: y", "http://[", "http://ex\u00e4mple/", "http://a" + "a" * 300 + ".example/",
+    "http://127.0.0.1/", "http://localhost/", "http://[::1]/", "http://2130706433/", "http://0x7f.1/",
+    "http://0177.0.0.1/", "http://127.1/", "http://[::ffff:127.0.0.1]/",
+    "http://169.254.169.254/latest/meta-data", "ftp://8.8.8.8/", "file:///etc/passwd", "gopher://8.8.8.8/",
+    "http://8.8.8.8:22/", "http://user@8.8.8.8/", "http://user:pass@8.8.8.8/",
+    "http:///", "http://", "http://8.8.8.8:x/", "http://8.8.8.8/a b", "http://8.8.8.8/\r\nx: y", "http://[",
+    "http://ex\u00e4mple/", "http://a" + "a" * 300 + ".example/",
 ])  # fmt: skip
 def test_addresses_that_are_never_dialled(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def dialled(*_: Any) -> None:

@@ -97,7 +97,8 @@ def test_a_body_that_is_too_large_is_refused_while_it_is_read(served: Served) ->
     assert served.ask("POST", "/predict", headers={"content-length": str(33 << 20)})[0] == 413
     with socket.create_connection(("127.0.0.1", served.port), timeout=30) as one:
         one.sendall(
-            b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: "
+            b"chunked\r\n\r\n"
         )
         piece, sent, answer = b"100000\r\n" + b" " * (1 << 20) + b"\r\n", 0, b""
         try:

@@ -156,9 +156,14 @@ def test_words_alone_are_what_is_shown(client: openai.OpenAI) -> None:
     ("/v1/images/generations", {"model": "tiny", "prompt": "x", "column": "colour"}, 400, "'colour' is none"),
     ("/v1/chat/completions", {"model": "tiny", "messages": []}, 422, "messages"),
     ("/v1/chat/completions", {"model": "tiny", "messages": [{"role": "king", "content": "x"}]}, 400, "Unknown role"),
-    ("/v1/chat/completions", {"model": "tiny", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]}]}, 422, "a file comes as"),
-    ("/v1/chat/completions", {"model": "tiny", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/x"}}]}]}, 422, "not fetched"),
-    ("/v1/chat/completions", {"model": "tiny", "messages": [{"role": "user", "content": [{"type": "hologram"}]}]}, 400, "Unknown part"),
+    ("/v1/chat/completions", {"model": "tiny", "messages": [
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]}
+    ]}, 422, "a file comes as"),
+    ("/v1/chat/completions", {"model": "tiny", "messages": [
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/x"}}]}
+    ]}, 422, "not fetched"),
+    ("/v1/chat/completions", {"model": "tiny", "messages": [{"role": "user", "content": [{"type": "hologram"}]}]}, 400,
+    "Unknown part"),
 ])  # fmt: skip
 def test_what_is_wrong_is_said_in_openais_envelope(
     served: Served, path: str, body: dict, status: int, words: str

@@ -177,8 +177,10 @@ def test_columns_and_their_ways_are_told(served: Served) -> None:
     ("/predict", {"rows": [ROW], "column": "name", "extra": 1}, "extra"),
     ("/predict", {"rows": [ROW] * 257, "column": "name"}, "rows"),
     ("/predict", {"table_rows": [40], "column": "name"}, "rows 0 to 39"),
-    ("/predict", {"rows": [{"picture": "picture.png"}], "column": "name"}, "Row 0, column 'picture': a file comes as a data URL"),
-    ("/predict", {"rows": [{"picture": "/etc/passwd"}], "column": "name"}, "Row 0, column 'picture': a file comes as a data URL"),
+    ("/predict", {"rows": [{"picture": "picture.png"}], "column": "name"},
+    "Row 0, column 'picture': a file comes as a data URL"),
+    ("/predict", {"rows": [{"picture": "/etc/passwd"}], "column": "name"},
+    "Row 0, column 'picture': a file comes as a data URL"),
     ("/predict", {"rows": [{"picture": "data:image/png;base64,AAAA"}], "column": "name"}, "Row 0, column 'picture': "),
     ("/predict", {"rows": [{"picture": "data:image/png;base64,%%%"}], "column": "name"}, "no base64"),
     ("/embed", {"rows": [{}]}, "Row 0: it holds nothing"),
@@ -254,9 +256,8 @@ def test_what_nobody_waits_for_is_left_off(served: Served) -> None:
     took, body = time.monotonic() - begun, json.dumps({**asked, "steps": 1000}).encode()
     with socket.create_connection(("127.0.0.1", served.port)) as client:
         client.sendall(
-            b"POST /generate HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-            % len(body)
-            + body
+            b"POST /generate HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: "
+            b"%d\r\n\r\n" % len(body) + body
         )
         time.sleep(0.5)
     begun = time.monotonic()

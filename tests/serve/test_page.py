@@ -1,4 +1,6 @@
-"""The page in a real browser, used as a person would: look, hide and ask, search, find out why, see the map, label; and nothing that a table holds runs."""
+"""The page in a real browser, used as a person would: look, hide and ask, search, find out why, see the map, label; and
+nothing that a table holds runs.
+"""
 
 from __future__ import annotations
 
@@ -205,7 +207,8 @@ def test_it_says_why(page: sync_api.Page, shown: pa.Table) -> None:
         page.click("text=Why?")
         until(
             page,
-            f"document.querySelector('.over') && [...document.querySelector('.over').children].map(rect => rect.style.fill).join() !== {json.dumps(before)}",
+            f"document.querySelector('.over') && [...document.querySelector('.over').children].map(rect => "
+            f"rect.style.fill).join() !== {json.dumps(before)}",
             60,
         )
         shot(page, f"why-{way}")
@@ -229,8 +232,12 @@ def test_rows_are_searched_by_words_files_drops_and_records(page: sync_api.Page,
     until(page, "document.querySelectorAll('.results .card').length < 40")
     shot(page, "search")
     page.evaluate(
-        """bytes => { const data = new DataTransfer(); data.items.add(new File([new Uint8Array(bytes)], "<img src=x onerror=alert(1)>.png", { type: "image/png" }));
-        document.querySelector("section.search").dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true })); }""",
+        """bytes => {
+            const data = new DataTransfer(), name = "<img src=x onerror=alert(1)>.png";
+            data.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
+            const drop = new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+            document.querySelector("section.search").dispatchEvent(drop);
+        }""",
         list(shown["picture"][9].as_py()),
     )
     until(page, "document.querySelector('#notice').textContent.includes('rows in')")
@@ -284,7 +291,8 @@ def test_a_map_of_a_hundred_thousand_rows_is_moved_and_asked(page: sync_api.Page
     # In the middle of the map lies row 200 of line 125 or one of its neighbours, whose number is the rest of 40.
     assert int(page.locator(".tip").inner_text().split()[-1]) % 40 in {(200 + step) % 40 for step in range(-6, 7)}
     coloured = page.evaluate(
-        "(() => { const c = document.querySelector('canvas.map'), d = c.getContext('2d').getImageData(c.width / 2 - 20, c.height / 2 - 20, 40, 40).data; return new Set(new Uint32Array(d.buffer)).size; })()"
+        "(() => { const c = document.querySelector('canvas.map'), d = c.getContext('2d').getImageData(c.width / 2 - "
+        "20, c.height / 2 - 20, 40, 40).data; return new Set(new Uint32Array(d.buffer)).size; })()"
     )
     assert coloured > 1
     shot(page, "map-large")

@@ -1,4 +1,4 @@
-"""Children that answer messages: what they say arrives as it was, and whoever asks one that dies or hangs hears of it."""
+"""Child processes that answer messages: answers arrive unchanged, and who asks one that dies or hangs is told."""
 
 from __future__ import annotations
 

@@ -22,10 +22,15 @@ KNOWN = {"picture": {"media": True}, "name": {"media": False}}
 def odd() -> pa.Table:
     picture = drawing("red", "bar", 1)
     return pa.table({
-        "name": ["a", None], "picture": [picture, None], "file": pa.array([{"bytes": b"hello", "path": "/x/y.txt"}, None], pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-        "files": pa.array([[b"x"], []], pa.list_(pa.binary())), "long": ["x" * 5000, ""], "number": [float("nan"), float("inf")], "price": [decimal.Decimal("1.50"), None],
-        "day": [datetime.date(2020, 1, 2), None], "far": pa.array([2**62, 0], pa.timestamp("ms")), "hour": [datetime.time(3), None], "deep": [[[1.0] * 900] * 900, None],
-        "map": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64())), "kind": pa.array(["u", "v"]).dictionary_encode(), "none": pa.nulls(2),
+        "name": ["a", None], "picture": [picture, None],
+        "file": pa.array([{"bytes": b"hello", "path": "/x/y.txt"}, None],
+                         pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        "files": pa.array([[b"x"], []], pa.list_(pa.binary())), "long": ["x" * 5000, ""],
+        "number": [float("nan"), float("inf")], "price": [decimal.Decimal("1.50"), None],
+        "day": [datetime.date(2020, 1, 2), None], "far": pa.array([2**62, 0], pa.timestamp("ms")),
+        "hour": [datetime.time(3), None], "deep": [[[1.0] * 900] * 900, None],
+        "map": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64())),
+        "kind": pa.array(["u", "v"]).dictionary_encode(), "none": pa.nulls(2),
     })  # fmt: skip
 
 

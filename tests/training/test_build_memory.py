@@ -217,7 +217,9 @@ def test_rows_held_out_say_whether_anything_is_remembered(helps: bool, monkeypat
 
 @pytest.mark.parametrize("helps", [True, False])
 def test_rows_held_out_say_whether_sketches_count(helps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name's gist says nothing of a new thing, but names of a kind share their words, and pictures of a kind look alike."""
+    """A name's gist says nothing of a new thing, but names of a kind share their words, and pictures of a kind look
+    alike.
+    """
     noise = torch.Generator().manual_seed(0)
     kinds = F.normalize(torch.randn(30, 24, generator=noise), dim=1)
 

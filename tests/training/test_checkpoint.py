@@ -26,7 +26,8 @@ PLAIN = ["name", "colour", "width"]
 
 def tensors(value: float) -> dict[str, dict[str, torch.Tensor]]:
     return {
-        "network": {"a.b": torch.full((3, 2), value), "half": torch.ones(2, dtype=torch.bfloat16), "count": torch.tensor(7)},
+        "network": {"a.b": torch.full((3, 2), value), "half": torch.ones(2, dtype=torch.bfloat16),
+        "count": torch.tensor(7)},
         "optimizer": {"a.b/step": torch.tensor(3.0), "turned": torch.arange(6.0).reshape(2, 3).T}, "ema": {},
     }  # fmt: skip
 
@@ -84,8 +85,10 @@ def test_every_flipped_byte_is_found_and_the_one_before_is_used(name: str, tmp_p
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(b""), lambda p: p.write_bytes(p.read_bytes()[:-1]),
-                                    lambda p: p.write_bytes(p.read_bytes() + b"x"), lambda p: p.write_text("[]"), lambda p: p.write_text("3")],
+@pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(b""),
+    lambda p: p.write_bytes(p.read_bytes()[:-1]),
+                                    lambda p: p.write_bytes(p.read_bytes() + b"x"), lambda p: p.write_text("[]"),
+                                    lambda p: p.write_text("3")],
                          ids=["gone", "empty", "cut", "longer", "a list", "a number"])  # fmt: skip
 def test_a_damaged_file_is_found(name: str, damage: Callable[[Path], Any], tmp_path: Path) -> None:
     damage(two(tmp_path) / "step-000000020" / name)
@@ -103,7 +106,7 @@ def test_without_any_whole_checkpoint_it_says_what_was_wrong(tmp_path: Path) -> 
         checkpoint.read(tmp_path)
 
 
-# --- a full disk ----------------------------------------------------------------------------------------------------------------
+# --- a full disk ------------------------------------------------------------------------------------------------------
 
 
 def full(*given: object, **named: object) -> None:
@@ -177,7 +180,7 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == whole
 
 
-# --- no pickle --------------------------------------------------------------------------------------------------------------------
+# --- no pickle --------------------------------------------------------------------------------------------------------
 
 HEARD: list[str] = []
 LISTENING: list[bool] = []

@@ -177,7 +177,7 @@ def test_a_new_run_in_an_old_folder_takes_nothing_from_it(tmp_path: Path) -> Non
     assert losses(tmp_path / "a") == losses(tmp_path / "b") and weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
-# --- real kills ---------------------------------------------------------------------------------------------------------------
+# --- real kills -------------------------------------------------------------------------------------------------------
 
 COMMAND = [
     sys.executable,
