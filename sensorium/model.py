@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from sensorium.core.errors import UserError, warn
-from sensorium.core.registry import name_of
 from sensorium.core.renamed_settings import renamed_arguments
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
-from sensorium.dialogue.chat import Reply, choose, reply, seen_in, talker, to_answer, told_before, unless_unsure
+from sensorium.dialogue.decoding import Sampling
 from sensorium.dialogue.evaluate import examine
+from sensorium.dialogue.parts import dialogue_column
+from sensorium.dialogue.reply import Reply
+from sensorium.dialogue.scoring import choose_answers
+from sensorium.dialogue.session import Cells, ChatSession
 from sensorium.explain import rows as explain_verbs
 from sensorium.explain.columns import Explanation
 from sensorium.export import hub, model_folder
@@ -25,8 +26,8 @@ from sensorium.inference import generate as generate_verbs
 from sensorium.inference import predict as predict_verbs
 from sensorium.inference import surprise as surprise_verbs
 from sensorium.inference.fill import fill
-from sensorium.inference.rows import Answers, Rows
-from sensorium.inference.trained import Trained, UnreadableCells, keep_split, reasons
+from sensorium.inference.rows import Answers
+from sensorium.inference.trained import Trained, UnreadableCells, keep_split
 from sensorium.nn.precision import usable
 from sensorium.report.types import Evaluation
 from sensorium.search import table as search_verbs
@@ -35,10 +36,6 @@ from sensorium.search.index import Index, Windows
 if TYPE_CHECKING:
     from sensorium.export.language_model import Adapters
     from sensorium.query import QueryResult
-
-
-Cells = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
-"""The row that a conversation is about, by columns, or several rows."""
 
 
 class Model(Trained):
@@ -297,6 +294,7 @@ class Model(Trained):
         """
         return explain_verbs.explain_rows(self, rows, column, cells, seen, among, seed, generator, note, done, inside)
 
+    @renamed_arguments(heard="on_text")
     def chat(
         self,
         messages: Sequence[Any],
@@ -309,43 +307,27 @@ class Model(Trained):
         sure: float = 0.0,
         index: Index | None = None,
         cited: int = 3,
-        heard: Callable[[str], None] | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> Reply:
-        """Go on with a conversation.
+        """Reply of the assistant to a conversation.
 
         Args:
-            messages: in OpenAI's form; parts may bring pictures, sounds and clips (see ``chat.seen_in``), or name a cell: ``{"type": "cell", "column": NAME}``.
-            cells: the row that such parts are of, or several, of which ``"row": 1`` names the second. max_tokens: of the answer; temperature, top_p: how it is drawn, 0 takes the likeliest word each time.
-            sure: say "I don't know." where answers like this one were right less often, 0 to 1, on conversations held out; see ``Reply.right``.
-            index: of this model (``open_index``): ``cited`` of its rows that are like what is shown come with the answer; where nothing is shown, those that are like the question are told before it.
-            heard: is told each piece of the answer as it is said; all of it at its end, where it must be ``sure``.
+            messages: in OpenAI's form; parts may bring pictures, sounds and clips (see ``messages.attach_media``), or
+                name a cell: ``{"type": "cell", "column": NAME}``.
+            cells: the row that such parts are of, or several, of which ``"row": 1`` names the second.
+            max_tokens: of the answer. temperature, top_p: how it is sampled; 0 takes the likeliest token each time.
+            sure: say "I don't know." where answers like this one were right less often, 0 to 1, on validation
+                conversations; see ``Reply.right``.
+            index: of this model (``open_index``): ``cited`` of its rows that are like what is shown come with the
+                answer; where nothing is shown, those that are like the question are told before it.
+            on_text: is called with each piece of the answer; with all of it at its end, where it must be ``sure``.
 
         Raises:
             UserError: the model doesn't talk, messages are in no order, or a cell can't be read.
         """
-        rows, given = self.conversation(messages, cells)
-        found = [] if index is None else self.looked_up(rows, given, index, cited)
-        if found and not rows.cells:
-            given = told_before(self.network, given, found)
-        generator = torch.Generator().manual_seed(seed)
-        early = None if heard is None or sure > 0 else lambda _, text: heard(text)
-        answer = unless_unsure(
-            reply(
-                self.network,
-                rows,
-                [0],
-                [given],
-                longest=max_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                generator=generator,
-                heard=early,
-            )[0],
-            sure,
-        )
-        if heard and sure > 0:
-            heard(answer.text)
-        return dataclasses.replace(answer, cited=found)
+        sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p)
+        session = ChatSession(self, sampling, seed=seed, sure=sure, index=index, n_cited=cited)
+        return session.reply(messages, cells, on_text)
 
     def choose(
         self,
@@ -366,29 +348,7 @@ class Model(Trained):
         Raises:
             UserError: the model doesn't talk, a column isn't there, or the options are no choice.
         """
-        known = self.network.modalities[talker(self.network)].referred
-        columns = (
-            list(of) if of else [c for c in self.columns if c in known or name_of(self.network.modalities[c]) in known]
-        )
-        self.check(columns)
-        chances, bad, count = [], {}, 0
-        for read in self.windows(rows, columns, note):
-            chances.append(choose(self.network, read, columns, question, options))
-            chances[-1][list(read.bad)] = np.nan
-            bad |= {count + row: why for row, why in read.bad.items()}
-            count += read.count
-        chance = np.concatenate(chances)
-        best = [None if row in bad else options[at] for row, at in enumerate(chance.argmax(1).tolist())]
-        return pa.table(
-            {
-                "value": pa.array(best, pa.string()),
-                "probability": pa.array(chance.max(1), pa.float32(), from_pandas=True),
-                **{
-                    option: pa.array(chance[:, at], pa.float32(), from_pandas=True) for at, option in enumerate(options)
-                },
-                **reasons(bad, count),
-            }
-        )
+        return choose_answers(self, rows, question, options, of, note)
 
     def query(self, table: Any, question: str) -> QueryResult:
         """The answer to a question about many of a table's rows ("Which group has the oldest ones?"), or to one SELECT over ``rows``: see ``query.query``.
@@ -404,48 +364,6 @@ class Model(Trained):
         return QueryEngine.knowing(
             self.open(table), {name: column.kind for name, column in self.schema.columns.items()}
         ).answer(question)
-
-    def looked_up(self, rows: Rows, given: Sequence[Any], index: Index, count: int) -> list[dict[str, Any]]:
-        """Rows of an index that are like the row that a conversation is about, or, where it is about none, like its last question; none where neither can be searched by."""
-        able = [c for c in index.store.about["columns"] if c in self.network.modalities]
-        if not any(rows.has(c).any() for c in able if c in rows.cells):
-            words = next((c for c in able if name_of(self.network.modalities[c]) == "text"), None)
-            if words is None or rows.cells:
-                return []
-            rows = Rows.of(
-                self.network,
-                Table.open([{words: " ".join(part for part in given[-1][1] if isinstance(part, str))}]),
-                [words],
-            )
-        return index.search_rows(rows, k=count)[-1].to_pylist()
-
-    def conversation(self, messages: Sequence[Any], cells: Cells = None) -> tuple[Rows, list[Any]]:
-        """The row that a conversation is about, read, with those that follow, and its messages as roles with parts; see ``chat``."""
-        talker(self.network)
-        told = [cells] if isinstance(cells, Mapping) else list(cells or ())
-        cleaned, brought = seen_in(messages, self.network, told)
-        given = to_answer(cleaned)
-        every = [
-            {column: cell for column, cell in row.items() if column in self.columns and cell is not None}
-            for row in brought
-        ]
-        for column, at in (
-            (part["column"], part.get("row", 0)) for _, parts in given for part in parts if isinstance(part, dict)
-        ):
-            row = every[at] if at < len(every) else {}
-            if column not in row and not any(name_of(self.network.modalities[c]) == column for c in row):
-                raise UserError(
-                    f"The conversation refers to '{column}', which isn't there. Give it with cells={{'{column}': …}}, or bring it in the message. Columns: {', '.join(self.columns)}."
-                )
-
-        def bad(number: int, column: str, reason: str) -> None:
-            raise UserError(f"The {column} of the conversation can't be read: {reason}.")
-
-        used = [c for c in self.columns if any(c in row for row in every)]
-        table = Table.open([{c: row.get(c) for c in used} or {self.columns[0]: None} for row in every])
-        return Rows.of(
-            self.network, table, [c for c in used if not self.network.modalities[c].is_dialogue], bad=bad
-        ), given
 
     def surprise(self, rows: Any, note: Callable[[str], None] | None = None) -> pa.Table:
         """How little each row's cells go together: wrong labels, swapped files and odd rows stand out.
@@ -594,14 +512,9 @@ class Model(Trained):
         Raises:
             UserError: there is no judge, the last message isn't the assistant's, or as of ``chat``.
         """
-        from sensorium.dialogue.reward_model import FILE, RewardModel
+        from sensorium.dialogue.reward_model import score_answer
 
-        given = list(messages)
-        if not given or dict(given[-1]).get("role") != "assistant":
-            raise UserError("The last message of what is judged is by the assistant.")
-        rows, before = self.conversation(given[:-1], cells)
-        judge = RewardModel.load((self.folder or Path()) / FILE, self.network)
-        return float(judge.scores(self.network, rows, [0], [[*before, ("assistant", [str(given[-1]["content"])])]])[0])
+        return score_answer(self, messages, cells)
 
     def generate_together(
         self,
@@ -771,7 +684,7 @@ class Model(Trained):
         Raises:
             UserError: the model doesn't talk, or there is nothing to ask about.
         """
-        talker(self.network)
+        dialogue_column(self.network)
         opened = keep_split(self.open(table), split, self.schema.split)
         return examine(self.network, opened, infer(opened), about=about, of=of, seed=seed, note=note)
 

@@ -110,7 +110,7 @@ class ChatSession:
             for column in media[:1] or [
                 c
                 for c in self.model.columns
-                if row.get(c) is not None and not self.model.network.modalities[c].is_dialogue
+                if row.get(c) is not None and c not in self.model.network.dialogue_columns
             ]:
                 self.show(column, row[column])
         elif name == "ask":

@@ -14,7 +14,7 @@ from sensorium.data.order import evenly_spaced
 from sensorium.data.table import Table
 from sensorium.evaluation.baselines import Baselines
 from sensorium.inference.rows import Answers, Rows
-from sensorium.modalities import Modality
+from sensorium.modalities._capabilities import Generable
 from sensorium.network.network import Network
 from sensorium.network.types import IgnoredColumns
 from sensorium.report.types import Evaluation, Predictions, Retrieval
@@ -66,7 +66,7 @@ def evaluate(
             continue
         note(f"asking {column}")
         truth = cells_of(table, column, have)
-        modality = network.modalities[column]
+        modality = network.asked_modality(column)
         kind = name_of(modality)
         said = rows.predict(column, seen, have, **({"coverage": COVERAGE} if kind in METRIC else {}))
         entry = {"kind": kind, "n": len(have), **modality.score(truth, said.cells), **trusted(modality, truth, said)}
@@ -76,10 +76,10 @@ def evaluate(
             entry |= beside(column, metric, modality, truth, have, rows, shown, baselines)
             alone = {c: modality.score(truth, rows.predict(column, [c], have).cells).get(metric) for c in shown}
             entry["alone"] = {c: value for c, value in alone.items() if value is not None}
-            left = [c for c in network.ignored.get(column, IgnoredColumns()).columns if seen is None and c in shown]
+            left = [c for c in network.calibration.ignored.get(column, IgnoredColumns()).columns if seen is None and c in shown]
             if left:
                 entry["unheeded"] = left
-            memory = network.memory
+            memory = network.calibration.memory
             if memory is not None and memory.shares.get(column) and set(memory.by.get(column, ())) & set(shown):
                 entry["remembered"] = memory.shares[column]
             if curves:
@@ -109,7 +109,7 @@ def evaluate(
     return Evaluation(results=results, predictions=predictions, retrieval=retrieval, missing=missing)
 
 
-def trusted(modality: Modality, truth: Sequence[Any], said: Answers) -> dict[str, float]:
+def trusted(modality: Generable, truth: Sequence[Any], said: Answers) -> dict[str, float]:
     """How far what is said of sureness holds: ``covered`` (the share of the truth that the 90 % intervals or sets hold), and for categories ``set_size``
     (classes in a set, on average) and ``calibration_error``: the mean gap between how sure and how often right answers are, over ten bins (Naeini et al. 2015)."""
     if said.interval is not None:
@@ -131,7 +131,7 @@ def trusted(modality: Modality, truth: Sequence[Any], said: Answers) -> dict[str
     }
 
 
-def scores_of(modality: Modality, cells: Sequence[Any]) -> np.ndarray:
+def scores_of(modality: Generable, cells: Sequence[Any]) -> np.ndarray:
     """Cells of numbers or dates as what a generator says of them, [n, width]."""
     read = [modality.prepare(modality.read(cell)) for cell in cells]
     return modality.target(modality.collate(read))[:, 0].float().numpy()

@@ -19,6 +19,7 @@ from sensorium.explain.rows import explain_rows
 from sensorium.inference.generate import draw, generate
 from sensorium.inference.trained import Trained
 from sensorium.media.images import png
+from sensorium.modalities._capabilities import Attributable
 from sensorium.report.types import Evaluation, GeneratedSamples, RunInfo
 from sensorium.report.why import ExplainedCell
 from sensorium.report.write import write_report
@@ -95,7 +96,8 @@ def read_as(model: Trained, table: Table, row: int, column: str) -> str:
     """What the model has of a cell as a picture, a data URL; empty where there is none."""
     modality, cell = model.network.modalities[column], cell_of(model, table, row, column)
     try:
-        pixels = None if cell is None else modality.as_image(modality.read(cell))
+        seen = cell is not None and isinstance(modality, Attributable)
+        pixels = modality.as_image(modality.read(cell)) if seen else None
     except BadCell:
         return ""
     return "" if pixels is None else f"data:image/png;base64,{base64.b64encode(png(pixels)).decode()}"

@@ -15,6 +15,7 @@ import torch
 from sensorium.core.errors import BadCell, UserError, unknown
 from sensorium.inference.rows import Rows
 from sensorium.modalities import Modality
+from sensorium.modalities._capabilities import Attributable
 from sensorium.network.batch import Batch
 from sensorium.network.network import Network
 from sensorium.network.types import Encoded
@@ -37,11 +38,14 @@ def inside(witness: CellScorer, place: int, column: str, seen: Sequence[str], ho
     Args:
         place: which of the said cells. seen: the columns that were looked at. how: a name of ``WAYS``.
     """
-    parts = witness.rows.network.modalities[column].parts(witness.rows.read[column][int(witness.index[place])])
+    modality = witness.rows.network.modalities[column]
+    if not isinstance(modality, Attributable):
+        return None
+    parts = modality.parts(witness.rows.read[column][int(witness.index[place])])
     return None if len(parts) < 2 else ([name for name, _ in parts], WAYS[how](witness, place, column, seen, parts))
 
 
-def check_way(how: str, network: Network) -> None:
+def check_method(how: str, network: Network) -> None:
     """Whether parts can be looked at so.
 
     Raises:
@@ -76,10 +80,11 @@ def gradients(
     """
     rows, row = witness.rows, int(witness.index[place])
     network, modality = rows.network, rows.network.modalities[column]
+    assert isinstance(modality, Attributable)
     cell, rest = rows.cells[column][row], without(modality, parts)
     result, root = np.zeros((len(parts), 1)), (torch.arange(MOMENTS, device=rows.device) + 0.5) / MOMENTS
     others = single(witness, row, [c for c in seen if c != column], MOMENTS)
-    for group in apart(modality, cell, rest):
+    for group in parts_of_tokens(modality, cell, rest):
         keep = torch.ones(MOMENTS, len(parts), device=rows.device)
         keep[:, group] = root[:, None] ** EARLY
         keep.requires_grad_()
@@ -91,10 +96,10 @@ def gradients(
             at = torch.full((MOMENTS,), place, device=rows.device)
             total = (
                 total
-                - network.nll({**others, column: part}, witness.column, seen, here, target[at], witness.way)
+                - network.nll({**others, column: part}, witness.column, seen, here, target[at], witness.generator_name)
                 .mean(1)
                 .sum()
-                / witness.draws
+                / witness.n_draws
             )
         (found,) = torch.autograd.grad(total, keep)
         result[group, 0] = (found[:, group] * EARLY * root[:, None] ** (EARLY - 1)).mean(0).cpu().numpy()
@@ -112,20 +117,21 @@ def attention(
     """
     rows, row = witness.rows, int(witness.index[place])
     network, modality = rows.network, rows.network.modalities[column]
+    assert isinstance(modality, Attributable)
     encoded = single(witness, row, seen, 1)
     target, first = witness.targets[0][place : place + 1], torch.zeros(1, dtype=torch.int64, device=rows.device)
-    shown = {
+    encoded = {
         c: (tokens[:, mask[0]], mask[:, mask[0]])
         for c, (tokens, mask) in network.seen_tokens(encoded, seen, first).items()
     }  # without holes, so that none moves
-    lengths = [tokens.shape[1] for tokens, _ in shown.values()]
-    start = sum(lengths[: list(shown).index(column)])
+    lengths = [tokens.shape[1] for tokens, _ in encoded.values()]
+    start = sum(lengths[: list(encoded).index(column)])
     overview = network.condition(
-        network.condition_vector(encoded, seen, first), encoded, seen, first, witness.column, witness.way
+        network.condition_vector(encoded, seen, first), encoded, seen, first, witness.column, witness.generator_name
     )
-    asked = network.asked_tokens(witness.column, target, overview, witness.way)
-    generator = network.generator(witness.column, witness.way)
-    looked = rollout(network, shown, asked, generator.causal, generator.is_generative)
+    asked = network.asked_tokens(witness.column, target, overview, witness.generator_name)
+    generator = network.generator(witness.column, witness.generator_name)
+    looked = rollout(network, encoded, asked, generator.causal, generator.is_generative)
     keep = torch.cat([torch.ones(1, len(parts)), 1 - torch.eye(len(parts))]).to(rows.device)
     cells = modality.interpolate_parts(rows.cells[column][row], without(modality, parts), keep)
     part = network.encode(
@@ -143,7 +149,7 @@ WAYS = {"occlusion": occlusion, "gradients": gradients, "attention": attention}
 
 
 def rollout(
-    network: Network, seen: dict[str, tuple[torch.Tensor, torch.Tensor]], asked: torch.Tensor, causal: bool, drawn: bool
+    network: Network, seen: dict[str, tuple[torch.Tensor, torch.Tensor]], asked: torch.Tensor, causal: bool, generative: bool
 ) -> torch.Tensor:
     """Of what each asked token [1, k, width] of one row looked at, through all layers and past them, the share of each seen one: [k, seen tokens]."""
     found: list[torch.Tensor] = []
@@ -157,7 +163,7 @@ def rollout(
 
     hooks = [module.register_forward_hook(note) for module in attentions(network)]
     try:
-        network.trunk(seen, [asked], [causal], [drawn])
+        network.trunk(seen, [asked], [causal], [generative])
     finally:
         for hook in hooks:
             hook.remove()
@@ -184,7 +190,7 @@ def without(modality: Modality, parts: Sequence[tuple[str, np.ndarray]]) -> list
     return result
 
 
-def apart(modality: Modality, cell: np.ndarray, rest: Sequence[np.ndarray | None]) -> list[list[int]]:
+def parts_of_tokens(modality: Modality, cell: np.ndarray, rest: Sequence[np.ndarray | None]) -> list[list[int]]:
     """Parts in sets that don't overlap: fading all of a set leaves nothing twice."""
     groups: list[tuple[list[int], np.ndarray | None]] = []
     for number, other in enumerate(rest):
@@ -203,7 +209,7 @@ def apart(modality: Modality, cell: np.ndarray, rest: Sequence[np.ndarray | None
 def single(witness: CellScorer, row: int, columns: Sequence[str], count: int) -> dict[str, Encoded]:
     """What one row shows of some columns, ``count`` times, as tensors that gradients may pass."""
     result = {}
-    for column, part in witness.shown(witness.rows).items():
+    for column, part in witness.encoded(witness.rows).items():
         at = int(part.place[row])
         if column in columns and at >= 0:
             place = torch.zeros(count, dtype=torch.int64, device=part.place.device)

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from sensorium.explain.attribution import check_way, inside, repeated
+from sensorium.explain.attribution import check_method, inside, repeated
 from sensorium.explain.scoring import CellScorer
 from sensorium.inference.rows import Rows
 from sensorium.network.batch import collate
 
-EXACT, EXACT_DRAWN = 10, 6
+MAX_EXACT, MAX_EXACT_GENERATED = 10, 6
 """Columns up to which all subsets are asked, and where cells are drawn, which takes eight times as long; of more, orders are drawn."""
 ORDERS = 32
 """Orders that are drawn then, half of them the reverse of the others."""
@@ -103,7 +103,7 @@ def explain(
     column: str,
     cells: Sequence[Any],
     seen: Sequence[str] | None = None,
-    way: str | None = None,
+    generator_name: str | None = None,
     seed: int = 0,
     among: Rows | None = None,
     done: Callable[[int], None] | None = None,
@@ -117,18 +117,18 @@ def explain(
         among: rows of the training table, for the nearest; those without the column are left out.
         done: hears how many rows were explained. how: it is looked inside the seen cells, a name of ``inside.WAYS``.
     """
-    check_way(how, rows.network)
-    witness = CellScorer(rows, column, cells, way, seed, heedless=seen is None)
+    check_method(how, rows.network)
+    witness = CellScorer(rows, column, cells, generator_name, seed, heedless=seen is None)
     result: list[Explanation | None] = [None] * rows.count
     if not len(witness.index):
         return result
     columns = [c for c in (rows.network.columns if seen is None else seen) if c != column and rows.has(c).any()]
     split = shapley(witness, columns, seed)
-    seen_by = witness.shown(rows)
+    seen_by = witness.encoded(rows)
     chosen = (
         among is not None
-        and rows.network.modalities[column].tokens().vocabulary > 0
-        and rows.network.modalities[column].tokens().length == 1
+        and rows.network.asked_modality(column).tokens().vocabulary > 0
+        and rows.network.token_count(column) == 1
     )
     near = nearest(witness, among) if among is not None and not chosen else [[] for _ in witness.index]
     known = ReferenceRows(rows, column, among, [c for c in columns if c in seen_by]) if chosen else None
@@ -196,7 +196,7 @@ def shapley(witness: CellScorer, columns: Sequence[str], seed: int) -> ShapleyVa
 
     count, shares = len(columns), {c: np.zeros(len(witness.index)) for c in columns}
     errors = {c: np.zeros(len(witness.index)) for c in columns}
-    if count <= (EXACT if witness.draws == 1 else EXACT_DRAWN):
+    if count <= (MAX_EXACT if witness.n_draws == 1 else MAX_EXACT_GENERATED):
         for column in columns:
             others = [c for c in columns if c != column]
             for size in range(count):
@@ -229,7 +229,7 @@ class ReferenceRows:
         self.plain: dict[
             str, tuple[np.ndarray, np.ndarray]
         ] = {}  # of columns without gists, which known rows have it and their features
-        modality, cells = rows.network.modalities[column], [among.cells[column][i] for i in self.which]
+        modality, cells = rows.network.asked_modality(column), [among.cells[column][i] for i in self.which]
         self.classes = [
             modality.decode(tokens)
             for tokens in modality.target(
@@ -276,12 +276,12 @@ class ReferenceRows:
                 continue
             one = repeated(self.rows, row, seen, len(where))
             one.cells[column], one.read[column] = (
-                [kept[column][i] for i in where] for kept in (self.among.cells, self.among.read)
+                [chosen[column][i] for i in where] for chosen in (self.among.cells, self.among.read)
             )
-            said = one.predict(self.column, seen).cells
-            other = next((i for i, cell in enumerate(said) if cell != answer), None)
+            answers = one.predict(self.column, seen).cells
+            other = next((i for i, cell in enumerate(answers) if cell != answer), None)
             if other is not None and (best is None or distance[other] < best.distance):
-                best = Counterfactual(column, int(where[other]), said[other], float(distance[other]))
+                best = Counterfactual(column, int(where[other]), answers[other], float(distance[other]))
         return best
 
     def away(self, row: int, column: str) -> tuple[np.ndarray, np.ndarray]:
@@ -311,20 +311,20 @@ def nearest(witness: CellScorer, among: Rows) -> list[list[tuple[int, float]]]:
     """For each said cell the nearest cells of ``among``, by the distance of what a generator says or, where that are ids, of gists."""
     network, column = witness.rows.network, witness.column
     where = np.flatnonzero(among.has(column))
-    if len(where) < 2 or network.modalities[column].tokens().length == 1:  # a class or a number is no copy
+    if len(where) < 2 or network.token_count(column) == 1:  # a class or a number is no copy
         return [[] for _ in witness.index]
-    if network.modalities[column].tokens().width:
-        kept, said = (
+    if network.asked_modality(column).tokens().width:
+        chosen, answers = (
             flat(network, column, cells) for cells in ([among.cells[column][row] for row in where], witness.prepared)
         )
     elif network.modalities[column].matched:
-        kept = among.column_gists(column)[1]
-        said = Rows(network, {column: witness.prepared}, {}, len(witness.prepared)).column_gists(column)[1]
+        chosen = among.column_gists(column)[1]
+        answers = Rows(network, {column: witness.prepared}, {}, len(witness.prepared)).column_gists(column)[1]
     else:
         return [[] for _ in witness.index]
     result = []
-    for cell in said:
-        distance = np.sqrt(np.square(kept - cell).mean(1))
+    for cell in answers:
+        distance = np.sqrt(np.square(chosen - cell).mean(1))
         order = np.argsort(distance, kind="stable")
         usual = max(float(distance[order[1 : 1 + AROUND]].mean()), 1e-9)
         result.append([(int(where[i]), float(distance[i]) / usual) for i in order[:NEAREST]])
@@ -334,7 +334,7 @@ def nearest(witness: CellScorer, among: Rows) -> list[list[tuple[int, float]]]:
 def flat(network: Any, column: str, cells: Sequence[np.ndarray]) -> np.ndarray:
     """Prepared cells as one vector each, float32."""
     parts = [
-        network.modalities[column].target(
+        network.asked_modality(column).target(
             collate(network.modalities, {column: cells[at : at + 256]}, len(cells[at : at + 256])).cells[column]
         )
         for at in range(0, len(cells), 256)

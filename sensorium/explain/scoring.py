@@ -30,29 +30,29 @@ class CellScorer:
         rows: Rows,
         column: str,
         cells: Sequence[Any],
-        way: str | None = None,
+        generator_name: str | None = None,
         seed: int = 0,
         heedless: bool = False,
     ) -> None:
         self.rows, self.column = rows, column
-        self.way = way and (
-            rows.network.generator(column, way).teacher or way
+        self.generator_name = generator_name and (
+            rows.network.generator(column, generator_name).teacher or generator_name
         )  # a student tells no likelihood, its teacher does
         self.unheeded = rows.network.calibration.ignored.get(column, IgnoredColumns()) if heedless else IgnoredColumns()
-        network, said = rows.network, rows.with_cells(column, np.arange(rows.count), cells)
-        self.index = np.flatnonzero(said.has(column))
-        self.prepared = [said.cells[column][row] for row in self.index]
+        network, explained = rows.network, rows.with_cells(column, np.arange(rows.count), cells)
+        self.index = np.flatnonzero(explained.has(column))
+        self.prepared = [explained.cells[column][row] for row in self.index]
         if not len(self.index):
             return
         batch = collate(network.modalities, {column: self.prepared}, len(self.index)).to(rows.device)
-        target = network.modalities[column].target(batch.cells[column])
-        self.draws = DRAWS if column in network.generative_columns else 1
+        target = network.asked_modality(column).target(batch.cells[column])
+        self.n_draws = DRAWS if column in network.generative_columns else 1
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.targets = [network.generator(column, self.way).with_noise(target) for _ in range(self.draws)]
+            self.targets = [network.generator(column, self.generator_name).with_noise(target) for _ in range(self.n_draws)]
 
     @torch.inference_mode()
-    def shown(self, rows: Rows) -> dict[str, Encoded]:
+    def encoded(self, rows: Rows) -> dict[str, Encoded]:
         """What the rows show of all other columns, without what an answer leaves unheeded."""
         return self.unheeded.left_out(rows.encoded_columns([c for c in rows.network.columns if c != self.column]))
 
@@ -61,12 +61,12 @@ class CellScorer:
         """Minus the loss of each token [n, tokens] where the columns ``seen`` are; ``rows`` may show other cells than the witness's own, and
         ``which`` say of which of the said cells they are."""
         rows, which = rows or self.rows, np.arange(len(self.index)) if which is None else which
-        encoded, total = {c: part for c, part in self.shown(rows).items() if c in seen}, None
+        encoded, total = {c: part for c, part in self.encoded(rows).items() if c in seen}, None
         at = torch.from_numpy(self.index[which] if rows is self.rows else np.arange(len(which))).to(rows.device)
         for target in self.targets:
             with autocast(rows.precision, rows.device):
                 each = rows.network.nll(
-                    encoded, self.column, seen, at, target[torch.from_numpy(which).to(rows.device)], self.way
+                    encoded, self.column, seen, at, target[torch.from_numpy(which).to(rows.device)], self.generator_name
                 )
             total = each if total is None else total + each
-        return -(total / self.draws).float().cpu().numpy()
+        return -(total / self.n_draws).float().cpu().numpy()

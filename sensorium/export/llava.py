@@ -98,7 +98,7 @@ def export_llava(network: Network, column: str, language: nn.Module, tower: nn.M
     said.suppress_tokens = [mark]
     said.save_pretrained(folder)
     begin = (
-        BEGIN.replace("SYSTEM", json.dumps(network.modalities[network.dialogue_columns[0]].system))
+        BEGIN.replace("SYSTEM", json.dumps(network.dialogue_modality(network.dialogue_columns[0]).system))
         if trunk.language.has_system
         else ""
     )

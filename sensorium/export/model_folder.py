@@ -25,8 +25,9 @@ from sensorium.core.renamed_settings import with_current_names
 from sensorium.core.tensors import write_tensors
 from sensorium.data.schema import Schema
 from sensorium.dialogue.reward_model import FILE as JUDGE
-from sensorium.dialogue.reward_model import RewardModel, rest_of
+from sensorium.dialogue.reward_model import RewardModel, hash_of_rest
 from sensorium.export import redaction
+from sensorium.modalities._capabilities import Refinable
 from sensorium.network.build import make_modalities, make_network
 from sensorium.network.network import Network
 from sensorium.network.older_formats import OLDEST, upgrade_weights
@@ -115,7 +116,9 @@ def write(
         "language": None
         if (language := getattr(network.trunk, "language", None)) is None
         else {"folder": str(language.folder), "sha256": language.sha256},
-        "finished": [column for column, m in network.modalities.items() if m.refiner is not None],
+        "finished": [
+            c for c, m in network.modalities.items() if isinstance(m, Refinable) and m.refiner is not None
+        ],
         "memory": known,
         "probes": learned,
         **({"counts": counts} if rows and counts else {}),
@@ -422,7 +425,7 @@ def copy_beside(source: Path, target: Path, network: Network, rows: bool) -> Non
     if (
         not rows and (source / JUDGE).is_file()
     ):  # a judge knows the network that it is of, whose weights may have changed
-        dataclasses.replace(RewardModel.load(source / JUDGE, network), rest=rest_of(read(target)[0])).save(
+        dataclasses.replace(RewardModel.load(source / JUDGE, network), rest=hash_of_rest(read(target)[0])).save(
             target / JUDGE
         )
 

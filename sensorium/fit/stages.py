@@ -15,13 +15,14 @@ from sensorium.data.quarantine import Quarantine
 from sensorium.data.schema import Schema, infer
 from sensorium.data.split import ROWWISE, entity_ids
 from sensorium.data.table import Table
-from sensorium.dialogue.calibrate import sure
+from sensorium.dialogue.calibrate import calibrate_answers
 from sensorium.evaluation.fit_baselines import BaselineSettings, plain_models
 from sensorium.evaluation.run_report import report
 from sensorium.export import hub
 from sensorium.fit.generation import GENERATED, enough_to_generate, rows_with, with_generated
 from sensorium.fit.run import Run, Splitter, State
 from sensorium.inference.trained import Trained
+from sensorium.modalities._capabilities import Dialogue
 from sensorium.network.build import (
     able_to_generate,
     check_conversations,
@@ -84,7 +85,7 @@ def look(run: Run, state: State) -> None:
 def split(run: Run, state: State) -> None:
     """The splitter of the table's rows; it splits when it is known which rows can't be read."""
     data = run.data
-    dialogue = [column for column, modality in state.modalities.items() if modality.is_dialogue]
+    dialogue = [column for column, modality in state.modalities.items() if isinstance(modality, Dialogue)]
     state.split = Splitter(
         run.table,
         state.schema,
@@ -240,7 +241,7 @@ def calibrate(run: Run, state: State) -> None:
     settle(network, prepared, judge=not state.stopped)
     if state.stopped:
         return
-    sure(network, prepared, trainer.precision)
+    calibrate_answers(network, prepared, trainer.precision)
     finished: Mapping[str, Any] = finish(
         network,
         run.table,

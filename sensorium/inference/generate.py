@@ -14,7 +14,7 @@ from sensorium.inference.fill import together
 from sensorium.inference.predict import answers
 from sensorium.inference.rows import Rows
 from sensorium.inference.trained import GENERATED_WINDOW, Trained
-from sensorium.modalities import Modality
+from sensorium.modalities._capabilities import Continuable
 
 
 def without_bad(
@@ -117,7 +117,7 @@ def continued(
     trained.check_asked(column, [c for c in seen or () if c != column])
     modality = trained.network.modalities[column]
     way = continues(trained, column)
-    if way is None:
+    if way is None or not isinstance(modality, Continuable):
         able = [c for c in trained.network.generative_columns if continues(trained, c)]
         raise UserError(
             f"'{column}' can't be continued: that takes a series that the run learned to draw by flow. Possible: {', '.join(able) or 'none'}."
@@ -139,6 +139,7 @@ def continued(
                 f"column '{column}': {modality.span - 1} steps follow instead of {horizon:,}, as {modality.span} are drawn in all, and one at least is what they follow on."
             )
         horizon = modality.span - 1
+    span, steps = modality.span, modality.steps
 
     def windows() -> Iterator[list[Any]]:
         for number, part in enumerate(
@@ -147,11 +148,11 @@ def continued(
             )
         ):
             long = sum(
-                modality.steps(cell) + horizon > modality.span for cell in part.read.get(column, []) if cell is not None
+                steps(cell) + horizon > span for cell in part.read.get(column, []) if cell is not None
             )
             if long and note:
                 note(
-                    f"column '{column}': of {long} series only the last {modality.span - horizon} steps are looked at, as training saw {modality.span} in all."
+                    f"column '{column}': of {long} series only the last {span - horizon} steps are looked at, as training saw {span} in all."
                 )
             yield from part.continue_(column, horizon, seen, samples, mix(seed, number), way, **chosen)
 
@@ -160,7 +161,7 @@ def continued(
 
 def continues(trained: Trained, column: str) -> str | None:
     """The generator of a column that can go on from a beginning; None where there is none."""
-    if type(trained.network.modalities[column]).prefix_tokens is Modality.prefix_tokens:
+    if not isinstance(trained.network.modalities[column], Continuable):
         return None
     return next(
         (

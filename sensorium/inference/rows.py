@@ -19,6 +19,7 @@ from sensorium.core.settings import schema
 from sensorium.data.media import File
 from sensorium.data.prepare import read_rows
 from sensorium.data.table import Table
+from sensorium.modalities._capabilities import Continuable
 from sensorium.network.batch import collate
 from sensorium.network.network import Network
 from sensorium.network.types import Encoded, IgnoredColumns
@@ -228,7 +229,7 @@ class Rows:
         generator ``way``, row after row as they are finished; None where one failed, as its numbers aren't finite."""
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
         modality, encoded, generator = (
-            self.network.modalities[column],
+            self.network.asked_modality(column),
             self.encoded_columns(seen),
             torch.Generator().manual_seed(seed),
         )
@@ -249,7 +250,7 @@ class Rows:
     def steps(self, column: str, seen: Sequence[str] | None = None, seed: int = 0, **options: Any) -> list[list[Any]]:
         """For each row what its cell of a column was thought to be at each step of drawing it, the drawn cell last."""
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
-        modality, thought, generator = self.network.modalities[column], [], torch.Generator().manual_seed(seed)
+        modality, thought, generator = self.network.asked_modality(column), [], torch.Generator().manual_seed(seed)
         rows = torch.arange(self.count, device=self.device)
         with autocast(self.precision, self.device):
             said = self.network.sample(
@@ -280,10 +281,11 @@ class Rows:
         """The next ``horizon`` steps of each row's own cell of a column, ``samples`` times; none where a row has no such cell."""
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
         modality, encoded, generator = (
-            self.network.modalities[column],
+            self.network.asked_modality(column),
             self.encoded_columns(seen),
             torch.Generator().manual_seed(seed),
         )
+        assert isinstance(modality, Continuable), f"column '{column}' can't be continued"
         result: list[list[Any]] = [[] for _ in range(self.count)]
         for part in np.array_split(
             have := np.flatnonzero(self.has(column)), max(1, math.ceil(len(have) * samples / ROWS))
@@ -335,7 +337,7 @@ class Rows:
         """
         unheeded = self.network.calibration.ignored.get(column, IgnoredColumns()) if seen is None else IgnoredColumns()
         seen = [c for c in (self.network.columns if seen is None else seen) if c != column]
-        modality, generator = self.network.modalities[column], torch.Generator().manual_seed(seed)
+        modality, generator = self.network.asked_modality(column), torch.Generator().manual_seed(seed)
         encoded = self.encoded_columns(seen)
         if hide is not None:
             encoded = {
@@ -407,7 +409,7 @@ class Rows:
         lot = np.concatenate([np.full((count > k).sum(), k) for k in range(1, count.max())] or [np.zeros(0, np.int64)])
         if not len(lot):
             return cells, score
-        network, modality = self.network, self.network.modalities[column]
+        network, modality = self.network, self.network.asked_modality(column)
         how = {"temperature": 1.0, "top_p": 0.95} | {k: v for k, v in options.items() if k != "beam" and v != 0}
         owner = np.concatenate([np.arange(len(count)), *(np.flatnonzero(count > k) for k in range(1, count.max()))])
         again = torch.from_numpy(owner[len(count) :]).to(self.device)

@@ -161,7 +161,7 @@ def of_rows(rows: Rows) -> dict[str, np.ndarray]:
         if column in encoded:
             cells = [rows.cells[column][row] for row in encoded[column].index.tolist()]
             targets[column] = (
-                network.modalities[column]
+                network.asked_modality(column)
                 .target(collate(network.modalities, {column: cells}, len(cells)).cells[column])
                 .to(rows.device)
             )

@@ -8,7 +8,7 @@ import io
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -21,7 +21,9 @@ from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.media.audio import MAX_RATE, MIN_RATE, decoded
 from sensorium.media.formats import dotted, fuller, is_sound, sounds_by_name, undecided
-from sensorium.modalities import Cells, Modality, Stem, claim_files, encoded, standing
+from sensorium.modalities import Cells, Stem, claim_files
+from sensorium.modalities._capabilities import Attributable, Refinable
+from sensorium.modalities._encoder_stem import collate_encoded, encoder_stem
 from sensorium.nn.conv import ConvBlock, Ragged, present, sinusoid, working_dtype
 from sensorium.nn.mel import from_log_mel, log_mel, resample
 from sensorium.nn.shape_buckets import recurring
@@ -42,7 +44,7 @@ BANDS = 512
 """The most frequency bands."""
 
 
-class Audio(Modality):
+class Audio(Refinable, Attributable):
     """A sound, or the sound of a film, mixed to one channel; the first ``seconds`` of a longer one.
 
     Args:
@@ -63,10 +65,10 @@ class Audio(Modality):
             step. rank: of low-rank updates. tune_rate: its learning rate, relative to ``train.lr``; 0: as suits ``tune``.
     """
 
-    media: ClassVar[bool] = True
-    matched: ClassVar[bool] = True
-    ending: ClassVar[str] = ".wav"
-    generator: ClassVar[str | None] = "flow"
+    media = True
+    matched = True
+    ending = ".wav"
+    generator = "flow"
 
     def __init__(
         self,
@@ -163,7 +165,7 @@ class Audio(Modality):
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``mel`` float32 [n, frames, mels], padded with silence to a multiple of 16 frames; ``length`` int64 [n]; with a backbone ``features`` and which are ``there``."""
         if self.encoder is not None:
-            return encoded(self.encoder, self.tuning, cells)
+            return collate_encoded(self.encoder, self.tuning, cells)
         lengths = [len(cell) for cell in cells]
         mel = np.full((len(cells), whole(max(lengths)), self.mels), SILENCE, np.float32)
         for row, cell in zip(mel, cells, strict=True):
@@ -230,13 +232,15 @@ class Audio(Modality):
     def stem(self, width: int) -> Stem:
         """One token for every 16 frames; with a backbone one for all of the sound and up to 16 for its moments."""
         if self.encoder is not None:
-            return standing(width, self.encoder, self.tuning, recurring(1 + MOMENTS), self.dropout)
+            return encoder_stem(width, self.encoder, self.tuning, recurring(1 + MOMENTS), self.dropout)
         return AudioStem(width, self.mels, self.norm)
 
-    def tokens(self) -> Tokens | None:
-        """Stretches of four frames, up to the longest sound, each a vector of their bands, about one off zero; None with a backbone."""
-        if self.encoder is not None:
-            return None
+    @property
+    def is_generable(self) -> bool:
+        return self.encoder is None
+
+    def tokens(self) -> Tokens:
+        """Segments of four frames, up to the longest sound, each a vector of their bands of about unit size."""
         return Tokens(
             length=self.span // FRAMES,
             width=FRAMES * self.mels,
@@ -277,10 +281,10 @@ class Audio(Modality):
         wave, rate = decoded(cell, self.seconds, self.max_minutes)
         return resample(torch.from_numpy(wave), rate, self.rate)
 
-    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+    def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
         """``mel_db``: the mean distance of bands in dB, over the frames that both sounds have; what is 50 dB below the loudest is silent."""
         gaps = []
-        for pair in zip(truth, said, strict=True):
+        for pair in zip(truth, predicted, strict=True):
             a, b = (self.read(cell).astype(np.float32) for cell in pair)
             a, b = (x.clip(x.max() - 1.25) for x in (a, b))
             gaps.append(np.abs(a[: len(b)] - b[: len(a)]).mean() * 40)

@@ -17,7 +17,8 @@ from torch import nn
 
 from sensorium.core.errors import BadCell
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.modalities import Cells, Modality, Stem
+from sensorium.modalities import Cells, Stem
+from sensorium.modalities._capabilities import Generable
 
 EMPTY = np.zeros(0, np.uint8)
 LONGEST = 1000
@@ -28,7 +29,7 @@ ONE_HOT = 32
 """Up to this many classes the baselines see one number each, beyond it the class's rank."""
 
 
-class Category(Modality):
+class Category(Generable):
     """A text, truth value or whole number out of a few. What is said has the type it had in training.
 
     Args:
@@ -49,7 +50,7 @@ class Category(Modality):
         return True
 
     @property
-    def as_written(self) -> bool:  # type: ignore[override]
+    def as_written(self) -> bool:
         """Where all classes are texts: ``3.10`` is another than ``3.1``."""
         return bool(self.classes) and all(isinstance(value, str) for value in self.classes)
 
@@ -183,11 +184,11 @@ class Category(Modality):
             return np.array([np.nan if missing else float(i)])
         return np.full(max(n, 1), np.nan) if missing else (np.arange(max(n, 1)) == i).astype(np.float64)
 
-    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+    def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
         """``accuracy``, and ``balanced_accuracy``: the mean over the true classes of the share found."""
         if not len(truth):
             return {}
-        pairs = [(t, t == s) for t, s in zip(map(self._identity, truth), map(self._identity, said), strict=True)]
+        pairs = [(t, t == s) for t, s in zip(map(self._identity, truth), map(self._identity, predicted), strict=True)]
         classes: dict[Any, list[bool]] = {}
         for t, hit in pairs:
             classes.setdefault(t, []).append(hit)

@@ -12,7 +12,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ from sensorium.backbones._open import open_language
 from sensorium.core.attachments import MAX_ROWS
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile
-from sensorium.modalities import Cells, Modality, Stem
+from sensorium.modalities import Cells, Stem
+from sensorium.modalities._capabilities import Dialogue
 from sensorium.nn.packing import reference
 from sensorium.nn.platt import PlattScaler
 
@@ -36,7 +37,7 @@ Part = str | dict[str, Any]
 """A text, or {"column": name or kind}; in talks that go on perhaps with "row": so many rows after the first."""
 
 
-class Conversation(Modality):
+class Conversation(Dialogue):
     """Messages between a user and an assistant.
 
     Attributes:
@@ -51,8 +52,6 @@ class Conversation(Modality):
         recalled: how many of these; remembered: rows that are known, the newest ones.
         tokens: of a cell that a conversation refers to, the first ones; 0: all.
     """
-
-    is_dialogue: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -20,7 +20,8 @@ from sensorium.core.datetexts import date_form, read_date, write_date
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.quantiles import Quantiles
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.modalities import Cells, Modality, Stem
+from sensorium.modalities import Cells, Stem
+from sensorium.modalities._capabilities import Generable
 
 Resolution = Literal["year", "month", "day", "minute", "second", "microsecond"]
 EMPTY = np.zeros(0, np.float64)
@@ -36,7 +37,7 @@ PARTIAL = re.compile(r"(\d{4})(?:[-/.](\d{1,2}))?", re.ASCII)
 SLASHED = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(.*)", re.ASCII | re.DOTALL)
 
 
-class Date(Modality):
+class Date(Generable):
     """A moment in seconds since 1970, UTC; moments without a zone are taken as UTC. Said as text, in ISO 8601 or in ``format``.
 
     Args:
@@ -69,7 +70,7 @@ class Date(Modality):
         return settings.get("numbers", "none") == "none"
 
     @property
-    def as_written(self) -> bool:  # type: ignore[override]
+    def as_written(self) -> bool:
         return self.numbers == "none"
 
     @classmethod
@@ -226,9 +227,9 @@ class Date(Modality):
             return np.full(1 + CYCLES, np.nan)
         return np.concatenate([read, cycles(read)[0]])
 
-    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+    def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
         """``r2`` (0 where the truth is constant) and ``mae`` in days."""
-        pairs = [(self.read(t), self.read(s)) for t, s in zip(truth, said, strict=True)]
+        pairs = [(self.read(t), self.read(s)) for t, s in zip(truth, predicted, strict=True)]
         t, s = (np.array([(t[0], s[0]) for t, s in pairs if len(t) and len(s)]).reshape(-1, 2) / DAY).T
         if not len(t):
             return {}

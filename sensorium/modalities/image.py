@@ -10,7 +10,7 @@ import html
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,9 @@ from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.media.formats import is_image
 from sensorium.media.images import ENDINGS, colour_mix, colours, png, psnr, side_of, square
-from sensorium.modalities import Cells, Modality, Stem, claim_files, encoded, standing
+from sensorium.modalities import Cells, Stem, claim_files
+from sensorium.modalities._capabilities import Attributable, Generable
+from sensorium.modalities._encoder_stem import collate_encoded, encoder_stem
 from sensorium.nn.attention import heads_of
 from sensorium.nn.conv import ConvBlock, Norm, working_dtype
 from sensorium.nn.shape_buckets import recurring
@@ -38,7 +40,7 @@ GRID = 6
 """Lines and columns of parts that a picture is taken to have."""
 
 
-class Image(Modality):
+class Image(Generable, Attributable):
     """A picture as RGB, its aspect ratio kept, in the middle of a white square.
 
     White, because most transparent art is drawn for it, and because one colour for transparency, padding and what
@@ -72,10 +74,10 @@ class Image(Modality):
         llava: in conversations the picture is every patch of its backbone, a CLIP or SigLIP, through two linear layers, as in LLaVA (arXiv 2310.03744), so that ``export-trunk`` can write a model of that layout.
     """
 
-    media: ClassVar[bool] = True
-    matched: ClassVar[bool] = True
-    ending: ClassVar[str] = ".png"
-    generator: ClassVar[str | None] = "flow"
+    media = True
+    matched = True
+    ending = ".png"
+    generator = "flow"
 
     def __init__(
         self,
@@ -163,7 +165,7 @@ class Image(Modality):
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``pixels`` uint8 [n, 3, size, size], channels last in memory; with a backbone that stays as it is ``features`` and which are ``there``."""
         if self.encoder is not None:
-            return encoded(self.encoder, self.tuning, cells)
+            return collate_encoded(self.encoder, self.tuning, cells)
         return {"pixels": torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2)}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
@@ -216,17 +218,24 @@ class Image(Modality):
     def stem(self, width: int) -> Stem:
         """(size / 16)² tokens from "conv", (size / patch)² from "patches"; with a backbone one for all of the picture and 3² for its parts."""
         if self.encoder is not None:
-            return standing(
-                width, self.encoder, self.tuning, recurring(1 + GRID_TOKENS**2), self.dropout, laid=1 + GRID_TOKENS**2
+            return encoder_stem(
+                width,
+                self.encoder,
+                self.tuning,
+                recurring(1 + GRID_TOKENS**2),
+                self.dropout,
+                n_placed=1 + GRID_TOKENS**2,
             )
         if self.kind == "patches":
             return FullSizePatches(width, self.size, self.patch)
         return ImageStem(width, self.size, self.norm, self.restyle)
 
-    def tokens(self) -> Tokens | None:
-        """Patches, row by row, each a vector of its colours in -1..1; None with a backbone."""
-        if self.encoder is not None:
-            return None
+    @property
+    def is_generable(self) -> bool:
+        return self.encoder is None
+
+    def tokens(self) -> Tokens:
+        """Patches, row by row, each a vector of its colours in -1..1."""
         side = self.size // self.patch
         return Tokens(length=side**2, width=3 * self.patch**2, grid=(side, side), patch=(self.patch, self.patch))
 
@@ -247,10 +256,14 @@ class Image(Modality):
         )
         return png(((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8))
 
-    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+    def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
         """``psnr``: how near the pixels are, in dB, at most 99."""
         return (
-            {"psnr": psnr([self.read(a).astype(np.float32) - self.read(b) for a, b in zip(truth, said, strict=True)])}
+            {
+                "psnr": psnr(
+                    [self.read(a).astype(np.float32) - self.read(b) for a, b in zip(truth, predicted, strict=True)]
+                )
+            }
             if len(truth)
             else {}
         )

@@ -17,7 +17,8 @@ from sensorium.core.errors import BadCell
 from sensorium.core.numerals import MAX_LENGTH, MISSING_WORDS, PLAIN_NUMBER, NumberForm, lossy_example, number_form
 from sensorium.core.quantiles import Quantiles
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.modalities import Cells, Modality, Stem
+from sensorium.modalities import Cells, Stem
+from sensorium.modalities._capabilities import Generable
 
 EMPTY = np.zeros(0, np.float64)
 SHARE = 0.98
@@ -26,7 +27,7 @@ DIGITS = 6
 """Decimals of an answer in writing where the column's numbers have more."""
 
 
-class Number(Modality):
+class Number(Generable):
     """One finite number a cell; what is learned and said is its normal score.
 
     Args:
@@ -56,7 +57,7 @@ class Number(Modality):
         return bool({"decimal", "thousands", "prefix", "suffix"} & set(settings))
 
     @property
-    def as_written(self) -> bool:  # type: ignore[override]
+    def as_written(self) -> bool:
         """Where numbers stand in a form of their own: ``1.234`` may be a thousand and more."""
         return not self.form.plain
 
@@ -165,9 +166,9 @@ class Number(Modality):
     def features(self, read: np.ndarray | None) -> np.ndarray:
         return np.full(1, np.nan) if read is None or not len(read) else read.astype(np.float64)
 
-    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+    def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
         """``r2`` (1 − squared error / variance of the truth), ``mae`` and ``median_error`` in the column's units."""
-        pairs = [(self.read(t), self.read(s)) for t, s in zip(truth, said, strict=True)]
+        pairs = [(self.read(t), self.read(s)) for t, s in zip(truth, predicted, strict=True)]
         both = np.array([(t[0], s[0]) for t, s in pairs if len(t) and len(s)]).reshape(-1, 2)
         return errors(both[:, 0], both[:, 1])
 

@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.numerals import number_form
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.modalities import Cells, Modality, Stem
+from sensorium.modalities import Cells, Stem
+from sensorium.modalities._capabilities import Generable
 from sensorium.nn.conv import present, working_dtype
 
 GROUP = 8
@@ -46,7 +47,7 @@ def coordinates(text: str) -> list[float] | None:
     return None if found is None else [float(part) for part in found.groups() if part is not None]
 
 
-class Points(Modality):
+class Points(Generable):
     """A set of points, each of the same few numbers: its place (up to three), then what was measured there.
 
     Args:
@@ -57,8 +58,8 @@ class Points(Modality):
         drop: share of points that training hides.
     """
 
-    matched: ClassVar[bool] = True
-    generator: ClassVar[str | None] = "flow"
+    matched = True
+    generator = "flow"
 
     def __init__(
         self,
@@ -239,10 +240,10 @@ class Points(Modality):
         points, there = points[:, :-1], points[:, -1] > min(0.0, points[:, -1].max() - 1e-9)
         return ((points * (self.std if self.size else 1) + (self.mean if self.size else 0))[there]).tolist()
 
-    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+    def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
         """``chamfer``: the mean distance of a point to the nearest of the other set, both ways, in spreads (arXiv 1612.00603, equation 1)."""
         gaps = []
-        for pair in zip(truth, said, strict=True):
+        for pair in zip(truth, predicted, strict=True):
             a, b = (self.prepare(self.read(cell))[:, :3].astype(np.float64) for cell in pair)
             apart = np.sqrt(np.square(a[:, None] - b).sum(-1))
             gaps.append((apart.min(0).mean() + apart.min(1).mean()) / 2)

@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.modalities import Cells, Modality, Stem
+from sensorium.modalities import Cells, Stem
+from sensorium.modalities._capabilities import Attributable, Continuable
 from sensorium.nn.conv import ConvBlock, Ragged, present, sinusoid, working_dtype
 
 STRIDE = 16
@@ -44,7 +45,7 @@ def from_text(cell: Any) -> Any:
         return cell
 
 
-class Series(Modality):
+class Series(Continuable, Attributable):
     """Numbers over time: ``[time]``, ``[time][channel]`` or ``[channel][time]``, as lists or arrays.
 
     None, NaN and infinity are gaps, told apart from zeros by a second set of channels.
@@ -63,8 +64,8 @@ class Series(Modality):
         rotate: see there.
     """
 
-    matched: ClassVar[bool] = True
-    generator: ClassVar[str | None] = "flow"
+    matched = True
+    generator = "flow"
 
     def __init__(
         self,
@@ -338,10 +339,10 @@ class Series(Modality):
         cells = cells[:, 0] if self.flat else cells if self.time_first else cells.T
         return cells.tolist()
 
-    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
-        """``r2``: the share of the values' variance that is said, over all steps that both series have."""
+    def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
+        """``r2``: the share of the values' variance that is predicted, over all steps that both series have."""
         both = []
-        for pair in zip(truth, said, strict=True):
+        for pair in zip(truth, predicted, strict=True):
             a, b = (self._oriented(self.read(cell)) for cell in pair)
             steps = min(len(a), len(b))
             a, b = ((x[:steps] - self.mean) / self.std for x in (a, b))

@@ -26,7 +26,9 @@ from sensorium.backbones import WORDS, features
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.media.documents import document_text, is_text
-from sensorium.modalities import Cells, Modality, Stem, collate_features, standing
+from sensorium.modalities import Cells, Modality, Stem
+from sensorium.modalities._capabilities import Attributable, Generable
+from sensorium.modalities._encoder_stem import collate_features, encoder_stem
 from sensorium.nn.conv import working_dtype
 from sensorium.nn.shape_buckets import places, recurring
 
@@ -48,7 +50,7 @@ SKETCHED = 256
 """Places for words and letter trigrams together in a sketch."""
 
 
-class Text(Modality):
+class Text(Generable, Attributable):
     """Words, sentences, names.
 
     Args:
@@ -68,7 +70,6 @@ class Text(Modality):
 
     matched = True
     generator = "autoregressive"
-    as_written = True
 
     def __init__(
         self,
@@ -91,13 +92,17 @@ class Text(Modality):
         if length < 1 or max_chars < 1:
             raise UserError(f"length={length}, max_chars={max_chars}: both must be at least 1.")
         self.vocabulary, self.length, self.max_chars, self.files = vocabulary, length, max_chars, files
-        self.media = files  # type: ignore[misc]
+        self.media = files
         self.dropout, self.spelling, self.buckets = dropout, spelling, buckets
         self.span = length
         self._set([])
 
     @classmethod
     def reads_as_written(cls, settings: Mapping[str, Any]) -> bool:
+        return True
+
+    @property
+    def as_written(self) -> bool:
         return True
 
     @classmethod
@@ -297,16 +302,18 @@ class Text(Modality):
 
     def stem(self, width: int) -> Stem:
         if self.encoder is not None:
-            return standing(width, self.encoder, self.tuning, recurring(1 + WORDS), self.dropout)
+            return encoder_stem(width, self.encoder, self.tuning, recurring(1 + WORDS), self.dropout)
         return _TextStem(width, self.span, [b""] * SPECIAL + self.spelled(), self.buckets if self.spelling else 0)
 
     def shared(self) -> str | None:
         return None if self.encoder is not None else "files of text" if self.files else "text"
 
-    def tokens(self) -> Tokens | None:
-        """Ids with the end among them, hence one more than ``span``; None for files."""
-        if self.files:
-            return None
+    @property
+    def is_generable(self) -> bool:
+        return not self.files
+
+    def tokens(self) -> Tokens:
+        """Ids with the end among them, hence one more than ``span``."""
         return Tokens(length=self.span + 1, vocabulary=len(self.words) + SPECIAL, ordered=True, end=END)
 
     def target(self, cells: Cells) -> torch.Tensor:
@@ -355,13 +362,13 @@ class Text(Modality):
             np.add.at(row, hashed % SKETCHED, 1.0 - 2.0 * (hashed >> 31))
         return result / np.linalg.norm(result, axis=1, keepdims=True).clip(1e-6)
 
-    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+    def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
         """``exact``: share that agree but for case and spaces; ``chrf``: chrF2 over all (Popović 2015), 0 to 1."""
         if not len(truth):
             return {}
         from sacrebleu.metrics import CHRF
 
-        wanted, found = ([self.read(cell).tobytes().decode() for cell in cells] for cells in (truth, said))
+        wanted, found = ([self.read(cell).tobytes().decode() for cell in cells] for cells in (truth, predicted))
         exact = sum(_folded(a) == _folded(b) for a, b in zip(wanted, found, strict=True)) / len(wanted)
         return {"exact": exact, "chrf": CHRF().corpus_score(found, [wanted]).score / 100}
 

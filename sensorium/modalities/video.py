@@ -6,7 +6,7 @@ import base64
 import html
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.media.formats import dotted, fuller, sounds_by_name
 from sensorium.media.images import colour_mix, psnr
 from sensorium.media.video import animated, frames_of, written
-from sensorium.modalities import Cells, Modality, Stem, claim_files
+from sensorium.modalities import Cells, Stem, claim_files
+from sensorium.modalities._capabilities import Attributable, Generable
 from sensorium.nn.conv import ConvBlock, Norm, working_dtype
 
 ENDINGS = dotted("video")
@@ -30,7 +31,7 @@ SPAN = 80.0
 """Ink is divided by this, as in pictures: about one in size."""
 
 
-class Video(Modality):
+class Video(Generable, Attributable):
     """A clip as ``frames`` frames of RGB in white squares; its sound is left out.
 
     Args:
@@ -47,9 +48,9 @@ class Video(Modality):
         flip: also mirror clips in training. Off, because left and right may be the meaning.
     """
 
-    media: ClassVar[bool] = True
-    matched: ClassVar[bool] = True
-    generator: ClassVar[str | None] = "flow"
+    media = True
+    matched = True
+    generator = "flow"
 
     def __init__(
         self,
@@ -178,10 +179,14 @@ class Video(Modality):
         pixels = x.reshape(self.frames, self.size, self.size, 3) * self.reach + self.middle
         return written(((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8), self.rate, self.ending)
 
-    def score(self, truth: Sequence[Any], said: Sequence[Any]) -> dict[str, float]:
+    def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
         """``psnr``: how near the frames' pixels are, in dB, at most 99."""
         return (
-            {"psnr": psnr([self.read(a).astype(np.float32) - self.read(b) for a, b in zip(truth, said, strict=True)])}
+            {
+                "psnr": psnr(
+                    [self.read(a).astype(np.float32) - self.read(b) for a, b in zip(truth, predicted, strict=True)]
+                )
+            }
             if len(truth)
             else {}
         )

@@ -15,6 +15,7 @@ from sensorium.core.types import Tokens
 from sensorium.data.schema import Schema
 from sensorium.generators import Generator
 from sensorium.modalities import Modality
+from sensorium.modalities._capabilities import Dialogue, generable
 from sensorium.network.network import Network
 from sensorium.trunks import Trunk
 
@@ -72,7 +73,7 @@ def make_modalities(columns: Schema, settings: Mapping[str, Any]) -> dict[str, M
         rest = {**column.settings, **(more if isinstance(more, Mapping) else {})}
         rest = {k: v for k, v in rest.items() if k not in ("", "kind")}
         part = find(Modality, column.kind)
-        if part.is_dialogue and trunk_of(settings).is_language_model:
+        if issubclass(part, Dialogue) and trunk_of(settings).is_language_model:
             rest.setdefault("language", settings["trunk"].get("path", ""))
         try:
             result[name] = build(part, rest, f"column.{name}")
@@ -101,18 +102,15 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
     shared, written, more = {}, generated(modalities, settings), {}
     ways = drawn_by(settings)
     for column, modality in modalities.items():
-        tokens = modality.tokens() if asks(settings) else None
-        if (
-            tokens is None
-            or modality.generator is None
-            or (column not in written and find(Generator, modality.generator).is_generative)
-        ):
+        asked = generable(modality) if asks(settings) else None
+        if asked is None or (column not in written and find(Generator, asked.generator).is_generative):
             continue
+        tokens = asked.tokens()
         key = modality.shared()
         if key is not None and key in shared:
             generators[column] = shared[key]
             continue
-        chosen = [*ways, *settings.get("taught", {}).get(column, ())] if column in written else [modality.generator]
+        chosen = [*ways, *settings.get("taught", {}).get(column, ())] if column in written else [asked.generator]
         generators[column], *others = (begun(name, tokens, settings, shape.width, column) for name in chosen)
         if others:
             more[column] = others
@@ -150,7 +148,7 @@ def check_conversations(modalities: Mapping[str, Modality], settings: Mapping[st
             raise UserError(
                 f"column.{column}.llava=true is for conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave it out."
             )
-        if modality.is_dialogue and not trunk_of(settings).is_language_model:
+        if isinstance(modality, Dialogue) and not trunk_of(settings).is_language_model:
             raise UserError(
                 f"Column '{column}' holds conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave the column out: column.{column}.kind=out"
             )
@@ -164,11 +162,11 @@ def check_referred(modalities: Mapping[str, Modality]) -> None:
     """
     known = {*modalities, *map(name_of, modalities.values())}
     for column, modality in modalities.items():
-        for name in sorted(modality.referred - known) if modality.is_dialogue else ():
+        for name in sorted(modality.referred - known) if isinstance(modality, Dialogue) else ():
             raise unknown(
                 f"column that conversations in '{column}' refer to:",
                 name,
-                [c for c, m in modalities.items() if not m.is_dialogue],
+                [c for c, m in modalities.items() if not isinstance(m, Dialogue)],
             )
 
 
@@ -211,7 +209,7 @@ def able_to_generate(modalities: Mapping[str, Modality]) -> list[str]:
     return [
         c
         for c, m in modalities.items()
-        if m.generator is not None and m.tokens() is not None and find(Generator, m.generator).is_generative
+        if (asked := generable(m)) is not None and find(Generator, asked.generator).is_generative
     ]
 
 

@@ -14,6 +14,7 @@ from sensorium.core.attachments import MAX_ROWS
 from sensorium.core.errors import unknown
 from sensorium.core.registry import name_of
 from sensorium.modalities import Cells
+from sensorium.modalities._capabilities import Dialogue, Generable
 from sensorium.network.batch import Batch
 from sensorium.network.encoding import rows_of
 from sensorium.network.packed_conversation import PackedConversation, cell_of, mean_losses, pack, resolve_references
@@ -60,19 +61,23 @@ class DialogueHead(nn.Module):
         )
         self.online_memories = nn.ModuleDict(
             {
-                stem_key[name]: OnlineMemory(
-                    gist, self.modalities[column].remembered, stems[stem_key[name]].similarity_size
-                )
-                for column in self.columns
-                if self.modalities[column].is_dialogue
+                stem_key[name]: OnlineMemory(gist, modality.remembered, stems[stem_key[name]].similarity_size)
+                for column, modality in modalities.items()
+                if isinstance(modality, Dialogue)
                 for name in self.lookup_columns(column)
             }
         )
         self.reference_cache: dict[int, dict[int, tuple[str, int]]] = {}
 
+    def dialogue_modality(self, column: str) -> Dialogue:
+        """Modality of a column of conversations."""
+        modality = self.modalities[column]
+        assert isinstance(modality, Dialogue), f"column '{column}' holds no conversations"
+        return modality
+
     def lookup_columns(self, column: str) -> list[str]:
         """Columns whose cells bring along, where conversations of ``column`` refer to them, the names of similar rows."""
-        dialogue = self.modalities[column]
+        dialogue = self.dialogue_modality(column)
         if not dialogue.recall:
             return []
         if dialogue.recall not in self.columns:
@@ -87,7 +92,7 @@ class DialogueHead(nn.Module):
 
     def remember_batch(self, column: str, batch: Batch, encoded: Mapping[str, Encoded]) -> None:
         """Store what the rows of a batch are called, by the gists of their cells."""
-        named_by = self.modalities[column].recall
+        named_by = self.dialogue_modality(column).recall
         names = encoded.get(named_by)
         for looked_up in self.lookup_columns(column) if names is not None else ():
             part = encoded.get(looked_up)
@@ -96,6 +101,7 @@ class DialogueHead(nn.Module):
             rows = ((part.place >= 0) & (names.place >= 0)).nonzero().squeeze(1)
             here, there = part.place[rows], names.place[rows]
             modality, cells = self.modalities[named_by], batch.cells[named_by]
+            assert isinstance(modality, Generable), f"column '{named_by}' has no names to recall"
             words = [
                 str(modality.decode(tokens))
                 for tokens in modality.target({key: value[there] for key, value in cells.items()}).cpu().numpy()
@@ -121,7 +127,7 @@ class DialogueHead(nn.Module):
         own, part, key = None if keys is None else keys[places], encoded[looked_up], self.stem_key[looked_up]
         return self.online_memories[key].most_similar(
             part.gist[places],
-            self.modalities[column].recalled,
+            self.dialogue_modality(column).recalled,
             own,
             None if part.similarity is None else part.similarity[places],
             self.shared[1][key].compare,
@@ -154,7 +160,7 @@ class DialogueHead(nn.Module):
             keys: of the cells of the batch, by which training looks nobody up by himself.
             later: None where rows after a conversation's own follow it in the batch.
         """
-        modality, ids = self.modalities[column], cells["ids"].cpu().numpy()
+        modality, ids = self.dialogue_modality(column), cells["ids"].cpu().numpy()
         lines = [ids[number, :length] for number, length in enumerate(cells["length"].tolist())]
         learned = [own[: len(line)].astype(bool) for own, line in zip(cells["said"].cpu().numpy(), lines, strict=True)]
         columns, own = self.references(MAX_ROWS), rows.cpu().numpy()

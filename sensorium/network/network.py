@@ -102,7 +102,7 @@ class Network(ColumnParts):
         losses, fused = [], []
         for plan in plans:
             asked = [column for column in plan.asked if column in encoded]
-            for column in [column for column in asked if self.modalities[column].is_dialogue]:
+            for column in [column for column in asked if column in self.dialogue_columns]:
                 assert self.dialogue is not None
                 losses += self.dialogue.losses(column, encoded, batch.cells[column], plan.rows, batch)
                 asked.remove(column)
@@ -112,7 +112,7 @@ class Network(ColumnParts):
             vector = self.condition_vector(encoded, plan.seen, plan.rows)
             for column in asked:
                 place = encoded[column].place[plan.rows]
-                target = self.modalities[column].target(rows_of(batch.cells[column], place.clamp(min=0)))
+                target = self.asked_modality(column).target(rows_of(batch.cells[column], place.clamp(min=0)))
                 target = self.generator(column, plan.generator_name).with_noise(target)
                 targets.append(target)
                 present.append(place >= 0)

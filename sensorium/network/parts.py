@@ -10,6 +10,7 @@ from sensorium.core.errors import unknown
 from sensorium.core.registry import name_of
 from sensorium.generators import Generator
 from sensorium.modalities import Modality
+from sensorium.modalities._capabilities import Dialogue, Generable, Refinable, generable
 from sensorium.network.encoding import GistHead
 from sensorium.network.types import ColumnFacts, slug
 from sensorium.nn.refiner import Refiner
@@ -58,13 +59,13 @@ class ColumnParts(nn.Module):
 
     def timed(self, column: str) -> bool:
         """Whether a column's vectors follow one another in time, as a sound's do."""
-        tokens = self.modalities[column].tokens()
-        return tokens is not None and tokens.timed and tokens.width > 0
+        modality = generable(self.modalities[column])
+        return modality is not None and (tokens := modality.tokens()).timed and tokens.width > 0
 
     def ordered(self, column: str) -> bool:
         """Whether a column's ids follow one another, as a text's do."""
-        tokens = self.modalities[column].tokens()
-        return tokens is not None and tokens.ordered and tokens.vocabulary > 0
+        modality = generable(self.modalities[column])
+        return modality is not None and (tokens := modality.tokens()).ordered and tokens.vocabulary > 0
 
     @property
     def asked_columns(self) -> list[str]:
@@ -74,7 +75,7 @@ class ColumnParts(nn.Module):
     @property
     def dialogue_columns(self) -> list[str]:
         """Columns of conversations."""
-        return [column for column in self.columns if self.modalities[column].is_dialogue]
+        return [column for column in self.columns if isinstance(self.modalities[column], Dialogue)]
 
     @property
     def generative_columns(self) -> list[str]:
@@ -100,9 +101,19 @@ class ColumnParts(nn.Module):
 
     def token_count(self, column: str) -> int:
         """Number of tokens of an asked cell of a column."""
-        tokens = self.modalities[column].tokens()
-        assert tokens is not None, f"column '{column}' can't be asked"
-        return tokens.length
+        return self.asked_modality(column).tokens().length
+
+    def asked_modality(self, column: str) -> Generable:
+        """Modality of an asked column."""
+        modality = generable(self.modalities[column])
+        assert modality is not None, f"column '{column}' can't be asked"
+        return modality
+
+    def dialogue_modality(self, column: str) -> Dialogue:
+        """Modality of a column of conversations."""
+        modality = self.modalities[column]
+        assert isinstance(modality, Dialogue), f"column '{column}' holds no conversations"
+        return modality
 
     def generator(self, column: str, name: str | None = None) -> Generator:
         """Generator of a column: its first one, or the one of that name.
@@ -124,13 +135,16 @@ class ColumnParts(nn.Module):
     def add_refiner(self, column: str) -> Refiner | None:
         """Fresh refiner of a column's generated cells, used from now on wherever they are decoded; None where there is
         nothing to refine."""
-        refiner = self.modalities[column].make_refiner()
-        if refiner is not None:
-            refiner = refiner.to(next(self.parameters()).device)
-            self.refiners[self.generator_key[column]] = self.modalities[column].refiner = refiner
+        modality = self.modalities[column]
+        if not isinstance(modality, Refinable):
+            return None
+        refiner = modality.make_refiner().to(next(self.parameters()).device)
+        self.refiners[self.generator_key[column]] = modality.refiner = refiner
         return refiner
 
     def remove_refiner(self, column: str) -> None:
         """Remove a column's refiner."""
         self.refiners.pop(self.generator_key[column])
-        self.modalities[column].refiner = None
+        modality = self.modalities[column]
+        assert isinstance(modality, Refinable), f"column '{column}' has no refiner"
+        modality.refiner = None

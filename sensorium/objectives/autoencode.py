@@ -53,7 +53,7 @@ class Autoencode(Objective):
         place = step.encoded[column].place[rows]
         generator = network.generator(column)
         target = generator.with_noise(
-            network.modalities[column].target({k: v[place] for k, v in step.batch.cells[column].items()})
+            network.asked_modality(column).target({k: v[place] for k, v in step.batch.cells[column].items()})
         )
         hidden = network.trunk(
             seen,

@@ -53,10 +53,10 @@ class Tell(Objective):
             losses[told.column, told.generator_name].append(told.loss)
         result = {}
         for (column, way), parts in losses.items():
-            if step.network.modalities[column].is_dialogue:
+            if column in step.network.dialogue_columns:
                 result[named(column, None)] = self.weight * self.talked * torch.cat(parts).float().mean()
                 continue
-            tokens = step.network.modalities[column].tokens()
+            tokens = step.network.asked_modality(column).tokens()
             often = (
                 self.long if tokens.ordered else self.drawn if column in step.network.generative_columns else self.short
             )
@@ -82,13 +82,13 @@ class Tell(Objective):
         for column in network.asked_columns:
             heard = [part for name, part in step.encoded.items() if part.gist is not None and name != column]
             if (
-                network.modalities[column].tokens().length > 1
+                network.token_count(column) > 1
                 or column in network.generative_columns
                 or column not in step.encoded
                 or not heard
             ):
                 continue
-            target, answers = network.modalities[column].target(step.batch.cells[column]), step.encoded[column]
+            target, answers = network.asked_modality(column).target(step.batch.cells[column]), step.encoded[column]
             places = [answers.place[part.index] for part in heard]
             gists, place = torch.cat([part.gist for part in heard]), torch.cat(places).clamp(min=0)
             loss = network.generator(column).loss(network.tokens_from_gist(gists, column, target[place]), target[place])

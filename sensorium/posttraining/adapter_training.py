@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.files import write_json
 from sensorium.core.tensors import write_tensors
-from sensorium.dialogue.chat import as_tuned
+from sensorium.dialogue.decoding import uses_tuned
 from sensorium.inference.rows import Rows
 from sensorium.network.adapters import tuned
 from sensorium.network.network import Network
@@ -30,7 +30,7 @@ def shown(network: Network, rows: Rows) -> dict[str, Any]:
             part, **{name: value.clone() for name, value in vars(part).items() if torch.is_tensor(value)}
         )
         for c, part in rows.encoded_columns(
-            [c for c in network.columns if c in rows.cells and not network.modalities[c].is_dialogue]
+            [c for c in network.columns if c in rows.cells and c not in network.dialogue_columns]
         ).items()
     }
 
@@ -58,7 +58,7 @@ def spoken_to(network: Network, messages: Sequence[Any]) -> None:
         BadCell: it refers to no cell, and such aren't answered by the tuned one.
     """
     trunk, refers = network.trunk, any(isinstance(part, dict) for _, parts in messages for part in parts)
-    if not as_tuned(network, refers) and (trunk.adapted or trunk.prompted):
+    if not uses_tuned(network, refers) and (trunk.adapted or trunk.prompted):
         raise BadCell(
             "it refers to no cell, and this model answers such as its language model did before it was tuned (trunk.always=true would change that)"
         )

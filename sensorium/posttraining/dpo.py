@@ -23,7 +23,7 @@ from sensorium.core.progress import ProgressReporter
 from sensorium.core.seeds import mix
 from sensorium.core.settings import at_least, check, grouped_arguments
 from sensorium.data.table import Table
-from sensorium.dialogue.chat import talker
+from sensorium.dialogue.parts import dialogue_column
 from sensorium.dialogue.reward_model import RewardModel, rest_of
 from sensorium.inference.rows import Rows
 from sensorium.modalities.conversation import last_said, messages_of
@@ -123,7 +123,7 @@ class DPOTrainer(Trainer):
 
     def weighed(self, numbers: Sequence[int]) -> torch.Tensor:
         """Log-probabilities of the chosen and the rejected answers of some pairs [n, 2], sums over their tokens, and means for ``ipo``; scores for ``reward``."""
-        column = talker(self.whole)
+        column = dialogue_column(self.whole)
         cells = [cell for number in numbers for cell in (self.pairs[number].chosen, self.pairs[number].rejected)]
         which = torch.tensor([self.pairs[number].row for number in numbers for _ in range(2)])
         made: PackedConversation = self.whole.dialogue.pack_conversations(
@@ -190,13 +190,13 @@ def read_pairs(network: Network, table: Table, note: Any) -> tuple[Rows, list[Pr
     Raises:
         UserError: a column isn't there, or no row has a pair.
     """
-    column = talker(network)
+    column = dialogue_column(network)
     for name in COLUMNS:
         if name not in table.columns:
             raise UserError(
                 f"'{table.name}' has no column '{name}'. A table of preferences has {', '.join(COLUMNS)}, and the columns that conversations refer to: sensorium ask-data TABLE --pairs --out FILE"
             )
-    modality, pairs, wrong = network.modalities[column], [], {}
+    modality, pairs, wrong = network.dialogue_modality(column), [], {}
     cells = table.take(np.arange(table.rows), list(COLUMNS)).to_pylist()
     for row, cell in enumerate(cells):
         try:
@@ -213,7 +213,7 @@ def read_pairs(network: Network, table: Table, note: Any) -> tuple[Rows, list[Pr
     lessons.tell_left_out(wrong, note)
     if len(pairs) < 2:
         raise UserError(f"'{table.name}' has {len(pairs)} pair(s) of answers; at least 2 are needed.")
-    return Rows.of(network, table, [c for c in network.columns if not network.modalities[c].is_dialogue]), pairs
+    return Rows.of(network, table, [c for c in network.columns if c not in network.dialogue_columns]), pairs
 
 
 def prefer(
@@ -240,7 +240,7 @@ def prefer(
     """
     minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
     chosen = check(DPOSettings, plain(settings, "prefer"), "prefer")
-    talker(network)
+    dialogue_column(network)
     adapters.able(network)
     with ProgressReporter(quiet) as shown:
         rows, pairs = read_pairs(network, table, shown.log)

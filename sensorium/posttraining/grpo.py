@@ -233,7 +233,7 @@ def read_asked(
     lessons.tell_left_out(wrong, note)
     if len(asked) < 2:
         raise UserError(f"'{table.name}' has {len(asked)} question(s) to practise on; at least 2 are needed.")
-    return Rows.of(network, table, [c for c in network.columns if not network.modalities[c].is_dialogue]), asked, cells
+    return Rows.of(network, table, [c for c in network.columns if c not in network.dialogue_columns]), asked, cells
 
 
 def scoring_of(

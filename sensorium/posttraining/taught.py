@@ -125,7 +125,7 @@ def preferred(
 def unsure(model: Trained) -> None:
     """How often answers are right was told of the model as it was: of this one it isn't known."""
     for column in model.network.dialogue_columns:
-        model.network.modalities[column].sureness = None
+        model.network.dialogue_modality(column).sureness = None
 
 
 def reinforced(

@@ -62,11 +62,11 @@ class ModelWorker:
         """What is known of a column."""
         network = self.model.network
         modality, asked = network.modalities[column], column in network.asked_columns
-        tokens = modality.tokens() if asked else None
+        tokens = network.asked_modality(column).tokens() if asked else None
         return {
             "kind": name_of(modality),
             "media": modality.media,
-            "talks": modality.is_dialogue,
+            "talks": column in network.dialogue_columns,
             "asked": asked,
             "drawn": column in network.generative_columns,
             "searched": modality.matched,

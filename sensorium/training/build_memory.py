@@ -163,10 +163,13 @@ def targets(network: Network, prepared: Prepared, rows: np.ndarray) -> dict[str,
             continue
         batch = collate(network.modalities, {column: prepared.ready.cells(column, rows)}, len(rows))
         if column in batch.cells:
-            found, index = network.modalities[column].target(batch.cells[column]), batch.index[column]
+            found, index = network.asked_modality(column).target(batch.cells[column]), batch.index[column]
             tokens, have = found.new_zeros(len(rows), *found.shape[1:]), torch.zeros(len(rows), dtype=torch.bool)
             tokens[index], have[index] = found, True
-            result[column] = tokens.to(network.conditioning.to_gist.weight.device), have.to(network.conditioning.to_gist.weight.device)
+            result[column] = (
+                tokens.to(network.conditioning.to_gist.weight.device),
+                have.to(network.conditioning.to_gist.weight.device),
+            )
     prepared.ready.release()
     return result
 

@@ -82,7 +82,7 @@ def together(network: Network, parts: Sequence[tuple[Batch, dict[str, Encoded]]]
     """How little the cells of the first rows go together, by column."""
     found: dict[str, list[np.ndarray]] = {}
     for batch, encoded in parts[: FITTED // PART]:
-        targets = {c: network.modalities[c].target(batch.cells[c]) for c in told(network) if c in encoded}
+        targets = {c: network.asked_modality(c).target(batch.cells[c]) for c in told(network) if c in encoded}
         for column, values in misfits(
             network, encoded, torch.arange(batch.rows, device=next(network.parameters()).device), targets
         ).items():
@@ -95,7 +95,7 @@ def short_columns(network: Network) -> list[str]:
     return [
         c
         for c in network.asked_columns
-        if network.modalities[c].tokens().length == 1 and c not in network.generative_columns
+        if network.token_count(c) == 1 and c not in network.generative_columns
     ]
 
 
@@ -196,7 +196,7 @@ class ValidationRows:
         for batch, encoded in parts:
             if column in encoded:
                 others, rows = {c: e for c, e in encoded.items() if c != column}, encoded[column].index
-                self.parts.append((others, rows, network.modalities[column].target(batch.cells[column])))
+                self.parts.append((others, rows, network.asked_modality(column).target(batch.cells[column])))
                 shown |= {c for c, e in others.items() if (e.place[rows] >= 0).any()}
         self.shown = [c for c in network.columns if c in shown]
         self.count = sum(len(rows) for _, rows, _ in self.parts)

@@ -116,7 +116,7 @@ class TableTrainer(Trainer):
         place, beside, used, more = {int(row): at for at, row in enumerate(rows)}, {}, set(), []
         known = (
             self.network.dialogue.references(MAX_ROWS)
-            if any(self.modalities[c].beside for c in self.network.dialogue_columns)
+            if any(self.network.dialogue_modality(c).beside for c in self.network.dialogue_columns)
             else {}
         )
         for column in [c for c in self.network.dialogue_columns if c in cells] if known else ():

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from sensorium.core.registry import name_of
 from sensorium.data.cells import row_dicts
+from sensorium.modalities._capabilities import Attributable
 from sensorium.serve.dispatch import as_json, ask, read_rows
 from sensorium.serve.guard import Refused
 from sensorium.serve.jobs import Job, split_by_job
@@ -91,9 +92,11 @@ def answer(
         if why is not None:
             why["answer"] = given[number] if given is not None else None
             images = {
-                c: modalities[c].as_image(cell)
+                c: modality.as_image(cell)
                 for c in why["parts"]
-                if c in rows.read and (cell := rows.read[c][number]) is not None
+                if c in rows.read
+                and (cell := rows.read[c][number]) is not None
+                and isinstance(modality := modalities[c], Attributable)
             }
             why["pictures"] = {c: png(pixels) for c, pixels in images.items() if pixels is not None}
     if worker.index is not None:
