@@ -1,25 +1,25 @@
-"""The contract of an objective: a loss over one step of the network."""
+"""Contract of an objective: a loss over one step of the network."""
 
 from __future__ import annotations
 
 import abc
 from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from sensorium.network.network import StepOutput
 
 
 class Objective(nn.Module, abc.ABC):
-    """Constructor arguments are its settings. May own learned values (a temperature), hence a module."""
+    """Abstract objective. Constructor arguments are its settings; it may own learned values, such as a temperature."""
 
     @property
     def couples(self) -> bool:
-        """Whether it compares rows of one thing, so that two of them should meet in a step."""
+        """True where it compares rows of one thing, so that two of them should be in one batch."""
         return False
 
     @abc.abstractmethod
-    def forward(self, step: StepOutput) -> dict[str, torch.Tensor]:
+    def forward(self, step: StepOutput) -> dict[str, Float[Tensor, ""]]:
         """Named, weighted losses (scalars) of this step; the sum of all is minimised."""

@@ -1,7 +1,7 @@
-"""Match: gists of one row must recognise each other among the rows of the batch (InfoNCE or SigLIP).
+"""Contrastive loss (InfoNCE or SigLIP): gists of one row must recognise each other among the rows of the batch.
 
-All pairs of matched columns alone, what several columns say together against each column they did not see, and cells of one
-column in rows that are of one thing.
+Compared are all pairs of matched columns, the fused gist of several columns with each column that it did not see, and
+cells of one column in rows that are of one thing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import math
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.settings import at_least
@@ -21,8 +22,9 @@ from sensorium.objectives import Objective
 if TYPE_CHECKING:
     from sensorium.network.network import StepOutput
 
-MOST = 1024
-"""Cells of one column that are compared with one another, so that memory doesn't grow with the square of the batch."""
+MAX_CELLS = 1024
+"""Maximum number of cells of one column that are compared with one another: memory doesn't grow with the square of the
+batch."""
 
 
 class Match(Objective):
@@ -33,11 +35,13 @@ class Match(Objective):
 
     Args:
         kind: infonce or siglip.
-        weight: of the mean over pairs; by default 1, and 0.02 where there are targets, so that what the user asks for leads.
-        fused: weight of gists of several columns, relative to those alone.
+        weight: of the mean over pairs; by default 1, and 0.02 where there are targets, so that what the user asks for
+            leads.
+        fused: weight of gists of several columns, relative to those of one.
         same_modality: weight of a pair of columns of one modality, relative to pairs across modalities.
-        same_thing: weight of each column's own cells in rows of one thing (``data.entity_key``): two drawings of it, two voices.
-        temperature: where the learned temperature starts.
+        same_thing: weight of each column's own cells in rows of one thing (``data.entity_key``): two drawings of it,
+            two voices.
+        temperature: initial value of the learned temperature.
     """
 
     def __init__(
@@ -62,19 +66,19 @@ class Match(Objective):
     def couples(self) -> bool:
         return self.same_thing > 0
 
-    def forward(self, step: StepOutput) -> dict[str, torch.Tensor]:
+    def forward(self, step: StepOutput) -> dict[str, Float[Tensor, ""]]:
         scale = self.scale()
         lone, weights = [], []
-        gists = {c: e for c, e in step.encoded.items() if e.gist is not None}
-        for (a, left), (b, right) in itertools.combinations(gists.items(), 2):
+        parts = {c: (e, e.gist) for c, e in step.encoded.items() if e.gist is not None}
+        for (a, (left, left_gist)), (b, (right, right_gist)) in itertools.combinations(parts.items(), 2):
             rows = torch.nonzero((left.place >= 0) & (right.place >= 0)).squeeze(1)
             if len(rows) < 2:
                 continue
             at, to = left.place[rows], right.place[rows]
             lone.append(
                 self.pair(
-                    left.gist.index_select(0, at),
-                    right.gist.index_select(0, to),
+                    left_gist.index_select(0, at),
+                    right_gist.index_select(0, to),
                     scale,
                     step.batch.keys[a][at],
                     step.batch.keys[b][to],
@@ -86,12 +90,12 @@ class Match(Objective):
         if lone:
             # The largest column stands for one: adding translations of a name doesn't make the whole louder.
             total = torch.stack([loss * w for loss, w in zip(lone, weights, strict=True)]).sum()
-            result["match"] = weight * total / max(sum(weights), 1e-6) * min(len(gists) - 1, 3)
+            result["match"] = weight * total / max(sum(weights), 1e-6) * min(len(parts) - 1, 3)
         together = []
         for fused in step.fused:
             if not fused.seen:
                 continue
-            for column, part in gists.items():
+            for column, (part, gist) in parts.items():
                 place = part.place[fused.rows]
                 if column in fused.seen or (place >= 0).sum() < 2:
                     continue
@@ -99,7 +103,7 @@ class Match(Objective):
                 together.append(
                     self.pair(
                         fused.gist[have],
-                        part.gist.index_select(0, place[have]),
+                        gist.index_select(0, place[have]),
                         scale,
                         None,
                         step.batch.keys[column][place[have]],
@@ -107,22 +111,28 @@ class Match(Objective):
                 )
         if together:
             result["fuse"] = weight * self.fused * torch.stack(together).mean()
-        if step.batch.things is not None and self.same_thing and gists:
-            alike = [
-                self.alike(part.gist, step.batch.things[part.index], step.batch.keys[c], scale)
-                for c, part in gists.items()
+        if step.batch.things is not None and self.same_thing and parts:
+            losses = [
+                self.same_thing_loss(gist, step.batch.things[part.index], step.batch.keys[c], scale)
+                for c, (part, gist) in parts.items()
             ]
-            result["same"] = weight * self.same_thing * torch.stack(alike).sum()
+            result["same"] = weight * self.same_thing * torch.stack(losses).sum()
         return result
 
-    def alike(self, gist: torch.Tensor, things: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """How badly a column's gists [n, gist] recognise those of other cells that are of the same thing, among all cells.
+    def same_thing_loss(
+        self,
+        gist: Float[Tensor, "n gist"],
+        things: Int[Tensor, " n"],
+        keys: Int[Tensor, " n"],
+        scale: Float[Tensor, ""],
+    ) -> Float[Tensor, ""]:
+        """Supervised contrastive loss of a column's gists [n, gist]: positives are other cells of the same thing.
 
-        A mean over n, of 0 for a cell that is alone. SupCon (Khosla et al. 2020, arXiv 2004.11362, eq. 2), or SigLIP's loss of the
-        same pairs. Cells of equal content are no pair, neither a right nor a wrong one.
+        A mean over n, of 0 for a cell without positives. SupCon (Khosla et al. 2020, arXiv 2004.11362, eq. 2), or
+        SigLIP's loss of the same pairs. Cells of equal content are no pair, neither a positive nor a negative one.
         """
         losses = []
-        for part, thing, key in zip(gist.split(MOST), things.split(MOST), keys.split(MOST), strict=True):
+        for part, thing, key in zip(gist.split(MAX_CELLS), things.split(MAX_CELLS), keys.split(MAX_CELLS), strict=True):
             differ = key[:, None] != key
             right = (thing[:, None] == thing) & differ
             with torch.autocast(gist.device.type, enabled=False):
@@ -138,14 +148,19 @@ class Match(Objective):
                     losses.append((F.softplus(-logits) * right + F.softplus(logits) * wrong).sum(1))
         return torch.cat(losses).mean()
 
-    def scale(self) -> torch.Tensor:
-        """What cosines are multiplied by: the inverse of the learned temperature, at most 100."""
+    def scale(self) -> Float[Tensor, ""]:
+        """Factor of the cosines: the inverse of the learned temperature, at most 100."""
         return self.log_scale.clamp(max=math.log(100.0)).exp()
 
     def pair(
-        self, a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor, key_a: torch.Tensor | None, key_b: torch.Tensor
-    ) -> torch.Tensor:
-        """The loss between two sets of gists [n, gist] of the same rows."""
+        self,
+        a: Float[Tensor, "n gist"],
+        b: Float[Tensor, "n gist"],
+        scale: Float[Tensor, ""],
+        key_a: Int[Tensor, " n"] | None,
+        key_b: Int[Tensor, " n"],
+    ) -> Float[Tensor, ""]:
+        """Contrastive loss between two gists of each of n rows; ``key_a``, ``key_b``: hashes of their content."""
         keys = (key_b if key_a is None else key_a, key_b)
         with torch.autocast(a.device.type, enabled=False):  # a sum over a batch of exponentials wants fp32
             return contrastive(a, b, scale, kind=self.kind, bias=self.bias, same=keys)

@@ -1,4 +1,4 @@
-"""Tell: each asked segment says its own loss (cross-entropy, quantile, flow); this weighs and adds them."""
+"""Prediction loss: weighted sum of the asked segments' own losses (cross-entropy, quantile, flow)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn import functional as F
 
 from sensorium.objectives import Objective
@@ -14,21 +16,21 @@ if TYPE_CHECKING:
     from sensorium.network.network import StepOutput
 
 
-def named(column: str, way: str | None) -> str:
-    """What the loss of a column is called; ``way``: by which generator, where it has several."""
-    return f"tell {column}" + (f" by {way}" if way else "")
+def loss_name(column: str, generator_name: str | None) -> str:
+    """Name of a column's loss, with its generator's where the column has several."""
+    return f"tell {column}" + (f" by {generator_name}" if generator_name else "")
 
 
 class Tell(Objective):
-    """The mean loss of every asked column.
+    """Mean loss of every asked column, weighted.
 
     Args:
-        weight: of all; long: weight of a segment of many tokens (text), short: of one token (category, number, date),
-            target: of a target; beside: of all others where there are targets, relative; drawn: of a picture, a video, a sound or a series
-            that is learned to be generated.
-        talked: weight of what an assistant says in conversations.
-        direct: weight of short columns told straight from each column's gist, past the trunk. It costs next to nothing
-            and teaches the stems with every row, not with those alone that a plan shows.
+        weight: of all. long: of a segment of many tokens (text). short: of one token (category, number, date).
+        target: weight of a target. beside: relative weight of all others where there are targets.
+        drawn: weight of a picture, a video, a sound or a series that is learned to be generated.
+        talked: weight of the assistant's messages in conversations.
+        direct: weight of short columns predicted from each column's gist, without the trunk. It costs next to nothing
+            and trains the stems with every row, not only with those that a plan sees.
     """
 
     def __init__(
@@ -47,14 +49,14 @@ class Tell(Objective):
         self.weight, self.long, self.short = weight, long, short
         self.target, self.beside, self.drawn, self.talked, self.direct = target, beside, drawn, talked, direct
 
-    def forward(self, step: StepOutput) -> dict[str, torch.Tensor]:
+    def forward(self, step: StepOutput) -> dict[str, Float[Tensor, ""]]:
         losses = defaultdict(list)
-        for told in step.losses:
-            losses[told.column, told.generator_name].append(told.loss)
+        for segment in step.losses:
+            losses[segment.column, segment.generator_name].append(segment.loss)
         result = {}
-        for (column, way), parts in losses.items():
+        for (column, generator_name), parts in losses.items():
             if column in step.network.dialogue_columns:
-                result[named(column, None)] = self.weight * self.talked * torch.cat(parts).float().mean()
+                result[loss_name(column, None)] = self.weight * self.talked * torch.cat(parts).float().mean()
                 continue
             tokens = step.network.asked_modality(column).tokens()
             often = (
@@ -67,30 +69,34 @@ class Tell(Objective):
                 if step.network.targets
                 else often
             )
-            result[named(column, way)] = self.weight * weight * torch.cat(parts).float().mean()
-        direct = self.straight(step) if self.direct else []
+            result[loss_name(column, generator_name)] = self.weight * weight * torch.cat(parts).float().mean()
+        direct = self.from_gists(step) if self.direct else []
         if direct:
             result["direct"] = self.weight * self.direct * torch.stack(direct).mean()
         return result
 
     @staticmethod
-    def straight(step: StepOutput) -> list[torch.Tensor]:
-        """The mean loss of each short column from each matched column's gist, and of a target from all that its row has."""
+    def from_gists(step: StepOutput) -> list[Float[Tensor, ""]]:
+        """Mean loss of each short column from each matched column's gist, and of a target from all that its row has."""
         network, losses = step.network, []
         if network.conditioning.gist_token is None:
             return losses
         for column in network.asked_columns:
-            heard = [part for name, part in step.encoded.items() if part.gist is not None and name != column]
+            sources = [
+                (part.gist, part.index)
+                for name, part in step.encoded.items()
+                if part.gist is not None and name != column
+            ]
             if (
                 network.token_count(column) > 1
                 or column in network.generative_columns
                 or column not in step.encoded
-                or not heard
+                or not sources
             ):
                 continue
             target, answers = network.asked_modality(column).target(step.batch.cells[column]), step.encoded[column]
-            places = [answers.place[part.index] for part in heard]
-            gists, place = torch.cat([part.gist for part in heard]), torch.cat(places).clamp(min=0)
+            places = [answers.place[index] for _, index in sources]
+            gists, place = torch.cat([gist for gist, _ in sources]), torch.cat(places).clamp(min=0)
             loss = network.generator(column).loss(network.tokens_from_gist(gists, column, target[place]), target[place])
             for each, own in zip(loss.split([len(p) for p in places]), places, strict=True):
                 have = own >= 0

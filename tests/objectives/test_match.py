@@ -37,7 +37,7 @@ def test_it_is_the_formula(kind: str) -> None:
     things, keys = [1, 1, 2, 3, 3, 3, 4, 5, 5], [10, 11, 12, 13, 14, 14, 15, 16, 16]
     match = Match(kind=kind)
     scale = match.scale()
-    loss = match.alike(gist, torch.tensor(things), torch.tensor(keys), scale)
+    loss = match.same_thing_loss(gist, torch.tensor(things), torch.tensor(keys), scale)
     bias = None if match.bias is None else match.bias.item()
     assert loss.item() == pytest.approx(plain(gist.detach(), things, keys, scale.item(), bias), rel=1e-5)
     loss.backward()
@@ -50,7 +50,7 @@ def test_it_is_the_formula(kind: str) -> None:
 def test_nothing_to_recognise_is_no_loss(things: list[int]) -> None:
     gist = F.normalize(torch.randn(len(things), 6), dim=1).requires_grad_()
     match = Match()
-    loss = match.alike(gist, torch.tensor(things), torch.full((len(things),), 7), match.scale())
+    loss = match.same_thing_loss(gist, torch.tensor(things), torch.full((len(things),), 7), match.scale())
     loss.backward()
     assert loss.item() == 0 and not gist.grad.any()
 
@@ -65,6 +65,11 @@ def test_many_cells_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     torch.manual_seed(2)
     gist, things, keys = F.normalize(torch.randn(8, 6), dim=1), torch.arange(8) // 2, torch.arange(8)
     match = Match()
-    halves = [match.alike(gist[part], things[part], keys[part], match.scale()) for part in (slice(0, 4), slice(4, 8))]
-    monkeypatch.setattr(module, "MOST", 4)
-    assert match.alike(gist, things, keys, match.scale()).item() == pytest.approx(sum(x.item() for x in halves) / 2)
+    halves = [
+        match.same_thing_loss(gist[part], things[part], keys[part], match.scale())
+        for part in (slice(0, 4), slice(4, 8))
+    ]
+    monkeypatch.setattr(module, "MAX_CELLS", 4)
+    assert match.same_thing_loss(gist, things, keys, match.scale()).item() == pytest.approx(
+        sum(x.item() for x in halves) / 2
+    )
