@@ -4,7 +4,7 @@ BIN := .venv/bin
 # A test takes one core; the tests of a file share what they made ready.
 AT_ONCE := -n logical --dist loadfile
 
-.PHONY: demo demo-pretrained demo-chat test slow browser fuzz benchmarks docs lock clean
+.PHONY: demo demo-pretrained demo-chat test slow coverage browser fuzz benchmarks docs lock clean
 
 demo: .venv/ready
 	$(BIN)/sensorium demo
@@ -23,6 +23,11 @@ test: .venv/ready
 
 slow: .venv/ready
 	$(BIN)/pytest -m slow $(AT_ONCE)
+
+# Lines and branches that the default tests run, processes that they start included: files under 80 %. Twice as slow.
+coverage: .venv/ready
+	$(BIN)/pytest $(AT_ONCE) --cov --cov-report=json:.coverage.json
+	$(BIN)/python tests/low_coverage.py .coverage.json
 
 browser: .venv/ready
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { echo "Chromium was not found. Install it: apt-get install chromium"; exit 2; }
