@@ -36,7 +36,7 @@ def inside(witness: CellScorer, place: int, column: str, seen: Sequence[str], ho
     """What the parts of one row's ``column`` did to one of the witness's said cells; None where it has fewer than two.
 
     Args:
-        place: which of the said cells. seen: the columns that were looked at. how: a name of ``WAYS``.
+        place: which of the said cells. seen: the columns that were looked at. how: a name of ``METHODS``.
     """
     modality = witness.rows.network.modalities[column]
     if not isinstance(modality, Attributable):
@@ -52,7 +52,7 @@ def check_method(how: str, network: Network) -> None:
         UserError: no such way, or a trunk that looks at nothing.
     """
     if how not in WAYS:
-        raise unknown("way to look inside a cell:", how, list(WAYS))
+        raise unknown("way to look inside a cell:", how, list(METHODS))
     if how == "attention" and not attentions(network):
         raise UserError(
             "This run's trunk has no attention to show where it looked. Ask for inside=occlusion or inside=gradients."
@@ -120,18 +120,19 @@ def attention(
     assert isinstance(modality, Attributable)
     encoded = single(witness, row, seen, 1)
     target, first = witness.targets[0][place : place + 1], torch.zeros(1, dtype=torch.int64, device=rows.device)
-    encoded = {
+    # Without holes, so that no token moves.
+    seen_tokens = {
         c: (tokens[:, mask[0]], mask[:, mask[0]])
         for c, (tokens, mask) in network.seen_tokens(encoded, seen, first).items()
-    }  # without holes, so that none moves
-    lengths = [tokens.shape[1] for tokens, _ in encoded.values()]
-    start = sum(lengths[: list(encoded).index(column)])
-    overview = network.condition(
+    }
+    lengths = [tokens.shape[1] for tokens, _ in seen_tokens.values()]
+    start = sum(lengths[: list(seen_tokens).index(column)])
+    condition = network.condition(
         network.condition_vector(encoded, seen, first), encoded, seen, first, witness.column, witness.generator_name
     )
-    asked = network.asked_tokens(witness.column, target, overview, witness.generator_name)
+    asked = network.asked_tokens(witness.column, target, condition, witness.generator_name)
     generator = network.generator(witness.column, witness.generator_name)
-    looked = rollout(network, encoded, asked, generator.causal, generator.is_generative)
+    looked = rollout(network, seen_tokens, asked, generator.causal, generator.is_generative)
     keep = torch.cat([torch.ones(1, len(parts)), 1 - torch.eye(len(parts))]).to(rows.device)
     cells = modality.interpolate_parts(rows.cells[column][row], without(modality, parts), keep)
     part = network.encode(
@@ -144,12 +145,16 @@ def attention(
     return (owned @ looked[:, start : start + owned.shape[1]].T).cpu().numpy()
 
 
-WAYS = {"occlusion": occlusion, "gradients": gradients, "attention": attention}
+METHODS = {"occlusion": occlusion, "gradients": gradients, "attention": attention}
 """How the inside of a cell is looked at."""
 
 
 def rollout(
-    network: Network, seen: dict[str, tuple[torch.Tensor, torch.Tensor]], asked: torch.Tensor, causal: bool, generative: bool
+    network: Network,
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]],
+    asked: torch.Tensor,
+    causal: bool,
+    generative: bool,
 ) -> torch.Tensor:
     """Of what each asked token [1, k, width] of one row looked at, through all layers and past them, the share of each seen one: [k, seen tokens]."""
     found: list[torch.Tensor] = []

@@ -11,7 +11,7 @@ from sensorium.core.errors import UserError
 from sensorium.core.registry import name_of
 from sensorium.core.seeds import mix
 from sensorium.data.order import evenly_spaced
-from sensorium.explain.attribution import check_way
+from sensorium.explain.attribution import check_method
 from sensorium.explain.columns import Explanation, explain
 from sensorium.inference.rows import Rows
 from sensorium.inference.trained import GENERATED_WINDOW, Trained
@@ -35,7 +35,7 @@ def explain_rows(
 ) -> list[Explanation | None]:
     """Explanations: see ``Model.explain``."""
     trained.check_asked(column, seen)
-    check_way(inside, trained.network)
+    check_method(inside, trained.network)
     trained.network.generator(column, generator)
     wanted = [c for c in (trained.network.columns if seen is None else seen) if c != column]
     known, which = None, np.zeros(0, np.int64)

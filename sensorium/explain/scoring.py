@@ -49,7 +49,9 @@ class CellScorer:
         self.n_draws = DRAWS if column in network.generative_columns else 1
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.targets = [network.generator(column, self.generator_name).with_noise(target) for _ in range(self.n_draws)]
+            self.targets = [
+                network.generator(column, self.generator_name).with_noise(target) for _ in range(self.n_draws)
+            ]
 
     @torch.inference_mode()
     def encoded(self, rows: Rows) -> dict[str, Encoded]:

@@ -15,7 +15,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-MOST = 10
+MAX_LISTED = 10
 """Rows and groups that are listed."""
 AVERAGE, SUM = "average mean typical typically", "total sum altogether combined"
 HIGH, LOW = (
@@ -113,16 +113,18 @@ def stems(text: object) -> list[str]:
     return [stem(word) for word in folded(text).split()]
 
 
-def alike(said: str, word: str) -> bool:
+def same_word(word_given: str, word: str) -> bool:
     """Whether a word that was said means a word of a column's name: it is the same, or one of them begins with the other, or is short for it."""
-    if said == word:
+    if word_given == word:
         return True
-    if said in PLAIN or word in PLAIN:
+    if word_given in PLAIN or word in PLAIN:
         return False
-    if word in ("max", "min", "avg", "num") and said.startswith(word):
+    if word in ("max", "min", "avg", "num") and word_given.startswith(word):
         return True
-    same = next((at for at, (a, b) in enumerate(zip(said, word)) if a != b), min(len(said), len(word)))
-    return same >= 4 and (same in (len(said), len(word)) or (same >= 6 and max(len(said), len(word)) - same <= 2))
+    same = next((at for at, (a, b) in enumerate(zip(word_given, word)) if a != b), min(len(word_given), len(word)))
+    return same >= 4 and (
+        same in (len(word_given), len(word)) or (same >= 6 and max(len(word_given), len(word)) - same <= 2)
+    )
 
 
 def day_of(found: re.Match[str]) -> datetime.date | None:
@@ -234,8 +236,8 @@ class Parse:
             case "measure":
                 return f"SELECT {measured}{rest}"
             case "groups":
-                return f"SELECT {name(self.column)}, {measured}{rest} {known} GROUP BY {name(self.column)}{order} LIMIT {MOST}"
-        shown = [
+                return f"SELECT {name(self.column)}, {measured}{rest} {known} GROUP BY {name(self.column)}{order} LIMIT {MAX_LISTED}"
+        listed = [
             name(column)
             for column in dict.fromkeys(
                 [
@@ -246,7 +248,7 @@ class Parse:
             )
             if column
         ]
-        return f"SELECT row, {', '.join(shown)}{rest}{order} LIMIT {MOST}"
+        return f"SELECT row, {', '.join(listed)}{rest}{order} LIMIT {MAX_LISTED}"
 
     @property
     def used(self) -> set[str]:
@@ -295,7 +297,7 @@ class ParsedQuestion:
         self.stems = [stem(word) for word in self.words]
         self.marks = set(stems(re.sub(THAN, " ", self.plain)))  # "at least 6" is no superlative
         known = {word for column in (*columns.groups, *columns.numbers) for word in stems(column)}
-        self.values, self.vague, inside = self.told_of(known)
+        self.values, self.vague, inside = self.conditions_stated(known)
         self.numbers = {
             float(found[0]): sign_of(rest, found.start(), found.end())
             for found in re.finditer(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\w)", rest)
@@ -327,7 +329,7 @@ class ParsedQuestion:
         self.different = bool(re.search(r"\b(different|distinct|unique|various)\b", self.plain))
         own = (
             {
-                column: any(alike(self.object, word) for word in stems(column))
+                column: any(same_word(self.object, word) for word in stems(column))
                 for column in (*columns.groups, *columns.numbers)
             }
             if self.object
@@ -339,13 +341,13 @@ class ParsedQuestion:
         )
         self.of_value = any(self.object in stems(value) for _, value in self.values)
 
-    def told_of(self, known: set[str]) -> tuple[list[tuple[str, str]], list[tuple[str, str]], set[str]]:
+    def conditions_stated(self, known: set[str]) -> tuple[list[tuple[str, str]], list[tuple[str, str]], set[str]]:
         """Values that stand in it, the longest first, those that may only be words of columns, and all their words."""
         places = self.columns.places
         codes = {
             word.lower() for word in re.findall(r"\b[A-Z0-9]{1,3}\b", self.text)
         }  # short words count where they are written as codes are
-        told, vague, taken = [], [], set()
+        stated, vague, taken = [], [], set()
         for length in range(min(6, len(self.stems)), 0, -1):
             for start in range(len(self.stems) - length + 1):
                 words, here = " ".join(self.stems[start : start + length]), set(range(start, start + length))
@@ -361,9 +363,9 @@ class ParsedQuestion:
                     places[words],
                     key=lambda place: (place[0] == self.columns.label, len(self.columns.groups[place[0]])),
                 )
-                (vague if set(words.split()) <= known else told).append((column, value))
+                (vague if set(words.split()) <= known else stated).append((column, value))
                 taken |= here
-        return told, vague, {word for at in taken for word in (self.words[at], self.stems[at])}
+        return stated, vague, {word for at in taken for word in (self.words[at], self.stems[at])}
 
     def implies(self) -> dict[str, bool]:
         """Numbers that a word like "oldest" is about, and whether it means their upper end."""
@@ -412,7 +414,7 @@ class ParsedQuestion:
         reasons: dict[str, set[str]] = {}
         for column in dict.fromkeys([*self.columns.groups, *self.columns.numbers, *filter(None, [self.columns.label])]):
             own = [word for word in stems(column) if word not in PLAIN]
-            found = {word: {said for said in words if alike(said, word)} for word in own}
+            found = {word: {word_given for word_given in words if same_word(word_given, word)} for word in own}
             initials = "".join(word[0] for word in own)
             if own and (found[max(own, key=len)] or all(found.values())):
                 shares[column], reasons[column] = (
@@ -437,9 +439,9 @@ class ParsedQuestion:
     def against_conditions(self, meaning: Parse) -> float:
         """That values, numbers and days stand in it and are no conditions, or are other ones."""
         cost, met = 0.0, {(column, value): sign for column, sign, value in meaning.conditions}
-        for told in self.values:
-            cost += 3.0 if told not in met else 3.0 * ((met[told] == "<>") != self.denied)
-        cost += 1.5 * sum(told in met for told in self.vague)
+        for stated in self.values:
+            cost += 3.0 if stated not in met else 3.0 * ((met[stated] == "<>") != self.denied)
+        cost += 1.5 * sum(stated in met for stated in self.vague)
         for given in (*self.numbers, *self.days):
             cost += 3.0 * all(value != given for _, value in met)
         return cost + sum(

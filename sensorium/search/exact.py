@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sensorium.nn.precision import multiplies_bf16
-from sensorium.nn.quantized import INT8_MATMUL, INT8_ALIGNMENT
+from sensorium.nn.quantized import INT8_ALIGNMENT, INT8_MATMUL
 
 GROUP = 32
 """Rows of which only the best score is kept: the k nearest of all lie in the k groups whose best are highest. They share what they are rounded by."""
@@ -20,7 +20,7 @@ TILE = 4096
 """Rows that are multiplied at once, so that their scores stay in the cache."""
 FEW = 0.05
 """Share of the rows that may be found below which these are taken out and searched alone; and above which so many would be weighed that all are multiplied in full."""
-ALONE, LONG = 8, 131_072
+FULL_SCAN_ROWS, LONG = 8, 131_072
 """So many queries are multiplied by the rounded numbers themselves, so many rows at once: what counts then is how much is read."""
 AT_ONCE = 73_728
 """Rows that are weighed in full together."""
@@ -133,7 +133,7 @@ def groups(
     Whole numbers are brought by the tile to what this machine multiplies fastest, so that only their eight bits come from memory; a few queries are multiplied by them as they are.
     """
     (n, size), count = vectors.shape, len(queries)
-    few = scales is not None and count <= ALONE and size % INT8_ALIGNMENT == 0 and INT8_MATMUL is not None
+    few = scales is not None and count <= FULL_SCAN_ROWS and size % INT8_ALIGNMENT == 0 and INT8_MATMUL is not None
     kind = torch.bfloat16 if few or (scales is not None and multiplies_bf16()) else torch.float32
     asked, tile = queries.to(kind), LONG if few else TILE
     turned, ones = asked.T.contiguous(), torch.ones(tile if few else 0, dtype=kind)

@@ -220,10 +220,10 @@ class VectorStoreWriter:
     ) -> dict[str, Any]:
         """Write all, vectors as the leading dimensions of those that ``turn`` [size, kept] turns them to, of length 1, and what finds them; the part's entry
         in the index. ``placed``: from the vectors of whole rows and which have one to their places on the map."""
-        kept = turn.shape[1]
+        in_use = turn.shape[1]
         for number, kind in enumerate(self.kinds):
-            full = np.lib.format.open_memmap(self.folder / f"{number}.npy", "w+", np.float32, (self.rows, kept))
-            rough = np.lib.format.open_memmap(self.folder / f"{number}.int8.npy", "w+", np.int8, (self.rows, kept))
+            full = np.lib.format.open_memmap(self.folder / f"{number}.npy", "w+", np.float32, (self.rows, in_use))
+            rough = np.lib.format.open_memmap(self.folder / f"{number}.int8.npy", "w+", np.int8, (self.rows, in_use))
             scales = np.zeros(-(-self.rows // GROUP), np.float32)
             for start in range(0, self.rows, BLOCK):
                 some = slice(start, start + BLOCK)

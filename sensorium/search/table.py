@@ -25,12 +25,12 @@ def search_table(
     trained.check([*query, *([column] if column else [])])
     if k < 1:
         raise UserError(f"k={k}: a search finds at least one row.")
-    heard: list[str] = []
-    one = trained.rows([dict(query)], list(query), heard.append) if query else None
+    notes: list[str] = []
+    one = trained.rows([dict(query)], list(query), notes.append) if query else None
     if one is None or not any(one.has(c).any() for c in query):
-        why = "; ".join(heard) or f"{', '.join(query) or 'it'} is empty"
+        why = "; ".join(notes) or f"{', '.join(query) or 'it'} is empty"
         raise UserError(f"The query says nothing that could be looked for: {why}.")
-    for words in heard:
+    for words in notes:
         (note or warn)(words)
     asked = one.gists(list(query))
     numbers, parts, start = [], [], 0
