@@ -42,7 +42,7 @@ def inside(witness: CellScorer, place: int, column: str, seen: Sequence[str], ho
     if not isinstance(modality, Attributable):
         return None
     parts = modality.parts(witness.rows.read[column][int(witness.index[place])])
-    return None if len(parts) < 2 else ([name for name, _ in parts], WAYS[how](witness, place, column, seen, parts))
+    return None if len(parts) < 2 else ([name for name, _ in parts], METHODS[how](witness, place, column, seen, parts))
 
 
 def check_method(how: str, network: Network) -> None:
@@ -51,7 +51,7 @@ def check_method(how: str, network: Network) -> None:
     Raises:
         UserError: no such way, or a trunk that looks at nothing.
     """
-    if how not in WAYS:
+    if how not in METHODS:
         raise unknown("way to look inside a cell:", how, list(METHODS))
     if how == "attention" and not attentions(network):
         raise UserError(

@@ -60,7 +60,7 @@ class Explanation:
         shares: for each seen column its Shapley value (arXiv 1705.07874, equation 8): they add up to ``everything`` - ``nothing``.
         errors: their standard errors where orders were drawn; 0 where every subset was asked.
         parts: for each seen column whose cell has parts their names, and what each did to each token of the said cell, [parts, tokens].
-        inside: how that was found (``inside.WAYS``): how much worse the token is without the part; the part's integrated gradient, of the whole cell,
+        inside: how that was found (``attribution.METHODS``): how much worse the token is without the part; the part's integrated gradient, of the whole cell,
             [parts, 1]; or its share of what the token looked at.
         nearest: rows of the table looked among, nearest first, with their distance relative to the mean of those around. Of what is drawn and of
             texts those whose own cells are nearest; of a category those whose seen columns are, and that are of the said class.
@@ -115,7 +115,7 @@ def explain(
         rows: what was shown. cells: what was said, one for each row; None has no explanation.
         seen: columns that could be looked at, all others by default. way: the generator that said it.
         among: rows of the training table, for the nearest; those without the column are left out.
-        done: hears how many rows were explained. how: it is looked inside the seen cells, a name of ``inside.WAYS``.
+        done: hears how many rows were explained. how: it is looked inside the seen cells, a name of ``attribution.METHODS``.
     """
     check_method(how, rows.network)
     witness = CellScorer(rows, column, cells, generator_name, seed, heedless=seen is None)

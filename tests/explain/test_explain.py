@@ -17,7 +17,7 @@ from conftest import tiny_table
 from sensorium.cli.explanation import explain_rows, write_why
 from sensorium.core.errors import UserError
 from sensorium.core.seeds import mix
-from sensorium.explain.attribution import apart, single
+from sensorium.explain.attribution import parts_of_tokens, single
 from sensorium.explain.columns import COPY, Explanation, explain, importance, shapley
 from sensorium.explain.scoring import CellScorer
 from sensorium.modalities.text import Text
@@ -59,7 +59,7 @@ def test_a_share_is_the_mean_over_all_orders(drawing_model: Model) -> None:
 def test_of_many_columns_orders_are_drawn_and_shares_still_add_up(
     drawing_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sensorium.explain.columns.EXACT", 1)
+    monkeypatch.setattr("sensorium.explain.columns.MAX_EXACT", 1)
     rows = tiny_table(2, gaps=0.0)
     for why in drawing_model.explain(rows, "name", rows.column("name").to_pylist(), SEEN[1:]):
         assert sum(why.shares.values()) == pytest.approx(why.everything - why.nothing, abs=1e-4)
@@ -84,7 +84,7 @@ def test_what_two_columns_tell_only_together_is_shared() -> None:
 
 
 def test_drawn_orders_come_near_and_say_how_near(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sensorium.explain.columns.EXACT", 1)
+    monkeypatch.setattr("sensorium.explain.columns.MAX_EXACT", 1)
     found = shapley(Planted(), ["a", "b", "c"], 0)  # type: ignore[arg-type]
     for column, wanted in zip("abc", (4.0, 1.0, 2.0), strict=True):
         assert abs(found.shares[column][0] - wanted) <= 4 * found.errors[column][0] + 1e-6
@@ -273,7 +273,7 @@ def test_integrated_gradients_of_a_cell_add_up_to_what_it_says(drawing_model: Mo
         modality, read = network.modalities[column], shown.read[column][0]
         parts = modality.parts(read)
         rest = [modality.prepare(other) for _, other in parts]
-        for group in apart(modality, shown.cells[column][0], rest):
+        for group in parts_of_tokens(modality, shown.cells[column][0], rest):
             keep = torch.ones(1, len(parts))
             keep[:, group] = 0
             faded = Batch(
