@@ -44,7 +44,7 @@ def write_why(
     Raises:
         UserError: what was asked can't be done.
     """
-    from sensorium.evaluation.report_data import explained
+    from sensorium.evaluation.report_data import explained_cells
     from sensorium.explain.columns import importance
     from sensorium.report.why import write_page
 
@@ -73,7 +73,7 @@ def write_why(
         ]
         write_json(out, entries if cells is not None else {"column": column, "importance": overall, "rows": entries})
     else:
-        entries = explained(
+        entries = explained_cells(
             model, column, (table, rows), None if known is None else (known, np.arange(known.rows)), answers, whys
         )
         with write_whole(out) as part:

@@ -1,4 +1,4 @@
-"""What plain models are asked: a target's cells as numbers and back, and what was chosen for it.
+"""Targets of the baselines: their cells as numbers and back, and the choices made for each.
 
 It knows cells of three kinds (categories, numbers, dates), no features and no trees.
 """
@@ -15,23 +15,23 @@ import numpy as np
 
 from sensorium.core.errors import UserError
 
-CLASSES = 64
-"""The most classes told apart."""
+MAX_CLASSES = 64
+"""The most classes that trees tell apart."""
 
 
 @dataclasses.dataclass
 class BaselineTarget:
-    """What was chosen for one target column.
+    """Choices made for one target column.
 
     Attributes:
         kind: category, number or date.
         mean, unit: of numbers and dates (seconds since 1970, UTC); trees tell the distance from the mean in such units.
         classes: the classes that trees tell apart, most frequent first; None for numbers and dates.
-        moments: dates were given as dates, and are said as datetimes; whole: all values are whole numbers.
+        moments: dates were given as dates, and are predicted as datetimes; whole: all values are whole numbers.
         single: for each other column the validation score of trees on it alone, where time allowed them; quick: what
             a quick look at its features says (``relevance``).
         grown: for each set of columns whose trees were fitted to the end: (rounds, features, rows they learn from).
-        held: there were too few validation rows; every seventh training row was held out to choose by.
+        holdout: there were too few validation rows; every seventh training row was held out to choose by.
     """
 
     kind: str
@@ -43,7 +43,19 @@ class BaselineTarget:
     single: dict[str, float] = dataclasses.field(default_factory=dict)
     quick: dict[str, float] = dataclasses.field(default_factory=dict)
     grown: list[tuple[list[str], int, int, int]] = dataclasses.field(default_factory=list)
-    held: bool = False
+    holdout: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields, as ``baselines.json`` names them."""
+        fields = dataclasses.asdict(self)
+        fields["held"] = fields.pop("holdout")
+        return fields
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> BaselineTarget:
+        """The inverse of ``to_json``."""
+        own = {key: value for key, value in fields.items() if key not in ("held", "grown")}
+        return cls(**own, holdout=fields["held"], grown=[tuple(trees) for trees in fields["grown"]])
 
     def cells(self, values: np.ndarray) -> list[Any]:
         """Codes or values as cells."""
@@ -60,7 +72,7 @@ class BaselineTarget:
 
     @property
     def trees(self) -> int:
-        """How many trees a round of boosting grows."""
+        """Number of trees that a round of boosting grows."""
         return len(self.classes) if self.classes is not None and len(self.classes) > 2 else 1
 
     def best(self, able: Sequence[str]) -> str | None:
@@ -79,9 +91,9 @@ def read_truth(name: str, cells: list[Any], kind: str, notes: list[str]) -> tupl
         for cell in present:
             counts[cell] = counts.get(cell, 0) + 1
         classes = sorted(counts, key=lambda cell: (-counts[cell], str(cell)))
-        if len(classes) > CLASSES:
-            notes.append(f"'{name}': trees tell the {CLASSES} most frequent of {len(classes)} classes apart.")
-        target = BaselineTarget(kind=kind, classes=classes[:CLASSES]) if classes else None
+        if len(classes) > MAX_CLASSES:
+            notes.append(f"'{name}': trees tell the {MAX_CLASSES} most frequent of {len(classes)} classes apart.")
+        target = BaselineTarget(kind=kind, classes=classes[:MAX_CLASSES]) if classes else None
     else:
         moments = kind == "date" and any(not isinstance(cell, (int, float)) for cell in present)
         target = BaselineTarget(kind=kind, moments=moments)

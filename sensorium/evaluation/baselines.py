@@ -1,12 +1,11 @@
-"""Plain models beside ours: chance, the best single column, and gradient-boosted trees on plain features.
+"""Baselines: chance, the best single column, and gradient-boosted trees on plain features.
 
-They know feature vectors and true values, no modality. What is kept is their training data and the choices made, in
-NumPy's own format and JSON; the trees are grown again from these when they are needed, for any set of seen columns.
+They know feature vectors and true values, no modality. Saved are their training data and the choices made, in NumPy's
+own format and JSON; the trees are grown again from these when they are needed, for any set of seen columns.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import math
@@ -21,30 +20,30 @@ from sensorium.core.errors import UserError
 from sensorium.data.order import evenly_spaced
 from sensorium.evaluation.baseline_targets import BaselineTarget, code, read_truth
 from sensorium.evaluation.trees import (
-    WIDEST,
+    MAX_FEATURES,
     TreeCost,
     Trees,
+    bounded_features,
     fit_trees,
     grow_trees,
     last_round,
-    pick,
     relevance,
-    tame,
-    widest,
+    select_features,
+    widest_features,
 )
 
 Features = Mapping[str, np.ndarray]
 
-ROWS, VALID_ROWS = 20_000, 3_000
+MAX_ROWS, MAX_VALIDATION_ROWS = 20_000, 3_000
 """The most rows trained on, and chosen by."""
-SHORTEST = 0.2
+MIN_SECONDS = 0.2
 """Seconds below which no trees are grown for a target."""
-SHARES = (0.25, 0.5, 1.0)
+TIME_SHARES = (0.25, 0.5, 1.0)
 """Parts of a target's time that are over when each column was tried, the best two were, and all together were."""
-NEAR = 0.1
+SCORE_MARGIN = 0.1
 """A column that says so much less than the best one by a few trees isn't tried with more."""
-LATER = 3.0
-"""Seconds for trees on a set of columns that nothing was chosen for."""
+UNCHOSEN_SECONDS = 3.0
+"""Seconds for trees on a set of columns for which nothing was chosen before."""
 
 
 class Baselines:
@@ -60,20 +59,20 @@ class Baselines:
         self,
         columns: dict[str, np.ndarray],
         truth: dict[str, np.ndarray],
-        kept: dict[str, list[int]],
+        selected: dict[str, list[int]],
         widths: dict[str, int],
         seed: int,
     ) -> None:
-        self.columns, self.truth, self.kept, self.widths, self.seed = columns, truth, kept, widths, seed
+        self.columns, self.truth, self.selected, self.widths, self.seed = columns, truth, selected, widths, seed
         self.targets: dict[str, BaselineTarget] = {}
         self.notes: list[str] = []
         self.seconds = 0.0
         self._grown: dict[tuple[str, tuple[str, ...]], tuple[Trees, np.ndarray, int] | None] = {}
 
-    # --- saying -------------------------------------------------------------------------------------------------------
+    # --- prediction ---------------------------------------------------------------------------------------------------
 
     def predict(self, target: str, features: Features, seen: Sequence[str]) -> dict[str, Any]:
-        """What the plain models say of some rows.
+        """Predict some rows by the plain models.
 
         Args:
             target: a column of ``targets``.
@@ -97,15 +96,15 @@ class Baselines:
         chance = np.zeros(rows)  # code of the most frequent class, distance from the mean
         able = [column for column in self.columns if column in seen and column != target]
         best = chosen.best(able)
-        one = chance if best is None else self._say(target, [best], features, rows)
-        trees = one if len(able) == 1 else self._say(target, able, features, rows)
+        one = chance if best is None else self._output(target, [best], features, rows)
+        trees = one if len(able) == 1 else self._output(target, able, features, rows)
         return {
             "chance": chosen.cells(chance),
             "one_column": (best, chosen.cells(one)),
             "trees": chosen.cells(trees),
         }
 
-    def _say(self, target: str, columns: list[str], features: Features, rows: int) -> np.ndarray:
+    def _output(self, target: str, columns: list[str], features: Features, rows: int) -> np.ndarray:
         """Codes or values [rows] by the trees on some columns, which are grown on the first call."""
         key = (target, tuple(columns))
         if key not in self._grown:
@@ -128,13 +127,18 @@ class Baselines:
         rows, y = self._training_rows(target), self.truth[target]
         hold = np.arange(len(rows)) % 7 == 0
         return self._choose(
-            target, columns, rows[~hold], {c: self.columns[c][rows[hold]] for c in columns}, y[rows[hold]], LATER
+            target,
+            columns,
+            rows[~hold],
+            {c: self.columns[c][rows[hold]] for c in columns},
+            y[rows[hold]],
+            UNCHOSEN_SECONDS,
         )[0]
 
     def _grow(
         self, target: str, columns: list[str], rows: np.ndarray, width: int, rounds: int
     ) -> tuple[Trees, np.ndarray, int] | None:
-        """So many rounds of trees on the most telling features of some columns."""
+        """Fit so many rounds of trees on the most telling features of some columns."""
         x, y, picked = self._table(target, columns, rows, width)
         if not len(picked) or not rounds:
             return None
@@ -145,19 +149,19 @@ class Baselines:
         target: str,
         columns: list[str],
         rows: np.ndarray,
-        held: Features,
+        validation: Features,
         answers: np.ndarray,
         seconds: float,
     ) -> tuple[tuple[Trees, np.ndarray, int] | None, float, int, int]:
         """Trees for as long as they help and time allows: (trees, score on held-out rows, features, rows)."""
         sort, total = self.targets[target].classes is not None, sum(self.columns[c].shape[1] for c in columns)
         trees = self.targets[target].trees
-        width = min(total, WIDEST, self.cost.width(len(rows), trees, seconds))
+        width = min(total, MAX_FEATURES, self.cost.width(len(rows), trees, seconds))
         rows = evenly_spaced(rows, self.cost.rows(len(rows), width, trees, seconds))
         x, y, picked = self._table(target, columns, rows, width)
         if not len(picked):
             return None, -math.inf, width, len(rows)
-        seen = np.concatenate([held[c] for c in columns], axis=1)[:, picked]
+        seen = np.concatenate([validation[c] for c in columns], axis=1)[:, picked]
         model, score, rounds = grow_trees(x, y, seen, answers, sort, seconds, self.seed)
         return (model, picked, rounds), score, width, len(rows)
 
@@ -166,35 +170,35 @@ class Baselines:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(features [n, at most width], truth [n], which of all the columns' features they are)."""
         x, y = np.concatenate([self.columns[c][rows] for c in columns], axis=1), self.truth[target][rows]
-        picked = pick(
+        picked = select_features(
             x, y, self.targets[target].classes is not None, [self.columns[c].shape[1] for c in columns], width
         )
         return x[:, picked], y, picked
 
     @functools.cached_property
     def cost(self) -> TreeCost:
-        """What trees cost here."""
+        """Cost of trees on this machine."""
         return TreeCost(self.seed)
 
     def _training_rows(self, target: str) -> np.ndarray:
         """The stored rows that the trees of a target learn from."""
         y, chosen = self.truth[target], self.targets[target]
         usable = y >= 0 if chosen.classes is not None else np.isfinite(y)
-        if chosen.held:
+        if chosen.holdout:
             usable &= np.arange(len(y)) % 7 != 0
         return np.flatnonzero(usable)
 
     def _reduced(self, column: str, given: np.ndarray | None, rows: int) -> np.ndarray:
-        kept = self.kept[column]
+        selected = self.selected[column]
         if given is None:
-            return np.full((rows, len(kept)), np.nan)
+            return np.full((rows, len(selected)), np.nan)
         if given.ndim != 2 or given.shape != (rows, self.widths[column]):
             raise UserError(
                 f"Features of '{column}' have shape {list(given.shape)}; expected [{rows}, {self.widths[column]}]."
             )
-        return tame(given[:, kept])
+        return bounded_features(given[:, selected])
 
-    # --- keeping ------------------------------------------------------------------------------------------------------
+    # --- files --------------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
         """Write ``baselines.npz`` (features and truth) and ``baselines.json`` (choices) into a folder."""
@@ -207,12 +211,12 @@ class Baselines:
                 {
                     "columns": list(self.columns),
                     "truth": list(self.truth),
-                    "kept": self.kept,
+                    "kept": self.selected,
                     "widths": self.widths,
                     "seed": self.seed,
                     "notes": self.notes,
                     "seconds": self.seconds,
-                    "targets": {name: dataclasses.asdict(target) for name, target in self.targets.items()},
+                    "targets": {name: target.to_json() for name, target in self.targets.items()},
                 },
                 ensure_ascii=True,
             ),
@@ -233,8 +237,7 @@ class Baselines:
                 truth = {name: arrays[f"truth{i}"] for i, name in enumerate(found["truth"])}
             self = cls(columns, truth, found["kept"], found["widths"], found["seed"])
             for name, fields in found["targets"].items():
-                fields["grown"] = [tuple(trees) for trees in fields["grown"]]
-                self.targets[name] = BaselineTarget(**fields)
+                self.targets[name] = BaselineTarget.from_json(fields)
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise UserError(
                 f"The baselines in '{folder}' can't be read ({error}). Fit the run again to have them."
@@ -262,7 +265,7 @@ def fit_baselines(
     seed: int = 0,
     note: Callable[[str], None] = lambda words: None,
 ) -> Baselines:
-    """Fit the plain models of every target within a time, and keep them in a folder.
+    """Fit the plain models of every target within a time, and write them to a folder.
 
     Args:
         features: for each column the training rows' features, float [n, d], NaN where a cell is missing.
@@ -271,24 +274,25 @@ def fit_baselines(
         kinds: for each target "category", "number" or "date".
         valid: features and truth of other rows, by which columns and rounds are chosen.
         folder: where ``baselines.npz`` and ``baselines.json`` are written.
-        seconds: time for all of it; what it cuts is said in ``notes``.
-        note: hears which target is being fitted.
+        seconds: time for all of it; what it cuts stands in ``notes``.
+        note: is called with which target is being fitted.
     """
     started, rng = time.monotonic(), np.random.default_rng(seed)
     count = max((len(array) for array in features.values()), default=0)
-    rows = np.sort(rng.choice(count, ROWS, replace=False)) if count > ROWS else np.arange(count)
-    columns, kept, widths, notes = {}, {}, {}, []
-    if count > ROWS:
-        notes.append(f"{ROWS} of {count} training rows were used.")
+    rows = np.sort(rng.choice(count, MAX_ROWS, replace=False)) if count > MAX_ROWS else np.arange(count)
+    columns, selected, widths, notes = {}, {}, {}, []
+    if count > MAX_ROWS:
+        notes.append(f"{MAX_ROWS} of {count} training rows were used.")
     for column, array in features.items():
-        array, widths[column] = tame(np.asarray(array)[rows]), array.shape[1]
-        kept[column] = widest(array)
-        columns[column] = array[:, kept[column]]
-        if len(kept[column]) < array.shape[1]:
+        array, widths[column] = bounded_features(np.asarray(array)[rows]), array.shape[1]
+        selected[column] = widest_features(array)
+        columns[column] = array[:, selected[column]]
+        if len(selected[column]) < array.shape[1]:
             notes.append(
-                f"{len(kept[column])} of the {array.shape[1]} features of '{column}' were used, those that vary most."
+                f"{len(selected[column])} of the {array.shape[1]} features of '{column}' were used, "
+                "those that vary most."
             )
-    self = Baselines(columns, {}, kept, widths, seed)
+    self = Baselines(columns, {}, selected, widths, seed)
     self.notes = notes
     checked = valid_rows(self, valid[0])
     for name, cells in truth.items():
@@ -303,7 +307,7 @@ def fit_baselines(
         left = (seconds - (time.monotonic() - started)) * needs[0] / sum(needs)
         name = waiting.pop(0)
         answers = code(list(valid[1].get(name, [])), self.targets[name])
-        fit_target(self, name, checked, answers[:VALID_ROWS], max(left, 0.0))
+        fit_target(self, name, checked, answers[:MAX_VALIDATION_ROWS], max(left, 0.0))
     self.seconds = round(time.monotonic() - started, 2)
     self.save(folder)
     return self
@@ -312,14 +316,14 @@ def fit_baselines(
 def valid_rows(self: Baselines, features: Features) -> dict[str, np.ndarray]:
     """The validation rows' features, reduced as the training rows' were."""
     count = max((len(array) for array in features.values()), default=0)
-    return {c: self._reduced(c, features.get(c), count)[:VALID_ROWS] for c in self.columns}
+    return {c: self._reduced(c, features.get(c), count)[:MAX_VALIDATION_ROWS] for c in self.columns}
 
 
 def fit_target(self: Baselines, name: str, checked: Features, answers: np.ndarray, seconds: float) -> None:
-    """Choose the best column, the rounds of boosting and the features of one target; keep the trees for ``predict``."""
+    """Choose the best column, the rounds of boosting and the features of a target; record the trees for ``predict``."""
     target, y = self.targets[name], self.truth[name]
     if (np.isfinite(answers) & (answers >= (0 if target.classes else -np.inf))).sum() < 20:
-        target.held = True
+        target.holdout = True
         hold = np.arange(len(y)) % 7 == 0
         checked, answers = {c: array[hold] for c, array in self.columns.items()}, y[hold]
     able, train = np.isfinite(answers), self._training_rows(name)
@@ -329,7 +333,7 @@ def fit_target(self: Baselines, name: str, checked: Features, answers: np.ndarra
             f"'{name}' has too few known values, or only one, in the training rows: chance alone stands beside it."
         )
         return
-    if seconds < SHORTEST:
+    if seconds < MIN_SECONDS:
         self.notes.append(f"The time was over before '{name}': chance alone stands beside it.")
         return
     started = time.monotonic()
@@ -345,21 +349,21 @@ def fit_target(self: Baselines, name: str, checked: Features, answers: np.ndarra
     target.quick = {c: float(relevance(self.columns[c][train], y[train], sort).max(initial=0.0)) for c in others}
     ranked = sorted(others, key=lambda c: -target.quick[c])  # time cuts the least likely
     for number, column in enumerate(ranked):
-        if number and left(SHARES[0]) < 0.05:
+        if number and left(TIME_SHARES[0]) < 0.05:
             self.notes.append(
                 f"'{name}': time allowed to try {number} of {len(ranked)} columns alone, the likeliest by a quick look."
             )
             break
-        target.single[column] = grow([column], left(SHARES[0]) / (len(ranked) - number))[1]
+        target.single[column] = grow([column], left(TIME_SHARES[0]) / (len(ranked) - number))[1]
     again = sorted(target.single, key=lambda c: -target.single[c])[:2]
-    again = [column for column in again if target.single[column] > target.single[again[0]] - NEAR]
+    again = [column for column in again if target.single[column] > target.single[again[0]] - SCORE_MARGIN]
     for number, column in enumerate(again):
-        keep(self, name, [column], grow([column], left(SHARES[1]) / (len(again) - number)))
-    keep(self, name, others, grow(others, left(SHARES[2])))
+        record_choice(self, name, [column], grow([column], left(TIME_SHARES[1]) / (len(again) - number)))
+    record_choice(self, name, others, grow(others, left(TIME_SHARES[2])))
 
 
-def keep(self: Baselines, name: str, columns: list[str], chosen: tuple[Any, float, int, int]) -> None:
-    """Remember trees that were chosen, and say what time cut."""
+def record_choice(self: Baselines, name: str, columns: list[str], chosen: tuple[Any, float, int, int]) -> None:
+    """Record trees that were chosen, and note what the limit on time cut."""
     trees, score, width, rows = chosen
     target, total, train = (
         self.targets[name],
@@ -372,7 +376,7 @@ def keep(self: Baselines, name: str, columns: list[str], chosen: tuple[Any, floa
         target.single[columns[0]] = max(score, target.single[columns[0]])
     what = f"'{name}' from {'all columns' if len(columns) > 1 else repr(columns[0])}"
     if width < total:
-        why = "" if width == WIDEST else ", to end in time"
+        why = "" if width == MAX_FEATURES else ", to end in time"
         self.notes.append(f"{what}: trees were given the {width} most telling of {total} features{why}.")
     if rows < train:
         self.notes.append(f"{what}: trees were grown on {rows} of {train} rows, to end in time.")

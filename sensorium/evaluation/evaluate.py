@@ -1,4 +1,4 @@
-"""Evaluate: every column asked of every row, every direction searched, beside chance and the plain baselines."""
+"""Evaluation: every column asked of every row, every direction searched, beside chance and the plain baselines."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from sensorium.network.network import Network
 from sensorium.network.types import IgnoredColumns
 from sensorium.report.types import Evaluation, Predictions, Retrieval
 
-RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
-CURVE_ROWS = 512
-COVERAGE, BINS, CLOSE = 0.9, 10, 1e-4
-"""Of the sets and intervals whose hold on the truth is measured; bins of sureness; and by how much, in spreads, a rounded end may be off."""
-METRIC = {"category": "accuracy", "number": "r2", "date": "r2"}
+MISSING_RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
+MAX_CURVE_ROWS = 512
+COVERAGE, N_BINS, TOLERANCE = 0.9, 10, 1e-4
+"""Nominal coverage of the sets and intervals that are measured; bins of sureness; and by how much, in spreads, a
+rounded end may be off.
+"""
+METRICS = {"category": "accuracy", "number": "r2", "date": "r2"}
 
 
 def evaluate(
@@ -36,11 +38,11 @@ def evaluate(
     curves: bool = False,
     note: Callable[[str], None] = lambda words: None,
 ) -> Evaluation:
-    """What a network knows of a table.
+    """Evaluate a network on a table.
 
     Args:
         seen: what predictions may see (all other columns by default).
-        same: key column; rows that share its value are one thing when searching.
+        entity_key: column; rows that share its value are one thing when searching.
         baselines: plain models to stand beside ours.
         curves: also measure accuracy against the share of columns removed.
 
@@ -68,30 +70,32 @@ def evaluate(
         truth = cells_of(table, column, have)
         modality = network.asked_modality(column)
         kind = name_of(modality)
-        said = rows.predict(column, seen, have, **({"coverage": COVERAGE} if kind in METRIC else {}))
-        entry = {"kind": kind, "n": len(have), **modality.score(truth, said.cells), **trusted(modality, truth, said)}
-        shown = [c for c in (network.columns if seen is None else seen) if c != column and rows.has(c).any()]
-        if kind in METRIC:
-            metric = METRIC[kind]
-            entry |= beside(column, metric, modality, truth, have, rows, shown, baselines)
-            alone = {c: modality.score(truth, rows.predict(column, [c], have).cells).get(metric) for c in shown}
-            entry["alone"] = {c: value for c, value in alone.items() if value is not None}
-            left = [c for c in network.calibration.ignored.get(column, IgnoredColumns()).columns if seen is None and c in shown]
-            if left:
-                entry["unheeded"] = left
+        options: dict[str, Any] = {"coverage": COVERAGE} if kind in METRICS else {}
+        answers = rows.predict(column, seen, have, **options)
+        entry: dict[str, Any] = {"kind": kind, "n": len(have), **modality.score(truth, answers.cells)}
+        entry |= calibration_scores(modality, truth, answers)
+        visible = [c for c in (network.columns if seen is None else seen) if c != column and rows.has(c).any()]
+        if kind in METRICS:
+            metric = METRICS[kind]
+            entry |= baseline_scores(column, metric, modality, truth, have, rows, visible, baselines)
+            single = {c: modality.score(truth, rows.predict(column, [c], have).cells).get(metric) for c in visible}
+            entry["alone"] = {c: value for c, value in single.items() if value is not None}
+            ignored = network.calibration.ignored.get(column, IgnoredColumns()).columns if seen is None else ()
+            if ignored := [c for c in ignored if c in visible]:
+                entry["unheeded"] = ignored
             memory = network.calibration.memory
-            if memory is not None and memory.shares.get(column) and set(memory.by.get(column, ())) & set(shown):
+            if memory is not None and memory.shares.get(column) and set(memory.by.get(column, ())) & set(visible):
                 entry["remembered"] = memory.shares[column]
             if curves:
-                missing[column] = curve(rows, column, metric, have, truth, shown, seen)
+                missing[column] = missing_curve(rows, column, metric, have, truth, visible, seen)
         results["columns"][column] = entry
         predictions[column] = Predictions(
             kind=kind,
             rows=have,
             truth=truth,
-            said=said.cells,
-            confidence=said.confidence,
-            interval=pairs(said.interval),
+            predicted=answers.cells,
+            confidence=answers.confidence,
+            interval=interval_array(answers.interval),
         )
     note("searching")
     retrieval = search_all(rows, table, entity_key)
@@ -109,35 +113,41 @@ def evaluate(
     return Evaluation(results=results, predictions=predictions, retrieval=retrieval, missing=missing)
 
 
-def trusted(modality: Generable, truth: Sequence[Any], said: Answers) -> dict[str, float]:
-    """How far what is said of sureness holds: ``covered`` (the share of the truth that the 90 % intervals or sets hold), and for categories ``set_size``
-    (classes in a set, on average) and ``calibration_error``: the mean gap between how sure and how often right answers are, over ten bins (Naeini et al. 2015)."""
-    if said.interval is not None:
-        scores = [scores_of(modality, cells) for cells in (truth, *zip(*said.interval, strict=True))]
-        return {"covered": float(((scores[1] <= scores[0] + CLOSE) & (scores[0] <= scores[2] + CLOSE)).all(1).mean())}
-    if said.sets is None:
+def calibration_scores(modality: Generable, truth: Sequence[Any], answers: Answers) -> dict[str, float]:
+    """Calibration of answers: empirical coverage, and for categories the expected calibration error.
+
+    Returns:
+        ``covered``: the share of the truth that the 90 % intervals or sets hold. For categories ``set_size``: classes
+        in a set, on average; ``calibration_error``: the mean gap between how sure and how often right answers are, over
+        ten bins (Naeini et al. 2015).
+    """
+    if answers.interval is not None:
+        scores = [target_values(modality, cells) for cells in (truth, *zip(*answers.interval, strict=True))]
+        within = (scores[1] <= scores[0] + TOLERANCE) & (scores[0] <= scores[2] + TOLERANCE)
+        return {"covered": float(within.all(1).mean())}
+    if answers.sets is None:
         return {}
     ids, known = [int(modality.prepare(modality.read(cell))[0]) for cell in truth], {}
-    for cell in (cell for some in said.sets for cell in some):
+    for cell in (cell for some in answers.sets for cell in some):
         known.setdefault((type(cell), cell), int(modality.prepare(modality.read(cell))[0]))
-    held = [id in {known[type(cell), cell] for cell in some} for id, some in zip(ids, said.sets, strict=True)]
-    right = np.array([id == known[type(cell), cell] for id, cell in zip(ids, said.cells, strict=True)])
-    bins = np.minimum((said.confidence * BINS).astype(int), BINS - 1)
-    gaps = [abs(float((right - said.confidence)[bins == number].sum())) for number in range(BINS)]
+    covered = [id in {known[type(cell), cell] for cell in some} for id, some in zip(ids, answers.sets, strict=True)]
+    right = np.array([id == known[type(cell), cell] for id, cell in zip(ids, answers.cells, strict=True)])
+    bins = np.minimum((answers.confidence * N_BINS).astype(int), N_BINS - 1)
+    gaps = [abs(float((right - answers.confidence)[bins == number].sum())) for number in range(N_BINS)]
     return {
-        "covered": float(np.mean(held)),
-        "set_size": float(np.mean([len(some) for some in said.sets])),
+        "covered": float(np.mean(covered)),
+        "set_size": float(np.mean([len(some) for some in answers.sets])),
         "calibration_error": sum(gaps) / len(right),
     }
 
 
-def scores_of(modality: Generable, cells: Sequence[Any]) -> np.ndarray:
-    """Cells of numbers or dates as what a generator says of them, [n, width]."""
+def target_values(modality: Generable, cells: Sequence[Any]) -> np.ndarray:
+    """Cells of numbers or dates as a generator's targets, [n, width]."""
     read = [modality.prepare(modality.read(cell)) for cell in cells]
     return modality.target(modality.collate(read))[:, 0].float().numpy()
 
 
-def pairs(interval: list[tuple[Any, Any]] | None) -> np.ndarray | None:
+def interval_array(interval: list[tuple[Any, Any]] | None) -> np.ndarray | None:
     """Lower and upper cells as an array [n, 2]; dates stay objects."""
     if interval is None:
         return None
@@ -152,14 +162,14 @@ def cells_of(table: Table, column: str, rows: np.ndarray) -> list[Any]:
     return table.take(rows, [column]).column(column).to_pylist()
 
 
-def beside(
+def baseline_scores(
     column: str,
     metric: str,
     modality: Any,
     truth: list[Any],
     have: np.ndarray,
     rows: Rows,
-    shown: list[str],
+    visible: list[str],
     baselines: Baselines | None,
 ) -> dict[str, Any]:
     """Chance and the plain baselines on the same rows, in the same metric."""
@@ -167,10 +177,10 @@ def beside(
         return {}
     features = {
         c: np.stack([rows.network.modalities[c].features(rows.read[c][i]) for i in have])
-        for c in shown
+        for c in visible
         if c in rows.read
     }
-    plain = baselines.predict(column, features, shown)
+    plain = baselines.predict(column, features, visible)
     name, single = plain["one_column"]
     return {
         "chance": modality.score(truth, list(plain["chance"])).get(metric),
@@ -182,39 +192,39 @@ def beside(
     }
 
 
-def curve(
+def missing_curve(
     rows: Rows,
     column: str,
     metric: str,
     have: np.ndarray,
     truth: list[Any],
-    shown: list[str],
+    visible: list[str],
     seen: Sequence[str] | None,
 ) -> list[tuple[float, float]]:
-    """The metric as columns are removed at random, each with the same chance, on at most ``CURVE_ROWS`` rows."""
-    some = evenly_spaced(np.arange(len(have)), CURVE_ROWS)
+    """The metric as columns are removed at random, each with the same chance, on at most ``MAX_CURVE_ROWS`` rows."""
+    some = evenly_spaced(np.arange(len(have)), MAX_CURVE_ROWS)
     part, points, nothing = have[some], [], np.zeros(rows.count, dtype=bool)
-    for rate in RATES:
+    for rate in MISSING_RATES:
         rng = np.random.default_rng(0)
-        gone = {c: rng.random(rows.count) < rate for c in shown}
-        said = rows.predict(column, seen, part, hide=lambda c, gone=gone: gone.get(c, nothing))
-        value = rows.network.modalities[column].score([truth[i] for i in some], said.cells).get(metric)
+        gone = {c: rng.random(rows.count) < rate for c in visible}
+        answers = rows.predict(column, seen, part, hide=lambda c, gone=gone: gone.get(c, nothing))
+        value = rows.network.modalities[column].score([truth[i] for i in some], answers.cells).get(metric)
         if value is not None:
             points.append((rate, value))
     return points
 
 
-def search_all(rows: Rows, table: Table, same: str | None) -> dict[str, Retrieval]:
+def search_all(rows: Rows, table: Table, entity_key: str | None) -> dict[str, Retrieval]:
     """Every ordered pair of matched columns: each row's cell of one, searched among the others' cells.
 
-    The gallery is the distinct rows that have the column; with ``same`` any row of equal key is a hit.
+    The gallery is the distinct rows that have the column; with ``entity_key`` any row of equal key is a hit.
     """
-    if same is not None and same not in table.columns:
-        raise unknown("column for --same:", same, table.columns)
+    if entity_key is not None and entity_key not in table.columns:
+        raise unknown("column for --entity-key:", entity_key, table.columns)
     count = table.rows
     key = np.arange(count)
-    if same is not None:
-        values = table.take(np.arange(count), [same]).column(same).to_pylist()
+    if entity_key is not None:
+        values = table.take(np.arange(count), [entity_key]).column(entity_key).to_pylist()
         number: dict[Any, int] = {}
         key = np.array(
             [number.setdefault(str(v), len(number)) if v is not None else -1 - i for i, v in enumerate(values)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,18 +13,14 @@ from sensorium.data.order import evenly_spaced
 from sensorium.data.prepare import Prepared
 from sensorium.data.schema import Schema
 from sensorium.data.table import Table
-from sensorium.evaluation.baselines import ROWS as BASELINE_ROWS
-from sensorium.evaluation.baselines import fit_baselines
-
-if TYPE_CHECKING:
-    pass
+from sensorium.evaluation.baselines import MAX_ROWS, fit_baselines
 
 PREDICTED_KINDS = {"category", "number", "date"}
 """Modalities that plain models predict."""
 
 
 class BaselineSettings:
-    """What is done beside training (section ``baselines``).
+    """Time of the baselines beside training (section ``baselines``).
 
     Args:
         share: part of the training time that the plain models get; 0 leaves them out.
@@ -51,7 +47,7 @@ def plain_models(
 
     def some(part: str) -> np.ndarray:
         rows = prepared.rows.get(part, np.zeros(0, np.int64))
-        return evenly_spaced(rows, BASELINE_ROWS)
+        return evenly_spaced(rows, MAX_ROWS)
 
     def features(rows: np.ndarray) -> dict[str, np.ndarray]:
         return {

@@ -1,4 +1,4 @@
-"""Puts a run and its evaluation before the reader: gathers what the report page shows."""
+"""Report data: a run, its evaluation, generated samples and explanations, gathered for the report page."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ from sensorium.report.types import Evaluation, GeneratedSamples, RunInfo
 from sensorium.report.why import ExplainedCell
 from sensorium.report.write import write_report
 
-REASONS = 3
-DRAWN, SAMPLES, WATCHED, STEPS = 12, 3, 4, 20
-"""Rows for which cells are drawn, how many for each, for how many of them each step is shown, and how many steps there are."""
-EXPLAINED, BESIDE, KNOWN = 3, 4, 1000
-"""Rows of which a drawn cell is explained, columns from which it is, and training rows among which near copies of it are looked for."""
+MAX_REASONS = 3
+"""Reasons of quarantined cells that are shown for a column."""
+N_GENERATED, N_SAMPLES, N_WATCHED, N_STEPS = 12, 3, 4, 20
+"""Rows for which cells are generated; samples of each; rows of which each step of the generation is shown; steps."""
+N_EXPLAINED, MAX_SEEN, N_KNOWN_ROWS = 3, 4, 1000
+"""Rows whose generated cell is explained; columns that it is generated from; training rows that are searched for near
+copies of it.
+"""
 
 Known = tuple[Table, np.ndarray]
 """A table and the numbers of some of its rows."""
@@ -43,13 +46,17 @@ def report_run(
     folder: Path | None = None,
     known: Known | None = None,
 ) -> None:
-    """Write the report of a run, from its folder (by default that of ``path``) and an evaluation of ``table``; ``known``: rows that it was trained
-    on, to look for near copies in."""
+    """Write the report of a run and an evaluation of ``table``.
+
+    Args:
+        folder: of the run; by default that of ``path``. known: rows that it was trained on, to look for near copies in.
+    """
     facts, folder = model.facts, folder or path.parent
     if "generating_share" in facts:
         notes = [
             *notes,
-            f"Learning to generate {', '.join(model.network.generative_columns)} took {facts['generating_share']:.0%} of the time of a step.",
+            f"Learning to generate {', '.join(model.network.generative_columns)} took "
+            f"{facts['generating_share']:.0%} of the time of a step.",
         ]
 
     run = RunInfo(
@@ -64,23 +71,23 @@ def report_run(
         columns=[{"name": c.name, "kind": c.kind, "why": c.why} for c in model.schema.columns.values()],
         left_out=model.schema.left_out,
         environment=read_json(folder / "environment.json"),
-        quarantine=put_aside(folder / "quarantine.jsonl", facts["bad_cells"]),
+        quarantine=quarantine_summary(folder / "quarantine.jsonl", facts["bad_cells"]),
         metrics=folder / "metrics.jsonl",
         notes=notes,
     )
 
     def show(row: int, column: str) -> str:
-        return shown(model, table, row, column) if column in model.network.modalities else ""
+        return cell_html(model, table, row, column) if column in model.network.modalities else ""
 
-    evaluation.drawn = {
-        column: drawn(model, table, column, known)
+    evaluation.generated = {
+        column: generated_samples(model, table, column, known)
         for column in model.network.generative_columns
         if column in table.columns
     }
     write_report(path, run, evaluation, show)
 
 
-def shown(model: Trained, table: Table, row: int, column: str) -> str:
+def cell_html(model: Trained, table: Table, row: int, column: str) -> str:
     """A cell of a table as HTML that is safe as it is; empty where it is missing or can't be had."""
     cell = cell_of(model, table, row, column)
     return "" if cell is None else model.network.modalities[column].show(cell)
@@ -92,8 +99,8 @@ def cell_of(model: Trained, table: Table, row: int, column: str) -> Any:
     return None if isinstance(cell, BadCell) else cell
 
 
-def read_as(model: Trained, table: Table, row: int, column: str) -> str:
-    """What the model has of a cell as a picture, a data URL; empty where there is none."""
+def cell_image(model: Trained, table: Table, row: int, column: str) -> str:
+    """The cell as the model reads it, a picture as a data URL; empty where there is none."""
     modality, cell = model.network.modalities[column], cell_of(model, table, row, column)
     try:
         seen = cell is not None and isinstance(modality, Attributable)
@@ -103,27 +110,27 @@ def read_as(model: Trained, table: Table, row: int, column: str) -> str:
     return "" if pixels is None else f"data:image/png;base64,{base64.b64encode(png(pixels)).decode()}"
 
 
-def drawn(model: Trained, table: Table, column: str, known: Known | None) -> GeneratedSamples:
+def generated_samples(model: Trained, table: Table, column: str, known: Known | None) -> GeneratedSamples:
     """Samples of a column for some rows, evenly spread, from all that these have beside it."""
-    rows = evenly_spaced(np.arange(table.rows), DRAWN)
+    rows = evenly_spaced(np.arange(table.rows), N_GENERATED)
     show = model.network.modalities[column].show
-    cells, steps = draw(model, table.select(rows), column, samples=SAMPLES), []
+    cells, steps = draw(model, table.select(rows), column, samples=N_SAMPLES), []
     if (
         "watch" in schema(model.network.generator(column).sample) and model.schema.columns[column].kind != "audio"
     ):  # whose phases take long
-        steps = model.rows(table.select(rows[:WATCHED])).steps(column, steps=STEPS)
+        steps = model.rows(table.select(rows[:N_WATCHED])).steps(column, steps=N_STEPS)
     return GeneratedSamples(
         rows=rows.tolist(),
         samples=[[show(cell) for cell in each if cell is not None] for each in cells],
         steps=[[show(cell) for cell in each] for each in steps],
-        whys=whys(model, table, column, known),
+        whys=explain_samples(model, table, column, known),
     )
 
 
-def whys(model: Trained, table: Table, column: str, known: Known | None) -> list[ExplainedCell]:
-    """Why cells drawn for a few rows from a few columns are as they are."""
-    seen = [c for c in model.columns if c != column and c in table.columns][:BESIDE]
-    rows = evenly_spaced(np.arange(table.rows), EXPLAINED)
+def explain_samples(model: Trained, table: Table, column: str, known: Known | None) -> list[ExplainedCell]:
+    """Explanations of cells that were generated for a few rows from a few columns."""
+    seen = [c for c in model.columns if c != column and c in table.columns][:MAX_SEEN]
+    rows = evenly_spaced(np.arange(table.rows), N_EXPLAINED)
     if not seen:
         return []
     some, among = table.select(rows), None
@@ -132,10 +139,12 @@ def whys(model: Trained, table: Table, column: str, known: Known | None) -> list
         if not among.has(column).any():  # a column that few rows have
             known = among = None
     cells = generate(model, some, column, seen=seen)
-    return explained(model, column, (table, rows), known, cells, explain_rows(model, some, column, cells, seen, among))
+    return explained_cells(
+        model, column, (table, rows), known, cells, explain_rows(model, some, column, cells, seen, among)
+    )
 
 
-def explained(
+def explained_cells(
     model: Trained,
     column: str,
     some: Known,
@@ -143,7 +152,11 @@ def explained(
     cells: Sequence[Any],
     found: Sequence[Explanation | None],
 ) -> list[ExplainedCell]:
-    """Why said cells of ``some`` rows are as they are, with all that is shown beside; ``known``: the rows among which their nearest ones are."""
+    """Explanations of answered cells of ``some`` rows, with all that is shown beside them.
+
+    Args:
+        known: the rows among which their nearest ones are.
+    """
     entries, whole = (
         [],
         model.schema.columns[column].kind == "category",
@@ -153,54 +166,51 @@ def explained(
         """A row of the table that was looked among."""
         assert known is not None
         return " ".join(
-            shown(model, known[0], int(known[1][number]), c) for c in ([column, *seen] if whole else [column])
+            cell_html(model, known[0], int(known[1][number]), c) for c in ([column, *seen] if whole else [column])
         )
 
     for place, why in enumerate(found):
         if why is not None:
-            row, told, seen = (
+            row, facts, seen = (
                 int(some[1][place]),
                 why.to_json(),
-                [c for c in why.shares if known is not None and c in known[0].columns][:BESIDE],
+                [c for c in why.shares if known is not None and c in known[0].columns][:MAX_SEEN],
             )
             sides = {
-                side: [{**near, "row": int(known[1][near["row"]])} for near in told[side]] if known is not None else []
+                side: [{**near, "row": int(known[1][near["row"]])} for near in facts[side]] if known is not None else []
                 for side in ("nearest", "contrast")
             }
-            turned = (
-                ""
-                if why.turned is None or known is None
-                else shown(model, known[0], int(known[1][why.turned.row]), why.turned.column)
-            )
-            if turned:
-                told["turned"] |= {"row": int(known[1][why.turned.row]), "shown": turned}
+            if why.turned is not None and known is not None:
+                source = int(known[1][why.turned.row])
+                if html := cell_html(model, known[0], source, why.turned.column):
+                    facts["turned"] |= {"row": source, "shown": html}
             entries.append(
                 ExplainedCell(
                     row,
                     model.network.modalities[column].show(cells[place]),
-                    {c: shown(model, some[0], row, c) for c in why.shares},
-                    {**told, **sides},
+                    {c: cell_html(model, some[0], row, c) for c in why.shares},
+                    {**facts, **sides},
                     *(
-                        [beside(near["row"], seen) for near in told[side]] if known is not None else []
+                        [beside(near["row"], seen) for near in facts[side]] if known is not None else []
                         for side in sides
                     ),
-                    read={c: url for c in why.parts if (url := read_as(model, some[0], row, c))},
+                    read={c: url for c in why.parts if (url := cell_image(model, some[0], row, c))},
                 )
             )
     return entries
 
 
-def put_aside(path: Path, counts: Mapping[str, int]) -> dict[str, tuple[int, list[str]]]:
-    """For each column how many cells are in quarantine, and the first reasons."""
+def quarantine_summary(path: Path, counts: Mapping[str, int]) -> dict[str, tuple[int, list[str]]]:
+    """For each column the number of quarantined cells, and the first reasons."""
     reasons: dict[str, list[str]] = {column: [] for column in counts}
     if path.is_file():
         with path.open(encoding="utf-8") as file:
             for line in file:
                 entry = json.loads(line)
-                said = reasons.setdefault(entry["column"], [])
-                if len(said) < REASONS and entry["reason"] not in said:
-                    said.append(entry["reason"])
-    return {column: (counts.get(column, 0), said) for column, said in reasons.items()}
+                found = reasons.setdefault(entry["column"], [])
+                if len(found) < MAX_REASONS and entry["reason"] not in found:
+                    found.append(entry["reason"])
+    return {column: (counts.get(column, 0), found) for column, found in reasons.items()}
 
 
 def read_json(path: Path) -> Any:

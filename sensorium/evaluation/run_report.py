@@ -16,7 +16,7 @@ from sensorium.data.split import ROWWISE, Splits
 from sensorium.data.table import Table
 from sensorium.evaluation.baselines import Baselines
 from sensorium.evaluation.evaluate import evaluate
-from sensorium.evaluation.report_data import KNOWN, report_run
+from sensorium.evaluation.report_data import N_KNOWN_ROWS, report_run
 from sensorium.inference.trained import Trained, keep_split
 from sensorium.report.types import Evaluation
 from sensorium.training.run_folder import known_rows, trained_on
@@ -71,7 +71,7 @@ def write_report_of(
         f"Measured on {part.rows:,} of {opened.rows:,} rows of '{opened.name}'" + (f", '{split}'." if split else ".")
     ]
     mask = trained_on(trained.folder, whole, trained.columns)
-    known = None if mask is None or not mask.any() else (whole, evenly_spaced(np.flatnonzero(mask), KNOWN))
+    known = None if mask is None or not mask.any() else (whole, evenly_spaced(np.flatnonzero(mask), N_KNOWN_ROWS))
     measured = evaluation_of(trained, part, entity_key=entity_key, curves=True, note=note)
     report_run(out, trained, part, measured, notes, trained.folder, known)
     return out
@@ -94,6 +94,6 @@ def report(
         measured = evaluation_of(trained, part, entity_key=entity_key, curves=number == 0)
         write_json(folder / f"results-{name}.json", measured.results)
         if number == 0:
-            known = (table, evenly_spaced(splits.rows("train"), KNOWN))
+            known = (table, evenly_spaced(splits.rows("train"), N_KNOWN_ROWS))
             report_run(folder / "report.html", trained, part, measured, notes, known=known)
     progress.log(f"Report: {folder / 'report.html'}")

@@ -18,52 +18,54 @@ from threadpoolctl import threadpool_limits
 
 Trees: TypeAlias = HistGradientBoostingClassifier | HistGradientBoostingRegressor
 
-WIDTH, WIDEST = 256, 512
-"""The most features kept of a column, and given to trees. Measured on drawings with names in six languages (2,048
+MAX_COLUMN_FEATURES, MAX_FEATURES = 256, 512
+"""The most features of a column, and those given to trees. Measured on drawings with names in six languages (2,048
 features, nine classes): 32 features 0.88 right, 128 0.99, 256 and more 0.99 to 1.00 at a cost in proportion."""
-ROUNDS, WISHED, FIRST = 200, 8, 2
-"""The most rounds of boosting; with time for less than ``WISHED`` fewer features are used; rounds timed first."""
-NARROWEST, FEWEST = 96, 500
+MAX_ROUNDS, WANTED_ROUNDS, FIRST_ROUNDS = 200, 8, 2
+"""The most rounds of boosting; with time for less than ``WANTED_ROUNDS`` fewer features are used; and the
+rounds that are timed first.
+"""
+MIN_FEATURES, MIN_ROWS = 96, 500
 """Time may reduce features and rows to these, not further."""
 
 
 def grow_trees(
-    x: np.ndarray, y: np.ndarray, held: np.ndarray, answers: np.ndarray, sort: bool, seconds: float, seed: int
+    x: np.ndarray, y: np.ndarray, validation: np.ndarray, answers: np.ndarray, sort: bool, seconds: float, seed: int
 ) -> tuple[Trees, float, int]:
-    """Trees grown while they help and time allows, judged by held-out rows: (trees, best score, rounds at the best).
+    """Grow trees while they help and time allows, by validation rows: (trees, best score, rounds at the best).
 
     Rounds are added in stages, each of which doubles them; a stage that isn't better than those before is the last.
     """
     with one_thread():
         started = time.perf_counter()
-        model, rounds, best, score = new_trees(sort, FIRST, len(y), seed), FIRST, 0, -math.inf
+        model, rounds, best, score = new_trees(sort, FIRST_ROUNDS, len(y), seed), FIRST_ROUNDS, 0, -math.inf
         while True:
-            grown(model.set_params(max_iter=rounds), x, y)
-            scores = [judge(answers, said, sort) for said in model.staged_predict(held)]
+            fit_quietly(model.set_params(max_iter=rounds), x, y)
+            scores = [score_predictions(answers, predicted, sort) for predicted in model.staged_predict(validation)]
             best, score = int(np.argmax(scores)) + 1, max(scores)
             took = time.perf_counter() - started
             affordable = int((seconds - took) / (took / rounds)) + rounds
-            wanted = min(max(2 * rounds, 8), affordable, ROUNDS)
+            wanted = min(max(2 * rounds, 8), affordable, MAX_ROUNDS)
             if wanted <= rounds or (rounds >= 16 and best <= rounds // 2):
                 return model, float(score), best
             rounds = wanted
 
 
 def fit_trees(x: np.ndarray, y: np.ndarray, sort: bool, rounds: int, seed: int) -> Trees:
-    """So many rounds of trees."""
+    """Fit so many rounds of trees."""
     with one_thread():
-        return grown(new_trees(sort, rounds, len(y), seed), x, y)
+        return fit_quietly(new_trees(sort, rounds, len(y), seed), x, y)
 
 
-def grown(model: Trees, x: np.ndarray, y: np.ndarray) -> Trees:
-    """``model``, fitted. That nearly every row may be a class of its own is no news here: what is asked was chosen."""
+def fit_quietly(model: Trees, x: np.ndarray, y: np.ndarray) -> Trees:
+    """Fit ``model``. That nearly every row may be a class of its own is no news here: what is asked was chosen."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         return model.fit(x, y)
 
 
 def last_round(model: Trees, x: np.ndarray, rounds: int) -> np.ndarray:
-    """What the first ``rounds`` rounds of trees say, float64 [n]."""
+    """Predictions of the first ``rounds`` rounds of trees, float64 [n]."""
     with one_thread():
         return np.asarray(next(itertools.islice(model.staged_predict(x), rounds - 1, None)), np.float64)
 
@@ -93,16 +95,16 @@ def new_trees(sort: bool, rounds: int, rows: int, seed: int) -> Trees:
     )
 
 
-def judge(truth: np.ndarray, said: np.ndarray, sort: bool) -> float:
+def score_predictions(truth: np.ndarray, predicted: np.ndarray, sort: bool) -> float:
     """Accuracy, or minus the squared error in units of the truth's variance."""
     if sort:
-        return float((truth == said).mean())
+        return float((truth == predicted).mean())
     unit = float(np.abs(truth).max()) or 1.0
-    return -float((((truth - said) / unit) ** 2).mean()) / (float((truth / unit).var()) or 1.0)
+    return -float((((truth - predicted) / unit) ** 2).mean()) / (float((truth / unit).var()) or 1.0)
 
 
 class TreeCost:
-    """What a tree costs on this machine, measured on random numbers: seconds = fixed + rate × rows × features."""
+    """Cost of a tree on this machine, measured on random numbers: seconds = fixed + rate × rows × features."""
 
     def __init__(self, seed: int) -> None:
         rng, took = np.random.default_rng(seed), []
@@ -118,37 +120,37 @@ class TreeCost:
         self.fixed = max(narrow - self.rate * 1500 * 8, 1e-4)
 
     def width(self, rows: int, trees: int, seconds: float) -> int:
-        """How many features leave time for ``WISHED`` rounds of so many trees."""
-        each = seconds / (WISHED * trees) - self.fixed
-        return max(int(each / (self.rate * rows)), NARROWEST)
+        """Number of features that leaves time for ``WANTED_ROUNDS`` rounds of so many trees."""
+        each = seconds / (WANTED_ROUNDS * trees) - self.fixed
+        return max(int(each / (self.rate * rows)), MIN_FEATURES)
 
     def rows(self, rows: int, width: int, trees: int, seconds: float) -> int:
-        """How many of the rows leave time for a quarter of ``WISHED`` rounds."""
-        each = seconds / (WISHED / 4 * trees) - self.fixed
-        return int(np.clip(each / (self.rate * max(width, 1)), min(FEWEST, rows), rows))
+        """Number of rows that leaves time for a quarter of ``WANTED_ROUNDS`` rounds."""
+        each = seconds / (WANTED_ROUNDS / 4 * trees) - self.fixed
+        return int(np.clip(each / (self.rate * max(width, 1)), min(MIN_ROWS, rows), rows))
 
 
-def tame(array: np.ndarray) -> np.ndarray:
+def bounded_features(array: np.ndarray) -> np.ndarray:
     """Features without infinities; wide ones in half the memory."""
     narrow = array.shape[1] <= 4
     limit = 1e300 if narrow else 3e38
     return np.clip(array, -limit, limit).astype(np.float64 if narrow else np.float32)
 
 
-def widest(array: np.ndarray) -> list[int]:
-    """Indices of the ``WIDTH`` features of the largest variance, in order."""
-    if array.shape[1] <= WIDTH:
+def widest_features(array: np.ndarray) -> list[int]:
+    """Indices of the ``MAX_COLUMN_FEATURES`` features of the largest variance, in order."""
+    if array.shape[1] <= MAX_COLUMN_FEATURES:
         return list(range(array.shape[1]))
     values = array.astype(np.float64)
     known = np.isfinite(values)
     counts = np.maximum(known.sum(0), 1)
     values = np.where(known, values, 0.0)
     variance = (values**2).sum(0) / counts - (values.sum(0) / counts) ** 2
-    return np.sort(np.argsort(-variance, kind="stable")[:WIDTH]).tolist()
+    return np.sort(np.argsort(-variance, kind="stable")[:MAX_COLUMN_FEATURES]).tolist()
 
 
 def relevance(x: np.ndarray, y: np.ndarray, sort: bool) -> np.ndarray:
-    """How much of each feature's variance the target explains, 0 to 1: [d] (eta² or r²; missing: at its mean)."""
+    """Share of each feature's variance that the target explains, 0 to 1: [d] (eta² or r²; missing: at its mean)."""
     x = x.astype(np.float64)
     known = np.isfinite(x)
     counts = np.maximum(known.sum(0), 1)
@@ -166,7 +168,7 @@ def relevance(x: np.ndarray, y: np.ndarray, sort: bool) -> np.ndarray:
     return (y @ x) ** 2 / (total * ((y**2).sum() or 1.0))
 
 
-def pick(x: np.ndarray, y: np.ndarray, sort: bool, widths: Sequence[int], width: int) -> np.ndarray:
+def select_features(x: np.ndarray, y: np.ndarray, sort: bool, widths: Sequence[int], width: int) -> np.ndarray:
     """Indices of the features that trees are given: none that are constant, and at most ``width``.
 
     Half of the places go in equal parts to each column's most relevant features, since what tells only together with

@@ -150,9 +150,9 @@ def test_nothing_is_pickled(fitted) -> None:
 
 
 def test_limits_are_said(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(module, "ROWS", 200)
-    monkeypatch.setattr(baseline_targets, "CLASSES", 5)
-    monkeypatch.setattr(trees, "WIDTH", 20)
+    monkeypatch.setattr(module, "MAX_ROWS", 200)
+    monkeypatch.setattr(baseline_targets, "MAX_CLASSES", 5)
+    monkeypatch.setattr(trees, "MAX_COLUMN_FEATURES", 20)
     features, truth = table(600)
     many = {"many": [f"c{i % 9}" for i in range(600)], "sort": truth["sort"]}
     plain = fit_baselines(features, many, {"many": "category", "sort": "category"}, ({}, {}), tmp_path, 4.0)
@@ -239,7 +239,7 @@ def test_each_column_keeps_a_share_of_the_features() -> None:
     rng = np.random.default_rng(0)
     y = rng.standard_normal(500)
     strong, weak = y[:, None] + 0.1 * rng.standard_normal((500, 40)), rng.standard_normal((500, 40))
-    picked = trees.pick(np.concatenate([strong, weak], 1), y, False, [40, 40], 20)
+    picked = trees.select_features(np.concatenate([strong, weak], 1), y, False, [40, 40], 20)
     assert len(picked) == 20 and (picked >= 40).sum() == 5
 
 
