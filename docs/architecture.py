@@ -48,22 +48,21 @@ def picture() -> str:
         for place, folder in enumerate(folders):
             left = LEFT + place * wide + 4
             centre[folder] = (left + wide / 2 - 4, top)
-            uses = sum(count for (_, whom), count in counts.items() if whom == folder)
             boxes.append(
                 f'<rect x="{left:.0f}" y="{top}" width="{wide - 8:.0f}" height="{HEIGHT}" rx="6"/>'
-                f'<text x="{centre[folder][0]:.0f}" y="{top + 25}">{folder}</text>'
-                f'<text class="small" x="{centre[folder][0]:.0f}" y="{top + 42}">used {uses}×</text>'
+                f'<text x="{centre[folder][0]:.0f}" y="{top + 31}">{folder}</text>'
             )
     for (who, whom), count in sorted(counts.items()):
         if who in centre and whom in centre and count >= 4 and centre[who][1] < centre[whom][1]:
             (x1, y1), (x2, y2) = centre[who], centre[whom]
             lines.append(
                 f'<line x1="{x1:.0f}" y1="{y1 + HEIGHT}" x2="{x2:.0f}" y2="{y2}" '
-                f'stroke-width="{min(5, 0.6 + count / 12):.1f}"/>'
+                f'stroke-width="{3 if count >= 20 else 1}"/>'
             )
     style = (
-        "text{font:14px sans-serif;text-anchor:middle;fill:#1a1a1a}.layer{text-anchor:start;font-weight:600;font-size:13px}"
-        ".small{font-size:10px;fill:#666}rect{fill:#eef3fb;stroke:#6b8cc4}line{stroke:#6b8cc4;opacity:.35}"
+        "text{font:14px sans-serif;text-anchor:middle;fill:#1a1a1a}"
+        ".layer{text-anchor:start;font-weight:600;font-size:13px}"
+        "rect{fill:#eef3fb;stroke:#6b8cc4}line{stroke:#6b8cc4;opacity:.35}"
     )
     height = 20 + len(rows) * (HEIGHT + GAP)
     return (
