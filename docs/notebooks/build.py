@@ -51,7 +51,7 @@ rows = table(400)
 rows[0]["note"], rows[0]["shape"]'''
 FIT = """from sensorium import Model
 
-settings = ["network.width=64", "trunk.depth=1", "train.batch=64", "column.photo.size=32", "trackers=none", "baselines.share=0"]
+settings = ["network.width=96", "trunk.depth=1", "train.batch=64", "column.photo.size=32", "trackers=none", "baselines.share=0"]
 model = Model.fit(rows, epochs={epochs}, out="runs/{name}", settings={settings})"""
 
 
@@ -115,7 +115,7 @@ NOTEBOOKS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
             ("A table of drawings with notes, made here.", DATA),
             (
                 "Train, also to draw the photo. `vae` draws in one pass, so it suits a short notebook; `flow` is the default.",
-                fit("generate", 10, '[*settings, "questions.generate=photo", "questions.generator=vae"]'),
+                fit("generate", 6, '[*settings, "questions.generate=photo", "questions.generator=vae"]'),
             ),
             ("A caption from a drawing.", 'model.generate(table(3, seed=1), "note", seen=["photo"])'),
             (
@@ -168,7 +168,7 @@ NOTEBOOKS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
                 "Train on the conversations.",
                 "from sensorium import Model\n\n"
                 "settings = [\n"
-                '    "trunk=causal_lm", f"trunk.path={path}", "trunk.tune=full", "trunk.rate=1", "network.width=48",\n'
+                '    "trunk=causal_lm", f"trunk.path={path}", "trunk.tune=full", "trunk.rate=1", "network.width=48", "train.precision=fp32",\n'
                 '    "questions.plans=0", "questions.dialogue_rows=16", "train.batch=32", "column.photo.size=32",\n'
                 '    "trackers=none", "baselines.share=0",\n]\n'
                 'model = Model.fit(talks, epochs=8, out="runs/chat", settings=settings)',
