@@ -1,4 +1,4 @@
-"""Model folders for others: saved, saved with a model card and without private rows, and pushed to the Hugging Face hub."""
+"""Model folders for others: saved with a model card and without private rows, and pushed to the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 
 from sensorium.core.errors import UserError
 from sensorium.core.files import atomic_write
-from sensorium.export import model_folder
+from sensorium.export import backbone_folders, model_folder, run_files
 from sensorium.inference.trained import Trained
 
 
@@ -18,7 +18,7 @@ def save(trained: Trained, folder: Path) -> Path:
     try:
         model_folder.write(folder, trained.network, trained.schema, trained.settings, trained.facts)
         if trained.folder is not None and trained.folder.resolve() != folder.resolve():
-            model_folder.copy_if_there(trained.folder, folder, model_folder.BESIDE)
+            run_files.copy_existing(trained.folder, folder, run_files.RUN_FILES)
     except (OSError, SafetensorError) as error:
         raise _unwritable(folder, error) from error
     trained.folder = trained.folder or folder
@@ -33,15 +33,15 @@ def save_pretrained(trained: Trained, folder: Path, rows: bool) -> Path:
     encoders = {column: m.encoder for column, m in network.modalities.items() if m.encoder is not None}
     own = trained.folder is not None and trained.folder.resolve() == folder.resolve()
     if not rows:
-        model_folder.check_given(folder, own)
+        run_files.check_target(folder, own)
     try:
         model_folder.write(folder, network, trained.schema, trained.settings, trained.facts, rows, own)
-        model_folder.copy_backbones(folder, encoders)
+        backbone_folders.copy_backbones(folder, encoders)
         language = getattr(network.trunk, "language", None)
         if language is not None:
-            model_folder.copy_language(folder, language)
+            backbone_folders.copy_language(folder, language)
         if trained.folder is not None and not own:
-            model_folder.copy_beside(trained.folder, folder, network, rows)
+            run_files.copy_run_files(trained.folder, folder, network, rows)
         card = write_card(
             folder,
             {name: column.kind for name, column in trained.schema.columns.items()},
@@ -82,11 +82,13 @@ def push_to_hub(trained: Trained, name: str, private: bool, token: str | None, r
                     f"The repository '{name}' is there and public. To give the model to everybody"
                     f"{', with its memory of training rows' if rows else ''}, say private=False."
                 )
-            return str(hub.upload_folder(repo_id=name, folder_path=given, ignore_patterns=list(model_folder.OWN)))
+            return str(
+                hub.upload_folder(repo_id=name, folder_path=given, ignore_patterns=list(run_files.MACHINE_FILES))
+            )
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise UserError(
-                f"The hub didn't take '{name}': {type(error).__name__}. Is it OWNER/NAME, and is a token with the right "
-                "to write known (hf auth login)?"
+                f"The hub didn't take '{name}': {type(error).__name__}. Is it OWNER/NAME, and is a token with the "
+                "right to write known (hf auth login)?"
             ) from error
 
 

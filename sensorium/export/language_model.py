@@ -1,13 +1,14 @@
-"""The language model of a run as others know it: merged with what was tuned, and that alone in PEFT's layout.
+"""Export of a run's language model: merged with its tuned weights, and these by themselves in PEFT's layout.
 
-FOLDER/ config.json model.safetensors tokenizer… projector.safetensors adapter/adapter_config.json adapter/adapter_model.safetensors llava/config.json …
+FOLDER/ config.json model.safetensors tokenizer… projector.safetensors adapter/adapter_config.json
+        adapter/adapter_model.safetensors llava/config.json …
 """
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,29 +16,39 @@ from safetensors.torch import save_file
 
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import atomic_write
-from sensorium.export.llava import export_llava, pictured, unlike
+from sensorium.dialogue.parts import language_trunk
+from sensorium.export.llava import export_llava, llava_columns, llava_refusal
 from sensorium.network.network import Network
 from sensorium.nn.external import ExternalModel
 from sensorium.nn.quantized import in_full
 
+if TYPE_CHECKING:
+    from sensorium.trunks.causal_lm import CausalLM
+
 ADAPTER, WEIGHTS, BASE, OWN = "adapter", "adapter_model.safetensors", "base_sha256", "own"
+"""Folder of an adapter, its file of weights, the key of its base's hash, and the name of the run's own adapter."""
 PREFIX = "base_model.model."
+"""Beginning of the names of PEFT's tensors."""
 
 
 def export_trunk(network: Network, folder: Path) -> dict[str, Any]:
-    """Write the language model of a network's trunk, merged, with its tokenizer; what brings our tokens into its width; of ``lora`` the adapter; and of a column of pictures with ``llava`` the whole as LLaVA
-    has it. What was written, in numbers, and ``llava``: the folders, or why there are none.
+    """Write the language model of a network's trunk, as ``transformers`` reads it.
 
-    All of it are weights, settings and a tokenizer: no memory of rows, and no name that conversations look up.
+    It is merged and comes with its tokenizer, the projector that brings our tokens into its width, of ``lora`` the
+    adapter, and of a column of pictures with ``llava`` the whole in LLaVA's layout. All of it are weights, settings and
+    a tokenizer: no memory of rows, and no name that conversations look up.
+
+    Returns:
+        what was written, in numbers, and ``llava``: the folders, or why there are none.
 
     Raises:
         UserError: the trunk is no language model, or the disk is full or can't be written.
     """
-    trunk = network.trunk
-    if not trunk.is_language_model:
+    if not network.trunk.is_language_model:
         raise UserError("This run's trunk is no language model (trunk=causal_lm), so there is none to export.")
-    model, found = merged(trunk.wrapped[0]), pictured(network)
-    why_not = unlike(network) if found else None
+    trunk = language_trunk(network)
+    model, found = merged(trunk.wrapped[0]), llava_columns(network)
+    refusal = llava_refusal(network) if found else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         model.save_pretrained(folder)
@@ -58,27 +69,27 @@ def export_trunk(network: Network, folder: Path) -> dict[str, Any]:
             if trunk.prompted
             else 0
         )
-        for column, name in found.items() if why_not is None else ():
+        for column, name in found.items() if refusal is None else ():
             stem = network.stems[network.stem_key[column]]
-            export_llava(
-                network,
-                column,
-                model,
-                merged(stem.wrapped[0]) if isinstance(stem, ExternalModel) else network.modalities[column].encoder.model,
-                folder / name,
-            )
+            encoder = network.modalities[column].encoder
+            assert encoder is not None
+            tower = merged(stem.wrapped[0]) if isinstance(stem, ExternalModel) else encoder.model
+            export_llava(network, column, model, tower, folder / name)
     except OSError as error:
         raise UserError(f"Can't write the language model to '{folder}': {error.strerror or error}.") from error
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "adapter_parameters": adapter,
-        "llava": why_not or [str(folder / name) for name in found.values()],
+        "llava": refusal or [str(folder / name) for name in found.values()],
     }
 
 
-def merged(model: torch.nn.Module) -> torch.nn.Module:
-    """A copy of a language model whose low-rank updates are added to its weights, so that nothing of PEFT is left in it; rounded ones in full."""
-    result = in_full(copy.deepcopy(model))
+def merged(model: Any) -> Any:
+    """Merge low-rank updates into the weights of a copy of a ``transformers`` model, of which nothing of PEFT is left.
+
+    Quantized weights become full ones.
+    """
+    result: Any = in_full(copy.deepcopy(model))
     for name, part in list(result.named_modules()):
         if hasattr(part, "lora_A"):
             part.merge()
@@ -91,26 +102,26 @@ def merged(model: torch.nn.Module) -> torch.nn.Module:
     return result
 
 
-def write_adapter(trunk: Any, folder: Path) -> int:
-    """What was tuned, as PEFT's own files; how many parameters that is."""
+def write_adapter(trunk: CausalLM, folder: Path) -> int:
+    """Write the low-rank updates of a trunk as PEFT's own files; return their number of parameters."""
     from peft import get_peft_model_state_dict
 
     folder.mkdir(parents=True, exist_ok=True)
     config = next(iter(trunk.wrapped[0].peft_config.values()))
     # PEFT would ask the hub whether a base of that name has other embeddings
-    kept = {
+    tensors = {
         f"{PREFIX}{name}": value.detach().cpu().contiguous()
         for name, value in get_peft_model_state_dict(trunk.wrapped[0], save_embedding_layers=False).items()
     }
     with atomic_write(folder / WEIGHTS) as part:
-        save_file(kept, part, metadata={"format": "pt", BASE: trunk.language.sha256})
+        save_file(tensors, part, metadata={"format": "pt", BASE: trunk.language.sha256})
     config.base_model_name_or_path = trunk.language.name
     config.save_pretrained(folder)
-    return sum(value.numel() for value in kept.values())
+    return sum(value.numel() for value in tensors.values())
 
 
-def write_prompt(trunk: Any, folder: Path) -> int:
-    """Learned tokens before all that is heard, as PEFT's own files; how many parameters that is."""
+def write_prompt(trunk: CausalLM, folder: Path) -> int:
+    """Write a learned prompt (prompt tuning) as PEFT's own files; return its number of parameters."""
     from peft import PromptTuningConfig
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,16 +142,18 @@ def write_prompt(trunk: Any, folder: Path) -> int:
 
 
 def read_adapter(trunk: Any, folder: Path) -> int:
-    """Put low-rank updates in PEFT's layout in place of those that a trunk has; how many parameters that is.
+    """Replace a trunk's low-rank updates by others, in PEFT's layout; return their number of parameters.
 
     Raises:
-        UserError: the trunk has none, there are none in the folder, or they are of another language model, of another rank or for other layers.
+        UserError: the trunk has none, there are none in the folder, or they are of another language model, of another
+            rank or for other layers.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     if not getattr(trunk, "adapted", False):
         raise UserError(
-            "This run's trunk has no low-rank updates (trunk=causal_lm trunk.tune=lora) that others could take the place of."
+            "This run's trunk has no low-rank updates (trunk=causal_lm trunk.tune=lora) that others could take the "
+            "place of."
         )
     path = folder / WEIGHTS
     try:
@@ -153,7 +166,8 @@ def read_adapter(trunk: Any, folder: Path) -> int:
         raise UserError(f"'{folder}' holds no adapter in PEFT's layout ({WEIGHTS}): {error}") from error
     if base is not None and base != trunk.language.sha256:
         raise UserError(
-            f"The adapter in '{folder}' was learned on another language model than '{trunk.language.name}': its SHA-256 differs. Give one that was learned on this one."
+            f"The adapter in '{folder}' was learned on another language model than '{trunk.language.name}': its "
+            "SHA-256 differs. Give one that was learned on this one."
         )
     own = get_peft_model_state_dict(trunk.wrapped[0], save_embedding_layers=False)
     wrong = next(
@@ -166,56 +180,65 @@ def read_adapter(trunk: Any, folder: Path) -> int:
             for some, where in ((own, "in this run"), (given, "in the adapter"))
         )
         raise UserError(
-            f"The adapter in '{folder}' doesn't fit: '{wrong}' is {shapes}. Rank and layers must be those that this run was tuned with."
+            f"The adapter in '{folder}' doesn't fit: '{wrong}' is {shapes}. Rank and layers must be those that this "
+            "run was tuned with."
         )
     set_peft_model_state_dict(trunk.wrapped[0], given)
     return sum(value.numel() for value in given.values())
 
 
 class Adapters:
-    """Several low-rank updates of one trunk, of which one is heard: those that it was tuned with, ``own``, and others that were loaded."""
+    """Adapters: low-rank updates of one trunk, of which one is active.
+
+    ``own`` are those that it was tuned with; others are loaded.
+
+    Attributes:
+        saved: the tensors of each, by name; of the active one none, as the trunk has them. active: its name.
+    """
 
     def __init__(self, trunk: Any) -> None:
-        self.trunk, self.kept, self.active = trunk, {OWN: {}}, OWN
+        self.trunk = trunk
+        self.saved: dict[str, dict[str, torch.Tensor]] = {OWN: {}}
+        self.active = OWN
 
     @property
     def names(self) -> list[str]:
-        """All of them."""
-        return list(self.kept)
+        """Names of all."""
+        return list(self.saved)
 
     def load(self, folder: Path, name: str | None = None) -> int:
-        """Read an adapter in PEFT's layout, under its folder's name or another, and let it be heard; how many parameters it has.
+        """Read an adapter in PEFT's layout, under its folder's name or another, and activate it; return its size.
 
         Raises:
             UserError: see ``read_adapter``, or a name that is taken.
         """
         name = name or (folder.name if folder.name != ADAPTER else folder.resolve().parent.name)
-        if name in self.kept:
+        if name in self.saved:
             raise UserError(
                 f"There is an adapter '{name}' already. Give this one another name. Known: {', '.join(self.names)}."
             )
-        before = self.now()
+        before = self.current()
         count = read_adapter(self.trunk, folder)
-        self.kept[self.active], self.kept[name], self.active = before, {}, name
+        self.saved[self.active], self.saved[name], self.active = before, {}, name
         self.trunk.foreign = True
         return count
 
     def use(self, name: str) -> None:
-        """Let one of them be heard.
+        """Activate an adapter.
 
         Raises:
             UserError: there is none of that name.
         """
-        if name not in self.kept:
+        if name not in self.saved:
             raise unknown("adapter", name, self.names)
         if name != self.active:
-            self.kept[self.active] = self.now()
+            self.saved[self.active] = self.current()
             with torch.no_grad():
-                for key, value in self.kept[name].items():
+                for key, value in self.saved[name].items():
                     self.trunk.learned[key].copy_(value)
-            self.kept[name], self.active = {}, name
+            self.saved[name], self.active = {}, name
             self.trunk.foreign = name != OWN
 
-    def now(self) -> dict[str, torch.Tensor]:
-        """What is heard, as tensors."""
+    def current(self) -> dict[str, torch.Tensor]:
+        """Tensors of the active adapter, copied."""
         return {key: value.detach().clone() for key, value in getattr(self.trunk, "learned", {}).items()}

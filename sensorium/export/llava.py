@@ -1,4 +1,4 @@
-"""A model that talks about pictures in the layout of LLaVA, which transformers and others that know it open with nothing of ours.
+"""Export in LLaVA's layout: a model of conversations about pictures, which ``transformers`` opens without our code.
 
 FOLDER/ config.json model.safetensors tokenizer… processor…
 """
@@ -8,29 +8,38 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
 
+from sensorium.dialogue.parts import dialogue_modality, language_trunk
 from sensorium.network.network import Network
 
-PICTURE = "<image>"
-"""The control token that stands for a patch."""
-FLAT = (
-    "{%- set flat = namespace(messages=[], text='') -%}{%- for message in messages -%}{%- if message['content'] is string -%}{%- set flat.messages = flat.messages + [message] -%}"
+if TYPE_CHECKING:
+    from sensorium.backbones.transformers import Transformers
+
+IMAGE_TOKEN = "<image>"
+"""Control token that stands for a patch."""
+FLATTEN_PARTS = (
+    "{%- set flat = namespace(messages=[], text='') -%}{%- for message in messages -%}"
+    "{%- if message['content'] is string -%}{%- set flat.messages = flat.messages + [message] -%}"
     "{%- else -%}{%- set flat.text = '' -%}{%- for part in message['content'] -%}{%- set flat.text = flat.text + ('"
-    + PICTURE
+    + IMAGE_TOKEN
     + "' if part['type'] == 'image' else part['text']) -%}{%- endfor -%}"
-    "{%- set flat.messages = flat.messages + [{'role': message['role'], 'content': flat.text}] -%}{%- endif -%}{%- endfor -%}{%- set messages = flat.messages -%}"
+    "{%- set flat.messages = flat.messages + [{'role': message['role'], 'content': flat.text}] -%}"
+    "{%- endif -%}{%- endfor -%}{%- set messages = flat.messages -%}"
 )
-"""Before the language model's own template: messages in parts, as it takes none."""
-BEGIN = "{%- if messages[0]['role'] != 'system' -%}{%- set messages = [{'role': 'system', 'content': SYSTEM}] + messages -%}{%- endif -%}"
-"""And what the system said in training, where the template would say something of its own."""
+"""Template before the language model's own, which takes no messages in parts."""
+ADD_SYSTEM = (
+    "{%- if messages[0]['role'] != 'system' -%}"
+    "{%- set messages = [{'role': 'system', 'content': SYSTEM}] + messages -%}{%- endif -%}"
+)
+"""And the system message of training, where the template would have one of its own."""
 
 
-def unlike(network: Network) -> str | None:
-    """Why a network's conversations can't be said by such a model; None where they can."""
-    trunk = network.trunk
+def llava_refusal(network: Network) -> str | None:
+    """The reason why LLaVA's layout can't hold a network's language model; None where it can."""
+    trunk = language_trunk(network)
     if trunk.prompted:
         return "learned tokens come before all (trunk.tune=prompt), for which there is no place in it"
     if trunk.scale != 1 or trunk.cap or getattr(trunk.head[0], "bias", None) is not None:
@@ -38,23 +47,24 @@ def unlike(network: Network) -> str | None:
     return None
 
 
-def export_llava(network: Network, column: str, language: nn.Module, tower: nn.Module, folder: Path) -> None:
-    """Write a network's language model, the projector of a column of pictures and the column's encoder as one model.
+def export_llava(network: Network, column: str, language: Any, tower: Any, folder: Path) -> None:
+    """Write a network's language model, the projector of a column of pictures and its encoder as one LLaVA model.
 
     Args:
-        language, tower: merged with what was tuned. folder: is made.
+        language, tower: ``transformers`` models, merged with their tuned weights. folder: is made.
     """
     import transformers
     from safetensors.torch import save_file
 
-    from sensorium.backbones.transformers import HEARD
+    from sensorium.backbones.transformers import PATCH_LAYER
     from sensorium.core.files import atomic_write
 
-    encoder, trunk = network.modalities[column].encoder, network.trunk
+    encoder, trunk = cast("Transformers", network.modalities[column].encoder), language_trunk(network)
+    assert network.dialogue is not None
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = copy.deepcopy(trunk.language.tokenizer)
-    tokenizer.add_tokens([PICTURE], special_tokens=True)
-    mark = int(tokenizer.convert_tokens_to_ids(PICTURE))
+    tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)
+    mark = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
     first = "siglip" not in tower.config.model_type  # one token of all of it comes before its patches
     size = max(trunk.vocabulary, mark + 1)
     text = copy.deepcopy(language.config)
@@ -65,7 +75,7 @@ def export_llava(network: Network, column: str, language: nn.Module, tower: nn.M
         image_token_index=mark,
         image_seq_length=encoder.patches,
         projector_hidden_act="gelu",
-        vision_feature_layer=HEARD,
+        vision_feature_layer=PATCH_LAYER,
         vision_feature_select_strategy="default" if first else "full",
         tie_word_embeddings=bool(text.tie_word_embeddings),
     )
@@ -94,28 +104,25 @@ def export_llava(network: Network, column: str, language: nn.Module, tower: nn.M
         save_file(tensors, part, metadata={"format": "pt"})
     config.architectures = ["LlavaForConditionalGeneration"]
     config.save_pretrained(folder)
-    said = copy.deepcopy(language.generation_config)
-    said.suppress_tokens = [mark]
-    said.save_pretrained(folder)
-    begin = (
-        BEGIN.replace("SYSTEM", json.dumps(network.dialogue_modality(network.dialogue_columns[0]).system))
-        if trunk.language.has_system
-        else ""
-    )
+    generation = copy.deepcopy(language.generation_config)
+    generation.suppress_tokens = [mark]
+    generation.save_pretrained(folder)
+    message = json.dumps(dialogue_modality(network).system)
+    system = ADD_SYSTEM.replace("SYSTEM", message) if trunk.language.has_system else ""
     processor = transformers.LlavaProcessor(
         encoder.processor,
         tokenizer,
         patch_size=tower.config.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
         num_additional_image_tokens=int(first),
-        image_token=PICTURE,
-        chat_template=FLAT + begin + tokenizer.chat_template,
+        image_token=IMAGE_TOKEN,
+        chat_template=FLATTEN_PARTS + system + tokenizer.chat_template,
     )
     processor.save_pretrained(folder)
 
 
-def pictured(network: Network) -> dict[str, str]:
-    """The columns whose pictures stand in conversations as such a model has it, and the folder that each is written to."""
+def llava_columns(network: Network) -> dict[str, str]:
+    """Columns of pictures that conversations hold as LLaVA does, and the folder that each is written to."""
     projectors = network.dialogue.projectors if network.dialogue is not None else {}
     columns = [c for c in network.columns if network.stem_key[c] in projectors]
     return {column: "llava" if len(columns) == 1 else f"llava-{number}" for number, column in enumerate(columns, 1)}

@@ -1,4 +1,4 @@
-"""What a model that is given away leaves out: what tells of single training rows, of the table, or of the machine.
+"""Redaction of models for others: nothing that tells of single training rows, of the table, or of the machine.
 
 Values that few rows have are no part of it (k-anonymity, Sweeney 2002); its memory of rows becomes ``nn.linear_probe``.
 Weights stay as they are, and what they tell of rows with them: see ``docs/privacy.md``.
@@ -20,11 +20,11 @@ from sensorium.nn.linear_probe import MIN_ROWS, LinearProbes, probes
 from sensorium.nn.online_memory import OnlineMemory
 from sensorium.nn.row_memory import RowMemory
 
-HIDDEN = ("trackers",)
+HIDDEN_SECTIONS = ("trackers",)
 """Sections of settings that say nothing of the model."""
 
 
-def tensors(network: Network, rare: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def redacted_tensors(network: Network, rare: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A network's weights without the names that conversations look up and without rare classes.
 
     Args:
@@ -53,24 +53,24 @@ def tensors(network: Network, rare: Mapping[str, torch.Tensor]) -> dict[str, tor
     return found
 
 
-def common(network: Network, counts: Mapping[str, Any], fewest: int = MIN_ROWS) -> dict[str, torch.Tensor]:
-    """The ids of classes of ``fewest`` training rows or more, and 0 ("unseen"), of each category that has others."""
+def common_classes(network: Network, counts: Mapping[str, Any], min_rows: int = MIN_ROWS) -> dict[str, torch.Tensor]:
+    """The ids of classes of ``min_rows`` training rows or more, and 0 ("unseen"), of each category that has others."""
     found = {}
     for column, modality in network.modalities.items():
         seen = counts.get(column)
         if (
             isinstance(seen, list)
             and len(seen) == len(modality.state().get("classes", ()))
-            and any(count < fewest for count in seen)
+            and any(count < min_rows for count in seen)
         ):
-            found[column] = torch.tensor([0, *(number for number, count in enumerate(seen, 1) if count >= fewest)])
+            found[column] = torch.tensor([0, *(number for number, count in enumerate(seen, 1) if count >= min_rows)])
     return found
 
 
-def states(
-    network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], rows: int, fewest: int = MIN_ROWS
+def redacted_states(
+    network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], rows: int, min_rows: int = MIN_ROWS
 ) -> dict[str, Any]:
-    """What the columns learned (``Modality.state``), without rare classes and with no quantile that is a single row's.
+    """Learned states of columns (``Modality.state``), without rare classes and with no quantile of a single row.
 
     Args:
         rows: training rows, for columns of which ``counts`` doesn't say how many have a value.
@@ -83,28 +83,30 @@ def states(
         if "quantiles" in state:
             known = counts.get(column)
             learned = min(known if isinstance(known, int) else rows, MAX_LEARN_ROWS)
-            state["quantiles"] = coarse(state["quantiles"], learned, fewest)
+            state["quantiles"] = coarse_quantiles(state["quantiles"], learned, min_rows)
         found[column] = state
     return found
 
 
-def coarse(quantiles: Mapping[str, list[float]], rows: int, fewest: int = MIN_ROWS) -> dict[str, list[float]]:
-    """Quantiles (``Quantiles.state``), each the mean of ``fewest`` rows' values or more, or a value that so many have.
+def coarse_quantiles(
+    quantiles: Mapping[str, list[float]], rows: int, min_rows: int = MIN_ROWS
+) -> dict[str, list[float]]:
+    """Quantiles (``Quantiles.state``), each the mean of ``min_rows`` values or more, or a value that so many have.
 
     Args:
         rows: how many they were learned from.
     """
     values, low, high = (np.asarray(quantiles[key], np.float64) for key in ("values", "low", "high"))
-    counts, groups, start = counted((low + high) / 2, high - low, rows), [], 0
+    counts, groups, start = rows_per_value((low + high) / 2, high - low, rows), [], 0
     for end in range(1, len(values) + 1):
-        if counts[start:end].sum() >= fewest - 1e-6:
+        if counts[start:end].sum() >= min_rows - 1e-6:
             groups.append([start, end])
             start = end
     if start < len(values):  # too few are left for a quantile of their own
         groups = [*groups[:-1], [groups[-1][0] if groups else 0, len(values)]]
     found: dict[str, list[float]] = {"values": [], "low": [], "high": []}
     for start, end in groups:
-        often = [i for i in range(start, end) if counts[i] >= fewest - 1e-6]  # at most one: it stays as it is
+        often = [i for i in range(start, end) if counts[i] >= min_rows - 1e-6]  # at most one: it stays as it is
         weights = counts[start:end] / counts[start:end].sum()
         centre = float((low + high)[start:end] @ weights / 2)
         found["values"].append(float(values[often[0]] if often else values[start:end] @ weights))
@@ -113,8 +115,8 @@ def coarse(quantiles: Mapping[str, list[float]], rows: int, fewest: int = MIN_RO
     return found
 
 
-def counted(middle: np.ndarray, wide: np.ndarray, rows: int) -> np.ndarray:
-    """How many of ``rows`` have each value of quantiles, by the middles of their ranks and how ``wide`` these are.
+def rows_per_value(middle: np.ndarray, wide: np.ndarray, rows: int) -> np.ndarray:
+    """Numbers of ``rows`` that have each value of quantiles, by the middles of their ranks and how ``wide`` these are.
 
     Where all values are there, the ranks tell. Where some were chosen, it is known of atoms alone; the others may be of
     one row each.
@@ -133,32 +135,31 @@ def counted(middle: np.ndarray, wide: np.ndarray, rows: int) -> np.ndarray:
     return np.where(wide > 0, np.maximum(wide / PLATEAU_SHARE * rows, 1.0), 1.0)
 
 
-def memory_of(
-    network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], fewest: int = MIN_ROWS
+def redacted_memory(
+    network: Network, rare: Mapping[str, torch.Tensor], counts: Mapping[str, Any], min_rows: int = MIN_ROWS
 ) -> LinearProbes | None:
-    """What the network's memory adds, without its rows; of categories no class that is rare."""
-    found = (
-        probes(network.calibration.memory, fewest)
-        if isinstance(network.calibration.memory, RowMemory)
-        else network.calibration.memory
-    )
-    for column, ids in rare.items() if found is not None else ():
+    """Linear probes for what the network's memory adds, without its rows; of categories no class that is rare."""
+    memory = network.calibration.memory
+    found = probes(memory, min_rows) if isinstance(memory, RowMemory) else memory
+    if found is None:
+        return None
+    for column, ids in rare.items():
         new = torch.zeros(1 + len(network.modalities[column].state()["classes"]), dtype=torch.int64)
         new[ids] = torch.arange(len(ids))
         found = found.without(column, new)
     return found
 
 
-def settings_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+def redacted_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without paths of this machine, without files beside the table, and without where the run was watched."""
-    found = {section: without_paths(value) for section, value in settings.items() if section not in HIDDEN}
+    found = {section: without_paths(value) for section, value in settings.items() if section not in HIDDEN_SECTIONS}
     if isinstance(found.get("data"), dict):
         found["data"].pop("outside", None)
     return found
 
 
-def facts_of(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts of a training, and of lessons after it, without paths of this machine and without names of tables."""
+def redacted_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of a training, and of post-training, without paths of this machine and without names of tables."""
 
     def without_table(value: Any) -> Any:
         return (
@@ -178,7 +179,7 @@ def without_paths(value: Any) -> Any:
 
 
 def is_path(value: Any) -> bool:
-    """Whether a value is a path that stands only where it was written."""
+    """True for a path that stands only where it was written."""
     return isinstance(value, str) and (
         PurePosixPath(value).is_absolute()
         or PureWindowsPath(value).is_absolute()

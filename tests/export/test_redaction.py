@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from sensorium import Model
 from sensorium.core.errors import UserError
 from sensorium.core.quantiles import Quantiles
-from sensorium.export import model_folder, redaction
+from sensorium.export import model_folder, redaction, run_files
 from sensorium.nn.linear_probe import MIN_ROWS, LinearProbes
 from sensorium.nn.online_memory import OnlineMemory
 from sensorium.nn.row_memory import RowMemory
@@ -240,7 +240,7 @@ def test_the_hub_gets_rows_only_where_that_is_said(model: Model, monkeypatch: py
     own = model.folder
     model.push_to_hub("me/without")
     model.push_to_hub("me/with", rows=True)
-    assert not seen["me/without"] & set(model_folder.ROWS) and "probes.safetensors" in seen["me/without"]
+    assert not seen["me/without"] & set(run_files.FILES_WITH_ROWS) and "probes.safetensors" in seen["me/without"]
     assert {"memory.safetensors", "rows.npy", "baselines"} <= seen["me/with"] and not {
         "settings.json",
         "environment.json",
@@ -268,7 +268,7 @@ def test_the_hub_gets_rows_only_where_that_is_said(model: Model, monkeypatch: py
 )
 def test_quantiles_are_of_several_rows(values: np.ndarray) -> None:
     before = Quantiles.fit(values)
-    state = redaction.coarse(before.state(), len(values))
+    state = redaction.coarse_quantiles(before.state(), len(values))
     after = Quantiles.from_state(state)
     assert np.diff(state["values"]).min(initial=1.0) > 0
     assert np.diff(np.stack([state["low"], state["high"]], 1).ravel()).min(initial=0.0) >= 0
@@ -289,7 +289,7 @@ def test_names_that_are_looked_up_stay_here() -> None:
     recall.store(torch.arange(3), torch.eye(4)[:3], torch.eye(4)[1:], ["Anna", "Bert", "Cleo"])
     network = torch.nn.ModuleDict({"dialogue": torch.nn.ModuleDict({"x": recall}), "other": torch.nn.Linear(2, 2)})
     network.generator_keys = {}
-    found = redaction.tensors(network, {})
+    found = redaction.redacted_tensors(network, {})
     assert (
         not any(value.any() for name, value in found.items() if not name.startswith("other."))
         and found["other.weight"].any()
