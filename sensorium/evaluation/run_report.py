@@ -19,7 +19,7 @@ from sensorium.evaluation.evaluate import evaluate
 from sensorium.evaluation.report_data import N_KNOWN_ROWS, report_run
 from sensorium.inference.trained import Trained, keep_split
 from sensorium.report.types import Evaluation
-from sensorium.training.run_folder import known_rows, trained_on
+from sensorium.training.run_folder import trained_on, trained_row_count
 
 MAX_EVALUATED_ROWS = 4000
 """Rows of each part that a report looks at, evenly spaced."""
@@ -38,13 +38,13 @@ def evaluation_of(
 ) -> Evaluation:
     """Evaluation with every prediction and every search: see ``Model.evaluation``."""
     opened = keep_split(trained.open(table), split, trained.schema.split)
-    trained.tell_of(opened, trained.network.columns, tell or note)
+    trained.report_reading(opened, trained.network.columns, tell or note)
     folder = trained.folder / "baselines" if trained.folder else None
     baselines = Baselines.load(folder) if folder and folder.is_dir() else None
     result = evaluate(
         trained.network, opened, seen=seen, entity_key=entity_key, baselines=baselines, curves=curves, note=note
     )
-    result.results["trained_on"] = known_rows(trained.folder, opened, trained.columns)
+    result.results["trained_on"] = trained_row_count(trained.folder, opened, trained.columns)
     return result
 
 
