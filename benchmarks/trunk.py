@@ -102,7 +102,7 @@ def ours(shortest: int, steps: int) -> dict[str, float]:
     import torch
 
     from benchmarks._measure import memory_growth
-    from sensorium.network.packed_conversation import lost, script
+    from sensorium.network.packed_conversation import pack, summed_losses
     from sensorium.nn.precision import autocast, choose
     from sensorium.training.optimizer import Optimizer
     from sensorium.trunks.causal_lm import CausalLM
@@ -118,9 +118,9 @@ def ours(shortest: int, steps: int) -> dict[str, float]:
             begun = time.perf_counter()
             some = lines[start : start + LINES]
             with autocast(choose("auto", cpu), cpu):
-                sums, counts = lost(
+                sums, counts = summed_losses(
                     trunk,
-                    script(trunk, some, [np.ones(len(line), bool) for line in some], np.arange(len(some)), {}, {}),
+                    pack(trunk, some, [np.ones(len(line), bool) for line in some], np.arange(len(some)), {}, {}),
                 )
                 (sums.sum() / counts.sum()).backward()
             optimizer.step(1.0)
@@ -198,10 +198,10 @@ def speak() -> dict[str, float]:
     @torch.inference_mode()
     def say() -> None:
         with autocast(choose("auto", cpu), cpu):
-            hidden, state = trunk.hear(trunk.words(prompt), torch.ones(prompt.shape, dtype=torch.bool))
+            hidden, state = trunk.prefill_tokens(trunk.words(prompt), torch.ones(prompt.shape, dtype=torch.bool))
             for _ in range(SAID):
                 logits = trunk.logits(hidden[:, -1], state)
-                hidden, state = trunk.continued(state, trunk.words(logits.argmax(-1, keepdim=True)))
+                hidden, state = trunk.decode_entered(state, trunk.words(logits.argmax(-1, keepdim=True)))
 
     return {"said": SAID / seconds(say)}
 

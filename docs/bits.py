@@ -37,11 +37,11 @@ def said(trunk: CausalLM) -> float:
     """Tokens a second after a prompt, one after the other."""
     prompt, cpu = torch.arange(100, 132).unsqueeze(0), torch.device("cpu")
     with torch.inference_mode(), autocast(choose("auto", cpu), cpu):
-        hidden, state = trunk.hear(trunk.words(prompt), torch.ones(prompt.shape, dtype=torch.bool))
+        hidden, state = trunk.prefill_tokens(trunk.words(prompt), torch.ones(prompt.shape, dtype=torch.bool))
         for number in range(SAID + 1):
             if number == 1:  # the first makes what the others go on with
                 begun = time.perf_counter()
-            hidden, state = trunk.continued(
+            hidden, state = trunk.decode_entered(
                 state, trunk.words(trunk.logits(hidden[:, -1], state).argmax(-1, keepdim=True))
             )
     return SAID / (time.perf_counter() - begun)
@@ -59,7 +59,7 @@ def measure(path: str, bits: int, compiled: bool = False) -> None:
         sums, counts = zip(*(told(trunk.eval(), [line]) for line in lines), strict=True)
     perplexity = float(torch.stack(sums).sum() / torch.stack(counts).sum().float())
     speed = said(trunk)
-    trunk.quick.clear()
+    trunk.fast_decoders.clear()
     optimizer, took = Optimizer([trunk.train()], name="adamw"), []
 
     def learn() -> None:

@@ -63,6 +63,15 @@ def forbid(allowed: Bool[Tensor, "n a b"]) -> Float[Tensor, "n 1 a b"]:
     return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, FORBIDDEN_LOGIT).unsqueeze(1)
 
 
+def additive_mask(allowed: Bool[Tensor, "n q k"], dtype: torch.dtype) -> Float[Tensor, "n 1 q k"]:
+    """Additive attention mask [n, 1, q, k] of a boolean one [n, q, k]: 0 where allowed, else the smallest number."""
+    return (
+        torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+        .masked_fill(~allowed, torch.finfo(dtype).min)
+        .unsqueeze(1)
+    )
+
+
 def heads_of(width: int, size: int) -> int:
     """Number of heads, of about ``size`` each, that divides a width evenly."""
     return next(heads for heads in range(max(1, width // size), 0, -1) if width % heads == 0)

@@ -4,11 +4,14 @@ wrapper's."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from sensorium.nn.quantized import weights_in
+
+Self = TypeVar("Self", bound="ExternalModel")
+"""Type of the module itself: beartype, which checks methods, doesn't take ``typing.Self`` there."""
 
 
 class ExternalModel(nn.Module):
@@ -41,12 +44,12 @@ class ExternalModel(nn.Module):
         if steady:
             model.eval()
 
-    def _apply(self, fn: Any, recurse: bool = True) -> ExternalModel:
+    def _apply(self: Self, fn: Any, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
         self.wrapped[0]._apply(fn)
         return self
 
-    def train(self, mode: bool = True) -> ExternalModel:
+    def train(self: Self, mode: bool = True) -> Self:
         super().train(mode)
         self.wrapped[0].train(mode and not self.steady)
         return self

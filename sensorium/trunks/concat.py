@@ -1,4 +1,4 @@
-"""Concatenation fusion: one vector a column, side by side, through an MLP to one fused token (the classical baseline).
+"""Concatenation fusion: an MLP turns the columns' concatenated vectors into one fused token (the classical baseline).
 
 A missing column has a learned vector in its place, as is usual for this kind of model.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
 from sensorium.nn.segment_transformer import KeyValueCache, SegmentTransformer
 from sensorium.trunks import Seen, Trunk
 
 
 class Concat(Trunk):
-    """Mean of each column's tokens, concatenated, two layers, one fused token; asked segments hear that token alone."""
+    """Mean of each column's tokens, concatenated, through two layers; asked segments attend to that one token only."""
 
     def __init__(
         self, width: int, columns: list[str], *, hidden: int = 512, depth: int = 1, heads: int = 6, dropout: float = 0.1
@@ -28,8 +29,8 @@ class Concat(Trunk):
         )
         self.body = SegmentTransformer(width, depth, heads, dropout)
 
-    def fused(self, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
-        """The fused token [n, 1, width] and its mask [n, 1]."""
+    def fused(self, seen: Seen) -> tuple[Float[Tensor, "n 1 width"], Bool[Tensor, "n 1"]]:
+        """Fused token [n, 1, width] and its mask [n, 1]."""
         rows = seen[""][0].shape[0]
         parts = []
         for column, missing in zip(self.columns or [""], self.missing, strict=True):
@@ -43,17 +44,21 @@ class Concat(Trunk):
         return token, torch.ones(token.shape[:2], dtype=torch.bool, device=token.device)
 
     def forward(
-        self, seen: Seen, asked: list[torch.Tensor], causal: list[bool], drawn: Sequence[bool] = ()
-    ) -> list[torch.Tensor]:
+        self,
+        seen: Seen,
+        asked: list[Float[Tensor, "n _ width"]],
+        causal: list[bool],
+        generative: Sequence[bool] = (),
+    ) -> list[Float[Tensor, "n _ width"]]:
         return self.body(*self.fused(seen), asked, causal)
 
     def prefill(self, seen: Seen) -> KeyValueCache:
         return self.body.prefill(*self.fused(seen))
 
     def decode(
-        self, state: KeyValueCache, tokens: torch.Tensor, drawn: bool = False
-    ) -> tuple[torch.Tensor, KeyValueCache]:
+        self, state: KeyValueCache, tokens: Float[Tensor, "n k width"], generative: bool = False
+    ) -> tuple[Float[Tensor, "n k width"], KeyValueCache]:
         return self.body.decode(state, tokens)
 
-    def reorder(self, state: KeyValueCache, rows: torch.Tensor) -> KeyValueCache:
+    def reorder(self, state: KeyValueCache, rows: Int[Tensor, " m"]) -> KeyValueCache:
         return state.rows(rows)

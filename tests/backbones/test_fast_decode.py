@@ -11,8 +11,9 @@ import torch
 from tiny_models import SPEAKERS, twin
 
 from sensorium.backbones._fast_decode import DecoderCache, as_stands, steps_of
+from sensorium.backbones._prefix_cache import PrefixCache
 from sensorium.training.optimizer import Optimizer
-from sensorium.trunks.causal_lm import CausalLM, PrefixCache
+from sensorium.trunks.causal_lm import CausalLM
 
 USUAL = {"llama": True, "qwen3": True, "mistral": True, "gemma2": False}
 """Which twins are of the build that is known."""
@@ -42,12 +43,12 @@ def gone_on(
     hidden, logits = [], []
     for at in range(more.shape[1]):
         if by_steps:
-            h, state = trunk.continued(state, more[:, at : at + 1])
+            h, state = trunk.decode_entered(state, more[:, at : at + 1])
             assert isinstance(state.cache, DecoderCache)
         else:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(trunk, "steps", lambda tokens: None)
-                h, state = trunk.continued(state, more[:, at : at + 1])
+                h, state = trunk.decode_entered(state, more[:, at : at + 1])
         hidden.append(h[:, 0])
         logits.append(trunk.logits(h[:, 0], state))
     return torch.stack(hidden, 1), torch.stack(logits, 1), state
@@ -70,7 +71,9 @@ def test_steps_say_what_the_decoder_says(folder: Path, name: str) -> None:
             more = trunk.words(
                 torch.randint(0, trunk.vocabulary, (count, 80), generator=torch.Generator().manual_seed(2))
             )  # more than a memory has room for at first
-            mine, theirs = (gone_on(trunk, trunk.hear(tokens, there)[1], more, by_steps) for by_steps in (True, False))
+            mine, theirs = (
+                gone_on(trunk, trunk.prefill_tokens(tokens, there)[1], more, by_steps) for by_steps in (True, False)
+            )
             assert same(mine[0], theirs[0]) and same(mine[1], theirs[1])
 
 
@@ -90,16 +93,17 @@ def test_what_was_tuned_is_heard_and_what_changes_afterwards_too(folder: Path, t
     for _ in range(2):
         with torch.no_grad():
             mine, theirs = (
-                gone_on(trunk, trunk.hear(tokens, there)[1], tokens[:, :3], by_steps) for by_steps in (True, False)
+                gone_on(trunk, trunk.prefill_tokens(tokens, there)[1], tokens[:, :3], by_steps)
+                for by_steps in (True, False)
             )
             assert same(mine[0], theirs[0]) and same(mine[1], theirs[1])
         said.append(mine[1])
         changed(trunk)
-    assert (said[0] - said[1]).abs().max() > 1e-2 and len(trunk.quick) == 2
+    assert (said[0] - said[1]).abs().max() > 1e-2 and len(trunk.fast_decoders) == 2
     if tune == "lora":
         with torch.no_grad(), trunk.as_it_was():
             assert same(
-                gone_on(trunk, trunk.hear(tokens, there)[1], tokens[:, :3], True)[1], said[0]
+                gone_on(trunk, trunk.prefill_tokens(tokens, there)[1], tokens[:, :3], True)[1], said[0]
             )  # updates begin as nothing
 
 
@@ -107,7 +111,7 @@ def test_several_go_on_from_one_place(folder: Path) -> None:
     trunk = trunk_of(folder)
     tokens, there = rows(trunk)
     with torch.no_grad():
-        _, _, begun = gone_on(trunk, trunk.hear(tokens, there)[1], tokens[:, :2], True)
+        _, _, begun = gone_on(trunk, trunk.prefill_tokens(tokens, there)[1], tokens[:, :2], True)
         first, second = gone_on(trunk, begun, tokens[:, 2:6], True)[0], gone_on(trunk, begun, tokens[:, 6:10], True)[0]
         assert same(first, gone_on(trunk, begun, tokens[:, 2:6], True)[0]) and not same(first, second)
         order = torch.tensor([2, 0, 0])
@@ -121,8 +125,8 @@ def test_several_tokens_at_once_go_on_from_steps_and_steps_from_these(folder: Pa
     with torch.no_grad():
         ways = []
         for by_steps in (True, False):
-            _, _, state = gone_on(trunk, trunk.hear(tokens, there)[1], tokens[:, :2], by_steps)
-            several, state = trunk.continued(state, tokens[:, 2:5])
+            _, _, state = gone_on(trunk, trunk.prefill_tokens(tokens, there)[1], tokens[:, :2], by_steps)
+            several, state = trunk.decode_entered(state, tokens[:, 2:5])
             ways.append((several, gone_on(trunk, state, tokens[:, 5:7], by_steps)[0]))
         assert all(map(same, *ways))
 
@@ -132,10 +136,10 @@ def test_a_window_that_is_full_is_left_to_the_decoder(folder: Path) -> None:
     tokens, there = (part[:1] for part in rows(trunk))
     with torch.no_grad():
         trunk.steps(tokens).most = 14
-        state = trunk.hear(tokens, there)[1]
+        state = trunk.prefill_tokens(tokens, there)[1]
         kinds = []
         for at in range(4):
-            _, state = trunk.continued(state, tokens[:, at : at + 1])
+            _, state = trunk.decode_entered(state, tokens[:, at : at + 1])
             kinds.append(isinstance(state.cache, DecoderCache))
     assert kinds == [True, True, False, False]
 
@@ -144,9 +148,9 @@ def test_in_bf16_they_are_as_near_as_bf16_is(folder: Path) -> None:
     trunk = trunk_of(folder)
     tokens, there = rows(trunk)
     with torch.no_grad():
-        exact = gone_on(trunk, trunk.hear(tokens, there)[1], tokens[:, :4], False)[1]
+        exact = gone_on(trunk, trunk.prefill_tokens(tokens, there)[1], tokens[:, :4], False)[1]
         with torch.autocast("cpu", torch.bfloat16):
-            rough = gone_on(trunk, trunk.hear(tokens, there)[1], tokens[:, :4], True)[1]
+            rough = gone_on(trunk, trunk.prefill_tokens(tokens, there)[1], tokens[:, :4], True)[1]
     assert 0 < (rough - exact).norm() / exact.norm() < 0.03
 
 
@@ -158,7 +162,7 @@ def test_who_learns_goes_through_its_modules(folder: Path) -> None:
         assert trunk.train().steps(tokens) is None and trunk.eval().steps(tokens) is not None
     for name in ("adamw", "muon", "sgd", "adafactor"):
         before, optimizer = as_stands(trunk.decoder[0]), Optimizer([trunk], name=name)
-        trunk.logits(trunk.hear(tokens.detach(), there)[0]).sum().backward()
+        trunk.logits(trunk.prefill_tokens(tokens.detach(), there)[0]).sum().backward()
         optimizer.step(1.0)
         optimizer.zero()
         assert as_stands(trunk.decoder[0]) != before

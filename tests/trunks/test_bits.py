@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def heard(trunk: CausalLM, text: str = "What is red?") -> torch.Tensor:
     """The logits after each token of a text."""
     ids = torch.tensor([trunk.language.ids(text)])
-    return trunk.logits(trunk.hear(trunk.words(ids), torch.ones_like(ids, dtype=torch.bool))[0])
+    return trunk.logits(trunk.prefill_tokens(trunk.words(ids), torch.ones_like(ids, dtype=torch.bool))[0])
 
 
 @pytest.mark.parametrize("name", SPEAKERS)
@@ -96,10 +96,10 @@ def test_one_token_at_a_time_it_says_what_it_says_at_once(
                 parameter *= 1 + 4 * (torch.rand(parameter.shape) > 0.9)
         for parameter in trunk.learned.values():
             parameter += 0.05 * torch.randn_like(parameter)
-        whole = trunk.hear(trunk.words(ids), ones)[0]
-        hidden, state = trunk.hear(trunk.words(ids[:, :3]), ones[:, :3])
+        whole = trunk.prefill_tokens(trunk.words(ids), ones)[0]
+        hidden, state = trunk.prefill_tokens(trunk.words(ids[:, :3]), ones[:, :3])
         for at in range(3, ids.shape[1]):
-            hidden, state = trunk.continued(state, trunk.words(ids[:, at : at + 1]))
+            hidden, state = trunk.decode_entered(state, trunk.words(ids[:, at : at + 1]))
             assert isinstance(state.cache, DecoderCache) == there
             assert (hidden[0, 0] - whole[0, at]).norm() < (0.05 if there else 1e-4) * whole[0, at].norm()
 
@@ -117,10 +117,10 @@ def test_what_is_drawn_has_layers_in_full(folder: Path, bits: int) -> None:
         p.requires_grad for p in trunk.expert.parameters()
     )
     tokens, ones = trunk.words(torch.arange(20).unsqueeze(0)), torch.ones(1, 20, dtype=torch.bool)
-    with torch.no_grad(), trunk.taking(ones):
-        drawn = trunk.hear(tokens, ones)[0]
+    with torch.no_grad(), trunk.with_expert(ones):
+        drawn = trunk.prefill_tokens(tokens, ones)[0]
     with torch.no_grad():
-        assert torch.allclose(drawn, trunk.hear(tokens, ones)[0], atol=1e-4), "they begin as what its own are"
+        assert torch.allclose(drawn, trunk.prefill_tokens(tokens, ones)[0], atol=1e-4), "they begin as what its own are"
 
 
 @pytest.mark.parametrize("tune", ["full", "last:1"])

@@ -18,7 +18,8 @@ from sensorium.backbones._open import open_language
 from sensorium.backbones._tuning import Tuning
 from sensorium.core.errors import BadCell, UserError
 from sensorium.export.language_model import write_prompt
-from sensorium.modalities.conversation import Conversation, messages_of
+from sensorium.modalities._messages import messages_of
+from sensorium.modalities.conversation import Conversation
 from sensorium.network.packed_conversation import cross_entropy, mean_losses, pack
 from sensorium.trunks.causal_lm import CausalLM
 
@@ -71,9 +72,9 @@ def test_a_remembered_beginning_goes_on_as_the_whole_does(path: Path) -> None:
         whole = trunk.run(made.pool, made.index, made.lines).split([len(line) for line in ids])
         tokens, there, groups = made.padded()
         cut = int(min(map(len, ids))) // 2
-        hidden, state = trunk.hear(tokens[:, :cut], there[:, :cut], groups[:, :cut])
+        hidden, state = trunk.prefill_tokens(tokens[:, :cut], there[:, :cut], groups[:, :cut])
         for at in range(cut, cut + 4):
-            more, state = trunk.continued(state, tokens[:, at : at + 1])
+            more, state = trunk.decode_entered(state, tokens[:, at : at + 1])
             for row, line in enumerate(whole):
                 assert torch.allclose(more[row, 0], line[at], atol=1e-4)
         for row, line in enumerate(whole):
@@ -136,10 +137,10 @@ def test_learned_tokens_come_before_all_and_are_heard_as_in_peft(path: Path, tmp
         )
         whole = trunk.run(made.pool, made.index, made.lines).split([len(line) for line in ids])
         tokens, there, groups = made.padded()
-        hidden, state = trunk.hear(tokens[:, :4], there[:, :4], groups[:, :4])
+        hidden, state = trunk.prefill_tokens(tokens[:, :4], there[:, :4], groups[:, :4])
         for row, line in enumerate(whole):
             assert torch.allclose(hidden[row, : min(4, len(line))], line[:4], atol=1e-5)
-        assert torch.allclose(trunk.continued(state, tokens[:, 4:5])[0][0], whole[0][4:5], atol=1e-5)
+        assert torch.allclose(trunk.decode_entered(state, tokens[:, 4:5])[0][0], whole[0][4:5], atol=1e-5)
         base = transformers.AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
         write_prompt(trunk, tmp_path)
         tuned = peft.PeftModel.from_pretrained(base, tmp_path).eval()

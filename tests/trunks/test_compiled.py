@@ -54,8 +54,8 @@ def test_it_learns_what_one_as_written_does(
                 with trunk.as_it_was():
                     found.append(trunk.run(script.pool, script.index, script.lines))
             ids = torch.tensor([trunk.language.ids("What is red?")])
-            hidden, state = trunk.hear(trunk.words(ids), torch.ones_like(ids, dtype=torch.bool))
-            found += [hidden, trunk.continued(state, trunk.words(ids[:, :1]))[0]]
+            hidden, state = trunk.prefill_tokens(trunk.words(ids), torch.ones_like(ids, dtype=torch.bool))
+            found += [hidden, trunk.decode_entered(state, trunk.words(ids[:, :1]))[0]]
         made.append(found)
         assert (graphs["unique_graphs"] > before) == compiled
     for number, (mine, theirs) in enumerate(zip(*made, strict=True)):
