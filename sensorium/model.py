@@ -25,8 +25,8 @@ from sensorium.export import hub, model_folder
 from sensorium.inference import generate as generate_verbs
 from sensorium.inference import predict as predict_verbs
 from sensorium.inference import surprise as surprise_verbs
+from sensorium.inference.answers import Answers
 from sensorium.inference.fill import fill
-from sensorium.inference.rows import Answers
 from sensorium.inference.trained import Trained, UnreadableCells, keep_split
 from sensorium.nn.precision import usable
 from sensorium.report.types import Evaluation
@@ -563,12 +563,12 @@ class Model(Trained):
         for column in columns or ():
             self.check_asked(column, None)
         heard = UnreadableCells()
-        self.tell_of(opened, [c for c in self.network.columns if c not in (columns or ())], tell)
+        self.report_reading(opened, [c for c in self.network.columns if c not in (columns or ())], tell)
         if columns is not None and not columns:
             raise UserError(f"No column to fill was named. Possible: {', '.join(self.network.asked_columns)}.")
         wanted = [c for c in self.network.asked_columns if (c in opened.columns if columns is None else c in columns)]
         filled = fill(self.network, opened, wanted, jointly=jointly, seed=seed, bad=heard, done=done)
-        for words in heard.words():
+        for words in heard.messages():
             tell(words)
         return filled
 

@@ -110,6 +110,14 @@ def tiny() -> pa.Table:
 
 
 @pytest.fixture
+def nothing_written(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Call it once the files are there: at the end there are no others beside them."""
+    before: list[set[Path]] = []
+    yield lambda: before.append(set(tmp_path.rglob("*")))
+    assert not before or set(tmp_path.rglob("*")) == before[0]
+
+
+@pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fit without the evaluation and the report at its end."""
     monkeypatch.setattr("sensorium.fit.stages.report", lambda *given, **named: None)
@@ -245,7 +253,8 @@ def talks() -> pa.Table:
     """Conversations about the colours of pictures, of one each."""
     from sensorium.data.schema import infer
     from sensorium.data.table import Table
-    from sensorium.dialogue.questions import KINDS, SEVERAL, ask_data
+    from sensorium.dialogue.questions import KINDS, SEVERAL
+    from sensorium.dialogue.synthesis import ask_data
 
     table = Table.open(shown_table())
     return ask_data(

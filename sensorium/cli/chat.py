@@ -20,6 +20,7 @@ from sensorium.core.registry import name_of
 from sensorium.data.table import Table
 
 if TYPE_CHECKING:
+    from sensorium.dialogue.session import ChatSession
     from sensorium.model import Model
     from sensorium.query import QueryEngine
     from sensorium.search.index import Index
@@ -34,10 +35,11 @@ are taken so), or a SELECT over rows
 MEDIA_KINDS = ("image", "audio", "video")
 
 
-class ChatSession:
-    """Conversation state and slash commands of one terminal.
+class TerminalChat:
+    """Slash commands of one terminal, over a ``ChatSession``.
 
     Args:
+        session: answers questions, and keeps the conversation.
         say: prints a line.
         stream: prints a piece of an answer.
     """
@@ -47,20 +49,13 @@ class ChatSession:
         model: Model,
         table: Table | None,
         index: Index | None,
+        session: ChatSession,
         say: Callable[[str], None],
         stream: Callable[[str], None],
-        **how: Any,
     ) -> None:
-        self.model, self.table, self.index, self.say, self.stream, self.how = model, table, index, say, stream, how
+        self.model, self.table, self.index, self.session = model, table, index, session
+        self.say, self.stream = say, stream
         self.asker: QueryEngine | None = None
-        self.new()
-
-    def new(self) -> None:
-        """Clear the conversation and what is shown."""
-        self.messages: list[dict[str, Any]] = []
-        self.cells: list[dict[str, Any]] = [{}]
-        self.waiting: list[dict[str, Any]] = []
-        self.last_answer = ""  # what the last answer was, or would have been
 
     def handle_line(self, line: str) -> bool:
         """Handle one line of input; False where it ends the session. An error is printed, and the session goes on."""
@@ -83,7 +78,7 @@ class ChatSession:
         if name in MEDIA_KINDS:
             cell = Path(rest).expanduser().read_bytes()
             at, column = assign_cell(
-                name, [c for c, m in self.model.network.modalities.items() if name_of(m) == name], self.cells
+                name, [c for c, m in self.model.network.modalities.items() if name_of(m) == name], self.session.cells
             )
             self.show(column, cell, at)
         elif name == "cell":
@@ -93,14 +88,16 @@ class ChatSession:
                 raise UserError("Write /cell COLUMN=VALUE, or COLUMN=@FILE.")
             cell = Path(value[1:]).expanduser().read_bytes() if value.startswith("@") else value
             self.show(
-                column, cell, assign_cell(name_of(self.model.network.modalities[column]), [column], self.cells)[0]
+                column,
+                cell,
+                assign_cell(name_of(self.model.network.modalities[column]), [column], self.session.cells)[0],
             )
         elif name == "row":
             if self.table is None:
                 raise UserError("There is no table. Give one with --table.")
             if not rest.isdigit() or int(rest) >= self.table.rows:
                 raise UserError(f"'{rest}' is no row of '{self.table.name}'. Rows are 0 to {self.table.rows - 1}.")
-            self.new()
+            self.session.reset()
             row = self.table.take(np.array([int(rest)])).to_pylist()[0]
             media = [
                 c
@@ -108,9 +105,7 @@ class ChatSession:
                 if row.get(c) is not None and (m.media or name_of(m) in ("series", "points"))
             ]
             for column in media[:1] or [
-                c
-                for c in self.model.columns
-                if row.get(c) is not None and c not in self.model.network.dialogue_columns
+                c for c in self.model.columns if row.get(c) is not None and c not in self.model.network.dialogue_columns
             ]:
                 self.show(column, row[column])
         elif name == "ask":
@@ -129,10 +124,12 @@ class ChatSession:
             self.like()
         elif name == "save":
             with write_whole(Path(rest)) as part:
-                part.write_text(json.dumps({"messages": self.messages}, ensure_ascii=False, indent=1), encoding="utf-8")
+                part.write_text(
+                    json.dumps({"messages": self.session.messages}, ensure_ascii=False, indent=1), encoding="utf-8"
+                )
             self.say(f"Wrote {rest}")
         elif name == "new":
-            self.new()
+            self.session.reset()
         elif name == "help":
             self.say(HELP_TEXT)
         else:
@@ -159,8 +156,7 @@ class ChatSession:
 
     def show(self, column: str, cell: Any, row: int = 0) -> None:
         """Attach a cell to the next question; after others of its kind in a row of its own."""
-        self.cells[row][column] = cell
-        self.waiting.append({"type": "cell", "column": column, "row": row})
+        self.session.attach(column, cell, row)
         self.say(f"({column} is shown with your next question)")
 
     def query_table(self, question: str) -> None:
@@ -179,8 +175,7 @@ class ChatSession:
             )
             or "nothing"
         )
-        self.messages += [{"role": "user", "content": question}, {"role": "assistant", "content": summary}]
-        self.last_answer = ""  # it came from the query
+        self.session.add_exchange(question, summary)
 
     def query_engine(self) -> QueryEngine:
         """Query engine of the table, made when it is first asked."""
@@ -194,24 +189,23 @@ class ChatSession:
 
     def ask(self, text: str) -> None:
         """Ask a question, and print the answer as it streams."""
-        if self.table is not None and not any(self.cells) and self.query_engine().about_many(text):
+        if self.table is not None and not any(self.session.cells) and self.query_engine().about_many(text):
             with contextlib.suppress(UserError):  # what the query engine doesn't understand goes to the model
                 self.query_table(text)
                 return
-        content = [*self.waiting, {"type": "text", "text": text}]
-        messages, started, first = [*self.messages, {"role": "user", "content": content}], time.perf_counter(), []
+        started, first = time.perf_counter(), []
 
         def on_text(piece: str) -> None:
             if not first:
                 first.append(time.perf_counter() - started)
             self.stream(piece)
 
-        from sensorium.dialogue.chat import in_words
+        from sensorium.dialogue.messages import row_text
 
-        answer = self.model.chat(messages, cells=self.cells, heard=on_text, index=self.index, **self.how)
+        answer = self.session.ask(text, on_text)
         self.say("")
         for row in answer.cited:
-            self.say(f"  [{row['row']}] {in_words(row)[:100]} ({row['score']:.2f})")
+            self.say(f"  [{row['row']}] {row_text(row)[:100]} ({row['score']:.2f})")
         if answer.right is not None:
             self.say(
                 f"(such answers were right in {answer.right:.0%} of cases held "
@@ -219,20 +213,15 @@ class ChatSession:
             )
         if not answer.ended:
             self.say(f"(cut off after {answer.tokens} tokens: --max-tokens)")
-        self.messages, self.waiting = [*messages, {"role": "assistant", "content": answer.text}], []
-        self.last_answer = answer.unsure or answer.text
         self.spent = first[0] if first else 0.0, answer.tokens / max(time.perf_counter() - started, 1e-9)
 
     def why(self) -> None:
         """Print the attribution of the last answer to the cells that were shown."""
-        from sensorium.dialogue.chat import why
-
-        if not self.messages:
+        if not self.session.messages:
             raise UserError("Nothing was answered yet.")
-        if not self.last_answer:
+        if not self.session.answer:
             raise UserError("The last answer came from the query above it.")
-        rows, given = self.model.conversation(self.messages[:-1], self.cells)
-        found = why(self.model.network, rows, 0, given, self.last_answer)
+        found = self.session.attribute()
         if not found:
             self.say("From the conversation alone: it refers to no cell.")
         for because in [b for b in found if not b.part] + [b for b in found if b.part][:5]:
@@ -245,7 +234,7 @@ class ChatSession:
         """Print the nearest rows of the index to what is shown."""
         if self.index is None:
             raise UserError("There is no index. Give one: sensorium chat RUN INDEX (made by sensorium index).")
-        cells = {c: cell for c, cell in self.cells[-1].items() if self.model.network.modalities[c].matched}
+        cells = {c: cell for c, cell in self.session.cells[-1].items() if self.model.network.modalities[c].matched}
         if not cells:
             raise UserError("Nothing is shown that could be searched by.")
         from sensorium.cli.output import print_rows
@@ -266,25 +255,27 @@ def run_chat(
     """The command ``chat``: lines from stdin until it ends."""
     import sys
 
-    from sensorium.dialogue.chat import talker
+    from sensorium.dialogue.decoding import Sampling
+    from sensorium.dialogue.parts import dialogue_column
+    from sensorium.dialogue.session import ChatSession
     from sensorium.model import Model
 
     model = Model.load(run)
-    talker(model.network)
+    dialogue_column(model.network)
     for adapter in adapters:
         model.load_adapter(adapter)
     out = Console(highlight=False)
     terminal = sys.stdin.isatty()
-    talk = ChatSession(
+    rows, opened = model.open(table) if table else None, model.open_index(index, note) if index else None
+    talk = TerminalChat(
         model,
-        model.open(table) if table else None,
-        model.open_index(index, note) if index else None,
+        rows,
+        opened,
+        ChatSession(
+            model, Sampling(max_tokens=max_tokens, temperature=temperature), seed=seed, sure=sure, index=opened
+        ),
         lambda line: out.print(line, markup=False),
         lambda piece: out.print(piece, end="", markup=False),
-        max_tokens=max_tokens,
-        temperature=temperature,
-        sure=sure,
-        seed=seed,
     )
     if terminal:
         out.print(HELP_TEXT, markup=False)

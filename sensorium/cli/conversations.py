@@ -29,7 +29,7 @@ def write_conversations(
 ) -> None:
     """Write conversations, or preference pairs, about a table's training rows."""
     from sensorium.data.schema import infer
-    from sensorium.dialogue.questions import ask_data, pair_data
+    from sensorium.dialogue.synthesis import ask_data, pair_data
     from sensorium.model import open_table
 
     if out.suffix != ".parquet":
@@ -67,7 +67,7 @@ def wordings(words: Path | None, language: str | None, count: int, seed: int) ->
     Raises:
         UserError: see ``wordings``, or the file is there and a language model was named, too.
     """
-    from sensorium.dialogue.templates import WORDS, read_words, reword, worded
+    from sensorium.dialogue.templates import WORDS, merge_wordings, paraphrase_templates, read_words
 
     if words is not None and language is not None and words.exists():
         raise UserError(
@@ -75,12 +75,14 @@ def wordings(words: Path | None, language: str | None, count: int, seed: int) ->
             "name another file."
         )
     if language is None:
-        return dict(WORDS) if words is None else worded(read_words(words))
-    found = reword(language, count, seed, lambda kind, texts: note(f"  {kind}: {' '.join(texts) or 'no other words'}"))
+        return dict(WORDS) if words is None else merge_wordings(read_words(words))
+    found = paraphrase_templates(
+        language, count, seed, lambda kind, texts: note(f"  {kind}: {' '.join(texts) or 'no other words'}")
+    )
     if words is not None:
         with write_whole(words) as part:
             part.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
-    return worded(found)
+    return merge_wordings(found)
 
 
 def kind_weights(given: str | None) -> dict[str, float] | None:

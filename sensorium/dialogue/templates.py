@@ -1,4 +1,4 @@
-"""How questions about rows are worded: our own words, a user's, and those that a language model finds for them.
+"""Templates of questions about rows: our own wordings, a user's, and paraphrases that a language model finds.
 
 A wording has holes, as ``Is this {value}?``; all wordings of one question have the same ones.
 """
@@ -41,11 +41,11 @@ WORDS: dict[str, tuple[str, ...]] = {
     "how_many": ("How many of these are {value}?", "How many times do you see {value} here?"),
     "how_many_have": ("How many of these have the {column} {value}?", "Of how many of these is the {column} {value}?"),
 }
-"""The first of each is the plain one."""
+"""Wordings of each question; the first of each is the plain one."""
 HOLE = re.compile(r"\{(\w*)\}")
 FILLED = {"options": "a harp, a fern or a kite", "value": "a harp", "column": "colour"}
 """What stands in the holes while a language model finds other words."""
-SHOWN = (
+EXAMPLES = (
     ("Where do you live?", "In which place is your home?"),
     ("Can you swim?", "Are you able to swim?"),
     ("How old is the house?", "What is the age of the house?"),
@@ -54,136 +54,40 @@ SHOWN = (
     ("Do they sell bread?", "Is there bread to buy?"),
     ("Which of them is taller?", "Who of the two is the taller one?"),
 )
-"""What it is to do, by examples."""
-ASKED = "Say this in other words: "
-OTHERS = ("How far is the moon?", "Tell me a story.", "Are there any trees?")
-"""What says nothing of a question: it is measured against these how much a wording says of it."""
-KEPT = 0.5
-"""The share of what a question says of itself that another wording must say of it."""
+"""Few-shot examples of paraphrases, in the prompt."""
+INSTRUCTION = "Say this in other words: "
+UNRELATED = ("How far is the moon?", "Tell me a story.", "Are there any trees?")
+"""Sentences that say nothing of a question: a baseline for how much a wording says of it."""
+MIN_SHARE = 0.5
+"""The share of what a question says of itself that a paraphrase must say of it."""
 ASKS = re.compile(
     r"\b(what|which|who|whose|whom|how|where|when|why|name|tell|describe|choose|pick|say|identify|count|explain)\b",
     re.IGNORECASE,
 )
 YES_OR_NO = ("yes_no", "absent", "same")
 COMMON = frozenset(
-    [
-        "a",
-        "able",
-        "about",
-        "alike",
-        "an",
-        "and",
-        "any",
-        "are",
-        "at",
-        "be",
-        "been",
-        "being",
-        "bigger",
-        "both",
-        "call",
-        "called",
-        "can",
-        "choose",
-        "could",
-        "count",
-        "describe",
-        "did",
-        "do",
-        "does",
-        "exactly",
-        "explain",
-        "find",
-        "first",
-        "for",
-        "give",
-        "has",
-        "have",
-        "here",
-        "how",
-        "i",
-        "identify",
-        "if",
-        "in",
-        "is",
-        "it",
-        "its",
-        "item",
-        "kind",
-        "know",
-        "larger",
-        "look",
-        "looking",
-        "many",
-        "me",
-        "much",
-        "my",
-        "name",
-        "named",
-        "now",
-        "number",
-        "object",
-        "of",
-        "on",
-        "one",
-        "ones",
-        "or",
-        "pick",
-        "please",
-        "possible",
-        "same",
-        "say",
-        "second",
-        "see",
-        "seen",
-        "select",
-        "share",
-        "show",
-        "showing",
-        "shown",
-        "shows",
-        "some",
-        "spot",
-        "tell",
-        "that",
-        "the",
-        "them",
-        "there",
-        "these",
-        "they",
-        "thing",
-        "things",
-        "this",
-        "those",
-        "times",
-        "to",
-        "two",
-        "type",
-        "us",
-        "was",
-        "we",
-        "were",
-        "what",
-        "whether",
-        "which",
-        "who",
-        "whose",
-        "will",
-        "with",
-        "would",
-        "you",
-        "your",
-    ]
+    re.findall(
+        r"\w+",
+        """
+        a able about alike an and any are at be been being bigger both call called can choose could count describe
+        did do does exactly explain find first for give has have here how i identify if in is it its item kind know
+        larger look looking many me much my name named now number object of on one ones or pick please possible same
+        say second see seen select share show showing shown shows some spot tell that the them there these they
+        thing things this those times to two type us was we were what whether which who whose will with would you
+        your
+        """,
+    )
 )
-"""Words that another wording may bring along: they ask for nothing else. Of others (whose house? a word of what?) a small model brings many."""
+"""Words that a paraphrase may bring along: they ask for nothing else. Of others (whose house? a word of what?) a small
+model brings many."""
 POINTS = frozenset(["both", "first", "it", "its", "one", "ones", "that", "them", "these", "this", "those", "two"])
-"""One of these is in it where one is in the question: it is asked about what is shown."""
-DRAWN, LONGEST = 16, 24
-"""Wordings that are drawn of each question, and the tokens of one, at most."""
+"""Deictic words: one of them is in a paraphrase where one is in the question, which is about what is shown."""
+N_SAMPLES, MAX_TOKENS = 16, 24
+"""Paraphrases that are sampled of each question, and the tokens of one, at most."""
 
 
-def worded(own: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Our wordings, and after them a user's.
+def merge_wordings(own: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Our wordings of each question, and after them a user's.
 
     Raises:
         UserError: of a question that isn't known, or with other holes than it has.
@@ -212,12 +116,12 @@ def worded(own: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def holes(wording: str) -> list[str]:
-    """What a wording leaves open."""
+    """Names of the holes of a wording."""
     return sorted(HOLE.findall(wording))
 
 
 def read_words(path: Path) -> dict[str, Any]:
-    """A file of wordings, JSON: ``{"name": ["What animal is it?"], …}``.
+    """Wordings from a JSON file: ``{"name": ["What animal is it?"], …}``.
 
     Raises:
         UserError: it can't be read.
@@ -233,13 +137,13 @@ def read_words(path: Path) -> dict[str, Any]:
     return found
 
 
-def filled(wording: str) -> str:
-    """A wording with something in its holes."""
+def fill_holes(wording: str) -> str:
+    """A wording with an example in each hole."""
     return HOLE.sub(lambda hole: FILLED[hole[1]], wording)
 
 
-def emptied(text: str, wording: str) -> str | None:
-    """A text in other words with the holes of a wording in the place of what stood in them; None where something else stands there."""
+def restore_holes(text: str, wording: str) -> str | None:
+    """A paraphrase with the holes of a wording in the place of the examples; None where something else stands there."""
     for hole in holes(wording):
         if len(re.findall(rf"(?<!\w){re.escape(FILLED[hole])}(?!\w)", text)) != 1:
             return None
@@ -247,9 +151,12 @@ def emptied(text: str, wording: str) -> str | None:
     return text
 
 
-def asks_the_same(kind: str, text: str, wording: str) -> bool:
-    """Whether a text may be another wording of a question, by its form: one sentence of about the length, with the same ending, about what is shown, in words that ask for nothing else, and asking for yes or no where the
-    other one does. English alone is known here."""
+def is_paraphrase(kind: str, text: str, wording: str) -> bool:
+    """True where a text may be another wording of a question, by its form alone.
+
+    It is one sentence of about the length, with the same ending, about what is shown, in words that ask for nothing
+    else, and asks for yes or no where the other one does. English alone is known here.
+    """
     if (
         text[-1:] != wording[-1]
         or re.search(r"[.?!:;]\s|[\n\"“”]", text)
@@ -266,12 +173,14 @@ def asks_the_same(kind: str, text: str, wording: str) -> bool:
     )
 
 
-class Rewording:
-    """Finds other words for questions by a language model, which is shown a few examples. Whether they still ask the same is judged by the model, too: by how much likelier they make the question than
-    other sentences do (the mean over its tokens), relative to how much likelier it makes itself.
+class Paraphraser:
+    """Paraphrases of questions by a language model, from a few examples in its prompt.
+
+    The model also judges whether they still ask the same: by how much likelier they make the question than other
+    sentences do (the mean over its tokens), relative to how much likelier it makes itself.
 
     Args:
-        path: of the language model, as ``trunk.path``. seed: of what is drawn.
+        path: of the language model, as ``trunk.path``. seed: of the random draws.
 
     Raises:
         UserError: it can't be opened.
@@ -282,108 +191,117 @@ class Rewording:
 
         self.trunk = CausalLM(8, [], path=path, tune="frozen").eval()
         self.language, self.random = self.trunk.language, torch.Generator().manual_seed(seed)
-        self.before: Any = None
-        self.said: dict[str, float] = {}
+        self.prefix: Any = None
+        self.known: dict[str, float] = {}
 
-    def ids(self, question: str) -> tuple[list[int], list[int]]:
-        """A conversation in which a question is to be said in other words, in two parts: as far as it is the same for all, and its rest."""
-        said = [*(text for asked, other in SHOWN for text in (ASKED + asked, other)), ASKED + question]
+    def prompt(self, question: str) -> tuple[list[int], list[int]]:
+        """Token ids of a prompt for a paraphrase, in two parts: as far as it is the same for all, and its rest."""
+        texts = [*(text for asked, other in EXAMPLES for text in (INSTRUCTION + asked, other)), INSTRUCTION + question]
         pieces = self.language.written(
-            [{"role": role} for role in ("user", "assistant") * len(SHOWN) + ("user",)], answer=True
+            [{"role": role} for role in ("user", "assistant") * len(EXAMPLES) + ("user",)], answer=True
         )
         parts = [
-            self.language.ids(said[piece]) if own else self.language.words.encode(piece, add_special_tokens=False).ids
-            for piece, own in pieces
+            self.language.ids(texts[piece])
+            if isinstance(piece, int)
+            else self.language.words.encode(piece, add_special_tokens=False).ids
+            for piece, _ in pieces
         ]
         last = max(number for number, (_, own) in enumerate(pieces) if own)
         return [i for part in parts[:last] for i in part], [i for part in parts[last:] for i in part]
 
-    def asked(self, question: str, answer: Sequence[int] = ()) -> tuple[torch.Tensor, Any]:
-        """Hidden [1, k, width] from the question on, and what is remembered."""
-        first, rest = self.ids(question)
-        if self.before is None:
+    def run(self, question: str, answer: Sequence[int] = ()) -> tuple[torch.Tensor, Any]:
+        """Hidden [1, k, width] from the prompt's last token on, and the cache."""
+        first, rest = self.prompt(question)
+        if self.prefix is None:
             tokens = self.words(first)
-            self.before = self.trunk.hear(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))[1]
-        hidden, state = self.trunk.continued(self.before, self.words([*rest, *answer]))
+            self.prefix = self.trunk.prefill_tokens(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))[1]
+        hidden, state = self.trunk.decode_entered(self.prefix, self.words([*rest, *answer]))
         return hidden[:, len(rest) - 1 :], state
 
     def words(self, ids: Sequence[int]) -> torch.Tensor:
+        """Embeddings [1, k, width] of token ids."""
         return self.trunk.words(torch.tensor([list(ids)]))
 
-    def draw(self, question: str) -> list[str]:
-        """Texts in other words."""
+    def sample(self, question: str) -> list[str]:
+        """Sampled texts in other words."""
         from sensorium.generators.autoregressive import draw
 
-        hidden, state = self.asked(question)
-        state, last = self.trunk.reorder(state, torch.zeros(DRAWN, dtype=torch.int64)), hidden[:, -1].expand(DRAWN, -1)
-        said, over = [], torch.zeros(DRAWN, dtype=torch.bool)
-        for _ in range(LONGEST):
+        hidden, state = self.run(question)
+        state = self.trunk.reorder(state, torch.zeros(N_SAMPLES, dtype=torch.int64))
+        last, over = hidden[:, -1].expand(N_SAMPLES, -1), torch.zeros(N_SAMPLES, dtype=torch.bool)
+        tokens: list[torch.Tensor] = []
+        for _ in range(MAX_TOKENS):
             new = draw(self.trunk.logits(last, state) / 0.9, 0, 0.95, self.random)
             over |= torch.tensor([i in self.language.special for i in new.tolist()])
-            said.append(new.masked_fill(over, self.language.end))
+            tokens.append(new.masked_fill(over, self.language.end))
             if over.all():
                 break
-            hidden, state = self.trunk.continued(state, self.trunk.words(said[-1].unsqueeze(1)))
+            hidden, state = self.trunk.decode_entered(state, self.trunk.words(tokens[-1].unsqueeze(1)))
             last = hidden[:, -1]
         return [
             self.language.text(line).strip()
-            for line, done in zip(torch.stack(said, 1).tolist(), over.tolist(), strict=True)
+            for line, done in zip(torch.stack(tokens, 1).tolist(), over.tolist(), strict=True)
             if done
         ]
 
-    def likely(self, question: str, other: str) -> float:
-        """The mean log-probability of a question's tokens as other words for another text."""
+    def log_probability(self, question: str, other: str) -> float:
+        """The mean log-probability of a question's tokens as a paraphrase of another text."""
         wanted = [*self.language.ids(question), self.language.end]
-        hidden, _ = self.asked(other, wanted[:-1])
+        hidden, _ = self.run(other, wanted[:-1])
         logs = self.trunk.logits(hidden[0]).log_softmax(-1)
         return float(logs.gather(1, torch.tensor(wanted).unsqueeze(1)).mean())
 
     def share(self, question: str, text: str) -> float:
         """How much a text says of a question, as a share of what the question says of itself."""
-        for other in (*OTHERS, question):
-            if (key := f"{question}\n{other}") not in self.said:
-                self.said[key] = self.likely(question, other)
-        plain = sum(self.said[f"{question}\n{other}"] for other in OTHERS) / len(OTHERS)
-        return (self.likely(question, text) - plain) / (self.said[f"{question}\n{question}"] - plain)
+        for other in (*UNRELATED, question):
+            if (key := f"{question}\n{other}") not in self.known:
+                self.known[key] = self.log_probability(question, other)
+        plain = sum(self.known[f"{question}\n{other}"] for other in UNRELATED) / len(UNRELATED)
+        return (self.log_probability(question, text) - plain) / (self.known[f"{question}\n{question}"] - plain)
 
     @torch.inference_mode()
-    def more(self, kind: str, wordings: Sequence[str], count: int) -> list[str]:
-        """At most so many other wordings of a question, those first that say most of it; none that says more of what else is asked with the same holes."""
+    def paraphrases(self, kind: str, wordings: Sequence[str], count: int) -> list[str]:
+        """At most so many other wordings of a question, those first that say most of it.
+
+        None is among them that says more of what else is asked with the same holes.
+        """
         found, known = dict[str, float](), {wording.lower() for some in WORDS.values() for wording in some}
         rivals = [
-            filled(some[0]) for other, some in WORDS.items() if other != kind and holes(some[0]) == holes(wordings[0])
+            fill_holes(some[0])
+            for other, some in WORDS.items()
+            if other != kind and holes(some[0]) == holes(wordings[0])
         ]
         for wording in dict.fromkeys(wordings):
-            question = filled(wording)
+            question = fill_holes(wording)
             if len(question.split()) < 3:
                 continue  # of two words a model makes anything
-            for text in sorted(set(self.draw(question))):
-                other = emptied(text, wording)
-                if other is None or other.lower() in known or not asks_the_same(kind, other, wording):
+            for text in sorted(set(self.sample(question))):
+                other = restore_holes(text, wording)
+                if other is None or other.lower() in known or not is_paraphrase(kind, other, wording):
                     continue
                 share = self.share(question, text)
-                if share >= KEPT and all(self.share(rival, text) < share for rival in rivals):
+                if share >= MIN_SHARE and all(self.share(rival, text) < share for rival in rivals):
                     found[other] = share
                     known.add(other.lower())
         return sorted(found, key=lambda text: -found[text])[:count]
 
 
-def reword(
-    path: str, count: int, seed: int = 0, told: Callable[[str, list[str]], None] | None = None
+def paraphrase_templates(
+    path: str, count: int, seed: int = 0, on_found: Callable[[str, list[str]], None] | None = None
 ) -> dict[str, list[str]]:
-    """Other wordings of all questions by a language model, at most ``count`` of each.
+    """Paraphrases of all questions by a language model, at most ``count`` of each.
 
     Args:
-        told: is told of each question's as they are found.
+        on_found: is called with each question and its paraphrases as they are found.
 
     Raises:
         UserError: ``count`` is less than 1, or the language model can't be opened.
     """
     if count < 1:
         raise UserError(f"--rewordings {count}: give at least 1.")
-    rewording, result = Rewording(path, seed), {}
+    paraphraser, result = Paraphraser(path, seed), {}
     for kind, wordings in WORDS.items():
-        result[kind] = rewording.more(kind, wordings, count)
-        if told:
-            told(kind, result[kind])
+        result[kind] = paraphraser.paraphrases(kind, wordings, count)
+        if on_found:
+            on_found(kind, result[kind])
     return result

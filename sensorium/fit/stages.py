@@ -1,4 +1,5 @@
-"""The eight stages of a fit: look, split, prepare, build, initialise, train, calibrate, save. Each fills in its state."""
+"""Stages of a fit: infer columns, split, prepare, build, initialise, train, calibrate, save. Each fills in its
+state."""
 
 from __future__ import annotations
 
@@ -19,13 +20,14 @@ from sensorium.dialogue.calibrate import calibrate_answers
 from sensorium.evaluation.fit_baselines import BaselineSettings, plain_models
 from sensorium.evaluation.run_report import report
 from sensorium.export import hub
-from sensorium.fit.generation import GENERATED, enough_to_generate, rows_with, with_generated
+from sensorium.fit.generation import MINUTES_TO_GENERATE, enough_to_generate, rows_with, with_generated
 from sensorium.fit.run import Run, Splitter, State
 from sensorium.inference.trained import Trained
 from sensorium.modalities._capabilities import Dialogue
 from sensorium.network.build import (
     able_to_generate,
     check_conversations,
+    check_followed,
     check_referred,
     make_modalities,
     make_network,
@@ -34,20 +36,21 @@ from sensorium.network.build import (
 from sensorium.network.pretrained import tuned_of
 from sensorium.nn.precision import idle_gpu
 from sensorium.training.build import make_objectives, make_sampler, plain_list, settings_of
-from sensorium.training.build_memory import MemorySettings, memorise
-from sensorium.training.calibrate import settle
-from sensorium.training.data_init import look_first
-from sensorium.training.fit_vocoder import VocoderSettings, finish
-from sensorium.training.run_folder import environment, remember
+from sensorium.training.build_memory import MemorySettings, build_memory
+from sensorium.training.calibrate import calibrate_network
+from sensorium.training.data_init import initialise_stems
+from sensorium.training.fit_vocoder import VocoderSettings, fit_vocoder
+from sensorium.training.metrics_log import MetricsLog
+from sensorium.training.run_folder import describe_environment, write_row_hashes
 from sensorium.training.table_trainer import TableTrainer, TableTrainerSettings
 from sensorium.training.trackers import Tracker, make_trackers
-from sensorium.training.trainer import MetricsLog, Progress
+from sensorium.training.trainer import Progress
 
 MAX_COLUMNS_NAMED = 20
 """Columns left out that a fit names."""
 
 
-def look(run: Run, state: State) -> None:
+def infer_columns(run: Run, state: State) -> None:
     """Schema and modalities of the table's columns, and which of them will be generated.
 
     Raises:
@@ -72,12 +75,14 @@ def look(run: Run, state: State) -> None:
         for words in modality.clamped:
             progress.log(f"column '{column}': {words}")
     check_conversations(state.modalities, state.settings)
+    check_followed(state.modalities)
     state.settings = with_generated(state.settings, state.modalities, run.minutes, run.device)
     able = able_to_generate(state.modalities)
     if not generation_was_asked(run) and not state.settings["questions"]["generate"] and able:
         progress.log(
-            f"{', '.join(able)} will not be learned to be generated: that is on from {GENERATED[1]:g} minutes "
-            f"(on a GPU {GENERATED[0]:g}), or with --generate {','.join(able)}"
+            f"{', '.join(able)} will not be learned to be generated: that is on from {MINUTES_TO_GENERATE[1]:g} "
+            "minutes "
+            f"(on a GPU {MINUTES_TO_GENERATE[0]:g}), or with --generate {','.join(able)}"
         )
     write_json(run.folder / "schema.json", state.schema.to_json())
 
@@ -137,7 +142,7 @@ def prepare(run: Run, state: State) -> None:
         progress=progress,
     )
     train_rows = state.prepared.source[state.prepared.rows["train"]]
-    remember(run.folder, table, list(state.schema.columns), train_rows, run.resume)
+    write_row_hashes(run.folder, table, list(state.schema.columns), train_rows, run.resume)
 
 
 def build(run: Run, state: State) -> None:
@@ -162,7 +167,7 @@ def initialise(run: Run, state: State) -> None:
     if data.entity_key:
         state.entities = entity_ids(run.table, state.schema, data.entity_key, prepared.source)
     if not run.resume:
-        look_first(state.network, prepared, state.entities)
+        initialise_stems(state.network, prepared, state.entities)
     state.objectives = {name: o.to(run.device) for name, o in make_objectives(state.settings).items()}
     state.trainer = TableTrainer(
         network=state.network,
@@ -174,7 +179,7 @@ def initialise(run: Run, state: State) -> None:
         seed=run.seed,
         minutes=run.minutes,
         epochs=run.epochs,
-        things=state.entities if any(o.couples for o in state.objectives.values()) else None,
+        entities=state.entities if any(o.couples for o in state.objectives.values()) else None,
         source=prepared.source,
         settings=settings_of(TableTrainerSettings, state.settings, "train"),
     )
@@ -182,11 +187,11 @@ def initialise(run: Run, state: State) -> None:
         for wrong in state.trainer.resume():
             run.progress.log(f"Warning: {wrong}")
         run.progress.log(f"Going on from step {state.trainer.at.step}")
-    write_json(run.folder / "environment.json", environment())
+    write_json(run.folder / "environment.json", describe_environment())
 
 
 def train(run: Run, state: State) -> None:
-    """The training itself, with a log of metrics, trackers and a progress bar; its facts."""
+    """Training loop, with a log of metrics, trackers and a progress bar; its facts."""
     trainer, network = state.trainer, state.network
     log = MetricsLog(run.folder / "metrics.jsonl", trainer.at.step)
     trackers: list[Tracker] = make_trackers(plain_list(state.settings, "trackers"), run.folder, state.settings)
@@ -229,7 +234,7 @@ def train(run: Run, state: State) -> None:
         **({"tuned": state.tuned} if state.tuned else {}),
     }
     if network.generative_columns and not at.stopped:
-        state.facts["generating_share"] = round(trainer.share_of_generating(), 3)
+        state.facts["generating_share"] = round(trainer.generation_share(), 3)
 
 
 def calibrate(run: Run, state: State) -> None:
@@ -237,12 +242,12 @@ def calibrate(run: Run, state: State) -> None:
     network, prepared, trainer = state.network.eval(), state.prepared, state.trainer
     if "match" in state.objectives and not state.stopped:
         memory = build_part(MemorySettings, plain(state.settings, "memory"), "memory")
-        memorise(network, prepared, memory, state.objectives["match"].scale().item(), run.seed)
-    settle(network, prepared, judge=not state.stopped)
+        build_memory(network, prepared, memory, state.objectives["match"].scale().item(), run.seed)
+    calibrate_network(network, prepared, judge=not state.stopped)
     if state.stopped:
         return
     calibrate_answers(network, prepared, trainer.precision)
-    finished: Mapping[str, Any] = finish(
+    finished: Mapping[str, Any] = fit_vocoder(
         network,
         run.table,
         lambda column, part: rows_with(prepared, column, part),
@@ -277,7 +282,7 @@ def save(run: Run, state: State) -> Trained:
 
 
 def generation_was_asked(run: Run) -> bool:
-    """Whether the user has said which columns are to be generated."""
+    """True where the user has named the columns that are to be generated."""
     return run.settings.get("questions", {}).get("generate", "auto") != "auto"
 
 

@@ -1,4 +1,5 @@
-"""What lessons of a model that talks have in common: what is tuned of its language model alone learns, about rows whose cells are encoded once."""
+"""Adapter training: what the recipes of a dialogue model share. Only what is tuned of its language model learns, about
+rows whose cells are encoded once."""
 
 from __future__ import annotations
 
@@ -15,78 +16,113 @@ from safetensors.torch import load_file
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.files import write_json
+from sensorium.core.progress import ProgressReporter
 from sensorium.core.tensors import write_tensors
 from sensorium.dialogue.decoding import uses_tuned
+from sensorium.dialogue.parts import language_trunk
 from sensorium.inference.rows import Rows
-from sensorium.network.adapters import tuned
+from sensorium.network.adapters import adapter_weights
 from sensorium.network.network import Network
 from sensorium.training.trainer import Progress, Trainer
 
 
-def shown(network: Network, rows: Rows) -> dict[str, Any]:
-    """The cells of rows behind their stems. What was computed in inference mode can't be learned through, so all is copied."""
+def trainable_copies(encoded: Mapping[str, Any]) -> dict[str, Any]:
+    """Encoded columns as copies: what was computed in inference mode can't be learned through."""
     return {
         c: dataclasses.replace(
             part, **{name: value.clone() for name, value in vars(part).items() if torch.is_tensor(value)}
         )
-        for c, part in rows.encoded_columns(
-            [c for c in network.columns if c in rows.cells and c not in network.dialogue_columns]
-        ).items()
+        for c, part in encoded.items()
     }
 
 
-def begun(network: Network, folder: Path, resume: bool) -> dict[str, torch.Tensor]:
-    """What was tuned of the language model when a lesson began: kept in its folder, for a lesson that was stopped has changed it."""
+def encode_rows(network: Network, rows: Rows) -> dict[str, Any]:
+    """Cells of rows behind their stems, for conversations that refer to them."""
+    columns = [c for c in network.columns if c in rows.cells and c not in network.dialogue_columns]
+    return trainable_copies(rows.encoded_columns(columns))
+
+
+def initial_weights(network: Network, folder: Path, resume: bool) -> dict[str, torch.Tensor]:
+    """Tuned weights of the language model before a recipe: the reference policy.
+
+    They are saved in the recipe's folder, for one that was stopped has changed them.
+    """
     path = folder / "begun.safetensors"
     if resume and path.is_file():
         return load_file(path)
-    now = tuned(network)
+    now = adapter_weights(network)
     write_tensors(path, now)
     return now
 
 
-def tell_left_out(wrong: Mapping[str, Sequence[int]], note: Callable[[str], None]) -> None:
-    """Which rows aren't learned from, and why."""
-    for why, rows in wrong.items():
-        note(f"{len(rows)} row(s) left out, the first is row {rows[0]}: {why}")
+def report_left_out(wrong: Mapping[str, Sequence[int]], note: Callable[[str], None]) -> None:
+    """Report which rows aren't learned from, and why."""
+    for reason, rows in wrong.items():
+        note(f"{len(rows)} row(s) left out, the first is row {rows[0]}: {reason}")
 
 
-def spoken_to(network: Network, messages: Sequence[Any]) -> None:
-    """Refuse a conversation that would be answered by the language model as it was, so that nothing taught by it would be heard.
+def check_answered_by_tuned(network: Network, messages: Sequence[Any]) -> None:
+    """Refuse a conversation that the language model answers with its original weights, so that nothing learned counts.
 
     Raises:
-        BadCell: it refers to no cell, and such aren't answered by the tuned one.
+        BadCell: it refers to no cell, and such aren't answered by the tuned weights.
     """
-    trunk, refers = network.trunk, any(isinstance(part, dict) for _, parts in messages for part in parts)
+    trunk, refers = language_trunk(network), any(isinstance(part, dict) for _, parts in messages for part in parts)
     if not uses_tuned(network, refers) and (trunk.adapted or trunk.prompted):
         raise BadCell(
-            "it refers to no cell, and this model answers such as its language model did before it was tuned (trunk.always=true would change that)"
+            "it refers to no cell, and this model answers such as its language model did before it was tuned "
+            "(trunk.always=true would change that)"
         )
 
 
-def drawn(seed: int, numbers: list[int], batch: int, step: int) -> list[int]:
-    """Some of the numbers for a step, all of them in each pass but for a rest, each pass in another order."""
-    passed, at = divmod(step, max(1, len(numbers) // batch))
-    return np.random.default_rng([seed, passed]).permutation(numbers)[at * batch : (at + 1) * batch].tolist()
+def split_validation(count: int, every: int) -> tuple[list[int], list[int]]:
+    """Numbers of validation examples, one of ``every`` where there are so many, and of training examples."""
+    validation = list(range(0, count, every)) if count >= every else []
+    return validation, [number for number in range(count) if number not in set(validation)]
 
 
-def run(lesson: Trainer, words: str, resume: bool, shown: Any, note: Callable[[dict[str, float]], str]) -> Progress:
-    """Learn, from where a stopped lesson was where that is asked, and show how far it is and what a step's numbers say."""
-    if resume and any(lesson.folder.glob("step-*")):
-        for wrong in lesson.resume():
-            shown.log(f"Warning: {wrong}")
-    told = [lesson.at.share]
-    with shown.bar(words, 1.0) as learning:
+def batch_of(seed: int, numbers: list[int], batch: int, step: int) -> list[int]:
+    """Numbers for a step: all but a rest of them in each epoch, in a random order."""
+    epoch, at = divmod(step, max(1, len(numbers) // batch))
+    return np.random.default_rng([seed, epoch]).permutation(numbers)[at * batch : (at + 1) * batch].tolist()
 
-        def log(at: Progress, values: dict[str, float]) -> None:
-            learning(min(at.share, 1.0) - told[0], note(values) if values else "skipped")
-            told[0] = min(at.share, 1.0)
 
-        return lesson.run(log)
+def resume_from_checkpoint(trainer: Trainer, resume: bool, note: Callable[[str], None]) -> None:
+    """Go back to the newest checkpoint, if that is asked and there is one."""
+    if resume and any(trainer.folder.glob("step-*")):
+        for wrong in trainer.resume():
+            note(f"Warning: {wrong}")
+
+
+def run_with_bar(
+    trainer: Trainer, advance: Callable[[float, str], Any], words: Callable[[dict[str, float]], str]
+) -> Progress:
+    """Train to the end, with a progress bar.
+
+    Args:
+        advance: of the bar, by a share of the run. words: of a step's numbers.
+    """
+    last = trainer.at.share
+
+    def log(at: Progress, values: dict[str, float]) -> None:
+        nonlocal last
+        advance(min(at.share, 1.0) - last, words(values) if values else "skipped")
+        last = min(at.share, 1.0)
+
+    return trainer.run(log)
+
+
+def run_recipe(
+    trainer: Trainer, title: str, resume: bool, progress: ProgressReporter, words: Callable[[dict[str, float]], str]
+) -> Progress:
+    """Train, from where a stopped run was where that is asked, and show how far it is and a step's numbers."""
+    resume_from_checkpoint(trainer, resume, progress.log)
+    with progress.bar(title, 1.0) as advance:
+        return run_with_bar(trainer, advance, words)
 
 
 def begin(folder: Path, described: Mapping[str, Any], resume: bool) -> None:
-    """Make the lesson's folder, or see that it is the one to go on with.
+    """Make the recipe's folder, or see that it is the one to go on with.
 
     Raises:
         UserError: there is nothing to go on with, it was begun otherwise, or it can't be written.

@@ -1,7 +1,8 @@
-"""Distil: what a run draws in many steps, taught to a student that draws it in one.
+"""Distillation of a column's flow: a student learns to generate in one step what the flow, its teacher, takes many for.
 
-The teacher draws pictures (sounds, clips, series) from what rows show; the student learns to say each at once from the noise that it was made of
-(arXiv 2101.02388), and so that a judge can't tell the two apart (arXiv 2405.05967). The rest of the network stays as it is.
+The teacher generates pictures (sounds, clips, series) from what rows show; the student learns to make each at once from
+the noise that it was made of (arXiv 2101.02388), and so that a discriminator can't tell the two apart (arXiv
+2405.05967). The rest of the network stays as it is.
 
     FOLDER/ lesson.json pairs/ checkpoints/
 """
@@ -33,19 +34,19 @@ from sensorium.network.build import plain
 from sensorium.network.network import Network
 from sensorium.nn.discriminator import NOISE_DEVIATION, Discriminator, adversarial_losses
 from sensorium.nn.precision import autocast
-from sensorium.posttraining.adapter_training import begin
+from sensorium.posttraining.adapter_training import begin, resume_from_checkpoint, run_with_bar, trainable_copies
 from sensorium.training.build import make_sampler
 from sensorium.training.questions import QuestionSampler
 from sensorium.training.settings import PostTrainingSettings, TrainerSettings
 from sensorium.training.trainer import Trainer, asked_length
 
-SELDOM = slice(None, None, 4)
-"""Rows at which the judge's slope is felt, which takes two more looks."""
+SLOPE_ROWS = slice(None, None, 4)
+"""Rows at which the discriminator's slope is penalised, which takes two more passes."""
 MINUTES = 10.0
-MOST = 20_000
-"""Rows that the teacher is asked about, evenly spread where there are more; all are held in memory."""
+MAX_TEACHER_ROWS = 20_000
+"""Rows that the teacher is asked about, evenly spread where there are more; all are in memory."""
 
-HELD = 16
+VALIDATION_EVERY = 16
 """One batch of pairs of so many is not learned from, but tells how near the student comes."""
 
 
@@ -97,13 +98,13 @@ class DistillationTrainer(Trainer):
         )
         teacher = network.generator(column, "flow")
         assert isinstance(teacher, Flow)
-        self.asked, self.column, self.rows, self.sampler = network, column, rows, sampler
-        self.how = {"steps": settings.steps, "guidance": settings.guidance}
-        self.drawn, self.batch = folder / "pairs", settings.batch
+        self.model, self.column, self.rows, self.sampler = network, column, rows, sampler
+        self.teacher_options: dict[str, Any] = {"steps": settings.steps, "guidance": settings.guidance}
+        self.pairs_folder, self.batch = folder / "pairs", settings.batch
         self.adversary, self.steep = settings.adversary, settings.steep
         count = max(2, math.ceil(settings.pairs / self.batch))
-        self.held = list(range(0, count, HELD))
-        self.learned = [number for number in range(count) if number % HELD]
+        self.validation = list(range(0, count, VALIDATION_EVERY))
+        self.learned = [number for number in range(count) if number % VALIDATION_EVERY]
         device = next(network.parameters()).device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(seed, 0))
@@ -111,44 +112,43 @@ class DistillationTrainer(Trainer):
             width = round(teacher.expand * teacher.width)
             against = Discriminator(teacher.output_tokens, teacher.width, settings.judge, width).to(device)
         judges = {"judge": against} if self.adversary else {}
+        self.noise_width = student.latent_tokens.width
         super().__init__(student, judges, folder / "checkpoints", seed, minutes, settings.trainer)
+        self.student = student
         self.steps = None if epochs is None else math.ceil(epochs * len(self.learned))
-        # What was computed in inference mode can't be learned through.
-        self.shown = {
-            c: dataclasses.replace(
-                part, **{name: value.clone() for name, value in vars(part).items() if torch.is_tensor(value)}
-            )
-            for c, part in rows.encoded_columns([c for c in network.columns if c != column]).items()
-        }
+        self.encoded = trainable_copies(rows.encoded_columns([c for c in network.columns if c != column]))
 
-    # --- what the teacher draws ---------------------------------------------------------------------------------------
+    # --- pairs of noise and what the teacher makes of it --------------------------------------------------------------
 
     def question(self, number: int) -> tuple[tuple[str, ...], torch.Tensor]:
-        """What the rows of a batch of pairs show, and which rows they are [batch]; the same for the same number."""
+        """Seen columns of a batch of pairs, and its rows [batch]; the same for the same number."""
         rng = np.random.default_rng([self.seed, number])
-        seen = self.sampler.seen_for_generation(rng, self.asked.columns, self.column)
+        seen = self.sampler.seen_for_generation(rng, self.model.columns, self.column)
         return seen, torch.from_numpy(rng.integers(self.rows.count, size=self.batch)).to(self.device)
 
-    def draw(self, done: Callable[[int], None]) -> None:
-        """Let the teacher draw all batches of pairs that are not on the disk yet.
+    def generate_pairs(self, done: Callable[[int], Any]) -> None:
+        """Let the teacher generate all batches of pairs that are not on the disk yet.
 
         Raises:
-            UserError: the disk is full or can't be written; what was drawn stays.
+            UserError: the disk is full or can't be written; what was generated stays.
         """
-        self.drawn.mkdir(parents=True, exist_ok=True)
-        for number in (*self.held, *self.learned):
-            path = self.drawn / f"{number:06}.safetensors"
+        self.pairs_folder.mkdir(parents=True, exist_ok=True)
+        for number in (*self.validation, *self.learned):
+            path = self.pairs_folder / f"{number:06}.safetensors"
             if not path.is_file():
                 seen, rows = self.question(number)
                 lots = torch.Generator().manual_seed(mix(self.seed, number))
                 with torch.no_grad(), autocast(self.precision, self.device):
-                    said = self.asked.sample(self.shown, self.column, seen, rows, lots, name="flow", **self.how)
+                    samples = self.model.sample(
+                        self.encoded, self.column, seen, rows, lots, name="flow", **self.teacher_options
+                    )
                 try:
                     with atomic_write(path) as part:
-                        save_file({"drawn": said.tokens.float().contiguous().cpu()}, part)
+                        save_file({"drawn": samples.tokens.float().contiguous().cpu()}, part)
                 except (OSError, SafetensorError) as error:
                     raise UserError(
-                        f"Can't write '{path}': {getattr(error, 'strerror', None) or error}. Free some space and go on with --resume."
+                        f"Can't write '{path}': {getattr(error, 'strerror', None) or error}. Free some space and go "
+                        "on with --resume."
                     ) from error
             done(self.batch)
 
@@ -156,47 +156,45 @@ class DistillationTrainer(Trainer):
         """Noise and what the teacher made of it, [batch, k, width of a vector] each.
 
         Raises:
-            UserError: what was drawn can't be read.
+            UserError: what was generated can't be read.
         """
-        path = self.drawn / f"{number:06}.safetensors"
+        path = self.pairs_folder / f"{number:06}.safetensors"
         try:
-            drawn = load_file(path)["drawn"]
+            target = load_file(path)["drawn"]
         except (OSError, KeyError, SafetensorError) as error:
             raise UserError(f"'{path}' can't be read: {error}. Distil again without --resume.") from error
         # The first that a flow draws is the noise.
-        return torch.randn(
-            *drawn.shape[:2],
-            self.network.latent_tokens.width,
+        noise = torch.randn(
+            (*target.shape[:2], self.noise_width),
             generator=torch.Generator().manual_seed(mix(self.seed, number)),
-        ), drawn
+        )
+        return noise, target
 
-    # --- the lesson ---------------------------------------------------------------------------------------------------
+    # --- training -----------------------------------------------------------------------------------------------------
 
     def make(self, step: int) -> tuple[int, torch.Tensor, torch.Tensor]:
-        passed, at = divmod(step, len(self.learned))
-        number = self.learned[np.random.default_rng([self.seed, 1, passed]).permutation(len(self.learned))[at]]
+        epoch, at = divmod(step, len(self.learned))
+        number = self.learned[np.random.default_rng([self.seed, 1, epoch]).permutation(len(self.learned))[at]]
         return number, *self.pair(number)
 
-    def size(self, number: int, noise: torch.Tensor, drawn: torch.Tensor) -> int:
-        return len(noise)
+    def row_count(self, *work: Any) -> int:
+        return len(work[1])
 
-    def placed(self, number: int, noise: torch.Tensor, drawn: torch.Tensor) -> tuple[Any, ...]:
-        return number, noise.to(self.device), drawn.to(self.device)
+    def to_device(self, *work: Any) -> tuple[Any, ...]:
+        number, noise, target = work
+        return number, noise.to(self.device), target.to(self.device)
 
-    def losses(self, number: int, noise: torch.Tensor, drawn: torch.Tensor) -> dict[str, torch.Tensor]:
-        whole = drawn.isfinite().all(-1).all(-1)
+    def losses(self, *work: Any) -> dict[str, torch.Tensor]:
+        number, noise, target = work
+        finite = target.isfinite().all(-1).all(-1)
         with autocast(self.precision, self.device):
-            hidden, made = self.said(self.network, number, noise)
-            made, drawn, hidden = made[whole], drawn[whole], hidden[whole]
-            result = {"near": (made - drawn).abs().mean()}
+            hidden, made = self.output(self.student, number, noise)
+            made, target, hidden = made[finite], target[finite], hidden[finite]
+            result = {"near": (made - target).abs().mean()}
             if self.adversary and len(made):
+                noisy = NOISE_DEVIATION * torch.randn_like(target)
                 fooling, judging, slope = adversarial_losses(
-                    self.objectives["judge"],
-                    drawn,
-                    made,
-                    NOISE_DEVIATION * torch.randn_like(drawn),
-                    hidden,
-                    some=SELDOM,
+                    self.objectives["judge"], target, made, noisy, hidden, some=SLOPE_ROWS
                 )
                 result |= {
                     "fooling": self.adversary * fooling.mean(),
@@ -204,38 +202,40 @@ class DistillationTrainer(Trainer):
                 }
         return result
 
-    def said(self, student: Onestep, number: int, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the trunk says to a student [batch, k, width], and what this makes of it, [batch, k, width of a vector]."""
+    def output(self, student: Onestep, number: int, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The trunk's hidden for a student [batch, k, width], and the student's output, [batch, k, width of a
+        vector]."""
         seen, rows = self.question(number)
         with torch.no_grad():
-            listener = self.asked.conditioned_trunk(self.shown, self.column, seen, rows, "flow")
-        hidden = listener(student.noise_tokens(noise))
+            trunk = self.model.conditioned_trunk(self.encoded, self.column, seen, rows, "flow")
+        hidden = trunk(student.noise_tokens(noise))
         return hidden, student.made(hidden, noise)
 
     @torch.no_grad()
-    def away(self, student: Onestep) -> float:
-        """How far a student is from what the teacher drew, in the mean over the numbers of pairs that are held out.
+    def distance(self, student: Onestep) -> float:
+        """Mean absolute distance between the outputs of a student and of the teacher, on validation pairs.
 
         Raises:
-            UserError: of nothing that the teacher drew the numbers are finite.
+            UserError: of nothing that the teacher generated the numbers are finite.
         """
         found = []
-        for number in self.held:
-            noise, drawn = (part.to(self.device) for part in self.pair(number))
+        for number in self.validation:
+            noise, target = (part.to(self.device) for part in self.pair(number))
             with autocast(self.precision, self.device):
-                made = self.said(student, number, noise)[1]
-            found.append((made - drawn)[drawn.isfinite().all(-1).all(-1)].abs().flatten())
+                made = self.output(student, number, noise)[1]
+            found.append((made - target)[target.isfinite().all(-1).all(-1)].abs().flatten())
         whole = torch.cat(found)
         if not len(whole):
             raise UserError(
-                f"There is nothing to learn from: of {len(self.held) * self.batch:,} cells of '{self.column}' that flow drew with {self.how} none has finite numbers. "
-                "Draw with less distill.guidance or more distill.steps."
+                f"There is nothing to learn from: of {len(self.validation) * self.batch:,} cells of '{self.column}' "
+                f"that flow drew with {self.teacher_options} none has finite numbers. Draw with less distill.guidance "
+                "or more distill.steps."
             )
         return float(whole.mean())
 
 
 def student_of(teacher: Flow) -> Onestep:
-    """A student that knows what the teacher knows: asked at the first moment, it says what the teacher says there."""
+    """A student with the teacher's weights: at the first moment of the flow its output is the teacher's."""
     student = Onestep(
         teacher.output_tokens,
         teacher.width,
@@ -244,18 +244,20 @@ def student_of(teacher: Flow) -> Onestep:
         latents=teacher.latent_tokens.width if teacher.coder else 0,
         coder=teacher.channels,
     )
-    student.net.load_state_dict({name: value for name, value in teacher.net.state_dict().items() if name != "told"})
-    if teacher.coder is not None:
+    student.net.load_state_dict(
+        {name: value for name, value in teacher.net.state_dict().items() if name != "given_mark"}
+    )
+    if teacher.coder is not None and student.coder is not None:
         student.coder.load_state_dict(teacher.coder.state_dict())
     return student
 
 
 def digest_of(network: Network) -> str:
-    """A digest of all that a student learns from: the network without students."""
+    """SHA-256 of all that a student learns from: the network without students."""
     students = tuple(
         f"generators.{key}."
-        for ways in network.generator_keys.values()
-        for key in ways.values()
+        for keys in network.generator_keys.values()
+        for key in keys.values()
         if network.generators[key].teacher
     )
     found = hashlib.sha256()
@@ -269,40 +271,34 @@ def digest_of(network: Network) -> str:
     return found.hexdigest()
 
 
-def teach(
-    lesson: DistillationTrainer, resume: bool, learning: Callable[[float, str], None], note: Callable[[str], None]
+def train_student(
+    trainer: DistillationTrainer,
+    resume: bool,
+    advance: Callable[[float, str], Any],
+    note: Callable[[str], None],
 ) -> tuple[Onestep, dict[str, Any]]:
-    """Learn what was drawn; where that was stopped, the student is as it was then.
+    """Train on the pairs that were generated; where that was stopped, the student is as it was then.
 
     Args:
-        learning: hears what share of the lesson more is over, and the loss.
+        advance: of a progress bar, by a share of the run, with the loss.
 
     Returns:
-        the student, and what is known of it: ``seconds``, ``steps``, ``stopped``; ``away``: how far it is from what the teacher drew, the mean over
-        the numbers of pairs that it did not learn from, and ``teacher_away``: how far the teacher's own first guess is.
+        the student, and facts: ``seconds``, ``steps``, ``stopped``; ``away``: its mean distance from the teacher's
+        output on validation pairs, and ``teacher_away``: the distance of the teacher's own first guess.
     """
-    weights = [p for p in lesson.asked.parameters() if p.requires_grad]
+    weights = [p for p in trainer.model.parameters() if p.requires_grad]
     for parameter in weights:
         parameter.requires_grad_(False)
     try:
-        before = lesson.away(lesson.network)
-        if resume and any(lesson.folder.glob("step-*")):
-            for wrong in lesson.resume():
-                note(f"Warning: {wrong}")
-        told = [lesson.at.share]
-
-        def log(at: Any, values: dict[str, float]) -> None:
-            learning(min(at.share, 1.0) - told[0], f"loss {values['loss']:.3f}" if values else "skipped")
-            told[0] = min(at.share, 1.0)
-
-        at = lesson.run(log)
-        student = lesson.network
-        return student, {
+        before = trainer.distance(trainer.student)
+        resume_from_checkpoint(trainer, resume, note)
+        at = run_with_bar(trainer, advance, lambda values: f"loss {values['loss']:.3f}")
+        return trainer.student, {
             "seconds": round(at.seconds, 2),
             "steps": at.step,
             "stopped": at.stopped,
-            "pairs": lesson.batch * len(lesson.learned),
-            "away": round(lesson.away(student), 4),
+            "pairs": trainer.batch * len(trainer.learned),
+            "away": round(trainer.distance(trainer.student), 4),
             "teacher_away": round(before, 4),
         }
     finally:
@@ -324,18 +320,22 @@ def distill(
     described: Mapping[str, Any],
     quiet: bool,
 ) -> tuple[Onestep, dict[str, Any]]:
-    """A student of a column's flow, and what is known of it: see ``teach``.
+    """Distil a column's flow into a student.
 
     Args:
-        rows: what the teacher is asked about; folder: for what a lesson can be gone on with from, removed when it is over.
-        settings: of sections ``distill`` and ``sample``; described: what else a lesson that goes on must have in common with its beginning.
+        rows: what the teacher is asked about; folder: for what a run can be resumed from, removed when it is over.
+        settings: of sections ``distill`` and ``questions``; described: what else a run that is resumed must have in
+            common with its beginning.
+
+    Returns:
+        the student, and facts: see ``train_student``.
 
     Raises:
-        UserError: a setting that isn't there or is out of range, or a lesson that can't be gone on with.
+        UserError: a setting that isn't there or is out of range, or a run that can't be resumed.
     """
     minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
     chosen = check(DistillationSettings, plain(settings, "distill"), "distill")
-    lesson = DistillationTrainer(
+    trainer = DistillationTrainer(
         network,
         rows,
         column,
@@ -349,17 +349,16 @@ def distill(
     begin(
         folder, {**described, "column": column, "seed": seed, "settings": chosen, "teacher": digest_of(network)}, resume
     )
-    with ProgressReporter(quiet) as shown:
-        with shown.bar(
-            f"Drawing {column} to learn from", lesson.batch * (len(lesson.held) + len(lesson.learned))
-        ) as drawing:
+    with ProgressReporter(quiet) as progress:
+        count = trainer.batch * (len(trainer.validation) + len(trainer.learned))
+        with progress.bar(f"Drawing {column} to learn from", count) as advance:
             try:
-                lesson.draw(drawing)
+                trainer.generate_pairs(advance)
             except KeyboardInterrupt:
-                shown.log("What was drawn to learn from is kept: go on with --resume.")
+                progress.log("What was drawn to learn from is kept: go on with --resume.")
                 raise
-        with shown.bar("Learning to draw it in one step", 1.0) as learning:
-            student, facts = teach(lesson, resume, learning, shown.log)
+        with progress.bar("Learning to draw it in one step", 1.0) as advance:
+            student, facts = train_student(trainer, resume, advance, progress.log)
     if not facts["stopped"]:
         shutil.rmtree(folder, ignore_errors=True)
     return student, facts

@@ -1,6 +1,9 @@
-"""Prefer: a model that talks learns which of two answers is the better one, beside what it was (DPO), or a judge learns it, which scores answers and leaves the model as it is.
+"""Direct preference optimisation (DPO, IPO): a dialogue model learns which of two answers is better.
 
-Only what is tuned of its language model changes. What it was begun with is asked once, before; then it isn't needed any more. A judge is a copy of what is tuned with a head of its own.
+Or a reward model learns it (Bradley & Terry), which scores answers and leaves the model as it is.
+
+Only what is tuned of its language model changes. The reference policy is asked once, before; then it isn't needed any
+more. A reward model is a copy of what is tuned, with a head of its own.
 
     FOLDER/ lesson.json checkpoints/
 """
@@ -10,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,29 +26,30 @@ from sensorium.core.progress import ProgressReporter
 from sensorium.core.seeds import mix
 from sensorium.core.settings import at_least, check, grouped_arguments
 from sensorium.data.table import Table
-from sensorium.dialogue.parts import dialogue_column
-from sensorium.dialogue.reward_model import RewardModel, rest_of
+from sensorium.dialogue.parts import dialogue_column, dialogue_head, dialogue_modality, language_trunk
+from sensorium.dialogue.reward_model import RewardModel, hash_of_rest
 from sensorium.inference.rows import Rows
-from sensorium.modalities.conversation import last_said, messages_of
+from sensorium.modalities._messages import messages_of
+from sensorium.modalities.conversation import last_answer_only
 from sensorium.network import adapters
 from sensorium.network.build import plain
 from sensorium.network.network import Network
-from sensorium.network.packed_conversation import PackedConversation, last_hidden, summed_losses
+from sensorium.network.packed_conversation import last_hidden, summed_losses
 from sensorium.nn.losses.dpo import Loss, preferred, rewarded
 from sensorium.nn.precision import autocast
-from sensorium.posttraining import adapter_training as lessons
+from sensorium.posttraining import adapter_training
 from sensorium.training.settings import PostTrainingSettings, TrainerSettings
 from sensorium.training.trainer import Trainer, asked_length
 
 MINUTES = 10.0
 COLUMNS = "conversation", "chosen", "rejected"
-HELD = 10
+VALIDATION_EVERY = 10
 """One pair of so many is not learned from, but tells what was learned."""
 
 
 @dataclasses.dataclass
 class PreferencePair:
-    """Two answers to what was said about a row: collated as conversations whose last message alone is said."""
+    """Two answers to what was said about a row, collated as conversations whose last message alone is a target."""
 
     row: int
     chosen: np.ndarray
@@ -107,53 +111,53 @@ class DPOTrainer(Trainer):
         settings: DPOSettings,
     ) -> None:
         settings.validate()
-        self.whole, self.rows, self.kind, self.batch = network, rows, settings.loss, min(settings.batch, len(pairs))
+        self.model, self.rows, self.kind, self.batch = network, rows, settings.loss, min(settings.batch, len(pairs))
         self.beta, self.smoothing, self.imitate = settings.beta, settings.smoothing, settings.imitate
         self.pairs = list(pairs)
-        self.held = list(range(0, len(pairs), HELD)) if len(pairs) >= HELD else []
-        self.learned = [number for number in range(len(pairs)) if number not in set(self.held)]
-        own = network.trunk.out.in_features
-        self.head = nn.Linear(own, 1).to(network.trunk.loud.device)
+        self.validation, self.learned = adapter_training.split_validation(len(pairs), VALIDATION_EVERY)
+        trunk = language_trunk(network)
+        self.head = nn.Linear(trunk.out.in_features, 1).to(trunk.loud.device)
         nn.init.zeros_(self.head.weight)
         heads = {"head": self.head} if self.kind == "reward" else {}
-        super().__init__(network.trunk.learned, heads, folder / "checkpoints", seed, minutes, settings.trainer)
+        super().__init__(trunk.learned, heads, folder / "checkpoints", seed, minutes, settings.trainer)
         self.steps = None if epochs is None else math.ceil(epochs * len(self.learned) / self.batch)
-        self.shown = lessons.shown(network, rows)
-        self.before = torch.zeros(len(pairs), 2)
+        self.encoded = adapter_training.encode_rows(network, rows)
+        self.reference = torch.zeros(len(pairs), 2)
 
-    def weighed(self, numbers: Sequence[int]) -> torch.Tensor:
-        """Log-probabilities of the chosen and the rejected answers of some pairs [n, 2], sums over their tokens, and means for ``ipo``; scores for ``reward``."""
-        column = dialogue_column(self.whole)
+    def scores(self, numbers: Sequence[int]) -> torch.Tensor:
+        """Log-probabilities of the chosen and the rejected answers of some pairs [n, 2]: sums over their tokens, and
+        means for ``ipo``; scores of the head for ``reward``."""
         cells = [cell for number in numbers for cell in (self.pairs[number].chosen, self.pairs[number].rejected)]
         which = torch.tensor([self.pairs[number].row for number in numbers for _ in range(2)])
-        made: PackedConversation = self.whole.dialogue.pack_conversations(
-            column, self.shown, self.whole.modalities[column].collate(cells), which
+        packed = dialogue_head(self.model).pack_conversations(
+            dialogue_column(self.model), self.encoded, dialogue_modality(self.model).collate(cells), which
         )
         if self.kind == "reward":
-            return self.head(last_hidden(self.whole.trunk, made).float()).view(-1, 2)
-        sums, counts = summed_losses(self.whole.trunk, made)
+            return self.head(last_hidden(self.model.trunk, packed).float()).view(-1, 2)
+        sums, counts = summed_losses(self.model.trunk, packed)
         return -(sums / counts.clamp_min(1) if self.kind == "ipo" else sums).view(-1, 2)
 
-    def remember(self, done: Any) -> None:
-        """Ask the model as it is, once, about all pairs; of scores nothing need be known before."""
+    def score_reference(self, done: Callable[[int], Any]) -> None:
+        """Score all pairs once by the reference policy, which the model is now; a reward model has none."""
         for start in range(0, len(self.pairs), self.batch):
             numbers = range(start, min(start + self.batch, len(self.pairs)))
             with torch.no_grad(), autocast(self.precision, self.device):
-                self.before[numbers.start : numbers.stop] = self.weighed(numbers).float().cpu()
+                self.reference[numbers.start : numbers.stop] = self.scores(numbers).float().cpu()
             done(len(numbers))
 
     def make(self, step: int) -> tuple[list[int]]:
-        return (lessons.drawn(self.seed, self.learned, self.batch, step),)
+        return (adapter_training.batch_of(self.seed, self.learned, self.batch, step),)
 
-    def size(self, numbers: list[int]) -> int:
-        return len(numbers)
+    def row_count(self, *work: Any) -> int:
+        return len(work[0])
 
-    def losses(self, numbers: list[int]) -> dict[str, torch.Tensor]:
+    def losses(self, *work: Any) -> dict[str, torch.Tensor]:
+        numbers: list[int] = work[0]
         with autocast(self.precision, self.device):
-            now = self.weighed(numbers).float()
+            now = self.scores(numbers).float()
         if self.kind == "reward":
             return {"prefer": rewarded(now[:, 0], now[:, 1]).mean()}
-        before = self.before[numbers].to(now.device)
+        before = self.reference[numbers].to(now.device)
         result = {
             "prefer": preferred(
                 now[:, 0],
@@ -173,44 +177,45 @@ class DPOTrainer(Trainer):
         return result
 
     @torch.no_grad()
-    def right(self) -> float:
-        """The share of pairs held out whose chosen answer is the likelier one, or has the higher score."""
-        if not self.held:
+    def accuracy(self) -> float:
+        """The share of validation pairs whose chosen answer is the likelier one, or has the higher score."""
+        if not self.validation:
             return float("nan")
+        batches = [self.validation[at : at + self.batch] for at in range(0, len(self.validation), self.batch)]
         with autocast(self.precision, self.device):
-            found = torch.cat(
-                [self.weighed(self.held[at : at + self.batch]) for at in range(0, len(self.held), self.batch)]
-            )
+            found = torch.cat([self.scores(numbers) for numbers in batches])
         return float((found[:, 0] > found[:, 1]).float().mean())
 
 
-def read_pairs(network: Network, table: Table, note: Any) -> tuple[Rows, list[PreferencePair]]:
+def read_pairs(network: Network, table: Table, note: Callable[[str], None]) -> tuple[Rows, list[PreferencePair]]:
     """The rows of a table of preferences, read, and their pairs.
 
     Raises:
-        UserError: a column isn't there, or no row has a pair.
+        UserError: a column isn't there, or fewer than two rows have a pair.
     """
-    column = dialogue_column(network)
+    modality = dialogue_modality(network)
     for name in COLUMNS:
         if name not in table.columns:
             raise UserError(
-                f"'{table.name}' has no column '{name}'. A table of preferences has {', '.join(COLUMNS)}, and the columns that conversations refer to: sensorium ask-data TABLE --pairs --out FILE"
+                f"'{table.name}' has no column '{name}'. A table of preferences has {', '.join(COLUMNS)}, and the "
+                "columns that conversations refer to: sensorium ask-data TABLE --pairs --out FILE"
             )
-    modality, pairs, wrong = network.dialogue_modality(column), [], {}
+    pairs: list[PreferencePair] = []
+    wrong: dict[str, list[int]] = {}
     cells = table.take(np.arange(table.rows), list(COLUMNS)).to_pylist()
     for row, cell in enumerate(cells):
         try:
             asked = [[role, list(parts)] for role, parts in messages_of(cell["conversation"], False)]
-            lessons.spoken_to(network, asked)
+            adapter_training.check_answered_by_tuned(network, asked)
             both = []
             for answer in (cell["chosen"], cell["rejected"]):
                 if not answer:
                     raise BadCell("an answer is missing")
-                both.append(last_said(*modality.shortened([*asked, ["assistant", [answer]]])))
+                both.append(last_answer_only(*modality.shortened([*asked, ["assistant", [answer]]])))
             pairs.append(PreferencePair(row, *both))
         except BadCell as error:
             wrong.setdefault(str(error), []).append(row)
-    lessons.tell_left_out(wrong, note)
+    adapter_training.report_left_out(wrong, note)
     if len(pairs) < 2:
         raise UserError(f"'{table.name}' has {len(pairs)} pair(s) of answers; at least 2 are needed.")
     return Rows.of(network, table, [c for c in network.columns if c not in network.dialogue_columns]), pairs
@@ -226,58 +231,65 @@ def prefer(
     seed: int,
     resume: bool,
     settings: Mapping[str, Any],
-    begin: Any,
+    begin: Callable[[dict[str, Any]], None],
     quiet: bool,
 ) -> tuple[dict[str, Any], RewardModel | None]:
-    """Teach a network a table's preferences; what is known of it: ``seconds``, ``steps``, ``stopped``, ``pairs``, and the share of held out pairs whose chosen answer is likelier, ``before`` and ``after``.
-    And the judge, where one was to learn them.
+    """Train a network on a table's preferences.
 
     Args:
-        folder: for what a lesson can be gone on with from, removed when it is over. begin: makes it, from what a lesson that goes on must have in common.
+        folder: for what a run can be resumed from, removed when it is over. begin: makes it, from what a run that is
+            resumed must have in common.
+
+    Returns:
+        facts: ``seconds``, ``steps``, ``stopped``, ``pairs``, and the share of validation pairs whose chosen answer is
+        likelier, ``before`` and ``after``; and the reward model, where one was to learn them.
 
     Raises:
-        UserError: nothing is tuned in this network, a setting that isn't there, or a lesson that can't be gone on with.
+        UserError: nothing is tuned in this network, a setting that isn't there, or a run that can't be resumed.
     """
     minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
     chosen = check(DPOSettings, plain(settings, "prefer"), "prefer")
     dialogue_column(network)
-    adapters.able(network)
-    with ProgressReporter(quiet) as shown:
-        rows, pairs = read_pairs(network, table, shown.log)
+    adapters.require_adapters(network)
+    with ProgressReporter(quiet) as progress:
+        rows, pairs = read_pairs(network, table, progress.log)
         begin({"table": table.name, "rows": table.rows, "seed": seed, "settings": chosen})
         recipe = DPOSettings(**grouped_arguments(DPOSettings, chosen))
-        lesson = DPOTrainer(network, rows, pairs, folder, seed, minutes, epochs, recipe)
-        own = lessons.begun(network, folder, resume)
-        judge = None
-        with adapters.alone(network):
-            with adapters.other(network, own):
-                if lesson.kind != "reward":
+        trainer = DPOTrainer(network, rows, pairs, folder, seed, minutes, epochs, recipe)
+        initial = adapter_training.initial_weights(network, folder, resume)
+        reward_model = None
+        with adapters.train_adapters_only(network):
+            with adapters.use_adapter_weights(network, initial):
+                if trainer.kind != "reward":
                     with (
-                        shown.bar("Weighing answers as they were", len(pairs)) as weighing,
+                        progress.bar("Weighing answers as they were", len(pairs)) as advance,
                         torch.random.fork_rng(devices=[]),
                     ):
                         torch.manual_seed(mix(seed, 1))
-                        lesson.remember(weighing)
-                before = lesson.right()
-            at = lessons.run(lesson, "Learning to prefer", resume, shown, lambda values: f"loss {values['loss']:.3f}")
+                        trainer.score_reference(advance)
+                before = trainer.accuracy()
+            at = adapter_training.run_recipe(
+                trainer, "Learning to prefer", resume, progress, lambda values: f"loss {values['loss']:.3f}"
+            )
             facts = {
                 "seconds": round(at.seconds, 2),
                 "steps": at.step,
                 "stopped": at.stopped,
-                "pairs": len(lesson.learned),
-                "held_out": len(lesson.held),
+                "pairs": len(trainer.learned),
+                "held_out": len(trainer.validation),
                 "before": round(before, 4),
-                "after": round(lesson.right(), 4),
+                "after": round(trainer.accuracy(), 4),
             }
-        if lesson.kind == "reward":
-            judge = RewardModel(
-                adapters.tuned(network),
-                lesson.head.weight.detach().clone(),
-                lesson.head.bias.detach().clone(),
-                rest_of(network),
+        if trainer.kind == "reward":
+            reward_model = RewardModel(
+                adapters.adapter_weights(network),
+                trainer.head.weight.detach().clone(),
+                trainer.head.bias.detach().clone(),
+                hash_of_rest(network),
             )
-            for name, value in own.items():
-                network.trunk.learned[name].data.copy_(value)
+            learned = language_trunk(network).learned
+            for name, value in initial.items():
+                learned[name].data.copy_(value)
     if not facts["stopped"]:
         shutil.rmtree(folder, ignore_errors=True)
-    return facts, judge
+    return facts, reward_model

@@ -1,6 +1,7 @@
-"""Reinforce: a model that talks draws several answers to each question and learns from which of them were good (GRPO), by a scoring function or by a judge (``prefer.loss=reward``).
+"""Group relative policy optimisation (GRPO): a dialogue model samples several answers to each prompt and learns from
+their rewards (``dialogue.rewards``).
 
-Only what is tuned of its language model changes; how far it leaves what it was is held by a weight.
+Only what is tuned of its language model changes; a weight holds it to the reference policy, which it was before.
 
     FOLDER/ lesson.json checkpoints/
 """
@@ -17,61 +18,32 @@ from typing import Any
 import numpy as np
 import torch
 
+from sensorium.core import registry
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.progress import ProgressReporter
 from sensorium.core.seeds import mix
 from sensorium.core.settings import at_least, check, grouped_arguments
 from sensorium.data.table import Table
-from sensorium.dialogue.chat import folded, go_on, prompts, reply, talker
+from sensorium.dialogue.decoding import Sampling, decode_replies, generate_replies, prompt_ids
+from sensorium.dialogue.parts import dialogue_column, dialogue_head, dialogue_modality, language_trunk
 from sensorium.dialogue.reward_model import RewardModel
+from sensorium.dialogue.rewards import Prompt, Reward
+from sensorium.dialogue.rewards._function import FunctionReward, Scoring
 from sensorium.inference.rows import Rows
-from sensorium.modalities.conversation import messages_of
+from sensorium.modalities._messages import messages_of
 from sensorium.network import adapters
 from sensorium.network.build import plain
 from sensorium.network.network import Network
-from sensorium.network.packed_conversation import PackedConversation, token_losses
+from sensorium.network.packed_conversation import token_losses
 from sensorium.nn.losses.grpo import Mean, advantages, policy
 from sensorium.nn.precision import autocast
-from sensorium.posttraining import adapter_training as lessons
+from sensorium.posttraining import adapter_training
 from sensorium.training.settings import PostTrainingSettings, TrainerSettings
 from sensorium.training.trainer import Trainer, asked_length
 
 MINUTES = 10.0
-HELD, ASKED = 10, 64
-"""One question of so many is not learned from, but tells what was learned; and so many of these are asked at most."""
-
-Scoring = Callable[[str, str, dict[str, Any]], float]
-"""The score of an answer, beside the right one where the table has one, and the row's plain cells."""
-
-
-def exact(said: str, right: str, row: Mapping[str, Any]) -> float:
-    """1 for the right answer, but for case and a full stop."""
-    return float(folded(said) == folded(right))
-
-
-def contains(said: str, right: str, row: Mapping[str, Any]) -> float:
-    """1 where the right answer is somewhere in what is said."""
-    return float(folded(right) in folded(said))
-
-
-def words(said: str, right: str, row: Mapping[str, Any]) -> float:
-    """The F1 of words that both have in common (as SQuAD scores answers)."""
-    mine, theirs = folded(said).split(), folded(right).split()
-    both = sum(min(mine.count(word), theirs.count(word)) for word in set(mine))
-    return 2 * both / max(len(mine) + len(theirs), 1)
-
-
-SCORES: dict[str, Scoring] = {"exact": exact, "contains": contains, "words": words}
-
-
-@dataclasses.dataclass
-class Prompt:
-    """A question about a row, in ids up to where the assistant is to speak, and the right answer, if there is one."""
-
-    row: int
-    messages: list[Any]
-    ids: list[int]
-    right: str
+VALIDATION_EVERY, MAX_VALIDATION = 10, 64
+"""One prompt of so many is not learned from, but tells what was learned; and so many of these are asked at most."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,7 +87,7 @@ class GRPOTrainer(Trainer):
     """Group relative policy optimisation (GRPO) of what is tuned of a language model (section ``reinforce``).
 
     Args:
-        asked: prompts. scoring: rewards of answers, all at once. begun: the reference policy, as tuned weights by name.
+        reward: of answers. reference: tuned weights of the reference policy, by name.
     """
 
     section = "reinforce"
@@ -124,153 +96,157 @@ class GRPOTrainer(Trainer):
         self,
         network: Network,
         rows: Rows,
-        asked: Sequence[Prompt],
-        scoring: Callable[[Sequence[Prompt], Sequence[str]], np.ndarray],
+        prompts: Sequence[Prompt],
+        reward: Reward,
         folder: Path,
         seed: int,
         minutes: float | None,
         epochs: float | None,
-        begun: Mapping[str, torch.Tensor],
+        reference: Mapping[str, torch.Tensor],
         settings: GRPOSettings,
     ) -> None:
         settings.validate()
-        self.whole, self.rows, self.scoring, self.asked = network, rows, scoring, list(asked)
-        self.group, self.batch, self.longest = settings.group, min(settings.batch, len(asked)), settings.longest
+        self.model, self.rows, self.reward, self.prompts = network, rows, reward, list(prompts)
+        self.group, self.batch, self.longest = settings.group, min(settings.batch, len(prompts)), settings.longest
         self.temperature, self.beta = settings.temperature, settings.beta
         self.mean, self.scaled = settings.mean, settings.scaled
-        self.held = list(range(0, len(asked), HELD)) if len(asked) >= HELD else []
-        self.learned = [number for number in range(len(asked)) if number not in set(self.held)]
-        super().__init__(network.trunk.learned, {}, folder / "checkpoints", seed, minutes, settings.trainer)
+        self.validation, self.learned = adapter_training.split_validation(len(prompts), VALIDATION_EVERY)
+        weights = language_trunk(network).learned
+        super().__init__(weights, {}, folder / "checkpoints", seed, minutes, settings.trainer)
         self.steps = None if epochs is None else math.ceil(epochs * len(self.learned) / self.batch)
-        self.shown, self.begun = lessons.shown(network, rows), begun
+        self.encoded, self.reference = adapter_training.encode_rows(network, rows), reference
         self.score = 0.0
 
     def make(self, step: int) -> tuple[int, list[int]]:
-        return step, lessons.drawn(self.seed, self.learned, self.batch, step)
+        return step, adapter_training.batch_of(self.seed, self.learned, self.batch, step)
 
-    def size(self, step: int, numbers: list[int]) -> int:
-        return len(numbers)
+    def row_count(self, *work: Any) -> int:
+        return len(work[1])
 
-    def losses(self, step: int, numbers: list[int]) -> dict[str, torch.Tensor]:
-        asked = [self.asked[number] for number in numbers for _ in range(self.group)]
+    def losses(self, *work: Any) -> dict[str, torch.Tensor]:
+        step, numbers = work
+        prompts = [self.prompts[number] for number in numbers]
+        repeated = [prompt for prompt in prompts for _ in range(self.group)]
         generator = torch.Generator(self.device).manual_seed(mix(self.seed, step, 2))
-        said = go_on(
-            self.whole,
+        replies = decode_replies(
+            self.model,
             self.rows,
-            [self.asked[number].row for number in numbers],
-            [self.asked[number].ids for number in numbers],
-            self.longest,
-            self.temperature,
-            generator=generator,
-            each=self.group,
+            [prompt.row for prompt in prompts],
+            [prompt.ids for prompt in prompts],
+            Sampling(max_tokens=self.longest, temperature=self.temperature, generator=generator),
+            n_samples=self.group,
         )
-        scores = torch.from_numpy(self.scoring(asked, [answer.text for answer in said])).float()
-        self.score = float(scores.mean())
-        better = advantages(scores.view(-1, self.group), self.scaled).flatten().to(self.device)
-        column = talker(self.whole)
+        rewards = torch.from_numpy(self.scores(repeated, [reply.text for reply in replies])).float()
+        self.score = float(rewards.mean())
+        advantage = advantages(rewards.view(-1, self.group), self.scaled).flatten().to(self.device)
         cells = [
-            np.array([*one.ids, *answer.ids, *[0] * len(one.ids), *[1] * len(answer.ids)], np.int32)
-            for one, answer in zip(asked, said, strict=True)
+            np.array([*prompt.ids, *reply.ids, *[0] * len(prompt.ids), *[1] * len(reply.ids)], np.int32)
+            for prompt, reply in zip(repeated, replies, strict=True)
         ]
-        made: PackedConversation = self.whole.dialogue.pack_conversations(
-            column, self.shown, self.whole.modalities[column].collate(cells), torch.tensor([one.row for one in asked])
+        packed = dialogue_head(self.model).pack_conversations(
+            dialogue_column(self.model),
+            self.encoded,
+            dialogue_modality(self.model).collate(cells),
+            torch.tensor([prompt.row for prompt in repeated]),
         )
         before = None
         with autocast(self.precision, self.device):
             if self.beta:
-                with torch.no_grad(), adapters.other(self.whole, self.begun):
-                    before = -token_losses(self.whole.trunk, made)[0]
-            lost, row = token_losses(self.whole.trunk, made)
-        return {"reinforce": policy(-lost, before, row, better, beta=self.beta, mean=self.mean, longest=self.longest)}
+                with torch.no_grad(), adapters.use_adapter_weights(self.model, self.reference):
+                    before = -token_losses(self.model.trunk, packed)[0]
+            loss, row = token_losses(self.model.trunk, packed)
+        return {
+            "reinforce": policy(-loss, before, row, advantage, beta=self.beta, mean=self.mean, longest=self.longest)
+        }
 
-    def good(self) -> float:
-        """The mean score of the likeliest answers to questions held out."""
-        some = [self.asked[number] for number in self.held[:ASKED]]
+    def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> np.ndarray:
+        """Rewards [n] of answers.
+
+        Raises:
+            UserError: one isn't finite.
+        """
+        found = self.reward.scores(self.rows, prompts, answers)
+        if not np.isfinite(found).all():
+            at = int(np.flatnonzero(~np.isfinite(found))[0])
+            raise UserError(
+                f"The score of '{answers[at][:60]}' in row {prompts[at].row} is {found[at]}. Scores are finite "
+                "numbers, higher for better answers."
+            )
+        return found
+
+    def validation_score(self) -> float:
+        """The mean reward of the likeliest answers to validation prompts."""
+        some = [self.prompts[number] for number in self.validation[:MAX_VALIDATION]]
         if not some:
             return float("nan")
-        said = reply(
-            self.whole, self.rows, [one.row for one in some], [one.messages for one in some], longest=self.longest
+        replies = generate_replies(
+            self.model,
+            self.rows,
+            [prompt.row for prompt in some],
+            [prompt.messages for prompt in some],
+            Sampling(max_tokens=self.longest),
         )
-        return float(self.scoring(some, [answer.text for answer in said]).mean())
+        return float(self.scores(some, [reply.text for reply in replies]).mean())
 
 
-def read_asked(
-    network: Network, table: Table, right: bool, note: Any
-) -> tuple[Rows, list[Prompt], list[dict[str, Any]]]:
-    """The rows of a table of questions, read, its questions, and the rows' plain cells.
+def read_prompts(
+    network: Network, table: Table, needs_right_answer: bool, note: Callable[[str], None]
+) -> tuple[Rows, list[Prompt]]:
+    """The rows of a table of questions, read, and its prompts.
 
     Args:
-        right: whether each must have a right answer, ``answer`` or, as in a table of preferences, ``chosen``.
+        needs_right_answer: True where each must have one, ``answer`` or, as in a table of preferences, ``chosen``.
 
     Raises:
         UserError: a column isn't there, or fewer than two rows have a question.
     """
     answer = next((name for name in ("answer", "chosen") if name in table.columns), None)
-    if "conversation" not in table.columns or (right and answer is None):
+    if "conversation" not in table.columns or (needs_right_answer and answer is None):
         raise UserError(
-            f"'{table.name}' has no column '{'answer' if 'conversation' in table.columns else 'conversation'}'. A table of questions has conversation, which ends with the user, answer (or chosen) "
-            "where answers are compared with the right ones, and the columns that conversations refer to: sensorium ask-data TABLE --pairs --out FILE"
+            f"'{table.name}' has no column '{'answer' if 'conversation' in table.columns else 'conversation'}'. A "
+            "table of questions has conversation, which ends with the user, answer (or chosen) where answers are "
+            "compared with the right ones, and the columns that conversations refer to: sensorium ask-data TABLE "
+            "--pairs --out FILE"
         )
     plain_columns = [
         c
         for c in table.columns
         if c != "conversation" and (c not in network.columns or not network.modalities[c].media)
     ]
-    cells, asked, wrong = table.take(np.arange(table.rows), ["conversation", *plain_columns]).to_pylist(), [], {}
+    cells = table.take(np.arange(table.rows), ["conversation", *plain_columns]).to_pylist()
+    prompts: list[Prompt] = []
+    wrong: dict[str, list[int]] = {}
     for row, cell in enumerate(cells):
         try:
             messages = [(role, list(parts)) for role, parts in messages_of(cell["conversation"], False)]
             if messages[-1][0] != "user":
                 raise BadCell("it doesn't end with the user")
-            lessons.spoken_to(network, messages)
-            if right and not cell[answer]:
+            adapter_training.check_answered_by_tuned(network, messages)
+            right = str(cell[answer] or "") if answer else ""
+            if needs_right_answer and not right:
                 raise BadCell("the right answer is missing")
-            asked.append(
-                Prompt(row, messages, prompts(network, [messages])[0], str(cell[answer] or "") if answer else "")
-            )
+            prompts.append(Prompt(row, messages, prompt_ids(network, [messages])[0], right, cell))
         except (BadCell, UserError) as error:
             wrong.setdefault(str(error), []).append(row)
-    lessons.tell_left_out(wrong, note)
-    if len(asked) < 2:
-        raise UserError(f"'{table.name}' has {len(asked)} question(s) to practise on; at least 2 are needed.")
-    return Rows.of(network, table, [c for c in network.columns if c not in network.dialogue_columns]), asked, cells
+    adapter_training.report_left_out(wrong, note)
+    if len(prompts) < 2:
+        raise UserError(f"'{table.name}' has {len(prompts)} question(s) to practise on; at least 2 are needed.")
+    return Rows.of(network, table, [c for c in network.columns if c not in network.dialogue_columns]), prompts
 
 
-def scoring_of(
-    network: Network,
-    rows: Rows,
-    cells: Sequence[Mapping[str, Any]],
-    score: str,
-    own: Scoring | None,
-    judge: RewardModel | None,
-) -> Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]:
-    """How answers are scored, all at once.
+def find_reward(score: str) -> Reward:
+    """The reward function that ``reinforce.score`` names.
 
     Raises:
-        UserError: a score that isn't there.
+        UserError: there is none of that name.
     """
-    if own is None and score == "judge":
-        assert judge is not None
-        return lambda asked, said: judge.scores(
-            network,
-            rows,
-            [one.row for one in asked],
-            [[*one.messages, ("assistant", [text or " "])] for one, text in zip(asked, said, strict=True)],
+    known = registry.names(Reward)
+    if score not in known:
+        raise UserError(
+            f"reinforce.score={score}: possible are {', '.join(known)}; in Python also a function, "
+            "model.reinforce(…, score=…)."
         )
-    function = own or SCORES[score]
-
-    def scored(asked: Sequence[Prompt], said: Sequence[str]) -> np.ndarray:
-        found = np.array(
-            [float(function(text, one.right, dict(cells[one.row]))) for one, text in zip(asked, said, strict=True)]
-        )
-        if not np.isfinite(found).all():
-            at = int(np.flatnonzero(~np.isfinite(found))[0])
-            raise UserError(
-                f"The score of '{said[at][:60]}' in row {asked[at].row} is {found[at]}. Scores are finite numbers, higher for better answers."
-            )
-        return found
-
-    return scored
+    return registry.find(Reward, score)()
 
 
 def reinforce(
@@ -285,56 +261,50 @@ def reinforce(
     seed: int,
     resume: bool,
     settings: Mapping[str, Any],
-    begin: Any,
+    begin: Callable[[dict[str, Any]], None],
     quiet: bool,
 ) -> dict[str, Any]:
-    """Let a network practise on a table's questions; what is known of it: ``seconds``, ``steps``, ``stopped``, ``questions``, and the mean score of answers to questions held out, ``before`` and ``after``.
+    """Let a network practise on a table's questions.
 
     Args:
-        folder: for what a lesson can be gone on with from, removed when it is over. own: scores answers, in place of ``reinforce.score``. judge: the run's, where it is to score.
-        begin: makes the folder, from what a lesson that goes on must have in common.
+        folder: for what a run can be resumed from, removed when it is over. own: a user's reward function, in place of
+            ``reinforce.score``. judge: loads the run's reward model, where it is to score.
+        begin: makes the folder, from what a run that is resumed must have in common.
+
+    Returns:
+        facts: ``seconds``, ``steps``, ``stopped``, ``questions``, and the mean reward of answers to validation
+        questions, ``before`` and ``after``.
 
     Raises:
-        UserError: nothing is tuned in this network, a setting that isn't there, a table without questions, or a lesson that can't be gone on with.
+        UserError: nothing is tuned in this network, a setting that isn't there, a table without questions, or a run
+            that can't be resumed.
     """
     minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
     chosen = check(GRPOSettings, plain(settings, "reinforce"), "reinforce")
-    talker(network)
-    adapters.able(network)
-    score = str(chosen.get("score", "exact"))
-    if own is None and score not in (*SCORES, "judge"):
-        raise UserError(
-            f"reinforce.score={score}: possible are {', '.join(SCORES)} and judge; in Python also a function, model.reinforce(…, score=…)."
-        )
-    judging = judge() if own is None and score == "judge" else None
-    with ProgressReporter(quiet) as shown:
-        rows, asked, cells = read_asked(network, table, own is None and score != "judge", shown.log)
+    dialogue_column(network)
+    adapters.require_adapters(network)
+    recipe = GRPOSettings(**grouped_arguments(GRPOSettings, chosen))
+    reward: Reward = FunctionReward(own) if own is not None else find_reward(recipe.score)
+    reward.prepare(network, judge)
+    with ProgressReporter(quiet) as progress:
+        rows, prompts = read_prompts(network, table, reward.needs_right_answer, progress.log)
         begin({"table": table.name, "rows": table.rows, "seed": seed, "settings": chosen})
-        was = lessons.begun(network, folder, resume)
-        lesson = GRPOTrainer(
-            network,
-            rows,
-            asked,
-            scoring_of(network, rows, cells, score, own, judging),
-            folder,
-            seed,
-            minutes,
-            epochs,
-            was,
-            GRPOSettings(**grouped_arguments(GRPOSettings, chosen)),
-        )
-        with adapters.alone(network):
-            with adapters.other(network, was):
-                before = lesson.good()
-            at = lessons.run(lesson, "Practising", resume, shown, lambda values: f"score {lesson.score:.3f}")
+        initial = adapter_training.initial_weights(network, folder, resume)
+        trainer = GRPOTrainer(network, rows, prompts, reward, folder, seed, minutes, epochs, initial, recipe)
+        with adapters.train_adapters_only(network):
+            with adapters.use_adapter_weights(network, initial):
+                before = trainer.validation_score()
+            at = adapter_training.run_recipe(
+                trainer, "Practising", resume, progress, lambda values: f"score {trainer.score:.3f}"
+            )
             facts = {
                 "seconds": round(at.seconds, 2),
                 "steps": at.step,
                 "stopped": at.stopped,
-                "questions": len(lesson.learned),
-                "held_out": len(lesson.held),
+                "questions": len(trainer.learned),
+                "held_out": len(trainer.validation),
                 "before": round(before, 4),
-                "after": round(lesson.good(), 4),
+                "after": round(trainer.validation_score(), 4),
             }
     if not facts["stopped"]:
         shutil.rmtree(folder, ignore_errors=True)

@@ -18,7 +18,7 @@ from sensorium.export import hub
 from sensorium.inference.trained import Trained
 from sensorium.network.types import slug
 from sensorium.posttraining.adapter_training import begin
-from sensorium.posttraining.distill import MOST, distill
+from sensorium.posttraining.distill import MAX_TEACHER_ROWS, distill
 from sensorium.posttraining.dpo import prefer
 from sensorium.posttraining.grpo import Scoring, reinforce
 from sensorium.training.run_folder import trained_on
@@ -72,7 +72,7 @@ def distilled(
         raise UserError(f"'{opened.name}' has no rows to draw from.")
     known = trained_on(model.folder, opened, model.columns)
     every = np.arange(opened.rows) if known is None or not known.any() else np.flatnonzero(known)
-    chosen = opened.select(evenly_spaced(every, MOST))
+    chosen = opened.select(evenly_spaced(every, MAX_TEACHER_ROWS))
     shown = [c for c in model.columns if c != column]
     rows = model.rows(chosen, shown, note)
     content = int(row_hashes(chosen, [c for c in shown if c in chosen.columns]).sum(dtype=np.uint64))

@@ -13,7 +13,7 @@ import pyarrow.types as pt
 from sensorium.core.errors import UserError
 from sensorium.data.schema import Schema, infer
 from sensorium.data.table import Table
-from sensorium.dialogue.questions import named, short
+from sensorium.dialogue.naming import naming_column, short_text
 from sensorium.query.semantic_parser import ParsedQuestion, QueryColumns, likely
 from sensorium.query.sql import plain, run
 
@@ -113,7 +113,7 @@ def columns_of(rows: pa.Table, schema: Schema) -> QueryColumns:
         if ends["min"] is not None:
             numbers[name] = float(ends["min"]), float(ends["max"])
     texts = {
-        name: [short(value) for value in rows.column(name).to_pylist()]
+        name: [short_text(value) for value in rows.column(name).to_pylist()]
         for name, kind in kinds.items()
         if kind in ("text", "category")
     }
@@ -121,6 +121,6 @@ def columns_of(rows: pa.Table, schema: Schema) -> QueryColumns:
         groups,
         numbers,
         frozenset(dates & set(numbers)),
-        named(kinds, texts) or next(iter(texts), ""),
+        naming_column(kinds, texts) or next(iter(texts), ""),
         frozenset(single),
     )

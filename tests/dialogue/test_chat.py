@@ -1,4 +1,5 @@
-"""From a table to a model that talks about it: conversations are built, learned, gone on with, explained, kept and measured."""
+"""From a table to a model that talks about it: conversations are built, learned, answered, explained, saved and
+measured."""
 
 from __future__ import annotations
 
@@ -23,13 +24,17 @@ from conftest import TALKING, drawing, shown_table, tiny_table
 from PIL import Image
 from tiny_models import twin
 
-from sensorium.backbones._language_model import _opened
+from sensorium.backbones._open import _opened_language
 from sensorium.core.errors import UserError
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
-from sensorium.dialogue.chat import reply, seen_in, weigh, why, with_rows
+from sensorium.dialogue.decoding import generate_replies
 from sensorium.dialogue.evaluate import examples
-from sensorium.dialogue.questions import KINDS, SEVERAL, QuestionGenerator, ask_data
+from sensorium.dialogue.messages import attach_media, with_retrieved_rows
+from sensorium.dialogue.questions import KINDS, SEVERAL, QuestionGenerator
+from sensorium.dialogue.scoring import answer_log_probabilities, attribute_answer
+from sensorium.dialogue.session import ChatSession
+from sensorium.dialogue.synthesis import ask_data
 from sensorium.export.language_model import read_adapter, write_adapter
 from sensorium.model import Model
 from sensorium.nn.online_memory import OnlineMemory
@@ -61,7 +66,7 @@ def picture(colour: str) -> bytes:
     return drawing(colour, "square", 2)
 
 
-# --- conversations from a table ----------------------------------------------------------------------------------------------
+# --- conversations from a table ---------------------------------------------------------------------------------------
 
 
 def test_questions_are_right_and_held_out_rows_stay_out(talks: pa.Table) -> None:
@@ -123,7 +128,7 @@ def test_a_table_of_no_rows_or_of_too_few_to_compare_is_told() -> None:
         ask_data(table, infer(table), about="name", of=["note"], kinds={"compare": 1})
 
 
-# --- a model that talks ------------------------------------------------------------------------------------------------------
+# --- a model that talks -----------------------------------------------------------------------------------------------
 
 
 def test_it_says_what_it_sees_in_rows_it_never_saw(model: Model) -> None:
@@ -172,7 +177,8 @@ def test_a_talk_goes_on_about_one_picture_after_the_other(model: Model) -> None:
         [("user", [{"column": "picture", **row}, "What is this?"]), ("assistant", ["blue"])] for row in ({}, {"row": 1})
     ]
     second, other, first = (
-        float(weigh(model.network, rows, [at], [talks[which]])[0]) for at, which in ((1, 0), (0, 1), (0, 0))
+        float(answer_log_probabilities(model.network, rows, [at], [talks[which]])[0])
+        for at, which in ((1, 0), (0, 1), (0, 0))
     )
     assert (
         second == pytest.approx(other, abs=1e-5) and abs(first - second) > 0.1
@@ -188,7 +194,7 @@ def test_a_talk_goes_on_about_one_picture_after_the_other(model: Model) -> None:
             "content": [{"type": "image", "image": raw["blue"]}, {"type": "text", "text": "What is this?"}],
         },
     ]
-    cleaned, dealt = seen_in(shown, model.network)
+    cleaned, dealt = attach_media(shown, model.network)
     assert dealt == [{"picture": raw["red"]}, {"picture": raw["blue"]}] and cleaned[2]["content"][0] == {
         "type": "cell",
         "column": "picture",
@@ -198,8 +204,8 @@ def test_a_talk_goes_on_about_one_picture_after_the_other(model: Model) -> None:
     assert (
         said.text == "blue" and said.prompt == model.chat(shown[:1]).prompt
     )  # no conversation that it learned showed two: each picture begins anew
-    read, given = model.conversation(shown)
-    because = why(model.network, read, 0, given, said.text)
+    read, given = ChatSession(model).read(shown)
+    because = attribute_answer(model.network, read, 0, given, said.text)
     assert all(abs(b.nats) < 1e-4 for b in because if b.column == "picture") and [
         b.nats > 0.05 for b in because if b.column == "picture 2" and not b.part
     ] == [True]
@@ -244,7 +250,7 @@ def test_a_talk_goes_on_about_one_picture_after_the_other(model: Model) -> None:
                 cells={"picture": raw["red"]},
             )
     with pytest.raises(UserError, match="looks at 16 cells"):
-        seen_in([{"role": "user", "content": [{"type": "image", "image": raw["red"]}] * 17}], model.network)
+        attach_media([{"role": "user", "content": [{"type": "image", "image": raw["red"]}] * 17}], model.network)
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +329,7 @@ def test_numbers_and_groups_are_compared() -> None:
 def test_several_pictures_are_learned_from_and_told_apart(
     chained: pa.Table, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
 ) -> None:
-    monkeypatch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
+    monkeypatch.setattr("sensorium.fit.stages.report", lambda *given, **named: None)
     settings = [
         *TALKING,
         "trunk=causal_lm",
@@ -354,7 +360,7 @@ def test_several_pictures_are_learned_from_and_told_apart(
 
 def test_pieces_are_heard_as_they_are_said(model: Model) -> None:
     pieces: list[str] = []
-    said = model.chat(asks("Describe this."), cells={"picture": picture("red")}, heard=pieces.append)
+    said = model.chat(asks("Describe this."), cells={"picture": picture("red")}, on_text=pieces.append)
     assert "".join(pieces).strip() == said.text and len(pieces) > 1 and said.ended and 0 < said.sureness <= 1
 
 
@@ -390,7 +396,7 @@ def test_it_says_how_often_such_answers_are_right_and_that_it_does_not_know(mode
     assert said.text == "red" and said.right > 0.7 and not said.unsure
     pieces: list[str] = []
     other = model.chat(
-        asks("What is this?"), cells={"picture": picture("red")}, sure=said.right + 1e-6, heard=pieces.append
+        asks("What is this?"), cells={"picture": picture("red")}, sure=said.right + 1e-6, on_text=pieces.append
     )
     assert (other.text, other.unsure, pieces) == (
         "I don't know.",
@@ -409,13 +415,13 @@ def test_answers_do_not_hang_on_who_is_asked_beside(model: Model) -> None:
     rows = model.rows(shown_table(12, seed=3))
     have = np.flatnonzero(rows.has("picture")).tolist()
     talks = [[("user", [{"column": "picture"}, text])] for text in ("What is this?", "Is this red?", "Describe this.")]
-    together = reply(model.network, rows, [row for row in have for _ in talks], talks * len(have))
-    alone = [reply(model.network, rows, [row], [talk])[0] for row in have for talk in talks]
+    together = generate_replies(model.network, rows, [row for row in have for _ in talks], talks * len(have))
+    alone = [generate_replies(model.network, rows, [row], [talk])[0] for row in have for talk in talks]
     assert [r.text for r in together] == [r.text for r in alone]
     assert np.allclose([r.score for r in together], [r.score for r in alone], atol=1e-3)
     whole = [[*talk, ("assistant", [r.text])] for talk, r in zip(talks * len(have), together, strict=True)]
     ended = [at for at, r in enumerate(together) if r.ended]
-    weighed = weigh(model.network, rows, [row for row in have for _ in talks], whole)
+    weighed = answer_log_probabilities(model.network, rows, [row for row in have for _ in talks], whole)
     assert np.allclose(weighed[ended], np.array([r.score for r in together])[ended], atol=1e-3)
 
 
@@ -465,10 +471,10 @@ def test_it_chooses_among_answers_also_such_as_it_never_learned(model: Model, tm
 
 def test_why_names_the_cell_that_the_answer_came_from(model: Model) -> None:
     rows = model.rows([{"picture": picture("blue")}])
-    found = why(model.network, rows, 0, [("user", [{"column": "picture"}, "What is this?"])], "blue")
+    found = attribute_answer(model.network, rows, 0, [("user", [{"column": "picture"}, "What is this?"])], "blue")
     assert found[0].column == "picture" and not found[0].part and found[0].nats > 1
     assert any(because.part for because in found)
-    assert why(model.network, rows, 0, [("user", ["What is red?"])], "blue") == []
+    assert attribute_answer(model.network, rows, 0, [("user", ["What is red?"])], "blue") == []
 
 
 def test_what_it_is_asked_wrongly_it_says(model: Model, fitted: Model) -> None:
@@ -517,7 +523,7 @@ def test_it_is_kept_without_its_language_model_where_that_is_not_tuned(
     assert "lm" in (given / "README.md").read_text() and str(tmp_path) not in (given / "model.json").read_text()
     config = json.loads((tmp_path / "lm" / "config.json").read_text())
     (tmp_path / "lm" / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
-    _opened.cache_clear()  # a process opens each folder once
+    _opened_language.cache_clear()  # a process opens each folder once
     with pytest.raises(UserError, match="isn't the one that"):
         Model.load(tmp_path / "small")
     shutil.rmtree(tmp_path / "lm")
@@ -547,7 +553,7 @@ def test_its_language_model_is_one_for_transformers_and_peft(
     assert run("export-trunk", tmp_path / "run", "--out", tmp_path / "lm")[0] == 0
     trunk, ids = model.network.trunk, torch.tensor([model.network.trunk.language.ids("What is this?")])
     with torch.no_grad():
-        mine = trunk.logits(trunk.hear(trunk.words(ids), torch.ones_like(ids, dtype=torch.bool))[0])
+        mine = trunk.logits(trunk.prefill_tokens(trunk.words(ids), torch.ones_like(ids, dtype=torch.bool))[0])
         alone = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
         assert torch.allclose(alone(ids).logits, mine, atol=1e-4) and not any(
             "lora" in name for name, _ in alone.named_parameters()
@@ -560,7 +566,9 @@ def test_its_language_model_is_one_for_transformers_and_peft(
     assert read_adapter(fresh, tmp_path / "lm" / "adapter") == sum(p.numel() for p in fresh.learned.values())
     with torch.no_grad():
         assert torch.allclose(
-            fresh.logits(fresh.hear(fresh.words(ids), torch.ones_like(ids, dtype=torch.bool))[0]), mine, atol=1e-4
+            fresh.logits(fresh.prefill_tokens(fresh.words(ids), torch.ones_like(ids, dtype=torch.bool))[0]),
+            mine,
+            atol=1e-4,
         )
     assert (tmp_path / "lm" / "projector.safetensors").is_file()
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "lm").chat_template
@@ -590,7 +598,7 @@ def test_several_adapters_take_turns(
     )
 
     def heard() -> float:
-        return float(weigh(model.network, rows, [0], [talk])[0])
+        return float(answer_log_probabilities(model.network, rows, [0], [talk])[0])
 
     first = heard()
     with torch.no_grad():
@@ -654,11 +662,11 @@ def test_a_conversation_of_words_alone_is_answered_by_the_language_model_as_it_w
     ]
     model = Model.fit(talks.slice(0, 60), out=tmp_path / "run", epochs=3, settings=settings)
     rows, talk = model.rows([{"picture": picture("red")}]), [("user", ["Hello"]), ("assistant", ["Yes."])]
-    before = weigh(model.network, rows, [0], [talk])
+    before = answer_log_probabilities(model.network, rows, [0], [talk])
     with torch.no_grad():
         for parameter in model.network.trunk.learned.values():
             parameter.zero_()
-    assert weigh(model.network, rows, [0], [talk]) == pytest.approx(before, abs=1e-5)
+    assert answer_log_probabilities(model.network, rows, [0], [talk]) == pytest.approx(before, abs=1e-5)
 
 
 def test_conversations_about_a_column_that_is_not_there_are_refused_before_training(
@@ -680,7 +688,7 @@ def test_conversations_without_a_language_model_are_refused_before_any_work(talk
         Model.fit(talks, out=tmp_path / "run", epochs=1, settings=TALKING)
 
 
-# --- in the terminal -----------------------------------------------------------------------------------------------------------
+# --- in the terminal --------------------------------------------------------------------------------------------------
 
 
 def test_the_terminal_talks_shows_explains_and_keeps(
@@ -794,14 +802,14 @@ def test_a_question_comes_after_the_rows_that_were_looked_up_for_it() -> None:
         {"row": 7, "score": 0.9, "name": "green tea", "price": 3.5, "photo": None, "gone": ""},
         {"row": 2, "score": 0.8, "name": "x" * 500, "price": 1, "photo": None, "gone": ""},
     ]
-    whole = with_rows(talk, found)
+    whole = with_retrieved_rows(talk, found)
     assert whole[0] == talk[0] and whole[1][1][1:] == talk[1][1]
     assert whole[1][1][
         0
     ] == "Known rows:\nRow 7: name: green tea; price: 3.5\nRow 2: name: " + "x" * 200 + "; price: 1\n\n" and talk[
         1
     ] == ("user", ["What is the price of tea?"])
-    assert with_rows(talk, []) == talk
+    assert with_retrieved_rows(talk, []) == talk
 
 
 def test_the_commands_build_and_measure(tmp_path: Path, model: Model, run: Run) -> None:
@@ -841,7 +849,7 @@ def test_the_commands_build_and_measure(tmp_path: Path, model: Model, run: Run) 
         assert status and why_not in err
 
 
-# --- looking up what is like it ------------------------------------------------------------------------------------------------
+# --- looking up what is like it ---------------------------------------------------------------------------------------
 
 
 def test_what_is_like_a_cell_is_told_beside_it_and_nobody_looks_himself_up(
@@ -859,7 +867,7 @@ def test_what_is_like_a_cell_is_told_beside_it_and_nobody_looks_himself_up(
         "column.conversation.tokens=3",
     ]
     model = Model.fit(talks, out=tmp_path / "run", epochs=4, settings=settings)
-    (bank,) = model.network.online_memories.values()
+    (bank,) = model.network.dialogue.online_memories.values()
     assert 20 < int(bank.count) <= 64, "each picture is kept once, however often it was seen"
     said = model.chat(asks("What is this?"), cells={"picture": picture("red")}, max_tokens=4)
     assert (
@@ -871,7 +879,10 @@ def test_what_is_like_a_cell_is_told_beside_it_and_nobody_looks_himself_up(
     first = bank.words(0)
     assert bank.most_similar(gist, 1)[0][0] == [first]
     bank.store(torch.tensor([77]), gist, None, ["alone"])
-    assert bank.most_similar(gist, 4, torch.tensor([5]))[0][0] and "alone" not in bank.most_similar(gist, 3, torch.tensor([77]))[0][0]
+    assert (
+        bank.most_similar(gist, 4, torch.tensor([5]))[0][0]
+        and "alone" not in bank.most_similar(gist, 3, torch.tensor([77]))[0][0]
+    )
     again = Model.load(model.folder)
     assert again.chat(asks("What is this?"), cells={"picture": picture("red")}, max_tokens=4).recalled == said.recalled
     with pytest.raises(UserError, match="hue"):
@@ -884,6 +895,6 @@ def test_a_full_recall_forgets_the_oldest() -> None:
         bank.store(torch.tensor([number]), torch.eye(5, 4)[number : number + 1], None, [str(number)])
     assert [bank.words(place) for place in range(3)] == ["3", "4", "2"] and int(bank.count) == 5
     bank.store(torch.tensor([2]), torch.ones(1, 4), None, ["two"])
-    assert [bank.words(place) for place in range(3)] == ["3", "4", "two"] and bank.most_similar(torch.ones(1, 4), 1)[0] == [
-        ["two"]
-    ]
+    assert [bank.words(place) for place in range(3)] == ["3", "4", "two"] and bank.most_similar(torch.ones(1, 4), 1)[
+        0
+    ] == [["two"]]

@@ -17,30 +17,30 @@ from tiny_models import twin
 from sensorium.core.errors import UserError
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
-from sensorium.dialogue.questions import ask_data
+from sensorium.dialogue.synthesis import ask_data
 from sensorium.dialogue.templates import (
-    ASKED,
-    OTHERS,
-    SHOWN,
+    EXAMPLES,
+    INSTRUCTION,
+    UNRELATED,
     WORDS,
-    Rewording,
-    asks_the_same,
-    emptied,
-    filled,
-    reword,
-    worded,
+    Paraphraser,
+    fill_holes,
+    is_paraphrase,
+    merge_wordings,
+    paraphrase_templates,
+    restore_holes,
 )
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def rewording(tmp_path_factory: pytest.TempPathFactory) -> Rewording:
-    return Rewording(str(twin("llama", tmp_path_factory.mktemp("speakers"))))
+def rewording(tmp_path_factory: pytest.TempPathFactory) -> Paraphraser:
+    return Paraphraser(str(twin("llama", tmp_path_factory.mktemp("speakers"))))
 
 
 def test_a_users_wordings_in_any_language_are_asked_beside_ours() -> None:
-    words = worded(
+    words = merge_wordings(
         {"name": ["Was ist das?"], "yes_no": ["Ist das {value}?"], "choice": ["Was davon ist es: {options}?"]}
     )
     assert words["name"] == (*WORDS["name"], "Was ist das?") and words["describe"] == WORDS["describe"]
@@ -76,7 +76,7 @@ def test_a_users_wordings_in_any_language_are_asked_beside_ours() -> None:
 )
 def test_wordings_that_ask_something_else_are_told(own: dict[str, Any], why: str) -> None:
     with pytest.raises(UserError, match=why):
-        worded(own)
+        merge_wordings(own)
 
 
 @pytest.mark.parametrize(
@@ -97,32 +97,33 @@ def test_wordings_that_ask_something_else_are_told(own: dict[str, Any], why: str
     ],
 )
 def test_other_words_are_kept_where_their_form_asks_the_same(kind: str, text: str, kept: bool) -> None:
-    assert asks_the_same(kind, text, WORDS[kind][0]) == kept
+    assert is_paraphrase(kind, text, WORDS[kind][0]) == kept
 
 
 def test_what_stood_in_holes_makes_holes_again() -> None:
     wording = WORDS["how_many_have"][0]
-    assert filled(wording) == "How many of these have the colour a harp?"
+    assert fill_holes(wording) == "How many of these have the colour a harp?"
     assert (
-        emptied("Of these, how many have a harp as colour?", wording) == "Of these, how many have {value} as {column}?"
+        restore_holes("Of these, how many have a harp as colour?", wording)
+        == "Of these, how many have {value} as {column}?"
     )
     assert (
-        emptied("How many have a harp?", wording) is None
-        and emptied("A colour, a colour: a harp?", wording) is None
-        and emptied("How many a harpist's colour?", wording) is None
+        restore_holes("How many have a harp?", wording) is None
+        and restore_holes("A colour, a colour: a harp?", wording) is None
+        and restore_holes("How many a harpist's colour?", wording) is None
     )
 
 
-def test_how_likely_a_question_is_after_another_is_transformers_own(rewording: Rewording) -> None:
+def test_how_likely_a_question_is_after_another_is_transformers_own(rewording: Paraphraser) -> None:
     language = rewording.language
     model = transformers.AutoModelForCausalLM.from_pretrained(language.folder, attn_implementation="eager").eval()
     talk = [
         {"role": role, "content": text}
-        for asked, other in SHOWN
-        for role, text in (("user", ASKED + asked), ("assistant", other))
+        for asked, other in EXAMPLES
+        for role, text in (("user", INSTRUCTION + asked), ("assistant", other))
     ]
     before = language.tokenizer.apply_chat_template(
-        [*talk, {"role": "user", "content": ASKED + OTHERS[0]}],
+        [*talk, {"role": "user", "content": INSTRUCTION + UNRELATED[0]}],
         tokenize=True,
         add_generation_prompt=True,
         return_dict=False,
@@ -130,15 +131,15 @@ def test_how_likely_a_question_is_after_another_is_transformers_own(rewording: R
     wanted = [*language.ids("What is this?"), language.end]
     with torch.no_grad():
         logs = model(torch.tensor([[*before, *wanted]])).logits[0, len(before) - 1 : -1].log_softmax(-1)
-        assert rewording.likely("What is this?", OTHERS[0]) == pytest.approx(
+        assert rewording.log_probability("What is this?", UNRELATED[0]) == pytest.approx(
             float(logs.gather(1, torch.tensor(wanted).unsqueeze(1)).mean()), abs=1e-4
         )
-    drawn = rewording.draw("What is this?")
+    drawn = rewording.sample("What is this?")
     assert all(isinstance(text, str) for text in drawn) and len(drawn) <= 16
 
 
 def test_those_come_first_that_say_most_of_the_question_and_none_is_of_another(
-    rewording: Rewording, monkeypatch: pytest.MonkeyPatch
+    rewording: Paraphraser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = [
         "Can you tell me what this is?",
@@ -150,8 +151,8 @@ def test_those_come_first_that_say_most_of_the_question_and_none_is_of_another(
         "Tell me a story?",
         "What is this called?",
     ]
-    monkeypatch.setattr(rewording, "draw", lambda question: said)
-    rewording.said.clear()
+    monkeypatch.setattr(rewording, "sample", lambda question: said)
+    rewording.known.clear()
     likely = {
         "Can you tell me what this is?": -1.0,
         "What is this?": -0.5,
@@ -162,10 +163,10 @@ def test_those_come_first_that_say_most_of_the_question_and_none_is_of_another(
     rival = "Describe this."
     monkeypatch.setattr(
         rewording,
-        "likely",
+        "log_probability",
         lambda question, other: (
             -4.0
-            if other in OTHERS
+            if other in UNRELATED
             else -0.5
             if question == other
             else likely[other]
@@ -175,21 +176,21 @@ def test_those_come_first_that_say_most_of_the_question_and_none_is_of_another(
             else -5.0
         ),
     )
-    assert rewording.more("name", ["What is this?"], 9) == ["What is the name of this?"], (
+    assert rewording.paraphrases("name", ["What is this?"], 9) == ["What is the name of this?"], (
         "one says less than half, one nothing of it, one more of another question, the others ask otherwise"
     )
     rival = "And this?"
-    assert rewording.more("name", ["What is this?"], 9) == ["What is the name of this?"]
+    assert rewording.paraphrases("name", ["What is this?"], 9) == ["What is the name of this?"]
     rival = ""
-    assert rewording.more("name", ["What is this?"], 9) == [
+    assert rewording.paraphrases("name", ["What is this?"], 9) == [
         "What is the name of this?",
         "Can you tell me what this is?",
     ]
-    assert rewording.more("name", ["What is this?"], 1) == ["What is the name of this?"]
+    assert rewording.paraphrases("name", ["What is this?"], 1) == ["What is the name of this?"]
 
 
 def test_the_command_takes_wordings_and_writes_what_a_language_model_finds(
-    run: Run, rewording: Rewording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, rewording: Paraphraser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pq.write_table(shown_table(40), tmp_path / "t.parquet")
     asks = ("ask-data", tmp_path / "t.parquet", "--out", tmp_path / "c.parquet", "--kinds", "name")
@@ -205,7 +206,9 @@ def test_the_command_takes_wordings_and_writes_what_a_language_model_finds(
     status, _, err = run(*asks, "--reword", rewording.language.folder, "--rewordings", 0)
     assert status == 2 and "--rewordings 0" in err
     monkeypatch.setattr(
-        Rewording, "more", lambda self, kind, wordings, count: ["Can you say what this is?"] if kind == "name" else []
+        Paraphraser,
+        "paraphrases",
+        lambda self, kind, wordings, count: ["Can you say what this is?"] if kind == "name" else [],
     )
     status, out, err = run(*asks, "--words", tmp_path / "found.json", "--reword", rewording.language.folder)
     assert status == 0 and "name: Can you say what this is?" in out + err and "choice: no other words" in out + err
@@ -213,7 +216,7 @@ def test_the_command_takes_wordings_and_writes_what_a_language_model_finds(
     assert "Can you say what this is?" in str(pq.read_table(tmp_path / "c.parquet").column("conversation").to_pylist())
 
 
-def test_a_random_language_model_finds_nothing_that_asks_the_same(rewording: Rewording) -> None:
-    found = reword(str(rewording.language.folder), 2)
+def test_a_random_language_model_finds_nothing_that_asks_the_same(rewording: Paraphraser) -> None:
+    found = paraphrase_templates(str(rewording.language.folder), 2)
     assert not any(found.values())
-    assert found.keys() == WORDS.keys() and worded(found).keys() == WORDS.keys()
+    assert found.keys() == WORDS.keys() and merge_wordings(found).keys() == WORDS.keys()

@@ -17,9 +17,10 @@ from conftest import TALKING, drawing, shown_table
 from PIL import Image
 from tiny_models import twin
 
-from sensorium.backbones import features, open_backbone
+from sensorium.backbones import features
+from sensorium.backbones._open import open_backbone
 from sensorium.core.errors import UserError
-from sensorium.dialogue.chat import weigh
+from sensorium.dialogue.scoring import answer_log_probabilities
 from sensorium.model import Model
 from sensorium.nn.feature_projection import PatchProjector
 
@@ -107,7 +108,7 @@ def test_all_patches_are_learned_from_and_pictures_are_told_apart(
 ) -> None:
     from sensorium.data.schema import infer
     from sensorium.data.table import Table
-    from sensorium.dialogue.questions import ask_data
+    from sensorium.dialogue.synthesis import ask_data
 
     table = Table.open(shown_table(200))
     talks = ask_data(table, infer(table), about="colour", of=["picture"], each=4, kinds={"name": 1})
@@ -126,10 +127,14 @@ def test_all_patches_are_learned_from_and_pictures_are_told_apart(
     several = model.rows([{"picture": drawing(colour, "square", 2)} for colour in ("red", "green", "blue")])
     talk = [("user", [{"column": "picture"}, "What is this?"]), ("assistant", ["blue"])]
     alone = [
-        float(weigh(model.network, model.rows([{"picture": drawing(colour, "square", 2)}]), [0], [talk])[0])
+        float(
+            answer_log_probabilities(
+                model.network, model.rows([{"picture": drawing(colour, "square", 2)}]), [0], [talk]
+            )[0]
+        )
         for colour in ("blue", "red")
     ]
-    assert weigh(model.network, several, [2, 0], [talk, talk]) == pytest.approx(alone, abs=1e-4), (
+    assert answer_log_probabilities(model.network, several, [2, 0], [talk, talk]) == pytest.approx(alone, abs=1e-4), (
         "each hears its own picture, whichever stand beside it"
     )
 

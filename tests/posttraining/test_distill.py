@@ -19,7 +19,7 @@ from sensorium.core.errors import UserError
 from sensorium.model import Model
 from sensorium.posttraining.distill import student_of
 
-FEW = ["distill.pairs=96", "distill.batch=8", "distill.steps=3", "distill.lr=0.005", "distill.warmup=1"]
+FEW = ["distill.pairs=96", "distill.batch=8", "distill.steps=3", "distill.lr=0.005", "distill.warmup_steps=1"]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_student_is_explained_by_its_teacher(taught: Model) -> None:
 def stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Lessons end at the step that the list names, as if someone had pressed Ctrl-C."""
     at = [5]
-    over = sensorium.posttraining.distill.DistillationTrainer.over
+    over = sensorium.posttraining.distill.DistillationTrainer.finished
     monkeypatch.setattr(
         sensorium.posttraining.distill.DistillationTrainer, "over", lambda self: over(self) or self.at.step == at[0]
     )
@@ -124,7 +124,7 @@ def test_a_lesson_that_was_stopped_goes_on_to_the_same_numbers(
             tiny_table(40), "picture", out=tmp_path / "part", epochs=1, settings=FEW, resume=True, seed=1
         )
     other = Model.load(tmp_path / "teacher")
-    other.network.to_gist.bias.data += 1
+    other.network.conditioning.to_gist.bias.data += 1
     with pytest.raises(UserError, match="other teacher"):
         other.distill(tiny_table(40), "picture", out=tmp_path / "part", epochs=1, settings=FEW, resume=True)
     stopped[0] = -1
@@ -175,7 +175,7 @@ def test_what_can_not_be_done_is_refused_before_long_work(drawing_model: Model, 
 
 def test_a_fit_does_not_take_a_student_for_a_generator(quick_fit: Any) -> None:
     with pytest.raises(UserError, match="sensorium distill"):
-        quick_fit(tiny_table(20), "sample.generate=picture", "sample.generator=flow,onestep")
+        quick_fit(tiny_table(20), "questions.generate=picture", "questions.generator=flow,onestep")
 
 
 def test_the_command_teaches_a_run(drawing_model: Model, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Of two answers the better one becomes likelier, by the losses that the papers give, and nothing but what is tuned changes."""
+"""Of two answers the better one becomes likelier, by the papers' losses, and nothing but what is tuned changes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from conftest import drawing, shown_table
 from sensorium.core.errors import UserError
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
-from sensorium.dialogue.chat import weigh
-from sensorium.dialogue.questions import pair_data
+from sensorium.dialogue.scoring import answer_log_probabilities
+from sensorium.dialogue.synthesis import pair_data
 from sensorium.model import Model
 from sensorium.nn.losses.dpo import preferred, rewarded
 
@@ -95,9 +95,9 @@ def test_the_chosen_answer_becomes_likelier_and_all_but_the_language_model_stays
         [("user", [{"column": "picture"}, "Is this red?"]), ("assistant", ["Yes."])],
     )
     rows = model.rows([{"picture": drawing("red", "square", 2)}])
-    assert weigh(again.network, again.rows([{"picture": drawing("red", "square", 2)}]), [0], [talk]) == pytest.approx(
-        weigh(model.network, rows, [0], [talk]), abs=1e-4
-    )
+    assert answer_log_probabilities(
+        again.network, again.rows([{"picture": drawing("red", "square", 2)}]), [0], [talk]
+    ) == pytest.approx(answer_log_probabilities(model.network, rows, [0], [talk]), abs=1e-4)
     assert not (tmp_path / "run" / "prefer").exists()
 
 
@@ -108,7 +108,7 @@ def test_a_lesson_stopped_goes_on_to_the_same_numbers(
 
     pairs, settings = pairs_of(30), ["prefer.checkpoint_steps=2", "prefer.precision=fp32", "prefer.batch=8"]
     whole = Model.load(shutil.copytree(talking.folder, tmp_path / "whole")).prefer(pairs, epochs=1, settings=settings)
-    over, steps = DPOTrainer.over, whole.facts["preferred"]["steps"]
+    over, steps = DPOTrainer.finished, whole.facts["preferred"]["steps"]
     with monkeypatch.context() as patch:
         patch.setattr(DPOTrainer, "over", lambda self: self.at.step >= 4 or over(self))
         patch.setattr("sensorium.posttraining.dpo.shutil", types.SimpleNamespace(rmtree=lambda *given, **named: None))
@@ -187,7 +187,7 @@ def test_a_judge_learns_which_answer_is_better_and_the_model_stays(talking: Mode
     assert scores(Model.load(Model.load(folder).save_pretrained(tmp_path / "given"))) == pytest.approx(found, abs=1e-5)
     other = Model.load(folder)
     with torch.no_grad():
-        other.network.to_gist.bias.add_(0.1)
+        other.network.conditioning.to_gist.bias.add_(0.1)
     with pytest.raises(UserError, match="learned in another model"):
         scores(other)
     with pytest.raises(UserError, match="by the assistant"):

@@ -1,4 +1,4 @@
-"""What a model draws and is good becomes likelier, by a function or by a judge, and nothing but what is tuned changes."""
+"""GRPO: sampled answers with a high reward become likelier, and nothing but what is tuned changes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import torch
 from conftest import drawing, shown_table
 
 from sensorium.core.errors import UserError
+from sensorium.core.registry import find, names
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
-from sensorium.dialogue.questions import pair_data
+from sensorium.dialogue.rewards import AnswerReward, Reward
+from sensorium.dialogue.synthesis import pair_data
 from sensorium.model import Model
-from sensorium.posttraining.grpo import SCORES
 
 Run = Callable[..., tuple[int, str, str]]
 FAST = ["reinforce.lr=2e-3", "reinforce.precision=fp32", "reinforce.longest=8", "reinforce.temperature=1.5"]
@@ -93,7 +94,7 @@ def test_a_judge_can_score_and_a_lesson_stopped_goes_on_to_the_same_numbers(
         Model.load(first).reinforce(some, epochs=1, settings=settings)
     Model.load(first).prefer(some, epochs=2, settings=["prefer.loss=reward", "prefer.lr=2e-3"])
     whole = Model.load(shutil.copytree(first, tmp_path / "whole")).reinforce(some, epochs=1, settings=settings)
-    over, steps = GRPOTrainer.over, whole.facts["reinforced"]["steps"]
+    over, steps = GRPOTrainer.finished, whole.facts["reinforced"]["steps"]
     with monkeypatch.context() as patch:
         patch.setattr(GRPOTrainer, "over", lambda self: self.at.step >= 4 or over(self))
         patch.setattr("sensorium.posttraining.grpo.shutil", types.SimpleNamespace(rmtree=lambda *given, **named: None))
@@ -113,7 +114,13 @@ def test_questions_that_the_tuned_model_does_not_answer_are_left_out(talks: pa.T
     from conftest import TALKING
     from tiny_models import twin
 
-    settings = [*TALKING, "trunk=causal_lm", f"trunk.path={twin('llama', tmp_path)}", "trunk.rank=2", "sample.plans=0"]
+    settings = [
+        *TALKING,
+        "trunk=causal_lm",
+        f"trunk.path={twin('llama', tmp_path)}",
+        "trunk.rank=2",
+        "questions.plans=0",
+    ]
     model = Model.fit(talks.slice(0, 40), out=tmp_path / "run", epochs=1, settings=settings)
     table = pa.table({"conversation": [[{"role": "user", "content": "Hello"}]] * 3, "answer": ["Yes."] * 3})
     with pytest.raises(UserError, match="0 question"):
@@ -125,11 +132,16 @@ def test_questions_that_the_tuned_model_does_not_answer_are_left_out(talks: pa.T
 
 
 def test_answers_are_scored_as_people_would() -> None:
-    assert [SCORES[name]("A red car.", "a red car", {}) for name in ("exact", "contains", "words")] == [1, 1, 1]
-    assert [SCORES[name]("it is a red car", "red car", {}) for name in ("exact", "contains")] == [0, 1] and SCORES[
-        "words"
-    ]("a red car", "a blue car", {}) == pytest.approx(2 / 3)
-    assert SCORES["words"]("", "", {}) == 0 and SCORES["exact"]("blue", "red", {}) == 0
+    def score(name: str, answer: str, right: str) -> float:
+        reward = find(Reward, name)()
+        assert isinstance(reward, AnswerReward)
+        return reward.score(answer, right)
+
+    assert names(Reward) == ["contains", "exact", "judge", "words"]
+    assert [score(name, "A red car.", "a red car") for name in ("exact", "contains", "words")] == [1, 1, 1]
+    assert [score(name, "it is a red car", "red car") for name in ("exact", "contains")] == [0, 1]
+    assert score("words", "a red car", "a blue car") == pytest.approx(2 / 3)
+    assert score("words", "", "") == 0 and score("exact", "blue", "red") == 0
 
 
 def test_what_is_no_question_is_told(talking: Model, fitted: Model, tmp_path: Path, run: Run) -> None:
@@ -143,7 +155,7 @@ def test_what_is_no_question_is_told(talking: Model, fitted: Model, tmp_path: Pa
             some.set_column(some.column_names.index("chosen"), "chosen", pa.array([None] * some.num_rows, pa.string())),
             epochs=1,
         )
-    with pytest.raises(UserError, match=r"score=bleu.*exact, contains, words"):
+    with pytest.raises(UserError, match=r"score=bleu.*contains, exact, judge, words"):
         model.reinforce(some, epochs=1, settings=["reinforce.score=bleu"])
     with pytest.raises(UserError, match="reinforce.mean: 'all'"):
         model.reinforce(some, epochs=1, settings=["reinforce.mean=all"])

@@ -281,22 +281,21 @@ def answer(
 ) -> list[Any]:
     """The assistant's reply to each job's ``messages`` (roles with parts), about its first row and those after it.
 
-    With an index ``cite`` of its rows come along (``Model.looked_up``).
+    With an index ``cite`` of its rows come along (``ChatSession.retrieve``).
     """
-    import torch
+    from sensorium.dialogue.decoding import Sampling
+    from sensorium.dialogue.messages import messages_to_answer
+    from sensorium.dialogue.session import ChatSession
 
-    from sensorium.dialogue.chat import reply, to_answer, told_before, unless_unsure
-
-    network = worker.model.network
-    messages, cited = [to_answer(job["messages"]) for job in jobs], [[] for _ in jobs]
-    if worker.index is not None and cite:
-        for number, job in enumerate(jobs):
-            row = worker.rows([job])
-            cited[number] = worker.model.looked_up(row, messages[number], worker.index, cite)
-            if not row.cells:
-                messages[number] = told_before(network, messages[number], cited[number])
-    rows = worker.rows(jobs)
-    generator = torch.Generator().manual_seed(secrets.randbelow(2**31) if seed is None else seed)
+    session = ChatSession(
+        worker.model,
+        Sampling(max_tokens=tokens, temperature=temperature, top_p=top_p),
+        seed=secrets.randbelow(2**31) if seed is None else seed,
+        sure=sure,
+        index=worker.index,
+        n_cited=cite,
+    )
+    messages = [messages_to_answer(job["messages"]) for job in jobs]
 
     def on_text(number: int, text: str) -> None:
         check_cancelled()
@@ -304,17 +303,7 @@ def answer(
             send_piece([jobs[number]["number"], text])
 
     starts = np.cumsum([0, *(len(job["rows"]) for job in jobs)])[:-1].tolist()
-    replies = reply(
-        network,
-        rows,
-        starts,
-        messages,
-        longest=tokens,
-        temperature=temperature,
-        top_p=top_p,
-        generator=generator,
-        heard=on_text,
-    )
+    replies = session.reply_all(messages, lambda some: worker.rows([jobs[number] for number in some]), starts, on_text)
     return [
         {
             "text": one.text,
@@ -324,7 +313,7 @@ def answer(
             "right": one.right,
             "unsure": one.unsure,
             "recalled": one.recalled,
-            "cited": found,
+            "cited": one.cited,
         }
-        for one, found in zip((unless_unsure(one, sure) for one in replies), cited, strict=True)
+        for one in replies
     ]
