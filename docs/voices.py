@@ -44,7 +44,7 @@ def names(rows: list[dict[str, Any]], modality: Audio, seconds: float) -> None:
     clips = [
         (modality.read(one[0]), modality.read(one[1])) for one in said.values() if len(one) > 1 and one[0] != one[1]
     ][:PAIRS]
-    transformers.BESIDE = seconds
+    transformers.MIN_SILENCE = seconds
     begun = time.perf_counter()
     one, other = (
         np.stack([same_length(modality.encoder.encode([wave])[0]) for wave in waves])
@@ -90,7 +90,7 @@ def main() -> None:
         for row in pq.read_table(sys.argv[1], columns=["id", "style", "name", "spoken", "spoken_language"]).to_pylist()
         if row["spoken"] and row["spoken_language"] == "en"
     ]
-    transformers.BESIDE = 1.0
+    transformers.MIN_SILENCE = 1.0
     for backbone in ("package:resemblyzer", "package:whisper-base"):
         voices(rows, backbone)
     modality = Audio(backbone="package:whisper-base")

@@ -43,8 +43,10 @@ class Modality(abc.ABC):
     encoder: Backbone | None = None
     """Pretrained encoder whose features stand for the cells (``column.NAME.backbone``)."""
     tuning: Tuning | None = None
-    """Fine-tuning of the encoder (``column.NAME.tune``). None: it is frozen, so that its features of a cell are computed
-    once, not in each step."""
+    """Fine-tuning of the encoder (``column.NAME.tune``).
+
+    None: it is frozen, so that its features of a cell are computed once, not in each step.
+    """
     clamped: tuple[str, ...] = ()
     """Notes on settings that were out of range, each with the value that is used instead."""
 
@@ -60,8 +62,7 @@ class Modality(abc.ABC):
 
     @property
     def as_written(self) -> bool:
-        """True where cells of text files (CSV) are taken as they are written, not as the numbers or dates that they look
-        like."""
+        """True where cells of text files (CSV) stay as written, not the numbers or dates that they look like."""
         return False
 
     @abc.abstractmethod

@@ -6,7 +6,7 @@ A modality inherits from those that it has, instead of ``Modality`` alone.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from sensorium.backbones._language_model import LanguageModel
 from sensorium.core.types import Tokens
 from sensorium.modalities import Cells, Modality
+from sensorium.nn.geometry import Geometry
 from sensorium.nn.platt import PlattScaler
 from sensorium.nn.refiner import Refiner
 
@@ -86,7 +87,7 @@ class Attributable(Modality):
         return None
 
     def interpolate_parts(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: Tensor) -> Cells:
-        """Interpolation of a prepared cell: n copies with each part present as far as ``keep`` [n, parts], 0 to 1, says.
+        """Interpolation of a prepared cell: n copies, each part present as far as ``keep`` [n, parts], 0 to 1, says.
 
         Gradients pass to ``keep``. Default: what a part changes is taken away in that measure.
 
@@ -113,6 +114,30 @@ class Refinable(Generable):
     @abc.abstractmethod
     def make_refiner(self) -> Refiner:
         """Refiner with fresh weights."""
+
+
+class Spatial(Modality):
+    """A modality of images, whose random geometry in training others follow that lie on it (masks, other views).
+
+    Attributes:
+        follows: the column whose geometry this one takes; empty: its own (``column.NAME.of``).
+    """
+
+    follows: str = ""
+
+    @abc.abstractmethod
+    def draw_geometry(self, n: int, generator: torch.Generator, device: torch.device) -> tuple[Geometry, Tensor]:
+        """Random geometry of n images, and further random numbers, [3, n]."""
+
+    @abc.abstractmethod
+    def augment(
+        self, cells: Cells, generator: torch.Generator, lead: Callable[[Geometry], Geometry] | None = None
+    ) -> Cells:
+        """Random augmentation that keeps the meaning.
+
+        Args:
+            lead: puts the geometry of the images that these lie on in place of their own.
+        """
 
 
 class Dialogue(Modality):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,24 +65,26 @@ class TunedFeatures(ExternalModel, FeatureProjection, Stem):
         self.encoder = [encoder]
         self.wrap(tuning.of(copy.deepcopy(encoder.model)), tuning.relative, steady=True)
 
-    def features(self, cells: Cells) -> Cells:
+    def features(self, cells: Mapping[str, Tensor]) -> Cells:
         """Features, as they are now, of the encoder's inputs; features stay as they are."""
         if "features" in cells:
-            return cells
+            return dict(cells)
         found, there = self.encoder[0].tokens(cells, self.wrapped[0])
         there = torch.ones(found.shape[:2], dtype=torch.bool, device=found.device) if there is None else there
         more = recurring(found.shape[1]) - found.shape[1]
         return {"features": F.pad(found * there.unsqueeze(2), (0, 0, 0, more)), "there": F.pad(there, (0, more))}
 
-    def forward(self, cells: Cells) -> tuple[Float[Tensor, "rows tokens width"], Bool[Tensor, "rows tokens"]]:
+    def forward(
+        self, cells: Mapping[str, Tensor]
+    ) -> tuple[Float[Tensor, "rows tokens width"], Bool[Tensor, "rows tokens"]]:
         return super().forward(self.features(cells))
 
     @torch.no_grad()
-    def similarity_features(self, cells: Cells) -> Tensor | None:
+    def similarity_features(self, cells: Mapping[str, Tensor]) -> Tensor | None:
         return super().similarity_features(self.features(cells)) if self.n_placed else None
 
     @torch.no_grad()
-    def initialise(self, cells: Cells, things: Tensor | None = None) -> None:
+    def initialise(self, cells: Mapping[str, Tensor], things: Tensor | None = None) -> None:
         count = len(next(iter(cells.values())))
         parts = (
             [

@@ -1,4 +1,5 @@
-"""Sounds of any rate and length as log-mel spectrograms, and a convolutional stem: a token each quarter of a second."""
+"""Audio of any sample rate and length as log-mel spectrograms, and a convolutional stem: one token for each quarter of
+a second."""
 
 from __future__ import annotations
 
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from sensorium.backbones import MOMENTS
@@ -22,36 +22,33 @@ from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.media.audio import MAX_RATE, MIN_RATE, decoded
 from sensorium.media.formats import dotted, fuller, is_sound, sounds_by_name, undecided
 from sensorium.modalities import Cells, Stem, claim_files
+from sensorium.modalities._audio_stem import FRAMES, SILENCE, AudioStem, whole
 from sensorium.modalities._capabilities import Attributable, Refinable
 from sensorium.modalities._encoder_stem import collate_encoded, encoder_stem
-from sensorium.nn.conv import ConvBlock, Ragged, present, sinusoid, working_dtype
+from sensorium.nn.conv import Ragged, present
 from sensorium.nn.mel import from_log_mel, log_mel, resample
 from sensorium.nn.shape_buckets import recurring
 from sensorium.nn.vocoder import Vocoder
 
 ENDINGS = dotted("audio")
 
-SILENCE = -1.5
-"""A band without power: what cells are padded with. A stored value is log10(power) / 4 + 1, 0.25 for each 10 dB."""
-STRIDE, FRAMES = 16, 4
-"""Frames to a token that is read, and to one that is generated."""
 QUIET, ENDED, LOUDEST = 1.5, 1.1, 1.5
-"""What is generated is silent where it lies so far, 60 dB, under a sound's loudest band; after a sound's end no frame comes nearer to that than
-the second; and the most that a stored value is."""
-SHOWN = 2, 5
+"""Dynamic range of what is generated: it is silent so far, 60 dB, under a sound's loudest band; how near to that band
+no frame comes after a sound's end; and the largest stored value."""
+IMAGE_SCALE = 2, 5
 """Pixels of a band and of a frame in a picture of them."""
-BANDS = 512
-"""The most frequency bands."""
+MAX_BANDS = 512
+"""Largest number of mel bands."""
 
 
 class Audio(Refinable, Attributable):
-    """A sound, or the sound of a film, mixed to one channel; the first ``seconds`` of a longer one.
+    """Audio file, or the sound track of a film, mixed to one channel.
 
     Args:
-        rate: samples a second after resampling.
-        mels: frequency bands, a multiple of 8 up to 512.
+        rate: sample rate after resampling, in Hz.
+        mels: number of mel bands, a multiple of 8 up to 512.
         hop_ms: time from one frame to the next; the window is twice as long.
-        seconds: what is kept of a sound, from its start.
+        seconds: what is read of a sound, from its start.
         max_minutes: a longer sound is a bad cell, by its header.
         norm: the norm of the convolutions (``nn.conv``).
         speed: largest change of tempo in training, as a share.
@@ -59,10 +56,13 @@ class Audio(Refinable, Attributable):
         gain_db: largest change of loudness in training.
         noise: share of sounds that get background noise in training.
         masks: stretches of time and of frequency blanked in training, of each kind (SpecAugment, arXiv 1904.08779).
-        backbone: a pretrained encoder of sounds whose features stand for the cells: a folder, package:NAME, or OWNER/NAME@REVISION on the hub. It says the rate; such a
-            column is seen and not drawn. dropout: share of its features that training leaves out.
-        tune: frozen, lora, dora, rslora, bias, last:N or full: what of the backbone is learned further, with the model; but for frozen, cells go through it in every
-            step. rank: of low-rank updates. tune_rate: its learning rate, relative to ``train.lr``; 0: as suits ``tune``.
+        backbone: a pretrained audio encoder whose features stand for the cells: a folder, package:NAME, or
+            OWNER/NAME@REVISION on the hub. It determines the rate; such a column is seen and not generated. dropout:
+            share of its features that training leaves out.
+        tune: frozen, lora, dora, rslora, bias, last:N or full: fine-tuning of the backbone, with the model. Unless it
+            is frozen, cells go through it in every step.
+        rank: of low-rank updates. tune_rate: learning rate of what is tuned, relative to ``train.lr``; 0: as suits
+            ``tune``.
     """
 
     media = True
@@ -91,8 +91,9 @@ class Audio(Refinable, Attributable):
         dropout: float = 0.1,
     ) -> None:
         if self.use_backbone(backbone, "audio", tune, rank, tune_rate):
+            assert self.encoder is not None
             rate = self.encoder.rate
-        mels = self.clamp("mels", mels, 8, BANDS, 8)
+        mels = self.clamp("mels", mels, 8, MAX_BANDS, 8)
         rate = self.clamp("rate", rate, MIN_RATE, MAX_RATE)
         if hop_ms <= 0 or seconds <= 0 or max_minutes <= 0:
             raise UserError("hop_ms, seconds and max_minutes are greater than zero.")
@@ -104,40 +105,43 @@ class Audio(Refinable, Attributable):
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
-        """Sure where the files' first bytes are a sound's; less so where only their names say it."""
+        """Claim on files whose first bytes are a sound's; less sure where only their names say it."""
         profile = fuller(profile)
         named = sounds_by_name(profile)
         return claim_files(profile, lambda head: is_sound(head) or (named and undecided(head)), ENDINGS, "sound")
 
     def read(self, cell: Any) -> np.ndarray:
-        """The bytes of a sound to float16 [frames, mels]: log10(power) / 4 + 1, nothing below 80 dB under its loudest.
+        """Log-mel spectrogram of the bytes of a sound, float16 [frames, mels]: log10(power) / 4 + 1, nothing below 80
+        dB under its loudest.
+
+        With a backbone samples float32 [n] of its rate.
 
         Raises:
             BadCell: not a sound, no samples, longer than ``max_minutes``, or samples that are not finite.
-
-        With a backbone samples float32 [n] of its rate.
         """
         wave = self.wave(cell)
         return self.bands(wave) if self.encoder is None else wave.numpy()
 
     def bands(self, wave: torch.Tensor) -> np.ndarray:
-        """Samples as float16 [frames, mels]; see ``read``."""
+        """Log-mel spectrogram of samples, float16 [frames, mels]; see ``read``."""
         mel = log_mel(wave, rate=self.rate, mels=self.mels, hop=self.hop, window=2 * self.hop)
         if not torch.isfinite(mel).all():
             raise BadCell("the sound's samples are out of range")
         return (torch.maximum(mel, mel.max() - 8) / 4 + 1).to(torch.float16).numpy()
 
     def as_image(self, read: np.ndarray) -> np.ndarray | None:
-        """The spectrogram: time to the right, high bands above, loud ones dark."""
+        """Spectrogram: time to the right, high bands above, loud ones dark."""
         if self.encoder is not None or not len(read):
             return None
         loud = np.clip((read.astype(np.float32) - (read.max() - QUIET)) / QUIET, 0, 1).T[::-1]
         return np.repeat(
-            np.repeat(np.repeat((255 * (1 - loud)).astype(np.uint8)[:, :, None], 3, 2), SHOWN[0], 0), SHOWN[1], 1
+            np.repeat(np.repeat((255 * (1 - loud)).astype(np.uint8)[:, :, None], 3, 2), IMAGE_SCALE[0], 0),
+            IMAGE_SCALE[1],
+            1,
         )
 
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
-        """Tenths of the sound, each made silent, by their beginning in seconds."""
+        """Tenths of the sound, each made silent, named by their start in seconds."""
         edges, result = np.unique(np.linspace(0, len(read), 11).round().astype(int)), []
         for start, end in itertools.pairwise(edges.tolist()):
             rest = read.copy()
@@ -147,23 +151,31 @@ class Audio(Refinable, Attributable):
 
     def truncation_note(self) -> str:
         return (
-            f"{self.full:.0%} of the sounds reach the {self.seconds:g} s that are heard of each (column.NAME.seconds hears more)"
+            f"{self.full:.0%} of the sounds reach the {self.seconds:g} s that are heard of each (column.NAME.seconds "
+            "hears more)"
             if self.full
             else ""
         )
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
-        """What one has that is generated: as many frames as the longest sound, and the mean of each band and the spread of all."""
+        """Fit the statistics of generated sounds.
+
+        They have as many frames as the longest sound; bands are normalised by the mean of each and the deviation of
+        all.
+        """
         if cells and self.encoder is None:
             self.full = sum(len(cell) > self.seconds * self.rate / self.hop for cell in cells) / len(cells)
             self.span = whole(max(map(len, cells)))
-            heard = np.concatenate([np.maximum(cell, cell.max() - QUIET) for cell in cells if len(cell)]).astype(
+            bands = np.concatenate([np.maximum(cell, cell.max() - QUIET) for cell in cells if len(cell)]).astype(
                 np.float32
             )
-            self.middle, self.reach = heard.mean(0), max(float((heard - heard.mean(0)).std()), 0.05)
+            self.middle, self.reach = bands.mean(0), max(float((bands - bands.mean(0)).std()), 0.05)
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
-        """``mel`` float32 [n, frames, mels], padded with silence to a multiple of 16 frames; ``length`` int64 [n]; with a backbone ``features`` and which are ``there``."""
+        """``mel`` float32 [n, frames, mels], padded with silence to a multiple of 16 frames, and ``length`` int64 [n].
+
+        With a backbone ``features`` and their mask ``there``.
+        """
         if self.encoder is not None:
             return collate_encoded(self.encoder, self.tuning, cells)
         lengths = [len(cell) for cell in cells]
@@ -173,7 +185,7 @@ class Audio(Refinable, Attributable):
         return {"mel": torch.from_numpy(mel), "length": torch.tensor(lengths)}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
-        """Tempo, start, pitch, loudness, noise and blanks, each drawn for each sound.
+        """Random tempo, start, pitch, loudness, noise and blanks for each sound.
 
         A change of pitch, or of the length of the speaker's vocal tract, is a shift along the mel axis where that is
         logarithmic. Features stay as they are.
@@ -201,13 +213,13 @@ class Audio(Refinable, Attributable):
         return {**cells, "mel": self._blank(sound, wanted, generator).to(mel.dtype), "length": wanted, "whole": mel}
 
     def _shift(self, draw: torch.Tensor) -> torch.Tensor:
-        """For each sound the matrix [mels, mels] that moves its bands by up to ``pitch``, by linear interpolation."""
+        """Matrix [mels, mels] for each sound that moves its bands by up to ``pitch``, by linear interpolation."""
         band = torch.arange(self.mels, device=draw.device)
         source = (band + self.pitch * draw[:, None]).clamp_(0, self.mels - 1)
         return (1 - (band[:, None] - source[:, None]).abs()).clamp_(min=0)
 
     def _add_noise(self, sound: torch.Tensor, draw: torch.Tensor, generator: torch.Generator) -> None:
-        """A tilted floor 16 to 56 dB below the loudest; the louder of two powers is nearly their sum."""
+        """Add a tilted noise floor 16 to 56 dB below the loudest; the louder of two powers is nearly their sum."""
         n, frames, mels = sound.shape
         rough = (torch.rand(frames, mels, generator=generator) * 0.2).to(sound)
         tilt = torch.linspace(-0.3, 0.3, mels, device=sound.device) * draw[1, :, None]
@@ -216,12 +228,13 @@ class Audio(Refinable, Attributable):
         torch.maximum(sound, rough + (level[:, None] + tilt).to(sound.dtype)[:, None], out=sound)
 
     def _blank(self, sound: torch.Tensor, length: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Up to an eighth of the time and of the bands become the sound's mean, ``masks`` times; padding is silence."""
+        """Replace up to an eighth of the time and of the bands by the sound's mean, ``masks`` times, and padding by
+        silence."""
         n, frames, mels = sound.shape
         blank = []
         for size, whole_axis in ((length, frames), (torch.full_like(length, mels), mels)):
-            drawn = torch.rand(2, n, self.masks, generator=generator).to(sound.device)
-            start, wide = drawn[0] * size[:, None], drawn[1] * size[:, None] / 8
+            random = torch.rand(2, n, self.masks, generator=generator).to(sound.device)
+            start, wide = random[0] * size[:, None], random[1] * size[:, None] / 8
             at = torch.arange(whole_axis, device=sound.device)[:, None] - start[:, None]
             blank.append(((at >= 0) & (at < wide[:, None])).any(2))
         here = present(length, frames)[:, :, None]
@@ -230,7 +243,7 @@ class Audio(Refinable, Attributable):
         return sound.masked_fill_(~here, SILENCE)
 
     def stem(self, width: int) -> Stem:
-        """One token for every 16 frames; with a backbone one for all of the sound and up to 16 for its moments."""
+        """Stem with one token for every 16 frames; with a backbone one for the whole sound and up to 16 in time."""
         if self.encoder is not None:
             return encoder_stem(width, self.encoder, self.tuning, recurring(1 + MOMENTS), self.dropout)
         return AudioStem(width, self.mels, self.norm)
@@ -250,14 +263,15 @@ class Audio(Refinable, Attributable):
         )
 
     def target(self, cells: Cells) -> torch.Tensor:
-        """Bands before augmentation, [n, span / 4, 4 · mels], nothing below 60 dB under a sound's loudest; silence after its end."""
+        """Bands before augmentation, [n, span / 4, 4 · mels], nothing below 60 dB under a sound's loudest; silence
+        after its end."""
         mel = cells.get("whole", cells["mel"])[:, : self.span]
         mel = F.pad(mel, (0, 0, 0, self.span - mel.shape[1]), value=SILENCE)
         mel = torch.maximum(mel, mel.amax((1, 2), keepdim=True) - QUIET)
         return ((mel - torch.from_numpy(self.middle).to(mel)) / self.reach).reshape(len(mel), self.span // FRAMES, -1)
 
     def decode(self, tokens: np.ndarray) -> bytes:
-        """Stretches [span / 4, 4 · mels] to a WAV of ``rate``, up to where nothing but silence follows."""
+        """WAV file of ``rate`` from tokens [span / 4, 4 · mels], up to where nothing but silence follows."""
         mel = torch.from_numpy(
             np.asarray(tokens, np.float32).reshape(self.span, self.mels) * self.reach + self.middle
         ).clamp(SILENCE, LOUDEST)
@@ -273,16 +287,19 @@ class Audio(Refinable, Attributable):
         return out.getvalue()
 
     def make_refiner(self) -> Vocoder:
-        """A vocoder; without one phases come from the fast Griffin–Lim algorithm."""
+        """Vocoder with fresh weights. Without one phases come from the fast Griffin–Lim algorithm."""
         return Vocoder(self.wave, self.rate, self.mels, self.hop)
 
     def wave(self, cell: Any) -> torch.Tensor:
-        """The bytes of a sound as samples [t] of ``rate``; see ``read``."""
+        """Samples [t] of ``rate`` from the bytes of a sound; see ``read``."""
         wave, rate = decoded(cell, self.seconds, self.max_minutes)
         return resample(torch.from_numpy(wave), rate, self.rate)
 
     def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
-        """``mel_db``: the mean distance of bands in dB, over the frames that both sounds have; what is 50 dB below the loudest is silent."""
+        """``mel_db``: mean distance of bands in dB, over the frames that both sounds have.
+
+        What is 50 dB below the loudest counts as silent.
+        """
         gaps = []
         for pair in zip(truth, predicted, strict=True):
             a, b = (self.read(cell).astype(np.float32) for cell in pair)
@@ -291,7 +308,7 @@ class Audio(Refinable, Attributable):
         return {"mel_db": float(np.mean(gaps))} if gaps else {}
 
     def state(self) -> dict[str, Any]:
-        """The longest sound in frames, and how the bands of what is generated are scaled."""
+        """Longest sound in frames, and the scale of the bands of generated sounds."""
         return {"span": self.span, "middle": self.middle.tolist(), "reach": self.reach}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -302,7 +319,7 @@ class Audio(Refinable, Attributable):
         )
 
     def show(self, cell: Any) -> str:
-        """A player; the sound is decoded and written anew, so that nothing of a hostile file reaches the page."""
+        """Audio player. The sound is decoded and encoded anew, so that nothing of a hostile file reaches the page."""
         if cell is None:
             return ""
         try:
@@ -317,71 +334,10 @@ class Audio(Refinable, Attributable):
         return f'<audio controls preload="none" src="data:audio/wav;base64,{data}"></audio>'
 
     def features(self, read: np.ndarray | None) -> np.ndarray:
-        """Of each band the mean, deviation, 10, 50 and 90 % quantiles and mean change; then the duration in seconds."""
+        """Mean, deviation, 10, 50 and 90 % quantiles and mean change of each band, then the duration in seconds."""
         if read is None:
             return np.full(6 * self.mels + 1, np.nan, np.float32)
         mel = (read if self.encoder is None else self.bands(torch.from_numpy(np.array(read)))).astype(np.float32)
         change = np.abs(np.diff(mel, axis=0)).mean(0) if len(mel) > 1 else np.zeros(self.mels, np.float32)
         parts = [mel.mean(0), mel.std(0), *np.quantile(mel, (0.1, 0.5, 0.9), axis=0), change]
         return np.concatenate([*parts, [len(mel) * self.hop / self.rate]]).astype(np.float32)
-
-
-def whole(frames: int) -> int:
-    """``frames`` rounded up to whole tokens."""
-    return -(-max(frames, 1) // STRIDE) * STRIDE
-
-
-class AudioStem(Stem):
-    """Patches of 4 frames by 4 bands, then convolutions: [frames, mels] → [frames / 16, width], bands become channels.
-
-    Where a layer is a matrix product in disguise (patches, convolutions over time alone) it is written as one: oneDNN's
-    convolution of one input channel, or of width 1, reaches a tenth to a quarter of the speed on a CPU.
-    """
-
-    def __init__(self, width: int, mels: int, norm: Ragged) -> None:
-        super().__init__()
-        self.bands = -(-mels // STRIDE) * STRIDE
-        self.patch = nn.Linear(16, 32)
-        half = (2, 2)
-        self.flat = nn.ModuleList(
-            [
-                ConvBlock(32, 64, stride=half, norm=norm),
-                ConvBlock(64, 64, residual=True, norm=norm),
-                ConvBlock(64, 128, stride=half, norm=norm),
-            ]
-        )
-        self.enter = nn.Linear(3 * 128 * (self.bands // 16), width)
-        self.norms = nn.ModuleList([nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)])
-        self.mix = nn.ModuleList([nn.Linear(3 * width, width), nn.Linear(3 * width, width)])
-        for layer in self.mix:
-            nn.init.zeros_(layer.weight)
-        self.place = nn.Parameter(torch.tensor(0.1))
-
-    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor]:
-        """``mel`` [n, frames, mels] and ``length`` [n] to tokens [n, frames / 16, width] and their mask.
-
-        What is padding is set to zero before each layer, as what lies beyond the edge is: so a sound's tokens don't
-        depend on how far its batch was padded.
-        """
-        x, length = cells["mel"] - SILENCE, cells["length"]
-        n, frames, mels = x.shape
-        dtype = working_dtype(self.place)
-        x = F.pad(x.to(dtype) * present(length, frames).to(dtype)[:, :, None], (0, self.bands - mels))
-        x = x.view(n, frames // 4, 4, self.bands // 4, 4).transpose(2, 3).flatten(3)
-        x = F.gelu(self.patch(x)).permute(0, 3, 1, 2)  # Channels stay last in memory.
-        length = -(-length // 4)
-        for layer in self.flat:
-            x = layer(x * present(length, x.shape[2]).to(x.dtype)[:, None, :, None])
-            length = -(-length // layer.stride[0])
-        x = x.permute(0, 2, 3, 1).flatten(2)
-        here = present(length, x.shape[1]).unsqueeze(-1)
-        x = self.enter(neighbours(x * here.to(x.dtype)))
-        for norm, layer in zip(self.norms, self.mix, strict=True):
-            x = x + layer(F.gelu(neighbours(norm(x) * here.to(x.dtype))))
-        place = sinusoid(x.shape[1], x.shape[2], x.device) * self.place
-        return x + place.to(x.dtype), here.squeeze(-1)
-
-
-def neighbours(x: torch.Tensor) -> torch.Tensor:
-    """Each position beside its two neighbours, [n, t, c] to [n, t, 3 c]: with a linear layer a convolution."""
-    return torch.cat([F.pad(x, (0, 0, 1, 0))[:, :-1], x, F.pad(x, (0, 0, 0, 1))[:, 1:]], -1)

@@ -1,4 +1,4 @@
-"""Categories: a cell is one of the values seen in training, or an unseen one (id 0), which is never said."""
+"""Categorical cells: one of the classes seen in training, or an unseen one (id 0), which is never predicted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from sensorium.core.errors import BadCell
 from sensorium.core.types import Claim, Profile, Tokens
@@ -21,16 +22,16 @@ from sensorium.modalities import Cells, Stem
 from sensorium.modalities._capabilities import Generable
 
 EMPTY = np.zeros(0, np.uint8)
-LONGEST = 1000
+MAX_BYTES = 1000
 """Bytes of a class's name; what is longer is no category."""
 CODE = re.compile(r"(?=.*\d)[\w.\-/+:#]{1,16}")
-"""A short word with a digit in it."""
-ONE_HOT = 32
-"""Up to this many classes the baselines see one number each, beyond it the class's rank."""
+"""Short word with a digit in it."""
+MAX_ONE_HOT = 32
+"""Number of classes up to which the baselines get one number each; beyond it they get the class's rank."""
 
 
 class Category(Generable):
-    """A text, truth value or whole number out of a few. What is said has the type it had in training.
+    """Text, truth value or whole number out of a few. Predictions have the type of the training cells.
 
     Args:
         max_classes: the most frequent ones are kept, the rest count as unseen.
@@ -51,7 +52,7 @@ class Category(Generable):
 
     @property
     def as_written(self) -> bool:
-        """Where all classes are texts: ``3.10`` is another than ``3.1``."""
+        """True where all classes are texts: ``3.10`` is another than ``3.1``."""
         return bool(self.classes) and all(isinstance(value, str) for value in self.classes)
 
     @classmethod
@@ -82,7 +83,7 @@ class Category(Generable):
         return None
 
     def read(self, cell: Any) -> np.ndarray:
-        """The value with its type, as UTF-8 bytes [n]; none, NaN and blank texts are missing, [0].
+        """Value with its type, as UTF-8 bytes [n]; none, NaN and blank texts are missing, [0].
 
         Raises:
             BadCell: a list, a mapping, an infinite number, or a text too long for a name.
@@ -90,13 +91,13 @@ class Category(Generable):
         if isinstance(cell, np.generic):
             cell = cell.item()
         if isinstance(cell, (bytes, bytearray)):
-            if len(cell) > LONGEST:
+            if len(cell) > MAX_BYTES:
                 raise BadCell(f"{len(cell)} bytes are too many for a category")
             try:
                 cell = bytes(cell).decode()
             except UnicodeDecodeError as error:
                 raise BadCell("bytes that aren't UTF-8") from error
-        if cell is None or (isinstance(cell, str) and not cell[: LONGEST + 1].strip()):
+        if cell is None or (isinstance(cell, str) and not cell[: MAX_BYTES + 1].strip()):
             return EMPTY
         if isinstance(cell, Decimal):
             cell = int(cell) if cell.is_finite() and cell == cell.to_integral_value() else float(cell)
@@ -107,19 +108,21 @@ class Category(Generable):
                 raise BadCell("infinite number")
             cell = int(cell) if cell.is_integer() and abs(cell) < 2**53 else cell
         if isinstance(cell, str):
-            cell = cell[: LONGEST + 1].replace("\x00", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            cell = (
+                cell[: MAX_BYTES + 1].replace("\x00", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            )
         elif not isinstance(cell, (bool, int, float)):
             cell = self._other(cell)
         if isinstance(cell, int) and abs(cell) >= 2**63:
             raise BadCell("whole number beyond 64 bits")
         raw = json.dumps(cell, ensure_ascii=False).encode()
-        if len(raw) > LONGEST:
+        if len(raw) > MAX_BYTES:
             raise BadCell("text too long for a category")
         return np.frombuffer(raw, np.uint8)
 
     @staticmethod
     def _other(cell: Any) -> str:
-        """Dates and the like, by the text that every source writes for them."""
+        """Text of dates and the like, as every source writes it."""
         if hasattr(cell, "isoformat"):
             return cell.isoformat()
         raise BadCell(f"{type(cell).__name__} is no category")
@@ -138,7 +141,7 @@ class Category(Generable):
                 self._loose.setdefault(word, i)
 
     def prepare(self, read: np.ndarray) -> np.ndarray:
-        """The class's id, int64 [1]; a value in another type than in training ("3", 3, 3.0) is found as well."""
+        """Id of the class, int64 [1]; a value in another type than in training ("3", 3, 3.0) is found as well."""
         raw = read.tobytes()
         found = self._exact.get(raw)
         if found is None and raw:
@@ -147,7 +150,7 @@ class Category(Generable):
         return np.array([found or 0])
 
     def describe_unknown(self, cells: Sequence[np.ndarray | None]) -> str:
-        """Its first classes, where no cell is one of its classes."""
+        """The first classes, where no cell is one of the classes."""
         there = [int(cell[0]) for cell in cells if cell is not None and len(cell)]
         return ", ".join(repr(value) for value in self.classes[:4]) if there and not any(there) else ""
 
@@ -169,7 +172,7 @@ class Category(Generable):
         return cells.get("whole", cells["ids"])
 
     def decode(self, tokens: np.ndarray) -> Any:
-        """The class of ids [1]; None for an id that is no class."""
+        """Class of ids [1]; None for an id that is no class."""
         i = int(np.asarray(tokens).reshape(-1)[0])
         return self.classes[i - 1] if 0 < i <= len(self.classes) else None
 
@@ -177,10 +180,11 @@ class Category(Generable):
         return html.escape(str(cell)[:100])
 
     def features(self, read: np.ndarray | None) -> np.ndarray:
-        """One number a class, or the class's rank by frequency where there are many; unseen: zeros or -1."""
-        n, missing = len(self.classes), read is None or not len(read)
-        i = -1 if missing else int(self.prepare(read)[0]) - 1
-        if n > ONE_HOT:
+        """One-hot vector, or the class's rank by frequency where there are many; unseen: zeros or -1."""
+        n = len(self.classes)
+        missing = read is None or not len(read)
+        i = -1 if read is None or not len(read) else int(self.prepare(read)[0]) - 1
+        if n > MAX_ONE_HOT:
             return np.array([np.nan if missing else float(i)])
         return np.full(max(n, 1), np.nan) if missing else (np.arange(max(n, 1)) == i).astype(np.float64)
 
@@ -198,7 +202,7 @@ class Category(Generable):
         }
 
     def _identity(self, cell: Any) -> int | bytes:
-        """The class's id, or the value itself where it is no class: an unseen truth is always a miss."""
+        """Id of the class, or the value itself where it is no class: an unseen truth is always a miss."""
         read = self.read(cell)
         return int(self.prepare(read)[0]) or read.tobytes()
 
@@ -210,7 +214,7 @@ class Category(Generable):
 
 
 def _spellings(value: str | float) -> list[str]:
-    """How other sources may write a value: types change between files, and truth values become 0 and 1."""
+    """Spellings of a value in other sources: types change between files, and truth values become 0 and 1."""
     if isinstance(value, bool):
         return ["true", "True", "1"] if value else ["false", "False", "0"]
     if isinstance(value, str):
@@ -219,12 +223,12 @@ def _spellings(value: str | float) -> list[str]:
 
 
 class _CategoryStem(Stem):
-    """One embedding a class."""
+    """Embedding table of the classes."""
 
     def __init__(self, vocabulary: int, width: int) -> None:
         super().__init__()
         self.table = nn.Embedding(vocabulary, width)
         nn.init.normal_(self.table.weight, std=0.5)
 
-    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, cells: Cells) -> tuple[Float[Tensor, "rows 1 width"], None]:
         return self.table(cells["ids"]), None

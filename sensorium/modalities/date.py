@@ -1,4 +1,4 @@
-"""Dates and times: where in the column's history, and where in the year, week and day."""
+"""Dates and times, as the moment in the column's history and as cyclic features of year, week and day."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from sensorium.core.datetexts import date_form, read_date, write_date
 from sensorium.core.errors import BadCell, UserError
@@ -38,14 +39,15 @@ SLASHED = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(.*)", re.ASCII | re.DOT
 
 
 class Date(Generable):
-    """A moment in seconds since 1970, UTC; moments without a zone are taken as UTC. Said as text, in ISO 8601 or in ``format``.
+    """Moment in seconds since 1970, UTC; moments without a zone are taken as UTC. It is predicted as text, in ISO 8601
+    or in ``format``.
 
     Args:
-        format: how texts are written, in the signs of Python's ``strptime``; empty: ISO 8601.
-        zone: the time zone that moments are said in: a name as Europe/Berlin, an offset as +02:00, or UTC; empty: they have none.
-        numbers: what a number means: years, or seconds (milliseconds …) since 1970; none: a number is no date.
-        noise: standard deviation of what training adds to the normal score that is seen.
-        waves: frequencies of the sines and cosines of the normal score that the stem sees.
+        format: form of texts, in the directives of Python's ``strptime``; empty: ISO 8601.
+        zone: time zone of predicted moments: a name as Europe/Berlin, an offset as +02:00, or UTC; empty: none.
+        numbers: meaning of a number: years, or seconds (milliseconds …) since 1970; none: a number is no date.
+        noise: standard deviation of the noise that training adds to the normal score that is seen.
+        waves: frequencies of the sines and cosines of the normal score in the stem's input.
     """
 
     generator = "quantile"
@@ -115,7 +117,7 @@ class Date(Generable):
             return False
 
     def read(self, cell: Any) -> np.ndarray:
-        """A date, datetime, datetime64 or ISO 8601 text to seconds since 1970, float64 [1]; missing ones to [0].
+        """Seconds since 1970 of a date, datetime, datetime64 or ISO 8601 text, float64 [1]; missing ones [0].
 
         Raises:
             BadCell: no date, or one before year 1 or after 9999.
@@ -208,7 +210,10 @@ class Date(Generable):
         return cells.get("whole", cells["score"]).unsqueeze(-1)
 
     def decode(self, tokens: np.ndarray) -> str:
-        """A normal score [1, 1] to text as fine as the column: "2024", "2024-05", "2024-05-13", with time; in its own form and zone."""
+        """Text of a normal score [1, 1], as fine as the column: "2024", "2024-05", "2024-05-13", with time.
+
+        It is in the column's own form and zone.
+        """
         score = np.asarray(tokens, np.float64).reshape(-1)[:1]
         seconds = float(np.clip(self.quantiles.decode(score)[0], FIRST, LAST))
         if not self.format:
@@ -222,7 +227,7 @@ class Date(Generable):
         return html.escape(str(cell)[:40])
 
     def features(self, read: np.ndarray | None) -> np.ndarray:
-        """Seconds since 1970 and the eleven cyclic numbers."""
+        """Seconds since 1970 and the eleven cyclic features."""
         if read is None or not len(read):
             return np.full(1 + CYCLES, np.nan)
         return np.concatenate([read, cycles(read)[0]])
@@ -254,7 +259,7 @@ def _seconds(moment: datetime.datetime) -> float:
 
 
 def _of_datetime64(moment: np.datetime64) -> float:
-    """Seconds by days and the rest, so that no unit overflows."""
+    """Seconds of a datetime64, by days and the rest, so that no unit overflows."""
     days = moment.astype("datetime64[D]")
     if not -(10**7) < days.astype(np.int64) < 10**7:
         raise BadCell("date before year 1 or after year 9999")
@@ -265,7 +270,7 @@ def _of_datetime64(moment: np.datetime64) -> float:
 
 
 def resolution(seconds: np.ndarray) -> Resolution:
-    """The finest part of a date that differs between rows; a single date is as fine as a day."""
+    """Finest part of a date that differs between rows; a single date is as fine as a day."""
     if not len(seconds):
         return "day"
     if np.all(seconds % DAY == 0):
@@ -279,7 +284,7 @@ def resolution(seconds: np.ndarray) -> Resolution:
 
 
 def time_zone(name: str) -> datetime.tzinfo | None:
-    """A time zone by its name or offset; None for an empty name.
+    """Time zone of a name or offset; None for an empty name.
 
     Raises:
         UserError: there is none of this name.
@@ -302,7 +307,7 @@ OFFSET = re.compile(r"\d:\d{2}(?::\d{2}(?:\.\d+)?)?\s?(Z|[+-]\d{2}:?\d{2})$")
 
 
 def common_zone(texts: Sequence[str]) -> str:
-    """The offset from UTC that all texts end in; "UTC" where they differ; empty where some have none."""
+    """Offset from UTC that all texts end in; "UTC" where they differ; empty where some have none."""
     found = [match[1] if (match := OFFSET.search(text)) else "" for text in texts]
     if not all(found):
         return "UTC" if any(found) else ""
@@ -310,13 +315,14 @@ def common_zone(texts: Sequence[str]) -> str:
 
 
 def _whole_text(seconds: float, fineness: str) -> str:
-    """A whole date in ISO 8601, rounded as ``_text`` rounds: "2024" is "2024-01-01"."""
+    """Whole date in ISO 8601, rounded as ``_text`` rounds: "2024" is "2024-01-01"."""
     text = _text(seconds, fineness)
     return text + "-01" * (2 - text.count("-")) if len(text) < 10 else text
 
 
 def _text(seconds: float, fineness: str, zone: datetime.tzinfo | None = None) -> str:
-    """Seconds since 1970 as ISO 8601, rounded to the nearest year, month, day, minute …; with a zone its offset is written."""
+    """ISO 8601 text of seconds since 1970, rounded to the nearest year, month, day, minute …, with the offset of a
+    zone."""
     step = {"day": DAY, "minute": 60.0, "second": 1.0}.get(fineness)
     if step:
         seconds = round(seconds / step) * step
@@ -343,7 +349,8 @@ CYCLES = 11
 
 
 def cycles(seconds: np.ndarray) -> np.ndarray:
-    """Sine and cosine of where in the year (twice), month, week and day, and whether it is a weekend: [n, 11]."""
+    """Cyclic features [n, 11]: sine and cosine of the place in the year (twice), month, week and day, and 1 for
+    weekends."""
     whole = np.floor(seconds / DAY)
     days = whole.astype(np.int64).astype("datetime64[D]")
     year, month = days.astype("datetime64[Y]"), days.astype("datetime64[M]")
@@ -356,14 +363,15 @@ def cycles(seconds: np.ndarray) -> np.ndarray:
 
 
 class _DateStem(Stem):
-    """One token from the score, its waves, and the cycles."""
+    """MLP stem: one token from the score, its waves, and the cyclic features."""
 
     def __init__(self, width: int, waves: int) -> None:
         super().__init__()
+        self.frequencies: Tensor
         self.register_buffer("frequencies", math.pi / 4 * 2.0 ** torch.arange(waves), persistent=False)
         self.enter, self.leave = nn.Linear(1 + CYCLES + 2 * waves, width), nn.Linear(width, width)
 
-    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, cells: Cells) -> tuple[Float[Tensor, "rows 1 width"], None]:
         score = cells["score"].clamp(-8, 8)
         angle = score * self.frequencies.to(score.dtype)
         x = torch.cat([score, cells["cycles"], angle.sin(), angle.cos()], 1)

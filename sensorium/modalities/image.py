@@ -1,6 +1,6 @@
-"""Pictures: any common format to a small square of pixels, and a convolutional stem that makes tokens of it.
+"""Images of any common format as a small square of pixels, and a convolutional stem.
 
-A hostile file is turned away by its header, before a pixel is decoded.
+A hostile file is refused by its header, before a pixel is decoded.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import base64
 import html
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.backbones import GRID as GRID_TOKENS
@@ -23,55 +24,52 @@ from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.media.formats import is_image
 from sensorium.media.images import ENDINGS, colour_mix, colours, png, psnr, side_of, square
 from sensorium.modalities import Cells, Stem, claim_files
-from sensorium.modalities._capabilities import Attributable, Generable
+from sensorium.modalities._augmentation import EveryAugmentation, ImageAugmentation
+from sensorium.modalities._capabilities import Attributable, Generable, Spatial
 from sensorium.modalities._encoder_stem import collate_encoded, encoder_stem
 from sensorium.nn.attention import heads_of
 from sensorium.nn.conv import ConvBlock, Norm, working_dtype
+from sensorium.nn.geometry import Geometry
 from sensorium.nn.shape_buckets import recurring
 from sensorium.nn.transformer import TransformerBlock
 
-SIZE, MOST = 48, 1024
-"""Side of a picture, unless it is said, and the largest."""
+SIZE, MAX_SIZE = 48, 1024
+"""Default side of a picture, and the largest."""
 
 EARLY = 3
-"""Layers of the stem whose feature maps are restyled: what they see is how a thing is drawn, rather than what it is."""
+"""Layers of the stem whose feature maps are restyled: they see how a thing is drawn, rather than what it is."""
 
 GRID = 6
-"""Lines and columns of parts that a picture is taken to have."""
+"""Lines and columns of parts of a picture."""
 
 
-class Image(Generable, Attributable):
-    """A picture as RGB, its aspect ratio kept, in the middle of a white square.
+class Image(Generable, Attributable, Spatial):
+    """Image as RGB, its aspect ratio kept, in the middle of a white square.
 
     White, because most transparent art is drawn for it, and because one colour for transparency, padding and what
     augmentation uncovers means that none of the three tells the network anything.
 
     Args:
-        size: side of the square in pixels, a multiple of 16 up to 1,024; where nothing is set for the column and all pictures that were looked at
-            to tell its kind are smaller than the default, the next multiple.
+        size: side of the square in pixels, a multiple of 16 up to 1,024. Where nothing is set for the column and all
+            pictures that were looked at to tell its kind are smaller than the default, it is the next multiple.
         max_pixels: a picture with more is a bad cell, by its header.
         trim: cut white and transparent margins off, so that a drawing's size on its sheet says nothing.
         norm: the norm of the convolutions (``nn.conv``).
         stem: "conv", a small convolutional encoder; "patches", squares of ``patch`` pixels and transformer blocks.
-        patch: side of a patch, where ``stem`` is "patches", and of what is one token where pictures are generated.
-        flip: also mirror pictures in training. Off, because left and right may be the meaning.
-        turn: largest rotation in training, in radians.
-        zoom: largest change of scale in training, as a share.
-        move: largest shift in training, as a share of the side.
-        bend: largest shift of a part of the picture against the others in training, as a share of the side.
-        colour: strength of changes of brightness, contrast, saturation and hue in training.
-        grey: share of pictures that lose their colours in training.
-        stroke: share of pictures whose dark lines are made a pixel wider or narrower in training, half of them each: what
-            is drawn with outlines and without is the same thing.
-        outline: share of pictures whose edges are drawn in dark in training, for the same reason.
-        reverse: share of pictures that become white on one colour in training, as signs are drawn.
-        restyle: how much training changes strength and level of each early feature map of the convolutional stem: what all
-            pictures of one hand have in common then says little (Li et al. 2022, arXiv 2202.03958).
-        backbone: a pretrained encoder of pictures whose features stand for the cells: a folder, package:NAME, or OWNER/NAME@REVISION on the hub. It says the size
-            and how pictures are cut; such a column is seen and not drawn. dropout: share of its features that training leaves out.
-        tune: frozen, lora, dora, rslora, bias, last:N or full: what of the backbone is learned further, with the model; but for frozen, cells go through it in every
-            step. rank: of low-rank updates. tune_rate: its learning rate, relative to ``train.lr``; 0: as suits ``tune``.
-        llava: in conversations the picture is every patch of its backbone, a CLIP or SigLIP, through two linear layers, as in LLaVA (arXiv 2310.03744), so that ``export-trunk`` can write a model of that layout.
+        patch: side of a patch, where ``stem`` is "patches", and of one token where pictures are generated.
+        of: the column that these pictures lie on, such as a photo of which they are masks: in training they are
+            rotated, scaled, shifted and bent as its pictures are, and keep their own colours.
+        restyle: how much training changes strength and level of each early feature map of the convolutional stem: what
+            all pictures of one hand have in common then says little (Li et al. 2022, arXiv 2202.03958).
+        backbone: a pretrained image encoder whose features stand for the cells: a folder, package:NAME, or
+            OWNER/NAME@REVISION on the hub. It determines the size and the preprocessing; such a column is seen and not
+            generated. dropout: share of its features that training leaves out.
+        tune: frozen, lora, dora, rslora, bias, last:N or full: fine-tuning of the backbone, with the model. Unless it
+            is frozen, cells go through it in every step.
+        rank: of low-rank updates. tune_rate: learning rate of what is tuned, relative to ``train.lr``; 0: as suits
+            ``tune``.
+        llava: in conversations the picture is every patch of its backbone, a CLIP or SigLIP, through two linear layers,
+            as in LLaVA (arXiv 2310.03744), so that ``export-trunk`` can write a model of that layout.
     """
 
     media = True
@@ -88,16 +86,8 @@ class Image(Generable, Attributable):
         norm: Norm = "group",
         stem: Literal["conv", "patches"] = "conv",
         patch: int = 8,
-        flip: bool = False,
-        turn: float = 0.25,
-        zoom: float = 0.2,
-        move: float = 0.15,
-        bend: float = 0.0,
-        colour: float = 0.2,
-        grey: float = 0.0,
-        stroke: float = 0.0,
-        outline: float = 0.0,
-        reverse: float = 0.0,
+        augmentation: EveryAugmentation = ImageAugmentation(),
+        of: str = "",
         restyle: float = 0.0,
         backbone: str = "",
         dropout: float = 0.1,
@@ -110,10 +100,11 @@ class Image(Generable, Attributable):
             raise UserError("column.NAME.llava=true takes a backbone, a CLIP or SigLIP: column.NAME.backbone=FOLDER.")
         self.llava = llava
         if self.use_backbone(backbone, "image", tune, rank, tune_rate, llava):
+            assert self.encoder is not None
             size = self.encoder.size
             patch = size if patch < 1 or size % patch else patch
         else:
-            size = self.clamp("size", size, 16, MOST, 16)
+            size = self.clamp("size", size, 16, MAX_SIZE, 16)
             patch = self.nearest_divisor("patch", patch, size)
         self.size, self.max_pixels, self.trim, self.norm, self.kind, self.patch = (
             size,
@@ -123,19 +114,18 @@ class Image(Generable, Attributable):
             stem,
             patch,
         )
-        self.flip, self.turn, self.zoom, self.move, self.bend = flip, turn, zoom, move, bend
-        self.colour, self.grey, self.stroke, self.outline, self.reverse = colour, grey, stroke, outline, reverse
+        self.augmentation, self.follows = augmentation, of
         self.restyle, self.dropout = restyle, dropout
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
-        """Sure where the files' first bytes are a picture's; less so where only their names say it."""
+        """Claim on files whose first bytes are a picture's; less sure where only their names say it."""
         largest = max((side_of(head) or SIZE for head in profile.heads), default=SIZE)
         small = -(-largest // 16) * 16  # enlarged they would cost more and show no more
         return claim_files(profile, is_image, ENDINGS, "picture", {"size": small} if small < SIZE else {})
 
     def read(self, cell: Any) -> np.ndarray:
-        """The bytes of a picture to uint8 [size, size, 3].
+        """Pixels uint8 [size, size, 3] of the bytes of a picture.
 
         Raises:
             BadCell: not a picture, cut short, more than ``max_pixels``, or a decompression bomb.
@@ -154,7 +144,10 @@ class Image(Generable, Attributable):
         return read
 
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
-        """The squares of a grid of ``GRID`` by ``GRID``, each made white, by line and column from the top left, counted from 1."""
+        """Squares of a ``GRID`` by ``GRID`` grid, each made white.
+
+        They are named by line and column from the top left, counted from 1.
+        """
         edges, result = np.linspace(0, self.size, GRID + 1).round().astype(int), []
         for line, column in itertools.product(range(GRID), range(GRID)):
             rest = read.copy()
@@ -163,60 +156,78 @@ class Image(Generable, Attributable):
         return result
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
-        """``pixels`` uint8 [n, 3, size, size], channels last in memory; with a backbone that stays as it is ``features`` and which are ``there``."""
+        """``pixels`` uint8 [n, 3, size, size], channels last in memory.
+
+        With a frozen backbone ``features`` and their mask ``there``.
+        """
         if self.encoder is not None:
             return collate_encoded(self.encoder, self.tuning, cells)
         return {"pixels": torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2)}
 
-    def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
-        """Each picture turned, scaled, shifted, bent and recoloured, in one pass of bilinear sampling over the batch; features stay as they are."""
+    def augment(
+        self, cells: Cells, generator: torch.Generator, lead: Callable[[Geometry], Geometry] | None = None
+    ) -> Cells:
+        """Random rotation, scale, shift, bend and colours of each picture, in one pass of bilinear sampling over the
+        batch.
+
+        Features stay as they are.
+
+        Args:
+            lead: puts the geometry of the pictures that these lie on in place of their own (``of``).
+        """
         if "pixels" not in cells:
             return cells
-        pixels = cells["pixels"]
+        pixels, use = cells["pixels"], self.augmentation
         n, _, h, w = pixels.shape
-        draw = (torch.rand(8, n, generator=generator) * 2 - 1).to(pixels.device)
-        angle, zoom = draw[0] * self.turn, torch.exp2(draw[1] * math.log2(1 + self.zoom))
-        side = torch.where(draw[7] < 0, -1.0, 1.0) if self.flip else torch.ones_like(angle)
-        cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-        across = torch.stack([cos * side, sin * side], -1)[:, None, None]
-        down = torch.stack([-sin, cos], -1)[:, None, None]
-        shift = (draw[2:4] * 2 * self.move).T[:, None, None]
-        y, x = (((torch.arange(k, device=pixels.device) + 0.5) * (2 / k) - 1) for k in (h, w))
-        grid = (y[:, None, None] * down + shift) + x[:, None] * across
-        if self.bend:  # a smooth field through 4 × 4 random shifts
-            field = ((torch.rand(n, 2, 4, 4, generator=generator) * 2 - 1) * (2 * self.bend)).to(pixels.device)
-            grid = grid + F.interpolate(field, (h, w), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+        geometry, tint = self.draw_geometry(n, generator, pixels.device)
+        grid = (geometry if lead is None else lead(geometry)).grid(h, w)
 
         def some(share: float) -> torch.Tensor:
             return (torch.rand(n, generator=generator) < share).nonzero().squeeze(1).to(pixels.device)
 
         # Outside the picture grid_sample gives 0, so white must be 0.
         ink = pixels.contiguous().float().sub_(255.0)
-        if self.reverse:
-            index = some(self.reverse)
+        if use.reverse:
+            index = some(use.reverse)
             colour = (torch.rand(len(index), 3, 1, 1, generator=generator) * -205 - 25).to(pixels.device)
             ink[index] = (1 + ink[index].amin(1, keepdim=True) / 255) * colour
         seen = F.grid_sample(ink, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        if self.outline:
-            index = some(self.outline)
+        if use.outline:
+            index = some(use.outline)
             seen[index] = outlined(seen[index])
-        if self.stroke:
+        if use.stroke:
             chance = torch.rand(n, generator=generator)
             for part, sign in (
-                (chance < self.stroke / 2, 1.0),
-                ((chance >= self.stroke / 2) & (chance < self.stroke), -1.0),
+                (chance < use.stroke / 2, 1.0),
+                ((chance >= use.stroke / 2) & (chance < use.stroke), -1.0),
             ):
                 index = part.nonzero().squeeze(1).to(pixels.device)
                 seen[index] = sign * largest(sign * seen[index])
-        if self.grey:
-            index = some(self.grey)
+        if use.grey:
+            index = some(use.grey)
             seen[index] = seen[index].mean(1, keepdim=True).expand(-1, 3, -1, -1)
-        mixed = torch.bmm(colour_mix(draw[4:7], self.colour), seen.view(n, 3, -1))
+        mixed = torch.bmm(colour_mix(tint, use.colour), seen.view(n, 3, -1))
         result = mixed.add_(255.0).clamp_(0.0, 255.0).to(torch.uint8).view(n, 3, h, w)
         return {**cells, "pixels": result.contiguous(memory_format=torch.channels_last), "whole": cells["pixels"]}
 
+    def draw_geometry(self, n: int, generator: torch.Generator, device: torch.device) -> tuple[Geometry, torch.Tensor]:
+        """Random geometry of n pictures, and numbers from -1 to 1 for the change of their colours, [3, n]."""
+        use = self.augmentation
+        draw = (torch.rand(8, n, generator=generator) * 2 - 1).to(device)
+        angle, zoom = draw[0] * use.turn, torch.exp2(draw[1] * math.log2(1 + use.zoom))
+        side = torch.where(draw[7] < 0, -1.0, 1.0) if use.flip else torch.ones_like(angle)
+        cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+        across, down = torch.stack([cos * side, sin * side], -1), torch.stack([-sin, cos], -1)
+        field = None
+        if use.bend:  # a smooth field through 4 × 4 random shifts
+            field = ((torch.rand(n, 2, 4, 4, generator=generator) * 2 - 1) * (2 * use.bend)).to(device)
+        return Geometry(across, down, (draw[2:4] * 2 * use.move).T, field), draw[4:7]
+
     def stem(self, width: int) -> Stem:
-        """(size / 16)² tokens from "conv", (size / patch)² from "patches"; with a backbone one for all of the picture and 3² for its parts."""
+        """Stem with (size / 16)² tokens from "conv", (size / patch)² from "patches".
+
+        With a backbone it has one token for the whole picture and 3² for its parts.
+        """
         if self.encoder is not None:
             return encoder_stem(
                 width,
@@ -246,7 +257,7 @@ class Image(Generable, Attributable):
         return patches.reshape(len(pixels), side**2, 3 * self.patch**2).float() / 127.5 - 1
 
     def decode(self, tokens: np.ndarray) -> bytes:
-        """Patches [(size / patch)², 3 · patch²] to a PNG."""
+        """PNG file of patches [(size / patch)², 3 · patch²]."""
         side = self.size // self.patch
         pixels = (
             np.asarray(tokens)
@@ -257,7 +268,7 @@ class Image(Generable, Attributable):
         return png(((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8))
 
     def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
-        """``psnr``: how near the pixels are, in dB, at most 99."""
+        """``psnr``: peak signal-to-noise ratio of the pixels in dB, at most 99."""
         return (
             {
                 "psnr": psnr(
@@ -269,7 +280,7 @@ class Image(Generable, Attributable):
         )
 
     def show(self, cell: Any) -> str:
-        """A thumbnail, encoded anew, so that nothing of a hostile file reaches the page."""
+        """Thumbnail, encoded anew, so that nothing of a hostile file reaches the page."""
         if cell is None:
             return ""
         try:
@@ -288,10 +299,10 @@ class Image(Generable, Attributable):
         grid = np.add.reduceat(np.add.reduceat(pixels, edges, 0), edges, 1) / (len(read) / 8) ** 2
         counts = np.concatenate([np.bincount(read[..., c].ravel() >> 5, minlength=8) for c in range(3)])
         down, across = np.gradient(pixels.mean(-1))
-        way = ((np.arctan2(down, across) % np.pi) * (8 / np.pi)).astype(int) % 8
+        direction = ((np.arctan2(down, across) % np.pi) * (8 / np.pi)).astype(int) % 8
         steep, half = np.hypot(down, across), len(read) // 2
         turns = [
-            np.bincount(way[a : a + half, b : b + half].ravel(), steep[a : a + half, b : b + half].ravel(), 8)
+            np.bincount(direction[a : a + half, b : b + half].ravel(), steep[a : a + half, b : b + half].ravel(), 8)
             for a in (0, half)
             for b in (0, half)
         ]
@@ -306,18 +317,18 @@ def outlined(ink: torch.Tensor) -> torch.Tensor:
 
 
 def largest(x: torch.Tensor) -> torch.Tensor:
-    """The largest of each 3 × 3 neighbourhood, [n, c, h, w]; several times faster than torch's pooling on a CPU."""
-    for way in (2, 3):
-        most, size = x.clone(), x.shape[way] - 1
+    """Maximum of each 3 × 3 neighbourhood, [n, c, h, w]; several times faster than torch's pooling on a CPU."""
+    for axis in (2, 3):
+        most, size = x.clone(), x.shape[axis] - 1
         for to, at in ((0, 1), (1, 0)):
-            part = most.narrow(way, to, size)
-            torch.maximum(part, x.narrow(way, at, size), out=part)
+            part = most.narrow(axis, to, size)
+            torch.maximum(part, x.narrow(axis, at, size), out=part)
         x = most
     return x
 
 
 class ImageStem(Stem):
-    """Six 3 × 3 convolutions to (size / 16)² tokens, with a learned position added to each."""
+    """Convolutional stem: six 3 × 3 convolutions to (size / 16)² tokens, with a learned position added to each."""
 
     def __init__(self, width: int, size: int, norm: Norm, restyle: float = 0.0) -> None:
         super().__init__()
@@ -333,7 +344,7 @@ class ImageStem(Stem):
         )
         self.position = nn.Parameter(torch.randn((size // 16) ** 2, width) * 0.02)
 
-    def forward(self, cells: Cells) -> tuple[torch.Tensor, None]:
+    def forward(self, cells: Cells) -> tuple[Float[Tensor, "rows tokens width"], None]:
         """``pixels`` [n, 3, size, size] in 0..255 to tokens [n, (size / 16)², width]."""
         x = ink(cells["pixels"], self.position)
         for number, layer in enumerate(self.body):
@@ -352,7 +363,7 @@ def restyled(x: torch.Tensor, strength: float) -> torch.Tensor:
 
 
 class FullSizePatches(Stem):
-    """The plain transformer on patches (ViT, arXiv 2010.11929), for comparison."""
+    """Vision transformer on patches (ViT, arXiv 2010.11929), for comparison."""
 
     def __init__(self, width: int, size: int, patch: int, depth: int = 4) -> None:
         super().__init__()
@@ -362,7 +373,7 @@ class FullSizePatches(Stem):
         self.blocks = nn.ModuleList(TransformerBlock(width, heads_of(width, 32)) for _ in range(depth))
         self.norm = nn.LayerNorm(width, bias=False)
 
-    def forward(self, cells: Cells) -> tuple[torch.Tensor, None]:
+    def forward(self, cells: Cells) -> tuple[Float[Tensor, "rows tokens width"], None]:
         """``pixels`` [n, 3, size, size] in 0..255 to tokens [n, (size / patch)², width]."""
         x = self.embed(ink(cells["pixels"], self.position)).flatten(2).transpose(1, 2)
         x = x + self.position.to(x.dtype)

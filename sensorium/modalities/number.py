@@ -1,4 +1,4 @@
-"""Numbers in units of any size, with tails of any weight: a quantile map makes each a normal score and back."""
+"""Numbers in units of any size, with tails of any weight: a quantile transform maps each to a normal score and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from sensorium.core.errors import BadCell
 from sensorium.core.numerals import MAX_LENGTH, MISSING_WORDS, PLAIN_NUMBER, NumberForm, lossy_example, number_form
@@ -23,22 +24,23 @@ from sensorium.modalities._capabilities import Generable
 EMPTY = np.zeros(0, np.float64)
 SHARE = 0.98
 """Share of a column's texts that must be numbers."""
-DIGITS = 6
-"""Decimals of an answer in writing where the column's numbers have more."""
+MAX_DECIMALS = 6
+"""Decimals of a written answer where the column's numbers have more."""
 
 
 class Number(Generable):
-    """One finite number a cell; what is learned and said is its normal score.
+    """Finite number. What is learned and predicted is its normal score.
 
     Args:
         decimal: the decimal sign in cells that are text.
         thousands: the sign between groups of three digits in cells that are text; empty: there is none.
-        prefix, suffix: what stands before and behind the number in cells that are text, as € and %; answers have it too.
-        places: digits behind the decimal sign in such answers; -1: as many as the column's numbers need. parentheses: minus is
-            written as accountants do, (5.25).
-        noise: standard deviation of what training adds to a score that is seen.
-        waves: frequencies of the sines and cosines of the score that the stem sees; bins: equal shares of the values, each of
-            which it sees filled from 0 to 1 (both Gorishniy et al. 2022, arXiv 2203.05556).
+        prefix, suffix: what stands before and behind the number in cells that are text, as € and %; answers have it
+            too.
+        places: digits behind the decimal sign in such answers; -1: as many as the column's numbers need. parentheses:
+            minus is written as accountants do, (5.25).
+        noise: standard deviation of the noise that training adds to a score that is seen.
+        waves: frequencies of the sines and cosines of the score in the stem's input. bins: equal shares of the values,
+            each of which the stem sees filled from 0 to 1 (both Gorishniy et al. 2022, arXiv 2203.05556).
     """
 
     generator = "quantile"
@@ -58,7 +60,7 @@ class Number(Generable):
 
     @property
     def as_written(self) -> bool:
-        """Where numbers stand in a form of their own: ``1.234`` may be a thousand and more."""
+        """True where numbers are in a form of their own: ``1.234`` may be a thousand and more."""
         return not self.form.plain
 
     @classmethod
@@ -92,7 +94,7 @@ class Number(Generable):
         return Claim(sure=0.85, why=why, form=settings)
 
     def read(self, cell: Any) -> np.ndarray:
-        """A number (or its text) to float64 [1]; NaN, infinity, an empty text and "n/a" are missing, float64 [0].
+        """Number (or its text) as float64 [1]; NaN, infinity, an empty text and "n/a" are missing, float64 [0].
 
         Raises:
             BadCell: no number.
@@ -152,10 +154,10 @@ class Number(Generable):
         return cells.get("whole", cells["score"]).unsqueeze(-1)
 
     def decode(self, tokens: np.ndarray) -> int | float | str:
-        """A normal score to a number, or to a text where the column writes its numbers with signs or a unit."""
+        """Number of a normal score, or its text where the column writes its numbers with signs or a unit."""
         value = float(self.quantiles.decode(np.asarray(tokens, np.float64).reshape(-1)[:1])[0])
         if not self.form.plain:
-            return self.form.write(value, self.decimals if self.decimals >= 0 else DIGITS)
+            return self.form.write(value, self.decimals if self.decimals >= 0 else MAX_DECIMALS)
         if self.decimals == 0:
             return round(value)
         return round(value, self.decimals) if self.decimals > 0 else float(f"{value:.7g}")
@@ -190,27 +192,28 @@ def decimals(values: np.ndarray) -> int:
     return -1
 
 
-def errors(truth: np.ndarray, said: np.ndarray) -> dict[str, float]:
+def errors(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """``r2``, ``mae`` and ``median_error`` of float64 [n] against [n]; r2 is 0 where the truth is constant."""
     if not len(truth):
         return {}
-    unit = max(float(np.abs(truth).max()), float(np.abs(said).max())) or 1.0
-    truth, said = truth / unit, said / unit  # squares of large numbers overflow
-    off, variance = np.abs(truth - said), float(((truth - truth.mean()) ** 2).sum())
+    unit = max(float(np.abs(truth).max()), float(np.abs(predicted).max())) or 1.0
+    truth, predicted = truth / unit, predicted / unit  # squares of large numbers overflow
+    off, variance = np.abs(truth - predicted), float(((truth - truth.mean()) ** 2).sum())
     r2 = 1 - float((off**2).sum()) / variance if variance else 0.0
     return {"r2": r2, "mae": float(off.mean()) * unit, "median_error": float(np.median(off)) * unit}
 
 
 class _NumberStem(Stem):
-    """One token from the score, the compressed raw value, waves of the score and the bins below it."""
+    """MLP stem: one token from the score, the compressed raw value, waves of the score and the bins below it."""
 
     def __init__(self, width: int, waves: int, bins: int) -> None:
         super().__init__()
         self.bins = bins
+        self.frequencies: Tensor
         self.register_buffer("frequencies", math.pi / 4 * 2.0 ** torch.arange(waves), persistent=False)
         self.enter, self.leave = nn.Linear(2 + 2 * waves + bins, width), nn.Linear(width, width)
 
-    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, cells: Cells) -> tuple[Float[Tensor, "rows 1 width"], None]:
         score, raw = cells["score"].float().clamp(-8, 8), cells["raw"].clamp(-16, 16)
         angle = score * self.frequencies
         filled = (torch.special.ndtr(score) * self.bins - torch.arange(self.bins, device=score.device)).clamp(0, 1)

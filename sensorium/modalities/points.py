@@ -1,7 +1,7 @@
-"""Sets of points: what a lidar, a radar or a depth camera sees, or any set of places with what was measured there.
+"""Point sets: the cloud of a lidar, a radar or a depth camera, or any set of places with measurements.
 
-A set has no order. Points are read in the order of a curve that fills space (Morton 1966), so that the same set is always the same cell, and
-neighbours are near one another where a set is generated.
+A set has no order. Points are read in the order of a space-filling curve (Morton 1966), so that the same set is always
+the same cell, and neighbours are near one another where a set is generated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
@@ -27,10 +28,10 @@ from sensorium.nn.conv import present, working_dtype
 
 GROUP = 8
 """Points of one generated token."""
-LARGEST = 1 << 24
-"""Numbers in a cell."""
+MAX_NUMBERS = 1 << 24
+"""Numbers in a cell, at most."""
 BITS, REACH = 10, 4.0
-"""Of each coordinate on the curve, and how many spreads from the middle it goes."""
+"""Bits of each coordinate on the curve, and its range in deviations from the mean."""
 CLOUD = re.compile(r"(?i)(^|[^a-z])(points?|point_?clouds?|clouds?|lidar|radar)($|[^a-z])")
 
 
@@ -42,19 +43,20 @@ _PAIR = re.compile(
 
 
 def coordinates(text: str) -> list[float] | None:
-    """The numbers of one point in writing; None where a text holds none."""
+    """Numbers of one point in writing; None where a text holds none."""
     found = _PAIR.fullmatch(text.strip()) if len(text) <= 100 else None
     return None if found is None else [float(part) for part in found.groups() if part is not None]
 
 
 class Points(Generable):
-    """A set of points, each of the same few numbers: its place (up to three), then what was measured there.
+    """Set of points, each of the same few numbers: its place (up to three), then its measurements.
 
     Args:
-        most: how many are looked at; of a larger set so many, evenly spread along the curve.
-        tokens: that the network sees a set as.
+        most: number of points read; of a larger set so many, evenly spread along the curve.
+        tokens: number of tokens of the stem for a set.
         turn: largest rotation in training, in radians, about the third axis (in the plane for points of two numbers).
-        zoom, move: largest change of scale and shift, as a share of the spread. jitter: deviation of each number.
+        zoom, move: largest change of scale and shift, as a share of the deviation. jitter: deviation of each number's
+            noise.
         drop: share of points that training hides.
     """
 
@@ -87,7 +89,10 @@ class Points(Generable):
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
-        """Lists of points; a series looks the same, so sure only where the column's name says so (points, cloud, lidar, radar)."""
+        """Claim on lists of points.
+
+        A series looks the same, so it is sure only where the column's name says so (points, cloud, lidar, radar).
+        """
         texts = [cell for cell in profile.sample[:200] if isinstance(cell, str)]
         if texts:
             pairs = [pair for cell in texts if (pair := coordinates(cell)) is not None]
@@ -119,12 +124,13 @@ class Points(Generable):
         return Claim(sure=0.3, why="cells could be lists of points; say kind=points if they have no order")
 
     def read(self, cell: Any) -> np.ndarray:
-        """A cell to float32 [1 + points · size]: the size of a point, then the points; those with a gap in their place are left out.
+        """Size of a point and the points, float32 [1 + points · size]; those with a gap in their place are left out.
+
+        An empty set, or one of no point whose place is known, is missing, [0]. A text holds the coordinates of one
+        point.
 
         Raises:
             BadCell: no list of points of one size, or more than 16,777,216 numbers.
-
-        An empty set, or one of no point whose place is known, is missing, [0]. A text holds the coordinates of one point.
         """
         if isinstance(cell, str):
             pair = coordinates(cell)
@@ -147,24 +153,27 @@ class Points(Generable):
             raise BadCell(
                 f"expected a list of points, each a list of at least two numbers; found the shape {points.shape}"
             )
-        if points.size > LARGEST:
-            raise BadCell(f"the set has {points.size} numbers, more than {LARGEST}")
+        if points.size > MAX_NUMBERS:
+            raise BadCell(f"the set has {points.size} numbers, more than {MAX_NUMBERS}")
         points = np.where(np.abs(points) < 1e30, points, np.nan)
         points = points[np.isfinite(points[:, :3]).all(1)]
         if not points.size:
             return np.zeros(0, np.float32)
         points = np.nan_to_num(points, nan=0.0).astype(np.float32)
-        return np.concatenate([np.float32([points.shape[1]]), points.ravel()])
+        return np.concatenate([np.array([points.shape[1]], np.float32), points.ravel()])
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
-        """The size of a point, the largest set, the middle, and the spread: one for all three coordinates, one for each other number."""
-        kept = [points_of(cell) for cell in cells]
-        if not kept:
+        """Fit the size of a point, the largest set, the mean, and the deviation.
+
+        The deviation is one for all three coordinates, and one for each other number.
+        """
+        sets = [points_of(cell) for cell in cells]
+        if not sets:
             return
-        self.size = Counter(points.shape[1] for points in kept).most_common(1)[0][0]
-        kept = [points for points in kept if points.shape[1] == self.size]
-        self.span = whole(min(self.most, max(map(len, kept))))
-        pooled = np.concatenate([points[:: max(1, len(points) // 256)] for points in kept]).astype(np.float64)
+        self.size = Counter(points.shape[1] for points in sets).most_common(1)[0][0]
+        sets = [points for points in sets if points.shape[1] == self.size]
+        self.span = whole(min(self.most, max(map(len, sets))))
+        pooled = np.concatenate([points[:: max(1, len(points) // 256)] for points in sets]).astype(np.float64)
         place = min(3, self.size)
         self.mean, self.std = pooled.mean(0).astype(np.float32), np.maximum(pooled.std(0), 1e-9).astype(np.float32)
         self.std[:place] = math.sqrt(
@@ -172,7 +181,7 @@ class Points(Generable):
         )  # else a turned set would be another one
 
     def prepare(self, read: np.ndarray) -> np.ndarray:
-        """A read cell to float32 [points, size] in spreads from the middle, in the order of the curve.
+        """Normalised points float32 [points, size] of a read cell, in the order of the curve.
 
         Raises:
             BadCell: points of another size than the column's.
@@ -195,7 +204,7 @@ class Points(Generable):
         return {"points": torch.from_numpy(points), "length": torch.tensor(lengths)}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
-        """Each set turned, scaled, shifted, shaken and thinned."""
+        """Random rotation, scale, shift, noise and dropout of points for each set."""
         points, length = cells["points"], cells["length"]
         n, count, size = points.shape
         draw = (torch.rand(5, n, generator=generator) * 2 - 1).to(points.device)
@@ -218,39 +227,40 @@ class Points(Generable):
         return {**cells, "points": turned, "length": keep.sum(1), "whole": points, "whole_length": length}
 
     def stem(self, width: int) -> Stem:
-        """``tokens`` tokens of a set, however many points it has."""
+        """Stem with ``tokens`` tokens for a set, however many points it has."""
         if not self.size:
             raise UserError("A column of points has no size of a point yet: it has to learn from some cells first.")
         return PointsStem(width, self.size, self.seen_as)
 
     def tokens(self) -> Tokens:
-        """Eight points each along the curve, up to the largest set: their numbers and, in -1..1, whether they are there."""
+        """Groups of eight points along the curve, up to the largest set: their numbers, and their presence in -1..1."""
         return Tokens(length=self.span // GROUP, width=GROUP * (max(self.size, 1) + 1))
 
     def target(self, cells: Cells) -> torch.Tensor:
-        """Points before augmentation in spreads, and which are there, [n, span / 8, 8 · (size + 1)]."""
+        """Normalised points before augmentation, and their presence, [n, span / 8, 8 · (size + 1)]."""
         points, length = cells.get("whole", cells["points"])[:, : self.span], cells.get("whole_length", cells["length"])
         points = F.pad(points, (0, 0, 0, self.span - points.shape[1]))
         there = present(length, self.span).unsqueeze(-1).to(points.dtype) * 2 - 1
         return torch.cat([points, there], -1).reshape(len(points), self.span // GROUP, -1)
 
     def decode(self, tokens: np.ndarray) -> list[list[float]]:
-        """Groups [span / 8, 8 · (size + 1)] to a list of points; at least one."""
+        """List of points of groups [span / 8, 8 · (size + 1)]; at least one."""
         points = np.asarray(tokens, np.float64).reshape(self.span, -1)
         points, there = points[:, :-1], points[:, -1] > min(0.0, points[:, -1].max() - 1e-9)
         return ((points * (self.std if self.size else 1) + (self.mean if self.size else 0))[there]).tolist()
 
     def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
-        """``chamfer``: the mean distance of a point to the nearest of the other set, both ways, in spreads (arXiv 1612.00603, equation 1)."""
+        """``chamfer``: Chamfer distance, the mean distance of a point to the nearest of the other set, in both
+        directions, in deviations (arXiv 1612.00603, equation 1)."""
         gaps = []
         for pair in zip(truth, predicted, strict=True):
             a, b = (self.prepare(self.read(cell))[:, :3].astype(np.float64) for cell in pair)
-            apart = np.sqrt(np.square(a[:, None] - b).sum(-1))
-            gaps.append((apart.min(0).mean() + apart.min(1).mean()) / 2)
+            distances = np.sqrt(np.square(a[:, None] - b).sum(-1))
+            gaps.append((distances.min(0).mean() + distances.min(1).mean()) / 2)
         return {"chamfer": float(np.mean(gaps))} if gaps else {}
 
     def show(self, cell: Any) -> str:
-        """The points from above; their third number is how dark they are."""
+        """Scatter plot of the points from above; the third number sets the opacity."""
         if cell is None:
             return ""
         try:
@@ -268,13 +278,15 @@ class Points(Generable):
             else np.zeros(len(points))
         )
         dots = "".join(
-            f'<circle cx="{2 + 92 * (x - low[0]) / reach:.1f}" cy="{94 - 92 * (y - low[1]) / reach:.1f}" r="1.5" opacity="{1 - 0.7 * d:.2f}"/>'
+            f'<circle cx="{2 + 92 * (x - low[0]) / reach:.1f}" cy="{94 - 92 * (y - low[1]) / reach:.1f}" r="1.5" '
+            f'opacity="{1 - 0.7 * d:.2f}"/>'
             for (x, y), d in zip(points[:, :2], depth, strict=True)
         )
         return f'<svg width="96" height="96" viewBox="0 0 96 96" fill="currentColor">{dots}</svg>'
 
     def features(self, read: np.ndarray | None) -> np.ndarray:
-        """How many there are; of each number mean, deviation and five quantiles; the share of points on a 4 × 4 grid from above."""
+        """Number of points; mean, deviation and five quantiles of each number; the share of points on a 4 × 4 grid from
+        above."""
         size = max(self.size, 1)
         points = None if read is None else points_of(read)
         if points is None or points.shape[1] != self.size:
@@ -285,7 +297,7 @@ class Points(Generable):
         return np.concatenate([[len(points)], flat, grid]).astype(np.float32)
 
     def state(self) -> dict[str, Any]:
-        """The size of a point, the largest set, middles and spreads."""
+        """Size of a point, the largest set, means and deviations."""
         return {"size": self.size, "span": self.span, "mean": self.mean.tolist(), "std": self.std.tolist()}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -300,12 +312,13 @@ def whole(points: int) -> int:
 
 
 def points_of(read: np.ndarray) -> np.ndarray:
-    """A read cell as [points, size]."""
+    """Points [points, size] of a read cell."""
     return read[1:].reshape(-1, int(read[0]))
 
 
 def curve(place: np.ndarray) -> np.ndarray:
-    """The number of each place [n, 1 to 3], in spreads, along a curve through space: the bits of its coordinates in turn (Morton 1966)."""
+    """Position of each place [n, 1 to 3], in deviations, on a Z-order curve: the bits of its coordinates in turn
+    (Morton 1966)."""
     steps = ((place / REACH + 1) / 2 * (1 << BITS)).clip(0, (1 << BITS) - 1).astype(np.int64)
     code = np.zeros(len(place), np.int64)
     for bit in range(BITS):
@@ -315,8 +328,11 @@ def curve(place: np.ndarray) -> np.ndarray:
 
 
 class PointsStem(Stem):
-    """Each point by itself through a small network, then a few learned questions to all of them: no order, any number
-    (PointNet, arXiv 1612.00593; questions as in the Set Transformer, arXiv 1810.00825)."""
+    """Point set encoder: each point through a small network, then attention of a few learned queries to all of them.
+
+    It depends on no order, and takes any number of points (PointNet, arXiv 1612.00593; queries as in the Set
+    Transformer, arXiv 1810.00825).
+    """
 
     def __init__(self, width: int, size: int, tokens: int) -> None:
         super().__init__()
@@ -325,7 +341,7 @@ class PointsStem(Stem):
         self.questions = nn.Parameter(torch.randn(tokens, width) * width**-0.5)
         self.out = nn.Linear(2 * width, width)
 
-    def forward(self, cells: Cells) -> tuple[torch.Tensor, None]:
+    def forward(self, cells: Cells) -> tuple[Float[Tensor, "rows tokens width"], None]:
         """``points`` [n, points, size] and ``length`` [n] to tokens [n, tokens, width]."""
         points, here = (
             cells["points"].to(working_dtype(self.questions)),
@@ -334,11 +350,11 @@ class PointsStem(Stem):
         x = self.enter(torch.cat([points, torch.sin(math.pi * points), torch.cos(math.pi * points)], -1))
         x = self.norm(self.down(F.gelu(self.up(F.gelu(x)))))
         keys, values = self.values(x).chunk(2, -1)
-        heard = (
+        attention = (
             (self.questions.to(keys.dtype) @ keys.transpose(1, 2))
             .float()
             .masked_fill(~here.unsqueeze(1), -1e4)
             .softmax(-1)
         )
         most = values.masked_fill(~here.unsqueeze(-1), -1e4).amax(1, keepdim=True).expand(-1, len(self.questions), -1)
-        return self.out(torch.cat([heard.to(values.dtype) @ values, most], -1)), None
+        return self.out(torch.cat([attention.to(values.dtype) @ values, most], -1)), None

@@ -1,48 +1,32 @@
-"""Series: many channels of numbers over time, of any length, with gaps; and a one-dimensional convolutional stem."""
+"""Time series: many channels of numbers, of any length, with gaps; and a one-dimensional convolutional stem."""
 
 from __future__ import annotations
 
 import html
 import itertools
-import json
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.modalities import Cells, Stem
 from sensorium.modalities._capabilities import Attributable, Continuable
-from sensorium.nn.conv import ConvBlock, Ragged, present, sinusoid, working_dtype
+from sensorium.modalities._series_cells import MAX_VALUES, from_text, nesting, numbers, statistics
+from sensorium.modalities._series_stem import STRIDE, SeriesStem, whole
+from sensorium.nn.conv import Ragged
 
-STRIDE = 16
-"""Steps to a token."""
-LARGEST = 1 << 24
-"""Values in one cell; also what float32 counts exactly."""
 REACH = 20.0
-"""Values are kept within so many deviations of their channel's median."""
-BANDS = (0.03, 0.08, 0.2, 0.5)
-"""Upper edges of the bands of the baselines' spectrum, in cycles a step."""
-ACROSS, LINE, MOST_LINES = 240, 12, 24
-"""Pixels across a picture of a series at least, of each channel's line in it, and how many channels it shows."""
+"""Values are clipped to so many deviations from their channel's median."""
+ACROSS, LINE, MAX_LINES = 240, 12, 24
+"""Smallest width of a picture of a series in pixels, height of each channel's line in it, and the largest number of
+channels."""
 LINES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f")
-
-
-def from_text(cell: Any) -> Any:
-    """A list of numbers that is written as JSON, as a list; any other cell as it is."""
-    if not isinstance(cell, str) or cell[:1] not in "[ " or not cell.lstrip().startswith("["):
-        return cell
-    try:
-        return json.loads(re.sub(r"\binf\b", "Infinity", re.sub(r"\bnan\b", "NaN", cell)))
-    except (ValueError, RecursionError):
-        return cell
 
 
 class Series(Continuable, Attributable):
@@ -51,16 +35,16 @@ class Series(Continuable, Attributable):
     None, NaN and infinity are gaps, told apart from zeros by a second set of channels.
 
     Args:
-        length: the most steps that are kept; a longer series is averaged down to so many.
-        order: which way cells lie. "auto" takes the dimension that stays the same over the column for the channels, the
+        length: largest number of steps; a longer series is averaged down to so many.
+        order: order of dimensions. "auto" takes the dimension that stays the same over the column for the channels, the
             smaller where both do.
         norm: the norm of the convolutions (``nn.conv``).
         jitter: deviation of the noise added in training, in deviations of the channel.
         scaling: largest change of a channel's size in training, as a share.
         warp: largest change of tempo in training, as a share.
         crop: largest share cut off in training, together from both ends.
-        drop: chance in training that a channel is a gap altogether.
-        rotate_triples: turn channels 1–3, 4–6, … as vectors in space in training, by up to ``rotate`` radians.
+        drop: probability in training that a channel is a gap altogether.
+        rotate_triples: rotate channels 1–3, 4–6, … as vectors in space in training, by up to ``rotate`` radians.
         rotate: see there.
     """
 
@@ -90,7 +74,7 @@ class Series(Continuable, Attributable):
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
-        """Lists of numbers, alone or nested once."""
+        """Claim on lists of numbers, flat or nested once."""
         seen = [shape for shape in map(nesting, map(from_text, profile.sample[:200])) if shape]
         if not seen or len(seen) < 0.5 * len(profile.sample[:200]):
             return None
@@ -99,21 +83,20 @@ class Series(Continuable, Attributable):
         return Claim(sure=0.7, why="cells are lists of numbers")
 
     def read(self, cell: Any) -> np.ndarray:
-        """A cell to float32 [2 + rows · columns]: both sizes, then the values row by row, NaN for a gap.
+        """Both sizes of a cell, then its values row by row, float32 [2 + rows · columns], NaN for a gap.
 
-        Which way the cell lies is known only once the whole column is, hence the sizes. A flat series has 0 columns.
-        Rows of unequal length are filled up with gaps.
+        The order of its dimensions is known only once the whole column is, hence the sizes. A flat series has 0
+        columns. Rows of unequal length are filled up with gaps. An empty list, or one of nothing but gaps, is missing,
+        [0]. A text is read as JSON.
 
         Raises:
             BadCell: no numbers, deeper lists, or more than 16,777,216 values.
-
-        An empty list, or one of nothing but gaps, is missing, [0]. A text is read as JSON.
         """
         values = numbers(from_text(cell))
         if values.ndim not in (1, 2):
             raise BadCell(f"a series has one or two dimensions, this cell has {values.ndim}")
-        if values.size > LARGEST:
-            raise BadCell(f"the series has {values.size} values, more than {LARGEST}")
+        if values.size > MAX_VALUES:
+            raise BadCell(f"the series has {values.size} values, more than {MAX_VALUES}")
         with np.errstate(over="ignore", invalid="ignore"):
             flat = np.where(np.abs(values) < 1e30, values, np.nan).astype(np.float32).ravel()
         if not np.isfinite(flat).any():
@@ -124,7 +107,7 @@ class Series(Continuable, Attributable):
         return np.concatenate([np.asarray(sizes, np.float32), flat])
 
     def as_image(self, read: np.ndarray) -> np.ndarray | None:
-        """A line for each channel, time to the right: its lowest value white, its highest dark, gaps orange."""
+        """Heat map, a line per channel, time to the right: its lowest value white, its highest dark, gaps orange."""
         values = self._oriented(read).T.astype(np.float64)
         if not values.size:
             return None
@@ -136,7 +119,7 @@ class Series(Continuable, Attributable):
             tone = 255 * (1 - 0.85 * np.nan_to_num((values - low) / np.where(high > low, high - low, 1)))
         pixels = np.repeat(np.clip(tone, 0, 255).astype(np.uint8)[:, :, None], 3, 2)
         pixels[~np.isfinite(values)] = (250, 200, 150)
-        pixels = pixels[:MOST_LINES, :: max(1, pixels.shape[1] // (2 * ACROSS))]
+        pixels = pixels[:MAX_LINES, :: max(1, pixels.shape[1] // (2 * ACROSS))]
         return np.repeat(np.repeat(pixels, LINE, 0), max(1, ACROSS // pixels.shape[1]), 1)
 
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
@@ -159,13 +142,17 @@ class Series(Continuable, Attributable):
 
     def truncation_note(self) -> str:
         return (
-            f"series of up to {self.longest:,} steps are averaged to {self.span} (column.NAME.length={self.longest} keeps them)"
+            f"series of up to {self.longest:,} steps are averaged to {self.span} (column.NAME.length={self.longest} "
+            "keeps them)"
             if self.longest > self.span
             else ""
         )
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
-        """The order of dimensions, the longest length, the number of channels, and each channel's median and spread (IQR / 1.349)."""
+        """Fit the order of dimensions, the longest length and the number of channels.
+
+        Each channel is normalised by its median and its deviation (IQR / 1.349).
+        """
         shapes = [(int(cell[0]), int(cell[1])) for cell in cells]
         if not shapes:
             return
@@ -177,11 +164,11 @@ class Series(Continuable, Attributable):
         counts[1] += len(shapes) - len(nested)
         self.channels = counts.most_common(1)[0][0]
         self.flat = 2 * len(nested) < len(shapes)
-        kept = [self._oriented(cell) for cell in cells]
-        self.longest = max(map(len, kept))
+        oriented = [self._oriented(cell) for cell in cells]
+        self.longest = max(map(len, oriented))
         self.span = whole(min(self.length, self.longest))
-        kept = [values[:: max(1, len(values) // 128)] for values in kept if values.shape[1] == self.channels]
-        pooled = np.concatenate(kept).astype(np.float64)
+        oriented = [values[:: max(1, len(values) // 128)] for values in oriented if values.shape[1] == self.channels]
+        pooled = np.concatenate(oriented).astype(np.float64)
         self.mean, self.std = np.zeros(self.channels, np.float32), np.ones(self.channels, np.float32)
         for channel, values in enumerate(pooled.T):
             values = values[np.isfinite(values)]
@@ -191,7 +178,7 @@ class Series(Continuable, Attributable):
                 self.mean[channel], self.std[channel] = middle, spread if spread > 1e-6 * abs(middle) else 1.0
 
     def prepare(self, read: np.ndarray) -> np.ndarray:
-        """A read cell to float32 [steps, 2 · channels]: deviations from the median (0 at gaps), then 1 where present.
+        """Deviations from the median (0 at gaps), then presence masks, of a read cell: float32 [steps, 2 · channels].
 
         Raises:
             BadCell: another number of channels than the column has.
@@ -211,13 +198,13 @@ class Series(Continuable, Attributable):
         return both
 
     def _oriented(self, read: np.ndarray) -> np.ndarray:
-        """A read cell as [time, channels]."""
+        """Read cell as [time, channels]."""
         rows, columns = int(read[0]), int(read[1])
         values = read[2:].reshape(rows, columns or 1)
         return values if self.time_first or not columns else values.T
 
     def interpolate_parts(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
-        """Values fade to the channel's median and don't become gaps: half a gap is nothing that a series can have."""
+        """As the default, but values fade to the channel's median, not to gaps: a series can't have half a gap."""
         cells = super().interpolate_parts(cell, rest, keep)
         there = self.collate([cell])["series"].to(keep.device).chunk(2, -1)[1]
         values = cells["series"].chunk(2, -1)[0]
@@ -232,7 +219,7 @@ class Series(Continuable, Attributable):
         return {"series": torch.from_numpy(series), "length": torch.tensor(lengths)}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
-        """Another tempo and another window of time, channels of other sizes, noise, and channels left out."""
+        """Random tempo, window of time, channel sizes, noise and dropout of channels."""
         series, length = cells["series"], cells["length"]
         n, steps, _ = series.shape
         c, device = self.channels, series.device
@@ -265,7 +252,7 @@ class Series(Continuable, Attributable):
         }
 
     def _rotated(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Each triple of channels turned about a random axis, in the units of the table (Rodrigues' formula)."""
+        """Triples of channels rotated about a random axis, in the units of the table (Rodrigues' formula)."""
         n, steps, c = values.shape
         triples = c // 3
         mean, std = (torch.from_numpy(x).to(values.device) for x in (self.mean, self.std))
@@ -280,13 +267,13 @@ class Series(Continuable, Attributable):
         return torch.cat([(raw - mean[: 3 * triples]) / std[: 3 * triples], values[..., 3 * triples :]], -1)
 
     def stem(self, width: int) -> Stem:
-        """One token for every 16 steps."""
+        """Stem with one token for every 16 steps."""
         if not self.channels:
             raise UserError("A series column has no channels yet: it has to learn from some cells first.")
         return SeriesStem(width, self.channels, self.norm)
 
     def tokens(self) -> Tokens:
-        """Stretches of 16 steps, up to the longest series: each step's values and, in -1..1, whether they are there."""
+        """Segments of 16 steps, up to the longest series: each step's values and, in -1..1, their presence."""
         return Tokens(
             length=self.span // STRIDE,
             width=STRIDE * 2 * max(self.channels, 1),
@@ -296,51 +283,57 @@ class Series(Continuable, Attributable):
         )
 
     def target(self, cells: Cells) -> torch.Tensor:
-        """Values before augmentation, in spreads of their channel, [n, span / 16, 16 · 2 · channels]."""
+        """Normalised values before augmentation, [n, span / 16, 16 · 2 · channels]."""
         series = cells.get("whole", cells["series"])[:, : self.span]
         series = F.pad(series, (0, 0, 0, self.span - series.shape[1]))
         values, there = series.chunk(2, -1)
         return torch.cat([values, 2 * there - 1], -1).reshape(len(series), self.span // STRIDE, -1)
 
     def decode(self, tokens: np.ndarray) -> list[Any]:
-        """Stretches [span / 16, 16 · 2 · channels] to a series as the column has them, None at gaps; it ends where nothing more is."""
+        """Series of segments [span / 16, 16 · 2 · channels] as the column has them, None at gaps.
+
+        It ends after the last step that is present.
+        """
         values, there = np.split(np.asarray(tokens, np.float64).reshape(self.span, -1), 2, -1)
         there = there > min(0.0, there.max() - 1e-9)
         return self._written(values, there, 0, int(np.flatnonzero(there.any(1)).max(initial=0)) + 1)
 
     def steps(self, read: np.ndarray) -> int:
-        """How many steps a read cell has."""
+        """Number of steps of a read cell."""
         return len(self._oriented(read))
 
     def prefix_tokens(self, cells: Sequence[np.ndarray], horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Beginnings, of which the last steps count, and the ``horizon`` steps to come: that these are there is known, and that nothing is after
-        them. Steps are as they were read: nothing is averaged."""
+        """Prefixes, of which the last steps count, and the ``horizon`` steps to come.
+
+        It is known that these are present, and that nothing is after them. Steps are as they were read: nothing is
+        averaged.
+        """
         known = np.zeros((len(cells), self.span, 2, max(self.channels, 1)), bool)
         values = np.zeros(known.shape, np.float32)
         for row, have, cell in zip(values, known, cells, strict=True):
-            begun = self._oriented(cell)[-(self.span - horizon) :]
-            here, count = np.isfinite(begun), len(begun)
-            row[:count, 0] = np.where(here, np.clip((begun - self.mean) / self.std, -REACH, REACH), 0)
+            prefix = self._oriented(cell)[-(self.span - horizon) :]
+            here, count = np.isfinite(prefix), len(prefix)
+            row[:count, 0] = np.where(here, np.clip((prefix - self.mean) / self.std, -REACH, REACH), 0)
             row[:, 1], row[:count, 1], row[count : count + horizon, 1] = -1, 2 * here - 1, 1
             have[:count, 0], have[:, 1] = True, True
         shape = (len(cells), self.span // STRIDE, -1)
         return torch.from_numpy(values).reshape(shape), torch.from_numpy(known).reshape(shape)
 
     def continuation(self, tokens: np.ndarray, cell: np.ndarray, horizon: int) -> list[Any]:
-        """The ``horizon`` steps of a said segment that follow on the read ``cell``, as the column has them."""
+        """The ``horizon`` steps of a generated segment that follow on the read ``cell``, as the column has them."""
         values = np.split(np.asarray(tokens, np.float64).reshape(self.span, -1), 2, -1)[0]
         start = min(self.steps(cell), self.span - horizon)
         return self._written(values, np.ones(values.shape, bool), start, start + horizon)
 
     def _written(self, values: np.ndarray, there: np.ndarray, start: int, end: int) -> list[Any]:
-        """Some steps of values in spreads as the column has them, None at gaps."""
+        """Some steps of normalised values as the column has them, None at gaps."""
         values = values * (self.std if self.channels else 1) + (self.mean if self.channels else 0)
-        cells = np.where(there, values, None)[start:end]
+        cells = np.where(there, values.astype(object), np.array(None))[start:end]
         cells = cells[:, 0] if self.flat else cells if self.time_first else cells.T
         return cells.tolist()
 
     def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
-        """``r2``: the share of the values' variance that is predicted, over all steps that both series have."""
+        """``r2``: explained share of the values' variance, over all steps that both series have."""
         both = []
         for pair in zip(truth, predicted, strict=True):
             a, b = (self._oriented(self.read(cell)) for cell in pair)
@@ -354,7 +347,7 @@ class Series(Continuable, Attributable):
         return {"r2": float(1 - np.square(values[0] - values[1]).mean() / max(values[0].var(), 1e-12))}
 
     def show(self, cell: Any) -> str:
-        """Each channel as a line."""
+        """Line chart of the channels."""
         if cell is None:
             return ""
         try:
@@ -375,7 +368,7 @@ class Series(Continuable, Attributable):
         return f'<svg width="160" height="48" viewBox="0 0 160 48">{"".join(lines)}</svg>'
 
     def features(self, read: np.ndarray | None) -> np.ndarray:
-        """Of each channel 14 statistics, and the length: float32 [14 · channels + 1], NaN where nothing is known.
+        """14 statistics of each channel, and the length: float32 [14 · channels + 1], NaN where nothing is known.
 
         Mean, deviation, least, quartiles, most, slope, crossings of the mean, mean change, and the spectrum's power in
         four bands (log) and its strongest frequency.
@@ -383,27 +376,13 @@ class Series(Continuable, Attributable):
         result = np.full((self.channels, 14), np.nan, np.float32)
         if read is None or (values := self._oriented(read)).shape[1] != self.channels:
             return np.append(result.ravel(), np.float32(np.nan))
-        steps = np.arange(len(values))
         for channel, y in enumerate(values.T.astype(np.float64)):
-            known = np.isfinite(y)
-            if not known.any():
-                continue
-            y = np.interp(steps, steps[known], y[known])
-            off = y - y.mean()
-            slope = (off @ (steps - steps.mean())) / max(((steps - steps.mean()) ** 2).sum(), 1e-9)
-            crossings = (off[1:] * off[:-1] < 0).mean() if len(y) > 1 else 0
-            change = np.abs(np.diff(y)).mean() if len(y) > 1 else 0
-            power = np.abs(np.fft.rfft(off)) ** 2 / len(y) ** 2
-            rate = np.fft.rfftfreq(len(y))
-            bands = [power[(rate > a) & (rate <= b)].sum() for a, b in zip((0, *BANDS[:-1]), BANDS, strict=True)]
-            result[channel] = [
-                y.mean(), y.std(), *np.quantile(y, (0, 0.25, 0.5, 0.75, 1)), slope, crossings, change,
-                *np.log(np.array(bands[:3]) + 1e-12), rate[power.argmax()],
-            ]  # fmt: skip
+            if np.isfinite(y).any():
+                result[channel] = statistics(y)
         return np.append(result.ravel(), np.float32(len(values)))
 
     def state(self) -> dict[str, Any]:
-        """Channels, order and number of dimensions, the longest length, medians and spreads."""
+        """Channels, order and number of dimensions, the longest length, medians and deviations."""
         spread = {"mean": self.mean.tolist(), "std": self.std.tolist()}
         return {
             "channels": self.channels,
@@ -419,93 +398,3 @@ class Series(Continuable, Attributable):
         self.channels, self.span, self.longest = int(state["channels"]), int(state["span"]), int(state["longest"])
         self.time_first, self.flat = bool(state["time_first"]), bool(state["flat"])
         self.mean, self.std = (np.asarray(state[key], np.float32) for key in ("mean", "std"))
-
-
-def whole(steps: int) -> int:
-    """``steps`` rounded up to whole tokens."""
-    return -(-max(steps, 1) // STRIDE) * STRIDE
-
-
-def nesting(cell: Any) -> int:
-    """1 for a list of numbers, 2 for a list of such lists, 0 for anything else; looks at the first few elements."""
-    if isinstance(cell, np.ndarray) and cell.dtype != object:
-        return cell.ndim if cell.ndim in (1, 2) and cell.dtype.kind in "iufb" else 0
-    if isinstance(cell, dict):
-        cell = list(cell.values())
-    if not isinstance(cell, (list, tuple, np.ndarray)) or not cell:
-        return 0
-    inner = [x for x in cell[:20] if x is not None]
-    if inner and all(isinstance(x, (int, float, np.number)) and not isinstance(x, bool) for x in inner):
-        return 1
-    return 2 if inner and all(nesting(x) == 1 for x in inner) else 0
-
-
-def numbers(cell: Any) -> np.ndarray:
-    """A cell as float64 of one or more dimensions, NaN for None; rows of unequal length filled up with NaN."""
-    if isinstance(cell, dict):  # A struct of channels.
-        cell = list(cell.values())
-    if isinstance(cell, list) and any(isinstance(item, dict) for item in cell):
-        cell = [list(item.values()) if isinstance(item, dict) else item for item in cell]
-    if isinstance(cell, (str, bytes)) or not isinstance(cell, (list, tuple, np.ndarray)):
-        raise BadCell(f"expected a list of numbers, found {type(cell).__name__}")
-    if isinstance(cell, np.ndarray) and cell.dtype.kind in "SUMmcV":
-        raise BadCell(f"expected numbers, found {cell.dtype}")
-    try:
-        return np.asarray(cell, np.float64)
-    except (ValueError, TypeError):
-        pass
-    try:
-        rows = [np.asarray([] if row is None else row, np.float64) for row in cell]
-        longest = max(len(row) for row in rows)
-        if any(row.ndim != 1 for row in rows) or len(rows) * longest > LARGEST:
-            raise ValueError
-        result = np.full((len(rows), longest), np.nan)
-        for row, values in zip(result, rows, strict=True):
-            row[: len(values)] = values
-        return result
-    except (ValueError, TypeError) as error:
-        raise BadCell("the series holds something that is no number, or lists of unequal depth") from error
-
-
-class SeriesStem(Stem):
-    """Short, middle and long kernels side by side, then convolutions that halve time: a token for every 16 steps.
-
-    Kernels of several lengths see fast and slow movements alike (InceptionTime, arXiv 1909.04939).
-    """
-
-    def __init__(self, width: int, channels: int, norm: Ragged) -> None:
-        super().__init__()
-        self.scales = nn.ModuleList(
-            ConvBlock(3 * channels, 32, kernel=(1, kernel), stride=(1, 2), norm=norm) for kernel in (3, 9, 27)
-        )
-        self.body = nn.ModuleList(
-            [
-                ConvBlock(96, 96, kernel=(1, 5), stride=(1, 2), norm=norm),
-                ConvBlock(96, 96, kernel=(1, 5), residual=True, norm=norm),
-                ConvBlock(96, 128, kernel=(1, 5), stride=(1, 2), norm=norm),
-                ConvBlock(128, 128, kernel=(1, 5), residual=True, norm=norm),
-                ConvBlock(128, width, kernel=(1, 3), stride=(1, 2), norm=norm),
-                ConvBlock(width, width, kernel=(1, 3), residual=True, norm=norm),
-            ]
-        )
-        self.place = nn.Parameter(torch.tensor(0.1))
-
-    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor]:
-        """``series`` [n, steps, 2 · channels] and ``length`` [n] to tokens [n, steps / 16, width] and their mask.
-
-        Padding is set to zero before each convolution, so a series' tokens don't depend on how far its batch was
-        padded.
-        """
-        series, length = cells["series"], cells["length"]
-        values, there = series.chunk(2, -1)
-        # Change from step to step, 0 at the start and at gaps.
-        change = F.pad((values[:, 1:] - values[:, :-1]) * there[:, 1:] * there[:, :-1], (0, 0, 1, 0))
-        x = torch.cat([values, change, there], -1).to(working_dtype(self.place))[:, None].permute(0, 3, 1, 2)
-        x = torch.cat([scale(x) for scale in self.scales], 1)
-        length = -(-length // 2)
-        for layer in self.body:
-            x = layer(x * present(length, x.shape[3]).to(x.dtype)[:, None, None])
-            length = -(-length // layer.stride[1])
-        tokens = x.flatten(2).transpose(1, 2)
-        place = sinusoid(tokens.shape[1], tokens.shape[2], tokens.device) * self.place
-        return tokens + place.to(tokens.dtype), present(length, tokens.shape[1])

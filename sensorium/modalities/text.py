@@ -7,65 +7,72 @@ No text can become a special token: the tokenizer knows none, its ids are moved 
 from __future__ import annotations
 
 import html
-import json
 import math
 import os
 import re
 import unicodedata
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import nn
+from tokenizers import Tokenizer, decoders, models, trainers
 from torch.nn import functional as F
 
-from sensorium.backbones import WORDS, features
+from sensorium.backbones import WORDS, Backbone, features
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.media.documents import document_text, is_text
 from sensorium.modalities import Cells, Modality, Stem
 from sensorium.modalities._capabilities import Attributable, Generable
 from sensorium.modalities._encoder_stem import collate_features, encoder_stem
-from sensorium.nn.conv import working_dtype
-from sensorium.nn.shape_buckets import places, recurring
+from sensorium.modalities._text_stem import END, PAD, SPECIAL, TextStem
+from sensorium.modalities._text_tokens import (
+    HASHED,
+    _alphabet,
+    _alphabet_of_bytes,
+    _folded,
+    _merges,
+    _some,
+    _split,
+    agree,
+    hashed_counts,
+    joined,
+    packed,
+    sketches,
+    unpacked,
+)
+from sensorium.nn.shape_buckets import recurring
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads don't survive the fork of workers
 
-PAD, END, SPECIAL = 0, 1, 3  # id 2 is kept free
 EMPTY = np.zeros(0, np.uint8)
-LEARNED = 16_000_000
-"""Bytes of text that the vocabulary is learned from, at most."""
-LONGEST_TOKEN = 32
-"""Bytes of a token."""
-HASHED = 128
-"""Places for words, and as many for letter trigrams, in the baselines' features."""
-START = 0.1
-"""Deviation of a new word's and a new trigram's vector: small, so that what is learned of a rare word soon outweighs it."""
-PARTS = 24
+MAX_TOKEN_BYTES = 32
+"""Bytes of a token, at most."""
+MAX_PARTS = 24
 """Words that are left out one by one, at most."""
-SKETCHED = 256
-"""Places for words and letter trigrams together in a sketch."""
 
 
 class Text(Generable, Attributable):
     """Words, sentences, names.
 
     Args:
-        vocabulary: tokens, of which 256 are bytes and 3 special.
+        vocabulary: number of tokens, of which 256 are bytes and 3 special.
         length: tokens kept of a cell.
         max_chars: characters read of a cell.
         dropout: share of a seen cell's tokens that training leaves out, never all.
-        spelling: add the letters of each token, as hashed trigrams, to its embedding (arXiv 1607.04606): words that
-            are spelled alike begin alike, in capitals or not.
+        spelling: add the letters of each token, as hashed trigrams, to its embedding (arXiv 1607.04606): words that are
+            spelled alike begin alike, in capitals or not.
         buckets: rows of the trigram table.
-        files: cells are files of text, plain or PDF, given as bytes or paths; such a column is seen and found, and not said.
-        backbone: a pretrained encoder of texts, whose features are what is seen of the cells: a folder, package:NAME, or OWNER/NAME@REVISION on the hub. They are still
-            said in words of their own; ``dropout`` is then of features.
-        tune: frozen, lora, dora, rslora, bias, last:N or full: what of the backbone is learned further, with the model; but for frozen, cells go through it in every
-            step. rank: of low-rank updates. tune_rate: its learning rate, relative to ``train.lr``; 0: as suits ``tune``.
+        files: cells are files of text, plain or PDF, given as bytes or paths; such a column is seen and found, and not
+            predicted.
+        backbone: a pretrained text encoder, whose features are what is seen of the cells: a folder, package:NAME, or
+            OWNER/NAME@REVISION on the hub. They are still predicted in words of their own; ``dropout`` is then of
+            features.
+        tune: frozen, lora, dora, rslora, bias, last:N or full: fine-tuning of the backbone, with the model. Unless it
+            is frozen, cells go through it in every step.
+        rank: of low-rank updates. tune_rate: learning rate of what is tuned, relative to ``train.lr``; 0: as suits
+            ``tune``.
     """
 
     matched = True
@@ -131,7 +138,7 @@ class Text(Generable, Attributable):
         return Claim(sure=sure, why=f"texts of {words:.1f} words, {profile.distinct} distinct")
 
     def read(self, cell: Any) -> np.ndarray:
-        """A text as UTF-8 bytes [n], in Unicode form NFC, without NUL, cut at ``max_chars``; blank is missing, [0].
+        """UTF-8 bytes [n] of a text, in Unicode form NFC, without NUL, cut at ``max_chars``; blank is missing, [0].
 
         Numbers and dates are taken as they are written; lone surrogates become U+FFFD.
 
@@ -172,7 +179,7 @@ class Text(Generable, Attributable):
 
     @classmethod
     def learn_together(cls, columns: dict[str, tuple[Modality, Sequence[np.ndarray]]]) -> None:
-        """One vocabulary from all columns, as large as the largest asked for; the same cells give the same one.
+        """Fit one vocabulary to all columns, as large as the largest asked for; the same cells give the same one.
 
         The stem and the generator that they share have room for the longest, ``span``.
         """
@@ -184,7 +191,7 @@ class Text(Generable, Attributable):
             min_frequency=2,
             show_progress=False,
             initial_alphabet=_alphabet(),
-            max_token_length=LONGEST_TOKEN,
+            max_token_length=MAX_TOKEN_BYTES,
         )
         bpe.train_from_iterator(_some([cells for _, cells in columns.values()]), trainer)
         merges, span = _merges(bpe), max(text.length for text in texts)
@@ -193,7 +200,7 @@ class Text(Generable, Attributable):
             text.span = span
 
     def _set(self, merges: list[list[str]]) -> None:
-        """The tokenizer that these merges make: single bytes first, then each merge in order."""
+        """Set the tokenizer to some merges: single bytes first, then each merge in order."""
         words = dict.fromkeys([*_alphabet(), *(left + right for left, right in merges)])
         self.merges, self.words = merges, list(words)
         ids = {word: i for i, word in enumerate(words)}
@@ -201,19 +208,26 @@ class Text(Generable, Attributable):
         self._bpe.pre_tokenizer, self._bpe.decoder = _split(), decoders.ByteLevel()
 
     def prepare(self, read: np.ndarray) -> np.ndarray:
-        """UTF-8 bytes to ids, int32 [1..length]; with a backbone these and its features, or the text itself where it is learned further, as bytes."""
-        return self.prepare_all([read])[0] if self.encoder is not None else self.ids(read)
+        """Ids of UTF-8 bytes, int32 [1..length].
+
+        With a backbone these and its features as bytes, or the text itself where the backbone is tuned.
+        """
+        if self.encoder is None:
+            return self.ids(read)
+        (ready,) = self.prepare_all([read])
+        assert isinstance(ready, np.ndarray)  # no text is refused
+        return ready
 
     def ids(self, read: np.ndarray) -> np.ndarray:
-        """UTF-8 bytes to ids, int32 [1..length]. A space is put before the text: a first word is like any other."""
-        start = read.tobytes()[: self.length * LONGEST_TOKEN].decode("utf-8", "ignore")  # no token lies further
+        """Ids of UTF-8 bytes, int32 [1..length]. A space is put before the text: a first word is like any other."""
+        start = read.tobytes()[: self.length * MAX_TOKEN_BYTES].decode("utf-8", "ignore")  # no token lies further
         ids = self._bpe.encode(f" {start}").ids[: self.length]
         return np.array(ids, np.int32) + SPECIAL
 
     def prepare_all(self, cells: Sequence[np.ndarray], keep: bool = True) -> list[np.ndarray | BadCell]:
         if self.encoder is None:
             return super().prepare_all(cells)
-        texts = [cell.tobytes()[: self.length * LONGEST_TOKEN].decode("utf-8", "ignore") for cell in cells]
+        texts = [cell.tobytes()[: self.length * MAX_TOKEN_BYTES].decode("utf-8", "ignore") for cell in cells]
         seen = (
             features(self.encoder, texts, keep)
             if self.tuning is None
@@ -222,19 +236,22 @@ class Text(Generable, Attributable):
         return [packed(self.ids(cell), found) for cell, found in zip(cells, seen, strict=True)]
 
     def own(self, cells: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The ids of prepared cells, int32."""
+        """Ids of prepared cells, int32."""
         return list(cells) if self.encoder is None else [unpacked(cell)[0] for cell in cells]
 
-    def encoded(self, cells: Sequence[np.ndarray]) -> Cells:
+    def encoded(self, encoder: Backbone, cells: Sequence[np.ndarray]) -> Cells:
         """Prepared cells as the encoder's stem takes them."""
         seen = [unpacked(cell)[1] for cell in cells]
         if self.tuning is None:
-            return collate_features([cell.view(np.float16).reshape(-1, self.encoder.width) for cell in seen])
-        return self.encoder.batch([cell.tobytes().decode() for cell in seen])
+            return collate_features([cell.view(np.float16).reshape(-1, encoder.width) for cell in seen])
+        return encoder.batch([cell.tobytes().decode() for cell in seen])
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
-        """``ids`` int64 [n, tokens], padded with 0, and ``length`` [n]; with a backbone also ``features`` and which of them are ``there``, or what the backbone takes."""
-        seen = {} if self.encoder is None else self.encoded(cells)
+        """``ids`` int64 [n, tokens], padded with 0, and ``length`` [n].
+
+        With a backbone also ``features`` and their mask ``there``, or the backbone's inputs.
+        """
+        seen = {} if self.encoder is None else self.encoded(self.encoder, cells)
         cells = self.own(cells)
         lengths = np.array([len(cell) for cell in cells], np.int64)
         ids = np.zeros((len(cells), min(recurring(int(lengths.max(initial=1))), self.length)), np.int64)
@@ -248,24 +265,30 @@ class Text(Generable, Attributable):
             return cells
         chance = torch.rand(ids.shape, generator=generator).to(ids.device)
         chance = chance.masked_fill(ids == PAD, -1.0)
-        kept = (chance > self.dropout) | (chance == chance.amax(1, keepdim=True)) & (ids != PAD)
-        lengths = kept.sum(1)
-        order = kept.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-        short = ids.masked_fill(~kept, PAD).gather(1, order)[:, : recurring(int(lengths.max()) if len(ids) else 1)]
+        keep = (chance > self.dropout) | (chance == chance.amax(1, keepdim=True)) & (ids != PAD)
+        lengths = keep.sum(1)
+        order = keep.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+        short = ids.masked_fill(~keep, PAD).gather(1, order)[:, : recurring(int(lengths.max()) if len(ids) else 1)]
         return {**cells, "ids": short, "length": lengths, "whole": ids}
 
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
-        """The text's words, the first ``PARTS`` of them."""
+        """Words of the text, the first ``MAX_PARTS`` of them."""
         words = list(re.finditer(r"\S+", read.tobytes().decode("utf-8", "replace")))
         text = words[0].string if words else ""
-        rest = ((word.group(), (text[: word.start()] + text[word.end() :].lstrip()).strip()) for word in words[:PARTS])
+        rest = (
+            (word.group(), (text[: word.start()] + text[word.end() :].lstrip()).strip()) for word in words[:MAX_PARTS]
+        )
         return [(word, self.read(other.encode() or None) if self.files else self.read(other)) for word, other in rest]
 
     def interpolate_parts(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
-        """Each word's tokens weakened in that measure, down to nothing at their places; ``keep`` [n, tokens]. Of features what they lack without the word."""
+        """Each word's tokens scaled in that measure, down to zero at their places; ``keep`` [n, tokens].
+
+        Of an encoder's features what they lack without the word is taken away.
+        """
         if self.tuning is not None:
             raise UserError(
-                "Words can't be faded in and out for an encoder that is learned further. Leave them out one by one instead, which is the default."
+                "Words can't be faded in and out for an encoder that is learned further. Leave them out one by one "
+                "instead, which is the default."
             )
         if self.encoder is not None:
             cells, every = (
@@ -303,7 +326,7 @@ class Text(Generable, Attributable):
     def stem(self, width: int) -> Stem:
         if self.encoder is not None:
             return encoder_stem(width, self.encoder, self.tuning, recurring(1 + WORDS), self.dropout)
-        return _TextStem(width, self.span, [b""] * SPECIAL + self.spelled(), self.buckets if self.spelling else 0)
+        return TextStem(width, self.span, [b""] * SPECIAL + self.spelled(), self.buckets if self.spelling else 0)
 
     def shared(self) -> str | None:
         return None if self.encoder is not None else "files of text" if self.files else "text"
@@ -321,7 +344,7 @@ class Text(Generable, Attributable):
         return ids.scatter(1, (ids != PAD).sum(1, keepdim=True), END)
 
     def decode(self, tokens: np.ndarray) -> str:
-        """Ids up to the first end to text; bytes that make no character become U+FFFD."""
+        """Text of ids up to the first end; bytes that make no character become U+FFFD."""
         ids = np.asarray(tokens).reshape(-1)
         ends = np.flatnonzero(ids == END)
         ids = ids[: ends[0]] if len(ends) else ids
@@ -329,7 +352,7 @@ class Text(Generable, Attributable):
         return text.removeprefix(" ")
 
     def spelled(self) -> list[bytes]:
-        """The bytes of each token of the vocabulary, without the special ones."""
+        """Bytes of each token of the vocabulary, without the special ones."""
         back = dict(zip(_alphabet_of_bytes(), range(256), strict=True))
         return [bytes(back[letter] for letter in word) for word in self.words]
 
@@ -343,24 +366,15 @@ class Text(Generable, Attributable):
         """Hashed words and letter trigrams, each as log(1 + count), then the log of characters and of words: [258]."""
         if read is None or not len(read):
             return np.full(2 * HASHED + 2, np.nan)
-        words, grams = _words_and_trigrams(read.tobytes()[:8000].decode("utf-8", "ignore").lower())
-        places = [zlib.crc32(word.encode()) % HASHED for word in words]
-        places += [HASHED + zlib.crc32(gram.encode()) % HASHED for gram in grams]
-        counts = np.bincount(places, minlength=2 * HASHED + 2).astype(np.float64)
-        counts[-2:] = len(grams), len(words)
-        return np.log1p(counts)
+        return hashed_counts(read.tobytes()[:8000].decode("utf-8", "ignore").lower())
 
     def sketch(self, cells: Sequence[np.ndarray]) -> np.ndarray:
-        """Words and letter trigrams, each hashed to a place and a sign ("Feature hashing", Weinberger et al. 2009): [n, 256].
+        """Words and letter trigrams, each hashed to a place and a sign ("Feature hashing", Weinberger et al. 2009): [n,
+        256].
 
         Letters that are alike but for case, width or form (Unicode NFKC) are the same.
         """
-        result = np.zeros((len(cells), SKETCHED), np.float32)
-        for row, cell in zip(result, self.own(cells), strict=True):
-            words, grams = _words_and_trigrams(unicodedata.normalize("NFKC", self.decode(cell)).casefold())
-            hashed = np.array([zlib.crc32(part.encode()) for part in [f"={word}" for word in words] + grams], np.int64)
-            np.add.at(row, hashed % SKETCHED, 1.0 - 2.0 * (hashed >> 31))
-        return result / np.linalg.norm(result, axis=1, keepdims=True).clip(1e-6)
+        return sketches([unicodedata.normalize("NFKC", self.decode(cell)).casefold() for cell in self.own(cells)])
 
     def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
         """``exact``: share that agree but for case and spaces; ``chrf``: chrF2 over all (Popović 2015), 0 to 1."""
@@ -373,134 +387,9 @@ class Text(Generable, Attributable):
         return {"exact": exact, "chrf": CHRF().corpus_score(found, [wanted]).score / 100}
 
     def state(self) -> dict[str, Any]:
-        """The merges, bytes and order make the rest; and the longest length of the columns that share them."""
+        """Merges, to which bytes and order add the rest, and the longest length of the columns that share them."""
         return {"merges": self.merges, "span": self.span}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self._set([list(pair) for pair in state["merges"]])
         self.span = int(state["span"])
-
-
-def agree(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether ids are the same as far as both go."""
-    both = min(len(one), len(other))
-    return bool((one[:both] == other[:both]).all())
-
-
-def packed(ids: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Ids int32 [k] and another array as one array of bytes, uint8."""
-    return np.concatenate(
-        [
-            np.array([len(ids)], np.int32).view(np.uint8),
-            np.ascontiguousarray(ids).view(np.uint8),
-            np.ascontiguousarray(seen).view(np.uint8).ravel(),
-        ]
-    )
-
-
-def unpacked(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of ``packed``; the other array as bytes, uint8."""
-    raw = np.ascontiguousarray(cell).tobytes()
-    count = int(np.frombuffer(raw, np.int32, 1)[0])
-    return np.frombuffer(raw, np.int32, count, 4), np.frombuffer(raw, np.uint8, offset=4 + 4 * count)
-
-
-def _words_and_trigrams(text: str) -> tuple[list[str], list[str]]:
-    """The words of a text, and its trigrams of letters, those at both ends with a space."""
-    words = text.split()
-    spaced = f" {' '.join(words)} "
-    return words, [spaced[i : i + 3] for i in range(len(spaced) - 2)]
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
-def _split() -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.ByteLevel(add_prefix_space=False)
-
-
-def _alphabet() -> list[str]:
-    """The letters that stand for the 256 bytes, sorted."""
-    return sorted(pre_tokenizers.ByteLevel.alphabet())
-
-
-def _alphabet_of_bytes() -> list[str]:
-    """The letter for each byte 0…255: printable ones stand for themselves, the others follow from U+0100."""
-    own = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    other = iter(range(0x100, 0x200))
-    return [chr(byte if byte in own else next(other)) for byte in range(256)]
-
-
-def _merges(bpe: Tokenizer) -> list[list[str]]:
-    merges = json.loads(bpe.to_str())["model"]["merges"]
-    return [pair.split(" ") if isinstance(pair, str) else list(pair) for pair in merges]
-
-
-def _some(columns: list[Sequence[np.ndarray]]) -> Iterator[str]:
-    """Texts of all columns in turn, until enough bytes are read."""
-    read = 0
-    for row in range(max(map(len, columns), default=0)):
-        for cells in columns:
-            if row < len(cells) and len(cells[row]):
-                yield " " + cells[row].tobytes().decode()
-                read += len(cells[row])
-        if read > LEARNED:
-            return
-
-
-def _trigrams(spelled: list[bytes], buckets: int) -> np.ndarray:
-    """Hashed trigrams of each token, folded to lower case, int64 [vocabulary, most]; 0 where there are no more."""
-    rows = []
-    for raw in spelled:
-        text = raw.decode("utf-8", "ignore").casefold()  # half a character has no spelling
-        grams = dict.fromkeys([text[i : i + n] for n in (2, 3) for i in range(len(text) - n + 1)] or [text])
-        rows.append([1 + zlib.crc32(gram.encode()) % (buckets - 1) for gram in grams if gram][:24])
-    table = np.zeros((len(rows), max(1, *map(len, rows))), np.int64)
-    for row, grams in zip(table, rows, strict=True):
-        row[: len(grams)] = grams
-    return table
-
-
-def joined(texts: Sequence[str | None]) -> str:
-    """A list of texts as one, parted by semicolons."""
-    return "; ".join(text for text in texts if text)
-
-
-class _TextStem(Stem):
-    """Token embeddings with spelling and position, then one look at both neighbours that starts as no change."""
-
-    def __init__(self, width: int, length: int, spelled: list[bytes], buckets: int) -> None:
-        super().__init__()
-        self.words = nn.Embedding(len(spelled), width)
-        self.positions = nn.Parameter(torch.zeros(length, width))
-        nn.init.normal_(self.words.weight, std=START)
-        self.letters = None
-        if buckets:
-            table = torch.from_numpy(_trigrams(spelled, buckets))
-            self.register_buffer("grams", table, persistent=False)
-            self.register_buffer("share", 1 / (table > 0).sum(1, keepdim=True).clamp_min(1).sqrt(), persistent=False)
-            self.letters = nn.Embedding(buckets, width, padding_idx=0)
-            nn.init.normal_(self.letters.weight, std=START)
-            with torch.no_grad():
-                self.letters.weight[0] = 0
-        self.near, self.out = nn.Linear(3 * width, width), nn.Linear(width, width)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor | None]:
-        ids = cells["ids"]
-        (n, k), mask = ids.shape, ids != PAD
-        at, real = places(mask)  # padding is most of a batch; it costs nothing until the end
-        used, place = ids.flatten()[at].unique(return_inverse=True)
-        words = self.words(used)
-        if self.letters is not None:  # each distinct token of the batch is spelled once
-            words = words + self.letters(self.grams[used]).sum(1) * self.share[used]
-        order, last = at % k, mask.sum(1)[at // k] - 1
-        x = F.embedding(place, words) + self.positions[order]
-        if "keep" in cells:
-            x = x * cells["keep"].flatten()[at].unsqueeze(1)
-        before, after = F.pad(x, (0, 0, 1, 0))[:-1], F.pad(x, (0, 0, 0, 1))[1:]
-        near = torch.cat([before * (order > 0).unsqueeze(1), x, after * (order < last).unsqueeze(1)], 1)
-        x = (x + self.out(F.gelu(self.near(near)))).to(working_dtype(self.positions))[:real]
-        return x.new_zeros(n * k, x.shape[1]).index_copy(0, at[:real], x).view(n, k, -1), mask

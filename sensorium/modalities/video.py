@@ -1,4 +1,4 @@
-"""Moving pictures: any clip to a few small frames, evenly spaced, and a stem that sees each and what changed since the one before."""
+"""Videos: any clip as a few evenly spaced frames, and a stem for each frame and its change since the one before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
@@ -24,26 +25,27 @@ from sensorium.nn.conv import ConvBlock, Norm, working_dtype
 
 ENDINGS = dotted("video")
 PAIR = 2
-"""Frames that are one token in time."""
-MOST, LONGEST = 512, 256
-"""The largest side of a frame, and the most frames."""
+"""Frames of one token in time."""
+MAX_SIZE, MAX_FRAMES = 512, 256
+"""Largest side of a frame, and largest number of frames."""
 SPAN = 80.0
-"""Ink is divided by this, as in pictures: about one in size."""
+"""Divisor of ink, as in pictures: then it is about one in size."""
 
 
 class Video(Generable, Attributable):
-    """A clip as ``frames`` frames of RGB in white squares; its sound is left out.
+    """Clip as ``frames`` frames of RGB in white squares; its sound is left out.
 
     Args:
         size: side of a frame in pixels, a multiple of 16 up to 512.
-        frames: how many are looked at, an even number up to 256, evenly spaced in the clip's time.
-        seconds: only the beginning of a longer clip is looked at.
+        frames: number of frames, even, up to 256, evenly spaced in the clip's time.
+        seconds: only the beginning of a longer clip is read.
         rate: frames a second of a clip that is generated.
         format: of a clip that is generated: webp, gif or mp4 (the extra ``video``).
         max_pixels: a clip whose frames have more is a bad cell, by its header.
         norm: the norm of the convolutions (``nn.conv``).
         patch: side of the square that, over two frames, is one token where clips are generated.
-        turn, zoom, move: largest rotation in radians, change of scale and shift as shares, in training, the same for all frames of a clip.
+        turn, zoom, move: largest rotation in radians, change of scale and shift as shares, in training, the same for
+            all frames of a clip.
         colour: strength of changes of brightness, contrast, saturation and hue in training.
         flip: also mirror clips in training. Off, because left and right may be the meaning.
     """
@@ -69,9 +71,9 @@ class Video(Generable, Attributable):
         colour: float = 0.2,
         flip: bool = False,
     ) -> None:
-        size = self.clamp("size", size, 16, MOST, 16)
+        size = self.clamp("size", size, 16, MAX_SIZE, 16)
         patch = self.nearest_divisor("patch", patch, size)
-        frames = self.clamp("frames", frames, PAIR, LONGEST, PAIR)
+        frames = self.clamp("frames", frames, PAIR, MAX_FRAMES, PAIR)
         if not seconds > 0 or not rate > 0:
             raise UserError(f"seconds={seconds}, rate={rate}: both are above 0.")
         self.size, self.frames, self.seconds, self.rate, self.patch = size, frames, seconds, rate, patch
@@ -81,14 +83,15 @@ class Video(Generable, Attributable):
 
     @classmethod
     def claim(cls, profile: Profile) -> Claim | None:
-        """Sure where the files' first bytes are a film's or those of a picture that moves; less so where only their names say it."""
+        """Claim on files whose first bytes are a film's or those of an animated picture; less sure where only their
+        names say it."""
         profile = fuller(profile)
         if sounds_by_name(profile):
             return None
         return claim_files(profile, animated, ENDINGS, "video", rank=(0.99, 0.009))
 
     def read(self, cell: Any) -> np.ndarray:
-        """The bytes of a clip to uint8 [frames, size, size, 3].
+        """Frames uint8 [frames, size, size, 3] of the bytes of a clip.
 
         Raises:
             BadCell: not a clip, cut short before its first frame, or larger than allowed.
@@ -96,7 +99,7 @@ class Video(Generable, Attributable):
         return frames_of(cell, self.frames, self.size, self.max_pixels, self.seconds)
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
-        """Of what is generated the mean of each colour and the spread of all, of pixels in -1..1."""
+        """Fit the mean of each colour and the deviation of all, of pixels in -1..1, for generated clips."""
         if cells:
             pixels = (
                 np.concatenate([cell[::2, ::2, ::2].reshape(-1, 3) for cell in cells]).astype(np.float32) / 127.5 - 1
@@ -104,7 +107,7 @@ class Video(Generable, Attributable):
             self.middle, self.reach = pixels.mean(0), max(float((pixels - pixels.mean(0)).std()), 0.05)
 
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
-        """Each frame made what the one before it is (the first: the next), so that its change is gone."""
+        """Frames, each replaced by the one before it (the first: by the next), so that its change is gone."""
         result = []
         for number in range(len(read)):
             rest = read.copy()
@@ -125,20 +128,20 @@ class Video(Generable, Attributable):
         return {"pixels": torch.from_numpy(np.stack(cells)).permute(0, 1, 4, 2, 3)}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
-        """Each clip turned, scaled, shifted and recoloured, all its frames alike."""
+        """Random rotation, scale, shift and colours of each clip, the same for all its frames."""
         pixels = cells["pixels"]
         n, frames, _, h, w = pixels.shape
         draw = (torch.rand(8, n, generator=generator) * 2 - 1).to(pixels.device)
         angle, zoom = draw[0] * self.turn, torch.exp2(draw[1] * math.log2(1 + self.zoom))
         side = torch.where(draw[7] < 0, -1.0, 1.0) if self.flip else torch.ones_like(angle)
         cos, sin, shift = torch.cos(angle) * zoom, torch.sin(angle) * zoom, draw[2:4] * 2 * self.move
-        way = torch.stack(
+        transform = torch.stack(
             [torch.stack([cos * side, -sin, shift[0]], -1), torch.stack([sin * side, cos, shift[1]], -1)], 1
         )
         seen = pixels.flatten(1, 2).float().sub_(255.0)  # outside the picture grid_sample gives 0, so white must be 0
         seen = F.grid_sample(
             seen,
-            F.affine_grid(way, [n, 3 * frames, h, w], align_corners=False),
+            F.affine_grid(transform, [n, 3 * frames, h, w], align_corners=False),
             padding_mode="zeros",
             align_corners=False,
         )
@@ -147,11 +150,12 @@ class Video(Generable, Attributable):
         return {**cells, "pixels": (seen + 255.0).clamp_(0.0, 255.0).to(torch.uint8), "whole": pixels}
 
     def stem(self, width: int) -> Stem:
-        """(size / 16)² tokens for every two frames."""
+        """Stem with (size / 16)² tokens for every two frames."""
         return VideoStem(width, self.size, self.frames, self.norm)
 
     def tokens(self) -> Tokens:
-        """Squares of ``patch`` by ``patch`` pixels over two frames, in time and then row by row, each a vector of their colours, about one off zero."""
+        """Squares of ``patch`` by ``patch`` pixels over two frames, in time and then row by row, each a vector of its
+        colours of about unit size."""
         grid = self.frames // PAIR, self.size // self.patch, self.size // self.patch
         return Tokens(
             length=math.prod(grid),
@@ -173,14 +177,14 @@ class Video(Generable, Attributable):
         return ((x - torch.from_numpy(self.middle).to(x)) / self.reach).reshape(n, -1, 3 * PAIR * p**2)
 
     def decode(self, tokens: np.ndarray) -> bytes:
-        """Squares [frames / 2 · (size / patch)², 6 · patch²] to a clip."""
+        """Clip of squares [frames / 2 · (size / patch)², 6 · patch²]."""
         p, side = self.patch, self.size // self.patch
         x = np.asarray(tokens).reshape(self.frames // PAIR, side, side, PAIR, p, p, 3).transpose(0, 3, 1, 4, 2, 5, 6)
         pixels = x.reshape(self.frames, self.size, self.size, 3) * self.reach + self.middle
         return written(((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8), self.rate, self.ending)
 
     def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
-        """``psnr``: how near the frames' pixels are, in dB, at most 99."""
+        """``psnr``: peak signal-to-noise ratio of the frames' pixels in dB, at most 99."""
         return (
             {
                 "psnr": psnr(
@@ -192,14 +196,14 @@ class Video(Generable, Attributable):
         )
 
     def state(self) -> dict[str, Any]:
-        """How the colours of what is generated are scaled."""
+        """Scale of the colours of generated clips."""
         return {"middle": self.middle.tolist(), "reach": self.reach}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.middle, self.reach = np.array(state["middle"], np.float32), float(state["reach"])
 
     def show(self, cell: Any) -> str:
-        """A moving thumbnail, encoded anew, so that nothing of a hostile file reaches the page."""
+        """Moving thumbnail, encoded anew, so that nothing of a hostile file reaches the page."""
         if cell is None:
             return ""
         try:
@@ -212,7 +216,8 @@ class Video(Generable, Attributable):
         return f'<img width="96" height="96" alt="" src="data:image/webp;base64,{data}">'
 
     def features(self, read: np.ndarray | None) -> np.ndarray:
-        """Mean colours on a 4 × 4 grid, change of grey on it, and in each quarter of the time where the ink is and how much of it there is."""
+        """Mean colours on a 4 × 4 grid, change of grey on it, and the place and amount of ink in each quarter of the
+        time."""
         if read is None:
             return np.full(48 + 16 + 16, np.nan, np.float32)
         pixels = read.astype(np.float32) / 255
@@ -237,7 +242,8 @@ class Video(Generable, Attributable):
 
 
 class VideoStem(Stem):
-    """Convolutions over each frame and its change since the frame before, then over time, where two frames become one."""
+    """Convolutional stem over each frame and its change since the frame before, then over time, where two frames become
+    one."""
 
     def __init__(self, width: int, size: int, frames: int, norm: Norm) -> None:
         super().__init__()
@@ -255,11 +261,12 @@ class VideoStem(Stem):
             nn.Linear(PAIR * width, width),
         )
         for layer in self.mix:
+            assert isinstance(layer, nn.Linear)
             nn.init.zeros_(layer.weight)
         self.place = nn.Parameter(torch.randn(size // 16 * (size // 16), width) * 0.02)
         self.moment = nn.Parameter(torch.randn(frames // PAIR, 1, width) * 0.02)
 
-    def forward(self, cells: Cells) -> tuple[torch.Tensor, None]:
+    def forward(self, cells: Cells) -> tuple[Float[Tensor, "rows tokens width"], None]:
         """``pixels`` [n, frames, 3, size, size] in 0..255 to tokens [n, frames / 2 · (size / 16)², width]."""
         x = (255.0 - cells["pixels"].to(working_dtype(self.place))) * (1 / SPAN)
         n, frames = x.shape[:2]

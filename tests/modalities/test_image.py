@@ -20,6 +20,7 @@ from sensorium.core.errors import BadCell
 from sensorium.core.settings import build
 from sensorium.core.types import Profile
 from sensorium.media.images import opened, square
+from sensorium.modalities._augmentation import ImageAugmentation
 from sensorium.modalities.image import Image
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -352,8 +353,12 @@ def test_augmenting_is_a_function_of_the_generator_and_leaves_its_input():
     assert a.is_contiguous(memory_format=torch.channels_last)
 
 
+def with_augmentation(**settings):
+    return Image(augmentation=ImageAugmentation(**settings))
+
+
 def test_augmenting_by_nothing_changes_nothing():
-    image = Image(turn=0, zoom=0, move=0, colour=0)
+    image = with_augmentation(turn=0, zoom=0, move=0, colour=0)
     cells = batch(image)
     difference = image.augment(cells, seeded())["pixels"].int() - cells["pixels"].int()
     assert difference.abs().max() <= 1
@@ -366,7 +371,7 @@ def test_white_stays_white():
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_pictures_are_mirrored_only_when_asked(flip):
-    image = Image(turn=0, zoom=0, move=0, colour=0, flip=flip)
+    image = with_augmentation(turn=0, zoom=0, move=0, colour=0, flip=flip)
     cells = batch(image, 32)
     after, before = image.augment(cells, seeded())["pixels"].int(), cells["pixels"].int()
     same = (after - before).abs().amax((1, 2, 3)) <= 1
@@ -375,7 +380,7 @@ def test_pictures_are_mirrored_only_when_asked(flip):
 
 
 def test_a_shift_is_as_large_as_said():
-    image = Image(turn=0, zoom=0, move=0.25, colour=0)
+    image = with_augmentation(turn=0, zoom=0, move=0.25, colour=0)
     pixels = torch.full((64, 3, 48, 48), 255, dtype=torch.uint8)
     pixels[:, :, 23:25, 23:25] = 0
     ink = 255 - image.augment({"pixels": pixels}, seeded())["pixels"][:, 0].double()
@@ -384,7 +389,7 @@ def test_a_shift_is_as_large_as_said():
 
 
 def test_colours_change_and_shapes_stay():
-    image = Image(turn=0, zoom=0, move=0, colour=0.3)
+    image = with_augmentation(turn=0, zoom=0, move=0, colour=0.3)
     cells = batch(image, 16)
     after, before = image.augment(cells, seeded())["pixels"].float(), cells["pixels"].float()
     assert (after - before).abs().mean() > 3

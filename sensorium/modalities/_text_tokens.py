@@ -1,0 +1,110 @@
+"""Helpers of the byte-level tokenizer, and of a text's words."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from tokenizers import Tokenizer, pre_tokenizers
+
+HASHED = 128
+"""Buckets for words, and as many for letter trigrams, in the baselines' features."""
+SKETCH_SIZE = 256
+"""Buckets for words and letter trigrams together in a sketch."""
+MAX_LEARNED_BYTES = 16_000_000
+"""Bytes of text that the vocabulary is learned from, at most."""
+
+
+def agree(one: np.ndarray, other: np.ndarray) -> bool:
+    """True if ids are the same as far as both go."""
+    both = min(len(one), len(other))
+    return bool((one[:both] == other[:both]).all())
+
+
+def packed(ids: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Ids int32 [k] and another array as one array of bytes, uint8."""
+    return np.concatenate(
+        [
+            np.array([len(ids)], np.int32).view(np.uint8),
+            np.ascontiguousarray(ids).view(np.uint8),
+            np.ascontiguousarray(seen).view(np.uint8).ravel(),
+        ]
+    )
+
+
+def unpacked(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of ``packed``; the other array as bytes, uint8."""
+    raw = np.ascontiguousarray(cell).tobytes()
+    count = int(np.frombuffer(raw, np.int32, 1)[0])
+    return np.frombuffer(raw, np.int32, count, 4), np.frombuffer(raw, np.uint8, offset=4 + 4 * count)
+
+
+def _words_and_trigrams(text: str) -> tuple[list[str], list[str]]:
+    """Words of a text, and its trigrams of letters, those at both ends with a space."""
+    words = text.split()
+    spaced = f" {' '.join(words)} "
+    return words, [spaced[i : i + 3] for i in range(len(spaced) - 2)]
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _split() -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+def _alphabet() -> list[str]:
+    """Letters that stand for the 256 bytes, sorted."""
+    return sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def _alphabet_of_bytes() -> list[str]:
+    """Letter of each byte 0…255: printable ones stand for themselves, the others follow from U+0100."""
+    own = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    other = iter(range(0x100, 0x200))
+    return [chr(byte if byte in own else next(other)) for byte in range(256)]
+
+
+def _merges(bpe: Tokenizer) -> list[list[str]]:
+    merges = json.loads(bpe.to_str())["model"]["merges"]
+    return [pair.split(" ") if isinstance(pair, str) else list(pair) for pair in merges]
+
+
+def _some(columns: list[Sequence[np.ndarray]]) -> Iterator[str]:
+    """Texts of all columns in turn, until enough bytes are read."""
+    read = 0
+    for row in range(max(map(len, columns), default=0)):
+        for cells in columns:
+            if row < len(cells) and len(cells[row]):
+                yield " " + cells[row].tobytes().decode()
+                read += len(cells[row])
+        if read > MAX_LEARNED_BYTES:
+            return
+
+
+def joined(texts: Sequence[str | None]) -> str:
+    """List of texts as one, separated by semicolons."""
+    return "; ".join(text for text in texts if text)
+
+
+def hashed_counts(text: str) -> np.ndarray:
+    """Log counts of a text's hashed words and trigrams, then those of characters and words: [2 · ``HASHED`` + 2]."""
+    words, grams = _words_and_trigrams(text)
+    places = [zlib.crc32(word.encode()) % HASHED for word in words]
+    places += [HASHED + zlib.crc32(gram.encode()) % HASHED for gram in grams]
+    counts = np.bincount(places, minlength=2 * HASHED + 2).astype(np.float64)
+    counts[-2:] = len(grams), len(words)
+    return np.log1p(counts)
+
+
+def sketches(texts: Sequence[str]) -> np.ndarray:
+    """Unit vectors of texts by feature hashing of their words and trigrams, float32 [n, ``SKETCH_SIZE``]."""
+    result = np.zeros((len(texts), SKETCH_SIZE), np.float32)
+    for row, text in zip(result, texts, strict=True):
+        words, grams = _words_and_trigrams(text)
+        hashed = np.array([zlib.crc32(part.encode()) for part in [f"={word}" for word in words] + grams], np.int64)
+        np.add.at(row, hashed % SKETCH_SIZE, 1.0 - 2.0 * (hashed >> 31))
+    return result / np.linalg.norm(result, axis=1, keepdims=True).clip(1e-6)
