@@ -17,14 +17,14 @@ from _compare import arguments, build, fit, known, run, show
 from PIL import Image
 
 from sensorium import Model, Table
-from sensorium.datasets.motions import WAYS
+from sensorium.datasets.motions import DIRECTIONS
 from sensorium.model import keep_split
 
 GALLERY, SAMPLES, SHEET = 100, 2, 8
 """Sentences among which the judge seeks the right one, clips drawn for each, and rows of the sheet that shows some."""
 OTHERS = ("sound", "thing", "motion", "other_thing", "other_motion")
 CLIPS = ("column.clip.size=32", *(f"column.{column}.kind=out" for column in OTHERS), "baselines.share=0")
-DRAWING = ("sample.generate=clip", "sample.drawn=1", "sample.share=0.1", "sample.apart=false", "sample.plans=1", "train.batch=48", "generator.flow.begun=0", "train.ema=0.998", "train.decay=0.1")
+DRAWING = ("questions.generate=clip", "questions.generate_share=1", "questions.trunk_share=0.1", "questions.detach_generation=false", "questions.plans=1", "train.batch=48", "generator.flow.begun=0", "train.ema_decay=0.998", "train.weight_decay=0.1")
 JUDGING = ("objectives=match", "network.width=144", "network.gist=144", "column.clip.move=0.1", "train.batch=96")
 MORE = {"grows": 1, "appears": 1, "shrinks": -1, "fades out": -1}
 """Motions after which there is more ink, or less."""
@@ -34,7 +34,7 @@ def main() -> None:
     given = arguments(__doc__, minutes=30.0, choices={"generator": ("flow", "vae", "gan", "codes"), "steps": ("20", "10", "50")})
     given.rows = given.rows or 3000
     table = Table.open(given.out / "motions.parquet") if given.out and (given.out / "motions.parquet").is_file() else build("motions", given)
-    drawer = known(given.out / "run") or fit(table, "", given, "run", [*CLIPS, *DRAWING, f"sample.generator={given.generator}"])
+    drawer = known(given.out / "run") or fit(table, "", given, "run", [*CLIPS, *DRAWING, f"questions.generator={given.generator}"])
     other = argparse.Namespace(**vars(given) | {"seed": given.seed + 1, "minutes": given.minutes / 3})
     judge = known(given.out / "judge") or fit(table, "", other, "judge", [*CLIPS, *JUDGING])
     how = {"steps": int(given.steps)} if given.generator == "flow" else {}
@@ -60,7 +60,7 @@ def judged(drawer: Model, judge: Model, part: Table, sheet: Path, how: dict[str,
         return (judge.embed([{"clip": cell} for cell in cells], ["clip"]) @ sentences.T).argmax(1)
 
     def as_asked(cells: list[bytes]) -> list[bool]:
-        return [moves(read(cell), motion) for cell, motion in zip(cells, motions, strict=True) if motion in WAYS or motion in MORE]
+        return [moves(read(cell), motion) for cell, motion in zip(cells, motions, strict=True) if motion in DIRECTIONS or motion in MORE]
 
     return {
         "ours": float(np.mean([found(cells) == right for cells in each])),
@@ -78,7 +78,7 @@ def moves(frames: np.ndarray, motion: str) -> bool:
     first, last = (255.0 - np.median(part.mean(-1), axis=0) for part in (frames[:2], frames[-2:]))
     if motion in MORE:
         return bool(last.sum() > 1.2 * first.sum() if MORE[motion] > 0 else first.sum() > 1.2 * last.sum())
-    gone, way = middle(last) - middle(first), np.array(WAYS[motion])
+    gone, way = middle(last) - middle(first), np.array(DIRECTIONS[motion])
     axis = int(np.abs(way).argmax())
     return bool(np.abs(gone).argmax() == axis and np.sign(gone[axis]) == way[axis] and np.abs(gone[axis]) > 1)
 

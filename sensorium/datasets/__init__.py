@@ -1,4 +1,7 @@
-"""Tables that are built, not downloaded: one file, one table; ``find(Builder, "emoji")`` gives its class."""
+"""Dataset builders: tables that are built, not downloaded.
+
+One file, one table; ``find(Builder, "emoji")`` gives its class.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ Progress = Callable[[int, int], None]
 
 
 class Builder(ABC):
-    """A table that is built from packages, the same bytes on every machine.
+    """Dataset builder: a table made from packages, the same bytes on every machine.
 
     Keyword-only, annotated, defaulted constructor arguments are its settings.
     """

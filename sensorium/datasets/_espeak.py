@@ -1,4 +1,4 @@
-"""Words to sound with espeak-ng's shared library, through ctypes: 16 kHz, mono, 16 bit, as a WAV file's bytes.
+"""Speech synthesis with espeak-ng's shared library, through ctypes: 16 kHz, mono, 16 bit, as a WAV file's bytes.
 
 Knows nothing of tables. The voices are synthetic, and plainly so. The library keeps hidden state from one utterance to
 the next (phases of oscillators, a random generator) that none of its calls resets, so it is loaded afresh for each:
@@ -27,7 +27,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 def speak(text: str, *, library: str, data: str, voice: str, speed: int, pitch: int) -> bytes:
-    """Speak ``text`` and give the WAV file.
+    """Speak ``text`` and return the WAV file.
 
     Args:
         library, data: paths of the shared library and of its folder of voices.
@@ -46,12 +46,12 @@ def speak(text: str, *, library: str, data: str, voice: str, speed: int, pitch: 
 
 
 def _synthesize(text: str, library: str, data: str, voice: str, speed: int, pitch: int) -> tuple[int, np.ndarray]:
-    heard: list[bytes] = []
+    blocks: list[bytes] = []
 
     @_Callback
-    def hear(samples, count, events):
+    def on_samples(samples, count, events):
         if samples and count > 0:
-            heard.append(ctypes.string_at(samples, count * 2))
+            blocks.append(ctypes.string_at(samples, count * 2))
         return 0
 
     def call(name: str, *args) -> None:
@@ -69,7 +69,7 @@ def _synthesize(text: str, library: str, data: str, voice: str, speed: int, pitc
         rate = lib.espeak_Initialize(SYNCHRONOUS, 0, data.encode(), DONT_EXIT)
         if rate <= 0:
             raise RuntimeError(f"espeak-ng can't be started: status {rate}")
-        lib.espeak_SetSynthCallback(hear)
+        lib.espeak_SetSynthCallback(on_samples)
         lib.espeak_ng_SetRandSeed(ctypes.c_long(1))  # its own seed is the time of day
         call("espeak_SetVoiceByName", voice.encode())
         call("espeak_SetParameter", SPEED, speed, 0)
@@ -80,24 +80,24 @@ def _synthesize(text: str, library: str, data: str, voice: str, speed: int, pitc
         lib.espeak_Terminate()
     finally:
         _close(lib)
-    return rate, np.frombuffer(b"".join(heard), np.int16)
+    return rate, np.frombuffer(b"".join(blocks), np.int16)
 
 
 def _close(lib: ctypes.CDLL) -> None:
-    close = getattr(_ctypes, "dlclose", None) or _ctypes.FreeLibrary  # FreeLibrary: Windows
+    close = getattr(_ctypes, "dlclose", None) or getattr(_ctypes, "FreeLibrary")  # noqa: B009, FreeLibrary: Windows
     close(lib._handle)
 
 
 @cache
 def _taps(up: int, down: int) -> np.ndarray:
-    """A low-pass filter at the lower rate's edge, in whole numbers of 2**-20."""
+    """Low-pass filter at the lower rate's edge, in whole numbers of 2**-20."""
     half = 16 * max(up, down)
     taps = firwin(2 * half + 1, 0.95 / max(up, down), window=("kaiser", 8.0))
     return np.round(taps * 2**20)
 
 
 def resample(samples: np.ndarray, rate: int) -> np.ndarray:
-    """From ``rate`` Hz to 16 kHz, int16 to int16.
+    """Resample from ``rate`` Hz to 16 kHz, int16 to int16.
 
     Whole-number taps times whole-number samples stay below 2**53, so every sum is exact in float64 and no
     order of adding, and so no processor, can change a bit.
@@ -111,7 +111,7 @@ def resample(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 def wav(samples: np.ndarray) -> bytes:
-    """A 16 kHz mono WAV file with these int16 samples."""
+    """WAV file, 16 kHz mono, of int16 samples."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(1)

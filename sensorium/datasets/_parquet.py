@@ -1,4 +1,4 @@
-"""Writing a small built table as one Parquet file, whole or not at all, and finding what it is made from."""
+"""Parquet files of small built tables, written whole or not at all, and the packages that they are made from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sensorium.datasets import Progress
 
 ROW_GROUP = 256
 SERIES = pa.list_(pa.list_(pa.float32()))
-"""A series as [time][channel]."""
+"""Type of a series, [time][channel]."""
 
 
 def write(
@@ -29,7 +29,7 @@ def write(
     credits: Sequence[str],
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write rows as Parquet and give what ``Builder.build`` promises.
+    """Write rows as Parquet and return what ``Builder.build`` promises.
 
     Args:
         out: the file; name: the table's name; rows: cells by column; schema: the columns and their types.
@@ -60,7 +60,7 @@ def write(
 
 
 def package(name: str, table: str) -> tuple[Path, str]:
-    """The folder and the version of an installed package, without importing it.
+    """Folder and version of an installed package, without importing it.
 
     Raises:
         UserError: it isn't installed.
@@ -75,7 +75,7 @@ def package(name: str, table: str) -> tuple[Path, str]:
 
 
 def data_file(name: str, path: str, table: str) -> tuple[Path, str]:
-    """A file inside an installed package, and the package's version.
+    """File inside an installed package, and the package's version.
 
     Raises:
         UserError: the package isn't installed, or its version lacks the file.
@@ -90,16 +90,20 @@ def data_file(name: str, path: str, table: str) -> tuple[Path, str]:
 
 
 def beginning(rows: list[dict[str, Any]], count: int | None) -> list[dict[str, Any]]:
-    """The rows in the order of their ids' hashes, so that any beginning is a mixture; the first ``count`` of them."""
+    """First ``count`` rows in the order of their ids' hashes, so that any beginning is a mixture."""
     return sorted(rows, key=lambda row: hashlib.sha256(row["id"].encode()).digest())[:count]
 
 
 def check_rows(rows: int | None) -> None:
-    """Refuse a number of rows that makes no table."""
+    """Check that a number of rows makes a table.
+
+    Raises:
+        UserError: it is below 1.
+    """
     if rows is not None and rows < 1:
         raise UserError(f"rows={rows}: give 1 or more, or none for all of them.")
 
 
 def share(key: str) -> float:
-    """A number in [0, 1) that is the key's own on every machine."""
+    """Hash of a key as a number in [0, 1), the same on every machine."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64

@@ -1,4 +1,4 @@
-"""Reads a ``.ts`` file, the format of the UEA and UCR archives of time series classification.
+"""Reader of ``.ts`` files, the format of the UEA and UCR archives of time series classification.
 
 A header of lines that begin with ``#`` or ``@``, then a case a line: its channels and at last its class, parted by
 colons; values by commas, ``?`` where one is missing.
@@ -13,7 +13,7 @@ from sensorium.core.errors import UserError
 
 
 def cases(path: Path) -> Iterator[tuple[list[list[float | None]], str]]:
-    """Each case of a file: its series as [time][channel], and its class.
+    """Yield each case of a file: its series as [time][channel], and its class.
 
     Raises:
         UserError: a case whose channels differ in length, or with a value that is no number.

@@ -1,8 +1,8 @@
 """Animated emoji as one studio moves them (Microsoft's Fluent), with the names, tags and groups of the table of emoji.
 
 The drawings are in npm packages, which pip doesn't have, so this builder is given them: fetch them with
-``npm pack @lobehub/fluent-emoji-anim-1`` (and -2, -3, -4), and give the folder that holds the archives. Skin tones, drawings that don't move, and those
-without a name are left out.
+``npm pack @lobehub/fluent-emoji-anim-1`` (and -2, -3, -4), and give the folder that holds the archives. Skin tones,
+drawings that don't move, and those without a name are left out.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from sensorium.datasets._parquet import beginning, check_rows, share, write
 
 ARCHIVES = "*fluent-emoji-anim-*.tgz"
 TONES = {f"1F3F{x}" for x in "BCDEF"}
-LARGEST = 32 << 20
-"""Bytes of one drawing beyond which it is not believed."""
+MAX_BYTES = 32 << 20
+"""Bytes of one drawing beyond which it is skipped."""
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", "name", "tags", "group", "concept")]
     + [("clip", pa.binary()), ("split", pa.string())]
@@ -33,13 +33,15 @@ SCHEMA = pa.schema(
 
 
 class Animated(Builder):
-    """One row for each emoji that moves: ``clip`` (an animated WebP on white) beside what the table of emoji says of it.
+    """Animated emoji, a row each: ``clip`` (an animated WebP on white) beside its columns in the table of emoji.
 
-    ``split`` is "test_new_concept" for the concepts that are new in the table of emoji, "test" for a tenth of the others.
+    ``split`` is "test_new_concept" for the concepts that are new in the table of emoji, "test" for a tenth of the
+    others.
 
     Args:
-        packs: the folder that holds the npm archives (``.tgz``). rows: how many rows; None: all. A small table is the beginning of the whole one.
-        size: side of a clip in pixels. frames: how many of a drawing's frames are kept, evenly spread.
+        packs: the folder that holds the npm archives (``.tgz``).
+        rows: how many rows; None: all. A small table is the beginning of the whole one.
+        size: side of a clip in pixels. frames: how many of a drawing's frames are used, evenly spread.
     """
 
     def __init__(self, *, packs: Path = Path(), rows: int | None = None, size: int = 64, frames: int = 8) -> None:
@@ -57,8 +59,8 @@ class Animated(Builder):
         archives = sorted(self.packs.glob(ARCHIVES))
         if not archives:
             raise UserError(
-                f"'{self.packs}' holds no archive of animated emoji. Fetch them with 'npm pack @lobehub/fluent-emoji-anim-1' (and -2, -3, -4), and "
-                "give their folder: packs=FOLDER."
+                f"'{self.packs}' holds no archive of animated emoji. Fetch them with "
+                "'npm pack @lobehub/fluent-emoji-anim-1' (and -2, -3, -4), and give their folder: packs=FOLDER."
             )
         known, rows, credits = {row["id"]: row for row in emoji.plan()}, {}, []
         for number, archive in enumerate(archives):
@@ -81,14 +83,15 @@ class Animated(Builder):
                         "split": "test_new_concept" if new else "test" if share(f"held out {id}") < 0.1 else "train",
                     }
             credits.append(
-                f"Animations: Fluent Emoji (© Microsoft, MIT), packed by LobeHub (MIT); {archive.name.split('.tgz')[0]}, version {version}"
+                "Animations: Fluent Emoji (© Microsoft, MIT), packed by LobeHub (MIT); "
+                f"{archive.name.split('.tgz')[0]}, version {version}"
             )
             if progress:
                 progress(number + 1, len(archives))
         return write(out, "animated", beginning(list(rows.values()), self.rows), SCHEMA, credits)
 
     def clip(self, content: bytes) -> bytes | None:
-        """A drawing's frames, fewer and smaller, on white; None for one that doesn't move."""
+        """Frames of a drawing, fewer and smaller, on white; None for one that doesn't move."""
         try:
             with Image.open(io.BytesIO(content), formats=("WEBP",)) as image:
                 count = getattr(image, "n_frames", 1)
@@ -120,7 +123,7 @@ class Animated(Builder):
 
 
 def members(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """The description and the drawings of an npm package, by the names of their files.
+    """Yield the description and the drawings of an npm package, by the names of their files.
 
     Raises:
         UserError: it is no archive, or cut short.
@@ -131,9 +134,11 @@ def members(archive: Path) -> Iterator[tuple[str, bytes]]:
                 name = member.name.rsplit("/", 1)[-1]
                 if (
                     member.isfile()
-                    and member.size <= LARGEST
+                    and member.size <= MAX_BYTES
                     and (name == "package.json" or re.fullmatch(r"[0-9a-f-]+\.webp", name))
                 ):
-                    yield name, file.extractfile(member).read()
+                    content = file.extractfile(member)
+                    assert content is not None  # a regular file has content
+                    yield name, content.read()
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise UserError(f"'{archive}' can't be read: {error}. Fetch it anew with 'npm pack'.") from error

@@ -22,7 +22,9 @@ SCHEMA = pa.schema([("id", pa.string()), ("series", SERIES), ("activity", pa.str
 
 
 class BasicMotions(Builder):
-    """80 rows: ``series`` is [100 steps][acceleration x y z, angular velocity x y z] at 10 Hz, ``activity`` one of four.
+    """BasicMotions, 80 rows: ``series`` and ``activity``, one of four.
+
+    A series is [100 steps][acceleration x y z, angular velocity x y z] at 10 Hz.
 
     Args:
         rows: how many rows; None: all. A small table is the beginning of the whole one.

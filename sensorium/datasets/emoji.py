@@ -148,7 +148,7 @@ class Emoji(Builder):
 
 
 def plan() -> list[dict[str, Any]]:
-    """All rows in their order, without ``image`` and ``spoken``, and with what these are made from."""
+    """Rows in their order, without ``image`` and ``spoken``, and with the inputs these are made from."""
     package = _package("emoji")
     package.config.load_language(list(LANGUAGES))
     kinds, drawings = _kinds(), {style: _drawings(style) for style in STYLES}
@@ -161,17 +161,18 @@ def plan() -> list[dict[str, Any]]:
         if not whole or toned or not all(key in known for known in drawings.values()):
             continue
         kind = kinds.get("-".join(points), {})
-        names = {"en": _tidy(entry["en"])} | {x: _tidy(entry[x]) if x in entry else None for x in LANGUAGES}
+        english = _tidy(entry["en"])
+        names = {"en": english} | {x: _tidy(entry[x]) if x in entry else None for x in LANGUAGES}
         for style in STYLES:
             # The variation selector says nothing of what is drawn, and other packages' ids leave it out.
-            row = {
+            row: dict[str, Any] = {
                 "id": "-".join(point.upper() for point in points if point != "fe0f"),
                 "style": style,
-                "name": names["en"],
+                "name": english,
             }
             row |= {"tags": _tags(entry, kind), **{f"name_{x}": names[x] for x in LANGUAGES}}
             row |= {"group": _slug(kind.get("category")), "year": YEARS.get(entry["E"])}
-            row |= {"concept": concept(names["en"]), "drawing": str(drawings[style][key])}
+            row |= {"concept": concept(english), "drawing": str(drawings[style][key])}
             row |= {"split": split(row["concept"], style), "speech": _speech(f"{row['id']}-{style}", names)}
             row["spoken_language"] = row["speech"].pop("language")
             rows.append(row)
@@ -180,7 +181,10 @@ def plan() -> list[dict[str, Any]]:
 
 
 def concept(name: str) -> str:
-    """What all man, woman and person variants share, and both directions: 'man running facing right' -> 'running'."""
+    """Concept that man, woman and person variants and both directions share.
+
+    'man running facing right' becomes 'running'.
+    """
     name = name.lower().removesuffix(" facing right")
     if name in _SAME:
         return _SAME[name]
@@ -199,8 +203,8 @@ def split(concept: str, style: str) -> str:
 
 
 def _speech(id: str, names: dict[str, str | None]) -> dict[str, Any]:
-    """Who says what, how: drawn from the hash of the row's id and style. espeak-ng reads kana, but no kanji."""
-    others = [x for x in LANGUAGES if names[x] and (x != "ja" or _KANA.fullmatch(names[x]))]
+    """Speech of a row: text and voice, from the hash of its id and style. espeak-ng reads kana, but no kanji."""
+    others = [x for x in LANGUAGES if (name := names[x]) and (x != "ja" or _KANA.fullmatch(name))]
     language = _pick("language", id, others) if others and _share("foreign", id) < 0.20 else "en"
     return {
         "language": language,
@@ -212,14 +216,14 @@ def _speech(id: str, names: dict[str, str | None]) -> dict[str, Any]:
 
 
 def _tags(entry: dict[str, Any], kind: dict[str, Any]) -> str | None:
-    """Other words for it, comma separated: aliases, short names, and the Unicode subgroup."""
+    """Tags of an emoji, comma separated: aliases, short names, and the Unicode subgroup."""
     words = [_tidy(x) for x in (*entry.get("alias", ()), *kind.get("short_names", ()), kind.get("subcategory") or "")]
     name = _tidy(entry["en"]).lower()
     return ", ".join(dict.fromkeys(w for w in words if w and w.lower() != name)) or None
 
 
 def _render(row: dict[str, Any], side: int = SIDE) -> tuple[bytes, bytes]:
-    """The drawing and the sound of one row. White behind the drawing, as black lines on black would say nothing."""
+    """Drawing and sound of one row. White behind the drawing, as black lines on black would say nothing."""
     from sensorium.datasets._espeak import speak
 
     drawing = _square(Path(row["drawing"]).read_text(encoding="utf-8"))
@@ -239,7 +243,7 @@ def _render(row: dict[str, Any], side: int = SIDE) -> tuple[bytes, bytes]:
 
 
 def _square(svg: str) -> str:
-    """The drawing in the middle of a square: resvg keeps the proportions of the view box."""
+    """Drawing in the middle of a square: resvg keeps the proportions of the view box."""
     found = _VIEW_BOX.search(svg)
     if not found:
         return svg
@@ -266,8 +270,8 @@ def _write(
     with pq.ParquetWriter(file, schema, compression="zstd", compression_level=3, use_dictionary=False) as writer:
         for first in range(0, len(rows), ROW_GROUP):
             batch = []
-            for row, (image, spoken) in zip(rows[first : first + ROW_GROUP], islice(cells, ROW_GROUP), strict=True):
-                batch.append({name: row.get(name) for name in SCHEMA.names} | {"image": image, "spoken": spoken})
+            for row, (image, speech) in zip(rows[first : first + ROW_GROUP], islice(cells, ROW_GROUP), strict=True):
+                batch.append({name: row.get(name) for name in SCHEMA.names} | {"image": image, "spoken": speech})
                 done += 1
                 if progress:
                     progress(done, len(rows))
@@ -302,7 +306,10 @@ def _kinds() -> dict[str, dict[str, Any]]:
 
 
 def _file_key(points: str) -> str:
-    """Studios differ on case, leading zeros and the mark fe0f ("draw in colour") in the names of their files."""
+    """Normalised code points of a drawing's file.
+
+    Studios differ on case, leading zeros and the mark fe0f ("draw in colour") in the names of their files.
+    """
     return "-".join(p.lstrip("0") for p in points.lower().split("-") if p != "fe0f")
 
 

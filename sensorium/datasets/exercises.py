@@ -17,7 +17,7 @@ from sensorium.datasets._parquet import SERIES, beginning, check_rows, data_file
 
 HERTZ = 50
 STEPS, HOP = 250, 125
-"""A window of 5 seconds every 2.5 seconds."""
+"""Length and distance of windows: 5 seconds every 2.5 seconds."""
 VALIDATION, TEST = (7,), (8, 9, 10)
 """People whose windows aren't trained on."""
 CREDITS = ("Recordings: D. Burns et al. 2018 (arXiv 1802.01489), in seglearn (BSD); package seglearn {version}",)
@@ -77,5 +77,5 @@ class Exercises(Builder):
 
 
 def part(person: int) -> str:
-    """Which part of the split a person's windows are in."""
+    """Part of the split of a person's windows."""
     return "validation" if person in VALIDATION else "test" if person in TEST else "train"

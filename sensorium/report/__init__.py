@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that opens from disk. ``types`` says what it is made from, ``write`` writes it.
+"""Run report: one HTML file that opens from disk. ``types`` defines its data, ``write`` writes it.
 
 It knows no network: everything shown is handed in.
 """

@@ -1,4 +1,4 @@
-"""The files of this folder that pages are made of."""
+"""Templates, styles and scripts of this folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jinja2
 
 
 def environment() -> jinja2.Environment:
-    """Templates of this folder; everything is escaped unless it is marked as HTML."""
+    """Jinja environment of this folder's templates; everything is escaped unless it is marked as HTML."""
     return jinja2.Environment(
         loader=jinja2.FunctionLoader(asset),
         autoescape=True,
@@ -19,5 +19,5 @@ def environment() -> jinja2.Environment:
 
 
 def asset(name: str) -> str:
-    """A file of this folder."""
-    return (importlib.resources.files(__package__) / name).read_text(encoding="utf-8")
+    """Text of a file of this folder."""
+    return (importlib.resources.files("sensorium.report") / name).read_text(encoding="utf-8")

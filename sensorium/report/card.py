@@ -1,4 +1,4 @@
-"""The card of a model that is given away: what it learned from, what was measured, what it doesn't know, whose encoders it stands on."""
+"""Model card: training data, measured results, limits, files and pretrained encoders of a model that is given away."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from sensorium.report.assets import asset, environment
 
 MAIN = {
     "category": ("accuracy", "right"),
-    "text": ("exact", "said exactly"),
+    "text": ("exact", "exact match"),
     "number": ("r2", "R²"),
     "date": ("r2", "R²"),
 }
-"""What is shown of an answer, by kind of column."""
-
-
-HELD = {
-    "model.safetensors": "the weights. They tell of training rows what they know by heart: a row's own loss is often lower than that of a row like it",
-    "model.json": "columns, settings, what was learned of each column (classes, word pieces, quantiles) and how it was trained",
-    "probes.safetensors": "linear regressions that stand for a memory of training rows: no row, no class and no range of values of fewer than 5 rows",
-    "memory.safetensors": "**gists, hashed words and answers of single training rows**: whether somebody was in the table can be read from it",
+"""Metric of a predicted column and its label, by kind of column."""
+FILE_CONTENTS = {
+    "model.safetensors": "the weights. They tell of training rows what they know by heart: a row's own loss is often "
+    "lower than that of a row like it",
+    "model.json": "columns, settings, what was learned of each column (classes, word pieces, quantiles) and how it was "
+    "trained",
+    "probes.safetensors": "linear regressions that stand for a memory of training rows: no row, no class and no range "
+    "of values of fewer than 5 rows",
+    "memory.safetensors": "**gists, hashed words and answers of single training rows**: whether somebody was in the "
+    "table can be read from it",
     "domain.safetensors": "**gists of single training rows**, by which it is told how far other rows lie from them",
     "rows.npy": "**a hash of each training row**: whoever has a row can look it up",
     "quarantine.jsonl": "**cells that couldn't be read, as they stood in the table**",
@@ -35,9 +37,9 @@ HELD = {
     "environment.json": "the machine and its packages",
     "backbones": "the encoders named below",
 }
-"""Files that a model may have beside its results, and what they hold; what tells of single rows is bold."""
-SEARCHES = 24
-"""Pairs of columns whose search is shown, at most."""
+"""Contents of the files that a model may have beside its results; what tells of single rows is bold."""
+MAX_SEARCHES = 24
+"""Pairs of columns whose retrieval results are shown, at most."""
 
 
 def write_card(
@@ -47,12 +49,13 @@ def write_card(
     backbones: Mapping[str, Mapping[str, Any]],
     left_out: Mapping[str, str],
 ) -> str:
-    """The card as Markdown with the front matter that hubs read.
+    """Render the card as Markdown with the front matter that hubs read.
 
     Args:
-        folder: of the run, whose ``results-*.json`` are shown. columns: their kinds. backbones: for each column ``name``, ``licence`` and ``sha256``.
+        folder: of the run, whose ``results-*.json`` are shown. columns: their kinds.
+        backbones: for each column ``name``, ``licence`` and ``sha256``.
     """
-    files = {name: words for name, words in HELD.items() if (folder / name).exists()}
+    files = {name: words for name, words in FILE_CONTENTS.items() if (folder / name).exists()}
     results = {
         path.stem.removeprefix("results-"): json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(folder.glob("results*.json"))
@@ -72,7 +75,7 @@ def write_card(
 
 
 def measured(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One line for each answer and each search that was measured, beside chance and the plain models."""
+    """Table rows of the measured predictions and retrievals, beside chance and the plain models."""
     lines = []
     for column, found in results.get("columns", {}).items():
         key, words = MAIN.get(found.get("kind", ""), ("", ""))
@@ -87,7 +90,7 @@ def measured(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "trees": base.get("trees"),
                 }
             )
-    for pair, found in list(results.get("retrieval", {}).items())[:SEARCHES]:
+    for pair, found in list(results.get("retrieval", {}).items())[:MAX_SEARCHES]:
         lines.append(
             {
                 "what": f"{pair.replace('>', ' finds ')}: recall@10 of {found['gallery']:,}",
@@ -101,12 +104,12 @@ def measured(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def plain(words: Any) -> str:
-    """Words as a cell of a Markdown table: one line, nothing that begins another cell, a link or HTML."""
+    """Text escaped as a cell of a Markdown table: one line that opens no other cell, link or HTML."""
     return re.sub(r"([|\\`*_\[\]<>#])", r"\\\1", re.sub(r"\s+", " ", str(words))).strip()
 
 
 def licence(folder: Path) -> str:
-    """The licence that a backbone's own card names; empty where it names none."""
+    """Licence that a backbone's own card names; empty where it names none."""
     path = folder / "README.md"
     if not path.is_file():
         return ""

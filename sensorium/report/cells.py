@@ -1,4 +1,4 @@
-"""The cells shown in a report: each kept once, and no more of them than the file may hold."""
+"""Cell gallery of a report: each cell is stored once, and no more of them than the file may hold."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from markupsafe import Markup
 from sensorium.report.types import Retrieval, Show
 
 LIGHT = 1500
-"""Letters up to which a cell is written where it is shown; a heavier one is kept once and put in place by the page."""
+"""Characters up to which a cell is written inline; a heavier one is stored once and put in place by the page."""
 HEAVIEST = 1_500_000
-"""Letters of the heaviest cell that is kept."""
+"""Characters of the heaviest cell that is stored."""
 HEAVY = {"audio": 1, "video": 2}
-"""Kinds whose cells are kept only after all lighter ones."""
+"""Kinds whose cells are stored only after all lighter ones."""
 
 
 class CellGallery:
-    """Cells as HTML: ``place`` each where it is to be shown, ``settle`` which are kept, then write the page.
+    """Gallery of cells as HTML: ``place`` each where it is shown, ``settle`` which are stored, then write the page.
 
     Attributes:
         library: the heavy cells that were kept, by their name in the page.
@@ -34,7 +34,7 @@ class CellGallery:
         self.left_out = 0
 
     def place(self, row: int, column: str, turn: int = 0) -> CellSlot:
-        """A cell where it is to be shown; the lower its turn, the more important."""
+        """Slot for a cell where it is to be shown; the lower its turn, the more important."""
         key = (int(row), column)
         self.asked[key] = min(turn, self.asked.get(key, turn))
         return CellSlot(self, key)
@@ -54,7 +54,7 @@ class CellGallery:
                 usual[column] = 0.75 * usual.get(column, len(text)) + 0.25 * len(text)
             if text is None or len(text) > min(room, HEAVIEST):
                 self.left_out += 1
-                self.made[row, column] = Markup('<span class="none">not kept, to keep this file small</span>')
+                self.made[row, column] = Markup('<span class="none">left out, to keep this file small</span>')
                 continue
             room -= len(text)
             name = f"cell{len(self.library)}"
@@ -64,7 +64,7 @@ class CellGallery:
 
 @dataclasses.dataclass
 class CellSlot:
-    """The place of a cell; as HTML it is what was settled for it."""
+    """Slot of a cell in the page; as HTML it is what was settled for it."""
 
     cells: CellGallery
     key: tuple[int, str]
@@ -83,7 +83,10 @@ def split(direction: str, columns: Sequence[str]) -> tuple[str, str]:
 
 
 def examples(found: Retrieval, wanted: int = 12) -> list[int]:
-    """Queries that succeed, nearly succeed and fail: a third each where there are so many, evenly spread in each."""
+    """Example queries that succeed, nearly succeed and fail.
+
+    A third each where there are so many, evenly spread in each.
+    """
     rank = np.asarray(found.rank)
     groups = [np.flatnonzero(rank <= 1), np.flatnonzero((rank > 1) & (rank <= 10)), np.flatnonzero(rank > 10)]
     shares, left = [0, 0, 0], min(wanted, len(rank))

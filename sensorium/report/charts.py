@@ -1,4 +1,7 @@
-"""Charts as inline SVG: lines, scatter. They know numbers and labels; colours come from the page's classes."""
+"""Charts as inline SVG: line charts and scatter plots.
+
+They know numbers and labels; colours come from the page's classes.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class Line:
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Round numbers within a range."""
+    """Axis ticks: round numbers within a range."""
     if not high > low:
         return [low]
     rough = (high - low) / wanted
@@ -42,7 +45,7 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 
 def tick(value: float) -> str:
-    """A tick's label."""
+    """Label of a tick."""
     if value == 0 or abs(value) < 1e-300:
         return "0"
     if abs(value) >= 1e6 or abs(value) < 1e-3:
@@ -51,7 +54,7 @@ def tick(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share as a tick's label."""
+    """Label of a tick that is a share."""
     return f"{100 * value:.0f} %"
 
 
@@ -68,7 +71,7 @@ def binned(x: np.ndarray, y: np.ndarray) -> Line:
 
 
 def lines(
-    drawn: Sequence[Line],
+    curves: Sequence[Line],
     title: str,
     across: str = "",
     size: tuple[int, int] = (350, 165),
@@ -76,14 +79,14 @@ def lines(
     label: Callable[[float], str] = tick,
     label_x: Callable[[float], str] = tick,
 ) -> Markup:
-    """A line chart; ``title`` is what screen readers say, ``across`` what the x axis is."""
-    drawn = [line for line in drawn if len(line.x)]
-    if not drawn:
+    """Line chart; ``title`` is its label for screen readers, ``across`` the label of the x axis."""
+    curves = [line for line in curves if len(line.x)]
+    if not curves:
         return Markup("")
     width, height = size
     left, right, top, bottom = 46, 12, 10, 32
-    xs = np.concatenate([line.x for line in drawn])
-    ys = np.concatenate([v for line in drawn for v in (line.y, line.low, line.high) if v is not None])
+    xs = np.concatenate([line.x for line in curves])
+    ys = np.concatenate([v for line in curves for v in (line.y, line.low, line.high) if v is not None])
     x0, x1 = float(xs.min()), float(xs.max())
     y0, y1 = span or (float(np.quantile(ys, 0.005)), float(np.quantile(ys, 0.995)))
     if not y1 > y0:
@@ -104,7 +107,7 @@ def lines(
     for value in ticks(x0, x1, 6):
         at = float(px(value))
         body.append(word("tick", at, height - bottom + 14, label_x(value)))
-    for line in drawn:
+    for line in curves:
         if line.low is not None and line.high is not None:
             points = [
                 *zip(px(line.x), py(line.high), strict=True),
@@ -124,32 +127,36 @@ def lines(
 
 def scatter(
     truth: np.ndarray,
-    said: np.ndarray,
+    predicted: np.ndarray,
     ends: np.ndarray | None,
     hints: Sequence[str],
     title: str,
     dates: bool = False,
     side: int = 380,
 ) -> Markup:
-    """True values across, said ones up, the interval [n, 2] as a thin line, what is right on the diagonal."""
-    good = np.isfinite(truth) & np.isfinite(said)
+    """Scatter plot of predicted (up) against true values (across).
+
+    The interval [n, 2] is a thin line, exact predictions are on the diagonal.
+    """
+    good = np.isfinite(truth) & np.isfinite(predicted)
     if not good.any():
         return Markup("")
-    truth, said, hints = truth[good], said[good], [h for h, keep in zip(hints, good, strict=True) if keep]
+    truth, predicted = truth[good], predicted[good]
+    hints = [hint for hint, keep in zip(hints, good, strict=True) if keep]
     ends = None if ends is None else ends[good]
-    both = np.concatenate([truth, said])
+    both = np.concatenate([truth, predicted])
     to, places, name = scale(both)
     places = years(both.min(), both.max()) if dates and not name else places
-    x, y = to(truth), to(said)
+    x, y = to(truth), to(predicted)
     low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
     pad = (high - low or 1.0) * 0.04
     low, high = low - pad, high + pad
     left, bottom, room = 62, 40, side - 62 - 12
 
-    def px(v: np.ndarray) -> np.ndarray:
+    def px(v: Any) -> Any:
         return left + (np.clip(v, low, high) - low) / (high - low) * room
 
-    def py(v: np.ndarray) -> np.ndarray:
+    def py(v: Any) -> Any:
         return side - bottom - (np.clip(v, low, high) - low) / (high - low) * (side - bottom - 10)
 
     written = moments(places) if dates else [tick(value) for value in places]
@@ -170,12 +177,12 @@ def scatter(
         body.append(circle("point", a, b, 3, hint))
     body.append(word("axis", left + room / 2, side - 6, f"truth{name}"))
     turn = f"translate(11 {(side - bottom) / 2}) rotate(-90)"
-    body.append(f'<text class="axis" transform="{turn}" text-anchor="middle">said</text>')
+    body.append(f'<text class="axis" transform="{turn}" text-anchor="middle">predicted</text>')
     return figure(side, side, title, body)
 
 
 def scale(values: np.ndarray) -> tuple[Callable[[np.ndarray], np.ndarray], list[float], str]:
-    """A map to an axis that heavy tails don't crush, its ticks, and what to write beside its name."""
+    """Axis scale that heavy tails don't crush: the map to it, its ticks, and a note for the axis label."""
     low, high = float(values.min()), float(values.max())
     if low > 0 and high / low > 1000:
         powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
@@ -214,7 +221,7 @@ def moments(seconds: Sequence[float]) -> list[str]:
 
 
 def numeric(value: Any, dates: bool) -> float:
-    """A cell as a number for an axis: dates as seconds since 1970; NaN where it is none."""
+    """Axis value of a cell: dates as seconds since 1970; NaN where it is none."""
     try:
         if dates and isinstance(value, str):
             value = datetime.datetime.fromisoformat(value.strip())
@@ -231,28 +238,28 @@ def numeric(value: Any, dates: bool) -> float:
 
 
 def word(style: str, x: float, y: float, text: str, anchor: str = "middle") -> str:
-    """A text at a place."""
+    """SVG text at a place."""
     return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def rule(style: str, x1: float, y1: float, x2: float, y2: float) -> str:
-    """A straight line."""
+    """SVG line."""
     return f'<line class="{style}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
 def circle(style: str, x: float, y: float, size: float, hint: str) -> str:
-    """A dot with words that show when it is pointed at."""
+    """SVG dot with a tooltip."""
     place = f'cx="{x:.1f}" cy="{y:.1f}" r="{size}"'
     return f'<circle class="{escape(style)}" {place}><title>{escape(hint)}</title></circle>'
 
 
 def figure(width: float, height: float, title: str, body: Sequence[str]) -> Markup:
-    """An SVG that grows with its place, with a name for screen readers."""
-    said = f'role="img" aria-label="{escape(title)}"'
+    """SVG that scales with its container, with a label for screen readers."""
+    label = f'role="img" aria-label="{escape(title)}"'
     # Every piece of the body was escaped where it was made.
-    return Markup(f'<svg class="chart" viewBox="0 0 {width} {height}" {said}>{"".join(body)}</svg>')
+    return Markup(f'<svg class="chart" viewBox="0 0 {width} {height}" {label}>{"".join(body)}</svg>')
 
 
 def joined(points: Sequence[tuple[float, float]]) -> str:
-    """Points as SVG writes them."""
+    """Points attribute of an SVG polyline."""
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

@@ -1,11 +1,10 @@
-"""Makes the report's page: gathers what each section shows, bounded in number and size, and fills the template."""
+"""Report page: the data of each section, bounded in number and size, rendered with the template."""
 
 from __future__ import annotations
 
 import base64
 import datetime
 import hashlib
-import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -20,31 +19,31 @@ from sensorium.report.cells import CellGallery, examples, split
 from sensorium.report.types import Evaluation, GeneratedSamples, Predictions, RunInfo, Show
 from sensorium.report.why import entry
 
-LARGEST = 14_500_000
+MAX_BYTES = 14_500_000
 """Bytes of the file."""
-ROOM = 10_000_000
-"""Letters of cells in it."""
+CELL_BUDGET = 10_000_000
+"""Characters of cells in it."""
 QUERIES, FOUND, WORST, SAMPLES, CLASSES, POINTS, PANELS = 12, 5, 10, 16, 20, 400, 24
-"""The most queries a direction, cells found for each, worst rows and said texts a column, classes in a confusion
+"""The most queries a direction, cells found for each, worst rows and predicted texts a column, classes in a confusion
 matrix, points in a scatter, and columns in a section."""
 LOOKS = {"image": 0, "video": 1, "audio": 2, "series": 3, "text": 4}
-"""How much a cell of a kind says at a glance; kinds that aren't named come last."""
+"""Order of kinds by how much a cell says at a glance; kinds that aren't named come last."""
 OTHERS = ("lr", "gradient", "skipped", "temperature", "scale")
-"""What is measured in training that is no loss."""
+"""Training metrics that are no losses."""
 
 
 def render(run: RunInfo, evaluation: Evaluation, show: Show) -> str:
-    """The page as HTML; made again with less in it where it would be too large."""
-    room = ROOM
+    """Render the page as HTML; again with less in it where it would be too large."""
+    room = CELL_BUDGET
     while True:
         text = fill(run, evaluation, show, room)
-        if len(text.encode("utf-8", "replace")) < LARGEST or room < 1000:
+        if len(text.encode("utf-8", "replace")) < MAX_BYTES or room < 1000:
             return text
         room //= 2
 
 
 def fill(run: RunInfo, evaluation: Evaluation, show: Show, room: int) -> str:
-    """The template with all sections."""
+    """Render the template with all sections."""
     columns = evaluation.results.get("columns", {})
     metrics = {c: words.deciding(c, entry, evaluation.metrics) for c, entry in columns.items()}
     verdicts = [words.verdict(c, entry, metrics[c]) for c, entry in columns.items()]
@@ -67,7 +66,7 @@ def fill(run: RunInfo, evaluation: Evaluation, show: Show, room: int) -> str:
         "confusions": [confusion(c, p) for c, p in kind_of(evaluation, "category")],
         "scatters": [scatter(c, p) for c, p in kind_of(evaluation, "number", "date")],
         "captions": [caption(run, c, p, cells) for c, p in kind_of(evaluation, "text")],
-        "drawings": [drawing(run, c, d, cells) for c, d in list(evaluation.drawn.items())[:PANELS]],
+        "generated": [generated_samples(run, c, d, cells) for c, d in list(evaluation.generated.items())[:PANELS]],
         "errors": [errors(run, c, p, cells) for c, p in list(evaluation.predictions.items())[:PANELS]],
         "missing": missing(evaluation, metrics),
         "settings": flat(run.settings),
@@ -75,17 +74,18 @@ def fill(run: RunInfo, evaluation: Evaluation, show: Show, room: int) -> str:
     }
     taken = sum(
         len(cell)
-        for drawn in evaluation.drawn.values()
-        for samples in (*drawn.samples, *drawn.steps)
+        for generated in evaluation.generated.values()
+        for samples in (*generated.samples, *generated.steps)
         for cell in samples
     )
-    cells.settle(room - taken - sum(why.size for drawn in evaluation.drawn.values() for why in drawn.whys))
+    explained = sum(why.size for generated in evaluation.generated.values() for why in generated.whys)
+    cells.settle(room - taken - explained)
     page = environment().get_template("page.html.jinja").render(cells=cells, **parts)
     return page.replace("\0", "\ufffd")
 
 
 def kind_of(evaluation: Evaluation, *kinds: str) -> list[tuple[str, Predictions]]:
-    """Predictions of some kinds, so many as a section holds."""
+    """Predictions of some kinds, at most as many as a section holds."""
     return [(c, p) for c, p in evaluation.predictions.items() if p.kind in kinds and len(p.truth)][:PANELS]
 
 
@@ -131,18 +131,18 @@ def losses(run: RunInfo) -> list[tuple[str, str, Markup]]:
 
 
 def chosen(evaluation: Evaluation) -> dict[str, list[int]]:
-    """For each direction the queries that are shown."""
+    """Example queries of each direction."""
     return {direction: examples(found, QUERIES) for direction, found in evaluation.retrieval.items()}
 
 
 def caption_column(run: RunInfo) -> str | None:
-    """A column whose words say what a row is: the first text."""
+    """Column whose words describe a row: the first text."""
     return next((c["name"] for c in run.columns if c.get("kind") == "text"), None)
 
 
 def directions(run: RunInfo, evaluation: Evaluation, cells: CellGallery) -> dict[str, Any]:
-    """The grid of all directions, and for each its examples."""
-    names, shown, label = [c["name"] for c in run.columns], chosen(evaluation), caption_column(run)
+    """Grid of all directions, and examples of each."""
+    names, selected, label = [c["name"] for c in run.columns], chosen(evaluation), caption_column(run)
     kinds = {c["name"]: c.get("kind", "") for c in run.columns}
     measured = evaluation.results.get("retrieval", {})
     pairs = {direction: split(direction, names) for direction in {**measured, **evaluation.retrieval}}
@@ -151,7 +151,7 @@ def directions(run: RunInfo, evaluation: Evaluation, cells: CellGallery) -> dict
     ids = {direction: f"direction-{i}" for i, direction in enumerate(pairs)}
     grid = {pairs[d]: {"id": ids[d], "share": value.get("recall@10"), "direction": d} for d, value in measured.items()}
     sections = []
-    for direction, picked in shown.items():
+    for direction, picked in selected.items():
         found, (a, b) = evaluation.retrieval[direction], pairs[direction]
         queries = []
         for turn, i in enumerate(picked):
@@ -179,7 +179,7 @@ def directions(run: RunInfo, evaluation: Evaluation, cells: CellGallery) -> dict
 
 
 def rank_shares(rank: np.ndarray) -> list[tuple[str, float]]:
-    """How many queries found the right one first, soon, late."""
+    """Shares of queries by the rank of the first right row."""
     edges = (("first", 0, 1), ("2nd to 5th", 1, 5), ("6th to 10th", 5, 10), ("later", 10, np.inf))
     return [(name, float(((rank > low) & (rank <= high)).mean()) if len(rank) else 0.0) for name, low, high in edges]
 
@@ -187,24 +187,28 @@ def rank_shares(rank: np.ndarray) -> list[tuple[str, float]]:
 # --- predictions ------------------------------------------------------------------------------------------------------
 
 
-def confusion(column: str, said: Predictions) -> dict[str, Any]:
-    """Counts of true (down) against said classes (across); the rarest classes are put together."""
-    truth, answers = [words.cell(v, 60) for v in said.truth], [words.cell(v, 60) for v in said.said]
+def confusion(column: str, predictions: Predictions) -> dict[str, Any]:
+    """Confusion matrix: counts of true (down) against predicted classes (across).
+
+    The rarest classes are put together.
+    """
+    truth = [words.cell(v, 60) for v in predictions.truth]
+    answers = [words.cell(v, 60) for v in predictions.predicted]
     counts: dict[str, int] = {}
     for value in truth:
         counts[value] = counts.get(value, 0) + 1
-    given = [words.cell(v, 60) for v in said.classes] if said.classes is not None else []
+    given = [words.cell(v, 60) for v in predictions.classes] if predictions.classes is not None else []
     extra = sorted(set(answers) - set(counts))
     names = sorted(counts, key=lambda name: (-counts[name], name)) + extra
-    kept, rest = names[:CLASSES], len(names) - CLASSES
-    if set(given) >= set(kept):
-        kept = [name for name in given if name in set(kept)]
-    index = {name: i for i, name in enumerate(kept)}
-    size = len(kept) + (rest > 0)
+    displayed, rest = names[:CLASSES], len(names) - CLASSES
+    if set(given) >= set(displayed):
+        displayed = [name for name in given if name in set(displayed)]
+    index = {name: i for i, name in enumerate(displayed)}
+    size = len(displayed) + (rest > 0)
     matrix = np.zeros((size, size), np.int64)
     for t, s in zip(truth, answers, strict=True):
         matrix[index.get(t, size - 1), index.get(s, size - 1)] += 1
-    labels = kept + ([f"{rest} other classes"] if rest > 0 else [])
+    labels = displayed + ([f"{rest} other classes"] if rest > 0 else [])
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     return {
         "column": column,
@@ -216,111 +220,122 @@ def confusion(column: str, said: Predictions) -> dict[str, Any]:
     }
 
 
-def scatter(column: str, said: Predictions) -> dict[str, Any]:
-    """True against said values of some rows, evenly spread, and how often the interval held the truth."""
-    dates = said.kind == "date"
-    some = np.linspace(0, len(said.truth) - 1, min(len(said.truth), POINTS)).astype(int)
-    truth = np.array([charts.numeric(v, dates) for v in said.truth])
-    answers = np.array([charts.numeric(v, dates) for v in said.said])
+def scatter(column: str, predictions: Predictions) -> dict[str, Any]:
+    """Scatter plot of true against predicted values of some rows, evenly spread, and the coverage of the interval."""
+    dates = predictions.kind == "date"
+    some = np.linspace(0, len(predictions.truth) - 1, min(len(predictions.truth), POINTS)).astype(int)
+    truth = np.array([charts.numeric(v, dates) for v in predictions.truth])
+    answers = np.array([charts.numeric(v, dates) for v in predictions.predicted])
     ends, inside = None, None
-    if said.interval is not None and len(said.interval):
-        ends = np.array([[charts.numeric(v, dates) for v in pair] for pair in said.interval])
+    if predictions.interval is not None and len(predictions.interval):
+        ends = np.array([[charts.numeric(v, dates) for v in pair] for pair in predictions.interval])
         known = np.isfinite(ends).all(1) & np.isfinite(truth)
         inside = float(((truth >= ends[:, 0]) & (truth <= ends[:, 1]))[known].mean()) if known.any() else None
         ends = ends[some]
-    hints = [f"row {said.rows[i]}: {words.cell(said.truth[i], 40)}, said {words.cell(said.said[i], 40)}" for i in some]
-    chart = charts.scatter(truth[some], answers[some], ends, hints, f"{column}: truth against what was said", dates)
+    hints = [
+        f"row {predictions.rows[i]}: {words.cell(predictions.truth[i], 40)}, "
+        f"predicted {words.cell(predictions.predicted[i], 40)}"
+        for i in some
+    ]
+    chart = charts.scatter(truth[some], answers[some], ends, hints, f"{column}: predicted against true values", dates)
     return {"column": column, "chart": chart, "shown": len(some), "n": len(truth), "inside": inside}
 
 
-def same_words(truth: Any, said: Any) -> bool:
-    """Equal but for case and spaces."""
-    return " ".join(str(truth).split()).casefold() == " ".join(str(said).split()).casefold()
+def same_words(truth: Any, predicted: Any) -> bool:
+    """Equality but for case and spaces."""
+    return " ".join(str(truth).split()).casefold() == " ".join(str(predicted).split()).casefold()
 
 
-def caption(run: RunInfo, column: str, said: Predictions, cells: CellGallery) -> dict[str, Any]:
-    """Some texts said beside what is true, evenly spread, with a picture or sound of the row."""
-    some = np.linspace(0, len(said.truth) - 1, min(len(said.truth), SAMPLES)).astype(int)
+def caption(run: RunInfo, column: str, predictions: Predictions, cells: CellGallery) -> dict[str, Any]:
+    """Predicted texts beside the true ones, evenly spread, with a picture or sound of the row."""
+    some = np.linspace(0, len(predictions.truth) - 1, min(len(predictions.truth), SAMPLES)).astype(int)
     from_ = [
         c["name"] for c in run.columns if c["name"] != column and c.get("kind") in ("image", "audio", "series", "video")
     ][:2]
     rows = [
         {
-            "row": int(said.rows[i]), "truth": words.cell(said.truth[i], 300), "said": words.cell(said.said[i], 300),
-            "right": same_words(said.truth[i], said.said[i]),
-            "cells": [cells.place(said.rows[i], c, turn) for c in from_],
+            "row": int(predictions.rows[i]), "truth": words.cell(predictions.truth[i], 300),
+            "predicted": words.cell(predictions.predicted[i], 300),
+            "right": same_words(predictions.truth[i], predictions.predicted[i]),
+            "cells": [cells.place(predictions.rows[i], c, turn) for c in from_],
         }
         for turn, i in enumerate(some)
     ]  # fmt: skip
-    return {"column": column, "rows": rows, "beside": from_, "n": len(said.truth)}
+    return {"column": column, "rows": rows, "beside": from_, "n": len(predictions.truth)}
 
 
-def drawing(run: RunInfo, column: str, drawn: GeneratedSamples, cells: CellGallery) -> dict[str, Any]:
-    """Samples of some rows beside what is true, and the words of the row."""
+def generated_samples(run: RunInfo, column: str, generated: GeneratedSamples, cells: CellGallery) -> dict[str, Any]:
+    """Generated samples of some rows beside the true cell, and the words of the row."""
     beside = [c["name"] for c in run.columns if c["name"] != column and c.get("kind") in ("text", "category")][:2]
     rows = [
-        {"row": int(row), "truth": cells.place(row, column, turn), "cells": [cells.place(row, c, turn) for c in beside],
-         "samples": [Markup(cell) for cell in samples], "steps": [Markup(cell) for cell in steps]}
-        for turn, (row, samples, steps) in enumerate(itertools.zip_longest(drawn.rows, drawn.samples, drawn.steps, fillvalue=()))
-    ]  # fmt: skip
+        {
+            "row": int(row),
+            "truth": cells.place(row, column, turn),
+            "cells": [cells.place(row, c, turn) for c in beside],
+            "samples": [Markup(cell) for cell in samples],
+            "steps": [Markup(cell) for cell in generated.steps[turn]] if turn < len(generated.steps) else [],
+        }
+        for turn, (row, samples) in enumerate(zip(generated.rows, generated.samples, strict=True))
+    ]
     kind = next((c.get("kind", "") for c in run.columns if c["name"] == column), "")
     return {
         "column": column,
         "beside": beside,
         "rows": rows,
-        "each": max(map(len, drawn.samples), default=0),
-        "whys": [entry(kind, e) for e in drawn.whys],
+        "each": max(map(len, generated.samples), default=0),
+        "whys": [entry(kind, e) for e in generated.whys],
     }
 
 
-def errors(run: RunInfo, column: str, said: Predictions, cells: CellGallery) -> dict[str, Any]:
-    """The worst rows: numbers furthest off, other cells wrong with the most confidence."""
-    n = len(said.truth)
-    sure = np.full(n, np.nan) if said.confidence is None else np.asarray(said.confidence, np.float64)
-    if said.kind in ("number", "date"):
+def errors(run: RunInfo, column: str, predictions: Predictions, cells: CellGallery) -> dict[str, Any]:
+    """Worst rows: numbers furthest off, other cells wrong with the most confidence."""
+    n = len(predictions.truth)
+    sure = np.full(n, np.nan) if predictions.confidence is None else np.asarray(predictions.confidence, np.float64)
+    if predictions.kind in ("number", "date"):
         pairs = [
-            (charts.numeric(t, said.kind == "date"), charts.numeric(s, said.kind == "date"))
-            for t, s in zip(said.truth, said.said, strict=True)
+            (charts.numeric(t, predictions.kind == "date"), charts.numeric(s, predictions.kind == "date"))
+            for t, s in zip(predictions.truth, predictions.predicted, strict=True)
         ]
         off = np.array([abs(t - s) for t, s in pairs], np.float64)
         wrong = np.flatnonzero(off > 0)
         order = wrong[np.argsort(-off[wrong], kind="stable")]
     else:
-        equal = same_words if said.kind == "text" else lambda t, s: str(t) == str(s)
-        wrong = np.array([i for i in range(n) if not equal(said.truth[i], said.said[i])], np.int64)
+        equal = same_words if predictions.kind == "text" else lambda t, s: str(t) == str(s)
+        wrong = np.array([i for i in range(n) if not equal(predictions.truth[i], predictions.predicted[i])], np.int64)
         order = wrong[np.argsort(-np.nan_to_num(sure[wrong], nan=-1.0), kind="stable")]
     beside = sorted((c for c in run.columns if c["name"] != column), key=lambda c: LOOKS.get(c.get("kind", ""), 9))
     names = [c["name"] for c in beside[:4]]
     rows = [
         {
-            "row": int(said.rows[i]), "truth": words.cell(said.truth[i]), "said": words.cell(said.said[i]),
+            "row": int(predictions.rows[i]), "truth": words.cell(predictions.truth[i]),
+            "predicted": words.cell(predictions.predicted[i]),
             "sure": float(sure[i]) if math.isfinite(sure[i]) else None,
-            "cells": [cells.place(said.rows[i], c, turn) for c in names],
+            "cells": [cells.place(predictions.rows[i], c, turn) for c in names],
         }
         for turn, i in enumerate(order[:WORST])
     ]  # fmt: skip
-    return {"column": column, "kind": said.kind, "rows": rows, "wrong": len(wrong), "n": n, "beside": names}
+    return {"column": column, "kind": predictions.kind, "rows": rows, "wrong": len(wrong), "n": n, "beside": names}
 
 
 def missing(evaluation: Evaluation, metrics: Mapping[str, str]) -> list[tuple[str, str, Markup]]:
-    """(column, metric, chart of the metric against the share of columns removed), beside chance."""
+    """Robustness to missing columns: (column, metric, chart of the metric against the share of columns removed)."""
     made = []
     for column, points in list(evaluation.missing.items())[:PANELS]:
         points = [(rate, value) for rate, value in points if words.is_number(value)]
         if not points:
             continue
         rate, value = (np.array(v, np.float64) for v in zip(*sorted(points), strict=True))
-        drawn = [charts.Line(rate, value, dots=True)]
+        curves = [charts.Line(rate, value, dots=True)]
         chance = evaluation.results.get("columns", {}).get(column, {}).get("chance")
         if words.is_number(chance):
-            drawn.insert(0, charts.Line(rate[[0, -1]], np.array([chance, chance]), style="chance"))
+            curves.insert(0, charts.Line(rate[[0, -1]], np.array([chance, chance]), style="chance"))
         metric = metrics.get(column, "")
         share = metric in words.SHARES
         low = min(0.0, float(value.min()), chance if words.is_number(chance) else 0.0)
         span = (0.0, 1.0) if share else (low, max(1.0, float(value.max())))
         title = f"{column}: {words.label(metric)} as columns are removed"
         chart = charts.lines(
-            drawn,
+            curves,
             title,
             "share of the other columns removed",
             (350, 180),
@@ -333,7 +348,7 @@ def missing(evaluation: Evaluation, metrics: Mapping[str, str]) -> list[tuple[st
 
 
 def flat(tree: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    """A nested mapping as (path, value) pairs."""
+    """Nested mapping as (path, value) pairs."""
     pairs: list[tuple[str, str]] = []
     for key, value in tree.items():
         path = f"{before}.{key}" if before and str(key) else before or str(key)

@@ -1,10 +1,10 @@
 "use strict";
-// Pictures and sounds are kept once, in <template>s, and put in place when they come into view.
+// Pictures and sounds are stored once, in <template>s, and put in place when they come into view.
 const fill = (root) => {
   for (const place of root.querySelectorAll("[data-cell]")) {
     const closed = place.parentElement.closest("details:not([open])");
-    const kept = document.getElementById(place.dataset.cell);
-    if (!closed && kept) place.replaceWith(kept.content.cloneNode(true));
+    const stored = document.getElementById(place.dataset.cell);
+    if (!closed && stored) place.replaceWith(stored.content.cloneNode(true));
   }
 };
 for (const part of document.querySelectorAll("details")) {
@@ -48,10 +48,10 @@ if ("IntersectionObserver" in window) {
   for (const section of document.querySelectorAll("main > section")) watch.observe(section);
 }
 
-// What a drawn cell was thought to be, step by step.
+// The steps of a generated cell, from noise to it.
 for (const scrub of document.querySelectorAll(".scrub")) {
-  const shown = scrub.querySelectorAll("span");
+  const steps = scrub.querySelectorAll("span");
   scrub.querySelector("input").addEventListener("input", (event) => {
-    shown.forEach((step, number) => { step.hidden = number !== Number(event.target.value); });
+    steps.forEach((step, number) => { step.hidden = number !== Number(event.target.value); });
   });
 }

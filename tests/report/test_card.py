@@ -49,7 +49,7 @@ def test_the_card_says_what_was_measured_and_whose_encoders_it_stands_on(tmp_pat
     lines = card.split("\n")
     assert (
         "| group: right | 0.900 | 0.200 | 0.800 | 0.950 |" in lines
-        and "| name: said exactly | 0.250 |  |  |  |" in lines
+        and "| name: exact match | 0.250 |  |  |  |" in lines
     )
     assert "| name finds photo: recall@10 of 100 | 0.700 | 0.100 |  |  |" in " ".join(lines).replace("\\", "")
     assert (
@@ -73,7 +73,7 @@ def test_the_card_says_what_was_measured_and_whose_encoders_it_stands_on(tmp_pat
 def test_lines_are_of_what_has_a_number(tmp_path: Path) -> None:
     assert [line["what"] for line in measured(RESULTS)] == [
         "group: right",
-        "name: said exactly",
+        "name: exact match",
         "x|<script>: R²",
         "name finds photo: recall@10 of 100",
     ]

@@ -115,12 +115,12 @@ def fake(folder: Path, name: str = "pets", rows: int = 60, evil: str = "") -> tu
     }  # fmt: skip
     texts = [f"a text about {t}{evil}" for t in truth]
     predictions = {
-        group: Predictions(kind="category", rows=at, truth=truth, said=said, confidence=rng.random(rows)),
-        "weight": Predictions(kind="number", rows=at, truth=list(weights), said=list(weights * 1.3), confidence=None,
+        group: Predictions(kind="category", rows=at, truth=truth, predicted=said, confidence=rng.random(rows)),
+        "weight": Predictions(kind="number", rows=at, truth=list(weights), predicted=list(weights * 1.3), confidence=None,
                               interval=np.stack([weights / 2, weights * 2], 1).astype(object)),
-        "born": Predictions(kind="date", rows=at, truth=born, said=[b.isoformat() for b in born[::-1]],
+        "born": Predictions(kind="date", rows=at, truth=born, predicted=[b.isoformat() for b in born[::-1]],
                             confidence=np.full(rows, np.nan), interval=np.array([(b, b) for b in born], object)),
-        text: Predictions(kind="text", rows=at, truth=texts, said=texts[::-1], confidence=rng.random(rows)),
+        text: Predictions(kind="text", rows=at, truth=texts, predicted=texts[::-1], confidence=rng.random(rows)),
     }  # fmt: skip
     direction = f"{text}>photo"
     return run, Evaluation(
@@ -158,7 +158,7 @@ def test_every_section_and_what_is_in_it(tmp_path: Path) -> None:
                     "group : gradient-boosted trees on all other columns win", "weight : ours wins with R² 0.7",
                     "a note"],
         "results": ["accuracy 81.0\u202f%", "mean error 1.25", "chrF 0.33", "notes → photo",
-                    "Ours, seeing one column alone"],
+                    "Ours, from a single column"],
         "training": ["loss", "match", "gradient", "0.01 at the end"],
         "retrieval": ["notes → photo", "10.0\u202f% first", "found first", "✗ place", "right would be", "cell 10"],
         "confusion": ["cat", "dog", "bird", "60 rows"],
@@ -265,11 +265,11 @@ def test_what_is_not_there_is_said(gone: str, tmp_path: Path) -> None:
 def test_few_rows_and_constant_values(rows: int, tmp_path: Path) -> None:
     run, evaluation = fake(tmp_path, rows=12)
     for said in evaluation.predictions.values():
-        said.rows, said.truth, said.said = said.rows[:rows], [said.truth[0]] * rows, [said.truth[0]] * rows
+        said.rows, said.truth, said.predicted = said.rows[:rows], [said.truth[0]] * rows, [said.truth[0]] * rows
         said.confidence = None if said.confidence is None else said.confidence[:rows]
         said.interval = None if said.interval is None else said.interval[:rows]
-    evaluation.predictions["weight"].said = [float("nan")] * rows
-    evaluation.predictions["none"] = Predictions(kind="number", rows=np.zeros(0, int), truth=[], said=[])
+    evaluation.predictions["weight"].predicted = [float("nan")] * rows
+    evaluation.predictions["none"] = Predictions(kind="number", rows=np.zeros(0, int), truth=[], predicted=[])
     parsed = made(tmp_path, run, evaluation)[1]
     assert "No values to draw" in parsed.words("numbers")
     assert "No row was wrong" in parsed.words("errors")
@@ -291,7 +291,7 @@ def test_stays_small_and_keeps_the_first_of_every_direction(tmp_path: Path) -> N
         )
 
     text, parsed = made(tmp_path, run, evaluation, heavy)
-    assert len(text) > 8_000_000 and "not kept" in parsed.words("retrieval")
+    assert len(text) > 8_000_000 and "left out" in parsed.words("retrieval")
     assert len(calls) == len(set(calls))
     assert len([c for c in calls if c[1] == "song"]) < 40  # what can't be kept isn't made
     kept = {a["id"] for t, a in parsed.tags if t == "template"}
@@ -305,7 +305,7 @@ def test_room_goes_to_light_kinds_then_by_turn() -> None:
     cells = CellGallery(lambda row, column: column * 2000, {"a": "audio", "i": "image"})
     spots = [cells.place(1, "a", 0), cells.place(2, "i", 5), cells.place(3, "i", 1), cells.place(4, "i", 2)]
     cells.settle(4500)
-    assert ["not kept" in spot.__html__() for spot in spots] == [True, True, False, False]
+    assert ["left out" in spot.__html__() for spot in spots] == [True, True, False, False]
     assert cells.left_out == 2
 
 
@@ -360,7 +360,7 @@ def test_says_who_won() -> None:
 def test_confusion_puts_rare_classes_together() -> None:
     truth = [f"class {i % 30}" for i in range(300)]
     said = ["class 0"] * 150 + ["never true"] * 150
-    found = page.confusion("c", Predictions(kind="category", rows=np.arange(300), truth=truth, said=said))
+    found = page.confusion("c", Predictions(kind="category", rows=np.arange(300), truth=truth, predicted=said))
     assert len(found["labels"]) == 21 and found["labels"][-1] == "11 other classes"
     counts = np.array(found["counts"])
     assert (
@@ -370,11 +370,11 @@ def test_confusion_puts_rare_classes_together() -> None:
 
 def test_errors_are_the_worst_first(tmp_path: Path) -> None:
     cells = CellGallery(show, {})
-    said = Predictions(kind="number", rows=np.array([7, 8, 9]), truth=[1.0, 2.0, 3.0], said=[1.0, 5.0, 3.5])
+    said = Predictions(kind="number", rows=np.array([7, 8, 9]), truth=[1.0, 2.0, 3.0], predicted=[1.0, 5.0, 3.5])
     assert [r["row"] for r in page.errors(RunInfo(name=""), "c", said, cells)["rows"]] == [8, 9]
     sure = np.array([0.2, 0.9, 0.5])
     said = Predictions(
-        kind="category", rows=np.array([7, 8, 9]), truth=["a", "b", "c"], said=["x", "y", "c"], confidence=sure
+        kind="category", rows=np.array([7, 8, 9]), truth=["a", "b", "c"], predicted=["x", "y", "c"], confidence=sure
     )
     assert [r["row"] for r in page.errors(RunInfo(name=""), "c", said, cells)["rows"]] == [8, 7]
 
