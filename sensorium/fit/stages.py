@@ -11,6 +11,8 @@ from typing import Any
 from sensorium.core.errors import UserError
 from sensorium.core.files import write_json
 from sensorium.core.settings import build as build_part
+from sensorium.core.settings import plain
+from sensorium.data.columns import make_modalities
 from sensorium.data.prepare import prepare as prepare_cells
 from sensorium.data.quarantine import Quarantine
 from sensorium.data.schema import Schema, infer
@@ -24,15 +26,7 @@ from sensorium.fit.generation import MINUTES_TO_GENERATE, enough_to_generate, ro
 from sensorium.fit.run import Run, Splitter, State
 from sensorium.inference.trained import Trained
 from sensorium.modalities._capabilities import Dialogue
-from sensorium.network.build import (
-    able_to_generate,
-    check_conversations,
-    check_followed,
-    check_referred,
-    make_modalities,
-    make_network,
-    plain,
-)
+from sensorium.network.build import able_to_generate, check_conversations, check_followed, check_referred, make_network
 from sensorium.network.pretrained import tuned_of
 from sensorium.nn.precision import idle_gpu
 from sensorium.training.build import make_objectives, make_sampler, plain_list, settings_of

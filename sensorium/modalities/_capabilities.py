@@ -16,10 +16,11 @@ from torch import Tensor
 
 from sensorium.backbones._language_model import LanguageModel
 from sensorium.core.types import Tokens
-from sensorium.modalities import Cells, Modality
+from sensorium.modalities import Modality
 from sensorium.nn.geometry import Geometry
 from sensorium.nn.platt import PlattScaler
 from sensorium.nn.refiner import Refiner
+from sensorium.nn.stem import Cells
 
 
 class Generable(Modality):

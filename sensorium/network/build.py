@@ -1,4 +1,4 @@
-"""From a schema and settings to modalities, network, objectives and sampler: which parts a run is made of."""
+"""Factories of the parts of a run: modalities, generators and the network, from a schema and settings."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ import torch
 
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.registry import find, name_of, names
-from sensorium.core.settings import at_least, build
+from sensorium.core.settings import at_least, build, plain
 from sensorium.core.types import Tokens
-from sensorium.data.schema import Schema
+from sensorium.data.columns import trunk_of
 from sensorium.generators import Generator
 from sensorium.modalities import Modality
-from sensorium.modalities._capabilities import Dialogue, generable
+from sensorium.modalities._capabilities import Dialogue, Spatial, generable
 from sensorium.network.network import Network
-from sensorium.trunks import Trunk
 
 OBJECTIVES = ("tell", "match")
 
 
 class NetworkSize:
-    """The network's size (section ``network``).
+    """Sizes of the network (section ``network``).
 
     Args:
         width: of a token; gist: of a gist; summary: give the trunk each matched column's gist as a token.
@@ -38,71 +37,28 @@ class NetworkSize:
         self.width, self.gist, self.summary, self.drop = width, gist, summary, drop
 
 
-def said_as_written(columns: Mapping[str, Any]) -> list[str]:
-    """The columns that the user says are of a kind that reads cells as they are written (section ``column``)."""
-    result = []
-    for name, said in columns.items():
-        given = dict(said) if isinstance(said, Mapping) else {"kind": said}
-        kind = given.pop("kind", given.pop("", None))
-        if (kind in names(Modality) and find(Modality, kind).reads_as_written(given)) or (
-            kind is None and set(given) & FORMS
-        ):
-            result.append(name)
-    return result
-
-
-FORMS = {"decimal", "thousands", "prefix", "suffix", "format", "zone"}
-"""Settings of columns that say how texts are written."""
-
-
 def objectives_of(settings: Mapping[str, Any]) -> list[str]:
     """Names of the objectives of a run."""
     given = settings.get("objectives", {}).get("", OBJECTIVES)
     return [name for name in (given.split(",") if isinstance(given, str) else given) if name]
 
 
-def make_modalities(columns: Schema, settings: Mapping[str, Any]) -> dict[str, Modality]:
-    """One modality for each column of a schema."""
-    given = settings.get("column", {})
-    for column in given:
-        if column not in columns.columns and column not in columns.left_out and column != columns.split:
-            raise unknown("column in settings:", column, columns.columns)
-    result = {}
-    for name, column in columns.columns.items():
-        more = given.get(name, {})  # a bare word is the kind, which the schema has
-        rest = {**column.settings, **(more if isinstance(more, Mapping) else {})}
-        rest = {k: v for k, v in rest.items() if k not in ("", "kind")}
-        part = find(Modality, column.kind)
-        if issubclass(part, Dialogue) and trunk_of(settings).is_language_model:
-            rest.setdefault("language", settings["trunk"].get("path", ""))
-        try:
-            result[name] = build(part, rest, f"column.{name}")
-        except UserError as error:
-            words = str(error).replace("column.NAME", f"column.{name}")
-            raise UserError(
-                f"column.{name}.backbone: {words}"
-                if rest.get("backbone") and not words.startswith("column.")
-                else words
-            ) from error
-    return result
-
-
 def make_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any], seed: int) -> Network:
-    """A network with fresh weights, from modalities that have learned. The caller's own random numbers stay as they are."""
+    """Network with fresh weights, from modalities that have learned. The caller's random state stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return fresh_network(modalities, settings)
 
 
 def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -> Network:
-    """A network with weights drawn from torch's own generator."""
+    """Network with weights from torch's global random generator."""
     shape = build(NetworkSize, plain(settings, "network"), "network")
     trunk = build(trunk_of(settings), plain(settings, "trunk"), "trunk", width=shape.width, columns=list(modalities))
     generators: dict[str, Generator] = {}
     shared, written, more = {}, generated(modalities, settings), {}
-    ways = drawn_by(settings)
+    generator_names = chosen_generators(settings)
     for column, modality in modalities.items():
-        asked = generable(modality) if asks(settings) else None
+        asked = generable(modality) if has_questions(settings) else None
         if asked is None or (column not in written and find(Generator, asked.generator).is_generative):
             continue
         tokens = asked.tokens()
@@ -110,8 +66,12 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
         if key is not None and key in shared:
             generators[column] = shared[key]
             continue
-        chosen = [*ways, *settings.get("taught", {}).get(column, ())] if column in written else [asked.generator]
-        generators[column], *others = (begun(name, tokens, settings, shape.width, column) for name in chosen)
+        chosen = (
+            [*generator_names, *settings.get("taught", {}).get(column, ())] if column in written else [asked.generator]
+        )
+        generators[column], *others = (
+            initial_generator(name, tokens, settings, shape.width, column) for name in chosen
+        )
         if others:
             more[column] = others
         if key is not None:
@@ -121,8 +81,11 @@ def fresh_network(modalities: Mapping[str, Modality], settings: Mapping[str, Any
     return network
 
 
-def begun(name: str, tokens: Tokens, settings: Mapping[str, Any], width: int, column: str) -> Generator:
-    """A generator with fresh weights; one that draws has random numbers of its own, so that nothing else begins differently for it."""
+def initial_generator(name: str, tokens: Tokens, settings: Mapping[str, Any], width: int, column: str) -> Generator:
+    """Generator with fresh weights.
+
+    A generative one gets random numbers of its own, so that all other weights are the same with and without it.
+    """
     draws = find(Generator, name).is_generative
     with torch.random.fork_rng(devices=[], enabled=draws):
         if draws:
@@ -132,8 +95,10 @@ def begun(name: str, tokens: Tokens, settings: Mapping[str, Any], width: int, co
         return make_generator(name, tokens, settings, width, column)
 
 
-def asks(settings: Mapping[str, Any]) -> bool:
-    """Whether columns are asked in training; else (``questions.plans=0``) a run learns to match, and to talk, and nothing can be asked of it."""
+def has_questions(settings: Mapping[str, Any]) -> bool:
+    """True where training asks columns. Else (``questions.plans=0``) a run learns to match and to talk, and no column
+    of it can be asked.
+    """
     return int(settings.get("questions", {}).get("plans", 1)) > 0 or bool(settings.get("questions", {}).get("generate"))
 
 
@@ -146,12 +111,26 @@ def check_conversations(modalities: Mapping[str, Modality], settings: Mapping[st
     for column, modality in modalities.items():
         if modality.llava and not trunk_of(settings).is_language_model:
             raise UserError(
-                f"column.{column}.llava=true is for conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave it out."
+                f"column.{column}.llava=true is for conversations, which need a language model as the trunk: "
+                "trunk=causal_lm trunk.path=FOLDER. Or leave it out."
             )
         if isinstance(modality, Dialogue) and not trunk_of(settings).is_language_model:
             raise UserError(
-                f"Column '{column}' holds conversations, which need a language model as the trunk: trunk=causal_lm trunk.path=FOLDER. Or leave the column out: column.{column}.kind=out"
+                f"Column '{column}' holds conversations, which need a language model as the trunk: trunk=causal_lm "
+                f"trunk.path=FOLDER. Or leave the column out: column.{column}.kind=out"
             )
+
+
+def check_followed(modalities: Mapping[str, Modality]) -> None:
+    """Refuse columns that lie on others (``column.NAME.of``) which aren't there, are no images, or lie on others too.
+
+    Raises:
+        UserError: naming the column, and those that can be named.
+    """
+    able = [c for c, m in modalities.items() if isinstance(m, Spatial) and not m.follows and m.encoder is None]
+    for column, modality in modalities.items():
+        if isinstance(modality, Spatial) and modality.follows and modality.follows not in able:
+            raise unknown(f"column of pictures in column.{column}.of:", modality.follows, able)
 
 
 def check_referred(modalities: Mapping[str, Modality]) -> None:
@@ -170,24 +149,20 @@ def check_referred(modalities: Mapping[str, Modality]) -> None:
             )
 
 
-def trunk_of(settings: Mapping[str, Any]) -> type[Trunk]:
-    """The kind of trunk of a run."""
-    return find(Trunk, str(settings.get("trunk", {}).get("", "segment")))
-
-
 def make_generator(name: str, tokens: Tokens, settings: Mapping[str, Any], width: int, column: str) -> Generator:
-    """A generator with fresh weights for a column's tokens."""
+    """Generator with fresh weights for a column's tokens."""
     part = find(Generator, name)
     if not part.fits(tokens):
         raise UserError(f"Generator '{name}' can't say the tokens of column '{column}': {tokens}.")
     return build(part, settings.get("generator", {}).get(name, {}), f"generator.{name}", tokens=tokens, width=width)
 
 
-def drawn_by(settings: Mapping[str, Any]) -> list[str]:
-    """Names of the generators of pictures, videos, sounds, series and points (``questions.generator``), the first one asked unless another is named.
+def chosen_generators(settings: Mapping[str, Any]) -> list[str]:
+    """Names of the generators of pictures, videos, sounds, series and points (``questions.generator``). The first one
+    is asked unless another is named.
 
     Raises:
-        UserError: one that isn't there or doesn't draw.
+        UserError: one that isn't there or isn't generative.
     """
     given = settings.get("questions", {}).get("generator", "flow")
     chosen = [name.strip() for name in (given.split(",") if isinstance(given, str) else given) if name.strip()]
@@ -197,7 +172,8 @@ def drawn_by(settings: Mapping[str, Any]) -> list[str]:
     for name in chosen:
         if name in names(Generator) and find(Generator, name).teacher:
             raise UserError(
-                f"Generator '{name}' is taught by a run that has ended: sensorium distill RUN TABLE. To fit with: {', '.join(able)}."
+                f"Generator '{name}' is taught by a run that has ended: sensorium distill RUN TABLE. To fit with: "
+                f"{', '.join(able)}."
             )
         if name not in able:
             raise unknown("generator of pictures, videos, sounds, series and points:", name, able)
@@ -205,7 +181,7 @@ def drawn_by(settings: Mapping[str, Any]) -> list[str]:
 
 
 def able_to_generate(modalities: Mapping[str, Modality]) -> list[str]:
-    """The columns of pictures, videos, sounds, series and points that could be generated."""
+    """Columns of pictures, videos, sounds, series and points that could be generated."""
     return [
         c
         for c, m in modalities.items()
@@ -214,7 +190,7 @@ def able_to_generate(modalities: Mapping[str, Modality]) -> list[str]:
 
 
 def generated(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -> list[str]:
-    """The columns of pictures, videos, sounds, series and points that a run learns to generate (``questions.generate``).
+    """Columns of pictures, videos, sounds, series and points that a run learns to generate (``questions.generate``).
 
     Raises:
         UserError: a column that isn't there or can't be generated.
@@ -228,12 +204,8 @@ def generated(modalities: Mapping[str, Modality], settings: Mapping[str, Any]) -
             raise unknown("column to generate:", column, able)
         if column not in able:
             raise UserError(
-                f"Column '{column}' is asked like any other; --generate is for pictures, videos, sounds, series and points. "
+                f"Column '{column}' is asked like any other; --generate is for pictures, videos, sounds, series and "
+                "points. "
                 f"Possible: {', '.join(able) or 'none'}."
             )
     return wanted
-
-
-def plain(settings: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """A section's keys without the part's own name."""
-    return {key: value for key, value in settings.get(section, {}).items() if key}
