@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from table_helpers import columns, png
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.data.spool import cache_folder
 from sensorium.data.table import Table
-
-from .test_sources import png
-from .test_table import columns
 
 
 def write_zip(path: Path, members: dict[str, bytes | str]) -> None:

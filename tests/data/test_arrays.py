@@ -14,13 +14,11 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pytest
+from table_helpers import columns, rows_of, without
 
 from sensorium.core.errors import UserError
 from sensorium.data.options import ReadOptions
 from sensorium.data.table import Table
-
-from .test_formats import rows_of, without
-from .test_table import columns
 
 
 def test_orc_by_stripe(tmp_path: Path, nothing_written: Callable[[], None]) -> None:

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from table_helpers import columns, rows_of, without
 
 from sensorium.core.errors import UserError
 from sensorium.data.options import ReadOptions
 from sensorium.data.table import Table
-
-from .test_formats import rows_of, without
-from .test_table import columns
 
 
 def database(path: Path, **pragmas: str) -> None:

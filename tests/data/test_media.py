@@ -15,13 +15,12 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from table_helpers import columns
 
 from sensorium.core.errors import BadCell
 from sensorium.data.media import find_file, media_bytes, media_head, sniff
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
-
-from .test_table import columns
 
 
 def test_bytes_paths_and_both(tmp_path: Path) -> None:

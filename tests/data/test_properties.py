@@ -33,6 +33,7 @@ from conftest import TINY, tiny_cells, tiny_table
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from pyarrow import orc
+from table_helpers import columns
 
 from sensorium.core.datetexts import date_form, read_date, write_date
 from sensorium.core.errors import SensoriumWarning, UserError
@@ -42,8 +43,6 @@ from sensorium.data.arrow import check_layout, row_bytes, split_by_bytes
 from sensorium.data.options import ReadOptions
 from sensorium.data.sources.parquet import check_codes
 from sensorium.data.table import Table
-
-from .test_table import columns
 
 
 def often(examples: int) -> Callable[[Any], Any]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from table_helpers import png, wav
 
 from sensorium.core.errors import UserError
 from sensorium.core.registry import names
@@ -22,8 +23,6 @@ from sensorium.data.profile import MAX_EXACT_DISTINCT, MAX_PROFILED_ROWS, profil
 from sensorium.data.schema import Schema, claims, columns_report, infer
 from sensorium.data.table import Table
 from sensorium.modalities import Modality
-
-from .test_sources import png, wav
 
 N = 200
 RNG = np.random.default_rng(0)

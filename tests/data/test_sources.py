@@ -8,7 +8,6 @@ import pickle
 import subprocess
 import sys
 import tarfile
-import wave
 from pathlib import Path
 
 import datasets
@@ -16,28 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from table_helpers import columns, png, wav, write_tar
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.registry import find, names
 from sensorium.data.sources import Source
 from sensorium.data.table import Table
-
-from .test_table import columns, write_tar
-
-
-def png(seed: int = 0) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)).save(file, "png")
-    return file.getvalue()
-
-
-def wav() -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as sound:
-        sound.setparams((1, 2, 8000, 0, "NONE", ""))
-        sound.writeframes(b"\0\0" * 100)
-    return file.getvalue()
 
 
 def test_every_source_is_one_part() -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import math
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 from pathlib import Path
@@ -22,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from table_helpers import columns, write_tar
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.data.hashes import row_hashes
@@ -57,32 +56,12 @@ SCHEMA = pa.schema(
 )
 
 
-def columns(table: Table, media: tuple[str, ...] = ()) -> dict[str, list]:
-    """All cells of a table, arrays as nested lists."""
-    result: dict[str, list] = {name: [] for name in table.columns}
-    for _, batch in table.batches(5):
-        for name in table.columns:
-            result[name] += [
-                cell.tolist() if isinstance(cell, np.ndarray) else cell
-                for cell in table.cells(batch, name, name in media)
-            ]
-    return result
-
-
 def write_csv(path: Path, rows: list[dict]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         for row in rows:
             writer.writerow({k: json.dumps(v) if isinstance(v, (list, bool)) else v for k, v in row.items()})
-
-
-def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
-    with tarfile.open(path, "w") as shard:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            shard.addfile(info, io.BytesIO(data))
 
 
 def in_every_format(rows: list[dict], folder: Path) -> dict[str, Table]:

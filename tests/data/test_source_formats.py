@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-import builtins
 import datetime
 import lzma
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import fastavro
 import pandas as pd
 import pyarrow as pa
 import pytest
+from table_helpers import columns, rows_of, without
 
 from sensorium.core.errors import UserError
-from sensorium.data.options import ReadOptions
 from sensorium.data.table import Table
-
-from .test_table import columns
-
-
-def rows_of(source: Any, **options: Any) -> list[dict[str, Any]]:
-    """All rows of a source as objects."""
-    return [
-        row for _, batch in Table.open(source, options=ReadOptions(**options)).batches(3) for row in batch.to_pylist()
-    ]
-
-
-def without(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if a library weren't installed."""
-    real = builtins.__import__
-
-    def fake(wanted: str, *args: Any, **more: Any) -> Any:
-        if wanted.partition(".")[0] == name:
-            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
-        return real(wanted, *args, **more)
-
-    for module in [module for module in sys.modules if module.partition(".")[0] == name]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setattr(builtins, "__import__", fake)
-    monkeypatch.setattr("importlib.import_module", lambda wanted, package=None: fake(wanted, None, None, ["*"]))
 
 
 def workbook(path: Path) -> None:
