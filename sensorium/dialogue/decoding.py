@@ -160,7 +160,8 @@ def decode_replies(
     modality, language, device = dialogue_modality(network), trunk.language, rows.device
     cells = modality.collate([np.array([*line, *[0] * len(line)], np.int32) for line in prompts])
     encoded = {c: rows.encoded(c) for c in rows.cells if c != column and rows.has(c).any()}
-    packed = dialogue_head(network).pack_conversations(column, encoded, cells, torch.tensor(list(which)))
+    with autocast(rows.precision, device):  # what cells' tokens were encoded in
+        packed = dialogue_head(network).pack_conversations(column, encoded, cells, torch.tensor(list(which)))
     tokens, present, groups = packed.padded()
     length = present.sum(1)
     with autocast(rows.precision, device), tuning_context(network, any(i < 0 for line in prompts for i in line)):

@@ -62,7 +62,7 @@ class SynthesisOptions:
 
 
 @dataclasses.dataclass
-class Plan:
+class SynthesisPlan:
     """Plan of a synthesis: who asks, about which rows, how often each kind, and which columns come along."""
 
     asker: QuestionGenerator
@@ -112,7 +112,7 @@ def ask_data(table: Table, columns: Schema, **options: Any) -> pa.Table:
     return plan.take(table, rows).append_column("conversation", pa.array(talks, MESSAGES))
 
 
-def plan_of(table: Table, columns: Schema, options: SynthesisOptions) -> Plan:
+def plan_of(table: Table, columns: Schema, options: SynthesisOptions) -> SynthesisPlan:
     """The plan of a synthesis.
 
     Raises:
@@ -134,7 +134,7 @@ def plan_of(table: Table, columns: Schema, options: SynthesisOptions) -> Plan:
     asker = QuestionGenerator(table, columns, options.about, options.of, options.keep, options.words)
     splits = split_rows(table, columns, by=options.by, seed=options.seed, carved=0.0)
     selected = list(dict.fromkeys([*(options.keep if options.keep is not None else table.columns), *asker.of]))
-    return Plan(asker, splits.rows("train"), chances, selected)
+    return SynthesisPlan(asker, splits.rows("train"), chances, selected)
 
 
 def pair_data(table: Table, columns: Schema, **options: Any) -> pa.Table:
@@ -182,7 +182,7 @@ def pair_data(table: Table, columns: Schema, **options: Any) -> pa.Table:
     return result
 
 
-def conversations_of(plan: Plan, each: int, seed: int) -> Iterator[tuple[int, list[dict[str, Any]] | None]]:
+def conversations_of(plan: SynthesisPlan, each: int, seed: int) -> Iterator[tuple[int, list[dict[str, Any]] | None]]:
     """The conversations of rows: each row's side by side.
 
     Or, where some are about several rows, in a random order in which they refer to those that follow.
@@ -199,7 +199,9 @@ def conversations_of(plan: Plan, each: int, seed: int) -> Iterator[tuple[int, li
                 yield row, conversation
 
 
-def chained_conversations(plan: Plan, each: int, seed: int) -> Iterator[tuple[int, list[dict[str, Any]] | None]]:
+def chained_conversations(
+    plan: SynthesisPlan, each: int, seed: int
+) -> Iterator[tuple[int, list[dict[str, Any]] | None]]:
     """Conversations from the last one to the first, so that the rows that follow are known when one is about them."""
     asker = plan.asker
     able = [

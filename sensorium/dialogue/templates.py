@@ -44,7 +44,7 @@ WORDS: dict[str, tuple[str, ...]] = {
 """Wordings of each question; the first of each is the plain one."""
 HOLE = re.compile(r"\{(\w*)\}")
 FILLED = {"options": "a harp, a fern or a kite", "value": "a harp", "column": "colour"}
-"""What stands in the holes while a language model finds other words."""
+"""Examples in the holes while a language model looks for paraphrases."""
 EXAMPLES = (
     ("Where do you live?", "In which place is your home?"),
     ("Can you swim?", "Are you able to swim?"),
@@ -252,7 +252,7 @@ class Paraphraser:
         return float(logs.gather(1, torch.tensor(wanted).unsqueeze(1)).mean())
 
     def share(self, question: str, text: str) -> float:
-        """How much a text says of a question, as a share of what the question says of itself."""
+        """Share of what a question says of itself that a text says of it."""
         for other in (*UNRELATED, question):
             if (key := f"{question}\n{other}") not in self.known:
                 self.known[key] = self.log_probability(question, other)
