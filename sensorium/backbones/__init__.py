@@ -1,6 +1,7 @@
-"""The contract of a backbone: a pretrained encoder, whose features are what a column's cells say.
+"""Contract of a backbone: a pretrained encoder, whose features stand for a column's cells.
 
-It knows folders, arrays and its own library, nothing of columns. Weights are safetensors and code is the library's own: a folder that brings code is refused.
+It knows folders, arrays and its own library, nothing of columns. Weights are safetensors and code is the library's own:
+a folder that brings code is refused.
 """
 
 from __future__ import annotations
@@ -23,28 +24,31 @@ from sensorium.core.files import digest
 
 Kind = Literal["image", "text", "audio"]
 ORIGIN = "ORIGIN"
-"""The file in a copied backbone that says what it was called."""
+"""File in a copied backbone that holds its original name."""
 GRID, MOMENTS, WORDS = 3, 16, 64
-"""Beside one token for all of a cell: lines and columns of tokens that a picture becomes; tokens that a sound becomes, and those that are kept of a text, at most."""
+"""Tokens beside the one for the whole cell: lines and columns of those of a picture; those of a sound; and those kept
+of a text, at most."""
 
 LAYOUT = "3"
-"""Changes where the features of a cell are made otherwise than before."""
+"""Version of the features: it changes where they are computed otherwise than before."""
 AT_ONCE = 32
-"""Cells that are encoded at once."""
+"""Batch size of encoding."""
 HALF = 65_000.0
-"""The largest number that is kept in half precision."""
+"""Largest number stored in half precision."""
 
 
 class Backbone(abc.ABC):
-    """An encoder of pictures, texts or sounds: as it is, or with a model that was begun with its own and is learned further.
+    """Abstract encoder of pictures, texts or sounds: frozen, or with a fine-tuned copy of its model.
 
     Args:
-        folder: with ``config.json`` and safetensors. kind: of the cells. patches: after a picture's other tokens are to come those of all its patches, as LLaVA takes them.
+        folder: with ``config.json`` and safetensors. kind: of the cells.
+        patches: after a picture's other tokens come those of all its patches, as LLaVA takes them.
 
     Attributes:
-        name: what it is called where it comes from. model: as it is, without gradients. width: size of a feature vector. size: side of a picture in pixels; rate: samples a second of a sound.
-        patches: of a picture, which come after its other tokens; 0 where they don't.
-        sha256: of all that features depend on: weights, configuration, preprocessing.
+        name: its name at its origin. model: the frozen model. width: size of a feature vector.
+        size: side of a picture in pixels. rate: sample rate of a sound, in Hz.
+        patches: number of a picture's patches that come after its other tokens; 0 where they don't.
+        sha256: hash of all that features depend on: weights, configuration, preprocessing.
     """
 
     model: nn.Module
@@ -68,25 +72,29 @@ class Backbone(abc.ABC):
         ).hexdigest()
 
     def picture(self, pixels: np.ndarray) -> np.ndarray:
-        """A picture uint8 [h, w, 3] cut and scaled as the encoder wants it, uint8 [size, size, 3]."""
+        """Picture uint8 [h, w, 3] cropped and scaled as the encoder takes it, uint8 [size, size, 3]."""
         raise NotImplementedError(type(self).__name__)
 
     @abc.abstractmethod
     def batch(self, cells: Sequence[Any]) -> dict[str, torch.Tensor]:
-        """Cells as tensors whose first dimension are the cells.
+        """Batch of cells: tensors whose first dimension is the cells.
 
         Args:
-            cells: what ``picture`` made, which becomes ``pixels`` uint8 [n, 3, size, size]; texts; or samples float32 [n] at ``rate``.
+            cells: results of ``picture``, which become ``pixels`` uint8 [n, 3, size, size]; texts; or samples float32
+                [n] at ``rate``.
         """
 
     @abc.abstractmethod
     def tokens(self, batch: Mapping[str, torch.Tensor], model: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Features [n, tokens, width] of each cell, the first one of all of it, by a model with the encoder's own layers, and which are there [n, tokens]
-        (None: all are). Gradients pass."""
+        """Features [n, tokens, width] of each cell, the first one of the whole cell, and their mask [n, tokens] (None:
+        all are there).
+
+        They are computed by ``model``, which has the encoder's own layers. Gradients pass.
+        """
 
     @torch.inference_mode()
     def encode(self, cells: Sequence[Any]) -> list[np.ndarray]:
-        """Features float32 [tokens, width] of each cell, by the encoder as it is; see ``batch``."""
+        """Features float32 [tokens, width] of each cell, by the frozen encoder; see ``batch``."""
         where = next(self.model.parameters()).device
         found, there = self.tokens({key: value.to(where) for key, value in self.batch(cells).items()}, self.model)
         whole = found.float().cpu().numpy()
@@ -98,7 +106,11 @@ class Backbone(abc.ABC):
 
 
 def features(backbone: Backbone, cells: Sequence[Any], keep: bool = True) -> list[np.ndarray]:
-    """Features float16 [tokens, width] of each cell (see ``Backbone.encode``); what was ever encoded on this machine isn't encoded again, unless it wasn't to ``keep``."""
+    """Features float16 [tokens, width] of each cell (see ``Backbone.encode``), cached for all runs on this machine.
+
+    Args:
+        keep: store new features in the cache.
+    """
     keys = [
         hashlib.blake2b(
             cell.encode() if isinstance(cell, str) else np.ascontiguousarray(cell).tobytes(),
@@ -124,48 +136,51 @@ def features(backbone: Backbone, cells: Sequence[Any], keep: bool = True) -> lis
 
 @functools.lru_cache(maxsize=1)
 def feature_cache() -> FeatureCache:
-    """What all runs on this machine keep."""
+    """Feature cache that all runs on this machine share."""
     return FeatureCache()
 
 
 def device() -> torch.device:
-    """Where encoders work: in single precision, so that features are the same within rounding wherever they were made."""
+    """Device of encoders. They work in single precision, so that features are the same within rounding on any machine."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def whole_and_grid(whole: torch.Tensor, maps: torch.Tensor, most: int = GRID) -> torch.Tensor:
-    """Features of all of each picture [n, width] and its maps [n, width, h, w] as tokens [n, 1 + side², width]; a side is ``most`` or, where maps are smaller, theirs."""
+    """Tokens [n, 1 + side², width] of pooled features [n, width] and maps [n, width, h, w] of pictures.
+
+    A side is ``most`` or, where maps are smaller, theirs.
+    """
     side = min(most, *maps.shape[2:])
     grid = F.adaptive_avg_pool2d(maps.float(), side).flatten(2).transpose(1, 2)
     return torch.cat([whole.float().unsqueeze(1), grid], 1)
 
 
 def whole_and_moments(whole: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """Features of all of a sound [1, width] and what was heard one after the other [n, width] as tokens, at most 1 + ``MOMENTS``."""
+    """Tokens, at most 1 + ``MOMENTS``, of a sound's pooled features [1, width] and hidden states in time [n, width]."""
     return torch.cat([whole, F.adaptive_avg_pool1d(hidden.T.unsqueeze(0), min(MOMENTS, len(hidden)))[0].T])
 
 
 def side_by_side(tokens: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens of several cells, [tokens, width] each, padded with zeros, and which are there."""
+    """Padded batch of several cells' tokens, [tokens, width] each, and its mask."""
     padded = nn.utils.rnn.pad_sequence(list(tokens), batch_first=True)
     lengths = torch.tensor([len(one) for one in tokens], device=padded.device)
     return padded, torch.arange(padded.shape[1], device=padded.device) < lengths.unsqueeze(1)
 
 
 def as_maps(tokens: torch.Tensor, prefix: int) -> torch.Tensor:
-    """Tokens [n, prefix + h · h, width] as maps [n, width, h, h]."""
+    """Feature maps [n, width, h, h] of tokens [n, prefix + h · h, width]."""
     places = tokens[:, prefix:]
     side = math.isqrt(places.shape[1])
     return places[:, : side * side].transpose(1, 2).unflatten(2, (side, side))
 
 
 def converted(folder: Path) -> bool:
-    """Whether a model that was written from another layout lies there whole: the configuration is written last."""
+    """True where a model that was converted from another layout is complete: the configuration is written last."""
     return (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
 
 
 def called(folder: Path) -> str:
-    """What a backbone is called where it comes from: OWNER/NAME@REVISION of one from the hub, else its folder's name."""
+    """Name of a backbone at its origin: OWNER/NAME@REVISION of one from the hub, else its folder's name."""
     if (folder / ORIGIN).is_file():
         return (folder / ORIGIN).read_text(encoding="utf-8", errors="replace")[:200]
     parts = folder.parts

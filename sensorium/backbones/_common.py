@@ -1,16 +1,16 @@
-"""Shared by parts that use transformers."""
+"""Helpers of the parts that use transformers."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import transformers
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and no advice meanwhile."""
+def quiet() -> Generator[None]:
+    """Context manager without progress bars and advice."""
     level, bars = transformers.logging.get_verbosity(), transformers.utils.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

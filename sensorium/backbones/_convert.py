@@ -1,4 +1,4 @@
-"""Conversion of language models from GGUF to safetensors, so that they open without the reader of such files, and fast."""
+"""Conversion of language models from GGUF to safetensors, so that they open fast and without a reader of such files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sensorium.backbones._language_model import LanguageModel
 
 
 def as_safetensors(gguf: Path, out: Path) -> Path:
-    """A GGUF file's model as a folder that opens without the reader of such files, and fast; written once."""
+    """Folder of a GGUF file's model, converted once to safetensors."""
     from safetensors.torch import save_file
 
     from sensorium.core.files import atomic_write

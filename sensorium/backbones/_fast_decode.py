@@ -1,9 +1,11 @@
-"""One token after another through a decoder of the usual build (Llama, SmolLM2, Qwen 2 and 3, Mistral), on a CPU.
+"""Fast decoding of one token at a time on a CPU, for decoders of the usual build (Llama, SmolLM2, Qwen 2 and 3,
+Mistral).
 
-There a token's way through transformers' modules costs as much as its products do, and these are bound by how fast weights come from memory. Here a layer is four products and
-little between them, on copies of the weights in the layout and precision that are read fastest: queries, keys and values are one product, as are gate and up; norms' weights are
-multiplied in; low-rank updates are merged; pairs that are turned together stand side by side. Before it is used it is held against the decoder itself, and a decoder of another build
-goes on through its own modules.
+There the overhead of transformers' modules costs as much as their matrix products, and these are bound by memory
+bandwidth. Here a layer is four products and little between them, on copies of the weights in the layout and precision
+that are read fastest: queries, keys and values are one product, as are gate and up; norms' weights are multiplied in;
+low-rank updates are merged; dimensions that are rotated together are side by side. Before it is used it is compared
+with the decoder itself, and a decoder of another build runs through its own modules.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -20,10 +22,15 @@ from torch.nn import functional as F
 
 from sensorium.nn.quantized import QuantizedLinear, as_they_are, eighths, in_full, times, weights_in
 
-MOST = 400_000_000
-"""Weights of a decoder that are copied; of larger ones the copy costs too much memory."""
-ROOM = 64
-"""Tokens that a memory is made longer by."""
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
+    from transformers import PreTrainedModel
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
+
+MAX_WEIGHTS = 400_000_000
+"""Weights of a decoder that are copied, at most; of larger ones the copy costs too much memory."""
+GROWTH = 64
+"""Tokens by which a cache grows."""
 PARTS = {
     "": {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"},
     "self_attn": {"q_proj", "k_proj", "v_proj", "o_proj"},
@@ -31,13 +38,18 @@ PARTS = {
 }
 NORMS = {"q_norm", "k_norm"}
 TURNS = ("default", "linear", "llama3", "yarn")
-"""Ways of turning queries and keys that depend on nothing but a token's place."""
+"""Rotary embeddings that depend on nothing but a token's position."""
 
 
 @dataclasses.dataclass
 class DecoderCache:
-    """Keys and values of all layers, each [n, heads, room, d]; ``used``: how many tokens are there; ``full``: none of them is padding; ``newest``: how many are written into this memory, by whoever
-    goes on in it. ``steps``: who goes on from here."""
+    """Key-value cache of all layers, each [n, heads, room, d].
+
+    Attributes:
+        steps: the decoder that continues from here.
+        newest: number of tokens written into this memory, by any cache that shares it.
+        used: number of tokens. full: none of them is padding.
+    """
 
     steps: FastDecoder
     keys: list[torch.Tensor]
@@ -52,10 +64,10 @@ class DecoderCache:
         )
 
     def longer(self) -> DecoderCache:
-        """With one more place. It writes into the same memory, unless another has gone on from here already, or there is no room."""
+        """Cache with one more place. It shares the memory, unless another has continued from here, or it is full."""
         if self.newest[0] > self.used or self.used == self.keys[0].shape[2]:
             grown = [
-                [F.pad(part[:, :, : self.used], (0, 0, 0, ROOM)) for part in parts]
+                [F.pad(part[:, :, : self.used], (0, 0, 0, GROWTH)) for part in parts]
                 for parts in (self.keys, self.values)
             ]
             return DecoderCache(self.steps, *grown, [self.used + 1], self.used + 1, self.full)
@@ -65,7 +77,10 @@ class DecoderCache:
 
 @dataclasses.dataclass
 class Weights:
-    """Of one product: [out, in], or where it is faster so [in, out]; in eight bits with their scales [out], and what is read is multiplied by ``norm`` first."""
+    """Weights of one product: [out, in], or where it is faster [in, out] (``turned``).
+
+    In eight bits they have ``scales`` [out], and inputs are multiplied by ``norm`` first.
+    """
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -85,7 +100,10 @@ class Weights:
 
 @dataclasses.dataclass
 class Layer:
-    """Queries, keys and values; what attention gives back; gate and up; down; and what queries and keys are multiplied with after their norm, [heads, d]."""
+    """Weights of a layer: queries, keys and values; attention's output; gate and up; down.
+
+    ``scales`` [heads, d] multiply queries and keys after their norm.
+    """
 
     into: Weights
     out: Weights
@@ -95,16 +113,16 @@ class Layer:
 
 
 class FastDecoder:
-    """A decoder and its head, for one token of each row at a time.
+    """Decoder with its head, for one token of each row at a time.
 
     Args:
-        dtype: of weights and what is remembered; all else is float.
+        dtype: of weights and caches; all else is float.
 
     Attributes:
-        most: tokens that each layer sees all of.
+        most: context length in which each layer sees all tokens.
     """
 
-    def __init__(self, decoder: nn.Module, head: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, decoder: PreTrainedModel, head: nn.Module, dtype: torch.dtype) -> None:
         first = decoder.layers[0]
         made = functools.partial(put_together, dtype=dtype, rounded=rounded(decoder))
         self.d = first.self_attn.head_dim
@@ -116,19 +134,21 @@ class FastDecoder:
         self.norm, self.rotary = weight_of(decoder.norm), decoder.rotary_emb
         norms = first.input_layernorm, getattr(first.self_attn, "q_norm", first.input_layernorm)
         self.least, self.least_of_heads = (torch.tensor((eps_of(norm) * norm.weight.shape[0]) ** 0.5) for norm in norms)
-        self.said = put_together([plain(head)], None, dtype)
+        self.head = put_together([plain(head)], None, dtype)
         self.turns = torch.zeros(0, self.d // 2, dtype=torch.complex64)
 
-    def layer(self, layer: nn.Module, made: Callable[..., Weights]) -> Layer:
+    def layer(self, layer: LlamaDecoderLayer, made: Callable[..., Weights]) -> Layer:
         attention, norms = (
             layer.self_attn,
             [weight_of(layer.input_layernorm), weight_of(layer.post_attention_layernorm)],
         )
         parts = [plain(getattr(attention, part)) for part in ("q_proj", "k_proj", "v_proj")]
-        parts[:2] = [
-            tuple(None if x is None else x.view(-1, self.d, *x.shape[1:])[:, self.pairs].reshape(x.shape) for x in part)
-            for part in parts[:2]
-        ]
+
+        def paired(x: torch.Tensor) -> torch.Tensor:
+            """Dimensions that are rotated together, side by side."""
+            return x.view(-1, self.d, *x.shape[1:])[:, self.pairs].reshape(x.shape)
+
+        parts[:2] = [(paired(weight), None if bias is None else paired(bias)) for weight, bias in parts[:2]]
         scales = None
         if hasattr(attention, "q_norm"):
             scales = torch.cat(
@@ -146,30 +166,34 @@ class FastDecoder:
         )
 
     def keep(self, cache: Any, mask: torch.Tensor) -> DecoderCache:
-        """What transformers remembers of tokens of which some are there, [n, s]."""
-        keys = [F.pad(layer.keys[..., self.pairs].to(self.dtype), (0, 0, 0, ROOM)) for layer in cache.layers]
-        values = [F.pad(layer.values.to(self.dtype), (0, 0, 0, ROOM)) for layer in cache.layers]
+        """Cache made of transformers' cache and its mask [n, s]."""
+        keys = [F.pad(layer.keys[..., self.pairs].to(self.dtype), (0, 0, 0, GROWTH)) for layer in cache.layers]
+        values = [F.pad(layer.values.to(self.dtype), (0, 0, 0, GROWTH)) for layer in cache.layers]
         return DecoderCache(self, keys, values, [mask.shape[1]], mask.shape[1], bool(mask.all()))
 
-    def give_back(self, kept: DecoderCache) -> Any:
+    def give_back(self, cached: DecoderCache) -> Any:
         """The inverse of ``keep``."""
         from transformers import DynamicCache
 
         cache, back = DynamicCache(), self.pairs.argsort()
-        for number, (key, value) in enumerate(zip(kept.keys, kept.values, strict=True)):
-            cache.update(key[:, :, : kept.used, back], value[:, :, : kept.used], number)
+        for number, (key, value) in enumerate(zip(cached.keys, cached.values, strict=True)):
+            cache.update(key[:, :, : cached.used, back], value[:, :, : cached.used], number)
         return cache
 
     def __call__(
-        self, x: torch.Tensor, kept: DecoderCache, mask: torch.Tensor, count: torch.Tensor
+        self, x: torch.Tensor, cache: DecoderCache, mask: torch.Tensor, count: torch.Tensor
     ) -> tuple[torch.Tensor, DecoderCache]:
-        """Tokens [n, width] after so many others, [n], and which of these and themselves are there, [n, s + 1]: hidden [n, width]."""
-        n, at, kept = len(x), kept.used, kept.longer()
-        looked = None if kept.full else mask[:, None, None]
-        turn = self.turned(kept.keys[0].shape[2])[count].unsqueeze(1)
+        """Hidden states [n, width] of tokens [n, width], and the longer cache.
+
+        Args:
+            mask: of the tokens before and these, [n, s + 1]. count: number of tokens before, [n].
+        """
+        n, at, cache = len(x), cache.used, cache.longer()
+        looked = None if cache.full else mask[:, None, None]
+        turn = self.turned(cache.keys[0].shape[2])[count].unsqueeze(1)
         with torch.autocast("cpu", enabled=False):
             x = x.float()
-            for layer, keys, values in zip(self.layers, kept.keys, kept.values, strict=True):
+            for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
                 made = layer.into(self.evened(x)).view(n, -1, self.d)
                 both = made[:, : self.heads + self.own]
                 if layer.scales is not None:
@@ -185,25 +209,26 @@ class FastDecoder:
                 x = x + layer.out(found.reshape(n, -1))
                 gate, up = layer.wide(self.evened(x)).chunk(2, -1)
                 x = x + layer.down(self.act(gate) * up)
-            return self.evened(x) * self.norm, kept
+            return self.evened(x) * self.norm, cache
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden [n, width] to what the head says, float."""
+        """Float logits of hidden states [n, width]."""
         with torch.autocast("cpu", enabled=False):
-            return self.said(hidden.float())
+            return self.head(hidden.float())
 
     def evened(self, x: torch.Tensor) -> torch.Tensor:
-        """By its length, where norms go by the root of the mean square, which is the length by the root of the width; weights make up for that."""
+        """Vectors divided by their length. RMS norms divide by the root of the mean square, which is the length by the
+        root of the width; weights make up for that."""
         return x / torch.hypot(
             torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.least if x.ndim == 2 else self.least_of_heads
         )
 
     def turned(self, places: int) -> torch.Tensor:
-        """How far each place turns, complex [places, d / 2]."""
+        """Rotation of each position, complex [positions, d / 2]."""
         if len(self.turns) < places:
             cos, sin = (
                 part[0, :, : self.d // 2].float()
-                for part in self.rotary(torch.zeros(1), torch.arange(places + ROOM).unsqueeze(0))
+                for part in self.rotary(torch.zeros(1), torch.arange(places + GROWTH).unsqueeze(0))
             )
             self.turns = torch.complex(cos, sin)
         return self.turns
@@ -215,9 +240,14 @@ def put_together(
     dtype: torch.dtype,
     rounded: bool = False,
 ) -> Weights:
-    """Several layers that read the same as one product; ``norm``: what they read is multiplied with before. ``rounded``: in eight bits, for which norms' weights are too unlike to be multiplied in.
+    """Weights of several layers with the same input as one product.
 
-    In float a matrix that is wider than what it reads comes faster from memory when turned (1.5 to 2 times for one or two tokens).
+    In float a matrix that is wider than its input comes faster from memory when transposed (1.5 to 2 times for one or
+    two tokens).
+
+    Args:
+        norm: factors of the inputs. rounded: in eight bits, for which norms' weights are too uneven to be multiplied
+            in.
     """
     weight = torch.cat([w for w, _ in parts]).float()
     biases = [b for _, b in parts]
@@ -234,30 +264,31 @@ def put_together(
     return Weights((weight.t() if turned else weight).to(dtype).contiguous(), bias, turned)
 
 
-def plain(layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weight and bias of a linear layer, with the low-rank updates that are heard at the moment."""
+def plain(layer: nn.Linear | LoraLayer) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight and bias of a linear layer, with the low-rank updates that are active."""
     base = getattr(layer, "base_layer", None)
     if base is None:
         return layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
     if not (layer.disable_adapters or layer.merged):
-        layer = in_full(copy.deepcopy(layer))
-        layer.merge()
-        base = layer.get_base_layer()
+        merged: LoraLayer = in_full(copy.deepcopy(layer))
+        merged.merge()
+        base = merged.get_base_layer()
     return plain(base)
 
 
-def weight_of(norm: nn.Module) -> torch.Tensor:
-    """What a root-mean-square norm multiplies a vector of unit length with, however it is kept."""
+def weight_of(norm: LlamaRMSNorm) -> torch.Tensor:
+    """Factors by which an RMS norm multiplies a vector of unit length, in any parametrisation."""
     size = norm.weight.shape[0]
     return norm(torch.ones(1, size))[0].detach().float() * (1 + eps_of(norm)) ** 0.5 * size**0.5
 
 
-def eps_of(norm: nn.Module) -> float:
+def eps_of(norm: LlamaRMSNorm) -> float:
+    """Epsilon of an RMS norm."""
     return float(getattr(norm, "variance_epsilon", None) or norm.eps)
 
 
-def usual(decoder: nn.Module) -> bool:
-    """Whether a decoder is of the build that is known here."""
+def usual(decoder: PreTrainedModel) -> bool:
+    """True for a decoder of the build that is known here."""
     if not set(getattr(decoder.config, "layer_types", None) or ()) <= {
         "full_attention",
         "sliding_attention",
@@ -270,7 +301,7 @@ def usual(decoder: nn.Module) -> bool:
         "rotary_emb",
     } or decoder.rotary_emb.rope_type not in TURNS:
         return False
-    if weights_in(decoder) > MOST or (
+    if weights_in(decoder) > MAX_WEIGHTS or (
         any(isinstance(part, QuantizedLinear) for part in decoder.modules()) and not rounded(decoder)
     ):
         return False
@@ -294,14 +325,14 @@ def usual(decoder: nn.Module) -> bool:
     return True
 
 
-def rounded(decoder: nn.Module) -> bool:
-    """Whether a decoder's layers are rounded, and can be multiplied with so."""
+def rounded(decoder: PreTrainedModel) -> bool:
+    """True where a decoder's layers are quantised, and can be multiplied so."""
     found = [part for part in decoder.modules() if isinstance(part, QuantizedLinear)]
     return bool(found) and all(as_they_are(part.in_features) for part in found)
 
 
-def steps_of(decoder: nn.Module, head: nn.Module, dtype: torch.dtype) -> FastDecoder | None:
-    """A decoder step by step; None where it isn't of the usual build, or says something else step by step."""
+def steps_of(decoder: PreTrainedModel, head: nn.Module, dtype: torch.dtype) -> FastDecoder | None:
+    """Fast decoder of a decoder; None where its build is another, or results differ."""
     if not usual(decoder) or type(head) is not nn.Linear:
         return None
     from transformers import DynamicCache
@@ -312,9 +343,9 @@ def steps_of(decoder: nn.Module, head: nn.Module, dtype: torch.dtype) -> FastDec
         steps = FastDecoder(decoder, head, dtype)
         whole, cache = decoder(inputs_embeds=tokens, use_cache=False).last_hidden_state[0], DynamicCache()
         decoder(inputs_embeds=tokens[:, :2], use_cache=True, **{remembers(decoder): cache})
-    kept = steps.keep(cache, torch.ones(1, 2, dtype=torch.bool))
+    cached = steps.keep(cache, torch.ones(1, 2, dtype=torch.bool))
     for at in range(2, 5):
-        hidden, kept = steps(tokens[:, at], kept, torch.ones(1, at + 1, dtype=torch.bool), torch.tensor([at]))
+        hidden, cached = steps(tokens[:, at], cached, torch.ones(1, at + 1, dtype=torch.bool), torch.tensor([at]))
         if (
             not (hidden - whole[at]).norm()
             < (1e-3 if dtype == torch.float32 and not rounded(decoder) else 0.1) * whole[at].norm()
@@ -323,17 +354,17 @@ def steps_of(decoder: nn.Module, head: nn.Module, dtype: torch.dtype) -> FastDec
     return steps
 
 
-def remembers(decoder: nn.Module) -> str:
-    """What a decoder calls what it remembers: it was renamed in transformers 5."""
+def remembers(decoder: PreTrainedModel) -> str:
+    """Name of a decoder's cache argument, which was renamed in transformers 5."""
     import inspect
 
     return "cache" if "cache" in inspect.signature(decoder.forward).parameters else "past_key_values"
 
 
-def as_stands(decoder: nn.Module) -> tuple[Any, ...]:
-    """What changes whenever a decoder's weights do, or which low-rank updates are heard.
+def as_stands(decoder: PreTrainedModel) -> tuple[Any, ...]:
+    """Version of a decoder's weights: it changes with them, and with the low-rank updates that are active.
 
-    By torch's count of changes in place, which its fused optimizers leave as it is: see ``train.optimizer``.
+    It is torch's count of changes in place, which its fused optimizers don't change: see ``train.optimizer``.
     """
     weights = tuple((id(p), 0 if p.is_inference() else p._version) for p in decoder.parameters())
     return weights, tuple(

@@ -1,6 +1,6 @@
-"""Features that were computed once, in a file that all runs share: found by what was encoded and by whom.
+"""Feature cache: features of encoders in a file that all runs share, by hashes of the cell and of the encoder.
 
-SQLite, so that writers don't meet and a cut leaves it whole. It is bounded: what was written first goes first.
+SQLite, so that writers don't collide and a crash leaves it intact. It is bounded: the oldest entries are evicted first.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import numpy as np
 from sensorium.core.errors import UserError
 
 LIMIT, GIB = "SENSORIUM_CACHE_GIB", 10.0
-"""Size of the file at most, and the variable that may say another; 0 keeps nothing."""
+"""Environment variable of the largest size of the file, and its default; 0 caches nothing."""
 FREED = 0.25
-"""Share of what is kept that goes when it is full."""
+"""Share of the entries that is evicted when it is full."""
 ASKED = 500
 """Keys that are looked up at once."""
 
 
 def folder() -> Path:
-    """Where features are kept: SENSORIUM_CACHE, else the user's folder for such files."""
+    """Folder of the cache: SENSORIUM_CACHE, else the user's folder for such files."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("SENSORIUM_CACHE") or Path(base) / "sensorium")
 
 
 class FeatureCache:
-    """The file. Where it can't be written, nothing is kept and all is computed; a broken one is begun anew."""
+    """Cache file. Where it can't be written, nothing is cached and all is computed; a corrupt one is replaced."""
 
     def __init__(self, path: Path | None = None, gib: float | None = None) -> None:
         self.path = path or folder() / "features.sqlite"
@@ -56,19 +56,20 @@ class FeatureCache:
                 self.file = self.opened()
 
     def opened(self) -> sqlite3.Connection:
-        """A connection that bears other writers."""
+        """Connection that bears other writers."""
         self.path.touch(mode=0o600)  # features tell of the cells
         file = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
         file.execute("PRAGMA auto_vacuum = INCREMENTAL")
         file.execute("PRAGMA journal_mode = WAL")
         file.execute(
-            "CREATE TABLE IF NOT EXISTS features (number INTEGER PRIMARY KEY, key BLOB UNIQUE, tokens INTEGER, data BLOB)"
+            "CREATE TABLE IF NOT EXISTS features (number INTEGER PRIMARY KEY, key BLOB UNIQUE, tokens INTEGER, data "
+            "BLOB)"
         )
         file.commit()
         return file
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """Features float16 [tokens, width] of those keys that are known."""
+        """Features float16 [tokens, width] of those keys that are cached."""
         found: dict[bytes, np.ndarray] = {}
         if self.file is not None:
             with self.lock, contextlib.suppress(sqlite3.DatabaseError):
@@ -81,7 +82,7 @@ class FeatureCache:
         return found
 
     def put(self, features: Mapping[bytes, np.ndarray]) -> None:
-        """Keep some more."""
+        """Store features, and evict old ones where the file is full."""
         if self.file is None or not features:
             return
         with self.lock, contextlib.suppress(sqlite3.DatabaseError):  # a full disk keeps nothing
@@ -94,12 +95,14 @@ class FeatureCache:
                     ],
                 )
             (used,) = self.file.execute(
-                "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+                "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, "
+                "pragma_page_size"
             ).fetchone()
             if used > self.most:
                 with self.file:
                     self.file.execute(
-                        "DELETE FROM features WHERE number <= (SELECT MIN(number) + (MAX(number) - MIN(number)) * ? FROM features)",
+                        "DELETE FROM features WHERE number <= (SELECT MIN(number) + (MAX(number) - MIN(number)) * ? "
+                        "FROM features)",
                         (FREED,),
                     )
                 self.file.execute("PRAGMA incremental_vacuum").fetchall()

@@ -1,4 +1,5 @@
-"""Pretrained language models: any causal one that transformers opens from safetensors or GGUF, with its tokenizer and the way it writes conversations."""
+"""Pretrained language models: any causal one that transformers opens from safetensors or GGUF, with its tokenizer and
+chat template."""
 
 from __future__ import annotations
 
@@ -6,30 +7,34 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import nn
 
 from sensorium.backbones import called
 from sensorium.core.errors import UserError
 from sensorium.core.files import digest
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 CONTENT = re.compile("\ue000(\\d+)\ue001")
-"""Stands for a message's content while the template is filled in, so that no content is read as part of it."""
+"""Placeholder of a message's content while the template is filled in, so that no content is parsed as part of it."""
 TEMPLATE = (
-    "{% for message in messages %}{{ message['role'].capitalize() + ': ' + message['content'] + eos_token + '\n' }}{% endfor %}"
+    "{% for message in messages %}{{ message['role'].capitalize() + ': ' + message['content'] + eos_token + '\n' }}{% "
+    "endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
 )
-"""Of a model that was never taught a conversation."""
+"""Chat template of a model that has none."""
 
 
 class LanguageModel:
-    """The tokenizer of a causal language model and the place of its weights.
+    """Tokenizer of a causal language model, and the location of its weights.
 
     Attributes:
-        folder: where it lies; sha256: of all its files. words, plain: its tokenizer, with control tokens and without; end: the id after which an answer is over.
+        folder: its folder. sha256: hash of all its files.
+        words, plain: its tokenizer, with control tokens and without. end: id of the end of an answer.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,16 +73,19 @@ class LanguageModel:
 
     @property
     def place(self) -> Path:
-        """The folder that transformers is given."""
+        """Folder for transformers."""
         return self.folder.parent if self.gguf else self.folder
 
     @property
     def part(self) -> dict[str, str]:
-        """And the file in it, where the model is one file."""
+        """File in that folder, where the model is one file."""
         return {"gguf_file": self.gguf} if self.gguf else {}
 
-    def model(self, as_kept: bool = False) -> nn.Module:
-        """The model itself, a ``PreTrainedModel`` in float32 with no gradients, fresh from its files; ``as_kept``: in the precision that these have.
+    def model(self, as_stored: bool = False) -> PreTrainedModel:
+        """Fresh ``PreTrainedModel`` from its files, in float32 and without gradients.
+
+        Args:
+            as_stored: in the precision of the files.
 
         Raises:
             UserError: it can't be opened, or its tokenizer knows more words than it does.
@@ -93,34 +101,38 @@ class LanguageModel:
                     self.place,
                     local_files_only=True,
                     trust_remote_code=False,
-                    dtype="auto" if as_kept else torch.float32,
+                    dtype="auto" if as_stored else torch.float32,
                     **self.part,
                     **how,
                 )
         except Exception as error:  # that library raises whatever a file makes it stumble over
             raise UserError(
-                f"The language model '{self.folder}' can't be opened: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+                f"The language model '{self.folder}' can't be opened: "
+                f"{str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
             ) from error
         known = model.get_input_embeddings().num_embeddings
         if len(self.tokenizer) > known:
             raise UserError(
-                f"The tokenizer in '{self.folder}' has {len(self.tokenizer)} tokens, the model {known}: they don't belong together. Fetch both anew."
+                f"The tokenizer in '{self.folder}' has {len(self.tokenizer)} tokens, the model {known}: they don't "
+                "belong together. Fetch both anew."
             )
         return model.eval().requires_grad_(False)
 
     def ids(self, text: str) -> list[int]:
-        """The ids of a text in which nothing is a control token."""
+        """Ids of a text in which nothing is a control token."""
         return self.plain.encode(text, add_special_tokens=False).ids
 
     def text(self, ids: Sequence[int]) -> str:
-        """Ids to text, without control tokens."""
+        """Text of ids, without control tokens."""
         return self.plain.decode([i for i in ids if i not in self.special], skip_special_tokens=False)
 
     def written(self, messages: Sequence[Mapping[str, Any]], answer: bool = False) -> list[tuple[str | int, bool]]:
-        """A conversation by the model's own template, as pieces in their order: (control text, False), or (number of the message whose content stands here, ...).
+        """Pieces of a conversation by the model's own template, in their order.
+
+        They are (control text, False), or (number of the message whose content stands here, True).
 
         Args:
-            messages: with ``role``; what they say doesn't matter here. answer: end where the assistant is to begin.
+            messages: with ``role``; their content doesn't matter here. answer: end where the assistant is to begin.
         """
         given = [
             {"role": message["role"], "content": f"\ue000{number}\ue001"} for number, message in enumerate(messages)
@@ -129,7 +141,9 @@ class LanguageModel:
             whole = self.tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=answer)
         except Exception as error:  # templates raise errors of their own
             raise UserError(
-                f"The template of '{self.name}' doesn't take messages in this order ({', '.join(str(m['role']) for m in messages)}): {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+                f"The template of '{self.name}' doesn't take messages in this order "
+                f"({', '.join(str(m['role']) for m in messages)}): "
+                f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
             ) from error
         pieces = CONTENT.split(whole)  # text, number, text, number, …
         return [(int(piece), True) if at % 2 else (piece, False) for at, piece in enumerate(pieces) if piece]

@@ -27,14 +27,14 @@ CODE = (".py", ".so", ".pyd", ".dll")
 
 
 LIBRARIES = {"voices": "ge2e"}
-"""Types of model that a part of another name opens."""
+"""Model types that a part of another name opens."""
 
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
 
 
 def open_backbone(name: str, kind: Kind, patches: bool = False) -> Backbone:
-    """The backbone of a folder, or of a repository on the hub (``OWNER/NAME@REVISION``), opened once a process.
+    """Backbone of a folder, or of a repository on the hub (``OWNER/NAME@REVISION``), opened once a process.
 
     Raises:
         UserError: it isn't there, brings code or pickled weights, is cut short, or is no encoder of such cells.
@@ -44,7 +44,7 @@ def open_backbone(name: str, kind: Kind, patches: bool = False) -> Backbone:
 
 
 def library_of(config: Mapping[str, Any]) -> str:
-    """The part that opens an encoder, by its configuration, without importing any.
+    """Name of the part that opens an encoder, by its configuration, without importing any.
 
     One of another family says ``"library": NAME`` or ``"model_type": NAME``, where NAME is the part's file.
     """
@@ -60,11 +60,13 @@ def _opened(folder: Path, kind: Kind, name: str, patches: bool) -> Backbone:
     library = library_of(config)
     if library == "timm" and kind != "image":
         raise UserError(
-            f"'{name}' is an encoder of pictures (timm: {config['architecture']}); the column holds {kind}. Give another backbone."
+            f"'{name}' is an encoder of pictures (timm: {config['architecture']}); the column holds {kind}. Give "
+            "another backbone."
         )
     if patches and library != "transformers":
         raise UserError(
-            f"The layout of LLaVA takes a CLIP or SigLIP that transformers opens; '{name}' is one of {library}. Give another backbone, or leave column.NAME.llava out."
+            f"The layout of LLaVA takes a CLIP or SigLIP that transformers opens; '{name}' is one of {library}. Give "
+            "another backbone, or leave column.NAME.llava out."
         )
     part = find(Backbone, library)
     try:
@@ -84,12 +86,16 @@ def _opened(folder: Path, kind: Kind, name: str, patches: bool) -> Backbone:
         raise
     except Exception as error:  # these libraries raise whatever a file makes them stumble over
         raise UserError(
-            f"The backbone '{name}' can't be opened as an encoder of {kind} by {library}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+            f"The backbone '{name}' can't be opened as an encoder of {kind} by {library}: "
+            f"{str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
         ) from error
 
 
 def located(name: str) -> Path:
-    """The folder of a backbone; of ``package:NAME`` that of an installed package, of one on the hub that of its files in the hub's cache, fetched where they aren't there.
+    """Folder of a backbone.
+
+    Of ``package:NAME`` it is that of an installed package; of one on the hub that of its files in the hub's cache,
+    fetched where they aren't there.
 
     Raises:
         UserError: there is none.
@@ -104,25 +110,28 @@ def located(name: str) -> Path:
     found = HUB.fullmatch(name)
     if found is None or (not name.startswith("hf:") and (name[0] in ".~" or path.parent.is_dir())):
         raise UserError(
-            f"There is no backbone '{name}': no such folder. Give a folder with config.json and model.safetensors, package:NAME, or a repository on the hub, OWNER/NAME@REVISION."
+            f"There is no backbone '{name}': no such folder. Give a folder with config.json and model.safetensors, "
+            "package:NAME, or a repository on the hub, OWNER/NAME@REVISION."
         )
     try:
         from huggingface_hub import snapshot_download
     except ModuleNotFoundError as error:
         raise UserError(
-            f"The backbone '{name}' is no folder here, and fetching it from the hub needs the package 'huggingface_hub'. Install it with: pip install sensorium[backbones]"
+            f"The backbone '{name}' is no folder here, and fetching it from the hub needs the package "
+            "'huggingface_hub'. Install it with: pip install sensorium[backbones]"
         ) from error
     try:
         return Path(snapshot_download(found["name"], revision=found["revision"], allow_patterns=FETCHED))
     except Exception as error:  # of the hub, the network or the disk
         raise UserError(
-            f"The backbone '{name}' is no folder here and can't be had from the hub: {type(error).__name__}. With a connection it is fetched at first use, or by hand: "
+            f"The backbone '{name}' is no folder here and can't be had from the hub: {type(error).__name__}. With a "
+            "connection it is fetched at first use, or by hand: "
             f"hf download {found['name']} --local-dir FOLDER; nothing is fetched where HF_HUB_OFFLINE=1."
         ) from error
 
 
 def checked(folder: Path, name: str) -> dict[str, Any]:
-    """The configuration in a backbone's folder, after a look at what else lies there.
+    """Configuration in a backbone's folder, after a check of its other files.
 
     Raises:
         UserError: no configuration, code, or weights that are no whole safetensors.
@@ -139,7 +148,8 @@ def checked(folder: Path, name: str) -> dict[str, Any]:
     code = [file.name for file in files if file.suffix in CODE]
     if code or "auto_map" in config:
         raise UserError(
-            f"The backbone '{name}' brings code of its own ({', '.join(code) or 'auto_map in config.json'}), which is never run. Give one that transformers or timm knows without."
+            f"The backbone '{name}' brings code of its own ({', '.join(code) or 'auto_map in config.json'}), which is "
+            "never run. Give one that transformers or timm knows without."
         )
     weights = [file for file in files if file.suffix == ".safetensors"]
     if not weights:
@@ -147,7 +157,8 @@ def checked(folder: Path, name: str) -> dict[str, Any]:
         raise UserError(
             f"The backbone '{name}' has no model.safetensors"
             + (
-                f", only {', '.join(pickled)}, which may run code when it is opened. Convert it with its maker's script."
+                f", only {', '.join(pickled)}, which may run code when it is opened. Convert it with its maker's "
+                "script."
                 if pickled
                 else "."
             )
@@ -164,7 +175,8 @@ def checked(folder: Path, name: str) -> dict[str, Any]:
 
 
 def open_language(name: str) -> LanguageModel:
-    """The language model of a folder, a GGUF file, or a repository on the hub (``OWNER/NAME@REVISION``), opened once a process.
+    """Language model of a folder, a GGUF file, or a repository on the hub (``OWNER/NAME@REVISION``), opened once a
+    process.
 
     Raises:
         UserError: it isn't there, brings code or pickled weights, or is no causal language model.
@@ -182,7 +194,8 @@ def _opened_language(path: Path, name: str) -> LanguageModel:
             "CausalLM" in kind or "LMHead" in kind or "ConditionalGeneration" in kind for kind in kinds
         ):
             raise UserError(
-                f"'{name}' is no language model that writes on from what stands before ({', '.join(kinds)}). Give a causal one, as SmolLM2, Qwen 3, Llama or Gemma are."
+                f"'{name}' is no language model that writes on from what stands before ({', '.join(kinds)}). Give a "
+                "causal one, as SmolLM2, Qwen 3, Llama or Gemma are."
             )
     try:
         return LanguageModel(path)
@@ -194,5 +207,6 @@ def _opened_language(path: Path, name: str) -> LanguageModel:
         ) from error
     except Exception as error:  # as above
         raise UserError(
-            f"The language model '{name}' can't be opened: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+            f"The language model '{name}' can't be opened: "
+            f"{str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
         ) from error

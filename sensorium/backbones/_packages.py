@@ -1,6 +1,7 @@
-"""Pretrained encoders and a language model that come in packages (``package:NAME``): nothing is fetched but by pip.
+"""Pretrained encoders and a language model from pip packages (``package:NAME``): nothing is fetched but by pip.
 
-EfficientNet-Lite0 (Tan & Le, Apache 2.0) was published as a pickled file; it is read as plain tensors, never run, and written as safetensors in the layout of timm.
+EfficientNet-Lite0 (Tan & Le, Apache 2.0) was published as a pickled file; it is read as plain tensors, never run, and
+written as safetensors in the layout of timm.
 """
 
 from __future__ import annotations
@@ -32,14 +33,15 @@ HOW = {
     **dict.fromkeys(SOUNDS, f"pip install {' '.join(name.replace('_', '-') for name in SOUNDS)}"),
 }
 NAME = "tf_efficientnet_lite0"
-"""What timm calls it: its paddings and the constants of its norms are TensorFlow's, as are half and half for mean and deviation of pixels."""
+"""Its name in timm: its paddings and the constants of its norms are TensorFlow's, and mean and deviation of pixels are
+a half."""
 
 
 def packaged(name: str) -> Path:
-    """The folder of ``package:NAME``.
+    """Folder of ``package:NAME``.
 
     Raises:
-        UserError: none is called so, or its package isn't installed or holds something else.
+        UserError: none has this name, or its package isn't installed or holds something else.
     """
     known: dict[str, Callable[[], Path]] = {
         "efficientnet-lite0": efficientnet,
@@ -64,7 +66,7 @@ def from_packages() -> dict[str, Path]:
 
 
 def found(package: str) -> Path:
-    """Where a package lies.
+    """Folder of a package.
 
     Raises:
         UserError: it isn't installed.
@@ -72,7 +74,8 @@ def found(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise UserError(
-            f"This pretrained model comes in the package {package}, which isn't installed. Install it with: {HOW[package]}"
+            f"This pretrained model comes in the package {package}, which isn't installed. Install it with: "
+            f"{HOW[package]}"
         )
     return Path(spec.origin).parent
 
@@ -88,7 +91,7 @@ def minilm() -> Path:
 
 
 def smollm2() -> Path:
-    """The folder of SmolLM2-135M-Instruct (Allal et al. 2025, Apache 2.0), from its package's 4-bit file.
+    """Folder of SmolLM2-135M-Instruct (Allal et al. 2025, Apache 2.0), from its package's 4-bit file.
 
     Raises:
         UserError: the package isn't installed, or holds something else.
@@ -102,7 +105,7 @@ def smollm2() -> Path:
 
 
 def whisper_base() -> Path:
-    """The folder of Whisper's base model (Radford et al. 2022, MIT), from two packages that hold the halves of a file.
+    """Folder of Whisper's base model (Radford et al. 2022, MIT), from two packages that hold the halves of a file.
 
     Raises:
         UserError: a package isn't installed, or holds something else.
@@ -128,7 +131,7 @@ def whisper_base() -> Path:
 
 
 def resemblyzer() -> Path:
-    """The folder of Resemblyzer's encoder of voices (Resemble AI, Apache 2.0).
+    """Folder of Resemblyzer's speaker encoder (Resemble AI, Apache 2.0).
 
     Raises:
         UserError: the package isn't installed, or holds something else.
@@ -139,7 +142,7 @@ def resemblyzer() -> Path:
 
 
 def lite0(models: Path, out: Path) -> Path:
-    """EfficientNet-Lite0 as timm has it, in a folder; written once."""
+    """Folder of EfficientNet-Lite0 in timm's layout, converted once."""
     if converted(out):
         return out
     import timm

@@ -1,4 +1,5 @@
-"""What is learned of a pretrained model: nothing, low-rank updates, its biases, its last layers, all of it, or tokens before all that it hears."""
+"""Fine-tuning of a pretrained model: none, low-rank updates, its biases, its last layers, all of it, or a learned
+prompt."""
 
 from __future__ import annotations
 
@@ -13,17 +14,21 @@ from sensorium.core.errors import UserError
 
 HOW = re.compile(r"(frozen|lora|dora|rslora|bias|full|last|prompt):?(\d*)")
 PROMPT = 16
-"""Learned tokens before all that a language model hears, where their number isn't said."""
+"""Default length of a learned prompt of a language model."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """How a pretrained model is learned further.
+    """Fine-tuning method of a pretrained model.
 
     Args:
-        tune: frozen, lora, dora, rslora, bias, last:N (of its layers, and what comes after them), full, or, of a language model, prompt:N (so many learned tokens before all; Lester et al. 2021, arXiv 2104.08691).
-        rank, alpha: of LoRA (Hu et al. 2021, arXiv 2106.09685); alpha 0: twice the rank. dora: split each update in direction and size (arXiv 2402.09353), as ``tune=dora``.
-            rslora: scale by the root of the rank (arXiv 2312.03732), as ``tune=rslora``. targets: which layers, as ``q_proj,v_proj``; empty: all linear ones but the head, or, where there is none, all 1 × 1 convolutions.
+        tune: frozen, lora, dora, rslora, bias, last:N (of its layers, and what comes after them), full, or, of a
+            language model, prompt:N (so many learned tokens before all; Lester et al. 2021, arXiv 2104.08691).
+        rank, alpha: of LoRA (Hu et al. 2021, arXiv 2106.09685); alpha 0: twice the rank.
+        dora: split each update in direction and size (arXiv 2402.09353), as ``tune=dora``.
+        rslora: scale by the root of the rank (arXiv 2312.03732), as ``tune=rslora``.
+        targets: layers with updates, as ``q_proj,v_proj``; empty: all linear ones but the head, or, where there is
+            none, all 1 × 1 convolutions.
         rate: learning rate of what is tuned, relative to ``train.lr``; 0: as suits ``tune``.
         where: the settings' beginning, for errors: ``trunk`` or ``column.NAME``.
 
@@ -41,7 +46,7 @@ class Tuning:
     where: str = "trunk"
 
     RATES: ClassVar[dict[str, float]] = {"lora": 0.2, "bias": 0.2, "last": 0.02, "full": 0.01, "prompt": 1.0}
-    """Learning rates of what is tuned, relative to the other parts', which begin from nothing."""
+    """Default learning rates of what is tuned, relative to the other parts', which are trained from scratch."""
 
     def __post_init__(self) -> None:
         found = HOW.fullmatch(self.tune)
@@ -53,27 +58,29 @@ class Tuning:
             or (found[1] == "prompt" and self.where.startswith("column"))
         ):
             raise UserError(
-                f"{self.where}.tune={self.tune} isn't known. Possible: frozen, lora, dora, rslora, bias, last:N, full{'' if self.where.startswith('column') else ', prompt:N'}."
+                f"{self.where}.tune={self.tune} isn't known. Possible: frozen, lora, dora, rslora, bias, last:N, "
+                f"full{'' if self.where.startswith('column') else ', prompt:N'}."
             )
 
     @property
     def kind(self) -> str:
-        """Frozen, lora, bias, last, full or prompt."""
+        """Method: frozen, lora, bias, last, full or prompt."""
         kind = self.tune.partition(":")[0]
         return "lora" if kind in ("dora", "rslora") else kind
 
     @property
     def tokens(self) -> int:
-        """Learned tokens before all that is heard."""
+        """Length of the learned prompt; 0 without one."""
         return int(self.tune.partition(":")[2] or PROMPT) if self.kind == "prompt" else 0
 
     @property
     def relative(self) -> float:
-        """The learning rate, relative to the other parts'."""
+        """Learning rate, relative to the other parts'."""
         return self.rate or self.RATES.get(self.kind, 0.0)
 
     def of(self, model: nn.Module, head: nn.Module | None = None) -> nn.Module:
-        """The model, in which what is to be learned asks for gradients; ``head`` stays as it is, unless ``full`` learns it.
+        """The model, with gradients required by the parameters to be trained; ``head`` stays frozen, unless ``full``
+        trains it.
 
         Raises:
             UserError: PEFT isn't installed, or it has no such layers.
@@ -94,12 +101,13 @@ class Tuning:
         return model
 
     def lora(self, model: nn.Module, head: nn.Module | None) -> nn.Module:
-        """With low-rank updates, by PEFT."""
+        """The model with low-rank updates, by PEFT."""
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ModuleNotFoundError as error:
             raise UserError(
-                f"{self.where}.tune=lora needs the package '{error.name}'. Install it with: pip install 'sensorium[backbones]'"
+                f"{self.where}.tune=lora needs the package '{error.name}'. Install it with: pip install "
+                "'sensorium[backbones]'"
             ) from error
         linear = sorted(
             {
@@ -118,14 +126,16 @@ class Tuning:
         lost = [target for target in wanted if target not in possible]
         if lost:
             raise UserError(
-                f"{self.where}.targets={self.targets}: the model has no layer '{lost[0]}' of such a kind. Possible: {', '.join(possible)}."
+                f"{self.where}.targets={self.targets}: the model has no layer '{lost[0]}' of such a kind. Possible: "
+                f"{', '.join(possible)}."
             )
         chosen = (
             wanted or linear if linear else [name for name in points if not wanted or name.rpartition(".")[2] in wanted]
         )
         if not chosen:
             raise UserError(
-                f"{self.where}.tune=lora: the model has neither linear layers nor 1 × 1 convolutions. Choose {self.where}.tune=last:1, bias or full."
+                f"{self.where}.tune=lora: the model has neither linear layers nor 1 × 1 convolutions. Choose "
+                f"{self.where}.tune=last:1, bias or full."
             )
         task: dict[str, Any] = {} if head is None else {"task_type": "CAUSAL_LM"}
         return inject_adapter_in_model(
@@ -142,7 +152,9 @@ class Tuning:
 
 
 def last(model: nn.Module, count: int, where: str) -> list[nn.Parameter]:
-    """The parameters of a model's last layers and of what comes after them: its layers are the list of modules that holds most of it.
+    """Parameters of a model's last layers and of what comes after them.
+
+    Its layers are the list of modules that holds most of its parameters.
 
     Raises:
         UserError: it has no such list.
@@ -157,7 +169,8 @@ def last(model: nn.Module, count: int, where: str) -> list[nn.Parameter]:
 
 
 def layers_of(model: nn.Module) -> tuple[str, nn.ModuleList | nn.Sequential]:
-    """A model's layers, by name: the list of modules that holds most of it; an empty one where it has none."""
+    """Layers of a model, by name: the list of modules that holds most of its parameters; an empty one where it has
+    none."""
     lists = {
         name: part
         for name, part in model.named_modules()
@@ -171,10 +184,10 @@ def layers_of(model: nn.Module) -> tuple[str, nn.ModuleList | nn.Sequential]:
 
 
 def everywhere(settings: Mapping[str, Any], tune: str) -> dict[str, Any]:
-    """Settings in which each pretrained model is learned further in this way, where they don't say another.
+    """Settings with this fine-tuning of each pretrained model that has no other.
 
     Raises:
-        UserError: nothing stands on one, or ``tune`` isn't known.
+        UserError: nothing uses one, or ``tune`` isn't known.
     """
     Tuning(tune, where="pretrained")
     columns = {
@@ -185,6 +198,7 @@ def everywhere(settings: Mapping[str, Any], tune: str) -> dict[str, Any]:
     speaks = (trunk.get("") if isinstance(trunk, Mapping) else trunk) == "causal_lm"
     if not speaks and columns == dict(settings.get("column", {})):
         raise UserError(
-            f"--tune {tune}: nothing stands on a pretrained model. Give one, as column.photo.backbone=FOLDER, or trunk=causal_lm trunk.path=FOLDER."
+            f"--tune {tune}: nothing stands on a pretrained model. Give one, as column.photo.backbone=FOLDER, or "
+            "trunk=causal_lm trunk.path=FOLDER."
         )
     return {**settings, "column": columns, **({"trunk": {"tune": tune, **trunk}} if speaks else {})}

@@ -1,4 +1,4 @@
-"""Whisper (Radford et al. 2022, arXiv 2212.04356, MIT) as CTranslate2 keeps it, as a folder that transformers opens."""
+"""Conversion of Whisper (Radford et al. 2022, arXiv 2212.04356, MIT) from CTranslate2 to transformers' layout."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sensorium.core.files import atomic_write
 
 DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 HEAD = 64
-"""Width of a head, in all sizes of Whisper."""
+"""Width of an attention head, in all sizes of Whisper."""
 END = 50_257
-"""The id of the end of a text, in all of several languages."""
+"""Id of the end of a text, in all multilingual models."""
 PARTS = {"self_attention": "self_attn", "attention": "encoder_attn"}
 
 
 def read_ct2(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a ``model.bin``, by name, in the memory of the file.
+    """Arrays of a ``model.bin``, by name, in the memory of the file.
 
     Raises:
         UserError: it is no such file, or cut short.
@@ -62,7 +62,7 @@ def read_ct2(path: Path) -> dict[str, np.ndarray]:
 
 
 def as_transformers(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays by the names that ``WhisperModel`` has."""
+    """Arrays by the names of ``WhisperModel``."""
     result = {
         "encoder.embed_positions.weight": found["encoder/position_encodings/encodings"],
         "decoder.embed_positions.weight": found["decoder/position_encodings/encodings"],
@@ -106,7 +106,8 @@ def as_transformers(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def from_ct2(given: Path, out: Path) -> Path:
-    """A ``model.bin`` as a folder with a configuration, an extractor of features and safetensors in half precision; written once.
+    """Folder of a ``model.bin`` with a configuration, a feature extractor and safetensors in half precision; converted
+    once.
 
     Raises:
         UserError: it is no such file, or its weights are quantised.

@@ -1,4 +1,7 @@
-"""Who speaks: an encoder of voices by three LSTMs over mel bands, trained so that stretches of one voice are near (GE2E, Wan et al. 2018, arXiv 1710.10467), in the layout of Resemblyzer."""
+"""Speaker encoder of three LSTMs over mel bands, in the layout of Resemblyzer.
+
+It was trained so that segments of one voice are near (GE2E, Wan et al. 2018, arXiv 1710.10467).
+"""
 
 from __future__ import annotations
 
@@ -13,36 +16,36 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.backbones import Backbone, converted, device, side_by_side, whole_and_moments
+from sensorium.backbones import Backbone, Kind, converted, device, side_by_side, whole_and_moments
 from sensorium.core.errors import UserError
 from sensorium.core.files import atomic_write
 from sensorium.nn.mel import log_mel
 
 RATE, WINDOW, HOP, MELS = 16_000, 400, 160, 40
-"""Samples a second, in a window and from one to the next; bands."""
+"""Sample rate in Hz; samples in a window and from one to the next; mel bands."""
 STRETCH, STEP, COVERED = 160, 77, 0.75
-"""Frames that are heard at once (1.6 s), and from one stretch to the next; the share of the last one that must be sound."""
+"""Frames of a segment (1.6 s), and from one segment to the next; smallest share of the last one that is sound."""
 QUIET = 10 ** (-30 / 20)
-"""The root of the mean square to which what is quieter is made louder."""
+"""Root mean square to which quieter sounds are amplified."""
 
 
 class SpeakerEncoder(nn.Module):
-    """Stretches of mel bands to unit vectors."""
+    """LSTM from segments of mel bands to unit vectors."""
 
     def __init__(self, mels: int = MELS, hidden: int = 256, width: int = 256, layers: int = 3) -> None:
         super().__init__()
         self.lstm, self.linear = nn.LSTM(mels, hidden, layers, batch_first=True), nn.Linear(hidden, width)
 
     def forward(self, mels: torch.Tensor) -> torch.Tensor:
-        """Power in mel bands [n, frames, mels] to [n, width]."""
+        """Unit vectors [n, width] of power in mel bands [n, frames, mels]."""
         _, (hidden, _) = self.lstm(mels)
         return F.normalize(F.relu(self.linear(hidden[-1])), dim=1)
 
 
 class Voices(Backbone):
-    """An encoder of voices in a folder: ``config.json`` says its sizes."""
+    """Speaker encoder in a folder, whose ``config.json`` has its sizes."""
 
-    def __init__(self, folder: Path, kind: str, patches: bool = False) -> None:
+    def __init__(self, folder: Path, kind: Kind, patches: bool = False) -> None:
         super().__init__(folder, kind, patches)
         if kind != "audio":
             raise UserError(f"'{folder}' is an encoder of voices; the column holds {kind}. Give another backbone.")
@@ -53,11 +56,12 @@ class Voices(Backbone):
         self.model.eval().requires_grad_(False).to(device())
 
     def batch(self, cells: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-        """``mels`` [n, stretches, frames, bands], padded with silence, and how many ``stretches`` each has."""
-        heard = [stretches(torch.from_numpy(np.array(wave, np.float32))) for wave in cells]
+        """``mels`` [n, segments, frames, bands], padded with silence, and the number of segments of each,
+        ``stretches``."""
+        parts = [stretches(torch.from_numpy(np.array(wave, np.float32))) for wave in cells]
         return {
-            "mels": nn.utils.rnn.pad_sequence(heard, batch_first=True),
-            "stretches": torch.tensor([len(one) for one in heard]),
+            "mels": nn.utils.rnn.pad_sequence(parts, batch_first=True),
+            "stretches": torch.tensor([len(one) for one in parts]),
         }
 
     def tokens(self, batch: Mapping[str, torch.Tensor], model: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,7 +73,7 @@ class Voices(Backbone):
 
 
 def stretches(wave: torch.Tensor) -> torch.Tensor:
-    """The stretches [n, STRETCH, MELS] of a sound at ``RATE`` in which its voice is heard; silence isn't cut."""
+    """Segments [n, STRETCH, MELS] of a sound at ``RATE``; silence isn't cut."""
     loud = wave.square().mean().sqrt()
     wave = wave * (QUIET / loud) if 0 < loud < QUIET else wave
     frames = -(-(len(wave) + 1) // HOP)
@@ -82,7 +86,7 @@ def stretches(wave: torch.Tensor) -> torch.Tensor:
 
 
 def from_resemblyzer(given: Path, out: Path) -> Path:
-    """Resemblyzer's weights (Apache 2.0), read as plain tensors, as a folder; written once.
+    """Folder of Resemblyzer's weights (Apache 2.0), read as plain tensors and converted once.
 
     Raises:
         UserError: they are others.

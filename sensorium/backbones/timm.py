@@ -1,4 +1,4 @@
-"""Encoders of pictures from timm, in the layout of the hub: ``config.json`` with ``architecture``, and ``model.safetensors``."""
+"""Image encoders of timm, in the hub's layout: ``config.json`` with ``architecture``, and ``model.safetensors``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from safetensors.torch import load_file
 from timm.data import create_transform, resolve_model_data_config
 
-from sensorium.backbones import GRID, Backbone, as_maps, device, whole_and_grid
+from sensorium.backbones import GRID, Backbone, Kind, as_maps, device, whole_and_grid
 from sensorium.core.errors import UserError
 
 SETTINGS = (
@@ -33,13 +33,13 @@ SETTINGS = (
     "num_heads",
     "patch_size",
 )
-"""What a configuration may say of a model; never where else files lie."""
+"""Settings of a model that a configuration may have; never the paths of other files."""
 
 
 class Timm(Backbone):
-    """Any model of timm without its classifier."""
+    """Model of timm without its classifier."""
 
-    def __init__(self, folder: Path, kind: str, patches: bool = False) -> None:
+    def __init__(self, folder: Path, kind: Kind, patches: bool = False) -> None:
         super().__init__(folder, kind, patches)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config["architecture"] not in timm.list_models():  # else timm would look for it on the hub
@@ -87,9 +87,11 @@ class Timm(Backbone):
         return {"pixels": torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2)}
 
     def tokens(self, batch: Mapping[str, torch.Tensor], model: Any) -> tuple[torch.Tensor, None]:
-        """Beside what the model says at its end what it saw before: lines and corners, by which drawings are known that its classes never were.
+        """Features of the last layer and of earlier ones: lines and corners, which tell drawings that are none of its
+        classes.
 
-        Each level is as loud as the others, whatever its width: of a mean square of 1 in all, over each cell's own numbers.
+        Each level is as loud as the others, whatever its width: of a mean square of 1 in all, over each cell's own
+        numbers.
         """
         pixels = batch["pixels"]
         x = (pixels.float() / 255 - self.mean.to(pixels.device)) / self.std.to(pixels.device)
@@ -113,5 +115,5 @@ class Timm(Backbone):
 
 
 def scaled(tokens: torch.Tensor, square: float) -> torch.Tensor:
-    """Tokens [n, tokens, width], those of each cell with this mean square."""
+    """Tokens [n, tokens, width], scaled to this mean square in each cell."""
     return tokens * torch.sqrt(square / (tokens.square().mean((1, 2), keepdim=True) + 1e-6))

@@ -1,4 +1,5 @@
-"""Encoders of pictures, texts and sounds that transformers' ``AutoModel`` opens: CLIP, SigLIP, DINO, ViT, BERT and its kin, Whisper, wav2vec 2, HuBERT."""
+"""Encoders of pictures, texts and sounds of transformers' ``AutoModel``: CLIP, SigLIP, DINO, ViT, BERT and others,
+Whisper, wav2vec 2, HuBERT."""
 
 from __future__ import annotations
 
@@ -14,23 +15,24 @@ import transformers
 from torch import nn
 from torch.nn import functional as F
 
-from sensorium.backbones import WORDS, Backbone, as_maps, device, side_by_side, whole_and_grid, whole_and_moments
+from sensorium.backbones import WORDS, Backbone, Kind, as_maps, device, side_by_side, whole_and_grid, whole_and_moments
 from sensorium.backbones._common import quiet
 from sensorium.core.errors import UserError
 
-BESIDE = 1.0
-"""Seconds of silence after a sound that an encoder of thirty seconds hears, at least: with so many the names that two voices say are found in one another as well as with all thirty, fifteen times as fast."""
+MIN_SILENCE = 1.0
+"""Least seconds of silence after a sound for an encoder of thirty seconds: with so many the spoken names of two voices
+find one another as well as with all thirty, fifteen times as fast."""
 TOWERS = ("clip_vision_model", "siglip_vision_model")
-HEARD = -2
-"""Vision towers that LLaVA stands on, and the layer whose patches it hears (Liu et al. 2023, arXiv 2310.03744)."""
-LONGEST = 512
-"""Tokens of a text that are read at most, where the encoder says nothing."""
+PATCH_LAYER = -2
+"""Vision towers of LLaVA, and the layer whose patches it takes (Liu et al. 2023, arXiv 2310.03744)."""
+MAX_TOKENS = 512
+"""Tokens of a text that are read at most, where the encoder has no limit of its own."""
 
 
 class Transformers(Backbone):
-    """One side of a model of two (CLIP, SigLIP), the encoder of one that writes (Whisper), or a model that is an encoder."""
+    """One tower of a model of two (CLIP, SigLIP), the encoder of an encoder-decoder (Whisper), or an encoder."""
 
-    def __init__(self, folder: Path, kind: str, patches: bool = False) -> None:
+    def __init__(self, folder: Path, kind: Kind, patches: bool = False) -> None:
         super().__init__(folder, kind, patches)
         own = {"local_files_only": True, "trust_remote_code": False}
         with quiet():
@@ -49,7 +51,8 @@ class Transformers(Backbone):
         )
         if reads != kind:
             raise UserError(
-                f"'{folder}' ({model.config.model_type}) is an encoder of {reads}; the column holds {kind}. Give another backbone."
+                f"'{folder}' ({model.config.model_type}) is an encoder of {reads}; the column holds {kind}. Give "
+                "another backbone."
             )
         paired = not self.both and bool(getattr(model.config, "is_encoder_decoder", False))
         self.written, self.short = kind == "audio" and paired, False
@@ -66,7 +69,8 @@ class Transformers(Backbone):
         )
         if patches and self.model.config.model_type not in TOWERS:
             raise UserError(
-                f"The layout of LLaVA takes a CLIP or SigLIP, whose patches it hears; '{folder}' is a {model.config.model_type}. Give another backbone, or leave column.NAME.llava out."
+                f"The layout of LLaVA takes a CLIP or SigLIP, whose patches it hears; '{folder}' is a "
+                f"{model.config.model_type}. Give another backbone, or leave column.NAME.llava out."
             )
         self.patches = (self.model.config.image_size // self.model.config.patch_size) ** 2 if patches else 0
         if kind == "text":
@@ -76,15 +80,16 @@ class Transformers(Backbone):
             known = self.model.get_input_embeddings().num_embeddings
             if len(self.tokenizer) > known:
                 raise UserError(
-                    f"The tokenizer in '{folder}' has {len(self.tokenizer)} tokens, the model {known}: they don't belong together. Fetch both anew."
+                    f"The tokenizer in '{folder}' has {len(self.tokenizer)} tokens, the model {known}: they don't "
+                    "belong together. Fetch both anew."
                 )
             self.full = self.model.config.model_type.startswith(
                 "siglip"
             )  # says what a text is at its last place, after padding that it sees
             self.longest = min(
-                LONGEST,
+                MAX_TOKENS,
                 self.tokenizer.model_max_length,
-                int(getattr(self.model.config, "max_position_embeddings", LONGEST)),
+                int(getattr(self.model.config, "max_position_embeddings", MAX_TOKENS)),
             )
         elif kind == "image":
             self.processor = transformers.AutoImageProcessor.from_pretrained(folder, **own)
@@ -98,7 +103,7 @@ class Transformers(Backbone):
             self.hears = self.processor.model_input_names[0]
             self.short = self.model.config.model_type == "whisper"
             if self.short:
-                self.sha256 = hashlib.sha256(f"{self.sha256} {BESIDE}".encode()).hexdigest()
+                self.sha256 = hashlib.sha256(f"{self.sha256} {MIN_SILENCE}".encode()).hexdigest()
 
     def picture(self, pixels: np.ndarray) -> np.ndarray:
         cut = self.processor(
@@ -123,15 +128,15 @@ class Transformers(Backbone):
                 return_attention_mask=True,
             )
             return {key: given[key] for key in ("input_ids", "token_type_ids", "attention_mask") if key in given}
-        heard = [
+        waves = [
             torch.from_numpy(
                 np.asarray(self.processor(wave, sampling_rate=self.rate, return_tensors="np")[self.hears][0])
             )
             for wave in cells
         ]
         return {
-            "heard": nn.utils.rnn.pad_sequence(heard, batch_first=True),
-            "heard_length": torch.tensor([len(one) for one in heard]),
+            "heard": nn.utils.rnn.pad_sequence(waves, batch_first=True),
+            "heard_length": torch.tensor([len(one) for one in waves]),
             "samples": torch.tensor([len(wave) for wave in cells]),
         }
 
@@ -149,7 +154,7 @@ class Transformers(Backbone):
         pooled = found.pooler_output if self.both else hidden[:, 0] if prefix else hidden.mean(1)
         tokens = whole_and_grid(pooled, as_maps(hidden, prefix))
         return (
-            torch.cat([tokens, found.hidden_states[HEARD][:, prefix:].float()], 1) if self.patches else tokens
+            torch.cat([tokens, found.hidden_states[PATCH_LAYER][:, prefix:].float()], 1) if self.patches else tokens
         ), None
 
     def text_tokens(self, batch: Mapping[str, torch.Tensor], model: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -174,15 +179,15 @@ class Transformers(Backbone):
 
     def audio_tokens(self, batch: Mapping[str, torch.Tensor], model: Any) -> tuple[torch.Tensor, torch.Tensor]:
         result = []
-        for heard, length, samples in zip(
+        for wave, length, samples in zip(
             batch["heard"], batch["heard_length"].tolist(), batch["samples"].tolist(), strict=True
         ):  # one by one: some of these encoders hear padding
             seconds = samples / self.rate
             if self.short:
-                hidden, whole = self.began(heard, seconds, model)[0].float(), math.ceil(seconds + BESIDE)
+                hidden, whole = self.began(wave, seconds, model)[0].float(), math.ceil(seconds + MIN_SILENCE)
             else:
                 hidden, whole = (
-                    model(heard[:length].unsqueeze(0)).last_hidden_state[0].float(),
+                    model(wave[:length].unsqueeze(0)).last_hidden_state[0].float(),
                     self.processor.chunk_length if self.written else seconds,
                 )
             if self.written:  # of its seconds those that are sound
@@ -192,12 +197,14 @@ class Transformers(Backbone):
             result.append(whole_and_moments(hidden.mean(0, keepdim=True), hidden))
         return side_by_side(result)
 
-    def began(self, heard: torch.Tensor, seconds: float, model: Any) -> torch.Tensor:
-        """What Whisper's encoder makes [1, tokens, width] of the beginning of its thirty seconds [bands, frames]: the sound, and at least ``BESIDE`` of silence."""
-        frames = math.ceil(seconds + BESIDE) * self.rate // self.processor.hop_length
-        x = F.gelu(model.conv2(F.gelu(model.conv1(heard[:, : min(frames, heard.shape[1])].unsqueeze(0))))).transpose(
-            1, 2
-        )
+    def began(self, wave: torch.Tensor, seconds: float, model: Any) -> torch.Tensor:
+        """Hidden states [1, tokens, width] of Whisper's encoder for the beginning of its thirty seconds [bands,
+        frames].
+
+        It has the sound, and at least ``MIN_SILENCE`` of silence.
+        """
+        frames = math.ceil(seconds + MIN_SILENCE) * self.rate // self.processor.hop_length
+        x = F.gelu(model.conv2(F.gelu(model.conv1(wave[:, : min(frames, wave.shape[1])].unsqueeze(0))))).transpose(1, 2)
         x = x + model.embed_positions.weight[: x.shape[1]]
         for layer in model.layers:
             x = layer(x, None)

@@ -19,7 +19,7 @@ from tiny_models import twin
 from sensorium.backbones._open import open_backbone
 from sensorium.backbones._tuning import Tuning, everywhere
 from sensorium.core.errors import UserError
-from sensorium.modalities._encoder_stem import TunedFeatures
+from sensorium.modalities._stems.encoder import TunedFeatures
 from sensorium.model import Model
 from sensorium.training.optimizer import Optimizer
 
