@@ -18,7 +18,7 @@ GROUPS = {
     "backbones": "backbones",
     "training/trackers": "trackers",
     "search/finders": "finders",
-    "posttraining": "recipes",
+    "posttraining": "posttraining",
     "cli/commands": "commands",
     "serve/routes": "routes",
 }

@@ -10,7 +10,6 @@ the noise that it was made of (arXiv 2101.02388), and so that a discriminator ca
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -26,23 +25,29 @@ from sensorium.core.errors import UserError
 from sensorium.core.files import atomic_write
 from sensorium.core.progress import ProgressReporter
 from sensorium.core.seeds import mix
-from sensorium.core.settings import at_least, check, grouped_arguments
+from sensorium.core.settings import at_least, grouped_arguments, plain
+from sensorium.data.hashes import row_hashes
+from sensorium.data.order import evenly_spaced
+from sensorium.data.table import Table
 from sensorium.generators.flow import Flow
 from sensorium.generators.onestep import Onestep
 from sensorium.inference.rows import Rows
-from sensorium.network.build import plain
+from sensorium.inference.trained import Trained
 from sensorium.network.network import Network
+from sensorium.network.types import slug
 from sensorium.nn.discriminator import NOISE_DEVIATION, Discriminator, adversarial_losses
 from sensorium.nn.precision import autocast
-from sensorium.posttraining.adapter_training import begin, resume_from_checkpoint, run_with_bar, trainable_copies
+from sensorium.posttraining import Recipe
+from sensorium.posttraining._adapter_training import begin, resume_from_checkpoint, run_with_bar, trainable_copies
+from sensorium.posttraining._student import digest_of, student_of
 from sensorium.training.build import make_sampler
 from sensorium.training.questions import QuestionSampler
+from sensorium.training.run_folder import trained_on
 from sensorium.training.settings import PostTrainingSettings, TrainerSettings
-from sensorium.training.trainer import Trainer, asked_length
+from sensorium.training.trainer import Trainer
 
 SLOPE_ROWS = slice(None, None, 4)
 """Rows at which the discriminator's slope is penalised, which takes two more passes."""
-MINUTES = 10.0
 MAX_TEACHER_ROWS = 20_000
 """Rows that the teacher is asked about, evenly spread where there are more; all are in memory."""
 
@@ -234,43 +239,6 @@ class DistillationTrainer(Trainer):
         return float(whole.mean())
 
 
-def student_of(teacher: Flow) -> Onestep:
-    """A student with the teacher's weights: at the first moment of the flow its output is the teacher's."""
-    student = Onestep(
-        teacher.output_tokens,
-        teacher.width,
-        depth=teacher.depth,
-        expand=teacher.expand,
-        latents=teacher.latent_tokens.width if teacher.coder else 0,
-        coder=teacher.channels,
-    )
-    student.net.load_state_dict(
-        {name: value for name, value in teacher.net.state_dict().items() if name != "given_mark"}
-    )
-    if teacher.coder is not None and student.coder is not None:
-        student.coder.load_state_dict(teacher.coder.state_dict())
-    return student
-
-
-def digest_of(network: Network) -> str:
-    """SHA-256 of all that a student learns from: the network without students."""
-    students = tuple(
-        f"generators.{key}."
-        for keys in network.generator_keys.values()
-        for key in keys.values()
-        if network.generators[key].teacher
-    )
-    found = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        if not name.startswith(students):
-            found.update(
-                value.detach().cpu().contiguous().view(torch.uint8).numpy().data
-                if value.ndim
-                else str(value.item()).encode()
-            )
-    return found.hexdigest()
-
-
 def train_student(
     trainer: DistillationTrainer,
     resume: bool,
@@ -306,59 +274,95 @@ def train_student(
             parameter.requires_grad_(True)
 
 
-def distill(
-    network: Network,
-    rows: Rows,
-    column: str,
-    folder: Path,
-    *,
-    minutes: float | None,
-    epochs: float | None,
-    seed: int,
-    resume: bool,
-    settings: Mapping[str, Any],
-    described: Mapping[str, Any],
-    quiet: bool,
-) -> tuple[Onestep, dict[str, Any]]:
-    """Distil a column's flow into a student.
+class Distillation(Recipe):
+    """Distillation of a column's flow: a generator ``onestep`` more; all else of the network stays as it is.
 
     Args:
-        rows: what the teacher is asked about; folder: for what a run can be resumed from, removed when it is over.
-        settings: of sections ``distill`` and ``questions``; described: what else a run that is resumed must have in
-            common with its beginning.
-
-    Returns:
-        the student, and facts: see ``train_student``.
-
-    Raises:
-        UserError: a setting that isn't there or is out of range, or a run that can't be resumed.
+        column: of pictures, sounds, clips or series.
     """
-    minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
-    chosen = check(DistillationSettings, plain(settings, "distill"), "distill")
-    trainer = DistillationTrainer(
-        network,
-        rows,
-        column,
-        make_sampler(network, (), {"questions": plain(settings, "questions")}),
-        folder,
-        seed,
-        minutes,
-        epochs,
-        DistillationSettings(**grouped_arguments(DistillationSettings, chosen)),
-    )
-    begin(
-        folder, {**described, "column": column, "seed": seed, "settings": chosen, "teacher": digest_of(network)}, resume
-    )
+
+    section = "distill"
+    settings_class = DistillationSettings
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+
+    def check(self, trained: Trained) -> None:
+        network = trained.network
+        trained.check_asked(self.column, None)
+        if "flow" not in network.generator_keys[self.column]:
+            able = [c for c in network.generative_columns if "flow" in network.generator_keys[c]]
+            raise UserError(
+                f"'{self.column}' is not drawn by flow, which alone can be distilled. Possible: "
+                f"{', '.join(able) or 'none'}."
+            )
+
+    def folder_name(self, trained: Trained) -> str:
+        return f"distill-{slug(self.column, trained.columns.index(self.column))}"
+
+    def run(
+        self,
+        trained: Trained,
+        table: Table,
+        folder: Path,
+        *,
+        settings: Mapping[str, Any],
+        minutes: float | None,
+        epochs: float | None,
+        seed: int,
+        resume: bool,
+        quiet: bool,
+        note: Callable[[str], None] | None,
+    ) -> dict[str, Any]:
+        if not table.rows:
+            raise UserError(f"'{table.name}' has no rows to draw from.")
+        network, column = trained.network, self.column
+        known = trained_on(trained.folder, table, trained.columns)
+        every = np.arange(table.rows) if known is None or not known.any() else np.flatnonzero(known)
+        chosen = table.select(evenly_spaced(every, MAX_TEACHER_ROWS))
+        seen = [c for c in trained.columns if c != column]
+        rows = trained.rows(chosen, seen, note)
+        content = int(row_hashes(chosen, [c for c in seen if c in chosen.columns]).sum(dtype=np.uint64))
+        trainer = DistillationTrainer(
+            network,
+            rows,
+            column,
+            make_sampler(network, (), {"questions": plain(trained.settings, "questions")}),
+            folder,
+            seed,
+            minutes,
+            epochs,
+            DistillationSettings(**grouped_arguments(DistillationSettings, settings)),
+        )
+        described = {
+            "table": table.name,
+            "rows": rows.count,
+            "content": content,
+            "column": column,
+            "seed": seed,
+            "settings": dict(settings),
+            "teacher": digest_of(network),
+        }
+        begin(folder, described, resume)
+        student, facts = distill(trainer, resume, quiet)
+        if not facts["stopped"]:
+            shutil.rmtree(folder, ignore_errors=True)
+        network.add_generator(column, student.eval())
+        own = trained.settings
+        own["taught"] = {**own.get("taught", {}), column: ["onestep"]}
+        own["generator"] = {**own.get("generator", {}), "onestep": student.sizes}
+        return {"distilled": {**trained.facts.get("distilled", {}), column: facts}}
+
+
+def distill(trainer: DistillationTrainer, resume: bool, quiet: bool) -> tuple[Onestep, dict[str, Any]]:
+    """Let the teacher generate the pairs, and train the student; see ``train_student``."""
     with ProgressReporter(quiet) as progress:
         count = trainer.batch * (len(trainer.validation) + len(trainer.learned))
-        with progress.bar(f"Drawing {column} to learn from", count) as advance:
+        with progress.bar(f"Drawing {trainer.column} to learn from", count) as advance:
             try:
                 trainer.generate_pairs(advance)
             except KeyboardInterrupt:
                 progress.log("What was drawn to learn from is kept: go on with --resume.")
                 raise
         with progress.bar("Learning to draw it in one step", 1.0) as advance:
-            student, facts = train_student(trainer, resume, advance, progress.log)
-    if not facts["stopped"]:
-        shutil.rmtree(folder, ignore_errors=True)
-    return student, facts
+            return train_student(trainer, resume, advance, progress.log)

@@ -24,24 +24,23 @@ from torch import nn
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.progress import ProgressReporter
 from sensorium.core.seeds import mix
-from sensorium.core.settings import at_least, check, grouped_arguments
+from sensorium.core.settings import at_least, grouped_arguments
 from sensorium.data.table import Table
 from sensorium.dialogue.parts import dialogue_column, dialogue_head, dialogue_modality, language_trunk
-from sensorium.dialogue.reward_model import RewardModel, hash_of_rest
+from sensorium.dialogue.reward_model import FILE, RewardModel, hash_of_rest
 from sensorium.inference.rows import Rows
+from sensorium.inference.trained import Trained
 from sensorium.modalities._messages import messages_of
 from sensorium.modalities.conversation import last_answer_only
 from sensorium.network import adapters
-from sensorium.network.build import plain
 from sensorium.network.network import Network
 from sensorium.network.packed_conversation import last_hidden, summed_losses
 from sensorium.nn.losses.dpo import Loss, preferred, rewarded
 from sensorium.nn.precision import autocast
-from sensorium.posttraining import adapter_training
+from sensorium.posttraining import Recipe, _adapter_training
 from sensorium.training.settings import PostTrainingSettings, TrainerSettings
-from sensorium.training.trainer import Trainer, asked_length
+from sensorium.training.trainer import Trainer
 
-MINUTES = 10.0
 COLUMNS = "conversation", "chosen", "rejected"
 VALIDATION_EVERY = 10
 """One pair of so many is not learned from, but tells what was learned."""
@@ -114,14 +113,14 @@ class DPOTrainer(Trainer):
         self.model, self.rows, self.kind, self.batch = network, rows, settings.loss, min(settings.batch, len(pairs))
         self.beta, self.smoothing, self.imitate = settings.beta, settings.smoothing, settings.imitate
         self.pairs = list(pairs)
-        self.validation, self.learned = adapter_training.split_validation(len(pairs), VALIDATION_EVERY)
+        self.validation, self.learned = _adapter_training.split_validation(len(pairs), VALIDATION_EVERY)
         trunk = language_trunk(network)
         self.head = nn.Linear(trunk.out.in_features, 1).to(trunk.loud.device)
         nn.init.zeros_(self.head.weight)
         heads = {"head": self.head} if self.kind == "reward" else {}
         super().__init__(trunk.learned, heads, folder / "checkpoints", seed, minutes, settings.trainer)
         self.steps = None if epochs is None else math.ceil(epochs * len(self.learned) / self.batch)
-        self.encoded = adapter_training.encode_rows(network, rows)
+        self.encoded = _adapter_training.encode_rows(network, rows)
         self.reference = torch.zeros(len(pairs), 2)
 
     def scores(self, numbers: Sequence[int]) -> torch.Tensor:
@@ -146,7 +145,7 @@ class DPOTrainer(Trainer):
             done(len(numbers))
 
     def make(self, step: int) -> tuple[list[int]]:
-        return (adapter_training.batch_of(self.seed, self.learned, self.batch, step),)
+        return (_adapter_training.batch_of(self.seed, self.learned, self.batch, step),)
 
     def row_count(self, *work: Any) -> int:
         return len(work[0])
@@ -206,7 +205,7 @@ def read_pairs(network: Network, table: Table, note: Callable[[str], None]) -> t
     for row, cell in enumerate(cells):
         try:
             asked = [[role, list(parts)] for role, parts in messages_of(cell["conversation"], False)]
-            adapter_training.check_answered_by_tuned(network, asked)
+            _adapter_training.check_answered_by_tuned(network, asked)
             both = []
             for answer in (cell["chosen"], cell["rejected"]):
                 if not answer:
@@ -215,81 +214,86 @@ def read_pairs(network: Network, table: Table, note: Callable[[str], None]) -> t
             pairs.append(PreferencePair(row, *both))
         except BadCell as error:
             wrong.setdefault(str(error), []).append(row)
-    adapter_training.report_left_out(wrong, note)
+    _adapter_training.report_left_out(wrong, note)
     if len(pairs) < 2:
         raise UserError(f"'{table.name}' has {len(pairs)} pair(s) of answers; at least 2 are needed.")
     return Rows.of(network, table, [c for c in network.columns if c not in network.dialogue_columns]), pairs
 
 
-def prefer(
-    network: Network,
-    table: Table,
-    folder: Path,
-    *,
-    minutes: float | None,
-    epochs: float | None,
-    seed: int,
-    resume: bool,
-    settings: Mapping[str, Any],
-    begin: Callable[[dict[str, Any]], None],
-    quiet: bool,
-) -> tuple[dict[str, Any], RewardModel | None]:
-    """Train a network on a table's preferences.
+class DPO(Recipe):
+    """Preference optimisation: only what is tuned of the language model changes; or a reward model is trained."""
 
-    Args:
-        folder: for what a run can be resumed from, removed when it is over. begin: makes it, from what a run that is
-            resumed must have in common.
+    section = "prefer"
+    settings_class = DPOSettings
+    reward_model: RewardModel | None = None
+    """The one that was trained (``prefer.loss=reward``)."""
 
-    Returns:
-        facts: ``seconds``, ``steps``, ``stopped``, ``pairs``, and the share of validation pairs whose chosen answer is
-        likelier, ``before`` and ``after``; and the reward model, where one was to learn them.
+    def check(self, trained: Trained) -> None:
+        dialogue_column(trained.network)
+        adapters.require_adapters(trained.network)
 
-    Raises:
-        UserError: nothing is tuned in this network, a setting that isn't there, or a run that can't be resumed.
-    """
-    minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
-    chosen = check(DPOSettings, plain(settings, "prefer"), "prefer")
-    dialogue_column(network)
-    adapters.require_adapters(network)
-    with ProgressReporter(quiet) as progress:
-        rows, pairs = read_pairs(network, table, progress.log)
-        begin({"table": table.name, "rows": table.rows, "seed": seed, "settings": chosen})
-        recipe = DPOSettings(**grouped_arguments(DPOSettings, chosen))
-        trainer = DPOTrainer(network, rows, pairs, folder, seed, minutes, epochs, recipe)
-        initial = adapter_training.initial_weights(network, folder, resume)
-        reward_model = None
-        with adapters.train_adapters_only(network):
-            with adapters.use_adapter_weights(network, initial):
-                if trainer.kind != "reward":
-                    with (
-                        progress.bar("Weighing answers as they were", len(pairs)) as advance,
-                        torch.random.fork_rng(devices=[]),
-                    ):
-                        torch.manual_seed(mix(seed, 1))
-                        trainer.score_reference(advance)
-                before = trainer.accuracy()
-            at = adapter_training.run_recipe(
-                trainer, "Learning to prefer", resume, progress, lambda values: f"loss {values['loss']:.3f}"
-            )
-            facts = {
-                "seconds": round(at.seconds, 2),
-                "steps": at.step,
-                "stopped": at.stopped,
-                "pairs": len(trainer.learned),
-                "held_out": len(trainer.validation),
-                "before": round(before, 4),
-                "after": round(trainer.accuracy(), 4),
-            }
-        if trainer.kind == "reward":
-            reward_model = RewardModel(
-                adapters.adapter_weights(network),
-                trainer.head.weight.detach().clone(),
-                trainer.head.bias.detach().clone(),
-                hash_of_rest(network),
-            )
-            learned = language_trunk(network).learned
-            for name, value in initial.items():
-                learned[name].data.copy_(value)
-    if not facts["stopped"]:
-        shutil.rmtree(folder, ignore_errors=True)
-    return facts, reward_model
+    def run(
+        self,
+        trained: Trained,
+        table: Table,
+        folder: Path,
+        *,
+        settings: Mapping[str, Any],
+        minutes: float | None,
+        epochs: float | None,
+        seed: int,
+        resume: bool,
+        quiet: bool,
+        note: Callable[[str], None] | None,
+    ) -> dict[str, Any]:
+        network, recipe = trained.network, DPOSettings(**grouped_arguments(DPOSettings, settings))
+        with ProgressReporter(quiet) as progress:
+            rows, pairs = read_pairs(network, table, progress.log)
+            described = {"table": table.name, "rows": table.rows, "seed": seed, "settings": dict(settings)}
+            _adapter_training.begin(folder, described, resume)
+            trainer = DPOTrainer(network, rows, pairs, folder, seed, minutes, epochs, recipe)
+            initial = _adapter_training.initial_weights(network, folder, resume)
+            with adapters.train_adapters_only(network):
+                with adapters.use_adapter_weights(network, initial):
+                    if trainer.kind != "reward":
+                        with (
+                            progress.bar("Weighing answers as they were", len(pairs)) as advance,
+                            torch.random.fork_rng(devices=[]),
+                        ):
+                            torch.manual_seed(mix(seed, 1))
+                            trainer.score_reference(advance)
+                    before = trainer.accuracy()
+                at = _adapter_training.run_recipe(
+                    trainer, "Learning to prefer", resume, progress, lambda values: f"loss {values['loss']:.3f}"
+                )
+                facts = {
+                    "seconds": round(at.seconds, 2),
+                    "steps": at.step,
+                    "stopped": at.stopped,
+                    "pairs": len(trainer.learned),
+                    "held_out": len(trainer.validation),
+                    "before": round(before, 4),
+                    "after": round(trainer.accuracy(), 4),
+                }
+            if trainer.kind == "reward":
+                self.reward_model = take_reward_model(network, trainer, initial)
+            else:
+                _adapter_training.forget_calibration(network)
+        if not facts["stopped"]:
+            shutil.rmtree(folder, ignore_errors=True)
+        return {"preferred" if self.reward_model is None else "judge": facts}
+
+    def finish(self, trained: Trained, folder: Path) -> None:
+        if self.reward_model is not None:
+            self.reward_model.save(folder / FILE)
+
+
+def take_reward_model(network: Network, trainer: DPOTrainer, initial: Mapping[str, torch.Tensor]) -> RewardModel:
+    """The reward model that was trained; the network gets its ``initial`` tuned weights back."""
+    head = trainer.head
+    bias, weight = head.bias.detach().clone(), head.weight.detach().clone()
+    result = RewardModel(adapters.adapter_weights(network), weight, bias, hash_of_rest(network))
+    learned = language_trunk(network).learned
+    for name, value in initial.items():
+        learned[name].data.copy_(value)
+    return result

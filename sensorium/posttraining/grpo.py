@@ -22,26 +22,25 @@ from sensorium.core import registry
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.progress import ProgressReporter
 from sensorium.core.seeds import mix
-from sensorium.core.settings import at_least, check, grouped_arguments
+from sensorium.core.settings import at_least, grouped_arguments
 from sensorium.data.table import Table
 from sensorium.dialogue.decoding import Sampling, decode_replies, generate_replies, prompt_ids
 from sensorium.dialogue.parts import dialogue_column, dialogue_head, dialogue_modality, language_trunk
-from sensorium.dialogue.reward_model import RewardModel
+from sensorium.dialogue.reward_model import FILE, RewardModel
 from sensorium.dialogue.rewards import Prompt, Reward
 from sensorium.dialogue.rewards._function import FunctionReward, Scoring
 from sensorium.inference.rows import Rows
+from sensorium.inference.trained import Trained
 from sensorium.modalities._messages import messages_of
 from sensorium.network import adapters
-from sensorium.network.build import plain
 from sensorium.network.network import Network
 from sensorium.network.packed_conversation import token_losses
 from sensorium.nn.losses.grpo import Mean, advantages, policy
 from sensorium.nn.precision import autocast
-from sensorium.posttraining import adapter_training
+from sensorium.posttraining import Recipe, _adapter_training
 from sensorium.training.settings import PostTrainingSettings, TrainerSettings
-from sensorium.training.trainer import Trainer, asked_length
+from sensorium.training.trainer import Trainer
 
-MINUTES = 10.0
 VALIDATION_EVERY, MAX_VALIDATION = 10, 64
 """One prompt of so many is not learned from, but tells what was learned; and so many of these are asked at most."""
 
@@ -110,15 +109,15 @@ class GRPOTrainer(Trainer):
         self.group, self.batch, self.longest = settings.group, min(settings.batch, len(prompts)), settings.longest
         self.temperature, self.beta = settings.temperature, settings.beta
         self.mean, self.scaled = settings.mean, settings.scaled
-        self.validation, self.learned = adapter_training.split_validation(len(prompts), VALIDATION_EVERY)
+        self.validation, self.learned = _adapter_training.split_validation(len(prompts), VALIDATION_EVERY)
         weights = language_trunk(network).learned
         super().__init__(weights, {}, folder / "checkpoints", seed, minutes, settings.trainer)
         self.steps = None if epochs is None else math.ceil(epochs * len(self.learned) / self.batch)
-        self.encoded, self.reference = adapter_training.encode_rows(network, rows), reference
+        self.encoded, self.reference = _adapter_training.encode_rows(network, rows), reference
         self.score = 0.0
 
     def make(self, step: int) -> tuple[int, list[int]]:
-        return step, adapter_training.batch_of(self.seed, self.learned, self.batch, step)
+        return step, _adapter_training.batch_of(self.seed, self.learned, self.batch, step)
 
     def row_count(self, *work: Any) -> int:
         return len(work[1])
@@ -221,14 +220,14 @@ def read_prompts(
             messages = [(role, list(parts)) for role, parts in messages_of(cell["conversation"], False)]
             if messages[-1][0] != "user":
                 raise BadCell("it doesn't end with the user")
-            adapter_training.check_answered_by_tuned(network, messages)
+            _adapter_training.check_answered_by_tuned(network, messages)
             right = str(cell[answer] or "") if answer else ""
             if needs_right_answer and not right:
                 raise BadCell("the right answer is missing")
             prompts.append(Prompt(row, messages, prompt_ids(network, [messages])[0], right, cell))
         except (BadCell, UserError) as error:
             wrong.setdefault(str(error), []).append(row)
-    adapter_training.report_left_out(wrong, note)
+    _adapter_training.report_left_out(wrong, note)
     if len(prompts) < 2:
         raise UserError(f"'{table.name}' has {len(prompts)} question(s) to practise on; at least 2 are needed.")
     return Rows.of(network, table, [c for c in network.columns if c not in network.dialogue_columns]), prompts
@@ -249,63 +248,62 @@ def find_reward(score: str) -> Reward:
     return registry.find(Reward, score)()
 
 
-def reinforce(
-    network: Network,
-    table: Table,
-    folder: Path,
-    *,
-    own: Scoring | None,
-    judge: Callable[[], RewardModel],
-    minutes: float | None,
-    epochs: float | None,
-    seed: int,
-    resume: bool,
-    settings: Mapping[str, Any],
-    begin: Callable[[dict[str, Any]], None],
-    quiet: bool,
-) -> dict[str, Any]:
-    """Let a network practise on a table's questions.
+class GRPO(Recipe):
+    """Reinforcement by rewards of sampled answers: only what is tuned of the language model changes.
 
     Args:
-        folder: for what a run can be resumed from, removed when it is over. own: a user's reward function, in place of
-            ``reinforce.score``. judge: loads the run's reward model, where it is to score.
-        begin: makes the folder, from what a run that is resumed must have in common.
-
-    Returns:
-        facts: ``seconds``, ``steps``, ``stopped``, ``questions``, and the mean reward of answers to validation
-        questions, ``before`` and ``after``.
-
-    Raises:
-        UserError: nothing is tuned in this network, a setting that isn't there, a table without questions, or a run
-            that can't be resumed.
+        score: a user's reward function, in place of what ``reinforce.score`` names.
     """
-    minutes, epochs = asked_length(seed, minutes, epochs, MINUTES)
-    chosen = check(GRPOSettings, plain(settings, "reinforce"), "reinforce")
-    dialogue_column(network)
-    adapters.require_adapters(network)
-    recipe = GRPOSettings(**grouped_arguments(GRPOSettings, chosen))
-    reward: Reward = FunctionReward(own) if own is not None else find_reward(recipe.score)
-    reward.prepare(network, judge)
-    with ProgressReporter(quiet) as progress:
-        rows, prompts = read_prompts(network, table, reward.needs_right_answer, progress.log)
-        begin({"table": table.name, "rows": table.rows, "seed": seed, "settings": chosen})
-        initial = adapter_training.initial_weights(network, folder, resume)
-        trainer = GRPOTrainer(network, rows, prompts, reward, folder, seed, minutes, epochs, initial, recipe)
-        with adapters.train_adapters_only(network):
-            with adapters.use_adapter_weights(network, initial):
-                before = trainer.validation_score()
-            at = adapter_training.run_recipe(
-                trainer, "Practising", resume, progress, lambda values: f"score {trainer.score:.3f}"
-            )
-            facts = {
-                "seconds": round(at.seconds, 2),
-                "steps": at.step,
-                "stopped": at.stopped,
-                "questions": len(trainer.learned),
-                "held_out": len(trainer.validation),
-                "before": round(before, 4),
-                "after": round(trainer.validation_score(), 4),
-            }
-    if not facts["stopped"]:
-        shutil.rmtree(folder, ignore_errors=True)
-    return facts
+
+    section = "reinforce"
+    settings_class = GRPOSettings
+
+    def __init__(self, score: Scoring | None = None) -> None:
+        self.score = score
+
+    def check(self, trained: Trained) -> None:
+        dialogue_column(trained.network)
+        adapters.require_adapters(trained.network)
+
+    def run(
+        self,
+        trained: Trained,
+        table: Table,
+        folder: Path,
+        *,
+        settings: Mapping[str, Any],
+        minutes: float | None,
+        epochs: float | None,
+        seed: int,
+        resume: bool,
+        quiet: bool,
+        note: Callable[[str], None] | None,
+    ) -> dict[str, Any]:
+        network, recipe = trained.network, GRPOSettings(**grouped_arguments(GRPOSettings, settings))
+        reward: Reward = FunctionReward(self.score) if self.score is not None else find_reward(recipe.score)
+        reward.prepare(network, lambda: RewardModel.load((trained.folder or folder.parent) / FILE, network))
+        with ProgressReporter(quiet) as progress:
+            rows, prompts = read_prompts(network, table, reward.needs_right_answer, progress.log)
+            described = {"table": table.name, "rows": table.rows, "seed": seed, "settings": dict(settings)}
+            _adapter_training.begin(folder, described, resume)
+            initial = _adapter_training.initial_weights(network, folder, resume)
+            trainer = GRPOTrainer(network, rows, prompts, reward, folder, seed, minutes, epochs, initial, recipe)
+            with adapters.train_adapters_only(network):
+                with adapters.use_adapter_weights(network, initial):
+                    before = trainer.validation_score()
+                at = _adapter_training.run_recipe(
+                    trainer, "Practising", resume, progress, lambda values: f"score {trainer.score:.3f}"
+                )
+                facts = {
+                    "seconds": round(at.seconds, 2),
+                    "steps": at.step,
+                    "stopped": at.stopped,
+                    "questions": len(trainer.learned),
+                    "held_out": len(trainer.validation),
+                    "before": round(before, 4),
+                    "after": round(trainer.validation_score(), 4),
+                }
+        _adapter_training.forget_calibration(network)
+        if not facts["stopped"]:
+            shutil.rmtree(folder, ignore_errors=True)
+        return {"reinforced": facts}

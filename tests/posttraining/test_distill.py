@@ -92,7 +92,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     at = [5]
     over = sensorium.posttraining.distill.DistillationTrainer.finished
     monkeypatch.setattr(
-        sensorium.posttraining.distill.DistillationTrainer, "over", lambda self: over(self) or self.at.step == at[0]
+        sensorium.posttraining.distill.DistillationTrainer, "finished", lambda self: over(self) or self.at.step == at[0]
     )
     run = sensorium.posttraining.distill.DistillationTrainer.run
 

@@ -110,7 +110,7 @@ def test_a_lesson_stopped_goes_on_to_the_same_numbers(
     whole = Model.load(shutil.copytree(talking.folder, tmp_path / "whole")).prefer(pairs, epochs=1, settings=settings)
     over, steps = DPOTrainer.finished, whole.facts["preferred"]["steps"]
     with monkeypatch.context() as patch:
-        patch.setattr(DPOTrainer, "over", lambda self: self.at.step >= 4 or over(self))
+        patch.setattr(DPOTrainer, "finished", lambda self: self.at.step >= 4 or over(self))
         patch.setattr("sensorium.posttraining.dpo.shutil", types.SimpleNamespace(rmtree=lambda *given, **named: None))
         part = Model.load(shutil.copytree(talking.folder, tmp_path / "part"))
         part.prefer(pairs, epochs=1, settings=settings)

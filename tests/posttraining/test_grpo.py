@@ -96,7 +96,7 @@ def test_a_judge_can_score_and_a_lesson_stopped_goes_on_to_the_same_numbers(
     whole = Model.load(shutil.copytree(first, tmp_path / "whole")).reinforce(some, epochs=1, settings=settings)
     over, steps = GRPOTrainer.finished, whole.facts["reinforced"]["steps"]
     with monkeypatch.context() as patch:
-        patch.setattr(GRPOTrainer, "over", lambda self: self.at.step >= 4 or over(self))
+        patch.setattr(GRPOTrainer, "finished", lambda self: self.at.step >= 4 or over(self))
         patch.setattr("sensorium.posttraining.grpo.shutil", types.SimpleNamespace(rmtree=lambda *given, **named: None))
         part = Model.load(shutil.copytree(first, tmp_path / "part"))
         part.reinforce(some, epochs=1, settings=settings)

@@ -75,7 +75,7 @@ def test_without_time_there_is_none(quick_fit: Callable[..., Any], judged: list[
 def test_without_judges_there_is_none(
     quick_fit: Callable[..., Any], judged: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sensorium.training.fit_vocoder.FEWEST", 30)
+    monkeypatch.setattr("sensorium.training.fit_vocoder.MIN_CELLS", 30)
     model = quick_fit(tiny_table(40), *SETTINGS, epochs=1)
     assert "finished" not in model.facts and model.network.modalities["tone"].refiner is None
 
@@ -96,7 +96,7 @@ def test_one_that_was_interrupted_is_gone_on_with(
         return at
 
     with monkeypatch.context() as patch:
-        patch.setattr(VocoderTrainer, "over", lambda self: self.at.step == 3)
+        patch.setattr(VocoderTrainer, "finished", lambda self: self.at.step == 3)
         patch.setattr(VocoderTrainer, "run", ended)
         model = quick_fit(tiny_table(40), *SETTINGS, epochs=2, out=tmp_path / "part")
     assert model.facts["stopped"] and model.network.modalities["tone"].refiner is None

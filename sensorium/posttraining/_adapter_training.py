@@ -55,6 +55,12 @@ def initial_weights(network: Network, folder: Path, resume: bool) -> dict[str, t
     return now
 
 
+def forget_calibration(network: Network) -> None:
+    """Drop the calibration of answers: of the model as it is now nobody knows how often they are right."""
+    for column in network.dialogue_columns:
+        network.dialogue_modality(column).sureness = None
+
+
 def report_left_out(wrong: Mapping[str, Sequence[int]], note: Callable[[str], None]) -> None:
     """Report which rows aren't learned from, and why."""
     for reason, rows in wrong.items():
