@@ -147,9 +147,9 @@ def looked_at(path: Path) -> float:
     import numpy as np
 
     from sensorium import Table
+    from sensorium.data.columns import make_modalities
     from sensorium.data.prepare import read_rows
     from sensorium.data.schema import infer
-    from sensorium.network.build import make_modalities
 
     def read() -> None:
         table = Table.open(path)

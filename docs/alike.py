@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from sensorium.backbones._packages import from_packages
-from sensorium.modalities._encoder_stem import collate_features
+from sensorium.modalities._stems.encoder import collate_features
 from sensorium.modalities.image import Image
 from sensorium.nn.feature_projection import FeatureProjection
 

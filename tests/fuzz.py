@@ -679,10 +679,10 @@ def everything(table: Any) -> None:
     import numpy as np
 
     from sensorium.core.errors import UserError
+    from sensorium.data.columns import make_modalities
     from sensorium.data.hashes import row_hashes
     from sensorium.data.prepare import read_rows
     from sensorium.data.schema import infer
-    from sensorium.network.build import make_modalities
 
     rows = 0
     for first, batch in table.batches(5):

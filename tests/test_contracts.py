@@ -718,7 +718,8 @@ def test_tokens_are_hidden_in_training_alone_and_never_all() -> None:
 
 
 def test_restyled_maps_differ_by_row_and_channel_only() -> None:
-    from sensorium.modalities.image import Image, restyled
+    from sensorium.modalities._stems.image import restyled
+    from sensorium.modalities.image import Image
 
     torch.manual_seed(0)
     x = torch.randn(4, 3, 8, 8)

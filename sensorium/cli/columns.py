@@ -11,14 +11,14 @@ from sensorium.cli.files import write_whole
 from sensorium.cli.output import console, make_grid, note
 from sensorium.core.errors import UserError
 from sensorium.core.files import json_text
-from sensorium.core.settings import build, parse
+from sensorium.core.settings import build, parse, plain
+from sensorium.data.columns import columns_read_as_written, make_modalities
 from sensorium.data.dialects import DELIMITERS
 from sensorium.data.prepare import read_rows
 from sensorium.data.quarantine import Quarantine, parse_max_bad
 from sensorium.data.schema import Schema, columns_report, infer
 from sensorium.data.settings import DataSettings
 from sensorium.data.table import Table
-from sensorium.network.build import make_modalities, plain, said_as_written
 
 if TYPE_CHECKING:
     from rich.table import Table as Grid
@@ -42,7 +42,7 @@ def print_columns(source: str, settings: Sequence[str], check: bool, out: Path |
         check_settings(given)
     data = build(DataSettings, plain(given, "data"), "data")
     share = parse_max_bad(data.max_bad)
-    table = data.open(source, said_as_written(given.get("column", {})))
+    table = data.open(source, columns_read_as_written(given.get("column", {})))
     overrides = {
         name: dict(value) if isinstance(value, dict) else {"kind": value}
         for name, value in given.get("column", {}).items()

@@ -298,3 +298,8 @@ def sections(settings: Mapping[str, Any]) -> dict[str, Any]:
     return with_current_names(
         {key: merge({}, value) if isinstance(value, Mapping) else {"": value} for key, value in settings.items()}
     )
+
+
+def plain(settings: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """Keys of a section without the part's own name."""
+    return {key: value for key, value in settings.get(section, {}).items() if key}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,3 +84,9 @@ class Claim:
     why: str
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     form: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+Norm = Literal["group", "layer", "weight", "batch", "none"]
+"""Norms of convolutions (``nn.conv``)."""
+Ragged = Literal["layer", "weight", "batch", "none"]
+"""Norms for rows of different lengths: one over all positions would make a row's tokens depend on its padding."""

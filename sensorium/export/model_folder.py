@@ -20,12 +20,13 @@ from sensorium.core.errors import UserError
 from sensorium.core.files import atomic_write, digest
 from sensorium.core.renamed_settings import with_current_names
 from sensorium.core.tensors import write_tensors
+from sensorium.data.columns import make_modalities
 from sensorium.data.schema import Schema
 from sensorium.export import redaction
 from sensorium.export.backbone_folders import with_backbones, with_language
 from sensorium.export.memory_files import DOMAIN, MEMORY, PROBES, read_domain, read_memory, read_probes, write_memory
 from sensorium.modalities._capabilities import Refinable
-from sensorium.network.build import make_modalities, make_network
+from sensorium.network.build import make_network
 from sensorium.network.network import Network
 from sensorium.network.older_formats import OLDEST, upgrade_weights
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image as Pillow
-from torch.nn import functional as F
 
 from sensorium.media.bit_depth import DEEP_MODES, deepened, eighths, levels
 from sensorium.media.formats import dotted
 from sensorium.media.image_files import opened, orientation, picture
+
+if TYPE_CHECKING:
+    import torch
 
 try:
     import simplejpeg
@@ -68,6 +69,9 @@ def colour_mix(draw: torch.Tensor, strength: float) -> torch.Tensor:
     Brightness and contrast scale the ink, saturation goes to or from its mean, hue turns it about the grey axis
     (Rodrigues' formula). ``draw`` is uniform in −1..1, [3, n].
     """
+
+    import torch
+
     gain, saturation, hue = 1 + strength * draw[0], 1 + 2 * strength * draw[1], strength * draw[2]
     device = draw.device
     eye, mean = torch.eye(3, device=device), torch.full((3, 3), 1 / 3, device=device)
@@ -156,6 +160,9 @@ def fitted(image: Pillow.Image, data: bytes, size: int, trim: bool = False) -> n
 
 def centred(pixels: np.ndarray, size: int) -> np.ndarray:
     """Pixels uint8 [h, w, 3] in the middle of a white square."""
+
+    import torch
+
     h, w = pixels.shape[:2]
     top, left = (size - h) // 2, (size - w) // 2
     result = np.full((size, size, 3), 255, np.uint8)
@@ -183,6 +190,10 @@ def jpeg(image: Pillow.Image, data: bytes) -> np.ndarray | None:
 def resized(pixels: np.ndarray, h: int, w: int) -> np.ndarray:
     """Pixels uint8 [rows, columns, 3 or 4] resized to [h, w, 3 or 4], bicubic: as Pillow's, to one level, in a third of
     its time."""
+
+    import torch
+    from torch.nn import functional as F
+
     if pixels.shape[:2] == (h, w):
         return pixels
     planes = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)

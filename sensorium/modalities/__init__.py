@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
 
-from sensorium.backbones import Backbone, Kind, features
-from sensorium.backbones._open import open_backbone
-from sensorium.backbones._tuning import Tuning
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile
 
-Cells = dict[str, torch.Tensor]
-"""Collated cells of one column: tensors whose first dimension is the rows that have the column."""
+if TYPE_CHECKING:
+    import torch
+
+    from sensorium.backbones import Backbone, Kind
+    from sensorium.backbones._tuning import Tuning
+    from sensorium.nn.stem import Cells, Stem
 
 
 class Modality(abc.ABC):
@@ -36,6 +34,16 @@ class Modality(abc.ABC):
     """Cells are files: bytes, a path, or ``{bytes, path}``; ``read`` is given the bytes."""
     matched: ClassVar[bool] = False
     """Such a cell can tell rows apart, so it gets a gist that is matched with the others of its row."""
+    is_text: ClassVar[bool] = False
+    """Cells are running text, in words."""
+    is_categorical: ClassVar[bool] = False
+    """Cells are one of a few classes."""
+    is_scalar: ClassVar[bool] = False
+    """Cells are one real number or can be ordered as such, so that an answer has an interval."""
+    is_nested: ClassVar[bool] = False
+    """Cells are lists of numbers, which a CSV file can't hold."""
+    metric: ClassVar[str] = ""
+    """Main one of the metrics of ``score``; empty: there is none."""
     ending: str = ""
     """File name extension of decoded cells, with its dot; empty where they are no files."""
     llava: bool = False
@@ -81,16 +89,20 @@ class Modality(abc.ABC):
         Raises:
             UserError: it can't be opened, or there is none to be tuned.
         """
+        if not backbone and tune == "frozen":
+            return False
+        from sensorium.backbones._open import open_backbone
+        from sensorium.backbones._tuning import Tuning
+
         tuning = Tuning(tune, rank, rate=rate, where="column.NAME")
-        if not backbone and tuning.kind != "frozen":
+        if not backbone:
             raise UserError(
                 f"column.NAME.tune={tune} says how a backbone is learned further, and none is named: "
                 "column.NAME.backbone=FOLDER."
             )
-        if backbone:
-            self.encoder = open_backbone(backbone, kind, patches)
-            self.tuning = None if tuning.kind == "frozen" else tuning
-        return bool(backbone)
+        self.encoder = open_backbone(backbone, kind, patches)
+        self.tuning = None if tuning.kind == "frozen" else tuning
+        return True
 
     def learn(self, cells: Sequence[np.ndarray]) -> None:
         """Fit statistics (vocabulary, mean, quantiles) to a sample of read training cells."""
@@ -135,6 +147,9 @@ class Modality(abc.ABC):
         Raises:
             BadCell: it can't be prepared.
         """
+
+        from sensorium.backbones import features
+
         return read if self.encoder is None or self.tuning is not None else features(self.encoder, [read])[0]
 
     def prepare_all(self, cells: Sequence[np.ndarray], keep: bool = True) -> list[np.ndarray | BadCell]:
@@ -143,6 +158,9 @@ class Modality(abc.ABC):
         Args:
             keep: cache an encoder's features; not worth it for cells that won't come again.
         """
+
+        from sensorium.backbones import features
+
         if self.encoder is not None and self.tuning is None:
             return list(features(self.encoder, cells, keep))
         result: list[np.ndarray | BadCell] = []
@@ -242,38 +260,10 @@ def claim_files(
     return None
 
 
-class Stem(nn.Module, abc.ABC):
-    """Small encoder of one modality."""
+def __getattr__(name: str) -> Any:
+    """``Cells`` and ``Stem``, which need torch, are imported when they are asked for."""
+    if name in ("Cells", "Stem"):
+        from sensorium.nn import stem
 
-    similarity_size: int = 0
-    """Size of the vectors of ``similarity_features``, which ``compare`` takes; 0: there are none."""
-
-    @abc.abstractmethod
-    def forward(self, cells: Cells) -> tuple[Float[Tensor, "rows length width"], Bool[Tensor, "rows length"] | None]:
-        """Tokens [rows, length, width] and a mask [rows, length], True where a token is present (None: all are)."""
-
-    def features(self, cells: Cells) -> Cells:
-        """Cells as ``forward`` and ``similarity_features`` begin with them, so that what both need is computed once.
-
-        Default: as they are.
-        """
-        return cells
-
-    def initialise(self, cells: Cells, things: Tensor | None = None) -> None:
-        """Initialise from collated training cells before the first step. Default: nothing is done.
-
-        Args:
-            things: which of the cells are of one thing, [rows], where that is known.
-        """
-
-    def similarity_features(self, cells: Cells) -> Float[Tensor, "rows kindred"] | None:
-        """Vectors [rows, kindred] that tell which cells are of one thing, as fitted by ``initialise``, whatever is
-        trained. Default: none."""
-        return None
-
-    def compare(self, mine: Float[Tensor, "n kindred"], known: Float[Tensor, "m kindred"]) -> Float[Tensor, "n m"]:
-        """Similarity [n, m] of some such vectors [n, kindred] to others [m, kindred], to be compared within a row.
-
-        Default: their inner product.
-        """
-        return mine @ known.T
+        return getattr(stem, name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

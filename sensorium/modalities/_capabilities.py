@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
-from sensorium.backbones._language_model import LanguageModel
 from sensorium.core.types import Tokens
 from sensorium.modalities import Modality
-from sensorium.nn.geometry import Geometry
 from sensorium.nn.platt import PlattScaler
-from sensorium.nn.refiner import Refiner
-from sensorium.nn.stem import Cells
+
+if TYPE_CHECKING:
+    import torch
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+    from sensorium.backbones._language_model import LanguageModel
+    from sensorium.nn.geometry import Geometry
+    from sensorium.nn.refiner import Refiner
+    from sensorium.nn.stem import Cells
 
 
 class Generable(Modality):
@@ -95,6 +98,9 @@ class Attributable(Modality):
         Args:
             rest: the cell without each of its ``parts``, prepared; None where nothing was left.
         """
+
+        import torch
+
         result = {}
         for key, value in self.collate([cell, *(cell if other is None else other for other in rest)]).items():
             here = value.to(keep.device)

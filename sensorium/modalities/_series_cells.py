@@ -83,3 +83,12 @@ def statistics(y: np.ndarray) -> list[float]:
         y.mean(), y.std(), *np.quantile(y, (0, 0.25, 0.5, 0.75, 1)), slope, crossings, change,
         *np.log(np.array(bands[:3]) + 1e-12), rate[power.argmax()],
     ]  # fmt: skip
+
+
+STRIDE = 16
+"""Steps of a token."""
+
+
+def whole(steps: int) -> int:
+    """``steps`` rounded up to whole tokens."""
+    return -(-max(steps, 1) // STRIDE) * STRIDE

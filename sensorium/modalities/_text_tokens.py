@@ -108,3 +108,6 @@ def sketches(texts: Sequence[str]) -> np.ndarray:
         hashed = np.array([zlib.crc32(part.encode()) for part in [f"={word}" for word in words] + grams], np.int64)
         np.add.at(row, hashed % SKETCH_SIZE, 1.0 - 2.0 * (hashed >> 31))
     return result / np.linalg.norm(result, axis=1, keepdims=True).clip(1e-6)
+
+
+PAD, END, SPECIAL = 0, 1, 3  # id 2 is kept free

@@ -9,26 +9,23 @@ import io
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import soundfile
-import torch
-from torch.nn import functional as F
 
-from sensorium.backbones import MOMENTS
 from sensorium.core.errors import BadCell, UserError
-from sensorium.core.types import Claim, Profile, Tokens
+from sensorium.core.types import Claim, Profile, Ragged, Tokens
 from sensorium.media.audio import MAX_RATE, MIN_RATE, decoded
 from sensorium.media.formats import dotted, fuller, is_sound, sounds_by_name, undecided
-from sensorium.modalities import Cells, Stem, claim_files
-from sensorium.modalities._audio_stem import FRAMES, SILENCE, AudioStem, whole
+from sensorium.modalities import claim_files
+from sensorium.modalities._audio_frames import FRAMES, SILENCE, whole
 from sensorium.modalities._capabilities import Attributable, Refinable
-from sensorium.modalities._encoder_stem import collate_encoded, encoder_stem
-from sensorium.nn.conv import Ragged, present
-from sensorium.nn.mel import from_log_mel, log_mel, resample
-from sensorium.nn.shape_buckets import recurring
-from sensorium.nn.vocoder import Vocoder
+
+if TYPE_CHECKING:
+    import torch
+
+    from sensorium.nn.stem import Cells, Stem
+    from sensorium.nn.vocoder import Vocoder
 
 ENDINGS = dotted("audio")
 
@@ -124,6 +121,11 @@ class Audio(Refinable, Attributable):
 
     def bands(self, wave: torch.Tensor) -> np.ndarray:
         """Log-mel spectrogram of samples, float16 [frames, mels]; see ``read``."""
+
+        import torch
+
+        from sensorium.nn.mel import log_mel
+
         mel = log_mel(wave, rate=self.rate, mels=self.mels, hop=self.hop, window=2 * self.hop)
         if not torch.isfinite(mel).all():
             raise BadCell("the sound's samples are out of range")
@@ -176,6 +178,11 @@ class Audio(Refinable, Attributable):
 
         With a backbone ``features`` and their mask ``there``.
         """
+
+        import torch
+
+        from sensorium.modalities._stems.encoder import collate_encoded
+
         if self.encoder is not None:
             return collate_encoded(self.encoder, self.tuning, cells)
         lengths = [len(cell) for cell in cells]
@@ -190,6 +197,9 @@ class Audio(Refinable, Attributable):
         A change of pitch, or of the length of the speaker's vocal tract, is a shift along the mel axis where that is
         logarithmic. Features stay as they are.
         """
+
+        import torch
+
         if "mel" not in cells:
             return cells
         mel, length = cells["mel"], cells["length"]
@@ -214,12 +224,18 @@ class Audio(Refinable, Attributable):
 
     def _shift(self, draw: torch.Tensor) -> torch.Tensor:
         """Matrix [mels, mels] for each sound that moves its bands by up to ``pitch``, by linear interpolation."""
+
+        import torch
+
         band = torch.arange(self.mels, device=draw.device)
         source = (band + self.pitch * draw[:, None]).clamp_(0, self.mels - 1)
         return (1 - (band[:, None] - source[:, None]).abs()).clamp_(min=0)
 
     def _add_noise(self, sound: torch.Tensor, draw: torch.Tensor, generator: torch.Generator) -> None:
         """Add a tilted noise floor 16 to 56 dB below the loudest; the louder of two powers is nearly their sum."""
+
+        import torch
+
         n, frames, mels = sound.shape
         rough = (torch.rand(frames, mels, generator=generator) * 0.2).to(sound)
         tilt = torch.linspace(-0.3, 0.3, mels, device=sound.device) * draw[1, :, None]
@@ -230,6 +246,11 @@ class Audio(Refinable, Attributable):
     def _blank(self, sound: torch.Tensor, length: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Replace up to an eighth of the time and of the bands by the sound's mean, ``masks`` times, and padding by
         silence."""
+
+        import torch
+
+        from sensorium.nn.conv import present
+
         n, frames, mels = sound.shape
         blank = []
         for size, whole_axis in ((length, frames), (torch.full_like(length, mels), mels)):
@@ -244,6 +265,12 @@ class Audio(Refinable, Attributable):
 
     def stem(self, width: int) -> Stem:
         """Stem with one token for every 16 frames; with a backbone one for the whole sound and up to 16 in time."""
+
+        from sensorium.backbones import MOMENTS
+        from sensorium.modalities._stems.audio import AudioStem
+        from sensorium.modalities._stems.encoder import encoder_stem
+        from sensorium.nn.shape_buckets import recurring
+
         if self.encoder is not None:
             return encoder_stem(width, self.encoder, self.tuning, recurring(1 + MOMENTS), self.dropout)
         return AudioStem(width, self.mels, self.norm)
@@ -265,6 +292,10 @@ class Audio(Refinable, Attributable):
     def target(self, cells: Cells) -> torch.Tensor:
         """Bands before augmentation, [n, span / 4, 4 · mels], nothing below 60 dB under a sound's loudest; silence
         after its end."""
+
+        import torch
+        from torch.nn import functional as F
+
         mel = cells.get("whole", cells["mel"])[:, : self.span]
         mel = F.pad(mel, (0, 0, 0, self.span - mel.shape[1]), value=SILENCE)
         mel = torch.maximum(mel, mel.amax((1, 2), keepdim=True) - QUIET)
@@ -272,6 +303,12 @@ class Audio(Refinable, Attributable):
 
     def decode(self, tokens: np.ndarray) -> bytes:
         """WAV file of ``rate`` from tokens [span / 4, 4 · mels], up to where nothing but silence follows."""
+
+        import soundfile
+        import torch
+
+        from sensorium.nn.mel import from_log_mel
+
         mel = torch.from_numpy(
             np.asarray(tokens, np.float32).reshape(self.span, self.mels) * self.reach + self.middle
         ).clamp(SILENCE, LOUDEST)
@@ -288,10 +325,18 @@ class Audio(Refinable, Attributable):
 
     def make_refiner(self) -> Vocoder:
         """Vocoder with fresh weights. Without one phases come from the fast Griffin–Lim algorithm."""
+
+        from sensorium.nn.vocoder import Vocoder
+
         return Vocoder(self.wave, self.rate, self.mels, self.hop)
 
     def wave(self, cell: Any) -> torch.Tensor:
         """Samples [t] of ``rate`` from the bytes of a sound; see ``read``."""
+
+        import torch
+
+        from sensorium.nn.mel import resample
+
         wave, rate = decoded(cell, self.seconds, self.max_minutes)
         return resample(torch.from_numpy(wave), rate, self.rate)
 
@@ -320,6 +365,12 @@ class Audio(Refinable, Attributable):
 
     def show(self, cell: Any) -> str:
         """Audio player. The sound is decoded and encoded anew, so that nothing of a hostile file reaches the page."""
+
+        import soundfile
+        import torch
+
+        from sensorium.nn.mel import resample
+
         if cell is None:
             return ""
         try:
@@ -335,6 +386,9 @@ class Audio(Refinable, Attributable):
 
     def features(self, read: np.ndarray | None) -> np.ndarray:
         """Mean, deviation, 10, 50 and 90 % quantiles and mean change of each band, then the duration in seconds."""
+
+        import torch
+
         if read is None:
             return np.full(6 * self.mels + 1, np.nan, np.float32)
         mel = (read if self.encoder is None else self.bands(torch.from_numpy(np.array(read)))).astype(np.float32)

@@ -9,17 +9,18 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
 
 from sensorium.core.errors import BadCell
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.modalities import Cells, Stem
 from sensorium.modalities._capabilities import Generable
+
+if TYPE_CHECKING:
+    import torch
+
+    from sensorium.nn.stem import Cells, Stem
 
 EMPTY = np.zeros(0, np.uint8)
 MAX_BYTES = 1000
@@ -39,6 +40,8 @@ class Category(Generable):
     """
 
     generator = "categorical"
+    is_categorical = True
+    metric = "accuracy"
 
     def __init__(self, *, max_classes: int = 4096, forget: float = 0.02) -> None:
         self.max_classes, self.forget = max_classes, forget
@@ -155,15 +158,21 @@ class Category(Generable):
         return ", ".join(repr(value) for value in self.classes[:4]) if there and not any(there) else ""
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
+        import torch
+
         return {"ids": torch.from_numpy(np.array([cell[0] for cell in cells], np.int64)[:, None])}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
+        import torch
+
         ids = cells["ids"]
         gone = (torch.rand(ids.shape, generator=generator) < self.forget).to(ids.device)
         return {**cells, "ids": ids.masked_fill(gone, 0), "whole": ids}
 
     def stem(self, width: int) -> Stem:
-        return _CategoryStem(len(self.classes) + 1, width)
+        from sensorium.modalities._stems.category import CategoryStem
+
+        return CategoryStem(len(self.classes) + 1, width)
 
     def tokens(self) -> Tokens:
         return Tokens(length=1, vocabulary=len(self.classes) + 1)
@@ -220,15 +229,3 @@ def _spellings(value: str | float) -> list[str]:
     if isinstance(value, str):
         return [value, value.strip()]
     return [str(value), f"{value:.1f}"] if isinstance(value, int) else [str(value)]
-
-
-class _CategoryStem(Stem):
-    """Embedding table of the classes."""
-
-    def __init__(self, vocabulary: int, width: int) -> None:
-        super().__init__()
-        self.table = nn.Embedding(vocabulary, width)
-        nn.init.normal_(self.table.weight, std=0.5)
-
-    def forward(self, cells: Cells) -> tuple[Float[Tensor, "rows 1 width"], None]:
-        return self.table(cells["ids"]), None

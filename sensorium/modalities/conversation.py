@@ -11,22 +11,19 @@ import dataclasses
 import html
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
-from sensorium.backbones._language_model import LanguageModel
-from sensorium.backbones._open import open_language
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile
-from sensorium.modalities import Cells, Stem
 from sensorium.modalities._capabilities import Dialogue
 from sensorium.modalities._messages import listed, messages_of
-from sensorium.nn.packing import reference
 from sensorium.nn.platt import PlattScaler
+
+if TYPE_CHECKING:
+    from sensorium.backbones._language_model import LanguageModel
+    from sensorium.nn.stem import Cells, Stem
 
 EMPTY = np.zeros(0, np.int32)
 
@@ -75,6 +72,9 @@ class Conversation(Dialogue):
         Raises:
             UserError: none was given.
         """
+
+        from sensorium.backbones._open import open_language
+
         if not self.path:
             raise UserError(
                 "Conversations need a language model: column.NAME.language=FOLDER, or as the trunk: trunk=causal_lm "
@@ -166,6 +166,9 @@ class Conversation(Dialogue):
         Args:
             answer: end where the assistant is to speak.
         """
+
+        from sensorium.nn.packing import reference
+
         language, given = self.language, list(messages)
         if given[0][0] == "system" and not language.has_system:
             given = given[1:]
@@ -192,6 +195,9 @@ class Conversation(Dialogue):
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``ids`` int64 [n, k], padded with the end, ``said`` bool [n, k] (the assistant's) and ``length`` [n]."""
+
+        import torch
+
         lengths = np.array([len(cell) // 2 for cell in cells], np.int64)
         ids, own = (
             np.full((len(cells), int(lengths.max(initial=1))), self.language.end, np.int64),
@@ -202,7 +208,9 @@ class Conversation(Dialogue):
         return {"ids": torch.from_numpy(ids), "said": torch.from_numpy(own), "length": torch.from_numpy(lengths)}
 
     def stem(self, width: int) -> Stem:
-        return _ConversationStem(width)
+        from sensorium.modalities._stems.conversation import ConversationStem
+
+        return ConversationStem(width)
 
     def show(self, cell: Any) -> str:
         try:
@@ -265,15 +273,3 @@ def last_exchange(cell: np.ndarray) -> tuple[list[int], list[int]]:
     ids, own = cell[: len(cell) // 2], last_answer_only(*np.split(cell, 2))[len(cell) // 2 :].astype(bool)
     first = int(np.flatnonzero(own)[0])
     return ids[:first].tolist(), ids[own].tolist()
-
-
-class _ConversationStem(Stem):
-    """Empty stem: conversations are asked, never seen."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-
-    def forward(self, cells: Cells) -> tuple[Float[Tensor, "rows 0 width"], Bool[Tensor, "rows 0"]]:
-        mask = cells["said"]
-        return torch.zeros(len(mask), 0, self.width, device=mask.device), mask[:, :0]

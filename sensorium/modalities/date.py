@@ -10,19 +10,20 @@ import re
 import zoneinfo
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
 
 from sensorium.core.datetexts import date_form, read_date, write_date
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.quantiles import Quantiles
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.modalities import Cells, Stem
 from sensorium.modalities._capabilities import Generable
+
+if TYPE_CHECKING:
+    import torch
+
+    from sensorium.nn.stem import Cells, Stem
 
 Resolution = Literal["year", "month", "day", "minute", "second", "microsecond"]
 EMPTY = np.zeros(0, np.float64)
@@ -51,6 +52,8 @@ class Date(Generable):
     """
 
     generator = "quantile"
+    is_scalar = True
+    metric = "r2"
 
     def __init__(
         self, *, format: str = "", zone: str = "", numbers: Literal["none", "year", "s", "ms", "us", "ns"] = "none",
@@ -189,11 +192,15 @@ class Date(Generable):
             self.resolution = "minute"  # midnight in one zone is another hour elsewhere
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
+        import torch
+
         seconds = np.concatenate([EMPTY, *cells])
         score = self.quantiles.encode(seconds)[:, None]
         return {"score": torch.from_numpy(score).float(), "cycles": torch.from_numpy(cycles(seconds)).float()}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
+        import torch
+
         if not self.noise:
             return cells
         score = cells["score"]
@@ -201,7 +208,9 @@ class Date(Generable):
         return {**cells, "score": score + noise, "whole": score}
 
     def stem(self, width: int) -> Stem:
-        return _DateStem(width, self.waves)
+        from sensorium.modalities._stems.date import DateStem
+
+        return DateStem(width, CYCLES, self.waves)
 
     def tokens(self) -> Tokens:
         return Tokens(length=1, width=1)
@@ -346,6 +355,7 @@ def _text(seconds: float, fineness: str, zone: datetime.tzinfo | None = None) ->
 
 
 CYCLES = 11
+"""Number of cyclic features."""
 
 
 def cycles(seconds: np.ndarray) -> np.ndarray:
@@ -360,19 +370,3 @@ def cycles(seconds: np.ndarray) -> np.ndarray:
     weekday = (whole + 3) % 7  # 1 January 1970 was a Thursday
     turns = 2 * math.pi * np.stack([of_year, 2 * of_year, of_month, (weekday + time) / 7, time], 1)
     return np.concatenate([np.sin(turns), np.cos(turns), (weekday >= 5)[:, None]], 1)
-
-
-class _DateStem(Stem):
-    """MLP stem: one token from the score, its waves, and the cyclic features."""
-
-    def __init__(self, width: int, waves: int) -> None:
-        super().__init__()
-        self.frequencies: Tensor
-        self.register_buffer("frequencies", math.pi / 4 * 2.0 ** torch.arange(waves), persistent=False)
-        self.enter, self.leave = nn.Linear(1 + CYCLES + 2 * waves, width), nn.Linear(width, width)
-
-    def forward(self, cells: Cells) -> tuple[Float[Tensor, "rows 1 width"], None]:
-        score = cells["score"].clamp(-8, 8)
-        angle = score * self.frequencies.to(score.dtype)
-        x = torch.cat([score, cells["cycles"], angle.sin(), angle.cos()], 1)
-        return self.leave(nn.functional.gelu(self.enter(x.to(self.enter.weight.dtype)))).unsqueeze(1), None

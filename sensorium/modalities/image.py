@@ -10,26 +10,23 @@ import html
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
-from sensorium.backbones import GRID as GRID_TOKENS
 from sensorium.core.errors import BadCell, UserError
-from sensorium.core.types import Claim, Profile, Tokens
+from sensorium.core.types import Claim, Norm, Profile, Tokens
 from sensorium.media.formats import is_image
 from sensorium.media.images import ENDINGS, colour_mix, colours, png, psnr, side_of, square
 from sensorium.modalities import claim_files
 from sensorium.modalities._augmentation import EveryAugmentation, ImageAugmentation
 from sensorium.modalities._capabilities import Attributable, Generable, Spatial
-from sensorium.modalities._stems.encoder import collate_encoded, encoder_stem
-from sensorium.modalities._stems.image import FullSizePatches, ImageStem
-from sensorium.nn.conv import Norm
-from sensorium.nn.geometry import Geometry
-from sensorium.nn.shape_buckets import recurring
-from sensorium.nn.stem import Cells, Stem
+
+if TYPE_CHECKING:
+    import torch
+
+    from sensorium.nn.geometry import Geometry
+    from sensorium.nn.stem import Cells, Stem
 
 SIZE, MAX_SIZE = 48, 1024
 """Default side of a picture, and the largest."""
@@ -156,6 +153,11 @@ class Image(Generable, Attributable, Spatial):
 
         With a frozen backbone ``features`` and their mask ``there``.
         """
+
+        import torch
+
+        from sensorium.modalities._stems.encoder import collate_encoded
+
         if self.encoder is not None:
             return collate_encoded(self.encoder, self.tuning, cells)
         return {"pixels": torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2)}
@@ -171,6 +173,10 @@ class Image(Generable, Attributable, Spatial):
         Args:
             lead: puts the geometry of the pictures that these lie on in place of their own (``of``).
         """
+
+        import torch
+        from torch.nn import functional as F
+
         if "pixels" not in cells:
             return cells
         pixels, use = cells["pixels"], self.augmentation
@@ -208,6 +214,11 @@ class Image(Generable, Attributable, Spatial):
 
     def draw_geometry(self, n: int, generator: torch.Generator, device: torch.device) -> tuple[Geometry, torch.Tensor]:
         """Random geometry of n pictures, and numbers from -1 to 1 for the change of their colours, [3, n]."""
+
+        import torch
+
+        from sensorium.nn.geometry import Geometry
+
         use = self.augmentation
         draw = (torch.rand(8, n, generator=generator) * 2 - 1).to(device)
         angle, zoom = draw[0] * use.turn, torch.exp2(draw[1] * math.log2(1 + use.zoom))
@@ -224,6 +235,12 @@ class Image(Generable, Attributable, Spatial):
 
         With a backbone it has one token for the whole picture and 3² for its parts.
         """
+
+        from sensorium.backbones import GRID as GRID_TOKENS
+        from sensorium.modalities._stems.encoder import encoder_stem
+        from sensorium.modalities._stems.image import FullSizePatches, ImageStem
+        from sensorium.nn.shape_buckets import recurring
+
         if self.encoder is not None:
             return encoder_stem(
                 width,
@@ -308,12 +325,18 @@ class Image(Generable, Attributable, Spatial):
 
 def outlined(ink: torch.Tensor) -> torch.Tensor:
     """Ink [n, 3, h, w] in -255..0 with its edges (the morphological gradient, over 3 × 3) drawn in dark."""
+
+    import torch
+
     edge = (largest(ink) + largest(-ink)).amax(1, keepdim=True)
     return torch.minimum(ink, -(1.5 * edge).clamp_(max=255.0))
 
 
 def largest(x: torch.Tensor) -> torch.Tensor:
     """Maximum of each 3 × 3 neighbourhood, [n, c, h, w]; several times faster than torch's pooling on a CPU."""
+
+    import torch
+
     for axis in (2, 3):
         most, size = x.clone(), x.shape[axis] - 1
         for to, at in ((0, 1), (1, 0)):

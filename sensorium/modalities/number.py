@@ -7,19 +7,20 @@ import decimal as decimals_
 import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
 
 from sensorium.core.errors import BadCell
 from sensorium.core.numerals import MAX_LENGTH, MISSING_WORDS, PLAIN_NUMBER, NumberForm, lossy_example, number_form
 from sensorium.core.quantiles import Quantiles
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.modalities import Cells, Stem
 from sensorium.modalities._capabilities import Generable
+
+if TYPE_CHECKING:
+    import torch
+
+    from sensorium.nn.stem import Cells, Stem
 
 EMPTY = np.zeros(0, np.float64)
 SHARE = 0.98
@@ -44,6 +45,8 @@ class Number(Generable):
     """
 
     generator = "quantile"
+    is_scalar = True
+    metric = "r2"
 
     def __init__(
         self, *, decimal: str = ".", thousands: str = "", prefix: str = "", suffix: str = "", places: int = -1,
@@ -133,11 +136,15 @@ class Number(Generable):
         self.quantiles, self.decimals = Quantiles.fit(values), decimals(values)
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
+        import torch
+
         values = np.concatenate([EMPTY, *cells])[:, None]
         score, raw = self.quantiles.encode(values), self.quantiles.robust_scale(values)
         return {"score": torch.from_numpy(score).float(), "raw": torch.from_numpy(raw).float()}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
+        import torch
+
         if not self.noise:
             return cells
         score = cells["score"]
@@ -145,7 +152,9 @@ class Number(Generable):
         return {**cells, "score": score + noise, "raw": cells["raw"] + noise, "whole": score}
 
     def stem(self, width: int) -> Stem:
-        return _NumberStem(width, self.waves, self.bins)
+        from sensorium.modalities._stems.number import NumberStem
+
+        return NumberStem(width, self.waves, self.bins)
 
     def tokens(self) -> Tokens:
         return Tokens(length=1, width=1)
@@ -201,21 +210,3 @@ def errors(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     off, variance = np.abs(truth - predicted), float(((truth - truth.mean()) ** 2).sum())
     r2 = 1 - float((off**2).sum()) / variance if variance else 0.0
     return {"r2": r2, "mae": float(off.mean()) * unit, "median_error": float(np.median(off)) * unit}
-
-
-class _NumberStem(Stem):
-    """MLP stem: one token from the score, the compressed raw value, waves of the score and the bins below it."""
-
-    def __init__(self, width: int, waves: int, bins: int) -> None:
-        super().__init__()
-        self.bins = bins
-        self.frequencies: Tensor
-        self.register_buffer("frequencies", math.pi / 4 * 2.0 ** torch.arange(waves), persistent=False)
-        self.enter, self.leave = nn.Linear(2 + 2 * waves + bins, width), nn.Linear(width, width)
-
-    def forward(self, cells: Cells) -> tuple[Float[Tensor, "rows 1 width"], None]:
-        score, raw = cells["score"].float().clamp(-8, 8), cells["raw"].clamp(-16, 16)
-        angle = score * self.frequencies
-        filled = (torch.special.ndtr(score) * self.bins - torch.arange(self.bins, device=score.device)).clamp(0, 1)
-        x = torch.cat([score, raw, angle.sin(), angle.cos(), filled], 1)
-        return self.leave(nn.functional.gelu(self.enter(x.to(self.enter.weight.dtype)))).unsqueeze(1), None

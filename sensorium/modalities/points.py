@@ -11,20 +11,19 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.numerals import number_form
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.modalities import Cells, Stem
 from sensorium.modalities._capabilities import Generable
-from sensorium.nn.conv import present, working_dtype
+
+if TYPE_CHECKING:
+    import torch
+
+    from sensorium.nn.stem import Cells, Stem
 
 GROUP = 8
 """Points of one generated token."""
@@ -62,6 +61,7 @@ class Points(Generable):
 
     matched = True
     generator = "flow"
+    is_nested = True
 
     def __init__(
         self,
@@ -197,6 +197,9 @@ class Points(Generable):
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``points`` float32 [n, points, size], padded with zeros to a multiple of 8; ``length`` int64 [n]."""
+
+        import torch
+
         lengths = [len(cell) for cell in cells]
         points = np.zeros((len(cells), whole(max(lengths)), cells[0].shape[1]), np.float32)
         for row, cell in zip(points, cells, strict=True):
@@ -205,6 +208,11 @@ class Points(Generable):
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
         """Random rotation, scale, shift, noise and dropout of points for each set."""
+
+        import torch
+
+        from sensorium.nn.conv import present
+
         points, length = cells["points"], cells["length"]
         n, count, size = points.shape
         draw = (torch.rand(5, n, generator=generator) * 2 - 1).to(points.device)
@@ -228,6 +236,9 @@ class Points(Generable):
 
     def stem(self, width: int) -> Stem:
         """Stem with ``tokens`` tokens for a set, however many points it has."""
+
+        from sensorium.modalities._stems.points import PointsStem
+
         if not self.size:
             raise UserError("A column of points has no size of a point yet: it has to learn from some cells first.")
         return PointsStem(width, self.size, self.seen_as)
@@ -238,6 +249,12 @@ class Points(Generable):
 
     def target(self, cells: Cells) -> torch.Tensor:
         """Normalised points before augmentation, and their presence, [n, span / 8, 8 · (size + 1)]."""
+
+        import torch
+        from torch.nn import functional as F
+
+        from sensorium.nn.conv import present
+
         points, length = cells.get("whole", cells["points"])[:, : self.span], cells.get("whole_length", cells["length"])
         points = F.pad(points, (0, 0, 0, self.span - points.shape[1]))
         there = present(length, self.span).unsqueeze(-1).to(points.dtype) * 2 - 1
@@ -325,36 +342,3 @@ def curve(place: np.ndarray) -> np.ndarray:
         for axis in range(place.shape[1]):
             code |= (steps[:, axis] >> bit & 1) << (bit * place.shape[1] + axis)
     return code
-
-
-class PointsStem(Stem):
-    """Point set encoder: each point through a small network, then attention of a few learned queries to all of them.
-
-    It depends on no order, and takes any number of points (PointNet, arXiv 1612.00593; queries as in the Set
-    Transformer, arXiv 1810.00825).
-    """
-
-    def __init__(self, width: int, size: int, tokens: int) -> None:
-        super().__init__()
-        self.enter, self.up, self.down = nn.Linear(3 * size, 128), nn.Linear(128, 256), nn.Linear(256, width)
-        self.norm, self.values = nn.LayerNorm(width, bias=False), nn.Linear(width, 2 * width)
-        self.questions = nn.Parameter(torch.randn(tokens, width) * width**-0.5)
-        self.out = nn.Linear(2 * width, width)
-
-    def forward(self, cells: Cells) -> tuple[Float[Tensor, "rows tokens width"], None]:
-        """``points`` [n, points, size] and ``length`` [n] to tokens [n, tokens, width]."""
-        points, here = (
-            cells["points"].to(working_dtype(self.questions)),
-            present(cells["length"], cells["points"].shape[1]),
-        )
-        x = self.enter(torch.cat([points, torch.sin(math.pi * points), torch.cos(math.pi * points)], -1))
-        x = self.norm(self.down(F.gelu(self.up(F.gelu(x)))))
-        keys, values = self.values(x).chunk(2, -1)
-        attention = (
-            (self.questions.to(keys.dtype) @ keys.transpose(1, 2))
-            .float()
-            .masked_fill(~here.unsqueeze(1), -1e4)
-            .softmax(-1)
-        )
-        most = values.masked_fill(~here.unsqueeze(-1), -1e4).amax(1, keepdim=True).expand(-1, len(self.questions), -1)
-        return self.out(torch.cat([attention.to(values.dtype) @ values, most], -1)), None

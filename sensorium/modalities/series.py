@@ -7,19 +7,19 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
-from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.modalities import Cells, Stem
+from sensorium.core.types import Claim, Profile, Ragged, Tokens
 from sensorium.modalities._capabilities import Attributable, Continuable
-from sensorium.modalities._series_cells import MAX_VALUES, from_text, nesting, numbers, statistics
-from sensorium.modalities._series_stem import STRIDE, SeriesStem, whole
-from sensorium.nn.conv import Ragged
+from sensorium.modalities._series_cells import MAX_VALUES, STRIDE, from_text, nesting, numbers, statistics, whole
+
+if TYPE_CHECKING:
+    import torch
+
+    from sensorium.nn.stem import Cells, Stem
 
 REACH = 20.0
 """Values are clipped to so many deviations from their channel's median."""
@@ -50,6 +50,7 @@ class Series(Continuable, Attributable):
 
     matched = True
     generator = "flow"
+    is_nested = True
 
     def __init__(
         self,
@@ -205,6 +206,9 @@ class Series(Continuable, Attributable):
 
     def interpolate_parts(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
         """As the default, but values fade to the channel's median, not to gaps: a series can't have half a gap."""
+
+        import torch
+
         cells = super().interpolate_parts(cell, rest, keep)
         there = self.collate([cell])["series"].to(keep.device).chunk(2, -1)[1]
         values = cells["series"].chunk(2, -1)[0]
@@ -212,6 +216,9 @@ class Series(Continuable, Attributable):
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``series`` float32 [n, steps, 2 · channels], padded with gaps to a multiple of 16; ``length`` int64 [n]."""
+
+        import torch
+
         lengths = [len(cell) for cell in cells]
         series = np.zeros((len(cells), whole(max(lengths)), cells[0].shape[1]), np.float32)
         for row, cell in zip(series, cells, strict=True):
@@ -220,6 +227,9 @@ class Series(Continuable, Attributable):
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
         """Random tempo, window of time, channel sizes, noise and dropout of channels."""
+
+        import torch
+
         series, length = cells["series"], cells["length"]
         n, steps, _ = series.shape
         c, device = self.channels, series.device
@@ -253,6 +263,10 @@ class Series(Continuable, Attributable):
 
     def _rotated(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Triples of channels rotated about a random axis, in the units of the table (Rodrigues' formula)."""
+
+        import torch
+        from torch.nn import functional as F
+
         n, steps, c = values.shape
         triples = c // 3
         mean, std = (torch.from_numpy(x).to(values.device) for x in (self.mean, self.std))
@@ -268,6 +282,9 @@ class Series(Continuable, Attributable):
 
     def stem(self, width: int) -> Stem:
         """Stem with one token for every 16 steps."""
+
+        from sensorium.modalities._stems.series import SeriesStem
+
         if not self.channels:
             raise UserError("A series column has no channels yet: it has to learn from some cells first.")
         return SeriesStem(width, self.channels, self.norm)
@@ -284,6 +301,10 @@ class Series(Continuable, Attributable):
 
     def target(self, cells: Cells) -> torch.Tensor:
         """Normalised values before augmentation, [n, span / 16, 16 · 2 · channels]."""
+
+        import torch
+        from torch.nn import functional as F
+
         series = cells.get("whole", cells["series"])[:, : self.span]
         series = F.pad(series, (0, 0, 0, self.span - series.shape[1]))
         values, there = series.chunk(2, -1)
@@ -308,6 +329,9 @@ class Series(Continuable, Attributable):
         It is known that these are present, and that nothing is after them. Steps are as they were read: nothing is
         averaged.
         """
+
+        import torch
+
         known = np.zeros((len(cells), self.span, 2, max(self.channels, 1)), bool)
         values = np.zeros(known.shape, np.float32)
         for row, have, cell in zip(values, known, cells, strict=True):

@@ -12,23 +12,20 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from tokenizers import Tokenizer, decoders, models, trainers
-from torch.nn import functional as F
 
-from sensorium.backbones import WORDS, Backbone, features
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.types import Claim, Profile, Tokens
 from sensorium.media.documents import document_text, is_text
-from sensorium.modalities import Cells, Modality, Stem
+from sensorium.modalities import Modality
 from sensorium.modalities._capabilities import Attributable, Generable
-from sensorium.modalities._encoder_stem import collate_features, encoder_stem
-from sensorium.modalities._text_stem import END, PAD, SPECIAL, TextStem
 from sensorium.modalities._text_tokens import (
+    END,
     HASHED,
+    PAD,
+    SPECIAL,
     _alphabet,
     _alphabet_of_bytes,
     _folded,
@@ -42,7 +39,12 @@ from sensorium.modalities._text_tokens import (
     sketches,
     unpacked,
 )
-from sensorium.nn.shape_buckets import recurring
+
+if TYPE_CHECKING:
+    import torch
+
+    from sensorium.backbones import Backbone
+    from sensorium.nn.stem import Cells, Stem
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads don't survive the fork of workers
 
@@ -77,6 +79,8 @@ class Text(Generable, Attributable):
 
     matched = True
     generator = "autoregressive"
+    is_text = True
+    metric = "exact"
 
     def __init__(
         self,
@@ -183,6 +187,9 @@ class Text(Generable, Attributable):
 
         The stem and the generator that they share have room for the longest, ``span``.
         """
+
+        from tokenizers import Tokenizer, models, trainers
+
         texts = [modality for modality, _ in columns.values() if isinstance(modality, Text)]
         bpe = Tokenizer(models.BPE())
         bpe.pre_tokenizer = _split()
@@ -201,6 +208,9 @@ class Text(Generable, Attributable):
 
     def _set(self, merges: list[list[str]]) -> None:
         """Set the tokenizer to some merges: single bytes first, then each merge in order."""
+
+        from tokenizers import Tokenizer, decoders, models
+
         words = dict.fromkeys([*_alphabet(), *(left + right for left, right in merges)])
         self.merges, self.words = merges, list(words)
         ids = {word: i for i, word in enumerate(words)}
@@ -225,6 +235,8 @@ class Text(Generable, Attributable):
         return np.array(ids, np.int32) + SPECIAL
 
     def prepare_all(self, cells: Sequence[np.ndarray], keep: bool = True) -> list[np.ndarray | BadCell]:
+        from sensorium.backbones import features
+
         if self.encoder is None:
             return super().prepare_all(cells)
         texts = [cell.tobytes()[: self.length * MAX_TOKEN_BYTES].decode("utf-8", "ignore") for cell in cells]
@@ -241,6 +253,9 @@ class Text(Generable, Attributable):
 
     def encoded(self, encoder: Backbone, cells: Sequence[np.ndarray]) -> Cells:
         """Prepared cells as the encoder's stem takes them."""
+
+        from sensorium.modalities._stems.encoder import collate_features
+
         seen = [unpacked(cell)[1] for cell in cells]
         if self.tuning is None:
             return collate_features([cell.view(np.float16).reshape(-1, encoder.width) for cell in seen])
@@ -251,6 +266,11 @@ class Text(Generable, Attributable):
 
         With a backbone also ``features`` and their mask ``there``, or the backbone's inputs.
         """
+
+        import torch
+
+        from sensorium.nn.shape_buckets import recurring
+
         seen = {} if self.encoder is None else self.encoded(self.encoder, cells)
         cells = self.own(cells)
         lengths = np.array([len(cell) for cell in cells], np.int64)
@@ -260,6 +280,10 @@ class Text(Generable, Attributable):
         return {"ids": torch.from_numpy(ids), "length": torch.from_numpy(lengths), **seen}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
+        import torch
+
+        from sensorium.nn.shape_buckets import recurring
+
         ids = cells["ids"]
         if self.dropout <= 0 or self.encoder is not None:
             return cells
@@ -285,6 +309,9 @@ class Text(Generable, Attributable):
 
         Of an encoder's features what they lack without the word is taken away.
         """
+
+        import torch
+
         if self.tuning is not None:
             raise UserError(
                 "Words can't be faded in and out for an encoder that is learned further. Leave them out one by one "
@@ -324,6 +351,11 @@ class Text(Generable, Attributable):
         }
 
     def stem(self, width: int) -> Stem:
+        from sensorium.backbones import WORDS
+        from sensorium.modalities._stems.encoder import encoder_stem
+        from sensorium.modalities._stems.text import TextStem
+        from sensorium.nn.shape_buckets import recurring
+
         if self.encoder is not None:
             return encoder_stem(width, self.encoder, self.tuning, recurring(1 + WORDS), self.dropout)
         return TextStem(width, self.span, [b""] * SPECIAL + self.spelled(), self.buckets if self.spelling else 0)
@@ -340,6 +372,8 @@ class Text(Generable, Attributable):
         return Tokens(length=self.span + 1, vocabulary=len(self.words) + SPECIAL, ordered=True, end=END)
 
     def target(self, cells: Cells) -> torch.Tensor:
+        from torch.nn import functional as F
+
         ids = F.pad(cells.get("whole", cells["ids"]), (0, 1))
         return ids.scatter(1, (ids != PAD).sum(1, keepdim=True), END)
 

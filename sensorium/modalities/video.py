@@ -6,30 +6,28 @@ import base64
 import html
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sensorium.core.errors import BadCell, UserError
-from sensorium.core.types import Claim, Profile, Tokens
+from sensorium.core.types import Claim, Norm, Profile, Tokens
 from sensorium.media.formats import dotted, fuller, sounds_by_name
 from sensorium.media.images import colour_mix, psnr
 from sensorium.media.video import animated, frames_of, written
-from sensorium.modalities import Cells, Stem, claim_files
+from sensorium.modalities import claim_files
 from sensorium.modalities._capabilities import Attributable, Generable
-from sensorium.nn.conv import ConvBlock, Norm, working_dtype
+
+if TYPE_CHECKING:
+    import torch
+
+    from sensorium.nn.stem import Cells, Stem
 
 ENDINGS = dotted("video")
 PAIR = 2
 """Frames of one token in time."""
 MAX_SIZE, MAX_FRAMES = 512, 256
 """Largest side of a frame, and largest number of frames."""
-SPAN = 80.0
-"""Divisor of ink, as in pictures: then it is about one in size."""
 
 
 class Video(Generable, Attributable):
@@ -117,6 +115,9 @@ class Video(Generable, Attributable):
 
     def interpolate_parts(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
         """Each frame's change since the one before in that measure: from the first frame standing still to the clip."""
+
+        import torch
+
         pixels = self.collate([cell])["pixels"].to(keep.device).float()
         change = torch.diff(pixels, dim=1) * keep[:, 1:, None, None, None]
         return {
@@ -125,10 +126,17 @@ class Video(Generable, Attributable):
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``pixels`` uint8 [n, frames, 3, size, size]."""
+
+        import torch
+
         return {"pixels": torch.from_numpy(np.stack(cells)).permute(0, 1, 4, 2, 3)}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
         """Random rotation, scale, shift and colours of each clip, the same for all its frames."""
+
+        import torch
+        from torch.nn import functional as F
+
         pixels = cells["pixels"]
         n, frames, _, h, w = pixels.shape
         draw = (torch.rand(8, n, generator=generator) * 2 - 1).to(pixels.device)
@@ -151,7 +159,10 @@ class Video(Generable, Attributable):
 
     def stem(self, width: int) -> Stem:
         """Stem with (size / 16)² tokens for every two frames."""
-        return VideoStem(width, self.size, self.frames, self.norm)
+
+        from sensorium.modalities._stems.video import VideoStem
+
+        return VideoStem(width, self.size, self.frames, PAIR, self.norm)
 
     def tokens(self) -> Tokens:
         """Squares of ``patch`` by ``patch`` pixels over two frames, in time and then row by row, each a vector of its
@@ -167,6 +178,9 @@ class Video(Generable, Attributable):
 
     def target(self, cells: Cells) -> torch.Tensor:
         """Pixels before augmentation, [n, frames / 2 · (size / patch)², 6 · patch²]."""
+
+        import torch
+
         pixels, p = cells.get("whole", cells["pixels"]), self.patch
         n, side = len(pixels), self.size // p
         x = (
@@ -239,46 +253,3 @@ class Video(Generable, Attributable):
         return np.concatenate(
             [grid(pixels.mean(0)).ravel(), grid(np.abs(np.diff(ink, axis=0)).mean(0)).ravel(), paths]
         ).astype(np.float32)
-
-
-class VideoStem(Stem):
-    """Convolutional stem over each frame and its change since the frame before, then over time, where two frames become
-    one."""
-
-    def __init__(self, width: int, size: int, frames: int, norm: Norm) -> None:
-        super().__init__()
-        half = (2, 2)
-        self.body = nn.Sequential(
-            ConvBlock(6, 32, stride=half, norm=norm),
-            ConvBlock(32, 64, stride=half, norm=norm),
-            ConvBlock(64, 128, stride=half, norm=norm),
-            ConvBlock(128, 128, residual=True, norm=norm),
-            ConvBlock(128, width, stride=half, norm=norm),
-        )
-        self.norms = nn.ModuleList([nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)])
-        self.mix, self.pair = (
-            nn.ModuleList([nn.Linear(3 * width, width), nn.Linear(3 * width, width)]),
-            nn.Linear(PAIR * width, width),
-        )
-        for layer in self.mix:
-            assert isinstance(layer, nn.Linear)
-            nn.init.zeros_(layer.weight)
-        self.place = nn.Parameter(torch.randn(size // 16 * (size // 16), width) * 0.02)
-        self.moment = nn.Parameter(torch.randn(frames // PAIR, 1, width) * 0.02)
-
-    def forward(self, cells: Cells) -> tuple[Float[Tensor, "rows tokens width"], None]:
-        """``pixels`` [n, frames, 3, size, size] in 0..255 to tokens [n, frames / 2 · (size / 16)², width]."""
-        x = (255.0 - cells["pixels"].to(working_dtype(self.place))) * (1 / SPAN)
-        n, frames = x.shape[:2]
-        change = torch.diff(x, dim=1, prepend=x[:, :1])
-        x = torch.cat([x, change], 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        x = self.body(x).flatten(2).transpose(1, 2)
-        places, width = x.shape[1:]
-        x = x.view(n, frames, places, width).transpose(1, 2)  # time next to channels
-        for norm, layer in zip(self.norms, self.mix, strict=True):
-            y = norm(x)
-            around = torch.cat([F.pad(y, (0, 0, 1, 0))[:, :, :-1], y, F.pad(y, (0, 0, 0, 1))[:, :, 1:]], -1)
-            x = x + layer(F.gelu(around))
-        x = self.pair(x.reshape(n, places, frames // PAIR, PAIR * width)).transpose(1, 2)
-        x = x + self.place.to(x.dtype) + self.moment.to(x.dtype)
-        return x.reshape(n, -1, width), None

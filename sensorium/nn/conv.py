@@ -7,16 +7,13 @@ kernels want and which torch has for four dimensions only. No block mixes rows u
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Norm = Literal["group", "layer", "weight", "batch", "none"]
-Ragged = Literal["layer", "weight", "batch", "none"]
-"""Norms for rows of different lengths: one over all positions would make a row's tokens depend on its padding."""
+from sensorium.core.types import Norm
 
 GELU_GAIN = 1.7015
 """Factor that makes GELU keep the variance of a unit Gaussian (Brock et al. 2021, arXiv 2101.08692, section 4)."""

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 from sensorium.core.errors import unknown
 from sensorium.core.registry import find, names
-from sensorium.core.settings import build, check
+from sensorium.core.settings import build, check, plain
 from sensorium.data.settings import DataSettings
 from sensorium.generators import Generator
-from sensorium.network.build import NetworkSize, drawn_by, objectives_of, plain
+from sensorium.network.build import NetworkSize, chosen_generators, objectives_of
 from sensorium.network.network import Network
 from sensorium.objectives import Objective
 from sensorium.training.fit_vocoder import VocoderSettings
@@ -57,23 +57,23 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             for name, part in rest.items():
                 check(find(Generator, name), part if isinstance(part, Mapping) else {"": part}, f"generator.{name}")
         if section == "questions":
-            drawn_by(settings)
+            chosen_generators(settings)
 
 
 def make_objectives(settings: Mapping[str, Any]) -> dict[str, Objective]:
-    """The objectives of a run."""
+    """Objectives of a run, by name."""
     return {name: build(find(Objective, name), plain(settings, name), name) for name in objectives_of(settings)}
 
 
 def make_sampler(network: Network, targets: Sequence[str], settings: Mapping[str, Any]) -> QuestionSampler:
-    """How questions are drawn in this run."""
+    """Sampler of this run's questions."""
     return build(
         QuestionSampler, plain(settings, "questions"), "questions", facts=network.column_facts(), targets=targets
     )
 
 
 def settings_of(part: type[Settings], given: Mapping[str, Any], section: str) -> Settings:
-    """A section's checked settings, as an object of ``part``."""
+    """Checked settings of a section, as an object of ``part``."""
     return build(part, plain(given, section), section)
 
 

@@ -17,7 +17,7 @@ from sensorium.core.settings import build
 from sensorium.core.types import Profile
 from sensorium.media import ffmpeg
 from sensorium.media.video import written
-from sensorium.modalities._audio_stem import SILENCE
+from sensorium.modalities._audio_frames import SILENCE
 from sensorium.modalities.audio import Audio
 from sensorium.modalities.video import Video
 

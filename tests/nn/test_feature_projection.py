@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sensorium.modalities._encoder_stem import collate_features
+from sensorium.modalities._stems.encoder import collate_features
 from sensorium.nn.feature_projection import BASIS_SIZE, MIN_CELLS, FeatureProjection, pairs_of
 
 LAID, WIDTH = 4, 24

@@ -7,16 +7,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.modalities import Cells, Stem
-from sensorium.nn.conv import ConvBlock, Ragged, present, sinusoid, working_dtype
-
-STRIDE = 16
-"""Steps of a token."""
-
-
-def whole(steps: int) -> int:
-    """``steps`` rounded up to whole tokens."""
-    return -(-max(steps, 1) // STRIDE) * STRIDE
+from sensorium.core.types import Ragged
+from sensorium.nn.conv import ConvBlock, present, sinusoid, working_dtype
+from sensorium.nn.stem import Cells, Stem
 
 
 class SeriesStem(Stem):

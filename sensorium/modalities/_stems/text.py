@@ -10,12 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.modalities import Cells, Stem
+from sensorium.modalities._text_tokens import PAD
 from sensorium.nn.conv import working_dtype
 from sensorium.nn.shape_buckets import places
-
-PAD, END, SPECIAL = 0, 1, 3  # id 2 is kept free
-
+from sensorium.nn.stem import Cells, Stem
 
 START = 0.1
 """Deviation of the initial embeddings of words and trigrams: small, so that what is learned of a rare word soon

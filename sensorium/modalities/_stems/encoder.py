@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from sensorium.backbones import AT_ONCE, Backbone
 from sensorium.backbones._tuning import Tuning
-from sensorium.modalities import Cells, Stem
 from sensorium.nn.external import ExternalModel
 from sensorium.nn.feature_projection import FeatureProjection
 from sensorium.nn.shape_buckets import recurring
+from sensorium.nn.stem import Cells, Stem
 
 
 def collate_features(cells: Sequence[np.ndarray]) -> Cells:

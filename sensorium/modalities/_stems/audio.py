@@ -7,21 +7,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.modalities import Cells, Stem
-from sensorium.nn.conv import ConvBlock, Ragged, present, sinusoid, working_dtype
-
-SILENCE = -1.5
-"""Value of a band without power, with which cells are padded. A stored value is log10(power) / 4 + 1, 0.25 for each 10
-dB."""
-
-
-STRIDE, FRAMES = 16, 4
-"""Frames of a token that is read, and of one that is generated."""
-
-
-def whole(frames: int) -> int:
-    """``frames`` rounded up to whole tokens."""
-    return -(-max(frames, 1) // STRIDE) * STRIDE
+from sensorium.core.types import Ragged
+from sensorium.modalities._audio_frames import SILENCE, STRIDE
+from sensorium.nn.conv import ConvBlock, present, sinusoid, working_dtype
+from sensorium.nn.stem import Cells, Stem
 
 
 class AudioStem(Stem):
