@@ -24,7 +24,7 @@ GALLERY, SAMPLES, SHEET = 100, 2, 8
 """Sentences among which the judge seeks the right one, clips drawn for each, and rows of the sheet that shows some."""
 OTHERS = ("sound", "thing", "motion", "other_thing", "other_motion")
 CLIPS = ("column.clip.size=32", *(f"column.{column}.kind=out" for column in OTHERS), "baselines.share=0")
-DRAWING = ("questions.generate=clip", "questions.generate_share=1", "questions.trunk_share=0.1", "questions.detach_generation=false", "questions.plans=1", "train.batch=48", "generator.flow.begun=0", "train.ema_decay=0.998", "train.weight_decay=0.1")
+DRAWING = ("questions.generate=clip", "questions.generate_share=1", "questions.trunk_share=0.1", "questions.detach_generation=false", "questions.plans=1", "train.batch=48", "generator.flow.prefix_share=0", "train.ema_decay=0.998", "train.weight_decay=0.1")
 JUDGING = ("objectives=match", "network.width=144", "network.gist=144", "column.clip.move=0.1", "train.batch=96")
 MORE = {"grows": 1, "appears": 1, "shrinks": -1, "fades out": -1}
 """Motions after which there is more ink, or less."""

@@ -31,8 +31,8 @@ GALLERY = 100
 """Names among which the judge and the recogniser seek the right one."""
 OTHERS = ("name_de", "name_fr", "name_es", "name_ja", "year", "spoken_language", "tags", "group", "concept", "style")
 SOUNDS = ("column.spoken.seconds=2", "column.image.size=32", "column.image.trim=true", *(f"column.{column}.kind=out" for column in OTHERS), "baselines.share=0")
-SPEAKING = ("sample.generate=spoken", "sample.drawn=1", "sample.share=0.1", "sample.apart=false", "sample.plans=1", "train.batch=64", "generator.flow.begun=0.1", "train.ema=0.998", "train.decay=0.1",
-            "sample.weights=name:3", "data.same=id", "finish.share=1", "column.name.vocabulary=300", "column.name.length=48", "column.name.dropout=0")
+SPEAKING = ("questions.generate=spoken", "questions.generate_share=1", "questions.trunk_share=0.1", "questions.detach_generation=false", "questions.plans=1", "train.batch=64", "generator.flow.prefix_share=0.1", "train.ema_decay=0.998", "train.weight_decay=0.1",
+            "questions.weights=name:3", "data.entity_key=id", "finish.share=1", "column.name.vocabulary=300", "column.name.length=48", "column.name.dropout=0")
 """A voice goes from letter to letter: of word pieces it would have to learn each by heart, and of a name that lacks some it can't say them."""
 JUDGING = ("objectives=match", "network.width=144", "network.gist=144", "column.image.kind=out", "train.batch=256")
 BANDS, CEPSTRA = 40, 13

@@ -22,6 +22,8 @@ _TRAINER = {
 }
 KEYS: dict[str, dict[str, str]] = {
     "data": {"alone": "dialogue_validation", "same": "entity_key"},
+    "generator.flow": {"begun": "prefix_share"},
+    "tell": {"drawn": "generative", "talked": "dialogue"},
     "questions": {
         "absent": "drop_column",
         "alone": "single_column",
@@ -53,16 +55,25 @@ def with_current_names(settings: Mapping[str, Any], quiet: bool = False) -> dict
         if not isinstance(given, Mapping):
             result[name] = given
             continue
-        known, here = KEYS.get(name, {}), result.setdefault(name, {})
+        here = result.setdefault(name, {})
         for key, value in given.items():
-            current = known.get(key, key)
-            old, new = f"{section}.{key}".rstrip("."), f"{name}.{current}".rstrip(".")
-            if old != new and not quiet:
-                warn(f"The setting {old} is called {new} now; the old name will not be taken for long.")
-            if current in here:
-                raise UserError(f"{new} is given twice, also by its old name {old}. Give it once.")
-            here[current] = value
+            if isinstance(value, Mapping) and f"{name}.{key}" in KEYS:
+                value = _renamed(value, f"{section}.{key}", f"{name}.{key}", {}, quiet)
+            _renamed({key: value}, section, name, here, quiet)
     return result
+
+
+def _renamed(given: Mapping[str, Any], section: str, name: str, into: dict[str, Any], quiet: bool) -> dict[str, Any]:
+    """``into`` with the settings of one section under their present names."""
+    for key, value in given.items():
+        current = KEYS.get(name, {}).get(key, key)
+        old, new = f"{section}.{key}".rstrip("."), f"{name}.{current}".rstrip(".")
+        if old != new and not quiet:
+            warn(f"The setting {old} is called {new} now; the old name will not be taken for long.")
+        if current in into:
+            raise UserError(f"{new} is given twice, also by its old name {old}. Give it once.")
+        into[current] = value
+    return into
 
 
 def renamed_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

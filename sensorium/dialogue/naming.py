@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from sensorium.core.registry import find
+from sensorium.modalities import Modality
+
 MAX_LETTERS = 60
 """Letters of a value that a question or an answer repeats, at most."""
 
@@ -17,9 +20,9 @@ def naming_column(kinds: Mapping[str, str], values: Mapping[str, Sequence[str | 
     short_texts = [
         c
         for c, kind in kinds.items()
-        if kind == "text" and 0 < np.mean([len(v.split()) for v in values[c] if v] or [99]) <= 5
+        if find(Modality, kind).is_text and 0 < np.mean([len(v.split()) for v in values[c] if v] or [99]) <= 5
     ]
-    categories = [c for c, kind in kinds.items() if kind == "category"]
+    categories = [c for c, kind in kinds.items() if find(Modality, kind).is_categorical]
     for word in ("name", "title", "label", "caption", "class"):
         for column in (*short_texts, *categories):
             if column.lower() == word:

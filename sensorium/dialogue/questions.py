@@ -89,9 +89,9 @@ class QuestionGenerator:
             if column not in table.columns:
                 raise unknown("column to ask about:", column, table.columns)
         kinds = {name: column.kind for name, column in columns.columns.items()}
-        everything = table.take(
-            np.arange(table.rows), [*(c for c, kind in kinds.items() if kind in ("text", "category", "number", "date"))]
-        )
+        parts = {name: find(Modality, kind) for name, kind in kinds.items()}
+        plain = [c for c, part in parts.items() if part.is_text or part.is_categorical or part.is_scalar]
+        everything = table.take(np.arange(table.rows), plain)
         self.values = {
             name: [short_text(value) for value in everything.column(name).to_pylist()]
             for name in everything.column_names
@@ -106,7 +106,7 @@ class QuestionGenerator:
                 f"--about. Its columns: {', '.join(f'{c} ({k})' for c, k in kinds.items())}."
             )
         self.about = name
-        media = [c for c, kind in kinds.items() if find(Modality, kind).media or kind in ("series", "points")]
+        media = [c for c, kind in kinds.items() if find(Modality, kind).media or find(Modality, kind).is_nested]
         self.of = list(of) or media or [c for c in kinds if c != self.about]
         self.have = {c: pc.is_valid(table.take(np.arange(table.rows), [c]).column(c)).to_pylist() for c in self.of}
         self.fields = [

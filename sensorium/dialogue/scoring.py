@@ -58,12 +58,10 @@ def pack_last_answers(
         except BadCell as error:
             raise UserError(f"A conversation can't be weighed: {error}") from error
     for numbers in length_batches([ids for ids, _ in prepared]):
-        packed = dialogue_head(network).pack_conversations(
-            column,
-            encoded,
-            modality.collate([last_answer_only(*prepared[number]) for number in numbers]),
-            torch.tensor([which[number] for number in numbers]),
-        )
+        cells = modality.collate([last_answer_only(*prepared[number]) for number in numbers])
+        own = torch.tensor([which[number] for number in numbers])
+        with autocast(rows.precision, rows.device):  # what cells' tokens were encoded in
+            packed = dialogue_head(network).pack_conversations(column, encoded, cells, own)
         yield numbers, any(i < 0 for number in numbers for i in prepared[number][0]), packed
 
 

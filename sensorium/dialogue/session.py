@@ -206,7 +206,7 @@ class ChatSession:
         assert self.index is not None
         able = [c for c in self.index.store.about["columns"] if c in self.network.modalities]
         if not any(rows.has(c).any() for c in able if c in rows.cells):
-            words = next((c for c in able if name_of(self.network.modalities[c]) == "text"), None)
+            words = next((c for c in able if self.network.modalities[c].is_text), None)
             if words is None or rows.cells:
                 return []
             question = " ".join(part for part in messages[-1][1] if isinstance(part, str))

@@ -42,7 +42,7 @@ class Flow(Generator):
         expand: hidden size of their feed-forward layers, relative to the width.
         mean, spread: training draws t as the sigmoid of a Gaussian (arXiv 2403.03206, section 3.1).
         least: lower bound of 1 - t where it is divided by.
-        begun: share of the rows whose prefix training gives, where tokens follow one another in time: given tokens are
+        prefix_share: share of the rows whose prefix training gives, where tokens follow one another in time: given tokens are
             marked, and the loss is that of the rest alone.
         latents: so many numbers of each patch are generated in place of its own, and decoded to patches by an
             autoencoder, which is trained in the same steps; for pictures and films larger than 64 pixels. 0: patches
@@ -63,12 +63,12 @@ class Flow(Generator):
         mean: float = -0.8,
         spread: float = 0.8,
         least: float = 0.05,
-        begun: float = 0.3,
+        prefix_share: float = 0.3,
         latents: int = 0,
         coder: int = 32,
     ) -> None:
         super().__init__(tokens, width)
-        at_least("generator.flow", 0, depth=depth, spread=spread, begun=begun, latents=latents)
+        at_least("generator.flow", 0, depth=depth, spread=spread, prefix_share=prefix_share, latents=latents)
         at_least("generator.flow", 1, coder=coder)
         if not 0 < least < 1:
             raise UserError(
@@ -78,7 +78,7 @@ class Flow(Generator):
         self.channels = coder
         self.coder, self.latent_tokens = with_autoencoder(tokens, latents, coder)
         self.can_continue = tokens.timed and tokens.length > 1 and self.coder is None
-        self.prefix_share = begun if self.can_continue else 0.0
+        self.prefix_share = prefix_share if self.can_continue else 0.0
         self.guided = 1.0 if tokens.timed else GUIDED_UNTIL
         self.net = Denoiser(
             self.latent_tokens, width, depth=depth, hidden=round(expand * width), mark_given=bool(self.prefix_share)

@@ -27,8 +27,8 @@ class Tell(Objective):
     Args:
         weight: of all. long: of a segment of many tokens (text). short: of one token (category, number, date).
         target: weight of a target. beside: relative weight of all others where there are targets.
-        drawn: weight of a picture, a video, a sound or a series that is learned to be generated.
-        talked: weight of the assistant's messages in conversations.
+        generative: weight of a picture, a video, a sound or a series that is learned to be generated.
+        dialogue: weight of the assistant's messages in conversations.
         direct: weight of short columns predicted from each column's gist, without the trunk. It costs next to nothing
             and trains the stems with every row, not only with those that a plan sees.
     """
@@ -41,13 +41,13 @@ class Tell(Objective):
         short: float = 0.3,
         target: float = 1.0,
         beside: float = 0.1,
-        drawn: float = 1.0,
-        talked: float = 1.0,
+        generative: float = 1.0,
+        dialogue: float = 1.0,
         direct: float = 1.5,
     ) -> None:
         super().__init__()
         self.weight, self.long, self.short = weight, long, short
-        self.target, self.beside, self.drawn, self.talked, self.direct = target, beside, drawn, talked, direct
+        self.target, self.beside, self.generative, self.dialogue, self.direct = target, beside, generative, dialogue, direct
 
     def forward(self, step: StepOutput) -> dict[str, Float[Tensor, ""]]:
         losses = defaultdict(list)
@@ -56,11 +56,11 @@ class Tell(Objective):
         result = {}
         for (column, generator_name), parts in losses.items():
             if column in step.network.dialogue_columns:
-                result[loss_name(column, None)] = self.weight * self.talked * torch.cat(parts).float().mean()
+                result[loss_name(column, None)] = self.weight * self.dialogue * torch.cat(parts).float().mean()
                 continue
             tokens = step.network.asked_modality(column).tokens()
             often = (
-                self.long if tokens.ordered else self.drawn if column in step.network.generative_columns else self.short
+                self.long if tokens.ordered else self.generative if column in step.network.generative_columns else self.short
             )
             weight = (
                 self.target

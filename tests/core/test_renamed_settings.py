@@ -15,6 +15,9 @@ def test_old_names_are_taken_with_a_warning_that_says_the_new_one() -> None:
     with pytest.warns(SensoriumWarning, match="sample.alone is called questions.single_column now"):
         assert sections({"sample": {"alone": 0.5}}) == {"questions": {"single_column": 0.5}}
 
+    with pytest.warns(SensoriumWarning, match="generator.flow.begun is called generator.flow.prefix_share now"):
+        assert parse(["generator.flow.begun=0.1"]) == {"generator": {"flow": {"prefix_share": "0.1"}}}
+
 
 def test_a_setting_given_by_both_names_is_refused() -> None:
     with pytest.warns(SensoriumWarning), pytest.raises(UserError, match="given twice"):

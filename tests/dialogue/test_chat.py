@@ -28,14 +28,16 @@ from sensorium.backbones._open import _opened_language
 from sensorium.core.errors import UserError
 from sensorium.data.schema import infer
 from sensorium.data.table import Table
-from sensorium.dialogue.decoding import generate_replies
+from sensorium.dialogue.decoding import Sampling, decode_replies, generate_replies
 from sensorium.dialogue.evaluate import examples
 from sensorium.dialogue.messages import attach_media, with_retrieved_rows
+from sensorium.dialogue.parts import dialogue_column
 from sensorium.dialogue.questions import KINDS, SEVERAL, QuestionGenerator
-from sensorium.dialogue.scoring import answer_log_probabilities, attribute_answer
+from sensorium.dialogue.scoring import answer_log_probabilities, attribute_answer, choice_probabilities
 from sensorium.dialogue.session import ChatSession
 from sensorium.dialogue.synthesis import ask_data
 from sensorium.export.language_model import read_adapter, write_adapter
+from sensorium.inference.rows import Rows
 from sensorium.model import Model
 from sensorium.nn.online_memory import OnlineMemory
 from sensorium.trunks.causal_lm import CausalLM
@@ -251,6 +253,19 @@ def test_a_talk_goes_on_about_one_picture_after_the_other(model: Model) -> None:
             )
     with pytest.raises(UserError, match="looks at 16 cells"):
         attach_media([{"role": "user", "content": [{"type": "image", "image": raw["red"]}] * 17}], model.network)
+
+
+def test_a_model_in_bf16_talks_and_scores_answers(model: Model) -> None:
+    """Cells are encoded in bf16 there; what brings them into the language model's width must take them."""
+    table = Table.open(shown_table(4))
+    read = Rows.of(model.network, table, ["picture"])
+    read.precision = "bf16"
+    column = dialogue_column(model.network)
+    ids = model.network.modalities[column].shortened([["user", [{"column": "picture"}, "what is it?"]]])[0]
+    (reply,) = decode_replies(model.network, read, [0], [ids], Sampling(max_tokens=3))
+    assert reply.tokens >= 1
+    chances = choice_probabilities(model.network, read, ["picture"], "what is it?", ["red", "blue"])
+    assert chances.shape == (4, 2) and np.isfinite(chances).all()
 
 
 @pytest.fixture(scope="module")
