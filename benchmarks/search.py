@@ -136,7 +136,7 @@ def proposed(rows: int, finder: str | None) -> dict[str, float]:
     from sensorium.core.registry import find
     from sensorium.search.exact import nearest
     from sensorium.search.finders import Finder
-    from sensorium.search.index import near
+    from sensorium.search.part_search import near
     from sensorium.search.store import WHOLE, StorePart
 
     with tempfile.TemporaryDirectory() as folder:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.resources
+from typing import TYPE_CHECKING
 
-import jinja2
+if TYPE_CHECKING:
+    import jinja2
 
 
 def environment() -> jinja2.Environment:
     """Jinja environment of this folder's templates; everything is escaped unless it is marked as HTML."""
+    import jinja2  # only when a page is written: a search needs none
+
     return jinja2.Environment(
         loader=jinja2.FunctionLoader(asset),
         autoescape=True,

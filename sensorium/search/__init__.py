@@ -1,1 +1,1 @@
-"""Searching the rows of a table by what is in them: an index in a folder, conditions on plain cells, and the nearest vectors exactly."""
+"""Vector search over the rows of a table: an index in a folder, conditions on plain cells, exact nearest neighbours."""

@@ -1,4 +1,4 @@
-"""Rows in two dimensions: by the directions in which they differ most, or near those they are near to (UMAP)."""
+"""Projection of rows to two dimensions: PCA or UMAP."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ NEAR = 15
 """Rows that UMAP takes for a row's neighbours."""
 BETWEEN = 3
 """Placed rows between which others are placed."""
-FEW = 10
-"""Rows of which there is no map but the plain one."""
+MIN_ROWS = 10
+"""Rows below which UMAP is replaced by the two leading dimensions."""
 
 
 def check(kind: str) -> None:
-    """Whether such a map can be made.
+    """Check that a projection can be computed.
 
     Raises:
         UserError: no such map, or its package isn't installed.
@@ -33,16 +33,21 @@ def check(kind: str) -> None:
         raise unknown("map:", kind, KINDS)
     if kind == "umap" and importlib.util.find_spec("umap") is None:
         raise UserError(
-            "The map 'umap' needs the package 'umap-learn', which isn't installed. Install it with: pip install sensorium[umap]"
+            "The map 'umap' needs the package 'umap-learn', which isn't installed. "
+            "Install it with: pip install sensorium[umap]"
         )
 
 
 def umap(vectors: np.ndarray, has: np.ndarray) -> np.ndarray:
-    """Rows placed by UMAP (McInnes et al. 2018, arXiv 1802.03426), float32 [n, 2]: vectors [n, size], leading dimensions first; zeros where ``has`` [n] is False."""
+    """UMAP projection (McInnes et al. 2018, arXiv 1802.03426), float32 [n, 2].
+
+    Args:
+        vectors: [n, size], leading dimensions first. has: [n]; where it is False the result is zeros.
+    """
     result, some = np.zeros((len(vectors), 2), np.float32), np.flatnonzero(has)
     fitted = some[:: max(1, -(-len(some) // FITTED))]
     leading = np.array(vectors[fitted, :LEADING])
-    if len(fitted) < FEW:
+    if len(fitted) < MIN_ROWS:
         result[fitted] = leading[:, :2]
         return result
     with warnings.catch_warnings():
@@ -58,7 +63,7 @@ def umap(vectors: np.ndarray, has: np.ndarray) -> np.ndarray:
 
 
 def between(vectors: np.ndarray, known: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Rows [n, size] put in the middle of the nearest of those whose places [m, 2] are known."""
+    """Interpolated places of rows [n, size]: the weighted mean of the nearest rows whose places [m, 2] are known."""
     if not len(vectors) or not len(known):
         return np.zeros((len(vectors), 2), np.float32)
     score, row = nearest(vectors, np.ascontiguousarray(known), min(BETWEEN, len(known)))
@@ -67,12 +72,12 @@ def between(vectors: np.ndarray, known: np.ndarray, places: np.ndarray) -> np.nd
 
 
 def flat(vectors: np.ndarray) -> np.ndarray:
-    """The two directions in which vectors [n, size] differ most, [n, 2]; what all have in common is none."""
+    """PCA projection of vectors [n, size] to their two principal components, [n, 2]."""
     middle = vectors - vectors.mean(0)
     return middle @ np.linalg.eigh(middle.T @ middle)[1][:, :-3:-1]
 
 
 def framed(places: np.ndarray) -> np.ndarray:
-    """Places [n, 2] within about 0 to 1; outliers lie at the edge."""
+    """Places [n, 2] scaled to about 0 to 1; outliers are clipped to the edge."""
     low, high = np.quantile(places, 0.001, axis=0), np.quantile(places, 0.999, axis=0)
     return ((places - low) / (high - low).clip(1e-9)).clip(-0.05, 1.05).round(4)

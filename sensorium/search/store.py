@@ -1,8 +1,10 @@
-"""Vectors and plain cells of rows in a folder, which grows by parts and is always whole: what a file names is there, or the file isn't.
+"""Vector store: vectors and plain cells of rows in a folder, which grows by parts and is always whole.
 
-    INDEX/ index.json   part-000001/ cells.arrow has.npy 0.npy 0.int8.npy 0.scale.npy 1.npy …   turn-000002.npy   gone-000003.npy
+    INDEX/ index.json  turn-000002.npy  gone-000003.npy
+           part-000001/ cells.arrow has.npy 0.npy 0.int8.npy 0.scale.npy 1.npy …
 
-A part is written beside the others and never changed; ``index.json``, which is replaced at once, names those that count and the rows that are gone.
+A part is written beside the others and never changed. ``index.json``, which is replaced at once, names the parts that
+count and the rows that are gone: what a file names is there, or the file isn't.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ BLOCK = 65_536
 
 @dataclasses.dataclass
 class StorePart:
-    """Rows that were written together.
+    """Part of a store: rows that were written together.
 
     Attributes:
         cells: their plain cells.
@@ -58,13 +60,13 @@ class StorePart:
 
 
 class VectorStore:
-    """The folder of one index.
+    """Folder of one index.
 
     Attributes:
-        about: what ``index.json`` says: ``kinds`` (of vectors), ``size``, ``parts`` (name and rows of each), ``turn`` and ``gone`` (files), and what
-            the index notes of itself.
+        about: contents of ``index.json``: ``kinds`` (of vectors), ``size``, ``parts`` (name and rows of each), ``turn``
+            and ``gone`` (files), and what the index notes of itself.
         parts: in the order in which rows are numbered. gone: rows that no longer count, bool [rows].
-        turn: what gists are turned by, float32 [gist, size].
+        turn: rotation of the gists, float32 [gist, size].
     """
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
@@ -139,11 +141,11 @@ class VectorStore:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Nobody else writes to the folder meanwhile, which is made where it isn't there.
+def locked(folder: Path) -> Generator[None]:
+    """Lock a folder against other writers; it is made where it isn't there.
 
     Raises:
-        UserError: somebody does.
+        UserError: another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / "lock"
@@ -174,19 +176,19 @@ def keep(folder: Path, about: dict[str, Any], gone: np.ndarray) -> VectorStore:
 
 
 def unused(folder: Path) -> int:
-    """A number that no file of the folder bears yet."""
+    """Unused number: none of the folder's files has it yet."""
     taken = (path.name.split(".")[0].rsplit("-", 1)[-1] for path in folder.glob("*-*"))
     return max((int(name) for name in taken if name.isdigit()), default=0) + 1
 
 
 def save(path: Path, array: np.ndarray) -> None:
-    """An array, whole or not at all."""
+    """Write an array, whole or not at all."""
     with atomic_write(path) as part:
         np.save(part, array, allow_pickle=False)
 
 
 class VectorStoreWriter:
-    """A part while it is written; ``done`` names it, what isn't done is removed.
+    """Writer of a part; ``done`` finishes it, what isn't done is removed.
 
     Args:
         folder: of the index; number: see ``unused``. kinds, rows, size: of the vectors as they come.
@@ -203,7 +205,7 @@ class VectorStoreWriter:
         }
 
     def add(self, cells: pa.Table, vectors: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-        """The next rows: their cells, and of each kind which of them have a vector and those vectors."""
+        """Add the next rows: their cells, and of each kind which of them have a vector and those vectors."""
         for number, kind in enumerate(self.kinds):
             if kind in vectors:
                 rows, part = vectors[kind]
@@ -218,12 +220,21 @@ class VectorStoreWriter:
         finder: str | None = None,
         placed: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     ) -> dict[str, Any]:
-        """Write all, vectors as the leading dimensions of those that ``turn`` [size, kept] turns them to, of length 1, and what finds them; the part's entry
-        in the index. ``placed``: from the vectors of whole rows and which have one to their places on the map."""
-        in_use = turn.shape[1]
+        """Write the part and return its entry in the index.
+
+        Vectors are stored rotated by ``turn`` [size, n_dimensions], which keeps the leading dimensions, to
+        length 1.
+
+        Args:
+            finder: name of the approximate index that is written as well.
+            placed: from the vectors of whole rows and which have one to their places on the map.
+        """
+        n_dimensions = turn.shape[1]
         for number, kind in enumerate(self.kinds):
-            full = np.lib.format.open_memmap(self.folder / f"{number}.npy", "w+", np.float32, (self.rows, in_use))
-            rough = np.lib.format.open_memmap(self.folder / f"{number}.int8.npy", "w+", np.int8, (self.rows, in_use))
+            full = np.lib.format.open_memmap(self.folder / f"{number}.npy", "w+", np.float32, (self.rows, n_dimensions))
+            rough = np.lib.format.open_memmap(
+                self.folder / f"{number}.int8.npy", "w+", np.int8, (self.rows, n_dimensions)
+            )
             scales = np.zeros(-(-self.rows // GROUP), np.float32)
             for start in range(0, self.rows, BLOCK):
                 some = slice(start, start + BLOCK)
@@ -248,19 +259,19 @@ class VectorStoreWriter:
         return {"name": self.name, "rows": self.rows}
 
     def undone(self) -> None:
-        """Leave nothing of it."""
+        """Remove all that was written."""
         self.whole.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def turned(vectors: np.ndarray, turn: np.ndarray) -> np.ndarray:
-    """Vectors [n, size] turned and cut to [n, kept], of length 1, zeros where they were."""
+    """Vectors [n, size] rotated and cut to [n, n_dimensions], of length 1, zeros where they were."""
     result = vectors @ turn
     return result / np.linalg.norm(result, axis=1, keepdims=True).clip(1e-12)
 
 
 def mapped(path: Path, kind: type, shape: tuple[int, ...]) -> np.ndarray:
-    """An array mapped from its file; what is changed in memory stays there.
+    """Memory-mapped array of a file; what is changed in memory stays there.
 
     Raises:
         ValueError: the file holds something else, or less.
@@ -280,7 +291,11 @@ def mapped(path: Path, kind: type, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def plain(name: str) -> str:
-    """A file's name, if it is one and no way out of the folder."""
+    """Check that a name is one of a file, which leads nowhere out of the folder, and return it.
+
+    Raises:
+        ValueError: it isn't.
+    """
     if not name or name != Path(name).name or name in (".", ".."):
         raise ValueError(f"'{name}' is no name of a file")
     return name

@@ -1,9 +1,9 @@
 """Conditions on columns, as ``year > 2015 and group = "food"``, to the rows that meet them.
 
-    or, and, not, ( )      = != < <= > >=      in ("a", "b")      not in      contains "a word"      is missing, is not missing
+    or, and, not, ( )   = != < <= > >=   in ("a", "b")   not in   contains "a word"   is missing, is not missing
 
-A name with other signs than letters, digits, _ and . stands in backticks. Texts are in single or double quotes, dates are texts (``"2024-05-01"``). A missing
-cell meets no condition but ``is missing``, and ``not`` doesn't change that.
+A name with other signs than letters, digits, _ and . stands in backticks. Texts are in single or double quotes, dates
+are texts (``"2024-05-01"``). A missing cell meets no condition but ``is missing``, and ``not`` doesn't change that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import pyarrow.types as pt
 from sensorium.core.errors import UserError, unknown
 
 TOKEN = re.compile(
-    r"""\s*(?: (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.])) | (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+    r"""\s*(?: (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]))
+                            | (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
                             | `(?P<quoted>[^`]+)` | (?P<sign><=|>=|!=|<>|==|[=<>(),]) | (?P<word>[^\W\d][\w.]*) )""",
     re.VERBOSE,
 )
@@ -33,12 +34,12 @@ SIGNS = {
     ">=": "greater_equal",
 }
 WORDS = {"and", "or", "not", "in", "contains", "is", "missing", "null", "true", "false"}
-DEEPEST = 50
+MAX_DEPTH = 50
 """Brackets and nots within one another at most."""
 
 
 def where(words: str, table: pa.Table) -> pa.ChunkedArray:
-    """Which rows of ``table`` meet the condition ``words``, booleans without nulls.
+    """Mask of the rows of ``table`` that meet the condition ``words``, booleans without nulls.
 
     Raises:
         UserError: it can't be understood, names a column that isn't there, or compares what can't be compared.
@@ -51,7 +52,10 @@ def where(words: str, table: pa.Table) -> pa.ChunkedArray:
 
 
 class ConditionParser:
-    """Reads a condition from left to right; what each part gives is a boolean for each row, null where a cell is missing."""
+    """Recursive descent parser of conditions.
+
+    Each part gives a boolean for each row, null where a cell is missing.
+    """
 
     def __init__(self, words: str, table: pa.Table) -> None:
         self.words, self.table, self.at, self.tokens = words, table, 0, []
@@ -60,14 +64,16 @@ class ConditionParser:
             found = TOKEN.match(words, place)
             if not found:
                 raise UserError(
-                    f"The condition '{words}' can't be read from '{words[place:].strip()[:20]}' on. Write it as: year > 2015 and group = \"food\"."
+                    f"The condition '{words}' can't be read from '{words[place:].strip()[:20]}' on. "
+                    'Write it as: year > 2015 and group = "food".'
                 )
-            kind, value = str(found.lastgroup), found[found.lastgroup]
+            kind = str(found.lastgroup)  # each alternative is a group, so one matched
+            value = found[kind]
             self.tokens.append(
                 (
                     kind,
                     value.lower() if kind == "word" and value.lower() in WORDS else value,
-                    found.start(found.lastgroup),
+                    found.start(kind),
                 )
             )
             place = found.end()
@@ -86,7 +92,8 @@ class ConditionParser:
         """The error where something else was expected."""
         found = f"'{self.words[self.tokens[self.at][2] :][:20]}'" if self.at < len(self.tokens) else "its end"
         return UserError(
-            f"In the condition '{self.words}' {wanted} was expected where {found} is. Write it as: year > 2015 and group = \"food\"."
+            f"In the condition '{self.words}' {wanted} was expected where {found} is. "
+            'Write it as: year > 2015 and group = "food".'
         )
 
     # --- the grammar --------------------------------------------------------------------------------------------------
@@ -104,8 +111,10 @@ class ConditionParser:
         return met
 
     def single(self, deep: int) -> Any:
-        if deep > DEEPEST:
-            raise UserError(f"The condition has more than {DEEPEST} brackets within one another. Write it with fewer.")
+        if deep > MAX_DEPTH:
+            raise UserError(
+                f"The condition has more than {MAX_DEPTH} brackets within one another. Write it with fewer."
+            )
         if self.next("not"):
             return pc.invert(self.single(deep + 1))
         if self.next("("):
@@ -125,7 +134,8 @@ class ConditionParser:
             text = self.value()
             if not isinstance(text, str) or not (pt.is_string(column.type) or pt.is_large_string(column.type)):
                 raise UserError(
-                    f"'contains' asks for a text in a column of texts; '{name}' holds {column.type}, and the value is {text!r}."
+                    f"'contains' asks for a text in a column of texts; '{name}' holds {column.type}, and the value is "
+                    f"{text!r}."
                 )
             return pc.match_substring(column, text, ignore_case=True)
         unlike = self.next("not", "in")
@@ -192,7 +202,7 @@ class ConditionParser:
 
 
 def moment(text: str, kind: pa.DataType) -> pa.Scalar:
-    """A text as a date or a time of some type; one without a zone is of the column's."""
+    """Parse a text as a date or a time of some type; one without a zone is of the column's."""
     try:
         return pa.scalar(text).cast(kind)
     except pa.ArrowInvalid:

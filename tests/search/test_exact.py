@@ -55,12 +55,12 @@ def test_a_few_queries_are_multiplied_by_the_rounded_numbers(
     assert of_torch is not None
     monkeypatch.setattr(exact, "multiplies_bf16", lambda: False)
     monkeypatch.setattr(exact, "INT8_MATMUL", (lambda *given: asked.append(1) or of_torch(*given)) if there else None)
-    monkeypatch.setattr(exact, "LONG", 4096)
+    monkeypatch.setattr(exact, "INT8_TILE", 4096)
     kept, queries = vectors(9001, d), vectors(count, d, seed=1)
     assert (
         exact.nearest(queries, kept, 10, None, exact.as_rough(kept))[1] == plain(queries, kept, 10, None)[1]
     ).mean() > 0.99
-    assert bool(asked) == (there and count <= exact.ALONE and d % 32 == 0)
+    assert bool(asked) == (there and count <= exact.MAX_INT8_QUERIES and d % 32 == 0)
 
 
 @pytest.mark.parametrize("n", [0, 1, 32, 70])

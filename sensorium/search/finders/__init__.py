@@ -1,6 +1,6 @@
-"""The contract of a finder: proposes rows that may be near to a query, of more vectors than are worth a look each.
+"""Finder contract: approximate nearest neighbour index, which proposes rows that may be near to a query.
 
-What it proposes is weighed in full afterwards, so a finder may miss rows but not misjudge them.
+What it proposes is scored in full afterwards, so a finder may miss rows but not misjudge them.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ import numpy as np
 
 
 class Finder(abc.ABC):
-    """Made once of the vectors of a part, which never change; opened as often as wanted."""
+    """Approximate nearest neighbour index of a part's vectors.
+
+    The vectors never change, so it is written once and opened as often as wanted.
+    """
 
     @classmethod
     @abc.abstractmethod
     def write(cls, path: Path, vectors: np.ndarray, rows: np.ndarray) -> None:
-        """Make it, in a file or folder ``path``.
+        """Write it to a file or folder ``path``.
 
         Args:
-            vectors: float32 [n, size], of length 1 or mapped from a file; rows: int64 [m], ascending, which of them can be found.
+            vectors: float32 [n, size], of length 1 or mapped from a file.
+            rows: int64 [m], ascending, which of them can be found.
         """
 
     @abc.abstractmethod

@@ -1,11 +1,14 @@
-"""A graph whose edges lead from vector to nearer vector (HNSW, Malkov & Yashunin 2016, arXiv 1603.09320), as usearch builds it; mapped from its file."""
+"""HNSW: a graph whose edges lead from vector to nearer vector, built by usearch and mapped from its file.
+
+Malkov & Yashunin 2016, arXiv 1603.09320.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-from usearch.index import Index
+from usearch.index import BatchMatches, Index
 
 from sensorium.search.finders import Finder
 
@@ -13,19 +16,23 @@ EDGES, BUILT, SOUGHT = 16, 128, 64
 """Edges of a vector; vectors looked at for them when it is added; and at least looked at by a search."""
 AT_ONCE = 65_536
 """Vectors that are added at once."""
-FEW = 10_000
-"""Vectors that are added one after the other: where many are added together, those that are added first may miss one another, which a large graph gets over and a small one may not."""
+SEQUENTIAL_VECTORS = 10_000
+"""Vectors that are added one after the other.
+
+Where many are added together, those that are added first may miss one another, which a large graph gets over and a
+small one may not.
+"""
 
 
 class HNSW(Finder):
-    """In bf16, which halves what is read."""
+    """HNSW graph in bf16, which halves what is read."""
 
     @classmethod
     def write(cls, path: Path, vectors: np.ndarray, rows: np.ndarray) -> None:
         graph = Index(ndim=vectors.shape[1], metric="ip", dtype="bf16", connectivity=EDGES, expansion_add=BUILT)
-        few = rows[:FEW]
+        few = rows[:SEQUENTIAL_VECTORS]
         graph.add(few.astype(np.uint64), np.ascontiguousarray(vectors[few]), threads=1)
-        for start in range(FEW, len(rows), AT_ONCE):
+        for start in range(SEQUENTIAL_VECTORS, len(rows), AT_ONCE):
             some = rows[start : start + AT_ONCE]
             graph.add(some.astype(np.uint64), np.ascontiguousarray(vectors[some]))
         graph.save(str(path))
@@ -46,7 +53,7 @@ class HNSW(Finder):
             found = self.graph.search(np.ascontiguousarray(queries, np.float32).reshape(len(queries), -1), count)
             keys, counts = (
                 np.asarray(found.keys).reshape(len(queries), -1),
-                np.asarray(found.counts if len(queries) > 1 else [len(found)]).reshape(-1),
+                np.asarray(found.counts if isinstance(found, BatchMatches) else [len(found)]).reshape(-1),
             )
             for line, (near, many) in enumerate(zip(keys, counts, strict=True)):
                 known = near[:many][near[:many] < self.rows]

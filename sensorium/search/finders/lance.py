@@ -1,4 +1,4 @@
-"""Vectors in cells around means, coarsely coded (IVF-PQ, Jégou et al. 2011), as LanceDB keeps them: on the disk, read by the cell."""
+"""IVF-PQ (Jégou et al. 2011) by LanceDB: coarsely coded vectors in cells around means, on disk, read by the cell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from sensorium.core.errors import UserError
 from sensorium.search.finders import Finder
 
-LEAST = 4096
+MIN_INDEXED_ROWS = 4096
 """Vectors below which there are no cells: all are looked at."""
 PROBED = 24
 """Cells that a query looks into."""
@@ -20,7 +20,7 @@ AT_ONCE = 65_536
 
 
 class Lance(Finder):
-    """A folder that LanceDB itself can open as well: table ``vectors``, columns ``row`` and ``vector``."""
+    """LanceDB folder, which LanceDB itself can open as well: table ``vectors``, columns ``row`` and ``vector``."""
 
     @classmethod
     def write(cls, path: Path, vectors: np.ndarray, rows: np.ndarray) -> None:
@@ -39,7 +39,7 @@ class Lance(Finder):
             return pa.RecordBatchReader.from_batches(schema, each())
 
         table = lancedb.connect(str(path)).create_table("vectors", data=parts(), schema=schema)
-        if len(rows) >= LEAST:
+        if len(rows) >= MIN_INDEXED_ROWS:
             table.create_index(
                 metric="dot",
                 vector_column_name="vector",
@@ -74,7 +74,8 @@ class Lance(Finder):
                 )
             except (RuntimeError, OSError, ValueError) as error:  # its files are read when they are needed
                 raise UserError(
-                    f"The Lance table of the index can't be read: {str(error).splitlines()[0][:200]}. Make the index again."
+                    f"The Lance table of the index can't be read: {str(error).splitlines()[0][:200]}. "
+                    "Make the index again."
                 ) from error
             result[line, : len(found)] = found
         return result
