@@ -57,12 +57,12 @@ VALIDATION_EVERY = 16
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistillationSettings:
-    """Teaches a student what a column's flow draws (section ``distill``).
+    """Settings of distillation: a student learns what a column's flow generates (section ``distill``).
 
     Args:
-        pairs: cells that the teacher draws to learn from; steps, guidance: how it draws them, as in `generate`.
-        batch: pairs a step. adversary: what a judge's word counts beside the distance to what the teacher drew;
-            judge: its blocks; steep: weight of its slope.
+        pairs: cells that the teacher generates to learn from; steps, guidance: its options, as in `generate`.
+        batch: pairs a step. adversary: weight of the adversarial loss beside the distance to the teacher's output;
+            judge: blocks of the discriminator; steep: weight of its gradient penalty.
     """
 
     pairs: int = 4096

@@ -60,10 +60,11 @@ Kind = Literal[Loss, "reward"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DPOSettings:
-    """Teaches which of two answers is better (section ``prefer``).
+    """Settings of preference optimisation, DPO and others (section ``prefer``).
 
     Args:
-        loss: dpo or ipo; reward: a judge learns to score answers (Bradley & Terry), and the model stays as it is.
+        loss: dpo or ipo; reward: a reward model learns to score answers (Bradley & Terry), and the model stays as it
+            is.
         beta: how closely the model keeps to what it was. smoothing: share of pairs that are taken to be the wrong way
             round. imitate: weight of the chosen answer's own loss.
         batch: pairs a step.

@@ -47,12 +47,12 @@ VALIDATION_EVERY, MAX_VALIDATION = 10, 64
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GRPOSettings:
-    """Draws answers and learns from how good they are (section ``reinforce``).
+    """Settings of group relative policy optimisation, GRPO (section ``reinforce``).
 
     Args:
         score: exact, contains or words (beside the right answers), or judge (``prefer.loss=reward``).
-        group: answers drawn to each question; batch: questions a step; longest: tokens of an answer.
-        temperature: of what is drawn. beta: weight of the divergence from what was begun with.
+        group: answers sampled to each question; batch: questions a step; longest: tokens of an answer.
+        temperature: of sampling. beta: weight of the divergence from the reference policy.
         mean: over what tokens the loss is one: grpo, bnpo or dr_grpo (``nn.losses.grpo``).
         scaled: advantages count in deviations of their group.
     """
