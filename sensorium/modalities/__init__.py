@@ -147,7 +147,6 @@ class Modality(abc.ABC):
         Raises:
             BadCell: it can't be prepared.
         """
-
         from sensorium.backbones import features
 
         return read if self.encoder is None or self.tuning is not None else features(self.encoder, [read])[0]
@@ -158,7 +157,6 @@ class Modality(abc.ABC):
         Args:
             keep: cache an encoder's features; not worth it for cells that won't come again.
         """
-
         from sensorium.backbones import features
 
         if self.encoder is not None and self.tuning is None:

@@ -98,7 +98,6 @@ class Attributable(Modality):
         Args:
             rest: the cell without each of its ``parts``, prepared; None where nothing was left.
         """
-
         import torch
 
         result = {}

@@ -111,3 +111,25 @@ def sketches(texts: Sequence[str]) -> np.ndarray:
 
 
 PAD, END, SPECIAL = 0, 1, 3  # id 2 is kept free
+
+
+def owned_tokens(cell: np.ndarray, rest: Sequence[np.ndarray | None], length: int) -> np.ndarray:
+    """Tokens of a text that belong to each of its words, float32 [words, length], 1 where they do.
+
+    Args:
+        cell: ids of the text. rest: ids of the text without each word; None where nothing was left.
+    """
+    owned, end = np.zeros((len(rest), length), np.float32), 0
+    for word, other in enumerate(rest):
+        left = np.zeros(0, cell.dtype) if other is None else other
+        both = min(len(cell), len(left))
+        start = next((i for i in range(both) if cell[i] != left[i]), both)
+        # Both may be cut at ``length``.
+        lengths = range(max(0, len(cell) - len(left)), len(cell) - start + 1)
+        count = next((gone for gone in lengths if agree(cell[start + gone :], left[start:])), 0)
+        # Of equal words next to each other it is the one whose turn it is.
+        while start > end and count and cell[start - 1] == cell[start + count - 1]:
+            start -= 1
+        owned[word, start : start + count] = 1
+        end = start + count
+    return owned

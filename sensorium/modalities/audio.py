@@ -121,7 +121,6 @@ class Audio(Refinable, Attributable):
 
     def bands(self, wave: torch.Tensor) -> np.ndarray:
         """Log-mel spectrogram of samples, float16 [frames, mels]; see ``read``."""
-
         import torch
 
         from sensorium.nn.mel import log_mel
@@ -178,7 +177,6 @@ class Audio(Refinable, Attributable):
 
         With a backbone ``features`` and their mask ``there``.
         """
-
         import torch
 
         from sensorium.modalities._stems.encoder import collate_encoded
@@ -197,7 +195,6 @@ class Audio(Refinable, Attributable):
         A change of pitch, or of the length of the speaker's vocal tract, is a shift along the mel axis where that is
         logarithmic. Features stay as they are.
         """
-
         import torch
 
         if "mel" not in cells:
@@ -224,7 +221,6 @@ class Audio(Refinable, Attributable):
 
     def _shift(self, draw: torch.Tensor) -> torch.Tensor:
         """Matrix [mels, mels] for each sound that moves its bands by up to ``pitch``, by linear interpolation."""
-
         import torch
 
         band = torch.arange(self.mels, device=draw.device)
@@ -233,7 +229,6 @@ class Audio(Refinable, Attributable):
 
     def _add_noise(self, sound: torch.Tensor, draw: torch.Tensor, generator: torch.Generator) -> None:
         """Add a tilted noise floor 16 to 56 dB below the loudest; the louder of two powers is nearly their sum."""
-
         import torch
 
         n, frames, mels = sound.shape
@@ -246,7 +241,6 @@ class Audio(Refinable, Attributable):
     def _blank(self, sound: torch.Tensor, length: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Replace up to an eighth of the time and of the bands by the sound's mean, ``masks`` times, and padding by
         silence."""
-
         import torch
 
         from sensorium.nn.conv import present
@@ -265,7 +259,6 @@ class Audio(Refinable, Attributable):
 
     def stem(self, width: int) -> Stem:
         """Stem with one token for every 16 frames; with a backbone one for the whole sound and up to 16 in time."""
-
         from sensorium.backbones import MOMENTS
         from sensorium.modalities._stems.audio import AudioStem
         from sensorium.modalities._stems.encoder import encoder_stem
@@ -292,7 +285,6 @@ class Audio(Refinable, Attributable):
     def target(self, cells: Cells) -> torch.Tensor:
         """Bands before augmentation, [n, span / 4, 4 · mels], nothing below 60 dB under a sound's loudest; silence
         after its end."""
-
         import torch
         from torch.nn import functional as F
 
@@ -303,7 +295,6 @@ class Audio(Refinable, Attributable):
 
     def decode(self, tokens: np.ndarray) -> bytes:
         """WAV file of ``rate`` from tokens [span / 4, 4 · mels], up to where nothing but silence follows."""
-
         import soundfile
         import torch
 
@@ -325,14 +316,12 @@ class Audio(Refinable, Attributable):
 
     def make_refiner(self) -> Vocoder:
         """Vocoder with fresh weights. Without one phases come from the fast Griffin–Lim algorithm."""
-
         from sensorium.nn.vocoder import Vocoder
 
         return Vocoder(self.wave, self.rate, self.mels, self.hop)
 
     def wave(self, cell: Any) -> torch.Tensor:
         """Samples [t] of ``rate`` from the bytes of a sound; see ``read``."""
-
         import torch
 
         from sensorium.nn.mel import resample
@@ -365,7 +354,6 @@ class Audio(Refinable, Attributable):
 
     def show(self, cell: Any) -> str:
         """Audio player. The sound is decoded and encoded anew, so that nothing of a hostile file reaches the page."""
-
         import soundfile
         import torch
 
@@ -386,7 +374,6 @@ class Audio(Refinable, Attributable):
 
     def features(self, read: np.ndarray | None) -> np.ndarray:
         """Mean, deviation, 10, 50 and 90 % quantiles and mean change of each band, then the duration in seconds."""
-
         import torch
 
         if read is None:

@@ -72,7 +72,6 @@ class Conversation(Dialogue):
         Raises:
             UserError: none was given.
         """
-
         from sensorium.backbones._open import open_language
 
         if not self.path:
@@ -166,7 +165,6 @@ class Conversation(Dialogue):
         Args:
             answer: end where the assistant is to speak.
         """
-
         from sensorium.nn.packing import reference
 
         language, given = self.language, list(messages)
@@ -195,7 +193,6 @@ class Conversation(Dialogue):
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``ids`` int64 [n, k], padded with the end, ``said`` bool [n, k] (the assistant's) and ``length`` [n]."""
-
         import torch
 
         lengths = np.array([len(cell) // 2 for cell in cells], np.int64)

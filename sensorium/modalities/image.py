@@ -153,7 +153,6 @@ class Image(Generable, Attributable, Spatial):
 
         With a frozen backbone ``features`` and their mask ``there``.
         """
-
         import torch
 
         from sensorium.modalities._stems.encoder import collate_encoded
@@ -173,7 +172,6 @@ class Image(Generable, Attributable, Spatial):
         Args:
             lead: puts the geometry of the pictures that these lie on in place of their own (``of``).
         """
-
         import torch
         from torch.nn import functional as F
 
@@ -214,7 +212,6 @@ class Image(Generable, Attributable, Spatial):
 
     def draw_geometry(self, n: int, generator: torch.Generator, device: torch.device) -> tuple[Geometry, torch.Tensor]:
         """Random geometry of n pictures, and numbers from -1 to 1 for the change of their colours, [3, n]."""
-
         import torch
 
         from sensorium.nn.geometry import Geometry
@@ -235,7 +232,6 @@ class Image(Generable, Attributable, Spatial):
 
         With a backbone it has one token for the whole picture and 3² for its parts.
         """
-
         from sensorium.backbones import GRID as GRID_TOKENS
         from sensorium.modalities._stems.encoder import encoder_stem
         from sensorium.modalities._stems.image import FullSizePatches, ImageStem
@@ -325,7 +321,6 @@ class Image(Generable, Attributable, Spatial):
 
 def outlined(ink: torch.Tensor) -> torch.Tensor:
     """Ink [n, 3, h, w] in -255..0 with its edges (the morphological gradient, over 3 × 3) drawn in dark."""
-
     import torch
 
     edge = (largest(ink) + largest(-ink)).amax(1, keepdim=True)
@@ -334,7 +329,6 @@ def outlined(ink: torch.Tensor) -> torch.Tensor:
 
 def largest(x: torch.Tensor) -> torch.Tensor:
     """Maximum of each 3 × 3 neighbourhood, [n, c, h, w]; several times faster than torch's pooling on a CPU."""
-
     import torch
 
     for axis in (2, 3):

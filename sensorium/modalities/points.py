@@ -197,7 +197,6 @@ class Points(Generable):
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``points`` float32 [n, points, size], padded with zeros to a multiple of 8; ``length`` int64 [n]."""
-
         import torch
 
         lengths = [len(cell) for cell in cells]
@@ -208,7 +207,6 @@ class Points(Generable):
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
         """Random rotation, scale, shift, noise and dropout of points for each set."""
-
         import torch
 
         from sensorium.nn.conv import present
@@ -236,7 +234,6 @@ class Points(Generable):
 
     def stem(self, width: int) -> Stem:
         """Stem with ``tokens`` tokens for a set, however many points it has."""
-
         from sensorium.modalities._stems.points import PointsStem
 
         if not self.size:
@@ -249,7 +246,6 @@ class Points(Generable):
 
     def target(self, cells: Cells) -> torch.Tensor:
         """Normalised points before augmentation, and their presence, [n, span / 8, 8 · (size + 1)]."""
-
         import torch
         from torch.nn import functional as F
 

@@ -206,7 +206,6 @@ class Series(Continuable, Attributable):
 
     def interpolate_parts(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
         """As the default, but values fade to the channel's median, not to gaps: a series can't have half a gap."""
-
         import torch
 
         cells = super().interpolate_parts(cell, rest, keep)
@@ -216,7 +215,6 @@ class Series(Continuable, Attributable):
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``series`` float32 [n, steps, 2 · channels], padded with gaps to a multiple of 16; ``length`` int64 [n]."""
-
         import torch
 
         lengths = [len(cell) for cell in cells]
@@ -227,8 +225,9 @@ class Series(Continuable, Attributable):
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
         """Random tempo, window of time, channel sizes, noise and dropout of channels."""
-
         import torch
+
+        from sensorium.modalities._stems.series import rotated
 
         series, length = cells["series"], cells["length"]
         n, steps, _ = series.shape
@@ -247,42 +246,18 @@ class Series(Continuable, Attributable):
         series = torch.lerp(series[rows, before], series[rows, after], (at - before)[:, :, None])
         values, present = series[..., :c], series[..., c:]
         if self.rotate_triples and c >= 3:
-            values = self._rotated(values, generator)
+            values = rotated(values, generator, self.mean, self.std, self.rotate)
         size = (1 + self.scaling * (torch.rand(n, 1, c, generator=generator) * 2 - 1)).to(device)
         values = values * size + torch.randn(values.shape, generator=generator).to(device) * self.jitter
         keep = torch.rand(n, 1, c, generator=generator) >= self.drop
         keep |= ~keep.any(2, keepdim=True)
         keep = keep.to(device) & (torch.arange(out, device=device) < wanted[:, None])[:, :, None]
         present = present * keep
-        return {
-            **cells,
-            "series": torch.cat([values * (present > 0), present], 2),
-            "length": wanted,
-            "whole": cells["series"],
-        }
-
-    def _rotated(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Triples of channels rotated about a random axis, in the units of the table (Rodrigues' formula)."""
-
-        import torch
-        from torch.nn import functional as F
-
-        n, steps, c = values.shape
-        triples = c // 3
-        mean, std = (torch.from_numpy(x).to(values.device) for x in (self.mean, self.std))
-        axis = F.normalize(torch.randn(n, 3, generator=generator), dim=-1)
-        angle = (torch.rand(n, 1, 1, generator=generator) * 2 - 1) * self.rotate
-        x, y, z = axis.unbind(-1)
-        zero = torch.zeros_like(x)
-        cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).view(n, 3, 3)
-        turn = torch.eye(3) + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
-        raw = (values * std + mean)[..., : 3 * triples].reshape(n, steps * triples, 3)
-        raw = (raw @ turn.to(values.device)).view(n, steps, 3 * triples)
-        return torch.cat([(raw - mean[: 3 * triples]) / std[: 3 * triples], values[..., 3 * triples :]], -1)
+        series = torch.cat([values * (present > 0), present], 2)
+        return {**cells, "series": series, "length": wanted, "whole": cells["series"]}
 
     def stem(self, width: int) -> Stem:
         """Stem with one token for every 16 steps."""
-
         from sensorium.modalities._stems.series import SeriesStem
 
         if not self.channels:
@@ -301,7 +276,6 @@ class Series(Continuable, Attributable):
 
     def target(self, cells: Cells) -> torch.Tensor:
         """Normalised values before augmentation, [n, span / 16, 16 · 2 · channels]."""
-
         import torch
         from torch.nn import functional as F
 
@@ -329,7 +303,6 @@ class Series(Continuable, Attributable):
         It is known that these are present, and that nothing is after them. Steps are as they were read: nothing is
         averaged.
         """
-
         import torch
 
         known = np.zeros((len(cells), self.span, 2, max(self.channels, 1)), bool)

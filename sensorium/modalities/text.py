@@ -32,9 +32,9 @@ from sensorium.modalities._text_tokens import (
     _merges,
     _some,
     _split,
-    agree,
     hashed_counts,
     joined,
+    owned_tokens,
     packed,
     sketches,
     unpacked,
@@ -187,7 +187,6 @@ class Text(Generable, Attributable):
 
         The stem and the generator that they share have room for the longest, ``span``.
         """
-
         from tokenizers import Tokenizer, models, trainers
 
         texts = [modality for modality, _ in columns.values() if isinstance(modality, Text)]
@@ -208,7 +207,6 @@ class Text(Generable, Attributable):
 
     def _set(self, merges: list[list[str]]) -> None:
         """Set the tokenizer to some merges: single bytes first, then each merge in order."""
-
         from tokenizers import Tokenizer, decoders, models
 
         words = dict.fromkeys([*_alphabet(), *(left + right for left, right in merges)])
@@ -253,7 +251,6 @@ class Text(Generable, Attributable):
 
     def encoded(self, encoder: Backbone, cells: Sequence[np.ndarray]) -> Cells:
         """Prepared cells as the encoder's stem takes them."""
-
         from sensorium.modalities._stems.encoder import collate_features
 
         seen = [unpacked(cell)[1] for cell in cells]
@@ -266,7 +263,6 @@ class Text(Generable, Attributable):
 
         With a backbone also ``features`` and their mask ``there``, or the backbone's inputs.
         """
-
         import torch
 
         from sensorium.nn.shape_buckets import recurring
@@ -280,20 +276,13 @@ class Text(Generable, Attributable):
         return {"ids": torch.from_numpy(ids), "length": torch.from_numpy(lengths), **seen}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
-        import torch
+        """Word dropout: each token is left out at random."""
+        from sensorium.modalities._stems.text import dropped
 
-        from sensorium.nn.shape_buckets import recurring
-
-        ids = cells["ids"]
         if self.dropout <= 0 or self.encoder is not None:
             return cells
-        chance = torch.rand(ids.shape, generator=generator).to(ids.device)
-        chance = chance.masked_fill(ids == PAD, -1.0)
-        keep = (chance > self.dropout) | (chance == chance.amax(1, keepdim=True)) & (ids != PAD)
-        lengths = keep.sum(1)
-        order = keep.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-        short = ids.masked_fill(~keep, PAD).gather(1, order)[:, : recurring(int(lengths.max()) if len(ids) else 1)]
-        return {**cells, "ids": short, "length": lengths, "whole": ids}
+        ids, lengths = dropped(cells["ids"], self.dropout, generator)
+        return {**cells, "ids": ids, "length": lengths, "whole": cells["ids"]}
 
     def parts(self, read: np.ndarray) -> list[tuple[str, np.ndarray]]:
         """Words of the text, the first ``MAX_PARTS`` of them."""
@@ -309,7 +298,6 @@ class Text(Generable, Attributable):
 
         Of an encoder's features what they lack without the word is taken away.
         """
-
         import torch
 
         if self.tuning is not None:
@@ -318,33 +306,13 @@ class Text(Generable, Attributable):
                 "instead, which is the default."
             )
         if self.encoder is not None:
-            cells, every = (
-                self.collate([cell]),
-                self.collate([cell, *(cell if other is None else other for other in rest)])["features"].to(keep.device),
-            )
-            gone, there = (every[1:] - every[:1]).flatten(1), cells["there"].to(keep.device)
+            every = self.collate([cell, *(cell if other is None else other for other in rest)])["features"]
+            every, there = every.to(keep.device), self.collate([cell])["there"].to(keep.device)
+            gone = (every[1:] - every[:1]).flatten(1)
             here = every[:1] + ((1 - keep) @ gone).view(len(keep), *every.shape[1:])
             return {"features": here[:, : there.shape[1]], "there": there.expand(len(keep), -1)}
         cells = {key: value.to(keep.device) for key, value in self.collate([cell]).items()}
-        owned, end = torch.zeros(len(rest), cells["ids"].shape[1], device=keep.device), 0
-        for word, other in enumerate(rest):
-            left = np.zeros(0, cell.dtype) if other is None else other
-            both = min(len(cell), len(left))
-            start = next((i for i in range(both) if cell[i] != left[i]), both)
-            count = next(
-                (
-                    gone
-                    for gone in range(max(0, len(cell) - len(left)), len(cell) - start + 1)
-                    if agree(cell[start + gone :], left[start:])
-                ),
-                0,
-            )  # both may be cut at ``length``
-            while (
-                start > end and count and cell[start - 1] == cell[start + count - 1]
-            ):  # of words that are alike the one whose turn it is
-                start -= 1
-            owned[word, start : start + count] = 1
-            end = start + count
+        owned = torch.from_numpy(owned_tokens(cell, rest, cells["ids"].shape[1])).to(keep.device)
         return {
             **{key: value.expand(len(keep), *value.shape[1:]) for key, value in cells.items()},
             "keep": 1 - ((1 - keep) @ owned).clamp(max=1),

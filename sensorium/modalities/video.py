@@ -115,7 +115,6 @@ class Video(Generable, Attributable):
 
     def interpolate_parts(self, cell: np.ndarray, rest: Sequence[np.ndarray | None], keep: torch.Tensor) -> Cells:
         """Each frame's change since the one before in that measure: from the first frame standing still to the clip."""
-
         import torch
 
         pixels = self.collate([cell])["pixels"].to(keep.device).float()
@@ -126,14 +125,12 @@ class Video(Generable, Attributable):
 
     def collate(self, cells: Sequence[np.ndarray]) -> Cells:
         """``pixels`` uint8 [n, frames, 3, size, size]."""
-
         import torch
 
         return {"pixels": torch.from_numpy(np.stack(cells)).permute(0, 1, 4, 2, 3)}
 
     def augment(self, cells: Cells, generator: torch.Generator) -> Cells:
         """Random rotation, scale, shift and colours of each clip, the same for all its frames."""
-
         import torch
         from torch.nn import functional as F
 
@@ -159,7 +156,6 @@ class Video(Generable, Attributable):
 
     def stem(self, width: int) -> Stem:
         """Stem with (size / 16)² tokens for every two frames."""
-
         from sensorium.modalities._stems.video import VideoStem
 
         return VideoStem(width, self.size, self.frames, PAIR, self.norm)
@@ -178,7 +174,6 @@ class Video(Generable, Attributable):
 
     def target(self, cells: Cells) -> torch.Tensor:
         """Pixels before augmentation, [n, frames / 2 · (size / patch)², 6 · patch²]."""
-
         import torch
 
         pixels, p = cells.get("whole", cells["pixels"]), self.patch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -56,3 +57,29 @@ class SeriesStem(Stem):
         tokens = x.flatten(2).transpose(1, 2)
         place = sinusoid(tokens.shape[1], tokens.shape[2], tokens.device) * self.place
         return tokens + place.to(tokens.dtype), present(length, tokens.shape[1])
+
+
+def rotated(
+    values: Float[Tensor, "n steps channels"],
+    generator: torch.Generator,
+    mean: np.ndarray,
+    std: np.ndarray,
+    limit: float,
+) -> Float[Tensor, "n steps channels"]:
+    """Triples of channels rotated about a random axis, in the units of the table (Rodrigues' formula).
+
+    Args:
+        mean, std: of each channel, [channels]. limit: largest angle, in radians.
+    """
+    n, steps, c = values.shape
+    triples = c // 3
+    middle, spread = (torch.from_numpy(x).to(values.device) for x in (mean, std))
+    axis = F.normalize(torch.randn(n, 3, generator=generator), dim=-1)
+    angle = (torch.rand(n, 1, 1, generator=generator) * 2 - 1) * limit
+    x, y, z = axis.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).view(n, 3, 3)
+    turn = torch.eye(3) + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
+    raw = (values * spread + middle)[..., : 3 * triples].reshape(n, steps * triples, 3)
+    raw = (raw @ turn.to(values.device)).view(n, steps, 3 * triples)
+    return torch.cat([(raw - middle[: 3 * triples]) / spread[: 3 * triples], values[..., 3 * triples :]], -1)

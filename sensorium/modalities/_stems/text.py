@@ -6,13 +6,13 @@ import zlib
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.modalities._text_tokens import PAD
 from sensorium.nn.conv import working_dtype
-from sensorium.nn.shape_buckets import places
+from sensorium.nn.shape_buckets import places, recurring
 from sensorium.nn.stem import Cells, Stem
 
 START = 0.1
@@ -73,3 +73,16 @@ class TextStem(Stem):
         near = torch.cat([before * (order > 0).unsqueeze(1), x, after * (order < last).unsqueeze(1)], 1)
         x = (x + self.out(F.gelu(self.near(near)))).to(working_dtype(self.positions))[:real]
         return x.new_zeros(n * k, x.shape[1]).index_copy(0, at[:real], x).view(n, k, -1), mask
+
+
+def dropped(
+    ids: Int[Tensor, "n tokens"], share: float, generator: torch.Generator
+) -> tuple[Int[Tensor, "n fewer"], Int[Tensor, " n"]]:
+    """Ids without a random share of each row's tokens, of which one stays at least, and their numbers."""
+    chance = torch.rand(ids.shape, generator=generator).to(ids.device)
+    chance = chance.masked_fill(ids == PAD, -1.0)
+    keep = (chance > share) | (chance == chance.amax(1, keepdim=True)) & (ids != PAD)
+    lengths = keep.sum(1)
+    order = keep.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+    longest = recurring(int(lengths.max()) if len(ids) else 1)
+    return ids.masked_fill(~keep, PAD).gather(1, order)[:, :longest], lengths
