@@ -82,7 +82,8 @@ def comparisons(quick: bool) -> list[Comparison]:
             repeats=repeats,
             peers={name: side for name, side in peers.items() if not name.endswith("fp32")},
         ),
-        # Tiles of AMX multiply the peak sevenfold, but not the speed of memory: the share of either peak says more than one.
+        # Tiles of AMX multiply the peak sevenfold, but not the speed of memory: the share of either peak says more than
+        # one.
         Comparison(
             name=f"the same, as many parameters, batch {BATCH}, oneDNN without AMX",
             metrics=speed,
@@ -108,7 +109,7 @@ def settings(width: int | None = None) -> list[str]:
         *(f"column.{column}.kind=out" for column in OTHERS),
         "objectives=match",
         f"train.batch={BATCH}",
-        "data.same=id",
+        "data.entity_key=id",
         "baselines.share=0",
         "trackers=none",
         *([f"network.width={width}", "trunk.heads=1"] if width else []),
@@ -140,7 +141,7 @@ def ours(path: str, seconds: float, width: int | None = None, isa: str | None = 
     from benchmarks.peak import matrix_peak
     from sensorium.training.table_trainer import TableTrainer
 
-    times, waits, counted, learn, run = [], [], [], TableTrainer.learn, TableTrainer.run
+    times, waits, counted, learn, run = [], [], [], TableTrainer.training_step, TableTrainer.run
 
     def timed(loop: TableTrainer, *given: Any) -> Any:
         start = time.perf_counter()
@@ -158,7 +159,7 @@ def ours(path: str, seconds: float, width: int | None = None, isa: str | None = 
         counted.extend([counter.get_total_flops(), sum(loop.optimizer.parameters[key].numel() for key in learned)])
         return at
 
-    TableTrainer.learn, TableTrainer.run = timed, running
+    TableTrainer.training_step, TableTrainer.run = timed, running
     model = fit(path, seconds, width)
     start, median = len(times) // 4, sorted(times[len(times) // 4 :])[len(times) * 3 // 8]
     peak = matrix_peak("bfloat16" if model.facts["precision"] == "bf16" else "float32")
@@ -308,7 +309,7 @@ class Training:
         self.spent += time.perf_counter() - start
 
     def recall(self, path: str, split: str = "test_new_style", k: int = 10) -> float:
-        """Share of names of a split whose drawing, or one of the same name, is among the k nearest of all its drawings."""
+        """Share of a split's names whose drawing, or one of the same name, is among the k nearest of its drawings."""
         import torch
 
         pictures, tokens, names = rows(path, split)

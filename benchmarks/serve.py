@@ -1,6 +1,8 @@
-"""The server under load: waiting requests asked together against one after the other, and a thousand connections of mixed requests.
+"""The server under load: waiting requests asked together against one after the other, and a thousand connections of
+mixed requests.
 
-The model has the usual sizes and has learned next to nothing: what it says doesn't matter here, only that each client gets what belongs to its own question.
+The model has the usual sizes and has learned next to nothing: what it says doesn't matter here, only that each client
+gets what belongs to its own question.
 """
 
 from __future__ import annotations
@@ -125,7 +127,9 @@ def table(rows: int = ROWS) -> Any:
 
 @contextlib.contextmanager
 def server(batch: int, shown: int = 0) -> Iterator[tuple[int, int]]:
-    """A server of a model that has seen the table once, with an index and perhaps a table of so many rows to show: its port and its process."""
+    """A server of a model that has seen the table once, with an index and perhaps a table of so many rows to show: its
+    port and its process.
+    """
     import pyarrow.parquet as pq
 
     import sensorium.fit.fit
@@ -137,7 +141,7 @@ def server(batch: int, shown: int = 0) -> Iterator[tuple[int, int]]:
             table(),
             out=f"{folder}/run",
             epochs=1,
-            settings=["baselines.share=0", "trackers=none", "sample.generate=photo"],
+            settings=["baselines.share=0", "trackers=none", "questions.generate=photo"],
         )
         model.index(table(), f"{folder}/index")
         if shown:
@@ -207,7 +211,8 @@ class Client:
             self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
         data = json.dumps(body).encode()
         self.writer.write(
-            f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n".encode()
+            f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: "
+            f"{len(data)}\r\n\r\n".encode()
             + data
         )
         await self.writer.drain()
@@ -281,7 +286,9 @@ def together(verb: str, batch: int, seconds: float) -> dict[str, float]:
 
 
 def page() -> dict[str, float]:
-    """Seconds until a browser that knows nothing of the page shows the first rows of a table, and from a click until a hidden category is filled; medians."""
+    """Seconds until a browser that knows nothing of the page shows the first rows of a table, and from a click until a
+    hidden category is filled; medians.
+    """
     import shutil
 
     from playwright.sync_api import sync_playwright
@@ -305,7 +312,11 @@ def page() -> dict[str, float]:
             shown.locator(f".rows [data-place='{turn}'] .cell.category").click()
             filled.append(
                 shown.evaluate("""() => new Promise(done => {
-                const begun = performance.now(), look = new MutationObserver(() => { if (document.querySelector('.answer')) { look.disconnect(); done((performance.now() - begun) / 1000); } });
+                const begun = performance.now(), look = new MutationObserver(() => {
+                    if (!document.querySelector('.answer')) return;
+                    look.disconnect();
+                    done((performance.now() - begun) / 1000);
+                });
                 look.observe(document.getElementById('panel'), { childList: true, subtree: true });
                 document.querySelector('#panel button.main').click();
             })""")

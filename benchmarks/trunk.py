@@ -1,4 +1,6 @@
-"""A language model as the trunk: how fast it learns conversations beside transformers' Trainer, and how fast it speaks beside ``generate``."""
+"""A language model as the trunk: how fast it learns conversations beside transformers' Trainer, and how fast it speaks
+beside ``generate``.
+"""
 
 from __future__ import annotations
 

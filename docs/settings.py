@@ -32,11 +32,12 @@ from sensorium.trunks import Trunk
 PAGE = Path(__file__).parent / "settings.md"
 BEGIN = """# Settings
 
-<!-- Written by docs/settings.py from the code; the tests compare. Change a docstring or a signature, then run it again. -->
+<!-- Written by docs/settings.py from the code; the tests compare. Change a docstring or a signature, then run it. -->
 
-Every part's constructor arguments are its settings. `sensorium fit` takes them as `section.key=value`, as a file (`--settings`, in YAML,
-TOML or JSON; the command line wins over the file), and `Model.fit` as a list of such words or as a mapping. An unknown key is an error
-that names the nearest known one. `none` says that there is no value; several values are joined by commas.
+Every part's constructor arguments are its settings. `sensorium fit` takes them as `section.key=value`, as a file
+(`--settings`, in YAML, TOML or JSON; the command line wins over the file), and `Model.fit` as a list of such words or
+as a mapping. An unknown key is an error that names the nearest known one. `none` says that there is no value; several
+values are joined by commas.
 """
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "site"
 SHIM = "https://unpkg.com/iframe-worker/shim"
-"""The one script that Zensical's pages would fetch: workers, by which the search runs, for pages opened from the disk."""
+"""The one script that Zensical's pages would fetch: workers, by which search runs, for pages opened from the disk."""
 
 
 def main() -> None:

