@@ -8,13 +8,15 @@ import errno
 import os
 import sys
 import threading
+import warnings
 from typing import Annotated, Any
 
 import typer
 
 from sensorium.cli.lazy import LazyGroup
-from sensorium.core.errors import UserError
+from sensorium.core.errors import SensoriumWarning, UserError
 
+python_format = warnings.formatwarning
 app = typer.Typer(
     name="sensorium",
     cls=LazyGroup,
@@ -41,6 +43,7 @@ def options(
 
 def main() -> None:
     """Run the command: status 2 for what the user can mend, 1 for our own faults, 130 when interrupted."""
+    warnings.formatwarning = format_warning  # ty: ignore[invalid-assignment]  # Python documents this replacement
     try:
         app(standalone_mode=True)
     except UserError as error:
@@ -86,6 +89,15 @@ def run() -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
     os._exit(status if isinstance(status, int) else int(status is not None))
+
+
+def format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Text of a warning on stderr: of ours the message only, of others with the line of code, as Python has it."""
+    if issubclass(category, SensoriumWarning):
+        return f"{message}\n"
+    return python_format(message, category, filename, lineno, line)
 
 
 def unexpected(error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Fit: from a table to a trained model in a run folder. The order of its stages, and what is asked of it.
+"""Fit: from a table to a trained model in a run folder, in stages.
 
 RUN/ settings.json schema.json splits.parquet rows.npy environment.json quarantine.jsonl metrics.jsonl
      checkpoints/ baselines/ model.json model.safetensors memory.safetensors results.json report.html tensorboard/
@@ -14,18 +14,18 @@ from typing import Any
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.progress import ProgressReporter
 from sensorium.core.registry import find
-from sensorium.core.settings import build, parse, sections
+from sensorium.core.settings import build, parse, plain, sections
+from sensorium.data.columns import columns_read_as_written
 from sensorium.data.quarantine import parse_max_bad
 from sensorium.data.settings import DataSettings
 from sensorium.evaluation.fit_baselines import BaselineSettings
 from sensorium.fit import stages
 from sensorium.fit.run import Run, State
 from sensorium.inference.trained import Trained
-from sensorium.network.build import plain, said_as_written
 from sensorium.nn.precision import usable
 from sensorium.training.build import check_settings, plain_list
 from sensorium.training.build_memory import MemorySettings
-from sensorium.training.run_folder import begin
+from sensorium.training.run_folder import open_run_folder
 from sensorium.training.trackers import Tracker
 from sensorium.training.trainer import asked_length
 
@@ -56,7 +56,7 @@ def fit(
     data = build(DataSettings, plain(given, "data"), "data")
     parse_max_bad(data.max_bad)
     wanted = usable(device)
-    opened = data.open(table, said_as_written(given.get("column", {})))
+    opened = data.open(table, columns_read_as_written(given.get("column", {})))
     if not opened.rows:
         raise UserError(f"'{opened.name}' has no rows, so there is nothing to learn from.")
     for words, columns in (
@@ -67,7 +67,7 @@ def fit(
             if column not in opened.columns:
                 raise unknown(words, column, opened.columns)
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="sensorium-"))
-    begin(folder, resume, given, seed, target, opened)
+    open_run_folder(folder, resume, given, seed, target, opened)
     with ProgressReporter(quiet) as progress:
         return run_stages(
             Run(opened, folder, given, data, list(target), minutes, epochs, seed, resume, wanted, progress)
@@ -75,9 +75,9 @@ def fit(
 
 
 def run_stages(run: Run) -> Trained:
-    """The stages of a fit, in order."""
+    """Run the stages of a fit, in order."""
     state = State(run.settings)
-    stages.look(run, state)
+    stages.infer_columns(run, state)
     stages.split(run, state)
     stages.prepare(run, state)
     stages.build(run, state)

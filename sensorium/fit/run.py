@@ -1,4 +1,4 @@
-"""A run of fit: what was asked for, and the state that its stages fill in."""
+"""Run of a fit: its request, and the state that its stages fill in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sensorium.training.table_trainer import TableTrainer
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One fit, as it was asked for.
+    """Request of one fit.
 
     Attributes:
         table: the opened table. folder: where the run is kept. settings: nested by section.
@@ -72,10 +72,10 @@ class Splitter:
 
 @dataclasses.dataclass
 class State:
-    """The state of a fit; each stage fills in what it makes.
+    """State of a fit; each stage fills in what it makes.
 
     Attributes:
-        settings: as the run's, with columns to generate by their names. schema, modalities: by ``look``.
+        settings: as the run's, with columns to generate by their names. schema, modalities: by ``infer_columns``.
         split: by ``split``. prepared, quarantine: by ``prepare``. network, objectives, trainer: by ``build``.
         entities: for each stored row the number of the entity it is of (``data.entity_key``), int64, or None.
         tuned: what of pretrained models is tuned, in numbers. facts: of the training, for ``model.json``.
@@ -96,5 +96,5 @@ class State:
 
     @property
     def stopped(self) -> bool:
-        """Whether the user has interrupted the run."""
+        """True where the user has interrupted the run."""
         return self.trainer.at.stopped

@@ -29,6 +29,7 @@ from sensorium.modalities._capabilities import Dialogue
 from sensorium.network.build import able_to_generate, check_conversations, check_followed, check_referred, make_network
 from sensorium.network.pretrained import tuned_of
 from sensorium.nn.precision import idle_gpu
+from sensorium.objectives.match import Match
 from sensorium.training.build import make_objectives, make_sampler, plain_list, settings_of
 from sensorium.training.build_memory import MemorySettings, build_memory
 from sensorium.training.calibrate import calibrate_network
@@ -234,9 +235,11 @@ def train(run: Run, state: State) -> None:
 def calibrate(run: Run, state: State) -> None:
     """Memory of rows, ignored columns, calibrated probabilities and a vocoder, from training and validation rows."""
     network, prepared, trainer = state.network.eval(), state.prepared, state.trainer
-    if "match" in state.objectives and not state.stopped:
+    match = state.objectives.get("match")
+    if match is not None and not state.stopped:
+        assert isinstance(match, Match)
         memory = build_part(MemorySettings, plain(state.settings, "memory"), "memory")
-        build_memory(network, prepared, memory, state.objectives["match"].scale().item(), run.seed)
+        build_memory(network, prepared, memory, match.scale().item(), run.seed)
     calibrate_network(network, prepared, judge=not state.stopped)
     if state.stopped:
         return

@@ -10,7 +10,7 @@ import numpy as np
 from sensorium.core.errors import UserError
 from sensorium.core.seeds import mix
 from sensorium.data.media import Files
-from sensorium.inference.fill import together
+from sensorium.inference.fill import answer_columns
 from sensorium.inference.predict import answers
 from sensorium.inference.rows import Rows
 from sensorium.inference.trained import GENERATED_WINDOW, Trained
@@ -20,13 +20,16 @@ from sensorium.modalities._capabilities import Continuable
 def without_bad(
     part: Rows, samples: int, draw: Callable[[np.ndarray | None], Iterator[list[Any]]]
 ) -> Iterator[list[Any]]:
-    """What is drawn for the rows of a window, None for those that can't be read; ``draw`` takes the rows to draw for, None for all."""
+    """Generated cells for the rows of a window, None for those that can't be read.
+
+    ``draw`` takes the rows to generate for, None for all.
+    """
     if not part.bad:
         yield from draw(None)
         return
-    drawn = draw(np.array([row for row in range(part.count) if row not in part.bad], np.int64))
+    samples_of_rows = draw(np.array([row for row in range(part.count) if row not in part.bad], np.int64))
     for row in range(part.count):
-        yield [None] * samples if row in part.bad else next(drawn)
+        yield [None] * samples if row in part.bad else next(samples_of_rows)
 
 
 def generate(
@@ -47,15 +50,16 @@ def generate(
     if column not in trained.network.generative_columns:
         if samples > 1:
             raise UserError(
-                f"samples={samples}: of '{column}' one cell is said. Possible for: {', '.join(trained.network.generative_columns) or 'none'}."
+                f"samples={samples}: of '{column}' one cell is said. Possible for: "
+                f"{', '.join(trained.network.generative_columns) or 'none'}."
             )
         if generator is not None and column in trained.network.asked_columns:
             trained.network.generator(column, generator)
         return answers(trained, rows, column, seen, seed, note, candidates, **options).cells
     if candidates:
         raise UserError(f"candidates={candidates} is for text; of '{column}' draw several with samples={candidates}.")
-    drawn = list(draw(trained, rows, column, seen, seed, samples, note, generator, **options))
-    cells = drawn if samples > 1 else [cells[0] for cells in drawn]
+    samples_of_rows = list(draw(trained, rows, column, seen, seed, samples, note, generator, **options))
+    cells = samples_of_rows if samples > 1 else [cells[0] for cells in samples_of_rows]
     return Files(cells) if trained.network.modalities[column].media else cells
 
 
@@ -116,27 +120,31 @@ def continued(
     """Forecasts, row by row: see ``Model.continued``."""
     trained.check_asked(column, [c for c in seen or () if c != column])
     modality = trained.network.modalities[column]
-    way = continues(trained, column)
-    if way is None or not isinstance(modality, Continuable):
+    generator_name = continues(trained, column)
+    if generator_name is None or not isinstance(modality, Continuable):
         able = [c for c in trained.network.generative_columns if continues(trained, c)]
         raise UserError(
-            f"'{column}' can't be continued: that takes a series that the run learned to draw by flow. Possible: {', '.join(able) or 'none'}."
+            f"'{column}' can't be continued: that takes a series that the run learned to draw by flow. Possible: "
+            f"{', '.join(able) or 'none'}."
         )
-    chosen = trained.options(column, way, options)
+    chosen = trained.options(column, generator_name, options)
     if modality.longest > modality.span:
         raise UserError(
-            f"'{column}' can't be continued: training had series of {modality.longest} steps, and averaged them to {modality.span}. Fit with "
+            f"'{column}' can't be continued: training had series of {modality.longest} steps, and averaged them to "
+            f"{modality.span}. Fit with "
             f"column.{column}.length={modality.longest}."
         )
     if samples < 1 or horizon < 1:
         raise UserError(
-            f"horizon={horizon}, samples={samples}: needed are at least 1 sample and a horizon of 1 to {modality.span - 1} steps, as "
+            f"horizon={horizon}, samples={samples}: needed are at least 1 sample and a horizon of 1 to "
+            f"{modality.span - 1} steps, as "
             f"{modality.span} steps of '{column}' are drawn in all."
         )
     if horizon >= modality.span:
         if note:
             note(
-                f"column '{column}': {modality.span - 1} steps follow instead of {horizon:,}, as {modality.span} are drawn in all, and one at least is what they follow on."
+                f"column '{column}': {modality.span - 1} steps follow instead of {horizon:,}, as {modality.span} are "
+                "drawn in all, and one at least is what they follow on."
             )
         horizon = modality.span - 1
     span, steps = modality.span, modality.steps
@@ -147,27 +155,26 @@ def continued(
                 rows, trained.network.columns if seen is None else [*seen, column], note, size=GENERATED_WINDOW
             )
         ):
-            long = sum(
-                steps(cell) + horizon > span for cell in part.read.get(column, []) if cell is not None
-            )
+            long = sum(steps(cell) + horizon > span for cell in part.read.get(column, []) if cell is not None)
             if long and note:
                 note(
-                    f"column '{column}': of {long} series only the last {span - horizon} steps are looked at, as training saw {span} in all."
+                    f"column '{column}': of {long} series only the last {span - horizon} steps are looked at, as "
+                    f"training saw {span} in all."
                 )
-            yield from part.continue_(column, horizon, seen, samples, mix(seed, number), way, **chosen)
+            yield from part.continue_(column, horizon, seen, samples, mix(seed, number), generator_name, **chosen)
 
     return windows()
 
 
 def continues(trained: Trained, column: str) -> str | None:
-    """The generator of a column that can go on from a beginning; None where there is none."""
+    """Generator of a column that can continue a prefix; None where there is none."""
     if not isinstance(trained.network.modalities[column], Continuable):
         return None
     return next(
         (
-            way
-            for way in trained.network.generator_keys.get(column, ())
-            if trained.network.generator(column, way).can_continue
+            generator_name
+            for generator_name in trained.network.generator_keys.get(column, ())
+            if trained.network.generator(column, generator_name).can_continue
         ),
         None,
     )
@@ -197,6 +204,6 @@ def generate_together(
         dict.fromkeys(columns) if place in part.bad else row
         for number, part in enumerate(trained.windows(rows, wanted, note, size=GENERATED_WINDOW))
         for place, row in enumerate(
-            together(trained.network, part, columns, seen, jointly=jointly, seed=mix(seed, number))
+            answer_columns(trained.network, part, columns, seen, jointly=jointly, seed=mix(seed, number))
         )
     )

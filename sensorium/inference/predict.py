@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError
 from sensorium.core.seeds import mix
-from sensorium.inference.rows import Answers
-from sensorium.inference.trained import Trained, reasons
+from sensorium.inference.answers import Answers
+from sensorium.inference.trained import Trained, bad_row_column
 
 
 def embed(
@@ -37,18 +37,18 @@ def predict(
     **options: Any,
 ) -> pa.Table:
     """Predictions: see ``Model.predict``."""
-    said = answers(trained, rows, column, seen, seed, note, candidates, **options)
-    if not said.cells:  # the types that answers have
+    predictions = answers(trained, rows, column, seen, seed, note, candidates, **options)
+    if not predictions.cells:  # the types that answers have
         return predict(trained, [{}], column, seen, **options).slice(0, 0)
     parts: dict[str, Any] = {
-        "value": said.cells,
-        "probability": pa.array(said.confidence, pa.float32(), from_pandas=True),
+        "value": predictions.cells,
+        "probability": pa.array(predictions.confidence, pa.float32(), from_pandas=True),
     }
-    if said.sets is not None:
-        parts["set"] = said.sets
-    if said.interval is not None:
-        parts |= {"low": [low for low, _ in said.interval], "high": [high for _, high in said.interval]}
-    return pa.table(parts | reasons(said.bad, len(said.cells)))
+    if predictions.sets is not None:
+        parts["set"] = predictions.sets
+    if predictions.interval is not None:
+        parts |= {"low": [low for low, _ in predictions.interval], "high": [high for _, high in predictions.interval]}
+    return pa.table(parts | bad_row_column(predictions.bad, len(predictions.cells)))
 
 
 def answers(
@@ -61,18 +61,19 @@ def answers(
     candidates: int = 0,
     **options: Any,
 ) -> Answers:
-    """What the model says of a column, with scores."""
+    """Predicted cells of a column, with scores."""
     if candidates < 0:
         raise UserError(
-            f"candidates={candidates}: give 1 for the likeliest text, more to choose from, or 0 for as many as are cheap."
+            f"candidates={candidates}: give 1 for the likeliest text, more to choose from, or 0 for as many as are "
+            "cheap."
         )
     trained.check_asked(column, seen)
     if column in trained.network.generative_columns:
         raise UserError(f"A cell of '{column}' is drawn, not predicted. Ask for it with: generate.")
     wanted = [c for c in (trained.network.columns if seen is None else seen) if c != column]
     chosen = trained.options(column, None, options)
-    said = [
+    predictions = [
         part.predict(column, seen, seed=mix(seed, i), candidates=candidates, **chosen).without(part.bad)
         for i, part in enumerate(trained.windows(rows, wanted, note))
     ]
-    return Answers.joined(said)
+    return Answers.concat(predictions)

@@ -1,7 +1,8 @@
-"""How little a cell goes with the others of its row: what the network believes of each column, held against what is there.
+"""Surprise: how unlikely a cell is beside the others of its row, by what the network predicts of each column.
 
-A picture's, sound's or text's gist is compared with the gist of the row's other columns; of a category, a number or a date the loss is taken. Rows held out
-in training say what is usual. And how far what a row has lies from all that was learned.
+A picture's, sound's or text's gist is compared with the gist of the row's other columns. Of a category, a number or a
+date the loss is taken. Validation rows say what is usual. Out-of-distribution scores say how far what a row has lies
+from all that was learned.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import pyarrow as pa
 import torch
 
 from sensorium.core.errors import UserError
-from sensorium.inference.rows import ROWS, Rows
-from sensorium.inference.trained import Trained, reasons
+from sensorium.inference.rows import ROWS_PER_BATCH, Rows
+from sensorium.inference.trained import Trained, bad_row_column
 from sensorium.network.batch import collate
 from sensorium.network.network import Network
 from sensorium.network.types import Encoded, IgnoredColumns
@@ -24,7 +25,7 @@ from sensorium.nn.precision import autocast
 
 LEVELS = 101
 """Quantiles that say what is usual."""
-FEWEST = 10
+MIN_ROWS = 10
 """Rows that can say it of a column."""
 
 
@@ -36,11 +37,13 @@ def misfits(
     targets: Mapping[str, torch.Tensor],
     columns: Sequence[str] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """For each column how far some rows' cells are from what their other columns say, [n]; NaN where a row lacks it, or has nothing else.
+    """Misfit of some rows' cells with the row's other columns, by column [n]; NaN where a row lacks it, or has nothing
+    else.
 
     Args:
-        encoded: the columns behind their stems. rows: which of their rows. targets: of columns without gists what is to be said, in the order of
-            ``Encoded.index``. columns: those that are held against the others; all by default.
+        encoded: the encoded columns. rows: which of their rows.
+        targets: of columns without gists the target tokens, in the order of ``Encoded.index``.
+        columns: those that are compared with the others; all by default.
     """
     found = {}
     for column in encoded if columns is None else [c for c in columns if c in encoded]:
@@ -59,21 +62,23 @@ def misfits(
     return found
 
 
-def usual(found: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
-    """The quantiles of what ``misfits`` found for rows held out, by column; none where too few rows have it."""
-    held = {column: values[np.isfinite(values)] for column, values in found.items()}
-    return {column: quantiles(values) for column, values in held.items() if len(values) >= FEWEST}
+def surprise_quantiles(found: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+    """Quantiles of the ``misfits`` of validation rows, by column; none where too few rows have it."""
+    finite = {column: values[np.isfinite(values)] for column, values in found.items()}
+    return {column: quantiles(values) for column, values in finite.items() if len(values) >= MIN_ROWS}
 
 
 def quantiles(values: np.ndarray) -> list[float]:
-    """What ``LEVELS`` says of how usual values are."""
+    """Quantiles of values at ``LEVELS`` levels."""
     return np.quantile(values, np.linspace(0, 1, LEVELS)).round(5).tolist()
 
 
-def gists(
+def gists_by_kind(
     network: Network, encoded: Mapping[str, Encoded], rows: torch.Tensor
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """The rows that have them, by place, and their gists [those, gist]: of each column that is matched, and of all that a row has under the name ""."""
+    """Rows that have a gist, by place, and these gists [those, gist]: of each matched column, and of all that a row has
+    under the name "".
+    """
     found = {}
     if encoded:
         there = torch.stack([e.place[rows] >= 0 for e in encoded.values()]).any(0).nonzero().squeeze(1)
@@ -85,29 +90,32 @@ def gists(
     return {kind: (there, vectors) for kind, (there, vectors) in found.items() if len(there)}
 
 
-def domain(
-    known: Sequence[Mapping[str, torch.Tensor]], held: Sequence[Mapping[str, torch.Tensor]]
+def fit_out_of_distribution(
+    known: Sequence[Mapping[str, torch.Tensor]], validation: Sequence[Mapping[str, torch.Tensor]]
 ) -> OutOfDistribution | None:
-    """What is known of training rows' gists, and how far those of rows held out lie from them; None where too few were.
+    """Out-of-distribution detector from the gists of training rows, and the distance of validation rows' gists from
+    them; None where there are too few.
 
     Args:
-        known, held: parts of both, gists by kind.
+        known, validation: parts of both, gists by kind.
     """
     whole = [
         {
             kind: torch.cat([part[kind] for part in parts if kind in part])
             for kind in dict.fromkeys(kind for part in parts for kind in part)
         }
-        for parts in (known, held)
+        for parts in (known, validation)
     ]
-    kinds = [kind for kind, vectors in whole[1].items() if len(vectors) >= FEWEST and kind in whole[0]]
+    kinds = [kind for kind, vectors in whole[1].items() if len(vectors) >= MIN_ROWS and kind in whole[0]]
     levels = {kind: quantiles(distance(whole[1][kind], whole[0][kind]).cpu().numpy()) for kind in kinds}
     return OutOfDistribution({kind: whole[0][kind].cpu() for kind in kinds}, levels) if kinds else None
 
 
 @torch.inference_mode()
-def away(rows: Rows) -> dict[str, np.ndarray]:
-    """How far the gists of all rows lie from those of training rows, by kind (see ``gists``): 0 is usual, 1 as far as one of ten; NaN where a row has none."""
+def distance_scores(rows: Rows) -> dict[str, np.ndarray]:
+    """Distance of all rows' gists from those of training rows, by kind (see ``gists_by_kind``): 0 is usual, 1 as far as
+    one of ten; NaN where a row has none.
+    """
     network = rows.network
     if network.calibration.out_of_distribution is None:
         return {}
@@ -115,16 +123,18 @@ def away(rows: Rows) -> dict[str, np.ndarray]:
         rows.encoded_columns(network.columns),
         {kind: np.full(rows.count, np.nan) for kind in network.calibration.out_of_distribution.known},
     )
-    for some in torch.arange(rows.count, device=rows.device).split(ROWS):
+    for some in torch.arange(rows.count, device=rows.device).split(ROWS_PER_BATCH):
         with autocast(rows.precision, rows.device):
-            found = gists(network, encoded, some)
+            found = gists_by_kind(network, encoded, some)
         for kind, (there, vectors) in found.items():
             if kind in result:
-                result[kind][some[there].cpu().numpy()] = network.calibration.out_of_distribution.away(kind, vectors).cpu().numpy()
+                result[kind][some[there].cpu().numpy()] = (
+                    network.calibration.out_of_distribution.away(kind, vectors).cpu().numpy()
+                )
     return result
 
 
-def told(network: Network) -> list[str]:
+def scored_columns(network: Network) -> list[str]:
     """Columns whose misfit is a loss: those without gists that are asked by one token."""
     return [
         c for c in network.asked_columns if not network.modalities[c].matched and c not in network.generative_columns
@@ -132,12 +142,14 @@ def told(network: Network) -> list[str]:
 
 
 def agreement(rows: Rows, column: str, which: np.ndarray) -> list[float | None]:
-    """For some rows the share of rows held out whose own cell of a column goes with their others less well than theirs does, 0 to 1; None where nothing can be said."""
+    """Agreement of some rows' cells of a column with their other cells: the share of validation rows whose misfit is
+    larger, 0 to 1; None where there is none.
+    """
     network = rows.network
     if column not in network.calibration.surprise_quantiles or not rows.has(column).any():
         return [None] * len(which)
     encoded, found = rows.encoded_columns(network.columns), []
-    for some in torch.from_numpy(which).to(rows.device).split(ROWS):
+    for some in torch.from_numpy(which).to(rows.device).split(ROWS_PER_BATCH):
         with autocast(rows.precision, rows.device):
             found.append(
                 misfits(network, encoded, some, {}, [column])
@@ -152,12 +164,16 @@ def agreement(rows: Rows, column: str, which: np.ndarray) -> list[float | None]:
     ]
 
 
-def of_rows(rows: Rows) -> dict[str, np.ndarray]:
-    """The misfits of all rows, in units of what is usual: 0 is the middle of rows held out, 1 as unusual as one of ten; NaN where nothing can be said."""
+def surprise_scores(rows: Rows) -> dict[str, np.ndarray]:
+    """Misfits of all rows, in units of what is usual: 0 is the median of validation rows, 1 as unusual as one of ten;
+    NaN where there is none.
+    """
     network = rows.network
-    encoded = rows.encoded_columns([c for c in network.columns if c in network.calibration.surprise_quantiles or rows.has(c).any()])
+    encoded = rows.encoded_columns(
+        [c for c in network.columns if c in network.calibration.surprise_quantiles or rows.has(c).any()]
+    )
     targets = {}
-    for column in told(network):
+    for column in scored_columns(network):
         if column in encoded:
             cells = [rows.cells[column][row] for row in encoded[column].index.tolist()]
             targets[column] = (
@@ -166,12 +182,14 @@ def of_rows(rows: Rows) -> dict[str, np.ndarray]:
                 .to(rows.device)
             )
     result = {column: np.full(rows.count, np.nan) for column in network.calibration.surprise_quantiles}
-    for some in torch.arange(rows.count, device=rows.device).split(ROWS):
+    for some in torch.arange(rows.count, device=rows.device).split(ROWS_PER_BATCH):
         with autocast(rows.precision, rows.device):
             found = misfits(network, encoded, some, targets)
         for column, values in result.items():
             if column in found:
-                values[some.cpu().numpy()] = relative(found[column].cpu().numpy(), network.calibration.surprise_quantiles[column])
+                values[some.cpu().numpy()] = relative(
+                    found[column].cpu().numpy(), network.calibration.surprise_quantiles[column]
+                )
     return result
 
 
@@ -179,19 +197,21 @@ def surprise_table(trained: Trained, rows: Any, note: Callable[[str], None] | No
     """Surprise of each row, as a table: see ``Model.surprise``."""
     if not trained.network.calibration.surprise_quantiles:
         raise UserError(
-            "This run has held out too few rows to say what is usual: 20 are needed for validation. Fit it on more rows."
+            "This run has held out too few rows to say what is usual: 20 are needed for validation. Fit it on more "
+            "rows."
         )
     parts, far, bad, count = [], [], {}, 0
     for part in trained.windows(rows, None, note):
-        parts.append(of_rows(part))
-        far.append(away(part))
+        parts.append(surprise_scores(part))
+        far.append(distance_scores(part))
         bad |= {count + row: why for row, why in part.bad.items()}
         count += part.count
     each, far = (
         {column: np.concatenate([part[column] for part in some]) for column in some[0]} for some in (parts, far)
     )
     known = np.stack(list(each.values()), 1)
-    most, some = np.where(np.isfinite(known), known, -np.inf), np.isfinite(known).any(1)
+    most = np.where(np.isfinite(known), known, -np.inf)
+    some = most.max(1) > -np.inf
     names = [list(each)[place] if there else None for place, there in zip(most.argmax(1), some, strict=True)]
     return pa.table(
         {
@@ -202,6 +222,6 @@ def surprise_table(trained: Trained, rows: Any, note: Callable[[str], None] | No
                 f"away of {kind}" if kind else "away": pa.array(values, pa.float32(), from_pandas=True)
                 for kind, values in far.items()
             },
-            **reasons(bad, count),
+            **bad_row_column(bad, count),
         }
     )

@@ -1,4 +1,5 @@
-"""A trained network with all that is needed to ask it about tables: its columns, its settings, and rows read as it reads them."""
+"""Trained networks with all that is needed to ask them about tables: schema, settings, and rows read as they
+read them."""
 
 from __future__ import annotations
 
@@ -11,13 +12,13 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError, unknown, warn
 from sensorium.core.registry import name_of
-from sensorium.core.settings import build, check
+from sensorium.core.settings import build, check, plain
 from sensorium.data.schema import Schema
 from sensorium.data.settings import DataSettings
 from sensorium.data.table import Table
 from sensorium.generators import INTERNAL_OPTIONS
 from sensorium.inference.rows import Rows
-from sensorium.network.build import able_to_generate, plain
+from sensorium.network.build import able_to_generate
 from sensorium.network.network import Network
 
 WINDOW = 4096
@@ -29,7 +30,7 @@ GENERATED_WINDOW = 64
 
 
 class Trained:
-    """A trained network, its schema, its settings and what is known of its training.
+    """Trained network, its schema, its settings and facts of its training.
 
     Attributes:
         network: the torch module; schema: its columns; settings: the ones it was made with.
@@ -51,11 +52,13 @@ class Trained:
 
     @property
     def columns(self) -> list[str]:
-        """The columns the model knows."""
+        """Columns that the model knows."""
         return list(self.network.columns)
 
     def open(self, table: Any) -> Table:
-        """A table as this model's run read its own: the same encoding and limits, and paths out of the table's folder where these were allowed."""
+        """Table opened as this model's run opened its own: the same encoding and limits, and paths out of the table's
+        folder where these were allowed.
+        """
         if isinstance(table, Table):
             return table
         return self.data.open(
@@ -73,10 +76,10 @@ class Trained:
         note: Callable[[str], None] | None = None,
         size: int | None = WINDOW,
     ) -> Iterator[Rows]:
-        """The rows of a table, a window at a time, so that memory doesn't grow with the table.
+        """Rows of a table, a window at a time, so that memory doesn't grow with the table.
 
-        ``note`` hears once of how the table was read, of columns that lack, and for each column of cells that can't be read, which count as missing;
-        by default these are warnings.
+        ``note`` is called once with notes on how the table was read, with columns that lack, and for each column with
+        cells that can't be read, which count as missing; by default these are warnings.
 
         Raises:
             UserError: the table has columns, and none of them is the model's.
@@ -86,10 +89,10 @@ class Trained:
             return
         opened, tell = self.open(table), note or warn
         self.check(columns or ())
-        self.tell_of(
+        self.report_reading(
             opened, [c for c in self.network.columns if columns is None or c in columns], tell, row_by_row(table)
         )
-        heard, strange = UnreadableCells(), dict.fromkeys(() if row_by_row(table) else self.network.columns, "")
+        unreadable, strange = UnreadableCells(), dict.fromkeys(() if row_by_row(table) else self.network.columns, "")
         for start in range(0, max(opened.rows, 1), size or max(opened.rows, 1)):
             part = (
                 opened
@@ -97,7 +100,7 @@ class Trained:
                 else opened.select(np.arange(start, min(start + size, opened.rows)))
             )
             read = Rows.of(
-                self.network, part, columns, lambda row, column, why, start=start: heard(start + row, column, why)
+                self.network, part, columns, lambda row, column, why, start=start: unreadable(start + row, column, why)
             )
             for column in list(strange):
                 found = self.network.modalities[column].describe_unknown(read.cells.get(column, []))
@@ -109,11 +112,15 @@ class Trained:
         for column, known in strange.items():
             if known:
                 tell(f"column '{column}': none of its cells is one that the model knows, as {known}")
-        for words in heard.words():
+        for words in unreadable.messages():
             tell(words)
 
-    def tell_of(self, opened: Table, wanted: Sequence[str], tell: Callable[[str], None], partial: bool = False) -> None:
-        """Say how a table was read and which wanted columns it lacks; ``partial``: its rows were written by hand, with what is known of each.
+    def report_reading(
+        self, opened: Table, wanted: Sequence[str], tell: Callable[[str], None], partial: bool = False
+    ) -> None:
+        """Report how a table was read and which wanted columns it lacks.
+
+        ``partial``: its rows were written by hand, with what is known of each.
 
         Raises:
             UserError: it has columns, and none of them is the model's.
@@ -121,7 +128,8 @@ class Trained:
         known = set(self.network.columns)
         if opened.columns and not known & set(opened.columns):
             raise UserError(
-                f"'{opened.name}' has none of this model's columns: it has {', '.join(opened.columns[:8])}{', …' if len(opened.columns) > 8 else ''}, and the model knows "
+                f"'{opened.name}' has none of this model's columns: it has "
+                f"{', '.join(opened.columns[:8])}{', …' if len(opened.columns) > 8 else ''}, and the model knows "
                 f"{', '.join(self.network.columns)}. Rename the table's columns."
             )
         lacking = [c for c in wanted if c not in opened.columns]
@@ -161,16 +169,16 @@ class Trained:
             )
 
     def options(self, column: str, generator: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Options for saying or drawing a column, of the types that its generator takes.
+        """Options for predicting or generating a column, in the types that its generator takes.
 
         Raises:
             UserError: one that the generator doesn't have or that is out of range.
         """
-        way = self.network.generator(column, generator)
-        chosen = check(way.sample, given, f"generate for '{column}'", INTERNAL_OPTIONS)
-        if way.is_generative:  # nothing of no rows, but what is out of range is told before the first row is read
-            way.sample(
-                lambda tokens, _: tokens.new_zeros(*tokens.shape[:2], way.width),
+        part = self.network.generator(column, generator)
+        chosen = check(part.sample, given, f"generate for '{column}'", INTERNAL_OPTIONS)
+        if part.is_generative:  # nothing of no rows, but what is out of range is told before the first row is read
+            part.sample(
+                lambda tokens, _: tokens.new_zeros(*tokens.shape[:2], part.width),
                 0,
                 self.network.seen_mark.weight.device,
                 **chosen,
@@ -179,7 +187,7 @@ class Trained:
 
 
 class UnreadableCells:
-    """Hears of cells that can't be read, and tells of each column how many, the first row and why."""
+    """Counter of cells that can't be read: of each column how many, the first row and why."""
 
     def __init__(self) -> None:
         self.columns: dict[str, list[Any]] = {}
@@ -187,8 +195,8 @@ class UnreadableCells:
     def __call__(self, row: int, column: str, why: str) -> None:
         self.columns.setdefault(column, [0, row, why])[0] += 1
 
-    def words(self) -> list[str]:
-        """What to tell, a line a column."""
+    def messages(self) -> list[str]:
+        """Messages for the user, a line a column."""
         return [
             f"column '{column}': {count} cell(s) can't be read and count as missing; the first is row {first}: {why}"
             for column, (count, first, why) in self.columns.items()
@@ -196,19 +204,20 @@ class UnreadableCells:
 
 
 def row_by_row(table: Any) -> bool:
-    """Whether rows were written by hand: a dict of cells or a list of dicts, which say of each row what is known of it."""
+    """True where rows were written by hand: a dict of cells or a list of dicts, which hold what is known of
+    each row."""
     return isinstance(table, Mapping) or (
         isinstance(table, list | tuple) and all(isinstance(row, Mapping) for row in table)
     )
 
 
-def reasons(bad: Mapping[int, str], rows: int) -> dict[str, pa.Array]:
-    """The column ``bad_row``: why a row can't be read, null for those that can; nothing where all can."""
+def bad_row_column(bad: Mapping[int, str], rows: int) -> dict[str, pa.Array]:
+    """Column ``bad_row``: why a row can't be read, null for those that can; nothing where all can."""
     return {BAD_ROW: pa.array([bad.get(row) for row in range(rows)], pa.string())} if bad else {}
 
 
 def keep_split(table: Table, split: str | None, column: str | None) -> Table:
-    """The rows whose split column says ``split``."""
+    """Rows of one part of the split column."""
     if split is None:
         return table
     column = column or "split"

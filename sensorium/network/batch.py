@@ -1,4 +1,4 @@
-"""A batch: the cells of some rows, column by column, each column holding only the rows that have it.
+"""Batches: the cells of some rows, column by column. A column holds only the rows that have it.
 
 This is the one collator. A missing cell takes no place in any tensor, so it can change nothing.
 """
@@ -11,27 +11,30 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from sensorium.modalities import Cells, Modality
+from sensorium.modalities import Modality
+from sensorium.nn.stem import Cells
 
 
 @dataclasses.dataclass
 class Batch:
-    """Collated cells.
+    """Collated cells of some rows.
 
     Attributes:
-        rows: how many rows.
+        rows: number of rows.
         cells: for each column that any row has, its collated cells (first dimension: the rows that have it).
         index: for each such column which rows those are, ascending [n].
-        keys: for each matched column a hash of each cell's content [n]: equal cells are the same thing.
-        things: int64 [rows], equal for rows of one thing, however it looks or sounds in each; None where nothing says so.
-        own: how many of the rows the batch is about, the first ones; those after them are only looked at. beside: where what a conversation refers to stands in it, by its row and how many rows after that it is.
+        keys: for each matched column a hash of each cell's content [n]: equal cells are of one entity.
+        entities: int64 [rows], equal for rows of one entity, however it looks or sounds in each; None where nothing
+            says so.
+        own: number of rows that the batch is about, the first ones. Rows after these are only referred to.
+        beside: by a conversation's row and a number of rows after it, where in the batch that later row stands.
     """
 
     rows: int
     cells: dict[str, Cells]
     index: dict[str, torch.Tensor]
     keys: dict[str, torch.Tensor]
-    things: torch.Tensor | None = None
+    entities: torch.Tensor | None = None
     own: int = -1
     beside: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
 
@@ -39,7 +42,7 @@ class Batch:
         self.own = self.rows if self.own < 0 else self.own
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same on another device."""
+        """Copy on another device; itself on a CPU."""
         if torch.device(device).type == "cpu":
             return self
         return dataclasses.replace(
@@ -50,11 +53,11 @@ class Batch:
             },
             index={column: v.to(device, non_blocking=True) for column, v in self.index.items()},
             keys={column: v.to(device, non_blocking=True) for column, v in self.keys.items()},
-            things=None if self.things is None else self.things.to(device, non_blocking=True),
+            things=None if self.entities is None else self.entities.to(device, non_blocking=True),
         )
 
     def only(self, columns: Sequence[str]) -> Batch:
-        """The same rows with no other columns than these."""
+        """Batch of the same rows with no other columns than these."""
         keep = [column for column in self.cells if column in set(columns)]
         return dataclasses.replace(
             self,
@@ -65,7 +68,7 @@ class Batch:
 
 
 def collate(modalities: Mapping[str, Modality], cells: Mapping[str, Sequence[np.ndarray | None]], rows: int) -> Batch:
-    """Prepared cells, None or of length 0 where missing, to a batch.
+    """Batch from prepared cells, which are None or of length 0 where missing.
 
     Args:
         modalities: the columns' modalities.
@@ -73,19 +76,18 @@ def collate(modalities: Mapping[str, Modality], cells: Mapping[str, Sequence[np.
     """
     result = Batch(rows, {}, {}, {})
     for column, values in cells.items():
-        index = [i for i, value in enumerate(values) if value is not None and len(value)]
-        if not index:
+        present = {row: value for row, value in enumerate(values) if value is not None and len(value)}
+        if not present:
             continue
-        present = [values[i] for i in index]
-        result.cells[column] = modalities[column].collate(present)
-        result.index[column] = torch.tensor(index, dtype=torch.int64)
+        result.cells[column] = modalities[column].collate(list(present.values()))
+        result.index[column] = torch.tensor(list(present), dtype=torch.int64)
         if modalities[column].matched:
-            result.keys[column] = torch.tensor([hash_of(value) for value in present], dtype=torch.int64)
+            result.keys[column] = torch.tensor([hash_of(value) for value in present.values()], dtype=torch.int64)
     return result
 
 
 def hash_of(cell: np.ndarray) -> int:
-    """A 63-bit content hash of one cell, the same in every process."""
+    """Content hash of one cell, 63 bits, the same in every process."""
     import hashlib
 
     return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(cell).data, digest_size=8).digest(), "little") >> 1

@@ -15,15 +15,16 @@ from sensorium.nn.row_memory import RowMemory
 
 
 class Calibration(nn.Module):
-    """All that a network keeps of training and validation rows. A module, so that it moves between devices with it.
+    """Calibrated state of a network, from training and validation rows. A module, so that it moves between devices with
+    it.
 
     Attributes:
         ignored: for each asked column what its answer leaves out, as validation rows are answered no worse without it.
-        surprise_quantiles: of each column's surprise in validation rows: see ``inference.surprise``.
-        out_of_distribution: gists of training rows, by which the distance of others is told; None where too few rows
-            were held out.
-        memory: gists and sketches of training rows, by which gists are refined, and what the rows say in short columns,
-            which is mixed into answers; or the linear probes that stand for it in a model that is given away; None
+        surprise_quantiles: quantiles of each column's surprise in validation rows: see ``inference.surprise``.
+        out_of_distribution: gists of training rows, by which the distance of others is measured; None where there were
+            too few validation rows.
+        memory: gists and sketches of training rows, by which gists are refined, and the rows' values of short columns,
+            which are mixed into answers; or the linear probes that stand for it in a model that is given away; None
             before training has ended.
         counts: of some columns in how many training rows each value is, for ``export.redaction``.
     """
@@ -39,14 +40,14 @@ class Calibration(nn.Module):
         self.counts: dict[str, object] = {}
 
     def state(self) -> dict[str, Any]:
-        """What is written as JSON; tensors are written to files of their own."""
+        """State that is written as JSON; tensors are written to files of their own."""
         return {
             "unheeded": {column: dataclasses.asdict(left) for column, left in self.ignored.items()},
             "usual": self.surprise_quantiles,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state`` gave."""
+        """Restore what ``state`` gave."""
         self.ignored = {
             column: IgnoredColumns(tuple(left["columns"]), tuple(left["needed"]))
             for column, left in state.get("unheeded", {}).items()

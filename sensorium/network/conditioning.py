@@ -1,6 +1,6 @@
-"""Conditioning: the way past the trunk from what is seen to what is asked, and the gists of several columns.
+"""Conditioning: a linear path around the trunk from what is seen to what is asked, and the gists of several columns.
 
-The trunk begins at a linear model of the sum of what is seen and can only learn to be better.
+So the trunk begins at a linear model of the sum of what is seen, and can only learn to be better.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ class Conditioning(nn.Module):
     def of_columns(
         self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: Tensor
     ) -> Float[Tensor, "n width"] | None:
-        """Condition vector of what some rows show of ``columns``: from the sum of their gists, and the sum of the tokens
-        of columns that have none. None without ``summary``."""
+        """Condition vector of what some rows show of ``columns``. It is made of the sum of their gists, and of the sum
+        of the tokens of columns without gists. None without ``summary``.
+        """
         result, tokens = self.of_gist(self.total_gist(encoded, columns, rows)), []
         for column in columns:
             part = encoded.get(column)

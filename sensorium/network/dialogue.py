@@ -1,4 +1,4 @@
-"""The part of a network that conversations need: cells they refer to, in the language model's midst, and their names."""
+"""Dialogue head: what conversations need of a network, as cells among the language model's tokens, and their names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import nn
 from sensorium.core.attachments import MAX_ROWS
 from sensorium.core.errors import unknown
 from sensorium.core.registry import name_of
-from sensorium.modalities import Cells
 from sensorium.modalities._capabilities import Dialogue, Generable
 from sensorium.network.batch import Batch
 from sensorium.network.encoding import rows_of
@@ -22,6 +21,7 @@ from sensorium.network.types import Encoded, SegmentLoss
 from sensorium.nn.feature_projection import PatchProjector
 from sensorium.nn.online_memory import OnlineMemory
 from sensorium.nn.packing import reference
+from sensorium.nn.stem import Cells, Stem
 from sensorium.trunks import Trunk
 
 Later = Mapping[tuple[int, int], int]
@@ -29,7 +29,7 @@ Later = Mapping[tuple[int, int], int]
 
 
 class DialogueHead(nn.Module):
-    """Conversations of a network: projectors of pictures' patches, and memories of what rows are called.
+    """Dialogue head: projectors of pictures' patches, and online memories of what rows are called.
 
     Args:
         modalities: the network's columns. stem_key, stems: of each column its stem. trunk: the language model.
@@ -52,7 +52,7 @@ class DialogueHead(nn.Module):
                 stem_key[column]: PatchProjector(
                     modality.encoder.width,
                     trunk.embedding_size,
-                    stems[stem_key[column]].n_placed,
+                    first_tokens(stems[stem_key[column]]),
                     modality.encoder.patches,
                 )
                 for column, modality in modalities.items()
@@ -61,7 +61,7 @@ class DialogueHead(nn.Module):
         )
         self.online_memories = nn.ModuleDict(
             {
-                stem_key[name]: OnlineMemory(gist, modality.remembered, stems[stem_key[name]].similarity_size)
+                stem_key[name]: OnlineMemory(gist, modality.remembered, as_stem(stems[stem_key[name]]).similarity_size)
                 for column, modality in modalities.items()
                 if isinstance(modality, Dialogue)
                 for name in self.lookup_columns(column)
@@ -75,8 +75,21 @@ class DialogueHead(nn.Module):
         assert isinstance(modality, Dialogue), f"column '{column}' holds no conversations"
         return modality
 
+    def projector(self, key: str) -> PatchProjector | None:
+        """Projector of the patches of a stem's pictures; None where they don't stand so in conversations."""
+        found = self.projectors[key] if key in self.projectors else None  # noqa: SIM401  # a ModuleDict has no get
+        assert found is None or isinstance(found, PatchProjector)
+        return found
+
+    def online_memory(self, column: str) -> OnlineMemory:
+        """Memory of what rows with similar cells of a column are called."""
+        found = self.online_memories[self.stem_key[column]]
+        assert isinstance(found, OnlineMemory)
+        return found
+
     def lookup_columns(self, column: str) -> list[str]:
-        """Columns whose cells bring along, where conversations of ``column`` refer to them, the names of similar rows."""
+        """Columns whose cells bring along, where conversations of ``column`` refer to them, the names of
+        similar rows."""
         dialogue = self.dialogue_modality(column)
         if not dialogue.recall:
             return []
@@ -98,6 +111,7 @@ class DialogueHead(nn.Module):
             part = encoded.get(looked_up)
             if part is None or names is None:
                 continue
+            assert part.gist is not None, f"column '{looked_up}' has no gist to be looked up by"
             rows = ((part.place >= 0) & (names.place >= 0)).nonzero().squeeze(1)
             here, there = part.place[rows], names.place[rows]
             modality, cells = self.modalities[named_by], batch.cells[named_by]
@@ -106,7 +120,7 @@ class DialogueHead(nn.Module):
                 str(modality.decode(tokens))
                 for tokens in modality.target({key: value[there] for key, value in cells.items()}).cpu().numpy()
             ]
-            self.online_memories[self.stem_key[looked_up]].store(
+            self.online_memory(looked_up).store(
                 batch.keys[looked_up][here],
                 part.gist[here],
                 None if names.gist is None else names.gist[there],
@@ -124,13 +138,14 @@ class DialogueHead(nn.Module):
     ) -> tuple[list[list[str]], torch.Tensor]:
         """Names of the rows most similar to some cells of ``looked_up``, for conversations of ``column``, and how near
         the nearest is, [n, 2]."""
-        own, part, key = None if keys is None else keys[places], encoded[looked_up], self.stem_key[looked_up]
-        return self.online_memories[key].most_similar(
+        own, part = None if keys is None else keys[places], encoded[looked_up]
+        assert part.gist is not None, f"column '{looked_up}' has no gist to be looked up by"
+        return self.online_memory(looked_up).most_similar(
             part.gist[places],
             self.dialogue_modality(column).recalled,
             own,
             None if part.similarity is None else part.similarity[places],
-            self.shared[1][key].compare,
+            as_stem(self.shared[1][self.stem_key[looked_up]]).compare,
         )
 
     def losses(
@@ -153,7 +168,8 @@ class DialogueHead(nn.Module):
         keys: Mapping[str, torch.Tensor] | None = None,
         later: Later | None = None,
     ) -> PackedConversation:
-        """Conversations packed into sequences, with the cells that they refer to in their midst, and similar rows' names.
+        """Conversations packed into sequences, with the cells that they refer to in their midst, and similar rows'
+        names.
 
         Args:
             cells: collated conversations. rows: the batch's rows that they are of, [n].
@@ -222,6 +238,7 @@ class DialogueHead(nn.Module):
         Args:
             referred: the cells referred to, by row, column and how many rows after it; only these are entered.
         """
+        assert part.patches is not None, f"column '{column}' has no patches"
         known = part.place.cpu().numpy()
         cells = sorted(
             {
@@ -237,8 +254,9 @@ class DialogueHead(nn.Module):
         return dataclasses.replace(part, place=place, tokens=tokens, mask=mask, entered=True)
 
     def references(self, rows: int) -> dict[int, tuple[str, int]]:
-        """For each number that stands for a cell among ids its column, and how many rows after the conversation's own it
-        is, below ``rows``."""
+        """Columns by the negative numbers that stand for cells among ids, each with how many rows after the
+        conversation's own the cell is, below ``rows``.
+        """
         if rows not in self.reference_cache:
             kinds = {c: name_of(m) for c, m in self.modalities.items()}
             names = (*self.columns, *set(kinds.values()))
@@ -248,3 +266,15 @@ class DialogueHead(nn.Module):
                 {reference(name, offset): (name, offset) for name in names for offset in range(rows)},
             )
         return self.reference_cache[rows]
+
+
+def as_stem(module: nn.Module) -> Stem:
+    """Module of a ``ModuleDict`` of stems."""
+    assert isinstance(module, Stem)
+    return module
+
+
+def first_tokens(stem: nn.Module) -> int:
+    """Number of tokens of a pretrained stem's features that come before its patches."""
+    assert isinstance(stem.n_placed, int)
+    return stem.n_placed

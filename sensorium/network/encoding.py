@@ -1,4 +1,4 @@
-"""Encoding: the columns of a batch through their stem, to tokens and gists."""
+"""Encoding: the columns of a batch through their stems, to tokens and gists."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.modalities import Cells
 from sensorium.network.batch import Batch
 from sensorium.network.types import Encoded
+from sensorium.nn.feature_projection import PatchProjector
+from sensorium.nn.stem import Cells, Stem
 
 
 class GistHead(nn.Module):
@@ -33,16 +34,16 @@ class GistHead(nn.Module):
 def encode_columns(
     batch: Batch,
     columns: Sequence[str],
-    stem: nn.Module,
+    stem: Stem,
     head: nn.Module | None,
     gist_token: nn.Module | None,
     marks: Sequence[Tensor],
     *,
     drop: float = 0.0,
-    projector: nn.Module | None = None,
+    projector: PatchProjector | None = None,
     similarity: bool = False,
 ) -> dict[str, Encoded]:
-    """Columns of a batch that share a stem, in one pass of it.
+    """Encoded columns of a batch that share a stem, in one pass of it.
 
     Args:
         head: pools the gist; None where the columns aren't matched. gist_token: makes a token of it that comes first.
@@ -81,7 +82,7 @@ def encode_columns(
 
 
 def drop_tokens(mask: Bool[Tensor, "n k"], share: float) -> Bool[Tensor, "n k"]:
-    """A mask without a random share of what is there; something is left of each row."""
+    """Token dropout: a mask without a random share of its tokens; at least one is left of each row."""
     chance = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1.0)
     return mask & ((chance >= share) | (chance == chance.amax(1, keepdim=True)))
 
@@ -101,5 +102,28 @@ def concat_cells(parts: Sequence[Cells]) -> Cells:
 
 
 def rows_of(cells: Cells, rows: Tensor) -> Cells:
-    """Some rows of collated cells."""
+    """Collated cells of some rows."""
     return {key: value[rows] for key, value in cells.items()}
+
+
+def concat_encoded(parts: Sequence[Encoded], rows: int) -> Encoded:
+    """Encoded parts of one column, one after the other, padded to the longest."""
+    longest = max(part.tokens.shape[1] for part in parts)
+    index = torch.cat([part.index for part in parts])
+    place = torch.full((rows,), -1, dtype=torch.int64, device=index.device)
+    place[index] = torch.arange(len(index), device=index.device)
+    return Encoded(
+        index,
+        place,
+        torch.cat([F.pad(part.tokens, (0, 0, 0, longest - part.tokens.shape[1])) for part in parts]),
+        torch.cat([F.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts]),
+        concat_present([part.gist for part in parts]),
+        concat_present([part.similarity for part in parts]),
+        concat_present([part.patches for part in parts]),
+    )
+
+
+def concat_present(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Tensors that are there, one after the other; None where there are none."""
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None

@@ -1,7 +1,7 @@
 """The network: stems, a trunk, generators and gist heads for a set of columns; the one module in which all parts meet.
 
-A column alone gives its gist straight from its stem. Several columns, and all that is predicted or generated, go through
-the trunk. The network is single-device code; precision, schedules and checkpoints are put on from outside.
+The gist of a single column comes straight from its stem. Several columns, and all that is predicted or generated, go
+through the trunk. The network is single-device code; precision, schedules and checkpoints are put on from outside.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Network(ColumnParts):
     # --- encoding ---------------------------------------------------------------------------------------------------
 
     def encode_all(self, batch: Batch) -> dict[str, Encoded]:
-        """Every column of a batch through its stem; columns that share one go through it together."""
+        """Encoded columns of a batch; columns that share a stem go through it together."""
         together: dict[str, list[str]] = {}
         for column in batch.cells:
             together.setdefault(self.stem_key[column], []).append(column)
@@ -150,23 +150,23 @@ class Network(ColumnParts):
         return {column: encoded[column] for column in batch.cells}
 
     def encode(self, column: str, batch: Batch) -> Encoded:
-        """One column of a batch through its stem."""
+        """Encoded column of a batch."""
         return self.encode_together([column], batch)[column]
 
     def encode_together(self, columns: Sequence[str], batch: Batch) -> dict[str, Encoded]:
-        """Columns of a batch that share a stem, in one pass of it."""
+        """Encoded columns of a batch that share a stem, in one pass of it."""
         key, dialogue = self.stem_key[columns[0]], self.dialogue
         # Texts, which share a stem, leave words out before it.
         drops = self.training and key in self.heads and self.modalities[columns[0]].shared() is None
         return encode_columns(
             batch,
             columns,
-            self.stems[key],
-            self.heads[key] if key in self.heads else None,
+            self.stem(columns[0]),
+            self.heads[key] if key in self.heads else None,  # noqa: SIM401  # a ModuleDict has no get
             self.conditioning.gist_token,
             [self.seen_mark.weight[self.columns.index(column)] for column in columns],
             drop=self.drop if drops else 0.0,
-            projector=dialogue.projectors[key] if dialogue is not None and key in dialogue.projectors else None,
+            projector=None if dialogue is None else dialogue.projector(key),
             similarity=dialogue is not None and key in dialogue.online_memories,
         )
 
@@ -185,7 +185,7 @@ class Network(ColumnParts):
         return result
 
     def gist_as_seen(self, gist: Float[Tensor, "n gist"], column: str) -> Seen:
-        """Gists as all that is seen: one token each, in the place of ``column``."""
+        """Seen tokens where gists are all that is seen: one token each, in the place of ``column``."""
         assert self.conditioning.gist_token is not None, "network.summary is false"
         mark, present = self.seen_mark.weight, torch.ones(len(gist), 1, dtype=torch.bool, device=gist.device)
         token = self.conditioning.gist_token(gist).unsqueeze(1)
@@ -216,8 +216,8 @@ class Network(ColumnParts):
         return F.layer_norm(self.asked_tokens(column, target, self.conditioning.of_gist(gist)), (self.width,))
 
     def condition_vector(self, encoded: Mapping[str, Encoded], columns: Sequence[str], rows: Tensor) -> Tensor | None:
-        """Condition vector [n, width] of what some rows show of ``columns``; None without ``summary``, and where columns
-        must not meet before the trunk."""
+        """Condition vector [n, width] of what some rows show of ``columns``; None without ``summary``, and where
+        columns must not meet before the trunk."""
         return self.conditioning.of_columns(encoded, columns, rows) if self.trunk.early else None
 
     def condition(
@@ -263,7 +263,7 @@ class Network(ColumnParts):
         )
 
     def ask_gist(self, rows: int) -> Float[Tensor, "n 1 width"]:
-        """The one token that asks for the gist, for each of ``rows`` rows."""
+        """Query token of the gist, one for each of ``rows`` rows."""
         return self.asked_mark.weight[len(self.columns)].expand(rows, 1, -1)
 
     def sample(
@@ -287,8 +287,9 @@ class Network(ColumnParts):
         if chosen.is_generative:
             trunks.append(self.conditioned_trunk(encoded, column, (), rows, name))
             options["unconditional"] = trunks[1]
-        for trunk in trunks if again is not None else ():
-            trunk.reorder(again)
+        if again is not None:
+            for trunk in trunks:
+                trunk.reorder(again)
         count = len(rows if again is None else again)
         return chosen.sample(trunks[0], count, rows.device, generator=generator, **options)
 
@@ -301,7 +302,8 @@ class Network(ColumnParts):
         target: Tensor,
         name: str | None = None,
     ) -> Float[Tensor, "n tokens"]:
-        """Negative log-likelihood of the tokens of a known segment of ``column``, from what some rows have of ``seen``."""
+        """Negative log-likelihood of the tokens of a known segment of ``column``, from what some rows have of
+        ``seen``."""
         generator, vector = self.generator(column, name), self.condition_vector(encoded, seen, rows)
         condition = self.condition(vector, encoded, seen, rows, column, name)
         (hidden,) = self.trunk(
@@ -331,7 +333,8 @@ class Network(ColumnParts):
         return result
 
     def refine_gists(self, column: str, part: Encoded, cells: Sequence[np.ndarray]) -> Encoded:
-        """A column whose gists the row memory has refined; tokens, which the trunk learned from, stay as they are.
+        """Encoded column with gists that the row memory has refined. Its tokens, which the trunk learned from, stay as
+        they are.
 
         Args:
             cells: what ``part`` was made of, prepared.
@@ -346,7 +349,8 @@ class Network(ColumnParts):
     def memory_answer(
         self, encoded: Mapping[str, Encoded], column: str, rows: Tensor, share: float | None = None
     ) -> MemoryAnswer | None:
-        """Answer of the row memory for ``column``, by the gists of what some rows show; None where that doesn't count."""
+        """Answer of the row memory for ``column``, by the gists of what some rows show; None where that doesn't
+        count."""
         memory = self.calibration.memory
         if memory is None or not self.generator(column).uses_memory:
             return None

@@ -1,4 +1,4 @@
-"""A conversation as a language model meets it: words, and in their midst the tokens of cells that it refers to.
+"""Packed conversations: the words of several rows in few long sequences, with tokens of cells that they refer to.
 
 It knows encoded columns and lines of tokens, no table and no file.
 """
@@ -20,7 +20,7 @@ from sensorium.nn.packing import NO_GROUP, PackedSequences
 
 @runtime_checkable
 class PackedCell(Protocol):
-    """A column behind its stem: see ``network.Encoded``."""
+    """Encoded column as conversations need it: see ``network.types.Encoded``."""
 
     place: torch.Tensor
     tokens: torch.Tensor
@@ -30,15 +30,17 @@ class PackedCell(Protocol):
 
 @dataclasses.dataclass
 class PackedConversation:
-    """Conversations of several rows: token i is ``pool[index[i]]``, in ``lines``; ``said``: the id that it is and that is to be learned there, or -1.
+    """Packed conversations of several rows: token i is ``pool[index[i]]``, in ``lines``.
 
-    ``recalled``: for each line what rows that are like its cells are called; ``near``: how near the nearest of them is, [lines, 2] (``nn.online_memory``), NaN where nothing was looked up.
+    ``targets``: the id that a token is, where that is to be learned, or -1. ``recalled``: for each line what rows that
+    are like its cells are called. ``near``: how near the nearest of them is, [lines, 2] (``nn.online_memory``), NaN
+    where nothing was looked up.
     """
 
     pool: torch.Tensor
     index: np.ndarray
     lines: PackedSequences
-    said: np.ndarray
+    targets: np.ndarray
     recalled: list[list[str]] = dataclasses.field(default_factory=list)
     near: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2)))
 
@@ -56,18 +58,21 @@ class PackedConversation:
 def pack(
     trunk: Any,
     lines: Sequence[np.ndarray],
-    said: Sequence[np.ndarray],
+    targets: Sequence[np.ndarray],
     rows: np.ndarray,
     encoded: Mapping[str, PackedCell],
     columns: Mapping[int, tuple[str, int]],
     most: int = 0,
     beside: Mapping[tuple[int, int], int] | None = None,
 ) -> PackedConversation:
-    """Lines of ids, below 0 where a cell stands, with the batch's rows they are of, as one script.
+    """Packed conversation of lines of ids, which are below 0 where a cell stands, with the batch's rows they are of.
 
     Args:
-        said: for each line which ids are to be learned. columns: for each number below 0 the column it stands for, and how many rows after the line's; a cell that its row lacks is left out.
-        most: tokens of a cell that are taken, the first ones; 0: all. beside: where rows after these stand, by a row and how many after it; None: they follow one another.
+        targets: for each line which ids are to be learned.
+        columns: for each number below 0 the column it stands for, and how many rows after the line's the cell is. A
+            cell that its row lacks is left out.
+        most: tokens of a cell that are taken, the first ones; 0: all.
+        beside: where rows after these stand, by a row and how many after it; None: they follow one another.
     """
     used = [
         column
@@ -89,7 +94,7 @@ def pack(
         for at in [*np.flatnonzero(line < 0), len(line)]:
             pieces.append(first_of[number] + np.arange(first, at))
             groups.append(np.full(at - first, NO_GROUP))
-            marks.append(np.where(said[number][first:at], line[first:at], -1))
+            marks.append(np.where(targets[number][first:at], line[first:at], -1))
             first = at + 1
             column, later = columns.get(int(line[at]), ("", 0)) if at < len(line) else ("", 0)
             if column in starts and (cell := cell_of(places[column], int(rows[number]), later, beside)) >= 0:
@@ -114,13 +119,13 @@ def pack(
 
 
 def mean_losses(trunk: Any, made: PackedConversation) -> torch.Tensor:
-    """The mean loss of each row's said tokens [n], each from all before it; 0 where a row says nothing."""
+    """Mean loss of each row's target tokens [n], each from all before it; 0 where a row has none."""
     sums, counts = summed_losses(trunk, made)
     return sums / counts.clamp_min(1)
 
 
 def summed_losses(trunk: Any, made: PackedConversation) -> tuple[torch.Tensor, torch.Tensor]:
-    """The summed loss of each row's said tokens [n], and how many they are, [n]."""
+    """Summed loss of each row's target tokens [n], and their number [n]."""
     count = int(made.lines.row.max()) + 1
     each, rows = token_losses(trunk, made)
     return each.new_zeros(count).index_add(0, rows, each), each.new_zeros(count).index_add(
@@ -129,27 +134,27 @@ def summed_losses(trunk: Any, made: PackedConversation) -> tuple[torch.Tensor, t
 
 
 def token_losses(trunk: Any, made: PackedConversation) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss of each said token [tokens], line by line, and the rows they are of, [tokens]."""
-    at = np.flatnonzero((made.said >= 0) & (made.lines.place > 0))
+    """Loss of each target token [tokens], line by line, and the rows they are of [tokens]."""
+    at = np.flatnonzero((made.targets >= 0) & (made.lines.place > 0))
     hidden = trunk.run(made.pool, made.index, made.lines).index_select(
         0, torch.from_numpy(at - 1).to(made.pool.device)
     )  # a line's tokens follow one another
     wanted, rows = (
-        torch.from_numpy(made.said[at]).to(hidden.device),
+        torch.from_numpy(made.targets[at]).to(hidden.device),
         torch.from_numpy(made.lines.row[at]).to(hidden.device),
     )
     return cross_entropy(trunk, hidden, wanted), rows
 
 
 def last_hidden(trunk: Any, made: PackedConversation) -> torch.Tensor:
-    """What the language model makes of each line when all of it is said: its last token's hidden [n, width]."""
+    """Hidden state of each line's last token, behind the language model [n, width]."""
     last = np.zeros(int(made.lines.row.max()) + 1, np.int64)
     last[made.lines.row] = np.arange(len(made.index))  # a line's tokens follow one another
     return trunk.run(made.pool, made.index, made.lines).index_select(0, torch.from_numpy(last).to(made.pool.device))
 
 
 def cross_entropy(trunk: Any, hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Of each token [n]."""
+    """Cross-entropy of each token [n]."""
     head = trunk.head[0]
     if type(head) is nn.Linear and head.bias is None:
         return chunked_cross_entropy.cross_entropy(hidden, head.weight, wanted, trunk.scale, trunk.cap)
@@ -162,7 +167,8 @@ def cross_entropy(trunk: Any, hidden: torch.Tensor, wanted: torch.Tensor) -> tor
 
 
 def cell_of(places: np.ndarray, row: int, later: int, beside: Mapping[tuple[int, int], int] | None) -> int:
-    """The cell that a row, or one so many after it, has of a column; -1 where it has none, or there is no such row."""
+    """Index of the cell that a row, or one so many after it, has of a column; -1 where it has none, or there is no such
+    row."""
     row = row + later if beside is None or not later else beside.get((row, later), -1)
     return int(places[row]) if 0 <= row < len(places) else -1
 
@@ -170,7 +176,8 @@ def cell_of(places: np.ndarray, row: int, later: int, beside: Mapping[tuple[int,
 def resolve_references(
     names: Sequence[str], kinds: Mapping[str, str], referred: Mapping[int, tuple[str, int]]
 ) -> dict[int, tuple[str, int]]:
-    """For each number below 0 the column it stands for, the one of that name or the first of that kind, and how many rows later."""
+    """Columns that numbers below 0 stand for: the one of that name or the first of that kind, and how many rows
+    later."""
     result = {}
     for number, (name, later) in referred.items():
         column = name if name in names else next((c for c in names if kinds[c] == name), None)

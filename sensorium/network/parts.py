@@ -14,6 +14,7 @@ from sensorium.modalities._capabilities import Dialogue, Generable, Refinable, g
 from sensorium.network.encoding import GistHead
 from sensorium.network.types import ColumnFacts, slug
 from sensorium.nn.refiner import Refiner
+from sensorium.nn.stem import Stem
 from sensorium.trunks import Trunk
 
 
@@ -58,12 +59,12 @@ class ColumnParts(nn.Module):
         self.refiners = nn.ModuleDict()
 
     def timed(self, column: str) -> bool:
-        """Whether a column's vectors follow one another in time, as a sound's do."""
+        """True where a column's vectors follow one another in time, as a sound's do."""
         modality = generable(self.modalities[column])
         return modality is not None and (tokens := modality.tokens()).timed and tokens.width > 0
 
     def ordered(self, column: str) -> bool:
-        """Whether a column's ids follow one another, as a text's do."""
+        """True where a column's ids follow one another, as a text's do."""
         modality = generable(self.modalities[column])
         return modality is not None and (tokens := modality.tokens()).ordered and tokens.vocabulary > 0
 
@@ -114,6 +115,12 @@ class ColumnParts(nn.Module):
         modality = self.modalities[column]
         assert isinstance(modality, Dialogue), f"column '{column}' holds no conversations"
         return modality
+
+    def stem(self, column: str) -> Stem:
+        """Stem of a column."""
+        found = self.stems[self.stem_key[column]]
+        assert isinstance(found, Stem)
+        return found
 
     def generator(self, column: str, name: str | None = None) -> Generator:
         """Generator of a column: its first one, or the one of that name.

@@ -1,4 +1,4 @@
-"""A session of the trunk: what is seen is run once and cached, and asked tokens go on from it."""
+"""Sessions of the trunk: what is seen is run once and cached, and asked tokens are decoded from it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MarkAsked = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class ConditionedTrunk:
-    """The trunk as a generator sees it: asked tokens in, hidden out; what is seen is run once and cached.
+    """Trunk as a generator calls it: asked tokens in, hidden states out; what is seen is run once and cached.
 
-    At ``start`` 0 the segment begins anew; whoever has gone on from there doesn't come back.
+    ``start`` 0 begins the segment anew; a caller that has passed another start can't come back to it.
 
     Args:
         seen: the seen tokens. mark: see ``MarkAsked``. condition: [n, width] or [n, k, width], or None.
-        generative: whether the segment is generated rather than predicted.
+        generative: the segment is generated rather than predicted.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ConditionedTrunk:
         return hidden
 
     def reorder(self, rows: torch.Tensor) -> None:
-        """Take the cached rows by index (beams, samples)."""
+        """Reorder the cached rows by index (beams, samples)."""
         self.state, at_first = self.trunk.reorder(self.state, rows), self.state is self.first
         self.first = self.state if at_first else None
         self.condition = None if self.condition is None else self.condition[rows]

@@ -18,7 +18,7 @@ class ColumnFacts:
         asked: those that can be asked. short: of these, predicted by one token; long: by several.
         generators: for each column that is generated, the names of its generators, the first one first.
         dialogue: columns of conversations. modality: the name of each column's modality.
-        language_model: whether the trunk is one.
+        language_model: the trunk is one.
     """
 
     columns: tuple[str, ...]
@@ -34,13 +34,13 @@ class ColumnFacts:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What some rows of a batch show and are asked: one pass of the trunk.
+    """Plan of one pass of the trunk: which columns some rows of a batch show, and which they are asked.
 
     Attributes:
         rows: which rows of the batch, [n].
-        seen: columns shown; asked: columns to be said. A column in neither is simply not there.
-        way: by which generator, where a column has several; None: its first.
-        apart: what is asked teaches only what says it.
+        seen: columns shown; asked: columns to be predicted or generated. A column in neither is simply not there.
+        generator_name: the generator, where a column has several; None: its first.
+        detached: the loss trains only the generator of what is asked.
     """
 
     rows: torch.Tensor
@@ -50,21 +50,22 @@ class Plan:
     detached: bool = False
 
     def to(self, device: torch.device | str) -> Plan:
-        """The same on another device."""
+        """Copy on another device."""
         return dataclasses.replace(self, rows=self.rows.to(device, non_blocking=True))
 
 
 @dataclasses.dataclass
 class Encoded:
-    """One column of a batch behind its stem.
+    """Encoded column of a batch.
 
     Attributes:
         index: which rows of the batch have it, [n].
         place: for every row of the batch where it stands in ``index``, -1 where the row lacks the column.
         tokens: [n, k, width] with the column's mark, ready for the trunk; mask: [n, k].
-        gist: unit vectors [n, gist] of the column alone; None where the column isn't matched.
-        kin: vectors [n, any] by which cells that conversations look up are alike (``Stem.kin``); None where there are none.
-        patches: [n, k, features] of pictures that stand so in conversations (``Image.llava``); None of all else. entered: tokens are in the language model's width already.
+        gist: unit vectors [n, gist] of the column by itself; None where the column isn't matched.
+        similarity: features [n, any] by whose similarity conversations look cells up; None where there are none.
+        patches: [n, k, features] of pictures that stand so in conversations (``Image.llava``); None of all else.
+        entered: tokens are in the language model's width already.
     """
 
     index: torch.Tensor
@@ -79,7 +80,8 @@ class Encoded:
 
 @dataclasses.dataclass
 class SegmentLoss:
-    """What one plan said of one asked column: the loss of each row that has it, and the generator where it isn't the column's first."""
+    """Losses of one plan for one asked column: one of each row that has it, and the generator where it isn't
+    the first."""
 
     column: str
     seen: tuple[str, ...]
@@ -89,7 +91,7 @@ class SegmentLoss:
 
 @dataclasses.dataclass
 class FusedGist:
-    """The gist [n, gist] of what a plan saw together, and the batch's rows it belongs to."""
+    """Fused gists [n, gist] of what a plan saw together, and the batch's rows they belong to."""
 
     rows: torch.Tensor
     seen: tuple[str, ...]
@@ -98,8 +100,9 @@ class FusedGist:
 
 @dataclasses.dataclass(frozen=True)
 class IgnoredColumns:
-    """Columns that mislead about another one, or add nothing to what others say, in rows that have all of those that are needed to do
-    without them.
+    """Feature selection for one answer: columns that mislead, or add nothing to others.
+
+    They are left out in rows that have all columns that are needed to do without them.
 
     Attributes:
         columns: what is left out; needed: what a row must have for that.
@@ -109,7 +112,7 @@ class IgnoredColumns:
     needed: tuple[str, ...] = ()
 
     def left_out(self, encoded: Mapping[str, Encoded]) -> dict[str, Encoded]:
-        """Encoded columns without what an answer leaves out; a row that has nothing else keeps all."""
+        """Encoded columns without those that an answer ignores; a row that has nothing else keeps all."""
         if not set(self.columns) & set(encoded):
             return dict(encoded)
         others = [part.place >= 0 for column, part in encoded.items() if column not in self.columns]

@@ -111,9 +111,9 @@ class Match(Objective):
                 )
         if together:
             result["fuse"] = weight * self.fused * torch.stack(together).mean()
-        if step.batch.things is not None and self.same_thing and parts:
+        if step.batch.entities is not None and self.same_thing and parts:
             losses = [
-                self.same_thing_loss(gist, step.batch.things[part.index], step.batch.keys[c], scale)
+                self.same_thing_loss(gist, step.batch.entities[part.index], step.batch.keys[c], scale)
                 for c, (part, gist) in parts.items()
             ]
             result["same"] = weight * self.same_thing * torch.stack(losses).sum()

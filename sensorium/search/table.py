@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 from sensorium.core.errors import UserError, warn
 from sensorium.inference.trained import Trained
+from sensorium.search.index import Index, Windows
 
 
 def search_table(
@@ -50,3 +52,33 @@ def search_table(
     scores = gists @ asked[0]
     best = np.argsort(-scores, kind="stable")[:k]
     return pa.table({"row": pa.array(number[best], pa.int64()), "score": pa.array(scores[best], pa.float32())})
+
+
+def build_index(
+    trained: Trained,
+    table: Any,
+    out: Path,
+    identity: Mapping[str, str],
+    note: Callable[[str], None] | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    **options: Any,
+) -> Index:
+    """Index of a table's rows, written to a folder: see ``Model.index``.
+
+    Args:
+        identity: where the model is kept, and what tells it from others. options: of ``Index.build``.
+    """
+    trained.check(columns or ())
+    about = {
+        "columns": trained.columns,
+        "matched": [c for c in trained.columns if trained.network.modalities[c].matched],
+        "gist": trained.network.gist_size,
+        **identity,
+    }
+    return Index.build(out, trained.open(table), reader(trained, note), about, columns=columns, **options)
+
+
+def reader(trained: Trained, note: Callable[[str], None] | None) -> Windows:
+    """Reader of a table's rows for a model, a window at a time."""
+    return lambda table, columns: trained.windows(table, columns, note)

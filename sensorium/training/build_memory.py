@@ -1,7 +1,7 @@
-"""After training: what the network keeps of training rows, and whether it counts.
+"""Row memory of a network, built after training from training rows, and whether it counts.
 
-Gists and sketches are judged on validation rows by how well each of their cells finds its row's other cells; neither counts where
-that is not better than without. What the rows say in short columns is judged where answers are settled.
+Gists and sketches are judged on validation rows by how well each of their cells finds its row's other cells. Neither
+counts where that is not better than without. What the rows predict of short columns is judged in calibration.
 """
 
 from __future__ import annotations
@@ -15,26 +15,33 @@ import torch
 from sensorium.core.settings import at_least
 from sensorium.data.order import evenly_spaced
 from sensorium.data.prepare import Prepared
-from sensorium.generators import Generator
 from sensorium.network.batch import collate
 from sensorium.network.network import Network
 from sensorium.nn.row_memory import RowMemory
-from sensorium.training.calibrate import encode, judged_columns, sureness
+from sensorium.training.calibrate import (
+    MemoryGenerator,
+    encode,
+    judged_columns,
+    memory_generator,
+    present_cells,
+    standard_score,
+)
 
 STRENGTHS = 0.0, 0.5
-"""What is found by gists, and by sketches, may count so much. Some hundred validation rows can't tell finer steps apart."""
-JUDGES, FEWEST = 1000, 20
+"""What is found by gists, and by sketches, may count so much. Some hundred validation rows can't tell finer steps
+apart."""
+MAX_JUDGES, MIN_JUDGES = 1000, 20
 """Validation rows that judge, at most and at least."""
 PART = 1024
 """Rows that are encoded at once."""
 
 
 class MemorySettings:
-    """What a model remembers of its training rows (section ``memory``).
+    """Settings of the row memory (section ``memory``).
 
     Args:
-        rows: gists, hashed words and the categories, numbers and dates that answers lean on are kept of so many training rows, drawn
-            at random; 0: of none.
+        rows: gists, hashed words and the categories, numbers and dates that answers lean on are kept of so many
+            training rows, chosen at random; 0: of none.
     """
 
     def __init__(self, *, rows: int = 4096) -> None:
@@ -43,21 +50,25 @@ class MemorySettings:
 
 
 @torch.inference_mode()
-def memorise(network: Network, prepared: Prepared, remember: MemorySettings, sharpness: float, seed: int) -> None:
-    """Set ``network.calibration.memory``, where a row has several columns that are matched and there are validation rows to judge it; and ``network.calibration.counts``.
+def build_memory(network: Network, prepared: Prepared, remember: MemorySettings, sharpness: float, seed: int) -> None:
+    """Set ``network.calibration.memory``, where a row has several matched columns and there are validation rows to
+    judge it, and ``network.calibration.counts``.
 
     Args:
         sharpness: the scale of cosines that training has learned.
     """
-    network.calibration.memory, network.calibration.counts = None, counts(network, prepared)
+    network.calibration.memory, network.calibration.counts = None, value_counts(network, prepared)
     matched = [c for c in network.columns if network.modalities[c].matched and c in prepared.ready.columns]
     rows, judges = prepared.rows["train"], prepared.rows.get("validation", np.zeros(0, np.int64))
-    if not remember.rows or len(matched) < 2 or len(judges) < FEWEST:
+    if not remember.rows or len(matched) < 2 or len(judges) < MIN_JUDGES:
         return
     if len(rows) > remember.rows:
         rows = np.sort(np.random.default_rng(seed).choice(rows, remember.rows, replace=False))
-    judges = evenly_spaced(judges, JUDGES)
-    held, drawn = gists(network, prepared, matched, judges), sketches(network, prepared, matched, judges)
+    judges = evenly_spaced(judges, MAX_JUDGES)
+    validation_gists, validation_sketches = (
+        gists(network, prepared, matched, judges),
+        sketches(network, prepared, matched, judges),
+    )
     memory = RowMemory(
         gists(network, prepared, matched, rows),
         sharpness,
@@ -72,22 +83,25 @@ def memorise(network: Network, prepared: Prepared, remember: MemorySettings, sha
 
     def found(strengths: tuple[float, float]) -> float:
         memory.strength, memory.trust = strengths
-        refined = {c: memory(c, held[c], drawn.get(c)) for c in matched}
-        return float(np.mean([nearness(refined[a], refined[b]) for a, b in pairs]))
+        refined = {c: memory(c, validation_gists[c], validation_sketches.get(c)) for c in matched}
+        return float(np.mean([mean_reciprocal_rank(refined[a], refined[b]) for a, b in pairs]))
 
     memory.strength, memory.trust = max(
         itertools.product(STRENGTHS, STRENGTHS if memory.sketched else (0.0,)), key=found
     )
     memory.by = {
-        column: [c for c in matched if telling(memory, network.generator(column), column, c)]
+        column: [c for c in matched if is_informative(memory, memory_generator(network, column), column, c)]
         for column in memory.asked_columns
     }
     network.calibration.memory = memory
 
 
-def counts(network: Network, prepared: Prepared) -> dict[str, list[int] | int]:
-    """How many training rows have each class of a category, and how many have a number or a date: what few have is no part of a model that is given away."""
-    found: dict[str, list[int] | int] = {}
+def value_counts(network: Network, prepared: Prepared) -> dict[str, object]:
+    """Number of training rows of each class of a category, and of rows that have a number or a date.
+
+    A value of few rows is no part of a model that is given away.
+    """
+    found: dict[str, object] = {}
     rows = prepared.rows["train"]
     for column, modality in network.modalities.items():
         state = modality.state()
@@ -100,7 +114,7 @@ def counts(network: Network, prepared: Prepared) -> dict[str, list[int] | int]:
         total = np.zeros(1 + len(state["classes"]), np.int64)
         for start in range(0, len(have), PART):
             total += np.bincount(
-                np.concatenate(prepared.ready.cells(column, have[start : start + PART])), minlength=len(total)
+                np.concatenate(present_cells(prepared, column, have[start : start + PART])), minlength=len(total)
             )
         found[column] = total[1:].tolist()
     prepared.ready.release()
@@ -108,25 +122,25 @@ def counts(network: Network, prepared: Prepared) -> dict[str, list[int] | int]:
 
 
 @torch.inference_mode()
-def telling(memory: RowMemory, generator: Generator, column: str, by: str) -> bool:
-    """Whether rows that are alike in one column say of another what is so, surely more often than any rows do.
+def is_informative(memory: RowMemory, generator: MemoryGenerator, column: str, by: str) -> bool:
+    """True where rows that are alike in one column predict another one surely better than any rows do.
 
-    Two drawings of a thing by different makers are alike, and each says of the other's maker what isn't so. Rows held out can't show
-    that where all rows of a thing are held out together.
+    Two drawings of an entity by different makers are alike, and each predicts a maker for the other that is wrong.
+    Validation rows can't show that where all rows of an entity are in one part of the split.
     """
     gains = []
-    for rows, told, others in memory.among_themselves(column, by, JUDGES):
+    for rows, answer, others in memory.among_themselves(column, by, MAX_JUDGES):
         any_row = others / others.sum(1, keepdim=True).clamp(min=1)
-        hidden, truth = told.weights.new_zeros(len(rows), 1, generator.width), told.targets[rows]
-        plain = generator.loss(hidden, truth, dataclasses.replace(told, weights=any_row))
+        hidden, truth = answer.weights.new_zeros(len(rows), 1, generator.width), answer.targets[rows]
+        plain = generator.loss(hidden, truth, dataclasses.replace(answer, weights=any_row))
         gains.append(
-            plain - generator.loss(hidden, truth, dataclasses.replace(told, weights=(told.weights + any_row) / 2))
+            plain - generator.loss(hidden, truth, dataclasses.replace(answer, weights=(answer.weights + any_row) / 2))
         )
-    return sum(map(len, gains)) > 1 and sureness(torch.cat(gains).float().cpu().numpy()) > 1
+    return sum(map(len, gains)) > 1 and standard_score(torch.cat(gains).float().cpu().numpy()) > 1
 
 
 def gists(network: Network, prepared: Prepared, columns: list[str], rows: np.ndarray) -> dict[str, torch.Tensor]:
-    """Each column's gists of some rows [rows, gist], zeros where a row lacks it."""
+    """Gists of some rows, by column [rows, gist], zeros where a row lacks it."""
     result = {
         c: torch.zeros(len(rows), network.gist_size, device=network.conditioning.to_gist.weight.device) for c in columns
     }
@@ -134,29 +148,31 @@ def gists(network: Network, prepared: Prepared, columns: list[str], rows: np.nda
     for start in range(0, len(rows), PART):
         for batch, encoded in encode(network, prepared, rows[start : start + PART], columns):
             for column, part in encoded.items():
+                assert part.gist is not None
                 result[column][done + part.index] = part.gist.float()
             done += batch.rows
     return result
 
 
 def sketches(network: Network, prepared: Prepared, columns: list[str], rows: np.ndarray) -> dict[str, torch.Tensor]:
-    """The sketches [rows, any] of the columns that have some, zeros where a row lacks it."""
+    """Sketches [rows, any] of the columns that have some, zeros where a row lacks it."""
     result = {}
     for column in columns:
         modality = network.modalities[column]
         if modality.sketch([]) is None:
             continue
         cells = prepared.ready.cells(column, rows)
-        here = [row for row, cell in enumerate(cells) if cell is not None and len(cell)]
-        drawn = modality.sketch([cells[row] for row in here])
-        result[column] = torch.zeros(len(rows), drawn.shape[1], device=network.conditioning.to_gist.weight.device)
-        result[column][here] = torch.from_numpy(drawn).to(result[column])
+        present = {row: cell for row, cell in enumerate(cells) if cell is not None and len(cell)}
+        vectors = modality.sketch(list(present.values()))
+        assert vectors is not None
+        result[column] = torch.zeros(len(rows), vectors.shape[1], device=network.conditioning.to_gist.weight.device)
+        result[column][list(present)] = torch.from_numpy(vectors).to(result[column])
         prepared.ready.release()
     return result
 
 
 def targets(network: Network, prepared: Prepared, rows: np.ndarray) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """The tokens [rows, ...] of the columns whose answers may lean on them, and which rows have them [rows]."""
+    """Target tokens [rows, ...] of the columns whose answers may lean on them, and which rows have them [rows]."""
     result = {}
     for column in judged_columns(network):
         if column not in prepared.ready.columns or not network.generator(column).uses_memory:
@@ -174,7 +190,7 @@ def targets(network: Network, prepared: Prepared, rows: np.ndarray) -> dict[str,
     return result
 
 
-def nearness(a: torch.Tensor, b: torch.Tensor) -> float:
+def mean_reciprocal_rank(a: torch.Tensor, b: torch.Tensor) -> float:
     """Mean reciprocal rank of each row's own cell of ``b`` among all, by those of ``a``; 0 where no row has both."""
     both = (a.abs().sum(1) > 0) & (b.abs().sum(1) > 0)
     if not both.any():

@@ -23,7 +23,7 @@ HASHES = "sha256.json"
 
 
 def write(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]], state: dict[str, Any]) -> Path:
-    """Write ``folder/step-NNNNNNNNN``: a safetensors file for each group of tensors, ``state.json`` and ``sha256.json``.
+    """Write ``folder/step-NNNNNNNNN``: one safetensors file a group of tensors, ``state.json`` and ``sha256.json``.
 
     Raises:
         UserError: the disk is full or can't be written; earlier checkpoints stay as they are.
@@ -50,8 +50,10 @@ def write(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]], 
         sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        kept = steps(folder)
-        last = f"The last complete checkpoint is '{kept[-1]}'." if kept else "There is no complete checkpoint yet."
+        complete = steps(folder)
+        last = (
+            f"The last complete checkpoint is '{complete[-1]}'." if complete else "There is no complete checkpoint yet."
+        )
         raise UserError(
             f"Can't write the checkpoint '{final}': {error}. {last} Free some space and go on with --resume."
         ) from error
@@ -61,7 +63,7 @@ def write(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]], 
 
 
 def read(folder: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any], list[str]]:
-    """The newest checkpoint that is whole: its groups of tensors, its state, and what was wrong with newer ones.
+    """Newest checkpoint that is whole: its groups of tensors, its state, and what was wrong with newer ones.
 
     Raises:
         UserError: there is none.

@@ -1,5 +1,6 @@
-"""After training: what finishes cells that are drawn (a vocoder, for sounds), learned from training cells and kept where validation cells come
-out nearer than by what stands in for it."""
+"""Vocoders and other refiners of generated cells: learned after training from training cells, and kept where they
+restore validation cells better than the plain decoder.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +25,17 @@ from sensorium.nn.refiner import Refiner
 from sensorium.training.settings import TrainerSettings
 from sensorium.training.trainer import Trainer
 
-CELLS, JUDGES, FEWEST = 1000, 64, 4
-"""Training cells that are learned from and validation cells that judge, evenly spread, at most; and the fewest of each."""
+MAX_CELLS, MAX_JUDGES, MIN_CELLS = 1000, 64, 4
+"""Training cells that are learned from and validation cells that judge, evenly spread, at most; and the fewest
+of each."""
 
-BYTES = 512 << 20
+MAX_BYTES = 512 << 20
 """Of read cells that are held at once."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VocoderSettings:
-    """Teaches one column's finisher (section ``finish``).
+    """Settings of one column's refiner (section ``finish``).
 
     Args:
         share: of the training's steps, that many are spent on it; 0: none. most: steps at most.
@@ -49,17 +51,18 @@ class VocoderSettings:
 
 
 class VocoderTrainer(Trainer):
-    """Training loop of one column's finisher, a vocoder for sounds (section ``finish``).
+    """Training loop of one column's refiner, a vocoder for sounds (section ``finish``).
 
     Args:
         cells: read, to learn from. steps: that the training took. precision: of that training.
     """
 
+    network: Refiner
     section = "finish"
 
     def __init__(
         self,
-        finisher: Refiner,
+        refiner: Refiner,
         cells: Sequence[np.ndarray],
         folder: Path,
         seed: int,
@@ -71,7 +74,7 @@ class VocoderTrainer(Trainer):
         at_least("finish", 1, batch=batch)
         at_least("finish", 0, share=share, most=most)
         trainer = dataclasses.replace(settings.trainer, precision=precision)
-        super().__init__(finisher, {}, folder, seed, None, trainer)
+        super().__init__(refiner, {}, folder, seed, None, trainer)
         self.cells, self.batch, self.steps = cells, batch, min(most, round(share * steps))
 
     def make(self, step: int) -> tuple[torch.Tensor]:
@@ -79,10 +82,10 @@ class VocoderTrainer(Trainer):
         chosen = lots.integers(len(self.cells), size=self.batch)
         return (torch.from_numpy(np.stack([self.network.piece(self.cells[i], lots) for i in chosen])),)
 
-    def placed(self, pieces: torch.Tensor) -> tuple[torch.Tensor]:
+    def to_device(self, pieces: torch.Tensor) -> tuple[torch.Tensor]:
         return (pieces.to(self.device),)
 
-    def size(self, pieces: torch.Tensor) -> int:
+    def row_count(self, pieces: torch.Tensor) -> int:
         return len(pieces)
 
     def losses(self, pieces: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -90,7 +93,7 @@ class VocoderTrainer(Trainer):
             return self.network.losses(pieces)
 
 
-def finish(
+def fit_vocoder(
     network: Network,
     table: Table,
     rows: Callable[[str, str], np.ndarray],
@@ -99,37 +102,37 @@ def finish(
     steps: int,
     precision: Precision,
     settings: VocoderSettings,
-    told: Callable[[str, int], Any],
+    bar: Callable[[str, int], Any],
 ) -> dict[str, dict[str, Any]]:
-    """Teach every drawn column's finisher, if it has one.
+    """Fit the refiner of every generated column that has one.
 
     Args:
         rows: of the table that have a column, in a part of the split. steps: that training took.
-        told: a progress bar for some words and a number of steps, as a context that gives a function.
+        bar: a progress bar for some words and a number of steps, as a context that gives a function.
 
     Returns:
-        for each such column ``steps``, ``away`` (from cells held out), ``plain_away`` (without the finisher), and whether it is ``kept``; ``stopped``
-        where it was interrupted, which a resumed run goes on with.
+        for each such column ``steps``, ``away`` (from validation cells), ``plain_away`` (without the refiner), and
+        whether it is ``kept``; ``stopped`` where it was interrupted, which a resumed run goes on with.
     """
     found: dict[str, dict[str, Any]] = {}
     for number, column in enumerate(network.generative_columns):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(seed, number))
-            finisher = network.add_refiner(column)
-        if finisher is None:
+            refiner = network.add_refiner(column)
+        if refiner is None:
             continue
         cells, judges = (
-            whole_cells(finisher, table, column, evenly_spaced(rows(column, part), most))
-            for part, most in (("train", CELLS), ("validation", JUDGES))
+            whole_cells(refiner, table, column, evenly_spaced(rows(column, part), most))
+            for part, most in (("train", MAX_CELLS), ("validation", MAX_JUDGES))
         )
-        course = None
-        if min(len(cells), len(judges)) >= FEWEST:
-            course = VocoderTrainer(
-                finisher, cells, folder / f"finish-{network.generator_key[column]}", seed, steps, precision, settings
+        trainer = None
+        if min(len(cells), len(judges)) >= MIN_CELLS:
+            trainer = VocoderTrainer(
+                refiner, cells, folder / f"finish-{network.generator_key[column]}", seed, steps, precision, settings
             )
-        if course is not None and course.steps:
-            with told(f"Learning what finishes {column}", course.steps) as done:
-                found[column] = taught(course, judges, done)
+        if trainer is not None and trainer.steps:
+            with bar(f"Learning what finishes {column}", trainer.steps) as done:
+                found[column] = train_vocoder(trainer, judges, done)
         if not found.get(column, {}).get("kept"):
             network.remove_refiner(column)
         if found.get(column, {}).get("stopped"):
@@ -137,35 +140,35 @@ def finish(
     return found
 
 
-def taught(course: VocoderTrainer, judges: Sequence[np.ndarray], done: Callable[[int], None]) -> dict[str, Any]:
-    """One column's finisher taught and judged: see ``finish``."""
-    if any(course.folder.glob("step-*")):
-        course.resume()
-    done(course.at.step)
-    at = course.run(lambda at, values: done(1))
+def train_vocoder(trainer: VocoderTrainer, judges: Sequence[np.ndarray], done: Callable[[int], None]) -> dict[str, Any]:
+    """Train and judge one column's refiner: see ``fit_vocoder``."""
+    if any(trainer.folder.glob("step-*")):
+        trainer.resume()
+    done(trainer.at.step)
+    at = trainer.run(lambda at, values: done(1))
     if at.stopped:
         return {"steps": at.step, "stopped": True, "kept": False}
-    shutil.rmtree(course.folder, ignore_errors=True)
-    pairs = np.array([course.network.compare(cell) for cell in judges])
+    shutil.rmtree(trainer.folder, ignore_errors=True)
+    pairs = np.array([trainer.network.compare(cell) for cell in judges])
     pairs = np.nan_to_num(pairs[np.isfinite(pairs[:, 1])], nan=np.inf)
     away, plain = pairs.mean(0).tolist() if len(pairs) else (math.inf, math.inf)
     return {"steps": at.step, "away": round(away, 4), "plain_away": round(plain, 4), "kept": away < plain}
 
 
-def whole_cells(finisher: Refiner, table: Table, column: str, rows: np.ndarray) -> list[np.ndarray]:
-    """A column's cells in some rows that can be read and hold something, as many as ``BYTES`` hold."""
+def whole_cells(refiner: Refiner, table: Table, column: str, rows: np.ndarray) -> list[np.ndarray]:
+    """Cells of a column in some rows that can be read and aren't empty, as many as ``MAX_BYTES`` hold."""
     result, taken = [], 0
     for start in range(0, len(rows), 64):
         for cell in table.cells(table.take(rows[start : start + 64], [column]), column, True):
             if cell is None or isinstance(cell, BadCell):
                 continue
             try:
-                read = finisher.read(cell)
+                read = refiner.read(cell)
             except BadCell:
                 continue
             if len(read):
                 result.append(read)
                 taken += read.nbytes
-            if taken > BYTES:
+            if taken > MAX_BYTES:
                 return result
     return result

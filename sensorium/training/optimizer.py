@@ -19,15 +19,15 @@ Name = Literal["adamw", "sgd", "adafactor", "muon"]
 
 
 class Optimizer:
-    """One or two of torch's optimizers behind one face.
+    """Optimizer of a run: one or two of torch's behind one interface.
 
-    Muon updates the weights of linear and convolutional layers, each a matrix, in all but the generators' last layers; all
-    else is AdamW's. Updates are equally large, so one rate serves both.
+    Muon updates the weights of linear and convolutional layers, each a matrix, in all but the generators' last layers.
+    All else is AdamW's. Updates are equally large, so one rate serves both.
 
     Args:
         modules: what is trained (network and objectives).
         name: adamw, sgd, adafactor or muon.
-        lr: peak learning rate; decay: weight decay, on matrices; beta1, beta2: of AdamW.
+        lr: peak learning rate; weight_decay: on matrices; beta1, beta2: of AdamW.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class Optimizer:
         named = [(key, p) for key, p in named if p.requires_grad]
         parts = [part for module in modules for part in module.modules()]
         embedding = {id(part.weight) for part in parts if isinstance(part, nn.Embedding | nn.EmbeddingBag)}
-        said = {id(p) for part in parts if isinstance(part, Generator) for p in part.output_parameters()}
-        layers = {id(part.weight) for part in parts if isinstance(part, nn.Linear | ConvBlock)} - said
+        output_weights = {id(p) for part in parts if isinstance(part, Generator) for p in part.output_parameters()}
+        layers = {id(part.weight) for part in parts if isinstance(part, nn.Linear | ConvBlock)} - output_weights
         rates = {
             id(p): rate
             for part in parts
@@ -69,7 +69,9 @@ class Optimizer:
         )
         match name:
             case "adamw":
-                self.parts = [torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=fused)]
+                self.parts: list[torch.optim.Optimizer] = [
+                    torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=fused)
+                ]
             case "sgd":
                 self.parts = [torch.optim.SGD(groups, lr=lr, momentum=beta1, nesterov=True)]
             case "adafactor":
@@ -90,7 +92,7 @@ class Optimizer:
         self.peak = lr
 
     def step(self, share: float) -> None:
-        """One update at ``share`` of the peak learning rate."""
+        """Update at ``share`` of the peak learning rate."""
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = self.peak * share * group.get("rate", 1.0)
@@ -100,12 +102,12 @@ class Optimizer:
         )  # fused ones don't, and copies of weights are made again when that changes
 
     def zero(self) -> None:
-        """Forget the gradients."""
+        """Set the gradients to None."""
         for parameter in self.parameters.values():
             parameter.grad = None
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The optimizer's memory, by parameter: ``name/key``."""
+        """State of the optimizer, by parameter: ``name/key``."""
         names = {id(p): key for key, p in self.parameters.items()}
         result = {}
         for part in self.parts:
@@ -117,7 +119,7 @@ class Optimizer:
         return result
 
     def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
-        """The inverse of ``tensors``."""
+        """Restore what ``tensors`` gave."""
         owner = {id(p): part for part in self.parts for group in part.param_groups for p in group["params"]}
         for name, value in tensors.items():
             key, _, slot = name.rpartition("/")

@@ -69,7 +69,8 @@ class QuestionSampler:
         for c in self.targets:
             if c not in facts.asked:
                 raise UserError(
-                    f"The target '{c}' can't be asked. Possible: {', '.join(facts.asked) or 'none'}; a picture, a video, "
+                    f"The target '{c}' can't be asked. Possible: {', '.join(facts.asked) or 'none'}; a picture, a "
+                    "video, "
                     "a sound or a series where it is learned with --generate."
                 )
         self.generate_share, self.unconditional_share = generate_share, unconditional_share
@@ -139,7 +140,7 @@ class QuestionSampler:
         return tuple(c for c in columns if c in seen)
 
     def question(self, rng: np.random.Generator, columns: Sequence[str], kind: float) -> tuple[list[str], list[str]]:
-        """One draw of (seen, asked) among the columns a step reads, in their order; ``kind`` in 0..1: how much is seen."""
+        """Random (seen, asked) among the columns a step reads, in their order; ``kind`` in 0..1: how much is seen."""
         wanted, long = set(), [c for c in self.facts.long if c in columns and self.weights[c] > 0]
         if long:
             chance = np.array([self.weights[c] for c in long])
@@ -162,7 +163,7 @@ class QuestionSampler:
         return [c for c in columns if c in seen], [c for c in columns if c in asked - seen]
 
     def single(self, rng: np.random.Generator, free: Sequence[str], wanted: set[str]) -> set[str]:
-        """One column to be seen as the only one, by weight: of another modality than what is wanted if there is one.
+        """Random column to be seen as the only one, by weight: of another modality than what is wanted if there is one.
 
         Columns of one modality share its chance.
         """

@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Run folders: made or checked, with hashes of the training rows and a description of the machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +19,15 @@ from sensorium.core.renamed_settings import with_current_names
 from sensorium.data.hashes import row_hashes
 from sensorium.data.table import Table
 
-if TYPE_CHECKING:
-    pass
 
+def open_run_folder(
+    folder: Path, resume: bool, given: Mapping[str, Any], seed: int, target: Sequence[str], table: Table
+) -> None:
+    """Make the run's folder, or check that it is the one to go on with.
 
-def begin(folder: Path, resume: bool, given: Mapping[str, Any], seed: int, target: Sequence[str], table: Table) -> None:
-    """Make the run's folder, or see that it is the one to go on with."""
+    Raises:
+        UserError: the run was begun with other settings, or the folder can't be written.
+    """
     described = {"settings": given, "seed": seed, "target": list(target), "table": table.name}
     path = folder / "settings.json"
     if resume:
@@ -69,8 +72,8 @@ def begin(folder: Path, resume: bool, given: Mapping[str, Any], seed: int, targe
         ) from error
 
 
-def remember(folder: Path, table: Table, columns: list[str], rows: np.ndarray, resume: bool) -> None:
-    """Keep the hashes of the training rows, sorted; a run that goes on must have the same.
+def write_row_hashes(folder: Path, table: Table, columns: list[str], rows: np.ndarray, resume: bool) -> None:
+    """Write the hashes of the training rows, sorted; a run that goes on must have the same.
 
     Raises:
         UserError: it has others.
@@ -86,20 +89,20 @@ def remember(folder: Path, table: Table, columns: list[str], rows: np.ndarray, r
 
 
 def trained_on(folder: Path | None, table: Table, columns: Sequence[str]) -> np.ndarray | None:
-    """Which rows of a table the run was trained on, by content, bool [rows]; None where that isn't known."""
+    """Rows of a table that the run was trained on, by content, bool [rows]; None where that isn't known."""
     if folder is None or not (folder / "rows.npy").is_file() or not set(columns) <= set(table.columns):
         return None
     return np.isin(row_hashes(table, list(columns)), read_hashes(folder / "rows.npy"))
 
 
-def known_rows(folder: Path | None, table: Table, columns: Sequence[str]) -> int | None:
-    """How many rows of a table the run was trained on; None where that isn't known."""
+def trained_row_count(folder: Path | None, table: Table, columns: Sequence[str]) -> int | None:
+    """Number of rows of a table that the run was trained on; None where that isn't known."""
     known = trained_on(folder, table, columns)
     return None if known is None else int(known.sum())
 
 
 def read_hashes(path: Path) -> np.ndarray:
-    """The hashes that ``remember`` kept.
+    """Hashes that ``write_row_hashes`` wrote.
 
     Raises:
         UserError: the file is damaged.
@@ -113,8 +116,8 @@ def read_hashes(path: Path) -> np.ndarray:
         ) from error
 
 
-def environment() -> dict[str, Any]:
-    """What the run ran on: versions and machine, no names of users or hosts."""
+def describe_environment() -> dict[str, Any]:
+    """Environment of the run: versions and machine, no names of users or hosts."""
     from importlib.metadata import version
 
     packages = (
@@ -143,7 +146,7 @@ def environment() -> dict[str, Any]:
 
 
 def version_or_none(version: Callable[[str], str], name: str) -> str | None:
-    """A package's version, None where it isn't installed as a package."""
+    """Version of a package, None where it isn't installed as a package."""
     try:
         return version(name)
     except Exception:  # importlib.metadata raises its own error, and others for broken metadata

@@ -56,6 +56,8 @@ class TableTrainer(Trainer):
         source: the table's row of each row of the store, ascending; by default the store has all of them.
     """
 
+    network: Network
+
     def __init__(
         self,
         network: Network,
@@ -148,11 +150,9 @@ class TableTrainer(Trainer):
             many rows after it.
         """
         place, beside, used, more = {int(row): at for at, row in enumerate(rows)}, {}, set(), []
-        known = (
-            self.network.dialogue.references(MAX_ROWS)
-            if any(self.network.dialogue_modality(c).beside for c in self.network.dialogue_columns)
-            else {}
-        )
+        dialogue, known = self.network.dialogue, {}
+        if dialogue is not None and any(dialogue.dialogue_modality(c).beside for c in self.network.dialogue_columns):
+            known = dialogue.references(MAX_ROWS)
         for column in [c for c in self.network.dialogue_columns if c in cells] if known else ():
             for at, cell in enumerate(cells[column]):
                 later = (

@@ -1,21 +1,20 @@
-"""A course of training: one step after another until its time or its steps are over, stopped and gone on with anywhere.
+"""Trainer: one step after another until its time or its steps are over, stopped and resumed anywhere.
 
-It knows no table and no modality. Everything random is a function of (seed, step), so a course that was stopped goes on to the same numbers.
+It knows no table and no modality. Everything random is a function of (seed, step), so a run that was stopped goes on to
+the same numbers.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-import json
 import math
-import queue
 import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,15 +24,16 @@ from sensorium.core.seeds import mix
 from sensorium.nn.precision import choose
 from sensorium.training import checkpoint
 from sensorium.training.optimizer import Optimizer, clip
+from sensorium.training.prefetch import Prefetcher
 from sensorium.training.settings import TrainerSettings
 
-WARM = 0.1
+WARMUP_SHARE = 0.1
 """Share of a run by which the learning rate is at its peak, however few its steps are."""
 
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run stands. ``share`` is the part of its time or steps that is over."""
+    """Progress of a run. ``share`` is the part of its time or steps that is over."""
 
     step: int = 0
     seconds: float = 0.0
@@ -45,7 +45,7 @@ class Progress:
 
 
 class Trainer(abc.ABC):
-    """Trains a network on what ``make`` gives for each step.
+    """Trainer of a network on what ``make`` gives for each step.
 
     Args:
         network: what is learned and kept; objectives: modules that learn beside it.
@@ -88,29 +88,29 @@ class Trainer(abc.ABC):
 
     @abc.abstractmethod
     def make(self, step: int) -> tuple[Any, ...]:
-        """What a step looks at, from (seed, step) alone; made ahead in another thread."""
+        """Batch of a step, from (seed, step) only; made ahead in another thread."""
 
     @abc.abstractmethod
-    def losses(self, *work: Any) -> dict[str, torch.Tensor]:
-        """The losses of a step, which are added, from what ``make`` gave, on the device."""
+    def losses(self, *work: Any, **_: Any) -> dict[str, torch.Tensor]:
+        """Losses of a step, which are added, from what ``make`` gave, on the device."""
 
-    def placed(self, *work: Any) -> tuple[Any, ...]:
-        """What ``make`` gave, on the device. Default: as it is."""
+    def to_device(self, *work: Any, **_: Any) -> tuple[Any, ...]:
+        """Output of ``make``, on the device. Default: as it is."""
         return work
 
     @abc.abstractmethod
-    def size(self, *work: Any) -> int:
-        """How many rows a step looks at."""
+    def row_count(self, *work: Any, **_: Any) -> int:
+        """Number of rows of a step."""
 
     def release(self) -> None:
-        """Give memory back, now and then. Default: there is none."""
+        """Release memory, now and then. Default: there is none."""
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
-    def learn(self, step: int, *work: Any) -> dict[str, float] | None:
-        """Gradients of one step, and an update where enough are gathered; None where the step was skipped."""
+    def training_step(self, step: int, *work: Any) -> dict[str, float] | None:
+        """Gradients of one step, and an update where enough are accumulated; None where the step was skipped."""
         torch.manual_seed(mix(self.seed, step, -1))
-        losses = self.losses(*self.placed(*work))
+        losses = self.losses(*self.to_device(*work))
         total = sum(losses.values())
         if not torch.is_tensor(total) or not total.requires_grad:
             return None
@@ -121,11 +121,11 @@ class Trainer(abc.ABC):
             return None
         values = {"loss": float(total.detach()), **{name: float(loss.detach()) for name, loss in losses.items()}}
         if (step + 1) % self.accumulate == 0:
-            norm = self.clipped()
+            norm = self.clip_gradients()
             if not math.isfinite(norm):
                 self.optimizer.zero()
                 return None
-            warm = max((step + 1) / max(self.warmup, 1), self.at.share / WARM)
+            warm = max((step + 1) / max(self.warmup, 1), self.at.share / WARMUP_SHARE)
             share = min(warm, 1.0) * max(1 - self.at.share, 0.0) ** self.fall
             self.optimizer.step(share)
             self.optimizer.zero()
@@ -134,17 +134,17 @@ class Trainer(abc.ABC):
                 done = (
                     step + 1
                 ) // self.accumulate  # a mean over more steps than there were would hold on to the first weights
-                kept = min(self.ema_decay, (1 + done) / (10 + done))
+                decay = min(self.ema_decay, (1 + done) / (10 + done))
                 with torch.no_grad():
                     for key, parameter in self.network.named_parameters():
-                        self.ema[key].lerp_(parameter.float(), 1 - kept)
+                        self.ema[key].lerp_(parameter.float(), 1 - decay)
         return values
 
     def backward(self, losses: Mapping[str, torch.Tensor]) -> None:
-        """The gradients of a step's losses. Default: of their sum."""
-        (sum(losses.values()) / self.accumulate).backward()
+        """Backward pass of a step's losses. Default: of their sum."""
+        torch.as_tensor(sum(losses.values()) / self.accumulate).backward()
 
-    def clipped(self) -> float:
+    def clip_gradients(self) -> float:
         """Scale the gradients so that their norm is at most ``clip``; the norm before (may be infinite or NaN)."""
         return clip(self.optimizer.parameters.values(), self.clip)
 
@@ -161,21 +161,24 @@ class Trainer(abc.ABC):
         saved, started = time.monotonic(), time.monotonic() - self.at.seconds
         self.network.train()
         try:
-            while not stop.is_set() and not self.over():
+            while not stop.is_set() and not self.finished():
                 wait = time.perf_counter()
                 work = ahead.next()
                 self.at.waited += time.perf_counter() - wait
-                values = self.learn(self.at.step, *work)
+                values = self.training_step(self.at.step, *work)
                 self.at.step += 1
-                self.at.rows += self.size(*work)
+                self.at.rows += self.row_count(*work)
                 self.at.seconds = time.monotonic() - started
-                self.at.share = self.at.step / self.steps if self.steps else self.at.seconds / (60 * self.minutes)
+                self.at.share = (
+                    self.at.step / self.steps if self.steps else self.at.seconds / (60 * (self.minutes or 0))
+                )
                 if values is None:
                     self.at.skipped += 1
                     if self.at.skipped > 100 and self.at.skipped > self.at.step / 2:
                         raise UserError(
                             f"{self.at.skipped} of {self.at.step} steps had a loss or gradient that isn't finite. "
-                            f"Lower {self.section}.lr, or set {'train' if self.section == 'finish' else self.section}.precision=fp32."
+                            f"Lower {self.section}.lr, or set "
+                            f"{'train' if self.section == 'finish' else self.section}.precision=fp32."
                         )
                 log(self.at, values or {})
                 if self.at.step % 64 == 0:
@@ -184,7 +187,7 @@ class Trainer(abc.ABC):
                 if self.at.step % self.checkpoint_steps == 0 if self.checkpoint_steps else due:
                     self.save()
                     saved = time.monotonic()
-            self.at.stopped = not self.over()
+            self.at.stopped = not self.finished()
             self.save()
         finally:
             ahead.close()
@@ -195,7 +198,7 @@ class Trainer(abc.ABC):
             self.network.load_state_dict({k: v.to(self.device) for k, v in self.ema.items()}, strict=False)
         return self.at
 
-    def over(self) -> bool:
+    def finished(self) -> bool:
         """True where the time or the steps are used up."""
         return self.at.step >= self.steps if self.steps is not None else self.at.seconds >= 60 * (self.minutes or 0)
 
@@ -217,19 +220,19 @@ class Trainer(abc.ABC):
             {
                 "progress": dataclasses.asdict(self.at),
                 "precision": self.precision,
-                **self.marks(),
+                **self.identity(),
             },
         )
 
-    def marks(self) -> dict[str, Any]:
-        """What a course must have in common with the checkpoint that it goes on from."""
+    def identity(self) -> dict[str, Any]:
+        """Settings that a run must have in common with the checkpoint that it goes on from."""
         return {"seed": self.seed}
 
     def resume(self) -> list[str]:
-        """Go back to the newest usable checkpoint; what was wrong with newer ones."""
+        """Restore the newest usable checkpoint; what was wrong with newer ones."""
         groups, state, wrong = checkpoint.read(self.folder)
         self.prepare(state)
-        mine = self.marks()
+        mine = self.identity()
         if any(state.get(key) != value for key, value in mine.items()):
             then, now = (" and ".join(f"{key} {found.get(key)}" for key in mine) for found in (state, mine))
             raise UserError(
@@ -246,86 +249,13 @@ class Trainer(abc.ABC):
         return wrong
 
     def prepare(self, state: Mapping[str, Any]) -> None:
-        """Take over from a checkpoint's state what this course may. Default: nothing."""
-
-
-class Prefetcher:
-    """Makes the next batches in a thread of its own while the network learns, so that training doesn't wait for data.
-
-    That thread computes with one core: OpenMP gives each thread a team of its own, and two teams that spin on the same
-    cores cost a training step a fifth of its speed.
-    """
-
-    def __init__(self, make: Callable[[int], Any], step: int, depth: int = 3) -> None:
-        self.queue: queue.Queue[Any] = queue.Queue(depth)
-        self.closed = threading.Event()
-        self.threads = torch.get_num_threads()
-        self.thread = threading.Thread(target=self.work, args=(make, step), daemon=True, name="batches")
-        self.thread.start()
-
-    def work(self, make: Callable[[int], Any], step: int) -> None:
-        torch.set_num_threads(1)
-        while not self.closed.is_set():
-            try:
-                item = make(step)
-            except BaseException as error:  # handed to the thread that waits
-                item = error
-            while not self.closed.is_set():
-                try:
-                    self.queue.put(item, timeout=0.2)
-                    break
-                except queue.Full:
-                    continue
-            if isinstance(item, BaseException):
-                return
-            step += 1
-
-    def next(self) -> Any:
-        """What the next step looks at; an error met while making it is raised here."""
-        item = self.queue.get()
-        if self.threads:  # one of torch's two kinds of number is the whole process's, and the other thread has set it
-            torch.set_num_threads(self.threads)
-            self.threads = 0
-        if isinstance(item, BaseException):
-            raise item
-        return item
-
-    def close(self) -> None:
-        """Stop making batches."""
-        self.closed.set()
-        self.thread.join(timeout=10)
-
-
-class MetricsLog:
-    """``metrics.jsonl``: one line a step; cut back to the checkpoint's step when a run goes on."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        kept = []
-        if path.exists() and step:
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    if json.loads(line)["step"] <= step:
-                        kept.append(line)
-                except (ValueError, KeyError):
-                    continue  # a line that a kill cut in two
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        self.file: IO[str] = path.open("a", encoding="utf-8", buffering=1)
-
-    def write(self, at: Progress, values: dict[str, float]) -> None:
-        """One step's numbers."""
-        self.file.write(
-            json.dumps({"step": at.step, "seconds": round(at.seconds, 3), "rows": at.rows, **values}) + "\n"
-        )
-
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
+        """Restore from a checkpoint's state what this run may. Default: nothing."""
 
 
 def asked_length(
     seed: int, minutes: float | None, epochs: float | None, usual: float
 ) -> tuple[float | None, float | None]:
-    """Minutes, or else epochs, of a course: ``usual`` minutes if neither is asked.
+    """Length of a run in minutes, or else epochs: ``usual`` minutes if neither is given.
 
     Raises:
         UserError: a seed or a length that is out of range.

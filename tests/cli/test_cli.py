@@ -472,6 +472,26 @@ def test_the_old_name_of_an_option_still_counts_and_is_told(run: Run, folder: Pa
     assert "--same" not in run("evaluate", "--help")[1]
 
 
+def test_a_warning_is_its_text_only(tmp_path: Path) -> None:
+    code = """
+import warnings
+from sensorium.cli.main import app, main
+from sensorium.core.errors import SensoriumWarning
+
+@app.command()
+def caution() -> None:
+    warnings.warn("Two cells can't be read.", SensoriumWarning)
+    warnings.warn("else", UserWarning)
+
+import sys
+sys.argv = ["sensorium", "caution"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    first, second = done.stderr.splitlines()[:2]
+    assert first == "Two cells can't be read." and second.endswith("UserWarning: else"), done
+
+
 def test_other_packages_add_commands(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.metadata
 

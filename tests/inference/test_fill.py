@@ -64,7 +64,9 @@ def test_empty_cells_are_filled_and_named_and_the_others_stay(drawing_model: Mod
 def test_how_sure_a_drawn_cell_is_says_how_it_goes_with_its_row_beside_real_ones(
     drawing_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drawing_model.network, "surprise_quantiles", {"picture": np.linspace(0, 2, 101).tolist()})
+    monkeypatch.setattr(
+        drawing_model.network.calibration, "surprise_quantiles", {"picture": np.linspace(0, 2, 101).tolist()}
+    )
     table = gapped()
     filled = drawing_model.fill(table)
     (sure,) = (entry["sure"] for entry in filled.column("filled").to_pylist()[1] if entry["column"] == "picture")
@@ -74,7 +76,7 @@ def test_how_sure_a_drawn_cell_is_says_how_it_goes_with_its_row_beside_real_ones
         for columns in (["picture"], [c for c in table.column_names if c != "picture"])
     )
     assert sure == pytest.approx(1 - (1 - gist @ rest) / 2, abs=0.02)
-    monkeypatch.setattr(drawing_model.network, "surprise_quantiles", {"picture": [0.0] * 101})
+    monkeypatch.setattr(drawing_model.network.calibration, "surprise_quantiles", {"picture": [0.0] * 101})
     (sure,) = (
         entry["sure"]
         for entry in drawing_model.fill(table).column("filled").to_pylist()[1]
@@ -156,7 +158,7 @@ def test_the_commands_write_tables(drawing_model: Model, tmp_path: Path, capsys:
 def test_filling_that_is_stopped_keeps_what_was_filled(
     drawing_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sensorium.inference.fill.DRAWN", 2)
+    monkeypatch.setattr("sensorium.inference.fill.GENERATED_ROWS", 2)
     source, out = tmp_path / "t.parquet", tmp_path / "filled.parquet"
     pq.write_table(
         pa.table({"name": [f"big red square {i}" for i in range(5)], "picture": pa.nulls(5, pa.binary())}), source
@@ -211,18 +213,18 @@ def test_what_a_file_or_a_column_can_not_hold_is_refused_before_any_work(drawing
 
 
 def test_cells_that_do_not_fit_the_type_find_another() -> None:
-    from sensorium.inference.fill import typed
+    from sensorium.inference.fill import to_array
 
-    assert typed([1, 2.5], pa.int64()).type == pa.float64()
-    assert typed(["2024-05", None], pa.timestamp("us"))[0].as_py().month == 5
-    assert typed(["2024", None], pa.date32())[0].as_py().year == 2024
+    assert to_array([1, 2.5], pa.int64()).type == pa.float64()
+    assert to_array(["2024-05", None], pa.timestamp("us"))[0].as_py().month == 5
+    assert to_array(["2024", None], pa.date32())[0].as_py().year == 2024
     assert (
-        typed([b"x", {"bytes": b"y", "path": "p"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))[
+        to_array([b"x", {"bytes": b"y", "path": "p"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))[
             0
         ].as_py()["bytes"]
         == b"x"
     )
-    assert typed([1, "a", np.float64(2)], None).type == pa.string()
+    assert to_array([1, "a", np.float64(2)], None).type == pa.string()
 
 
 def test_paths_stay_where_some_are_filled_whatever_the_window(
@@ -268,15 +270,15 @@ def test_cells_that_no_text_file_holds_are_refused_before_any_work(drawing_model
 
 
 def test_windows_of_other_types_become_one_column() -> None:
-    from sensorium.inference.fill import FILE, alike
+    from sensorium.inference.fill import FILE, concat_chunks
 
     def parts(*cells: pa.Array) -> list[pa.ChunkedArray]:
         return [pa.chunked_array([cell]) for cell in cells]
 
-    assert alike(parts(pa.array([1, 2]), pa.array([0.5]))).to_pylist() == [1, 2, 0.5]
-    assert alike(parts(pa.array([1]), pa.array(["x"]))).to_pylist() == ["1", "x"]
-    assert alike(parts(pa.array(["a"]), pa.array([{"path": "b"}], FILE))).to_pylist() == [
+    assert concat_chunks(parts(pa.array([1, 2]), pa.array([0.5]))).to_pylist() == [1, 2, 0.5]
+    assert concat_chunks(parts(pa.array([1]), pa.array(["x"]))).to_pylist() == ["1", "x"]
+    assert concat_chunks(parts(pa.array(["a"]), pa.array([{"path": "b"}], FILE))).to_pylist() == [
         {"bytes": None, "path": "a"},
         {"bytes": None, "path": "b"},
     ]
-    assert alike(parts(pa.array([None]), pa.array([1]))).type == pa.int64()
+    assert concat_chunks(parts(pa.array([None]), pa.array([1]))).type == pa.int64()

@@ -228,7 +228,7 @@ def test_what_is_finished_is_kept_and_what_was_there_is_not_lost(
     with pytest.raises(UserError, match="All 5 failed"):
         write_samples(drawing_model, str(table), "picture", out, ["name"], 0, 1, {"guidance": 1e30})
     untouched()
-    monkeypatch.setattr("sensorium.inference.rows.ROWS", 2)
+    monkeypatch.setattr("sensorium.inference.rows.ROWS_PER_BATCH", 2)
     with monkeypatch.context() as patch:
         interrupted(patch, drawing_model, 0)
         for place in (out, folder):
@@ -244,7 +244,7 @@ def test_what_is_finished_is_kept_and_what_was_there_is_not_lost(
             with pytest.raises(KeyboardInterrupt):
                 write_samples(drawing_model, str(table), "picture", place, ["name"], 0, 1, {"steps": 1})
             assert rows() == 4 and "finished is kept: 4" in capsys.readouterr().err
-    monkeypatch.setattr("sensorium.model.DRAWN", 2)
+    monkeypatch.setattr("sensorium.inference.generate.GENERATED_WINDOW", 2)
     with monkeypatch.context() as patch:
         interrupted(patch, drawing_model, 2)
         with pytest.raises(KeyboardInterrupt):
@@ -357,7 +357,7 @@ def test_a_column_with_too_few_rows_is_refused_with_the_count_needed(
     table = table.set_column(table.column_names.index("picture"), "picture", pa.array(cells, pa.binary()))
     with pytest.raises(UserError, match=r"--generate picture: .* has [1-5] training rows .* at least 16"):
         quick_fit(table, "questions.generate=picture")
-    monkeypatch.setattr("sensorium.fit.generation.GENERATED", (0.0, 0.0))
+    monkeypatch.setattr("sensorium.fit.generation.MINUTES_TO_GENERATE", (0.0, 0.0))
     assert quick_fit(table, minutes=0.05).network.generative_columns == ["curve", "tone"], "unasked it is left out"
 
 

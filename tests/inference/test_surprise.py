@@ -1,4 +1,4 @@
-"""Cells that don't go with their rows are found, by the column that is wrong, and what is usual is kept with the model."""
+"""Cells that don't go with their rows are found, by the column that is wrong; what is usual is saved with the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from conftest import TINY, tiny_table
 from PIL import Image
 
 from sensorium.core.errors import UserError
-from sensorium.inference.surprise import LEVELS, usual
+from sensorium.inference.surprise import LEVELS, surprise_quantiles
 from sensorium.model import Model
 
 
@@ -45,7 +45,7 @@ def test_wrong_cells_are_more_surprising_than_right_ones(learned: Model) -> None
     assert found.column_names == [
         "surprise",
         "column",
-        *(f"of {c}" for c in learned.network.surprise_quantiles),
+        *(f"of {c}" for c in learned.network.calibration.surprise_quantiles),
         "away",
         *(f"away of {c}" for c in ("picture", "name", "curve", "tone")),
     ]
@@ -61,7 +61,7 @@ def test_what_can_not_be_said_is_null_and_what_is_usual_is_kept(learned: Model, 
     assert found.column("surprise").null_count == 1 and found.column("column")[1].as_py() is None
     assert found.column("of picture").null_count == 3 and found.column("of name").to_pylist()[:2] == [None, None]
     again = Model.load(learned.save(tmp_path / "again"))
-    assert again.surprise(rows).equals(found) and set(again.network.surprise_quantiles) == {
+    assert again.surprise(rows).equals(found) and set(again.network.calibration.surprise_quantiles) == {
         "picture",
         "name",
         "colour",
@@ -79,7 +79,7 @@ def test_a_run_that_held_out_too_little_says_so(fitted: Model) -> None:
 
 def test_what_is_usual_are_quantiles_of_enough_rows() -> None:
     values = np.append(np.arange(100.0), np.nan)
-    found = usual({"a": values, "b": values[:9]})
+    found = surprise_quantiles({"a": values, "b": values[:9]})
     assert (
         set(found) == {"a"}
         and len(found["a"]) == LEVELS

@@ -22,8 +22,8 @@ from sensorium.generators.quantile import Quantile
 from sensorium.network.calibration import Calibration
 from sensorium.nn.row_memory import RowMemory
 from sensorium.training import build_memory, calibrate
-from sensorium.training.build_memory import nearness
-from sensorium.training.calibrate import leaning
+from sensorium.training.build_memory import mean_reciprocal_rank
+from sensorium.training.calibrate import memory_share
 
 SETTINGS = (*TINY, "data.validation=0.3")
 
@@ -112,8 +112,8 @@ def test_answers_lean_on_what_rows_like_it_say(remembering: Model, tmp_path: Pat
 
 
 def test_intervals_hold_with_a_memory_and_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "leaning", lambda held: 0.5)
-    monkeypatch.setattr(build_memory, "telling", lambda *_: True)
+    monkeypatch.setattr(calibrate, "memory_share", lambda validation: 0.5)
+    monkeypatch.setattr(build_memory, "is_informative", lambda *_: True)
     table, settings = tiny_table(600), SETTINGS
     with_it, without = (
         Model.fit(table, out=tmp_path / str(rows), epochs=1, settings=[*settings, f"memory.rows={rows}"])
@@ -136,7 +136,7 @@ def test_intervals_hold_with_a_memory_and_without_it(tmp_path: Path, monkeypatch
 
 
 def test_a_memory_that_counts_nowhere_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "leaning", lambda held: 0.0)
+    monkeypatch.setattr(calibrate, "memory_share", lambda validation: 0.0)
     monkeypatch.setattr(build_memory, "STRENGTHS", (0.0,))
     model = Model.fit(tiny_table(240), out=tmp_path / "run", epochs=1, settings=[*SETTINGS, "data.validation=0.4"])
     assert model.network.calibration.memory is None and not (tmp_path / "run" / "memory.safetensors").exists()
@@ -211,7 +211,7 @@ def test_rows_held_out_say_whether_anything_is_remembered(helps: bool, monkeypat
         ready=SimpleNamespace(columns=network.columns, release=lambda: None),
         rows={"train": np.arange(90), "validation": np.arange(30)},
     )
-    build_memory.memorise(network, prepared, build_memory.MemorySettings(), 20.0, 0)
+    build_memory.build_memory(network, prepared, build_memory.MemorySettings(), 20.0, 0)
     assert (network.calibration.memory.strength > 0) == helps
 
 
@@ -250,7 +250,7 @@ def test_rows_held_out_say_whether_sketches_count(helps: bool, monkeypatch: pyte
     ready = SimpleNamespace(
         columns=network.columns, release=lambda: None, cells=lambda _, rows: [np.array([row]) for row in rows]
     )
-    build_memory.memorise(
+    build_memory.build_memory(
         network,
         SimpleNamespace(ready=ready, rows={"train": np.arange(90), "validation": np.arange(30)}),
         build_memory.MemorySettings(),
@@ -275,12 +275,12 @@ def test_answers_go_by_columns_in_which_like_rows_agree() -> None:
         "kind": Categorical(Tokens(length=1, vocabulary=6), 8),
         "maker": Categorical(Tokens(length=1, vocabulary=3), 8),
     }
-    found = {c: [by for by in drawn if build_memory.telling(memory, says[c], c, by)] for c in says}
+    found = {c: [by for by in drawn if build_memory.is_informative(memory, says[c], c, by)] for c in says}
     assert found == {"kind": ["picture", "name"], "maker": []}
     size = (1.0 + 0.1 * thing + 0.02 * torch.randn(60, generator=noise)).view(60, 1, 1)
     memory = RowMemory(drawn, 30.0, 0.0, targets={"size": (size, have)})
     quantile = Quantile(Tokens(length=1, width=1), 8)
-    assert [by for by in drawn if build_memory.telling(memory, quantile, "size", by)] == ["picture", "name"]
+    assert [by for by in drawn if build_memory.is_informative(memory, quantile, "size", by)] == ["picture", "name"]
 
 
 @pytest.mark.parametrize(
@@ -302,13 +302,13 @@ def test_rows_held_out_say_how_much_an_answer_leans(worth: float, alone: float, 
             gain = np.stack([worth + noise - noise.mean(), alone + noise - noise.mean()])
             return np.stack([2.0 - share * gain for share in shares])
 
-    assert leaning(Held()) == share  # type: ignore[arg-type]
+    assert memory_share(Held()) == share  # type: ignore[arg-type]
     assert asked[0] == ["name"]
 
 
 def test_nearness_is_the_mean_reciprocal_rank() -> None:
     a = F.normalize(torch.eye(4) + 0.01, dim=1)
-    assert nearness(a, a) == pytest.approx(1.0)
-    assert nearness(a, a.flip(0)) < 0.5
-    assert nearness(a[:2], a[[1, 0]]) == pytest.approx(0.5)
-    assert nearness(a, torch.zeros(4, 4)) == 0.0
+    assert mean_reciprocal_rank(a, a) == pytest.approx(1.0)
+    assert mean_reciprocal_rank(a, a.flip(0)) < 0.5
+    assert mean_reciprocal_rank(a[:2], a[[1, 0]]) == pytest.approx(0.5)
+    assert mean_reciprocal_rank(a, torch.zeros(4, 4)) == 0.0

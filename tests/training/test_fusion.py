@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sensorium import Model
-from sensorium.training.calibrate import ValidationRows, forward_selection, misleading
+from sensorium.training.calibrate import ValidationRows, find_misleading, forward_selection
 
 ROWS = 3000
 WORDS = np.array(
@@ -95,7 +95,7 @@ class Fixed:
 
 def test_columns_that_mislead_are_left_out_the_worst_first() -> None:
     def found(**gain: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        left = misleading(Fixed(gain))  # type: ignore[arg-type]
+        left = find_misleading(Fixed(gain))  # type: ignore[arg-type]
         return left.columns, left.needed
 
     assert found(good=-1.0, bad=0.4, worse=0.9) == (("worse", "bad"), ("good",))
@@ -113,7 +113,7 @@ def test_one_column_that_says_it_all_is_heeded_alone_where_others_are_no_surer()
                 return np.full(100, 3.0) - 0.2 * len(seen) + (self.gain["a"] if seen == ["a"] else 0)
             return np.full(100, 0.1) + sum((self.gain[c] for c in seen if c != "all"), np.zeros(100))
 
-    left = misleading(Learned({"all": 0.0, "a": 0.0, "b": 0.05, "c": -0.01}))  # type: ignore[arg-type]
+    left = find_misleading(Learned({"all": 0.0, "a": 0.0, "b": 0.05, "c": -0.01}))  # type: ignore[arg-type]
     assert set(left.columns) == {"a", "b", "c"} and left.needed == ("all",)
 
 
@@ -126,7 +126,7 @@ def test_columns_that_tell_something_only_together_are_kept() -> None:
 
     held = Parity({"a": 0.0, "b": 0.0, "c": 0.0, "d": 0.9}, spread=0.1)
     assert len(forward_selection(held)[0]) == 1  # type: ignore[arg-type]
-    left = misleading(held)  # type: ignore[arg-type]
+    left = find_misleading(held)  # type: ignore[arg-type]
     assert left.columns == ("d",) and set(left.needed) == {"a", "b", "c"}
 
 

@@ -24,7 +24,7 @@ def facts(language_model: bool = False, **kinds: str) -> ColumnFacts:
         asked=tuple(c for c in columns if kinds[c] != "image"),
         short=of["category"],
         long=of["text"],
-        generators={c: ("flow",) for c in of["picture"]},
+        generators=dict.fromkeys(of["picture"], ("flow",)),
         dialogue=(),
         modality=kinds,
         language_model=language_model,

@@ -21,7 +21,7 @@ from conftest import TINY, known_settings, tiny_table
 
 from sensorium.core.errors import UserError
 from sensorium.model import Model
-from sensorium.training.trainer import MetricsLog
+from sensorium.training.metrics_log import MetricsLog
 
 PLAIN = ["name", "colour", "width", "day"]
 """Columns whose steps take milliseconds."""

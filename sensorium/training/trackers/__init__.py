@@ -1,4 +1,4 @@
-"""The contract of a tracker: where a run's numbers go besides ``metrics.jsonl``. One file each."""
+"""Trackers: where a run's metrics go besides ``metrics.jsonl``. One file each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sensorium.core.registry import find
 
 
 class Tracker(abc.ABC):
-    """Constructor: ``(folder, settings)``."""
+    """Contract of a tracker. Constructor: ``(folder, settings)``."""
 
     @abc.abstractmethod
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -19,13 +19,13 @@ class Tracker(abc.ABC):
 
     @abc.abstractmethod
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """The numbers of one step."""
+        """Log the metrics of one step."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """The run is over."""
+        """End the run."""
 
 
 def make_trackers(wanted: Sequence[str], folder: Path, settings: Mapping[str, Any]) -> list[Tracker]:
-    """The trackers a run asked for."""
+    """Trackers of a run, by their names."""
     return [find(Tracker, name)(folder, settings) for name in wanted]

@@ -1,0 +1,66 @@
+"""Evaluation methods of a model: results, and the report page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sensorium.core.errors import warn
+from sensorium.core.renamed_settings import renamed_arguments
+from sensorium.inference.trained import Trained
+from sensorium.report.types import Evaluation
+
+
+class EvaluationMixin(Trained):
+    """Methods that measure a model on a table, inherited by ``Model``."""
+
+    @renamed_arguments(same="entity_key")
+    def evaluate(
+        self, table: Any, *, split: str | None = None, seen: Sequence[str] | None = None, entity_key: str | None = None
+    ) -> dict:
+        """Results of every column, every direction, beside chance and the baselines; see ``evaluation`` for the
+        details."""
+        return self.evaluation(table, split=split, seen=seen, entity_key=entity_key, tell=warn).results
+
+    @renamed_arguments(same="entity_key")
+    def evaluation(
+        self,
+        table: Any,
+        *,
+        split: str | None = None,
+        seen: Sequence[str] | None = None,
+        entity_key: str | None = None,
+        curves: bool = False,
+        note: Callable[[str], None] = lambda words: None,
+        tell: Callable[[str], None] | None = None,
+    ) -> Evaluation:
+        """Evaluation as of ``evaluate``, with every prediction and every search.
+
+        ``note`` is called with progress, ``tell`` with how the table was read (by default ``note`` is).
+        """
+        from sensorium.evaluation.run_report import evaluation_of
+
+        return evaluation_of(
+            self, table, split=split, seen=seen, entity_key=entity_key, curves=curves, note=note, tell=tell
+        )
+
+    @renamed_arguments(same="entity_key")
+    def report(
+        self,
+        table: Any,
+        out: str | Path,
+        *,
+        split: str | None = None,
+        entity_key: str | None = None,
+        note: Callable[[str], None] = lambda words: None,
+    ) -> Path:
+        """Write the report page (HTML) of this model, measured on at most ``MAX_EVALUATED_ROWS`` rows of a table,
+        evenly spread.
+
+        Raises:
+            UserError: the model is in no run's folder, the table has no rows, or the file can't be written.
+        """
+        from sensorium.evaluation.run_report import write_report_of
+
+        return write_report_of(self, table, Path(out), split, entity_key, note)
