@@ -14,12 +14,13 @@ from sensorium.inference.rows import Rows
 from sensorium.modalities.conversation import last_exchange
 from sensorium.network.network import Network
 from sensorium.nn.platt import MAX_ANSWER_TOKENS, PlattScaler
+from sensorium.nn.precision import Precision
 
 MAX_CONVERSATIONS = 128
 """Conversations of a part that are asked, at most."""
 
 
-def calibrate_answers(network: Network, prepared: Prepared, precision: str) -> None:
+def calibrate_answers(network: Network, prepared: Prepared, precision: Precision) -> None:
     """Fit a ``PlattScaler`` for each column of conversations.
 
     It learns how often the network's answers are the validation conversations' own, where these are about some cell and
