@@ -102,7 +102,7 @@ class TerminalChat:
             media = [
                 c
                 for c, m in self.model.network.modalities.items()
-                if row.get(c) is not None and (m.media or name_of(m) in ("series", "points"))
+                if row.get(c) is not None and (m.media or m.is_nested)
             ]
             for column in media[:1] or [
                 c for c in self.model.columns if row.get(c) is not None and c not in self.model.network.dialogue_columns

@@ -129,7 +129,7 @@ def check_cells(out: Path, model: Model, columns: Sequence[str]) -> None:
                 f"--out {out}: the cells of '{column}' are files, which can't stand in {out.suffix}. Give a "
                 ".parquet file."
             )
-        if out.suffix == ".csv" and model.schema.columns[column].kind in ("series", "points"):
+        if out.suffix == ".csv" and model.network.modalities[column].is_nested:
             raise UserError(
                 f"--out {out}: lists of numbers ('{column}') can't stand in a cell of .csv. Give a .parquet "
                 "or a .jsonl file."

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from sensorium.core.datetexts import date_form
+from sensorium.core.registry import find
 from sensorium.core.types import Profile
 from sensorium.data.media import unread_format
 from sensorium.data.profile import ColumnProfile
+from sensorium.modalities import Modality
 
 MIN_DISTINCT_SHARE = 0.95
 """Share of distinct cells from which a column counts as (nearly) all distinct."""
@@ -80,7 +82,7 @@ def exclusion_reason(look: ColumnProfile, kind: str | None) -> str | None:
     share = profile.distinct / profile.present
     if profile.type in _WHOLE:
         return _whole(look, share)
-    if kind not in ("text", "category", None):
+    if kind is not None and not ((part := find(Modality, kind)).is_text or part.is_categorical):
         return None
     alike = _alike(profile.sample)
     texts = [cell.strip() for cell in profile.sample if isinstance(cell, str)]

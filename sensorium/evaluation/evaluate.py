@@ -13,7 +13,8 @@ from sensorium.core.registry import name_of
 from sensorium.data.order import evenly_spaced
 from sensorium.data.table import Table
 from sensorium.evaluation.baselines import Baselines
-from sensorium.inference.rows import Answers, Rows
+from sensorium.inference.answers import Answers
+from sensorium.inference.rows import Rows
 from sensorium.modalities._capabilities import Generable
 from sensorium.network.network import Network
 from sensorium.network.types import IgnoredColumns
@@ -25,7 +26,6 @@ COVERAGE, N_BINS, TOLERANCE = 0.9, 10, 1e-4
 """Nominal coverage of the sets and intervals that are measured; bins of sureness; and by how much, in spreads, a
 rounded end may be off.
 """
-METRICS = {"category": "accuracy", "number": "r2", "date": "r2"}
 
 
 def evaluate(
@@ -70,13 +70,13 @@ def evaluate(
         truth = cells_of(table, column, have)
         modality = network.asked_modality(column)
         kind = name_of(modality)
-        options: dict[str, Any] = {"coverage": COVERAGE} if kind in METRICS else {}
+        options: dict[str, Any] = {"coverage": COVERAGE} if modality.is_categorical or modality.is_scalar else {}
         answers = rows.predict(column, seen, have, **options)
         entry: dict[str, Any] = {"kind": kind, "n": len(have), **modality.score(truth, answers.cells)}
         entry |= calibration_scores(modality, truth, answers)
         visible = [c for c in (network.columns if seen is None else seen) if c != column and rows.has(c).any()]
-        if kind in METRICS:
-            metric = METRICS[kind]
+        if modality.is_categorical or modality.is_scalar:
+            metric = modality.metric
             entry |= baseline_scores(column, metric, modality, truth, have, rows, visible, baselines)
             single = {c: modality.score(truth, rows.predict(column, [c], have).cells).get(metric) for c in visible}
             entry["alone"] = {c: value for c, value in single.items() if value is not None}

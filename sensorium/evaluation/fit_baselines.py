@@ -15,9 +15,6 @@ from sensorium.data.schema import Schema
 from sensorium.data.table import Table
 from sensorium.evaluation.baselines import MAX_ROWS, fit_baselines
 
-PREDICTED_KINDS = {"category", "number", "date"}
-"""Modalities that plain models predict."""
-
 
 class BaselineSettings:
     """Time of the baselines beside training (section ``baselines``).
@@ -41,7 +38,7 @@ def plain_models(
     seed: int,
 ) -> None:
     """Fit the baselines for every category, number and date on the same split."""
-    kinds = {c: name_of(m) for c, m in modalities.items() if name_of(m) in PREDICTED_KINDS}
+    kinds = {c: name_of(m) for c, m in modalities.items() if m.is_categorical or m.is_scalar}
     if not kinds:
         return
 

@@ -19,7 +19,7 @@ from sensorium.explain.rows import explain_rows
 from sensorium.inference.generate import draw, generate
 from sensorium.inference.trained import Trained
 from sensorium.media.images import png
-from sensorium.modalities._capabilities import Attributable
+from sensorium.modalities._capabilities import Attributable, Refinable
 from sensorium.report.types import Evaluation, GeneratedSamples, RunInfo
 from sensorium.report.why import ExplainedCell
 from sensorium.report.write import write_report
@@ -115,8 +115,8 @@ def generated_samples(model: Trained, table: Table, column: str, known: Known | 
     rows = evenly_spaced(np.arange(table.rows), N_GENERATED)
     show = model.network.modalities[column].show
     cells, steps = draw(model, table.select(rows), column, samples=N_SAMPLES), []
-    if (
-        "watch" in schema(model.network.generator(column).sample) and model.schema.columns[column].kind != "audio"
+    if "watch" in schema(model.network.generator(column).sample) and not isinstance(
+        model.network.modalities[column], Refinable
     ):  # whose phases take long
         steps = model.rows(table.select(rows[:N_WATCHED])).steps(column, steps=N_STEPS)
     return GeneratedSamples(
@@ -159,7 +159,7 @@ def explained_cells(
     """
     entries, whole = (
         [],
-        model.schema.columns[column].kind == "category",
+        model.network.modalities[column].is_categorical,
     )  # of which one sees no more by its own cell alone
 
     def beside(number: int, seen: Sequence[str]) -> str:

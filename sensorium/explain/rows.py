@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from sensorium.core.errors import UserError
-from sensorium.core.registry import name_of
 from sensorium.core.seeds import mix
 from sensorium.data.order import evenly_spaced
 from sensorium.explain.attribution import check_method
@@ -16,7 +15,7 @@ from sensorium.explain.columns import Explanation, explain
 from sensorium.inference.rows import Rows
 from sensorium.inference.trained import GENERATED_WINDOW, Trained
 
-BESIDE = 2000
+MAX_REFERENCE_ROWS = 2000
 """Rows of known classes beside which an explained answer is put."""
 
 
@@ -42,14 +41,15 @@ def explain_rows(
     if among is not None:
         near = trained.open(among) if not isinstance(among, Rows) else None
         which = np.arange(near.rows if near is not None else among.count)
-        if near is not None and name_of(trained.network.modalities[column]) == "category":
-            which = evenly_spaced(which, BESIDE)
+        if near is not None and trained.network.modalities[column].is_categorical:
+            which = evenly_spaced(which, MAX_REFERENCE_ROWS)
             known = trained.rows(near.select(which), [column, *wanted], note)
         else:
             known = trained.rows(among, [column], note)
     if known is not None and not known.has(column).any():
         raise UserError(
-            f"The table to look for near copies in has no cell of '{column}' that can be read. Give the one that the run was trained on."
+            f"The table to look for near copies in has no cell of '{column}' that can be read. Give the one that the "
+            "run was trained on."
         )
     result: list[Explanation | None] = []
     for number, part in enumerate(trained.windows(rows, wanted, note, size=GENERATED_WINDOW)):
@@ -62,7 +62,8 @@ def explain_rows(
             here[row : row + 1] = [None]
         if len(here) != part.count:
             raise UserError(
-                f"{len(cells or ())} cells to explain, but more rows. Give one cell for each row, None for those to leave out."
+                f"{len(cells or ())} cells to explain, but more rows. Give one cell for each row, "
+                "None for those to leave out."
             )
         result += explain(part, column, here, seen, generator, mix(seed, number), known, done, inside)
     for why in result:
@@ -78,7 +79,7 @@ def explain_rows(
 def current_cells(
     trained: Trained, rows: Rows, column: str, seen: Sequence[str] | None, seed: int, generator: str | None
 ) -> list[Any]:
-    """What is said or drawn of a column for rows that were read."""
+    """Answers of a column for rows that were read, predicted or generated."""
     if column in trained.network.generative_columns:
         return [cells[0] for cells in rows.generate(column, seen, 1, seed, generator)]
     return rows.predict(column, seen, seed=seed).cells

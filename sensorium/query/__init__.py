@@ -1,4 +1,7 @@
-"""Query: a question about many rows, in words or as SQL, is answered by what a table's plain columns say, with the query that was asked (``meant``, ``sql``)."""
+"""Question answering over a table's plain columns: a question about many rows, in words or as SQL.
+
+The answer comes with the query that was asked (``semantic_parser``, ``sql``).
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,31 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from sensorium.core.errors import UserError
+from sensorium.core.registry import find
 from sensorium.data.schema import Schema, infer
 from sensorium.data.table import Table
 from sensorium.dialogue.naming import naming_column, short_text
+from sensorium.modalities import Modality
 from sensorium.query.semantic_parser import ParsedQuestion, QueryColumns, likely
 from sensorium.query.sql import plain, run
 
-VALUES = 50_000
+MAX_VALUES = 50_000
 """Values of a column that a question may name, at most."""
-LETTERS = 60
-"""Texts of a column that is grouped by have at most so many letters, on average."""
-FAR = 7.0
-"""How much may speak against the likeliest meaning of a question that is answered (``meant.Question.against``)."""
-OTHERS = 2
+MAX_LETTERS = 60
+"""Mean length of the texts of a column that is grouped by, at most."""
+MAX_COST = 7.0
+"""Cost of the likeliest meaning of a question that is still answered (``ParsedQuestion.against``)."""
+MAX_OTHERS = 2
+"""Other meanings that are returned."""
 
 
 @dataclasses.dataclass
 class QueryResult:
-    """What was found.
+    """Result of a query.
 
     Attributes:
-        sql: the query that was asked; rows: its answer. others: queries that might have been meant as well, the likeliest first.
+        sql: the query that was asked; rows: its answer.
+        others: queries that might have been meant as well, the likeliest first.
     """
 
     sql: str
@@ -40,7 +47,7 @@ class QueryResult:
 
 
 def query(table: Table, schema: Schema, question: str) -> QueryResult:
-    """The answer to a question about a table's rows, or to one SELECT over ``rows``.
+    """Answer a question about a table's rows, or one SELECT over ``rows``.
 
     Raises:
         UserError: DuckDB isn't installed, the question speaks of nothing that the table has, or the query can't be answered.
@@ -49,7 +56,7 @@ def query(table: Table, schema: Schema, question: str) -> QueryResult:
 
 
 class QueryEngine:
-    """Answers questions about one table, which is read once."""
+    """Question answering engine of one table, which is read once."""
 
     def __init__(self, table: Table, schema: Schema) -> None:
         self.name, self.rows = table.name, plain(table)
@@ -68,11 +75,12 @@ class QueryEngine:
         if re.match(r"\s*(select\s.+\sfrom|with\s.+\sas|from)\s+\S", question, re.IGNORECASE | re.DOTALL):
             return QueryResult(question.strip(), run(self.rows, question), [])
         asked = ParsedQuestion(question, self.columns)
-        found = likely(asked, 1 + OTHERS)
+        found = likely(asked, 1 + MAX_OTHERS)
         best, against = found[0]
-        if against > FAR or not (asked.many or asked.speaks):
+        if against > MAX_COST or not (asked.many or asked.speaks):
             raise UserError(
-                f"What '{question[:100]}' asks of '{self.name}' isn't clear. Ask how many, which group has the most, the average of a column, or for a list, and name columns or their values: "
+                f"What '{question[:100]}' asks of '{self.name}' isn't clear. Ask how many, which group has the most, "
+                "the average of a column, or for a list, and name columns or their values: "
                 f"{', '.join([*self.columns.groups, *self.columns.numbers])}. Or give a SELECT over 'rows'."
             )
         return QueryResult(
@@ -82,12 +90,15 @@ class QueryEngine:
         )
 
     def about_many(self, question: str) -> bool:
-        """Whether a question is about many rows, and not about one that is shown: it counts, compares or lists, and names what the table has."""
+        """True if a question is about many rows, and not about one that is shown.
+
+        It counts, compares or lists, and names what the table has.
+        """
         return ParsedQuestion(question, self.columns).about_many
 
 
 def columns_of(rows: pa.Table, schema: Schema) -> QueryColumns:
-    """What of a table's plain columns can be asked about."""
+    """Columns of a plain table that can be asked about."""
     kinds = {name: column.kind for name, column in schema.columns.items() if name in rows.column_names}
     groups: dict[str, list[str]] = {}
     numbers: dict[str, tuple[float, float]] = {}
@@ -101,11 +112,11 @@ def columns_of(rows: pa.Table, schema: Schema) -> QueryColumns:
             dates.add(name)
         elif pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind):
             ends = pc.min_max(pc.cast(column, pa.float64(), safe=False)).as_py()
-            if kinds.get(name) == "category":
+            if name in kinds and find(Modality, kinds[name]).is_categorical:
                 groups[name] = []
         else:
             values = pc.unique(column.cast(pa.string())).drop_null()
-            if 0 < len(values) <= VALUES and pc.mean(pc.utf8_length(values)).as_py() <= LETTERS:
+            if 0 < len(values) <= MAX_VALUES and pc.mean(pc.utf8_length(values)).as_py() <= MAX_LETTERS:
                 groups[name] = [value for value in values.to_pylist() if value]
                 if len(values) == rows.num_rows - column.null_count and len(values) > 1:
                     single.add(name)
@@ -115,7 +126,7 @@ def columns_of(rows: pa.Table, schema: Schema) -> QueryColumns:
     texts = {
         name: [short_text(value) for value in rows.column(name).to_pylist()]
         for name, kind in kinds.items()
-        if kind in ("text", "category")
+        if find(Modality, kind).is_text or find(Modality, kind).is_categorical
     }
     return QueryColumns(
         groups,

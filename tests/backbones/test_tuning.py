@@ -21,6 +21,7 @@ from sensorium.backbones._tuning import Tuning, everywhere
 from sensorium.core.errors import UserError
 from sensorium.modalities._stems.encoder import TunedFeatures
 from sensorium.model import Model
+from sensorium.network.dialogue import DialogueHead
 from sensorium.training.optimizer import Optimizer
 
 WAYS = ("lora", "dora", "rslora", "bias", "last:1", "full")
@@ -240,9 +241,8 @@ def test_cells_that_are_looked_up_too_go_through_the_encoder_once(
     encoder, seen = network.stems[key].encoder[0], []
     tokens = encoder.tokens
     monkeypatch.setattr(encoder, "tokens", lambda batch, own: seen.append(len(batch["pixels"])) or tokens(batch, own))
-    network.dialogue.online_memories[key] = torch.nn.Identity()
-    try:
-        found = model.rows(tiny_table(6, gaps=0.0), ["picture"]).encoded("picture")
-    finally:
-        del network.dialogue.online_memories[key]
+    dialogue = DialogueHead({}, {}, network.stems, network.trunk, network.gist_size)
+    dialogue.online_memories[key] = torch.nn.Identity()
+    monkeypatch.setattr(network, "dialogue", dialogue)
+    found = model.rows(tiny_table(6, gaps=0.0), ["picture"]).encoded("picture")
     assert seen == [6] and found.similarity.shape == (6, network.stems[key].similarity_size)

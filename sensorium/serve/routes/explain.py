@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from sensorium.core.registry import name_of
 from sensorium.data.cells import row_dicts
 from sensorium.modalities._capabilities import Attributable
 from sensorium.serve.dispatch import as_json, ask, read_rows
@@ -126,7 +125,7 @@ def nearest(
     for number, table in enumerate(index.nearest(turned(rows.gists(compared), index.store.turn), None, N_CANDIDATES)):
         columns = [c for c in ("row", "score", column) if c in table.column_names]
         some = worker.with_table_rows(row_dicts(table.select(columns)))
-        categorical = name_of(worker.model.network.modalities[column]) == "category"
+        categorical = worker.model.network.modalities[column].is_categorical
         if column not in table.column_names or answers is None or not categorical:
             found.append({"nearest": some[: N_NEAREST + 1], "contrast": []})
             continue
