@@ -51,7 +51,7 @@ def pets(tmp_path_factory):
     """A folder with the table that the docs are about, a picture, the settings file of a page, and a run."""
     folder = tmp_path_factory.mktemp("docs")
     make = runpy.run_path(str(ROOT / "docs" / "pets.py"))
-    make["write"](folder / "pets.parquet", 280)
+    make["write"](folder / "pets.parquet", 140)
     (folder / "cat.png").write_bytes(make["drawing"](make["shapes"]("cat", "ginger", "sofa")))
     ((_, settings),) = blocks(ROOT / "docs" / "fit.md", "yaml")
     (folder / "small.yaml").write_text(settings, encoding="utf-8")
@@ -61,7 +61,7 @@ def pets(tmp_path_factory):
 
 def program(folder, code, report=False):
     """Run Python of the docs, in which fits are short and, unless said otherwise, without a report."""
-    code = code.replace("minutes=5", f"epochs=1, settings={SHORT.split()}")
+    code = re.sub(r"minutes=5|epochs=1(?=\))", f"epochs=1, settings={SHORT.split()}", code)
     code = code if report else "sensorium.fit.stages.report = lambda *given, **named: None\n" + code
     code = re.sub(r"(sensorium fit .*?)(?:--minutes|--epochs) [\d.]+", rf"\1--epochs 1 {SHORT}", code)
     done = subprocess.run(

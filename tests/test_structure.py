@@ -18,9 +18,40 @@ MODULES = {
 }
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
-BANNED = set("said told heard felt kin laid held kept begun drawn apart way taught shown alone meant spoken".split())
+BANNED = {
+    "said",
+    "told",
+    "heard",
+    "felt",
+    "kin",
+    "laid",
+    "held",
+    "kept",
+    "begun",
+    "drawn",
+    "apart",
+    "way",
+    "taught",
+    "shown",
+    "alone",
+    "meant",
+    "spoken",
+}
 """Words of a dialect that the code once had: standard terms take their place. See docs/glossary.md."""
-BARE_CONSTANTS = set("MOST FEW LONGEST LEAST FEWEST BESIDE SHORT ROWS LARGE MANY SHORTEST ENOUGH".split())
+BARE_CONSTANTS = {
+    "MOST",
+    "FEW",
+    "LONGEST",
+    "LEAST",
+    "FEWEST",
+    "BESIDE",
+    "SHORT",
+    "ROWS",
+    "LARGE",
+    "MANY",
+    "SHORTEST",
+    "ENOUGH",
+}
 """Constants that don't say of what they are."""
 MOST_LINES, MOST_PARAMETERS, MOST_SETTINGS, MOST_COLUMNS = 400, 12, 20, 120
 
@@ -64,6 +95,15 @@ def test_no_import_goes_in_a_circle() -> None:
     assert not circles
 
 
+@pytest.mark.parametrize("folder", ["modalities", "trunks", "objectives", "generators"])
+def test_parts_do_not_import_their_siblings(folder: str) -> None:
+    """Files that start with an underscore are helpers, which parts share."""
+    parts = {name for name in MODULES if re.fullmatch(rf"sensorium\.{folder}\.[a-z]\w*", name)}
+    assert len(parts) >= 3 and not {
+        name: found for name in parts if (found := set(imports(TREES[name])) & parts - {name})
+    }
+
+
 def test_only_the_model_and_entry_points_are_loose_at_the_root() -> None:
     assert {path.name for path in (ROOT / "sensorium").glob("*.py")} == {"__init__.py", "__main__.py", "model.py"}
 
@@ -75,6 +115,15 @@ def test_files_are_short() -> None:
         if (count := len(path.read_text("utf-8").splitlines())) > MOST_LINES
     }
     assert not long
+
+
+def test_tests_lie_in_the_folder_of_what_they_test() -> None:
+    """And no two have one name, so that no folder of tests has to be a package; those of all of it are at the root."""
+    folders = {path.parent.relative_to(ROOT / "sensorium") for path in MODULES.values()}
+    tests = sorted((ROOT / "tests").rglob("test_*.py"))
+    assert {path.parent.relative_to(ROOT / "tests") for path in tests} <= folders
+    assert not [name for name, count in collections.Counter(path.name for path in tests).items() if count > 1]
+    assert not list((ROOT / "tests").rglob("__init__.py"))
 
 
 @pytest.mark.parametrize("folder", ["sensorium", "tests", "benchmarks", "docs", "examples"])

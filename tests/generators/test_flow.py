@@ -47,7 +47,7 @@ def by_heart(flow: Flow, width: int, steps: int) -> tuple[Flow, Hears, torch.Ten
 def learned() -> tuple[Flow, Hears, torch.Tensor]:
     """One that says vectors as they are."""
     torch.manual_seed(0)
-    return by_heart(Flow(KIND, WIDTH, depth=2), 6, 500)
+    return by_heart(Flow(KIND, WIDTH, depth=2), 6, 300)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_settings_out_of_range_are_refused(least: float) -> None:
 def continuing() -> Flow:
     """A flow that has learned segments whose tokens are all alike, the beginning given now and then."""
     torch.manual_seed(0)
-    flow = Flow(Tokens(length=4, width=6, timed=True), WIDTH, depth=2, begun=0.5)
+    flow = Flow(Tokens(length=4, width=6, timed=True), WIDTH, depth=2, prefix_share=0.5)
     optimizer = torch.optim.Adam(flow.parameters(), lr=3e-3)
     for _ in range(400):
         drawn = flow.with_noise((torch.rand(32, 1, 1) * 2 - 1).expand(-1, 4, 6))

@@ -67,7 +67,7 @@ def test_segments_of_any_dimensions_are_learned_by_heart(kind: Tokens) -> None:
     assert middle.shape == spread.shape == (2, kind.length, 24) and coder.decode(middle).shape == x.shape
     before = float(coder.learn(x)[1].detach().mean())
     optimizer = torch.optim.Adam(coder.parameters(), lr=3e-3)
-    for _ in range(150):
+    for _ in range(60):
         cost = coder.learn(x)[1].mean()
         optimizer.zero_grad()
         cost.backward()

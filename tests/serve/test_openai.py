@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import openai
@@ -134,7 +135,8 @@ def test_a_question_may_name_a_column(client: openai.OpenAI, drawing_model: Mode
         {"type": "text", "text": "Which colour is it?"},
         {"type": "image_url", "image_url": {"url": picture(shown)}},
     ]
-    said = client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": content}])  # type: ignore[list-item, misc]
+    messages: list[Any] = [{"role": "user", "content": content}]
+    said = client.chat.completions.create(model="tiny", messages=messages)
     assert (
         said.choices[0].message.content
         == drawing_model.predict([{"picture": shown["picture"][3].as_py()}], "colour")["value"][0].as_py()

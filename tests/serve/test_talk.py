@@ -104,7 +104,8 @@ def test_it_says_how_sure_it_is_and_cites_rows(client: openai.OpenAI) -> None:
         told = (chunks[-1] if stream else other).model_extra["sensorium"]
         assert text == "I don't know." and told["unsure"] == "red" and not told["cited"]
     with pytest.raises(openai.APIStatusError, match="cite"):
-        client.chat.completions.create(model=NAME, messages=shown("red", "a"), extra_body={"cite": -1})  # type: ignore[arg-type]
+        messages: Any = shown("red", "a")
+        client.chat.completions.create(model=NAME, messages=messages, extra_body={"cite": -1})
 
 
 def test_one_picture_comes_after_the_other(client: openai.OpenAI) -> None:
