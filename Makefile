@@ -16,8 +16,8 @@ demo-chat: .venv/chat
 	$(BIN)/sensorium demo --chat
 
 test: .venv/ready
-	$(BIN)/ruff check sensorium tests benchmarks docs
-	$(BIN)/ruff format --check sensorium tests benchmarks docs
+	$(BIN)/ruff check sensorium tests benchmarks docs examples
+	$(BIN)/ruff format --check sensorium tests benchmarks docs examples
 	$(BIN)/lint-imports
 	$(BIN)/pytest $(AT_ONCE)
 
