@@ -552,11 +552,11 @@ def test_each_variation_does_what_it_says(setting, holds):
     pixels[:, 0, 8:20, 12:14] = 40
     pixels[:, 2, 20:26, 4:24] = 90
     cells = {"pixels": pixels.contiguous(memory_format=torch.channels_last)}
-    before = Image(size=32, **still).augment(cells, torch.Generator().manual_seed(0))["pixels"].int()
+    plain = Image(size=32, augmentation=ImageAugmentation(**still))
+    before = plain.augment(cells, torch.Generator().manual_seed(0))["pixels"].int()
     assert (before - pixels.int()).abs().max() <= 1
-    after = Image(size=32, **still, **{setting: 1.0 if setting != "bend" else 0.2}).augment(
-        cells, torch.Generator().manual_seed(0)
-    )
+    changed = ImageAugmentation(**still, **{setting: 1.0 if setting != "bend" else 0.2})
+    after = Image(size=32, augmentation=changed).augment(cells, torch.Generator().manual_seed(0))
     assert holds(before, after["pixels"].int())
 
 
