@@ -1,7 +1,7 @@
-"""What inside a seen cell counted: by leaving parts out, by integrated gradients, or by where the trunk looked.
+"""Attribution of an answer to the parts of a seen cell: by occlusion, integrated gradients or attention rollout.
 
-The three answer different questions. Leaving out asks again without one part, and is exact for that part alone. Integrated gradients share out what all
-parts together do. Attention says where was looked, which need not be what counted.
+The three answer different questions. Occlusion asks again without one part, and is exact for that part only. Integrated
+gradients share out what all parts do together. Attention says where the trunk looked, which need not be what mattered.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ if TYPE_CHECKING:
     from sensorium.explain.scoring import CellScorer
 
 MOMENTS, EARLY = 64, 3
-"""Points of the path along which gradients are integrated, by the midpoint rule in the ``EARLY``-th root of the way: a norm makes a faint cell look like a strong
-one, so that most happens right at the beginning."""
+"""Points of the path along which gradients are integrated, by the midpoint rule in the ``EARLY``-th root of its length:
+a norm makes a faint cell look like a strong one, so that most happens right at the beginning."""
 
 Parts = tuple[list[str], np.ndarray]
-"""The names of a cell's parts, and what each did to each token of the said cell, [parts, tokens]; [parts, 1] of the whole said cell."""
+"""Names of a cell's parts, and the attribution of each token of the answer to them, [parts, tokens]; [parts, 1] of the
+whole answer."""
 
 
 def inside(witness: CellScorer, place: int, column: str, seen: Sequence[str], how: str = "occlusion") -> Parts | None:
-    """What the parts of one row's ``column`` did to one of the witness's said cells; None where it has fewer than two.
+    """Attribution of one answer to the parts of one row's ``column``; None where that has fewer than two.
 
     Args:
-        place: which of the said cells. seen: the columns that were looked at. how: a name of ``METHODS``.
+        place: which of the answers. seen: the columns that are seen. how: a name of ``METHODS``.
     """
     modality = witness.rows.network.modalities[column]
     if not isinstance(modality, Attributable):
@@ -46,10 +47,10 @@ def inside(witness: CellScorer, place: int, column: str, seen: Sequence[str], ho
 
 
 def check_method(how: str, network: Network) -> None:
-    """Whether parts can be looked at so.
+    """Check that a method of attribution exists and fits the network.
 
     Raises:
-        UserError: no such way, or a trunk that looks at nothing.
+        UserError: no such method, or a trunk without attention.
     """
     if how not in METHODS:
         raise unknown("way to look inside a cell:", how, list(METHODS))
@@ -62,7 +63,7 @@ def check_method(how: str, network: Network) -> None:
 def occlusion(
     witness: CellScorer, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]
 ) -> np.ndarray:
-    """How much worse each token of the said cell is without each part, [parts, tokens]."""
+    """Occlusion: how much worse each token of the answer is without each part, [parts, tokens]."""
     rows, row = witness.rows, int(witness.index[place])
     one = repeated(rows, row, seen, 1 + len(parts))
     one.cells[column] = [rows.cells[column][row], *without(rows.network.modalities[column], parts)]
@@ -73,10 +74,12 @@ def occlusion(
 def gradients(
     witness: CellScorer, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]
 ) -> np.ndarray:
-    """Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365, equation 1) over how much of each part is there, [parts, 1].
+    """Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365, equation 1) over how much of each part is
+    there, [parts, 1].
 
-    The path leads from the cell without any part to the cell. The parts of a set that don't overlap add up to the difference between both; parts that
-    overlap, as the channels and the moments of a series, go along paths of their own.
+    The path leads from the cell without any part to the cell. The parts of a set that don't overlap add up to the
+    difference between both. Parts that overlap, as the channels and the moments of a series, go along paths of their
+    own.
     """
     rows, row = witness.rows, int(witness.index[place])
     network, modality = rows.network, rows.network.modalities[column]
@@ -110,10 +113,11 @@ def gradients(
 def attention(
     witness: CellScorer, place: int, column: str, seen: Sequence[str], parts: Sequence[tuple[str, np.ndarray]]
 ) -> np.ndarray:
-    """Attention rollout (Abnar & Zuidema 2020, arXiv 2005.00928) through the trunk from each token of the said cell to the parts, [parts, tokens].
+    """Attention rollout (Abnar & Zuidema 2020, arXiv 2005.00928) through the trunk from each token of the answer to the
+    parts, [parts, tokens].
 
-    What is looked at are tokens behind the stem; each is of the parts in the measure in which it changes as they fade. Of what a said token looked at
-    these are shares; its own, other columns' and the beginning's are left out.
+    Attention goes to tokens behind the stem; each belongs to the parts in the measure in which it changes as they fade.
+    These are shares of a token's attention; its own, other columns' and the first token's are left out.
     """
     rows, row = witness.rows, int(witness.index[place])
     network, modality = rows.network, rows.network.modalities[column]
@@ -156,7 +160,8 @@ def rollout(
     causal: bool,
     generative: bool,
 ) -> torch.Tensor:
-    """Of what each asked token [1, k, width] of one row looked at, through all layers and past them, the share of each seen one: [k, seen tokens]."""
+    """Attention rollout: the share of each seen token in what each asked token [1, k, width] of one row attends to,
+    through all layers and past them, [k, seen tokens]."""
     found: list[torch.Tensor] = []
 
     def note(module: Attention, given: tuple[Any, ...], _: Any) -> None:
@@ -180,7 +185,7 @@ def rollout(
 
 
 def attentions(network: Network) -> list[Attention]:
-    """The trunk's attention layers, in their order."""
+    """Attention layers of the trunk, in their order."""
     return [module for module in network.trunk.modules() if isinstance(module, Attention)]
 
 
@@ -196,7 +201,7 @@ def without(modality: Modality, parts: Sequence[tuple[str, np.ndarray]]) -> list
 
 
 def parts_of_tokens(modality: Modality, cell: np.ndarray, rest: Sequence[np.ndarray | None]) -> list[list[int]]:
-    """Parts in sets that don't overlap: fading all of a set leaves nothing twice."""
+    """Sets of parts that don't overlap, so that fading all of a set takes nothing away twice."""
     groups: list[tuple[list[int], np.ndarray | None]] = []
     for number, other in enumerate(rest):
         changed = None if other is None or other.shape != cell.shape else other != cell
@@ -212,7 +217,7 @@ def parts_of_tokens(modality: Modality, cell: np.ndarray, rest: Sequence[np.ndar
 
 
 def single(witness: CellScorer, row: int, columns: Sequence[str], count: int) -> dict[str, Encoded]:
-    """What one row shows of some columns, ``count`` times, as tensors that gradients may pass."""
+    """Encoded columns of one row, ``count`` times, as tensors that gradients may pass."""
     result = {}
     for column, part in witness.encoded(witness.rows).items():
         at = int(part.place[row])

@@ -1,6 +1,8 @@
-"""Why this cell? What each seen column, and each part of a seen cell, had in a cell that was said; and the training cells it is nearest to.
+"""Explanations of an answer: Shapley values of columns, attribution to parts of cells, nearest training cells and
+counterfactuals.
 
-A model that answers from any columns needs no surrogate: it is asked again without a column, or with a cell that lacks a word or a patch.
+A model that answers from any columns needs no surrogate. It is asked again without a column, or with a cell that lacks
+a word or a patch.
 """
 
 from __future__ import annotations
@@ -20,27 +22,29 @@ from sensorium.inference.rows import Rows
 from sensorium.network.batch import collate
 
 MAX_EXACT, MAX_EXACT_GENERATED = 10, 6
-"""Columns up to which all subsets are asked, and where cells are drawn, which takes eight times as long; of more, orders are drawn."""
+"""Columns up to which all subsets are asked: of an answer, and of a generated cell, which takes eight times as long. Of
+more columns, orders are sampled."""
 ORDERS = 32
-"""Orders that are drawn then, half of them the reverse of the others."""
+"""Orders that are sampled then, half of them the reverse of the others."""
 NEAREST, AROUND = 3, 50
-"""Training cells that are shown, and those whose mean distance says what is near."""
-RESAMPLED, SURE = 2000, 0.95
-"""Samples of rows by which the interval of a column's importance is found, and how much of them it holds."""
-LEAST_ROWS = 5
-"""Rows from which on an interval is told."""
+"""Nearest training cells that are given, and those whose mean distance is the unit of distances."""
+RESAMPLES, CONFIDENCE = 2000, 0.95
+"""Bootstrap samples of rows for the interval of a column's importance, and its confidence."""
+MIN_INTERVAL_ROWS = 5
+"""Rows from which on an interval is given."""
 CLOSE = 24
-"""Cells of the table looked among, the nearest ones first, that are put in a row's place to see whether the answer turns."""
+"""Nearest cells of the reference table that are put in a row's place to see whether the answer changes."""
 COPY = 0.5
-"""A cell is nearly a copy of a training cell that is so much nearer than those around it (Carlini et al. 2023, arXiv 2301.13188, section 4)."""
+"""Relative distance below which a cell is nearly a copy of a training cell (Carlini et al. 2023, arXiv 2301.13188,
+section 4)."""
 
 
 @dataclasses.dataclass
 class Counterfactual:
-    """The smallest change of one cell that turns an answer, among real cells.
+    """Counterfactual: the smallest change of one cell, among real cells, that changes an answer.
 
     Attributes:
-        column, row: whose cell, of which row of the table looked among, was put in place. answer: what is said then.
+        column, row: column of the cell that was put in place, and its row in the reference table. answer: the new one.
         distance: of that cell from the row's own, relative to the mean of those around it.
     """
 
@@ -52,19 +56,22 @@ class Counterfactual:
 
 @dataclasses.dataclass
 class Explanation:
-    """Of one said cell.
+    """Explanation of one answer.
 
     Attributes:
-        nothing, everything: minus its loss where nothing and where all that the row has is seen. For texts, categories and codes that is a
-            mean log-probability in nats; for what is drawn by flow minus the error of the velocity.
-        shares: for each seen column its Shapley value (arXiv 1705.07874, equation 8): they add up to ``everything`` - ``nothing``.
-        errors: their standard errors where orders were drawn; 0 where every subset was asked.
-        parts: for each seen column whose cell has parts their names, and what each did to each token of the said cell, [parts, tokens].
-        inside: how that was found (``attribution.METHODS``): how much worse the token is without the part; the part's integrated gradient, of the whole cell,
-            [parts, 1]; or its share of what the token looked at.
-        nearest: rows of the table looked among, nearest first, with their distance relative to the mean of those around. Of what is drawn and of
-            texts those whose own cells are nearest; of a category those whose seen columns are, and that are of the said class.
-        contrast: of a category the nearest rows of other classes. turned: and what turns it.
+        nothing, everything: minus its loss where nothing and where all that the row has is seen. For texts, categories
+            and codes that is a mean log-probability in nats; for flow matching minus the error of the velocity.
+        shares: for each seen column its Shapley value (arXiv 1705.07874, equation 8): they add up to ``everything`` -
+            ``nothing``.
+        errors: their standard errors where orders were sampled; 0 where every subset was asked.
+        parts: for each seen column whose cell has parts their names, and the attribution of each token of the answer to
+            them, [parts, tokens].
+        inside: the method of that (``attribution.METHODS``): how much worse the token is without the part; the part's
+            integrated gradient, of the whole answer, [parts, 1]; or its share of the token's attention.
+        nearest: rows of the reference table, nearest first, with their distance relative to the mean of those around.
+            Of generated cells and texts those whose own cells are nearest; of a category those of the same class whose
+            seen columns are.
+        contrast: of a category the nearest rows of other classes. turned: its counterfactual.
         copied: the nearest is so near that the cell is nearly a copy of it.
     """
 
@@ -80,7 +87,7 @@ class Explanation:
     copied: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Plain values, as JSON has them."""
         return {
             "nothing": self.nothing,
             "everything": self.everything,
@@ -109,13 +116,14 @@ def explain(
     done: Callable[[int], None] | None = None,
     how: str = "occlusion",
 ) -> list[Explanation | None]:
-    """Why each row's said cell of ``column`` is as it is.
+    """Explanations of the answers for a column, one for each row.
 
     Args:
-        rows: what was shown. cells: what was said, one for each row; None has no explanation.
-        seen: columns that could be looked at, all others by default. way: the generator that said it.
-        among: rows of the training table, for the nearest; those without the column are left out.
-        done: hears how many rows were explained. how: it is looked inside the seen cells, a name of ``attribution.METHODS``.
+        rows: what was seen. cells: the answers, one for each row; None has no explanation.
+        seen: columns that could be seen, all others by default. generator_name: the generator of the answers.
+        among: rows of the training table, as reference; those without the column are left out.
+        done: called with the number of rows explained since. how: method of attribution to parts of seen cells, a name
+            of ``attribution.METHODS``.
     """
     check_method(how, rows.network)
     witness = CellScorer(rows, column, cells, generator_name, seed, heedless=seen is None)
@@ -157,19 +165,22 @@ def explain(
 def importance(
     whys: Sequence[Explanation | None], seed: int = 0
 ) -> dict[str, tuple[float, float | None, float | None]]:
-    """Of each column the mean of its shares over the rows that show it, and the ends of its 95 % interval (percentile bootstrap over rows; None of fewer than five
-    rows, of which it would claim too much), most first."""
+    """Importance of each column, the largest first: the mean of its Shapley values over the rows that have it, and the
+    ends of its 95 % interval.
+
+    The interval is a percentile bootstrap over rows; None of fewer than five rows, where it would claim too much.
+    """
     rng, shares = np.random.default_rng(seed), {}
     for why in whys:
         for column, share in (why.shares if why is not None else {}).items():
             shares.setdefault(column, []).append(share)
     found = {}
     for column, each in shares.items():
-        means = np.array(each)[rng.integers(len(each), size=(RESAMPLED, len(each)))].mean(1)
-        low, high = np.quantile(means, ((1 - SURE) / 2, (1 + SURE) / 2))
+        means = np.array(each)[rng.integers(len(each), size=(RESAMPLES, len(each)))].mean(1)
+        low, high = np.quantile(means, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
         found[column] = (
             (float(np.mean(each)), float(low), float(high))
-            if len(each) >= LEAST_ROWS
+            if len(each) >= MIN_INTERVAL_ROWS
             else (float(np.mean(each)), None, None)
         )
     return dict(sorted(found.items(), key=lambda pair: -pair[1][0]))
@@ -177,7 +188,8 @@ def importance(
 
 @dataclasses.dataclass
 class ShapleyValues:
-    """Of each column its share in every said cell [n] and its standard error [n]; and the worth of nothing and of everything [n]."""
+    """Shapley values of each column for every answer, [n], and their standard errors, [n]; and the value of the empty
+    and of the full coalition, [n]."""
 
     shares: dict[str, np.ndarray]
     errors: dict[str, np.ndarray]
@@ -186,7 +198,8 @@ class ShapleyValues:
 
 
 def shapley(witness: CellScorer, columns: Sequence[str], seed: int) -> ShapleyValues:
-    """The Shapley values of columns: of every subset where there are few, else over orders that are drawn, each with its reverse."""
+    """Shapley values of columns: exact over all subsets where there are few columns, else over sampled orders, each
+    with its reverse (antithetic sampling)."""
     known: dict[frozenset[str], np.ndarray] = {}
 
     def worth(seen: frozenset[str]) -> np.ndarray:
@@ -217,7 +230,7 @@ def shapley(witness: CellScorer, columns: Sequence[str], seed: int) -> ShapleyVa
 
 
 class ReferenceRows:
-    """Rows whose class is known, beside which the answers for others are put.
+    """Reference rows of known class, beside which answers for others are put.
 
     Args:
         rows: those that are explained. column: the category that was asked. among: the known ones. seen: what is seen.
@@ -226,9 +239,8 @@ class ReferenceRows:
     def __init__(self, rows: Rows, column: str, among: Rows, seen: Sequence[str]) -> None:
         self.rows, self.column, self.among, self.seen = rows, column, among, [c for c in seen if among.has(c).any()]
         self.which = np.flatnonzero(among.has(column))
-        self.plain: dict[
-            str, tuple[np.ndarray, np.ndarray]
-        ] = {}  # of columns without gists, which known rows have it and their features
+        # Of columns without gists, which reference rows have it and their features.
+        self.plain: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         modality, cells = rows.network.asked_modality(column), [among.cells[column][i] for i in self.which]
         self.classes = [
             modality.decode(tokens)
@@ -243,7 +255,7 @@ class ReferenceRows:
         )
 
     def sides(self, row: int, answer: Any) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-        """The nearest known rows of the said class, and of others."""
+        """Nearest reference rows of the answer's class, and of other classes."""
         order = np.argsort(self.gaps[row], kind="stable")
         usual = max(float(self.gaps[row][order[:AROUND]].mean()), 1e-9) if len(order) else 1.0
 
@@ -258,7 +270,8 @@ class ReferenceRows:
         return first(True), first(False)
 
     def itself(self, row: int, other: int) -> bool:
-        """Whether a known row shows the same as a row that is asked about: it is that row, or says no more than it."""
+        """True where a reference row has the same seen cells as an explained row: it is that row, or no other
+        example."""
         return all(
             np.array_equal(self.rows.cells[c][row], self.among.cells[c][other])
             if c in self.rows.cells and c in self.among.cells
@@ -268,7 +281,8 @@ class ReferenceRows:
         )
 
     def turn(self, row: int, answer: Any, seen: Sequence[str]) -> Counterfactual | None:
-        """The nearest real cell of any column that, put in the row's place, turns the answer; None where none of the nearest does."""
+        """Counterfactual: the nearest real cell of any column that, put in the row's place, changes the answer; None
+        where none of the nearest does."""
         best = None
         for column in seen:
             where, distance = self.away(row, column)
@@ -285,7 +299,8 @@ class ReferenceRows:
         return best
 
     def away(self, row: int, column: str) -> tuple[np.ndarray, np.ndarray]:
-        """The known rows whose cells of a column are nearest to a row's, and how far they are, relative to the mean of those around."""
+        """Reference rows whose cells of a column are nearest to a row's, and their distances relative to the mean of
+        those around."""
         if not self.among.has(column).any():
             return np.zeros(0, np.int64), np.zeros(0)
         if self.rows.network.modalities[column].matched:
@@ -302,13 +317,13 @@ class ReferenceRows:
         _, first = np.unique(gap.round(6), return_index=True)  # one of those that are alike
         order = first[np.argsort(gap[first], kind="stable")]
         order = order[gap[order] > 1e-6][:AROUND]
-        return where[order[:CLOSE]], gap[order[:CLOSE]] / max(float(gap[order].mean()), 1e-9) if len(
-            order
-        ) else np.zeros(0)
+        if not len(order):
+            return where[order], np.zeros(0)
+        return where[order[:CLOSE]], gap[order[:CLOSE]] / max(float(gap[order].mean()), 1e-9)
 
 
 def nearest(witness: CellScorer, among: Rows) -> list[list[tuple[int, float]]]:
-    """For each said cell the nearest cells of ``among``, by the distance of what a generator says or, where that are ids, of gists."""
+    """Nearest cells of ``among`` for each answer, by the distance of the tokens or, where these are ids, of gists."""
     network, column = witness.rows.network, witness.column
     where = np.flatnonzero(among.has(column))
     if len(where) < 2 or network.token_count(column) == 1:  # a class or a number is no copy

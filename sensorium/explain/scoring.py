@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Scoring of known cells: how likely they are under any seen columns."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from sensorium.network.types import Encoded, IgnoredColumns
 from sensorium.nn.precision import autocast
 
 DRAWS = 8
-"""Moments and noises at which a drawn cell is looked at, the same for all that is compared."""
+"""Moments and noises at which a generated cell is scored, the same for all that is compared."""
 
 
 class CellScorer:
-    """Said cells of one column, each of one row, and how likely they are under any seen columns.
+    """Scorer of answers for one column, one for each row, under any seen columns.
 
     Args:
-        rows: what the rows show. column, way: what was said, and by which generator. cells: one for each of ``rows``; those that are None or
-            can't be read have no explanation. heedless: columns that answers leave unheeded are not looked at, as ``Rows.say`` does by default.
+        rows: what is seen. column, generator_name: of the answers. cells: one for each of ``rows``; those that are None
+            or can't be read have no explanation. heedless: leave out the columns that answers ignore, as
+            ``Rows.predict`` does by default.
     """
 
     def __init__(
@@ -36,8 +37,9 @@ class CellScorer:
     ) -> None:
         self.rows, self.column = rows, column
         self.generator_name = generator_name and (
+            # A student has no likelihood, its teacher has.
             rows.network.generator(column, generator_name).teacher or generator_name
-        )  # a student tells no likelihood, its teacher does
+        )
         self.unheeded = rows.network.calibration.ignored.get(column, IgnoredColumns()) if heedless else IgnoredColumns()
         network, explained = rows.network, rows.with_cells(column, np.arange(rows.count), cells)
         self.index = np.flatnonzero(explained.has(column))
@@ -55,13 +57,16 @@ class CellScorer:
 
     @torch.inference_mode()
     def encoded(self, rows: Rows) -> dict[str, Encoded]:
-        """What the rows show of all other columns, without what an answer leaves unheeded."""
+        """Encoded columns of rows, all but the answers' own, without what an answer ignores."""
         return self.unheeded.left_out(rows.encoded_columns([c for c in rows.network.columns if c != self.column]))
 
     @torch.inference_mode()
     def weigh(self, seen: Sequence[str], rows: Rows | None = None, which: np.ndarray | None = None) -> np.ndarray:
-        """Minus the loss of each token [n, tokens] where the columns ``seen`` are; ``rows`` may show other cells than the witness's own, and
-        ``which`` say of which of the said cells they are."""
+        """Minus the loss of each token, [n, tokens], where the columns ``seen`` are seen.
+
+        Args:
+            rows: other cells to see than the scorer's own; which: of which of the answers each of them is.
+        """
         rows, which = rows or self.rows, np.arange(len(self.index)) if which is None else which
         encoded, total = {c: part for c, part in self.encoded(rows).items() if c in seen}, None
         at = torch.from_numpy(self.index[which] if rows is self.rows else np.arange(len(which))).to(rows.device)

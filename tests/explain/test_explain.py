@@ -68,7 +68,7 @@ def test_of_many_columns_orders_are_drawn_and_shares_still_add_up(
 class Planted:
     """A witness that knows what each column is worth."""
 
-    index, draws = np.arange(2), 1
+    index, n_draws = np.arange(2), 1
 
     def weigh(self, seen: Any) -> np.ndarray:
         worth = 2.0 * ("a" in seen) + 1.0 * ("b" in seen) + 4.0 * ("a" in seen and "c" in seen)
