@@ -115,7 +115,7 @@ def ours() -> dict[str, float | None]:
 
     import sensorium.fit.fit
     from sensorium import Model, Table
-    from sensorium.model import keep_split
+    from sensorium.inference.trained import keep_split
 
     sensorium.fit.fit.report = lambda *_, **__: None
     with tempfile.TemporaryDirectory() as folder:

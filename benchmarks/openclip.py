@@ -177,7 +177,7 @@ def found(path: str, seconds: float) -> float:
     """Our recall@10, name to drawing, of ``test_new_style``, as ``Training.recall`` counts it."""
     from sensorium.data.table import Table
     from sensorium.evaluation.evaluate import search_all
-    from sensorium.model import keep_split
+    from sensorium.inference.trained import keep_split
 
     model = fit(path, seconds)
     part = keep_split(Table.open(path), "test_new_style", "split")

@@ -22,7 +22,7 @@ from _compare import arguments, build, fit, known, run, show
 from PIL import Image
 
 from sensorium import Model, Table
-from sensorium.model import keep_split
+from sensorium.inference.trained import keep_split
 
 GALLERY, SAMPLES, SHEET = 100, 2, 12
 """Names among which the judge seeks the right one, pictures drawn for each, and rows of the sheet that shows some."""

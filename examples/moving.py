@@ -20,7 +20,7 @@ from PIL import Image
 
 from sensorium import Model, Table
 from sensorium.datasets.motions import DIRECTIONS
-from sensorium.model import keep_split
+from sensorium.inference.trained import keep_split
 
 GALLERY, SAMPLES, SHEET = 100, 2, 8
 """Sentences among which the judge seeks the right one, clips drawn for each, and rows of the sheet that shows some."""

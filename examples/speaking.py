@@ -25,7 +25,7 @@ from _compare import arguments, build, fit, known, run, show
 from scipy.fft import dct
 
 from sensorium import Model, Table
-from sensorium.model import keep_split
+from sensorium.inference.trained import keep_split
 from sensorium.network.batch import collate
 from sensorium.nn.mel import log_mel
 

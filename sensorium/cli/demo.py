@@ -121,9 +121,11 @@ def run_chat_demo(minutes: float, out: Path, seed: int, settings: Sequence[str] 
     """Tune a language model on conversations about the emoji table, measure it, and print examples."""
     from sensorium.backbones._packages import from_packages, smollm2
     from sensorium.cli.conversations import write_conversations
+    from sensorium.data.schema import infer
     from sensorium.data.table import Table
     from sensorium.dialogue.evaluate import examples
-    from sensorium.model import Model, infer, keep_split
+    from sensorium.inference.trained import keep_split
+    from sensorium.model import Model
 
     started, folders, language = time.monotonic(), from_packages(), smollm2()
     path, talks = out / "emoji.parquet", out / "conversations.parquet"
@@ -181,7 +183,7 @@ CHAT_METRICS = {
 def measure(model: Any, table: Any, split: str) -> dict[str, float]:
     """Metrics of the demo on one split (gallery: all its drawings)."""
     from sensorium.evaluation.evaluate import search_all
-    from sensorium.model import keep_split
+    from sensorium.inference.trained import keep_split
 
     part = keep_split(table, split, "split")
     cells = part.take(np.arange(part.rows), ["group", "name", "spoken_language"])

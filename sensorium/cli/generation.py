@@ -199,7 +199,8 @@ def write_together(
     rows, stopped = finished(going, table.rows, "Saying " + ", ".join(columns))
     bad = {row: str(why) for row, why in table.bad_rows.items()}
     write_table(
-        pa.table({**{column: [row[column] for row in rows] for column in columns}, **bad_row_column(bad, len(rows))}), out
+        pa.table({**{column: [row[column] for row in rows] for column in columns}, **bad_row_column(bad, len(rows))}),
+        out,
     )
     typer.echo(f"Wrote {len(rows):,} rows to {out}")
     if stopped:

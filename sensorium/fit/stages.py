@@ -83,7 +83,7 @@ def infer_columns(run: Run, state: State) -> None:
 
 
 def split(run: Run, state: State) -> None:
-    """The splitter of the table's rows; it splits when it is known which rows can't be read."""
+    """Splitter of the table's rows; it splits when it is known which rows can't be read."""
     data = run.data
     dialogue = [column for column, modality in state.modalities.items() if isinstance(modality, Dialogue)]
     state.split = Splitter(
@@ -99,7 +99,7 @@ def split(run: Run, state: State) -> None:
 
 
 def prepare(run: Run, state: State) -> None:
-    """Every cell read, statistics learned from training rows, prepared cells in the store, bad ones in quarantine.
+    """Prepared cells in the store: every cell read, statistics learned from training rows, bad cells in quarantine.
 
     Raises:
         UserError: no row is left for training, or too many can't be read.
@@ -261,7 +261,7 @@ def calibrate(run: Run, state: State) -> None:
 
 
 def save(run: Run, state: State) -> Trained:
-    """The model written to its folder; then plain models for comparison, and the report on held-out rows."""
+    """Write the model to its folder; then fit plain models for comparison, and write the report on held-out rows."""
     trained = Trained(state.network, state.schema, state.settings, state.facts, run.folder)
     hub.save(trained, run.folder)
     if state.stopped:

@@ -21,12 +21,11 @@ from sensorium.inference.trained import BAD_ROW, Trained, UnreadableCells
 from sensorium.network.network import Network
 
 WINDOW, GENERATED_ROWS = 1024, 64
-"""Rows that are held in memory at once, and where cells are drawn, which takes long: what is filled when somebody stops
-it is kept."""
+"""Rows of a window, and where cells are generated, which takes long: what is filled when a user interrupts is kept."""
 FILE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
 FILLED = "filled"
-"""Column of a filled table that says which cells were filled, and how sure each is."""
+"""Column of a filled table: which cells were filled, and the confidence of each."""
 
 
 class FillInterrupted(KeyboardInterrupt):

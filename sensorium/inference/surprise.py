@@ -24,9 +24,9 @@ from sensorium.nn.out_of_distribution import OutOfDistribution, distance, relati
 from sensorium.nn.precision import autocast
 
 LEVELS = 101
-"""Quantiles that say what is usual."""
+"""Number of quantiles by which usual values are described."""
 MIN_ROWS = 10
-"""Rows that can say it of a column."""
+"""Rows of a column that quantiles take, at least."""
 
 
 @torch.inference_mode()

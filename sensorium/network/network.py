@@ -252,7 +252,7 @@ class Network(ColumnParts):
         rows: Tensor,
         name: str | None = None,
     ) -> ConditionedTrunk:
-        """The trunk as the generator of ``column`` sees it for some rows."""
+        """Trunk as the generator of ``column`` calls it for some rows."""
         vector = self.condition_vector(encoded, seen, rows)
         return ConditionedTrunk(
             self.trunk,

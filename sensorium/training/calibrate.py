@@ -30,18 +30,19 @@ from sensorium.network.types import Encoded, IgnoredColumns
 from sensorium.nn.row_memory import MemoryAnswer, RowMemory
 
 MAX_ROWS, MIN_ROWS, MIN_JUDGED_ROWS = 1000, 20, 40
-"""Validation rows looked at, at most and at least; and the fewest that can say that a column misleads."""
+"""Validation rows, at most and at least; and the fewest by which a column is found to mislead."""
 MAX_ASKED_COLUMNS, MAX_SEEN_COLUMNS = 8, 24
-"""Columns asked and columns judged, at most."""
+"""Columns asked and columns judged beside one, at most."""
 MAX_TRUNK_ROWS = 20_000
 """Rows through the trunk for each column asked: the work grows with the square of the columns shown."""
 MEMORY_SHARES = 0.25, 0.5, 0.75
-"""What remembered rows may count in an answer."""
+"""Shares of the row memory in an answer that are tried."""
 PART = 64
+"""Rows that are encoded at once."""
 SURPRISE_ROWS = 256
-"""Rows that say how well cells usually go together."""
+"""Rows from which the usual misfit of cells is estimated."""
 KNOWN_ROWS = 512
-"""Training rows from which it is told how far others lie."""
+"""Training rows from which the distance of other rows is measured."""
 
 
 @torch.inference_mode()

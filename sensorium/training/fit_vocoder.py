@@ -26,11 +26,10 @@ from sensorium.training.settings import TrainerSettings
 from sensorium.training.trainer import Trainer
 
 MAX_CELLS, MAX_JUDGES, MIN_CELLS = 1000, 64, 4
-"""Training cells that are learned from and validation cells that judge, evenly spread, at most; and the fewest
-of each."""
+"""Training cells and validation cells, evenly spread, at most; and the fewest of each."""
 
 MAX_BYTES = 512 << 20
-"""Of read cells that are held at once."""
+"""Size of the read cells that are in memory at once."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

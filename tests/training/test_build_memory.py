@@ -292,13 +292,13 @@ def test_rows_held_out_say_how_much_an_answer_leans(worth: float, alone: float, 
     noise, asked = np.random.default_rng(0).standard_normal(200), []
 
     class Held:
-        shown, judges = ["name", "width"], 0
+        seen_columns, judges = ["name", "width"], 0
         network = SimpleNamespace(
             modalities={"name": SimpleNamespace(matched=True), "width": SimpleNamespace(matched=False)}
         )
 
-        def leaned(self, lone: list[str], shares: tuple[float, ...]) -> np.ndarray:
-            asked.append(lone)
+        def memory_losses(self, matched: list[str], shares: tuple[float, ...]) -> np.ndarray:
+            asked.append(matched)
             gain = np.stack([worth + noise - noise.mean(), alone + noise - noise.mean()])
             return np.stack([2.0 - share * gain for share in shares])
 

@@ -87,7 +87,7 @@ class Fixed:
     def __init__(self, gain: dict[str, float], spread: float = 1.0, rows: int = 100) -> None:
         rng = np.random.default_rng(0)
         noise = {c: spread * rng.standard_normal(rows) for c in gain}
-        self.shown, self.gain = list(gain), {c: value + noise[c] - noise[c].mean() for c, value in gain.items()}
+        self.seen_columns, self.gain = list(gain), {c: value + noise[c] - noise[c].mean() for c, value in gain.items()}
 
     def losses(self, seen: list[str]) -> np.ndarray:
         return 10 + sum((self.gain[c] for c in seen), np.zeros(100))
