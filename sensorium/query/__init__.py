@@ -50,7 +50,8 @@ def query(table: Table, schema: Schema, question: str) -> QueryResult:
     """Answer a question about a table's rows, or one SELECT over ``rows``.
 
     Raises:
-        UserError: DuckDB isn't installed, the question speaks of nothing that the table has, or the query can't be answered.
+        UserError: DuckDB isn't installed, the question names nothing that the table has, or the query can't be
+            answered.
     """
     return QueryEngine(table, schema).answer(question)
 

@@ -1,288 +1,50 @@
-"""What a question about many rows may mean: every query of a small grammar over a table's columns, each with what of the question speaks against it.
+"""Semantic parser of questions about many rows: every query of a small grammar over a table's columns, with its cost.
 
-    how many  how many different  which are there  the average, sum, highest, lowest of a number  by group, ranked  single rows, ranked  rows that meet conditions
+    how many   how many different   which are there   the average, sum, highest, lowest of a number
+    by group, ranked   single rows, ranked   rows that meet conditions
+
+The cost of a query is how much of the question speaks against it.
 
 It knows columns, values and English words, no table and no model.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
-import functools
 import heapq
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-MAX_LISTED = 10
-"""Rows and groups that are listed."""
-AVERAGE, SUM = "average mean typical typically", "total sum altogether combined"
-HIGH, LOW = (
-    "highest largest maximum most biggest greatest max top best",
-    "lowest smallest minimum least fewest min bottom worst",
+from sensorium.query.parse import Condition, Parse, QueryColumns
+from sensorium.query.words import (
+    AVERAGE,
+    COMMON,
+    DAY,
+    HIGH,
+    LOW,
+    NOT,
+    PLAIN,
+    RARE,
+    SCALES,
+    SUM,
+    THAN,
+    day_of,
+    folded,
+    same_word,
+    sign_of,
+    stem,
+    stems,
 )
-COMMON, RARE = (
-    "common frequent frequently often popular biggest largest most",
-    "rare rarest seldom uncommon smallest least fewest",
-)
-SCALES = (
-    (
-        "newest latest recent recently youngest last",
-        "oldest earliest first older old",
-        "year date time day month born birth founded built release released created added",
-    ),
-    ("oldest eldest older", "youngest younger", "age"),
-    ("heaviest", "lightest", "weight mass weigh"),
-    ("longest", "shortest", "length duration minute second hour night day stay"),
-    ("tallest highest", "shortest lowest", "height altitude elevation"),
-    ("expensive costliest dearest priciest", "cheapest cheap", "price cost fare fee amount"),
-    ("fastest quickest", "slowest", "speed velocity pace horsepower"),
-    ("hottest warmest", "coldest coolest", "temperature"),
-    ("best", "worst", "rating score grade star accuracy"),
-    ("largest biggest", "smallest", "size area population"),
-    ("richest", "poorest", "income salary wage gdp wealth"),
-    ("deepest", "shallowest", "depth"),
-    ("strongest powerful", "weakest", "strength power horsepower"),
-    ("loudest", "quietest", "loudness volume"),
-    ("widest", "narrowest", "width breadth"),
-    ("efficient economical", "thirstiest", "mpg mileage efficiency gallon"),
-    ("windiest", "calmest", "wind"),
-    ("wettest rainiest", "driest", "precipitation rain"),
-)
-"""Words for the upper and for the lower end of a scale, and of what columns' names."""
-ABOVE = (
-    r"\b(after|above|over|more than|greater|exceed\w*|since|at least|from \d+ on|or (?:later|more|above|higher|over|older)|beyond|"
-    r"(?:higher|longer|heavier|larger|bigger|later|newer|older|taller|faster|hotter|warmer|stronger) than)\b"
-)
-BELOW = (
-    r"\b(before|below|under|less than|fewer than|at most|until|up to|or (?:earlier|less|fewer|below|lower|under|younger)|"
-    r"(?:lower|shorter|lighter|smaller|earlier|younger|slower|colder|cooler|cheaper|weaker) than)\b"
-)
-SHARP = r"\b(at least|at most|since|until|up to|from \d+ on|or (?:later|more|above|higher|over|older|earlier|less|fewer|below|lower|under|younger))\b"
-"""Words that compare, upwards and downwards, and those that let the number itself in."""
-THAN = r"\b(at least|at most|more than|less than|fewer than)\b"
-NOT = r"\b(not|except|other than|outside|besides|without|isn t|aren t|wasn t|weren t|excluding)\b"
-MONTHS = [
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
-]
+
 YEARS = 1000, 3000
-SETS, TRIED = 16, 4
-"""Sets of conditions that are looked at, the likeliest, and columns that a number may be of."""
-ASKING = (
-    "which what who where is are was were there the a an of in on for do does did we i have has had with how many much number count list show give me all tell name find by per each every and or than that this ones one "
-    "from to it its their they be at as any"
-)
-"""Words that are no names of columns or values."""
-PLAIN = frozenset(ASKING.split(" "))
-DAY = re.compile(
-    rf"\b(?:(\d{{4}})-(\d{{2}})-(\d{{2}})|({'|'.join(MONTHS)}) (\d{{1,2}})(?:st|nd|rd|th)?,? (\d{{4}})|(\d{{1,2}})(?:st|nd|rd|th)? (?:of )?({'|'.join(MONTHS)}),? (\d{{4}}))\b",
-    re.IGNORECASE,
-)
-
-
-def folded(text: object) -> str:
-    """Words alone, in small letters, with a space between."""
-    return re.sub(r"[\W_]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", str(text))).strip().lower()
-
-
-def stem(word: str) -> str:
-    """A word without a plural's end."""
-    return (
-        word[:-3] + "y"
-        if word.endswith("ies") and len(word) > 4
-        else word[:-1]
-        if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is"))
-        else word
-    )
-
-
-def stems(text: object) -> list[str]:
-    """The words of a text, in order, without plurals' ends."""
-    return [stem(word) for word in folded(text).split()]
-
-
-def same_word(word_given: str, word: str) -> bool:
-    """Whether a word that was said means a word of a column's name: it is the same, or one of them begins with the other, or is short for it."""
-    if word_given == word:
-        return True
-    if word_given in PLAIN or word in PLAIN:
-        return False
-    if word in ("max", "min", "avg", "num") and word_given.startswith(word):
-        return True
-    same = next((at for at, (a, b) in enumerate(zip(word_given, word)) if a != b), min(len(word_given), len(word)))
-    return same >= 4 and (
-        same in (len(word_given), len(word)) or (same >= 6 and max(len(word_given), len(word)) - same <= 2)
-    )
-
-
-def day_of(found: re.Match[str]) -> datetime.date | None:
-    """A day that was written in one of three ways; None where there is no such day."""
-    year, month, day, name_1, day_1, year_1, day_2, name_2, year_2 = found.groups()
-    named = name_1 or name_2
-    try:
-        return datetime.date(
-            int(year or year_1 or year_2),
-            MONTHS.index(named.lower()) + 1 if named else int(month),
-            int(day or day_1 or day_2),
-        )
-    except ValueError:
-        return None
-
-
-def sign_of(text: str, start: int, end: int) -> str:
-    """The sign by which a number or a day at a place of a text is compared: by the words since the number before it, or right after it."""
-    before = folded(re.split(r"\d", text[:start])[-1])
-    after = re.match(
-        r"or (later|more|above|higher|over|older|newer|earlier|less|fewer|below|lower|under|younger)\b",
-        folded(text[end:]),
-    )
-    up, down = (
-        [found.end() for found in re.finditer(ABOVE, before)],
-        [found.end() for found in re.finditer(BELOW, before)],
-    )
-    if re.search(r"\bbetween( \w+)?$", before):
-        return ">="
-    if before == "and" and re.search(r"\bbetween\b[^\d]*[\d.]+\W+and\W*$", text[:start].lower()):
-        return "<="
-    if after:
-        return "<=" if after[1] in ("earlier", "less", "fewer", "below", "lower", "under", "younger") else ">="
-    if not up and not down:
-        return "="
-    return (">" if max(up, default=-1) > max(down, default=-1) else "<") + ("=" if re.search(SHARP, before) else "")
-
-
-@dataclasses.dataclass(frozen=True)
-class QueryColumns:
-    """What can be asked about.
-
-    Attributes:
-        groups: columns by whose values rows are grouped, with these. numbers: columns that are measured, with the least and the greatest number in each; of dates, years.
-        dates: those of them that are dates. label: the column that says what a row is. single: columns of which each row has a value of its own, so that they are no groups.
-    """
-
-    groups: Mapping[str, Sequence[str]]
-    numbers: Mapping[str, tuple[float, float]]
-    dates: frozenset[str]
-    label: str
-    single: frozenset[str] = frozenset()
-
-    @functools.cached_property
-    def places(self) -> dict[str, list[tuple[str, str]]]:
-        """For each value, as its words' stems, the columns and cells that hold it."""
-        found: dict[str, list[tuple[str, str]]] = {}
-        for column, values in self.groups.items():
-            for value in values:
-                found.setdefault(" ".join(stems(value)), []).append((column, value))
-        return found
-
-
-CALLED = {"count": "count", "avg": "average", "sum": "total", "min": "lowest", "max": "highest"}
-"""What is measured, as an answer's column is called."""
-Condition = tuple[str, str, str | float | datetime.date]
-
-
-@dataclasses.dataclass(frozen=True)
-class Parse:
-    """A query.
-
-    Attributes:
-        kind: count, distinct, list, measure, groups or rows. column: what is grouped by or listed. measure: count, avg, sum, min or max, of ``number``.
-        down: ranked from the highest; up where False. conditions: column, sign and value, all of which are met.
-    """
-
-    kind: str
-    column: str = ""
-    measure: str = ""
-    number: str = ""
-    down: bool | None = None
-    conditions: tuple[Condition, ...] = ()
-
-    def sql(self, columns: QueryColumns) -> str:
-        """As SQL over a table ``rows`` with a column ``row``, its rows' numbers."""
-        where = " AND ".join(
-            f"{compared(column, value, columns)} {sign} {literal(value)}" for column, sign, value in self.conditions
-        )
-        measured = (
-            f"{self.measure}({name(self.number) if self.number else '*'}) AS {name(f'{CALLED[self.measure]} {self.number}'.strip())}"
-            if self.measure
-            else ""
-        )
-        order = (
-            ""
-            if self.down is None
-            else f" ORDER BY {2 if self.kind == 'groups' else name(self.number)} {'DESC' if self.down else 'ASC'} NULLS LAST"
-        )
-        rest = f" FROM rows{f' WHERE {where}' if where else ''}"
-        known = f"{'AND' if where else 'WHERE'} {name(self.column)} IS NOT NULL"
-        match self.kind:
-            case "count":
-                return f"SELECT count(*) AS count{rest}"
-            case "distinct":
-                return f"SELECT count(DISTINCT {name(self.column)}) AS count{rest}"
-            case "list":
-                return f"SELECT DISTINCT {name(self.column)}{rest} {known} ORDER BY 1"
-            case "measure":
-                return f"SELECT {measured}{rest}"
-            case "groups":
-                return f"SELECT {name(self.column)}, {measured}{rest} {known} GROUP BY {name(self.column)}{order} LIMIT {MAX_LISTED}"
-        listed = [
-            name(column)
-            for column in dict.fromkeys(
-                [
-                    columns.label,
-                    self.number,
-                    *(column for column, _, value in self.conditions if not isinstance(value, str)),
-                ]
-            )
-            if column
-        ]
-        return f"SELECT row, {', '.join(listed)}{rest}{order} LIMIT {MAX_LISTED}"
-
-    @property
-    def used(self) -> set[str]:
-        """The columns that it looks at, but for conditions."""
-        return {column for column in (self.column, self.number) if column}
-
-
-def name(column: str) -> str:
-    """A column as SQL names it."""
-    return '"' + column.replace('"', '""') + '"'
-
-
-def compared(column: str, value: str | float | datetime.date, columns: QueryColumns) -> str:
-    """What of a column is compared with a value: of dates their day, or with a number their year."""
-    if isinstance(value, datetime.date):
-        return f"CAST({name(column)} AS DATE)"
-    return f"year({name(column)})" if column in columns.dates else name(column)
-
-
-def literal(value: str | float | datetime.date) -> str:
-    """A value as SQL writes it."""
-    if isinstance(value, datetime.date):
-        return f"DATE '{value.isoformat()}'"
-    return (
-        "'" + value.replace("'", "''") + "'"
-        if isinstance(value, str)
-        else str(int(value))
-        if value == int(value)
-        else repr(value)
-    )
+"""Bounds of numbers that may be years."""
+MAX_CONDITION_SETS, MAX_COLUMNS_PER_NUMBER = 16, 4
+"""Sets of conditions that are considered, the likeliest, and columns that a number may be of."""
 
 
 class ParsedQuestion:
-    """What stands in a question, as far as columns, values and common words tell."""
+    """Parsed question: the columns, values, numbers, days and common words that it mentions."""
 
     def __init__(self, text: str, columns: QueryColumns) -> None:
         self.text, self.columns = text, columns
@@ -322,7 +84,8 @@ class ParsedQuestion:
         )
         self.denied, self.which = bool(re.search(NOT, self.plain)), bool(re.match(r"(which|who)\b", self.plain))
         after = re.search(
-            r"\b(?:which|what|how many|number of|list|show|name|names of|of which)((?: (?:different|distinct|unique|various|all|the|is|are|was|were|me|possible))*) (\w+)",
+            r"\b(?:which|what|how many|number of|list|show|name|names of|of which)"
+            r"((?: (?:different|distinct|unique|various|all|the|is|are|was|were|me|possible))*) (\w+)",
             self.plain,
         )
         self.object = stem(after[2]) if after else ""
@@ -368,7 +131,7 @@ class ParsedQuestion:
         return stated, vague, {word for at in taken for word in (self.words[at], self.stems[at])}
 
     def implies(self) -> dict[str, bool]:
-        """Numbers that a word like "oldest" is about, and whether it means their upper end."""
+        """Numbers that a superlative like "oldest" ranks by, and whether it means their upper end."""
         found: dict[str, bool] = {}
         for up, down, about in SCALES:
             for column in self.columns.numbers:
@@ -386,7 +149,7 @@ class ParsedQuestion:
 
     @property
     def about_many(self) -> bool:
-        """Whether it counts, compares or lists, and names what the columns have."""
+        """True if it counts, compares or lists, and names what the columns have."""
         asks = (
             self.many
             or self.each
@@ -401,15 +164,15 @@ class ParsedQuestion:
 
     @property
     def speaks(self) -> bool:
-        """Whether it speaks of anything that the columns have."""
+        """True if it mentions anything that the columns have."""
         return bool(self.named or self.values or self.vague or self.implied or self.numbers or self.days)
 
     def has(self, words: str) -> bool:
-        """Whether one of some words stands in it."""
+        """True if it contains one of some words."""
         return bool({stem(word) for word in words.split()} & self.marks)
 
     def mentioned(self, words: Sequence[str]) -> set[str]:
-        """The columns whose names stand in it; where a word may mean several, those that more of it speaks for."""
+        """Columns whose names it mentions; where a word may mean several, those that more of it speaks for."""
         shares: dict[str, float] = {}
         reasons: dict[str, set[str]] = {}
         for column in dict.fromkeys([*self.columns.groups, *self.columns.numbers, *filter(None, [self.columns.label])]):
@@ -428,7 +191,7 @@ class ParsedQuestion:
         }
 
     def against(self, meaning: Parse) -> float:
-        """How much of the question speaks against a meaning, and how much of it the question doesn't say; 0: nothing."""
+        """Cost of a meaning: what of the question speaks against it, and what of it the question lacks; 0: nothing."""
         return (
             self.against_conditions(meaning)
             + self.against_columns(meaning)
@@ -437,7 +200,7 @@ class ParsedQuestion:
         )
 
     def against_conditions(self, meaning: Parse) -> float:
-        """That values, numbers and days stand in it and are no conditions, or are other ones."""
+        """Cost of values, numbers and days in the question that are no conditions, or are other ones."""
         cost, met = 0.0, {(column, value): sign for column, sign, value in meaning.conditions}
         for stated in self.values:
             cost += 3.0 if stated not in met else 3.0 * ((met[stated] == "<>") != self.denied)
@@ -449,7 +212,7 @@ class ParsedQuestion:
         )
 
     def against_number(self, column: str, value: float) -> float:
-        """That a number is none of those of a column, or the column isn't spoken of."""
+        """Cost of a number outside a column's range, or of a column that isn't mentioned."""
         low, high = self.columns.numbers[column]
         a_year = YEARS[0] < value < YEARS[1] and (column in self.columns.dates or "year" in stems(column))
         return 2.5 * (not low <= value <= high) + 0.5 * (
@@ -457,14 +220,14 @@ class ParsedQuestion:
         )
 
     def against_columns(self, meaning: Parse) -> float:
-        """That columns stand in it and aren't looked at, or the other way round."""
+        """Cost of columns that the question mentions and the query doesn't use, or the other way round."""
         inside = {column for column, _, _ in meaning.conditions}
         return 3.0 * len(self.named - meaning.used - inside - {self.columns.label}) + 2.0 * len(
             meaning.used - self.named - set(self.implied)
         )
 
     def against_measure(self, meaning: Parse) -> float:
-        """That it averages, sums, counts or ranks otherwise."""
+        """Cost of another aggregate or ranking than the question's."""
         kind, cost = meaning.kind, 0.0
         ranked, ends = meaning.down is not None, meaning.measure in ("min", "max") and kind == "measure"
         for words, measure in ((AVERAGE, "avg"), (SUM, "sum")):
@@ -486,7 +249,7 @@ class ParsedQuestion:
         return cost + (0.0 if counts else 3.0) * self.many + 1.5 * (kind in ("count", "distinct") and not self.many)
 
     def against_kind(self, meaning: Parse) -> float:
-        """That it asks for groups, rows, values or one number, and this gives another of these."""
+        """Cost of another kind of result (groups, rows, values or one number) than the question asks for."""
         kind, cost = meaning.kind, 0.0
         ends = kind == "measure" and meaning.measure in ("min", "max")
         extreme = self.high or self.low or self.rare or self.common
@@ -517,7 +280,7 @@ class ParsedQuestion:
 
 
 def meanings(question: ParsedQuestion) -> Iterator[Parse]:
-    """All that the grammar allows, with all conditions that the question mentions, some of them, or none."""
+    """Yield all queries of the grammar, with all conditions that the question mentions, some of them, or none."""
     columns = question.columns
     groups = [column for column in columns.groups if column not in columns.single]
     choices: list[list[Condition]] = [
@@ -526,27 +289,29 @@ def meanings(question: ParsedQuestion) -> Iterator[Parse]:
     choices += [
         [
             (column, sign, number)
-            for column in sorted(columns.numbers, key=lambda c: question.against_number(c, number))[:TRIED]
+            for column in sorted(columns.numbers, key=lambda c: question.against_number(c, number))[
+                :MAX_COLUMNS_PER_NUMBER
+            ]
         ]
         for number, sign in question.numbers.items()
         if columns.numbers
     ]
     choices += [
-        [(column, sign, day) for column in sorted(columns.dates)[:TRIED]]
+        [(column, sign, day) for column in sorted(columns.dates)[:MAX_COLUMNS_PER_NUMBER]]
         for day, sign in question.days.items()
         if columns.dates
     ]
     sets: list[tuple[Condition, ...]] = [
-        tuple(some) for some in itertools.islice(itertools.product(*choices), 4 * SETS)
+        tuple(some) for some in itertools.islice(itertools.product(*choices), 4 * MAX_CONDITION_SETS)
     ]
-    sets += [(*some, (column, "=", value)) for some in sets[:SETS] for column, value in question.vague]
+    sets += [(*some, (column, "=", value)) for some in sets[:MAX_CONDITION_SETS] for column, value in question.vague]
     sets.sort(
         key=lambda some: (
             question.against_conditions(Parse("count", conditions=some))
             - 3.0 * len({column for column, _, _ in some} & question.named)
         )
     )
-    for conditions in dict.fromkeys([*sets[:SETS], ()]):
+    for conditions in dict.fromkeys([*sets[:MAX_CONDITION_SETS], ()]):
         yield Parse("count", conditions=conditions)
         yield Parse("rows", conditions=conditions)
         for column in columns.groups:
@@ -564,7 +329,7 @@ def meanings(question: ParsedQuestion) -> Iterator[Parse]:
 
 
 def likely(question: ParsedQuestion, count: int) -> list[tuple[Parse, float]]:
-    """The meanings that least speaks against, and how much."""
+    """Likeliest meanings and their costs, the lowest first."""
     return heapq.nsmallest(
         count, ((meaning, question.against(meaning)) for meaning in meanings(question)), key=lambda each: each[1]
     )

@@ -1,4 +1,4 @@
-"""Queries over a table's plain columns, in DuckDB: read-only, one at a time, with no way to the files and settings of the machine.
+"""SQL queries over a table's plain columns, in DuckDB: read-only, one at a time, without access to files and settings.
 
 It knows Arrow tables and SQL, no model.
 """
@@ -15,14 +15,14 @@ import pyarrow.types as pt
 from sensorium.core.errors import UserError
 from sensorium.data.table import Table
 
-MOST = 1000
+MAX_ROWS = 1000
 """Rows of an answer."""
-SECONDS, MEMORY = 30.0, "2GB"
-"""What a query may take."""
+MAX_SECONDS, MAX_MEMORY = 30.0, "2GB"
+"""Time and memory that a query may take."""
 
 
 def plain(table: Table) -> pa.Table:
-    """A table's columns of texts, numbers, dates and truths, and its rows' numbers as ``row``."""
+    """Plain table: a table's columns of texts, numbers, dates and truths, and its rows' numbers as ``row``."""
     fit = [field.name for field in table.schema if simple(field.type)]
     cells = table.take(np.arange(table.rows), fit) if fit else pa.table({})
     columns, taken = {"row": pa.array(np.arange(table.rows))}, {"row"}
@@ -36,7 +36,7 @@ def plain(table: Table) -> pa.Table:
 
 
 def simple(kind: pa.DataType) -> bool:
-    """Whether SQL compares cells of a type as people would."""
+    """True for types whose cells SQL compares as people would."""
     if pt.is_dictionary(kind):
         return simple(kind.value_type)
     return any(
@@ -57,7 +57,7 @@ def simple(kind: pa.DataType) -> bool:
 
 
 def run(rows: pa.Table, sql: str) -> pa.Table:
-    """What a query says of ``rows``, at most ``MOST`` rows of it.
+    """Result of a query over ``rows``, at most ``MAX_ROWS`` rows of it.
 
     Raises:
         UserError: DuckDB isn't installed, it is no single SELECT, it can't be understood, or it takes too long.
@@ -67,7 +67,7 @@ def run(rows: pa.Table, sql: str) -> pa.Table:
         config={
             "enable_external_access": "false",
             "python_enable_replacements": "false",
-            "memory_limit": MEMORY,
+            "memory_limit": MAX_MEMORY,
             "lock_configuration": "true",
         }
     )
@@ -85,13 +85,13 @@ def run(rows: pa.Table, sql: str) -> pa.Table:
             stopped.set()
             connection.interrupt()
 
-        timer = threading.Timer(SECONDS, stop)
+        timer = threading.Timer(MAX_SECONDS, stop)
         timer.start()
         try:
-            return connection.sql(statements[0].query).limit(MOST).to_arrow_table()
+            return connection.sql(statements[0].query).limit(MAX_ROWS).to_arrow_table()
         except duckdb.Error as error:
             if stopped.is_set():
-                raise UserError(f"The query took longer than {SECONDS:g} s: {sql[:200]}") from error
+                raise UserError(f"The query took longer than {MAX_SECONDS:g} s: {sql[:200]}") from error
             raise UserError(
                 f"The query can't be answered: {first(error)}. Columns of 'rows': {', '.join(rows.column_names)}."
             ) from error
@@ -102,12 +102,12 @@ def run(rows: pa.Table, sql: str) -> pa.Table:
 
 
 def first(error: Exception) -> str:
-    """The first line of what DuckDB says."""
+    """First line of DuckDB's message."""
     return str(error).strip().splitlines()[0]
 
 
 def library() -> Any:
-    """DuckDB.
+    """DuckDB's module.
 
     Raises:
         UserError: it isn't installed.

@@ -103,7 +103,7 @@ def entry(kind: str, e: ExplainedCell) -> dict[str, Any]:
             for c, share in sorted(shares.items(), key=lambda pair: -pair[1])
         ],
         **{
-            side: [{"shown": Markup(shown), **near} for shown, near in zip(cells, e.why[side], strict=True)]
+            side: [{"shown": Markup(html), **near} for html, near in zip(cells, e.why[side], strict=True)]
             for side, cells in (("nearest", e.nearest), ("contrast", e.contrast))
         },
         "turned": {**e.why["turned"], "shown": Markup(e.why["turned"]["shown"])}

@@ -143,8 +143,8 @@ def groups(
 
     Of rounded vectors and their ``scales`` [n / 32] it is an upper bound. Rounding the d numbers of a vector by steps
     of s adds to its product with q the sum of d errors as good as random, so it spreads by |q| s / √12; bf16 adds a
-    share of the product. Whole numbers are cast by the tile to what this machine multiplies fastest, so that only their eight
-    bits come from memory; a few queries are multiplied by them as they are.
+    share of the product. Whole numbers are cast by the tile to what this machine multiplies fastest, so that only their
+    eight bits come from memory; a few queries are multiplied by them as they are.
     """
     (n, size), count = vectors.shape, len(queries)
     few = scales is not None and count <= MAX_INT8_QUERIES and size % INT8_ALIGNMENT == 0 and INT8_MATMUL is not None

@@ -32,9 +32,9 @@ INDEX = "index.json"
 WHOLE = ""
 """The name of the vectors of all that a row has; the others bear the names of columns."""
 NAMED = ("kinds", "gist", "size", "turn", "gone", "parts", "columns", "key", "table", "recall", "sha256", "run")
-"""What every ``index.json`` says."""
+"""Keys of every ``index.json``."""
 MAGIC = b"\x93NUMPY"
-"""How an array file begins."""
+"""First bytes of an array file."""
 BLOCK = 65_536
 """Vectors that are turned and rounded at once, a multiple of those that are rounded alike."""
 

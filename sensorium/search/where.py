@@ -81,7 +81,7 @@ class ConditionParser:
     # --- what is next -------------------------------------------------------------------------------------------------
 
     def next(self, *values: str) -> bool:
-        """Whether these words or signs come next; they are then read."""
+        """Read these words or signs if they come next; return True if they do."""
         here = self.tokens[self.at : self.at + len(values)]
         if [value for kind, value, _ in here if kind in ("word", "sign")] != list(values):
             return False

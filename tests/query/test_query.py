@@ -233,7 +233,7 @@ def test_a_query_reads_the_table_and_nothing_else(asker: QueryEngine, tmp_path: 
 
 
 def test_a_query_that_takes_too_long_is_stopped(asker: QueryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sensorium.query.sql.SECONDS", 0.5)
+    monkeypatch.setattr("sensorium.query.sql.MAX_SECONDS", 0.5)
     with pytest.raises(UserError, match="longer than"):
         run(asker.rows, "SELECT count(*) FROM range(10000000) a, range(10000000) b")
 
