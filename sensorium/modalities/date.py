@@ -29,7 +29,7 @@ Resolution = Literal["year", "month", "day", "minute", "second", "microsecond"]
 EMPTY = np.zeros(0, np.float64)
 MISSING = {"", "na", "n/a", "nan", "nat", "none", "null", "-", "?"}
 MAYBE_NAN = (float, Decimal, np.datetime64, datetime.datetime)  # pandas' NaT is a datetime
-SHARE = 0.98
+MIN_SHARE = 0.98
 """Share of a column's texts that must be dates."""
 DAY = 86400.0
 FIRST, LAST = -62135596800.0, 253402300799.9999  # years 1 and 9999, the range of Python's dates
@@ -93,23 +93,23 @@ class Date(Generable):
             return None
         reader = cls()
         dates = sum(len(text) >= 7 and not text.isdigit() and reader._is_date(text) for text in texts)
-        if dates >= SHARE * len(texts) and (form := date_form(texts, SHARE)[0]) and form != "%Y-%m-%d":
+        if dates >= MIN_SHARE * len(texts) and (form := date_form(texts, MIN_SHARE)[0]) and form != "%Y-%m-%d":
             zone = {"zone": "UTC"} if form.endswith("Z") else {}
             again = cls(format=form)
             if all(again._is_date(text) and write_date(read_date(text, form), form) == text for text in texts):
                 return Claim(
                     sure=0.95, why=f"texts that are dates, such as '{texts[0][:30]}'", form={"format": form, **zone}
                 )
-        if dates >= SHARE * len(texts):
+        if dates >= MIN_SHARE * len(texts):
             zone = common_zone(texts)
             return Claim(
                 sure=0.95, why=f"texts that are dates, such as '{texts[0][:30]}'", form={"zone": zone} if zone else {}
             )
-        form, known = date_form(texts, SHARE)
+        form, known = date_form(texts, MIN_SHARE)
         if form is None:
             return None
         reader = cls(format=form)
-        if sum(map(reader._is_date, texts)) < SHARE * len(texts):
+        if sum(map(reader._is_date, texts)) < MIN_SHARE * len(texts):
             return None
         return Claim(sure=0.95, why=f"dates written as '{texts[0][:30]}': {known}", form={"format": form})
 

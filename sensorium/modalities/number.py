@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sensorium.nn.stem import Cells, Stem
 
 EMPTY = np.zeros(0, np.float64)
-SHARE = 0.98
+MIN_SHARE = 0.98
 """Share of a column's texts that must be numbers."""
 MAX_DECIMALS = 6
 """Decimals of a written answer where the column's numbers have more."""
@@ -78,7 +78,7 @@ class Number(Generable):
         if not texts:
             return None
         plain = [text for text in texts if len(text) <= MAX_LENGTH and PLAIN_NUMBER.fullmatch(text)]
-        if len(plain) >= SHARE * len(texts):
+        if len(plain) >= MIN_SHARE * len(texts):
             if lossy_example(plain):  # codes: 049.96, 10E4
                 return None
             return Claim(sure=0.8, why=f"texts that are numbers, {profile.distinct} distinct")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from sensorium.core.types import Norm
@@ -12,8 +12,8 @@ from sensorium.nn.conv import ConvBlock, working_dtype
 from sensorium.nn.stem import Cells, Stem
 from sensorium.nn.transformer import TransformerBlock
 
-EARLY = 3
-"""Layers of the stem whose feature maps are restyled: they see how a thing is drawn, rather than what it is."""
+N_RESTYLED = 3
+"""Number of the first layers whose feature maps are restyled: they see how a thing is drawn, rather than what it is."""
 
 
 class ImageStem(Stem):
@@ -38,13 +38,13 @@ class ImageStem(Stem):
         x = ink(cells["pixels"], self.position)
         for number, layer in enumerate(self.body):
             x = layer(x)
-            if self.restyle and self.training and number < EARLY:
+            if self.restyle and self.training and number < N_RESTYLED:
                 x = restyled(x, self.restyle)
         tokens = x.flatten(2).transpose(1, 2)
         return tokens + self.position.to(tokens.dtype), None
 
 
-def restyled(x: torch.Tensor, strength: float) -> torch.Tensor:
+def restyled(x: Float[Tensor, "n c h w"], strength: float) -> Float[Tensor, "n c h w"]:
     """Feature maps [n, c, h, w], each scaled and shifted at random, the same at all its places."""
     spread = x.float().std((2, 3), keepdim=True)
     scale, shift = torch.randn(2, *spread.shape, device=x.device) * strength
@@ -71,6 +71,6 @@ class FullSizePatches(Stem):
         return self.norm(x), None
 
 
-def ink(pixels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def ink(pixels: Num[Tensor, "*shape"], like: Tensor) -> Float[Tensor, "*shape"]:
     """Pixels in 0..255 as distance from white, about one in size: what a convolution pads with (0) is white too."""
     return (255.0 - pixels.to(working_dtype(like))) * (1 / 80)
