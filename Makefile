@@ -18,6 +18,7 @@ demo-chat: .venv/chat
 test: .venv/ready
 	$(BIN)/ruff check sensorium tests benchmarks docs examples
 	$(BIN)/ruff format --check sensorium tests benchmarks docs examples
+	$(BIN)/ty check sensorium
 	$(BIN)/lint-imports
 	$(BIN)/pytest $(AT_ONCE)
 

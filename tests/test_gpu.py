@@ -1,4 +1,6 @@
-"""On a GPU: learned there, stopped and gone on with, drawn from, searched, explained; and what it says is what the processor says."""
+"""On a GPU: learned there, stopped and gone on with, drawn from, searched, explained; and what it says is what the
+processor says.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from sensorium import Model
 from sensorium.training.table_trainer import TableTrainer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("no_report", "gpu")]
-DRAWN = ["sample.generate=picture,tone,curve", "sample.drawn=0.5"]
+DRAWN = ["questions.generate=picture,tone,curve", "questions.generate_share=0.5"]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def gpu() -> Iterator[None]:
 def on_gpu(gpu: None, tiny: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model that learned on the first GPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.fit.fit.report", lambda *given, **named: None)
+        patch.setattr("sensorium.fit.stages.report", lambda *given, **named: None)
         return Model.fit(tiny, out=tmp_path_factory.mktemp("gpu"), epochs=3, settings=[*TINY, *DRAWN], seed=1)
 
 
@@ -71,7 +73,9 @@ def test_a_seed_gives_the_same_cells_again(on_gpu: Any, tiny: pa.Table) -> None:
 
 @pytest.mark.parametrize("generator", ["vae", "gan", "codes"])
 def test_every_generator_learns_there(generator: str, tiny: pa.Table, tmp_path: Path) -> None:
-    model = Model.fit(tiny, out=tmp_path / "run", epochs=2, settings=[*TINY, *DRAWN, f"sample.generator={generator}"])
+    model = Model.fit(
+        tiny, out=tmp_path / "run", epochs=2, settings=[*TINY, *DRAWN, f"questions.generator={generator}"]
+    )
     assert all(cell is not None for cell in model.generate(tiny.slice(0, 3), "picture", seen=["name"]))
 
 
@@ -86,7 +90,7 @@ def test_latents_and_a_student_of_one_step(tiny: pa.Table, tmp_path: Path) -> No
 
 
 def test_a_run_goes_on_to_the_same_numbers(tiny: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, learn = [*TINY, "train.checkpoint_steps=5"], TableTrainer.learn
+    settings, learn = [*TINY, "train.checkpoint_steps=5"], TableTrainer.training_step
     Model.fit(tiny, out=tmp_path / "whole", epochs=4, settings=settings)
 
     def stopping(loop: TableTrainer, step: int, *work: Any) -> Any:

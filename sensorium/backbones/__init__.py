@@ -141,7 +141,8 @@ def feature_cache() -> FeatureCache:
 
 
 def device() -> torch.device:
-    """Device of encoders. They work in single precision, so that features are the same within rounding on any machine."""
+    """Device of encoders. They work in single precision, so that features are the same within rounding on any
+    machine."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -1,7 +1,7 @@
 """A registry of parts: ``find(Objective, "match")`` imports ``objectives/match.py`` and gives its class.
 
-The folder is the registry: a part's name is its file, and a file that starts with an underscore is no part. Other packages
-add parts by entry points, in the group of the folder's name (``sensorium.modalities``): see docs/extend.md.
+The folder is the registry: a part's name is its file, and a file that starts with an underscore is no part. Other
+packages add parts by entry points, in the group of the folder's name (``sensorium.modalities``): see docs/extend.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ Part = TypeVar("Part")
 
 
 def names(contract: type) -> list[str]:
-    """Names of all parts that fulfil ``contract`` (the abstract class in a folder's ``__init__.py``), installed ones too."""
+    """Names of all parts that fulfil ``contract`` (the abstract class in a folder's ``__init__.py``), installed ones
+    too."""
     return sorted({*own_names(contract.__module__), *entry_points(contract.__module__)})
 
 
@@ -39,7 +40,8 @@ def _names(folders: tuple[str, ...], _: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def entry_points(folder: str) -> dict[str, importlib.metadata.EntryPoint]:
-    """Entry points of installed packages that add parts to a folder, by name; ours come first where names are the same."""
+    """Entry points of installed packages that add parts to a folder, by name; ours come first where names are the
+    same."""
     return _entry_points(f"sensorium.{folder.rpartition('.')[2]}", tuple(sys.path))
 
 

@@ -1,4 +1,5 @@
-"""Renamed settings: old names are still taken, with a warning that says the new one. They go with the release after next."""
+"""Renamed settings: old names are still taken, with a warning that says the new one. They go with the release after
+next."""
 
 from __future__ import annotations
 
@@ -85,7 +86,7 @@ def renamed_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
-        def renamed(*args: P.args, **given: P.kwargs) -> R:
+        def renamed(*args: Any, **given: Any) -> Any:
             for old, new in names.items():
                 if old in given:
                     warn(f"The argument {old}= is called {new}= now; the old name will not be taken for long.")

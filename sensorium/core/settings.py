@@ -33,7 +33,8 @@ class Settable:
 
 
 def groups(part: Callable[..., Any]) -> dict[str, tuple[Any, tuple[str, ...]]]:
-    """Groups of settings among a part's keyword-only parameters: the default of each, and its fields that may be set."""
+    """Groups of settings among a part's keyword-only parameters: the default of each, and its fields that may be
+    set."""
     function, result = inspect.unwrap(part.__init__ if inspect.isclass(part) else part), {}
     for name, parameter in inspect.signature(part).parameters.items():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and dataclasses.is_dataclass(parameter.default):
@@ -85,7 +86,8 @@ def check(
             others = owners(part, key)
             if others:
                 raise UserError(
-                    f"{section}.{key} is a setting of {', '.join(others)}, and {section} is {registry.name_of(part)} here, with {', '.join(sorted(known))}."
+                    f"{section}.{key} is a setting of {', '.join(others)}, and {section} is {registry.name_of(part)} "
+                    f"here, with {', '.join(sorted(known))}."
                 )
             raise unknown(f"setting of {section}:", key, known)
         result[key] = convert(value, known[key].annotation, f"{section}.{key}")
@@ -93,14 +95,16 @@ def check(
 
 
 def owners(part: Callable[..., Any], key: str) -> list[str]:
-    """The names of the parts beside this one that have such a setting."""
+    """Names of the parts beside this one that have such a setting."""
     contract = (
         next((base for base in inspect.getmro(part) if base.__module__ == part.__module__.rpartition(".")[0]), None)
         if inspect.isclass(part)
         else None
     )
     found = []
-    for name in registry.names(contract) if contract else ():
+    if contract is None:
+        return found
+    for name in registry.names(contract):
         with contextlib.suppress(UserError):  # what it needs isn't installed
             if key in schema(registry.find(contract, name)):
                 found.append(name)
@@ -294,7 +298,8 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def sections(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as ``parse`` gives them, where ``{"trunk": "concat"}`` may be written for ``{"trunk": {"": "concat"}}``."""
+    """Settings as ``parse`` gives them, where ``{"trunk": "concat"}`` may be written for ``{"trunk": {"":
+    "concat"}}``."""
     return with_current_names(
         {key: merge({}, value) if isinstance(value, Mapping) else {"": value} for key, value in settings.items()}
     )

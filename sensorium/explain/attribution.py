@@ -42,7 +42,7 @@ def inside(witness: CellScorer, place: int, column: str, seen: Sequence[str], ho
     modality = witness.rows.network.modalities[column]
     if not isinstance(modality, Attributable):
         return None
-    parts = modality.parts(witness.rows.read[column][int(witness.index[place])])
+    parts = modality.parts(witness.rows.read_cell(column, int(witness.index[place])))
     return None if len(parts) < 2 else ([name for name, _ in parts], METHODS[how](witness, place, column, seen, parts))
 
 
@@ -84,7 +84,7 @@ def gradients(
     rows, row = witness.rows, int(witness.index[place])
     network, modality = rows.network, rows.network.modalities[column]
     assert isinstance(modality, Attributable)
-    cell, rest = rows.cells[column][row], without(modality, parts)
+    cell, rest = rows.cell(column, row), without(modality, parts)
     result, root = np.zeros((len(parts), 1)), (torch.arange(MOMENTS, device=rows.device) + 0.5) / MOMENTS
     others = single(witness, row, [c for c in seen if c != column], MOMENTS)
     for group in parts_of_tokens(modality, cell, rest):
@@ -138,7 +138,7 @@ def attention(
     generator = network.generator(witness.column, witness.generator_name)
     looked = rollout(network, seen_tokens, asked, generator.causal, generator.is_generative)
     keep = torch.cat([torch.ones(1, len(parts)), 1 - torch.eye(len(parts))]).to(rows.device)
-    cells = modality.interpolate_parts(rows.cells[column][row], without(modality, parts), keep)
+    cells = modality.interpolate_parts(rows.cell(column, row), without(modality, parts), keep)
     part = network.encode(
         column, Batch(len(keep), {column: cells}, {column: torch.arange(len(keep), device=rows.device)}, {})
     )

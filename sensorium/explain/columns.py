@@ -272,11 +272,17 @@ class ReferenceRows:
     def itself(self, row: int, other: int) -> bool:
         """True where a reference row has the same seen cells as an explained row: it is that row, or no other
         example."""
+
+        def same(mine: np.ndarray | None, theirs: np.ndarray | None) -> bool:
+            if mine is None or theirs is None:
+                return mine is theirs
+            return np.array_equal(mine, theirs)
+
         return all(
-            np.array_equal(self.rows.cells[c][row], self.among.cells[c][other])
-            if c in self.rows.cells and c in self.among.cells
-            else (c in self.rows.cells and self.rows.cells[c][row] is not None)
-            == (c in self.among.cells and self.among.cells[c][other] is not None)
+            same(
+                self.rows.cells[c][row] if c in self.rows.cells else None,
+                self.among.cells[c][other] if c in self.among.cells else None,
+            )
             for c in self.seen
         )
 

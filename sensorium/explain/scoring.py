@@ -68,12 +68,11 @@ class CellScorer:
             rows: other cells to see than the scorer's own; which: of which of the answers each of them is.
         """
         rows, which = rows or self.rows, np.arange(len(self.index)) if which is None else which
-        encoded, total = {c: part for c, part in self.encoded(rows).items() if c in seen}, None
+        encoded = {c: part for c, part in self.encoded(rows).items() if c in seen}
+        losses: list[torch.Tensor] = []
         at = torch.from_numpy(self.index[which] if rows is self.rows else np.arange(len(which))).to(rows.device)
         for target in self.targets:
             with autocast(rows.precision, rows.device):
-                each = rows.network.nll(
-                    encoded, self.column, seen, at, target[torch.from_numpy(which).to(rows.device)], self.generator_name
-                )
-            total = each if total is None else total + each
-        return -(total / self.n_draws).float().cpu().numpy()
+                own = target[torch.from_numpy(which).to(rows.device)]
+                losses.append(rows.network.nll(encoded, self.column, seen, at, own, self.generator_name))
+        return -(sum(losses[1:], losses[0]) / self.n_draws).float().cpu().numpy()

@@ -42,8 +42,8 @@ class Flow(Generator):
         expand: hidden size of their feed-forward layers, relative to the width.
         mean, spread: training draws t as the sigmoid of a Gaussian (arXiv 2403.03206, section 3.1).
         least: lower bound of 1 - t where it is divided by.
-        prefix_share: share of the rows whose prefix training gives, where tokens follow one another in time: given tokens are
-            marked, and the loss is that of the rest alone.
+        prefix_share: share of the rows whose prefix training gives, where tokens follow one another in time: given
+            tokens are marked, and the loss is that of the rest alone.
         latents: so many numbers of each patch are generated in place of its own, and decoded to patches by an
             autoencoder, which is trained in the same steps; for pictures and films larger than 64 pixels. 0: patches
             are generated as they are. Nothing is continued from a prefix then, and what lies on no grid (points) is

@@ -89,6 +89,18 @@ class Rows:
         result.bad = {row: str(why) for row, why in table.bad_rows.items()}
         return result
 
+    def cell(self, column: str, row: int) -> np.ndarray:
+        """Prepared cell of a row that has the column."""
+        cell = self.cells[column][row]
+        assert cell is not None, f"row {row} has no '{column}'"
+        return cell
+
+    def read_cell(self, column: str, row: int) -> np.ndarray:
+        """Read cell of a row that has the column."""
+        cell = self.read[column][row]
+        assert cell is not None, f"row {row} has no '{column}'"
+        return cell
+
     def with_cells(self, column: str, rows: np.ndarray, cells: Sequence[Any]) -> Rows:
         """Copy of these rows in which some have other cells of a column, or None. What can't be read counts as
         missing."""

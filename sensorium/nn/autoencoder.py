@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -65,9 +66,9 @@ class Autoencoder(nn.Module):
         down, up = (nn.Conv1d, nn.ConvTranspose1d) if flat == 1 else (nn.Conv2d, nn.ConvTranspose2d)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for stride, narrow, wide in zip(strides, widths, widths[1:], strict=False):
-            # A stride has as many numbers as the convolution has dimensions.
-            self.down += [down(narrow, wide, stride, stride), Residual(wide, flat)]  # ty: ignore[invalid-argument-type]
-            self.up.insert(0, up(wide, narrow, stride, stride))  # ty: ignore[invalid-argument-type]
+            size: Any = stride  # as many numbers as the convolution has dimensions
+            self.down += [down(narrow, wide, size, size), Residual(wide, flat)]
+            self.up.insert(0, up(wide, narrow, size, size))
             self.up.insert(0, Residual(wide, flat))
         self.to_latents, self.from_latents = (
             nn.Linear(self.frames * widths[-1], 2 * latents),

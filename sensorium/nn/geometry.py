@@ -39,7 +39,8 @@ class Geometry:
         return grid + bend.permute(0, 2, 3, 1)
 
     def replaced(self, other: Geometry, mine: Tensor, theirs: Tensor) -> Geometry:
-        """This geometry with that of ``other`` for some images: ``mine`` [m] are their numbers here, ``theirs`` there."""
+        """This geometry with that of ``other`` for some images: ``mine`` [m] are their numbers here, ``theirs``
+        there."""
 
         def put(own: Tensor, new: Tensor) -> Tensor:
             result = own.clone()
@@ -52,6 +53,4 @@ class Geometry:
             own = self.field if self.field is not None else self.across.new_zeros(shape)
             new = other.field if other.field is not None else own.new_zeros(len(other.across), 2, 4, 4)
             field = put(own, new)
-        return Geometry(
-            put(self.across, other.across), put(self.down, other.down), put(self.shift, other.shift), field
-        )
+        return Geometry(put(self.across, other.across), put(self.down, other.down), put(self.shift, other.shift), field)

@@ -47,7 +47,13 @@ class Tell(Objective):
     ) -> None:
         super().__init__()
         self.weight, self.long, self.short = weight, long, short
-        self.target, self.beside, self.generative, self.dialogue, self.direct = target, beside, generative, dialogue, direct
+        self.target, self.beside, self.generative, self.dialogue, self.direct = (
+            target,
+            beside,
+            generative,
+            dialogue,
+            direct,
+        )
 
     def forward(self, step: StepOutput) -> dict[str, Float[Tensor, ""]]:
         losses = defaultdict(list)
@@ -60,7 +66,11 @@ class Tell(Objective):
                 continue
             tokens = step.network.asked_modality(column).tokens()
             often = (
-                self.long if tokens.ordered else self.generative if column in step.network.generative_columns else self.short
+                self.long
+                if tokens.ordered
+                else self.generative
+                if column in step.network.generative_columns
+                else self.short
             )
             weight = (
                 self.target

@@ -47,7 +47,7 @@ class Server:
 
     @property
     def columns(self) -> dict[str, dict[str, Any]]:
-        """What is known of each column."""
+        """Facts about each column."""
         return self.about["columns"]
 
     @property

@@ -48,7 +48,7 @@ class ModelWorker:
         self.table_rows: np.ndarray | None = None if index is None or table is None else index.rows_in(table)
 
     def about(self) -> dict[str, Any]:
-        """What is known of the model: its columns, and what can be asked of them."""
+        """Facts about the model: its columns, and what can be asked of them."""
         network = self.model.network
         return {
             "columns": {column: self.column_about(column) for column in network.modalities},
@@ -59,7 +59,7 @@ class ModelWorker:
         }
 
     def column_about(self, column: str) -> dict[str, Any]:
-        """What is known of a column."""
+        """Facts about a column."""
         network = self.model.network
         modality, asked = network.modalities[column], column in network.asked_columns
         tokens = network.asked_modality(column).tokens() if asked else None
@@ -77,7 +77,7 @@ class ModelWorker:
         }
 
     def index_about(self) -> dict[str, Any] | None:
-        """What is known of the index; None without one."""
+        """Facts about the index; None without one."""
         if self.index is None:
             return None
         store = self.index.store

@@ -116,7 +116,8 @@ def fake(folder: Path, name: str = "pets", rows: int = 60, evil: str = "") -> tu
     texts = [f"a text about {t}{evil}" for t in truth]
     predictions = {
         group: Predictions(kind="category", rows=at, truth=truth, predicted=said, confidence=rng.random(rows)),
-        "weight": Predictions(kind="number", rows=at, truth=list(weights), predicted=list(weights * 1.3), confidence=None,
+        "weight": Predictions(kind="number", rows=at, truth=list(weights), predicted=list(weights * 1.3),
+        confidence=None,
                               interval=np.stack([weights / 2, weights * 2], 1).astype(object)),
         "born": Predictions(kind="date", rows=at, truth=born, predicted=[b.isoformat() for b in born[::-1]],
                             confidence=np.full(rows, np.nan), interval=np.array([(b, b) for b in born], object)),

@@ -197,7 +197,7 @@ def test_another_model_and_what_is_cut_short_are_refused(
     fitted: Model, kept: Path, index: Index, tmp_path: Path
 ) -> None:
     other = Model.load(fitted.save(tmp_path / "other"))
-    other.network.to_gist.weight.data += 1
+    other.network.conditioning.to_gist.weight.data += 1
     other.folder = None
     other.save(tmp_path / "changed")
     with pytest.raises(UserError, match="another model"):

@@ -1,4 +1,6 @@
-"""A language model as the trunk says what transformers' own model says, whoever stands beside it, and stays what it was where it isn't tuned."""
+"""A language model as the trunk says what transformers' own model says, whoever stands beside it, and stays what it was
+where it isn't tuned.
+"""
 
 from __future__ import annotations
 

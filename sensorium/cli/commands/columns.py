@@ -26,7 +26,7 @@ def columns(
         Path | None, typer.Option("--json", help="Write all that was found as JSON, to this file or to - (stdout).")
     ] = None,
 ) -> None:
-    """What each column of a table is, and why; how the table was read; bad rows and cells counted."""
+    """Kind of each column of a table, and why; notes on how it was read; bad rows and cells counted."""
     from sensorium.cli.columns import print_columns
 
     print_columns(table, settings or [], check, json)

@@ -19,7 +19,7 @@ def surprise(
     out: Annotated[Path, typer.Option(help="A .parquet, .csv or .jsonl file: a line a row.")],
     k: Annotated[int, typer.Option("-k", help="How many of the most surprising rows are printed.")] = 10,
 ) -> None:
-    """How little the cells of each row go together: wrong labels, swapped files and odd rows."""
+    """Find rows whose cells don't go together: wrong labels, swapped files and odd rows."""
     import pyarrow as pa
 
     from sensorium.cli.files import check_ending, check_folder, write_table

@@ -17,11 +17,11 @@ def add_routes(router: APIRouter, server: Server) -> None:
     @router.head("/health", include_in_schema=False)
     @router.get("/health", tags=["server"])
     async def health() -> dict[str, str]:
-        """Whether the server runs."""
+        """Liveness: the server runs."""
         return {"status": "ok"}
 
     @router.get("/ready", tags=["server"])
     async def ready() -> Response:
-        """Whether the model can be asked; 503 where not."""
+        """Readiness: the model can be asked; 503 where not."""
         fine = server.batcher.ready
         return JSONResponse({"status": "ready" if fine else "starting"}, 200 if fine else 503)

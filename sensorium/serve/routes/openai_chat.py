@@ -40,7 +40,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class Message(BaseModel):
-    """What somebody said."""
+    """Message of a conversation."""
 
     model_config = ConfigDict(extra="allow")
     role: str
@@ -91,7 +91,7 @@ class Chat(OpenAIRequest):
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream ends with the count of tokens."""
+        """True where a stream ends with the count of tokens."""
         return bool((self.stream_options or {}).get("include_usage"))
 
 
@@ -100,7 +100,7 @@ def add_routes(router: APIRouter, server: Server) -> None:
 
     @router.post("/v1/chat/completions", tags=["openai"])
     async def chat(request: Chat) -> Any:
-        """What the model says of what it is shown."""
+        """Answer of the model about what it is given."""
         check_model(server, request.model)
         about = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": server.name}
         if request.column is None and any(column["talks"] for column in server.columns.values()):

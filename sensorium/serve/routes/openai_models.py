@@ -22,7 +22,7 @@ def add_routes(router: APIRouter, server: Server) -> None:
 
     @router.get("/v1/models/{name}", tags=["openai"])
     async def model(name: str) -> dict[str, Any]:
-        """What is known of it."""
+        """Facts about the model."""
         check_model(server, name)
         return card()
 

@@ -30,7 +30,7 @@ class QueryRequest(StrictRequest):
 
 
 class QueryResponse(BaseModel):
-    """What was asked, its answer of at most 1,000 rows, and other queries that might have been meant."""
+    """Query, its answer of at most 1,000 rows, and other queries that might be intended."""
 
     sql: str
     rows: list[dict[str, Any]]

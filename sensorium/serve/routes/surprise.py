@@ -28,7 +28,7 @@ def add_routes(router: APIRouter, server: Server) -> None:
 
     @router.post("/surprise", tags=["model"])
     async def surprise(request: RowsRequest) -> SurpriseResponse:
-        """How little the cells of each row go together."""
+        """Anomaly scores of rows: how little the cells of each go together."""
         rows = await read_rows(server, request)
         return SurpriseResponse(rows=as_json(await ask(server, "surprise", rows, strict=len(request.rows))))
 
