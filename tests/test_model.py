@@ -245,7 +245,7 @@ def test_only_columns_that_the_model_knows_can_be_asked(fitted: Model, tiny: pa.
         fitted.generate(tiny, "name", top_p=3.0)
     with pytest.raises(UserError, match="Unknown column"):
         fitted.evaluate(tiny, seen=["nothing"])
-    with pytest.raises(UserError, match="same"):
+    with pytest.raises(UserError, match="--entity-key"):
         fitted.evaluate(tiny, entity_key="nothing")
 
 
@@ -266,7 +266,7 @@ def test_of_several_texts_the_one_nearest_to_what_is_seen_is_said(
     fitted: Model, tiny: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "sensorium.inference.rows.SURENESS", 0.0
+        "sensorium.inference.rerank.LIKELIHOOD_WEIGHT", 0.0
     )  # a model that knows little finds all that it draws unlikely
     rows, part = fitted.rows(tiny), np.arange(30)
     wanted = fitted.embed(tiny.slice(0, 30), ["picture"])
