@@ -151,7 +151,9 @@ class TableTrainer(Trainer):
         """
         place, beside, used, more = {int(row): at for at, row in enumerate(rows)}, {}, set(), []
         dialogue, known = self.network.dialogue, {}
-        if dialogue is not None and any(dialogue.dialogue_modality(c).beside for c in self.network.dialogue_columns):
+        if dialogue is not None and any(
+            self.network.dialogue_modality(c).beside for c in self.network.dialogue_columns
+        ):
             known = dialogue.references(MAX_ROWS)
         for column in [c for c in self.network.dialogue_columns if c in cells] if known else ():
             for at, cell in enumerate(cells[column]):

@@ -34,7 +34,11 @@ def loop_of(
         None if source is None else np.array(source),
     )
     loop.modalities = {"talk": SimpleNamespace(beside=True), "photo": SimpleNamespace()}
-    loop.network = SimpleNamespace(dialogue_columns=["talk"], dialogue=SimpleNamespace(references=lambda rows: PHOTO))
+    loop.network = SimpleNamespace(
+        dialogue_columns=["talk"],
+        dialogue=SimpleNamespace(references=lambda rows: PHOTO),
+        dialogue_modality=lambda column: loop.modalities[column],
+    )
     return loop
 
 
