@@ -9,7 +9,14 @@ from __future__ import annotations
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
-CHECKED = ("sensorium.nn", "sensorium.generators", "sensorium.trunks", "sensorium.objectives", "sensorium.network")
+CHECKED = (
+    "sensorium.nn",
+    "sensorium.modalities",
+    "sensorium.generators",
+    "sensorium.trunks",
+    "sensorium.objectives",
+    "sensorium.network",
+)
 """Packages whose functions check their arguments and results."""
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
