@@ -51,7 +51,7 @@ def pets(tmp_path_factory):
     """A folder with the table that the docs are about, a picture, the settings file of a page, and a run."""
     folder = tmp_path_factory.mktemp("docs")
     make = runpy.run_path(str(ROOT / "docs" / "pets.py"))
-    make["write"](folder / "pets.parquet", 140)
+    make["write"](folder / "pets.parquet", 280)
     (folder / "cat.png").write_bytes(make["drawing"](make["shapes"]("cat", "ginger", "sofa")))
     ((_, settings),) = blocks(ROOT / "docs" / "fit.md", "yaml")
     (folder / "small.yaml").write_text(settings, encoding="utf-8")

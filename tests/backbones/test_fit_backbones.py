@@ -115,7 +115,7 @@ def test_saved_for_others_it_needs_nothing_of_this_machine(
     card = (given / "README.md").read_text()
     assert (
         all(f"| {column} |" in card for column in model.columns)
-        and card.count("not said: ask its maker") == 3
+        and card.count("not stated: ask its maker") == 3
         and "Nothing was measured" in card
     )
     again = other.save_pretrained(tmp_path / "again")  # from its own copies
