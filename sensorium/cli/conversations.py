@@ -65,7 +65,7 @@ def wordings(words: Path | None, language: str | None, count: int, seed: int) ->
     Those that a language model finds are written to the file where it isn't there yet.
 
     Raises:
-        UserError: see ``wordings``, or the file is there and a language model was named, too.
+        UserError: see ``dialogue.templates``, or the file is there and a language model was named, too.
     """
     from sensorium.dialogue.templates import WORDS, merge_wordings, paraphrase_templates, read_words
 

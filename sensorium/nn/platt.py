@@ -1,6 +1,6 @@
 """Platt scaling (1999): calibrated probability that a short answer is right, by several confidence signs.
 
-It knows numbers only, and needn't know what the signs are (``chat.signs``).
+It knows numbers only, and needn't know what the signs are (``dialogue.reply.confidence_features``).
 """
 
 from __future__ import annotations

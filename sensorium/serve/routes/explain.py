@@ -75,7 +75,7 @@ def answer(
     cells: Sequence[Any] | None = None,
     inside: str = "occlusion",
 ) -> list[Any]:
-    """Each job's explanations, ``Why`` as JSON, with the nearest rows of the index."""
+    """Each job's explanations, ``Explanation`` as JSON, with the nearest rows of the index."""
     from sensorium.media.images import png
 
     model, rows = worker.model, worker.rows(jobs)
