@@ -142,7 +142,7 @@ NOTEBOOKS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
                 "Conversations are built from the columns. The command is `sensorium ask-data`.",
                 "import pyarrow as pa\n\nfrom sensorium.data.schema import infer\nfrom sensorium.data.table import "
                 "Table\n"
-                "from sensorium.dialogue.questions import ask_data\n\n"
+                "from sensorium.dialogue.synthesis import ask_data\n\n"
                 'drawings = Table.open(pa.Table.from_pylist([{"photo": r["photo"], "shape": r["shape"]} for r in '
                 "rows]))\n"
                 'kinds = {"name": 4, "yes_no": 2}\n'

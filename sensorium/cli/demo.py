@@ -195,7 +195,7 @@ def measure(model: Any, table: Any, split: str) -> dict[str, float]:
     truth = [group[i] for i in known]
 
     def right(column: str, cells: list[Any], seen: list[str] | None, asked: np.ndarray) -> float:
-        answers = rows.say(column, seen, asked)
+        answers = rows.predict(column, seen, asked)
         return float(np.mean([a == b for a, b in zip(answers.cells, cells, strict=True)]))
 
     return {

@@ -53,7 +53,7 @@ class Batch:
             },
             index={column: v.to(device, non_blocking=True) for column, v in self.index.items()},
             keys={column: v.to(device, non_blocking=True) for column, v in self.keys.items()},
-            things=None if self.entities is None else self.entities.to(device, non_blocking=True),
+            entities=None if self.entities is None else self.entities.to(device, non_blocking=True),
         )
 
     def only(self, columns: Sequence[str]) -> Batch:
