@@ -98,10 +98,10 @@ def test_a_run_goes_on_to_the_same_numbers(tiny: pa.Table, tmp_path: Path, monke
             raise KeyboardInterrupt
         return learn(loop, step, *work)
 
-    monkeypatch.setattr(TableTrainer, "learn", stopping)
+    monkeypatch.setattr(TableTrainer, "training_step", stopping)
     with pytest.raises(KeyboardInterrupt):
         Model.fit(tiny, out=tmp_path / "cut", epochs=4, settings=settings)
-    monkeypatch.setattr(TableTrainer, "learn", learn)
+    monkeypatch.setattr(TableTrainer, "training_step", learn)
     Model.fit(tiny, out=tmp_path / "cut", epochs=4, settings=settings, resume=True)
     ours, theirs = (Model.load(tmp_path / name).embed(tiny, ["picture"]) for name in ("whole", "cut"))
     np.testing.assert_allclose(ours, theirs, atol=5e-3)  # sums there are added in no fixed order
