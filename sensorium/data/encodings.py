@@ -1,8 +1,7 @@
 """Text encoding detection, checked on all bytes of a file, and the file as text.
 
 UTF-8 wins wherever it fits. Else a sample goes to charset-normalizer; of what it proposes, and of Windows-1252,
-which most
-such files in Western languages are in, the first that decodes the whole file without an error is taken.
+which most such files in Western languages are in, the first that decodes the whole file without an error is taken.
 """
 
 from __future__ import annotations

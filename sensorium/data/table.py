@@ -49,12 +49,11 @@ class Table:
 
         Args:
             source: a file, a glob or a list of files (Parquet, CSV, JSON lines, Arrow, Excel, SQLite, ORC, Avro,
-                NumPy, HDF5,
-                tar, ZIP …), of which ``FILE#PART`` names a sheet, a table or a group; a folder; ``sql:URL#QUERY``;
+                NumPy, HDF5, tar, ZIP …), of which ``FILE#PART`` names a sheet, a table or a group; a folder;
+                ``sql:URL#QUERY``;
                 ``hf:NAME``;
                 a pandas or polars DataFrame, Arrow data, a datasets.Dataset, a list of dicts, a dict of lists; one
-                row as a
-                dict of cells; or a Table.
+                row as a dict of cells; or a Table.
             allow_outside: let paths in cells leave the table's folder.
             options: encoding, delimiter and limits of files.
 

@@ -34,9 +34,7 @@ class GenerationMixin(Trained):
         ``samples`` are generated for each row; with more than one each row's are a list. ``generator`` is one of those
         that the run learned. ``steps``, ``guidance`` and ``solver`` are options for the generator "flow",
         ``temperature`` for the others. Of ``candidates`` texts the one that recognises best what is seen is chosen; 0:
-        up to 32, 1 where other options
-        are
-        given.
+        up to 32, 1 where other options are given.
         """
         return generation.generate(self, rows, column, seen, seed, candidates, samples, generator, note, **options)
 
@@ -133,7 +131,7 @@ class GenerationMixin(Trained):
         note: Callable[[str], None] | None = None,
         done: Callable[[int], None] | None = None,
     ) -> pa.Table:
-        """Table with its empty cells filled in from the present ones; see ``fill.fill``.
+        """Table with its empty cells filled in from the present ones; see ``inference.fill.fill``.
 
         Args:
             columns: those to fill, which are added where the table lacks them; by default those of its columns that can

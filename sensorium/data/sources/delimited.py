@@ -1,8 +1,7 @@
 """CSV and TSV: encoding and dialect are detected, and each column gets the type that all its cells fit.
 
 A line that doesn't fit the header is a bad row in its place: nothing shifts. A line that lacks only its last cell,
-or ends in
-one comma too many, is mended and counted. The types of cells: ``data.written``.
+or ends in one comma too many, is mended and counted. The types of cells: ``data.written``.
 """
 
 from __future__ import annotations

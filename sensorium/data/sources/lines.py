@@ -191,8 +191,7 @@ def unwrap(row: dict[str, Any]) -> tuple[list[dict[str, Any]], str] | None:
     """Rows inside one object, and a remark on how; None where it is a row itself.
 
     Rows under a key, or under keys that name parts of a split; pandas' orients "split", "columns" and "index"; a
-    list of
-    cells for each column.
+    list of cells for each column.
     """
     values = list(row.values())
     if (

@@ -1,8 +1,8 @@
 """WebDataset shards (tar): members that share a name up to its first dot are one row, the rest names the column.
 
 A row's members may lie anywhere in the shard. Nothing is unpickled: members that would need it are refused.
-Pictures, sounds and
-videos stay bytes; ``.json`` becomes columns by its keys, ``.txt`` text, ``.cls`` a label, ``.npy`` a list of numbers.
+Pictures, sounds and videos stay bytes; ``.json`` becomes columns by its keys, ``.txt`` text, ``.cls`` a label, ``.npy``
+a list of numbers.
 A link has the bytes of the member that it names.
 """
 
