@@ -198,11 +198,9 @@ class Model(GenerationMixin, DialogueMixin, PostTrainingMixin, EvaluationMixin):
 
         Returns:
             a table with ``value``, ``probability`` (how sure, 0 to 1) and, for numbers and dates, ``low`` and ``high``:
-                the
-            calibrated 90 % interval, or one of the ``coverage`` that is asked; for categories with a ``coverage`` also
-                ``set``:
-            the classes that hold the truth in so many of all rows like the validation rows, the likeliest first. A row
-            of the table that can't be read has no answer; where there are such rows ``bad_row`` says why.
+            the calibrated 90 % interval, or one of the ``coverage`` that is asked; for categories with a ``coverage``
+            also ``set``: the classes that hold the truth in so many of all rows like the validation rows, the likeliest
+            first. A row of the table that can't be read has no answer; where there are such rows ``bad_row`` says why.
         """
         return predict_verbs.predict(self, rows, column, seen, seed, note, candidates, **options)
 
@@ -257,11 +255,10 @@ class Model(GenerationMixin, DialogueMixin, PostTrainingMixin, EvaluationMixin):
 
         Returns:
             ``surprise``, the largest of all columns, ``column``, whose that is, and one number for each column: 0 is
-                usual, 1
-            as unusual as one of ten validation rows, larger is odder; null where the row lacks the column or has
-            nothing beside it. ``away`` says how far what the row has lies from all that was trained on, in the same
-            measure, and ``away of``
-            the same of its texts, pictures, sounds and series only: what is far is of another kind.
+            usual, 1 as unusual as one of ten validation rows, larger is odder; null where the row lacks the column or
+            has nothing beside it. ``away`` says how far what the row has lies from all that was trained on, in the same
+            measure, and ``away of`` the same of its texts, pictures, sounds and series only: what is far is of another
+            kind.
 
         Raises:
             UserError: there were too few validation rows to say what is usual.

@@ -57,8 +57,7 @@ def fill(
 
     Returns:
         the table, and the column ``filled`` (and ``bad_row`` where rows can't be read; these stay as they are): for
-            each
-        row what was filled and how sure (0 to 1; of what is generated ``surprise.agreement``, None where there is
+        each row what was filled and how sure (0 to 1; of what is generated ``surprise.agreement``, None where there is
         none).
 
     Raises:
