@@ -19,7 +19,6 @@ from sensorium.export import hub, model_folder
 from sensorium.inference import predict as predict_verbs
 from sensorium.inference import surprise as surprise_verbs
 from sensorium.inference.answers import Answers
-from sensorium.inference.mixin import GenerationMixin
 from sensorium.nn.precision import usable
 from sensorium.posttraining._mixin import PostTrainingMixin
 from sensorium.search import table as search_verbs
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from sensorium.query import QueryResult
 
 
-class Model(GenerationMixin, DialogueMixin, PostTrainingMixin, EvaluationMixin):
+class Model(DialogueMixin, PostTrainingMixin, EvaluationMixin):
     """Trained model: a network and all that is needed to ask it about tables.
 
     Attributes:

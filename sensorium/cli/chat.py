@@ -207,10 +207,8 @@ class TerminalChat:
         for row in answer.cited:
             self.say(f"  [{row['row']}] {row_text(row)[:100]} ({row['score']:.2f})")
         if answer.right is not None:
-            self.say(
-                f"(such answers were right in {answer.right:.0%} of cases held "
-                f"out{f'; it would have been: {answer.unsure}' if answer.unsure else ''})"
-            )
+            otherwise = f"; it would have been: {answer.unsure}" if answer.unsure else ""
+            self.say(f"(such answers were right in {answer.right:.0%} of validation cases{otherwise})")
         if not answer.ended:
             self.say(f"(cut off after {answer.tokens} tokens: --max-tokens)")
         self.spent = first[0] if first else 0.0, answer.tokens / max(time.perf_counter() - started, 1e-9)

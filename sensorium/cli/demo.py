@@ -37,7 +37,7 @@ LONG_RUN_MINUTES, LONG_RUN_SETTINGS = 10.0, ("column.image.size=64", "train.ema_
 """Settings of long runs: from so many minutes on there is time for finer pictures, and a mean of weights is better than
 the last ones."""
 SPLITS = {
-    "test_new_style": "known concepts, drawn by a studio in a style not seen for them",
+    "test_new_style": "known concepts, by a studio in a style not seen for them",
     "test_new_concept": "new concepts",
 }
 

@@ -77,7 +77,9 @@ def write_why(
             model, column, (table, rows), None if known is None else (known, np.arange(known.rows)), answers, whys
         )
         with write_whole(out) as part:
-            part.write_text(write_page(column, model.schema.columns[column].kind, entries, overall), encoding="utf-8")
+            part.write_text(
+                write_page(column, entries, overall, model.network.modalities[column].is_spatial), encoding="utf-8"
+            )
     for name, (mean, low, high) in overall.items():
         note(
             f"  {name}: {mean:+.3f}" + (f" ({low:+.3f} to {high:+.3f})" if low is not None and high is not None else "")

@@ -95,7 +95,7 @@ def write_samples(
     except BaseException as error:
         if records:
             keep()
-            note(f"What was finished is kept: {len(records):,} in {out}.")
+            note(f"What was finished is saved: {len(records):,} in {out}.")
         elif isinstance(error, KeyboardInterrupt):
             note(f"Nothing was finished yet, and nothing is written to {out}.")
         raise

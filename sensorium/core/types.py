@@ -6,6 +6,9 @@ import dataclasses
 import math
 from typing import Any, Literal
 
+LAST_RANK = 9
+"""``Modality.display_rank`` of columns that people look at last."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tokens:

@@ -102,7 +102,7 @@ class QuestionGenerator:
         name = about or naming_column(kinds, self.values)
         if name is None or name not in self.values:
             raise UserError(
-                f"'{table.name}' has no column of short texts or categories that says what a row is. Name one with "
+                f"'{table.name}' has no column of short texts or categories that names a row. Name one with "
                 f"--about. Its columns: {', '.join(f'{c} ({k})' for c, k in kinds.items())}."
             )
         self.about = name
@@ -118,7 +118,7 @@ class QuestionGenerator:
         self._names_by_value: dict[str, dict[str, list[str]]] = {}
         if len(self.names) < 2:
             raise UserError(
-                f"Column '{self.about}' of '{table.name}' says the same of all rows, so there is nothing to ask."
+                f"Column '{self.about}' of '{table.name}' is the same in all rows, so there is nothing to ask."
             )
 
     def visible_columns(self, row: int, rng: np.random.Generator) -> list[str]:

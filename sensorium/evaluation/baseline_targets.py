@@ -25,7 +25,8 @@ class BaselineTarget:
 
     Attributes:
         kind: category, number or date.
-        mean, unit: of numbers and dates (seconds since 1970, UTC); trees tell the distance from the mean in such units.
+        mean, unit: of numbers and dates (seconds since 1970, UTC); trees predict the distance from the mean in such
+            units.
         classes: the classes that trees tell apart, most frequent first; None for numbers and dates.
         moments: dates were given as dates, and are predicted as datetimes; whole: all values are whole numbers.
         single: for each other column the validation score of trees on it alone, where time allowed them; quick: what
@@ -84,7 +85,7 @@ class BaselineTarget:
 def read_truth(name: str, cells: list[Any], kind: str, notes: list[str]) -> tuple[np.ndarray, BaselineTarget | None]:
     """A target's cells as ``code`` gives them, float64 [n], and what is known of it; None where nothing is."""
     if kind not in ("category", "number", "date"):
-        raise UserError(f"Baselines can't tell '{name}', which is {kind}. They tell: category, number, date.")
+        raise UserError(f"Baselines can't predict '{name}', which is {kind}. They predict: category, number, date.")
     present = [cell for cell in map(plain, cells) if cell is not None]
     if kind == "category":
         counts: dict[Any, int] = {}
@@ -92,7 +93,7 @@ def read_truth(name: str, cells: list[Any], kind: str, notes: list[str]) -> tupl
             counts[cell] = counts.get(cell, 0) + 1
         classes = sorted(counts, key=lambda cell: (-counts[cell], str(cell)))
         if len(classes) > MAX_CLASSES:
-            notes.append(f"'{name}': trees tell the {MAX_CLASSES} most frequent of {len(classes)} classes apart.")
+            notes.append(f"'{name}': trees predict the {MAX_CLASSES} most frequent of {len(classes)} classes apart.")
         target = BaselineTarget(kind=kind, classes=classes[:MAX_CLASSES]) if classes else None
     else:
         moments = kind == "date" and any(not isinstance(cell, (int, float)) for cell in present)

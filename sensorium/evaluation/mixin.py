@@ -8,11 +8,11 @@ from typing import Any
 
 from sensorium.core.errors import warn
 from sensorium.core.renamed_settings import renamed_arguments
-from sensorium.inference.trained import Trained
+from sensorium.inference.generate import GenerationMixin
 from sensorium.report.types import Evaluation
 
 
-class EvaluationMixin(Trained):
+class EvaluationMixin(GenerationMixin):
     """Methods that measure a model on a table, inherited by ``Model``."""
 
     @renamed_arguments(same="entity_key")

@@ -16,7 +16,7 @@ from sensorium.data.order import evenly_spaced
 from sensorium.data.table import Table
 from sensorium.explain.columns import Explanation
 from sensorium.explain.rows import explain_rows
-from sensorium.inference.generate import draw, generate
+from sensorium.inference.generate import GenerationMixin
 from sensorium.inference.trained import Trained
 from sensorium.media.images import png
 from sensorium.modalities._capabilities import Attributable, Refinable
@@ -39,7 +39,7 @@ Known = tuple[Table, np.ndarray]
 
 def report_run(
     path: Path,
-    model: Trained,
+    model: GenerationMixin,
     table: Table,
     evaluation: Evaluation,
     notes: list[str],
@@ -68,7 +68,7 @@ def report_run(
         rows_per_second=facts["rows_per_second"],
         waited_share=facts["waited_share"],
         settings=model.settings,
-        columns=[{"name": c.name, "kind": c.kind, "why": c.why} for c in model.schema.columns.values()],
+        columns=[column_info(model, c.name) for c in model.schema.columns.values()],
         left_out=model.schema.left_out,
         environment=read_json(folder / "environment.json"),
         quarantine=quarantine_summary(folder / "quarantine.jsonl", facts["bad_cells"]),
@@ -85,6 +85,19 @@ def report_run(
         if column in table.columns
     }
     write_report(path, run, evaluation, show)
+
+
+def column_info(model: Trained, name: str) -> dict[str, Any]:
+    """Facts of a column that the page shows, and how its cells are shown."""
+    column, modality = model.schema.columns[name], model.network.modalities[name]
+    return {
+        "name": name,
+        "kind": column.kind,
+        "why": column.why,
+        "display_rank": modality.display_rank,
+        "display_cost": modality.display_cost,
+        "is_spatial": modality.is_spatial,
+    }
 
 
 def cell_html(model: Trained, table: Table, row: int, column: str) -> str:
@@ -110,11 +123,11 @@ def cell_image(model: Trained, table: Table, row: int, column: str) -> str:
     return "" if pixels is None else f"data:image/png;base64,{base64.b64encode(png(pixels)).decode()}"
 
 
-def generated_samples(model: Trained, table: Table, column: str, known: Known | None) -> GeneratedSamples:
+def generated_samples(model: GenerationMixin, table: Table, column: str, known: Known | None) -> GeneratedSamples:
     """Samples of a column for some rows, evenly spread, from all that these have beside it."""
     rows = evenly_spaced(np.arange(table.rows), N_GENERATED)
     show = model.network.modalities[column].show
-    cells, steps = draw(model, table.select(rows), column, samples=N_SAMPLES), []
+    cells, steps = model.draw(table.select(rows), column, samples=N_SAMPLES), []
     if "watch" in schema(model.network.generator(column).sample) and not isinstance(
         model.network.modalities[column], Refinable
     ):  # whose phases take long
@@ -127,7 +140,7 @@ def generated_samples(model: Trained, table: Table, column: str, known: Known | 
     )
 
 
-def explain_samples(model: Trained, table: Table, column: str, known: Known | None) -> list[ExplainedCell]:
+def explain_samples(model: GenerationMixin, table: Table, column: str, known: Known | None) -> list[ExplainedCell]:
     """Explanations of cells that were generated for a few rows from a few columns."""
     seen = [c for c in model.columns if c != column and c in table.columns][:MAX_SEEN]
     rows = evenly_spaced(np.arange(table.rows), N_EXPLAINED)
@@ -138,7 +151,7 @@ def explain_samples(model: Trained, table: Table, column: str, known: Known | No
         among = model.rows(known[0].select(known[1]), [column])
         if not among.has(column).any():  # a column that few rows have
             known = among = None
-    cells = generate(model, some, column, seen=seen)
+    cells = model.generate(some, column, seen=seen)
     return explained_cells(
         model, column, (table, rows), known, cells, explain_rows(model, some, column, cells, seen, among)
     )

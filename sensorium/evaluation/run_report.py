@@ -17,7 +17,8 @@ from sensorium.data.table import Table
 from sensorium.evaluation.baselines import Baselines
 from sensorium.evaluation.evaluate import evaluate
 from sensorium.evaluation.report_data import N_KNOWN_ROWS, report_run
-from sensorium.inference.trained import Trained, keep_split
+from sensorium.inference.generate import GenerationMixin
+from sensorium.inference.trained import keep_split
 from sensorium.report.types import Evaluation
 from sensorium.training.run_folder import trained_on, trained_row_count
 
@@ -26,7 +27,7 @@ MAX_EVALUATED_ROWS = 4000
 
 
 def evaluation_of(
-    trained: Trained,
+    trained: GenerationMixin,
     table: Any,
     *,
     split: str | None = None,
@@ -49,7 +50,7 @@ def evaluation_of(
 
 
 def write_report_of(
-    trained: Trained,
+    trained: GenerationMixin,
     table: Any,
     out: Path,
     split: str | None,
@@ -78,13 +79,18 @@ def write_report_of(
 
 
 def report(
-    trained: Trained, table: Table, splits: Splits, folder: Path, entity_key: str | None, progress: ProgressReporter
+    trained: GenerationMixin,
+    table: Table,
+    splits: Splits,
+    folder: Path,
+    entity_key: str | None,
+    progress: ProgressReporter,
 ) -> None:
     """Evaluate a fit on its held-out rows: ``results-PART.json`` for each part, and ``report.html`` for the first."""
     parts = [name for name in splits.names if name not in ("train", "validation", ROWWISE) and len(splits.rows(name))]
     parts = parts or [name for name in ("validation",) if name in splits.names and len(splits.rows(name))]
     if not parts:
-        progress.log("No rows were held out, so there is nothing to report on.")
+        progress.log("There are no validation or test rows, so there is nothing to report on.")
         return
     for number, name in enumerate(sorted(parts, key=lambda name: -len(splits.rows(name)) if name == "test" else 0)):
         progress.log(f"Evaluating on '{name}'")

@@ -24,7 +24,7 @@ from sensorium.evaluation.run_report import report
 from sensorium.export import hub
 from sensorium.fit.generation import MINUTES_TO_GENERATE, enough_to_generate, rows_with, with_generated
 from sensorium.fit.run import Run, Splitter, State
-from sensorium.inference.trained import Trained
+from sensorium.inference.generate import GenerationMixin
 from sensorium.modalities._capabilities import Dialogue
 from sensorium.network.build import able_to_generate, check_conversations, check_followed, check_referred, make_network
 from sensorium.network.pretrained import tuned_of
@@ -147,9 +147,7 @@ def build(run: Run, state: State) -> None:
     state.tuned = tuned_of(state.network)
     for name, one in state.tuned.items():
         bits = f", in {one['bits']} bits" if "bits" in one else ""
-        expert = (
-            f", and {one['expert_parameters']:,} of its own for what is drawn" if "expert_parameters" in one else ""
-        )
+        expert = f", and {one['expert_parameters']:,} of its own for generation" if "expert_parameters" in one else ""
         run.progress.log(
             f"{name}: {one['tuned_parameters']:,} of {one['all_parameters']:,} parameters are tuned "
             f"({one['tuned_share']:.1%}, {one['tune']}; {one['bytes'] / 2**20:,.0f} MiB{bits}){expert}"
@@ -260,9 +258,9 @@ def calibrate(run: Run, state: State) -> None:
         trainer.at.stopped = state.facts["stopped"] = any(each.get("stopped") for each in finished.values())
 
 
-def save(run: Run, state: State) -> Trained:
+def save(run: Run, state: State) -> GenerationMixin:
     """Write the model to its folder; then fit plain models for comparison, and write the report on held-out rows."""
-    trained = Trained(state.network, state.schema, state.settings, state.facts, run.folder)
+    trained = GenerationMixin(state.network, state.schema, state.settings, state.facts, run.folder)
     hub.save(trained, run.folder)
     if state.stopped:
         run.progress.log(f"Stopped and saved. Go on with: --resume --out {run.folder}")

@@ -131,7 +131,9 @@ class Autoregressive(Generator):
                 "needed are temperature ≥ 0, 0 < top_p ≤ 1, top_k ≥ 0, beam ≥ 1, max_length ≥ 0."
             )
         if beam > 1 and temperature > 0:
-            raise UserError(f"beam={beam} with temperature={temperature}: beams are not drawn. Leave one of them out.")
+            raise UserError(
+                f"beam={beam} with temperature={temperature}: a beam search doesn't sample. Leave one of them out."
+            )
         longest = min(max_length or self.output_tokens.length, self.output_tokens.length)
         if rows == 0:
             return GeneratorOutput(torch.zeros(0, 1, dtype=torch.long, device=device), torch.zeros(0, device=device))

@@ -69,7 +69,7 @@ def answers(
         )
     trained.check_asked(column, seen)
     if column in trained.network.generative_columns:
-        raise UserError(f"A cell of '{column}' is drawn, not predicted. Ask for it with: generate.")
+        raise UserError(f"A cell of '{column}' is generated, not predicted. Ask for it with: generate.")
     wanted = [c for c in (trained.network.columns if seen is None else seen) if c != column]
     chosen = trained.options(column, None, options)
     predictions = [

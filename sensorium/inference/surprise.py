@@ -197,8 +197,7 @@ def surprise_table(trained: Trained, rows: Any, note: Callable[[str], None] | No
     """Surprise of each row, as a table: see ``Model.surprise``."""
     if not trained.network.calibration.surprise_quantiles:
         raise UserError(
-            "This run has held out too few rows to say what is usual: 20 are needed for validation. Fit it on more "
-            "rows."
+            "This run has too few validation rows to know what is usual: 20 are needed. Fit it on more rows."
         )
     parts, far, bad, count = [], [], {}, 0
     for part in trained.windows(rows, None, note):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from sensorium.core.errors import BadCell, UserError
-from sensorium.core.types import Claim, Profile
+from sensorium.core.types import LAST_RANK, Claim, Profile
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +42,12 @@ class Modality(abc.ABC):
     """Cells are one real number or can be ordered as such, so that an answer has an interval."""
     is_nested: ClassVar[bool] = False
     """Cells are lists of numbers, which a CSV file can't hold."""
+    is_spatial: ClassVar[bool] = False
+    """Tokens of a cell lie on a square grid."""
+    display_rank: ClassVar[int] = LAST_RANK
+    """Place among the columns of a row where people see them: 0 is the first."""
+    display_cost: ClassVar[int] = 0
+    """How costly a cell is to show: those of a higher cost are made last, where there is room."""
     metric: ClassVar[str] = ""
     """Main one of the metrics of ``score``; empty: there is none."""
     ending: str = ""
@@ -97,8 +103,7 @@ class Modality(abc.ABC):
         tuning = Tuning(tune, rank, rate=rate, where="column.NAME")
         if not backbone:
             raise UserError(
-                f"column.NAME.tune={tune} says how a backbone is learned further, and none is named: "
-                "column.NAME.backbone=FOLDER."
+                f"column.NAME.tune={tune} sets how a backbone is tuned, and none is named: column.NAME.backbone=FOLDER."
             )
         self.encoder = open_backbone(backbone, kind, patches)
         self.tuning = None if tuning.kind == "frozen" else tuning

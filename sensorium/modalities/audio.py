@@ -62,6 +62,8 @@ class Audio(Refinable, Attributable):
             ``tune``.
     """
 
+    display_rank = 2
+    display_cost = 1
     media = True
     matched = True
     ending = ".wav"
@@ -152,8 +154,8 @@ class Audio(Refinable, Attributable):
 
     def truncation_note(self) -> str:
         return (
-            f"{self.full:.0%} of the sounds reach the {self.seconds:g} s that are heard of each (column.NAME.seconds "
-            "hears more)"
+            f"{self.full:.0%} of the sounds reach the {self.seconds:g} s that are read of each "
+            "(column.NAME.seconds reads more)"
             if self.full
             else ""
         )

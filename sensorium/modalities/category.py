@@ -39,6 +39,7 @@ class Category(Generable):
         forget: share of the seen cells that training turns to "unseen", so that a new class means something.
     """
 
+    display_rank = 5
     generator = "categorical"
     is_categorical = True
     metric = "accuracy"

@@ -65,6 +65,8 @@ class Image(Generable, Attributable, Spatial):
             as in LLaVA (arXiv 2310.03744), so that ``export-trunk`` can write a model of that layout.
     """
 
+    display_rank = 0
+    is_spatial = True
     media = True
     matched = True
     ending = ".png"

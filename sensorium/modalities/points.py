@@ -60,6 +60,7 @@ class Points(Generable):
         drop: share of points that training hides.
     """
 
+    display_rank = 3
     matched = True
     generator = "flow"
     is_nested = True

@@ -48,6 +48,7 @@ class Series(Continuable, Attributable):
         rotate: see there.
     """
 
+    display_rank = 3
     matched = True
     generator = "flow"
     is_nested = True

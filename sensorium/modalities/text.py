@@ -77,6 +77,7 @@ class Text(Generable, Attributable):
             ``tune``.
     """
 
+    display_rank = 4
     matched = True
     generator = "autoregressive"
     is_text = True

@@ -48,6 +48,8 @@ class Video(Generable, Attributable):
         flip: also mirror clips in training. Off, because left and right may be the meaning.
     """
 
+    display_rank = 1
+    display_cost = 2
     media = True
     matched = True
     generator = "flow"

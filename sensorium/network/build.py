@@ -172,7 +172,7 @@ def chosen_generators(settings: Mapping[str, Any]) -> list[str]:
     for name in chosen:
         if name in names(Generator) and find(Generator, name).teacher:
             raise UserError(
-                f"Generator '{name}' is taught by a run that has ended: sensorium distill RUN TABLE. To fit with: "
+                f"Generator '{name}' is trained after a fit: sensorium distill RUN TABLE. To fit with: "
                 f"{', '.join(able)}."
             )
         if name not in able:

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sensorium.data.table import Table
 from sensorium.inference.trained import Trained
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options of one run of a recipe.
+
+    Args:
+        minutes, epochs: length, one of them. resume: go on from where a stopped run was. quiet: without progress.
+        note: is called with what is worth knowing of the table.
+    """
+
+    minutes: float | None = None
+    epochs: float | None = None
+    seed: int = 0
+    resume: bool = False
+    quiet: bool = True
+    note: Callable[[str], None] | None = None
 
 
 class Recipe(abc.ABC):
@@ -41,21 +59,14 @@ class Recipe(abc.ABC):
         trained: Trained,
         table: Table,
         folder: Path,
-        *,
         settings: Mapping[str, Any],
-        minutes: float | None,
-        epochs: float | None,
-        seed: int,
-        resume: bool,
-        quiet: bool,
-        note: Callable[[str], None] | None,
+        options: RunOptions,
     ) -> dict[str, Any]:
         """Train the network of a model on a table, in place.
 
         Args:
             folder: for what a stopped run is resumed from; removed where the run came to its end.
             settings: those of ``section`` that were given, checked: see ``core.settings.grouped_arguments``.
-            minutes, epochs: length, one of them. note: is called with what is worth knowing of the table.
 
         Returns:
             facts, by name, which are added to the model's.

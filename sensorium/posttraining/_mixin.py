@@ -43,20 +43,16 @@ class PostTrainingMixin(Trained):
         Raises:
             UserError: there is no such recipe, or what it needs of the model, the table or the settings isn't there.
         """
+        from sensorium.posttraining import RunOptions
         from sensorium.posttraining._run import post_train
 
         post_train(
             self,
             recipe,
             table,
-            out=out,
-            minutes=minutes,
-            epochs=epochs,
-            seed=seed,
-            resume=resume,
-            settings=settings,
-            quiet=quiet,
-            note=note,
+            out,
+            settings,
+            RunOptions(minutes=minutes, epochs=epochs, seed=seed, resume=resume, quiet=quiet, note=note),
             **options,
         )
         return self

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sensorium.core.settings import check, parse, plain, schema, sections
 from sensorium.data.table import Table
 from sensorium.export import hub
 from sensorium.inference.trained import Trained
-from sensorium.posttraining import Recipe
+from sensorium.posttraining import Recipe, RunOptions
 from sensorium.training.trainer import asked_length
 
 
@@ -21,34 +22,23 @@ def post_train(
     trained: Trained,
     recipe: str,
     table: Any,
-    *,
-    out: str | Path | None = None,
-    minutes: float | None = None,
-    epochs: float | None = None,
-    seed: int = 0,
-    resume: bool = False,
-    settings: Mapping[str, Any] | Sequence[str] = (),
-    quiet: bool = True,
-    note: Callable[[str], None] | None = None,
-    **options: Any,
+    out: str | Path | None,
+    settings: Mapping[str, Any] | Sequence[str],
+    options: RunOptions,
+    **arguments: Any,
 ) -> None:
     """Train a model by a recipe, and save it: see ``Model.post_train``."""
-    chosen = make_recipe(recipe, options)
+    chosen = make_recipe(recipe, arguments)
     given = section_settings(settings, chosen.section, next(iter(schema(chosen.settings_class))))
     chosen.check(trained)
     folder = target_folder(trained, out)
-    minutes, epochs = asked_length(seed, minutes, epochs, chosen.minutes)
+    minutes, epochs = asked_length(options.seed, options.minutes, options.epochs, chosen.minutes)
     trained.facts |= chosen.run(
         trained,
         Table.open(table),
         folder / chosen.folder_name(trained),
-        settings=check(chosen.settings_class, plain(given, chosen.section), chosen.section),
-        minutes=minutes,
-        epochs=epochs,
-        seed=seed,
-        resume=resume,
-        quiet=quiet,
-        note=note,
+        check(chosen.settings_class, plain(given, chosen.section), chosen.section),
+        dataclasses.replace(options, minutes=minutes, epochs=epochs),
     )
     hub.save(trained, folder)
     chosen.finish(trained, folder)
@@ -84,7 +74,7 @@ def section_settings(settings: Mapping[str, Any] | Sequence[str], section: str, 
     for name in given:
         if name != section:
             raise UserError(
-                f"Settings of this lesson are in section '{section}', as {section}.{key}=VALUE; given: '{name}'."
+                f"Settings of this recipe are in section '{section}', as {section}.{key}=VALUE; given: '{name}'."
             )
     return given
 
@@ -97,5 +87,5 @@ def target_folder(trained: Trained, out: str | Path | None) -> Path:
     """
     folder = Path(out) if out is not None else trained.folder
     if folder is None:
-        raise UserError("This model is in no folder yet, and a lesson is kept in one. Say which: out=FOLDER.")
+        raise UserError("This model is in no folder yet, and a run of a recipe is saved in one. Give it: out=FOLDER.")
     return folder

@@ -5,13 +5,12 @@ Or a reward model learns it (Bradley & Terry), which scores answers and leaves t
 Only what is tuned of its language model changes. The reference policy is asked once, before; then it isn't needed any
 more. A reward model is a copy of what is tuned, with a head of its own.
 
-    FOLDER/ lesson.json checkpoints/
+    FOLDER/ run.json checkpoints/
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,13 +36,10 @@ from sensorium.network.network import Network
 from sensorium.network.packed_conversation import last_hidden, summed_losses
 from sensorium.nn.losses.dpo import Loss, preferred, rewarded
 from sensorium.nn.precision import autocast
-from sensorium.posttraining import Recipe, _adapter_training
+from sensorium.posttraining import Recipe, RunOptions, _adapter_training
 from sensorium.training.settings import PostTrainingSettings, TrainerSettings
-from sensorium.training.trainer import Trainer
 
 COLUMNS = "conversation", "chosen", "rejected"
-VALIDATION_EVERY = 10
-"""One pair of so many is not learned from, but tells what was learned."""
 
 
 @dataclasses.dataclass
@@ -94,10 +90,12 @@ class DPOSettings:
             )
 
 
-class DPOTrainer(Trainer):
+class DPOTrainer(_adapter_training.AdapterTrainer):
     """Direct preference optimisation (DPO, IPO), or training of a reward model (section ``prefer``)."""
 
     section = "prefer"
+    title = "Learning to prefer"
+    unit = "pairs"
 
     def __init__(
         self,
@@ -105,24 +103,17 @@ class DPOTrainer(Trainer):
         rows: Rows,
         pairs: Sequence[PreferencePair],
         folder: Path,
-        seed: int,
-        minutes: float | None,
-        epochs: float | None,
+        options: RunOptions,
         settings: DPOSettings,
     ) -> None:
         settings.validate()
-        self.model, self.rows, self.kind, self.batch = network, rows, settings.loss, min(settings.batch, len(pairs))
+        self.kind, self.pairs, self.reference = settings.loss, list(pairs), torch.zeros(len(pairs), 2)
         self.beta, self.smoothing, self.imitate = settings.beta, settings.smoothing, settings.imitate
-        self.pairs = list(pairs)
-        self.validation, self.learned = _adapter_training.split_validation(len(pairs), VALIDATION_EVERY)
         trunk = language_trunk(network)
         self.head = nn.Linear(trunk.out.in_features, 1).to(trunk.loud.device)
         nn.init.zeros_(self.head.weight)
         heads = {"head": self.head} if self.kind == "reward" else {}
-        super().__init__(trunk.learned, heads, folder / "checkpoints", seed, minutes, settings.trainer)
-        self.steps = None if epochs is None else math.ceil(epochs * len(self.learned) / self.batch)
-        self.encoded = _adapter_training.encode_rows(network, rows)
-        self.reference = torch.zeros(len(pairs), 2)
+        super().__init__(network, heads, rows, len(pairs), settings.batch, folder, options, settings.trainer)
 
     def scores(self, numbers: Sequence[int]) -> torch.Tensor:
         """Log-probabilities of the chosen and the rejected answers of some pairs [n, 2]: sums over their tokens, and
@@ -137,13 +128,20 @@ class DPOTrainer(Trainer):
         sums, counts = summed_losses(self.model.trunk, packed)
         return -(sums / counts.clamp_min(1) if self.kind == "ipo" else sums).view(-1, 2)
 
-    def score_reference(self, done: Callable[[int], Any]) -> None:
+    def score_reference(self, progress: ProgressReporter) -> None:
         """Score all pairs once by the reference policy, which the model is now; a reward model has none."""
-        for start in range(0, len(self.pairs), self.batch):
-            numbers = range(start, min(start + self.batch, len(self.pairs)))
-            with torch.no_grad(), autocast(self.precision, self.device):
-                self.reference[numbers.start : numbers.stop] = self.scores(numbers).float().cpu()
-            done(len(numbers))
+        if self.kind == "reward":
+            return
+        with (
+            progress.bar("Scoring by the reference policy", len(self.pairs)) as advance,
+            torch.random.fork_rng(devices=[]),
+        ):
+            torch.manual_seed(mix(self.seed, 1))
+            for start in range(0, len(self.pairs), self.batch):
+                numbers = range(start, min(start + self.batch, len(self.pairs)))
+                with torch.no_grad(), autocast(self.precision, self.device):
+                    self.reference[numbers.start : numbers.stop] = self.scores(numbers).float().cpu()
+                advance(len(numbers))
 
     def make(self, step: int) -> tuple[list[int]]:
         return (_adapter_training.batch_of(self.seed, self.learned, self.batch, step),)
@@ -176,8 +174,11 @@ class DPOTrainer(Trainer):
             result["imitate"] = -self.imitate * (now[:, 0] / (1 if self.kind == "ipo" else tokens.clamp_min(1))).mean()
         return result
 
+    def words(self, values: Mapping[str, float]) -> str:
+        return f"loss {values['loss']:.3f}"
+
     @torch.no_grad()
-    def accuracy(self) -> float:
+    def validation_score(self) -> float:
         """The share of validation pairs whose chosen answer is the likelier one, or has the higher score."""
         if not self.validation:
             return float("nan")
@@ -238,44 +239,15 @@ class DPO(Recipe):
         trained: Trained,
         table: Table,
         folder: Path,
-        *,
         settings: Mapping[str, Any],
-        minutes: float | None,
-        epochs: float | None,
-        seed: int,
-        resume: bool,
-        quiet: bool,
-        note: Callable[[str], None] | None,
+        options: RunOptions,
     ) -> dict[str, Any]:
         network, recipe = trained.network, DPOSettings(**grouped_arguments(DPOSettings, settings))
-        with ProgressReporter(quiet) as progress:
+        with ProgressReporter(options.quiet) as progress:
             rows, pairs = read_pairs(network, table, progress.log)
-            described = {"table": table.name, "rows": table.rows, "seed": seed, "settings": dict(settings)}
-            _adapter_training.begin(folder, described, resume)
-            trainer = DPOTrainer(network, rows, pairs, folder, seed, minutes, epochs, recipe)
-            initial = _adapter_training.initial_weights(network, folder, resume)
-            with adapters.train_adapters_only(network):
-                with adapters.use_adapter_weights(network, initial):
-                    if trainer.kind != "reward":
-                        with (
-                            progress.bar("Weighing answers as they were", len(pairs)) as advance,
-                            torch.random.fork_rng(devices=[]),
-                        ):
-                            torch.manual_seed(mix(seed, 1))
-                            trainer.score_reference(advance)
-                    before = trainer.accuracy()
-                at = _adapter_training.run_recipe(
-                    trainer, "Learning to prefer", resume, progress, lambda values: f"loss {values['loss']:.3f}"
-                )
-                facts = {
-                    "seconds": round(at.seconds, 2),
-                    "steps": at.step,
-                    "stopped": at.stopped,
-                    "pairs": len(trainer.learned),
-                    "held_out": len(trainer.validation),
-                    "before": round(before, 4),
-                    "after": round(trainer.accuracy(), 4),
-                }
+            initial = _adapter_training.begin_adapters(network, table, folder, settings, options)
+            trainer = DPOTrainer(network, rows, pairs, folder, options, recipe)
+            facts = _adapter_training.train_adapters(trainer, initial, options, progress)
             if trainer.kind == "reward":
                 self.reward_model = take_reward_model(network, trainer, initial)
             else:

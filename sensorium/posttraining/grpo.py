@@ -3,13 +3,12 @@ their rewards (``dialogue.rewards``).
 
 Only what is tuned of its language model changes; a weight holds it to the reference policy, which it was before.
 
-    FOLDER/ lesson.json checkpoints/
+    FOLDER/ run.json checkpoints/
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from sensorium.core.seeds import mix
 from sensorium.core.settings import at_least, grouped_arguments
 from sensorium.data.table import Table
 from sensorium.dialogue.decoding import Sampling, decode_replies, generate_replies, prompt_ids
-from sensorium.dialogue.parts import dialogue_column, dialogue_head, dialogue_modality, language_trunk
+from sensorium.dialogue.parts import dialogue_column, dialogue_head, dialogue_modality
 from sensorium.dialogue.reward_model import FILE, RewardModel
 from sensorium.dialogue.rewards import Prompt, Reward
 from sensorium.dialogue.rewards._function import FunctionReward, Scoring
@@ -37,12 +36,11 @@ from sensorium.network.network import Network
 from sensorium.network.packed_conversation import token_losses
 from sensorium.nn.losses.grpo import Mean, advantages, policy
 from sensorium.nn.precision import autocast
-from sensorium.posttraining import Recipe, _adapter_training
+from sensorium.posttraining import Recipe, RunOptions, _adapter_training
 from sensorium.training.settings import PostTrainingSettings, TrainerSettings
-from sensorium.training.trainer import Trainer
 
-VALIDATION_EVERY, MAX_VALIDATION = 10, 64
-"""One prompt of so many is not learned from, but tells what was learned; and so many of these are asked at most."""
+MAX_VALIDATION = 64
+"""Validation prompts that are asked at most."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +80,7 @@ class GRPOSettings:
             raise UserError(f"reinforce.temperature={self.temperature}: give a number above 0, for instance 1.")
 
 
-class GRPOTrainer(Trainer):
+class GRPOTrainer(_adapter_training.AdapterTrainer):
     """Group relative policy optimisation (GRPO) of what is tuned of a language model (section ``reinforce``).
 
     Args:
@@ -90,6 +88,8 @@ class GRPOTrainer(Trainer):
     """
 
     section = "reinforce"
+    title = "Practising"
+    unit = "questions"
 
     def __init__(
         self,
@@ -97,24 +97,17 @@ class GRPOTrainer(Trainer):
         rows: Rows,
         prompts: Sequence[Prompt],
         reward: Reward,
-        folder: Path,
-        seed: int,
-        minutes: float | None,
-        epochs: float | None,
         reference: Mapping[str, torch.Tensor],
+        folder: Path,
+        options: RunOptions,
         settings: GRPOSettings,
     ) -> None:
         settings.validate()
-        self.model, self.rows, self.reward, self.prompts = network, rows, reward, list(prompts)
-        self.group, self.batch, self.longest = settings.group, min(settings.batch, len(prompts)), settings.longest
+        self.reward, self.prompts, self.reference, self.score = reward, list(prompts), reference, 0.0
+        self.group, self.longest = settings.group, settings.longest
         self.temperature, self.beta = settings.temperature, settings.beta
         self.mean, self.scaled = settings.mean, settings.scaled
-        self.validation, self.learned = _adapter_training.split_validation(len(prompts), VALIDATION_EVERY)
-        weights = language_trunk(network).learned
-        super().__init__(weights, {}, folder / "checkpoints", seed, minutes, settings.trainer)
-        self.steps = None if epochs is None else math.ceil(epochs * len(self.learned) / self.batch)
-        self.encoded, self.reference = _adapter_training.encode_rows(network, rows), reference
-        self.score = 0.0
+        super().__init__(network, {}, rows, len(prompts), settings.batch, folder, options, settings.trainer)
 
     def make(self, step: int) -> tuple[int, list[int]]:
         return step, _adapter_training.batch_of(self.seed, self.learned, self.batch, step)
@@ -172,6 +165,9 @@ class GRPOTrainer(Trainer):
                 "numbers, higher for better answers."
             )
         return found
+
+    def words(self, values: Mapping[str, float]) -> str:
+        return f"score {self.score:.3f}"
 
     def validation_score(self) -> float:
         """The mean reward of the likeliest answers to validation prompts."""
@@ -270,39 +266,17 @@ class GRPO(Recipe):
         trained: Trained,
         table: Table,
         folder: Path,
-        *,
         settings: Mapping[str, Any],
-        minutes: float | None,
-        epochs: float | None,
-        seed: int,
-        resume: bool,
-        quiet: bool,
-        note: Callable[[str], None] | None,
+        options: RunOptions,
     ) -> dict[str, Any]:
         network, recipe = trained.network, GRPOSettings(**grouped_arguments(GRPOSettings, settings))
         reward: Reward = FunctionReward(self.score) if self.score is not None else find_reward(recipe.score)
         reward.prepare(network, lambda: RewardModel.load((trained.folder or folder.parent) / FILE, network))
-        with ProgressReporter(quiet) as progress:
+        with ProgressReporter(options.quiet) as progress:
             rows, prompts = read_prompts(network, table, reward.needs_right_answer, progress.log)
-            described = {"table": table.name, "rows": table.rows, "seed": seed, "settings": dict(settings)}
-            _adapter_training.begin(folder, described, resume)
-            initial = _adapter_training.initial_weights(network, folder, resume)
-            trainer = GRPOTrainer(network, rows, prompts, reward, folder, seed, minutes, epochs, initial, recipe)
-            with adapters.train_adapters_only(network):
-                with adapters.use_adapter_weights(network, initial):
-                    before = trainer.validation_score()
-                at = _adapter_training.run_recipe(
-                    trainer, "Practising", resume, progress, lambda values: f"score {trainer.score:.3f}"
-                )
-                facts = {
-                    "seconds": round(at.seconds, 2),
-                    "steps": at.step,
-                    "stopped": at.stopped,
-                    "questions": len(trainer.learned),
-                    "held_out": len(trainer.validation),
-                    "before": round(before, 4),
-                    "after": round(trainer.validation_score(), 4),
-                }
+            initial = _adapter_training.begin_adapters(network, table, folder, settings, options)
+            trainer = GRPOTrainer(network, rows, prompts, reward, initial, folder, options, recipe)
+            facts = _adapter_training.train_adapters(trainer, initial, options, progress)
         _adapter_training.forget_calibration(network)
         if not facts["stopped"]:
             shutil.rmtree(folder, ignore_errors=True)

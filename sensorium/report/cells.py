@@ -14,20 +14,21 @@ LIGHT = 1500
 """Characters up to which a cell is written inline; a heavier one is stored once and put in place by the page."""
 HEAVIEST = 1_500_000
 """Characters of the heaviest cell that is stored."""
-HEAVY = {"audio": 1, "video": 2}
-"""Kinds whose cells are stored only after all lighter ones."""
 
 
 class CellGallery:
     """Gallery of cells as HTML: ``place`` each where it is shown, ``settle`` which are stored, then write the page.
+
+    Args:
+        costs: ``Modality.display_cost`` of columns.
 
     Attributes:
         library: the heavy cells that were kept, by their name in the page.
         left_out: how many cells the file had no room for.
     """
 
-    def __init__(self, show: Show, kinds: Mapping[str, str]) -> None:
-        self.show, self.kinds = show, kinds
+    def __init__(self, show: Show, costs: Mapping[str, int]) -> None:
+        self.show, self.costs = show, costs
         self.asked: dict[tuple[int, str], int] = {}
         self.made: dict[tuple[int, str], Markup] = {}
         self.library: dict[str, Markup] = {}
@@ -40,9 +41,9 @@ class CellGallery:
         return CellSlot(self, key)
 
     def settle(self, room: int) -> None:
-        """Make the cells that were asked for, light kinds first, then by turn, until so many letters are used."""
+        """Make the cells that were asked for, the least costly first, then by turn, until so many letters are used."""
         usual: dict[str, float] = {}
-        order = sorted(self.asked, key=lambda key: (HEAVY.get(self.kinds.get(key[1], ""), 0), self.asked[key]))
+        order = sorted(self.asked, key=lambda key: (self.costs.get(key[1], 0), self.asked[key]))
         for row, column in order:
             # A cell that will hardly fit isn't even made: sounds are slow to make.
             text = self.show(row, column) if usual.get(column, 0) <= max(room, LIGHT) else None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from sensorium.core.types import LAST_RANK
 from sensorium.report import charts, words
 from sensorium.report.assets import asset, environment
 from sensorium.report.cells import CellGallery, examples, split
@@ -26,8 +27,8 @@ CELL_BUDGET = 10_000_000
 QUERIES, FOUND, WORST, SAMPLES, CLASSES, POINTS, PANELS = 12, 5, 10, 16, 20, 400, 24
 """The most queries a direction, cells found for each, worst rows and predicted texts a column, classes in a confusion
 matrix, points in a scatter, and columns in a section."""
-LOOKS = {"image": 0, "video": 1, "audio": 2, "series": 3, "text": 4}
-"""Order of kinds by how much a cell says at a glance; kinds that aren't named come last."""
+MAX_MEDIA_RANK, MAX_WORDS_RANK = 4, 6
+"""``display_rank`` of pictures, sounds and curves is below the first; that of texts and classes below the second."""
 OTHERS = ("lr", "gradient", "skipped", "temperature", "scale")
 """Training metrics that are no losses."""
 
@@ -47,7 +48,7 @@ def fill(run: RunInfo, evaluation: Evaluation, show: Show, room: int) -> str:
     columns = evaluation.results.get("columns", {})
     metrics = {c: words.deciding(c, entry, evaluation.metrics) for c, entry in columns.items()}
     verdicts = [words.verdict(c, entry, metrics[c]) for c, entry in columns.items()]
-    cells = CellGallery(show, {c["name"]: c.get("kind", "") for c in run.columns})
+    cells = CellGallery(show, {c["name"]: c.get("display_cost", 0) for c in run.columns})
     script = asset("script.js")
     parts: dict[str, Any] = {
         "run": run,
@@ -140,10 +141,15 @@ def caption_column(run: RunInfo) -> str | None:
     return next((c["name"] for c in run.columns if c.get("kind") == "text"), None)
 
 
+def display_rank(column: Mapping[str, Any]) -> int:
+    """Place of a column of a run among those of a row where people see them."""
+    return int(column.get("display_rank", LAST_RANK))
+
+
 def directions(run: RunInfo, evaluation: Evaluation, cells: CellGallery) -> dict[str, Any]:
     """Grid of all directions, and examples of each."""
     names, selected, label = [c["name"] for c in run.columns], chosen(evaluation), caption_column(run)
-    kinds = {c["name"]: c.get("kind", "") for c in run.columns}
+    ranks = {c["name"]: display_rank(c) for c in run.columns}
     measured = evaluation.results.get("retrieval", {})
     pairs = {direction: split(direction, names) for direction in {**measured, **evaluation.retrieval}}
     order = {name: i for i, name in enumerate(names)}
@@ -174,7 +180,7 @@ def directions(run: RunInfo, evaluation: Evaluation, cells: CellGallery) -> dict
             "gallery": found.gallery, "n": len(found.query_rows), "ranks": rank_shares(found.rank),
         })  # fmt: skip
     # What can be looked at comes first.
-    sections.sort(key=lambda part: min(LOOKS.get(kinds.get(part[end], ""), 9) for end in ("from", "to")))
+    sections.sort(key=lambda part: min(ranks.get(part[end], LAST_RANK) for end in ("from", "to")))
     return {"ends": ends, "grid": grid, "sections": sections}
 
 
@@ -249,9 +255,7 @@ def same_words(truth: Any, predicted: Any) -> bool:
 def caption(run: RunInfo, column: str, predictions: Predictions, cells: CellGallery) -> dict[str, Any]:
     """Predicted texts beside the true ones, evenly spread, with a picture or sound of the row."""
     some = np.linspace(0, len(predictions.truth) - 1, min(len(predictions.truth), SAMPLES)).astype(int)
-    from_ = [
-        c["name"] for c in run.columns if c["name"] != column and c.get("kind") in ("image", "audio", "series", "video")
-    ][:2]
+    from_ = [c["name"] for c in run.columns if c["name"] != column and display_rank(c) < MAX_MEDIA_RANK][:2]
     rows = [
         {
             "row": int(predictions.rows[i]), "truth": words.cell(predictions.truth[i], 300),
@@ -266,7 +270,9 @@ def caption(run: RunInfo, column: str, predictions: Predictions, cells: CellGall
 
 def generated_samples(run: RunInfo, column: str, generated: GeneratedSamples, cells: CellGallery) -> dict[str, Any]:
     """Generated samples of some rows beside the true cell, and the words of the row."""
-    beside = [c["name"] for c in run.columns if c["name"] != column and c.get("kind") in ("text", "category")][:2]
+    beside = [
+        c["name"] for c in run.columns if c["name"] != column and MAX_MEDIA_RANK <= display_rank(c) < MAX_WORDS_RANK
+    ][:2]
     rows = [
         {
             "row": int(row),
@@ -277,13 +283,13 @@ def generated_samples(run: RunInfo, column: str, generated: GeneratedSamples, ce
         }
         for turn, (row, samples) in enumerate(zip(generated.rows, generated.samples, strict=True))
     ]
-    kind = next((c.get("kind", "") for c in run.columns if c["name"] == column), "")
+    spatial = next((bool(c.get("is_spatial")) for c in run.columns if c["name"] == column), False)
     return {
         "column": column,
         "beside": beside,
         "rows": rows,
         "each": max(map(len, generated.samples), default=0),
-        "whys": [entry(kind, e) for e in generated.whys],
+        "whys": [entry(e, spatial) for e in generated.whys],
     }
 
 
@@ -303,7 +309,7 @@ def errors(run: RunInfo, column: str, predictions: Predictions, cells: CellGalle
         equal = same_words if predictions.kind == "text" else lambda t, s: str(t) == str(s)
         wrong = np.array([i for i in range(n) if not equal(predictions.truth[i], predictions.predicted[i])], np.int64)
         order = wrong[np.argsort(-np.nan_to_num(sure[wrong], nan=-1.0), kind="stable")]
-    beside = sorted((c for c in run.columns if c["name"] != column), key=lambda c: LOOKS.get(c.get("kind", ""), 9))
+    beside = sorted((c for c in run.columns if c["name"] != column), key=display_rank)
     names = [c["name"] for c in beside[:4]]
     rows = [
         {

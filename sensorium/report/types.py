@@ -24,7 +24,8 @@ class RunInfo:
         name: the run's name. rows: rows of each part of the split. parameters: learned numbers.
         seconds, steps, rows_per_second: of training; waited_share: part of it spent waiting for data, 0 to 1.
         settings, environment: nested mappings, shown as they are.
-        columns: for each column {"name", "kind", "why"}; left_out: column to the reason it isn't used.
+        columns: for each column {"name", "kind", "why", "display_rank", "display_cost", "is_spatial"}, the last three
+            as of its modality; left_out: column to the reason it isn't used.
         quarantine: column to (rows put aside, first reasons).
         metrics: ``metrics.jsonl``, one object a step with "step", "seconds", "rows" and losses; None: not there.
         notes: remarks on the run in plain words, such as what a limit of time cut.

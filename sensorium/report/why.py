@@ -20,7 +20,7 @@ INSIDE = {
     "without it; blue: more likely.",
     "gradients": "Inside a cell: integrated gradients, what each word or patch did on the path from none of them to "
     "all. Orange: for the answer; blue: against it.",
-    "attention": "Inside a cell: the share that each word or patch had in what was looked at while the cell was "
+    "attention": "Inside a cell: the share of attention that each word or patch got while the cell was "
     "predicted (attention rollout), which need not be what counted.",
 }
 """Legends for the colours of a seen cell's parts, by method of attribution."""
@@ -58,11 +58,14 @@ class ExplainedCell:
 
 def write_page(
     column: str,
-    kind: str,
     entries: Sequence[ExplainedCell],
     overall: Mapping[str, tuple[float, float | None, float | None]] | None = None,
+    spatial: bool = False,
 ) -> str:
-    """Render the page as HTML; ``overall``: of each column its mean share and the ends of its interval."""
+    """Render the page as HTML; ``overall``: of each column its mean share and the ends of its interval.
+
+    ``spatial``: tokens of the column's cells lie on a square grid.
+    """
     how = next((e.why["inside"] for e in entries), "occlusion")
     page, most = (
         environment().get_template("why.html.jinja"),
@@ -71,7 +74,7 @@ def write_page(
     return page.render(
         column=column,
         style=Markup(asset("style.css")),
-        entries=[entry(kind, e) for e in entries],
+        entries=[entry(e, spatial) for e in entries],
         inside=INSIDE[how],
         overall=[
             {"name": c, "mean": mean, "low": low, "high": high, "length": 100 * abs(mean) / most}
@@ -80,7 +83,7 @@ def write_page(
     )
 
 
-def entry(kind: str, e: ExplainedCell) -> dict[str, Any]:
+def entry(e: ExplainedCell, spatial: bool = False) -> dict[str, Any]:
     """Template context of one cell."""
     shares = e.why["shares"]
     most = max(map(abs, shares.values()), default=0) or 1.0
@@ -98,7 +101,7 @@ def entry(kind: str, e: ExplainedCell) -> dict[str, Any]:
                 "share": share,
                 "error": e.why["errors"][c],
                 "length": 100 * abs(share) / most,
-                "parts": parts(kind, e.why["parts"].get(c), e.why["inside"]),
+                "parts": parts(e.why["parts"].get(c), e.why["inside"], spatial),
             }
             for c, share in sorted(shares.items(), key=lambda pair: -pair[1])
         ],
@@ -112,7 +115,7 @@ def entry(kind: str, e: ExplainedCell) -> dict[str, Any]:
     }
 
 
-def parts(kind: str, found: Mapping[str, Any] | None, how: str) -> dict[str, Any] | None:
+def parts(found: Mapping[str, Any] | None, how: str, spatial: bool) -> dict[str, Any] | None:
     """A seen cell's parts in their order.
 
     For the strongest parts also a map of the predicted cell's tokens that they moved.
@@ -122,7 +125,7 @@ def parts(kind: str, found: Mapping[str, Any] | None, how: str) -> dict[str, Any
     worse, names = np.array(found["worse"], np.float64), found["names"]
     mean = worse.mean(1)
     tint = mean / (np.abs(mean).max() or 1.0)
-    side = math.isqrt(worse.shape[1]) if kind == "image" else 0
+    side = math.isqrt(worse.shape[1]) if spatial else 0
     width = side if side * side == worse.shape[1] and side > 1 else worse.shape[1]
     most, grid = np.abs(worse).max() or 1.0, all("," in name and name.replace(",", "").isdigit() for name in names)
     strongest = np.argsort(-np.abs(mean), kind="stable")[:MAPS] if worse.shape[1] > 1 else []

@@ -88,7 +88,7 @@ class Index:
                 "nothing can be indexed."
             )
         if size is not None and not MIN_DIMENSIONS <= size <= gist:
-            raise UserError(f"Of a vector {MIN_DIMENSIONS} to {gist} dimensions can be kept, not {size}.")
+            raise UserError(f"Of a vector {MIN_DIMENSIONS} to {gist} dimensions are possible, not {size}.")
         if key is not None and key not in table.columns:
             raise unknown("column for the key:", key, table.columns)
         kinds = [WHOLE, *(c for c in known if c in model["matched"])]
@@ -274,10 +274,7 @@ class Index:
                 raise unknown("column of this index:", column, self.store.about["columns"])
         rows = next(self.windows([dict(query)], list(query))) if query else None
         if rows is None or not has_any(rows, query).all():
-            raise UserError(
-                f"The query says nothing that could be looked for: {', '.join(query) or 'it'} is empty or "
-                "can't be read."
-            )
+            raise UserError(f"The query is empty: {', '.join(query) or 'it'} is empty or can't be read.")
         return rows
 
     def vectors(self, rows: Rows, weights: Mapping[str, float] | None = None) -> np.ndarray:

@@ -31,7 +31,7 @@ def search_table(
     one = trained.rows([dict(query)], list(query), notes.append) if query else None
     if one is None or not any(one.has(c).any() for c in query):
         why = "; ".join(notes) or f"{', '.join(query) or 'it'} is empty"
-        raise UserError(f"The query says nothing that could be looked for: {why}.")
+        raise UserError(f"The query is empty: {why}.")
     for words in notes:
         (note or warn)(words)
     asked = one.gists(list(query))

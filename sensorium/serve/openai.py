@@ -69,7 +69,7 @@ def output_column(server: Server, kind: str, column: str | None) -> str:
         which = f"'{column[:80]}' is none" if column is not None else "there is none"
         raise Refused(
             400,
-            f"Wanted is a column of kind '{kind}' that this run learned to draw; {which}. Possible: "
+            f"Wanted is a column of kind '{kind}' that this run learned to generate; {which}. Possible: "
             f"{', '.join(able) or 'none: fit with --generate COLUMN'}.",
             "column",
             "column",

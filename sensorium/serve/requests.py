@@ -54,5 +54,5 @@ class RowsRequest(StrictRequest):
     seen: Annotated[
         list[str] | None,
         at_most(MAX_COLUMNS),
-        Field(description="The columns that are looked at; all but the asked one by default."),
+        Field(description="The columns seen; by default all but the asked one."),
     ] = None

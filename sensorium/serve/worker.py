@@ -106,7 +106,7 @@ class ModelWorker:
                     if not any(len(cell) for column, (cell, _) in read.items() if column in seen)
                 ]
                 if empty and message["verb"] in NEEDS_CELLS:
-                    raise RequestRefused("it holds nothing that could be looked at", empty[0])
+                    raise RequestRefused("it is empty", empty[0])
                 job["barred"] = [self.read(cells, row) for row, cells in enumerate(job.get("without", ()))]
                 readable.append(number)
             except RequestRefused as wrong:

@@ -39,8 +39,8 @@ def open_run_folder(
         changed = [key for key in ("settings", "seed", "target") if before[key] != now[key]]
         if changed:
             raise UserError(
-                f"'{folder}' was begun with other {', '.join(changed)}: {[before[k] for k in changed]}, now "
-                f"{[now[k] for k in changed]}. Resume with the same, or begin a new run with another --out."
+                f"'{folder}' was started with other {', '.join(changed)}: {[before[k] for k in changed]}, now "
+                f"{[now[k] for k in changed]}. Resume with the same, or start a new run with another --out."
             )
         return
     try:
@@ -81,8 +81,8 @@ def write_row_hashes(folder: Path, table: Table, columns: list[str], rows: np.nd
     hashes, path = np.sort(row_hashes(table, columns)[rows]), folder / "rows.npy"
     if resume and path.is_file() and not np.array_equal(read_hashes(path), hashes):
         raise UserError(
-            f"The table '{table.name}' has other training rows than the run in '{folder}' was begun with. Resume with "
-            "the same table, or begin a new run with another --out."
+            f"The table '{table.name}' has other training rows than the run in '{folder}' was started with. "
+            "Resume with the same table, or start a new run with another --out."
         )
     with atomic_write(path) as part:
         np.save(part, hashes, allow_pickle=False)

@@ -273,7 +273,7 @@ def test_an_index_is_made_searched_and_changed(run: Run, folder: Path, fitted: M
     told(run("search", folder / "run", table, "--by", "name=x", "--where", "width > 3"), "are for an index")
     told(run("search", made, "--by", "name=x", "--weight", "name"), "column=number")
     told(run("search", made, "--by", "name=x", "--weight", "colour=2"), "colour")
-    told(run("search", made), "says nothing")
+    told(run("search", made), "is empty")
     told(run("index", folder / "run", table, "--out", made, "--add", "--remove"), "together")
     told(run("index", folder / "run", table, "--out", made, "--add", "--key", "name"), "Leave them out")
     told(run("index", folder / "run", table, "--out", made, "--remove"), "by their key")

@@ -123,11 +123,11 @@ def test_a_generator_that_does_not_draw_is_refused_before_long_work(quick_fit: C
 def test_a_column_that_was_not_learned_is_refused_with_what_to_do(fitted: Model, drawing_model: Model) -> None:
     with pytest.raises(UserError, match="--generate picture"):
         fitted.generate(tiny_table(2), "picture")
-    with pytest.raises(UserError, match="drawn, not predicted"):
+    with pytest.raises(UserError, match="generated, not predicted"):
         drawing_model.predict(tiny_table(2), "picture")
     with pytest.raises(UserError, match="samples=0"):
         drawing_model.generate(tiny_table(2), "picture", samples=0)
-    with pytest.raises(UserError, match="one cell is said"):
+    with pytest.raises(UserError, match="one cell is generated"):
         drawing_model.generate(tiny_table(2), "name", samples=2)
     with pytest.raises(UserError, match="temperature"):
         drawing_model.generate(tiny_table(2), "picture", temperature=1.0)

@@ -73,7 +73,7 @@ def test_what_can_not_be_said_is_null_and_what_is_usual_is_kept(learned: Model, 
 
 
 def test_a_run_that_held_out_too_little_says_so(fitted: Model) -> None:
-    with pytest.raises(UserError, match="held out too few"):
+    with pytest.raises(UserError, match="has too few validation rows"):
         fitted.surprise(tiny_table(3))
 
 

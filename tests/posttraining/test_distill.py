@@ -33,7 +33,7 @@ def test_a_student_comes_nearer_than_the_teachers_first_guess(taught: Model) -> 
     facts = taught.facts["distilled"]["picture"]
     assert facts["steps"] == 12 * 11 and facts["pairs"] == 88 and not facts["stopped"]
     assert facts["away"] < 0.7 * facts["teacher_away"]
-    assert not list(taught.folder.glob("distill-*")), "nothing is left of the lesson"
+    assert not list(taught.folder.glob("distill-*")), "nothing is left of the run"
 
 
 def test_it_draws_cells_of_the_columns_kind_in_one_step_and_is_kept(taught: Model, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_what_can_not_be_done_is_refused_before_long_work(drawing_model: Model, 
     refused("distill.batch", settings=["distill.batch=0"])
     refused("--minutes", minutes=0)
     refused("no rows", table=tiny_table(0))
-    refused("no lesson", resume=True)
+    refused("no stopped run", resume=True)
     refused("--seed -1", seed=-1)
     refused("distill.lr", settings=["distill.lr=-1"])
 

@@ -151,7 +151,7 @@ def test_what_is_no_preference_is_told(talking: Model, fitted: Model, tmp_path: 
     status, out, _ = run(
         "prefer", tmp_path / "run", tmp_path / "p.parquet", "--epochs", 1, "--out", tmp_path / "better"
     )
-    assert not status and "held out" in out and (tmp_path / "better" / "model.json").is_file()
+    assert not status and "validation pairs" in out and (tmp_path / "better" / "model.json").is_file()
 
 
 def test_a_judge_learns_which_answer_is_better_and_the_model_stays(talking: Model, tmp_path: Path, run: Run) -> None:

@@ -18,7 +18,7 @@ from sensorium.core.settings import grouped_arguments
 from sensorium.data.table import Table
 from sensorium.inference.trained import Trained
 from sensorium.model import Model
-from sensorium.posttraining import Recipe
+from sensorium.posttraining import Recipe, RunOptions
 from sensorium.posttraining._run import make_recipe
 from sensorium.training.settings import PostTrainingSettings, TrainerSettings
 
@@ -41,12 +41,12 @@ class Shrink(Recipe):
         self.times = times
 
     def run(
-        self, trained: Trained, table: Table, folder: Path, *, settings: Mapping[str, Any], **length: Any
+        self, trained: Trained, table: Table, folder: Path, settings: Mapping[str, Any], options: RunOptions
     ) -> dict[str, Any]:
         values = ShrinkSettings(**grouped_arguments(ShrinkSettings, settings))
         for parameter in trained.network.trunk.parameters():
             parameter.data.mul_(values.factor**self.times)
-        return {"shrunk": {"rows": table.rows, "factor": values.factor, "lr": values.trainer.lr, **length}}
+        return {"shrunk": {"rows": table.rows, "factor": values.factor, "lr": values.trainer.lr, **vars(options)}}
 
     def finish(self, trained: Trained, folder: Path) -> None:
         (folder / "shrunk.txt").touch()

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from sensorium.core.errors import UserError
+from sensorium.core.registry import find, names
+from sensorium.modalities import Modality
 from sensorium.report import page, words
 from sensorium.report.cells import CellGallery, examples, split
 from sensorium.report.types import Evaluation, Predictions, Retrieval, RunInfo
@@ -26,6 +28,10 @@ SECTIONS = [
     "columns",
     "quarantine", "settings", "environment",
 ]  # fmt: skip
+SHOWN = {
+    name: {key: getattr(find(Modality, name), key) for key in ("display_rank", "display_cost", "is_spatial")}
+    for name in names(Modality)
+}
 VOID = {"meta", "link", "img", "br", "input", "hr", "source"}
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg onload=alert(3)>{{ 7 * 7 }}"
 
@@ -101,7 +107,7 @@ def fake(folder: Path, name: str = "pets", rows: int = 60, evil: str = "") -> tu
         name=name + evil, rows={"train": 900, "valid": 100}, parameters=4_200_000, seconds=302.4, steps=1234,
         rows_per_second=612.3, waited_share=0.013,
         settings={"train": {"lr": 0.003, "note": evil}, "trunk": {"": "segment"}},
-        columns=[{"name": c, "kind": k, "why": f"because{evil}"} for c, k in kinds.items()],
+        columns=[{"name": c, "kind": k, "why": f"because{evil}", **SHOWN.get(k, {})} for c, k in kinds.items()],
         left_out={"id": f"every value differs{evil}"}, environment={"python": "3.12", "cpu": {"cores": 2}},
         quarantine={"photo": (3, [f"truncated{evil}", "empty"])}, metrics=metrics, notes=[f"a note{evil}"],
     )  # fmt: skip
@@ -278,7 +284,7 @@ def test_few_rows_and_constant_values(rows: int, tmp_path: Path) -> None:
 
 def test_stays_small_and_keeps_the_first_of_every_direction(tmp_path: Path) -> None:
     run, evaluation = fake(tmp_path)
-    run.columns = [*run.columns, {"name": "song", "kind": "audio", "why": ""}]
+    run.columns = [*run.columns, {"name": "song", "kind": "audio", "why": "", **SHOWN["audio"]}]
     base = evaluation.retrieval["notes>photo"]
     evaluation.retrieval = {"notes>song": base, "song>notes": base, **evaluation.retrieval}
     calls: list[tuple[int, str]] = []
@@ -303,7 +309,7 @@ def test_stays_small_and_keeps_the_first_of_every_direction(tmp_path: Path) -> N
 
 
 def test_room_goes_to_light_kinds_then_by_turn() -> None:
-    cells = CellGallery(lambda row, column: column * 2000, {"a": "audio", "i": "image"})
+    cells = CellGallery(lambda row, column: column * 2000, {"a": 1, "i": 0})
     spots = [cells.place(1, "a", 0), cells.place(2, "i", 5), cells.place(3, "i", 1), cells.place(4, "i", 2)]
     cells.settle(4500)
     assert ["left out" in spot.__html__() for spot in spots] == [True, True, False, False]

@@ -17,7 +17,7 @@ def ask_data(
     table: Source,
     out: Annotated[Path, typer.Option(help="A .parquet file.")],
     about: Annotated[
-        str | None, typer.Option(help="The column that says what a row is. Default: one of names or classes.")
+        str | None, typer.Option(help="The column that names a row. Default: one of names or classes.")
     ] = None,
     of: Annotated[
         str | None,
@@ -49,7 +49,7 @@ def ask_data(
         ),
     ] = None,
     reword: Annotated[
-        str | None, typer.Option(help="A language model, as trunk.path, that says the questions in other words.")
+        str | None, typer.Option(help="A language model, as trunk.path, that rephrases the questions.")
     ] = None,
     rewordings: Annotated[int, typer.Option(help="How many other wordings of each question it may add.")] = 4,
 ) -> None:

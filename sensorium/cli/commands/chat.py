@@ -26,8 +26,8 @@ def chat(
         typer.Option(
             min=0,
             max=1,
-            help="Say that it doesn't know where answers as sure as this one were right less often, on "
-            "conversations held out.",
+            help="Answer 'I don't know' where answers as sure as this one were right less often on validation "
+            "conversations.",
         ),
     ] = 0.0,
     adapter: Annotated[
@@ -37,7 +37,7 @@ def chat(
             "/adapter changes."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
 ) -> None:
     """Talk with a model that was fitted on conversations; /help says how to show it things."""
     from sensorium.cli.chat import run_chat

@@ -17,7 +17,7 @@ def distill(
     run: Run,
     table: Source,
     column: Annotated[
-        str, typer.Option(help="The column of pictures, sounds, clips or series that the run draws by flow.")
+        str, typer.Option(help="The column of pictures, sounds, clips or series that the run generates by flow.")
     ],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings, as distill.pairs=8192.")
@@ -25,11 +25,11 @@ def distill(
     out: Annotated[Path | None, typer.Option(help="The folder to save to. Default: RUN.")] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="How long the student learns (10 by default), after the flow has drawn what it learns from."),
+        typer.Option(help="How long the student learns (10 by default), after the flow has generated its examples."),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Or how many passes over that.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a lesson that was stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")] = None,
 ) -> None:
     """Teach a run to draw a column in one step instead of many: generate --generator onestep."""
@@ -52,7 +52,7 @@ def distill(
     if facts["stopped"]:
         typer.echo(f"Stopped after {facts['steps']:,} steps; the student is saved as it is. Go on with --resume.")
     typer.echo(
-        f"{facts['steps']:,} steps on {facts['pairs']:,} drawn cells. From those not learned from the "
-        f"student is {facts['away']} away, the "
-        f"flow's own first guess {facts['teacher_away']}. Model: {out or run}; draw with --generator onestep."
+        f"{facts['steps']:,} steps on {facts['pairs']:,} generated cells. From validation cells the student is "
+        f"{facts['away']} away, the flow's own first guess {facts['teacher_away']}. Model: {out or run}; "
+        "generate with --generator onestep."
     )

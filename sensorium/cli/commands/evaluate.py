@@ -16,7 +16,7 @@ RANK = 210
 def evaluate(
     run: Run,
     table: Source,
-    split: Annotated[str | None, typer.Option(help="Only the rows whose split column says so.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only the rows of this part, by the split column.")] = None,
     seen: Seen = None,
     entity_key: EntityKey = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the results as JSON.")] = None,
@@ -26,7 +26,7 @@ def evaluate(
     ] = False,
     about: Annotated[
         str | None,
-        typer.Option(help="With --chat: the column that says what a row is. Default: one of names or classes."),
+        typer.Option(help="With --chat: the column that names a row. Default: one of names or classes."),
     ] = None,
     same: Same = None,
 ) -> None:

@@ -29,7 +29,7 @@ def explain(
         ),
     ] = None,
     inside: Inside = "occlusion",
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
 ) -> None:
     """Why the model says what it says of a column: each seen column's exact share, what in it counted, and over many
     rows what matters.

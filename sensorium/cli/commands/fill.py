@@ -24,7 +24,7 @@ def fill(
     jointly: Annotated[
         bool, typer.Option("--jointly", help="What was filled is seen where the row's next column is filled.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
 ) -> None:
     """Fill the empty cells of a table from the present ones, and say which were filled and how sure."""
     from sensorium.cli.filling import write_filled

@@ -23,7 +23,7 @@ def generate(
     ],
     seen: Seen = None,
     jointly: Annotated[
-        bool, typer.Option("--jointly", help="Of several columns each sees those said before it.")
+        bool, typer.Option("--jointly", help="Of several columns each sees those generated before it.")
     ] = False,
     explain: Annotated[
         Path | None, typer.Option(help="Also write why each cell is as it is, to this .html or .json file.")
@@ -32,8 +32,10 @@ def generate(
         str | None, typer.Option(help="With --explain: the table the run was trained on, to look for near copies in.")
     ] = None,
     horizon: Annotated[int, typer.Option(help="Of a series: so many steps that follow on what the row has of it.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
-    samples: Annotated[int, typer.Option(help="Pictures, videos, sounds, series or points to draw for each row.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    samples: Annotated[
+        int, typer.Option(help="Pictures, videos, sounds, series or points to generate for each row.")
+    ] = 1,
     steps: Annotated[int, typer.Option(help="Steps from noise to a picture, a video, a sound or a series.")] = 20,
     guidance: Annotated[float, typer.Option(help="How far what is seen pulls them; 1: as in training.")] = 2.0,
     solver: Annotated[str, typer.Option(help="euler, or heun: more exact, and takes twice as long.")] = "euler",
@@ -41,9 +43,9 @@ def generate(
         str | None, typer.Option(help="One of those that fit learned; the first of them by default.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="0 says the most likely; default: 0 for text, 1 where vae, gan or codes draw.")
+        float | None, typer.Option(help="0: the most likely; default: 0 for text, 1 for vae, gan and codes.")
     ] = None,
-    top_p: Annotated[float, typer.Option(help="Draw among the most likely tokens of this share.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Sample among the most likely tokens of this share.")] = 1.0,
     beam: Annotated[int, typer.Option(help="Sequences kept while searching for the most likely one.")] = 1,
     candidates: Annotated[
         int,
@@ -59,9 +61,11 @@ def generate(
     if explain is not None:
         check_ending(explain, ".html", ".json", only=True, option="--explain")
         if horizon or jointly or len(names(column) or []) != 1:
-            raise UserError("--explain is for one column that is said from others. Leave --horizon and --jointly out.")
+            raise UserError(
+                "--explain is for one column that is generated from others. Leave --horizon and --jointly out."
+            )
     elif among is not None:
-        raise UserError(f"--among {among} says where to look for near copies: give --explain FILE as well.")
+        raise UserError(f"--among {among} is where near copies are searched for: give --explain FILE as well.")
     if among is not None:
         model.open(among)  # what can't be read is told before anything is drawn
     media = {
@@ -90,7 +94,7 @@ def generate(
 
         if top_p != 1 or beam != 1 or candidates:
             raise UserError(
-                f"--top-p, --beam and --candidates are for text; '{column}' is drawn. Possible: --samples, "
+                f"--top-p, --beam and --candidates are for text; '{column}' is sampled. Possible: --samples, "
                 "--generator, and --steps, "
                 "--guidance, --solver for flow, --temperature for the others."
             )
@@ -140,7 +144,7 @@ def generate(
         raise UserError(
             f"--temperature, --top-p, --beam and --candidates are for text; '{column}' is a "
             f"{model.schema.columns[column].kind}. "
-            "Leave them out: its likeliest value is said."
+            "Leave them out: its likeliest value is generated."
         )
     answers = model.predict(table, column, names(seen), seed, note, candidates, **options)
     write_table(answers, out)

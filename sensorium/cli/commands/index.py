@@ -19,7 +19,7 @@ def index(
     table: Source,
     out: Annotated[Path, typer.Option(help="The index's folder.")],
     columns: Annotated[
-        str | None, typer.Option(help="Columns that are looked at, joined by commas. Default: all.")
+        str | None, typer.Option(help="Columns that are encoded, joined by commas. Default: all.")
     ] = None,
     key: Annotated[
         str | None, typer.Option(help="A column whose cells differ, by which rows are replaced and removed.")
@@ -30,8 +30,7 @@ def index(
     finder: Annotated[
         str | None,
         typer.Option(
-            help="What proposes the rows that are looked at, for millions of rows: hnsw or lance. Default: all "
-            "are looked at."
+            help="Finder of candidate rows, for millions of rows: hnsw or lance. Default: all rows are compared."
         ),
     ] = None,
     plan: Annotated[

@@ -22,11 +22,11 @@ def prefer(
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="prefer.KEY=VALUE", help="Settings, as prefer.beta=0.3.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the model is then kept. Default: RUN itself.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder that the model is saved to. Default: RUN itself.")] = None,
     minutes: Annotated[float | None, typer.Option(help="How long to learn (10 by default).")] = None,
     epochs: Annotated[float | None, typer.Option(help="Or how many passes over the pairs.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a lesson that was stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped.")] = False,
 ) -> None:
     """Teach a run that talks which of two answers is better (DPO), or, with prefer.loss=reward, a judge that scores
     answers.
@@ -45,8 +45,8 @@ def prefer(
     )
     judge = "prefer.loss=reward" in (settings or [])
     facts = model.facts["judge" if judge else "preferred"]
+    better = "has the higher score" if judge else "is likelier"
     typer.echo(
-        f"{facts['steps']:,} steps over {facts['pairs']:,} pairs; of {facts['held_out']} held out the chosen "
-        f"answer {'has the higher score' if judge else 'is likelier'} in {facts['after']:.2f}, "
-        f"before in {facts['before']:.2f}. Model: {out or run}"
+        f"{facts['steps']:,} steps over {facts['pairs']:,} pairs; of {facts['held_out']} validation pairs the chosen "
+        f"answer {better} in {facts['after']:.2f}, before in {facts['before']:.2f}. Model: {out or run}"
     )

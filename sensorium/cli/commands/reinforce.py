@@ -25,11 +25,11 @@ def reinforce(
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="reinforce.KEY=VALUE", help="Settings, as reinforce.score=judge.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the model is then kept. Default: RUN itself.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder that the model is saved to. Default: RUN itself.")] = None,
     minutes: Annotated[float | None, typer.Option(help="How long to practise (10 by default).")] = None,
     epochs: Annotated[float | None, typer.Option(help="Or how many passes over the questions.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a lesson that was stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped.")] = False,
 ) -> None:
     """Let a run that talks draw answers and learn from which were good (GRPO), by a scoring function or a judge."""
     from sensorium.model import Model

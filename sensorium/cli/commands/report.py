@@ -17,10 +17,10 @@ RANK = 280
 def report(
     run: Run,
     table: Annotated[
-        str | None, typer.Argument(help="A file or folder; without one it is said where the report of the fit is.")
+        str | None, typer.Argument(help="A file or folder; without one, where the report of the fit is gets printed.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The .html file. Default: report.html in the run's folder.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only the rows whose split column says so.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only the rows of this part, by the split column.")] = None,
     entity_key: EntityKey = None,
     same: Same = None,
 ) -> None:

@@ -34,7 +34,9 @@ class GenerateRequest(RowsRequest):
     steps: Annotated[int | None, Field(ge=1, le=200)] = None
     guidance: Annotated[float | None, Field(ge=0, le=20)] = None
     solver: str | None = None
-    temperature: Annotated[float | None, Field(ge=0, le=5, description="Below 0.001 the likeliest is said.")] = None
+    temperature: Annotated[float | None, Field(ge=0, le=5, description="Below 0.001 the likeliest is generated.")] = (
+        None
+    )
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
 
 
@@ -55,7 +57,7 @@ def add_routes(router: APIRouter, server: Server) -> None:
         if request.samples * max(1, count) > MAX_SAMPLES:
             raise Refused(
                 422,
-                f"{request.samples} samples of {count} rows: at most {MAX_SAMPLES} cells are drawn for a request.",
+                f"{request.samples} samples of {count} rows: at most {MAX_SAMPLES} cells are generated for a request.",
                 "samples",
                 "samples",
             )

@@ -65,7 +65,8 @@ class Chat(OpenAIRequest):
         Field(
             ge=0,
             le=1,
-            description="Say that it isn't known where such answers were right less often on conversations held out.",
+            description="Answer that it isn't known where such answers were right less often on validation "
+            "conversations.",
         ),
     ] = 0.0
     cite: Annotated[
@@ -73,7 +74,7 @@ class Chat(OpenAIRequest):
         Field(
             ge=0,
             le=20,
-            description="Rows of the server's index that come along; where nothing is shown they are told before the "
+            description="Rows of the server's index that come along; where nothing is shown they come before the "
             "question.",
         ),
     ] = 3

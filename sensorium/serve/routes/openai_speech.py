@@ -67,7 +67,7 @@ def add_routes(router: APIRouter, server: Server) -> None:
         answer = await generate(server, [row], column, list(row), 1, request.seed)
         sound = answer["cells"][0][0]
         if sound is None:
-            raise Refused(500, "What was drawn is no sound.", "drawn")
+            raise Refused(500, "What was generated is no sound.", "drawn")
         data = await asyncio.to_thread(encode_audio, sound, request.response_format)
         return Response(data, media_type=MEDIA_TYPES[request.response_format])
 

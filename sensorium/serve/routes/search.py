@@ -27,7 +27,7 @@ class SearchRequest(StrictRequest):
     query: Row = Field({})
     table_row: Annotated[int | None, Field(description="Or a row of the table that the server shows.")] = None
     seen: Annotated[
-        list[str] | None, at_most(MAX_COLUMNS), Field(description="The columns of that row which are looked at.")
+        list[str] | None, at_most(MAX_COLUMNS), Field(description="The columns of that row which are seen.")
     ] = None
     without: Row = Field({}, description="Cells of what shall not be found.")
     where: Annotated[
