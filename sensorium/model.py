@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from sensorium.core.errors import UserError
+from sensorium.core.renamed_settings import renamed_method
 from sensorium.data.table import Table
 from sensorium.dialogue.mixin import DialogueMixin
 from sensorium.evaluation.mixin import EvaluationMixin
@@ -39,6 +40,9 @@ class Model(DialogueMixin, PostTrainingMixin, EvaluationMixin):
     """
 
     _adapters: Adapters | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return renamed_method(self, name)
 
     # --- make, keep ---------------------------------------------------------------------------------------------------
 

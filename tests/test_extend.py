@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         public = re.search(r"^class (\w+)\(", code, re.M)
         kind = f":{name}" if group in NAMED else f":{public[1]}" if public and group != "routes" else ""
         groups.setdefault(f"sensorium.{group}", []).append(f"{name} = extras.{module}{kind}")
-    assert len(groups) >= 8, groups
+    assert len(groups) >= 9, groups
     info = site / "extras-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extras\nVersion: 1.0\n", encoding="utf-8")
@@ -109,3 +110,27 @@ def test_installed_commands_and_routes_are_there(installed: dict[str, str]) -> N
     assert done.returncode == 0 and "nearest" in done.stdout, done.stdout + done.stderr
     code = "from sensorium.serve.routes import route_modules; assert 'nearest' in route_modules()"
     subprocess.run([sys.executable, "-c", code], env=installed, check=True, timeout=120)
+
+
+def test_an_installed_recipe_is_run_and_saved(installed: dict[str, str], tmp_path: Path) -> None:
+    run = shutil.copytree(ROOT / "tests" / "network" / "format_7", tmp_path / "run")
+    code = f"""
+        import pyarrow as pa
+        from sensorium.core.errors import UserError
+        from sensorium.model import Model
+
+        model = Model.load({str(run)!r})
+        model.post_train("prune", pa.table({{"a": [1]}}), settings=["prune.share=0.75"])
+        again = Model.load({str(run)!r})
+        assert again.facts["pruned"]["share"] == 0.75
+        weight = next(weight for weight in again.network.trunk.parameters() if weight.ndim == 2)
+        assert abs((weight == 0).float().mean().item() - 0.75) < 0.01
+        try:
+            model.post_train("prune", pa.table({{"a": [1]}}), settings=["prune.share=2"])
+        except UserError as error:
+            assert "give a share between 0 and 1" in str(error)
+        else:
+            raise AssertionError("a share of 2 was taken")
+    """
+    program = "\n".join(line.removeprefix("        ") for line in code.splitlines())
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=installed, check=True, timeout=120)

@@ -56,7 +56,7 @@ def write_samples(
         if out.suffix == ".csv":
             raise UserError(f"--out {out}: a series can't stand in a cell of .csv. Give a .parquet or a .jsonl file.")
     table, records, failed, explained = model.open(source), [], 0, []
-    samples_by_row = model.draw(table, column, seen, seed, samples, note, generator, **options)
+    samples_by_row = model.iter_generate(table, column, seen, seed, samples, note, generator, **options)
     check_folder(out / "metadata.jsonl" if folder else out, "--out")
     mend = (
         "more --steps or less --guidance"
@@ -142,7 +142,7 @@ def write_forecast(
     check_ending(out)
     check_cells(out, model, [column])
     table = model.open(source)
-    going = model.continued(table, column, horizon, seen, seed, samples, note, **options)
+    going = model.iter_forecast(table, column, horizon, seen, seed, samples, note, **options)
     check_folder(out, "--out")
     forecasts, stopped = finished(going, table.rows, f"Continuing {column}")
     records = [
@@ -193,7 +193,7 @@ def write_together(
 
     check_ending(out)
     table = model.open(source)
-    going = model.together(table, columns, seen, seed, jointly, note)
+    going = model.iter_generate_together(table, columns, seen, seed, jointly, note)
     check_cells(out, model, columns)
     check_folder(out, "--out")
     rows, stopped = finished(going, table.rows, "Saying " + ", ".join(columns))

@@ -1,5 +1,5 @@
-"""Renamed settings: old names are still taken, with a warning that says the new one. They go with the release after
-next."""
+"""Renamed settings, arguments and methods: old names are still taken, with a warning that says the new one. They go
+with the release after next."""
 
 from __future__ import annotations
 
@@ -39,6 +39,14 @@ KEYS: dict[str, dict[str, str]] = {
     **dict.fromkeys(("train", "finish", "distill", "prefer", "reinforce"), _TRAINER),
 }
 """For each section, by its new name, settings old to new."""
+METHODS = {
+    "continued": "iter_forecast",
+    "continues": "continuation_generator",
+    "draw": "iter_generate",
+    "judged": "reward_score",
+    "together": "iter_generate_together",
+}
+"""Methods of ``Model``, old to new."""
 
 
 def with_current_names(settings: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:
@@ -96,3 +104,15 @@ def renamed_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]
         return renamed
 
     return decorate
+
+
+def renamed_method(owner: object, name: str) -> Any:
+    """Method of a model by its old name, with a warning; for ``__getattr__``.
+
+    Raises:
+        AttributeError: there is none of that name.
+    """
+    if name not in METHODS:
+        raise AttributeError(f"'{type(owner).__name__}' object has no attribute '{name}'")
+    warn(f"The method {name} is called {METHODS[name]} now; the old name will not be taken for long.")
+    return getattr(owner, METHODS[name])

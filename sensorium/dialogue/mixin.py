@@ -78,7 +78,7 @@ class DialogueMixin(Trained):
         """
         return choose_answers(self, rows, question, options, of, note)
 
-    def judged(self, messages: Sequence[Any], *, cells: Cells = None) -> float:
+    def reward_score(self, messages: Sequence[Any], *, cells: Cells = None) -> float:
         """Score of the last answer of a conversation, by the reward model that ``prefer`` trained
         (``prefer.loss=reward``).
 

@@ -113,7 +113,7 @@ class RewardModel:
 
 
 def score_answer(trained: Trained, messages: Sequence[Any], cells: Cells = None) -> float:
-    """Score of a conversation's last answer by the reward model in the run's folder: see ``Model.judged``."""
+    """Score of a conversation's last answer by the reward model in the run's folder: see ``Model.reward_score``."""
     given = list(messages)
     if not given or dict(given[-1]).get("role") != "assistant":
         raise UserError("The last message of what is judged is by the assistant.")

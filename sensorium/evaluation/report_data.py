@@ -127,7 +127,7 @@ def generated_samples(model: GenerationMixin, table: Table, column: str, known: 
     """Samples of a column for some rows, evenly spread, from all that these have beside it."""
     rows = evenly_spaced(np.arange(table.rows), N_GENERATED)
     show = model.network.modalities[column].show
-    cells, steps = model.draw(table.select(rows), column, samples=N_SAMPLES), []
+    cells, steps = model.iter_generate(table.select(rows), column, samples=N_SAMPLES), []
     if "watch" in schema(model.network.generator(column).sample) and not isinstance(
         model.network.modalities[column], Refinable
     ):  # whose phases take long

@@ -57,11 +57,11 @@ class GenerationMixin(Trained):
             raise UserError(
                 f"candidates={candidates} is for text; of '{column}' generate several with samples={candidates}."
             )
-        samples_of_rows = list(self.draw(rows, column, seen, seed, samples, note, generator, **options))
+        samples_of_rows = list(self.iter_generate(rows, column, seen, seed, samples, note, generator, **options))
         cells = samples_of_rows if samples > 1 else [cells[0] for cells in samples_of_rows]
         return Files(cells) if self.network.modalities[column].media else cells
 
-    def draw(
+    def iter_generate(
         self,
         rows: Any,
         column: str,
@@ -109,9 +109,9 @@ class GenerationMixin(Trained):
         Raises:
             UserError: a column that can't be continued, or no horizon.
         """
-        return list(self.continued(rows, column, horizon, seen, seed, samples, note, **options))
+        return list(self.iter_forecast(rows, column, horizon, seen, seed, samples, note, **options))
 
-    def continued(
+    def iter_forecast(
         self,
         rows: Any,
         column: str,
@@ -125,9 +125,9 @@ class GenerationMixin(Trained):
         """Forecasts as of ``forecast``, row after row as they are finished."""
         self.check_asked(column, [c for c in seen or () if c != column])
         modality = self.network.modalities[column]
-        generator_name = self.continues(column)
+        generator_name = self.continuation_generator(column)
         if generator_name is None or not isinstance(modality, Continuable):
-            able = [c for c in self.network.generative_columns if self.continues(c)]
+            able = [c for c in self.network.generative_columns if self.continuation_generator(c)]
             raise UserError(
                 f"'{column}' can't be continued: that takes a series that the run learned to generate by flow. "
                 f"Possible: {', '.join(able) or 'none'}."
@@ -170,7 +170,7 @@ class GenerationMixin(Trained):
 
         return windows()
 
-    def continues(self, column: str) -> str | None:
+    def continuation_generator(self, column: str) -> str | None:
         """Generator of a column that can continue a prefix; None where there is none."""
         if not isinstance(self.network.modalities[column], Continuable):
             return None
@@ -198,9 +198,9 @@ class GenerationMixin(Trained):
         Raises:
             UserError: a column that the model doesn't know or can't be asked for, or one that is both asked and seen.
         """
-        return list(self.together(rows, columns, seen, seed, jointly, note))
+        return list(self.iter_generate_together(rows, columns, seen, seed, jointly, note))
 
-    def together(
+    def iter_generate_together(
         self,
         rows: Any,
         columns: Sequence[str],

@@ -117,8 +117,8 @@ class PostTrainingMixin(Trained):
         """Train this model on preferences (DPO): which of two answers is better. Only what is tuned of its language
         model changes.
 
-        With ``prefer.loss=reward`` a reward model is trained instead, which scores answers (``judged``, ``reinforce``),
-        and the model stays as it is.
+        With ``prefer.loss=reward`` a reward model is trained instead, which scores answers (``reward_score``,
+        ``reinforce``), and the model stays as it is.
 
         Args:
             table: with columns ``conversation``, ``chosen``, ``rejected``, and those that conversations refer to.

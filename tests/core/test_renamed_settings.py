@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sensorium.core.errors import SensoriumWarning, UserError
-from sensorium.core.renamed_settings import KEYS, renamed_arguments, with_current_names
+from sensorium.core.renamed_settings import KEYS, METHODS, renamed_arguments, with_current_names
 from sensorium.core.settings import parse, sections
+from sensorium.model import Model
 
 
 def test_old_names_are_taken_with_a_warning_that_says_the_new_one() -> None:
@@ -46,3 +47,13 @@ def test_old_arguments_are_taken_with_a_warning() -> None:
     with pytest.warns(SensoriumWarning, match="same= is called entity_key= now"):
         assert evaluate(same="key") == "key"  # type: ignore[call-arg]
     assert evaluate(entity_key="key") == "key"
+
+
+def test_a_method_answers_to_its_old_name() -> None:
+    for old, new in METHODS.items():
+        assert hasattr(Model, new)
+        model = Model.__new__(Model)
+        with pytest.warns(UserWarning, match=f"{old} is called {new} now"):
+            assert getattr(model, old) == getattr(model, new)
+    with pytest.raises(AttributeError, match="'Model' object has no attribute 'nothing'"):
+        Model.__new__(Model).nothing  # noqa: B018

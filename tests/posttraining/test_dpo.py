@@ -159,7 +159,7 @@ def test_a_judge_learns_which_answer_is_better_and_the_model_stays(talking: Mode
     model = Model.load(folder)
     before = {key: value.clone() for key, value in model.network.state_dict().items()}
     with pytest.raises(UserError, match=r"prefer\.loss=reward"):
-        model.judged(
+        model.reward_score(
             [*asks("What is this?"), {"role": "assistant", "content": "red"}],
             cells={"picture": drawing("red", "square", 2)},
         )
@@ -174,7 +174,7 @@ def test_a_judge_learns_which_answer_is_better_and_the_model_stays(talking: Mode
 
     def scores(of: Model) -> list[float]:
         return [
-            of.judged(
+            of.reward_score(
                 [*asks("What is this?"), {"role": "assistant", "content": said}],
                 cells={"picture": drawing("red", "square", 2)},
             )
@@ -191,7 +191,7 @@ def test_a_judge_learns_which_answer_is_better_and_the_model_stays(talking: Mode
     with pytest.raises(UserError, match="learned in another model"):
         scores(other)
     with pytest.raises(UserError, match="by the assistant"):
-        model.judged(asks("What is this?"), cells={"picture": drawing("red", "square", 2)})
+        model.reward_score(asks("What is this?"), cells={"picture": drawing("red", "square", 2)})
     pq.write_table(pairs, tmp_path / "p.parquet")
     status, out, _ = run(
         "prefer", folder, tmp_path / "p.parquet", "prefer.loss=reward", "--epochs", 1, "--out", tmp_path / "judged"

@@ -101,10 +101,10 @@ def generate(
         if temperature is not None:
             media["temperature"] = temperature
         if horizon:
-            if generator not in (None, model.continues(column)):
+            if generator not in (None, model.continuation_generator(column)):
                 raise UserError(
                     f"--horizon with --generator {generator}: a series is continued by "
-                    f"{model.continues(column) or 'flow'}. Leave one of them out."
+                    f"{model.continuation_generator(column) or 'flow'}. Leave one of them out."
                 )
             write_forecast(model, table, column, horizon, out, names(seen), seed, samples, media)
         else:

@@ -88,7 +88,7 @@ def answer(
     model, rows = worker.model, worker.rows(jobs)
     seed = secrets.randbelow(2**31) if seed is None else seed
     if column in model.network.generative_columns:
-        cells = list(model.draw(rows, column, seen, seed, samples, None, generator, **options))
+        cells = list(model.iter_generate(rows, column, seen, seed, samples, None, generator, **options))
     else:
         found = model.generate(rows, column, seen, seed, samples=samples, generator=generator, **options)
         cells = [[cell] for cell in found]
