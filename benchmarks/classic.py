@@ -113,11 +113,11 @@ def ours() -> dict[str, float | None]:
 
     import numpy as np
 
-    import sensorium.fit.fit
+    import sensorium.fit.stages
     from sensorium import Model, Table
     from sensorium.inference.trained import keep_split
 
-    sensorium.fit.fit.report = lambda *_, **__: None
+    sensorium.fit.stages.report = lambda *_, **__: None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "classic.parquet"
         table(path)

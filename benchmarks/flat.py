@@ -89,10 +89,10 @@ def growth(path: Path, folder: Path) -> tuple[float, float]:
 
     import pyarrow.parquet as pq
 
-    import sensorium.fit.fit
+    import sensorium.fit.stages
     from sensorium import Model
 
-    sensorium.fit.fit.report = lambda *_, **__: None
+    sensorium.fit.stages.report = lambda *_, **__: None
     rows = pq.read_metadata(path).num_rows
 
     def fit() -> None:

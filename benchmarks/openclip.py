@@ -120,10 +120,10 @@ def fit(path: str, seconds: float, width: int | None = None) -> Any:
     """A model of ours after so many seconds of training, without a report."""
     import tempfile
 
-    import sensorium.fit.fit
+    import sensorium.fit.stages
     from sensorium import Model
 
-    sensorium.fit.fit.report = lambda *_, **__: None
+    sensorium.fit.stages.report = lambda *_, **__: None
     with tempfile.TemporaryDirectory() as folder:
         return Model.fit(path, out=folder, minutes=seconds / 60, seed=SEED, settings=settings(width), quiet=True)
 

@@ -132,11 +132,11 @@ def server(batch: int, shown: int = 0) -> Iterator[tuple[int, int]]:
     """
     import pyarrow.parquet as pq
 
-    import sensorium.fit.fit
+    import sensorium.fit.stages
     from sensorium.model import Model
 
     with tempfile.TemporaryDirectory() as folder:
-        sensorium.fit.fit.report = lambda *given, **named: None
+        sensorium.fit.stages.report = lambda *given, **named: None
         model = Model.fit(
             table(),
             out=f"{folder}/run",

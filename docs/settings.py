@@ -23,6 +23,7 @@ from sensorium.posttraining.distill import DistillationSettings
 from sensorium.posttraining.dpo import DPOSettings
 from sensorium.posttraining.grpo import GRPOSettings
 from sensorium.training.build_memory import MemorySettings
+from sensorium.training.fit_ensembles import AnswerSettings
 from sensorium.training.fit_vocoder import VocoderSettings
 from sensorium.training.questions import QuestionSampler
 from sensorium.training.table_trainer import TableTrainerSettings
@@ -137,6 +138,7 @@ def page() -> str:
     section("`reinforce`: how a model practises (`sensorium reinforce`)", GRPOSettings)
     section("`baselines`: the plain models beside ours", BaselineSettings)
     section("`memory`: what is kept of training rows", MemorySettings)
+    section("`answer`: what a prediction combines", AnswerSettings)
     section("`finish`: what finishes drawn cells, after training", VocoderSettings)
     chosen = ", ".join(f"`{name}`" for name in names(Tracker))
     parts.append(

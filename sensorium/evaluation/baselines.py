@@ -18,19 +18,9 @@ import numpy as np
 
 from sensorium.core.errors import UserError
 from sensorium.data.order import evenly_spaced
+from sensorium.ensemble.features import bounded_features, relevance, select_features, widest_features
 from sensorium.evaluation.baseline_targets import BaselineTarget, code, read_truth
-from sensorium.evaluation.trees import (
-    MAX_FEATURES,
-    TreeCost,
-    Trees,
-    bounded_features,
-    fit_trees,
-    grow_trees,
-    last_round,
-    relevance,
-    select_features,
-    widest_features,
-)
+from sensorium.evaluation.trees import MAX_FEATURES, TreeCost, Trees, fit_trees, grow_trees, last_round
 
 Features = Mapping[str, np.ndarray]
 

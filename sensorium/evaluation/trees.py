@@ -9,7 +9,6 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -18,9 +17,8 @@ from threadpoolctl import threadpool_limits
 
 Trees: TypeAlias = HistGradientBoostingClassifier | HistGradientBoostingRegressor
 
-MAX_COLUMN_FEATURES, MAX_FEATURES = 256, 512
-"""The most features of a column, and those given to trees. Measured on drawings with names in six languages (2,048
-features, nine classes): 32 features 0.88 right, 128 0.99, 256 and more 0.99 to 1.00 at a cost in proportion."""
+MAX_FEATURES = 512
+"""The most features given to trees."""
 MAX_ROUNDS, WANTED_ROUNDS, FIRST_ROUNDS = 200, 8, 2
 """The most rounds of boosting; with time for less than ``WANTED_ROUNDS`` fewer features are used; and the
 rounds that are timed first.
@@ -128,62 +126,3 @@ class TreeCost:
         """Number of rows that leaves time for a quarter of ``WANTED_ROUNDS`` rounds."""
         each = seconds / (WANTED_ROUNDS / 4 * trees) - self.fixed
         return int(np.clip(each / (self.rate * max(width, 1)), min(MIN_ROWS, rows), rows))
-
-
-def bounded_features(array: np.ndarray) -> np.ndarray:
-    """Features without infinities; wide ones in half the memory."""
-    narrow = array.shape[1] <= 4
-    limit = 1e300 if narrow else 3e38
-    return np.clip(array, -limit, limit).astype(np.float64 if narrow else np.float32)
-
-
-def widest_features(array: np.ndarray) -> list[int]:
-    """Indices of the ``MAX_COLUMN_FEATURES`` features of the largest variance, in order."""
-    if array.shape[1] <= MAX_COLUMN_FEATURES:
-        return list(range(array.shape[1]))
-    values = array.astype(np.float64)
-    known = np.isfinite(values)
-    counts = np.maximum(known.sum(0), 1)
-    values = np.where(known, values, 0.0)
-    variance = (values**2).sum(0) / counts - (values.sum(0) / counts) ** 2
-    return np.sort(np.argsort(-variance, kind="stable")[:MAX_COLUMN_FEATURES]).tolist()
-
-
-def relevance(x: np.ndarray, y: np.ndarray, sort: bool) -> np.ndarray:
-    """Share of each feature's variance that the target explains, 0 to 1: [d] (eta² or r²; missing: at its mean)."""
-    x = x.astype(np.float64)
-    known = np.isfinite(x)
-    counts = np.maximum(known.sum(0), 1)
-    scale = np.maximum(np.where(known, np.abs(x), 0).max(0, initial=0.0), 1e-300)
-    x = np.where(known, x / scale, 0.0)
-    x = np.where(known, x - x.sum(0) / counts, 0.0)
-    total = (x**2).sum(0)
-    total = np.where(total > 1e-12 * len(x), total, np.inf)  # a constant explains nothing
-    if sort:
-        classes = np.eye(int(y.max()) + 1)[y.astype(np.int64)]
-        sizes = np.maximum(classes.sum(0), 1)
-        return ((classes.T @ x) ** 2 / sizes[:, None]).sum(0) / total
-    y = y / (np.abs(y).max() or 1.0)
-    y = y - y.mean()
-    return (y @ x) ** 2 / (total * ((y**2).sum() or 1.0))
-
-
-def select_features(x: np.ndarray, y: np.ndarray, sort: bool, widths: Sequence[int], width: int) -> np.ndarray:
-    """Indices of the features that trees are given: none that are constant, and at most ``width``.
-
-    Half of the places go in equal parts to each column's most relevant features, since what tells only together with
-    others looks irrelevant alone; the rest to the most relevant of all.
-    """
-    score = relevance(x, y, sort)
-    usable = np.flatnonzero(score > 0)
-    if len(usable) <= width:
-        return usable
-    rank = np.empty(len(score))
-    start = 0
-    for size in widths:
-        part = slice(start, start + size)
-        rank[part] = np.argsort(np.argsort(-score[part], kind="stable"), kind="stable")
-        start += size
-    first = rank < width // (2 * len(widths))
-    order = np.lexsort((-score, ~first, score <= 0))
-    return np.sort(order[:width])

@@ -23,7 +23,7 @@ class CellScorer:
     Args:
         rows: what is seen. column, generator_name: of the answers. cells: one for each of ``rows``; those that are None
             or can't be read have no explanation. heedless: leave out the columns that answers ignore, as
-            ``Rows.predict`` does by default.
+            ``Rows.predict`` does by default where no ensemble answers.
     """
 
     def __init__(
@@ -40,7 +40,11 @@ class CellScorer:
             # A student has no likelihood, its teacher has.
             rows.network.generator(column, generator_name).teacher or generator_name
         )
-        self.unheeded = rows.network.calibration.ignored.get(column, IgnoredColumns()) if heedless else IgnoredColumns()
+        self.ensemble = rows.network.calibration.ensembles.get(column)
+        leaves_out = heedless and self.ensemble is None
+        self.unheeded = (
+            rows.network.calibration.ignored.get(column, IgnoredColumns()) if leaves_out else IgnoredColumns()
+        )
         network, explained = rows.network, rows.with_cells(column, np.arange(rows.count), cells)
         self.index = np.flatnonzero(explained.has(column))
         self.prepared = [explained.cells[column][row] for row in self.index]
@@ -65,8 +69,10 @@ class CellScorer:
         """Minus the loss of each token, [n, tokens], where the columns ``seen`` are seen.
 
         Args:
-            rows: other cells to see than the scorer's own; which: of which of the answers each of them is.
+            rows: other cells to see than the scorer's own, by the network alone; which: of which of the answers each of
+                them is.
         """
+        by_ensemble = rows is None and self.ensemble is not None
         rows, which = rows or self.rows, np.arange(len(self.index)) if which is None else which
         encoded = {c: part for c, part in self.encoded(rows).items() if c in seen}
         losses: list[torch.Tensor] = []
@@ -74,5 +80,9 @@ class CellScorer:
         for target in self.targets:
             with autocast(rows.precision, rows.device):
                 own = target[torch.from_numpy(which).to(rows.device)]
-                losses.append(rows.network.nll(encoded, self.column, seen, at, own, self.generator_name))
+                losses.append(
+                    self.ensemble.loss(rows.question(self.column, encoded, at), own).unsqueeze(1)
+                    if by_ensemble and self.ensemble is not None
+                    else rows.network.nll(encoded, self.column, seen, at, own, self.generator_name)
+                )
         return -(sum(losses[1:], losses[0]) / self.n_draws).float().cpu().numpy()

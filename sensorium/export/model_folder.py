@@ -1,6 +1,6 @@
 """Model folders: a model as safetensors and JSON, never pickle, whose hashes are checked when it is read.
 
-FOLDER/ model.json model.safetensors memory.safetensors domain.safetensors
+FOLDER/ model.json model.safetensors memory.safetensors domain.safetensors ensembles.json ensembles.safetensors
 FOLDER/ model.json model.safetensors probes.safetensors  without rows, as ``Model.save_pretrained`` writes it
 """
 
@@ -24,6 +24,7 @@ from sensorium.data.columns import make_modalities
 from sensorium.data.schema import Schema
 from sensorium.export import redaction
 from sensorium.export.backbone_folders import with_backbones, with_language
+from sensorium.export.ensemble_files import read_ensembles, write_ensembles
 from sensorium.export.memory_files import DOMAIN, MEMORY, PROBES, read_domain, read_memory, read_probes, write_memory
 from sensorium.modalities._capabilities import Refinable
 from sensorium.network.build import make_network
@@ -85,6 +86,7 @@ def write(
         "finished": [c for c, m in network.modalities.items() if isinstance(m, Refinable) and m.refiner is not None],
         "memory": known,
         "probes": learned,
+        "ensembles": write_ensembles(folder, network.calibration.ensembles if rows else {}),
         **({"counts": counts} if rows and counts else {}),
     }
     if not own:
@@ -153,6 +155,7 @@ def read(folder: Path) -> tuple[Network, Schema, dict[str, Any], dict[str, Any]]
                 network.add_refiner(column)
         network.load_state_dict(upgrade_weights(tensors, described["format"]))
         network.calibration.load(described)
+        network.calibration.ensembles = read_ensembles(folder, described.get("ensembles"))
         network.calibration.out_of_distribution = read_domain(folder / DOMAIN, described.get("domain"))
         network.calibration.memory = read_memory(
             folder / MEMORY, described.get("memory"), network.gist_size

@@ -10,6 +10,7 @@ from pathlib import Path
 from sensorium.core.errors import UserError
 from sensorium.dialogue.reward_model import FILE as JUDGE
 from sensorium.dialogue.reward_model import RewardModel, hash_of_rest
+from sensorium.export.ensemble_files import ARRAYS, ENSEMBLES
 from sensorium.export.memory_files import DOMAIN, MEMORY
 from sensorium.export.model_folder import read
 from sensorium.network.network import Network
@@ -28,6 +29,8 @@ RUN_FILES = (
 FILES_WITH_ROWS = (
     MEMORY,
     DOMAIN,
+    ENSEMBLES,
+    ARRAYS,
     "rows.npy",
     "quarantine.jsonl",
     "baselines",

@@ -25,6 +25,7 @@ from sensorium.inference.trained import Trained
 from sensorium.nn.precision import usable
 from sensorium.training.build import check_settings, plain_list
 from sensorium.training.build_memory import MemorySettings
+from sensorium.training.fit_ensembles import AnswerSettings
 from sensorium.training.run_folder import open_run_folder
 from sensorium.training.trackers import Tracker
 from sensorium.training.trainer import asked_length
@@ -50,6 +51,7 @@ def fit(
     check_settings(given)
     build(BaselineSettings, plain(given, "baselines"), "baselines")
     build(MemorySettings, plain(given, "memory"), "memory")
+    build(AnswerSettings, plain(given, "answer"), "answer")
     for name in plain_list(given, "trackers"):
         find(Tracker, name)
     minutes, epochs = asked_length(seed, minutes, epochs, DEFAULT_MINUTES)

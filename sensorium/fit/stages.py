@@ -34,6 +34,7 @@ from sensorium.training.build import make_objectives, make_sampler, plain_list, 
 from sensorium.training.build_memory import MemorySettings, build_memory
 from sensorium.training.calibrate import calibrate_network
 from sensorium.training.data_init import initialise_stems
+from sensorium.training.fit_ensembles import AnswerSettings, fit_ensembles
 from sensorium.training.fit_vocoder import VocoderSettings, fit_vocoder
 from sensorium.training.metrics_log import MetricsLog
 from sensorium.training.run_folder import describe_environment, write_row_hashes
@@ -241,6 +242,11 @@ def calibrate(run: Run, state: State) -> None:
     calibrate_network(network, prepared, judge=not state.stopped)
     if state.stopped:
         return
+    answer = build_part(AnswerSettings, plain(state.settings, "answer"), "answer")
+    seconds = answer.share * trainer.at.seconds
+    if answer.kinds and seconds > 0:
+        run.progress.log(f"Fitting the other members of answers (at most {seconds:.0f} s)")
+        fit_ensembles(network, prepared, answer, seconds, run.seed)
     calibrate_answers(network, prepared, trainer.precision)
     finished: Mapping[str, Any] = fit_vocoder(
         network,

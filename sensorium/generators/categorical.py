@@ -50,9 +50,16 @@ class Categorical(Generator):
     def loss(
         self, hidden: Float[Tensor, "n k width"], target: Int[Tensor, "n k"], recalled: MemoryAnswer | None = None
     ) -> Float[Tensor, " n"]:
-        logits = self.logits(hidden, recalled).flatten(0, 1)
+        return self.loss_of(self.logits(hidden, recalled), target)
+
+    def loss_of(self, logits: Float[Tensor, "n k classes"], target: Int[Tensor, "n k"]) -> Float[Tensor, " n"]:
+        """Loss of each row [n] from calibrated logits."""
         each = F.cross_entropy(
-            logits, target.flatten() - 1, ignore_index=-1, reduction="none", label_smoothing=self.smoothing
+            logits.flatten(0, 1),
+            target.flatten() - 1,
+            ignore_index=-1,
+            reduction="none",
+            label_smoothing=self.smoothing,
         )
         return each.view(target.shape).mean(1)
 
@@ -82,11 +89,23 @@ class Categorical(Generator):
         mixture = (1 - share) * logits[:, 0].softmax(-1) + share * found / known.clamp(min=1e-9)
         return mixture.clamp(min=1e-9).log().unsqueeze(1)
 
+    def distribution(
+        self, hidden: Float[Tensor, "n k width"], recalled: MemoryAnswer | None = None
+    ) -> tuple[Float[Tensor, "n k classes"], Tensor]:
+        """Logits before calibration, and their calibration (``margin``)."""
+        return self.mixed(self.head(hidden).float(), recalled), self.known(recalled)
+
     def residual(
         self, hidden: Float[Tensor, "n 1 width"], target: Int[Tensor, "n 1"], recalled: MemoryAnswer | None = None
     ) -> Float[Tensor, "n vocabulary"]:
         """Logits before calibration and the true id of each row, [n, vocabulary]."""
-        return torch.cat([self.mixed(self.head(hidden).float(), recalled)[:, 0], target.float()], 1)
+        return self.residual_of(self.mixed(self.head(hidden).float(), recalled), target)
+
+    def residual_of(
+        self, logits: Float[Tensor, "n 1 classes"], target: Int[Tensor, "n 1"]
+    ) -> Float[Tensor, "n vocabulary"]:
+        """Residuals as of ``residual`` from logits before calibration."""
+        return torch.cat([logits[:, 0], target.float()], 1)
 
     def margin(self, residual: Float[Tensor, "n vocabulary"]) -> Float[Tensor, " levels"]:
         """Temperature that maximises the likelihood of rows like these (Guo et al. 2017, arXiv 1706.04599), and for
@@ -138,14 +157,28 @@ class Categorical(Generator):
         Raises:
             UserError: a coverage that is no share.
         """
+        hidden = trunk(self.query.expand(rows, -1, -1).to(device), 0)
+        logits, margin = self.distribution(hidden, recalled)
+        return self.answer(logits, margin, generator, sample=sample, temperature=temperature, coverage=coverage)
+
+    def answer(
+        self,
+        logits: Float[Tensor, "n k classes"],
+        margin: Float[Tensor, " levels"],
+        generator: torch.Generator | None = None,
+        *,
+        sample: bool = False,
+        temperature: float = 1.0,
+        coverage: float = 0.0,
+    ) -> GeneratorOutput:
+        """Answers from logits before calibration, and their calibration (``margin``); options as of ``sample``."""
         if not 0 <= coverage < 1:
             raise UserError(f"coverage={coverage}: a share from 0 to below 1 is needed, for instance 0.9.")
-        hidden = trunk(self.query.expand(rows, -1, -1).to(device), 0)
-        logits = self.logits(hidden, recalled)
+        logits = logits / margin[0]
         log = logits.log_softmax(-1)
         if sample and temperature > 0:
             weights = (logits / temperature).softmax(-1).flatten(0, 1).cpu()
-            chosen = torch.multinomial(weights, 1, generator=generator).view(rows, -1).to(device)
+            chosen = torch.multinomial(weights, 1, generator=generator).view(len(logits), -1).to(logits.device)
         else:
             chosen = logits.argmax(-1)
         score = log.gather(-1, chosen.unsqueeze(-1)).squeeze(-1).sum(1)
@@ -153,7 +186,7 @@ class Categorical(Generator):
             return GeneratorOutput(tokens=chosen + 1, score=score)
         whole, sets = F.pad(log.exp(), (1, 0))[:, 0], None
         if coverage:
-            sets = whole >= 1 - self.known(recalled)[1 + math.ceil(coverage * PERCENTS - 1e-9)]
+            sets = whole >= 1 - margin[1 + math.ceil(coverage * PERCENTS - 1e-9)]
             sets[:, 0] = False
             sets |= F.one_hot(logits[:, 0].argmax(-1) + 1, whole.shape[1]).bool()  # which is never empty
         return GeneratorOutput(tokens=chosen + 1, score=score, probabilities=whole, sets=sets)

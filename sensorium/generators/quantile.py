@@ -78,6 +78,13 @@ class Quantile(Generator):
         share = recalled.share * recalled.weights.sum(1).view(-1, 1, 1)
         return (1 - share) * own + share * self.weighted_quantiles(recalled)
 
+    def distribution(
+        self, hidden: Float[Tensor, "n 1 width"], recalled: MemoryAnswer | None = None
+    ) -> tuple[Float[Tensor, "n size levels"], Tensor]:
+        """Quantiles before calibration, and their calibration (``margin``)."""
+        margin = self.widening if recalled is None or recalled.margin is None else recalled.margin
+        return self.quantiles(hidden, recalled), margin
+
     def weighted_quantiles(self, recalled: MemoryAnswer) -> Tensor:
         """Weighted quantiles [n, token width, levels] of remembered vectors."""
         values, order = recalled.targets[:, 0].float().T.sort(1)
@@ -92,7 +99,13 @@ class Quantile(Generator):
         target: Float[Tensor, "n 1 size"],
         recalled: MemoryAnswer | None = None,
     ) -> Float[Tensor, " n"]:
-        off = target[:, 0].float().unsqueeze(-1) - self.quantiles(hidden, recalled)
+        return self.loss_of(self.quantiles(hidden, recalled), target)
+
+    def loss_of(
+        self, quantiles: Float[Tensor, "n size levels"], target: Float[Tensor, "n 1 size"]
+    ) -> Float[Tensor, " n"]:
+        """Pinball loss of each row [n] from its quantiles."""
+        off = target[:, 0].float().unsqueeze(-1) - quantiles
         return 2 * torch.maximum(self.levels * off, (self.levels - 1) * off).mean((1, 2))
 
     def bounds(self, quantiles: Float[Tensor, "n size levels"], cover: float) -> Float[Tensor, "n 2 size"]:
@@ -108,7 +121,13 @@ class Quantile(Generator):
     ) -> Float[Tensor, "n coverages size"]:
         """Conformity scores: distance of the truth from the uncalibrated interval of each coverage (negative: inside),
         [n, coverages, token width]."""
-        quantiles, truth, found = self.quantiles(hidden, recalled), target[:, 0].float(), []
+        return self.residual_of(self.quantiles(hidden, recalled), target)
+
+    def residual_of(
+        self, quantiles: Float[Tensor, "n size levels"], target: Float[Tensor, "n 1 size"]
+    ) -> Float[Tensor, "n coverages size"]:
+        """Residuals as of ``residual`` from quantiles."""
+        truth, found = target[:, 0].float(), []
         for cover in self.covers:
             low, high = self.bounds(quantiles, cover).unbind(1)
             found.append(torch.maximum(low - truth, truth - high))
@@ -154,20 +173,32 @@ class Quantile(Generator):
         Raises:
             UserError: a coverage for which intervals are not calibrated.
         """
+        quantiles, margin = self.distribution(trunk(self.query.expand(rows, 1, -1).to(device), 0), recalled)
+        return self.answer(quantiles, margin, generator, sample=sample, coverage=coverage)
+
+    def answer(
+        self,
+        quantiles: Float[Tensor, "n size levels"],
+        margin: Float[Tensor, "coverages size"],
+        generator: torch.Generator | None = None,
+        *,
+        sample: bool = False,
+        coverage: float = 0.0,
+    ) -> GeneratorOutput:
+        """Answers from quantiles and their calibration (``margin``); options and errors as of ``sample``."""
         if not 0 <= coverage <= self.covers[-1]:
             raise UserError(
                 f"coverage={coverage}: intervals are calibrated for shares of up to {self.covers[-1]}: "
                 f"{', '.join(map(str, self.covers))}."
             )
         number = next(n for n, cover in enumerate(self.covers) if cover >= (coverage or self.cover))
-        quantiles = self.quantiles(trunk(self.query.expand(rows, 1, -1).to(device), 0), recalled)
-        level = torch.full((rows, self.output_tokens.width), 0.5)
+        level = torch.full((len(quantiles), self.output_tokens.width), 0.5)
         if sample:
-            level = torch.rand(rows, self.output_tokens.width, generator=generator).clamp(1e-4, 1 - 1e-4)
-        level, middle = level.to(device), quantiles[..., self.n_below]
+            level = torch.rand(*level.shape, generator=generator).clamp(1e-4, 1 - 1e-4)
+        level, middle = level.to(quantiles.device), quantiles[..., self.n_below]
         value = self._at(quantiles, level)
         low, high = self.bounds(quantiles, self.covers[number]).unbind(1)
-        wider = (self.widening if recalled is None or recalled.margin is None else recalled.margin)[number]
+        wider = margin[number]
         interval = torch.stack([torch.minimum(low - wider, middle), torch.maximum(high + wider, middle)], 1)
         return GeneratorOutput(
             tokens=value.unsqueeze(1), score=self._density(quantiles, level).sum(-1), interval=interval

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from sensorium.core.settings import schema
 from sensorium.data.media import File
 from sensorium.data.prepare import read_rows
 from sensorium.data.table import Table
+from sensorium.ensemble.question import Question
 from sensorium.inference.answers import Answers, to_numpy
 from sensorium.inference.rerank import rerank
 from sensorium.modalities._capabilities import Continuable
@@ -59,6 +60,7 @@ class Rows:
         self.bad: dict[int, str] = {}
         self.encoded_cache: dict[str, Encoded] = {}
         self.remembered: dict[str, Encoded] = {}
+        self.features_cache: dict[str, np.ndarray] = {}
 
     @classmethod
     def of(
@@ -109,6 +111,7 @@ class Rows:
         other.precision, other.bad = self.precision, self.bad
         for cache, mine in ((other.encoded_cache, self.encoded_cache), (other.remembered, self.remembered)):
             cache.update({name: part for name, part in mine.items() if name != column})
+        other.features_cache = {name: part for name, part in self.features_cache.items() if name != column}
         other.read[column] = list(self.read.get(column, [None] * self.count))
         other.cells[column] = list(self.cells.get(column, [None] * self.count))
         for row, cell in zip(np.asarray(rows).tolist(), cells, strict=True):
@@ -121,6 +124,18 @@ class Rows:
             except BadCell:
                 other.read[column][row] = other.cells[column][row] = None
         return other
+
+    def question(self, column: str, encoded: Mapping[str, Encoded], rows: torch.Tensor) -> Question:
+        """Question to a column's ensemble: some rows, from what they have of ``encoded``."""
+        numbers = rows.cpu().numpy()
+        return Question(self.network, column, encoded, rows, lambda name: self.features(name)[numbers])
+
+    def features(self, column: str) -> np.ndarray:
+        """Plain features of a column [n, d], NaN where a cell is missing: computed once."""
+        if column not in self.features_cache:
+            modality = self.network.modalities[column]
+            self.features_cache[column] = np.stack([modality.features(cell) for cell in self.read[column]])
+        return self.features_cache[column]
 
     def has(self, column: str) -> np.ndarray:
         """Rows that have a column, bool [n]."""
@@ -324,10 +339,15 @@ class Rows:
         for part in asked.to(self.device).split(ROWS_PER_BATCH // 4 if reranks else ROWS_PER_BATCH):
             if not len(part):
                 continue
-            recalled = self.network.memory_answer(whole, column, part)
+            ensemble = self.network.calibration.ensembles.get(column)
+            recalled = None if ensemble is not None else self.network.memory_answer(whole, column, part)
             memory_cache: dict[str, Any] = {} if recalled is None else {"recalled": recalled}
             with autocast(self.precision, self.device):
-                output = self.network.sample(encoded, column, seen, part, generator, **memory_cache, **options)
+                output = (
+                    self.network.sample(encoded, column, seen, part, generator, **memory_cache, **options)
+                    if ensemble is None
+                    else ensemble.answer(self.question(column, whole, part), generator, **options)
+                )
             found, score = [modality.decode(tokens) for tokens in to_numpy(output.tokens)], to_numpy(output.score)
             if reranks:
                 length = to_numpy((output.tokens > 0).sum(1)).clip(1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from sensorium.core.quantiles import Quantiles
 from sensorium.core.types import Tokens
 from sensorium.modalities import Modality
 from sensorium.nn.platt import PlattScaler
@@ -48,6 +49,16 @@ class Generable(Modality):
     @abc.abstractmethod
     def decode(self, tokens: np.ndarray) -> Any:
         """Cell of one generated segment (ids [length] or vectors [length, width]), as a user would write it."""
+
+
+class Scalar(Generable):
+    """A modality whose cells are one real number, which a generator knows as its normal score.
+
+    Attributes:
+        quantiles: the transform between values and normal scores, learned from training rows.
+    """
+
+    quantiles: Quantiles
 
 
 class Continuable(Generable):

@@ -18,7 +18,7 @@ from sensorium.core.datetexts import date_form, read_date, write_date
 from sensorium.core.errors import BadCell, UserError
 from sensorium.core.quantiles import Quantiles
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.modalities._capabilities import Generable
+from sensorium.modalities._capabilities import Scalar
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ PARTIAL = re.compile(r"(\d{4})(?:[-/.](\d{1,2}))?", re.ASCII)
 SLASHED = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(.*)", re.ASCII | re.DOTALL)
 
 
-class Date(Generable):
+class Date(Scalar):
     """Moment in seconds since 1970, UTC; moments without a zone are taken as UTC. It is predicted as text, in ISO 8601
     or in ``format``.
 

@@ -15,7 +15,7 @@ from sensorium.core.errors import BadCell
 from sensorium.core.numerals import MAX_LENGTH, MISSING_WORDS, PLAIN_NUMBER, NumberForm, lossy_example, number_form
 from sensorium.core.quantiles import Quantiles
 from sensorium.core.types import Claim, Profile, Tokens
-from sensorium.modalities._capabilities import Generable
+from sensorium.modalities._capabilities import Scalar
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ MAX_DECIMALS = 6
 """Decimals of a written answer where the column's numbers have more."""
 
 
-class Number(Generable):
+class Number(Scalar):
     """Finite number. What is learned and predicted is its normal score.
 
     Args:

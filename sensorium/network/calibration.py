@@ -26,6 +26,7 @@ class Calibration(nn.Module):
         memory: gists and sketches of training rows, by which gists are refined, and the rows' values of short columns,
             which are mixed into answers; or the linear probes that stand for it in a model that is given away; None
             before training has ended.
+        ensembles: for short columns the members that answer beside the network (``ensemble.ensemble.Ensemble``).
         counts: of some columns in how many training rows each value is, for ``export.redaction``.
     """
 
@@ -37,6 +38,7 @@ class Calibration(nn.Module):
         self.surprise_quantiles: dict[str, list[float]] = {}
         self.out_of_distribution: OutOfDistribution | None = None
         self.memory = None
+        self.ensembles: dict[str, Any] = {}
         self.counts: dict[str, object] = {}
 
     def state(self) -> dict[str, Any]:

@@ -60,6 +60,8 @@ def open_run_folder(
                 "model.json",
                 "model.safetensors",
                 "memory.safetensors",
+                "ensembles.json",
+                "ensembles.safetensors",
                 "reward.safetensors",
                 "report.html",
                 "results.json",

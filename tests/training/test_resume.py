@@ -182,7 +182,7 @@ def test_a_new_run_in_an_old_folder_takes_nothing_from_it(tmp_path: Path) -> Non
 COMMAND = [
     sys.executable,
     "-c",
-    "import sensorium.fit.fit as f; f.report = lambda *a, **k: None; from sensorium.cli.main import main; main()",
+    "import sensorium.fit.stages as f; f.report = lambda *a, **k: None; from sensorium.cli.main import main; main()",
 ]
 
 

@@ -1,0 +1,250 @@
+"""Ensemble of one column: the network's answers from different columns, and plain models', combined by weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sensorium.core.errors import UserError, warn
+from sensorium.core.registry import find, name_of
+from sensorium.ensemble.members import Member
+from sensorium.ensemble.question import Question, short_generator
+from sensorium.ensemble.weights import WeightBank
+from sensorium.generators import GeneratorOutput
+from sensorium.modalities._capabilities import Scalar
+
+MIN_MISSING = 0.02
+"""A plain model of rows as they are answers a row without a column if so many training rows lacked it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A member that is the network, from some of the columns.
+
+    Attributes:
+        columns: those; None: all. ignoring: without those that mislead (``Calibration.ignored``).
+        mean: of a value the mean of its distribution, not the median.
+    """
+
+    columns: tuple[str, ...] | None = None
+    ignoring: bool = False
+    mean: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name for people."""
+        what = "network" if self.columns is None else f"network from {', '.join(self.columns)}"
+        return what + (", mean" if self.mean else "") + (" without what misleads" if self.ignoring else "")
+
+
+class Ensemble:
+    """Ensemble of a column's answers.
+
+    Attributes:
+        views: members that are the network; the first sees everything. models: the others.
+        columns: the columns that a row may show, in the order of the bank. widths: of their features.
+        missing: share of training rows that lack each. classes: their number; 0 for a value.
+        prior: class frequencies, a member of its own, empty for a value. mean, std: of a value's training rows.
+        bank: by which weights are chosen. margins: calibration of answers from all columns, and from others.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[View],
+        models: Sequence[Member],
+        columns: Sequence[str],
+        widths: Mapping[str, int],
+        missing: Mapping[str, float],
+        prior: np.ndarray,
+        mean: float,
+        std: float,
+    ) -> None:
+        self.views, self.models, self.columns = list(views), list(models), list(columns)
+        self.widths, self.missing, self.prior, self.mean, self.std = dict(widths), dict(missing), prior, mean, std
+        self.bank = WeightBank(np.zeros((0, len(self.columns))), np.zeros((0, len(self.names))))
+        self.margins: list[Tensor] = []
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the members, in the bank's order."""
+        models = [f"{name_of(type(m)).replace('_', ' ')} on {describe(m.columns, self.columns)}" for m in self.models]
+        return [view.name for view in self.views] + models + ["class frequencies"] * bool(len(self.prior))
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def member_answers(self, question: Question, wanted: Sequence[bool] | None = None) -> np.ndarray:
+        """Answers of the members: probabilities [members, n, classes] or standardised values [members, n, 1], NaN where
+        one has none.
+
+        Args:
+            wanted: which members are asked; the others' are NaN.
+        """
+        n, outputs = len(question.rows), len(self.prior) or 1
+        answers = np.full((len(self.names), n, outputs), np.nan)
+        for number, view in enumerate(self.views):
+            if wanted is None or wanted[number] or not number:
+                answers[number] = self.network_answer(question, view)
+        for number, model in enumerate(self.models, len(self.views)):
+            if wanted is None or wanted[number]:
+                able = self.can_answer(question, model)
+                if able.any():
+                    blocks = {c: question.block(c, self.widths[c])[able] for c in model.columns}
+                    try:
+                        answers[number, able] = model.predict(blocks).reshape(-1, outputs)
+                    except UserError as error:  # a package is missing: the network stands in
+                        warn(f"'{question.column}' is answered without {self.names[number]}: {error}")
+        if len(self.prior):
+            answers[-1] = self.prior
+        return answers
+
+    def network_answer(self, question: Question, view: View) -> np.ndarray:
+        """Answers of the network from a view [n, outputs], NaN where a row shows nothing of it."""
+        distribution, margin = question.by_network(view.columns, view.ignoring)
+        if len(self.prior):
+            found = (distribution[:, 0] / margin[0]).softmax(-1).double().cpu().numpy()
+        else:
+            levels = self.values(question, distribution[:, 0].double().cpu().numpy())
+            found = levels.mean(1, keepdims=True) if view.mean else levels[:, levels.shape[1] // 2][:, None]
+        if view.columns is not None:
+            shown = np.logical_or.reduce([question.shows(c) for c in view.columns])
+            found = np.where(shown[:, None], found, np.nan)
+        return found
+
+    def can_answer(self, question: Question, model: Member) -> np.ndarray:
+        """Rows for which a plain model has an answer, bool [n]."""
+        shown = {c: question.shows(c) for c in model.columns}
+        if not model.whole:
+            return np.logical_or.reduce(list(shown.values()))
+        usual = [here for c, here in shown.items() if self.missing[c] < MIN_MISSING]
+        return np.logical_and.reduce([np.ones(len(question.rows), dtype=bool), *usual])
+
+    def values(self, question: Question, scores: np.ndarray) -> np.ndarray:
+        """Standardised values of normal scores."""
+        modality = question.network.modalities[question.column]
+        assert isinstance(modality, Scalar)
+        return (modality.quantiles.decode(scores) - self.mean) / self.std
+
+    def scores(self, question: Question, values: np.ndarray) -> np.ndarray:
+        """Normal scores of standardised values."""
+        modality = question.network.modalities[question.column]
+        assert isinstance(modality, Scalar)
+        return modality.quantiles.encode(values * self.std + self.mean)
+
+    def weights(self, question: Question) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of the members for each kind of row [kinds, members], and each row's kind [n]."""
+        shown = np.stack([question.shows(c) for c in self.columns], 1)
+        patterns, kind = np.unique(shown, axis=0, return_inverse=True)
+        return np.stack([self.bank.weights(pattern.tobytes()) for pattern in patterns]), kind.reshape(-1)
+
+    def combine(self, question: Question, answers: np.ndarray, weights: np.ndarray) -> Tensor:
+        """Distribution of each row before calibration: as the column's generator makes it.
+
+        Args:
+            answers: of the members. weights: of the members for each row [n, members].
+        """
+        filled = np.where(np.isnan(answers), answers[:1], answers)
+        mixed = np.einsum("mno,nm->no", filled, weights)
+        distribution, _ = question.by_network()
+        if len(self.prior):
+            return torch.from_numpy(np.log(mixed.clip(1e-9))).float().unsqueeze(1).to(distribution.device)
+        centre = torch.from_numpy(self.scores(question, mixed)).float().to(distribution.device)
+        middle = distribution[..., distribution.shape[-1] // 2]
+        return distribution.float() + (centre - middle).unsqueeze(-1)
+
+    def distribution(self, question: Question) -> tuple[Tensor, Tensor]:
+        """Distribution of each row before calibration, and which margin calibrates it [n]: 0 from all columns, else
+        1."""
+        weights, kind = self.weights(question)
+        answers = self.member_answers(question, [bool(column.any()) for column in weights.T])
+        shown = np.stack([question.shows(c) for c in self.columns], 1)
+        usual = np.array([self.missing[c] < MIN_MISSING for c in self.columns], dtype=bool)
+        partial = ~shown[:, usual].all(1)
+        return self.combine(question, answers, weights[kind]), torch.from_numpy(partial.astype(np.int64))
+
+    def answer(self, question: Question, generator: torch.Generator | None = None, **options: Any) -> GeneratorOutput:
+        """Answers of the rows; options as of the generator's ``sample``."""
+        distribution, which = self.distribution(question)
+        head = short_generator(question.network, question.column)
+        parts = [
+            head.answer(distribution, margin.to(distribution.device), generator, **options) for margin in self.margins
+        ]
+        which = which.to(distribution.device)
+        if not which.any():
+            return parts[0]
+        merged = {}
+        for field in dataclasses.fields(GeneratorOutput):
+            first, second = (getattr(part, field.name) for part in parts)
+            if first is not None:
+                merged[field.name] = torch.where(which.view(-1, *[1] * (first.ndim - 1)) > 0, second, first)
+        return GeneratorOutput(**merged)
+
+    def loss(self, question: Question, target: Tensor) -> Tensor:
+        """Loss of each row [n]; the target's tokens as of the generator."""
+        distribution, which = self.distribution(question)
+        head = short_generator(question.network, question.column)
+        if len(self.prior):
+            warmth = torch.stack([margin[0] for margin in self.margins]).to(distribution.device)
+            distribution = distribution / warmth[which.to(distribution.device)].view(-1, 1, 1)
+        return head.loss_of(distribution, target)
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What it is, as JSON, and its arrays by name."""
+        arrays: dict[str, np.ndarray] = {"prior": self.prior, "shown": self.bank.shown, "answers": self.bank.answers}
+        if self.bank.truth is not None:
+            arrays["truth"] = self.bank.truth
+        arrays |= {f"margin{number}": margin.cpu().numpy() for number, margin in enumerate(self.margins)}
+        models = []
+        for number, model in enumerate(self.models):
+            described, own = model.state()
+            models.append({"kind": name_of(type(model)), **described})
+            arrays |= {f"member{number}.{name}": array for name, array in own.items()}
+        described = {
+            "views": [dataclasses.asdict(view) for view in self.views],
+            "models": models,
+            "columns": self.columns,
+            "widths": self.widths,
+            "missing": self.missing,
+            "mean": self.mean,
+            "std": self.std,
+        }
+        return described, arrays
+
+    @classmethod
+    def load(cls, described: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Ensemble:
+        """The inverse of ``state``."""
+        models = []
+        for number, entry in enumerate(described["models"]):
+            own = {
+                name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"member{number}.")
+            }
+            rest = {key: value for key, value in entry.items() if key != "kind"}
+            models.append(find(Member, entry["kind"]).load(rest, own))
+        views = [
+            View(None if view["columns"] is None else tuple(view["columns"]), view["ignoring"], view["mean"])
+            for view in described["views"]
+        ]
+        self = cls(
+            views,
+            models,
+            described["columns"],
+            described["widths"],
+            described["missing"],
+            arrays["prior"],
+            described["mean"],
+            described["std"],
+        )
+        self.bank = WeightBank(arrays["shown"], arrays["answers"], arrays.get("truth"))
+        self.margins = [torch.from_numpy(arrays[f"margin{number}"]) for number in (0, 1)]
+        return self
+
+
+def describe(columns: Sequence[str], all_columns: Sequence[str]) -> str:
+    """Columns for people: all of them, or their names."""
+    return "all columns" if len(columns) > 1 and len(columns) >= len(all_columns) else ", ".join(columns)

@@ -1,0 +1,130 @@
+"""Linear member: multinomial logistic regression, or ridge regression, on standardised features.
+
+A feature that isn't seen stands at its mean, and a column that isn't seen has an indicator.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from sensorium.data.order import evenly_spaced
+from sensorium.ensemble.features import Blocks, masked, matrix, pick_features
+from sensorium.ensemble.members import FitData, Member
+
+MAX_ROWS, MAX_FEATURES = 4000, 512
+"""Training rows and features, at most."""
+PENALTIES = (1.0, 0.01, 0.1, 10.0)
+"""Strengths of the L2 penalty that are tried, in this order, while time is left; each for a standardised feature."""
+
+
+class Linear(Member):
+    """Linear model of plain features, which answers from any columns.
+
+    Args:
+        picked: features of each column. mean, std: of these [d]. weights: [d + columns, outputs]; bias: [outputs].
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        picked: Mapping[str, Sequence[int]],
+        mean: np.ndarray,
+        std: np.ndarray,
+        weights: np.ndarray,
+        bias: np.ndarray,
+        classes: int,
+    ) -> None:
+        self.columns, self.picked, self.classes = tuple(columns), picked, classes
+        self.mean, self.std, self.weights, self.bias = mean, std, weights, bias
+
+    @classmethod
+    def fit(cls, data: FitData, columns: Sequence[str]) -> Linear | None:
+        started = time.monotonic()
+        rows = evenly_spaced(np.arange(len(data.target)), MAX_ROWS)
+        blocks, y = {c: data.blocks[c][rows] for c in columns}, data.target[rows]
+        if len(np.unique(y)) < 2:
+            return None
+        picked = pick_features(blocks, y, bool(data.classes), MAX_FEATURES)
+        blocks = {c: block[:, picked[c]] for c, block in blocks.items() if len(picked[c])}
+        if not blocks:
+            return None
+        x = matrix(blocks, list(blocks))
+        mean = np.nan_to_num(np.nanmean(x, 0)) if len(x) else np.zeros(x.shape[1])
+        std = np.nan_to_num(np.nanstd(x, 0)) + 1e-6
+        self = cls(tuple(blocks), {c: picked[c] for c in blocks}, mean, std, np.zeros(0), np.zeros(0), data.classes)
+        design = np.concatenate([self.design(blocks), self.design(masked(blocks, data.seed))])
+        twice, best, found = np.concatenate([y, y]), -np.inf, None
+        valid = {c: data.valid_blocks[c][:, picked[c]] for c in blocks}
+        checked = np.concatenate([self.design(valid), self.design(masked(valid, data.seed + 1))])
+        answers = np.concatenate([data.valid_target] * 2)
+        for number, penalty in enumerate(PENALTIES):
+            passed = time.monotonic() - started
+            if number and passed * (number + 1) / number > data.seconds:
+                break
+            self.weights, self.bias = solve(design, twice, data.classes, penalty)
+            score = fit_score(self.output(checked), answers, data.classes)
+            if score > best:
+                best, found = score, (self.weights, self.bias)
+        if found is None:
+            return None
+        self.weights, self.bias = found
+        return self
+
+    def design(self, blocks: Blocks) -> np.ndarray:
+        """Standardised features with indicators of columns that are seen, float32 [n, d + columns]."""
+        x = (matrix(blocks, self.columns) - self.mean) / self.std
+        seen = np.stack([np.isfinite(blocks[c]).any(1) for c in self.columns], 1)
+        return np.concatenate([np.nan_to_num(x.clip(-8, 8)), seen], 1).astype(np.float32)
+
+    def output(self, design: np.ndarray) -> np.ndarray:
+        """Probabilities [n, classes], or values [n]."""
+        out = design @ self.weights + self.bias
+        if not self.classes:
+            return out[:, 0].astype(np.float64)
+        out = np.exp(out - out.max(1, keepdims=True), dtype=np.float64)
+        return out / out.sum(1, keepdims=True)
+
+    def predict(self, blocks: Blocks) -> np.ndarray:
+        return self.output(self.design({c: blocks[c][:, self.picked[c]] for c in self.columns}))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        described = {"columns": self.columns, "picked": dict(self.picked), "classes": self.classes}
+        return described, {"mean": self.mean, "std": self.std, "weights": self.weights, "bias": self.bias}
+
+    @classmethod
+    def load(cls, described: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Linear:
+        return cls(**described, **arrays)
+
+
+def solve(x: np.ndarray, y: np.ndarray, classes: int, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [d, outputs] and biases [outputs] of penalised regression; a class that no row has gets no weight."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it isn't fully converged is no fault here
+        if not classes:
+            model = Ridge(alpha=penalty * x.shape[1] / 10).fit(x, y)
+            return model.coef_.reshape(-1, 1).astype(np.float32), np.atleast_1d(model.intercept_).astype(np.float32)
+        model = LogisticRegression(C=1 / penalty / 10, max_iter=60).fit(x, y.astype(np.int64))
+    weights, bias = np.zeros((x.shape[1], classes), np.float32), np.full(classes, -30.0, np.float32)
+    present = model.classes_.astype(np.int64)
+    if len(present) == 2:  # scikit-learn gives the second class's distance from the first
+        weights[:, present[1]], bias[present[0]], bias[present[1]] = model.coef_[0], 0.0, model.intercept_[0]
+    else:
+        weights[:, present], bias[present] = model.coef_.T, model.intercept_
+    return weights, bias
+
+
+def fit_score(output: np.ndarray, target: np.ndarray, classes: int) -> float:
+    """Mean log-likelihood of codes, or minus the mean squared error; of rows whose class is known."""
+    if not classes:
+        return -float(np.mean((output - target) ** 2)) if len(target) else 0.0
+    known = target >= 0
+    picked = output[known, target[known].astype(np.int64)]
+    return float(np.log(picked.clip(1e-6)).mean()) if len(picked) else 0.0

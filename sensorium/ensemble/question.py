@@ -1,0 +1,102 @@
+"""Question to an ensemble: some rows that show certain columns, of which one is asked.
+
+What members have in common is computed once: the network's answer from the same columns, and each column's features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sensorium.generators import GeneratorOutput
+from sensorium.network.network import Network
+from sensorium.network.types import Encoded, IgnoredColumns
+from sensorium.nn.row_memory import MemoryAnswer
+
+
+class ShortGenerator(Protocol):
+    """Generator of a column that is asked by one token, whose answers can be mixed with others."""
+
+    query: Tensor
+    """Learned query token [1, width]."""
+
+    def distribution(self, hidden: Tensor, recalled: MemoryAnswer | None) -> tuple[Tensor, Tensor]:
+        """Distribution of each row before calibration, and the calibration (``margin``)."""
+
+    def loss_of(self, distribution: Tensor, target: Tensor) -> Tensor:
+        """Loss of each row [n]."""
+
+    def residual_of(self, distribution: Tensor, target: Tensor) -> Tensor:
+        """Residuals of rows, which ``margin`` takes."""
+
+    def margin(self, residual: Tensor) -> Tensor:
+        """Calibration by residuals."""
+
+    def answer(
+        self, distribution: Tensor, margin: Tensor, generator: torch.Generator | None, **options: object
+    ) -> GeneratorOutput:
+        """Answers from distributions and their calibration."""
+
+
+def short_generator(network: Network, column: str) -> ShortGenerator:
+    """Generator of a short column."""
+    return cast("ShortGenerator", network.generator(column))
+
+
+@dataclasses.dataclass
+class Question:
+    """Rows of which a column is asked.
+
+    Attributes:
+        encoded: the columns that are shown, of more rows. rows: which of these are asked [n].
+        features: plain features of a column of the asked rows [n, d], as if it were seen.
+        ready: the network's distributions, by the columns that it sees.
+    """
+
+    network: Network
+    column: str
+    encoded: Mapping[str, Encoded]
+    rows: Tensor
+    features: Callable[[str], np.ndarray]
+    ready: dict[tuple[tuple[str, ...], bool], tuple[Tensor, Tensor]] = dataclasses.field(default_factory=dict)
+    _blocks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def shows(self, column: str) -> np.ndarray:
+        """Rows that show a column, bool [n]."""
+        if column not in self.encoded:
+            return np.zeros(len(self.rows), dtype=bool)
+        return (self.encoded[column].place[self.rows] >= 0).cpu().numpy()
+
+    def block(self, column: str, width: int) -> np.ndarray:
+        """Features of a column [n, width], NaN in rows that don't show it."""
+        if column not in self._blocks:
+            shown = self.shows(column)
+            if shown.any():
+                self._blocks[column] = np.where(shown[:, None], self.features(column), np.nan)
+            else:
+                self._blocks[column] = np.full((len(shown), width), np.nan)
+        return self._blocks[column]
+
+    def by_network(self, columns: Sequence[str] | None = None, ignoring: bool = False) -> tuple[Tensor, Tensor]:
+        """Distribution of the network's answer, with its row memory's, and its calibration.
+
+        Args:
+            columns: those that it sees; None: all that are shown. ignoring: without those that mislead.
+        """
+        seen = tuple(c for c in self.encoded if columns is None or c in columns)
+        key = seen, ignoring
+        if key not in self.ready:
+            network, ignored = self.network, self.network.calibration.ignored.get(self.column, IgnoredColumns())
+            visible = {c: self.encoded[c] for c in seen}
+            shown = ignored.left_out(visible) if ignoring else visible
+            trunk = network.conditioned_trunk(shown, self.column, list(shown), self.rows)
+            generator = short_generator(network, self.column)
+            query = generator.query.expand(len(self.rows), -1, -1).to(self.rows.device)
+            recalled = network.memory_answer(visible, self.column, self.rows)
+            self.ready[key] = generator.distribution(trunk(query, 0), recalled)
+        return self.ready[key]

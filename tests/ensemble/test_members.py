@@ -1,0 +1,112 @@
+"""What every member of an ensemble promises: it learns, does without columns or says so, and is saved as it is."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from sensorium.core.errors import UserError
+from sensorium.core.registry import find, names
+from sensorium.ensemble.features import masked, matrix, pick_features
+from sensorium.ensemble.members import FitData, Member
+
+MEMBERS = names(Member)
+
+
+def data(classes: int, rows: int = 400, seconds: float = 20.0) -> FitData:
+    """Rows whose column a tells the target, b nothing; c is missing in half of them and constant."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2 * rows, 2)), rng.normal(size=(2 * rows, 3))
+    c = np.where(rng.random((2 * rows, 1)) < 0.5, np.nan, 1.0)
+    telling = a @ [1.0, -0.5]
+    target = np.digitize(telling, [[0.0], [-0.6, 0.6]][classes > 2]) if classes else telling
+    blocks = {"a": a, "b": b, "c": c}
+    parts = [{name: block[part] for name, block in blocks.items()} for part in (slice(rows), slice(rows, None))]
+    target = target.astype(np.float64)
+    return FitData(parts[0], target[:rows], parts[1], target[rows:], classes, seconds)
+
+
+def right(member: Member, given: FitData) -> float:
+    """Share of right classes, or R²."""
+    found = member.predict(given.valid_blocks)
+    if given.classes:
+        assert found.shape == (len(given.valid_target), given.classes) and found.sum(1) == pytest.approx(1)
+        return float((found.argmax(1) == given.valid_target).mean())
+    assert found.shape == given.valid_target.shape
+    return 1 - float(((found - given.valid_target) ** 2).mean() / given.valid_target.var())
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("classes", [0, 2, 3])
+def test_it_learns_and_is_saved_as_it_is(name: str, classes: int) -> None:
+    given = data(classes)
+    member = find(Member, name).fit(given, ["a", "b", "c"])
+    assert member is not None and set(member.columns) <= {"a", "b", "c"} and "a" in member.columns
+    assert right(member, given) > 0.85
+    described, arrays = member.state()
+    again = find(Member, name).load(json.loads(json.dumps(described)), arrays)
+    assert np.array_equal(again.predict(given.valid_blocks), member.predict(given.valid_blocks))
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_one_that_does_without_columns_stays_calm_without_the_telling_one(name: str) -> None:
+    given = data(2)
+    member = find(Member, name).fit(given, ["a", "b", "c"])
+    assert member is not None
+    hidden = {c: np.full_like(block, np.nan) if c == "a" else block for c, block in given.valid_blocks.items()}
+    found = member.predict(hidden)
+    assert np.isfinite(found).all()
+    if not member.whole:
+        assert found.max(1).mean() < 0.75, "of what it doesn't see it can't be sure"
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_nothing_to_learn_gives_no_member(name: str) -> None:
+    given = data(2)
+    same = FitData(given.blocks, np.zeros(400), given.valid_blocks, np.zeros(400), 2, 1.0)
+    assert find(Member, name).fit(same, ["a", "b"]) is None
+    assert find(Member, name).fit(FitData({"c": given.blocks["c"] * 0}, *[given.target, given.valid_blocks,
+        given.valid_target], 2, 1.0), ["c"]) is None  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_class_that_no_training_row_has_gets_no_probability(name: str) -> None:
+    given = data(3)
+    few = FitData(given.blocks, given.target, given.valid_blocks, given.valid_target, 5, 20.0)
+    member = find(Member, name).fit(few, ["a"])
+    assert member is not None and member.predict(few.valid_blocks)[:, 3:].max() < 0.05
+
+
+def test_trees_end_in_time() -> None:
+    import time
+
+    given = data(3, rows=3000, seconds=0.3)
+    started = time.monotonic()
+    assert find(Member, "trees").fit(given, ["a", "b", "c"]) is not None
+    assert time.monotonic() - started < 5
+
+
+def test_without_lightgbm_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    with pytest.raises(UserError, match="pip install lightgbm"):
+        find(Member, "trees").fit(data(2), ["a"])
+
+
+def test_masked_rows_show_a_random_share_of_their_columns() -> None:
+    blocks = {c: np.ones((1000, 2)) for c in "abcd"}
+    shown = np.stack([np.isfinite(block).all(1) for block in masked(blocks, 0).values()], 1)
+    assert 0.4 < shown.mean() < 0.6 and set(shown.sum(1)) == {0, 1, 2, 3, 4}
+
+
+def test_features_that_vary_and_tell_are_picked() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 500).astype(np.float64)
+    telling = np.stack([y + rng.normal(size=500) * 0.1, np.ones(500)], 1)
+    noise = rng.normal(size=(500, 50))
+    picked = pick_features({"a": telling, "b": noise}, y, True, 4)
+    assert picked["a"] == [0] and len(picked["b"]) == 3
+    assert matrix({"a": telling, "b": noise}, ["a", "b"]).shape == (500, 52)
