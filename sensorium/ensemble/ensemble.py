@@ -16,6 +16,7 @@ from sensorium.ensemble.members import Member
 from sensorium.ensemble.question import Question, short_generator
 from sensorium.ensemble.weights import WeightBank
 from sensorium.generators import GeneratorOutput
+from sensorium.modalities import Modality
 from sensorium.modalities._capabilities import Scalar
 
 MIN_MISSING = 0.02
@@ -48,7 +49,7 @@ class Ensemble:
     Attributes:
         views: members that are the network; the first sees everything. models: the others.
         columns: the columns that a row may show, in the order of the bank. widths: of their features.
-        missing: share of training rows that lack each. classes: their number; 0 for a value.
+        missing: share of training rows that lack each.
         prior: class frequencies, a member of its own, empty for a value. mean, std: of a value's training rows.
         bank: by which weights are chosen. margins: calibration of answers from all columns, and from others.
     """
@@ -70,6 +71,11 @@ class Ensemble:
         self.margins: list[Tensor] = []
 
     @property
+    def classes(self) -> int:
+        """Number of classes; 0 for a value."""
+        return len(self.prior)
+
+    @property
     def names(self) -> list[str]:
         """Names of the members, in the bank's order."""
         models = [f"{name_of(type(m)).replace('_', ' ')} on {describe(m.columns, self.columns)}" for m in self.models]
@@ -84,7 +90,7 @@ class Ensemble:
         Args:
             wanted: which members are asked; the others' are NaN.
         """
-        n, outputs = len(question.rows), len(self.prior) or 1
+        n, outputs = len(question.rows), self.classes or 1
         answers = np.full((len(self.names), n, outputs), np.nan)
         for number, view in enumerate(self.views):
             if wanted is None or wanted[number] or not number:
@@ -105,10 +111,10 @@ class Ensemble:
     def network_answer(self, question: Question, view: View) -> np.ndarray:
         """Answers of the network from a view [n, outputs], NaN where a row shows nothing of it."""
         distribution, margin = question.by_network(view.columns, view.ignoring)
-        if len(self.prior):
+        if self.classes:
             found = (distribution[:, 0] / margin[0]).softmax(-1).double().cpu().numpy()
         else:
-            levels = self.values(question, distribution[:, 0].double().cpu().numpy())
+            levels = self.values(question.modality, distribution[:, 0].double().cpu().numpy())
             found = levels.mean(1, keepdims=True) if view.mean else levels[:, levels.shape[1] // 2][:, None]
         if view.columns is not None:
             shown = np.logical_or.reduce([question.shows(c) for c in view.columns])
@@ -123,15 +129,13 @@ class Ensemble:
         usual = [here for c, here in shown.items() if self.missing[c] < MIN_MISSING]
         return np.logical_and.reduce([np.ones(len(question.rows), dtype=bool), *usual])
 
-    def values(self, question: Question, scores: np.ndarray) -> np.ndarray:
+    def values(self, modality: Modality, scores: np.ndarray) -> np.ndarray:
         """Standardised values of normal scores."""
-        modality = question.network.modalities[question.column]
         assert isinstance(modality, Scalar)
         return (modality.quantiles.decode(scores) - self.mean) / self.std
 
-    def scores(self, question: Question, values: np.ndarray) -> np.ndarray:
+    def scores(self, modality: Modality, values: np.ndarray) -> np.ndarray:
         """Normal scores of standardised values."""
-        modality = question.network.modalities[question.column]
         assert isinstance(modality, Scalar)
         return modality.quantiles.encode(values * self.std + self.mean)
 
@@ -152,7 +156,7 @@ class Ensemble:
         distribution, _ = question.by_network()
         if len(self.prior):
             return torch.from_numpy(np.log(mixed.clip(1e-9))).float().unsqueeze(1).to(distribution.device)
-        centre = torch.from_numpy(self.scores(question, mixed)).float().to(distribution.device)
+        centre = torch.from_numpy(self.scores(question.modality, mixed)).float().to(distribution.device)
         middle = distribution[..., distribution.shape[-1] // 2]
         return distribution.float() + (centre - middle).unsqueeze(-1)
 

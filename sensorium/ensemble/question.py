@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sensorium.generators import GeneratorOutput
+from sensorium.modalities import Modality
 from sensorium.network.network import Network
 from sensorium.network.types import Encoded, IgnoredColumns
 from sensorium.nn.row_memory import MemoryAnswer
@@ -65,6 +66,11 @@ class Question:
     features: Callable[[str], np.ndarray]
     ready: dict[tuple[tuple[str, ...], bool], tuple[Tensor, Tensor]] = dataclasses.field(default_factory=dict)
     _blocks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def modality(self) -> Modality:
+        """Modality of the asked column."""
+        return self.network.modalities[self.column]
 
     def shows(self, column: str) -> np.ndarray:
         """Rows that show a column, bool [n]."""

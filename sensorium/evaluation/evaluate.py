@@ -13,6 +13,7 @@ from sensorium.core.registry import name_of
 from sensorium.data.order import evenly_spaced
 from sensorium.data.table import Table
 from sensorium.evaluation.baselines import Baselines
+from sensorium.evaluation.member_scores import member_scores
 from sensorium.inference.answers import Answers
 from sensorium.inference.rows import Rows
 from sensorium.modalities._capabilities import Generable
@@ -86,6 +87,8 @@ def evaluate(
             memory = network.calibration.memory
             if memory is not None and memory.shares.get(column) and set(memory.by.get(column, ())) & set(visible):
                 entry["remembered"] = memory.shares[column]
+            if members := member_scores(rows, column, visible, have, truth):
+                entry["members"] = members
             if curves:
                 missing[column] = missing_curve(rows, column, metric, have, truth, visible, seen)
         results["columns"][column] = entry
