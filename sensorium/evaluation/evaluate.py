@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from sensorium.core.deadline import Deadline
 from sensorium.core.errors import UserError, unknown
 from sensorium.core.registry import name_of
 from sensorium.data.order import evenly_spaced
@@ -23,97 +25,126 @@ from sensorium.report.types import Evaluation, Predictions, Retrieval
 
 MISSING_RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MAX_CURVE_ROWS = 512
+SEARCH_SHARE, MIN_ASKED_ROWS = 0.5, 64
+"""Time for searching, in that of a column; and rows that a column is asked of, however short the time is."""
 COVERAGE, N_BINS, TOLERANCE = 0.9, 10, 1e-4
 """Nominal coverage of the sets and intervals that are measured; bins of sureness; and by how much, in spreads, a
 rounded end may be off.
 """
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """Options of an evaluation.
+
+    Attributes:
+        seen: what predictions may see (all other columns by default).
+        baselines: plain models to stand beside ours.
+        curves: also measure accuracy against the share of columns removed.
+        candidates: texts that an answer is chosen from, as of ``Rows.predict``.
+    """
+
+    seen: Sequence[str] | None = None
+    baselines: Baselines | None = None
+    curves: bool = False
+    candidates: int = 1
+
+
 def evaluate(
     network: Network,
     table: Table,
+    options: EvaluationOptions | None = None,
     *,
-    seen: Sequence[str] | None = None,
     entity_key: str | None = None,
-    baselines: Baselines | None = None,
-    curves: bool = False,
+    deadline: Deadline | None = None,
     note: Callable[[str], None] = lambda words: None,
 ) -> Evaluation:
     """Evaluate a network on a table.
 
     Args:
-        seen: what predictions may see (all other columns by default).
         entity_key: column; rows that share its value are one thing when searching.
-        baselines: plain models to stand beside ours.
-        curves: also measure accuracy against the share of columns removed.
+        deadline: of all of it: fewer rows are asked where more wouldn't fit.
 
     Raises:
         UserError: a column that isn't there, or a table without rows.
     """
-    started = time.monotonic()
+    started, options, deadline = time.monotonic(), options or EvaluationOptions(), deadline or Deadline()
     if not table.rows:
         raise UserError(f"'{table.name}' has no rows to evaluate. Check the file, or the name given with --split.")
-    for column in seen or ():
+    for column in options.seen or ():
         if column not in network.columns:
             raise unknown("column for --seen:", column, network.columns)
     note("reading")
     bad: dict[str, int] = {}
     rows = Rows.of(network, table, bad=lambda row, column, why: bad.__setitem__(column, bad.get(column, 0) + 1))
-    results: dict[str, Any] = {"rows": table.rows, "columns": {}, "retrieval": {}}
-    predictions, missing = {}, {}
-    for column in network.asked_columns:
-        if column in network.generative_columns:
-            continue  # many answers are right, so none is wrong
-        have = np.flatnonzero(rows.has(column))
-        if not len(have):
-            continue
+    found = Evaluation(results={"rows": table.rows, "columns": {}, "retrieval": {}})
+    # In generative columns many answers are right, so none is wrong.
+    asked = [c for c in network.asked_columns if c not in network.generative_columns and rows.has(c).any()]
+    rows.encoded_columns(network.columns)
+    for number, column in enumerate(asked):
         note(f"asking {column}")
-        truth = cells_of(table, column, have)
-        modality = network.asked_modality(column)
-        kind = name_of(modality)
-        options: dict[str, Any] = {"coverage": COVERAGE} if modality.is_categorical or modality.is_scalar else {}
-        answers = rows.predict(column, seen, have, **options)
-        entry: dict[str, Any] = {"kind": kind, "n": len(have), **modality.score(truth, answers.cells)}
-        entry |= calibration_scores(modality, truth, answers)
-        visible = [c for c in (network.columns if seen is None else seen) if c != column and rows.has(c).any()]
-        if modality.is_categorical or modality.is_scalar:
-            metric = modality.metric
-            entry |= baseline_scores(column, metric, modality, truth, have, rows, visible, baselines)
-            single = {c: modality.score(truth, rows.predict(column, [c], have).cells).get(metric) for c in visible}
-            entry["alone"] = {c: value for c, value in single.items() if value is not None}
-            ignored = network.calibration.ignored.get(column, IgnoredColumns()).columns if seen is None else ()
-            if ignored := [c for c in ignored if c in visible]:
-                entry["unheeded"] = ignored
-            memory = network.calibration.memory
-            if memory is not None and memory.shares.get(column) and set(memory.by.get(column, ())) & set(visible):
-                entry["remembered"] = memory.shares[column]
-            if members := member_scores(rows, column, visible, have, truth):
-                entry["members"] = members
-            if curves:
-                missing[column] = missing_curve(rows, column, metric, have, truth, visible, seen)
-        results["columns"][column] = entry
-        predictions[column] = Predictions(
-            kind=kind,
-            rows=have,
-            truth=truth,
-            predicted=answers.cells,
-            confidence=answers.confidence,
-            interval=interval_array(answers.interval),
-        )
+        mine = deadline.part(1 / (len(asked) - number + SEARCH_SHARE))
+        evaluate_column(rows, table, column, options, mine, found)
     note("searching")
-    retrieval = search_all(rows, table, entity_key)
-    for direction, found in retrieval.items():
-        results["retrieval"][direction] = {
-            "recall@1": float(found.hit[:, :1].any(1).mean()),
-            "recall@10": float(found.hit.any(1).mean()),
-            "median_rank": float(np.median(found.rank)),
-            "gallery": int(found.gallery),
-            "n": len(found.query_rows),
+    found.retrieval = search_all(rows, table, entity_key)
+    for direction, ranked in found.retrieval.items():
+        found.results["retrieval"][direction] = {
+            "recall@1": float(ranked.hit[:, :1].any(1).mean()),
+            "recall@10": float(ranked.hit.any(1).mean()),
+            "median_rank": float(np.median(ranked.rank)),
+            "gallery": int(ranked.gallery),
+            "n": len(ranked.query_rows),
         }
     if bad:
-        results["bad_cells"] = bad
-    results["seconds"] = round(time.monotonic() - started, 2)
-    return Evaluation(results=results, predictions=predictions, retrieval=retrieval, missing=missing)
+        found.results["bad_cells"] = bad
+    found.results["seconds"] = round(time.monotonic() - started, 2)
+    return found
+
+
+def evaluate_column(
+    rows: Rows, table: Table, column: str, options: EvaluationOptions, deadline: Deadline, found: Evaluation
+) -> None:
+    """Evaluate one column of some rows of a table; its results are added to ``found``."""
+    network, seen, modality = rows.network, options.seen, rows.network.asked_modality(column)
+    short = modality.is_categorical or modality.is_scalar
+    asking: dict[str, Any] = {"coverage": COVERAGE} if short else {"candidates": options.candidates}
+    visible = [c for c in (network.columns if seen is None else seen) if c != column and rows.has(c).any()]
+    every = np.flatnonzero(rows.has(column))
+    passes = 3 + len(visible) + 2 * options.curves if short else 1
+    count = deadline.part(1 / passes).rows(
+        len(every), lambda n: rows.predict(column, seen, evenly_spaced(every, n), **asking), MIN_ASKED_ROWS
+    )
+    have = evenly_spaced(every, count)
+    if len(have) < len(every):
+        found.notes.append(f"'{column}' was asked of {len(have):,} of {len(every):,} rows, to end in time.")
+    truth = cells_of(table, column, have)
+    answers = rows.predict(column, seen, have, **asking)
+    entry: dict[str, Any] = {"kind": name_of(modality), "n": len(have), **modality.score(truth, answers.cells)}
+    entry |= calibration_scores(modality, truth, answers)
+    if short:
+        metric = modality.metric
+        entry |= baseline_scores(column, metric, modality, truth, have, rows, visible, options.baselines)
+        single = {c: modality.score(truth, rows.predict(column, [c], have).cells).get(metric) for c in visible}
+        entry["alone"] = {c: value for c, value in single.items() if value is not None}
+        ignored = network.calibration.ignored.get(column, IgnoredColumns()).columns if seen is None else ()
+        if ignored := [c for c in ignored if c in visible]:
+            entry["unheeded"] = ignored
+        memory = network.calibration.memory
+        if memory is not None and memory.shares.get(column) and set(memory.by.get(column, ())) & set(visible):
+            entry["remembered"] = memory.shares[column]
+        if members := member_scores(rows, column, visible, have, truth):
+            entry["members"] = members
+        if options.curves:
+            found.missing[column] = missing_curve(rows, column, metric, have, truth, visible, seen)
+    found.results["columns"][column] = entry
+    found.predictions[column] = Predictions(
+        kind=entry["kind"],
+        rows=have,
+        truth=truth,
+        predicted=answers.cells,
+        confidence=answers.confidence,
+        interval=interval_array(answers.interval),
+    )
 
 
 def calibration_scores(modality: Generable, truth: Sequence[Any], answers: Answers) -> dict[str, float]:

@@ -17,11 +17,25 @@ class EvaluationMixin(GenerationMixin):
 
     @renamed_arguments(same="entity_key")
     def evaluate(
-        self, table: Any, *, split: str | None = None, seen: Sequence[str] | None = None, entity_key: str | None = None
+        self,
+        table: Any,
+        *,
+        split: str | None = None,
+        seen: Sequence[str] | None = None,
+        entity_key: str | None = None,
+        limit: int = 0,
+        candidates: int = 1,
     ) -> dict:
         """Results of every column, every direction, beside chance and the baselines; see ``evaluation`` for the
-        details."""
-        return self.evaluation(table, split=split, seen=seen, entity_key=entity_key, tell=warn).results
+        details.
+
+        Args:
+            limit: rows that are looked at, evenly spaced; 0: all. candidates: texts that an answer is chosen from, as
+                of ``predict``.
+        """
+        return self.evaluation(
+            table, split=split, seen=seen, entity_key=entity_key, limit=limit, candidates=candidates, tell=warn
+        ).results
 
     @renamed_arguments(same="entity_key")
     def evaluation(
@@ -32,6 +46,8 @@ class EvaluationMixin(GenerationMixin):
         seen: Sequence[str] | None = None,
         entity_key: str | None = None,
         curves: bool = False,
+        limit: int = 0,
+        candidates: int = 1,
         note: Callable[[str], None] = lambda words: None,
         tell: Callable[[str], None] | None = None,
     ) -> Evaluation:
@@ -42,7 +58,16 @@ class EvaluationMixin(GenerationMixin):
         from sensorium.evaluation.run_report import evaluation_of
 
         return evaluation_of(
-            self, table, split=split, seen=seen, entity_key=entity_key, curves=curves, note=note, tell=tell
+            self,
+            table,
+            split=split,
+            seen=seen,
+            entity_key=entity_key,
+            curves=curves,
+            limit=limit,
+            candidates=candidates,
+            note=note,
+            tell=tell,
         )
 
     @renamed_arguments(same="entity_key")

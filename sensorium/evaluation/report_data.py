@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sensorium.core.deadline import Deadline
 from sensorium.core.errors import BadCell
 from sensorium.core.settings import schema
 from sensorium.data.order import evenly_spaced
@@ -45,12 +46,15 @@ def report_run(
     notes: list[str],
     folder: Path | None = None,
     known: Known | None = None,
+    deadline: Deadline | None = None,
 ) -> None:
     """Write the report of a run and an evaluation of ``table``.
 
     Args:
         folder: of the run; by default that of ``path``. known: rows that it was trained on, to look for near copies in.
+        deadline: by which samples are generated, as many as fit.
     """
+    deadline, notes = deadline or Deadline(), list(notes)
     facts, folder = model.facts, folder or path.parent
     if "generating_share" in facts:
         notes = [
@@ -79,11 +83,13 @@ def report_run(
     def show(row: int, column: str) -> str:
         return cell_html(model, table, row, column) if column in model.network.modalities else ""
 
-    evaluation.generated = {
-        column: generated_samples(model, table, column, known)
-        for column in model.network.generative_columns
-        if column in table.columns
-    }
+    generated = [column for column in model.network.generative_columns if column in table.columns]
+    for number, column in enumerate(generated):
+        samples = generated_samples(model, table, column, known, deadline.part(1 / (len(generated) - number)))
+        evaluation.generated[column] = samples
+        if len(samples.rows) < min(N_GENERATED, table.rows):
+            notes.append(f"'{column}' was generated for {len(samples.rows)} rows, to end in time.")
+    run.notes = notes
     write_report(path, run, evaluation, show)
 
 
@@ -123,20 +129,29 @@ def cell_image(model: Trained, table: Table, row: int, column: str) -> str:
     return "" if pixels is None else f"data:image/png;base64,{base64.b64encode(png(pixels)).decode()}"
 
 
-def generated_samples(model: GenerationMixin, table: Table, column: str, known: Known | None) -> GeneratedSamples:
-    """Samples of a column for some rows, evenly spread, from all that these have beside it."""
+def generated_samples(
+    model: GenerationMixin, table: Table, column: str, known: Known | None, deadline: Deadline
+) -> GeneratedSamples:
+    """Samples of a column for some rows, evenly spread, from all that these have beside it; as many as fit into half of
+    the time. What takes longer, steps and explanations, is left out where that is over."""
     rows = evenly_spaced(np.arange(table.rows), N_GENERATED)
+    count = deadline.part(0.5).rows(
+        len(rows), lambda n: list(model.iter_generate(table.select(rows[:n]), column)), least=2, tried=2
+    )
+    rows = evenly_spaced(rows, count)
     show = model.network.modalities[column].show
     cells, steps = model.iter_generate(table.select(rows), column, samples=N_SAMPLES), []
-    if "watch" in schema(model.network.generator(column).sample) and not isinstance(
-        model.network.modalities[column], Refinable
+    if (
+        "watch" in schema(model.network.generator(column).sample)
+        and not isinstance(model.network.modalities[column], Refinable)
+        and deadline.left
     ):  # whose phases take long
         steps = model.rows(table.select(rows[:N_WATCHED])).steps(column, steps=N_STEPS)
     return GeneratedSamples(
         rows=rows.tolist(),
         samples=[[show(cell) for cell in each if cell is not None] for each in cells],
         steps=[[show(cell) for cell in each] for each in steps],
-        whys=explain_samples(model, table, column, known),
+        whys=explain_samples(model, table, column, known) if count == N_GENERATED or deadline.left > 30 else [],
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sensorium.core.deadline import Deadline
 from sensorium.core.errors import UserError
 from sensorium.core.files import write_json
 from sensorium.core.progress import ProgressReporter
@@ -15,15 +16,17 @@ from sensorium.data.order import evenly_spaced
 from sensorium.data.split import ROWWISE, Splits
 from sensorium.data.table import Table
 from sensorium.evaluation.baselines import Baselines
-from sensorium.evaluation.evaluate import evaluate
+from sensorium.evaluation.evaluate import EvaluationOptions, evaluate
 from sensorium.evaluation.report_data import N_KNOWN_ROWS, report_run
 from sensorium.inference.generate import GenerationMixin
 from sensorium.inference.trained import keep_split
 from sensorium.report.types import Evaluation
 from sensorium.training.run_folder import trained_on, trained_row_count
 
-MAX_EVALUATED_ROWS = 4000
-"""Rows of each part that a report looks at, evenly spaced."""
+MAX_EVALUATED_ROWS, MIN_EVALUATED_ROWS = 4000, 64
+"""Rows of each part that a report looks at, evenly spaced: at most, and however short the time is."""
+READING_SHARE, EVALUATION_SHARE = 0.2, 0.75
+"""Parts of a report's time in which rows are read, and in which all is measured; samples have the rest."""
 
 
 def evaluation_of(
@@ -34,16 +37,26 @@ def evaluation_of(
     seen: Sequence[str] | None = None,
     entity_key: str | None = None,
     curves: bool = False,
+    limit: int = 0,
+    candidates: int = 1,
+    deadline: Deadline | None = None,
     note: Callable[[str], None] = lambda words: None,
     tell: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Evaluation with every prediction and every search: see ``Model.evaluation``."""
     opened = keep_split(trained.open(table), split, trained.schema.split)
+    if limit and opened.rows > limit:
+        opened = opened.select(evenly_spaced(np.arange(opened.rows), limit))
     trained.report_reading(opened, trained.network.columns, tell or note)
     folder = trained.folder / "baselines" if trained.folder else None
     baselines = Baselines.load(folder) if folder and folder.is_dir() else None
     result = evaluate(
-        trained.network, opened, seen=seen, entity_key=entity_key, baselines=baselines, curves=curves, note=note
+        trained.network,
+        opened,
+        EvaluationOptions(seen=seen, baselines=baselines, curves=curves, candidates=candidates),
+        entity_key=entity_key,
+        deadline=deadline,
+        note=note,
     )
     result.results["trained_on"] = trained_row_count(trained.folder, opened, trained.columns)
     return result
@@ -85,8 +98,14 @@ def report(
     folder: Path,
     entity_key: str | None,
     progress: ProgressReporter,
+    deadline: Deadline,
+    seconds_a_row: float,
 ) -> None:
-    """Evaluate a fit on its held-out rows: ``results-PART.json`` for each part, and ``report.html`` for the first."""
+    """Evaluate a fit on its held-out rows: ``results-PART.json`` for each part, and ``report.html`` for the first.
+
+    Args:
+        deadline: of all of it: as many rows are looked at as fit. seconds_a_row: what reading a row took.
+    """
     parts = [name for name in splits.names if name not in ("train", "validation", ROWWISE) and len(splits.rows(name))]
     parts = parts or [name for name in ("validation",) if name in splits.names and len(splits.rows(name))]
     if not parts:
@@ -94,12 +113,15 @@ def report(
         return
     for number, name in enumerate(sorted(parts, key=lambda name: -len(splits.rows(name)) if name == "test" else 0)):
         progress.log(f"Evaluating on '{name}'")
-        rows = splits.rows(name)
-        notes = [f"Measured on '{name}', {min(len(rows), MAX_EVALUATED_ROWS):,} of {len(rows):,} rows."]
-        part = table.select(evenly_spaced(rows, MAX_EVALUATED_ROWS))
-        measured = evaluation_of(trained, part, entity_key=entity_key, curves=number == 0)
+        rows, mine = splits.rows(name), deadline.part(1.0 if number == len(parts) - 1 else 0.8)
+        affordable = READING_SHARE * mine.left / max(seconds_a_row, 1e-9)
+        part = table.select(evenly_spaced(rows, int(min(MAX_EVALUATED_ROWS, max(affordable, MIN_EVALUATED_ROWS)))))
+        notes = [f"Measured on '{name}', {part.rows:,} of {len(rows):,} rows."]
+        asking = mine.part(EVALUATION_SHARE if number == 0 else 1.0)
+        measured = evaluation_of(trained, part, entity_key=entity_key, curves=number == 0, deadline=asking)
+        notes += measured.notes
         write_json(folder / f"results-{name}.json", measured.results)
         if number == 0:
             known = (table, evenly_spaced(splits.rows("train"), N_KNOWN_ROWS))
-            report_run(folder / "report.html", trained, part, measured, notes, known=known)
+            report_run(folder / "report.html", trained, part, measured, notes, known=known, deadline=mine)
     progress.log(f"Report: {folder / 'report.html'}")

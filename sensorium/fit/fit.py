@@ -7,6 +7,7 @@ RUN/ settings.json schema.json splits.parquet rows.npy environment.json quaranti
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from sensorium.data.settings import DataSettings
 from sensorium.evaluation.fit_baselines import BaselineSettings
 from sensorium.fit import stages
 from sensorium.fit.run import Run, State
+from sensorium.fit.time_plan import TimePlan
 from sensorium.inference.trained import Trained
 from sensorium.nn.precision import usable
 from sensorium.training.build import check_settings, plain_list
@@ -47,6 +49,7 @@ def fit(
     quiet: bool,
 ) -> Trained:
     """Train a model on a table: see ``Model.fit``. What can be refused is refused before any long work."""
+    started = time.monotonic()
     given = parse(settings) if not isinstance(settings, Mapping) else sections(settings)
     check_settings(given)
     build(BaselineSettings, plain(given, "baselines"), "baselines")
@@ -55,6 +58,7 @@ def fit(
     for name in plain_list(given, "trackers"):
         find(Tracker, name)
     minutes, epochs = asked_length(seed, minutes, epochs, DEFAULT_MINUTES)
+    plan = TimePlan(minutes, started)
     data = build(DataSettings, plain(given, "data"), "data")
     parse_max_bad(data.max_bad)
     wanted = usable(device)
@@ -72,7 +76,7 @@ def fit(
     open_run_folder(folder, resume, given, seed, target, opened)
     with ProgressReporter(quiet) as progress:
         return run_stages(
-            Run(opened, folder, given, data, list(target), minutes, epochs, seed, resume, wanted, progress)
+            Run(opened, folder, given, data, list(target), minutes, plan, epochs, seed, resume, wanted, progress)
         )
 
 

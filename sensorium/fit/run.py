@@ -17,6 +17,7 @@ from sensorium.data.schema import Schema
 from sensorium.data.settings import DataSettings
 from sensorium.data.split import Splits, split_rows
 from sensorium.data.table import Table
+from sensorium.fit.time_plan import TimePlan
 from sensorium.modalities import Modality
 from sensorium.network.network import Network
 from sensorium.objectives import Objective
@@ -30,7 +31,8 @@ class Run:
     Attributes:
         table: the opened table. folder: where the run is kept. settings: nested by section.
         data: the section ``data``. target: columns to be predicted first of all.
-        minutes, epochs: how long; one of them is None. seed: of everything random. resume: go on with a run.
+        minutes, epochs: how long; one of them is None. plan: what the minutes are spent on.
+        seed: of everything random. resume: go on with a run.
         device: where the network lives. progress: where the user is told how it goes.
     """
 
@@ -40,6 +42,7 @@ class Run:
     data: DataSettings
     target: list[str]
     minutes: float | None
+    plan: TimePlan
     epochs: float | None
     seed: int
     resume: bool
@@ -78,6 +81,7 @@ class State:
         settings: as the run's, with columns to generate by their names. schema, modalities: by ``infer_columns``.
         split: by ``split``. prepared, quarantine: by ``prepare``. network, objectives, trainer: by ``build``.
         entities: for each stored row the number of the entity it is of (``data.entity_key``), int64, or None.
+        seconds_a_row: of reading.
         tuned: what of pretrained models is tuned, in numbers. facts: of the training, for ``model.json``.
     """
 
@@ -91,6 +95,7 @@ class State:
     objectives: dict[str, Objective] = dataclasses.field(init=False)
     trainer: TableTrainer = dataclasses.field(init=False)
     entities: np.ndarray | None = None
+    seconds_a_row: float = 0.0
     tuned: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 

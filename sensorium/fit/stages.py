@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,9 @@ from sensorium.training.table_trainer import TableTrainer, TableTrainerSettings
 from sensorium.training.trackers import Tracker, make_trackers
 from sensorium.training.trainer import Progress
 
+JUDGING_SHARE, ENSEMBLE_SHARE, BASELINE_SHARE = 0.2, 0.35, 0.2
+"""Parts of the time that is left, at most, for finding columns that mislead, then for an answer's members, and then for
+the plain models beside it."""
 MAX_COLUMNS_NAMED = 20
 """Columns left out that a fit names."""
 
@@ -107,6 +111,7 @@ def prepare(run: Run, state: State) -> None:
     """
     table, progress = run.table, run.progress
     state.quarantine = Quarantine(run.folder / "quarantine.jsonl", run.data.max_bad)
+    started = time.monotonic()
     with progress.bar("Reading cells", table.rows) as done:
         state.prepared = prepare_cells(
             table,
@@ -118,6 +123,7 @@ def prepare(run: Run, state: State) -> None:
             workers=run.data.workers,
             done=done,
         )
+    state.seconds_a_row = (time.monotonic() - started) / table.rows
     check_referred(state.modalities)
     for column, modality in state.modalities.items():
         if words := modality.truncation_note():
@@ -171,7 +177,7 @@ def initialise(run: Run, state: State) -> None:
         sampler=make_sampler(state.network, run.target, state.settings),
         folder=folder,
         seed=run.seed,
-        minutes=run.minutes,
+        minutes=run.plan.training_minutes(),
         epochs=run.epochs,
         entities=state.entities if any(o.couples for o in state.objectives.values()) else None,
         source=prepared.source,
@@ -189,7 +195,7 @@ def train(run: Run, state: State) -> None:
     trainer, network = state.trainer, state.network
     log = MetricsLog(run.folder / "metrics.jsonl", trainer.at.step)
     trackers: list[Tracker] = make_trackers(plain_list(state.settings, "trackers"), run.folder, state.settings)
-    total = trainer.steps or round(60 * (run.minutes or 0))
+    total = trainer.steps or round(60 * (trainer.minutes or 0))
     try:
         with run.progress.bar("Training", total) as done:
             before = [trainer.at.step if trainer.steps else trainer.at.seconds]
@@ -239,11 +245,11 @@ def calibrate(run: Run, state: State) -> None:
         assert isinstance(match, Match)
         memory = build_part(MemorySettings, plain(state.settings, "memory"), "memory")
         build_memory(network, prepared, memory, match.scale().item(), run.seed)
-    calibrate_network(network, prepared, judge=not state.stopped)
+    calibrate_network(network, prepared, not state.stopped, run.plan.deadline().part(JUDGING_SHARE))
     if state.stopped:
         return
     answer = build_part(AnswerSettings, plain(state.settings, "answer"), "answer")
-    seconds = answer.share * trainer.at.seconds
+    seconds = min(answer.share * trainer.at.seconds, ENSEMBLE_SHARE * run.plan.deadline().left)
     if answer.kinds and seconds > 0:
         run.progress.log(f"Fitting the other members of answers (at most {seconds:.0f} s)")
         fit_ensembles(network, prepared, answer, seconds, run.seed)
@@ -272,13 +278,23 @@ def save(run: Run, state: State) -> GenerationMixin:
         run.progress.log(f"Stopped and saved. Go on with: --resume --out {run.folder}")
         return trained
     baselines = build_part(BaselineSettings, plain(state.settings, "baselines"), "baselines")
-    seconds = min(baselines.most, baselines.share * state.trainer.at.seconds)
+    left = run.plan.deadline().left
+    seconds = min(baselines.most, baselines.share * state.trainer.at.seconds, BASELINE_SHARE * left)
     if seconds > 0:
         run.progress.log(f"Fitting plain models for comparison (at most {seconds:.0f} s)")
         plain_models(run.table, state.prepared, state.modalities, state.schema, run.folder, seconds, run.seed)
     with contextlib.suppress(OSError):
         shutil.rmtree(run.folder / "store")
-    report(trained, run.table, state.split.splits, run.folder, run.data.entity_key, run.progress)
+    report(
+        trained,
+        run.table,
+        state.split.splits,
+        run.folder,
+        run.data.entity_key,
+        run.progress,
+        run.plan.deadline(),
+        state.seconds_a_row,
+    )
     return trained
 
 

@@ -111,6 +111,7 @@ class Evaluation:
         predictions, generated: for each column; retrieval: for each direction "a>b".
         missing: for each column [(share of the other columns removed, metric)].
         metrics: for each column the metric that decides; by default accuracy, r2 or exact, by its kind.
+        notes: in words, what the time cut.
     """
 
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -119,3 +120,4 @@ class Evaluation:
     retrieval: dict[str, Retrieval] = dataclasses.field(default_factory=dict)
     missing: dict[str, list[tuple[float, float]]] = dataclasses.field(default_factory=dict)
     metrics: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)

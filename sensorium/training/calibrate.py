@@ -15,6 +15,7 @@ from typing import Protocol, cast
 import numpy as np
 import torch
 
+from sensorium.core.deadline import Deadline
 from sensorium.data.order import evenly_spaced
 from sensorium.data.prepare import Prepared
 from sensorium.inference.surprise import (
@@ -46,10 +47,16 @@ KNOWN_ROWS = 512
 
 
 @torch.inference_mode()
-def calibrate_network(network: Network, prepared: Prepared, judge: bool = True) -> None:
+def calibrate_network(
+    network: Network, prepared: Prepared, judge: bool = True, deadline: Deadline | None = None
+) -> None:
     """Set ``network.calibration``: ignored columns and the memory's shares (if ``judge``), probabilities, sets and
     intervals, surprise and out-of-distribution quantiles. No more of the memory is kept than what counts.
+
+    Args:
+        deadline: by which ignored columns are found: on fewer rows where more wouldn't fit.
     """
+    deadline = deadline or Deadline()
     rows = prepared.rows.get("validation", np.zeros(0, np.int64))
     rows = evenly_spaced(rows, MAX_ROWS) if len(rows) >= MIN_ROWS else rows[:0]
     short, judged = short_columns(network), judged_columns(network) if judge else []
@@ -60,7 +67,8 @@ def calibrate_network(network: Network, prepared: Prepared, judge: bool = True) 
             continue
         validation = ValidationRows(network, column, parts)
         if column in judged and validation.count >= MIN_JUDGED_ROWS:
-            network.calibration.ignored[column] = find_misleading(validation)
+            mine = deadline.part(1 / max(len(judged) - judged.index(column), 1))
+            network.calibration.ignored[column] = find_misleading(validation, mine)
             if memory is not None and memory.by.get(column):
                 memory.shares[column] = memory_share(validation)
         if hasattr(generator, "calibrate") and validation.count:
@@ -110,7 +118,7 @@ def judged_columns(network: Network) -> list[str]:
     return [c for c in short_columns(network) if c in network.targets or not network.targets][:MAX_ASKED_COLUMNS]
 
 
-def find_misleading(validation: ValidationRows) -> IgnoredColumns:
+def find_misleading(validation: ValidationRows, deadline: Deadline | None = None) -> IgnoredColumns:
     """Columns without which the answers on validation rows are better, or at least not surely worse; the worst first.
 
     Sought from both ends: from all, a column is left out where the mean loss falls by more than its standard error;
@@ -120,7 +128,11 @@ def find_misleading(validation: ValidationRows) -> IgnoredColumns:
     """
     if not 1 < len(validation.seen_columns) <= MAX_SEEN_COLUMNS:
         return IgnoredColumns()
-    validation.judges = MAX_TRUNK_ROWS // len(validation.seen_columns) ** 2
+    count = len(validation.seen_columns)
+    validation.judges = MAX_TRUNK_ROWS // count**2
+    if deadline is not None:
+        fitting = deadline.rows(validation.judges * count**2, validation.time, 0)
+        validation.judges = max(min(validation.judges, fitting // count**2), MIN_JUDGED_ROWS)
     left, out, now = backward_elimination(validation)
     few, losses = forward_selection(validation)
     if len(few) < len(left) and standard_score(losses - now) <= 1:
@@ -242,6 +254,7 @@ class ValidationRows:
             MAX_ROWS,
         )
         self.parts: list[tuple[dict[str, Encoded], torch.Tensor, torch.Tensor]] = []
+        self.known: dict[tuple[int, frozenset[str]], np.ndarray] = {}
         visible = set()
         for batch, encoded in parts:
             if column in encoded:
@@ -253,11 +266,16 @@ class ValidationRows:
 
     def losses(self, seen: Sequence[str]) -> np.ndarray:
         """Losses of the first rows, about ``judges`` many, from what they have of some columns."""
-        return (
-            torch.cat([self.generator.loss(self.hidden(seen, *part), part[2]).float() for part in self.first()])
-            .cpu()
-            .numpy()
-        )
+        key = self.judges, frozenset(seen)
+        if key not in self.known:
+            found = [self.generator.loss(self.hidden(seen, *part), part[2]).float() for part in self.first()]
+            self.known[key] = torch.cat(found).cpu().numpy()
+        return self.known[key]
+
+    def time(self, rows: int) -> None:
+        """Compute the losses of so many rows from all columns, to see how long it takes."""
+        encoded, index, target = self.parts[0]
+        self.generator.loss(self.hidden(self.seen_columns, encoded, index[:rows], target[:rows]), target[:rows])
 
     def first(self) -> list[tuple[dict[str, Encoded], torch.Tensor, torch.Tensor]]:
         """First parts, until they have ``judges`` rows, and no fewer than ``MIN_JUDGED_ROWS`` where there are

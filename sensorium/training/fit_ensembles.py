@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from sensorium.core.deadline import Deadline
 from sensorium.core.errors import UserError, unknown, warn
 from sensorium.core.registry import find, name_of, names
 from sensorium.data.order import evenly_spaced
@@ -21,13 +22,14 @@ from sensorium.ensemble.question import Question, short_generator
 from sensorium.ensemble.weights import WeightBank
 from sensorium.network.batch import Batch
 from sensorium.network.network import Network
-from sensorium.network.types import Encoded
+from sensorium.network.types import Encoded, IgnoredColumns
 from sensorium.training.calibrate import MAX_ROWS, MIN_ROWS, encode, judged_columns
 
 MAX_TRAIN_ROWS = 10_000
 """Training rows of plain models, at most."""
-MAX_TRUNK_ROWS = 12_000
-"""Validation rows through the trunk for a column's views, about."""
+MAX_TRUNK_ROWS, MIN_FULL_ROWS = 12_000, 192
+"""Validation rows through the trunk for a column's views, about; and those that show all columns, however short the
+time is."""
 RANDOM_VIEWS, SINGLE_VIEWS, SINGLE_MODELS = 2, 2, 2
 """Random sets of columns that validation rows show; columns from which alone the network, and trees, are members."""
 FOLDS = 2
@@ -69,15 +71,15 @@ def fit_ensembles(
     if len(rows) < MIN_ROWS or not settings.kinds or not columns:
         return
     rows, train = evenly_spaced(rows, MAX_ROWS), evenly_spaced(prepared.rows["train"], MAX_TRAIN_ROWS)
-    started = time.monotonic()
+    deadline = Deadline(seconds)
     data = {part: plain_features(network, prepared, some) for part, some in (("train", train), ("valid", rows))}
     with torch.inference_mode():
         parts = encode(network, prepared, rows)
     for number, column in enumerate(columns):
         note(column)
-        left = (seconds - (time.monotonic() - started)) / (len(columns) - number)
+        mine = deadline.part(1 / (len(columns) - number))
         fit = ColumnFit(network, prepared, column, (train, rows), (data["train"], data["valid"]), seed)
-        if ensemble := fit.ensemble(parts, settings.kinds, max(left, 0.5)):
+        if ensemble := fit.ensemble(parts, settings.kinds, mine):
             network.calibration.ensembles[column] = ensemble
 
 
@@ -135,13 +137,13 @@ class ColumnFit:
         return found
 
     def ensemble(
-        self, parts: Sequence[tuple[Batch, dict[str, Encoded]]], kinds: Sequence[str], seconds: float
+        self, parts: Sequence[tuple[Batch, dict[str, Encoded]]], kinds: Sequence[str], deadline: Deadline
     ) -> Ensemble | None:
         """Ensemble whose members are fitted within a time, and weighed; None where there is nothing to choose by."""
         known = self.truths[1] >= 0 if self.classes else np.isfinite(self.truths[1])
         if known.sum() < MIN_ROWS or len(self.truths[0]) < MIN_ROWS or not self.columns:
             return None
-        models = self.models(kinds, seconds)
+        models = self.models(kinds, 0.5 * deadline.left)
         prior = np.bincount(self.truths[0][self.truths[0] >= 0].astype(np.int64), minlength=self.classes)
         result = Ensemble(
             [View()],
@@ -153,7 +155,7 @@ class ColumnFit:
             self.mean,
             self.std,
         )
-        Weighing(self, result, parts).weigh()
+        Weighing(self, result, parts).weigh(deadline)
         return result
 
     def models(self, kinds: Sequence[str], seconds: float) -> list[Member]:
@@ -184,6 +186,7 @@ class Weighing:
     def __init__(self, fit: ColumnFit, ensemble: Ensemble, parts: Sequence[tuple[Batch, dict[str, Encoded]]]) -> None:
         self.fit, self.ensemble, self.network, self.column = fit, ensemble, fit.network, fit.column
         self.parts: list[tuple[dict[str, Encoded], torch.Tensor, np.ndarray, torch.Tensor]] = []
+        self.ready: list[dict[tuple[tuple[str, ...], bool], tuple[torch.Tensor, torch.Tensor]]] = []
         start = 0
         for batch, encoded in parts:
             if self.column in encoded:
@@ -195,41 +198,56 @@ class Weighing:
             start += batch.rows
 
     @torch.inference_mode()
-    def weigh(self) -> None:
-        """Set the ensemble's views, bank and margins."""
+    def weigh(self, deadline: Deadline) -> None:
+        """Set the ensemble's views, bank and margins; on fewer rows where more wouldn't fit into the time."""
         fit, ensemble = self.fit, self.ensemble
-        many = 1 + RANDOM_VIEWS + (len(fit.columns) if len(fit.columns) > 1 else 0)
+        several = len(fit.columns) > 1
+        many = 1 + RANDOM_VIEWS + len(fit.columns) * several
+        fitting = deadline.rows(MAX_TRUNK_ROWS, self.time, MIN_ROWS)
         reached = np.cumsum([len(part[2]) for part in self.parts])
-        few = 1 + int(np.searchsorted(reached, max(MAX_TRUNK_ROWS // many, MIN_ROWS)))
+        self.parts = self.parts[: 1 + int(np.searchsorted(reached, max(fitting // 2, MIN_FULL_ROWS)))]
+        few = 1 + int(np.searchsorted(reached, max(fitting // many, MIN_ROWS)))
+        self.ready = [{} for _ in self.parts]
         singles = {}
-        for column in fit.columns if len(fit.columns) > 1 else []:
-            questions = [self.question(part, [column]) for part in self.parts[:few]]
+        for column in fit.columns if several else []:
+            questions = [self.question(number, [column]) for number in range(len(self.parts[:few]))]
             singles[column] = self.score(questions)
         best = sorted(singles, key=lambda c: -singles[c])[:SINGLE_VIEWS]
         means = [False, True] if not fit.classes else [False]
         ensemble.views = [View(mean=mean) for mean in means]
-        if self.network.calibration.ignored.get(self.column) and len(fit.columns) > 1:
+        ignored = self.network.calibration.ignored.get(self.column, IgnoredColumns()).columns
+        if several and set(ignored) & set(fit.columns):
             ensemble.views.append(View(ignoring=True))
         ensemble.views += [View(columns=(c,)) for c in best]
         rng, found = np.random.default_rng(fit.seed), []
         for number, part in enumerate(self.parts):
             shown: list[Sequence[str] | np.ndarray] = [fit.columns]
-            if number < few and len(fit.columns) > 1:
+            if number < few and several:
                 shown += [[column] for column in fit.columns]
                 rates = rng.random((RANDOM_VIEWS, len(part[2]), 1))
                 shown += [mask for mask in rng.random((RANDOM_VIEWS, len(part[2]), len(fit.columns))) > rates]
             for place, view in enumerate(shown):
-                question = self.question(part, view)
+                question = self.question(number, view)
                 found.append((place == 0, question, ensemble.member_answers(question), part[2], part[3]))
         self.set_bank(found)
         self.set_margins(found)
 
-    def question(
-        self, part: tuple[dict[str, Encoded], torch.Tensor, np.ndarray, torch.Tensor], shown: Sequence[str] | np.ndarray
-    ) -> Question:
-        """Question about the rows of a part that show some columns: their names, or which each row shows."""
-        encoded, index, numbers, _ = part
+    def time(self, rows: int) -> None:
+        """Ask the network of so many rows, from all columns, to see how long it takes."""
+        encoded, index, numbers, _ = self.parts[0]
+        question = Question(self.network, self.column, encoded, index[:rows], lambda c: self.fit.blocks[1][c][numbers])
+        self.ensemble.network_answer(question, View())
+
+    def question(self, number: int, shown: Sequence[str] | np.ndarray) -> Question:
+        """Question about the rows of a part that show some columns: their names, or which each row shows.
+
+        Answers of the network from the same columns of a part are computed once. From one column they are the same in
+        rows that show it, whatever else these show.
+        """
+        encoded, index, numbers, _ = self.parts[number]
+        ready = self.ready[number]
         if isinstance(shown, np.ndarray):
+            ready = {key: answer for key, answer in ready.items() if len(key[0]) == 1}
             visible = {}
             for place, column in enumerate(self.fit.columns):
                 if column in encoded:
@@ -238,7 +256,7 @@ class Weighing:
                     visible[column] = dataclasses.replace(encoded[column], place=there)
         else:
             visible = {c: encoded[c] for c in shown if c in encoded}
-        return Question(self.network, self.column, visible, index, lambda c: self.fit.blocks[1][c][numbers])
+        return Question(self.network, self.column, visible, index, lambda c: self.fit.blocks[1][c][numbers], ready)
 
     def score(self, questions: Sequence[Question]) -> float:
         """Mean log-likelihood, or minus the squared error, of the network's answers."""

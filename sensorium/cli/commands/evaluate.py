@@ -19,6 +19,11 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Only the rows of this part, by the split column.")] = None,
     seen: Seen = None,
     entity_key: EntityKey = None,
+    limit: Annotated[int, typer.Option(min=0, help="Rows that are looked at, evenly spaced. Default: all.")] = 0,
+    candidates: Annotated[
+        int,
+        typer.Option(min=0, help="Texts that each answer is chosen from; 0: as many as are cheap, as predict does."),
+    ] = 1,
     json: Annotated[Path | None, typer.Option("--json", help="Write the results as JSON.")] = None,
     chat: Annotated[
         bool,
@@ -52,7 +57,15 @@ def evaluate(
             )
         )
     else:
-        results = model.evaluation(opened, split=split, seen=names(seen), entity_key=entity_key, note=note).results
+        results = model.evaluation(
+            opened,
+            split=split,
+            seen=names(seen),
+            entity_key=entity_key,
+            limit=limit,
+            candidates=candidates,
+            note=note,
+        ).results
         print_results(results)
     if json:
         write_json(json, results)
