@@ -32,6 +32,8 @@ from sensorium.nn.row_memory import MemoryAnswer, RowMemory
 
 MAX_ROWS, MIN_ROWS, MIN_JUDGED_ROWS = 1000, 20, 40
 """Validation rows, at most and at least; and the fewest by which a column is found to mislead."""
+MIN_CALIBRATED_ROWS = 127
+"""Validation rows that answers are calibrated by, however short the time is."""
 MAX_ASKED_COLUMNS, MAX_SEEN_COLUMNS = 8, 24
 """Columns asked and columns judged beside one, at most."""
 MAX_TRUNK_ROWS = 20_000
@@ -61,6 +63,8 @@ def calibrate_network(
     rows = evenly_spaced(rows, MAX_ROWS) if len(rows) >= MIN_ROWS else rows[:0]
     short, judged = short_columns(network), judged_columns(network) if judge else []
     parts = encode(network, prepared, rows if short else evenly_spaced(rows, SURPRISE_ROWS))
+    if short and len(rows) and judge:
+        parts = affordable_parts(network, parts, short, deadline.part(0.7))
     for column in short:
         generator, memory = memory_generator(network, column), network.calibration.memory
         if not len(rows) or (column not in judged and not hasattr(generator, "calibrate")):
@@ -96,6 +100,20 @@ def calibrate_network(
         network.calibration.memory = network.calibration.memory.needed()
 
 
+def affordable_parts(
+    network: Network, parts: list[tuple[Batch, dict[str, Encoded]]], short: Sequence[str], deadline: Deadline
+) -> list[tuple[Batch, dict[str, Encoded]]]:
+    """Parts of validation rows, the first so many that they can be asked for everything before the deadline."""
+    matched = sum(network.modalities[c].matched for c in network.columns)
+    passes = len(short) * (3 + matched) + len(network.columns)
+    rows = sum(batch.rows for batch, _ in parts)
+    validation = ValidationRows(network, short[0], parts)
+    if not validation.parts:
+        return parts
+    fitting = deadline.rows(rows * passes, validation.time) // passes
+    return parts[: 1 + max(fitting, MIN_CALIBRATED_ROWS) // PART]
+
+
 def misfits_by_column(network: Network, parts: Sequence[tuple[Batch, dict[str, Encoded]]]) -> dict[str, np.ndarray]:
     """Misfits of the first rows' cells with their rows' other cells, by column."""
     found: dict[str, list[np.ndarray]] = {}
@@ -121,10 +139,10 @@ def judged_columns(network: Network) -> list[str]:
 def find_misleading(validation: ValidationRows, deadline: Deadline | None = None) -> IgnoredColumns:
     """Columns without which the answers on validation rows are better, or at least not surely worse; the worst first.
 
-    Sought from both ends: from all, a column is left out where the mean loss falls by more than its standard error;
-    from the best one, a column is added where it falls by as much. The few columns that are found so serve, unless
-    those that are left are better by more than a standard error. Those without which the loss would rise by as much are
-    what a row needs to do without the others.
+    Where time allows too few rows, none is sought. Sought from both ends: from all, a column is left out where the
+    mean loss falls by more than its standard error; from the best one, a column is added where it falls by as much.
+    The few columns that are found so serve, unless those that are left are better by more than a standard error.
+    Those without which the loss would rise by as much are what a row needs to do without the others.
     """
     if not 1 < len(validation.seen_columns) <= MAX_SEEN_COLUMNS:
         return IgnoredColumns()
@@ -132,7 +150,9 @@ def find_misleading(validation: ValidationRows, deadline: Deadline | None = None
     validation.judges = MAX_TRUNK_ROWS // count**2
     if deadline is not None:
         fitting = deadline.rows(validation.judges * count**2, validation.time, 0)
-        validation.judges = max(min(validation.judges, fitting // count**2), MIN_JUDGED_ROWS)
+        if fitting // count**2 < PART:  # rows are asked in parts
+            return IgnoredColumns()
+        validation.judges = fitting // count**2
     left, out, now = backward_elimination(validation)
     few, losses = forward_selection(validation)
     if len(few) < len(left) and standard_score(losses - now) <= 1:
