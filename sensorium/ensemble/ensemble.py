@@ -13,9 +13,10 @@ from torch import Tensor
 from sensorium.core.errors import UserError, warn
 from sensorium.core.registry import find, name_of
 from sensorium.ensemble.members import Member
-from sensorium.ensemble.question import Question, short_generator
-from sensorium.ensemble.weights import WeightBank
+from sensorium.ensemble.question import AskedRows, short_generator
+from sensorium.ensemble.weights import WeightBank, conformal_quantile
 from sensorium.generators import GeneratorOutput
+from sensorium.generators.categorical import PERCENTS
 from sensorium.modalities import Modality
 from sensorium.modalities._capabilities import Scalar
 
@@ -51,7 +52,8 @@ class Ensemble:
         columns: the columns that a row may show, in the order of the bank. widths: of their features.
         missing: share of training rows that lack each.
         prior: class frequencies, a member of its own, empty for a value. mean, std: of a value's training rows.
-        bank: by which weights are chosen. margins: calibration of answers from all columns, and from others.
+        bank: by which weights are chosen. full_margin: calibration of answers from all columns.
+        margins: calibration of answers from others, as it was needed.
     """
 
     def __init__(
@@ -68,7 +70,8 @@ class Ensemble:
         self.views, self.models, self.columns = list(views), list(models), list(columns)
         self.widths, self.missing, self.prior, self.mean, self.std = dict(widths), dict(missing), prior, mean, std
         self.bank = WeightBank(np.zeros((0, len(self.columns))), np.zeros((0, len(self.names))))
-        self.margins: list[Tensor] = []
+        self.full_margin = torch.zeros(0)
+        self.margins: dict[bytes, Tensor] = {}
 
     @property
     def classes(self) -> int:
@@ -83,7 +86,7 @@ class Ensemble:
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
-    def member_answers(self, question: Question, wanted: Sequence[bool] | None = None) -> np.ndarray:
+    def member_answers(self, question: AskedRows, wanted: Sequence[bool] | None = None) -> np.ndarray:
         """Answers of the members: probabilities [members, n, classes] or standardised values [members, n, 1], NaN where
         one has none.
 
@@ -108,7 +111,7 @@ class Ensemble:
             answers[-1] = self.prior
         return answers
 
-    def network_answer(self, question: Question, view: View) -> np.ndarray:
+    def network_answer(self, question: AskedRows, view: View) -> np.ndarray:
         """Answers of the network from a view [n, outputs], NaN where a row shows nothing of it."""
         distribution, margin = question.by_network(view.columns, view.ignoring)
         if self.classes:
@@ -117,16 +120,16 @@ class Ensemble:
             levels = self.values(question.modality, distribution[:, 0].double().cpu().numpy())
             found = levels.mean(1, keepdims=True) if view.mean else levels[:, levels.shape[1] // 2][:, None]
         if view.columns is not None:
-            shown = np.logical_or.reduce([question.shows(c) for c in view.columns])
-            found = np.where(shown[:, None], found, np.nan)
+            visible = np.logical_or.reduce([question.shows(c) for c in view.columns])
+            found = np.where(visible[:, None], found, np.nan)
         return found
 
-    def can_answer(self, question: Question, model: Member) -> np.ndarray:
+    def can_answer(self, question: AskedRows, model: Member) -> np.ndarray:
         """Rows for which a plain model has an answer, bool [n]."""
-        shown = {c: question.shows(c) for c in model.columns}
+        visible = {c: question.shows(c) for c in model.columns}
         if not model.whole:
-            return np.logical_or.reduce(list(shown.values()))
-        usual = [here for c, here in shown.items() if self.missing[c] < MIN_MISSING]
+            return np.logical_or.reduce(list(visible.values()))
+        usual = [here for c, here in visible.items() if self.missing[c] < MIN_MISSING]
         return np.logical_and.reduce([np.ones(len(question.rows), dtype=bool), *usual])
 
     def values(self, modality: Modality, scores: np.ndarray) -> np.ndarray:
@@ -139,13 +142,28 @@ class Ensemble:
         assert isinstance(modality, Scalar)
         return modality.quantiles.encode(values * self.std + self.mean)
 
-    def weights(self, question: Question) -> tuple[np.ndarray, np.ndarray]:
-        """Weights of the members for each kind of row [kinds, members], and each row's kind [n]."""
-        shown = np.stack([question.shows(c) for c in self.columns], 1)
-        patterns, kind = np.unique(shown, axis=0, return_inverse=True)
-        return np.stack([self.bank.weights(pattern.tobytes()) for pattern in patterns]), kind.reshape(-1)
+    def patterns(self, question: AskedRows) -> tuple[list[bytes], np.ndarray]:
+        """Kinds of rows by the columns that they show, and each row's kind [n]."""
+        visible = np.stack([question.shows(c) for c in self.columns], 1)
+        patterns, kind = np.unique(visible, axis=0, return_inverse=True)
+        return [pattern.tobytes() for pattern in patterns], kind.reshape(-1)
 
-    def combine(self, question: Question, answers: np.ndarray, weights: np.ndarray) -> Tensor:
+    def weights(self, question: AskedRows) -> np.ndarray:
+        """Weights of the members for each row [n, members]."""
+        patterns, kind = self.patterns(question)
+        return np.stack([self.pattern_weights(pattern) for pattern in patterns])[kind]
+
+    def pattern_weights(self, pattern: bytes) -> np.ndarray:
+        """Weights of the members [members] for rows that show certain columns (bool [columns], as bytes)."""
+        visible = dict(zip(self.columns, np.frombuffer(pattern, bool).tolist(), strict=True))
+        able = [view.columns is None or any(visible[c] for c in view.columns) for view in self.views]
+        for model in self.models:
+            needed = [c for c in model.columns if self.missing[c] < MIN_MISSING]
+            able.append(all(visible[c] for c in needed) if model.whole else any(visible[c] for c in model.columns))
+        able += [True] * bool(self.classes)
+        return self.bank.weights(pattern, np.array(able, dtype=bool).tobytes())
+
+    def combine(self, question: AskedRows, answers: np.ndarray, weights: np.ndarray) -> Tensor:
         """Distribution of each row before calibration: as the column's generator makes it.
 
         Args:
@@ -160,50 +178,85 @@ class Ensemble:
         middle = distribution[..., distribution.shape[-1] // 2]
         return distribution.float() + (centre - middle).unsqueeze(-1)
 
-    def distribution(self, question: Question) -> tuple[Tensor, Tensor]:
-        """Distribution of each row before calibration, and which margin calibrates it [n]: 0 from all columns, else
-        1."""
-        weights, kind = self.weights(question)
+    def margin(self, question: AskedRows, pattern: bytes) -> Tensor:
+        """Calibration of answers to rows that show certain columns.
+
+        From all columns it is known exactly. From others, rows of the bank that show similar ones tell it.
+        """
+        visible = np.frombuffer(pattern, bool)
+        if all(here or self.missing[c] >= MIN_MISSING for c, here in zip(self.columns, visible, strict=True)):
+            return self.full_margin
+        if pattern not in self.margins:
+            bank, count = self.bank, self.bank.count(pattern)
+            mixed = bank.filled @ self.pattern_weights(pattern)
+            if self.classes:
+                levels = [conformal_quantile(1 - mixed, count, p / PERCENTS) for p in range(PERCENTS + 1)]
+                margin = torch.tensor([1.0, *(min(level, 1.0) for level in levels)])
+            else:
+                assert bank.truth is not None and bank.spread is not None
+                off = self.scores(question.modality, bank.truth) - self.scores(question.modality, mixed)
+                outside = np.maximum(bank.spread[:, :, 0] - off[:, None], off[:, None] - bank.spread[:, :, 1])
+                covers = short_generator(question.network, question.column).covers
+                found = [
+                    min(conformal_quantile(some, count, cover), float(some.max()))
+                    for some, cover in zip(outside.T, covers, strict=True)
+                ]
+                margin = torch.tensor(found)[:, None]
+            self.margins[pattern] = margin
+        return self.margins[pattern]
+
+    def distribution(self, question: AskedRows) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Distribution of each row before calibration, and for each kind of row which rows are of it and their
+        calibration."""
+        patterns, kind = self.patterns(question)
+        weights = np.stack([self.pattern_weights(pattern) for pattern in patterns])
         answers = self.member_answers(question, [bool(column.any()) for column in weights.T])
-        shown = np.stack([question.shows(c) for c in self.columns], 1)
-        usual = np.array([self.missing[c] < MIN_MISSING for c in self.columns], dtype=bool)
-        partial = ~shown[:, usual].all(1)
-        return self.combine(question, answers, weights[kind]), torch.from_numpy(partial.astype(np.int64))
-
-    def answer(self, question: Question, generator: torch.Generator | None = None, **options: Any) -> GeneratorOutput:
-        """Answers of the rows; options as of the generator's ``sample``."""
-        distribution, which = self.distribution(question)
-        head = short_generator(question.network, question.column)
-        parts = [
-            head.answer(distribution, margin.to(distribution.device), generator, **options) for margin in self.margins
+        distribution = self.combine(question, answers, weights[kind])
+        return distribution, [
+            (
+                torch.from_numpy(np.flatnonzero(kind == number)).to(distribution.device),
+                self.margin(question, pattern).to(distribution.device),
+            )
+            for number, pattern in enumerate(patterns)
         ]
-        which = which.to(distribution.device)
-        if not which.any():
-            return parts[0]
-        merged = {}
-        for field in dataclasses.fields(GeneratorOutput):
-            first, second = (getattr(part, field.name) for part in parts)
-            if first is not None:
-                merged[field.name] = torch.where(which.view(-1, *[1] * (first.ndim - 1)) > 0, second, first)
-        return GeneratorOutput(**merged)
 
-    def loss(self, question: Question, target: Tensor) -> Tensor:
-        """Loss of each row [n]; the target's tokens as of the generator."""
-        distribution, which = self.distribution(question)
+    def answer(self, question: AskedRows, generator: torch.Generator | None = None, **options: Any) -> GeneratorOutput:
+        """Answers of the rows; options as of the generator's ``sample``."""
+        distribution, kinds = self.distribution(question)
         head = short_generator(question.network, question.column)
-        if len(self.prior):
-            warmth = torch.stack([margin[0] for margin in self.margins]).to(distribution.device)
-            distribution = distribution / warmth[which.to(distribution.device)].view(-1, 1, 1)
-        return head.loss_of(distribution, target)
+        parts = [head.answer(distribution[rows], margin, generator, **options) for rows, margin in kinds]
+        if len(parts) == 1:
+            return parts[0]
+        back = torch.cat([rows for rows, _ in kinds]).argsort()
+        whole: dict[str, Any] = {}
+        for field in dataclasses.fields(GeneratorOutput):
+            found = [getattr(part, field.name) for part in parts]
+            whole[field.name] = None if found[0] is None else torch.cat(found)[back]
+        return GeneratorOutput(**whole)
+
+    def loss(self, question: AskedRows, target: Tensor) -> Tensor:
+        """Loss of each row [n]; the target's tokens as of the generator."""
+        distribution, kinds = self.distribution(question)
+        if self.classes:
+            distribution = distribution.clone()
+            for rows, margin in kinds:
+                distribution[rows] = distribution[rows] / margin[0]
+        return short_generator(question.network, question.column).loss_of(distribution, target)
 
     # --- state --------------------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What it is, as JSON, and its arrays by name."""
-        arrays: dict[str, np.ndarray] = {"prior": self.prior, "shown": self.bank.shown, "answers": self.bank.answers}
+        """Description as JSON, and arrays by name."""
+        arrays: dict[str, np.ndarray] = {
+            "prior": self.prior,
+            "visible": self.bank.visible,
+            "answers": self.bank.answers,
+        }
         if self.bank.truth is not None:
             arrays["truth"] = self.bank.truth
-        arrays |= {f"margin{number}": margin.cpu().numpy() for number, margin in enumerate(self.margins)}
+        if self.bank.spread is not None:
+            arrays["spread"] = self.bank.spread
+        arrays["full_margin"] = self.full_margin.cpu().numpy()
         models = []
         for number, model in enumerate(self.models):
             described, own = model.state()
@@ -244,8 +297,8 @@ class Ensemble:
             described["mean"],
             described["std"],
         )
-        self.bank = WeightBank(arrays["shown"], arrays["answers"], arrays.get("truth"))
-        self.margins = [torch.from_numpy(arrays[f"margin{number}"]) for number in (0, 1)]
+        self.bank = WeightBank(arrays["visible"], arrays["answers"], arrays.get("truth"), arrays.get("spread"))
+        self.full_margin = torch.from_numpy(arrays["full_margin"])
         return self
 
 

@@ -25,6 +25,8 @@ class ShortGenerator(Protocol):
 
     query: Tensor
     """Learned query token [1, width]."""
+    covers: list[float]
+    """Of a value, the coverages for which intervals are calibrated."""
 
     def distribution(self, hidden: Tensor, recalled: MemoryAnswer | None) -> tuple[Tensor, Tensor]:
         """Distribution of each row before calibration, and the calibration (``margin``)."""
@@ -38,6 +40,9 @@ class ShortGenerator(Protocol):
     def margin(self, residual: Tensor) -> Tensor:
         """Calibration by residuals."""
 
+    def bounds(self, distribution: Tensor, cover: float) -> Tensor:
+        """Of a value, ends of the interval before calibration [n, 2, 1]."""
+
     def answer(
         self, distribution: Tensor, margin: Tensor, generator: torch.Generator | None, **options: object
     ) -> GeneratorOutput:
@@ -50,11 +55,11 @@ def short_generator(network: Network, column: str) -> ShortGenerator:
 
 
 @dataclasses.dataclass
-class Question:
+class AskedRows:
     """Rows of which a column is asked.
 
     Attributes:
-        encoded: the columns that are shown, of more rows. rows: which of these are asked [n].
+        encoded: the columns that are visible, of more rows. rows: which of these are asked [n].
         features: plain features of a column of the asked rows [n, d], as if it were seen.
         ready: the network's distributions, by the columns that it sees.
     """
@@ -81,26 +86,26 @@ class Question:
     def block(self, column: str, width: int) -> np.ndarray:
         """Features of a column [n, width], NaN in rows that don't show it."""
         if column not in self._blocks:
-            shown = self.shows(column)
-            if shown.any():
-                self._blocks[column] = np.where(shown[:, None], self.features(column), np.nan)
+            visible = self.shows(column)
+            if visible.any():
+                self._blocks[column] = np.where(visible[:, None], self.features(column), np.nan)
             else:
-                self._blocks[column] = np.full((len(shown), width), np.nan)
+                self._blocks[column] = np.full((len(visible), width), np.nan)
         return self._blocks[column]
 
     def by_network(self, columns: Sequence[str] | None = None, ignoring: bool = False) -> tuple[Tensor, Tensor]:
         """Distribution of the network's answer, with its row memory's, and its calibration.
 
         Args:
-            columns: those that it sees; None: all that are shown. ignoring: without those that mislead.
+            columns: those that it sees; None: all that are visible. ignoring: without those that mislead.
         """
         seen = tuple(c for c in self.encoded if columns is None or c in columns)
         key = seen, ignoring
         if key not in self.ready:
             network, ignored = self.network, self.network.calibration.ignored.get(self.column, IgnoredColumns())
             visible = {c: self.encoded[c] for c in seen}
-            shown = ignored.left_out(visible) if ignoring else visible
-            trunk = network.conditioned_trunk(shown, self.column, list(shown), self.rows)
+            visible = ignored.left_out(visible) if ignoring else visible
+            trunk = network.conditioned_trunk(visible, self.column, list(visible), self.rows)
             generator = short_generator(network, self.column)
             query = generator.query.expand(len(self.rows), -1, -1).to(self.rows.device)
             recalled = network.memory_answer(visible, self.column, self.rows)

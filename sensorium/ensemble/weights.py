@@ -27,38 +27,69 @@ class WeightBank:
     """Bank of answers to validation rows.
 
     Args:
-        shown: which columns each row shows, bool [rows, columns].
+        visible: which columns each row shows, bool [rows, columns].
         answers: likelihood of the truth, or the value, by each member [rows, members]; NaN where it has no answer. The
             first member always has one, and stands in for those that have none.
         truth: values [rows]; None for likelihoods.
+        spread: of a value, ends of the network's intervals, as distances from its median in normal scores
+            [rows, coverages, 2].
     """
 
-    def __init__(self, shown: np.ndarray, answers: np.ndarray, truth: np.ndarray | None = None) -> None:
-        self.shown, self.truth = shown.astype(bool), truth
+    def __init__(
+        self,
+        visible: np.ndarray,
+        answers: np.ndarray,
+        truth: np.ndarray | None = None,
+        spread: np.ndarray | None = None,
+    ) -> None:
+        self.visible, self.truth, self.spread = visible.astype(bool), truth, spread
         self.answers = answers.astype(np.float32)
-        self.filled = np.where(np.isnan(answers), answers[:, :1], answers).astype(np.float64)
+        self.filled = np.where(np.isnan(self.answers), self.answers[:, :1], self.answers).astype(np.float64)
         self.has = ~np.isnan(answers)
         self.weights = functools.lru_cache(maxsize=4096)(self._weights)
 
-    def _weights(self, pattern: bytes) -> np.ndarray:
+    def part(self, rows: np.ndarray) -> WeightBank:
+        """Bank of some of the rows."""
+        rest = (None if some is None else some[rows] for some in (self.truth, self.spread))
+        return WeightBank(self.visible[rows], self.answers[rows], *rest)
+
+    def count(self, pattern: bytes) -> np.ndarray:
+        """Counts of each row for rows that show certain columns [rows]; those that are most like them count 1."""
+        unlike = (self.visible != np.frombuffer(pattern, bool)).sum(1)
+        return UNLIKE ** (unlike - unlike.min()).astype(np.float64)
+
+    def _weights(self, pattern: bytes, able: bytes) -> np.ndarray:
         """Weights [members] for rows that show certain columns.
 
         Args:
-            pattern: the columns, bool [columns], as bytes.
+            pattern: the columns, bool [columns], as bytes. able: the members that can answer such rows, bool [members],
+                as bytes.
         """
-        shown = np.frombuffer(pattern, bool)
         if not len(self.answers):
             return np.eye(self.answers.shape[1])[0]
-        count = UNLIKE ** (self.shown != shown).sum(1, dtype=np.float64)
-        # A member that has no answer for such rows gets no weight there.
-        able = (count @ self.has) > 0.05 * count.sum()
-        able[0] = True
-        filled = self.filled[:, able]
-        weights = np.zeros(len(able))
+        count = self.count(pattern)
+        some = np.frombuffer(able, bool) & ((count @ self.has) > 0.05 * count.sum())
+        some[0] = True
+        filled = self.filled[:, some]
+        weights = np.zeros(len(some))
         solved = mixture_weights(filled, count) if self.truth is None else value_weights(filled, self.truth, count)
         solved[solved < MIN_WEIGHT] = 0.0
-        weights[able] = solved / solved.sum()
+        weights[some] = solved / solved.sum()
         return weights
+
+
+def conformal_quantile(scores: np.ndarray, count: np.ndarray, share: float) -> float:
+    """Quantile of conformity scores below which so many of further rows lie; infinite where the rows are too few.
+
+    Weighted split conformal prediction (Tibshirani et al. 2019, arXiv 1904.06019): a further row counts as one.
+
+    Args:
+        scores: [rows]. count: how much each row counts [rows].
+    """
+    order = np.argsort(scores, kind="stable")
+    reached = np.cumsum(count[order])
+    at = int(np.searchsorted(reached, share * (reached[-1] + 1) - 1e-9)) if len(reached) else 0
+    return float(scores[order[at]]) if at < len(order) else float("inf")
 
 
 def prior(scores: np.ndarray) -> np.ndarray:

@@ -31,8 +31,7 @@ def member_scores(
         question = rows.question(column, encoded, part)
         with autocast(rows.precision, rows.device):
             answers.append(ensemble.member_answers(question))
-        chosen, kind = ensemble.weights(question)
-        weights.append(chosen[kind])
+        weights.append(ensemble.weights(question))
     found, weight, result = np.concatenate(answers, 1), np.concatenate(weights).mean(0), {}
     for number, name in enumerate(ensemble.names):
         has = np.flatnonzero(~np.isnan(found[number, :, 0]))

@@ -18,7 +18,7 @@ from sensorium.core.settings import schema
 from sensorium.data.media import File
 from sensorium.data.prepare import read_rows
 from sensorium.data.table import Table
-from sensorium.ensemble.question import Question
+from sensorium.ensemble.question import AskedRows
 from sensorium.inference.answers import Answers, to_numpy
 from sensorium.inference.rerank import rerank
 from sensorium.modalities._capabilities import Continuable
@@ -125,10 +125,10 @@ class Rows:
                 other.read[column][row] = other.cells[column][row] = None
         return other
 
-    def question(self, column: str, encoded: Mapping[str, Encoded], rows: torch.Tensor) -> Question:
+    def question(self, column: str, encoded: Mapping[str, Encoded], rows: torch.Tensor) -> AskedRows:
         """Question to a column's ensemble: some rows, from what they have of ``encoded``."""
         numbers = rows.cpu().numpy()
-        return Question(self.network, column, encoded, rows, lambda name: self.features(name)[numbers])
+        return AskedRows(self.network, column, encoded, rows, lambda name: self.features(name)[numbers])
 
     def features(self, column: str) -> np.ndarray:
         """Plain features of a column [n, d], NaN where a cell is missing: computed once."""

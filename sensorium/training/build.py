@@ -28,7 +28,7 @@ SECTIONS: dict[str, type] = {
     "questions": QuestionSampler,
 }
 """Sections whose settings are a constructor's; an objective's section has its name (``match.weight``)."""
-NAMED_SECTIONS = ("trunk", "objectives", "column", "generator", "trackers", "baselines", "memory")
+NAMED_SECTIONS = ("trunk", "objectives", "column", "generator", "trackers", "baselines", "memory", "answer")
 """Sections that name parts, or whose settings are checked where they are used."""
 
 

@@ -18,7 +18,7 @@ from sensorium.data.prepare import Prepared
 from sensorium.ensemble.ensemble import Ensemble, View
 from sensorium.ensemble.features import Blocks, relevance
 from sensorium.ensemble.members import FitData, Member
-from sensorium.ensemble.question import Question, short_generator
+from sensorium.ensemble.question import AskedRows, short_generator
 from sensorium.ensemble.weights import WeightBank
 from sensorium.network.batch import Batch
 from sensorium.network.network import Network
@@ -165,7 +165,7 @@ class ColumnFit:
         best = sorted(tells, key=lambda c: -tells[c])[:SINGLE_MODELS] if len(self.columns) > 1 else []
         plans = [(find(Member, kind), self.columns) for kind in kinds]
         plans += [(part, [c]) for c in best for part, _ in plans[: len(kinds)] if part.whole]
-        models, started = [], time.monotonic()
+        models, started, missing = [], time.monotonic(), {}
         for number, (part, columns) in enumerate(plans):
             left = (seconds - (time.monotonic() - started)) / (len(plans) - number)
             valid = {c: self.blocks[1][c] for c in self.columns}
@@ -173,10 +173,12 @@ class ColumnFit:
             try:
                 model = part.fit(data, columns)
             except UserError as error:
-                warn(f"'{self.column}' is answered without {name_of(part).replace('_', ' ')}: {error}")
+                missing.setdefault(str(error), []).append(name_of(part).replace("_", " "))
                 continue
             if model is not None:
                 models.append(model)
+        for reason, parts in missing.items():
+            warn(f"'{self.column}' is answered without {', '.join(dict.fromkeys(parts))}: {reason}")
         return models
 
 
@@ -199,7 +201,7 @@ class Weighing:
 
     @torch.inference_mode()
     def weigh(self, deadline: Deadline) -> None:
-        """Set the ensemble's views, bank and margins; on fewer rows where more wouldn't fit into the time."""
+        """Set the ensemble's views, bank and margin; on fewer rows where more wouldn't fit into the time."""
         fit, ensemble = self.fit, self.ensemble
         several = len(fit.columns) > 1
         many = 1 + RANDOM_VIEWS + len(fit.columns) * several
@@ -221,24 +223,24 @@ class Weighing:
         ensemble.views += [View(columns=(c,)) for c in best]
         rng, found = np.random.default_rng(fit.seed), []
         for number, part in enumerate(self.parts):
-            shown: list[Sequence[str] | np.ndarray] = [fit.columns]
+            views: list[Sequence[str] | np.ndarray] = [fit.columns]
             if number < few and several:
-                shown += [[column] for column in fit.columns]
+                views += [[column] for column in fit.columns]
                 rates = rng.random((RANDOM_VIEWS, len(part[2]), 1))
-                shown += [mask for mask in rng.random((RANDOM_VIEWS, len(part[2]), len(fit.columns))) > rates]
-            for place, view in enumerate(shown):
+                views += [mask for mask in rng.random((RANDOM_VIEWS, len(part[2]), len(fit.columns))) > rates]
+            for place, view in enumerate(views):
                 question = self.question(number, view)
                 found.append((place == 0, question, ensemble.member_answers(question), part[2], part[3]))
         self.set_bank(found)
-        self.set_margins(found)
+        self.set_margin(found)
 
     def time(self, rows: int) -> None:
         """Ask the network of so many rows, from all columns, to see how long it takes."""
         encoded, index, numbers, _ = self.parts[0]
-        question = Question(self.network, self.column, encoded, index[:rows], lambda c: self.fit.blocks[1][c][numbers])
+        question = AskedRows(self.network, self.column, encoded, index[:rows], lambda c: self.fit.blocks[1][c][numbers])
         self.ensemble.network_answer(question, View())
 
-    def question(self, number: int, shown: Sequence[str] | np.ndarray) -> Question:
+    def question(self, number: int, visible: Sequence[str] | np.ndarray) -> AskedRows:
         """Question about the rows of a part that show some columns: their names, or which each row shows.
 
         Answers of the network from the same columns of a part are computed once. From one column they are the same in
@@ -246,19 +248,19 @@ class Weighing:
         """
         encoded, index, numbers, _ = self.parts[number]
         ready = self.ready[number]
-        if isinstance(shown, np.ndarray):
+        if isinstance(visible, np.ndarray):
             ready = {key: answer for key, answer in ready.items() if len(key[0]) == 1}
-            visible = {}
+            columns = {}
             for place, column in enumerate(self.fit.columns):
                 if column in encoded:
                     there = encoded[column].place.clone()
-                    there[index[torch.from_numpy(~shown[:, place]).to(index.device)]] = -1
-                    visible[column] = dataclasses.replace(encoded[column], place=there)
+                    there[index[torch.from_numpy(~visible[:, place]).to(index.device)]] = -1
+                    columns[column] = dataclasses.replace(encoded[column], place=there)
         else:
-            visible = {c: encoded[c] for c in shown if c in encoded}
-        return Question(self.network, self.column, visible, index, lambda c: self.fit.blocks[1][c][numbers], ready)
+            columns = {c: encoded[c] for c in visible if c in encoded}
+        return AskedRows(self.network, self.column, columns, index, lambda c: self.fit.blocks[1][c][numbers], ready)
 
-    def score(self, questions: Sequence[Question]) -> float:
+    def score(self, questions: Sequence[AskedRows]) -> float:
         """Mean log-likelihood, or minus the squared error, of the network's answers."""
         scores = []
         for question, part in zip(questions, self.parts, strict=False):
@@ -275,43 +277,41 @@ class Weighing:
             return answers[:, :, 0].T
         return answers[:, np.arange(len(truth)), truth.clip(0).astype(np.int64)].T
 
-    def set_bank(self, found: Sequence[tuple[bool, Question, np.ndarray, np.ndarray, torch.Tensor]]) -> None:
+    def set_bank(self, found: Sequence[tuple[bool, AskedRows, np.ndarray, np.ndarray, torch.Tensor]]) -> None:
         """Set the bank from all answers to rows whose truth is known."""
-        shown, answers, truths = [], [], []
+        patterns, answers, truths, spreads = [], [], [], []
         for _, question, members, numbers, _ in found:
             truth = self.fit.truths[1][numbers]
             known = truth >= 0 if self.fit.classes else np.isfinite(truth)
-            shown.append(np.stack([question.shows(c) for c in self.ensemble.columns], 1)[known])
+            patterns.append(np.stack([question.shows(c) for c in self.ensemble.columns], 1)[known])
             answers.append(self.likelihoods(members, truth)[known])
             truths.append(truth[known])
-        self.ensemble.bank = WeightBank(
-            np.concatenate(shown), np.concatenate(answers), None if self.fit.classes else np.concatenate(truths)
-        )
+            if not self.fit.classes:
+                spreads.append(self.spread(question)[known])
+        values = () if self.fit.classes else (np.concatenate(truths), np.concatenate(spreads))
+        self.ensemble.bank = WeightBank(np.concatenate(patterns), np.concatenate(answers), *values)
 
-    def set_margins(self, found: Sequence[tuple[bool, Question, np.ndarray, np.ndarray, torch.Tensor]]) -> None:
-        """Calibrate answers from all columns, and from others, each part of the rows with weights that the others
-        chose."""
+    def spread(self, question: AskedRows) -> np.ndarray:
+        """Ends of the network's intervals, as distances from its median [n, coverages, 2]."""
+        head, (quantiles, _) = short_generator(self.network, self.column), question.by_network()
+        middle = quantiles[..., quantiles.shape[-1] // 2]
+        ends = [head.bounds(quantiles, cover)[..., 0] - middle for cover in head.covers]
+        return torch.stack(ends, 1).float().cpu().numpy()
+
+    def set_margin(self, found: Sequence[tuple[bool, AskedRows, np.ndarray, np.ndarray, torch.Tensor]]) -> None:
+        """Calibrate answers from all columns, each part of the rows with weights that the others chose."""
         ensemble, head = self.ensemble, short_generator(self.network, self.column)
-        whole, margins = ensemble.bank, []
+        whole = ensemble.bank
         owner = np.concatenate([self.known(numbers) for _, _, _, numbers, _ in found])
-        banks = [
-            WeightBank(whole.shown[owner % FOLDS != fold], whole.answers[owner % FOLDS != fold],
-                       None if whole.truth is None else whole.truth[owner % FOLDS != fold])
-            for fold in range(FOLDS)
-        ]  # fmt: skip
-        for full in (True, False):
-            residuals = []
-            for is_full, question, members, numbers, target in found:
-                if is_full is full:
-                    weights = np.zeros((len(numbers), len(ensemble.names)))
-                    for fold, bank in enumerate(banks):
-                        ensemble.bank = bank
-                        chosen, kind = ensemble.weights(question)
-                        mine = numbers % FOLDS == fold
-                        weights[mine] = chosen[kind[mine]]
-                    residuals.append(head.residual_of(ensemble.combine(question, members, weights), target))
-            margins.append(head.margin(torch.cat(residuals)) if residuals else margins[0])
-        ensemble.bank, ensemble.margins = whole, [margin.cpu() for margin in margins]
+        banks, residuals = [whole.part(owner % FOLDS != fold) for fold in range(FOLDS)], []
+        for is_full, question, members, numbers, target in found:
+            if is_full:
+                weights = np.zeros((len(numbers), len(ensemble.names)))
+                for fold, bank in enumerate(banks):
+                    ensemble.bank, mine = bank, numbers % FOLDS == fold
+                    weights[mine] = ensemble.weights(question)[mine]
+                residuals.append(head.residual_of(ensemble.combine(question, members, weights), target))
+        ensemble.bank, ensemble.full_margin = whole, head.margin(torch.cat(residuals)).cpu()
 
     def known(self, numbers: np.ndarray) -> np.ndarray:
         """Those rows whose truth is known."""

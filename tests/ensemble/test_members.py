@@ -98,8 +98,8 @@ def test_without_lightgbm_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
 
 def test_masked_rows_show_a_random_share_of_their_columns() -> None:
     blocks = {c: np.ones((1000, 2)) for c in "abcd"}
-    shown = np.stack([np.isfinite(block).all(1) for block in masked(blocks, 0).values()], 1)
-    assert 0.4 < shown.mean() < 0.6 and set(shown.sum(1)) == {0, 1, 2, 3, 4}
+    visible = np.stack([np.isfinite(block).all(1) for block in masked(blocks, 0).values()], 1)
+    assert 0.4 < visible.mean() < 0.6 and set(visible.sum(1)) == {0, 1, 2, 3, 4}
 
 
 def test_features_that_vary_and_tell_are_picked() -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sensorium.ensemble.weights import WeightBank, mixture_weights, onto_simplex, prior, value_weights
+from sensorium.ensemble.weights import (
+    WeightBank,
+    conformal_quantile,
+    mixture_weights,
+    onto_simplex,
+    prior,
+    value_weights,
+)
 
 
 def test_the_prior_is_half_on_the_best_member_and_equal_else() -> None:
@@ -40,20 +47,32 @@ def test_of_few_rows_little_is_believed() -> None:
 
 
 def test_rows_that_show_the_same_columns_choose() -> None:
-    shown = np.array([[True, True]] * 300 + [[True, False]] * 300)
+    visible = np.array([[True, True]] * 300 + [[True, False]] * 300)
     likelihoods = np.array([[0.1, 0.9]] * 300 + [[0.9, 0.1]] * 300)
-    bank = WeightBank(shown, likelihoods)
-    assert bank.weights(np.array([True, True]).tobytes())[1] > 0.8
-    assert bank.weights(np.array([True, False]).tobytes())[0] > 0.8
+    bank = WeightBank(visible, likelihoods)
+    both = np.array([True, True]).tobytes()
+    assert bank.weights(both, both)[1] > 0.8
+    assert bank.weights(np.array([True, False]).tobytes(), both)[0] > 0.8
+    assert bank.weights(both, np.array([True, False]).tobytes()).tolist() == [1, 0], "the other can't answer such rows"
 
 
 def test_a_member_without_answers_gets_no_weight() -> None:
-    shown = np.array([[True, True]] * 100 + [[True, False]] * 100)
+    visible = np.array([[True, True]] * 100 + [[True, False]] * 100)
     likelihoods = np.array([[0.5, 0.9]] * 100 + [[0.5, np.nan]] * 100)
-    bank = WeightBank(shown, likelihoods)
-    assert bank.weights(np.array([True, True]).tobytes())[1] > 0.7
+    bank = WeightBank(visible, likelihoods)
+    both = np.array([True, True]).tobytes()
+    assert bank.weights(both, both)[1] > 0.7
     empty = WeightBank(np.zeros((0, 2)), np.zeros((0, 3)))
-    assert empty.weights(np.array([True, True]).tobytes()).tolist() == [1, 0, 0]
+    assert empty.weights(both, np.ones(3, bool).tobytes()).tolist() == [1, 0, 0]
+
+
+def test_conformal_quantiles_hold_their_share() -> None:
+    rng = np.random.default_rng(0)
+    scores, later = rng.normal(size=2000), rng.normal(size=20_000)
+    assert (later <= conformal_quantile(scores, np.ones(2000), 0.9)).mean() == pytest.approx(0.9, abs=0.02)
+    count = np.where(scores > 0, 1.0, 1e-9)
+    assert (np.abs(later) <= conformal_quantile(scores, count, 0.9)).mean() == pytest.approx(0.9, abs=0.02)
+    assert conformal_quantile(scores[:5], np.ones(5), 0.9) == np.inf, "five rows can't say so much"
 
 
 def test_the_nearest_point_of_the_simplex() -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from sensorium.core.errors import UserError
+from sensorium.ensemble import features as features_module
+from sensorium.ensemble.features import relevance, select_features
 from sensorium.evaluation import baseline_targets, trees
 from sensorium.evaluation import baselines as module
 from sensorium.evaluation.baselines import Baselines, fit_baselines
@@ -138,7 +140,7 @@ def test_says_what_is_wrong(fitted, tmp_path) -> None:
         (tmp_path / "baselines.npz").write_bytes(broken)
         with pytest.raises(UserError, match="Fit the run again"):
             Baselines.load(tmp_path)
-    with pytest.raises(UserError, match="can't tell 'x', which is text"):
+    with pytest.raises(UserError, match="can't predict 'x', which is text"):
         fit_baselines(features, {"x": ["a"] * 10}, {"x": "text"}, ({}, {}), tmp_path, 1.0)
 
 
@@ -152,7 +154,7 @@ def test_nothing_is_pickled(fitted) -> None:
 def test_limits_are_said(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(module, "MAX_ROWS", 200)
     monkeypatch.setattr(baseline_targets, "MAX_CLASSES", 5)
-    monkeypatch.setattr(trees, "MAX_COLUMN_FEATURES", 20)
+    monkeypatch.setattr(features_module, "MAX_COLUMN_FEATURES", 20)
     features, truth = table(600)
     many = {"many": [f"c{i % 9}" for i in range(600)], "sort": truth["sort"]}
     plain = fit_baselines(features, many, {"many": "category", "sort": "category"}, ({}, {}), tmp_path, 4.0)
@@ -230,7 +232,7 @@ def test_relevance_is_the_share_of_variance() -> None:
     y = rng.integers(0, 2, 4000).astype(np.float64)
     x = np.stack([y + rng.standard_normal(4000), rng.standard_normal(4000), np.ones(4000), np.full(4000, np.nan)], 1)
     for sort in (True, False):
-        found = trees.relevance(x, y, sort)
+        found = relevance(x, y, sort)
         assert found[0] == pytest.approx(0.2, abs=0.03)  # variance ¼ between classes, 1 within
         assert found[1] < 0.01 and found[2] == found[3] == 0
 
@@ -239,7 +241,7 @@ def test_each_column_keeps_a_share_of_the_features() -> None:
     rng = np.random.default_rng(0)
     y = rng.standard_normal(500)
     strong, weak = y[:, None] + 0.1 * rng.standard_normal((500, 40)), rng.standard_normal((500, 40))
-    picked = trees.select_features(np.concatenate([strong, weak], 1), y, False, [40, 40], 20)
+    picked = select_features(np.concatenate([strong, weak], 1), y, False, [40, 40], 20)
     assert len(picked) == 20 and (picked >= 40).sum() == 5
 
 

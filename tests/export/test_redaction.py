@@ -46,7 +46,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sensorium.fit.stages.report", lambda *given, **named: None)
         folder = tmp_path_factory.mktemp("privacy") / "run"
-        made = Model.fit(people(), out=folder, epochs=2, settings=[*TINY, "baselines.share=1", "baselines.most=1"])
+        made = Model.fit(
+            people(),
+            out=folder,
+            epochs=2,
+            settings=[*TINY, "baselines.share=1", "baselines.most=1", "answer.members=network"],
+        )
     rows, gists, table = 90, {}, people()
     part = made.rows(table.slice(0, rows))
     for column in ("picture", "name", "tone"):

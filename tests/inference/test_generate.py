@@ -243,7 +243,7 @@ def test_what_is_finished_is_kept_and_what_was_there_is_not_lost(
             interrupted(patch, drawing_model, 2)
             with pytest.raises(KeyboardInterrupt):
                 write_samples(drawing_model, str(table), "picture", place, ["name"], 0, 1, {"steps": 1})
-            assert rows() == 4 and "finished is kept: 4" in capsys.readouterr().err
+            assert rows() == 4 and "finished is saved: 4" in capsys.readouterr().err
     monkeypatch.setattr("sensorium.inference.generate.GENERATED_WINDOW", 2)
     with monkeypatch.context() as patch:
         interrupted(patch, drawing_model, 2)

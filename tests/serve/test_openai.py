@@ -153,7 +153,7 @@ def test_words_alone_are_what_is_shown(client: openai.OpenAI) -> None:
     ("/v1/embeddings", {"model": "tiny", "input": [[1, 2, 3]]}, 400, "numbers of tokens are not taken"),
     ("/v1/embeddings", {"model": "tiny", "input": "x", "dimensions": 4}, 422, "dimensions"),
     ("/v1/embeddings", {"model": "other", "input": "x"}, 404, "no model 'other'"),
-    ("/v1/embeddings", {"model": "tiny", "input": ["x", " "]}, 422, "Row 1: it holds nothing"),
+    ("/v1/embeddings", {"model": "tiny", "input": ["x", " "]}, 422, "Row 1: it is empty"),
     ("/v1/images/generations", {"model": "tiny", "prompt": "x", "response_format": "url"}, 400, "b64_json"),
     ("/v1/images/generations", {"model": "tiny", "prompt": "x", "column": "colour"}, 400, "'colour' is none"),
     ("/v1/chat/completions", {"model": "tiny", "messages": []}, 422, "messages"),

@@ -25,7 +25,7 @@ from sensorium.training import build_memory, calibrate
 from sensorium.training.build_memory import mean_reciprocal_rank
 from sensorium.training.calibrate import memory_share
 
-SETTINGS = (*TINY, "data.validation=0.3")
+SETTINGS = (*TINY, "data.validation=0.3", "answer.members=network")
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ class Member(abc.ABC):
 
     @abc.abstractmethod
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What it is, as JSON, and its arrays."""
+        """Description as JSON, and arrays by name."""
 
     @classmethod
     @abc.abstractmethod

@@ -12,7 +12,7 @@ class RobustTrees(Boosted):
     """Boosted trees for any columns, by augmentation with hidden columns."""
 
     def rows(self, blocks: Blocks, target: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        shown = {c: blocks[c] for c in self.columns}
-        parts = [shown, masked(shown, seed)]
+        visible = {c: blocks[c] for c in self.columns}
+        parts = [visible, masked(visible, seed)]
         x = [matrix({c: part[c][:, self.picked[c]] for c in self.columns}, self.columns) for part in parts]
         return np.concatenate(x), np.concatenate([target] * len(parts))
