@@ -28,6 +28,9 @@ RARE = "violet-of-nobody-else"
 TOLD = 97.125
 """A class of two rows, and a number of one."""
 
+ALONE = "baselines.share=1", "baselines.most=1", "answer.members=network"
+"""Settings of a run whose answers are the network's, as those of a model without rows are."""
+
 
 def people(rows: int = 120, seed: int = 0) -> pa.Table:
     table = tiny_table(rows, seed, gaps=0.0)
