@@ -53,7 +53,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
             people(),
             out=folder,
             epochs=2,
-            settings=[*TINY, "baselines.share=1", "baselines.most=1", "answer.members=network"],
+            settings=[*TINY, *ALONE],
         )
     rows, gists, table = 90, {}, people()
     part = made.rows(table.slice(0, rows))
