@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sensorium.core.errors import UserError, warn
 from sensorium.core.registry import find, name_of
 from sensorium.ensemble.members import Member
 from sensorium.ensemble.question import AskedRows, short_generator
@@ -103,10 +102,7 @@ class Ensemble:
                 able = self.can_answer(question, model)
                 if able.any():
                     blocks = {c: question.block(c, self.widths[c])[able] for c in model.columns}
-                    try:
-                        answers[number, able] = model.predict(blocks).reshape(-1, outputs)
-                    except UserError as error:  # a package is missing: the network stands in
-                        warn(f"'{question.column}' is answered without {self.names[number]}: {error}")
+                    answers[number, able] = model.predict(blocks).reshape(-1, outputs)
         if len(self.prior):
             answers[-1] = self.prior
         return answers

@@ -1,4 +1,4 @@
-"""Files of a model folder that hold its ensembles: LightGBM's own text in JSON, all arrays as safetensors."""
+"""Files of a model folder that hold its ensembles: what they are as JSON, all arrays as safetensors."""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ FILE_CONTENTS = {
     "trained",
     "probes.safetensors": "linear regressions that stand for a memory of training rows: no row, no class and no range "
     "of values of fewer than 5 rows",
-    "ensembles.json": "trees fitted on training rows: **a rare value can stand at a branch**",
-    "ensembles.safetensors": "linear models fitted on training rows, and how likely validation rows' answers were to "
-    "each member of an ensemble",
+    "ensembles.json": "which models answer beside the network",
+    "ensembles.safetensors": "trees and linear models fitted on training rows, **a rare value of which can stand at a "
+    "branch**, and how likely validation rows' answers were to each of them",
     "memory.safetensors": "**gists, hashed words and answers of single training rows**: whether somebody was in the "
     "table can be read from it",
     "domain.safetensors": "**gists of single training rows**, by which it is told how far other rows lie from them",

@@ -94,7 +94,7 @@ def test_a_saved_model_answers_the_same(fitted: Model, tmp_path: Path) -> None:
     assert not Model.load(tmp_path / "run").network.calibration.ensembles
     shutil.copy2(fitted.folder / "ensembles.safetensors", tmp_path / "run")
     text = (fitted.folder / "ensembles.json").read_text()
-    (tmp_path / "run" / "ensembles.json").write_text(text.replace("0.1", "0.2", 1))
+    (tmp_path / "run" / "ensembles.json").write_text(text + " ")
     with pytest.raises(UserError, match="its SHA-256 differs.*by the network alone"):
         Model.load(tmp_path / "run")
 

@@ -11,6 +11,7 @@ from sensorium.core.errors import UserError
 from sensorium.core.registry import find, names
 from sensorium.ensemble.features import masked, matrix, pick_features
 from sensorium.ensemble.members import FitData, Member
+from sensorium.ensemble.members._forest import Forest
 
 MEMBERS = names(Member)
 
@@ -77,6 +78,28 @@ def test_a_class_that_no_training_row_has_gets_no_probability(name: str) -> None
     few = FitData(given.blocks, given.target, given.valid_blocks, given.valid_target, 5, 20.0)
     member = find(Member, name).fit(few, ["a"])
     assert member is not None and member.predict(few.valid_blocks)[:, 3:].max() < 0.05
+
+
+@pytest.mark.parametrize("classes", [0, 2, 3])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_forest_answers_as_lightgbm_does(classes: int, gaps: bool) -> None:
+    import lightgbm
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(700, 6)).astype(np.float32)
+    telling = x[:, 0] - x[:, 1] ** 2
+    if gaps:
+        x[rng.random(x.shape) < 0.2] = np.nan
+    target = np.digitize(telling, np.quantile(telling, np.linspace(0, 1, classes + 1)[1:-1])) if classes else telling
+    options = {"objective": "binary" if classes == 2 else "multiclass" if classes else "regression", "verbosity": -1,
+               "num_class": classes if classes > 2 else 1, "num_threads": 1}  # fmt: skip
+    booster = lightgbm.train(options, lightgbm.Dataset(x, target), 30)
+    later = np.concatenate([x, np.full((1, 6), np.nan, np.float32), np.zeros((1, 6), np.float32)])
+    wanted = np.asarray(booster.predict(later))
+    forest = Forest.of(booster.dump_model(), classes)
+    found = forest.predict(later)
+    assert found == pytest.approx(np.stack([1 - wanted, wanted], 1) if classes == 2 else wanted, abs=1e-9)
+    assert forest.predict(later[:0]).shape[0] == 0
 
 
 def test_trees_end_in_time() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from sensorium.core.errors import UserError
 from sensorium.ensemble.features import Blocks, matrix, pick_features
 from sensorium.ensemble.members import FitData, Member
+from sensorium.ensemble.members._forest import Forest
 
 MAX_FEATURES, MAX_CLASSES = 384, 64
 """Features and classes, at most."""
@@ -22,12 +23,13 @@ class Boosted(Member):
     """Boosted trees on some columns.
 
     Args:
-        picked: features of each column. model: the booster, as LightGBM writes it.
+        picked: features of each column.
     """
 
-    def __init__(self, columns: Sequence[str], picked: Mapping[str, Sequence[int]], classes: int, model: str) -> None:
-        self.columns, self.picked, self.classes, self.model = tuple(columns), picked, classes, model
-        self.booster: Any = None
+    forest: Forest
+
+    def __init__(self, columns: Sequence[str], picked: Mapping[str, Sequence[int]], classes: int) -> None:
+        self.columns, self.picked, self.classes = tuple(columns), picked, classes
 
     @classmethod
     def fit(cls, data: FitData, columns: Sequence[str]) -> Self | None:
@@ -38,10 +40,10 @@ class Boosted(Member):
         columns = [c for c in columns if picked[c]]
         if not columns:
             return None
-        self = cls(columns, {c: picked[c] for c in columns}, data.classes, "")
+        self = cls(columns, {c: picked[c] for c in columns}, data.classes)
         x, y = self.rows(data.blocks, data.target, data.seed)
-        self.booster = boost(x, y, *self.rows(data.valid_blocks, data.valid_target, data.seed + 1), data)
-        self.model = self.booster.model_to_string()
+        booster = boost(x, y, *self.rows(data.valid_blocks, data.valid_target, data.seed + 1), data)
+        self.forest = Forest.of(booster.dump_model(), data.classes)
         return self
 
     def rows(self, blocks: Blocks, target: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,19 +51,17 @@ class Boosted(Member):
         return matrix({c: blocks[c][:, self.picked[c]] for c in self.columns}, self.columns), target
 
     def predict(self, blocks: Blocks) -> np.ndarray:
-        if self.booster is None:
-            self.booster = lightgbm().Booster(model_str=self.model)
-        x = matrix({c: blocks[c][:, self.picked[c]] for c in self.columns}, self.columns)
-        out = np.asarray(self.booster.predict(x, num_threads=1))
-        return np.stack([1 - out, out], 1) if self.classes == 2 else out
+        return self.forest.predict(matrix({c: blocks[c][:, self.picked[c]] for c in self.columns}, self.columns))
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         described = {"columns": self.columns, "picked": dict(self.picked), "classes": self.classes}
-        return {**described, "model": self.model}, {}
+        return described, self.forest.arrays
 
     @classmethod
     def load(cls, described: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
-        return cls(**described)
+        self = cls(**described)
+        self.forest = Forest(arrays, self.classes)
+        return self
 
 
 def lightgbm() -> Any:
