@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-ROWS = 512
+ROWS_PER_BATCH = 512
 """Rows that go through the trees at once, so that memory doesn't grow with their number."""
 
 
@@ -78,7 +78,9 @@ class Forest:
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Probabilities [n, classes], or values [n], of features [n, d]."""
-        raw = np.concatenate([self._raw(x[start : start + ROWS]) for start in range(0, max(len(x), 1), ROWS)])
+        raw = np.concatenate(
+            [self._raw(x[start : start + ROWS_PER_BATCH]) for start in range(0, max(len(x), 1), ROWS_PER_BATCH)]
+        )
         if not self.classes:
             return raw[:, 0]
         if self.classes == 2:
