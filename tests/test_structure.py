@@ -95,7 +95,7 @@ def test_no_import_goes_in_a_circle() -> None:
     assert not circles
 
 
-@pytest.mark.parametrize("folder", ["modalities", "trunks", "objectives", "generators"])
+@pytest.mark.parametrize("folder", ["modalities", "trunks", "objectives", "generators", "ensemble.members"])
 def test_parts_do_not_import_their_siblings(folder: str) -> None:
     """Files that start with an underscore are helpers, which parts share."""
     parts = {name for name in MODULES if re.fullmatch(rf"sensorium\.{folder}\.[a-z]\w*", name)}
