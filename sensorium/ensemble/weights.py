@@ -13,8 +13,9 @@ import functools
 
 import numpy as np
 
-UNLIKE = 0.1
-"""How much less a row of the bank counts for each column that it shows otherwise."""
+UNLIKE, ENOUGH_ROWS = (0.1, 0.2, 0.4, 0.6, 0.8), 100
+"""How much less a row of the bank counts for each column that it shows otherwise: the first that leaves as many rows.
+"""
 PRIOR_ROWS = 20.0
 """Rows that the prior is worth."""
 MIN_WEIGHT = 0.03
@@ -56,7 +57,8 @@ class WeightBank:
     def count(self, pattern: bytes) -> np.ndarray:
         """Counts of each row for rows that show certain columns [rows]; those that are most like them count 1."""
         unlike = (self.visible != np.frombuffer(pattern, bool)).sum(1)
-        return UNLIKE ** (unlike - unlike.min()).astype(np.float64)
+        counts = [base ** (unlike - unlike.min()).astype(np.float64) for base in UNLIKE]
+        return next((count for count in counts if count.sum() >= ENOUGH_ROWS), counts[-1])
 
     def _weights(self, pattern: bytes, able: bytes) -> np.ndarray:
         """Weights [members] for rows that show certain columns.

@@ -56,6 +56,16 @@ def test_rows_that_show_the_same_columns_choose() -> None:
     assert bank.weights(both, np.array([True, False]).tobytes()).tolist() == [1, 0], "the other can't answer such rows"
 
 
+def test_where_few_rows_are_alike_others_count_more() -> None:
+    rng = np.random.default_rng(0)
+    visible = rng.random((150, 8)) < 0.5
+    pattern = np.ones(8, bool).tobytes()
+    assert WeightBank(visible, np.full((150, 2), 0.5)).count(pattern).sum() > 20
+    many = np.concatenate([visible, np.ones((100, 8), bool)])
+    count = WeightBank(many, np.full((250, 2), 0.5)).count(pattern)
+    assert (count[150:] == 1).all() and count[:150].mean() < 0.05
+
+
 def test_a_member_without_answers_gets_no_weight() -> None:
     visible = np.array([[True, True]] * 100 + [[True, False]] * 100)
     likelihoods = np.array([[0.5, 0.9]] * 100 + [[0.5, np.nan]] * 100)
