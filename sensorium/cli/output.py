@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from sensorium.data.table import Table
 
+N_MEMBERS = 3
+"""Members of an answer that are named, those of the largest weights."""
+
 
 def note(words: str) -> None:
     """Print a line on stderr."""
@@ -63,6 +66,12 @@ def print_results(results: dict[str, Any]) -> None:
                 grid.add_row(column, entry["kind"], measure, *(number(value) for value in (entry[measure], *beside)))
     out = console()
     out.print(grid, markup=False)
+    for column, entry in results["columns"].items():
+        if members := entry.get("members"):
+            best = sorted(members.items(), key=lambda member: -member[1]["weight"])[:N_MEMBERS]
+            parts = ", ".join(f"{name} ({member['weight']:.2f})" for name, member in best)
+            more = f" and {len(members) - len(best)} more" * (len(members) > len(best))
+            out.print(f"{column}: combined of {parts}{more}", markup=False, highlight=False)
     if results["retrieval"]:
         grid = make_grid("Search: share of queries whose row is found")
         for name in ("query > found", "recall@1", "recall@10", "gallery"):

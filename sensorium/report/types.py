@@ -106,8 +106,8 @@ class Evaluation:
     """Results of an evaluation.
 
     Attributes:
-        results: what ``evaluate --json`` writes: "rows", "columns" (kind, metrics, "chance", "baseline", "alone"),
-            "retrieval", "seconds", and "trained_on", how many of the rows were trained on.
+        results: what ``evaluate --json`` writes: "rows", "columns" (kind, metrics, "chance", "baseline", "alone",
+            "members"), "retrieval", "seconds", and "trained_on", how many of the rows were trained on.
         predictions, generated: for each column; retrieval: for each direction "a>b".
         missing: for each column [(share of the other columns removed, metric)].
         metrics: for each column the metric that decides; by default accuracy, r2 or exact, by its kind.

@@ -15,7 +15,7 @@ LABELS = {
     "recall@10": "among the first ten", "median_rank": "median place", "gallery": "searched", "n": "rows",
 }  # fmt: skip
 SHARES = {"accuracy", "balanced_accuracy", "exact", "recall@1", "recall@10"}
-HIDDEN = {"kind", "n", "chance", "baseline", "alone", "unheeded", "remembered", "metric"}
+HIDDEN = {"kind", "n", "chance", "baseline", "alone", "unheeded", "remembered", "members", "metric"}
 
 
 @dataclasses.dataclass

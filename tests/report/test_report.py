@@ -113,6 +113,7 @@ def fake(folder: Path, name: str = "pets", rows: int = 60, evil: str = "") -> tu
     )  # fmt: skip
     columns = {
         group: {"kind": "category", "n": rows, "accuracy": 0.81, "chance": 0.36, "alone": {"photo": 0.7, text: 0.5},
+                "members": {f"trees on {text}": {"accuracy": 0.77, "weight": 0.625, "n": rows}},
                 "baseline": {"one_column": 0.7, "one_column_name": text, "trees": 0.95}},
         "weight": {"kind": "number", "n": rows, "r2": 0.7, "mae": 1.25, "chance": -0.01,
                    "baseline": {"one_column": 0.2, "one_column_name": "photo", "trees": 0.4}},
@@ -165,7 +166,7 @@ def test_every_section_and_what_is_in_it(tmp_path: Path) -> None:
                     "group : gradient-boosted trees on all other columns win", "weight : ours wins with R² 0.7",
                     "a note"],
         "results": ["accuracy 81.0\u202f%", "mean error 1.25", "chrF 0.33", "notes → photo",
-                    "Ours, from a single column"],
+                    "Ours, from a single column", "The answer combines these models", "(0.62)"],
         "training": ["loss", "match", "gradient", "0.01 at the end"],
         "retrieval": ["notes → photo", "10.0\u202f% first", "found first", "✗ place", "right would be", "cell 10"],
         "confusion": ["cat", "dog", "bird", "60 rows"],
