@@ -81,7 +81,7 @@ class Ensemble:
     def names(self) -> list[str]:
         """Names of the members, in the bank's order."""
         models = [f"{name_of(type(m)).replace('_', ' ')} on {describe(m.columns, self.columns)}" for m in self.models]
-        return [view.name for view in self.views] + models + ["class frequencies"] * bool(len(self.prior))
+        return [view.name for view in self.views] + models + ["class frequencies"] * bool(self.classes)
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class Ensemble:
                 if able.any():
                     blocks = {c: question.block(c, self.widths[c])[able] for c in model.columns}
                     answers[number, able] = model.predict(blocks).reshape(-1, outputs)
-        if len(self.prior):
+        if self.classes:
             answers[-1] = self.prior
         return answers
 
@@ -168,7 +168,7 @@ class Ensemble:
         filled = np.where(np.isnan(answers), answers[:1], answers)
         mixed = np.einsum("mno,nm->no", filled, weights)
         distribution, _ = question.by_network()
-        if len(self.prior):
+        if self.classes:
             return torch.from_numpy(np.log(mixed.clip(1e-9))).float().unsqueeze(1).to(distribution.device)
         centre = torch.from_numpy(self.scores(question.modality, mixed)).float().to(distribution.device)
         middle = distribution[..., distribution.shape[-1] // 2]

@@ -23,10 +23,21 @@ from sensorium.nn.row_memory import MemoryAnswer
 class ShortGenerator(Protocol):
     """Generator of a column that is asked by one token, whose answers can be mixed with others."""
 
+    width: int
+    causal: bool
     query: Tensor
     """Learned query token [1, width]."""
     covers: list[float]
     """Of a value, the coverages for which intervals are calibrated."""
+
+    def loss(self, hidden: Tensor, target: Tensor, recalled: MemoryAnswer | None = None) -> Tensor:
+        """Loss of each row [n], from the trunk's output, mixed with the row memory's answer."""
+
+    def residual(self, hidden: Tensor, target: Tensor, recalled: MemoryAnswer | None = None) -> Tensor:
+        """Residuals of rows as of ``residual_of``, from the trunk's output."""
+
+    def calibrate(self, residual: Tensor) -> None:
+        """Calibrate answers without a memory by the residuals of validation rows."""
 
     def distribution(self, hidden: Tensor, recalled: MemoryAnswer | None) -> tuple[Tensor, Tensor]:
         """Distribution of each row before calibration, and the calibration (``margin``)."""

@@ -80,7 +80,7 @@ def evaluate(
     found = Evaluation(results={"rows": table.rows, "columns": {}, "retrieval": {}})
     # In generative columns many answers are right, so none is wrong.
     asked = [c for c in network.asked_columns if c not in network.generative_columns and rows.has(c).any()]
-    rows.encoded_columns(network.columns)
+    rows.encoded_columns(network.columns if options.seen is None else options.seen)
     for number, column in enumerate(asked):
         note(f"asking {column}")
         mine = deadline.part(1 / (len(asked) - number + SEARCH_SHARE))

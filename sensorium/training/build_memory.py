@@ -15,14 +15,13 @@ import torch
 from sensorium.core.settings import at_least
 from sensorium.data.order import evenly_spaced
 from sensorium.data.prepare import Prepared
+from sensorium.ensemble.question import ShortGenerator, short_generator
 from sensorium.network.batch import collate
 from sensorium.network.network import Network
 from sensorium.nn.row_memory import RowMemory
 from sensorium.training.calibrate import (
-    MemoryGenerator,
     encode,
     judged_columns,
-    memory_generator,
     present_cells,
     standard_score,
 )
@@ -90,7 +89,7 @@ def build_memory(network: Network, prepared: Prepared, remember: MemorySettings,
         itertools.product(STRENGTHS, STRENGTHS if memory.sketched else (0.0,)), key=found
     )
     memory.by = {
-        column: [c for c in matched if is_informative(memory, memory_generator(network, column), column, c)]
+        column: [c for c in matched if is_informative(memory, short_generator(network, column), column, c)]
         for column in memory.asked_columns
     }
     network.calibration.memory = memory
@@ -122,7 +121,7 @@ def value_counts(network: Network, prepared: Prepared) -> dict[str, object]:
 
 
 @torch.inference_mode()
-def is_informative(memory: RowMemory, generator: MemoryGenerator, column: str, by: str) -> bool:
+def is_informative(memory: RowMemory, generator: ShortGenerator, column: str, by: str) -> bool:
     """True where rows that are alike in one column predict another one surely better than any rows do.
 
     Two drawings of an entity by different makers are alike, and each predicts a maker for the other that is wrong.

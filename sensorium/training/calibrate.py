@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ import torch
 from sensorium.core.deadline import Deadline
 from sensorium.data.order import evenly_spaced
 from sensorium.data.prepare import Prepared
+from sensorium.ensemble.question import short_generator
 from sensorium.inference.surprise import (
     fit_out_of_distribution,
     gists_by_kind,
@@ -28,7 +28,7 @@ from sensorium.inference.surprise import (
 from sensorium.network.batch import Batch, collate
 from sensorium.network.network import Network
 from sensorium.network.types import Encoded, IgnoredColumns
-from sensorium.nn.row_memory import MemoryAnswer, RowMemory
+from sensorium.nn.row_memory import RowMemory
 
 MAX_ROWS, MIN_ROWS, MIN_JUDGED_ROWS = 1000, 20, 40
 """Validation rows, at most and at least; and the fewest by which a column is found to mislead."""
@@ -66,7 +66,7 @@ def calibrate_network(
     if short and len(rows) and judge:
         parts = affordable_parts(network, parts, short, deadline.part(0.7))
     for column in short:
-        generator, memory = memory_generator(network, column), network.calibration.memory
+        generator, memory = short_generator(network, column), network.calibration.memory
         if not len(rows) or (column not in judged and not hasattr(generator, "calibrate")):
             continue
         validation = ValidationRows(network, column, parts)
@@ -239,30 +239,6 @@ def present_cells(prepared: Prepared, column: str, rows: np.ndarray) -> list[np.
     return [cell for cell in prepared.ready.cells(column, rows) if cell is not None]
 
 
-class MemoryGenerator(Protocol):
-    """Generator of a short column: it is calibrated, and mixes the row memory's answer into its own."""
-
-    width: int
-    causal: bool
-
-    def loss(self, hidden: torch.Tensor, target: torch.Tensor, memory: MemoryAnswer | None = None) -> torch.Tensor:
-        """Loss of each row [n]."""
-
-    def residual(self, hidden: torch.Tensor, target: torch.Tensor, memory: MemoryAnswer | None = None) -> torch.Tensor:
-        """Residuals of some rows, which calibration takes."""
-
-    def calibrate(self, residuals: torch.Tensor) -> None:
-        """Calibrate by the residuals of validation rows."""
-
-    def margin(self, residuals: torch.Tensor) -> torch.Tensor:
-        """Calibration of answers with memory."""
-
-
-def memory_generator(network: Network, column: str) -> MemoryGenerator:
-    """Generator of a short column."""
-    return cast("MemoryGenerator", network.generator(column))
-
-
 class ValidationRows:
     """Validation rows that have a column, to be asked for it from any others."""
 
@@ -270,7 +246,7 @@ class ValidationRows:
         self.network, self.column, self.generator, self.judges = (
             network,
             column,
-            memory_generator(network, column),
+            short_generator(network, column),
             MAX_ROWS,
         )
         self.parts: list[tuple[dict[str, Encoded], torch.Tensor, torch.Tensor]] = []
