@@ -108,7 +108,9 @@ def answer(rows: Rows, splits: Splits, table: pa.Table, question: Question, seed
     alone = {}
     for one in seen if len(seen) > 1 else []:
         cells_alone = rows.predict(column, [one], asked).cells
-        alone[one] = accuracy(truth, cells_alone) if codes else r2(values[asked], np.array([*map(as_float, cells_alone)]))
+        alone[one] = (
+            accuracy(truth, cells_alone) if codes else r2(values[asked], np.array([*map(as_float, cells_alone)]))
+        )
     scores["alone"] = alone
     features = {c: rows.features(c) for c in seen}
     scores["peers"] = peer_scores(features, seen, values, parts, asked, len(codes), seed)

@@ -21,7 +21,8 @@ class Question:
     """Question to a table.
 
     Attributes:
-        target: the asked column. seen: those that are seen; empty: all others. part: of the split, whose rows are asked.
+        target: the asked column. seen: those that are seen; empty: all others.
+        part: of the split, whose rows are asked.
     """
 
     target: str

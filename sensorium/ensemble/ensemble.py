@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sensorium.core.registry import find, name_of
-from sensorium.ensemble.members import Member
+from sensorium.ensemble.bag import Bag
+from sensorium.ensemble.features import FeatureRows
 from sensorium.ensemble.question import AskedRows, short_generator
 from sensorium.ensemble.weights import WeightBank, conformal_quantile
 from sensorium.generators import GeneratorOutput
@@ -51,14 +51,16 @@ class Ensemble:
         columns: the columns that a row may show, in the order of the bank. widths: of their features.
         missing: share of training rows that lack each.
         prior: class frequencies, a member of its own, empty for a value. mean, std: of a value's training rows.
-        bank: by which weights are chosen. full_margin: calibration of answers from all columns.
+        bank: validation rows by which weights are chosen. full_margin: calibration of answers from all columns.
+        plain_bank: training rows by which weights of the members that aren't the network are chosen, where validation
+            rows are few: their out-of-fold answers; empty otherwise.
         margins: calibration of answers from others, as it was needed.
     """
 
     def __init__(
         self,
         views: Sequence[View],
-        models: Sequence[Member],
+        models: Sequence[Bag],
         columns: Sequence[str],
         widths: Mapping[str, int],
         missing: Mapping[str, float],
@@ -69,6 +71,7 @@ class Ensemble:
         self.views, self.models, self.columns = list(views), list(models), list(columns)
         self.widths, self.missing, self.prior, self.mean, self.std = dict(widths), dict(missing), prior, mean, std
         self.bank = WeightBank(np.zeros((0, len(self.columns))), np.zeros((0, len(self.names))))
+        self.plain_bank = WeightBank(np.zeros((0, len(self.columns))), np.zeros((0, self.plain)))
         self.full_margin = torch.zeros(0)
         self.margins: dict[bytes, Tensor] = {}
 
@@ -78,34 +81,51 @@ class Ensemble:
         return len(self.prior)
 
     @property
+    def plain(self) -> int:
+        """Number of members that aren't the network."""
+        return len(self.models) + bool(self.classes)
+
+    @property
     def names(self) -> list[str]:
         """Names of the members, in the bank's order."""
-        models = [f"{name_of(type(m)).replace('_', ' ')} on {describe(m.columns, self.columns)}" for m in self.models]
+        models = [f"{m.name} on {describe(m.columns, self.columns)}" for m in self.models]
         return [view.name for view in self.views] + models + ["class frequencies"] * bool(self.classes)
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
-    def member_answers(self, question: AskedRows, wanted: Sequence[bool] | None = None) -> np.ndarray:
+    def member_answers(
+        self, question: AskedRows, wanted: Sequence[bool] | None = None, fold: int | None = None
+    ) -> np.ndarray:
         """Answers of the members: probabilities [members, n, classes] or standardised values [members, n, 1], NaN where
         one has none.
 
         Args:
-            wanted: which members are asked; the others' are NaN.
+            wanted: which members are asked; the others' are NaN. fold: of the rows, where members that learned from
+                them are not to answer.
         """
-        n, outputs = len(question.rows), self.classes or 1
-        answers = np.full((len(self.names), n, outputs), np.nan)
+        answers = np.full((len(self.names), len(question.rows), self.classes or 1), np.nan)
         for number, view in enumerate(self.views):
             if wanted is None or wanted[number] or not number:
                 answers[number] = self.network_answer(question, view)
-        for number, model in enumerate(self.models, len(self.views)):
-            if wanted is None or wanted[number]:
-                able = self.can_answer(question, model)
-                if able.any():
-                    blocks = {c: question.block(c, self.widths[c])[able] for c in model.columns}
-                    answers[number, able] = model.predict(blocks).reshape(-1, outputs)
-        if self.classes:
+        asked = [wanted is None or wanted[number] for number in range(len(self.names))]
+        models = [model for number, model in enumerate(self.models, len(self.views)) if asked[number]]
+        if models:
+            needed = {c: self.widths[c] for model in models for c in model.columns}
+            self.ask_models(question.feature_rows(needed), answers, asked, fold)
+        elif self.classes:
             answers[-1] = self.prior
         return answers
+
+    def ask_models(self, rows: FeatureRows, answers: np.ndarray, asked: Sequence[bool], fold: int | None) -> None:
+        """Fill in the answers of members that aren't the network [members, n, outputs]; see ``member_answers``."""
+        for number, model in enumerate(self.models, len(self.views)):
+            if asked[number]:
+                able = self.can_answer(rows, model)
+                if able.any():
+                    found = model.predict(rows.columns(model.columns).rows(able), fold)
+                    answers[number, able] = found.reshape(-1, answers.shape[2])
+        if self.classes:
+            answers[-1] = self.prior
 
     def network_answer(self, question: AskedRows, view: View) -> np.ndarray:
         """Answers of the network from a view [n, outputs], NaN where a row shows nothing of it."""
@@ -120,13 +140,13 @@ class Ensemble:
             found = np.where(visible[:, None], found, np.nan)
         return found
 
-    def can_answer(self, question: AskedRows, model: Member) -> np.ndarray:
+    def can_answer(self, rows: FeatureRows, model: Bag) -> np.ndarray:
         """Rows for which a plain model has an answer, bool [n]."""
-        visible = {c: question.shows(c) for c in model.columns}
+        visible = {c: rows.shows(c) for c in model.columns}
         if not model.whole:
             return np.logical_or.reduce(list(visible.values()))
         usual = [here for c, here in visible.items() if self.missing[c] < MIN_MISSING]
-        return np.logical_and.reduce([np.ones(len(question.rows), dtype=bool), *usual])
+        return np.logical_and.reduce([np.ones(len(rows), dtype=bool), *usual])
 
     def values(self, modality: Modality, scores: np.ndarray) -> np.ndarray:
         """Standardised values of normal scores."""
@@ -157,7 +177,10 @@ class Ensemble:
             needed = [c for c in model.columns if self.missing[c] < MIN_MISSING]
             able.append(all(visible[c] for c in needed) if model.whole else any(visible[c] for c in model.columns))
         able += [True] * bool(self.classes)
-        return self.bank.weights(pattern, np.array(able, dtype=bool).tobytes())
+        plain = b""
+        if len(self.plain_bank.answers):
+            plain = self.plain_bank.weights(pattern, np.array(able[len(self.views) :], dtype=bool).tobytes()).tobytes()
+        return self.bank.weights(pattern, np.array(able, dtype=bool).tobytes(), plain)
 
     def combine(self, question: AskedRows, answers: np.ndarray, weights: np.ndarray) -> Tensor:
         """Distribution of each row before calibration: as the column's generator makes it.
@@ -248,6 +271,10 @@ class Ensemble:
             "visible": self.bank.visible,
             "answers": self.bank.answers,
         }
+        if len(self.plain_bank.answers):
+            arrays |= {"plain_visible": self.plain_bank.visible, "plain_answers": self.plain_bank.answers}
+            if self.plain_bank.truth is not None:
+                arrays["plain_truth"] = self.plain_bank.truth
         if self.bank.truth is not None:
             arrays["truth"] = self.bank.truth
         if self.bank.spread is not None:
@@ -256,7 +283,7 @@ class Ensemble:
         models = []
         for number, model in enumerate(self.models):
             described, own = model.state()
-            models.append({"kind": name_of(type(model)), **described})
+            models.append(described)
             arrays |= {f"member{number}.{name}": array for name, array in own.items()}
         described = {
             "views": [dataclasses.asdict(view) for view in self.views],
@@ -277,8 +304,7 @@ class Ensemble:
             own = {
                 name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"member{number}.")
             }
-            rest = {key: value for key, value in entry.items() if key != "kind"}
-            models.append(find(Member, entry["kind"]).load(rest, own))
+            models.append(Bag.load(entry, own))
         views = [
             View(None if view["columns"] is None else tuple(view["columns"]), view["ignoring"], view["mean"])
             for view in described["views"]
@@ -294,6 +320,8 @@ class Ensemble:
             described["std"],
         )
         self.bank = WeightBank(arrays["visible"], arrays["answers"], arrays.get("truth"), arrays.get("spread"))
+        if "plain_visible" in arrays:
+            self.plain_bank = WeightBank(arrays["plain_visible"], arrays["plain_answers"], arrays.get("plain_truth"))
         self.full_margin = torch.from_numpy(arrays["full_margin"])
         return self
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sensorium.ensemble.features import FeatureRows, Terms
 from sensorium.generators import GeneratorOutput
 from sensorium.modalities import Modality
 from sensorium.network.network import Network
@@ -71,7 +72,7 @@ class AskedRows:
 
     Attributes:
         encoded: the columns that are visible, of more rows. rows: which of these are asked [n].
-        features: plain features of a column of the asked rows [n, d], as if it were seen.
+        features: plain features of a column of the asked rows [n, d], as if it were seen. terms: of those of texts.
         ready: the network's distributions, by the columns that it sees.
     """
 
@@ -80,6 +81,7 @@ class AskedRows:
     encoded: Mapping[str, Encoded]
     rows: Tensor
     features: Callable[[str], np.ndarray]
+    terms: Terms
     ready: dict[tuple[tuple[str, ...], bool], tuple[Tensor, Tensor]] = dataclasses.field(default_factory=dict)
     _blocks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
@@ -103,6 +105,11 @@ class AskedRows:
             else:
                 self._blocks[column] = np.full((len(visible), width), np.nan)
         return self._blocks[column]
+
+    def feature_rows(self, widths: Mapping[str, int]) -> FeatureRows:
+        """Features of the rows; widths are those of the columns' features."""
+        blocks = {c: self.block(c, width) for c, width in widths.items()}
+        return FeatureRows(blocks, {c: counts for c, counts in self.terms.items() if c in widths})
 
     def by_network(self, columns: Sequence[str] | None = None, ignoring: bool = False) -> tuple[Tensor, Tensor]:
         """Distribution of the network's answer, with its row memory's, and its calibration.

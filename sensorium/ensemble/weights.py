@@ -29,8 +29,9 @@ class WeightBank:
 
     Args:
         visible: which columns each row shows, bool [rows, columns].
-        answers: likelihood of the truth, or the value, by each member [rows, members]; NaN where it has no answer. The
-            first member always has one, and stands in for those that have none.
+        answers: likelihood of the truth, or the value, by each member [rows, members]; NaN where it has no answer. For
+            it stands the first member's, or chance where that has none either: the last member, which is class
+            frequencies, or the mean, 0.
         truth: values [rows]; None for likelihoods.
         spread: of a value, ends of the network's intervals, as distances from its median in normal scores
             [rows, coverages, 2].
@@ -45,7 +46,9 @@ class WeightBank:
     ) -> None:
         self.visible, self.truth, self.spread = visible.astype(bool), truth, spread
         self.answers = answers.astype(np.float32)
-        self.filled = np.where(np.isnan(self.answers), self.answers[:, :1], self.answers).astype(np.float64)
+        chance = self.answers[:, -1:] if truth is None else 0.0
+        stand_in = np.where(np.isnan(self.answers[:, :1]), chance, self.answers[:, :1])
+        self.filled = np.where(np.isnan(self.answers), stand_in, self.answers).astype(np.float64)
         self.has = ~np.isnan(answers)
         self.weights = functools.lru_cache(maxsize=4096)(self._weights)
 
@@ -60,24 +63,32 @@ class WeightBank:
         counts = [base ** (unlike - unlike.min()).astype(np.float64) for base in UNLIKE]
         return next((count for count in counts if count.sum() >= ENOUGH_ROWS), counts[-1])
 
-    def _weights(self, pattern: bytes, able: bytes) -> np.ndarray:
+    def _weights(self, pattern: bytes, able: bytes, last: bytes = b"") -> np.ndarray:
         """Weights [members] for rows that show certain columns.
 
         Args:
             pattern: the columns, bool [columns], as bytes. able: the members that can answer such rows, bool [members],
-                as bytes.
+                as bytes. last: weights of the last members among themselves, float64, as bytes, where they were chosen
+                by other rows: they count as one.
         """
+        among = np.frombuffer(last, np.float64)
         if not len(self.answers):
             return np.eye(self.answers.shape[1])[0]
-        count = self.count(pattern)
+        count, first = self.count(pattern), self.answers.shape[1] - len(among)
         some = np.frombuffer(able, bool) & ((count @ self.has) > 0.05 * count.sum())
         some[0] = True
-        filled = self.filled[:, some]
-        weights = np.zeros(len(some))
-        solved = mixture_weights(filled, count) if self.truth is None else value_weights(filled, self.truth, count)
+        filled = self.filled
+        if len(among):
+            filled = np.concatenate([filled[:, :first], filled[:, first:] @ among[:, None]], 1)
+            some = np.append(some[:first], True)
+        solved, weights = self.solve(filled[:, some], count), np.zeros(len(some))
         solved[solved < MIN_WEIGHT] = 0.0
         weights[some] = solved / solved.sum()
-        return weights
+        return np.concatenate([weights[:first], weights[first] * among]) if len(among) else weights
+
+    def solve(self, filled: np.ndarray, count: np.ndarray) -> np.ndarray:
+        """Weights of members by what they answered to the rows [rows, members], each of which counts so much."""
+        return mixture_weights(filled, count) if self.truth is None else value_weights(filled, self.truth, count)
 
 
 def conformal_quantile(scores: np.ndarray, count: np.ndarray, share: float) -> float:

@@ -252,7 +252,7 @@ def calibrate(run: Run, state: State) -> None:
     seconds = min(answer.share * trainer.at.seconds, ENSEMBLE_SHARE * run.plan.deadline().left)
     if answer.kinds and seconds > 0:
         run.progress.log(f"Fitting the other members of answers (at most {seconds:.0f} s)")
-        fit_ensembles(network, prepared, answer, seconds, run.seed)
+        fit_ensembles(network, prepared, answer, seconds, run.seed, entities=state.entities)
     calibrate_answers(network, prepared, trainer.precision)
     finished: Mapping[str, Any] = fit_vocoder(
         network,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from sensorium.core.settings import schema
 from sensorium.data.media import File
 from sensorium.data.prepare import read_rows
 from sensorium.data.table import Table
+from sensorium.ensemble.features import count_terms
 from sensorium.ensemble.question import AskedRows
 from sensorium.inference.answers import Answers, to_numpy
 from sensorium.inference.rerank import rerank
@@ -27,6 +28,9 @@ from sensorium.network.encoding import concat_encoded
 from sensorium.network.network import Network
 from sensorium.network.types import Encoded, IgnoredColumns
 from sensorium.nn.precision import Precision, autocast
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 ROWS_PER_BATCH = 256
 
@@ -61,6 +65,7 @@ class Rows:
         self.encoded_cache: dict[str, Encoded] = {}
         self.remembered: dict[str, Encoded] = {}
         self.features_cache: dict[str, np.ndarray] = {}
+        self.terms_cache: dict[str, sparse.csr_matrix] = {}
 
     @classmethod
     def of(
@@ -112,6 +117,7 @@ class Rows:
         for cache, mine in ((other.encoded_cache, self.encoded_cache), (other.remembered, self.remembered)):
             cache.update({name: part for name, part in mine.items() if name != column})
         other.features_cache = {name: part for name, part in self.features_cache.items() if name != column}
+        other.terms_cache = {name: part for name, part in self.terms_cache.items() if name != column}
         other.read[column] = list(self.read.get(column, [None] * self.count))
         other.cells[column] = list(self.cells.get(column, [None] * self.count))
         for row, cell in zip(np.asarray(rows).tolist(), cells, strict=True):
@@ -128,7 +134,14 @@ class Rows:
     def question(self, column: str, encoded: Mapping[str, Encoded], rows: torch.Tensor) -> AskedRows:
         """Question to a column's ensemble: some rows, from what they have of ``encoded``."""
         numbers = rows.cpu().numpy()
-        return AskedRows(self.network, column, encoded, rows, lambda name: self.features(name)[numbers])
+        terms = {c: self.terms(c)[numbers] for c in encoded if c != column and self.network.modalities[c].is_text}
+        return AskedRows(self.network, column, encoded, rows, lambda name: self.features(name)[numbers], terms)
+
+    def terms(self, column: str) -> sparse.csr_matrix:
+        """Counts of the terms of a column of texts [n, any]: computed once."""
+        if column not in self.terms_cache:
+            self.terms_cache[column] = count_terms([*map(self.network.modalities[column].terms, self.read[column])])
+        return self.terms_cache[column]
 
     def features(self, column: str) -> np.ndarray:
         """Plain features of a column [n, d], NaN where a cell is missing: computed once."""

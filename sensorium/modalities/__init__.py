@@ -213,6 +213,11 @@ class Modality(abc.ABC):
     def features(self, read: np.ndarray | None) -> np.ndarray:
         """Float vector of fixed length of a read cell, for the plain baselines; NaN where the cell is missing."""
 
+    def terms(self, read: np.ndarray | None) -> np.ndarray | None:
+        """Places of the hashed terms of a read cell, each as often as it occurs: of a text its words, pairs of words
+        and runs of letters. None: such cells have no terms (the default), or the cell is missing."""
+        return None
+
     def score(self, truth: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
         """Metrics of this kind of column: cells of the table against predicted ones."""
         return {}

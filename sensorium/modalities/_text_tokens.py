@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from tokenizers import Tokenizer, pre_tokenizers
 
+TERMS, PRIME = 1 << 20, np.uint64(0x9E3779B97F4A7C15)
+"""Places of hashed terms, and by which they are mixed."""
 HASHED = 128
 """Buckets for words, and as many for letter trigrams, in the baselines' features."""
 SKETCH_SIZE = 256
@@ -98,6 +100,23 @@ def hashed_counts(text: str) -> np.ndarray:
     counts = np.bincount(places, minlength=2 * HASHED + 2).astype(np.float64)
     counts[-2:] = len(grams), len(words)
     return np.log1p(counts)
+
+
+def hashed_terms(text: str) -> np.ndarray:
+    """Places of a text's terms among ``TERMS``: words, pairs of words, and runs of two to five letters."""
+    words = text.split()
+    codes = np.array([zlib.crc32(word.encode()) for word in words], np.uint64)
+    letters = np.frombuffer(f" {' '.join(words)} ".encode("utf-32-le"), np.uint32).astype(np.uint64)
+    places = [codes * PRIME]
+    if len(codes) > 1:
+        places.append((codes[:-1] * PRIME + codes[1:]) * PRIME + np.uint64(1))
+    for length in range(2, 6):
+        if len(letters) >= length:
+            mixed = np.full(len(letters) - length + 1, length, np.uint64)
+            for start in range(length):
+                mixed = mixed * PRIME + letters[start : len(letters) - length + 1 + start]
+            places.append(mixed * PRIME)
+    return (np.concatenate(places) >> np.uint64(40)).astype(np.int64) & (TERMS - 1)
 
 
 def sketches(texts: Sequence[str]) -> np.ndarray:

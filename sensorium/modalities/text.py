@@ -33,6 +33,7 @@ from sensorium.modalities._text_tokens import (
     _some,
     _split,
     hashed_counts,
+    hashed_terms,
     joined,
     owned_tokens,
     packed,
@@ -370,6 +371,11 @@ class Text(Generable, Attributable):
         if read is None or not len(read):
             return np.full(2 * HASHED + 2, np.nan)
         return hashed_counts(read.tobytes()[:8000].decode("utf-8", "ignore").lower())
+
+    def terms(self, read: np.ndarray | None) -> np.ndarray | None:
+        if read is None or not len(read):
+            return None
+        return hashed_terms(read.tobytes()[:8000].decode("utf-8", "ignore").lower())
 
     def sketch(self, cells: Sequence[np.ndarray]) -> np.ndarray:
         """Words and letter trigrams, each hashed to a place and a sign ("Feature hashing", Weinberger et al. 2009): [n,

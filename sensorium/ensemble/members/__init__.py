@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sensorium.ensemble.features import Blocks
+from sensorium.ensemble.features import FeatureRows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,15 +17,15 @@ class FitData:
     """Rows that a member learns from, and those that it is chosen by.
 
     Attributes:
-        blocks, target: of training rows: codes 0 to ``classes`` - 1, or standardised values [n].
-        valid_blocks, valid_target: of validation rows.
+        rows, target: of training rows: codes 0 to ``classes`` - 1, or standardised values [n].
+        valid, valid_target: of validation rows.
         classes: number of classes; 0 where the target is a value.
         seconds: time for fitting; a member that would need more learns from less.
     """
 
-    blocks: Blocks
+    rows: FeatureRows
     target: np.ndarray
-    valid_blocks: Blocks
+    valid: FeatureRows
     valid_target: np.ndarray
     classes: int
     seconds: float
@@ -49,8 +49,8 @@ class Member(abc.ABC):
         """Member fitted on some columns; None where there is nothing to learn from."""
 
     @abc.abstractmethod
-    def predict(self, blocks: Blocks) -> np.ndarray:
-        """Probabilities [n, classes], or standardised values [n], of rows with the features of its columns."""
+    def predict(self, rows: FeatureRows) -> np.ndarray:
+        """Probabilities [n, classes], or standardised values [n], of rows that show some of its columns."""
 
     @abc.abstractmethod
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from sensorium.core.errors import UserError
-from sensorium.ensemble.features import Blocks, matrix, pick_features
+from sensorium.ensemble.features import FeatureRows, matrix, overlaps, pick_features, text_pairs
 from sensorium.ensemble.members import FitData, Member
 from sensorium.ensemble.members._forest import Forest
 
@@ -23,38 +23,49 @@ class Boosted(Member):
     """Boosted trees on some columns.
 
     Args:
-        picked: features of each column.
+        picked: features of each column. pairs: columns of texts that are compared.
     """
 
     forest: Forest
 
-    def __init__(self, columns: Sequence[str], picked: Mapping[str, Sequence[int]], classes: int) -> None:
+    def __init__(
+        self,
+        columns: Sequence[str],
+        picked: Mapping[str, Sequence[int]],
+        classes: int,
+        pairs: Sequence[Sequence[str]] = (),
+    ) -> None:
         self.columns, self.picked, self.classes = tuple(columns), picked, classes
+        self.pairs = [(a, b) for a, b in pairs]
 
     @classmethod
     def fit(cls, data: FitData, columns: Sequence[str]) -> Self | None:
         if data.classes > MAX_CLASSES or len(data.target) < MIN_ROWS or len(np.unique(data.target)) < 2:
             return None
-        blocks = {c: data.blocks[c] for c in columns}
-        picked = pick_features(blocks, data.target, bool(data.classes), MAX_FEATURES)
+        picked = pick_features({c: data.rows.blocks[c] for c in columns}, data.target, bool(data.classes), MAX_FEATURES)
         columns = [c for c in columns if picked[c]]
         if not columns:
             return None
-        self = cls(columns, {c: picked[c] for c in columns}, data.classes)
-        x, y = self.rows(data.blocks, data.target, data.seed)
-        booster = boost(x, y, *self.rows(data.valid_blocks, data.valid_target, data.seed + 1), data)
+        self = cls(columns, {c: picked[c] for c in columns}, data.classes, text_pairs(data.rows, columns))
+        x, y = self.examples(data.rows, data.target, data.seed)
+        booster = boost(x, y, *self.examples(data.valid, data.valid_target, data.seed + 1), data)
         self.forest = Forest.of(booster.dump_model(), data.classes)
         return self
 
-    def rows(self, blocks: Blocks, target: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def examples(self, rows: FeatureRows, target: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Features and targets of the rows to learn from, or to stop by: those that are given, as they are."""
-        return matrix({c: blocks[c][:, self.picked[c]] for c in self.columns}, self.columns), target
+        return self.design(rows), target
 
-    def predict(self, blocks: Blocks) -> np.ndarray:
-        return self.forest.predict(matrix({c: blocks[c][:, self.picked[c]] for c in self.columns}, self.columns))
+    def design(self, rows: FeatureRows) -> np.ndarray:
+        """Features of rows, and what pairs of texts have in common, float32 [n, d]."""
+        x = matrix({c: rows.blocks[c][:, self.picked[c]] for c in self.columns}, self.columns)
+        return np.concatenate([x, overlaps(rows, self.pairs)], 1) if self.pairs else x
+
+    def predict(self, rows: FeatureRows) -> np.ndarray:
+        return self.forest.predict(self.design(rows))
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        described = {"columns": self.columns, "picked": dict(self.picked), "classes": self.classes}
+        described = {"columns": self.columns, "picked": dict(self.picked), "classes": self.classes, "pairs": self.pairs}
         return described, self.forest.arrays
 
     @classmethod

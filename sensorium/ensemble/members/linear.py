@@ -14,7 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from sensorium.data.order import evenly_spaced
-from sensorium.ensemble.features import Blocks, masked, matrix, pick_features
+from sensorium.ensemble.features import FeatureRows, matrix, overlaps, pick_features, text_pairs
 from sensorium.ensemble.members import FitData, Member
 
 MAX_ROWS, MAX_FEATURES = 4000, 512
@@ -27,7 +27,8 @@ class Linear(Member):
     """Linear model of plain features, which answers from any columns.
 
     Args:
-        picked: features of each column. mean, std: of these [d]. weights: [d + columns, outputs]; bias: [outputs].
+        picked: features of each column. pairs: columns of texts that are compared. mean, std: of all these numbers
+            [d]. weights: [d + columns, outputs]; bias: [outputs].
     """
 
     def __init__(
@@ -39,29 +40,33 @@ class Linear(Member):
         weights: np.ndarray,
         bias: np.ndarray,
         classes: int,
+        pairs: Sequence[Sequence[str]] = (),
     ) -> None:
+        self.pairs = [(a, b) for a, b in pairs]
         self.columns, self.picked, self.classes = tuple(columns), picked, classes
         self.mean, self.std, self.weights, self.bias = mean, std, weights, bias
 
     @classmethod
     def fit(cls, data: FitData, columns: Sequence[str]) -> Linear | None:
         started = time.monotonic()
-        rows = evenly_spaced(np.arange(len(data.target)), MAX_ROWS)
-        blocks, y = {c: data.blocks[c][rows] for c in columns}, data.target[rows]
+        some = evenly_spaced(np.arange(len(data.target)), MAX_ROWS)
+        rows, y = data.rows.columns(columns).rows(some), data.target[some]
         if len(np.unique(y)) < 2:
             return None
-        picked = pick_features(blocks, y, bool(data.classes), MAX_FEATURES)
-        blocks = {c: block[:, picked[c]] for c, block in blocks.items() if len(picked[c])}
-        if not blocks:
+        picked = pick_features(rows.blocks, y, bool(data.classes), MAX_FEATURES)
+        columns = [c for c in columns if len(picked[c])]
+        if not columns:
             return None
-        x = matrix(blocks, list(blocks))
-        mean = np.nan_to_num(np.nanmean(x, 0)) if len(x) else np.zeros(x.shape[1])
-        std = np.nan_to_num(np.nanstd(x, 0)) + 1e-6
-        self = cls(tuple(blocks), {c: picked[c] for c in blocks}, mean, std, np.zeros(0), np.zeros(0), data.classes)
-        design = np.concatenate([self.design(blocks), self.design(masked(blocks, data.seed))])
+        pairs = text_pairs(data.rows, columns)
+        self = cls(columns, picked, np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0), data.classes, pairs)
+        x = self.numbers(rows)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a feature that no row has stands at 0
+            self.mean, self.std = np.nan_to_num(np.nanmean(x, 0)), np.nan_to_num(np.nanstd(x, 0)) + 1e-6
+        design = np.concatenate([self.design(rows), self.design(rows.masked(data.seed))])
         twice, best, found = np.concatenate([y, y]), -np.inf, None
-        valid = {c: data.valid_blocks[c][:, picked[c]] for c in blocks}
-        checked = np.concatenate([self.design(valid), self.design(masked(valid, data.seed + 1))])
+        valid = data.valid.columns(columns)
+        checked = np.concatenate([self.design(valid), self.design(valid.masked(data.seed + 1))])
         answers = np.concatenate([data.valid_target] * 2)
         for number, penalty in enumerate(PENALTIES):
             passed = time.monotonic() - started
@@ -76,10 +81,15 @@ class Linear(Member):
         self.weights, self.bias = found
         return self
 
-    def design(self, blocks: Blocks) -> np.ndarray:
+    def numbers(self, rows: FeatureRows) -> np.ndarray:
+        """Features of rows, and what pairs of texts have in common, float32 [n, d]."""
+        x = matrix({c: rows.blocks[c][:, self.picked[c]] for c in self.columns}, self.columns)
+        return np.concatenate([x, overlaps(rows, self.pairs)], 1) if self.pairs else x
+
+    def design(self, rows: FeatureRows) -> np.ndarray:
         """Standardised features with indicators of columns that are seen, float32 [n, d + columns]."""
-        x = (matrix(blocks, self.columns) - self.mean) / self.std
-        seen = np.stack([np.isfinite(blocks[c]).any(1) for c in self.columns], 1)
+        x = (self.numbers(rows) - self.mean) / self.std
+        seen = np.stack([rows.shows(c) for c in self.columns], 1)
         return np.concatenate([np.nan_to_num(x.clip(-8, 8)), seen], 1).astype(np.float32)
 
     def output(self, design: np.ndarray) -> np.ndarray:
@@ -90,11 +100,11 @@ class Linear(Member):
         out = np.exp(out - out.max(1, keepdims=True), dtype=np.float64)
         return out / out.sum(1, keepdims=True)
 
-    def predict(self, blocks: Blocks) -> np.ndarray:
-        return self.output(self.design({c: blocks[c][:, self.picked[c]] for c in self.columns}))
+    def predict(self, rows: FeatureRows) -> np.ndarray:
+        return self.output(self.design(rows))
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        described = {"columns": self.columns, "picked": dict(self.picked), "classes": self.classes}
+        described = {"columns": self.columns, "picked": dict(self.picked), "classes": self.classes, "pairs": self.pairs}
         return described, {"mean": self.mean, "std": self.std, "weights": self.weights, "bias": self.bias}
 
     @classmethod
@@ -111,9 +121,14 @@ def solve(x: np.ndarray, y: np.ndarray, classes: int, penalty: float) -> tuple[n
         if not classes:
             model = Ridge(alpha=penalty * x.shape[1] / 10).fit(x, y)
             return model.coef_.reshape(-1, 1).astype(np.float32), np.atleast_1d(model.intercept_).astype(np.float32)
-        model = LogisticRegression(C=1 / penalty / 10, max_iter=60).fit(x, y.astype(np.int64))
-    weights, bias = np.zeros((x.shape[1], classes), np.float32), np.full(classes, -30.0, np.float32)
+        return class_weights(LogisticRegression(C=1 / penalty / 10, max_iter=60).fit(x, y.astype(np.int64)), classes)
+
+
+def class_weights(model: Any, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [d, classes] and biases [classes] of scikit-learn's logistic regression."""
     present = model.classes_.astype(np.int64)
+    weights = np.zeros((model.coef_.shape[1], classes), np.float32)
+    bias = np.full(classes, -30.0, np.float32)
     if len(present) == 2:  # scikit-learn gives the second class's distance from the first
         weights[:, present[1]], bias[present[0]], bias[present[1]] = model.coef_[0], 0.0, model.intercept_[0]
     else:
