@@ -49,7 +49,9 @@ def main() -> None:
         else:
             settings = [f"{key}={value}" for key, value in source.settings.items()]
             settings += ["trackers=none", *given.settings]
-            model = Model.fit(path, minutes=given.minutes, seed=given.seed, out=run, settings=settings)
+            model = Model.fit(
+                path, target=source.targets, minutes=given.minutes, seed=given.seed, out=run, settings=settings
+            )
         seconds = time.monotonic() - started
         questions = answer_all(model, Table.open(path), table, source, given.seed)
     result = {

@@ -41,6 +41,7 @@ class Source:
     """Table with its questions.
 
     Attributes:
+        target: columns that the fit is told to predict; those of the questions by default.
         load: gives the table; None: a Parquet file of this name lies in the folder that ``--folder`` names.
         questions: those asked. drop: columns that aren't learned from. rows: at most, the first ones.
         settings: of the fit.
@@ -48,9 +49,15 @@ class Source:
 
     questions: tuple[Question, ...]
     load: Callable[[], pa.Table] | None = None
+    target: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     rows: int = 0
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def targets(self) -> list[str]:
+        """Columns that the fit is told to predict."""
+        return list(self.target or dict.fromkeys(question.target for question in self.questions))
 
     def table(self, name: str, folder: Path | None) -> pa.Table | None:
         """The table; None where its file isn't there."""
@@ -177,6 +184,7 @@ SOURCES: dict[str, Source] = {
             Question("score", ANSWER, "test_new_questions"),
             Question("score"),
         ),
+        target=("verdict", "score", "feedback"),
         drop=("question_id",),
     ),
     "cells": Source(

@@ -21,12 +21,13 @@ class Bag:
 
     Attributes:
         parts: the members, in the order of the folds that they didn't learn from.
-        columns: those that any of them needs. whole: as of the kind.
+        columns: those of any of them. whole: as of the kind; needed: as of any of them.
     """
 
     def __init__(self, parts: Sequence[Member]) -> None:
         self.parts = list(parts)
         self.columns = tuple(dict.fromkeys(c for part in self.parts for c in part.columns))
+        self.needed = tuple(dict.fromkeys(c for part in self.parts for c in part.needed))
         self.whole = self.parts[0].whole
 
     @property

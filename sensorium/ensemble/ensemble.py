@@ -145,7 +145,7 @@ class Ensemble:
         visible = {c: rows.shows(c) for c in model.columns}
         if not model.whole:
             return np.logical_or.reduce(list(visible.values()))
-        usual = [here for c, here in visible.items() if self.missing[c] < MIN_MISSING]
+        usual = [visible[c] for c in model.needed if self.missing[c] < MIN_MISSING]
         return np.logical_and.reduce([np.ones(len(rows), dtype=bool), *usual])
 
     def values(self, modality: Modality, scores: np.ndarray) -> np.ndarray:
@@ -174,7 +174,7 @@ class Ensemble:
         visible = dict(zip(self.columns, np.frombuffer(pattern, bool).tolist(), strict=True))
         able = [view.columns is None or any(visible[c] for c in view.columns) for view in self.views]
         for model in self.models:
-            needed = [c for c in model.columns if self.missing[c] < MIN_MISSING]
+            needed = [c for c in model.needed if self.missing[c] < MIN_MISSING]
             able.append(all(visible[c] for c in needed) if model.whole else any(visible[c] for c in model.columns))
         able += [True] * bool(self.classes)
         plain = b""

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sensorium.ensemble.features import FeatureRows, Terms
+from sensorium.ensemble.features import FeatureRows, count_terms
 from sensorium.generators import GeneratorOutput
 from sensorium.modalities import Modality
 from sensorium.network.network import Network
 from sensorium.network.types import Encoded, IgnoredColumns
 from sensorium.nn.row_memory import MemoryAnswer
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 
 class ShortGenerator(Protocol):
@@ -81,7 +84,7 @@ class AskedRows:
     encoded: Mapping[str, Encoded]
     rows: Tensor
     features: Callable[[str], np.ndarray]
-    terms: Terms
+    terms: Callable[[str], sparse.csr_matrix]
     ready: dict[tuple[tuple[str, ...], bool], tuple[Tensor, Tensor]] = dataclasses.field(default_factory=dict)
     _blocks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
@@ -109,7 +112,12 @@ class AskedRows:
     def feature_rows(self, widths: Mapping[str, int]) -> FeatureRows:
         """Features of the rows; widths are those of the columns' features."""
         blocks = {c: self.block(c, width) for c, width in widths.items()}
-        return FeatureRows(blocks, {c: counts for c, counts in self.terms.items() if c in widths})
+        terms = {
+            c: self.terms(c) if self.shows(c).any() else count_terms([None] * len(self.rows))
+            for c in widths
+            if self.network.modalities[c].is_text
+        }
+        return FeatureRows(blocks, terms)
 
     def by_network(self, columns: Sequence[str] | None = None, ignoring: bool = False) -> tuple[Tensor, Tensor]:
         """Distribution of the network's answer, with its row memory's, and its calibration.

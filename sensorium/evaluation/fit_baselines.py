@@ -24,7 +24,7 @@ class BaselineSettings:
         most: seconds they get at most.
     """
 
-    def __init__(self, *, share: float = 0.15, most: float = 60.0) -> None:
+    def __init__(self, *, share: float = 0.1, most: float = 40.0) -> None:
         self.share, self.most = share, most
 
 

@@ -43,7 +43,7 @@ from sensorium.training.table_trainer import TableTrainer, TableTrainerSettings
 from sensorium.training.trackers import Tracker, make_trackers
 from sensorium.training.trainer import Progress
 
-JUDGING_SHARE, ENSEMBLE_SHARE, BASELINE_SHARE = 0.2, 0.35, 0.2
+JUDGING_SHARE, ENSEMBLE_SHARE, BASELINE_SHARE = 0.12, 0.6, 0.15
 """Parts of the time that is left, at most, for finding columns that mislead, then for an answer's members, and then for
 the plain models beside it."""
 MAX_COLUMNS_NAMED = 20

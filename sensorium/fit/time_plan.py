@@ -13,7 +13,7 @@ from sensorium.core.deadline import Deadline
 
 MIN_MINUTES = 2.0
 """Minutes from which they bound the whole command."""
-TRAINING_SHARE, MIN_TRAINING_SHARE = 0.7, 0.4
+TRAINING_SHARE, MIN_TRAINING_SHARE = 0.6, 0.35
 """Part of the minutes in which training happens, with what reading takes beyond ``READING_SECONDS``; and what is left
 of it at least, however long reading took."""
 READING_SECONDS = 15.0

@@ -134,8 +134,9 @@ class Rows:
     def question(self, column: str, encoded: Mapping[str, Encoded], rows: torch.Tensor) -> AskedRows:
         """Question to a column's ensemble: some rows, from what they have of ``encoded``."""
         numbers = rows.cpu().numpy()
-        terms = {c: self.terms(c)[numbers] for c in encoded if c != column and self.network.modalities[c].is_text}
-        return AskedRows(self.network, column, encoded, rows, lambda name: self.features(name)[numbers], terms)
+        return AskedRows(
+            self.network, column, encoded, rows, lambda c: self.features(c)[numbers], lambda c: self.terms(c)[numbers]
+        )
 
     def terms(self, column: str) -> sparse.csr_matrix:
         """Counts of the terms of a column of texts [n, any]: computed once."""

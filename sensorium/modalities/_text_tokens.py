@@ -103,14 +103,14 @@ def hashed_counts(text: str) -> np.ndarray:
 
 
 def hashed_terms(text: str) -> np.ndarray:
-    """Places of a text's terms among ``TERMS``: words, pairs of words, and runs of two to five letters."""
+    """Places of a text's terms among ``TERMS``: words, pairs of words, and runs of three to five letters."""
     words = text.split()
     codes = np.array([zlib.crc32(word.encode()) for word in words], np.uint64)
     letters = np.frombuffer(f" {' '.join(words)} ".encode("utf-32-le"), np.uint32).astype(np.uint64)
     places = [codes * PRIME]
     if len(codes) > 1:
         places.append((codes[:-1] * PRIME + codes[1:]) * PRIME + np.uint64(1))
-    for length in range(2, 6):
+    for length in range(3, 6):
         if len(letters) >= length:
             mixed = np.full(len(letters) - length + 1, length, np.uint64)
             for start in range(length):

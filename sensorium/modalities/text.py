@@ -375,7 +375,7 @@ class Text(Generable, Attributable):
     def terms(self, read: np.ndarray | None) -> np.ndarray | None:
         if read is None or not len(read):
             return None
-        return hashed_terms(read.tobytes()[:8000].decode("utf-8", "ignore").lower())
+        return hashed_terms(read.tobytes()[:4000].decode("utf-8", "ignore").lower())
 
     def sketch(self, cells: Sequence[np.ndarray]) -> np.ndarray:
         """Words and letter trigrams, each hashed to a place and a sign ("Feature hashing", Weinberger et al. 2009): [n,

@@ -22,6 +22,9 @@ from sensorium.training.calibrate import MAX_ROWS, encode, judged_columns
 from sensorium.training.fit_members import ColumnFit
 from sensorium.training.weigh_members import MIN_ROWS, Weighing
 
+TARGET_TIMES, FITTING_SHARE = 3.0, 0.65
+"""How many times the time of another column one has that the user named as a target; and part of a column's time in
+which its members are fitted: in the rest they are weighed."""
 MAX_TRAIN_ROWS, MIN_TRAIN_ROWS = 10_000, 20
 """Training rows of plain models, at most and at least."""
 
@@ -35,7 +38,7 @@ class AnswerSettings:
         share: part of the training time in which the plain models are fitted.
     """
 
-    def __init__(self, *, members: str = "all", share: float = 0.15) -> None:
+    def __init__(self, *, members: str = "all", share: float = 0.5) -> None:
         known = ["network", *names(Member)]
         given = known if members == "all" else [name.strip() for name in members.split(",") if name.strip()]
         for name in given:
@@ -70,14 +73,15 @@ def fit_ensembles(
     data = {part: plain_features(network, prepared, some) for part, some in (("train", train), ("valid", rows))}
     with torch.inference_mode():
         parts = encode(network, prepared, rows)
+    parts_of_time = [TARGET_TIMES if c in network.targets else 1.0 for c in columns]
     for number, column in enumerate(columns):
         note(column)
-        mine = deadline.part(1 / (len(columns) - number))
+        mine = deadline.part(parts_of_time[number] / sum(parts_of_time[number:]))
         groups = None if entities is None else entities[train]
         fit = ColumnFit(network, prepared, column, (train, rows), (data["train"], data["valid"]), seed, groups)
         if fit.known(1).sum() < MIN_ROWS or len(fit.truths[0]) < MIN_TRAIN_ROWS or not fit.columns:
             continue
-        bags = fit.bags(settings.kinds, 0.5 * mine.left)
+        bags = fit.bags(settings.kinds, FITTING_SHARE * mine.left)
         network.calibration.ensembles[column] = ensemble = new_ensemble(fit, bags)
         Weighing(fit, ensemble, parts).weigh(mine)
 

@@ -4,21 +4,25 @@ rows are few."""
 from __future__ import annotations
 
 import dataclasses
-import time
+import functools
+import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from sensorium.core.deadline import Deadline
 from sensorium.core.errors import UserError, warn
+from sensorium.core.machine import cores
 from sensorium.core.registry import find, name_of
 from sensorium.data.prepare import Prepared
 from sensorium.ensemble.bag import Bag
-from sensorium.ensemble.features import FeatureRows, relevance
+from sensorium.ensemble.features import FeatureRows, column_relevance
 from sensorium.ensemble.members import FitData, Member
 from sensorium.network.network import Network
 
-SINGLE_MODELS = 2
-"""Columns from which alone trees are members."""
+SINGLE_MODELS, LEFT_OUT = 2, 2
+"""Columns from which alone trees are members; and how many of the most telling columns others do without."""
 ENOUGH_VALIDATION, MAX_CROSS_FITTED = 400, 2500
 """Validation rows from which on nothing is cross-fitted; and the most rows of which it is."""
 FOLDS, FEW_ROWS, MORE_FOLDS = 4, 800, 6
@@ -110,24 +114,52 @@ class ColumnFit:
             found.append(dataclasses.replace(given, valid=own, valid_target=own_truth, seconds=seconds / count))
         return found
 
+    @functools.cached_property
+    def telling(self) -> list[str]:
+        """Columns, those first that tell most by themselves."""
+        y = self.truths[0]
+        tells = {c: column_relevance(self.rows[0].blocks[c], y, bool(self.classes)) for c in self.columns}
+        return sorted(tells, key=lambda c: -tells[c])
+
+    @property
+    def left_out(self) -> list[list[str]]:
+        """Sets of the most telling columns without which there are members too: others of a row are often labels that
+        give one another away, and are as unknown as what is asked. So are the other targets that the user named."""
+        found = [self.telling[:count] for count in range(1, LEFT_OUT + 1)]
+        targets = [c for c in self.telling if c in self.network.targets and self.column in self.network.targets]
+        found = [left for left in [targets, *found] if 0 < len(left) < len(self.columns)]
+        return [left for number, left in enumerate(found) if left not in found[:number]]
+
     def bags(self, kinds: Sequence[str], seconds: float) -> list[Bag]:
-        """Members of all columns, and of the most relevant ones alone, within a time."""
-        blocks = {c: self.rows[0].blocks[c] for c in self.columns}
-        tells = {c: float(relevance(b, self.truths[0], bool(self.classes)).max(initial=0.0)) for c, b in blocks.items()}
-        best = sorted(tells, key=lambda c: -tells[c])[:SINGLE_MODELS] if len(self.columns) > 1 else []
+        """Members of all columns, of the most telling ones alone, and without them, within a time.
+
+        Each is fitted by one thread; as many at once as there are cores.
+        """
         plans = [(find(Member, kind), self.columns) for kind in kinds]
-        plans += [(part, [c]) for c in best for part, _ in plans[: len(kinds)] if part.whole]
-        bags, started, missing = [], time.monotonic(), {}
-        for number, (part, columns) in enumerate(plans):
-            left = (seconds - (time.monotonic() - started)) / (len(plans) - number)
+        some = [[c] for c in self.telling[:SINGLE_MODELS] if len(self.columns) > 1]
+        some += [[c for c in self.columns if c not in left] for left in self.left_out]
+        some = [columns for number, columns in enumerate(some) if columns not in some[:number]]
+        plans += [(part, columns) for columns in some for part, _ in plans[: len(kinds)] if part.whole]
+        bags, deadline, missing = [], Deadline(seconds), {}
+        waiting = len(plans)
+
+        def fit(part: type[Member], columns: Sequence[str]) -> list[Member | None] | UserError:
+            nonlocal waiting
+            at_once = min(waiting, cores())
+            mine, waiting = deadline.left * at_once / waiting, waiting - 1
             try:
-                parts = [part.fit(data, columns) for data in self.data(max(left, 0.2))]
+                return [part.fit(data, columns) for data in self.data(max(mine, 0.2))]
             except UserError as error:
-                missing.setdefault(str(error), []).append(name_of(part).replace("_", " "))
-                continue
-            found = [member for member in parts if member is not None]
-            if len(found) == len(parts):
-                bags.append(Bag(found))
+                return error
+
+        # Of warnings Python knows one state for all threads: none of them may set it while others work.
+        with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(cores()) as pool:
+            fitted = list(pool.map(lambda plan: fit(*plan), plans))
+        for (part, _), parts in zip(plans, fitted, strict=True):
+            if isinstance(parts, UserError):
+                missing.setdefault(str(parts), []).append(name_of(part).replace("_", " "))
+            elif all(member is not None for member in parts):
+                bags.append(Bag([member for member in parts if member is not None]))
         for reason, parts in missing.items():
             warn(f"'{self.column}' is answered without {', '.join(dict.fromkeys(parts))}: {reason}")
         return bags

@@ -50,7 +50,7 @@ class Weighing:
         """Set the ensemble's views, bank and margin; on fewer rows where more wouldn't fit into the time."""
         fit, ensemble = self.fit, self.ensemble
         several = len(fit.columns) > 1
-        many = 1 + RANDOM_VIEWS + len(fit.columns) * several
+        many = 1 + (RANDOM_VIEWS + len(fit.columns) + len(fit.left_out)) * several
         fitting = deadline.rows(MAX_TRUNK_ROWS, self.time, MIN_ROWS)
         reached = np.cumsum([len(part[2]) for part in self.parts])
         self.parts = self.parts[: 1 + int(np.searchsorted(reached, max(fitting // 2, MIN_FULL_ROWS)))]
@@ -72,6 +72,7 @@ class Weighing:
             views: list[Sequence[str] | np.ndarray] = [fit.columns]
             if number < few and several:
                 views += [[column] for column in fit.columns]
+                views += [[c for c in fit.columns if c not in left] for left in fit.left_out]
                 rates = rng.random((RANDOM_VIEWS, len(part[2]), 1))
                 views += [mask for mask in rng.random((RANDOM_VIEWS, len(part[2]), len(fit.columns))) > rates]
             for place, view in enumerate(views):
@@ -79,15 +80,16 @@ class Weighing:
                 answers = ensemble.member_answers(question, fold=self.fold)
                 found.append((place == 0, question, answers, part[2], part[3]))
         self.set_bank(found)
-        if len(fit.folds):
-            ensemble.plain_bank = self.plain_bank(rng)
+        ensemble.plain_bank = self.plain_bank(rng)
         self.set_margin(found)
 
     def time(self, rows: int) -> None:
         """Ask the network of so many rows, from all columns, to see how long it takes."""
         encoded, index, numbers, _ = self.parts[0]
-        blocks = self.fit.rows[1].blocks
-        question = AskedRows(self.network, self.column, encoded, index[:rows], lambda c: blocks[c][numbers], {})
+        blocks, terms = self.fit.rows[1].blocks, self.fit.rows[1].terms
+        question = AskedRows(
+            self.network, self.column, encoded, index[:rows], lambda c: blocks[c][numbers], lambda c: terms[c][numbers]
+        )
         self.ensemble.network_answer(question, View())
 
     def question(self, number: int, visible: Sequence[str] | np.ndarray) -> AskedRows:
@@ -109,8 +111,15 @@ class Weighing:
         else:
             columns = {c: encoded[c] for c in visible if c in encoded}
         valid = self.fit.rows[1]
-        terms = {c: counts[numbers] for c, counts in valid.terms.items()}
-        return AskedRows(self.network, self.column, columns, index, lambda c: valid.blocks[c][numbers], terms, ready)
+        return AskedRows(
+            self.network,
+            self.column,
+            columns,
+            index,
+            lambda c: valid.blocks[c][numbers],
+            lambda c: valid.terms[c][numbers],
+            ready,
+        )
 
     def score(self, questions: Sequence[AskedRows]) -> float:
         """Mean log-likelihood, or minus the squared error, of the network's answers."""
@@ -135,15 +144,22 @@ class Weighing:
         return int(self.fit.folds.max()) + 1 if len(self.fit.folds) else None
 
     def plain_bank(self, rng: np.random.Generator) -> WeightBank:
-        """Bank of out-of-fold answers to training rows by the members that aren't the network."""
+        """Bank of answers by the members that aren't the network: to validation rows, and out-of-fold ones to training
+        rows. They cost less than the network's, so there are more of them."""
         fit, ensemble = self.fit, self.ensemble
         patterns, answers, truths = [], [], []
-        for fold in range(int(fit.folds.max()) + 1):
+        known = np.flatnonzero(fit.known(1))
+        parts = [(fit.rows[1].rows(known), fit.truths[1][known], self.fold)]
+        for fold in range(self.fold or 0):
             out = np.flatnonzero(fit.folds == fold)
-            rows, truth, some = fit.rows[0].rows(out).columns(fit.columns), fit.truths[0][out], len(out)
+            parts.append((fit.rows[0].rows(out), fit.truths[0][out], fold))
+        for given, truth, fold in parts:
+            rows, some = given.columns(fit.columns), len(truth)
             views = [np.ones((some, len(fit.columns)), dtype=bool)]
             if len(fit.columns) > 1:
                 views += [np.tile(one, (some, 1)) for one in np.eye(len(fit.columns), dtype=bool)]
+                rest = [np.array([c not in left for c in fit.columns]) for left in fit.left_out]
+                views += [np.tile(one, (some, 1)) for one in rest]
                 rates = rng.random((RANDOM_VIEWS, some, 1))
                 views += list(rng.random((RANDOM_VIEWS, some, len(fit.columns))) > rates)
             for view in views:

@@ -148,4 +148,9 @@ def test_what_is_saved_is_json_and_arrays(fitted: Model) -> None:
     assert fitted.folder is not None
     described: list[dict[str, Any]] = json.loads((fitted.folder / "ensembles.json").read_text())
     assert [entry["column"] for entry in described] == ["kind", "total"]
-    assert {model["kind"] for entry in described for model in entry["models"]} >= {"linear", "neighbours", "robust_trees", "trees"}
+    assert {model["kind"] for entry in described for model in entry["models"]} >= {
+        "linear",
+        "neighbours",
+        "robust_trees",
+        "trees",
+    }

@@ -43,6 +43,11 @@ class Member(abc.ABC):
 
     columns: tuple[str, ...] = ()
 
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Of a member that is ``whole``, the columns without which it has no answer."""
+        return self.columns
+
     @classmethod
     @abc.abstractmethod
     def fit(cls, data: FitData, columns: Sequence[str]) -> Member | None:

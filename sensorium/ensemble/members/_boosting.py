@@ -19,11 +19,15 @@ MAX_ROUNDS, PATIENCE, MIN_ROWS = 400, 30, 10
 """Rounds of boosting at most, and without which being better on validation rows it ends; fewest training rows."""
 
 
+MIN_GAIN = 0.02
+"""Share of the gain below which trees do without a column."""
+
+
 class Boosted(Member):
     """Boosted trees on some columns.
 
     Args:
-        picked: features of each column. pairs: columns of texts that are compared.
+        picked: features of each column. pairs: columns of texts that are compared. used: columns that count.
     """
 
     forest: Forest
@@ -34,9 +38,11 @@ class Boosted(Member):
         picked: Mapping[str, Sequence[int]],
         classes: int,
         pairs: Sequence[Sequence[str]] = (),
+        used: Sequence[str] | None = None,
     ) -> None:
         self.columns, self.picked, self.classes = tuple(columns), picked, classes
         self.pairs = [(a, b) for a, b in pairs]
+        self.used = self.columns if used is None else tuple(used)
 
     @classmethod
     def fit(cls, data: FitData, columns: Sequence[str]) -> Self | None:
@@ -50,7 +56,19 @@ class Boosted(Member):
         x, y = self.examples(data.rows, data.target, data.seed)
         booster = boost(x, y, *self.examples(data.valid, data.valid_target, data.seed + 1), data)
         self.forest = Forest.of(booster.dump_model(), data.classes)
+        self.used = self.used_columns(booster.feature_importance("gain"))
         return self
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        return self.used
+
+    def used_columns(self, gain: np.ndarray) -> tuple[str, ...]:
+        """Columns whose features had more than ``MIN_GAIN`` of the gain; those of a pair count for both."""
+        owners = [(c,) for c in self.columns for _ in self.picked[c]] + [pair for pair in self.pairs for _ in range(3)]
+        share = {c: sum(float(g) for g, owner in zip(gain, owners, strict=True) if c in owner) for c in self.columns}
+        least = MIN_GAIN * max(float(gain.sum()), 1e-12)
+        return tuple(c for c in self.columns if share[c] > least) or self.columns
 
     def examples(self, rows: FeatureRows, target: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Features and targets of the rows to learn from, or to stop by: those that are given, as they are."""
@@ -66,6 +84,7 @@ class Boosted(Member):
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         described = {"columns": self.columns, "picked": dict(self.picked), "classes": self.classes, "pairs": self.pairs}
+        described["used"] = self.used
         return described, self.forest.arrays
 
     @classmethod

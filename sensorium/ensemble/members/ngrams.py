@@ -21,13 +21,13 @@ from sensorium.ensemble.members.linear import class_weights, fit_score
 if TYPE_CHECKING:
     from scipy import sparse
 
-MAX_ROWS, MAX_TERMS, MAX_WEIGHTS = 10_000, 60_000, 4_000_000
+MAX_ROWS, MAX_TERMS, MAX_WEIGHTS = 8000, 30_000, 2_000_000
 """Training rows, terms of all columns, and weights of all classes, at most."""
 MIN_ROWS = 2
 """Training rows that have a term, at least."""
 PENALTIES = (0.1, 0.01, 1.0)
 """Strengths of the L2 penalty that are tried, in this order, while time is left."""
-STEPS = 40
+STEPS = 25
 """Iterations of the regression, at most."""
 
 
@@ -62,15 +62,15 @@ class NGrams(Member):
             x, y = FeatureRows.joined([x, x.masked(data.seed)]), np.concatenate([y, y])
             valid = FeatureRows.joined([valid, valid.masked(data.seed + 1)])
         most = min(MAX_TERMS, MAX_WEIGHTS // max(data.classes, 1))
-        chosen = {c: frequent_terms(x, c, most // len(columns)) for c in columns}
-        chosen = {c: terms for c, (terms, _) in chosen.items() if len(terms)}
-        if not chosen:
+        found = {c: frequent_terms(x, c, most // len(columns)) for c in columns}
+        found = {c: both for c, both in found.items() if len(both[0])}
+        if not found:
             return None
-        rarity = np.concatenate([frequent_terms(x, c, most // len(columns))[1] for c in chosen])
-        self = cls(chosen, rarity, np.zeros(0), np.zeros(0), data.classes)
+        rarity = np.concatenate([rare for _, rare in found.values()])
+        self = cls({c: terms for c, (terms, _) in found.items()}, rarity, np.zeros(0), np.zeros(0), data.classes)
         design, checked = self.design(x), self.design(valid)
         answers = np.tile(data.valid_target, len(valid) // max(len(data.valid_target), 1))
-        best, found = -np.inf, None
+        best, solved = -np.inf, None
         for number, penalty in enumerate(PENALTIES):
             passed = time.monotonic() - started
             if number and passed * (number + 1) / number > data.seconds:
@@ -78,9 +78,9 @@ class NGrams(Member):
             self.weights, self.bias = solve(design, y, data.classes, penalty)
             score = fit_score(self.output(checked), answers, data.classes)
             if score > best:
-                best, found = score, (self.weights, self.bias)
-        assert found is not None
-        self.weights, self.bias = found
+                best, solved = score, (self.weights, self.bias)
+        assert solved is not None
+        self.weights, self.bias = solved
         return self
 
     def design(self, rows: FeatureRows) -> sparse.csr_matrix:
@@ -138,6 +138,6 @@ def solve(x: sparse.csr_matrix, y: np.ndarray, classes: int, penalty: float) -> 
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it isn't fully converged is no fault here
         if not classes:
-            ridge = Ridge(alpha=10 * penalty, solver="sparse_cg", max_iter=4 * STEPS).fit(x, y)
+            ridge = Ridge(alpha=10 * penalty, solver="sparse_cg", max_iter=STEPS).fit(x, y)
             return ridge.coef_.reshape(-1, 1).astype(np.float32), np.atleast_1d(ridge.intercept_).astype(np.float32)
         return class_weights(LogisticRegression(C=1 / penalty, max_iter=STEPS).fit(x, y.astype(np.int64)), classes)
