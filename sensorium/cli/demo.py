@@ -182,7 +182,7 @@ CHAT_METRICS = {
 
 def measure(model: Any, table: Any, split: str) -> dict[str, float]:
     """Metrics of the demo on one split (gallery: all its drawings)."""
-    from sensorium.evaluation.evaluate import search_all
+    from sensorium.evaluation.search_scores import search_all
     from sensorium.inference.trained import keep_split
 
     part = keep_split(table, split, "split")

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
     from sensorium.data.table import Table
 
-N_MEMBERS = 3
-"""Members of an answer that are named, those of the largest weights."""
+PRINTED_METRICS = ("accuracy", "auroc", "f1_macro", "r2", "mae", "exact", "chrf", "rouge_l", "wer")
+"""Metrics that are printed, of those that the results hold."""
+N_MEMBERS, MAX_PRINTED_SLICES = 3, 8
+"""Members of an answer that are named, those of the largest weights; and slices, the worst."""
 
 
 def note(words: str) -> None:
@@ -59,13 +61,19 @@ def print_results(results: dict[str, Any]) -> None:
         grid.add_column(name)
     for column, entry in results["columns"].items():
         base = entry.get("baseline", {})
-        for measure in ("accuracy", "r2", "mae", "exact", "chrf"):
+        for measure in PRINTED_METRICS:
             if measure in entry:
                 plain = measure in ("accuracy", "r2")
                 beside = (entry.get("chance"), base.get("one_column"), base.get("trees")) if plain else (None,) * 3
-                grid.add_row(column, entry["kind"], measure, *(number(value) for value in (entry[measure], *beside)))
+                own = with_interval(entry, measure)
+                grid.add_row(column, entry["kind"], measure, own, *(number(value) for value in beside))
     out = console()
     out.print(grid, markup=False)
+    if together := results.get("all_right"):
+        names = ", ".join(together["columns"])
+        out.print(f"All of {names} right: {together['share']:.3f}", markup=False, highlight=False)
+    print_slices(out, results)
+    print_comparison(out, results.get("compared", {}))
     for column, entry in results["columns"].items():
         if members := entry.get("members"):
             best = sorted(members.items(), key=lambda member: -member[1]["weight"])[:N_MEMBERS]
@@ -81,6 +89,42 @@ def print_results(results: dict[str, Any]) -> None:
         out.print(grid, markup=False)
     if results.get("trained_on"):
         out.print(f"Note: {results['trained_on']:,} of these rows were trained on.", markup=False)
+
+
+def with_interval(entry: dict[str, Any], measure: str) -> str:
+    """Metric with its 95 % interval."""
+    ends = entry.get("intervals", {}).get(measure)
+    return number(entry[measure]) + (f" ({number(ends[0])} – {number(ends[1])})" if ends else "")
+
+
+def print_slices(out: Console, results: dict[str, Any]) -> None:
+    """Print the worst and the best slices of each column."""
+    for column, entry in results["columns"].items():
+        if slices := entry.get("by", {}).get("slices"):
+            by, metric = entry["by"]["column"], entry["by"]["metric"]
+            grid = make_grid(f"{column}: {metric} by {by}, worst first")
+            for name in (by, "rows", metric, "95 %"):
+                grid.add_column(name)
+            for title, part in list(slices.items())[:MAX_PRINTED_SLICES]:
+                low, high = part["interval"]
+                grid.add_row(title, f"{part['n']:,}", number(part[metric]), f"{number(low)} – {number(high)}")
+            out.print(grid, markup=False)
+
+
+def print_comparison(out: Console, compared: dict[str, Any]) -> None:
+    """Print how two models differ."""
+    if not compared:
+        return
+    grid = make_grid("Beside the other run, on the same rows")
+    for name in ("column", "measure", "this run", "other", "better by", "95 %", "p", ""):
+        grid.add_column(name)
+    for column, entry in compared.items():
+        low, high = entry["interval"]
+        values = [number(entry[key]) for key in ("ours", "other", "better")]
+        grid.add_row(
+            column, entry["metric"], *values, f"{number(low)} – {number(high)}", number(entry["p"]), entry["verdict"]
+        )
+    out.print(grid, markup=False)
 
 
 def print_found(table: Table, found: pa.Table) -> None:

@@ -38,6 +38,8 @@ ALIASES = {
 """Other names of the first two parts; any other part keeps its own."""
 CARVED_SHARE, MAX_CARVED_ROWS = 0.1, 2000
 """Share of train, and most rows, that become validation where a split column has no such part."""
+FEW_CARVED_ROWS, MAX_CARVED_SHARE = 24, 0.2
+"""Rows that it has at least, as long as they are no larger a share of a small table."""
 
 
 @dataclasses.dataclass
@@ -223,7 +225,8 @@ def _carve(splits: Splits, name: str, keys: np.ndarray, seed: int, share: float)
     train = splits.rows(TRAIN)
     unique, at, counts = np.unique(keys, return_inverse=True, return_counts=True)
     order = np.argsort(_uniform(unique, seed), kind="stable")
-    room = max(1, min(MAX_CARVED_ROWS, int(share * len(train))))
+    least = min(FEW_CARVED_ROWS, int(MAX_CARVED_SHARE * len(train))) if share == CARVED_SHARE else 1
+    room = max(1, least, min(MAX_CARVED_ROWS, int(share * len(train))))
     chosen = np.zeros(len(unique), bool)
     for i in order.tolist() if len(unique) > 1 else []:
         if counts[i] <= room:

@@ -3,7 +3,7 @@
 Validation rows were answered by every member from all columns, from each alone and from random ones. A bank holds how
 well. The weights for a set of columns are those that combine the answers best on the rows of the bank, of which each
 counts the more the fewer columns it shows otherwise. They shrink to a prior where such rows are few: half of it on the
-best member, the rest equal. Of probabilities the mixture's likelihood is maximised (EM, Dempster et al. 1977); of
+best member, the rest on those near it. Of probabilities the mixture's likelihood is maximised (EM, Dempster et al. 1977); of
 values the squared error is minimised ("Stacked regressions", Breiman 1996). It knows arrays, no member and no column.
 """
 
@@ -18,6 +18,8 @@ UNLIKE, ENOUGH_ROWS = (0.1, 0.2, 0.4, 0.6, 0.8), 100
 """
 PRIOR_ROWS = 20.0
 """Rows that the prior is worth."""
+SHARPNESS = 8.0
+"""Of the prior: how much lower it is for each nat of log-likelihood, or of the squared error's logarithm."""
 MIN_WEIGHT = 0.03
 """A member with less is left out: each costs a pass."""
 EM_STEPS, GRADIENT_STEPS = 60, 300
@@ -106,10 +108,20 @@ def conformal_quantile(scores: np.ndarray, count: np.ndarray, share: float) -> f
 
 
 def prior(scores: np.ndarray) -> np.ndarray:
-    """Prior weights: half on the member of the highest score, the rest equal."""
-    weights = np.full(len(scores), 0.5 / len(scores))
+    """Prior weights: half on the member of the highest score, the rest on those near it, each by its distance.
+
+    Args:
+        scores: one that is 1 lower than the best has 1/e of its part.
+    """
+    near = np.exp(scores - scores.max())
+    weights = 0.5 * near / near.sum()
     weights[int(np.argmax(scores))] += 0.5
     return weights
+
+
+def sharpness(count: np.ndarray) -> float:
+    """How much the prior believes of a difference that so many rows show."""
+    return float(SHARPNESS * count.sum() / (count.sum() + PRIOR_ROWS))
 
 
 def mixture_weights(likelihoods: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -119,7 +131,7 @@ def mixture_weights(likelihoods: np.ndarray, count: np.ndarray) -> np.ndarray:
         likelihoods: of the truth [rows, members]. count: how much each row counts [rows].
     """
     likelihoods = likelihoods.clip(1e-6)
-    start = prior(count @ np.log(likelihoods))
+    start = prior(sharpness(count) * (count @ np.log(likelihoods)) / count.sum())
     weights = start.copy()
     for _ in range(EM_STEPS):
         parts = likelihoods * weights
@@ -137,7 +149,7 @@ def value_weights(values: np.ndarray, truth: np.ndarray, count: np.ndarray) -> n
     off = values - truth[:, None]
     total = count.sum()
     errors = count @ off**2 / total
-    start = prior(-errors)
+    start = prior(-sharpness(count) * np.log(errors + 1e-9 * float(errors.max()) + 1e-12))
     gram = (off * count[:, None]).T @ off / total  # w' gram w is the squared error, as the weights' sum is 1
     penalty = float(errors.min()) * PRIOR_ROWS / total
     weights, step = start.copy(), 1 / (np.linalg.eigvalsh(gram)[-1] + penalty + 1e-12)

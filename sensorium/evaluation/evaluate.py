@@ -14,14 +14,17 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.registry import name_of
 from sensorium.data.order import evenly_spaced
 from sensorium.data.table import Table
+from sensorium.evaluation.answer_metrics import MIN_SLICE, metrics_of, slice_scores, slices_of
 from sensorium.evaluation.baselines import Baselines
 from sensorium.evaluation.member_scores import member_scores
+from sensorium.evaluation.metrics import METRICS, Metrics, RankMetrics, bootstrap_weights
+from sensorium.evaluation.search_scores import entity_numbers, search_all
 from sensorium.inference.answers import Answers
 from sensorium.inference.rows import Rows
 from sensorium.modalities._capabilities import Generable
 from sensorium.network.network import Network
 from sensorium.network.types import IgnoredColumns
-from sensorium.report.types import Evaluation, Predictions, Retrieval
+from sensorium.report.types import Evaluation, Predictions
 
 MISSING_RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MAX_CURVE_ROWS = 512
@@ -42,12 +45,16 @@ class EvaluationOptions:
         baselines: plain models to stand beside ours.
         curves: also measure accuracy against the share of columns removed.
         candidates: texts that an answer is chosen from, as of ``Rows.predict``.
+        metric: that by which answers are judged in slices and compared; the main one of each kind by default.
+        by: column by whose cells the rows are sliced.
     """
 
     seen: Sequence[str] | None = None
     baselines: Baselines | None = None
     curves: bool = False
     candidates: int = 1
+    metric: str | None = None
+    by: str | None = None
 
 
 def evaluate(
@@ -78,6 +85,12 @@ def evaluate(
     bad: dict[str, int] = {}
     rows = Rows.of(network, table, bad=lambda row, column, why: bad.__setitem__(column, bad.get(column, 0) + 1))
     found = Evaluation(results={"rows": table.rows, "columns": {}, "retrieval": {}})
+    if options.metric is not None and options.metric not in METRICS:
+        raise unknown("metric:", options.metric, METRICS)
+    if options.by is not None and options.by not in table.columns:
+        raise unknown("column for --by:", options.by, table.columns)
+    found.groups = entity_numbers(table, entity_key) if entity_key is not None else None
+    found.slices = slices_of(cells_of(table, options.by, np.arange(table.rows))) if options.by else {}
     # In generative columns many answers are right, so none is wrong.
     asked = [c for c in network.asked_columns if c not in network.generative_columns and rows.has(c).any()]
     rows.encoded_columns(network.columns if options.seen is None else options.seen)
@@ -88,13 +101,15 @@ def evaluate(
     note("searching")
     found.retrieval = search_all(rows, table, entity_key)
     for direction, ranked in found.retrieval.items():
+        ranks = RankMetrics(ranked.hit, ranked.rank, ranked.relevant)
         found.results["retrieval"][direction] = {
-            "recall@1": float(ranked.hit[:, :1].any(1).mean()),
-            "recall@10": float(ranked.hit.any(1).mean()),
+            **ranks.point(),
             "median_rank": float(np.median(ranked.rank)),
             "gallery": int(ranked.gallery),
             "n": len(ranked.query_rows),
+            "intervals": ranks.intervals(weights_of(found, ranked.query_rows)),
         }
+    add_all_right(rows, asked, found)
     if bad:
         found.results["bad_cells"] = bad
     found.results["seconds"] = round(time.monotonic() - started, 2)
@@ -121,6 +136,10 @@ def evaluate_column(
     answers = rows.predict(column, seen, have, **asking)
     entry: dict[str, Any] = {"kind": name_of(modality), "n": len(have), **modality.score(truth, answers.cells)}
     entry |= calibration_scores(modality, truth, answers)
+    metrics = metrics_of(modality, truth, answers, COVERAGE)
+    if metrics is not None:
+        name = add_metrics(metrics, modality.metric, options, found, entry, have)
+        found.row_metrics[column] = (name, metrics)
     if short:
         metric = modality.metric
         entry |= baseline_scores(column, metric, modality, truth, have, rows, visible, options.baselines)
@@ -145,6 +164,52 @@ def evaluate_column(
         confidence=answers.confidence,
         interval=interval_array(answers.interval),
     )
+
+
+def add_metrics(
+    metrics: Metrics, main: str, options: EvaluationOptions, found: Evaluation, entry: dict[str, Any], have: np.ndarray
+) -> str:
+    """Add all metrics of a column's answers to its entry, with intervals, and slices where they were asked for.
+
+    Args:
+        main: the metric by which such columns are judged where no other is asked for.
+
+    Returns:
+        that by which this column is.
+    """
+    weights, known = weights_of(found, have), metrics.point()
+    entry |= {name: value for name, value in known.items() if name not in entry}
+    entry["intervals"] = metrics.intervals(weights)
+    name = options.metric if options.metric in known else main
+    if options.by:
+        place = {row: number for number, row in enumerate(have.tolist())}
+        mine = {title: [place[r] for r in rows.tolist() if r in place] for title, rows in found.slices.items()}
+        slices = {title: np.array(rows) for title, rows in mine.items() if len(rows) >= MIN_SLICE}
+        entry["by"] = {"column": options.by, "metric": name, "slices": slice_scores(metrics, name, slices, weights)}
+    return str(name)
+
+
+def weights_of(found: Evaluation, rows: np.ndarray) -> np.ndarray:
+    """Bootstrap weights of some rows; rows of one entity are drawn together."""
+    return bootstrap_weights(len(rows), None if found.groups is None else found.groups[rows])
+
+
+def add_all_right(rows: Rows, asked: Sequence[str], found: Evaluation) -> None:
+    """Add the share of rows of which every target is exactly right: of the columns that the model was told to predict,
+    or of all classes."""
+    targets = [c for c in rows.network.targets if c in found.predictions] or [
+        c for c in asked if rows.network.asked_modality(c).is_categorical
+    ]
+    if len(targets) < 2:
+        return
+    right: dict[int, bool] = {}
+    for column in targets:
+        mine, modality = found.predictions[column], rows.network.asked_modality(column)
+        for row, truth, cell in zip(mine.rows.tolist(), mine.truth, mine.predicted, strict=True):
+            equal = str(modality.read(truth).tolist()) == str(modality.read(cell).tolist())
+            right[row] = right.get(row, True) and equal
+    share = float(np.mean(list(right.values())))
+    found.results["all_right"] = {"columns": targets, "share": share, "n": len(right)}
 
 
 def calibration_scores(modality: Generable, truth: Sequence[Any], answers: Answers) -> dict[str, float]:
@@ -246,65 +311,3 @@ def missing_curve(
         if value is not None:
             points.append((rate, value))
     return points
-
-
-def search_all(rows: Rows, table: Table, entity_key: str | None) -> dict[str, Retrieval]:
-    """Every ordered pair of matched columns: each row's cell of one, searched among the others' cells.
-
-    The gallery is the distinct rows that have the column; with ``entity_key`` any row of equal key is a hit.
-    """
-    if entity_key is not None and entity_key not in table.columns:
-        raise unknown("column for --entity-key:", entity_key, table.columns)
-    count = table.rows
-    key = np.arange(count)
-    if entity_key is not None:
-        values = table.take(np.arange(count), [entity_key]).column(entity_key).to_pylist()
-        number: dict[Any, int] = {}
-        key = np.array(
-            [number.setdefault(str(v), len(number)) if v is not None else -1 - i for i, v in enumerate(values)]
-        )
-    gists = {}
-    for column in rows.network.columns:
-        if rows.network.modalities[column].matched and rows.has(column).any():
-            gists[column] = rows.column_gists(column)
-    found = {}
-    for a, (from_rows, left) in gists.items():
-        for b, (to_rows, right) in gists.items():
-            if a != b:
-                # Only rows whose thing is in the gallery can be found.
-                able = np.isin(key[from_rows], key[to_rows])
-                if able.any():
-                    found[f"{a}>{b}"] = rank(
-                        left[able], right, key[from_rows[able]], key[to_rows], from_rows[able], to_rows
-                    )
-    return found
-
-
-def rank(
-    queries: np.ndarray,
-    gallery: np.ndarray,
-    query_key: np.ndarray,
-    gallery_key: np.ndarray,
-    query_rows: np.ndarray,
-    gallery_rows: np.ndarray,
-    k: int = 10,
-    block: int = 1024,
-) -> Retrieval:
-    """Rank a gallery for each query by the product of gists; ties count against us."""
-    found, hits, ranks = [], [], []
-    for start in range(0, len(queries), block):
-        scores = queries[start : start + block] @ gallery.T
-        right = query_key[start : start + block, None] == gallery_key[None]
-        best = np.where(right, scores, -np.inf).max(1, keepdims=True)
-        ranks.append(1 + ((scores >= best) & ~right).sum(1))
-        top = np.argpartition(-scores, min(k, scores.shape[1]) - 1, axis=1)[:, :k]
-        top = np.take_along_axis(top, np.argsort(-np.take_along_axis(scores, top, 1), 1, kind="stable"), 1)
-        found.append(gallery_rows[top])
-        hits.append(np.take_along_axis(right, top, 1))
-    return Retrieval(
-        query_rows=query_rows,
-        found_rows=np.concatenate(found),
-        hit=np.concatenate(hits),
-        rank=np.concatenate(ranks),
-        gallery=len(gallery_rows),
-    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from sensorium.core.errors import warn
 from sensorium.core.renamed_settings import renamed_arguments
+from sensorium.evaluation.compare import compare as differences
 from sensorium.inference.generate import GenerationMixin
 from sensorium.report.types import Evaluation
 
@@ -25,17 +26,25 @@ class EvaluationMixin(GenerationMixin):
         entity_key: str | None = None,
         limit: int = 0,
         candidates: int = 1,
+        metric: str | None = None,
+        by: str | None = None,
+        compare: EvaluationMixin | None = None,
     ) -> dict:
         """Results of every column, every direction, beside chance and the baselines; see ``evaluation`` for the
         details.
 
         Args:
             limit: rows that are looked at, evenly spaced; 0: all. candidates: texts that an answer is chosen from, as
-                of ``predict``.
+                of ``predict``. metric: by which slices are ordered and models compared; by default accuracy, r2 or
+                exact. by: a column: results for each of its values too, or for each quarter of numbers and dates.
+            compare: another model, which answers the same rows: whether the difference is more than chance.
         """
-        return self.evaluation(
-            table, split=split, seen=seen, entity_key=entity_key, limit=limit, candidates=candidates, tell=warn
-        ).results
+        options: dict[str, Any] = {"split": split, "seen": seen, "entity_key": entity_key, "limit": limit, "by": by}
+        options |= {"candidates": candidates, "metric": metric, "tell": warn}
+        found = self.evaluation(table, **options)
+        if compare is not None:
+            found.results["compared"] = differences(found, compare.evaluation(table, **options))
+        return found.results
 
     @renamed_arguments(same="entity_key")
     def evaluation(
@@ -48,6 +57,8 @@ class EvaluationMixin(GenerationMixin):
         curves: bool = False,
         limit: int = 0,
         candidates: int = 1,
+        metric: str | None = None,
+        by: str | None = None,
         note: Callable[[str], None] = lambda words: None,
         tell: Callable[[str], None] | None = None,
     ) -> Evaluation:
@@ -66,6 +77,8 @@ class EvaluationMixin(GenerationMixin):
             curves=curves,
             limit=limit,
             candidates=candidates,
+            metric=metric,
+            by=by,
             note=note,
             tell=tell,
         )

@@ -39,6 +39,8 @@ def evaluation_of(
     curves: bool = False,
     limit: int = 0,
     candidates: int = 1,
+    metric: str | None = None,
+    by: str | None = None,
     deadline: Deadline | None = None,
     note: Callable[[str], None] = lambda words: None,
     tell: Callable[[str], None] | None = None,
@@ -53,7 +55,7 @@ def evaluation_of(
     result = evaluate(
         trained.network,
         opened,
-        EvaluationOptions(seen=seen, baselines=baselines, curves=curves, candidates=candidates),
+        EvaluationOptions(seen=seen, baselines=baselines, curves=curves, candidates=candidates, metric=metric, by=by),
         entity_key=entity_key,
         deadline=deadline,
         note=note,

@@ -56,7 +56,10 @@ class Scalar(Generable):
 
     Attributes:
         quantiles: the transform between values and normal scores, learned from training rows.
+        error_unit: values in the unit in which errors are given: a day, for a date.
     """
+
+    error_unit: ClassVar[float] = 1.0
 
     quantiles: Quantiles
 

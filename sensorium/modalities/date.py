@@ -52,6 +52,7 @@ class Date(Scalar):
     """
 
     generator = "quantile"
+    error_unit = DAY
     is_scalar = True
     metric = "r2"
 

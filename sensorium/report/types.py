@@ -74,13 +74,14 @@ class Retrieval:
     Attributes:
         query_rows: row numbers of the queries [q]. found_rows: of what was found, best first [q, k].
         hit: which of these are right, bool [q, k]. rank: place of the first right one, counted from 1 [q].
-        gallery: how many were searched.
+        relevant: how many right ones the gallery holds [q]. gallery: how many were searched.
     """
 
     query_rows: np.ndarray
     found_rows: np.ndarray
     hit: np.ndarray
     rank: np.ndarray
+    relevant: np.ndarray
     gallery: int = 0
 
 
@@ -112,6 +113,8 @@ class Evaluation:
         missing: for each column [(share of the other columns removed, metric)].
         metrics: for each column the metric that decides; by default accuracy, r2 or exact, by its kind.
         notes: in words, what the time cut.
+        groups: number of each row's entity, which bootstrap samples draw as a whole; None: each row is one.
+        slices: rows of each slice. row_metrics: for each column the metric that it is judged by, and all of them.
     """
 
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -121,3 +124,6 @@ class Evaluation:
     missing: dict[str, list[tuple[float, float]]] = dataclasses.field(default_factory=dict)
     metrics: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
+    groups: np.ndarray | None = None
+    slices: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    row_metrics: dict[str, tuple[str, Any]] = dataclasses.field(default_factory=dict)

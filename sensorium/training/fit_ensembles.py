@@ -18,12 +18,14 @@ from sensorium.ensemble.ensemble import Ensemble, View
 from sensorium.ensemble.features import FeatureRows, count_terms
 from sensorium.ensemble.members import Member
 from sensorium.network.network import Network
-from sensorium.training.calibrate import MAX_ROWS, encode, judged_columns
+from sensorium.training.calibrate import MAX_ROWS, encode, short_columns
 from sensorium.training.fit_members import ColumnFit
 from sensorium.training.weigh_members import MIN_ROWS, Weighing
 
+MAX_COLUMNS = 32
+"""Columns that have an ensemble, at most: targets first."""
 TARGET_TIMES, FITTING_SHARE = 3.0, 0.65
-"""How many times the time of another column one has that the user named as a target; and part of a column's time in
+"""How many times the time of another column one has, at least, that the user named as a target; and part of a column's time in
 which its members are fitted: in the rest they are weighed."""
 MAX_TRAIN_ROWS, MIN_TRAIN_ROWS = 10_000, 20
 """Training rows of plain models, at most and at least."""
@@ -65,7 +67,9 @@ def fit_ensembles(
     """
     network.calibration.ensembles = {}
     rows = prepared.rows.get("validation", np.zeros(0, np.int64))
-    columns = [c for c in judged_columns(network) if c in prepared.ready.columns]
+    columns = [c for c in short_columns(network) if c in prepared.ready.columns]
+    targets = [c for c in columns if c in network.targets]
+    columns = [*targets, *(c for c in columns if c not in targets)][:MAX_COLUMNS]
     if len(rows) < MIN_ROWS or not settings.kinds or not columns:
         return
     rows, train = evenly_spaced(rows, MAX_ROWS), evenly_spaced(prepared.rows["train"], MAX_TRAIN_ROWS)
@@ -73,7 +77,8 @@ def fit_ensembles(
     data = {part: plain_features(network, prepared, some) for part, some in (("train", train), ("valid", rows))}
     with torch.inference_mode():
         parts = encode(network, prepared, rows)
-    parts_of_time = [TARGET_TIMES if c in network.targets else 1.0 for c in columns]
+    more = max(TARGET_TIMES, 2 * (len(columns) - len(targets)) / max(len(targets), 1))
+    parts_of_time = [more if c in targets else 1.0 for c in columns]
     for number, column in enumerate(columns):
         note(column)
         mine = deadline.part(parts_of_time[number] / sum(parts_of_time[number:]))

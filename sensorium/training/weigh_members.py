@@ -17,7 +17,7 @@ from sensorium.network.batch import Batch
 from sensorium.network.types import Encoded, IgnoredColumns
 from sensorium.training.fit_members import ColumnFit
 
-MIN_ROWS = 10
+MIN_ROWS = 8
 """Validation rows, at least."""
 MAX_TRUNK_ROWS, MIN_FULL_ROWS = 12_000, 192
 """Validation rows through the trunk for a column's views, about; and those that show all columns, however short the

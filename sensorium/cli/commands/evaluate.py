@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +24,15 @@ def evaluate(
         int,
         typer.Option(min=0, help="Texts that each answer is chosen from; 0: as many as are cheap, as predict does."),
     ] = 1,
+    metric: Annotated[
+        str | None, typer.Option(help="By which slices are ordered and runs compared. Default: accuracy, r2 or exact.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Column: results for each of its values too, or each quarter of numbers.")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Another run, which answers the same rows: is the difference more than chance?")
+    ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the results as JSON.")] = None,
     chat: Annotated[
         bool,
@@ -39,12 +48,13 @@ def evaluate(
     from sensorium.cli.files import check_folder, write_json
     from sensorium.cli.output import note, print_results
     from sensorium.core.errors import unknown
+    from sensorium.evaluation.compare import compare as differences
     from sensorium.model import Model
 
     entity_key = renamed("--entity-key", entity_key, "--same", same)
     if json:
         check_folder(json, "--json")
-    model = Model.load(run)
+    model, other = Model.load(run), Model.load(compare) if compare else None
     opened = model.open(table)
     if entity_key is not None and entity_key not in opened.columns:
         raise unknown("column for --entity-key:", entity_key, opened.columns)
@@ -57,15 +67,12 @@ def evaluate(
             )
         )
     else:
-        results = model.evaluation(
-            opened,
-            split=split,
-            seen=names(seen),
-            entity_key=entity_key,
-            limit=limit,
-            candidates=candidates,
-            note=note,
-        ).results
+        options: dict[str, Any] = {"split": split, "seen": names(seen), "entity_key": entity_key, "limit": limit}
+        options |= {"candidates": candidates, "metric": metric, "by": by, "note": note}
+        found = model.evaluation(opened, **options)
+        if other is not None:
+            found.results["compared"] = differences(found, other.evaluation(opened, **options))
+        results = found.results
         print_results(results)
     if json:
         write_json(json, results)
