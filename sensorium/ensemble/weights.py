@@ -3,8 +3,9 @@
 Validation rows were answered by every member from all columns, from each alone and from random ones. A bank holds how
 well. The weights for a set of columns are those that combine the answers best on the rows of the bank, of which each
 counts the more the fewer columns it shows otherwise. They shrink to a prior where such rows are few: half of it on the
-best member, the rest on those near it. Of probabilities the mixture's likelihood is maximised (EM, Dempster et al. 1977); of
-values the squared error is minimised ("Stacked regressions", Breiman 1996). It knows arrays, no member and no column.
+best member, the rest on those near it. Of probabilities the mixture's likelihood is maximised (EM, Dempster et al.
+1977); of values the squared error is minimised ("Stacked regressions", Breiman 1996). It knows arrays, no member and no
+column.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from sensorium.training.weigh_members import MIN_ROWS, Weighing
 MAX_COLUMNS = 32
 """Columns that have an ensemble, at most: targets first."""
 TARGET_TIMES, FITTING_SHARE = 3.0, 0.65
-"""How many times the time of another column one has, at least, that the user named as a target; and part of a column's time in
-which its members are fitted: in the rest they are weighed."""
+"""How many times the time of another column one has, at least, that the user named as a target; and part of a column's
+time in which its members are fitted: in the rest they are weighed."""
 MAX_TRAIN_ROWS, MIN_TRAIN_ROWS = 10_000, 20
 """Training rows of plain models, at most and at least."""
 

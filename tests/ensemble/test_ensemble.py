@@ -41,7 +41,7 @@ def accuracy(model: Model, seen: list[str]) -> float:
 
 def test_the_answer_is_right_where_three_seconds_of_training_are_not(fitted: Model) -> None:
     ensembles = fitted.network.calibration.ensembles
-    assert set(ensembles) == {"kind", "total"}
+    assert list(ensembles)[:2] == ["kind", "total"], "targets first"
     together = accuracy(fitted, ["a", "b", "c", "d"])
     assert together > 0.9
     kept = dict(ensembles)
@@ -147,7 +147,7 @@ def test_few_validation_rows_make_no_ensemble(tmp_path: Path) -> None:
 def test_what_is_saved_is_json_and_arrays(fitted: Model) -> None:
     assert fitted.folder is not None
     described: list[dict[str, Any]] = json.loads((fitted.folder / "ensembles.json").read_text())
-    assert [entry["column"] for entry in described] == ["kind", "total"]
+    assert [entry["column"] for entry in described][:2] == ["kind", "total"]
     assert {model["kind"] for entry in described for model in entry["models"]} >= {
         "linear",
         "neighbours",

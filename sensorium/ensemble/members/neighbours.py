@@ -1,6 +1,7 @@
 """Nearest neighbours among training rows, by the distance of standardised features, each as relevant as it was found.
 
-A column that a row doesn't show counts as the mean does: nothing is known of the distance along it.
+Distances are along the columns that a row shows. The less of what is relevant these are, the more it is answered by
+class frequencies, or the mean.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Neighbours(Member):
                 break
             scale = (telling / max(telling.max(), 1e-12)) ** power / std
             self = cls(tuple(picked), picked, mean, scale, x[:0], y, frequent / len(y), data.classes, 1)
-            self.rows = self.scaled(data.rows.rows(rows)).astype(np.float16)
+            self.rows = np.nan_to_num(self.scaled(data.rows.rows(rows))).astype(np.float16)
             order = self.nearest(data.valid)
             for count in (k for k in NEIGHBOURS if k <= len(y)):
                 self.count = count
@@ -82,28 +83,33 @@ class Neighbours(Member):
         return self
 
     def scaled(self, rows: FeatureRows) -> np.ndarray:
-        """Scaled features [n, d], 0 where one isn't seen."""
+        """Scaled features [n, d], NaN where one isn't seen."""
         x = matrix({c: rows.blocks[c][:, self.picked[c]] for c in self.columns}, self.columns)
-        return np.nan_to_num((x - self.mean) * self.scale).clip(-60, 60)
+        return ((x - self.mean) * self.scale).clip(-60, 60)
 
-    def nearest(self, rows: FeatureRows) -> tuple[np.ndarray, np.ndarray]:
-        """Nearest remembered rows, and their squared distances [n, at most ``NEIGHBOURS[-1]``], nearest first."""
+    def nearest(self, rows: FeatureRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Nearest remembered rows, and their squared distances [n, at most ``NEIGHBOURS[-1]``], nearest first; and the
+        share of what is relevant that is seen [n]."""
         x, y = self.scaled(rows), self.rows.astype(np.float32)
-        apart = (x**2).sum(1)[:, None] - 2 * x @ y.T + (y**2).sum(1)
+        known = np.isfinite(x).astype(np.float32)
+        x, weight = np.nan_to_num(x), y.var(0)
+        seen = known @ weight / max(float(weight.sum()), 1e-12)
+        apart = (x**2).sum(1)[:, None] - 2 * x @ y.T + known @ (y**2).T
         most = min(NEIGHBOURS[-1], len(y))
         found = np.argpartition(apart, most - 1, 1)[:, :most]
         near = np.take_along_axis(apart, found, 1)
         order = np.argsort(near, 1, kind="stable")
-        return np.take_along_axis(found, order, 1), np.take_along_axis(near, order, 1).clip(0)
+        return np.take_along_axis(found, order, 1), np.take_along_axis(near, order, 1).clip(0), seen
 
-    def vote(self, found: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    def vote(self, found: np.ndarray, apart: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """Probabilities [n, classes], or values [n]: nearer rows count more."""
+        prior = (PRIOR + self.count * (1 - seen) / np.maximum(seen, 0.05))[:, None]
         found, apart = found[:, : self.count], apart[:, : self.count]
         weight = 1 / (np.sqrt(apart) / (np.sqrt(apart).mean(1, keepdims=True) + 1e-9) + 0.1)
         weight *= self.count / weight.sum(1, keepdims=True)
         if not self.classes:
-            return ((weight * self.target[found]).sum(1) + PRIOR * self.prior[0]) / (self.count + PRIOR)
-        votes = np.tile(PRIOR * self.prior, (len(found), 1))
+            return ((weight * self.target[found]).sum(1) + prior[:, 0] * self.prior[0]) / (self.count + prior[:, 0])
+        votes = prior * self.prior
         np.add.at(votes, (np.arange(len(found))[:, None], self.target[found].astype(np.int64)), weight)
         return votes / votes.sum(1, keepdims=True)
 
