@@ -16,7 +16,8 @@ class DataSettings:
     """Read settings of a table (section ``data``).
 
     Args:
-        split: auto, hash, column:NAME or group:NAME.
+        split: auto, hash, column:NAME, group:NAME or time:NAME. auto: by the column that says it; or else by a group
+            that rows are of, or by time where rows are in its order; or else hash.
         validation: share of training rows kept for calibration and choices.
         max_bad: share or number of rows that may be bad.
         outside: media paths may leave the table's folder.

@@ -20,6 +20,7 @@ from sensorium.core.errors import UserError, unknown
 from sensorium.core.files import atomic_write
 from sensorium.data.cells import plain_cells
 from sensorium.data.hashes import cell_hashes, mix, row_hashes
+from sensorium.data.moments import cells_of, moments
 from sensorium.data.schema import Schema
 from sensorium.data.table import Table
 
@@ -109,7 +110,8 @@ def split_rows(
     Args:
         by: "auto": by the schema's split column, or by hash where there is none; "hash": by the hash of a row's
             content; "column:NAME": as that column says; "group:NAME": by the hash of that column's cell, so that no
-            group is on both sides.
+            group is on both sides; "time:NAME": the last rows by that column are for tests, those before them for
+            validation.
         shares: of train, validation and test, where a hash decides.
         seed: another one divides otherwise.
         carved: share of train that becomes validation where the split column has no such part.
@@ -123,16 +125,20 @@ def split_rows(
         UserError: ``by`` or a column isn't known, the shares don't add up to 1, or no row is for training.
     """
     method, _, name = by.partition(":")
-    if method not in ("auto", "hash", "column", "group") or (method in ("column", "group")) != bool(name):
-        raise UserError(f"Can't split by '{by}'. Possible: auto, hash, column:NAME, group:NAME.")
+    if method not in ("auto", "hash", "column", "group", "time") or (method in ("column", "group", "time")) != bool(
+        name
+    ):
+        raise UserError(f"Can't split by '{by}'. Possible: auto, hash, column:NAME, group:NAME, time:NAME.")
     if method == "group":
         group, method = name, "hash"
     if method == "auto":
         method, name = ("column", schema.split) if schema.split in table.columns else ("hash", "")
-    for column in filter(None, (name if method == "column" else None, group, entity)):
+    for column in filter(None, (name if method in ("column", "time") else None, group, entity)):
         if column not in table.columns:
             raise unknown("column to split by:", column, table.columns)
-    if method == "hash":
+    if method == "time":
+        splits = _by_time(table, name, shares)
+    elif method == "hash":
         splits = _by_hash(_keys(table, schema, group), shares, seed)
     else:
         splits = _by_column(table, str(name))
@@ -195,6 +201,17 @@ def _by_hash(keys: np.ndarray, shares: Sequence[float], seed: int) -> Splits:
             from_ = np.flatnonzero(codes == counts.argmax())
             codes[from_[np.abs(chance[from_] - (ends[part] - parts[part] / 2)).argmin()]] = part
     return Splits((TRAIN, VALIDATION, TEST), codes[at.reshape(-1)].astype(np.int8))
+
+
+def _by_time(table: Table, column: str, shares: Sequence[float]) -> Splits:
+    """Split by time: rows without a moment are for training, and rows of one moment stay together."""
+    found = moments(cells_of(table, column))
+    known = np.sort(found[np.isfinite(found)])
+    if not len(known):
+        raise UserError(f"The column '{column}' holds no moment to split by. Split by another one, or: data.split=hash")
+    ends = [known[min(int(share * len(known)), len(known) - 1)] for share in np.cumsum(shares)[:2]]
+    codes = np.where(found >= ends[1], 2, np.where(found >= ends[0], 1, 0))
+    return Splits((TRAIN, VALIDATION, TEST), codes.astype(np.int8))
 
 
 def _by_column(table: Table, column: str) -> Splits:

@@ -81,6 +81,7 @@ class State:
         settings: as the run's, with columns to generate by their names. schema, modalities: by ``infer_columns``.
         split: by ``split``. prepared, quarantine: by ``prepare``. network, objectives, trainer: by ``build``.
         entities: for each stored row the number of the entity it is of (``data.entity_key``), int64, or None.
+        natural: the split by a group or by time, where the table gave it; empty otherwise.
         seconds_a_row: of reading.
         tuned: what of pretrained models is tuned, in numbers. facts: of the training, for ``model.json``.
     """
@@ -95,6 +96,7 @@ class State:
     objectives: dict[str, Objective] = dataclasses.field(init=False)
     trainer: TableTrainer = dataclasses.field(init=False)
     entities: np.ndarray | None = None
+    natural: str = ""
     seconds_a_row: float = 0.0
     tuned: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -9,11 +9,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from sensorium.core.errors import UserError
 from sensorium.core.files import write_json
 from sensorium.core.settings import build as build_part
 from sensorium.core.settings import plain
 from sensorium.data.columns import make_modalities
+from sensorium.data.natural_split import natural_split
 from sensorium.data.prepare import prepare as prepare_cells
 from sensorium.data.quarantine import Quarantine
 from sensorium.data.schema import Schema, infer
@@ -46,6 +49,8 @@ from sensorium.training.trainer import Progress
 JUDGING_SHARE, ENSEMBLE_SHARE, BASELINE_SHARE = 0.12, 0.6, 0.15
 """Parts of the time that is left, at most, for finding columns that mislead, then for an answer's members, and then for
 the plain models beside it."""
+BLOCKS = 24
+"""Blocks of time that cross-fitting keeps together."""
 MAX_COLUMNS_NAMED = 20
 """Columns left out that a fit names."""
 
@@ -89,12 +94,15 @@ def infer_columns(run: Run, state: State) -> None:
 
 def split(run: Run, state: State) -> None:
     """Splitter of the table's rows; it splits when it is known which rows can't be read."""
-    data = run.data
+    data, by = run.data, run.data.split
+    if by == "auto" and not data.entity_key and (found := natural_split(run.table, state.schema, run.target)):
+        by, state.natural = found.by, found.by
+        run.progress.log(f"The split is by {found.by.replace(':', ' ')}: {found.why}; data.split=hash is a random one")
     dialogue = [column for column, modality in state.modalities.items() if isinstance(modality, Dialogue)]
     state.split = Splitter(
         run.table,
         state.schema,
-        by=data.split,
+        by=by,
         seed=run.seed,
         carved=data.validation,
         entity=data.entity_key,
@@ -252,7 +260,15 @@ def calibrate(run: Run, state: State) -> None:
     seconds = min(answer.share * trainer.at.seconds, ENSEMBLE_SHARE * run.plan.deadline().left)
     if answer.kinds and seconds > 0:
         run.progress.log(f"Fitting the other members of answers (at most {seconds:.0f} s)")
-        fit_ensembles(network, prepared, answer, seconds, run.seed, entities=state.entities)
+        groups = fold_groups(run, state)
+        said = fit_ensembles(network, prepared, answer, seconds, run.seed, groups=groups, compare=bool(state.natural))
+        for column, (here, random) in said.items():
+            run.progress.log(
+                f"'{column}': trees score {here:.2f} on rows held out by {state.natural.replace(':', ' ')}; a random "
+                f"split would have said {random:.2f}"
+            )
+        if said:
+            state.facts["random_split"] = {"by": state.natural, "scores": {c: list(both) for c, both in said.items()}}
     calibrate_answers(network, prepared, trainer.precision)
     finished: Mapping[str, Any] = fit_vocoder(
         network,
@@ -296,6 +312,16 @@ def save(run: Run, state: State) -> GenerationMixin:
         state.seconds_a_row,
     )
     return trained
+
+
+def fold_groups(run: Run, state: State) -> np.ndarray | None:
+    """Groups of the store's rows that cross-fitting keeps together: entities, or what the table is split by."""
+    if state.entities is not None or not state.natural:
+        return state.entities
+    method, _, column = state.natural.partition(":")
+    if method == "group":
+        return entity_ids(run.table, state.schema, column, state.prepared.source)
+    return state.prepared.source * BLOCKS // run.table.rows
 
 
 def generation_was_asked(run: Run) -> bool:

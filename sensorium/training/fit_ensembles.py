@@ -3,6 +3,7 @@ weighed on validation rows, from all columns, from each alone and from random on
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -22,8 +23,8 @@ from sensorium.training.calibrate import MAX_ROWS, encode, short_columns
 from sensorium.training.fit_members import ColumnFit
 from sensorium.training.weigh_members import MIN_ROWS, Weighing
 
-MAX_COLUMNS = 32
-"""Columns that have an ensemble, at most: targets first."""
+MAX_COLUMNS, MAX_COMPARED = 32, 3
+"""Columns that have an ensemble, at most: targets first; and for which it is said what a random split would have."""
 TARGET_TIMES, FITTING_SHARE = 3.0, 0.65
 """How many times the time of another column one has, at least, that the user named as a target; and part of a column's
 time in which its members are fitted: in the rest they are weighed."""
@@ -58,20 +59,26 @@ def fit_ensembles(
     seconds: float,
     seed: int,
     note: Callable[[str], None] = lambda words: None,
-    entities: np.ndarray | None = None,
-) -> None:
+    groups: np.ndarray | None = None,
+    compare: bool = False,
+) -> dict[str, tuple[float, float]]:
     """Set ``network.calibration.ensembles`` of columns whose answers are judged on validation rows.
 
     Args:
-        entities: of each row of the store; rows of one entity are in one fold.
+        groups: of each row of the store; rows of one group are in one fold.
+        compare: also find what a random split would have said.
+
+    Returns:
+        with ``compare`` for the first columns the score of trees, and what it would be after a random split.
     """
+    said: dict[str, tuple[float, float]] = {}
     network.calibration.ensembles = {}
     rows = prepared.rows.get("validation", np.zeros(0, np.int64))
     columns = [c for c in short_columns(network) if c in prepared.ready.columns]
     targets = [c for c in columns if c in network.targets]
     columns = [*targets, *(c for c in columns if c not in targets)][:MAX_COLUMNS]
     if len(rows) < MIN_ROWS or not settings.kinds or not columns:
-        return
+        return said
     rows, train = evenly_spaced(rows, MAX_ROWS), evenly_spaced(prepared.rows["train"], MAX_TRAIN_ROWS)
     deadline = Deadline(seconds)
     data = {part: plain_features(network, prepared, some) for part, some in (("train", train), ("valid", rows))}
@@ -82,13 +89,18 @@ def fit_ensembles(
     for number, column in enumerate(columns):
         note(column)
         mine = deadline.part(parts_of_time[number] / sum(parts_of_time[number:]))
-        groups = None if entities is None else entities[train]
-        fit = ColumnFit(network, prepared, column, (train, rows), (data["train"], data["valid"]), seed, groups)
+        mine_groups = None if groups is None else groups[train]
+        fit = ColumnFit(network, prepared, column, (train, rows), (data["train"], data["valid"]), seed, mine_groups)
         if fit.known(1).sum() < MIN_ROWS or len(fit.truths[0]) < MIN_TRAIN_ROWS or not fit.columns:
             continue
+        if compare and len(said) < MAX_COMPARED and "trees" in settings.kinds:
+            with contextlib.suppress(UserError):  # it is said where trees are fitted
+                if both := fit.by_random_split(0.1 * mine.left):
+                    said[column] = both
         bags = fit.bags(settings.kinds, FITTING_SHARE * mine.left)
         network.calibration.ensembles[column] = ensemble = new_ensemble(fit, bags)
         Weighing(fit, ensemble, parts).weigh(mine)
+    return said
 
 
 def new_ensemble(fit: ColumnFit, bags: list[Bag]) -> Ensemble:

@@ -114,6 +114,25 @@ class ColumnFit:
             found.append(dataclasses.replace(given, valid=own, valid_target=own_truth, seconds=seconds / count))
         return found
 
+    def by_random_split(self, seconds: float) -> tuple[float, float] | None:
+        """Score of trees on validation rows, and what it would be had the same rows been split at random: the share of
+        right classes, or R²; None where there is nothing to learn."""
+        known = [self.known(part) for part in (0, 1)]
+        rows = FeatureRows.joined([self.rows[part].columns(self.columns).rows(known[part]) for part in (0, 1)])
+        truth = np.concatenate([self.truths[part][known[part]] for part in (0, 1)])
+        order, count = np.random.default_rng(self.seed).permutation(len(truth)), int(known[0].sum())
+        found = []
+        for some in (np.arange(len(truth)), order):
+            halves = [(rows.rows(part), truth[part]) for part in (some[:count], some[count:])]
+            data = FitData(*halves[0], *halves[1], self.classes, seconds / 2, self.seed)
+            member = find(Member, "trees").fit(data, self.columns)
+            if member is None or not len(halves[1][1]):
+                return None
+            said, true = member.predict(halves[1][0]), halves[1][1]
+            right = (said.argmax(1) == true).mean() if self.classes else 1 - ((said - true) ** 2).mean() / true.var()
+            found.append(float(right))
+        return found[0], found[1]
+
     @functools.cached_property
     def telling(self) -> list[str]:
         """Columns, those first that tell most by themselves."""
