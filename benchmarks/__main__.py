@@ -11,6 +11,7 @@ import os
 import pkgutil
 import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,16 @@ VERSIONS = (
 
 def main() -> int:
     """Run what the command line names."""
-    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_"))
+    if sys.argv[1:2] == ["tables"]:
+        return importlib.import_module("benchmarks.tables").main(sys.argv[2:])
+    names = sorted(
+        m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_") and not m.ispkg
+    )
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ({', '.join(names)}); all by default")
     parser.add_argument("--quick", action="store_true", help="fewer repeats and smaller sizes; nothing is recorded")
     given = parser.parse_args()
-    for name in given.names:
+    for name in given.names:  # tables has options of its own
         if name not in names:
             parser.error(f"no benchmark '{name}'. Possible: {', '.join(names)}.")
     console, where = Console(), machine()

@@ -72,6 +72,8 @@ def print_results(results: dict[str, Any]) -> None:
     if together := results.get("all_right"):
         names = ", ".join(together["columns"])
         out.print(f"All of {names} right: {together['share']:.3f}", markup=False, highlight=False)
+    for words in results.get("warnings", ()):
+        out.print(words, markup=False, highlight=False, style="yellow")
     print_slices(out, results)
     print_comparison(out, results.get("compared", {}))
     for column, entry in results["columns"].items():

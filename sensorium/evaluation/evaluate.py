@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ MISSING_RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MAX_CURVE_ROWS = 512
 SEARCH_SHARE, MIN_ASKED_ROWS = 0.5, 64
 """Time for searching, in that of a column; and rows that a column is asked of, however short the time is."""
+MIN_BREACH = 0.04
+"""By how much sets and intervals may hold less than they promise, before it is said."""
 COVERAGE, N_BINS, TOLERANCE = 0.9, 10, 1e-4
 """Nominal coverage of the sets and intervals that are measured; bins of sureness; and by how much, in spreads, a
 rounded end may be off.
@@ -136,6 +139,9 @@ def evaluate_column(
     answers = rows.predict(column, seen, have, **asking)
     entry: dict[str, Any] = {"kind": name_of(modality), "n": len(have), **modality.score(truth, answers.cells)}
     entry |= calibration_scores(modality, truth, answers)
+    if words := broken_coverage(column, entry):
+        found.notes.append(words)
+        found.results.setdefault("warnings", []).append(words)
     metrics = metrics_of(modality, truth, answers, COVERAGE)
     if metrics is not None:
         name = add_metrics(metrics, modality.metric, options, found, entry, have)
@@ -238,6 +244,21 @@ def calibration_scores(modality: Generable, truth: Sequence[Any], answers: Answe
         "set_size": float(np.mean([len(some) for some in answers.sets])),
         "calibration_error": sum(gaps) / len(right),
     }
+
+
+def broken_coverage(column: str, entry: Mapping[str, Any]) -> str:
+    """Warning where the sets or intervals hold less of the truth than they promise, and more than by chance; or
+    nothing."""
+    if "covered" not in entry or entry["n"] < MIN_ASKED_ROWS:
+        return ""
+    allowed = max(MIN_BREACH, 3 * math.sqrt(COVERAGE * (1 - COVERAGE) / entry["n"]))
+    if entry["covered"] >= COVERAGE - allowed:
+        return ""
+    return (
+        f"'{column}': the {COVERAGE:.0%} sets or intervals hold only {entry['covered']:.2f} of the truth in these "
+        "rows, which are unlike those that answers were calibrated on. Be less sure than they say, or train on rows "
+        "like these."
+    )
 
 
 def target_values(modality: Generable, cells: Sequence[Any]) -> np.ndarray:

@@ -46,9 +46,9 @@ from sensorium.training.table_trainer import TableTrainer, TableTrainerSettings
 from sensorium.training.trackers import Tracker, make_trackers
 from sensorium.training.trainer import Progress
 
-JUDGING_SHARE, ENSEMBLE_SHARE, BASELINE_SHARE = 0.12, 0.6, 0.15
-"""Parts of the time that is left, at most, for finding columns that mislead, then for an answer's members, and then for
-the plain models beside it."""
+MEMORY_SHARE, JUDGING_SHARE, ENSEMBLE_SHARE, BASELINE_SHARE = 0.1, 0.12, 0.6, 0.15
+"""Parts of the time that is left, at most, for the row memory, then for finding columns that mislead, for an answer's
+members, and for the plain models beside it."""
 BLOCKS = 24
 """Blocks of time that cross-fitting keeps together."""
 MAX_COLUMNS_NAMED = 20
@@ -252,7 +252,8 @@ def calibrate(run: Run, state: State) -> None:
     if match is not None and not state.stopped:
         assert isinstance(match, Match)
         memory = build_part(MemorySettings, plain(state.settings, "memory"), "memory")
-        build_memory(network, prepared, memory, match.scale().item(), run.seed)
+        deadline = run.plan.deadline().part(MEMORY_SHARE)
+        build_memory(network, prepared, memory, match.scale().item(), run.seed, deadline)
     calibrate_network(network, prepared, not state.stopped, run.plan.deadline().part(JUDGING_SHARE))
     if state.stopped:
         return

@@ -12,6 +12,7 @@ import itertools
 import numpy as np
 import torch
 
+from sensorium.core.deadline import Deadline
 from sensorium.core.settings import at_least
 from sensorium.data.order import evenly_spaced
 from sensorium.data.prepare import Prepared
@@ -31,6 +32,8 @@ STRENGTHS = 0.0, 0.5
 apart."""
 MAX_JUDGES, MIN_JUDGES = 1000, 20
 """Validation rows that judge, at most and at least."""
+MIN_KEPT = 128
+"""Training rows that are kept, however short the time is."""
 PART = 1024
 """Rows that are encoded at once."""
 
@@ -49,21 +52,35 @@ class MemorySettings:
 
 
 @torch.inference_mode()
-def build_memory(network: Network, prepared: Prepared, remember: MemorySettings, sharpness: float, seed: int) -> None:
+def build_memory(
+    network: Network,
+    prepared: Prepared,
+    remember: MemorySettings,
+    sharpness: float,
+    seed: int,
+    deadline: Deadline | None = None,
+) -> None:
     """Set ``network.calibration.memory``, where a row has several matched columns and there are validation rows to
     judge it, and ``network.calibration.counts``.
 
     Args:
-        sharpness: the scale of cosines that training has learned.
+        sharpness: the scale of cosines that training has learned. deadline: fewer rows are kept, and judge, where
+            more wouldn't fit.
     """
     network.calibration.memory, network.calibration.counts = None, value_counts(network, prepared)
     matched = [c for c in network.columns if network.modalities[c].matched and c in prepared.ready.columns]
     rows, judges = prepared.rows["train"], prepared.rows.get("validation", np.zeros(0, np.int64))
     if not remember.rows or len(matched) < 2 or len(judges) < MIN_JUDGES:
         return
-    if len(rows) > remember.rows:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, remember.rows, replace=False))
     judges = evenly_spaced(judges, MAX_JUDGES)
+    most = min(len(rows), remember.rows)
+    fitting = (deadline or Deadline()).rows(
+        most + len(judges), lambda n: gists(network, prepared, matched, rows[:n]), MIN_KEPT
+    )
+    if fitting < most + len(judges):
+        most, judges = min(most, fitting), evenly_spaced(judges, max(fitting // 2, MIN_JUDGES))
+    if len(rows) > most:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
     validation_gists, validation_sketches = (
         gists(network, prepared, matched, judges),
         sketches(network, prepared, matched, judges),
