@@ -15,8 +15,6 @@ def search_all(rows: Rows, table: Table, entity_key: str | None) -> dict[str, Re
 
     The gallery is the distinct rows that have the column; with ``entity_key`` any row of equal key is a hit.
     """
-    if entity_key is not None and entity_key not in table.columns:
-        raise unknown("column for --entity-key:", entity_key, table.columns)
     key = np.arange(table.rows) if entity_key is None else entity_numbers(table, entity_key)
     gists = {}
     for column in rows.network.columns:
@@ -36,7 +34,13 @@ def search_all(rows: Rows, table: Table, entity_key: str | None) -> dict[str, Re
 
 
 def entity_numbers(table: Table, entity_key: str) -> np.ndarray:
-    """Number of each row's entity; rows without a key are each their own, below 0."""
+    """Number of each row's entity; rows without a key are each their own, below 0.
+
+    Raises:
+        UserError: there is no such column.
+    """
+    if entity_key not in table.columns:
+        raise unknown("column for --entity-key:", entity_key, table.columns)
     number: dict[str, int] = {}
     values = table.take(np.arange(table.rows), [entity_key]).column(entity_key).to_pylist()
     return np.array([number.setdefault(str(v), len(number)) if v is not None else -1 - i for i, v in enumerate(values)])

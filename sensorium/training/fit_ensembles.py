@@ -23,8 +23,11 @@ from sensorium.training.calibrate import MAX_ROWS, encode, short_columns
 from sensorium.training.fit_members import ColumnFit
 from sensorium.training.weigh_members import MIN_ROWS, Weighing
 
-MAX_COLUMNS, MAX_COMPARED = 32, 3
-"""Columns that have an ensemble, at most: targets first; and for which it is said what a random split would have."""
+MAX_COLUMNS, MIN_COLUMNS, MAX_COMPARED = 32, 2, 3
+"""Columns that have an ensemble, at most, targets first, and however short the time is; and for which it is said what a
+random split would have."""
+COLUMN_SECONDS, CROSS_FITTING_SECONDS = 1.0, 3.0
+"""Time of a column, at least, if there are more; and in which it is cross-fitted."""
 TARGET_TIMES, FITTING_SHARE = 3.0, 0.65
 """How many times the time of another column one has, at least, that the user named as a target; and part of a column's
 time in which its members are fitted: in the rest they are weighed."""
@@ -76,7 +79,8 @@ def fit_ensembles(
     rows = prepared.rows.get("validation", np.zeros(0, np.int64))
     columns = [c for c in short_columns(network) if c in prepared.ready.columns]
     targets = [c for c in columns if c in network.targets]
-    columns = [*targets, *(c for c in columns if c not in targets)][:MAX_COLUMNS]
+    most = min(MAX_COLUMNS, max(len(targets), MIN_COLUMNS, int(seconds / COLUMN_SECONDS)))
+    columns = [*targets, *(c for c in columns if c not in targets)][:most]
     if len(rows) < MIN_ROWS or not settings.kinds or not columns:
         return said
     rows, train = evenly_spaced(rows, MAX_ROWS), evenly_spaced(prepared.rows["train"], MAX_TRAIN_ROWS)
@@ -90,7 +94,8 @@ def fit_ensembles(
         note(column)
         mine = deadline.part(parts_of_time[number] / sum(parts_of_time[number:]))
         mine_groups = None if groups is None else groups[train]
-        fit = ColumnFit(network, prepared, column, (train, rows), (data["train"], data["valid"]), seed, mine_groups)
+        features, in_time = (data["train"], data["valid"]), mine.left > CROSS_FITTING_SECONDS
+        fit = ColumnFit(network, prepared, column, (train, rows), features, seed, mine_groups, in_time)
         if fit.known(1).sum() < MIN_ROWS or len(fit.truths[0]) < MIN_TRAIN_ROWS or not fit.columns:
             continue
         if compare and len(said) < MAX_COMPARED and "trees" in settings.kinds:

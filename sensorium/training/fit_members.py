@@ -34,7 +34,7 @@ class ColumnFit:
 
     Args:
         rows: training and validation rows of the store. features: of these. groups: of each training row: those of one
-            group are in one fold.
+            group are in one fold. cross_fit: there is time for cross-fitting, if it helps.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class ColumnFit:
         features: tuple[FeatureRows, FeatureRows],
         seed: int,
         groups: np.ndarray | None = None,
+        cross_fit: bool = True,
     ) -> None:
         self.network, self.column, self.seed = network, column, seed
         self.modality = network.asked_modality(column)
@@ -63,7 +64,7 @@ class ColumnFit:
         others = [c for c in features[0].blocks if c != column]
         self.rows = [some.columns(others).rows(have) for some, have in zip(features, self.have, strict=True)]
         self.columns = [c for c in others if self.rows[0].shows(c).any()]
-        self.folds = self.fold_of_rows()
+        self.folds = self.fold_of_rows() if cross_fit else np.zeros(0, np.int64)
 
     def truth(self, prepared: Prepared, rows: np.ndarray) -> np.ndarray:
         """Codes (-1: an unseen class) or values of some rows [n], NaN where missing."""

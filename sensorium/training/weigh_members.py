@@ -34,6 +34,7 @@ class Weighing:
     def __init__(self, fit: ColumnFit, ensemble: Ensemble, parts: Sequence[tuple[Batch, dict[str, Encoded]]]) -> None:
         self.fit, self.ensemble, self.network, self.column = fit, ensemble, fit.network, fit.column
         self.parts: list[tuple[dict[str, Encoded], torch.Tensor, np.ndarray, torch.Tensor]] = []
+        self.plain_owner = np.zeros(0, np.int64)
         self.ready: list[dict[tuple[tuple[str, ...], bool], tuple[torch.Tensor, torch.Tensor]]] = []
         start = 0
         for batch, encoded in parts:
@@ -80,7 +81,7 @@ class Weighing:
                 answers = ensemble.member_answers(question, fold=self.fold)
                 found.append((place == 0, question, answers, part[2], part[3]))
         self.set_bank(found)
-        ensemble.plain_bank = self.plain_bank(rng)
+        ensemble.plain_bank, self.plain_owner = self.plain_bank(rng)
         self.set_margin(found)
 
     def time(self, rows: int) -> None:
@@ -143,11 +144,12 @@ class Weighing:
         """Fold of the validation rows; None where nothing was cross-fitted."""
         return int(self.fit.folds.max()) + 1 if len(self.fit.folds) else None
 
-    def plain_bank(self, rng: np.random.Generator) -> WeightBank:
+    def plain_bank(self, rng: np.random.Generator) -> tuple[WeightBank, np.ndarray]:
         """Bank of answers by the members that aren't the network: to validation rows, and out-of-fold ones to training
-        rows. They cost less than the network's, so there are more of them."""
+        rows; and the number of each answer's validation row, -1 of training rows. They cost less than the network's, so
+        there are more of them."""
         fit, ensemble = self.fit, self.ensemble
-        patterns, answers, truths = [], [], []
+        patterns, answers, truths, owners = [], [], [], []
         known = np.flatnonzero(fit.known(1))
         parts = [(fit.rows[1].rows(known), fit.truths[1][known], self.fold)]
         for fold in range(self.fold or 0):
@@ -169,8 +171,9 @@ class Weighing:
                 patterns.append(np.stack([visible.shows(c) for c in fit.columns], 1))
                 answers.append(self.likelihoods(found, truth)[:, len(ensemble.views) :])
                 truths.append(truth)
+                owners.append(known if given is parts[0][0] else np.full(some, -1))
         values = () if fit.classes else (np.concatenate(truths),)
-        return WeightBank(np.concatenate(patterns), np.concatenate(answers), *values)
+        return WeightBank(np.concatenate(patterns), np.concatenate(answers), *values), np.concatenate(owners)
 
     def set_bank(self, found: Sequence[tuple[bool, AskedRows, np.ndarray, np.ndarray, torch.Tensor]]) -> None:
         """Set the bank from all answers to rows whose truth is known."""
@@ -199,14 +202,17 @@ class Weighing:
         whole = ensemble.bank
         owner = np.concatenate([self.known(numbers) for _, _, _, numbers, _ in found])
         banks, residuals = [whole.part(owner % FOLDS != fold) for fold in range(FOLDS)], []
+        plain, plain_owner = ensemble.plain_bank, self.plain_owner
+        plain_banks = [plain.part((plain_owner < 0) | (plain_owner % FOLDS != fold)) for fold in range(FOLDS)]
         for is_full, question, members, numbers, target in found:
             if is_full:
                 weights = np.zeros((len(numbers), len(ensemble.names)))
                 for fold, bank in enumerate(banks):
-                    ensemble.bank, mine = bank, numbers % FOLDS == fold
+                    ensemble.bank, ensemble.plain_bank, mine = bank, plain_banks[fold], numbers % FOLDS == fold
                     weights[mine] = ensemble.weights(question)[mine]
                 residuals.append(head.residual_of(ensemble.combine(question, members, weights), target))
-        ensemble.bank, ensemble.full_margin = whole, head.margin(torch.cat(residuals)).cpu()
+        ensemble.bank, ensemble.plain_bank = whole, plain
+        ensemble.full_margin = head.margin(torch.cat(residuals)).cpu()
 
     def known(self, numbers: np.ndarray) -> np.ndarray:
         """Those rows whose truth is known."""

@@ -156,3 +156,19 @@ def test_what_is_saved_is_json_and_arrays(fitted: Model) -> None:
         "robust_trees",
         "trees",
     }
+
+
+def test_few_rows_are_cross_fitted_and_members_do_not_know_the_rows_that_weigh_them(tmp_path: Path) -> None:
+    settings = [*SETTINGS, "answer.share=4"]
+    model = Model.fit(table(220), out=tmp_path / "run", minutes=0.05, target=["kind"], settings=settings)
+    ensemble = model.network.calibration.ensembles["kind"]
+    assert all(len(bag.parts) > 3 for bag in ensemble.models)
+    assert len(ensemble.plain_bank.answers) > len(ensemble.bank.answers), "training rows weigh too"
+    assert np.isnan(ensemble.plain_bank.answers).mean() < 0.5
+    full = ensemble.plain_bank.visible.sum(1) >= len(ensemble.columns) - 1
+    trees = ensemble.names.index("trees on all columns") - len(ensemble.views)
+    likely = ensemble.plain_bank.answers[full, trees]
+    assert 0.5 < likely[np.isfinite(likely)].mean() < 0.97, "what a member learned by heart it would know for sure"
+    again = Model.load(tmp_path / "run").network.calibration.ensembles["kind"]
+    pattern = np.ones(len(ensemble.columns), dtype=bool).tobytes()
+    assert again.pattern_weights(pattern) == pytest.approx(ensemble.pattern_weights(pattern), abs=1e-6)

@@ -94,7 +94,7 @@ class Linear(Member):
 
     def output(self, design: np.ndarray) -> np.ndarray:
         """Probabilities [n, classes], or values [n]."""
-        out = design @ self.weights + self.bias
+        out = design.astype(np.float64) @ self.weights + self.bias  # so that it doesn't depend on the rows beside it
         if not self.classes:
             return out[:, 0].astype(np.float64)
         out = np.exp(out - out.max(1, keepdims=True), dtype=np.float64)

@@ -90,8 +90,8 @@ class Neighbours(Member):
     def nearest(self, rows: FeatureRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Nearest remembered rows, and their squared distances [n, at most ``NEIGHBOURS[-1]``], nearest first; and the
         share of what is relevant that is seen [n]."""
-        x, y = self.scaled(rows), self.rows.astype(np.float32)
-        known = np.isfinite(x).astype(np.float32)
+        x, y = self.scaled(rows).astype(np.float64), self.rows.astype(np.float64)
+        known = np.isfinite(x).astype(np.float64)
         x, weight = np.nan_to_num(x), y.var(0)
         seen = known @ weight / max(float(weight.sum()), 1e-12)
         apart = (x**2).sum(1)[:, None] - 2 * x @ y.T + known @ (y**2).T
