@@ -65,6 +65,8 @@ def fit(
     opened = data.open(table, columns_read_as_written(given.get("column", {})))
     if not opened.rows:
         raise UserError(f"'{opened.name}' has no rows, so there is nothing to learn from.")
+    # On the command line columns are joined by commas elsewhere, so here too; a name may hold one.
+    target = [name.strip() for one in target for name in ([one] if one in opened.columns else one.split(","))]
     for words, columns in (
         ("target:", target),
         ("column in data.entity_key:", [data.entity_key] if data.entity_key else []),

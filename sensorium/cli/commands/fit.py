@@ -19,10 +19,8 @@ def fit(
         list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings, as train.batch=64.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/model"),
-    target: Annotated[
-        list[str] | None, typer.Option(help="A column to predict first of all; may be given several times.")
-    ] = None,
-    minutes: Annotated[float | None, typer.Option(help="How long to train (5 by default).")] = None,
+    target: Annotated[list[str] | None, typer.Option(help="Columns to predict first of all, joined by commas.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Minutes for all of it, 5 by default.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Or how many passes over the table.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
