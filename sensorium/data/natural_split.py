@@ -18,14 +18,16 @@ from sensorium.data.schema import Schema
 from sensorium.data.table import Table
 
 GROUP_NAMES = re.compile(
-    r"(?:.*_)?(?:subject|patient|person|participant|speaker|voice|user|customer|student|pupil|driver|household|home|house|"
-    r"device|sensor|machine|vehicle|site|station|hospital|centre|center|recording|session|scene|trip|drive|artist|author)"
+    r"(?:.*_)?(?:subject|patient|person|participant|speaker|voice|user|customer|student|pupil|driver|household|home|"
+    r"house|device|sensor|machine|vehicle|site|station|hospital|centre|center|recording|session|scene|trip|drive|"
+    r"artist|author)"
     r"(?:_?(?:id|no|nr|number|name|key|code))?",
     re.IGNORECASE,
 )
 """Names of columns that say what a row is of."""
 TIME_NAMES = re.compile(
-    r"(?:.*_)?(?:timestamp|datetime|date_?time|time|date|day|until|measured|recorded|created|observed|start|end)(?:_?at)?",
+    r"(?:.*_)?(?:timestamp|datetime|date_?time|time|date|day|until|measured|recorded|created|observed|start|end)"
+    r"(?:_?at)?",
     re.IGNORECASE,
 )
 """Names of columns that say when a row was."""

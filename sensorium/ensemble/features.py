@@ -153,11 +153,11 @@ def column_relevance(block: np.ndarray, y: np.ndarray, sort: bool) -> float:
     target = np.eye(int(y.max()) + 1)[y.astype(np.int64)] if sort else y[:, None]
     error = spread = 0.0
     for fold in range(3):
-        held = np.arange(len(y)) % 3 == fold
-        mean = target[~held].mean(0)
-        gram = x[~held].T @ x[~held] + 0.03 * len(y) * np.eye(x.shape[1])
-        off = target[held] - mean - x[held] @ np.linalg.solve(gram, x[~held].T @ (target[~held] - mean))
-        error, spread = error + float((off**2).sum()), spread + float(((target[held] - mean) ** 2).sum())
+        left = np.arange(len(y)) % 3 == fold
+        mean = target[~left].mean(0)
+        gram = x[~left].T @ x[~left] + 0.03 * len(y) * np.eye(x.shape[1])
+        off = target[left] - mean - x[left] @ np.linalg.solve(gram, x[~left].T @ (target[~left] - mean))
+        error, spread = error + float((off**2).sum()), spread + float(((target[left] - mean) ** 2).sum())
     return 1.0 - error / max(spread, 1e-12)
 
 
@@ -199,8 +199,10 @@ def matrix(blocks: Blocks, columns: Sequence[str]) -> np.ndarray:
 
 
 def overlaps(rows: FeatureRows, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-    """What two texts of a row have in common, for each pair of columns: the cosine of their terms, and the share of the
-    terms of each that is in the other; float32 [n, 3 · pairs], NaN where one of them isn't seen."""
+    """Overlaps of two texts of a row, for each pair of columns: float32 [n, 3 · pairs], NaN where one isn't seen.
+
+    They are the cosine of their terms, and the share of the terms of each that is in the other.
+    """
     found = np.full((len(rows), 3 * len(pairs)), np.nan, np.float32)
     for number, (a, b) in enumerate(pairs):
         left, right = (rows.terms[c] > 0 for c in (a, b))

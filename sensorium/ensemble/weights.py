@@ -121,7 +121,7 @@ def prior(scores: np.ndarray) -> np.ndarray:
 
 
 def sharpness(count: np.ndarray) -> float:
-    """How much the prior believes of a difference that so many rows show."""
+    """Sharpness of the prior: how much it believes of a difference that so many rows show."""
     return float(SHARPNESS * count.sum() / (count.sum() + PRIOR_ROWS))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sensorium.evaluation.metrics import LESS_IS_BETTER, ClassMetrics, Metrics, TextMetrics, ValueMetrics
+from sensorium.evaluation.metrics import LESS_IS_BETTER, ClassMetrics, TextMetrics, ValueMetrics, WeightedMetrics
 from sensorium.inference.answers import Answers
 from sensorium.modalities._capabilities import Generable, Scalar
 
@@ -16,7 +16,7 @@ MIN_SLICE, MAX_SLICES, PARTS = 10, 50, 4
 """Rows of a slice at least; slices at most; and parts of equal size into which numbers and dates are cut."""
 
 
-def metrics_of(modality: Generable, truth: Sequence[Any], answers: Answers, level: float) -> Metrics | None:
+def metrics_of(modality: Generable, truth: Sequence[Any], answers: Answers, level: float) -> WeightedMetrics | None:
     """Metrics of answers; None for kinds that have no more than ``Modality.score``."""
     if modality.is_categorical:
         codes = [np.array([code(modality, cell) for cell in cells], np.int64) for cells in (truth, answers.cells)]
@@ -78,7 +78,7 @@ def quarters(cells: Sequence[Any]) -> list[str | None]:
 
 
 def slice_scores(
-    metrics: Metrics, name: str, slices: Mapping[str, np.ndarray], weights: np.ndarray
+    metrics: WeightedMetrics, name: str, slices: Mapping[str, np.ndarray], weights: np.ndarray
 ) -> dict[str, dict[str, Any]]:
     """Metric in each slice with its interval, worst first.
 
@@ -90,10 +90,10 @@ def slice_scores(
         inside = np.zeros(metrics.rows)
         inside[rows] = 1.0
         point = float(metrics.scores(inside[None])[name][0])
-        drawn = metrics.samples(weights * inside)[name]
-        drawn = drawn[np.isfinite(drawn)]
+        sampled = metrics.samples(weights * inside)[name]
+        sampled = sampled[np.isfinite(sampled)]
         if np.isfinite(point):
-            ends = [float(end) for end in np.quantile(drawn, (0.025, 0.975))] if len(drawn) else [point, point]
+            ends = [float(end) for end in np.quantile(sampled, (0.025, 0.975))] if len(sampled) else [point, point]
             found[title] = {"n": len(rows), name: point, "interval": ends}
     sign = -1 if name in LESS_IS_BETTER else 1
     return dict(sorted(found.items(), key=lambda one: sign * one[1][name]))

@@ -18,7 +18,7 @@ from sensorium.data.table import Table
 from sensorium.evaluation.answer_metrics import MIN_SLICE, metrics_of, slice_scores, slices_of
 from sensorium.evaluation.baselines import Baselines
 from sensorium.evaluation.member_scores import member_scores
-from sensorium.evaluation.metrics import METRICS, Metrics, RankMetrics, bootstrap_weights
+from sensorium.evaluation.metrics import METRICS, RankMetrics, WeightedMetrics, bootstrap_weights
 from sensorium.evaluation.search_scores import entity_numbers, search_all
 from sensorium.inference.answers import Answers
 from sensorium.inference.rows import Rows
@@ -173,7 +173,12 @@ def evaluate_column(
 
 
 def add_metrics(
-    metrics: Metrics, main: str, options: EvaluationOptions, found: Evaluation, entry: dict[str, Any], have: np.ndarray
+    metrics: WeightedMetrics,
+    main: str,
+    options: EvaluationOptions,
+    found: Evaluation,
+    entry: dict[str, Any],
+    have: np.ndarray,
 ) -> str:
     """Add all metrics of a column's answers to its entry, with intervals, and slices where they were asked for.
 

@@ -19,7 +19,7 @@ METRICS = (
     "accuracy", "balanced_accuracy", "f1_macro", "precision_macro", "mcc", "auroc", "average_precision", "log_loss",
     "brier", "r2", "mae", "rmse", "mape", "pinball", "exact", "rouge_l", "wer",
 )  # fmt: skip
-"""Metrics by which answers can be judged."""
+"""WeightedMetrics by which answers can be judged."""
 LESS_IS_BETTER = frozenset({"mae", "rmse", "mape", "median_error", "pinball", "log_loss", "brier", "wer"})
 """Metrics of which less is better."""
 
@@ -27,7 +27,7 @@ Scores = dict[str, np.ndarray]
 """For each metric its value by each set of weights [samples]."""
 
 
-class Metrics(abc.ABC):
+class WeightedMetrics(abc.ABC):
     """Metrics of answers to some rows.
 
     Attributes:
@@ -38,7 +38,7 @@ class Metrics(abc.ABC):
 
     @abc.abstractmethod
     def scores(self, weights: np.ndarray) -> Scores:
-        """Metrics by weights of the rows [samples, rows]."""
+        """WeightedMetrics by weights of the rows [samples, rows]."""
 
     def point(self) -> dict[str, float]:
         """Metrics of the rows as they are; those that aren't defined are left out."""
@@ -46,19 +46,19 @@ class Metrics(abc.ABC):
         return {name: float(value[0]) for name, value in found.items() if np.isfinite(value[0])}
 
     def samples(self, weights: np.ndarray) -> Scores:
-        """Metrics by many weights, in parts that fit into memory."""
+        """WeightedMetrics by many weights, in parts that fit into memory."""
         parts = np.array_split(weights, max(1, -(-weights.size // MAX_CELLS)))
         found = [self.scores(part) for part in parts]
         return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
-    def intervals(self, weights: np.ndarray) -> dict[str, tuple[float, float]]:
+    def intervals(self, weights: np.ndarray) -> dict[str, list[float]]:
         """Percentile intervals of the metrics, by bootstrap weights [samples, rows]."""
         tails, found = (1 - LEVEL) / 2, {}
         for name, values in self.samples(weights).items():
             values = values[np.isfinite(values)]
             if len(values):
                 low, high = np.quantile(values, (tails, 1 - tails))
-                found[name] = (float(low), float(high))
+                found[name] = [float(low), float(high)]
         return found
 
 
@@ -74,11 +74,13 @@ def bootstrap_weights(rows: int, groups: np.ndarray | None = None, seed: int = 0
     else:
         names, which = np.unique(groups, return_inverse=True)
         count = len(names)
-    drawn = rng.multinomial(count, np.full(count, 1 / max(count, 1)), size=samples) if count else np.zeros((samples, 0))
-    return drawn[:, which.reshape(-1)].astype(np.float64)
+    if not count:
+        return np.zeros((samples, 0))
+    counts = rng.multinomial(count, np.full(count, 1 / count), size=samples)
+    return counts[:, which.reshape(-1)].astype(np.float64)
 
 
-class ClassMetrics(Metrics):
+class ClassMetrics(WeightedMetrics):
     """Metrics of classes.
 
     ``auroc`` and ``average_precision`` are means over the classes that some rows have and others lack, each against the
@@ -96,20 +98,20 @@ class ClassMetrics(Metrics):
         total, right = weights.sum(1), (self.truth == self.predicted).astype(np.float64)
         names = np.unique(np.concatenate([self.truth, self.predicted]))
         true = (self.truth[:, None] == names).astype(np.float64)
-        said = (self.predicted[:, None] == names).astype(np.float64)
-        hits, trues, saids = (weights @ part for part in (true * said, true, said))
+        predicted = (self.predicted[:, None] == names).astype(np.float64)
+        hits, true_counts, predicted_counts = (weights @ part for part in (true * predicted, true, predicted))
         with np.errstate(all="ignore"):
-            recall, precision = hits / trues, hits / saids
-            f1 = 2 * hits / (trues + saids)
+            recall, precision = hits / true_counts, hits / predicted_counts
+            f1 = 2 * hits / (true_counts + predicted_counts)
             f1[:, ~true.any(0)] = np.nan
             found = {
                 "accuracy": (weights @ right) / total,
                 "balanced_accuracy": nanmean(recall),
                 "f1_macro": nanmean(f1),
-                "precision_macro": nanmean(np.where(trues > 0, np.nan_to_num(precision), np.nan)),
+                "precision_macro": nanmean(np.where(true_counts > 0, np.nan_to_num(precision), np.nan)),
             }
-            both = (trues * saids).sum(1)
-            spread = (total**2 - (trues**2).sum(1)) * (total**2 - (saids**2).sum(1))
+            both = (true_counts * predicted_counts).sum(1)
+            spread = (total**2 - (true_counts**2).sum(1)) * (total**2 - (predicted_counts**2).sum(1))
             found["mcc"] = np.where(
                 spread > 0, (hits.sum(1) * total - both) / np.sqrt(np.where(spread > 0, spread, 1)), 0.0
             )
@@ -139,7 +141,7 @@ class ClassMetrics(Metrics):
         return found
 
 
-class ValueMetrics(Metrics):
+class ValueMetrics(WeightedMetrics):
     """Metrics of values.
 
     Args:
@@ -176,7 +178,7 @@ class ValueMetrics(Metrics):
         return found
 
 
-class TextMetrics(Metrics):
+class TextMetrics(WeightedMetrics):
     """Metrics of texts: ``exact``, ``rouge_l`` (Lin 2004, F-measure) and ``wer``, the word error rate: the words that
     have to be changed, of those of the truth."""
 
@@ -203,7 +205,7 @@ class TextMetrics(Metrics):
             }
 
 
-class RankMetrics(Metrics):
+class RankMetrics(WeightedMetrics):
     """Metrics of searches, each cut at ten: ``recall@k`` (a hit among the first k: HR), ``mrr``, ``ndcg@10`` (Järvelin
     and Kekäläinen 2002) and ``map@10``.
 
@@ -250,16 +252,18 @@ def nanmean(values: np.ndarray) -> np.ndarray:
     return np.where(counts > 0, np.where(known, values, 0.0).sum(1) / np.maximum(counts, 1), np.nan)
 
 
-def difference(a: Metrics, b: Metrics, name: str, weights: np.ndarray) -> tuple[float, tuple[float, float], float]:
+def difference(
+    a: WeightedMetrics, b: WeightedMetrics, name: str, weights: np.ndarray
+) -> tuple[float, tuple[float, float], float]:
     """Difference of a metric between two answers to the same rows: how much better the first is, its interval, and the
     p-value of the paired bootstrap (Efron and Tibshirani 1993): of there being none."""
     sign = -1.0 if name in LESS_IS_BETTER else 1.0
-    apart = sign * (a.samples(weights)[name] - b.samples(weights)[name])
-    apart = apart[np.isfinite(apart)]
+    gaps = sign * (a.samples(weights)[name] - b.samples(weights)[name])
+    gaps = gaps[np.isfinite(gaps)]
     middle = sign * (a.point()[name] - b.point()[name])
-    if not len(apart):
+    if not len(gaps):
         return middle, (middle, middle), 1.0
     tails = (1 - LEVEL) / 2
-    low, high = np.quantile(apart, (tails, 1 - tails))
-    below, above = ((apart <= 0).sum() + 1) / (len(apart) + 1), ((apart >= 0).sum() + 1) / (len(apart) + 1)
+    low, high = np.quantile(gaps, (tails, 1 - tails))
+    below, above = ((gaps <= 0).sum() + 1) / (len(gaps) + 1), ((gaps >= 0).sum() + 1) / (len(gaps) + 1)
     return middle, (float(low), float(high)), float(min(1.0, 2 * min(below, above)))

@@ -66,21 +66,12 @@ class EvaluationMixin(GenerationMixin):
 
         ``note`` is called with progress, ``tell`` with how the table was read (by default ``note`` is).
         """
+        from sensorium.evaluation.evaluate import EvaluationOptions
         from sensorium.evaluation.run_report import evaluation_of
 
+        options = EvaluationOptions(seen=seen, curves=curves, candidates=candidates, metric=metric, by=by)
         return evaluation_of(
-            self,
-            table,
-            split=split,
-            seen=seen,
-            entity_key=entity_key,
-            curves=curves,
-            limit=limit,
-            candidates=candidates,
-            metric=metric,
-            by=by,
-            note=note,
-            tell=tell,
+            self, table, options, split=split, entity_key=entity_key, limit=limit, note=note, tell=tell
         )
 
     @renamed_arguments(same="entity_key")

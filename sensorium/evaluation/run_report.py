@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,11 @@ READING_SHARE, EVALUATION_SHARE = 0.2, 0.75
 def evaluation_of(
     trained: GenerationMixin,
     table: Any,
+    options: EvaluationOptions,
     *,
     split: str | None = None,
-    seen: Sequence[str] | None = None,
     entity_key: str | None = None,
-    curves: bool = False,
     limit: int = 0,
-    candidates: int = 1,
-    metric: str | None = None,
-    by: str | None = None,
     deadline: Deadline | None = None,
     note: Callable[[str], None] = lambda words: None,
     tell: Callable[[str], None] | None = None,
@@ -55,7 +52,7 @@ def evaluation_of(
     result = evaluate(
         trained.network,
         opened,
-        EvaluationOptions(seen=seen, baselines=baselines, curves=curves, candidates=candidates, metric=metric, by=by),
+        dataclasses.replace(options, baselines=baselines),
         entity_key=entity_key,
         deadline=deadline,
         note=note,
@@ -88,7 +85,7 @@ def write_report_of(
     ]
     mask = trained_on(trained.folder, whole, trained.columns)
     known = None if mask is None or not mask.any() else (whole, evenly_spaced(np.flatnonzero(mask), N_KNOWN_ROWS))
-    measured = evaluation_of(trained, part, entity_key=entity_key, curves=True, note=note)
+    measured = evaluation_of(trained, part, EvaluationOptions(curves=True), entity_key=entity_key, note=note)
     report_run(out, trained, part, measured, notes, trained.folder, known)
     return out
 
@@ -120,7 +117,8 @@ def report(
         part = table.select(evenly_spaced(rows, int(min(MAX_EVALUATED_ROWS, max(affordable, MIN_EVALUATED_ROWS)))))
         notes = [f"Measured on '{name}', {part.rows:,} of {len(rows):,} rows."]
         asking = mine.part(EVALUATION_SHARE if number == 0 else 1.0)
-        measured = evaluation_of(trained, part, entity_key=entity_key, curves=number == 0, deadline=asking)
+        options = EvaluationOptions(curves=number == 0)
+        measured = evaluation_of(trained, part, options, entity_key=entity_key, deadline=asking)
         notes += measured.notes
         write_json(folder / f"results-{name}.json", measured.results)
         if number == 0:

@@ -262,14 +262,16 @@ def calibrate(run: Run, state: State) -> None:
     if answer.kinds and seconds > 0:
         run.progress.log(f"Fitting the other members of answers (at most {seconds:.0f} s)")
         groups = fold_groups(run, state)
-        said = fit_ensembles(network, prepared, answer, seconds, run.seed, groups=groups, compare=bool(state.natural))
-        for column, (here, random) in said.items():
+        compare = bool(state.natural)
+        compared = fit_ensembles(network, prepared, answer, seconds, run.seed, groups=groups, compare=compare)
+        for column, (here, random) in compared.items():
             run.progress.log(
                 f"'{column}': trees score {here:.2f} on rows held out by {state.natural.replace(':', ' ')}; a random "
                 f"split would have said {random:.2f}"
             )
-        if said:
-            state.facts["random_split"] = {"by": state.natural, "scores": {c: list(both) for c, both in said.items()}}
+        if compared:
+            scores = {column: list(both) for column, both in compared.items()}
+            state.facts["random_split"] = {"by": state.natural, "scores": scores}
     calibrate_answers(network, prepared, trainer.precision)
     finished: Mapping[str, Any] = fit_vocoder(
         network,

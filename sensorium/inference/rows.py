@@ -133,10 +133,9 @@ class Rows:
 
     def question(self, column: str, encoded: Mapping[str, Encoded], rows: torch.Tensor) -> AskedRows:
         """Question to a column's ensemble: some rows, from what they have of ``encoded``."""
-        numbers = rows.cpu().numpy()
-        return AskedRows(
-            self.network, column, encoded, rows, lambda c: self.features(c)[numbers], lambda c: self.terms(c)[numbers]
-        )
+        at = rows.cpu().numpy()
+        parts = (lambda name: self.features(name)[at], lambda name: self.terms(name)[at])
+        return AskedRows(self.network, column, encoded, rows, *parts)
 
     def terms(self, column: str) -> sparse.csr_matrix:
         """Counts of the terms of a column of texts [n, any]: computed once."""
@@ -201,8 +200,7 @@ class Rows:
         if not self.has(column).any():
             return np.zeros(0, np.int64), np.zeros((0, self.network.gist_size), np.float32)
         part = self.with_memory(column)
-        if part.gist is None:
-            raise ValueError(f"column '{column}' has no gist of its own")
+        assert part.gist is not None, f"column '{column}' has no gist of its own"
         return part.index.cpu().numpy(), part.gist.float().cpu().numpy()
 
     @torch.inference_mode()

@@ -92,6 +92,11 @@ def joined(texts: Sequence[str | None]) -> str:
     return "; ".join(text for text in texts if text)
 
 
+def beginning(read: np.ndarray, most: int) -> str:
+    """Text of a read cell's first bytes, in small letters."""
+    return read.tobytes()[:most].decode("utf-8", "ignore").lower()
+
+
 def hashed_counts(text: str) -> np.ndarray:
     """Log counts of a text's hashed words and trigrams, then those of characters and words: [2 · ``HASHED`` + 2]."""
     words, grams = _words_and_trigrams(text)

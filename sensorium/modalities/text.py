@@ -32,6 +32,7 @@ from sensorium.modalities._text_tokens import (
     _merges,
     _some,
     _split,
+    beginning,
     hashed_counts,
     hashed_terms,
     joined,
@@ -368,18 +369,15 @@ class Text(Generable, Attributable):
 
     def features(self, read: np.ndarray | None) -> np.ndarray:
         """Hashed words and letter trigrams, each as log(1 + count), then the log of characters and of words: [258]."""
-        if read is None or not len(read):
-            return np.full(2 * HASHED + 2, np.nan)
-        return hashed_counts(read.tobytes()[:8000].decode("utf-8", "ignore").lower())
+        return (
+            np.full(2 * HASHED + 2, np.nan) if read is None or not len(read) else hashed_counts(beginning(read, 8000))
+        )
 
     def terms(self, read: np.ndarray | None) -> np.ndarray | None:
-        if read is None or not len(read):
-            return None
-        return hashed_terms(read.tobytes()[:4000].decode("utf-8", "ignore").lower())
+        return hashed_terms(beginning(read, 4000)) if read is not None and len(read) else None
 
     def sketch(self, cells: Sequence[np.ndarray]) -> np.ndarray:
-        """Words and letter trigrams, each hashed to a place and a sign ("Feature hashing", Weinberger et al. 2009): [n,
-        256].
+        """Words and letter trigrams, each hashed to a place and a sign (Weinberger et al. 2009): [n, 256].
 
         Letters that are alike but for case, width or form (Unicode NFKC) are the same.
         """

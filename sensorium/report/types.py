@@ -81,7 +81,7 @@ class Retrieval:
     found_rows: np.ndarray
     hit: np.ndarray
     rank: np.ndarray
-    relevant: np.ndarray
+    relevant: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     gallery: int = 0
 
 

@@ -32,7 +32,7 @@ STRENGTHS = 0.0, 0.5
 apart."""
 MAX_JUDGES, MIN_JUDGES = 1000, 20
 """Validation rows that judge, at most and at least."""
-MIN_KEPT = 128
+MIN_REMEMBERED = 128
 """Training rows that are kept, however short the time is."""
 PART = 1024
 """Rows that are encoded at once."""
@@ -75,7 +75,7 @@ def build_memory(
     judges = evenly_spaced(judges, MAX_JUDGES)
     most = min(len(rows), remember.rows)
     fitting = (deadline or Deadline()).rows(
-        most + len(judges), lambda n: gists(network, prepared, matched, rows[:n]), MIN_KEPT
+        most + len(judges), lambda n: gists(network, prepared, matched, rows[:n]), MIN_REMEMBERED
     )
     if fitting < most + len(judges):
         most, judges = min(most, fitting), evenly_spaced(judges, max(fitting // 2, MIN_JUDGES))

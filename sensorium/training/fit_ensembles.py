@@ -69,12 +69,12 @@ def fit_ensembles(
 
     Args:
         groups: of each row of the store; rows of one group are in one fold.
-        compare: also find what a random split would have said.
+        compare: also find what a random split would have compared.
 
     Returns:
         with ``compare`` for the first columns the score of trees, and what it would be after a random split.
     """
-    said: dict[str, tuple[float, float]] = {}
+    compared: dict[str, tuple[float, float]] = {}
     network.calibration.ensembles = {}
     rows = prepared.rows.get("validation", np.zeros(0, np.int64))
     columns = [c for c in short_columns(network) if c in prepared.ready.columns]
@@ -82,7 +82,7 @@ def fit_ensembles(
     most = min(MAX_COLUMNS, max(len(targets), MIN_COLUMNS, int(seconds / COLUMN_SECONDS)))
     columns = [*targets, *(c for c in columns if c not in targets)][:most]
     if len(rows) < MIN_ROWS or not settings.kinds or not columns:
-        return said
+        return compared
     rows, train = evenly_spaced(rows, MAX_ROWS), evenly_spaced(prepared.rows["train"], MAX_TRAIN_ROWS)
     deadline = Deadline(seconds)
     data = {part: plain_features(network, prepared, some) for part, some in (("train", train), ("valid", rows))}
@@ -98,14 +98,14 @@ def fit_ensembles(
         fit = ColumnFit(network, prepared, column, (train, rows), features, seed, mine_groups, in_time)
         if fit.known(1).sum() < MIN_ROWS or len(fit.truths[0]) < MIN_TRAIN_ROWS or not fit.columns:
             continue
-        if compare and len(said) < MAX_COMPARED and "trees" in settings.kinds:
+        if compare and len(compared) < MAX_COMPARED and "trees" in settings.kinds:
             with contextlib.suppress(UserError):  # it is said where trees are fitted
                 if both := fit.by_random_split(0.1 * mine.left):
-                    said[column] = both
+                    compared[column] = both
         bags = fit.bags(settings.kinds, FITTING_SHARE * mine.left)
         network.calibration.ensembles[column] = ensemble = new_ensemble(fit, bags)
         Weighing(fit, ensemble, parts).weigh(mine)
-    return said
+    return compared
 
 
 def new_ensemble(fit: ColumnFit, bags: list[Bag]) -> Ensemble:

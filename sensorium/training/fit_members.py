@@ -98,7 +98,7 @@ class ColumnFit:
         return folds
 
     def data(self, seconds: float) -> list[FitData]:
-        """What members learn from, for each fold: one alone where nothing is cross-fitted."""
+        """Data that members learn from, for each fold: one alone where nothing is cross-fitted."""
         given = FitData(self.rows[0], self.truths[0], self.rows[1], self.truths[1], self.classes, seconds, self.seed)
         if not len(self.folds):
             return [given]
@@ -109,8 +109,8 @@ class ColumnFit:
             out = self.folds == fold
             rows = FeatureRows.joined([self.rows[0].rows(~out), own])
             truth = np.concatenate([self.truths[0][~out], own_truth])
-            held = FeatureRows.joined([self.rows[0].rows(out)]), self.truths[0][out]
-            found.append(FitData(rows, truth, *held, self.classes, seconds / count, self.seed))
+            rest = FeatureRows.joined([self.rows[0].rows(out)]), self.truths[0][out]
+            found.append(FitData(rows, truth, *rest, self.classes, seconds / count, self.seed))
         if known.any():
             found.append(dataclasses.replace(given, valid=own, valid_target=own_truth, seconds=seconds / count))
         return found
@@ -129,9 +129,11 @@ class ColumnFit:
             member = find(Member, "trees").fit(data, self.columns)
             if member is None or not len(halves[1][1]):
                 return None
-            said, true = member.predict(halves[1][0]), halves[1][1]
-            right = (said.argmax(1) == true).mean() if self.classes else 1 - ((said - true) ** 2).mean() / true.var()
-            found.append(float(right))
+            predicted, true = member.predict(halves[1][0]), halves[1][1]
+            if self.classes:
+                found.append(float((predicted.argmax(1) == true).mean()))
+            else:
+                found.append(1 - float(((predicted - true) ** 2).mean() / max(true.var(), 1e-12)))
         return found[0], found[1]
 
     @functools.cached_property

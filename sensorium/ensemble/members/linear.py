@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from sensorium.data.order import evenly_spaced
 from sensorium.ensemble.features import FeatureRows, matrix, overlaps, pick_features, text_pairs
 from sensorium.ensemble.members import FitData, Member
+from sensorium.ensemble.members._regression import class_weights, fit_score
 
 MAX_ROWS, MAX_FEATURES = 4000, 512
 """Training rows and features, at most."""
@@ -122,24 +123,3 @@ def solve(x: np.ndarray, y: np.ndarray, classes: int, penalty: float) -> tuple[n
             model = Ridge(alpha=penalty * x.shape[1] / 10).fit(x, y)
             return model.coef_.reshape(-1, 1).astype(np.float32), np.atleast_1d(model.intercept_).astype(np.float32)
         return class_weights(LogisticRegression(C=1 / penalty / 10, max_iter=60).fit(x, y.astype(np.int64)), classes)
-
-
-def class_weights(model: Any, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [d, classes] and biases [classes] of scikit-learn's logistic regression."""
-    present = model.classes_.astype(np.int64)
-    weights = np.zeros((model.coef_.shape[1], classes), np.float32)
-    bias = np.full(classes, -30.0, np.float32)
-    if len(present) == 2:  # scikit-learn gives the second class's distance from the first
-        weights[:, present[1]], bias[present[0]], bias[present[1]] = model.coef_[0], 0.0, model.intercept_[0]
-    else:
-        weights[:, present], bias[present] = model.coef_.T, model.intercept_
-    return weights, bias
-
-
-def fit_score(output: np.ndarray, target: np.ndarray, classes: int) -> float:
-    """Mean log-likelihood of codes, or minus the mean squared error; of rows whose class is known."""
-    if not classes:
-        return -float(np.mean((output - target) ** 2)) if len(target) else 0.0
-    known = target >= 0
-    picked = output[known, target[known].astype(np.int64)]
-    return float(np.log(picked.clip(1e-6)).mean()) if len(picked) else 0.0

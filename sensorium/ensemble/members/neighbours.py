@@ -15,7 +15,7 @@ import numpy as np
 from sensorium.data.order import evenly_spaced
 from sensorium.ensemble.features import FeatureRows, matrix, pick_features, relevance
 from sensorium.ensemble.members import FitData, Member
-from sensorium.ensemble.members.linear import fit_score
+from sensorium.ensemble.members._regression import fit_score
 
 MAX_ROWS, MAX_FEATURES, MAX_OUTPUTS = 4000, 128, 2000
 """Rows that are remembered, features and classes, at most."""
@@ -94,18 +94,18 @@ class Neighbours(Member):
         known = np.isfinite(x).astype(np.float64)
         x, weight = np.nan_to_num(x), y.var(0)
         seen = known @ weight / max(float(weight.sum()), 1e-12)
-        apart = (x**2).sum(1)[:, None] - 2 * x @ y.T + known @ (y**2).T
+        distance = (x**2).sum(1)[:, None] - 2 * x @ y.T + known @ (y**2).T
         most = min(NEIGHBOURS[-1], len(y))
-        found = np.argpartition(apart, most - 1, 1)[:, :most]
-        near = np.take_along_axis(apart, found, 1)
+        found = np.argpartition(distance, most - 1, 1)[:, :most]
+        near = np.take_along_axis(distance, found, 1)
         order = np.argsort(near, 1, kind="stable")
         return np.take_along_axis(found, order, 1), np.take_along_axis(near, order, 1).clip(0), seen
 
-    def vote(self, found: np.ndarray, apart: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    def vote(self, found: np.ndarray, distance: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """Probabilities [n, classes], or values [n]: nearer rows count more."""
         prior = (PRIOR + self.count * (1 - seen) / np.maximum(seen, 0.05))[:, None]
-        found, apart = found[:, : self.count], apart[:, : self.count]
-        weight = 1 / (np.sqrt(apart) / (np.sqrt(apart).mean(1, keepdims=True) + 1e-9) + 0.1)
+        found, distance = found[:, : self.count], distance[:, : self.count]
+        weight = 1 / (np.sqrt(distance) / (np.sqrt(distance).mean(1, keepdims=True) + 1e-9) + 0.1)
         weight *= self.count / weight.sum(1, keepdims=True)
         if not self.classes:
             return ((weight * self.target[found]).sum(1) + prior[:, 0] * self.prior[0]) / (self.count + prior[:, 0])

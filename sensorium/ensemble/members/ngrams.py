@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from sensorium.data.order import evenly_spaced
 from sensorium.ensemble.features import FeatureRows
 from sensorium.ensemble.members import FitData, Member
-from sensorium.ensemble.members.linear import class_weights, fit_score
+from sensorium.ensemble.members._regression import class_weights, fit_score
 
 if TYPE_CHECKING:
     from scipy import sparse
