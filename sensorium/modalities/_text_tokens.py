@@ -92,13 +92,16 @@ def joined(texts: Sequence[str | None]) -> str:
     return "; ".join(text for text in texts if text)
 
 
-def beginning(read: np.ndarray, most: int) -> str:
-    """Text of a read cell's first bytes, in small letters."""
-    return read.tobytes()[:most].decode("utf-8", "ignore").lower()
+def beginning(read: np.ndarray | None, most: int) -> str | None:
+    """Text of a read cell's first bytes, in small letters; None where the cell is missing or empty."""
+    return read.tobytes()[:most].decode("utf-8", "ignore").lower() if read is not None and len(read) else None
 
 
-def hashed_counts(text: str) -> np.ndarray:
-    """Log counts of a text's hashed words and trigrams, then those of characters and words: [2 · ``HASHED`` + 2]."""
+def hashed_counts(text: str | None) -> np.ndarray:
+    """Log counts of a text's hashed words and trigrams, then those of characters and words: [2 · ``HASHED`` + 2]; NaN
+    where it is missing."""
+    if text is None:
+        return np.full(2 * HASHED + 2, np.nan)
     words, grams = _words_and_trigrams(text)
     places = [zlib.crc32(word.encode()) % HASHED for word in words]
     places += [HASHED + zlib.crc32(gram.encode()) % HASHED for gram in grams]
@@ -107,8 +110,10 @@ def hashed_counts(text: str) -> np.ndarray:
     return np.log1p(counts)
 
 
-def hashed_terms(text: str) -> np.ndarray:
+def hashed_terms(text: str | None) -> np.ndarray | None:
     """Places of a text's terms among ``TERMS``: words, pairs of words, and runs of three to five letters."""
+    if text is None:
+        return None
     words = text.split()
     codes = np.array([zlib.crc32(word.encode()) for word in words], np.uint64)
     letters = np.frombuffer(f" {' '.join(words)} ".encode("utf-32-le"), np.uint32).astype(np.uint64)

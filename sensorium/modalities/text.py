@@ -23,7 +23,6 @@ from sensorium.modalities import Modality
 from sensorium.modalities._capabilities import Attributable, Generable
 from sensorium.modalities._text_tokens import (
     END,
-    HASHED,
     PAD,
     SPECIAL,
     _alphabet,
@@ -369,12 +368,10 @@ class Text(Generable, Attributable):
 
     def features(self, read: np.ndarray | None) -> np.ndarray:
         """Hashed words and letter trigrams, each as log(1 + count), then the log of characters and of words: [258]."""
-        return (
-            np.full(2 * HASHED + 2, np.nan) if read is None or not len(read) else hashed_counts(beginning(read, 8000))
-        )
+        return hashed_counts(beginning(read, 8000))
 
     def terms(self, read: np.ndarray | None) -> np.ndarray | None:
-        return hashed_terms(beginning(read, 4000)) if read is not None and len(read) else None
+        return hashed_terms(beginning(read, 4000))
 
     def sketch(self, cells: Sequence[np.ndarray]) -> np.ndarray:
         """Words and letter trigrams, each hashed to a place and a sign (Weinberger et al. 2009): [n, 256].
