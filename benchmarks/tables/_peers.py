@@ -55,10 +55,7 @@ def linear(train: Part, valid: Part, classes: int, seed: int) -> Predict:
                 model = Ridge(alpha=penalty * x.shape[1] / 10).fit(x, train[1])
                 score = -((model.predict(checked) - valid[1]) ** 2).mean()
         found.append((score, model))
-    best = max(found, key=lambda one: one[0])[1]
-    if not classes:
-        return lambda x: best.predict(prepare(x))
-    return lambda x: spread(best.predict_proba(prepare(x)), best.classes_, classes)
+    return best_of(found, prepare, classes)
 
 
 def neighbours(train: Part, valid: Part, classes: int, seed: int) -> Predict:
@@ -75,6 +72,11 @@ def neighbours(train: Part, valid: Part, classes: int, seed: int) -> Predict:
             model = KNeighborsRegressor(count, weights="distance").fit(x, train[1])
             score = -((model.predict(checked) - valid[1]) ** 2).mean()
         found.append((score, model))
+    return best_of(found, prepare, classes)
+
+
+def best_of(found: list[tuple[float, Any]], prepare: Callable[[np.ndarray], np.ndarray], classes: int) -> Predict:
+    """Predictions of the model with the best score, on prepared features."""
     best = max(found, key=lambda one: one[0])[1]
     if not classes:
         return lambda x: best.predict(prepare(x))

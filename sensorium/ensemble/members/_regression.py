@@ -7,6 +7,14 @@ from typing import Any
 import numpy as np
 
 
+def answers(out: np.ndarray, classes: int) -> np.ndarray:
+    """Probabilities [n, classes] (softmax), or values [n], of a linear model's outputs [n, outputs]."""
+    if not classes:
+        return out[:, 0].astype(np.float64)
+    out = np.exp(out - out.max(1, keepdims=True), dtype=np.float64)
+    return out / out.sum(1, keepdims=True)
+
+
 def class_weights(model: Any, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Weights [d, classes] and biases [classes] of scikit-learn's logistic regression."""
     present = model.classes_.astype(np.int64)

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from sensorium.data.order import evenly_spaced
 from sensorium.ensemble.features import FeatureRows, matrix, overlaps, pick_features, text_pairs
 from sensorium.ensemble.members import FitData, Member
-from sensorium.ensemble.members._regression import class_weights, fit_score
+from sensorium.ensemble.members._regression import answers, class_weights, fit_score
 
 MAX_ROWS, MAX_FEATURES = 4000, 512
 """Training rows and features, at most."""
@@ -68,13 +68,13 @@ class Linear(Member):
         twice, best, found = np.concatenate([y, y]), -np.inf, None
         valid = data.valid.columns(columns)
         checked = np.concatenate([self.design(valid), self.design(valid.masked(data.seed + 1))])
-        answers = np.concatenate([data.valid_target] * 2)
+        checks = np.concatenate([data.valid_target] * 2)
         for number, penalty in enumerate(PENALTIES):
             passed = time.monotonic() - started
             if number and passed * (number + 1) / number > data.seconds:
                 break
             self.weights, self.bias = solve(design, twice, data.classes, penalty)
-            score = fit_score(self.output(checked), answers, data.classes)
+            score = fit_score(self.output(checked), checks, data.classes)
             if score > best:
                 best, found = score, (self.weights, self.bias)
         if found is None:
@@ -95,11 +95,8 @@ class Linear(Member):
 
     def output(self, design: np.ndarray) -> np.ndarray:
         """Probabilities [n, classes], or values [n]."""
-        out = design.astype(np.float64) @ self.weights + self.bias  # so that it doesn't depend on the rows beside it
-        if not self.classes:
-            return out[:, 0].astype(np.float64)
-        out = np.exp(out - out.max(1, keepdims=True), dtype=np.float64)
-        return out / out.sum(1, keepdims=True)
+        # In doubles, so that an answer doesn't depend on the rows beside it.
+        return answers(design.astype(np.float64) @ self.weights + self.bias, self.classes)
 
     def predict(self, rows: FeatureRows) -> np.ndarray:
         return self.output(self.design(rows))

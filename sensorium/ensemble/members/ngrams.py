@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from sensorium.data.order import evenly_spaced
 from sensorium.ensemble.features import FeatureRows
 from sensorium.ensemble.members import FitData, Member
-from sensorium.ensemble.members._regression import class_weights, fit_score
+from sensorium.ensemble.members._regression import answers, class_weights, fit_score
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -69,14 +69,14 @@ class NGrams(Member):
         rarity = np.concatenate([rare for _, rare in found.values()])
         self = cls({c: terms for c, (terms, _) in found.items()}, rarity, np.zeros(0), np.zeros(0), data.classes)
         design, checked = self.design(x), self.design(valid)
-        answers = np.tile(data.valid_target, len(valid) // max(len(data.valid_target), 1))
+        checks = np.tile(data.valid_target, len(valid) // max(len(data.valid_target), 1))
         best, solved = -np.inf, None
         for number, penalty in enumerate(PENALTIES):
             passed = time.monotonic() - started
             if number and passed * (number + 1) / number > data.seconds:
                 break
             self.weights, self.bias = solve(design, y, data.classes, penalty)
-            score = fit_score(self.output(checked), answers, data.classes)
+            score = fit_score(self.output(checked), checks, data.classes)
             if score > best:
                 best, solved = score, (self.weights, self.bias)
         assert solved is not None
@@ -99,11 +99,7 @@ class NGrams(Member):
 
     def output(self, design: sparse.csr_matrix) -> np.ndarray:
         """Probabilities [n, classes], or values [n]."""
-        out = np.asarray(design @ self.weights) + self.bias
-        if not self.classes:
-            return out[:, 0].astype(np.float64)
-        out = np.exp(out - out.max(1, keepdims=True), dtype=np.float64)
-        return out / out.sum(1, keepdims=True)
+        return answers(np.asarray(design @ self.weights) + self.bias, self.classes)
 
     def predict(self, rows: FeatureRows) -> np.ndarray:
         return self.output(self.design(rows))
