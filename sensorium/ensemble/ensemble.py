@@ -52,8 +52,8 @@ class Ensemble:
         missing: share of training rows that lack each.
         prior: class frequencies, a member of its own, empty for a value. mean, std: of a value's training rows.
         bank: validation rows by which weights are chosen. full_margin: calibration of answers from all columns.
-        plain_bank: training rows by which weights of the members that aren't the network are chosen, where validation
-            rows are few: their out-of-fold answers; empty otherwise.
+        plain_bank: rows by which weights of the members that aren't the network are chosen: validation rows and, where
+            these are few, training rows with out-of-fold answers; empty in older models.
         margins: calibration of answers from others, as it was needed.
     """
 
@@ -109,11 +109,8 @@ class Ensemble:
                 answers[number] = self.network_answer(question, view)
         asked = [wanted is None or wanted[number] for number in range(len(self.names))]
         models = [model for number, model in enumerate(self.models, len(self.views)) if asked[number]]
-        if models:
-            needed = {c: self.widths[c] for model in models for c in model.columns}
-            self.ask_models(question.feature_rows(needed), answers, asked, fold)
-        elif self.classes:
-            answers[-1] = self.prior
+        needed = {c: self.widths[c] for model in models for c in model.columns}
+        self.ask_models(question.feature_rows(needed), answers, asked, fold)
         return answers
 
     def ask_models(self, rows: FeatureRows, answers: np.ndarray, asked: Sequence[bool], fold: int | None) -> None:

@@ -84,14 +84,14 @@ def evaluate(
     for column in options.seen or ():
         if column not in network.columns:
             raise unknown("column for --seen:", column, network.columns)
-    note("reading")
-    bad: dict[str, int] = {}
-    rows = Rows.of(network, table, bad=lambda row, column, why: bad.__setitem__(column, bad.get(column, 0) + 1))
-    found = Evaluation(results={"rows": table.rows, "columns": {}, "retrieval": {}})
     if options.metric is not None and options.metric not in METRICS:
         raise unknown("metric:", options.metric, METRICS)
     if options.by is not None and options.by not in table.columns:
         raise unknown("column for --by:", options.by, table.columns)
+    note("reading")
+    bad: dict[str, int] = {}
+    rows = Rows.of(network, table, bad=lambda row, column, why: bad.__setitem__(column, bad.get(column, 0) + 1))
+    found = Evaluation(results={"rows": table.rows, "columns": {}, "retrieval": {}})
     found.groups = entity_numbers(table, entity_key) if entity_key is not None else None
     found.slices = slices_of(cells_of(table, options.by, np.arange(table.rows))) if options.by else {}
     # In generative columns many answers are right, so none is wrong.

@@ -19,7 +19,7 @@ METRICS = (
     "accuracy", "balanced_accuracy", "f1_macro", "precision_macro", "mcc", "auroc", "average_precision", "log_loss",
     "brier", "r2", "mae", "rmse", "mape", "pinball", "exact", "rouge_l", "wer",
 )  # fmt: skip
-"""WeightedMetrics by which answers can be judged."""
+"""Metrics by which answers can be judged."""
 LESS_IS_BETTER = frozenset({"mae", "rmse", "mape", "median_error", "pinball", "log_loss", "brier", "wer"})
 """Metrics of which less is better."""
 
@@ -38,7 +38,7 @@ class WeightedMetrics(abc.ABC):
 
     @abc.abstractmethod
     def scores(self, weights: np.ndarray) -> Scores:
-        """WeightedMetrics by weights of the rows [samples, rows]."""
+        """Metrics by weights of the rows [samples, rows]."""
 
     def point(self) -> dict[str, float]:
         """Metrics of the rows as they are; those that aren't defined are left out."""
@@ -46,7 +46,7 @@ class WeightedMetrics(abc.ABC):
         return {name: float(value[0]) for name, value in found.items() if np.isfinite(value[0])}
 
     def samples(self, weights: np.ndarray) -> Scores:
-        """WeightedMetrics by many weights, in parts that fit into memory."""
+        """Metrics by many weights, in parts that fit into memory."""
         parts = np.array_split(weights, max(1, -(-weights.size // MAX_CELLS)))
         found = [self.scores(part) for part in parts]
         return {name: np.concatenate([one[name] for one in found]) for name in found[0]}

@@ -134,8 +134,9 @@ class Rows:
     def question(self, column: str, encoded: Mapping[str, Encoded], rows: torch.Tensor) -> AskedRows:
         """Question to a column's ensemble: some rows, from what they have of ``encoded``."""
         at = rows.cpu().numpy()
-        parts = (lambda name: self.features(name)[at], lambda name: self.terms(name)[at])
-        return AskedRows(self.network, column, encoded, rows, *parts)
+        return AskedRows(
+            self.network, column, encoded, rows, lambda c: self.features(c)[at], lambda c: self.terms(c)[at]
+        )
 
     def terms(self, column: str) -> sparse.csr_matrix:
         """Counts of the terms of a column of texts [n, any]: computed once."""
@@ -200,7 +201,8 @@ class Rows:
         if not self.has(column).any():
             return np.zeros(0, np.int64), np.zeros((0, self.network.gist_size), np.float32)
         part = self.with_memory(column)
-        assert part.gist is not None, f"column '{column}' has no gist of its own"
+        if part.gist is None:
+            raise ValueError(f"column '{column}' has no gist of its own")
         return part.index.cpu().numpy(), part.gist.float().cpu().numpy()
 
     @torch.inference_mode()

@@ -69,7 +69,7 @@ def fit_ensembles(
 
     Args:
         groups: of each row of the store; rows of one group are in one fold.
-        compare: also find what a random split would have compared.
+        compare: also find what a random split would have said.
 
     Returns:
         with ``compare`` for the first columns the score of trees, and what it would be after a random split.
