@@ -114,10 +114,8 @@ class Rows:
         modality = self.network.modalities[column]
         other = Rows(self.network, dict(self.cells), dict(self.read), self.count)
         other.precision, other.bad = self.precision, self.bad
-        for cache, mine in ((other.encoded_cache, self.encoded_cache), (other.remembered, self.remembered)):
-            cache.update({name: part for name, part in mine.items() if name != column})
-        other.features_cache = {name: part for name, part in self.features_cache.items() if name != column}
-        other.terms_cache = {name: part for name, part in self.terms_cache.items() if name != column}
+        for cache in ("encoded_cache", "remembered", "features_cache", "terms_cache"):
+            setattr(other, cache, {name: part for name, part in getattr(self, cache).items() if name != column})
         other.read[column] = list(self.read.get(column, [None] * self.count))
         other.cells[column] = list(self.cells.get(column, [None] * self.count))
         for row, cell in zip(np.asarray(rows).tolist(), cells, strict=True):
