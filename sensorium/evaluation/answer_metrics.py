@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from sensorium.evaluation.metrics import LESS_IS_BETTER, ClassMetrics, TextMetrics, ValueMetrics, WeightedMetrics
+from sensorium.evaluation.metrics import (
+    LESS_IS_BETTER,
+    ClassMetrics,
+    TextMetrics,
+    ValueMetrics,
+    WeightedMetrics,
+    percentile_interval,
+)
 from sensorium.inference.answers import Answers
 from sensorium.modalities._capabilities import Generable, Scalar
 
@@ -90,10 +97,8 @@ def slice_scores(
         inside = np.zeros(metrics.rows)
         inside[rows] = 1.0
         point = float(metrics.scores(inside[None])[name][0])
-        sampled = metrics.samples(weights * inside)[name]
-        sampled = sampled[np.isfinite(sampled)]
         if np.isfinite(point):
-            ends = [float(end) for end in np.quantile(sampled, (0.025, 0.975))] if len(sampled) else [point, point]
+            ends = percentile_interval(metrics.samples(weights * inside)[name]) or [point, point]
             found[title] = {"n": len(rows), name: point, "interval": ends}
     sign = -1 if name in LESS_IS_BETTER else 1
     return dict(sorted(found.items(), key=lambda one: sign * one[1][name]))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sensorium.core.errors import UserError
+from sensorium.data.moments import seconds
 
 MAX_CLASSES = 64
 """The most classes that trees tell apart."""
@@ -152,15 +153,4 @@ def number(cell: Any) -> float:
 
 def moment(cell: Any) -> float:
     """A date, datetime or ISO 8601 text in seconds since 1970, UTC where no zone is given; NaN where it is none."""
-    cell = plain(cell)
-    try:
-        if isinstance(cell, str):
-            cell = datetime.datetime.fromisoformat(cell.strip())
-        if isinstance(cell, datetime.date) and not isinstance(cell, datetime.datetime):
-            cell = datetime.datetime(cell.year, cell.month, cell.day)
-        if not isinstance(cell, datetime.datetime):
-            return math.nan
-        cell = cell if cell.tzinfo else cell.replace(tzinfo=datetime.UTC)
-        return (cell - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)).total_seconds()
-    except (ValueError, OverflowError):
-        return math.nan
+    return seconds(plain(cell))

@@ -53,13 +53,15 @@ class WeightedMetrics(abc.ABC):
 
     def intervals(self, weights: np.ndarray) -> dict[str, list[float]]:
         """Percentile intervals of the metrics, by bootstrap weights [samples, rows]."""
-        tails, found = (1 - LEVEL) / 2, {}
-        for name, values in self.samples(weights).items():
-            values = values[np.isfinite(values)]
-            if len(values):
-                low, high = np.quantile(values, (tails, 1 - tails))
-                found[name] = [float(low), float(high)]
-        return found
+        found = {name: percentile_interval(values) for name, values in self.samples(weights).items()}
+        return {name: interval for name, interval in found.items() if interval}
+
+
+def percentile_interval(samples: np.ndarray) -> list[float]:
+    """Interval that holds the share ``LEVEL`` of bootstrap samples, those that aren't defined aside; empty without
+    any."""
+    known, tails = samples[np.isfinite(samples)], (1 - LEVEL) / 2
+    return [float(end) for end in np.quantile(known, (tails, 1 - tails))] if len(known) else []
 
 
 def bootstrap_weights(rows: int, groups: np.ndarray | None = None, seed: int = 0, samples: int = SAMPLES) -> np.ndarray:
